@@ -1,0 +1,303 @@
+"""Faults on a script: which requests are struck, and with what; reads and counts, and touches no answer.
+
+A script is a list of rules. Each names where it applies, which requests it counts, which of those it strikes and
+what it does to them::
+
+    {"on": "create" | "feed" | "cdn" | "callback",
+     "provider": "yescale", "prompt": "a cat", "between": [10, 20],        # counts only requests like these
+     "nth": 3 | [3, 7], "first": 5, "every": 4, "share": 0.5,              # at most one; without: all counted
+     "per": "task",                                                        # counts each task by itself
+     "do": {"fault": "drop", ...}}                                         # or, with defaults, "do": "drop"
+
+``prompt`` matches as a part of the prompt. ``between`` is in seconds since the gateway's first request, like every
+time of the emulator multiplied by its ``time_scale``. The first rule that strikes a request wins; the rules after
+it do not count that request. Rules see only requests that would otherwise be answered well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+
+from pika_async.emulator.records import PROVIDERS
+
+__all__ = ["FAULTS", "Deed", "Rule", "Scenario", "ScenarioError"]
+
+_ANYWHERE = frozenset({"create", "feed", "cdn"})
+_CREATE = frozenset({"create"})
+_API = frozenset({"create", "feed"})
+_FEED = frozenset({"feed"})
+_CDN = frozenset({"cdn"})
+_CALLBACK = frozenset({"callback"})
+
+#: Every fault: where it may strike, and its options with their defaults.
+FAULTS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
+    "answer": (_ANYWHERE, {"status": 200, "headers": {}, "body": "", "charge": False}),
+    "refuse": (_API, {"as": "rate", "retry_after": None, "charge": False}),
+    "body": (_ANYWHERE, {"kind": "html", "size": None, "charge": True}),
+    "redirect": (_ANYWHERE, {"status": 307, "location": "http://127.0.0.1:9/elsewhere", "charge": False}),
+    "drop": (_ANYWHERE, {"when": "before-reply", "how": "fin", "charge": None}),
+    "delay": (_ANYWHERE, {"seconds": 30.0, "charge": True}),
+    "stall": (_ANYWHERE, {"seconds": None, "charge": True}),
+    "cut": (_ANYWHERE, {"at": "body", "fraction": 0.5, "length": True, "how": "fin", "charge": True}),
+    "body-stall": (_ANYWHERE, {"fraction": 0.5, "seconds": None, "charge": True}),
+    "garbage-status": (_ANYWHERE, {"line": "HTTQ/9 what", "charge": True}),
+    "oversized-header": (_ANYWHERE, {"size": 70_000, "charge": True}),
+    "bad-chunk": (_ANYWHERE, {"charge": True}),
+    "duplicate-id": (_CREATE, {}),
+    "fails": (_CREATE, {"reason": "the content was refused by moderation"}),
+    "takes": (_CREATE, {"seconds": 600.0}),
+    "word": (_FEED, {"word": "paused"}),
+    "no-url": (_FEED, {}),
+    "other-task": (_FEED, {}),
+    "unfinish": (_FEED, {}),
+    "vanish": (_FEED, {}),
+    "progress": (_FEED, {"mode": "stuck", "value": 0, "seconds": 30.0}),
+    "hostile-name": (_FEED, {"name": "../../../../etc/cron.d/pika\u202egpj.mp4"}),
+    "link": (_FEED, {"url": "http://169.254.169.254/latest/meta-data"}),
+    "envelope": (_FEED, {"shape": "b"}),
+    "etag": (_CDN, {}),
+    "expired": (_CDN, {"status": 403}),
+    "no-range": (_CDN, {}),
+    "wrong-range": (_CDN, {"shift": 1}),
+    "endless": (_CDN, {}),
+    "lost": (_CALLBACK, {}),
+    "repeat": (_CALLBACK, {"times": 2}),
+    "late": (_CALLBACK, {"seconds": 30.0}),
+    "early": (_CALLBACK, {}),
+    "forged": (_CALLBACK, {"body": None}),
+}
+
+_CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("drop", "when"): ("before-read", "before-reply"),
+    ("drop", "how"): ("fin", "rst"),
+    ("cut", "how"): ("fin", "rst"),
+    ("cut", "at"): ("headers", "body"),
+    ("progress", "mode"): ("stuck", "late", "faked", "value"),
+    ("redirect", "status"): (301, 302, 303, 307, 308),
+    ("refuse", "as"): ("rate", "quota", "key", "envelope", "invalid", "no-channel", "task"),
+    ("envelope", "shape"): ("a", "b", "b-old", "c", "c-result"),
+    ("body", "kind"): (
+        *("html", "empty", "bom", "nan", "infinity", "huge-int", "deep", "lone-surrogate"),
+        *("gzip-bomb", "not-json", "not-utf8", "list", "wrong-type"),
+    ),
+}
+_SELECTORS = ("nth", "first", "every", "share")
+_RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "comment", *_SELECTORS})
+
+
+class ScenarioError(ValueError):
+    """A script that cannot be played; the message names the rule by its number, from 1."""
+
+
+@attrs.frozen
+class Deed:
+    """One fault with all of its options filled in."""
+
+    fault: str
+    options: Mapping[str, Any]
+
+    def __getitem__(self, option: str) -> Any:
+        return self.options[option]
+
+    @property
+    def charges(self) -> bool:
+        """Whether a create that is struck by this is paid for all the same."""
+        charge = self.options.get("charge", True)
+        if charge is None:  # a drop: charged unless the request was never read
+            return bool(self.options.get("when") != "before-read")
+        return bool(charge)
+
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """One line of a script."""
+
+    on: str
+    do: Deed
+    provider: str | None = None
+    prompt: str | None = None
+    between: tuple[float, float] | None = None
+    nth: frozenset[int] | None = None
+    first: int | None = None
+    every: int | None = None
+    share: float | None = None
+    per_task: bool = False
+
+    def counts(self, provider: str, prompt: str, elapsed: float) -> bool:
+        """Whether a request is one of those that this rule is about."""
+        if self.provider is not None and self.provider != provider:
+            return False
+        if self.prompt is not None and self.prompt not in prompt:
+            return False
+        return self.between is None or self.between[0] <= elapsed < self.between[1]
+
+    def strikes(self, count: int, random: Random) -> bool:
+        """Whether the ``count``-th request of this rule, from 1, is struck."""
+        if self.nth is not None:
+            return count in self.nth
+        if self.first is not None:
+            return count <= self.first
+        if self.every is not None:
+            return count % self.every == 0
+        return self.share is None or random.random() < self.share
+
+
+@attrs.frozen
+class Scenario:
+    """A script of faults; immutable, so that one script may serve many gateways."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def of(cls, rules: Iterable[Mapping[str, Any]]) -> Scenario:
+        """Reads rules; raises :class:`ScenarioError` naming the first that cannot be played."""
+        return cls(tuple(_rule(number, rule) for number, rule in enumerate(rules, 1)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Reads a JSON file holding a list of rules, or an object with such a list under ``"rules"``.
+
+        Raises :class:`ScenarioError` for anything else, and ``OSError`` when the file cannot be read.
+        """
+        try:
+            script = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ScenarioError(f"{path}: not JSON: {error}") from None
+        rules = script.get("rules") if isinstance(script, dict) else script
+        if not isinstance(rules, list):
+            raise ScenarioError(f"{path}: expected a list of rules")
+        return cls.of(rules)
+
+
+@attrs.define
+class Play:
+    """A scenario being played: the counters of its rules; ``random`` serves the rules with a share."""
+
+    scenario: Scenario
+    random: Random
+    counts: dict[tuple[int, str], int] = attrs.field(factory=dict)
+
+    def strike(self, on: str, provider: str, prompt: str, task_id: str, elapsed: float) -> Deed | None:
+        """What the script does to this request; counts it."""
+        for index, rule in enumerate(self.scenario.rules):
+            if rule.on != on or not rule.counts(provider, prompt, elapsed):
+                continue
+            key = (index, task_id if rule.per_task else "")
+            self.counts[key] = count = self.counts.get(key, 0) + 1
+            if rule.strikes(count, self.random):
+                return rule.do
+        return None
+
+
+def _rule(number: int, rule: object) -> Rule:
+    if not isinstance(rule, Mapping):
+        raise ScenarioError(f"rule {number}: expected an object, not {type(rule).__name__}")
+    unknown = sorted(set(rule) - _RULE_KEYS)
+    if unknown:
+        raise ScenarioError(f"rule {number}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_RULE_KEYS))}")
+    on = rule.get("on")
+    if on not in ("create", "feed", "cdn", "callback"):
+        raise ScenarioError(f'rule {number}: "on" must be "create", "feed", "cdn" or "callback", not {on!r}')
+    provider = rule.get("provider")
+    if provider is not None and provider not in PROVIDERS:
+        raise ScenarioError(f'rule {number}: "provider" must be one of {", ".join(PROVIDERS)}, not {provider!r}')
+    if rule.get("per", "task") != "task":
+        raise ScenarioError(f'rule {number}: "per" must be "task", not {rule["per"]!r}')
+    if not isinstance(rule.get("prompt", ""), str):
+        raise ScenarioError(f'rule {number}: "prompt" must be text')
+    return Rule(
+        on=on,
+        provider=provider,
+        prompt=rule.get("prompt"),
+        between=_between(number, rule.get("between")),
+        per_task="per" in rule,
+        do=_deed(number, on, rule.get("do")),
+        **_selector(number, rule),
+    )
+
+
+def _between(number: int, value: object) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    good = isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_number(item) for item in value)
+    if not good:
+        raise ScenarioError(f'rule {number}: "between" must be two numbers of seconds, not {value!r}')
+    start, end = value  # type: ignore[misc]
+    return float(start), float(end)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
+    given = [name for name in _SELECTORS if name in rule]
+    if len(given) > 1:
+        raise ScenarioError(f'rule {number}: at most one of {", ".join(_SELECTORS)}, not {" and ".join(given)}')
+    if not given:
+        return {}
+    name, value = given[0], rule[given[0]]
+    if name == "share":
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise ScenarioError(f'rule {number}: "share" must lie between 0 and 1, not {value!r}')
+        return {"share": float(value)}
+    numbers = value if name == "nth" and isinstance(value, (list, tuple)) else [value]
+    if not numbers or not all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in numbers):
+        raise ScenarioError(f'rule {number}: "{name}" must be a whole number above 0, not {value!r}')
+    return {"nth": frozenset(numbers)} if name == "nth" else {name: value}
+
+
+def _deed(number: int, on: str, do: object) -> Deed:
+    options = {"fault": do} if isinstance(do, str) else do
+    if not isinstance(options, Mapping) or not isinstance(options.get("fault"), str):
+        raise ScenarioError(f'rule {number}: "do" must be a fault\'s name, or an object with "fault"')
+    name = options["fault"]
+    if name not in FAULTS:
+        raise ScenarioError(f"rule {number}: unknown fault {name!r}; known: {', '.join(FAULTS)}")
+    places, defaults = FAULTS[name]
+    if on not in places:
+        raise ScenarioError(f"rule {number}: fault {name!r} strikes {', '.join(sorted(places))}, not {on}")
+    allowed = {option for option in defaults if option != "charge" or on == "create"}
+    for option, value in options.items():
+        if option != "fault" and option not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise ScenarioError(f"rule {number}: fault {name!r} has no option {option!r} on {on}; it has: {known}")
+        _check_option(number, name, option, value, defaults.get(option))
+    return Deed(name, {**defaults, **{key: value for key, value in options.items() if key != "fault"}})
+
+
+def _check_option(number: int, fault: str, option: str, value: object, default: object) -> None:
+    choices = _CHOICES.get((fault, option))
+    if choices is not None:
+        if value not in choices:
+            shown = ", ".join(str(choice) for choice in choices)
+            raise ScenarioError(f"rule {number}: {fault!r} option {option!r} must be one of {shown}, not {value!r}")
+        return
+    where = f"rule {number}: {fault!r} option {option!r}"
+    if option in ("charge", "length") and not isinstance(value, bool):
+        raise ScenarioError(f"{where} must be true or false, not {value!r}")
+    if option in ("status", "size", "times", "shift") and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ScenarioError(f"{where} must be a whole number, not {value!r}")
+    if option == "status" and isinstance(value, int) and not 100 <= value <= 599:
+        raise ScenarioError(f"{where} must be an HTTP status, not {value!r}")
+    if option == "seconds" and not (value is None and default is None) and not _is_number(value):
+        raise ScenarioError(f"{where} must be a number of seconds, not {value!r}")
+    if option == "fraction" and (not _is_number(value) or not 0 <= value <= 1):  # type: ignore[operator]
+        raise ScenarioError(f"{where} must lie between 0 and 1, not {value!r}")
+    if option == "headers" and not _is_headers(value):
+        raise ScenarioError(f"{where} must map names to texts, not {value!r}")
+    if option in ("word", "name", "url", "location", "line", "reason") and not isinstance(value, str):
+        if not (option == "word" and value is None):
+            raise ScenarioError(f"{where} must be text, not {value!r}")
+
+
+def _is_headers(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(item, str) and "\r" not in item and "\n" not in item for pair in value.items() for item in pair)

@@ -1,0 +1,44 @@
+"""Where requests go: which provider a path belongs to, and which of its two calls; knows no bodies."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from pika_async.emulator.records import PROVIDERS, Answer
+from pika_async.emulator.wires import json_answer, not_found
+
+__all__ = ["Route", "find_route"]
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """A call of a provider's wire; ``provider`` is ``None`` for the videos wire at the root.
+
+    ``feeds`` marks CometAPI's feed, whose task id is in the body; ``task_id`` is set for the videos wire's.
+    """
+
+    provider: str | None
+    feeds: bool = False
+    task_id: str | None = None
+
+
+# The native page writes its feed with two slashes: https://{base_url}//pika/feed/{id}.
+_PATH = re.compile(rf"(?:/({'|'.join(PROVIDERS)}))?/{{1,2}}pika/(pro/generate|generate|feed)(?:/([^/]+))?")
+
+
+def find_route(method: str, path: str) -> Route | Answer:
+    """The call that a request makes, or the answer that it is none."""
+    match = _PATH.fullmatch(path.partition("?")[0])
+    if match is None:
+        return not_found()
+    prefix, call, task_id = match.groups()
+    envelope = call == "pro/generate" or (call == "feed" and task_id is None)
+    expected = "GET" if call == "feed" and not envelope else "POST"
+    if (prefix is not None and (prefix == "cometapi") != envelope) or (call != "feed" and task_id is not None):
+        return not_found()
+    if method != expected:
+        error = {"message": f"{method} is not allowed here", "type": "invalid_request_error", "param": None}
+        return json_answer(405, {"error": {**error, "code": "method_not_allowed"}}, {"Allow": expected})
+    return Route(provider="cometapi" if envelope else prefix, feeds=call == "feed" and envelope, task_id=task_id)

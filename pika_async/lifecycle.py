@@ -1,0 +1,168 @@
+"""A job from planned to settled: the record and the moves it may make. Decides nothing and sends nothing."""
+
+from __future__ import annotations
+
+import enum
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from pika_async.errors import PikaError
+from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
+
+__all__ = ["FINAL", "PARKED", "Job", "JobStatus", "instant"]
+
+
+class JobStatus(enum.StrEnum):
+    """Where a job stands. `succeeded`, `failed`, `rejected` and `canceled` are final."""
+
+    #: Not sent, or proven not accepted.
+    PLANNED = "planned"
+    #: The request is on its way; an answer is awaited.
+    SUBMITTING = "submitting"
+    #: Accepted: the provider gave a task id.
+    QUEUED = "queued"
+    #: The provider is generating.
+    RUNNING = "running"
+    #: Done; whether the file is on disk is a separate fact of the job.
+    SUCCEEDED = "succeeded"
+    #: The provider settled it as failed.
+    FAILED = "failed"
+    #: Refused before anything was accepted.
+    REJECTED = "rejected"
+    #: Withdrawn before anything was sent.
+    CANCELED = "canceled"
+    #: Sent, no receipt: perhaps accepted and charged. Waits for a person or a callback, never for time.
+    UNKNOWN = "unknown"
+    #: The deadline passed, or the provider denies the task. The task id is kept and may be asked again.
+    TIMED_OUT = "timed_out"
+
+
+_S = JobStatus
+FINAL: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.REJECTED, _S.CANCELED})
+PARKED: Final = frozenset({_S.UNKNOWN, _S.TIMED_OUT})
+
+_MOVES: Final[dict[JobStatus, frozenset[JobStatus]]] = {
+    _S.PLANNED: frozenset({_S.SUBMITTING, _S.REJECTED, _S.CANCELED}),
+    _S.SUBMITTING: frozenset({_S.PLANNED, _S.QUEUED, _S.REJECTED, _S.UNKNOWN}),
+    _S.QUEUED: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
+    _S.RUNNING: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
+    _S.TIMED_OUT: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED}),
+    _S.UNKNOWN: frozenset({_S.QUEUED, _S.PLANNED, _S.CANCELED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.REJECTED: frozenset(),
+    _S.CANCELED: frozenset(),
+}
+
+
+def instant(seconds: float) -> datetime:
+    """`seconds` since 1970 as a UTC time, to the millisecond."""
+    return datetime.fromtimestamp(math.floor(seconds * 1000) / 1000, UTC)
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """Our record of one request. A value: every change gives a new one.
+
+    `attempts` counts how often it was sent, `polls` how often it was asked for. `error` says why a job is not a
+    success, or why a success has no `file`. `points` is what the provider says it charged.
+    """
+
+    key: str
+    request: GenerationRequest
+    provider: str
+    base_url: str
+    index: int = 0
+    status: JobStatus = JobStatus.PLANNED
+    task_id: str | None = None
+    video: Video | None = None
+    file: Path | None = None
+    sha256: str | None = None
+    error: PikaError | None = None
+    progress: int | None = None
+    polls: int = 0
+    attempts: int = 0
+    submitted_at: datetime | None = None
+    settled_at: datetime | None = None
+    points: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the generation has come to its end, good or bad."""
+        return self.status in FINAL
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether the provider is working on it as far as is known."""
+        return self.status in {JobStatus.QUEUED, JobStatus.RUNNING}
+
+    def _to(self, status: JobStatus, **changes: Any) -> Job:
+        if status not in _MOVES[self.status]:
+            raise ValueError(f"job {self.key}: no move from {self.status} to {status}")
+        return attrs.evolve(self, status=status, **changes)
+
+    def submitting(self) -> Job:
+        """The intent to send, once more."""
+        return self._to(JobStatus.SUBMITTING, attempts=self.attempts + 1, error=None)
+
+    def returned(self, error: PikaError | None = None) -> Job:
+        """Proven not accepted: back to planned."""
+        return self._to(JobStatus.PLANNED, error=error)
+
+    def accepted(self, task_id: str, at: float) -> Job:
+        """A receipt was read at `at` (unix seconds)."""
+        return self._to(JobStatus.QUEUED, task_id=task_id, submitted_at=instant(at), error=None)
+
+    def rejected(self, error: PikaError, at: float) -> Job:
+        """Refused for what it is: final, not charged."""
+        return self._to(JobStatus.REJECTED, error=error, settled_at=instant(at))
+
+    def doubted(self, error: PikaError, at: float) -> Job:
+        """Sent, and no receipt: parked until a person or a callback tells."""
+        return self._to(JobStatus.UNKNOWN, error=error, submitted_at=instant(at))
+
+    def canceled(self, error: PikaError, at: float) -> Job:
+        """Withdrawn before it was sent."""
+        return self._to(JobStatus.CANCELED, error=error, settled_at=instant(at))
+
+    def timed_out(self, error: PikaError) -> Job:
+        """Parked with its task id."""
+        return self._to(JobStatus.TIMED_OUT, error=error)
+
+    def seen(self, snapshot: Snapshot, at: float, *, failure: PikaError | None = None) -> Job:
+        """What a poll at `at` said. A final job is a latch: nothing that a later poll says changes it."""
+        if self.is_final:
+            return self
+        points = self.points if snapshot.points is None else snapshot.points
+        match snapshot.state:
+            case TaskState.SUCCEEDED:
+                return self._to(
+                    JobStatus.SUCCEEDED, video=snapshot.video, progress=100, points=points,
+                    settled_at=instant(at), error=None,
+                )  # fmt: skip
+            case TaskState.FAILED:
+                return self._to(JobStatus.FAILED, error=failure, points=points, settled_at=instant(at))
+            case TaskState.QUEUED if self.status is not JobStatus.RUNNING:
+                return self._as(JobStatus.QUEUED, snapshot.progress, points)
+            case TaskState.MISSING:
+                return self
+            case _:
+                return self._as(JobStatus.RUNNING, snapshot.progress, points)
+
+    def _as(self, status: JobStatus, progress: int | None, points: float | None) -> Job:
+        progress = self.progress if progress is None else progress
+        if (status, progress, points) == (self.status, self.progress, self.points):
+            return self
+        return self._to(status, progress=progress, points=points, error=None)
+
+    def fetched(self, file: Path, sha256: str) -> Job:
+        """The result is on disk, whole and verified."""
+        return attrs.evolve(self, file=file, sha256=sha256, error=None)
+
+    def not_fetched(self, error: PikaError) -> Job:
+        """The result could not be fetched; the job stays succeeded."""
+        return attrs.evolve(self, error=error)

@@ -1,0 +1,202 @@
+"""How much at once and how fast: in-flight room, rates, the breaker and the gate. Pure: time is an argument."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any
+
+import attrs
+
+from pika_async.errors import ConfigurationError, SubmissionsStopped
+from pika_async.retrying import ladder
+
+__all__ = ["Breaker", "Gate", "Limits", "Rate", "Room"]
+
+
+def _positive(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    bad_type = isinstance(value, bool) or not isinstance(value, int | float)
+    if value is not None and (bad_type or not value > 0 or not math.isfinite(value)):
+        raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"{value!r} is not above 0")
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What one client may do at once.
+
+    `max_in_flight`: accepted and unsettled jobs. None starts at 5 (the gateways' own samples) and lets the room grow as
+    jobs settle, until the account answers 429; a number is used from the start and never exceeded.
+    `submits_per_second`, `polls_per_second`: None is no limit. The three counts are how many calls run side by side.
+    `patience`: seconds that one job keeps trying while the account answers "wait". `max_charges`: accepted
+    submissions of this client, never exceeded.
+
+    :raises ConfigurationError: for a value that is not above 0.
+    """
+
+    max_in_flight: int | None = attrs.field(default=None, validator=_positive)
+    submits_per_second: float | None = attrs.field(default=None, validator=_positive)
+    polls_per_second: float | None = attrs.field(default=None, validator=_positive)
+    submitting: int = attrs.field(default=8, validator=_positive)
+    polling: int = attrs.field(default=32, validator=_positive)
+    downloading: int = attrs.field(default=4, validator=_positive)
+    patience: float = attrs.field(default=900.0, validator=_positive)
+    max_charges: int | None = attrs.field(default=None, validator=_positive)
+
+
+@attrs.define
+class Room:
+    """How many jobs may be in flight: additive increase, multiplicative decrease on 429 (Chiu and Jain, 1989).
+
+    Until the first refusal every settled job makes room for one more, so the room doubles in a generation's time;
+    after it the room grows by one for each roomful settled. One refusal halves it, but never below what the account
+    demonstrably holds, and refusals of submissions that were under way before the last cut do not cut again.
+    """
+
+    size: float = 5.0
+    ceiling: float = math.inf
+    refused: bool = False
+    _cut_at: float = -math.inf
+
+    @classmethod
+    def of(cls, limits: Limits) -> Room:
+        """The room that `limits` begins with."""
+        if limits.max_in_flight is None:
+            return cls()
+        return cls(size=limits.max_in_flight, ceiling=limits.max_in_flight)
+
+    def free(self, in_flight: int) -> int:
+        """How many more submissions may begin."""
+        return max(0, int(self.size) - in_flight)
+
+    def settled(self) -> None:
+        """A job left the provider's hands."""
+        self.size = min(self.ceiling, self.size + (1.0 / self.size if self.refused else 1.0))
+
+    def refuse(self, accepted: int, sent_at: float, now: float) -> None:
+        """A submission sent at `sent_at` was answered "too many" while `accepted` jobs were in flight."""
+        if sent_at <= self._cut_at:
+            return
+        self._cut_at, self.refused = now, True
+        self.size = max(1.0, float(min(accepted, self.size)), self.size / 2)
+
+
+@attrs.define
+class Rate:
+    """A token bucket: `per_second` calls on average, at most one second's worth at once. None: no limit."""
+
+    per_second: float | None
+    _tokens: float = 1.0
+    _at: float = -math.inf
+
+    def ready_at(self, now: float) -> float:
+        """When the next call may begin; `now` if at once."""
+        if self.per_second is None:
+            return now
+        self._refill(now)
+        return now if self._tokens >= 1.0 else now + (1.0 - self._tokens) / self.per_second
+
+    def take(self, now: float) -> None:
+        """One call begins."""
+        if self.per_second is not None:
+            self._refill(now)
+            self._tokens -= 1.0
+
+    def _refill(self, now: float) -> None:
+        if self.per_second is None:
+            return
+        burst = max(1.0, self.per_second)
+        if now > self._at:
+            # The epsilon keeps a wait of exactly 1 / rate from ending a rounding error too early.
+            gained = (now - self._at) * self.per_second
+            self._tokens = min(burst, self._tokens + gained + 1e-9)
+            self._at = now
+
+
+class _Switch(enum.Enum):
+    CLOSED = enum.auto()
+    OPEN = enum.auto()
+    PROBING = enum.auto()
+
+
+@attrs.define
+class Breaker:
+    """One for all polls of a provider: after `threshold` failures in a row all jobs wait together, one probe at a time."""
+
+    threshold: int = 8
+    _failures: int = 0
+    _state: _Switch = _Switch.CLOSED
+    _until: float = -math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether polls are held back."""
+        return self._state is not _Switch.CLOSED
+
+    def ready_at(self, now: float) -> float:
+        """When a poll may begin; infinite while a probe is out."""
+        if self._state is _Switch.CLOSED:
+            return now
+        return math.inf if self._state is _Switch.PROBING else max(now, self._until)
+
+    def begin(self) -> None:
+        """A poll begins; with the breaker open it is the probe."""
+        if self._state is _Switch.OPEN:
+            self._state = _Switch.PROBING
+
+    def succeed(self) -> None:
+        """An answer was read, whatever it said."""
+        self._failures, self._state = 0, _Switch.CLOSED
+
+    def fail(self, now: float, u: float) -> None:
+        """A poll got no usable answer."""
+        self._failures += 1
+        was_probe = self._state is _Switch.PROBING
+        if was_probe or (self._state is _Switch.CLOSED and self._failures >= self.threshold):
+            self._state = _Switch.OPEN
+            self._until = now + ladder(max(0, self._failures - self.threshold), u, first=1.0, cap=60.0)
+
+    def abandon(self) -> None:
+        """A poll ended without saying anything of the provider (cancelled)."""
+        if self._state is _Switch.PROBING:
+            self._state = _Switch.OPEN
+
+
+@attrs.define
+class Gate:
+    """One for all submissions of an account: pauses while it says "wait", stops when sending on is pointless."""
+
+    attempts: int = 6
+    stop: SubmissionsStopped | None = None
+    _paused_until: float = -math.inf
+    _unsent: int = 0
+    _waits: int = 0
+
+    @property
+    def unsent(self) -> int:
+        """How many submissions in a row could not be sent at all."""
+        return self._unsent
+
+    def ready_at(self, now: float) -> float:
+        """When a submission may begin; infinite once stopped."""
+        return math.inf if self.stop is not None else max(now, self._paused_until)
+
+    def answered(self) -> None:
+        """The provider answered something other than "wait"."""
+        self._unsent = self._waits = 0
+
+    def wait(self, now: float, u: float, retry_after: float | None) -> None:
+        """The provider said "wait", perhaps for `retry_after` seconds."""
+        self._unsent = 0
+        if now < self._paused_until and retry_after is None:
+            return  # a refusal of a call that was under way before the pause says nothing new
+        pause = ladder(self._waits, u, first=0.5, cap=30.0) if retry_after is None else retry_after
+        self._waits += 1
+        self._paused_until = max(self._paused_until, now + pause)
+
+    def unreachable(self, now: float, u: float) -> bool:
+        """A submission could not be sent; True when that happened `attempts` times in a row."""
+        if now < self._paused_until:
+            return False
+        self._unsent += 1
+        self._paused_until = now + ladder(self._unsent - 1, u, first=0.5, cap=30.0)
+        return self._unsent >= self.attempts

@@ -1,0 +1,41 @@
+"""The error forms that all four gateways share: which code and which words an answer carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+__all__ = ["Failure", "read_failure"]
+
+#: What `code` says when all is well (the envelope's pages; shape (b) spells it as a word).
+_FINE = frozenset({"200", "0", "success", "ok", "none", ""})
+
+
+@attrs.frozen
+class Failure:
+    """An explicit failure of an answer's body: `code` as text ("400", "task_not_exist", ...) and its message."""
+
+    code: str | None
+    message: str
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def read_failure(body: Any) -> Failure:
+    """Read `{"error": {message, type, param, code}}`, `{"error": "..."}` or `{code, message | msg}`; code None: none."""
+    if not isinstance(body, dict):
+        return Failure(None, "")
+    error = body.get("error")
+    if isinstance(error, dict):
+        code = next((str(error[name]) for name in ("code", "type") if error.get(name)), "error")
+        return Failure(code, _words(error.get("message")))
+    if isinstance(error, str) and error:
+        return Failure(str(body.get("code") or "error"), error)
+    message = _words(body.get("message")) or _words(body.get("msg"))
+    code = body.get("code")
+    if code is None or isinstance(code, bool | list | dict) or str(code).lower() in _FINE:
+        return Failure(None, message)
+    return Failure(str(code), message)

@@ -1,0 +1,187 @@
+"""A gateway as a frozen record: data where data will do, a dialect's functions where not. Sends nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from pika_async.errors import InvalidRequest
+from pika_async.models import GenerationRequest, Media, Receipt, Snapshot, TaskState, is_url
+from pika_async.providers._failure import read_failure
+from pika_async.wire import HttpRequest, HttpResponse, Unreadable, inflate, parse_json
+
+__all__ = ["Capability", "Dialect", "Provider", "inline"]
+
+
+@attrs.frozen
+class Capability:
+    """What a provider does with one field of a request: `wire` is its spelling there, None if it cannot."""
+
+    wire: str | None
+    #: The range, the limit, or why it cannot.
+    note: str = ""
+
+    @property
+    def supported(self) -> bool:
+        """Whether the field may be sent."""
+        return self.wire is not None
+
+
+@attrs.frozen(kw_only=True)
+class Dialect:
+    """A wire shape that several providers share: four pure functions, and where to look for an id in a torn answer."""
+
+    name: str
+    create_path: str
+    #: (provider, request, callback address) -> the JSON body of a submission.
+    create_body: Callable[[Provider, GenerationRequest, str], dict[str, Any]]
+    #: The parsed answer of a submission -> its receipt.
+    receipt: Callable[[Any], Receipt]
+    #: (base URL, task id) -> the request of one poll.
+    poll: Callable[[str, str], HttpRequest]
+    #: (the parsed answer of a poll, the task id asked for) -> what it says.
+    snapshot: Callable[[Any, str], Snapshot]
+    #: Matches a whole `"id": "..."` pair, the id in group 1.
+    torn_id: re.Pattern[bytes]
+
+
+#: A rule that one provider adds to the ranges that all share; raises `InvalidRequest`.
+Rule = Callable[["Provider", GenerationRequest], None]
+
+
+@attrs.frozen(kw_only=True)
+class Provider:
+    """One gateway: its address, its spellings, its limits. Two of them side by side show how they differ.
+
+    `inline_limit` is how many characters of base64 an image may have in a body; 0 means addresses only.
+    """
+
+    name: str
+    title: str
+    dialect: Dialect
+    #: None: the user must give one.
+    base_url: str | None
+    api_key_env: str
+    documentation: str
+    #: By field name of `GenerationRequest`.
+    capabilities: Mapping[str, Capability]
+    effects: tuple[str, ...]
+    models: tuple[str, ...]
+    default_model: str | None = None
+    inline_limit: int = 0
+    takes_callback: bool = False
+    rules: tuple[Rule, ...] = ()
+
+    def check(self, request: GenerationRequest) -> None:
+        """Refuse what this gateway cannot do, before it costs.
+
+        :raises InvalidRequest: names the field, the value and the way out.
+        """
+        for field, capability in self.capabilities.items():
+            value = getattr(request, field)
+            if value not in (None, False, ()) and not capability.supported:
+                raise self.refusal(field, value, f"is not possible at {self.title}: {capability.note}")
+        if request.strict and request.effect is not None and request.effect not in self.effects:
+            raise self.refusal(
+                "effect", request.effect,
+                f"is no effect of {self.title}; it documents {', '.join(self.effects)} (strict=False sends any)",
+            )  # fmt: skip
+        if request.image is not None and not is_url(request.image):
+            self._check_inline("image", request.image)
+        if request.video is not None and not is_url(request.video):
+            raise self.refusal("video", request.video, f"is no address; {self.title} takes one only: upload it first")
+        for rule in self.rules:
+            rule(self, request)
+
+    def _check_inline(self, field: str, data: Media) -> None:
+        if not isinstance(data, bytes):
+            if not self.inline_limit:
+                raise self.refusal(field, str(data), f"is a file, but {self.title} takes addresses only: upload it first")
+            return  # a file's size is checked once it has been read
+        size = 4 * ((len(data) + 2) // 3)
+        if size > self.inline_limit:
+            limit = (
+                f"but {self.title} takes {field}s in the request up to {self.inline_limit:,} (base64)"
+                if self.inline_limit
+                else f"but {self.title} takes addresses only"
+            )
+            raise InvalidRequest(
+                field=field, value=data[:16], reason=f"is {len(data):,} bytes, {limit}; upload it and give its URL"
+            )
+
+    def refusal(self, field: str, value: object, reason: str) -> InvalidRequest:
+        """The error for one field of a request."""
+        return InvalidRequest(field=field, value=value, reason=reason)
+
+    def encode_submission(self, request: GenerationRequest, base_url: str, callback_url: str) -> HttpRequest:
+        """The paid call. `request` has passed `check`, and its local files have been read into bytes."""
+        body = self.dialect.create_body(self, request, callback_url)
+        return HttpRequest(
+            method="POST",
+            url=base_url + self.dialect.create_path,
+            body=json.dumps(body, ensure_ascii=False, allow_nan=False).encode(),
+            paid=True,
+        )
+
+    def decode_receipt(self, response: HttpResponse) -> Receipt:
+        """What the answer says, whatever its shape; an id is also read from a torn or unreadable body."""
+        try:
+            body = self._read(response)
+        except Unreadable as error:
+            torn = self.dialect.torn_id.search(response.body)
+            if torn is None:
+                return Receipt(message=response.excerpt() or str(error))
+            return Receipt(task_id=json_text(torn[1]))
+        receipt = self.dialect.receipt(body)
+        if receipt.task_id is not None:
+            return receipt
+        failure = read_failure(body)
+        return attrs.evolve(receipt, failure_code=failure.code, message=failure.message or response.excerpt(), raw=body)
+
+    def encode_poll(self, task_id: str, base_url: str) -> HttpRequest:
+        """One look at a task; free."""
+        return self.dialect.poll(base_url, task_id)
+
+    def decode_snapshot(self, response: HttpResponse, task_id: str) -> Snapshot:
+        """What a poll's answer says of `task_id`.
+
+        :raises Unreadable: if the body is no JSON object, or is cut; ask again later.
+        """
+        if not response.complete:
+            raise Unreadable("the answer was cut")
+        body = self._read(response)
+        if not isinstance(body, dict):
+            raise Unreadable(f"no JSON object: {response.excerpt()}")
+        if read_failure(body).code == "task_not_exist":
+            return Snapshot(task_id=task_id, state=TaskState.MISSING, word="task_not_exist", raw=body)
+        return self.dialect.snapshot(body, task_id)
+
+    @staticmethod
+    def _read(response: HttpResponse) -> Any:
+        plain, whole = inflate(response.body, response.headers.get("content-encoding", "").strip().lower())
+        if not whole or not response.complete:
+            raise Unreadable("the answer was cut")
+        return parse_json(plain)
+
+
+def json_text(escaped: bytes) -> str | None:
+    """The text of a JSON string's inside, None if it is broken or empty."""
+    try:
+        text = parse_json(b'"' + escaped + b'"')
+    except Unreadable:
+        return None
+    return text or None
+
+
+def inline(media: Media) -> str:
+    """An address as it is, bytes as base64: the two forms that a JSON body can hold."""
+    if isinstance(media, bytes):
+        return base64.b64encode(media).decode()
+    if not is_url(media):
+        raise TypeError("a local file is read before it is encoded")
+    return str(media)

@@ -1,0 +1,184 @@
+"""The videos dialect `{id, ..., videos[]}`: gpt.ge, YEScale and every host that serves the native shape."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+from urllib.parse import quote
+
+import attrs
+
+from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
+from pika_async.providers._fields import Address, Number, Record, Rows, Text, Whole, converter, rename
+from pika_async.providers._provider import Dialect, Provider, inline
+from pika_async.wire import HttpRequest
+
+__all__ = ["VIDEOS"]
+
+_WORDS: Final = {
+    "queued": TaskState.QUEUED,
+    "pending": TaskState.QUEUED,
+    "finished": TaskState.SUCCEEDED,
+    "error": TaskState.FAILED,
+}
+#: Defaults of the gateways' pages. Their examples send all of them, and gpt.ge lists the objects as required.
+_FRAME_RATE, _GUIDANCE_SCALE, _MOTION, _RATIO = 24, 12, 1, 16 / 9
+
+
+@attrs.frozen(kw_only=True)
+class _Parameters:
+    guidance_scale: int
+    motion: int
+    negative_prompt: str
+    seed: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class _Options:
+    frame_rate: int
+    camera: dict[str, str]
+    parameters: _Parameters
+    extend: bool
+    aspect_ratio: float | None = None
+    ingredients_mode: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class _Create:
+    prompt_text: str
+    options: _Options
+    model: str | None = None
+    effect: str | None = None
+    image: str | None = None
+    video: str | None = None
+    ingredient: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class _Submitted:
+    id: Text | None = None
+    task_id: Text | None = None
+    data: Record = attrs.field(factory=lambda: Record({}))
+
+
+@attrs.frozen(kw_only=True)
+class _Feed:
+    id: Text | None = None
+    videos: Rows = attrs.field(factory=lambda: Rows([]))
+
+
+@attrs.frozen(kw_only=True)
+class _Row:
+    status: Text | None = None
+    seed: Whole | None = None
+    result_url: Address | None = None
+    sharing_url: Address | None = None
+    poster: Address | None = None
+    thumbnail: Address | None = None
+    duration: Number | None = None
+    error: Text | None = None
+    progress: Number | None = None
+
+
+_converter = converter()
+rename(_converter, _Parameters, guidance_scale="guidanceScale", negative_prompt="negativePrompt")
+rename(
+    _converter, _Options,
+    aspect_ratio="aspectRatio", frame_rate="frameRate", ingredients_mode="ingredients-mode",
+)  # fmt: skip
+rename(_converter, _Create, prompt_text="promptText", effect="pikaffect")
+rename(
+    _converter, _Row,
+    result_url="resultUrl", sharing_url="sharingUrl", poster="videoPoster", thumbnail="imageThumb",
+)  # fmt: skip
+
+
+def _aspect_ratio(request: GenerationRequest) -> float | None:
+    if request.ratio is not None:
+        return float(request.ratio)
+    # With a picture or a clip its own ratio is used: the pages ask to leave the field out.
+    return None if request.kind in {"image", "video"} else _RATIO
+
+
+def _create_body(provider: Provider, request: GenerationRequest, _callback_url: str) -> dict[str, Any]:
+    model = request.model or ("2.0" if request.ingredients else provider.default_model)
+    body = _Create(
+        prompt_text=request.prompt,
+        model=model,
+        effect=request.effect,
+        image=inline(request.image) if request.image is not None else None,
+        video=inline(request.video) if request.video is not None else None,
+        ingredient=tuple(inline(ingredient) for ingredient in request.ingredients),
+        options=_Options(
+            aspect_ratio=_aspect_ratio(request),
+            frame_rate=_FRAME_RATE if request.frame_rate is None else request.frame_rate,
+            camera=request.camera.moves if request.camera else {},
+            parameters=_Parameters(
+                guidance_scale=_GUIDANCE_SCALE if request.guidance_scale is None else request.guidance_scale,
+                motion=_MOTION if request.motion is None else request.motion,
+                negative_prompt=request.negative_prompt or "",
+                seed=request.seed,
+            ),
+            extend=request.extend,
+            ingredients_mode=(request.ingredients_mode or "precise") if request.ingredients else None,
+        ),
+    )
+    made: dict[str, Any] = _converter.unstructure(body)
+    return made
+
+
+def _receipt(body: Any) -> Receipt:
+    answer = _converter.structure(body if isinstance(body, dict) else {}, _Submitted)
+    nested = _converter.structure(answer.data, _Submitted)
+    return Receipt(task_id=answer.id or nested.task_id or answer.task_id or nested.id or None, raw=body)
+
+
+def _poll(base_url: str, task_id: str) -> HttpRequest:
+    return HttpRequest(method="GET", url=f"{base_url}/pika/feed/{quote(task_id, safe='')}")
+
+
+def _snapshot(body: Any, asked: str) -> Snapshot:
+    feed = _converter.structure(body, _Feed)
+    task_id = feed.id or asked
+    if not feed.videos:
+        return Snapshot(task_id=task_id, state=TaskState.QUEUED, raw=body)
+    row = _converter.structure(feed.videos[0], _Row)
+    word = (row.status or "").strip().lower()
+    state = _WORDS.get(word, TaskState.RUNNING)
+    video = None
+    if state is TaskState.SUCCEEDED and row.result_url is None:
+        state = TaskState.SUCCEEDED_WITHOUT_URL
+    elif state is TaskState.SUCCEEDED and row.result_url is not None:
+        video = Video(
+            url=row.result_url,
+            poster=row.poster,
+            thumbnail=row.thumbnail,
+            share_url=row.sharing_url,
+            seed=row.seed,
+            duration=row.duration,
+            task_id=task_id,
+        )
+    progress = None if row.progress is None else min(100, max(0, int(row.progress)))
+    if state is TaskState.QUEUED and progress:
+        state = TaskState.RUNNING
+    return Snapshot(
+        task_id=task_id,
+        state=state,
+        word=word,
+        known_word=word in _WORDS,
+        video=video,
+        progress=progress,
+        reason=(row.error or "") if state is TaskState.FAILED else "",
+        raw=body,
+    )
+
+
+VIDEOS: Final = Dialect(
+    name="videos",
+    create_path="/pika/generate",
+    create_body=_create_body,
+    receipt=_receipt,
+    poll=_poll,
+    snapshot=_snapshot,
+    torn_id=re.compile(rb'"(?:id|task_id)"\s*:\s*"((?:[^"\\]|\\.){1,256})"'),
+)

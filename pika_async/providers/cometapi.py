@@ -1,0 +1,65 @@
+"""CometAPI: the envelope dialect, a number for the model, the ratio as text, the effect under the name `style`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pika_async.models import EFFECTS, GenerationRequest
+from pika_async.providers._envelope import ENVELOPE
+from pika_async.providers._provider import Capability, Provider
+
+__all__ = ["COMETAPI"]
+
+
+def _video_needs_effect(provider: Provider, request: GenerationRequest) -> None:
+    # The video operation lists `style` as required (the twin's page; CometAPI's own names the operation only).
+    if request.kind == "video" and request.effect is None:
+        raise provider.refusal("effect", None, f"is required by {provider.title} for a video; give one")
+
+
+def _model_is_a_number(provider: Provider, request: GenerationRequest) -> None:
+    if request.model is None:
+        return
+    if request.kind == "video":
+        raise provider.refusal("model", request.model, f"is not chosen for a video at {provider.title}; leave it out")
+    if not request.model.replace(".", "", 1).isdecimal() or not request.model.isascii():
+        raise provider.refusal("model", request.model, f"is no number, as {provider.title} writes it; give 1.5")
+
+
+def _ratio_is_for_text(provider: Provider, request: GenerationRequest) -> None:
+    if request.aspect_ratio is not None and request.kind != "text":
+        raise provider.refusal(
+            "aspect_ratio", request.aspect_ratio,
+            f"is not taken with an {request.kind} at {provider.title}: its own ratio is used; leave it out",
+        )  # fmt: skip
+
+
+COMETAPI: Final = Provider(
+    name="cometapi",
+    title="CometAPI",
+    dialect=ENVELOPE,
+    base_url="https://api.cometapi.com",
+    api_key_env="COMETAPI_API_KEY",
+    documentation="https://api.cometapi.com, API Doc, PIKA(video)",
+    capabilities={
+        "image": Capability("image", "an address"),
+        "video": Capability("video", "an address; needs an effect"),
+        "ingredients": Capability(None, "its page documents no ingredients"),
+        "ingredients_mode": Capability(None, "its page documents no ingredients"),
+        "effect": Capability("style", "13 effects"),
+        "aspect_ratio": Capability("ratio", 'text, "16:9" unless given; text to video only'),
+        "frame_rate": Capability("options.frameRate", "8 to 24"),
+        "camera": Capability("options.camera", "pan, tilt, rotate, zoom"),
+        "guidance_scale": Capability("options.parameters.guidanceScale", "5 to 25"),
+        "motion": Capability("options.parameters.motion", "0 to 4"),
+        "negative_prompt": Capability("options.parameters.negativePrompt"),
+        "seed": Capability("options.parameters.seed"),
+        "sfx": Capability("sfx", "sound; false for a video unless given"),
+        "extend": Capability(None, "its page documents no extension of a video"),
+        "model": Capability("model", "a number, 1.5; not for a video"),
+    },
+    effects=EFFECTS,
+    models=("1.5",),
+    takes_callback=True,
+    rules=(_video_needs_effect, _model_is_a_number, _ratio_is_for_text),
+)

@@ -1,0 +1,33 @@
+"""gpt.ge (V-API): the videos dialect, with a reference or extension video; images also as base64."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pika_async.models import GenerationRequest
+from pika_async.providers._provider import Provider
+from pika_async.providers._videos import VIDEOS
+from pika_async.providers._videos_record import INLINE_LIMIT, TEN_EFFECTS, capabilities, ratio_is_not_for_images
+
+__all__ = ["GPTGE"]
+
+
+def _extend_needs_video(provider: Provider, request: GenerationRequest) -> None:
+    if request.extend and request.video is None:
+        raise provider.refusal("extend", True, f"needs the video to extend at {provider.title}; give video=")
+
+
+GPTGE: Final = Provider(
+    name="gptge",
+    title="gpt.ge",
+    dialect=VIDEOS,
+    base_url="https://api.gpt.ge",
+    api_key_env="GPTGE_API_KEY",
+    documentation="gpt.ge API pages, Task: Generate Video",
+    capabilities=capabilities(video="a reference or extension video, an address"),
+    effects=TEN_EFFECTS,
+    models=("1.5",),
+    default_model="1.5",
+    inline_limit=INLINE_LIMIT,
+    rules=(_extend_needs_video, ratio_is_not_for_images),
+)

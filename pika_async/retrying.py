@@ -1,0 +1,203 @@
+"""May it be sent again? The verdict on each submission and each poll, as pure tables; sends and waits for nothing.
+
+The verdicts on a submission rest on one proof: nothing left this machine before the phase marker fired. An exception's
+class alone decides nothing, and neither does a substring of a text that the provider wrote, but for the two phrases
+named below, which count only beside their own HTTP status.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import Final
+
+import attrs
+from backoff import expo
+
+from pika_async.models import Receipt
+from pika_async.wire import HttpResponse, NoAnswer, Phase
+
+__all__ = [
+    "Judgement",
+    "PollVerdict",
+    "Verdict",
+    "judge_answer",
+    "judge_no_answer",
+    "judge_poll",
+    "ladder",
+    "retry_after",
+]
+
+#: The longest `Retry-After` that is honoured, in seconds: a gateway's clock or mistake must not stop a batch for a day.
+RETRY_AFTER_CAP: Final = 300.0
+
+
+class Verdict(enum.Enum):
+    """What is known of one submission."""
+
+    #: Nothing left this machine: send again within the budget.
+    NOT_SENT = "not_sent"
+    #: The provider said no before doing anything: wait, then send again.
+    WAIT = "wait"
+    #: The request is at fault: do not send it again.
+    REJECTED = "rejected"
+    #: Credential, balance or certificate: park every job of the account, fail none.
+    STOP = "stop"
+    #: No gateway answered there, but a web page or a redirect: stop, and reject this job.
+    WRONG_URL = "wrong_url"
+    #: Perhaps accepted and charged: never send again.
+    UNKNOWN = "unknown"
+    #: A task id was read.
+    ACCEPTED = "accepted"
+
+
+@attrs.frozen(kw_only=True)
+class Judgement:
+    """A verdict and what led to it. `retry_after` is the provider's own wish in seconds, where it gave one."""
+
+    verdict: Verdict
+    reason: str = ""
+    task_id: str | None = None
+    http_status: int | None = None
+    retry_after: float | None = None
+
+
+_REJECTED: Final = frozenset({400, 404, 405, 409, 413, 415, 422})
+_STOP: Final = frozenset({401, 402, 403, 407})
+#: 521, 523, 525, 526, 530: the front end says that it never reached the gateway.
+_WAIT: Final = frozenset({421, 425, 429, 521, 523, 525, 526, 530})
+_STOP_CODES: Final = frozenset({"insufficient_user_quota", "insufficient_quota", "invalid_api_key"})
+_NO_CHANNEL: Final = ("no available channel", "无可用渠道")
+_REDIRECTS: Final = range(300, 400)
+
+
+def judge_no_answer(failure: NoAnswer) -> Judgement:
+    """The verdict when no status line was read: what was handed to a connection may have arrived."""
+    if failure.phase is Phase.SENT:
+        verdict = Verdict.UNKNOWN
+    elif failure.kind == "certificate":
+        verdict = Verdict.STOP
+    elif failure.kind == "url":
+        verdict = Verdict.WRONG_URL
+    else:
+        verdict = Verdict.NOT_SENT
+    return Judgement(verdict=verdict, reason=failure.detail)
+
+
+def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = False, now: float = 0.0) -> Judgement:
+    """The verdict on a submission that was answered. `now` (unix seconds) serves a `Retry-After` without a `Date`.
+
+    `lenient` counts a bare 503 as a refusal, which most gateways mean by it but none documents.
+    """
+    status = response.status
+    if 200 <= status < 300:  # noqa: PLR2004 - the class of statuses
+        verdict = _judge_success(receipt)
+    else:
+        verdict = _judge_status(status, response, receipt, lenient=lenient)
+    return Judgement(
+        verdict=verdict,
+        reason=_reason(verdict, response, receipt),
+        task_id=receipt.task_id if verdict is Verdict.ACCEPTED else None,
+        http_status=status,
+        retry_after=retry_after(response.headers, now) if verdict is Verdict.WAIT else None,
+    )
+
+
+def _judge_success(receipt: Receipt) -> Verdict:
+    if receipt.task_id:
+        return Verdict.ACCEPTED
+    code = receipt.failure_code
+    if code is None:
+        return Verdict.UNKNOWN
+    if code in _STOP_CODES or code in {str(status) for status in _STOP}:
+        return Verdict.STOP
+    return Verdict.WAIT if code in {"429", "503"} else Verdict.REJECTED
+
+
+def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> Verdict:
+    if status in _REDIRECTS or (status == 404 and response.is_html):  # noqa: PLR2004
+        return Verdict.WRONG_URL
+    if status in _STOP or (400 <= status < 500 and receipt.failure_code in _STOP_CODES):  # noqa: PLR2004
+        return Verdict.STOP
+    if status in _REJECTED or (status == 500 and receipt.failure_code == "invalid_request"):  # noqa: PLR2004
+        return Verdict.REJECTED
+    if status in _WAIT:
+        return Verdict.WAIT
+    if status == 503:  # noqa: PLR2004
+        said_so = "retry-after" in response.headers or any(said in receipt.message.lower() for said in _NO_CHANNEL)
+        return Verdict.WAIT if said_so or lenient else Verdict.UNKNOWN
+    return Verdict.UNKNOWN
+
+
+def _reason(verdict: Verdict, response: HttpResponse, receipt: Receipt) -> str:
+    if verdict is Verdict.ACCEPTED:
+        return ""
+    code = f"{receipt.failure_code}: " if receipt.failure_code else ""
+    if verdict is Verdict.WRONG_URL and response.status in _REDIRECTS:
+        return f"HTTP {response.status} redirects elsewhere; a redirect is never followed with a paid request"
+    if verdict is Verdict.WRONG_URL:
+        return "HTTP 404 with a web page"
+    said = receipt.message or response.excerpt() or "empty answer"
+    return f"HTTP {response.status}: {code}{said}" if verdict is Verdict.UNKNOWN else f"{code}{said}"
+
+
+class PollVerdict(enum.Enum):
+    """What is known after one look at a task. A look is free, so nearly everything is "again"."""
+
+    #: Decode it.
+    READ = "read"
+    #: No usable answer: look again later.
+    AGAIN = "again"
+    #: The provider says that it knows no such task.
+    MISSING = "missing"
+    #: Credential or balance: park, fail nothing.
+    STOP = "stop"
+
+
+def judge_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
+    """The verdict on the answer to a poll, before its body is believed."""
+    status = response.status
+    if failure_code == "task_not_exist" or (status == 404 and not response.is_html):  # noqa: PLR2004
+        return PollVerdict.MISSING
+    if status in _STOP:
+        return PollVerdict.STOP
+    return PollVerdict.READ if 200 <= status < 300 else PollVerdict.AGAIN  # noqa: PLR2004
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds that `Retry-After` asks for, 0 to 300; None for none or garbage.
+
+    A date is compared with the answer's own `Date`, so that a wrong clock on either side does not matter.
+    """
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        later, sent = _unix(text), _unix(headers.get("date", ""))
+        if later is None:
+            return None
+        seconds = later - (now if sent is None else sent)
+    return min(RETRY_AFTER_CAP, max(0.0, seconds)) if math.isfinite(seconds) else None
+
+
+def _unix(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def ladder(step: int, u: float, *, first: float = 0.5, cap: float = 60.0) -> float:
+    """Seconds to wait before try `step` (0, 1, ...): exponential with full jitter, `u` in [0, 1), at least `first` / 2.
+
+    The right tool for a call that failed or was refused, and the wrong one for waiting on a task.
+    """
+    steps = expo(factor=first, max_value=cap)
+    next(steps)  # the generator's own start-up value
+    height = next(islice(steps, min(step, 64), None))
+    return max(first / 2, u * height)
