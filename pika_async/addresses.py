@@ -108,7 +108,7 @@ def url_refusal(scheme: str, host: str | None, *, userinfo: bool, loopback: bool
 
 def shown_url(url: str) -> str:
     """`url` as a message may show it: no query and no user information, since signed addresses are secrets."""
-    bare = re.sub(r"^([a-z][a-z0-9+.-]*:)?//[^/]*@", r"\1//", re.split(r"[?#]", url, maxsplit=1)[0], flags=re.I)
+    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*@", r"\1//", re.split(r"[?#]", url, maxsplit=1)[0])
     return bare if len(bare) <= SHOWN_LIMIT else bare[:SHOWN_LIMIT] + "…"
 
 

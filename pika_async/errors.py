@@ -16,7 +16,8 @@
     ├── SubmissionsStopped            nothing more is sent to this account; what was not sent stays planned
     │   ├── AccountStopped            credential, balance or certificate (HTTP 401, 402, 403, 407, quota)
     │   ├── ProviderUnreachable       no connection could be made, several times in a row
-    │   └── WrongBaseUrl              a redirect or a web page answered where the gateway should be
+    │   ├── WrongBaseUrl              a redirect or a web page answered where the gateway should be
+    │   └── ChargeLimitReached        the user's own limit on accepted submissions
     ├── ExchangeFailed                one poll got no usable answer; a later one may
     └── DownloadFailed                a result could not be fetched or is no playable MP4; the job stays succeeded
 
@@ -25,12 +26,13 @@ Facts are attributes, the message is built from them, and every error survives p
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
 __all__ = [
     "AccountStopped",
+    "ChargeLimitReached",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",
@@ -82,6 +84,10 @@ class PikaError(Exception):
     def message(self) -> str:
         """What happened and what to do next, in one sentence or two; printable."""
         return self.type
+
+    def fresh(self) -> Self:
+        """An equal error to raise: one that is kept with a job never gathers tracebacks."""
+        return type(self)(**{field.name: getattr(self, field.name) for field in attrs.fields(type(self))})
 
     def __str__(self) -> str:
         return self.message
@@ -219,7 +225,7 @@ class SubmissionsStopped(PikaError):  # noqa: N818
     """No more is sent to this account in this run; every job that was not sent stays planned."""
 
     provider: str
-    reason: str
+    reason: str = ""
 
     @property
     def message(self) -> str:
@@ -265,6 +271,17 @@ class WrongBaseUrl(SubmissionsStopped):
             f"{self.provider}: {printable(self.base_url)} does not look like this gateway's API: "
             f"{printable(self.reason)}; check the base URL"
         )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ChargeLimitReached(SubmissionsStopped):  # noqa: N818
+    """As many submissions as the user allows are accepted, or in doubt; one in doubt counts as charged."""
+
+    limit: int
+
+    @property
+    def message(self) -> str:
+        return f"{self.provider}: the limit of {self.limit} charges is reached; raise it to send the rest"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

@@ -57,7 +57,7 @@ class Mp4Walker:
         :raises NotMp4: as soon as a header cannot belong to an MP4 file.
         """
         view = memoryview(data)
-        while len(view):
+        while view:
             if self._end or self._left:
                 step = len(view) if self._end else min(self._left, len(view))
                 self._left = max(0, self._left - step)
@@ -78,22 +78,25 @@ class Mp4Walker:
         """
         if self._end or self._left or self._header or offset != self.offset:
             raise NotMp4(f"has box {_name(kind)} at byte {offset:,}, where no box begins")
-        self._enter(kind, size, SHORT)
+        self._enter(kind, size, SHORT if self._kind else OPENING)
         self._need = SHORT
         self.offset, self._left = offset + size, 0
 
-    def finish(self) -> None:
-        """Says that the last byte has been fed.
+    def finish(self, length: int | None = None) -> None:
+        """Says that the file is over, at `length` bytes: needed after `box`, which does not see where it ends.
 
         :raises EndsEarly: if a box or a header is cut, or `moov` or `mdat` has not come.
         """
-        if not self.offset:
+        length = self.offset if length is None or self._end else length
+        if not length:
             raise EndsEarly("is empty")
+        if length < self.offset:
+            raise EndsEarly(f"ends {self.offset - length:,} bytes early inside box {_name(self._kind)}")
         if self._left:
             raise EndsEarly(f"ends {self._left:,} bytes early inside box {_name(self._kind)}")
         if self._header and not self._kind:
             raise EndsEarly(f"is only {self.offset:,} bytes long: {quote(self._header.decode('latin-1'))}")
-        if self._header:
+        if self._header or length > self.offset:
             raise EndsEarly(f"ends inside the header of the box after {_name(self._kind)}")
         missing = [name for name, seen in (("moov", self._moov), ("mdat", self._mdat)) if not seen]
         if missing:

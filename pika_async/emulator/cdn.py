@@ -12,10 +12,10 @@ import attrs
 
 from pika_async.emulator.damage import damaged
 from pika_async.emulator.faults import Deed
-from pika_async.emulator.records import Answer, Disruption, Task
+from pika_async.emulator.records import Answer, Task
 from pika_async.emulator.wires import slug
 
-__all__ = ["Media", "MediaKind", "media_files", "serve_media", "split_media_path"]
+__all__ = ["Media", "MediaKind", "expired", "media_files", "serve_media", "split_media_path"]
 
 MediaKind = Literal["video", "poster", "thumbnail"]
 #: Headers that are the API's business and must never reach a CDN.
@@ -60,8 +60,14 @@ def split_media_path(path: str) -> tuple[str, MediaKind, float | None] | None:
     return match[1], kind, expires
 
 
+def expired(status: int) -> Answer:
+    """What the CDN says when a URL has lived too long."""
+    page = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+    return Answer(status, {"Content-Type": "application/xml"}, page)
+
+
 def serve_media(
-    media: Media, content: bytes, method: str, headers: Mapping[str, str], *, count: int = 0, time_scale: float = 1.0
+    media: Media, content: bytes, headers: Mapping[str, str], *, count: int = 0, time_scale: float = 1.0
 ) -> Answer:
     """The CDN's answer for a file's content: the whole of it, a range, or what the script makes of it.
 
@@ -87,8 +93,6 @@ def serve_media(
         answer = Answer(200, base, content)
     if deed is None:
         return answer
-    if fault in ("etag", "no-range", "wrong-range"):
-        return attrs.evolve(answer, fault=Disruption(name=fault))
     return damaged(answer, deed, provider=media.task.provider, time_scale=time_scale)
 
 

@@ -20,12 +20,36 @@ __all__ = ["damaged", "raw_answer"]
 _HTML = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>One more step</body></html>"
 
 
-def damaged(answer: Answer, deed: Deed, *, provider: str, time_scale: float) -> Answer:
-    """The answer as a fault leaves it; a fault that is none of the connection's or body's leaves it as it is."""
+@attrs.frozen
+class _Blow:
+    """An answer and the fault that strikes it."""
+
+    answer: Answer
+    deed: Deed
+    provider: str
+    scale: float
+    task_id: str
+
+    def broken(self, **how: Any) -> Answer:
+        return attrs.evolve(self.answer, fault=Disruption(name=self.deed.fault, **how))
+
+    def seconds(self) -> float | None:
+        seconds: float | None = self.deed["seconds"]
+        return None if seconds is None else seconds * self.scale
+
+    def kept(self) -> bytes:
+        return self.answer.body[: int(len(self.answer.body) * self.deed["fraction"])]
+
+
+def damaged(answer: Answer, deed: Deed, *, provider: str, time_scale: float, task_id: str = "") -> Answer:
+    """The answer as a fault leaves it; a fault that is none of the connection's or body's only gets its name there.
+
+    ``{task_id}`` in a scripted body stands for ``task_id``.
+    """
     strike = _STRIKES.get(deed.fault)
     if strike is None:
-        return answer
-    return strike(answer, deed, provider, time_scale)
+        return attrs.evolve(answer, fault=Disruption(name=deed.fault))
+    return strike(_Blow(answer, deed, provider, time_scale, task_id))
 
 
 def raw_answer(answer: Answer, *, length: bool = True, extra: tuple[tuple[str, str], ...] = ()) -> bytes:
@@ -45,34 +69,29 @@ def _head(answer: Answer, *, length: bool = True, extra: tuple[tuple[str, str], 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "replace")
 
 
-def _broken(answer: Answer, deed: Deed, **how: Any) -> Answer:
-    return attrs.evolve(answer, fault=Disruption(name=deed.fault, **how))
-
-
-def _answer(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    body = deed["body"]
-    if isinstance(body, str):
-        content = body.encode("utf-8", "surrogatepass")
-        kind = "text/html; charset=utf-8" if body.lstrip().startswith("<") else "application/json"
-    else:
-        content, kind = json.dumps(body).encode(), "application/json"
-    headers = dict(deed["headers"])
-    if not any(name.lower() == "content-type" for name in headers):
-        headers["Content-Type"] = kind
-    if any(name.lower() == "content-encoding" and value == "gzip" for name, value in headers.items()):
+def _answer(blow: _Blow) -> Answer:
+    body = blow.deed["body"]
+    text = body if isinstance(body, str) else json.dumps(body)
+    content = text.replace("{task_id}", blow.task_id).encode("utf-8", "surrogatepass")
+    headers = dict(blow.deed["headers"])
+    named = {name.lower(): value for name, value in headers.items()}
+    if "content-type" not in named:
+        html = text.lstrip().startswith("<")
+        headers["Content-Type"] = "text/html; charset=utf-8" if html else "application/json"
+    if named.get("content-encoding") == "gzip":
         content = gzip.compress(content)
-    return Answer(deed["status"], headers, content, Disruption(name="answer"))
+    return Answer(blow.deed["status"], headers, content, Disruption(name="answer"))
 
 
-def _refuse(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    wait = deed["retry_after"]
+def _refuse(blow: _Blow) -> Answer:
+    wait = blow.deed["retry_after"]
     headers = {} if wait is None else {"Retry-After": str(wait)}
-    how = deed["as"]
+    how = blow.deed["as"]
     if how == "envelope":
         body = {"code": 400, "msg": "the prompt is not allowed", "data": None}
         return attrs.evolve(json_answer(200, body, headers), fault=Disruption(name="refuse"))
     status, code, message = _REFUSALS[how]
-    refusal = error_answer(provider, status, code, message, headers=headers)
+    refusal = error_answer(blow.provider, status, code, message, headers=headers)
     return attrs.evolve(refusal, fault=Disruption(name="refuse"))
 
 
@@ -86,68 +105,77 @@ _REFUSALS = {
 }
 
 
-def _redirect(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    return Answer(deed["status"], {"Location": deed["location"]}, b"", Disruption(name="redirect"))
+def _redirect(blow: _Blow) -> Answer:
+    return Answer(blow.deed["status"], {"Location": blow.deed["location"]}, b"", Disruption(name="redirect"))
 
 
-def _drop(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    return _broken(answer, deed, raw=b"", ending=deed["how"])
+def _drop(blow: _Blow) -> Answer:
+    return blow.broken(raw=b"", ending=blow.deed["how"])
 
 
-def _delay(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    return _broken(answer, deed, delay=deed["seconds"] * scale)
+def _delay(blow: _Blow) -> Answer:
+    return blow.broken(delay=blow.seconds() or 0.0)
 
 
-def _scaled(seconds: float | None, scale: float) -> float | None:
-    return None if seconds is None else seconds * scale
+def _stall(blow: _Blow) -> Answer:
+    return blow.broken(raw=b"", ending="stall", stall_seconds=blow.seconds())
 
 
-def _stall(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    return _broken(answer, deed, raw=b"", ending="stall", stall_seconds=_scaled(deed["seconds"], scale))
-
-
-def _cut(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    head = _head(answer, length=deed["length"])
-    if deed["at"] == "headers":
+def _cut(blow: _Blow) -> Answer:
+    head = _head(blow.answer, length=blow.deed["length"])
+    if blow.deed["at"] == "headers":
         # Short of the blank line that would end the head, so that a fraction of 1 is a cut as well.
-        return _broken(answer, deed, raw=head[: int((len(head) - 4) * deed["fraction"])], ending=deed["how"])
-    kept = answer.body[: int(len(answer.body) * deed["fraction"])]
-    return _broken(answer, deed, raw=head + kept, ending=deed["how"])
+        return blow.broken(raw=head[: int((len(head) - 4) * blow.deed["fraction"])], ending=blow.deed["how"])
+    kept = blow.kept()
+    return blow.broken(raw=head + kept, ending=blow.deed["how"])
 
 
-def _body_stall(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    raw = _head(answer) + answer.body[: int(len(answer.body) * deed["fraction"])]
-    return _broken(answer, deed, raw=raw, ending="stall", stall_seconds=_scaled(deed["seconds"], scale))
+def _body_stall(blow: _Blow) -> Answer:
+    raw = _head(blow.answer) + blow.kept()
+    return blow.broken(raw=raw, ending="stall", stall_seconds=blow.seconds())
 
 
-def _garbage_status(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    raw = deed["line"].encode("utf-8", "replace") + b"\r\n" + raw_answer(answer).split(b"\r\n", 1)[1]
-    return _broken(answer, deed, raw=raw, ending="fin")
+def _garbage_status(blow: _Blow) -> Answer:
+    raw = blow.deed["line"].encode("utf-8", "replace") + b"\r\n" + raw_answer(blow.answer).split(b"\r\n", 1)[1]
+    return blow.broken(raw=raw, ending="fin")
 
 
-def _oversized_header(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    return _broken(answer, deed, raw=raw_answer(answer, extra=(("X-Padding", "x" * deed["size"]),)), ending="fin")
+def _oversized_header(blow: _Blow) -> Answer:
+    return blow.broken(raw=raw_answer(blow.answer, extra=(("X-Padding", "x" * blow.deed["size"]),)), ending="fin")
 
 
-def _bad_chunk(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    head = _head(answer, length=False, extra=(("Transfer-Encoding", "chunked"),))
-    return _broken(answer, deed, raw=head + b"not-a-size\r\n" + answer.body + b"\r\n0\r\n\r\n", ending="fin")
+def _bad_chunk(blow: _Blow) -> Answer:
+    head = _head(blow.answer, length=False, extra=(("Transfer-Encoding", "chunked"),))
+    return blow.broken(raw=head + b"not-a-size\r\n" + blow.answer.body + b"\r\n0\r\n\r\n", ending="fin")
 
 
-def _endless(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    return _broken(answer, deed, ending="endless")
+def _endless(blow: _Blow) -> Answer:
+    return blow.broken(ending="endless")
 
 
-def _body(answer: Answer, deed: Deed, provider: str, scale: float) -> Answer:
-    kind, size = deed["kind"], deed["size"]
-    headers = dict(answer.headers)
+def _body(blow: _Blow) -> Answer:
+    kind, size = blow.deed["kind"], blow.deed["size"]
+    headers = dict(blow.answer.headers)
     if kind == "html":
         headers["Content-Type"] = "text/html; charset=utf-8"
     if kind == "wrong-type":
         headers["Content-Type"] = "text/plain"
     if kind == "gzip-bomb":
         headers["Content-Encoding"] = "gzip"
-    return attrs.evolve(answer, headers=headers, body=_BODIES[kind](answer.body, size), fault=Disruption(name="body"))
+    body = _BODIES[kind](_Reply(blow.answer.body, size))
+    return attrs.evolve(blow.answer, headers=headers, body=body, fault=Disruption(name="body"))
+
+
+@attrs.frozen
+class _Reply:
+    """The body that was due, and the size that the script asks for."""
+
+    body: bytes
+    size: int | None
+
+    def with_field(self, name: str, value: bytes) -> bytes:
+        """The reply with one more field in front, given as raw JSON."""
+        return b'{"%s": %s, ' % (name.encode(), value) + self.body.lstrip()[1:]
 
 
 @functools.lru_cache(maxsize=4)
@@ -179,33 +207,24 @@ def _replace_number(value: Any, mark: str) -> bool:
     return any(_replace_number(item, mark) for item in value.values())
 
 
-def _deep(body: bytes, size: int | None) -> bytes:
-    depth = size or 100_000
-    return b'{"id": "x", "data": ' + b"[" * depth + b"]" * depth + b"}"
-
-
-def _lone_surrogate(body: bytes, size: int | None) -> bytes:
-    return b'{"note": "\\ud800", ' + body.lstrip()[1:]
-
-
 # A bomb is JSON white space of 64 MiB behind some 64 kB of gzip.
-_BODIES: dict[str, Callable[[bytes, int | None], bytes]] = {
-    "html": lambda body, size: _HTML,
-    "empty": lambda body, size: b"",
-    "bom": lambda body, size: b"\xef\xbb\xbf" + body,
-    "nan": lambda body, size: _with_number(body, "NaN"),
-    "infinity": lambda body, size: _with_number(body, "1e999"),
-    "huge-int": lambda body, size: _with_number(body, "9" * (size or 5_000)),
-    "deep": _deep,
-    "lone-surrogate": _lone_surrogate,
-    "gzip-bomb": lambda body, size: _bomb(size or 64 * 2**20),
-    "not-json": lambda body, size: b"upstream error: EOF",
-    "not-utf8": lambda body, size: b'{"note": "\xff\xfe", ' + body.lstrip()[1:],
-    "list": lambda body, size: b"[" + body + b"]",
-    "wrong-type": lambda body, size: body,
+_BODIES: dict[str, Callable[[_Reply], bytes]] = {
+    "html": lambda _: _HTML,
+    "empty": lambda _: b"",
+    "bom": lambda reply: b"\xef\xbb\xbf" + reply.body,
+    "nan": lambda reply: _with_number(reply.body, "NaN"),
+    "infinity": lambda reply: _with_number(reply.body, "1e999"),
+    "huge-int": lambda reply: _with_number(reply.body, "9" * (reply.size or 5_000)),
+    "deep": lambda reply: reply.with_field("deep", b"[" * (reply.size or 100_000) + b"]" * (reply.size or 100_000)),
+    "lone-surrogate": lambda reply: reply.with_field("note", b'"\\ud800"'),
+    "gzip-bomb": lambda reply: _bomb(reply.size or 64 * 2**20),
+    "not-json": lambda _: b"upstream error: EOF",
+    "not-utf8": lambda reply: reply.with_field("note", b'"\xff\xfe"'),
+    "list": lambda reply: b"[" + reply.body + b"]",
+    "wrong-type": lambda reply: reply.body,
 }
 
-_STRIKES: dict[str, Callable[[Answer, Deed, str, float], Answer]] = {
+_STRIKES: dict[str, Callable[[_Blow], Answer]] = {
     "answer": _answer,
     "refuse": _refuse,
     "body": _body,
@@ -220,5 +239,3 @@ _STRIKES: dict[str, Callable[[Answer, Deed, str, float], Answer]] = {
     "bad-chunk": _bad_chunk,
     "endless": _endless,
 }
-
-

@@ -17,10 +17,10 @@ it do not count that request. Rules see only requests that would otherwise be an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import attrs
 
@@ -175,21 +175,36 @@ class Scenario:
         return cls.of(rules)
 
 
+class Struck(Protocol):
+    """What a rule looks at: a task, or a create that may become one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+
+
 @attrs.define
 class Play:
-    """A scenario being played: the counters of its rules; ``random`` serves the rules with a share."""
+    """A scenario being played: the counters of its rules, and when the play began."""
 
     scenario: Scenario
+    #: Serves the rules with a share.
     random: Random
-    counts: dict[tuple[int, str], int] = attrs.field(factory=dict)
+    time_scale: float
+    started: float | None = None
+    _counts: dict[tuple[int, str], int] = attrs.field(init=False, factory=dict)
 
-    def strike(self, on: str, provider: str, prompt: str, task_id: str, elapsed: float) -> Deed | None:
+    def strike(self, on: str, task: Struck, now: float) -> Deed | None:
         """What the script does to this request; counts it."""
+        elapsed = (now - (self.started or 0.0)) / self.time_scale
         for index, rule in enumerate(self.scenario.rules):
-            if rule.on != on or not rule.counts(provider, prompt, elapsed):
+            if rule.on != on or not rule.counts(task.provider, task.prompt, elapsed):
                 continue
-            key = (index, task_id if rule.per_task else "")
-            self.counts[key] = count = self.counts.get(key, 0) + 1
+            key = (index, task.id if rule.per_task else "")
+            self._counts[key] = count = self._counts.get(key, 0) + 1
             if rule.strikes(count, self.random):
                 return rule.do
         return None
@@ -225,21 +240,17 @@ def _rule(number: int, rule: object) -> Rule:
 def _between(number: int, value: object) -> tuple[float, float] | None:
     if value is None:
         return None
-    good = isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_number(item) for item in value)
-    if not good:
-        raise ScenarioError(f'rule {number}: "between" must be two numbers of seconds, not {value!r}')
-    start, end = value  # type: ignore[misc]
-    return float(start), float(end)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    match value:
+        case [start, end] if _is_number(start) and _is_number(end):
+            return float(start), float(end)
+        case _:
+            raise ScenarioError(f'rule {number}: "between" must be two numbers of seconds, not {value!r}')
 
 
 def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
     given = [name for name in _SELECTORS if name in rule]
     if len(given) > 1:
-        raise ScenarioError(f'rule {number}: at most one of {", ".join(_SELECTORS)}, not {" and ".join(given)}')
+        raise ScenarioError(f"rule {number}: at most one of {', '.join(_SELECTORS)}, not {' and '.join(given)}")
     if not given:
         return {}
     name, value = given[0], rule[given[0]]
@@ -273,31 +284,47 @@ def _deed(number: int, on: str, do: object) -> Deed:
 
 
 def _check_option(number: int, fault: str, option: str, value: object, default: object) -> None:
+    where = f"rule {number}: {fault!r} option {option!r}"
     choices = _CHOICES.get((fault, option))
     if choices is not None:
         if value not in choices:
-            shown = ", ".join(str(choice) for choice in choices)
-            raise ScenarioError(f"rule {number}: {fault!r} option {option!r} must be one of {shown}, not {value!r}")
+            raise ScenarioError(f"{where} must be one of {', '.join(map(str, choices))}, not {value!r}")
         return
-    where = f"rule {number}: {fault!r} option {option!r}"
-    if option in ("charge", "length") and not isinstance(value, bool):
-        raise ScenarioError(f"{where} must be true or false, not {value!r}")
-    if option in ("status", "size", "times", "shift") and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ScenarioError(f"{where} must be a whole number, not {value!r}")
-    if option == "status" and isinstance(value, int) and not 100 <= value <= 599:
-        raise ScenarioError(f"{where} must be an HTTP status, not {value!r}")
-    if option == "seconds" and not (value is None and default is None) and not _is_number(value):
-        raise ScenarioError(f"{where} must be a number of seconds, not {value!r}")
-    if option == "fraction" and (not _is_number(value) or not 0 <= value <= 1):  # type: ignore[operator]
-        raise ScenarioError(f"{where} must lie between 0 and 1, not {value!r}")
-    if option == "headers" and not _is_headers(value):
-        raise ScenarioError(f"{where} must map names to texts, not {value!r}")
-    if option in ("word", "name", "url", "location", "line", "reason") and not isinstance(value, str):
-        if not (option == "word" and value is None):
-            raise ScenarioError(f"{where} must be text, not {value!r}")
+    if value is None and (default is None or option == "word"):
+        return
+    kind, fits = _OPTIONS.get(option, ("", None))
+    if fits is not None and not fits(value):
+        raise ScenarioError(f"{where} must be {kind}, not {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_headers(value: object) -> bool:
     if not isinstance(value, Mapping):
         return False
-    return all(isinstance(item, str) and "\r" not in item and "\n" not in item for pair in value.items() for item in pair)
+    texts = [text for pair in value.items() for text in pair]
+    return all(isinstance(text, str) and "\r" not in text and "\n" not in text for text in texts)
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "charge": ("true or false", lambda value: isinstance(value, bool)),
+    "length": ("true or false", lambda value: isinstance(value, bool)),
+    "status": ("an HTTP status", lambda value: _is_whole(value) and value in range(200, 600)),
+    "size": ("a whole number above 0", lambda value: _is_whole(value) and value > 0),
+    "times": ("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0),
+    "shift": ("a whole number", _is_whole),
+    "seconds": ("a number of seconds, 0 or more", lambda value: _is_number(value) and value >= 0),
+    "fraction": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "headers": ("an object of names and texts", _is_headers),
+    **dict.fromkeys(("word", "name", "url", "location", "line", "reason"), ("text", _is_text)),
+}

@@ -138,11 +138,14 @@ def _urls(value: object) -> str | None:
     return next((f"[{i}] {what}" for i, item in enumerate(value) if (what := _url(item))), None)
 
 
+_frame_rate = _integer(8, 24)
+
+
 def _frame_rate_or_text(value: object) -> str | None:
     # YEScale's page types frameRate as a string; its own example sends the number 24.
     if isinstance(value, str):
-        return None if value.isascii() and value.isdigit() and 8 <= int(value) <= 24 else "must be 8 to 24"
-    return _integer(8, 24)(value)
+        value = int(value) if value.isascii() and value.isdigit() and len(value) <= len("24") else value
+    return _frame_rate(value)
 
 
 def _ratio(value: object) -> str | None:
@@ -189,7 +192,7 @@ def _comet(operation: str) -> dict[str, Field]:
         "options": Field(
             _object,
             inner={
-                "frameRate": Field(_integer(8, 24)),
+                "frameRate": Field(_frame_rate),
                 "camera": _CAMERA,
                 # No range for guidanceScale and motion stands on CometAPI's page.
                 "parameters": _parameters(required=False, ranged=False),
@@ -205,14 +208,13 @@ def _comet(operation: str) -> dict[str, Field]:
     return fields
 
 
-def _videos(*, needed: bool, frame_rate: Check = _integer(8, 24), **more: Field) -> dict[str, Field]:
+def _videos(*, needed: bool, frame_rate: Check = _frame_rate) -> dict[str, Field]:
     return {
         "aspectRatio": Field(_number(0.4, 2.5)),
         "frameRate": Field(frame_rate),
         "camera": _CAMERA,
         "parameters": _parameters(required=needed, ranged=True),
         "extend": Field(_boolean, required=needed),
-        **more,
     }
 
 
@@ -237,14 +239,14 @@ _NATIVE = {
     "model": Field(_version),
     # The native page marks nothing as required; its samples send all of it.
     "options": Field(
-        _object, inner=_videos(needed=False, **{"ingredients-mode": Field(_one_of("precise", "creative"))})
+        _object, inner={**_videos(needed=False), "ingredients-mode": Field(_one_of("precise", "creative"))}
     ),
     "image": Field(_media_or_empty),
     "pikaffect": Field(_one_of("", *THIRTEEN)),
     "ingredient": Field(_urls),
 }
 
-#: The rooms of a page's table by provider, for reading; CometAPI has one per operation.
+#: The table of each page, for reading; CometAPI has one per operation.
 PAGES: dict[str, Mapping[str, Field]] = {
     "cometapi": _COMET["text"],
     "cometapi image": _COMET["image"],

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Literal, get_args
 
 import attrs
 
 from pika_async.emulator.records import Answer, Task
 
-__all__ = ["Envelope", "View", "create_answer", "error_answer", "feed_data", "feed_answer", "json_answer", "not_found"]
+__all__ = ["Envelope", "View", "create_answer", "error_answer", "feed_answer", "feed_data", "json_answer", "not_found"]
 
 #: The shapes in which an envelope feed has been documented over time: ``a`` is today's page; ``b`` has a word for
 #: a code; ``b-old`` carries the result URL in ``fail_reason``; ``c`` is flat with ``video_url``, ``c-result`` flat
@@ -57,12 +58,14 @@ def not_found() -> Answer:
 
 
 def error_answer(
-    provider: str, status: int, code: str, message: str, field: str = "", headers: dict[str, str] | None = None
+    provider: str, status: int, code: str, message: str, *, field: str = "", headers: dict[str, str] | None = None
 ) -> Answer:
     """An error in the form of the dialect: ``{"code","message","data"}`` for CometAPI's tasks, else ``{"error"}``."""
     if provider == "cometapi" and code == "task_not_exist":
         return json_answer(status, {"code": code, "message": message, "data": None}, headers)
-    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "api_error"
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
     error = {"message": message, "type": kind, "param": field or None, "code": code}
     return json_answer(status, {"error": error}, headers)
 
@@ -141,7 +144,7 @@ def _twin_word(task: Task, view: View) -> str:
     return "QUEUED" if view.share < _QUEUED_SHARE else "IN_PROGRESS"
 
 
-def _percent(task: Task, view: View) -> str:
+def _percent(view: View) -> str:
     progress = view.progress if view.progress is not None else int(view.share * 100)
     return f"{progress}%"
 
@@ -159,7 +162,7 @@ def _envelope_b(task: Task, view: View, *, old: bool = False) -> dict[str, Any]:
         "submit_time": int(view.epoch + task.created_at),
         "start_time": int(view.epoch + task.created_at) if view.share >= _QUEUED_SHARE else 0,
         "finish_time": int(view.epoch + task.settles_at) if done else 0,
-        "progress": _percent(task, view),
+        "progress": _percent(view),
         "data": None if old else feed_data(task, view),
     }
     if not word:
@@ -174,7 +177,7 @@ def _envelope_b_old(task: Task, view: View) -> dict[str, Any]:
 def _envelope_c(task: Task, view: View, *, name: str = "video_url") -> dict[str, Any]:
     done = view.share >= 1.0
     word = _twin_word(task, view)
-    reply: dict[str, Any] = {"task_id": task.id, "progress": _percent(task, view)}
+    reply: dict[str, Any] = {"task_id": task.id, "progress": _percent(view)}
     if word:
         reply["status"] = word
     reply[name] = view.files["video"] if done and not task.failure and view.urls else ""

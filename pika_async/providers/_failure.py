@@ -35,7 +35,7 @@ def read_failure(body: Any) -> Failure:
     if isinstance(error, str) and error:
         return Failure(str(body.get("code") or "error"), error)
     message = _words(body.get("message")) or _words(body.get("msg"))
-    code = body.get("code")
-    if code is None or isinstance(code, bool | list | dict) or str(code).lower() in _FINE:
+    explicit: Any = body.get("code")
+    if explicit is None or isinstance(explicit, bool | list | dict) or str(explicit).lower() in _FINE:
         return Failure(None, message)
-    return Failure(str(code), message)
+    return Failure(str(explicit), message)

@@ -13,7 +13,7 @@ import attrs
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Media, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers._failure import read_failure
-from pika_async.wire import HttpRequest, HttpResponse, Unreadable, inflate, parse_json
+from pika_async.wire import HttpRequest, HttpResponse, Unreadable, parse_json
 
 __all__ = ["Capability", "Dialect", "Provider", "inline"]
 
@@ -152,8 +152,6 @@ class Provider:
 
         :raises Unreadable: if the body is no JSON object, or is cut; ask again later.
         """
-        if not response.complete:
-            raise Unreadable("the answer was cut")
         body = self._read(response)
         if not isinstance(body, dict):
             raise Unreadable(f"no JSON object: {response.excerpt()}")
@@ -163,10 +161,9 @@ class Provider:
 
     @staticmethod
     def _read(response: HttpResponse) -> Any:
-        plain, whole = inflate(response.body, response.headers.get("content-encoding", "").strip().lower())
-        if not whole or not response.complete:
+        if not response.complete:
             raise Unreadable("the answer was cut")
-        return parse_json(plain)
+        return parse_json(response.body)
 
 
 def json_text(escaped: bytes) -> str | None:

@@ -1,0 +1,142 @@
+"""One submission or one look, from the request to its verdict: encode, carry, judge, decode. Schedules nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import PurePath
+
+import anyio
+import attrs
+
+from pika_async._transport import Transport
+from pika_async.agenda import Look
+from pika_async.errors import InvalidRequest, printable
+from pika_async.lifecycle import Job
+from pika_async.models import GenerationRequest, Receipt
+from pika_async.providers import Provider
+from pika_async.providers._failure import read_failure
+from pika_async.retrying import (
+    Judgement,
+    PollVerdict,
+    Verdict,
+    judge_answer,
+    judge_no_answer,
+    judge_poll,
+    retry_after,
+)
+from pika_async.wire import HttpResponse, NoAnswer, Unreadable, parse_json
+
+__all__ = ["Exchange", "check_files"]
+
+_log = logging.getLogger("pika_async.exchange")
+
+
+async def check_files(request: GenerationRequest) -> None:
+    """See that the local files of `request` are there, before it is planned.
+
+    :raises InvalidRequest: names the field whose file is missing or is no file.
+    """
+    if isinstance(request.image, PurePath) or (isinstance(request.image, str) and "://" not in request.image):
+        path = anyio.Path(request.image)
+        if not await path.is_file():
+            raise InvalidRequest(field="image", value=str(path), reason="is no file; give an existing one, or an URL")
+
+
+async def _with_bytes(provider: Provider, request: GenerationRequest) -> GenerationRequest:
+    """`request` with its local image read, checked again now that its size is known."""
+    image = request.image
+    if image is None or isinstance(image, bytes) or (isinstance(image, str) and "://" in image):
+        return request
+    try:
+        data = await anyio.Path(image).read_bytes()
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise InvalidRequest(field="image", value=str(image), reason=reason) from None
+    loaded = attrs.evolve(request, image=data)
+    provider.check(loaded)
+    return loaded
+
+
+class Exchange:
+    """The two calls of one provider at one address."""
+
+    def __init__(self, provider: Provider, base_url: str, transport: Transport, callback_url: str) -> None:
+        self._provider = provider
+        self._base_url = base_url
+        self._transport = transport
+        self._callback_url = callback_url
+        self._words: set[str] = set()
+        #: Answers that spoke of another task than the one asked for.
+        self.strays = 0
+
+    async def submit(self, request: GenerationRequest) -> Judgement:
+        """Send `request` once and judge what came back. Raises nothing but cancellation."""
+        try:
+            loaded = await _with_bytes(self._provider, request)
+            call = self._provider.encode_submission(loaded, self._base_url, self._callback_url)
+        except InvalidRequest as error:
+            return Judgement(verdict=Verdict.REJECTED, reason=error.message)
+        except Exception as error:
+            _log.exception("the provider %s could not encode a request", self._provider.name)
+            return Judgement(verdict=Verdict.REJECTED, reason=f"could not be encoded: {error!r}")
+        answer = await self._transport.send(call)
+        if isinstance(answer, NoAnswer):
+            return judge_no_answer(answer)
+        return judge_answer(answer, self._receipt(answer), now=time.time())
+
+    def _receipt(self, answer: HttpResponse) -> Receipt:
+        try:
+            return self._provider.decode_receipt(answer)
+        except Exception:
+            _log.exception("the provider %s could not decode a receipt", self._provider.name)
+            return Receipt(message=answer.excerpt())
+
+    async def poll(self, task_id: str) -> Look:
+        """Look at a task once. Raises nothing but cancellation."""
+        answer = await self._transport.send(self._provider.encode_poll(task_id, self._base_url))
+        if isinstance(answer, NoAnswer):
+            return Look(verdict=PollVerdict.AGAIN, reason=answer.detail)
+        verdict = judge_poll(answer, _failure_code(answer))
+        if verdict is PollVerdict.READ:
+            return self._look(answer, task_id)
+        return Look(
+            verdict=verdict,
+            reason=answer.excerpt(),
+            http_status=answer.status,
+            retry_after=retry_after(answer.headers, time.time()),
+        )
+
+    def _look(self, answer: HttpResponse, task_id: str) -> Look:
+        try:
+            snapshot = self._provider.decode_snapshot(answer, task_id)
+        except Unreadable as error:
+            return Look(verdict=PollVerdict.AGAIN, reason=str(error), http_status=answer.status)
+        except Exception as error:
+            _log.exception("the provider %s could not decode a poll", self._provider.name)
+            return Look(verdict=PollVerdict.AGAIN, reason=repr(error), http_status=answer.status)
+        if snapshot.task_id != task_id:
+            self.strays += 1
+            _log.warning("an answer spoke of another task than %s; it was put aside", printable(task_id))
+            return Look(verdict=PollVerdict.AGAIN, reason="another task's answer", http_status=answer.status)
+        if not snapshot.known_word and snapshot.word and snapshot.word not in self._words:
+            self._words.add(snapshot.word[:64])
+            _log.warning(
+                "%s says the new status word %r; it counts as running", self._provider.name, printable(snapshot.word[:64])
+            )
+        verdict = PollVerdict.MISSING if snapshot.state.value == "missing" else PollVerdict.READ
+        return Look(verdict=verdict, snapshot=snapshot, http_status=answer.status)
+
+
+def describe(job: Job) -> str:
+    """A job as a log line names it."""
+    return f"{job.key} ({job.provider}{', task ' + printable(job.task_id) if job.task_id else ''})"
+
+
+def _failure_code(answer: HttpResponse) -> str | None:
+    if answer.status < 300:  # noqa: PLR2004 - the dialect reads the body of a success
+        return None
+    try:
+        return read_failure(parse_json(answer.body)).code
+    except Unreadable:
+        return None

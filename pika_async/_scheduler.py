@@ -1,0 +1,330 @@
+"""Carries out the agenda: one loop, one heap, a few workers. Holds no arithmetic and keeps no task per waiting job.
+
+The loop lives in a task of its own, so that a client may be entered and left in different tasks; everything else is a
+child of that task's group. What a worker learns is kept by the journal before anything else sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, assert_never
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from pika_async._exchange import Exchange, describe
+from pika_async._journal import Journal
+from pika_async.agenda import (
+    Agenda,
+    Decision,
+    Entry,
+    Expire,
+    GiveUp,
+    Look,
+    Poll,
+    Sleep,
+    Stop,
+    Submit,
+    Watcher,
+    judged,
+)
+from pika_async.errors import AccountStopped, PikaError, ProviderBusy, SubmissionsStopped
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.retrying import Judgement, PollVerdict, Verdict
+
+__all__ = ["Scheduler"]
+
+_log = logging.getLogger("pika_async.scheduler")
+#: Seconds that closing waits for the answers of submissions that are on their way.
+CLOSE_GRACE: Final = 20.0
+
+
+class Scheduler:
+    """Runs the jobs of one client in the running loop, between `start` and `stop`."""
+
+    def __init__(self, agenda: Agenda, exchange: Exchange, journal: Journal) -> None:
+        self.agenda = agenda
+        self._exchange = exchange
+        self._journal = journal
+        #: The jobs that are not at rest, by key.
+        self.active: dict[str, Entry] = {}
+        self._wake = asyncio.Event()
+        self._observers: set[asyncio.Event] = set()
+        self._root: asyncio.Task[None] | None = None
+        self._group: TaskGroup | None = None
+        self._failure: BaseException | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to carry out the agenda."""
+        started = asyncio.Event()
+        self._root = asyncio.create_task(self._main(started), name="pika_async scheduler")
+        await started.wait()
+
+    async def stop(self) -> None:
+        """Send nothing more, wait for the answers that are on their way (at most 20 s), then stop looking.
+
+        Jobs in flight stay as they are in the journal: accepted, with their task ids.
+        """
+        self.agenda.closing = True
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSE_GRACE):
+                await self.until(lambda: not self.agenda.submitting or self._group is None)
+            if self._root is not None:
+                self._root.cancel()
+                await asyncio.wait({self._root})
+                self._root = None
+        self._rest_all()
+
+    def _rest_all(self) -> None:
+        for entry in list(self.active.values()):
+            self._rest(entry)
+
+    async def _main(self, started: asyncio.Event) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                submits = self._crew("submit", self.agenda.limits.submitting, self._submit)
+                polls = self._crew("poll", self.agenda.limits.polling, self._poll)
+                started.set()
+                await self._loop(submits, polls)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a defect: whoever waits must hear of it
+            _log.exception("the scheduler failed")
+            self._failure = error
+        finally:
+            self._group = None
+            started.set()
+            self.nudge()
+            if self._failure is not None:
+                self._rest_all()
+
+    def _crew(self, name: str, size: int, work: Callable[[Entry], Awaitable[None]]) -> MemoryObjectSendStream[Entry]:
+        """`size` workers that share one queue; the agenda never hands out more than there are workers."""
+        send, receive = anyio.create_memory_object_stream[Entry](size)
+        for number in range(size):
+            self.spawn(self._labour, receive.clone(), work, name=f"pika_async {name} {number}")
+        receive.close()
+        return send
+
+    @staticmethod
+    async def _labour(queue: MemoryObjectReceiveStream[Entry], work: Callable[[Entry], Awaitable[None]]) -> None:
+        async with queue:
+            async for entry in queue:
+                await work(entry)
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
+        """Run `function` beside the loop until it ends or the scheduler stops."""
+        self.check()
+        assert self._group is not None  # noqa: S101 - `check` has said so
+        self._group.start_soon(function, *args, name=name)
+
+    def seen(self, job: Job) -> Job:
+        """`job` with the looks that are not in its record yet."""
+        entry = self.active.get(job.key)
+        return job if entry is None or not entry.polls else attrs.evolve(job, polls=job.polls + entry.polls)
+
+    def check(self) -> None:
+        """:raises RuntimeError: if the scheduler does not run."""
+        if self._failure is not None:
+            raise RuntimeError("the scheduler failed; see its cause") from self._failure
+        if self._group is None:
+            raise RuntimeError("the client is not open: use it inside `async with`")
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def _loop(self, submits: MemoryObjectSendStream[Entry], polls: MemoryObjectSendStream[Entry]) -> None:
+        with submits, polls:
+            while True:
+                await self._carry_out(self.agenda.next(_now()), submits, polls)
+
+    async def _carry_out(
+        self,
+        decision: Decision,
+        submits: MemoryObjectSendStream[Entry],
+        polls: MemoryObjectSendStream[Entry],
+    ) -> None:
+        match decision:
+            case Submit(entry):
+                self.agenda.submit_begins(entry, _now())
+                submits.send_nowait(entry)
+            case Poll(entry):
+                self.agenda.poll_begins(entry, _now())
+                polls.send_nowait(entry)
+            case Expire(entry):
+                await self._settle(entry, self.agenda.expire(entry))
+            case GiveUp(entry):
+                error = ProviderBusy(
+                    key=entry.job.key, provider=entry.job.provider, seconds=self.agenda.limits.patience,
+                    reason="the account has no room or no rate left",
+                )  # fmt: skip
+                await self._settle(entry, attrs.evolve(entry.job, error=error))
+            case Stop(error):
+                await self.halt(error)
+            case Sleep(until):
+                with anyio.CancelScope(deadline=until):
+                    await self._wake.wait()
+                self._wake.clear()
+            case _:
+                assert_never(decision)
+
+    def nudge(self) -> None:
+        """Something changed: decide again."""
+        self._wake.set()
+        for event in self._observers:
+            event.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that only a nudge can make true."""
+        event = asyncio.Event()
+        self._observers.add(event)
+        try:
+            while not condition():
+                await event.wait()
+                event.clear()
+        finally:
+            self._observers.discard(event)
+
+    # --- jobs in and out --------------------------------------------------------------------------------------------
+
+    async def plan(self, job: Job, watcher: Watcher) -> None:
+        """Take `job` on: planned ones to submit, accepted ones to look at. `watcher` hears of every change."""
+        self.check()
+        entry = Entry(job, stratum_of(job), (watcher,))
+        await self._journal.keep(job)
+        self.active[job.key] = entry
+        if job.task_id is not None:
+            self.agenda.adopt(entry, _now(), random.random())
+        elif self.agenda.gate.stop is not None:
+            await self._settle(entry, attrs.evolve(job, error=self.agenda.gate.stop))
+        else:
+            self.agenda.plan(entry)
+        self.nudge()
+
+    def watch(self, key: str, watcher: Watcher) -> bool:
+        """Let `watcher` hear of the job from now on; False if it is at rest."""
+        entry = self.active.get(key)
+        if entry is None:
+            return False
+        entry.watchers = (*entry.watchers, watcher)
+        return True
+
+    def unwatch(self, key: str, watcher: Watcher) -> None:
+        """`watcher` hears no more of the job."""
+        entry = self.active.get(key)
+        if entry is not None:
+            entry.watchers = tuple(other for other in entry.watchers if other is not watcher)
+
+    async def withdraw(self, key: str, error: PikaError) -> bool:
+        """Cancel a job that has not been sent; False if it is too late."""
+        entry = self.active.get(key)
+        if entry is None or entry.job.status is not JobStatus.PLANNED or not self.agenda.withdraw(entry):
+            return False
+        await self._settle(entry, entry.job.canceled(error, time.time()))
+        return True
+
+    async def halt(self, error: SubmissionsStopped) -> None:
+        """Send no more: every planned job comes to rest as it is, and with a stopped account the others too."""
+        if self.agenda.gate.stop is None:
+            _log.warning("%s", error)
+        self.agenda.gate.stop = error
+        while self.agenda.ready:
+            entry = self.agenda.ready.popleft()
+            await self._settle(entry, attrs.evolve(entry.job, error=error))
+
+    def lift(self) -> None:
+        """Try again after a stop: somebody asked for it."""
+        if self.agenda.gate.stop is not None:
+            self.agenda.gate = type(self.agenda.gate)()
+
+    async def _settle(self, entry: Entry, job: Job) -> None:
+        """`job` is at rest: keep it, then tell."""
+        entry.job = job
+        await self._journal.keep(job)
+        self._rest(entry)
+
+    def _rest(self, entry: Entry) -> None:
+        self.active.pop(entry.job.key, None)
+        self._tell(entry, at_rest=True)
+        self.nudge()
+
+    @staticmethod
+    def _tell(entry: Entry, *, at_rest: bool) -> None:
+        for watcher in entry.watchers:
+            watcher(entry.job, at_rest)
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    async def _submit(self, entry: Entry) -> None:
+        """Intent, send, verdict, in the order that makes a payment provable; a cancelled send keeps what it learned."""
+        entry.job = entry.job.submitting()
+        await self._journal.intend(entry.job)
+        self._tell(entry, at_rest=False)
+        sent_at = _now()
+        try:
+            judgement = await self._exchange.submit(entry.job.request)
+        except asyncio.CancelledError:
+            # Only `stop` cancels a worker, after its grace: whether it arrived is not known any more.
+            judgement = Judgement(verdict=Verdict.UNKNOWN, reason="left before the answer came")
+            with anyio.CancelScope(shield=True):
+                await self._judged(entry, judgement, sent_at)
+            raise
+        await self._judged(entry, judgement, sent_at)
+
+    async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
+        _log.debug("job %s: %s %s", describe(entry.job), judgement.verdict.value, judgement.reason)
+        entry.job = judged(entry.job, judgement, time.time())
+        await self._journal.keep(entry.job)
+        stop = self.agenda.submit_ends(entry, judgement, sent_at, _now(), random.random())
+        if entry.job.status in {JobStatus.REJECTED, JobStatus.UNKNOWN}:
+            self._rest(entry)
+        else:
+            self._tell(entry, at_rest=False)
+        if stop is not None:
+            await self.halt(stop.error)
+        elif self.agenda.gate.stop is not None and entry.job.status is JobStatus.PLANNED:
+            await self.halt(self.agenda.gate.stop)
+        self.nudge()
+
+    async def _poll(self, entry: Entry) -> None:
+        assert entry.job.task_id is not None  # noqa: S101 - only accepted jobs are looked at
+        look = await self._exchange.poll(entry.job.task_id)
+        await self.looked(entry, look)
+
+    async def looked(self, entry: Entry, look: Look) -> None:
+        """What a look brought, taken in."""
+        before = entry.job
+        job = self.agenda.poll_ends(entry, look, _now(), time.time(), random.random())
+        if job.is_final or job.status is JobStatus.TIMED_OUT:
+            await self._settle(entry, job)
+        elif job is not before:
+            await self._journal.keep(job)
+            self._tell(entry, at_rest=False)
+        if look.verdict is PollVerdict.STOP:
+            await self._park(AccountStopped(provider=job.provider, reason=look.reason, http_status=look.http_status))
+        self.nudge()
+
+    async def _park(self, error: AccountStopped) -> None:
+        """The account is stopped: nothing is asked or sent any more, and nothing is failed for it."""
+        await self.halt(error)
+        for entry in self.agenda.park_all():
+            await self._settle(entry, attrs.evolve(entry.job, error=error))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def stratum_of(job: Job) -> str:
+    """What makes tasks alike in how long they take: the provider, the model, the kind and the effect's presence."""
+    request = job.request
+    return sys.intern(f"{job.provider}/{request.model or '-'}/{request.kind}/{'effect' if request.effect else 'plain'}")

@@ -1,0 +1,359 @@
+"""What to do next: the jobs that are not at rest, the time, the room -> one decision. Pure; another room carries it out.
+
+One heap holds the next look at every accepted job; a job that waits costs its record and one entry of the heap.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from pika_async.errors import (
+    AccountStopped,
+    ChargeLimitReached,
+    DeadlineExceeded,
+    GenerationFailed,
+    ProviderUnreachable,
+    SubmissionInDoubt,
+    SubmissionRejected,
+    SubmissionsStopped,
+    TaskNotFound,
+    WrongBaseUrl,
+)
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.limits import Breaker, Gate, Limits, Rate, Room
+from pika_async.models import Snapshot, TaskState
+from pika_async.polling import PollingPolicy, Waiting
+from pika_async.retrying import Judgement, PollVerdict, Verdict, ladder
+
+__all__ = ["Agenda", "Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit", "judged"]
+
+#: A task that was accepted and then denied is given up after this many denials over this many seconds.
+MISSING_ANSWERS: Final = 5
+MISSING_SECONDS: Final = 600.0
+#: A task that is finished but has no address yet is asked for this many seconds more.
+URL_SECONDS: Final = 600.0
+
+#: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
+Watcher = Callable[[Job, bool], None]
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A job that is not at rest, and what the agenda knows of it. Times are the caller's monotonic seconds."""
+
+    job: Job
+    stratum: str
+    watchers: tuple[Watcher, ...] = ()
+    #: Infinite until the first attempt; then when the account's "wait" is no longer waited for.
+    patient_until: float = math.inf
+    accepted_at: float = 0.0
+    deadline_at: float = math.inf
+    looked_at: float = 0.0
+    polls: int = 0
+    #: Looks in a row that brought no usable answer.
+    misses: int = 0
+    denials: int = 0
+    denied_at: float = 0.0
+    awaits_url: bool = False
+
+
+@attrs.frozen
+class Submit:
+    """Send it."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Poll:
+    """Look at it."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Expire:
+    """Its deadline has passed and no look is possible."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class GiveUp:
+    """The account has said "wait" for too long."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Stop:
+    """Send no more."""
+
+    error: SubmissionsStopped
+
+
+@attrs.frozen
+class Sleep:
+    """Nothing to do until then, or until something changes."""
+
+    until: float
+
+
+Decision = Submit | Poll | Expire | GiveUp | Stop | Sleep
+
+
+@attrs.frozen(kw_only=True)
+class Look:
+    """What one poll brought: a verdict, and a snapshot when the verdict is "read"."""
+
+    verdict: PollVerdict
+    snapshot: Snapshot | None = None
+    reason: str = ""
+    http_status: int | None = None
+    retry_after: float | None = None
+
+
+def judged(job: Job, judgement: Judgement, at: float) -> Job:
+    """`job` after its submission was judged at `at` (unix seconds)."""
+    facts = {"key": job.key, "provider": job.provider, "reason": judgement.reason}
+    match judgement.verdict:
+        case Verdict.ACCEPTED if judgement.task_id is not None:
+            return job.accepted(judgement.task_id, at)
+        case Verdict.NOT_SENT | Verdict.WAIT | Verdict.STOP:
+            return job.returned()
+        case Verdict.REJECTED | Verdict.WRONG_URL:
+            return job.rejected(SubmissionRejected(**facts, http_status=judgement.http_status), at)
+        case _:
+            return job.doubted(SubmissionInDoubt(**facts, http_status=judgement.http_status), at)
+
+
+@attrs.define(kw_only=True)
+class Agenda:
+    """The decisions of one client: one provider, one account."""
+
+    provider: str
+    base_url: str
+    limits: Limits
+    policy: PollingPolicy
+    #: Seconds from acceptance to settling, for each job.
+    deadline: float
+    room: Room
+    submit_rate: Rate
+    poll_rate: Rate
+    gate: Gate = attrs.field(factory=Gate)
+    breaker: Breaker = attrs.field(factory=Breaker)
+    closing: bool = False
+    ready: deque[Entry] = attrs.field(factory=deque)
+    submitting: int = 0
+    accepted: int = 0
+    polling: int = 0
+    charges: int = 0
+    _heap: list[tuple[float, int, Entry]] = attrs.field(factory=list)
+    _order: int = 0
+
+    # --- deciding ---------------------------------------------------------------------------------------------------
+
+    def next(self, now: float) -> Decision:
+        """The one thing to do at `now`; looks go first, because they make room."""
+        poll = self._next_poll(now)
+        if isinstance(poll, Poll | Expire):
+            return poll
+        submit = self._next_submit(now)
+        if not isinstance(submit, Sleep):
+            return submit
+        return Sleep(min(poll.until, submit.until))
+
+    def _next_poll(self, now: float) -> Poll | Expire | Sleep:
+        if not self._heap:
+            return Sleep(math.inf)
+        due, _, entry = self._heap[0]
+        if due > now:
+            return Sleep(due)
+        can_begin = max(self.poll_rate.ready_at(now), self.breaker.ready_at(now))
+        if can_begin > now and entry.deadline_at <= now and entry.polls:
+            heapq.heappop(self._heap)
+            return Expire(entry)
+        if self.polling >= self.limits.polling:
+            return Sleep(math.inf)
+        if can_begin > now:
+            return Sleep(can_begin)
+        heapq.heappop(self._heap)
+        return Poll(entry)
+
+    def _next_submit(self, now: float) -> Submit | GiveUp | Stop | Sleep:
+        if not self.ready or self.closing or self.gate.stop is not None:
+            return Sleep(math.inf)
+        if now >= self.ready[0].patient_until:
+            return GiveUp(self.ready.popleft())
+        if self.limits.max_charges is not None and self.charges + self.submitting >= self.limits.max_charges:
+            if self.submitting:
+                return Sleep(math.inf)
+            return Stop(ChargeLimitReached(provider=self.provider, limit=self.limits.max_charges))
+        if self.submitting >= self.limits.submitting or not self.room.free(self.submitting + self.accepted):
+            return Sleep(math.inf)
+        can_begin = max(self.submit_rate.ready_at(now), self.gate.ready_at(now))
+        if can_begin > now:
+            return Sleep(min(can_begin, self.ready[0].patient_until))
+        return Submit(self.ready.popleft())
+
+    def wants_more(self, planned_by_caller: int) -> bool:
+        """Whether a caller with so many unsent jobs should plan another: as many as can be sent side by side."""
+        return self.gate.stop is None and planned_by_caller < self.limits.submitting
+
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    def plan(self, entry: Entry) -> None:
+        """A job to submit, after all that are planned."""
+        self.ready.append(entry)
+
+    def adopt(self, entry: Entry, now: float, u: float) -> None:
+        """A job that the provider has accepted before: look at it from now on."""
+        self.accepted += 1
+        entry.accepted_at = entry.looked_at = now
+        entry.deadline_at = now + self.deadline
+        self._schedule(entry, now, u)
+
+    def submit_begins(self, entry: Entry, now: float) -> None:
+        """`entry` is being sent."""
+        self.submitting += 1
+        self.submit_rate.take(now)
+        if math.isinf(entry.patient_until):
+            entry.patient_until = now + self.limits.patience
+
+    def submit_ends(self, entry: Entry, judgement: Judgement, sent_at: float, now: float, u: float) -> Stop | None:
+        """`entry` was judged; its job has been changed and kept already. Says so if sending should stop."""
+        self.submitting -= 1
+        match judgement.verdict:
+            case Verdict.ACCEPTED:
+                self.charges += 1
+                self.gate.answered()
+                self.adopt(entry, now, u)
+            case Verdict.NOT_SENT:
+                self.ready.appendleft(entry)
+                if self.gate.unreachable(now, u):
+                    return self._stop(ProviderUnreachable, judgement, attempts=self.gate.unsent)
+            case Verdict.WAIT:
+                self.ready.appendleft(entry)
+                self.gate.wait(now, u, judgement.retry_after)
+                if judgement.http_status == 429:  # noqa: PLR2004 - the other "wait"s say nothing of room
+                    self.room.refuse(self.accepted, sent_at, now)
+            case Verdict.STOP:
+                self.ready.appendleft(entry)
+                return self._stop(AccountStopped, judgement, http_status=judgement.http_status)
+            case Verdict.WRONG_URL:
+                return self._stop(WrongBaseUrl, judgement, base_url=self.base_url)
+            case Verdict.UNKNOWN:
+                self.charges += 1
+            case Verdict.REJECTED:
+                self.gate.answered()
+        return None
+
+    def _stop(self, kind: type[SubmissionsStopped], judgement: Judgement, **facts: object) -> Stop:
+        return Stop(kind(provider=self.provider, reason=judgement.reason, **facts))
+
+    def poll_begins(self, entry: Entry, now: float) -> None:
+        """`entry` is being looked at."""
+        self.polling += 1
+        entry.polls += 1
+        self.poll_rate.take(now)
+        self.breaker.begin()
+
+    def poll_ends(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
+        """What a look brought -> the job as it stands; at rest if it is settled or parked, else scheduled again."""
+        self.polling -= 1
+        if look.verdict is PollVerdict.AGAIN or look.verdict is PollVerdict.STOP:
+            self.breaker.fail(now, u)
+        else:
+            self.breaker.succeed()
+        match look.verdict:
+            case PollVerdict.READ if look.snapshot is not None:
+                return self._read(entry, look.snapshot, now, at, u)
+            case PollVerdict.MISSING:
+                return self._denied(entry, look, now, u)
+            case _:
+                entry.misses += 1
+                return self._again(entry, now, u, look.retry_after)
+
+    def _read(self, entry: Entry, snapshot: Snapshot, now: float, at: float, u: float) -> Job:
+        job = entry.job
+        failure = GenerationFailed(
+            key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason
+        ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
+        seen = job.seen(snapshot, at, failure=failure)
+        entry.misses = entry.denials = 0
+        if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not entry.awaits_url:
+            entry.awaits_url = True
+            entry.deadline_at = now + URL_SECONDS
+        if seen.is_final:
+            self.policy.settled(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
+            return self._leave(entry, seen)
+        entry.job = seen
+        return self._again(entry, now, u)
+
+    def _denied(self, entry: Entry, look: Look, now: float, u: float) -> Job:
+        entry.denials += 1
+        if entry.denials == 1:
+            entry.denied_at = now
+        if entry.denials >= MISSING_ANSWERS and now - entry.denied_at >= MISSING_SECONDS:
+            job = entry.job
+            error = TaskNotFound(
+                key=job.key, provider=job.provider, task_id=job.task_id,
+                reason=f"{entry.denials} denials over {now - entry.denied_at:.0f} s: {look.reason}",
+            )  # fmt: skip
+            return self._leave(entry, job.timed_out(error))
+        return self._again(entry, now, u)
+
+    def _again(self, entry: Entry, now: float, u: float, retry_after: float | None = None) -> Job:
+        if now >= entry.deadline_at:
+            return self.expire(entry)
+        entry.looked_at = now if not entry.misses else entry.looked_at
+        self._schedule(entry, now, u, retry_after)
+        return entry.job
+
+    def expire(self, entry: Entry) -> Job:
+        """`entry` is past its deadline: parked with its task id."""
+        job = entry.job
+        seconds = entry.deadline_at - entry.accepted_at
+        error = DeadlineExceeded(key=job.key, provider=job.provider, task_id=job.task_id, seconds=seconds)
+        return self._leave(entry, job.timed_out(error))
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Take `entry` back if it has not been sent; False if it is too late for that."""
+        try:
+            self.ready.remove(entry)
+        except ValueError:
+            return False
+        return True
+
+    def park_all(self) -> list[Entry]:
+        """Take every accepted job off the heap: the account is stopped and looks are pointless."""
+        entries = [entry for _, _, entry in self._heap]
+        self._heap.clear()
+        self.accepted -= len(entries)
+        return entries
+
+    def _leave(self, entry: Entry, job: Job) -> Job:
+        self.accepted -= 1
+        if job.status is not JobStatus.TIMED_OUT:
+            self.room.settled()
+        entry.job = attrs.evolve(job, polls=job.polls + entry.polls)
+        entry.polls = 0
+        return entry.job
+
+    def _schedule(self, entry: Entry, now: float, u: float, retry_after: float | None = None) -> None:
+        if entry.misses:
+            wait = max(ladder(entry.misses - 1, u, first=1.0, cap=60.0), retry_after or 0.0)
+        else:
+            waiting = Waiting(entry.stratum, now - entry.accepted_at, entry.polls, entry.job.progress)
+            wait = self.policy.wait(waiting, u)
+        due = now + wait
+        if due > entry.deadline_at > now:
+            due = entry.deadline_at  # the answer of the very last look counts
+        self._order += 1
+        heapq.heappush(self._heap, (due, self._order, entry))

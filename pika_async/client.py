@@ -1,0 +1,545 @@
+"""`PikaClient`: one provider and one account, awaited, in batches or from a service. The only room that users need."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+import anyio
+import attrs
+
+from pika_async._batch import Batch, Requests, steps
+from pika_async._downloads import Downloader
+from pika_async._exchange import Exchange, check_files
+from pika_async._journal import MemoryJournal
+from pika_async._scheduler import Scheduler
+from pika_async._transport import AiohttpTransport, Transport, is_loopback, origin_of
+from pika_async.agenda import Agenda, Watcher
+from pika_async.errors import (
+    AccountStopped,
+    ConfigurationError,
+    DownloadFailed,
+    ExchangeFailed,
+    InvalidRequest,
+    JobCanceled,
+    PikaError,
+    SubmissionsStopped,
+    TaskNotFound,
+)
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.limits import Limits, Rate, Room
+from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
+from pika_async.polling import AdaptivePolling, PollingPolicy
+from pika_async.providers import Provider, find_provider
+from pika_async.retrying import PollVerdict
+from pika_async.wire import Credential
+
+__all__ = ["NO_CALLBACK", "BatchReport", "PikaClient", "read_credential"]
+
+#: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
+#: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
+NO_CALLBACK: Final = "https://callback.invalid/"
+#: Seconds from acceptance to settling; the documented example took 232 s.
+DEADLINE: Final = 1800.0
+
+
+@attrs.frozen(kw_only=True)
+class BatchReport:
+    """What became of a batch: the jobs in the order of the input, how many there are of each status, the time it took.
+
+    `stopped` says why the rest was not sent, if so; those jobs are `planned`.
+    """
+
+    jobs: list[Job]
+    counts: Mapping[JobStatus, int]
+    seconds: float
+    stopped: SubmissionsStopped | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every job succeeded, and is on disk where that was asked for."""
+        return all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
+
+
+class PikaClient:
+    """A client of one provider and one account.
+
+    `provider`: a name (`cometapi`, `yescale`, `gptge`, `native`, or one that a package registers) or a `Provider`.
+    `api_key`: else from `api_key_file`, else from the provider's environment variable. `base_url`: else the provider's
+    own; native has none. `polling`: a policy; `AdaptivePolling()` unless given. `callbacks`: an https address that the
+    gateway may tell, where it takes one. `deadline`: seconds from acceptance to settling (1800). `session`: your own
+    `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
+
+    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs.
+
+    :raises ConfigurationError: names the argument that cannot work and the way out.
+    """
+
+    def __init__(
+        self,
+        provider: str | Provider,
+        *,
+        api_key: str | None = None,
+        api_key_file: str | os.PathLike[str] | None = None,
+        base_url: str | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        polling: PollingPolicy | None = None,
+        limits: Limits | None = None,
+        callbacks: str | None = None,
+        deadline: float | None = None,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        if journal is not None:
+            raise ConfigurationError(
+                setting="journal", reason="this version keeps jobs in memory only; leave the argument out"
+            )
+        self.provider = provider if isinstance(provider, Provider) else find_provider(provider)
+        self.base_url = _base_url(self.provider, base_url)
+        credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
+        self._limits = limits or Limits()
+        self._deadline = _positive_seconds("deadline", DEADLINE if deadline is None else deadline)
+        self._policy: PollingPolicy = polling if polling is not None else AdaptivePolling()
+        self._callback = _callback_address(callbacks)
+        self._transport: Transport = transport or AiohttpTransport(
+            self.base_url, credential, session=session, proxy=proxy, connections=self._limits.polling
+        )
+        self._proxy = proxy
+        self._journal = MemoryJournal()
+        self._running: tuple[Scheduler, Exchange, Downloader] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PikaClient {self.provider.name} at {self.base_url}>"
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise RuntimeError("the client is open already")
+        await self._transport.open()
+        exchange = Exchange(self.provider, self.base_url, self._transport, self._callback)
+        downloader = Downloader(loopback=is_loopback(self.base_url), proxy=self._proxy)
+        await downloader.__aenter__()
+        scheduler = Scheduler(self._agenda(), exchange, self._journal)
+        await scheduler.start()
+        self._running = scheduler, exchange, downloader
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Send nothing more, keep the receipts that are on their way (at most 20 s), free every connection.
+
+        What was accepted and has not settled stays with its task id in `jobs()`.
+        """
+        if self._running is None:
+            return
+        scheduler, _, downloader = self._running
+        self._running = None
+        with anyio.CancelScope(shield=True):
+            await scheduler.stop()
+            await downloader.__aexit__(None, None, None)
+            await self._transport.close()
+
+    def _agenda(self) -> Agenda:
+        charged = sum(job.submitted_at is not None for job in self._journal.all())
+        return Agenda(
+            provider=self.provider.name,
+            base_url=self.base_url,
+            limits=self._limits,
+            policy=self._policy,
+            deadline=self._deadline,
+            room=Room.of(self._limits),
+            submit_rate=Rate(self._limits.submits_per_second),
+            poll_rate=Rate(self._limits.polls_per_second),
+            charges=charged,
+        )
+
+    def _parts(self) -> tuple[Scheduler, Exchange, Downloader]:
+        if self._running is None:
+            raise RuntimeError("the client is not open: use it inside `async with`")
+        self._running[0].check()
+        return self._running
+
+    # --- one --------------------------------------------------------------------------------------------------------
+
+    async def generate(self, request: GenerationRequest | str, **fields: Any) -> Video:
+        """Submit one request and wait for its video. A prompt with fields is a request.
+
+        Cancelling it withdraws the request if it was not sent; what was sent goes on until the client is closed.
+
+        :raises InvalidRequest: the request cannot be sent as it is; nothing was sent.
+        :raises SubmissionRejected: the provider refused it; not charged.
+        :raises SubmissionInDoubt: it may have been accepted; it is not sent again.
+        :raises GenerationFailed: the provider settled it as failed.
+        :raises DeadlineExceeded: not settled in time; the error holds the task id.
+        :raises TaskNotFound: the provider denies the task; the error holds the task id.
+        :raises ProviderBusy: refused with "wait" for too long; nothing was accepted.
+        :raises SubmissionsStopped: the account or the address is at fault (`AccountStopped`, `ProviderUnreachable`,
+            `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
+        """
+        job = await self.wait(await self.submit(_request(request, fields)))
+        if job.status is JobStatus.SUCCEEDED and job.video is not None:
+            return job.video
+        raise _failure(job)
+
+    async def submit(self, request: GenerationRequest | str, **fields: Any) -> Job:
+        """Submit one request; returns once it is accepted and its task id is kept.
+
+        :raises InvalidRequest: also if its key belongs to another content already.
+        :raises SubmissionRejected: and the other errors of `generate` up to acceptance.
+        """
+        scheduler = self._parts()[0]
+        accepted: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+
+        def watch(job: Job, at_rest: bool) -> None:
+            if not accepted.done() and (at_rest or job.task_id is not None):
+                accepted.set_result(job)
+
+        scheduler.lift()
+        planned = await self._admit(_request(request, fields), None, watch)
+        try:
+            job = await accepted
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await scheduler.withdraw(planned.key, JobCanceled(key=planned.key, provider=planned.provider))
+            raise
+        finally:
+            scheduler.unwatch(planned.key, watch)
+        if job.task_id is None:
+            raise _failure(job)
+        return job
+
+    async def wait(self, job: Job, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
+        """Wait until `job` is at rest: settled, in doubt, or parked. A job that timed out gets a new deadline.
+
+        :raises TimeoutError: after `timeout` seconds; this stops the waiting, not the job.
+        :raises KeyError: if this client has no such job.
+        """
+        scheduler = self._parts()[0]
+        known = self._known(job)
+        rest: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+
+        def watch(now: Job, at_rest: bool) -> None:
+            if at_rest and not rest.done():
+                rest.set_result(now)
+
+        if not scheduler.watch(job.key, watch):
+            if known.status is not JobStatus.TIMED_OUT and not known.is_in_flight:
+                return known
+            await scheduler.plan(known, watch)
+        try:
+            async with asyncio.timeout(timeout):
+                return await rest
+        finally:
+            scheduler.unwatch(job.key, watch)
+
+    async def poll(self, job: Job) -> Snapshot:
+        """Ask the provider about `job` once, now; free.
+
+        :raises ExchangeFailed: no usable answer came; ask again.
+        :raises TaskNotFound: the provider says that it knows no such task (also right after a create).
+        :raises AccountStopped: the credential was refused.
+        :raises InvalidRequest: if the job has no task id.
+        """
+        _, exchange, _ = self._parts()
+        if job.task_id is None:
+            raise InvalidRequest(field="job", value=job.key, reason="has no task id; only an accepted job can be asked")
+        look = await exchange.poll(job.task_id)
+        facts = {"provider": job.provider, "reason": look.reason}
+        match look.verdict:
+            case PollVerdict.READ if look.snapshot is not None:
+                return look.snapshot
+            case PollVerdict.MISSING:
+                raise TaskNotFound(key=job.key, task_id=job.task_id, **facts)
+            case PollVerdict.STOP:
+                raise AccountStopped(http_status=look.http_status, **facts)
+            case _:
+                raise ExchangeFailed(http_status=look.http_status, **facts)
+
+    async def download(self, video: Video | Job, path: str | os.PathLike[str]) -> Path:
+        """Fetch a result to `path`, whole and verified. An address that has expired is asked for anew once.
+
+        :raises DownloadFailed: says what was wrong; the generation stands and can be fetched again. An existing file
+            is never overwritten.
+        :raises InvalidRequest: if the job has no video.
+        """
+        self._parts()
+        if isinstance(video, Job):
+            done = await self._fetch(video, Path(path))
+            if done.error is not None or done.file is None:
+                raise done.error.fresh() if done.error else RuntimeError("no file")
+            return done.file
+        return (await self._download(video, Path(path)))[0]
+
+    # --- many -------------------------------------------------------------------------------------------------------
+
+    async def as_settled(
+        self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None
+    ) -> AsyncIterator[Job]:
+        """Each job as it comes to rest, downloaded to `download_to`/KEY.mp4 if given.
+
+        Pulls from `requests` (any iterable or async iterable) only as room allows. One job's failure raises nothing: it
+        is that job's `status` and `error`. A request whose key and content are known already is not paid again. A
+        request without a key gets one from its position and content.
+
+        :raises SubmissionsStopped: after the last job, if not everything could be sent.
+        :raises InvalidRequest: after the last job, if two requests share a key and differ.
+        """
+        batch = self._batch(download_to)
+        batch.start(requests)
+        try:
+            async with aclosing(batch.results()) as results:
+                async for job in results:
+                    yield job
+        finally:
+            batch.close()
+
+    async def run(self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
+        """The same, all at once. After a stop the rest of `requests` is read and reported as planned."""
+        source = aiter(requests) if isinstance(requests, AsyncIterable) else steps(requests)
+        began = time.monotonic()
+        batch = self._batch(download_to)
+        batch.start(source)
+        done: dict[str, Job] = {}
+        stopped = None
+        try:
+            async with aclosing(batch.results()) as results:
+                async for job in results:
+                    done[job.key] = job
+        except SubmissionsStopped as error:
+            stopped = error
+        finally:
+            batch.close()
+        jobs = [done[key] for key in batch.keys]
+        if stopped is not None:
+            async for request in source:
+                asked = _request(request, {})
+                jobs.append(attrs.evolve(self._job(asked, _key(asked, len(jobs)), len(jobs)), error=stopped))
+        counts = Counter(job.status for job in jobs)
+        return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - began, stopped=stopped)
+
+    async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
+        """Take up every job that is not final, and fetch what succeeded and is not on disk; jobs in doubt stay so."""
+        scheduler = self._parts()[0]
+        scheduler.lift()
+        left = [job.request for job in self._journal.all() if not job.is_final or self._lacks_file(job, download_to)]
+        keys = [job.key for job in self._journal.all() if not job.is_final or self._lacks_file(job, download_to)]
+        named = [attrs.evolve(request, key=key) for request, key in zip(left, keys, strict=True)]
+        return await self.run(named, download_to=download_to)
+
+    @staticmethod
+    def _lacks_file(job: Job, download_to: object) -> bool:
+        return download_to is not None and job.status is JobStatus.SUCCEEDED and job.file is None
+
+    def _batch(self, download_to: str | os.PathLike[str] | None) -> Batch:
+        scheduler = self._parts()[0]
+        scheduler.lift()
+        folder = None if download_to is None else Path(download_to)
+
+        async def fetch(job: Job) -> Job:
+            assert folder is not None  # noqa: S101 - given to the batch only then
+            return await self._fetch(job, folder / f"{job.key}.mp4")
+
+        return Batch(scheduler, self._admit, fetch if folder is not None else None, self._limits.downloading)
+
+    # --- views and ways out -----------------------------------------------------------------------------------------
+
+    async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
+        """Every job of this client, or those of one status, in the order in which they were planned."""
+        jobs = [job if self._running is None else self._running[0].seen(job) for job in self._journal.all()]
+        return jobs if status is None else [job for job in jobs if job.status == JobStatus(status)]
+
+    async def resolve(
+        self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
+    ) -> Job:
+        """Say what became of a job in doubt: its `task_id`, or `charged=False` (it may be sent again), or `abandon`.
+
+        `resume()` takes up what was resolved.
+
+        :raises InvalidRequest: unless exactly one of the three is said, or if the job is not in doubt.
+        """
+        job = self._journal.get(key)
+        if job is None or job.status is not JobStatus.UNKNOWN:
+            reason = "is no job of this client" if job is None else f"is {job.status}, not in doubt; nothing to resolve"
+            raise InvalidRequest(field="key", value=key, reason=reason)
+        if charged or [task_id is not None, charged is False, abandon].count(True) != 1:
+            raise InvalidRequest(
+                field="resolve", value=key, reason="needs exactly one of task_id=..., charged=False, abandon=True"
+            )
+        if task_id is not None:
+            job = job.accepted(task_id, time.time())
+        elif abandon:
+            job = job.canceled(JobCanceled(key=key, provider=job.provider), time.time())
+        else:
+            job = job.returned()
+        await self._journal.keep(job)
+        return job
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _known(self, job: Job) -> Job:
+        known = self._journal.get(job.key)
+        if known is None:
+            raise KeyError(f"{self!r} has no job {job.key!r}")
+        return known
+
+    def _job(self, request: GenerationRequest, key: str, index: int) -> Job:
+        return Job(key=key, index=index, request=request, provider=self.provider.name, base_url=self.base_url)
+
+    async def _admit(self, request: GenerationRequest | str, index: int | None, watcher: Watcher) -> Job:
+        """Plan a request, or find the job that it is already; `index` None is a request that came alone."""
+        asked = _request(request, {})
+        key = _key(asked, index)
+        known = self._journal.get(key)
+        scheduler = self._parts()[0]
+        if known is not None:
+            return await self._adopt(known, asked, watcher)
+        job = self._job(asked, key, index or 0)
+        try:
+            self.provider.check(asked)
+            await check_files(asked)
+        except InvalidRequest as error:
+            if index is None:
+                raise
+            job = job.rejected(error, time.time())
+            await self._journal.keep(job)
+            watcher(job, True)
+            return job
+        await scheduler.plan(job, watcher)
+        return job
+
+    async def _adopt(self, known: Job, asked: GenerationRequest, watcher: Watcher) -> Job:
+        if known.request.fingerprint() != asked.fingerprint():
+            raise InvalidRequest(
+                field="key", value=known.key, reason="belongs to a job with another content; give this one its own key"
+            )
+        scheduler = self._parts()[0]
+        if scheduler.watch(known.key, watcher):
+            entry = scheduler.active.get(known.key)
+            if entry is not None and entry.job.task_id is not None:
+                watcher(entry.job, False)
+        elif known.is_final or known.status is JobStatus.UNKNOWN:
+            watcher(known, True)
+        else:
+            await scheduler.plan(attrs.evolve(known, error=None), watcher)
+        return known
+
+    async def _fetch(self, job: Job, target: Path) -> Job:
+        """`job` with its file, or with the error that says why there is none."""
+        if job.video is None:
+            raise InvalidRequest(field="job", value=job.key, reason=f"is {job.status} and has no video")
+        try:
+            file, sha256, video = await self._download(job.video, target)
+            done = attrs.evolve(job, video=video).fetched(file, sha256)
+        except DownloadFailed as error:
+            done = job.not_fetched(error)
+        await self._journal.keep(done)
+        return done
+
+    async def _download(self, video: Video, target: Path) -> tuple[Path, str, Video]:
+        _, exchange, downloader = self._parts()
+        try:
+            got = await downloader.fetch(video.url, target)
+        except DownloadFailed as error:
+            if not error.expired or video.task_id is None:
+                raise
+            look = await exchange.poll(video.task_id)
+            snapshot = look.snapshot
+            if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
+                raise
+            video = snapshot.video
+            got = await downloader.fetch(video.url, target)
+        return got.file, got.sha256, video
+
+
+def _request(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:
+    if isinstance(request, str):
+        return GenerationRequest(request, **fields)
+    if not isinstance(request, GenerationRequest):
+        raise InvalidRequest(field="request", value=request, reason="is neither a GenerationRequest nor a prompt")
+    return attrs.evolve(request, **fields) if fields else request
+
+
+def _key(request: GenerationRequest, index: int | None) -> str:
+    if request.key is not None:
+        return request.key
+    if index is None:
+        return f"job-{uuid.uuid4().hex[:16]}"
+    return f"{index + 1:05d}-{request.fingerprint()[:8]}"
+
+
+def _failure(job: Job) -> PikaError:
+    if job.error is not None:
+        return job.error.fresh()
+    raise RuntimeError(f"the client was closed while job {job.key} was {job.status}; its record is in jobs()")
+
+
+def read_credential(
+    provider: Provider, api_key: str | None = None, api_key_file: str | os.PathLike[str] | None = None
+) -> Credential:
+    """The key from the argument, else from the file, else from the provider's environment variable.
+
+    :raises ConfigurationError: if there is none, or it holds what no header may hold; the key itself is not shown.
+    """
+    setting, key = "api_key", api_key
+    if key is None and api_key_file is not None:
+        setting = "api_key_file"
+        try:
+            key = Path(api_key_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = f"{os.fspath(api_key_file)} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+            raise ConfigurationError(setting=setting, reason=reason) from None
+    if key is None:
+        setting, key = provider.api_key_env, os.environ.get(provider.api_key_env, "")
+        if not key.strip():
+            raise ConfigurationError(
+                setting="api_key", reason=f"no key for {provider.title}; set {setting}, or give api_key or api_key_file"
+            )
+    if not isinstance(key, str) or not key.strip():
+        raise ConfigurationError(setting=setting, reason="is empty; give the provider's key")
+    key = key.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError(setting=setting, reason="holds white space, control or non-ASCII characters; copy it anew")
+    return Credential(key)
+
+
+def _base_url(provider: Provider, base_url: str | None) -> str:
+    url = base_url if base_url is not None else provider.base_url
+    if url is None:
+        raise ConfigurationError(
+            setting="base_url", reason=f"{provider.title} has no address of its own; give the host that serves it"
+        )
+    origin_of(url)
+    return url.rstrip("/")
+
+
+def _callback_address(callbacks: str | None) -> str:
+    if callbacks is None:
+        return NO_CALLBACK
+    if not isinstance(callbacks, str) or urlsplit(callbacks).scheme not in {"http", "https"}:
+        raise ConfigurationError(setting="callbacks", reason=f"{callbacks!r} is no http or https address")
+    return callbacks
+
+
+def _positive_seconds(setting: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(setting=setting, reason=f"{value!r} is no number of seconds above 0")
+    return float(value)
+
+

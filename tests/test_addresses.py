@@ -1,0 +1,153 @@
+"""Which addresses are public, and which are not asked whatever they look like."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async.addresses import address_refusal, kind_of, shown_url, url_refusal
+
+
+@pytest.mark.parametrize(
+    "address, kind",
+    [
+        ("8.8.8.8", "public"),
+        ("104.16.0.1", "public"),
+        ("2606:4700::1111", "public"),
+        ("127.0.0.1", "loopback"),
+        ("127.255.0.9", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("10.0.0.1", "private"),
+        ("172.16.0.1", "private"),
+        ("172.31.255.255", "private"),
+        ("192.168.1.1", "private"),
+        ("fd00::1", "private"),
+        ("fec0::1", "private"),
+        ("169.254.169.254", "link-local"),
+        ("fe80::1", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("100.64.0.1", "carrier-grade NAT"),
+        ("100.127.255.255", "carrier-grade NAT"),
+        ("0.0.0.0", "unspecified"),
+        ("0.1.2.3", "unspecified"),
+        ("::", "unspecified"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("240.0.0.1", "reserved"),
+        ("255.255.255.255", "reserved"),
+        ("192.0.2.1", "reserved"),
+        ("198.18.0.1", "reserved"),
+        ("2001:db8::1", "reserved"),
+        ("2001::1", "reserved"),
+        ("4000::1", "reserved"),
+        ("::7f00:1", "reserved"),
+        ("64:ff9b:1::a00:1", "reserved"),
+        ("::ffff:10.0.0.1", "private"),
+        ("::ffff:8.8.8.8", "public"),
+        ("64:ff9b::10.0.0.1", "embedded private"),
+        ("64:ff9b::127.0.0.1", "embedded loopback"),
+        ("64:ff9b::8.8.8.8", "public"),
+        ("2002:a9fe:a9fe::1", "embedded link-local"),
+        ("2002:0808:0808::1", "public"),
+    ],
+)
+def test_kinds(address: str, kind: str) -> None:
+    """Each special range is known by its name, an IPv4 address inside an IPv6 one by itself."""
+    assert kind_of(address) == kind
+
+
+@given(st.ip_addresses())
+def test_no_address_is_public_against_the_standard_library(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """What Python calls private, loopback, link-local, multicast or reserved is never public here, but for mapped ones."""
+    special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
+    if special and getattr(ip, "ipv4_mapped", None) is None:
+        assert kind_of(str(ip)) != "public"
+
+
+@given(st.ip_addresses(v=4))
+def test_disguises_do_not_help(ip: ipaddress.IPv4Address) -> None:
+    """An IPv4 address that may not be dialled may not be dialled mapped, through NAT64 or through 6to4 either."""
+    hidden = [f"::ffff:{ip}", f"64:ff9b::{ip}", str(ipaddress.IPv6Address((0x2002 << 112) | (int(ip) << 80) | 1))]
+    for disguise in hidden:
+        refused = address_refusal(disguise, loopback=False) is not None
+        assert refused == (address_refusal(str(ip), loopback=False) is not None)
+
+
+def test_loopback_by_option_only() -> None:
+    """`loopback` allows loopback and public addresses, and no private or link-local one."""
+    assert address_refusal("127.0.0.1", loopback=False) == "is a loopback address; only public ones are dialled"
+    assert address_refusal("127.0.0.1", loopback=True) is None
+    assert address_refusal("::ffff:127.0.0.1", loopback=True) is None
+    for address in ("10.0.0.1", "169.254.169.254", "64:ff9b::127.0.0.1", "0.0.0.0"):
+        assert address_refusal(address, loopback=True) is not None
+    assert address_refusal("no address", loopback=True) == "is no IP address"
+
+
+@pytest.mark.parametrize(
+    "scheme, host, loopback, said",
+    [
+        ("https", "cdn.example.com", False, None),
+        ("https", "8.8.8.8", False, None),
+        ("https", "2606:4700::1111", False, None),
+        ("http", "cdn.example.com", False, "begins with http://, not with https://"),
+        ("http", "cdn.example.com", True, "begins with http://, not with https://"),
+        ("http", "8.8.8.8", True, "begins with http://, not with https://"),
+        ("http", "127.0.0.1", True, None),
+        ("http", "localhost", True, None),
+        ("http", "::1", True, None),
+        ("https", "127.0.0.1", True, None),
+        ("http", "127.0.0.1", False, "begins with http://"),
+        ("https", "127.0.0.1", False, "loopback"),
+        ("https", "localhost", False, "loopback"),
+        ("https", "LocalHost.", False, "loopback"),
+        ("https", "x.localhost", False, "loopback"),
+        ("https", "10.0.0.1", True, "10.0.0.1 is a private address"),
+        ("https", "169.254.169.254", True, "link-local"),
+        ("https", "127.1", True, "127.1 is no plain IP address"),
+        ("https", "0x7f000001", True, "no plain IP address"),
+        ("https", "2130706433", True, "no plain IP address"),
+        ("https", "0177.0.0.1", False, "no plain IP address"),
+        ("https", "127.0.0.1.", False, "no plain IP address"),
+        ("https", "1.2.3.4.example.com", False, None),
+        ("ftp", "cdn.example.com", False, "begins with ftp://"),
+        ("file", "", False, "no host"),
+        ("", "cdn.example.com", False, "has no https://"),
+        ("https", None, False, "no host"),
+    ],
+)
+def test_url_rules(scheme: str, host: str | None, loopback: bool, said: str | None) -> None:
+    """https to a name or a public address; http to loopback alone and by option; no number in disguise."""
+    reason = url_refusal(scheme, host, userinfo=False, loopback=loopback)
+    assert (reason is None) if said is None else (reason is not None and said in reason)
+
+
+def test_credentials_in_an_address_are_refused() -> None:
+    """An address with a user name or a password is not asked."""
+    reason = url_refusal("https", "cdn.example.com", userinfo=True, loopback=False)
+    assert reason == "the address holds a user name or a password"
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("https://cdn.example.com/a/b.mp4?X-Signature=secret#part", "https://cdn.example.com/a/b.mp4"),
+        ("https://me:secret@cdn.example.com/b.mp4", "https://cdn.example.com/b.mp4"),
+        ("//me:secret@cdn.example.com/b.mp4", "//cdn.example.com/b.mp4"),
+        ("https://cdn.example.com/a@b.mp4", "https://cdn.example.com/a@b.mp4"),
+        ("no address", "no address"),
+    ],
+)
+def test_shown_without_secrets(url: str, shown: str) -> None:
+    """What a message shows holds no query, no fragment, no user and no password."""
+    assert shown_url(url) == shown
+
+
+@given(st.text())
+def test_any_text_can_be_shown(text: str) -> None:
+    """Showing never fails, and never shows more than 200 characters and an ellipsis."""
+    assert len(shown_url(text)) <= 201
+    assert "?" not in shown_url(text)

@@ -1,0 +1,202 @@
+"""The box walker: what is whole, what is cut, and what was never a video."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async.mp4 import EndsEarly, Mp4Walker, NotMp4
+
+
+def box(kind: bytes, content: bytes = b"", *, size: int | None = None) -> bytes:
+    return (8 + len(content) if size is None else size).to_bytes(4, "big") + kind + content
+
+
+def long_box(kind: bytes, content: bytes, *, size: int | None = None) -> bytes:
+    return (1).to_bytes(4, "big") + kind + (16 + len(content) if size is None else size).to_bytes(8, "big") + content
+
+
+FTYP = box(b"ftyp", b"isom\0\0\2\0isom")
+WHOLE = FTYP + box(b"free") + box(b"mdat", b"m" * 50) + box(b"moov", b"i" * 30)
+
+
+def walk(*chunks: bytes) -> Mp4Walker:
+    walker = Mp4Walker()
+    for chunk in chunks:
+        walker.feed(chunk)
+    walker.finish()
+    return walker
+
+
+def verdict(*chunks: bytes) -> str:
+    """What the walker says of a file, as one word or the error's text."""
+    try:
+        walk(*chunks)
+    except NotMp4 as error:
+        return str(error)
+    return "whole"
+
+
+@cache
+def real_mp4(movflags: str) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"movflags": movflags}) as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame(16, 16, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([number * 60]) * plane.buffer_size)
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+LAYOUTS = ("", "faststart", "frag_keyframe+empty_moov")
+
+
+@pytest.mark.parametrize("movflags", LAYOUTS)
+def test_real_file_is_whole(movflags: str) -> None:
+    """A file that FFmpeg wrote is whole, with the index behind, in front or in fragments, and proves its end."""
+    assert walk(real_mp4(movflags)).proves_its_end
+
+
+@pytest.mark.parametrize("movflags", LAYOUTS[:2])
+def test_real_file_cut_at_any_byte_is_refused(movflags: str) -> None:
+    """No beginning of a real file counts as whole, and each is told to end early."""
+    whole = real_mp4(movflags)
+    for length in range(len(whole)):
+        with pytest.raises(EndsEarly):
+            walk(whole[:length])
+
+
+def test_fragmented_file_cut_at_any_byte_proves_nothing() -> None:
+    """A cut of a fragmented file is refused, or does not prove its end."""
+    whole = real_mp4(LAYOUTS[2])
+    for length in range(len(whole)):
+        try:
+            assert not walk(whole[:length]).proves_its_end or not whole[:length].count(b"moof")
+        except EndsEarly:
+            pass
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_give_a_verdict(data: bytes, lead: bool) -> None:
+    """Whatever the bytes, the walker says whole or NotMp4 and raises nothing else."""
+    assert isinstance(verdict(FTYP + data if lead else data), str)
+
+
+@given(st.data())
+def test_any_damage_gives_a_verdict(data: st.DataObject) -> None:
+    """Changed bytes in a real file give a verdict and no other error."""
+    damaged = bytearray(real_mp4("faststart"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    assert isinstance(verdict(bytes(damaged)), str)
+
+
+@given(st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["", "faststart"]), st.integers(0, 3000))
+def test_chunks_do_not_matter(cuts: list[int], movflags: str, length: int) -> None:
+    """The verdict on a file is the same, to the word, however it is cut into chunks."""
+    whole = real_mp4(movflags)[:length]
+    edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    chunks = [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    assert verdict(*chunks) == verdict(whole)
+
+
+@given(st.binary(max_size=120))
+def test_single_bytes_do_not_matter(data: bytes) -> None:
+    """Random bytes get the same verdict one by one as at once."""
+    assert verdict(*(bytes([byte]) for byte in data)) == verdict(data)
+
+
+def test_nothing_but_a_header_is_kept() -> None:
+    """However long a box is, the walker holds 16 bytes of it at most."""
+    walker = Mp4Walker()
+    walker.feed(FTYP + box(b"mdat", size=1 << 30))
+    for _ in range(64):
+        walker.feed(bytes(1 << 16))
+        assert len(walker._header) <= 16
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (b"", "is empty"),
+        (b"Not found", "is only 9 bytes long: 'Not found'"),
+        (b"<!DOCTYPE html><html>", "begins with '<!DOCTYPE html><', not with an MP4 header"),
+        (b'{"error": "expired"}', "begins with '{\"error\": \"expire', not with an MP4 header"),
+        (b"\x1b]0;pwned\x07 and some more", "begins with '\\x1b]0;pwned\\x07 and', not with an MP4 header"),
+        (box(b"moov", b"i" * 30), "not with an MP4 header"),
+        (box(b"ftyp", size=8) + bytes(20), "has box 'ftyp' with an impossible size of 8 bytes"),
+        (box(b"ftyp", bytes(20), size=0), "has a box 'ftyp' that runs to the end and leaves no room for a video"),
+        (FTYP + box(b"free", size=7), "has box 'free' with an impossible size of 7 bytes"),
+        (FTYP + long_box(b"mdat", b"", size=15), "has box 'mdat' with an impossible size of 15 bytes"),
+        (WHOLE + box(b"moov"), "has a second box 'moov'"),
+        (FTYP, "ends after box 'ftyp' without a box 'moov'"),
+        (FTYP + box(b"mdat", b"m"), "ends after box 'mdat' without a box 'moov'"),
+        (FTYP + box(b"moov", b"i"), "ends after box 'moov' without a box 'mdat'"),
+        (FTYP + box(b"mdat", b"m" * 8, size=1220), "ends 1,204 bytes early inside box 'mdat'"),
+        (WHOLE + b"\0\0\0", "ends inside the header of the box after 'moov'"),
+    ],
+)
+def test_words(data: bytes, said: str) -> None:
+    """Each fault is told in words that name the box, the bytes or what came instead."""
+    assert verdict(data).endswith(said)
+
+
+def test_64_bit_sizes_tile_too() -> None:
+    """A box with a 64-bit size, the first one included, is walked like any other."""
+    assert verdict(long_box(b"ftyp", b"isom\0\0\2\0") + long_box(b"mdat", b"m" * 9) + box(b"moov")) == "whole"
+
+
+def test_last_box_may_run_to_the_end() -> None:
+    """A last box of size 0 takes what comes, and so proves no end."""
+    walker = walk(FTYP + box(b"moov", b"i") + box(b"mdat", b"m" * 99, size=0))
+    assert not walker.proves_its_end
+
+
+def test_headers_alone_suffice() -> None:
+    """A reader that seeks from header to header gets the verdict of one that reads every byte."""
+    walker = Mp4Walker()
+    walker.box(0, 20, b"ftyp")
+    walker.box(20, 100, b"mdat")
+    walker.box(120, 0, b"moov")
+    walker.finish(400)
+
+
+def test_headers_must_meet() -> None:
+    """A header that does not stand where the last box ended is refused."""
+    walker = Mp4Walker()
+    walker.box(0, 20, b"ftyp")
+    with pytest.raises(NotMp4, match="has box 'mdat' at byte 24, where no box begins"):
+        walker.box(24, 100, b"mdat")
+
+
+@pytest.mark.parametrize(
+    "length, said",
+    [(219, "ends 1 bytes early inside box 'moov'"), (223, "ends inside the header"), (0, "is empty")],
+)
+def test_headers_are_held_against_the_length(length: int, said: str) -> None:
+    """After headers alone, a length that differs from their sum is refused."""
+    walker = Mp4Walker()
+    walker.box(0, 20, b"ftyp")
+    walker.box(20, 100, b"mdat")
+    walker.box(120, 100, b"moov")
+    with pytest.raises(EndsEarly, match=said):
+        walker.finish(length)
+
+
+def test_headers_alone_begin_with_ftyp() -> None:
+    """The first header must be that of `ftyp`, and of a possible size."""
+    with pytest.raises(NotMp4, match="begins with box 'moov'"):
+        Mp4Walker().box(0, 20, b"moov")
+    with pytest.raises(NotMp4, match="impossible size"):
+        Mp4Walker().box(0, 15, b"ftyp")
