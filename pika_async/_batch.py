@@ -1,4 +1,4 @@
-"""Many requests through one scheduler, as they settle: feeding, downloading, handing over. Decides nothing of its own."""
+"""Many requests through one scheduler, as they settle: feeding, downloading, handing over. Decides nothing."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Batch:
         try:
             with self._scoped():
                 await self._pull(aiter(requests) if isinstance(requests, AsyncIterable) else steps(requests))
-        except Exception as error:  # noqa: BLE001 - the user's own iterable failed: the user hears of it
+        except Exception as error:
             self._error = error
         finally:
             self._fed = True

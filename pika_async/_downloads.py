@@ -62,6 +62,7 @@ FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str, bool], ...]] = (
     ((aiohttp.ClientResponseError,), "the answer is no HTTP", True),
     ((aiohttp.ClientConnectionError, aiohttp.UploadAbortedError, OSError), "the connection was lost", True),
     ((aiohttp.NonHttpUrlClientError, aiohttp.RedirectClientError, ValueError), "the address is malformed", False),
+    ((aiohttp.ClientError,), "the connection failed", True),  # the root, and what a later aiohttp adds
 )
 
 
@@ -321,9 +322,9 @@ class Downloader:
             # as it stands where that can be: a signature breaks when a quoted character is quoted otherwise
             url = URL(text, encoded=re.fullmatch(r"[!-~]+", text) is not None)
             url = url if base is None else base.join(url)
+            secret = url.raw_user is not None or url.raw_password is not None  # the parts are parsed only now
         except ValueError:
             raise Stop("the address is malformed") from None
-        secret = url.raw_user is not None or url.raw_password is not None
         reason = url_refusal(url.scheme, url.raw_host, userinfo=secret, loopback=self._loopback)
         if reason is not None:
             raise Stop(reason)

@@ -77,7 +77,7 @@ class Exchange:
             call = self._provider.encode_submission(loaded, self._base_url, self._callback_url)
         except InvalidRequest as error:
             return Judgement(verdict=Verdict.REJECTED, reason=error.message)
-        except Exception as error:
+        except Exception as error:  # a third party's provider may fail as it likes
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return Judgement(verdict=Verdict.REJECTED, reason=f"could not be encoded: {error!r}")
         answer = await self._transport.send(call)
@@ -122,7 +122,9 @@ class Exchange:
         if not snapshot.known_word and snapshot.word and snapshot.word not in self._words:
             self._words.add(snapshot.word[:64])
             _log.warning(
-                "%s says the new status word %r; it counts as running", self._provider.name, printable(snapshot.word[:64])
+                "%s says the new status word %r; it counts as running",
+                self._provider.name,
+                printable(snapshot.word[:64]),
             )
         verdict = PollVerdict.MISSING if snapshot.state.value == "missing" else PollVerdict.READ
         return Look(verdict=verdict, snapshot=snapshot, http_status=answer.status)
@@ -134,7 +136,7 @@ def describe(job: Job) -> str:
 
 
 def _failure_code(answer: HttpResponse) -> str | None:
-    if answer.status < 300:  # noqa: PLR2004 - the dialect reads the body of a success
+    if answer.status < 300:
         return None
     try:
         return read_failure(parse_json(answer.body)).code

@@ -1,4 +1,4 @@
-"""Carries requests to one origin and answers back, as bytes; the only room, with the downloads, that knows aiohttp's client.
+"""Carries requests to one origin and answers back, as bytes; with the downloads, the only room with aiohttp's client.
 
 Submissions get a connection of their own each (`force_close`): on a kept-alive connection that the server closes as we
 write, a POST fails exactly like "accepted, then died". Polls keep their connections. Nothing is retried here, redirects
@@ -100,7 +100,7 @@ def origin_of(base_url: str) -> URL:
 def is_loopback(url: URL | str) -> bool:
     """Whether the address names this machine itself."""
     host = URL(url).host or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def classify(error: BaseException, *, sent: bool) -> NoAnswer:

@@ -1,4 +1,4 @@
-"""What to do next: the jobs that are not at rest, the time, the room -> one decision. Pure; another room carries it out.
+"""What to do next: the jobs that are not at rest, the time, the room -> one decision. Pure: another room acts.
 
 One heap holds the next look at every accepted job; a job that waits costs its record and one entry of the heap.
 """
@@ -241,7 +241,7 @@ class Agenda:
             case Verdict.WAIT:
                 self.ready.appendleft(entry)
                 self.gate.wait(now, u, judgement.retry_after)
-                if judgement.http_status == 429:  # noqa: PLR2004 - the other "wait"s say nothing of room
+                if judgement.http_status == 429:
                     self.room.refuse(self.accepted, sent_at, now)
             case Verdict.STOP:
                 self.ready.appendleft(entry)

@@ -515,7 +515,9 @@ def read_credential(
         raise ConfigurationError(setting=setting, reason="is empty; give the provider's key")
     key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError(setting=setting, reason="holds white space, control or non-ASCII characters; copy it anew")
+        raise ConfigurationError(
+            setting=setting, reason="holds white space, control or non-ASCII characters; copy it anew"
+        )
     return Credential(key)
 
 
@@ -541,5 +543,3 @@ def _positive_seconds(setting: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigurationError(setting=setting, reason=f"{value!r} is no number of seconds above 0")
     return float(value)
-
-

@@ -3,7 +3,7 @@
 ::
 
     PikaError
-    ├── ConfigurationError            an argument of the client cannot work (no key, bad base URL, unknown provider)
+    ├── ConfigurationError            an argument of the client cannot work (no key, bad base URL, ...)
     ├── InvalidRequest                a field of a request is out of range, or the provider cannot do it; nothing was sent
     ├── JobError                      what became of one job (also found, unraised, as `Job.error`)
     │   ├── SubmissionRejected        the provider refused the request; not charged; do not send it again as it is
@@ -274,7 +274,7 @@ class WrongBaseUrl(SubmissionsStopped):
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
-class ChargeLimitReached(SubmissionsStopped):  # noqa: N818
+class ChargeLimitReached(SubmissionsStopped):
     """As many submissions as the user allows are accepted, or in doubt; one in doubt counts as charged."""
 
     limit: int
@@ -311,4 +311,6 @@ class DownloadFailed(PikaError):  # noqa: N818
 
     @property
     def message(self) -> str:
-        return f"download of {printable(self.url)} failed: {printable(self.reason)}; the video stays paid, fetch it again"
+        return (
+            f"download of {printable(self.url)} failed: {printable(self.reason)}; the video stays paid, fetch it again"
+        )

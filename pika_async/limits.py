@@ -14,7 +14,7 @@ from pika_async.retrying import ladder
 __all__ = ["Breaker", "Gate", "Limits", "Rate", "Room"]
 
 
-def _positive(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _positive(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     bad_type = isinstance(value, bool) or not isinstance(value, int | float)
     if value is not None and (bad_type or not value > 0 or not math.isfinite(value)):
         raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"{value!r} is not above 0")
@@ -120,7 +120,7 @@ class _Switch(enum.Enum):
 
 @attrs.define
 class Breaker:
-    """One for all polls of a provider: after `threshold` failures in a row all jobs wait together, one probe at a time."""
+    """One for all polls: after `threshold` failures in a row every job waits, and one probe at a time is sent."""
 
     threshold: int = 8
     _failures: int = 0

@@ -135,6 +135,10 @@ class Camera:
         return {name: value for name, value in attrs.asdict(self).items() if value is not None}
 
 
+def _shown(media: object) -> str:
+    return f"<{len(media)} bytes>" if isinstance(media, bytes) else repr(media)
+
+
 def _camera(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
@@ -174,8 +178,8 @@ class GenerationRequest:
     """
 
     prompt: str
-    image: Media | None = attrs.field(default=None, kw_only=True, repr=lambda media: _shown(media))
-    video: Media | None = attrs.field(default=None, kw_only=True, repr=lambda media: _shown(media))
+    image: Media | None = attrs.field(default=None, kw_only=True, repr=_shown)
+    video: Media | None = attrs.field(default=None, kw_only=True, repr=_shown)
     ingredients: tuple[Media, ...] = attrs.field(default=(), kw_only=True, converter=_many)
     ingredients_mode: IngredientsMode | None = attrs.field(default=None, kw_only=True)
     effect: str | None = attrs.field(default=None, kw_only=True, converter=_effect)
@@ -228,7 +232,12 @@ class GenerationRequest:
                 _check_choice("effect", self.effect, EFFECTS)
         if self.aspect_ratio is not None:
             self.ratio  # noqa: B018 - parsing it is the check
-        for field, low, high in (("frame_rate", 8, 24), ("guidance_scale", 5, 25), ("motion", 0, 4), ("seed", 0, 2**63 - 1)):
+        for field, low, high in (
+            ("frame_rate", 8, 24),
+            ("guidance_scale", 5, 25),
+            ("motion", 0, 4),
+            ("seed", 0, 2**63 - 1),
+        ):
             value = getattr(self, field)
             if value is not None:
                 _check_whole(field, value, low, high)
@@ -279,15 +288,13 @@ def _canonical(value: object) -> str:
     return f"sha256:{hashlib.sha256(value).hexdigest()}" if isinstance(value, bytes) else str(value)
 
 
-def _shown(media: object) -> str:
-    return f"<{len(media)} bytes>" if isinstance(media, bytes) else repr(media)
-
-
 def check_key(key: object) -> None:
     """:raises InvalidRequest: unless `key` may name a job and its file."""
     _check_text("key", key, empty=False)
     if not isinstance(key, str) or not KEY_PATTERN.fullmatch(key) or ".." in key:
-        raise _bad("key", key, "may hold letters, digits and . _ - @ = + only, begin with a letter, digit or _, and no ..")
+        raise _bad(
+            "key", key, "may hold letters, digits and . _ - @ = + only, begin with a letter, digit or _, and no .."
+        )
     if len(key.encode()) > KEY_BYTES:
         raise _bad("key", key, f"is {len(key.encode())} bytes long; a key has at most {KEY_BYTES}")
 
@@ -299,7 +306,7 @@ def parse_ratio(value: object) -> Fraction:
         case bool():
             raise _bad("aspect_ratio", value, f"is no ratio; {way_out}")
         case int() | float():
-            ratio = Fraction(value).limit_denominator(10_000) if abs(value) < 1e6 else None  # noqa: PLR2004
+            ratio = Fraction(value).limit_denominator(10_000) if abs(value) < 1e6 else None
         case str() if found := re.fullmatch(r"\s*([0-9]{1,5})\s*[:/x]\s*([0-9]{1,5})\s*", value):
             ratio = Fraction(int(found[1]), int(found[2])) if int(found[2]) else None
         case str() if re.fullmatch(r"\s*[0-9]{1,5}(\.[0-9]{1,20})?\s*", value):
@@ -311,7 +318,7 @@ def parse_ratio(value: object) -> Fraction:
     if not ASPECT_RANGE[0] <= float(ratio) <= ASPECT_RANGE[1]:
         raise _bad("aspect_ratio", value, "is outside 0.4 to 2.5 (width by height)")
     small = ratio.limit_denominator(21)
-    return small if abs(float(small) / float(ratio) - 1) < 1e-3 else ratio  # noqa: PLR2004
+    return small if abs(float(small) / float(ratio) - 1) < 1e-3 else ratio
 
 
 class TaskState(enum.Enum):

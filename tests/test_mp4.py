@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import tempfile
 from functools import cache
+from itertools import pairwise
+from pathlib import Path
 
 import av
 import pytest
@@ -44,8 +47,15 @@ def verdict(*chunks: bytes) -> str:
 
 @cache
 def real_mp4(movflags: str) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": movflags}) as container:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "made.mp4")
+        write_mp4(file, movflags)
+        return file.read_bytes()
+
+
+def write_mp4(file: Path, movflags: str) -> None:
+    options = {"movflags": movflags} if movflags else {}
+    with av.open(str(file), "w", format="mp4", options=options) as container:
         stream = container.add_stream("mpeg4", rate=8)
         stream.width = stream.height = 16
         stream.pix_fmt = "yuv420p"
@@ -56,7 +66,6 @@ def real_mp4(movflags: str) -> bytes:
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return file.getvalue()
 
 
 LAYOUTS = ("", "faststart", "frag_keyframe+empty_moov")
@@ -81,10 +90,8 @@ def test_fragmented_file_cut_at_any_byte_proves_nothing() -> None:
     """A cut of a fragmented file is refused, or does not prove its end."""
     whole = real_mp4(LAYOUTS[2])
     for length in range(len(whole)):
-        try:
-            assert not walk(whole[:length]).proves_its_end or not whole[:length].count(b"moof")
-        except EndsEarly:
-            pass
+        with contextlib.suppress(EndsEarly):
+            assert not walk(whole[:length]).proves_its_end
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -107,7 +114,7 @@ def test_chunks_do_not_matter(cuts: list[int], movflags: str, length: int) -> No
     """The verdict on a file is the same, to the word, however it is cut into chunks."""
     whole = real_mp4(movflags)[:length]
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    chunks = [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [whole[a:b] for a, b in pairwise(edges)]
     assert verdict(*chunks) == verdict(whole)
 
 
@@ -132,8 +139,8 @@ def test_nothing_but_a_header_is_kept() -> None:
         (b"", "is empty"),
         (b"Not found", "is only 9 bytes long: 'Not found'"),
         (b"<!DOCTYPE html><html>", "begins with '<!DOCTYPE html><', not with an MP4 header"),
-        (b'{"error": "expired"}', "begins with '{\"error\": \"expire', not with an MP4 header"),
-        (b"\x1b]0;pwned\x07 and some more", "begins with '\\x1b]0;pwned\\x07 and', not with an MP4 header"),
+        (b'{"error": "expired"}', 'begins with \'{"error": "expir\', not with an MP4 header'),
+        (b"\x1b]0;pwned\x07 and some more", "begins with '\\x1b]0;pwned\\x07 and s', not with an MP4 header"),
         (box(b"moov", b"i" * 30), "not with an MP4 header"),
         (box(b"ftyp", size=8) + bytes(20), "has box 'ftyp' with an impossible size of 8 bytes"),
         (box(b"ftyp", bytes(20), size=0), "has a box 'ftyp' that runs to the end and leaves no room for a video"),

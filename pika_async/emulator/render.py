@@ -206,7 +206,8 @@ class Renderer:
     workers: int = 2
     cache_bytes: int = 64 * 2**20
     _cache: OrderedDict[tuple[Picture, str], bytes] = attrs.field(init=False, factory=OrderedDict, repr=False)
-    _held: int = attrs.field(init=False, default=0)
+    #: Bytes in the cache.
+    held: int = attrs.field(init=False, default=0)
     _pending: dict[tuple[Picture, str], Future[bytes]] = attrs.field(init=False, factory=dict, repr=False)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock, repr=False)
     _pool: ThreadPoolExecutor | None = attrs.field(init=False, default=None, repr=False)
@@ -237,9 +238,9 @@ class Renderer:
         with self._lock:
             self._pending.pop(key, None)
             self._cache[key] = content
-            self._held += len(content)
-            while self._held > self.cache_bytes and len(self._cache) > 1:
-                self._held -= len(self._cache.popitem(last=False)[1])
+            self.held += len(content)
+            while self.held > self.cache_bytes and len(self._cache) > 1:
+                self.held -= len(self._cache.popitem(last=False)[1])
         return content
 
     def close(self) -> None:

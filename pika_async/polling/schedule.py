@@ -44,7 +44,7 @@ class PollingPolicy(Protocol):
         """A task of `stratum` settled at an age between `after` and `before` seconds."""
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _seconds(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     ok = value is None or (not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf)
     if not ok:
         raise ConfigurationError(setting=attribute.name, reason=f"{value!r} is no number of seconds above 0")

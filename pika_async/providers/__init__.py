@@ -52,7 +52,7 @@ def find_provider(name: str) -> Provider:
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         try:
             found = entry.load()
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises, the user needs its name
+        except Exception as error:
             raise ConfigurationError(
                 setting="provider", reason=f"{name!r} is registered by {entry.value}, which fails to load: {error!r}"
             ) from error

@@ -25,7 +25,7 @@ def _words(value: Any) -> str:
 
 
 def read_failure(body: Any) -> Failure:
-    """Read `{"error": {message, type, param, code}}`, `{"error": "..."}` or `{code, message | msg}`; code None: none."""
+    """Read `{"error": {message, type, param, code}}`, `{"error": "..."}` or `{code, message | msg}`."""
     if not isinstance(body, dict):
         return Failure(None, "")
     error = body.get("error")

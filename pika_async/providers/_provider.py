@@ -101,7 +101,9 @@ class Provider:
     def _check_inline(self, field: str, data: Media) -> None:
         if not isinstance(data, bytes):
             if not self.inline_limit:
-                raise self.refusal(field, str(data), f"is a file, but {self.title} takes addresses only: upload it first")
+                raise self.refusal(
+                    field, str(data), f"is a file, but {self.title} takes addresses only: upload it first"
+                )
             return  # a file's size is checked once it has been read
         size = 4 * ((len(data) + 2) // 3)
         if size > self.inline_limit:

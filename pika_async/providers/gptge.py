@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from pika_async.models import GenerationRequest
 from pika_async.providers._provider import Provider
 from pika_async.providers._videos import VIDEOS
 from pika_async.providers._videos_record import INLINE_LIMIT, TEN_EFFECTS, capabilities, ratio_is_not_for_images
 
 __all__ = ["GPTGE"]
-
-
-def _extend_needs_video(provider: Provider, request: GenerationRequest) -> None:
-    if request.extend and request.video is None:
-        raise provider.refusal("extend", True, f"needs the video to extend at {provider.title}; give video=")
 
 
 GPTGE: Final = Provider(
@@ -29,5 +23,5 @@ GPTGE: Final = Provider(
     models=("1.5",),
     default_model="1.5",
     inline_limit=INLINE_LIMIT,
-    rules=(_extend_needs_video, ratio_is_not_for_images),
+    rules=(ratio_is_not_for_images,),
 )

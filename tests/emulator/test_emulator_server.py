@@ -1,0 +1,454 @@
+"""The emulator as a server: real sockets, real faults on them, real videos."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import av
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from pika_async.emulator import PROVIDERS, Emulator, Picture, Renderer, Scenario
+from pika_async.emulator.render import even_size, render_poster, render_video
+
+OPTIONS = {"aspectRatio": 16 / 9, "frameRate": 12, "parameters": {"seed": 5}, "extend": False}
+BODIES: dict[str, dict[str, Any]] = {
+    "cometapi": {"callback_url": "http://none.invalid", "prompt": "a cat", "ratio": "16:9"},
+    "yescale": {"promptText": "a cat", "model": "1.5", "options": OPTIONS},
+    "gptge": {"promptText": "a cat", "options": OPTIONS},
+    "native": {"promptText": "a cat", "model": "1.5", "options": OPTIONS},
+}
+TIMEOUT = aiohttp.ClientTimeout(total=5, sock_read=0.4)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+        yield session
+
+
+def emulator(*rules: dict[str, Any], **options: Any) -> Emulator:
+    return Emulator(scenario=Scenario.of(rules), **{"durations": "constant:0.05", "video_seconds": 0.5, **options})
+
+
+class Client:
+    """A client as its documents would write it."""
+
+    def __init__(self, session: aiohttp.ClientSession, emulator: Emulator, provider: str = "gptge") -> None:
+        self.session, self.provider, self.base = session, provider, emulator.base_url(provider)
+        self.headers = {"Authorization": f"Bearer {emulator.api_key}"}
+
+    async def create(self, **changes: Any) -> Any:
+        path = "/pika/pro/generate" if self.provider == "cometapi" else "/pika/generate"
+        body = {**BODIES[self.provider], **changes}
+        async with self.session.post(self.base + path, json=body, headers=self.headers, allow_redirects=False) as reply:
+            return reply.status, await reply.read()
+
+    async def create_id(self, **changes: Any) -> str:
+        _, body = await self.create(**changes)
+        reply = json.loads(body)
+        found: str = reply["data"]["task_id"] if "data" in reply else reply["id"]
+        return found
+
+    async def feed(self, task_id: str) -> Any:
+        if self.provider == "cometapi":
+            request = self.session.post(f"{self.base}/pika/feed", json={"task_id": task_id}, headers=self.headers)
+        else:
+            request = self.session.get(f"{self.base}/pika/feed/{task_id}", headers=self.headers)
+        async with request as reply:
+            return await reply.json()
+
+    async def url(self, task_id: str) -> str:
+        """The result's URL, once there is one."""
+        while True:
+            reply = await self.feed(task_id)
+            videos = [reply["data"]["video_url"]] if "data" in reply else [v["resultUrl"] for v in reply["videos"]]
+            if any(videos):
+                found: str = videos[0]
+                return found
+            await asyncio.sleep(0.01)
+
+
+# -- the whole way -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_prompt_becomes_a_playable_video(session: aiohttp.ClientSession, provider: str) -> None:
+    """A create, its polls and a download lead to an H.264 MP4 with its moov box before its media."""
+    async with emulator() as served:
+        client = Client(session, served, provider)
+        task_id = await client.create_id()
+        async with session.get(await client.url(task_id)) as reply:
+            content = await reply.read()
+            assert reply.content_length == len(content)
+            assert reply.content_type == "video/mp4"
+        with av.open(io.BytesIO(content)) as container:
+            stream = container.streams.video[0]
+            frames = sum(1 for _ in container.decode(stream))
+            rate = 24 if provider == "cometapi" else 12
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert (stream.width, stream.height, stream.average_rate) == (320, 180, rate)
+            assert frames == rate // 2
+        assert content[4:8] == b"ftyp"
+        assert 0 < content.index(b"moov") < content.index(b"mdat")
+        assert [charge.task_id for charge in served.ledger] == [task_id]
+        assert served.polls.of(task_id) == served.polls.total >= 1
+        assert [seen.status for seen in served.requests if seen.method == "POST"][0] == 200
+        assert served.cdn_credentials == []
+        assert served.refusals == []
+
+
+@pytest.mark.anyio
+async def test_posters_are_jpegs(session: aiohttp.ClientSession) -> None:
+    """Poster and thumbnail are JPEGs, the thumbnail half the size."""
+    async with emulator() as served:
+        client = Client(session, served, "native")
+        task_id = await client.create_id()
+        await client.url(task_id)
+        (video,) = (await client.feed(task_id))["videos"]
+        sizes = []
+        for name in ("videoPoster", "imageThumb"):
+            async with session.get(video[name]) as reply:
+                with Image.open(io.BytesIO(await reply.read())) as image:
+                    sizes.append((image.format, image.size))
+        assert sizes == [("JPEG", (320, 180)), ("JPEG", (160, 90))]
+
+
+@pytest.mark.anyio
+async def test_without_rendering_one_real_clip_serves_for_all(session: aiohttp.ClientSession) -> None:
+    """With render off two prompts get the same bytes, and they are a playable video."""
+    async with emulator(render=False) as served:
+        client = Client(session, served)
+        contents = []
+        for prompt in ("a", "b"):
+            async with session.get(await client.url(await client.create_id(promptText=prompt))) as reply:
+                contents.append(await reply.read())
+        assert contents[0] == contents[1]
+        with av.open(io.BytesIO(contents[0])) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 12
+
+
+def test_a_thread_of_its_own_serves_synchronous_code() -> None:
+    """In a thread the emulator answers a blocking client, and stops when left."""
+    with emulator().in_thread() as served:
+        request = urllib.request.Request(
+            f"{served.base_url('gptge')}/pika/generate",
+            data=json.dumps(BODIES["gptge"]).encode(),
+            headers={"Authorization": f"Bearer {served.api_key}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            task_id = json.load(reply)["id"]
+        assert [charge.task_id for charge in served.ledger] == [task_id]
+        url = served.url
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=1)
+    with pytest.raises(RuntimeError, match="not serving"):
+        _ = served.url
+
+
+@pytest.mark.anyio
+async def test_it_serves_on_loopback_only() -> None:
+    """A host that is not loopback is refused, and so is a provider that is not emulated."""
+    for host in ("0.0.0.0", "192.0.2.1", "example.com"):
+        with pytest.raises(ValueError, match="loopback"):
+            Emulator(host=host)
+    async with emulator() as served:
+        assert served.url.startswith("http://127.0.0.1:")
+        assert served.cdn_url != served.url
+        with pytest.raises(ValueError, match="provider"):
+            served.base_url("fal")
+
+
+@pytest.mark.anyio
+async def test_a_taken_port_is_an_error() -> None:
+    """Entering raises OSError when the port is taken, and leaves nothing behind."""
+    async with emulator() as served:
+        port = int(served.url.rpartition(":")[2])
+        with pytest.raises(OSError, match="address already in use"):
+            async with emulator(port=port):
+                pass
+
+
+@pytest.mark.anyio
+async def test_a_body_beyond_the_cap_is_413(session: aiohttp.ClientSession) -> None:
+    """A body over the cap is refused with 413 and not charged."""
+    async with emulator(max_body=1_000) as served:
+        status, _ = await Client(session, served).create(promptText="x" * 1_000)
+        assert (status, served.ledger) == (413, [])
+
+
+@pytest.mark.anyio
+async def test_it_answers_thousands_a_second(session: aiohttp.ClientSession) -> None:
+    """A thousand creates and a thousand polls, from this same loop, take under four seconds."""
+    async with emulator(render=False) as served:
+        client = Client(session, served)
+        started = time.monotonic()
+        ids = await asyncio.gather(*(client.create_id() for _ in range(1_000)))
+        await asyncio.gather(*(client.feed(task_id) for task_id in ids))
+        assert time.monotonic() - started < 4
+        assert (len(served.ledger), served.polls.total) == (1_000, 1_000)
+
+
+# -- faults on the socket ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("do", "error"),
+    [
+        ({"fault": "drop"}, aiohttp.ServerDisconnectedError),
+        ({"fault": "drop", "when": "before-read"}, aiohttp.ServerDisconnectedError),
+        ({"fault": "drop", "how": "rst"}, aiohttp.ClientOSError),
+        ({"fault": "stall"}, aiohttp.SocketTimeoutError),
+        ({"fault": "stall", "seconds": 0.1}, aiohttp.ServerDisconnectedError),
+        ({"fault": "delay", "seconds": 1}, aiohttp.SocketTimeoutError),
+        ({"fault": "cut", "at": "headers"}, aiohttp.ServerDisconnectedError),
+        ({"fault": "cut", "at": "body"}, aiohttp.ClientPayloadError),
+        ({"fault": "cut", "at": "body", "how": "rst"}, aiohttp.ClientError),
+        ({"fault": "body-stall"}, aiohttp.SocketTimeoutError),
+        ({"fault": "garbage-status"}, aiohttp.ClientResponseError),
+        ({"fault": "oversized-header"}, aiohttp.ClientResponseError),
+        ({"fault": "bad-chunk"}, (aiohttp.ClientPayloadError, aiohttp.ClientResponseError)),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+async def test_a_charged_create_that_is_never_answered(
+    session: aiohttp.ClientSession, do: dict[str, Any], error: Any
+) -> None:
+    """Each fault of the connection is the client error that it is in the field, and the ledger knows the truth."""
+    async with emulator({"on": "create", "do": do}) as served:
+        with pytest.raises(error):
+            await Client(session, served).create()
+        assert len(served.ledger) == (do.get("when") != "before-read")
+        assert [seen.fault for seen in served.requests] == [do["fault"]]
+
+
+@pytest.mark.anyio
+async def test_a_body_cut_without_a_length_looks_whole(session: aiohttp.ClientSession) -> None:
+    """Without Content-Length a cut body reaches the client without any error."""
+    rule = {"on": "create", "do": {"fault": "cut", "length": False, "fraction": 0.5}}
+    async with emulator(rule) as served:
+        status, body = await Client(session, served).create()
+        assert status == 200
+        assert 0 < len(body) < len(b'{"id": ""}') + 36
+
+
+@pytest.mark.anyio
+async def test_a_late_answer_is_the_right_one(session: aiohttp.ClientSession) -> None:
+    """A delayed create is answered as usual, later."""
+    async with emulator({"on": "create", "do": {"fault": "delay", "seconds": 0.1}}) as served:
+        started = time.monotonic()
+        task_id = await Client(session, served).create_id()
+        assert time.monotonic() - started >= 0.1
+        assert served.ledger[0].task_id == task_id
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects(session: aiohttp.ClientSession, status: int) -> None:
+    """A redirect has its status and is not charged."""
+    async with emulator({"on": "create", "do": {"fault": "redirect", "status": status}}) as served:
+        assert (await Client(session, served).create())[0] == status
+        assert served.ledger == []
+
+
+@pytest.mark.anyio
+async def test_a_bomb_is_small_on_the_wire(session: aiohttp.ClientSession) -> None:
+    """A gzip bomb is a few kilobytes sent, and 2 MiB once the client has unpacked it."""
+    rule = {"on": "feed", "do": {"fault": "body", "kind": "gzip-bomb", "size": 2 * 2**20}}
+    async with emulator(rule) as served:
+        client = Client(session, served)
+        url = f"{client.base}/pika/feed/{await client.create_id()}"
+        async with session.get(url, headers=client.headers) as reply:
+            assert int(reply.headers["Content-Length"]) < 10_000
+            assert len(await reply.read()) == 2 * 2**20
+
+
+@pytest.mark.anyio
+async def test_leaving_ends_what_still_hangs(session: aiohttp.ClientSession) -> None:
+    """Requests that a script lets hang do not keep the emulator from ending."""
+    async with asyncio.TaskGroup() as group:
+        async with emulator({"on": "create", "do": "stall"}) as served:
+
+            async def hang() -> None:
+                with pytest.raises(aiohttp.ClientError):
+                    await Client(session, served).create()
+
+            group.create_task(hang())
+            await asyncio.sleep(0.1)
+            started = time.monotonic()
+        assert time.monotonic() - started < 1
+
+
+# -- faults at the CDN ---------------------------------------------------------------------------------------------
+
+
+async def downloaded(session: aiohttp.ClientSession, **do: Any) -> tuple[int, bytes, dict[str, str]]:
+    async with emulator({"on": "cdn", "do": do}) as served:
+        client = Client(session, served)
+        url = await client.url(await client.create_id())
+        async with session.get(url, allow_redirects=False) as reply:
+            return reply.status, await reply.read(), dict(reply.headers)
+
+
+@pytest.mark.anyio
+async def test_downloads_can_be_cut(session: aiohttp.ClientSession) -> None:
+    """A cut download is an error with a length, and a short body without one."""
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await downloaded(session, fault="cut", fraction=0.3)
+    whole = await downloaded(session, fault="no-range")
+    short = await downloaded(session, fault="cut", fraction=0.3, length=False)
+    assert (short[0], "Content-Length" in short[2]) == (200, False)
+    assert short[1] == whole[1][: int(len(whole[1]) * 0.3)]
+
+
+@pytest.mark.anyio
+async def test_other_things_than_videos(session: aiohttp.ClientSession) -> None:
+    """A CDN can answer a page, a refusal or a redirect to where nobody should go."""
+    status, body, headers = await downloaded(session, fault="body", kind="html")
+    assert (status, body[:9], headers["Content-Type"]) == (200, b"<!DOCTYPE", "text/html; charset=utf-8")
+    assert (await downloaded(session, fault="expired", status=410))[0] == 410
+    status, _, headers = await downloaded(session, fault="redirect", status=302, location="http://169.254.169.254/")
+    assert (status, headers["Location"]) == (302, "http://169.254.169.254/")
+
+
+@pytest.mark.anyio
+async def test_an_endless_body_flows_until_the_client_leaves(session: aiohttp.ClientSession) -> None:
+    """An endless body goes on past any length, and the emulator still ends when left."""
+    async with emulator({"on": "cdn", "do": "endless"}) as served:
+        client = Client(session, served)
+        url = await client.url(await client.create_id())
+        async with session.get(url) as reply:
+            assert reply.content_length is None
+            assert len(await reply.content.readexactly(20 * 2**20)) == 20 * 2**20
+        started = time.monotonic()
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.anyio
+async def test_a_file_can_change_between_two_ranges(session: aiohttp.ClientSession) -> None:
+    """A changed ETag makes a conditional range start again from the whole; a shifted range starts elsewhere."""
+    async with emulator({"on": "cdn", "first": 2, "do": "etag"}, {"on": "cdn", "do": "wrong-range"}) as served:
+        client = Client(session, served)
+        url = await client.url(await client.create_id())
+        async with session.get(url) as reply:
+            tag = reply.headers["ETag"]
+        async with session.get(url, headers={"Range": "bytes=100-", "If-Range": tag}) as reply:
+            assert reply.status == 200
+        async with session.get(url, headers={"Range": "bytes=100-"}) as reply:
+            assert reply.headers["Content-Range"].startswith("bytes 101-")
+
+
+@pytest.mark.anyio
+async def test_heads_and_ranges_over_the_wire(session: aiohttp.ClientSession) -> None:
+    """A HEAD has the length and no body, and a range its part."""
+    async with emulator() as served:
+        client = Client(session, served)
+        url = await client.url(await client.create_id())
+        async with session.get(url) as reply:
+            content = await reply.read()
+        async with session.head(url) as reply:
+            assert (reply.status, reply.content_length) == (200, len(content))
+        async with session.get(url, headers={"Range": "bytes=10-19"}) as reply:
+            assert (reply.status, await reply.read()) == (206, content[10:20])
+
+
+@pytest.mark.anyio
+async def test_a_hostile_name_still_leads_to_the_video(session: aiohttp.ClientSession) -> None:
+    """A hostile file name in a URL is escaped there, and the URL works."""
+    async with emulator({"on": "feed", "do": "hostile-name"}) as served:
+        client = Client(session, served)
+        url = await client.url(await client.create_id())
+        assert "%2Fetc%2F" in url
+        async with session.get(url) as reply:
+            assert (await reply.read())[4:8] == b"ftyp"
+
+
+# -- callbacks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_callbacks_are_posted_to_loopback_only(session: aiohttp.ClientSession) -> None:
+    """A notification reaches a loopback receiver with the bare data; any other host is recorded and not called."""
+    received: list[Any] = []
+
+    async def receive(request: web.BaseRequest) -> web.Response:
+        received.append((request.path, await request.json()))
+        return web.Response(status=202)
+
+    runner = web.ServerRunner(web.Server(receive))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with emulator() as served:
+            client = Client(session, served, "cometapi")
+            address = f"http://127.0.0.1:{runner.addresses[0][1]}/callbacks/token"
+            task_id = await client.create_id(callback_url=address)
+            await client.create_id(callback_url="http://192.0.2.1/x")
+            await client.create_id(callback_url="http://127.0.0.1:1/nobody")
+            while len(served.callbacks) < 3:
+                await asyncio.sleep(0.01)
+            results = {result.url: result for result in served.callbacks}
+            assert results[address].status == 202
+            assert "loopback" in (results["http://192.0.2.1/x"].error or "")
+            assert "ClientConnectorError" in (results["http://127.0.0.1:1/nobody"].error or "")
+            assert received == [("/callbacks/token", (await client.feed(task_id))["data"])]
+    finally:
+        await runner.cleanup()
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [16 / 9, 9 / 16, 1.0, 4 / 3, 0.4, 2.5, 2.35, 1.85, 100.0])
+def test_sizes_are_even_and_keep_the_ratio(ratio: float) -> None:
+    """Any ratio gives even sides near it, of about the same area."""
+    width, height = even_size(ratio)
+    assert width % 2 == height % 2 == 0
+    assert width / height == pytest.approx(min(ratio, 5.0), rel=0.01)
+    assert width * height == pytest.approx(320 * 180, rel=0.15)
+
+
+def test_drawing_is_deterministic() -> None:
+    """One picture is always the same bytes; another seed or prompt gives others."""
+    picture = Picture(prompt="a fox, 狐, \ud800 \u202e", seed=1, seconds=0.5)
+    assert render_video(picture) == render_video(picture)
+    assert render_poster(picture) == render_poster(picture)
+    assert render_video(picture) != render_video(Picture(prompt=picture.prompt, seed=2, seconds=0.5))
+    assert render_poster(picture) != render_poster(Picture(prompt="a dog", seed=1))
+
+
+def test_videos_move() -> None:
+    """The frames of a video differ from one another."""
+    with av.open(io.BytesIO(render_video(Picture(prompt="a fox", seed=1, seconds=1.0)))) as container:
+        frames = [bytes(frame.planes[0]) for frame in container.decode(video=0)]
+    assert len(frames) == 24
+    assert len(set(frames)) == 24
+
+
+def test_the_cache_is_bounded_and_drawing_is_fast() -> None:
+    """Forty videos of five seconds are drawn in a few seconds, and the cache forgets the oldest."""
+    renderer = Renderer(cache_bytes=300_000)
+    started = time.monotonic()
+    pictures = [Picture(prompt=f"number {number}", seed=number) for number in range(40)]
+    contents = [future.result() for future in [renderer.request(picture, "video") for picture in pictures]]
+    assert time.monotonic() - started < 8
+    assert len(set(contents)) == 40
+    assert renderer.held <= 300_000
+    assert renderer.request(pictures[0], "video").result() == contents[0]
+    renderer.close()

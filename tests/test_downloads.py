@@ -1,0 +1,1077 @@
+"""Downloads over real sockets: whole or not at all, and only from where they may come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import pickle
+import re
+import socket
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from pika_async._downloads import FAILURES, Download, Downloader, _failure
+from pika_async._fetching import Again, Progress, Stop
+from pika_async.errors import ConfigurationError, DownloadFailed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def mp4(size: int = 1000, fill: bytes = b"m") -> bytes:
+    """An MP4 of about `size` bytes with its index behind."""
+    return box(b"ftyp", b"isom\0\0\2\0isom") + box(b"mdat", fill * size) + box(b"moov", b"i" * 30)
+
+
+VIDEO = mp4()
+FRAGMENTED = mp4() + box(b"moof", b"f" * 20) + box(b"mdat", b"m" * 20)
+
+
+@attrs.define
+class Asked:
+    """A request as it came: its target and its headers, in lower case."""
+
+    target: str
+    headers: dict[str, str]
+
+
+Answer = bytes | Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """Answers the n-th request with the n-th answer, the last one for ever, and closes each connection."""
+
+    def __init__(self, answers: tuple[Answer, ...]) -> None:
+        self.answers = answers
+        self.asked: list[Asked] = []
+        self.connections = 0
+        self.port = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def url(self, path: str = "/video.mp4") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            lines = (line.split(": ", 1) for line in head[1:] if line)
+            asked = Asked(head[0], {name.lower(): value for name, value in lines})
+            self.asked.append(asked)
+            answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
+            if isinstance(answer, bytes):
+                writer.write(answer)
+            else:
+                await answer(asked, writer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def serve(*answers: Answer) -> AsyncIterator[Server]:
+    server = Server(answers)
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        await server.stop()
+        await listener.wait_closed()
+
+
+def ok(body: bytes = VIDEO, *headers: str, length: int | None = -1, status: str = "200 OK") -> bytes:
+    """An answer with `body`; `length` None tells none, -1 the true one."""
+    lines = [f"HTTP/1.1 {status}", "Connection: close", *headers]
+    if length is not None:
+        lines.append(f"Content-Length: {len(body) if length < 0 else length}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def part(first: int, *headers: str, total: int | None = None, body: bytes = VIDEO) -> bytes:
+    span = f"Content-Range: bytes {first}-{len(body) - 1}/{len(body) if total is None else total}"
+    return ok(body[first:], span, *headers, status="206 Partial Content")
+
+
+def moved(location: str, status: str = "302 Found") -> bytes:
+    return ok(b"", f"Location: {location}", status=status)
+
+
+def chunked(body: bytes, *, end: bool = True) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n" % len(body) + body + b"\r\n" + (b"0\r\n\r\n" if end else b"")
+
+
+TAG = 'ETag: "one"'
+
+
+def quick(**options: Any) -> Downloader:
+    return Downloader(**{"loopback": True, "first_wait": 0.0, "stall_timeout": 5.0, "connect_timeout": 5.0} | options)
+
+
+async def fetch(url: str, target: Path, **options: Any) -> Download:
+    async with quick(**options) as downloader:
+        return await downloader.fetch(url, target)
+
+
+async def failure(url: str, target: Path, **options: Any) -> DownloadFailed:
+    """The error of a fetch that must fail, leave nothing behind and chain nothing."""
+    before = sorted(target.parent.iterdir())
+    with pytest.raises(DownloadFailed) as caught:
+        await fetch(url, target, **options)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert sorted(target.parent.iterdir()) == before
+    return caught.value
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "video.mp4"
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was waited for between attempts, in seconds, without waiting."""
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def no_sleep(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", no_sleep)
+    return waited
+
+
+def names_lead_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Lets every name resolve to `addresses`."""
+
+    def resolve(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        kinds = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        rest = {socket.AF_INET: (), socket.AF_INET6: (0, 0)}
+        return [
+            (kind, socket.SOCK_STREAM, 6, "", (address, port, *rest[kind]))
+            for kind, address in zip(kinds, addresses, strict=True)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# What arrives
+
+
+async def test_video_arrives_whole(target: Path) -> None:
+    """A fetched file holds every byte, and the facts about it are true."""
+    async with serve(ok()) as server:
+        download = await fetch(server.url(), target)
+    assert target.read_bytes() == VIDEO
+    assert download == Download(file=target, sha256=hashlib.sha256(VIDEO).hexdigest(), size=len(VIDEO))
+    assert names(target.parent) == [target.name]
+
+
+async def test_large_video_arrives_whole(target: Path) -> None:
+    """A file of many batches arrives as it was sent."""
+    large = mp4(5_000_000)
+    async with serve(chunked(large)) as server:
+        download = await fetch(server.url(), target)
+    assert target.read_bytes() == large
+    assert download.sha256 == hashlib.sha256(large).hexdigest()
+
+
+async def test_folder_is_made(tmp_path: Path) -> None:
+    """A missing folder of the target is made, with those above it."""
+    async with serve(ok()) as server:
+        download = await fetch(server.url(), tmp_path / "a" / "b" / "video.mp4")
+    assert download.file.read_bytes() == VIDEO
+
+
+async def test_requests_carry_nothing_of_ours(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request holds a credential, a cookie that a server gave, or a wish for compression."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with serve(ok(b"", "Set-Cookie: a=b", status="503 Busy"), moved("/b"), ok()) as server:
+        await fetch(server.url(), target)
+    for asked in server.asked:
+        assert asked.headers["accept-encoding"] == "identity"
+        assert set(asked.headers) == {"host", "accept", "accept-encoding", "user-agent"}
+        assert asked.headers["user-agent"] == "pika_async"
+
+
+async def test_signature_is_sent_as_it_stands(target: Path) -> None:
+    """The query of an address, and of a redirect, is sent with the very quoting that it came with."""
+    odd = "?X-Sig=a%2Fb%2bc+d%7Ee/f==&x=%20"
+    async with serve(moved("/b" + odd), ok()) as server:
+        await fetch(server.url("/a" + odd), target)
+    assert [asked.target for asked in server.asked] == [f"GET /{name}{odd} HTTP/1.1" for name in "ab"]
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+async def test_mode_is_the_users(target: Path, mask: int, mode: int) -> None:
+    """The published file has the mode that any new file of the user has."""
+    with umask(mask):
+        async with serve(ok()) as server:
+            await fetch(server.url(), target)
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+async def test_unfinished_file_is_hidden_and_private(target: Path) -> None:
+    """Until it is whole, a file has a hidden random name and mode 0600, and the target does not exist."""
+    large = mp4(3_000_000)
+    go_on = asyncio.Event()
+
+    async def half(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok(large)[:2_000_000])
+        await go_on.wait()
+        writer.write(ok(large)[2_000_000:])
+
+    async with serve(half) as server, asyncio.TaskGroup() as tasks:
+        tasks.create_task(fetch(server.url(), target))
+        with anyio.fail_after(5):
+            while not (found := list(target.parent.iterdir())):
+                await asyncio.sleep(0.005)
+        assert len(found) == 1
+        assert re.fullmatch(r"\.pika-[0-9a-f]{24}\.part", found[0].name)
+        assert stat.S_IMODE(found[0].stat().st_mode) == 0o600
+        go_on.set()
+    assert target.read_bytes() == large
+
+
+async def test_disk_is_touched_in_threads(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening, writing, syncing and naming run in worker threads, a batch of 1 MiB or more at a time."""
+    calls: list[tuple[str, str]] = []
+
+    def watched(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append((name, threading.current_thread().name))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("open", "pwrite", "fsync", "link", "unlink", "fchmod"):
+        watched(name)
+    async with serve(ok(mp4(4_000_000))) as server:
+        await fetch(server.url(), target)
+    assert {"open", "pwrite", "fsync", "link", "fchmod"} <= {name for name, _ in calls}
+    assert all(thread.startswith("pika-download") for _, thread in calls)
+    assert sum(name == "pwrite" for name, _ in calls) <= 4
+    assert [name for name, _ in calls if name in {"fsync", "link"}] == ["fsync", "link", "fsync"]
+
+
+async def test_two_fetches_of_one_file(target: Path) -> None:
+    """Two fetches into one target at once both succeed when the bytes are the same."""
+    async with serve(ok()) as server, quick() as downloader:
+        got = await asyncio.gather(*(downloader.fetch(server.url(), target) for _ in range(2)))
+    assert got[0] == got[1]
+    assert names(target.parent) == [target.name]
+
+
+async def test_fetch_needs_the_context(target: Path) -> None:
+    """Without `async with` a fetch is a programming error, told as one."""
+    with pytest.raises(RuntimeError, match="async with"):
+        await Downloader().fetch("https://example.com/", target)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+async def test_expired_address(target: Path, status: int) -> None:
+    """401, 403, 404 and 410 say at once that a fresh address is needed."""
+    async with serve(ok(b"<html>", status=f"{status} No")) as server:
+        error = await failure(server.url(), target)
+    assert error.expired
+    assert f"HTTP {status}" in error.reason
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [204, 304, 400, 402, 451])
+async def test_final_statuses(target: Path, status: int) -> None:
+    """Other answers that no time will mend fail at once, and expire nothing."""
+    async with serve(ok(b"", status=f"{status} No")) as server:
+        error = await failure(server.url(), target)
+    assert (error.expired, error.reason) == (False, f"HTTP {status}")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        (b"<!DOCTYPE html><html>come back later</html>", "begins with '<!DOCTYPE html><'"),
+        (b'{"error": "no such video"}', 'begins with \'{"error": "no su\''),
+        (mp4() + mp4(), "has a second box 'moov'"),
+    ],
+)
+async def test_no_mp4(target: Path, body: bytes, said: str) -> None:
+    """What is no MP4 fails at once, and the error says what it was."""
+    async with serve(ok(body, "Content-Type: video/mp4")) as server:
+        error = await failure(server.url(), target)
+    assert said in error.reason
+    assert len(server.asked) == 1
+
+
+async def test_no_mp4_is_noticed_from_the_first_bytes(target: Path) -> None:
+    """A web page without end is refused from its beginning."""
+
+    async def page(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok(b"<!DOCTYPE html>" + bytes(100), length=10_000_000))
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    async with serve(page) as server:
+        assert "<!DOCTYPE html" in (await failure(server.url(), target)).reason
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x\x1b[31m"])
+async def test_compressed_body_is_refused(target: Path, coding: str) -> None:
+    """A body with a content coding is refused, whatever it is; nothing is unpacked."""
+    async with serve(ok(VIDEO, f"Content-Encoding: {coding}")) as server:
+        error = await failure(server.url(), target, attempts=1)
+    assert "\x1b" not in error.message
+    assert "compressed" in error.reason or "\x1b" in coding
+
+
+async def test_identity_is_no_compression(target: Path) -> None:
+    """The coding `identity` is a plain body."""
+    async with serve(ok(VIDEO, "Content-Encoding: identity")) as server:
+        assert (await fetch(server.url(), target)).size == len(VIDEO)
+
+
+async def test_told_length_over_the_cap(target: Path) -> None:
+    """A body that is told to be longer than allowed is not read."""
+    async with serve(ok(VIDEO)) as server:
+        error = await failure(server.url(), target, max_bytes=len(VIDEO) - 1)
+    assert error.reason == f"the body of {len(VIDEO):,} bytes is longer than the {len(VIDEO) - 1:,} bytes allowed"
+    assert len(server.asked) == 1
+
+
+async def test_endless_body_is_cut(target: Path) -> None:
+    """A body without end is cut at the cap, and nothing of it is kept."""
+
+    async def endless(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok(VIDEO[:20] + (1).to_bytes(4, "big") + b"mdat" + (1 << 50).to_bytes(8, "big"), length=None))
+        while True:
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+
+    async with serve(endless) as server:
+        error = await failure(server.url(), target, max_bytes=4 << 20)
+    assert error.reason == "the body is longer than the 4,194,304 bytes allowed"
+    assert len(server.asked) == 1
+
+
+async def test_size_at_the_cap_is_allowed(target: Path) -> None:
+    """A file of exactly the largest size is fetched."""
+    async with serve(ok()) as server:
+        assert (await fetch(server.url(), target, max_bytes=len(VIDEO))).size == len(VIDEO)
+
+
+# Attempts
+
+
+@pytest.mark.parametrize("tenth", range(10))
+@pytest.mark.parametrize("told", [True, False])
+async def test_cut_body_is_fetched_again(target: Path, tenth: int, told: bool) -> None:
+    """A body that ends early at any tenth, its length told or not, is noticed and fetched again."""
+    cut = ok(VIDEO[: len(VIDEO) * tenth // 10], length=len(VIDEO) if told else None)
+    async with serve(cut, ok()) as server:
+        await fetch(server.url(), target)
+    assert target.read_bytes() == VIDEO
+    assert len(server.asked) == 2
+    assert "range" not in server.asked[1].headers
+
+
+async def test_cut_chunked_body_is_fetched_again(target: Path) -> None:
+    """A chunked body without its last chunk is cut, however whole the file looks."""
+    async with serve(chunked(VIDEO, end=False), ok()) as server:
+        await fetch(server.url(), target)
+    assert len(server.asked) == 2
+
+
+async def test_reset_connection_is_tried_again(target: Path) -> None:
+    """A connection that is reset inside the body is tried again."""
+
+    async def reset(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok()[:500])
+        await writer.drain()
+        writer.transport.abort()
+
+    async with serve(reset, ok()) as server:
+        await fetch(server.url(), target)
+    assert len(server.asked) == 2
+
+
+async def test_truncated_original_is_not_whole(target: Path) -> None:
+    """A body that is as long as told but no whole MP4 is fetched again from zero, and fails in the end."""
+    async with serve(ok(VIDEO[:-10], TAG)) as server:
+        error = await failure(server.url(), target)
+    assert error.reason.startswith("what came is no whole MP4: it ends 10 bytes early inside box 'moov'")
+    assert len(server.asked) == 5
+    assert not any("range" in asked.headers for asked in server.asked)
+
+
+async def test_unproven_end_is_refused(target: Path) -> None:
+    """Without length or framing, a file whose boxes cannot prove their end is not believed."""
+    async with serve(ok(FRAGMENTED, length=None)) as server:
+        error = await failure(server.url(), target)
+    assert "told no length" in error.reason
+    async with serve(chunked(FRAGMENTED)) as server:
+        assert (await fetch(server.url(), target)).size == len(FRAGMENTED)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520])
+async def test_patient_statuses(target: Path, status: int) -> None:
+    """408, 425, 429 and every 5xx are tried again."""
+    async with serve(ok(b"busy", status=f"{status} No"), ok()) as server:
+        await fetch(server.url(), target)
+    assert len(server.asked) == 2
+
+
+async def test_attempts_end(target: Path, waits: list[float]) -> None:
+    """After five attempts the fetch fails with the last reason; the waits are random below a doubling step."""
+    async with serve(ok(b"", status="503 Busy")) as server:
+        error = await failure(server.url(), target, first_wait=0.5)
+    assert error.reason == "HTTP 503 (attempt 5, the last)"
+    assert not error.expired
+    assert len(server.asked) == 5
+    assert len(waits) == 4
+    assert all(wait <= step for wait, step in zip(waits, (0.5, 1, 2, 4), strict=True))
+
+
+@pytest.mark.parametrize(
+    "headers, wait",
+    [
+        (["Retry-After: 7"], 7),
+        (["Retry-After: 86400"], 60),
+        (["Retry-After: soon"], 0),
+        (["Retry-After: Wed, 21 Oct 2015 07:28:09 GMT", "Date: Wed, 21 Oct 2015 07:28:00 GMT"], 9),
+    ],
+)
+async def test_retry_after(target: Path, waits: list[float], headers: list[str], wait: float) -> None:
+    """`Retry-After` is honoured in seconds and as a date, up to a minute; garbage is ignored."""
+    async with serve(ok(b"", *headers, status="429 Slow"), ok()) as server:
+        await fetch(server.url(), target)
+    assert waits == [wait]
+
+
+async def test_stalled_body(target: Path) -> None:
+    """A server that stops sending is given up after the stall timeout and asked again."""
+
+    async def stall(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok()[:700])
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    async with serve(stall) as server:
+        error = await failure(server.url(), target, stall_timeout=0.05, attempts=2)
+    assert error.reason == "nothing came for too long (attempt 2, the last)"
+    assert len(server.asked) == 2
+
+
+async def test_silent_server(target: Path) -> None:
+    """A server that never answers is given up after the stall timeout."""
+
+    async def silence(_: Asked, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    async with serve(silence) as server:
+        error = await failure(server.url(), target, stall_timeout=0.05, attempts=1)
+    assert error.reason.startswith("nothing came for too long")
+
+
+async def test_slow_name_server(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connect timeout covers the look-up of the name."""
+
+    def slow(*args: Any, **kwargs: Any) -> list[Any]:
+        time.sleep(0.3)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    error = await failure("https://cdn.example.com/v", target, connect_timeout=0.05, attempts=1)
+    assert error.reason.startswith("no connection in time")
+    await asyncio.sleep(0.3)  # the look-up's thread ends inside the patch
+
+
+async def test_closed_port(target: Path) -> None:
+    """A refused connection is tried again and then told."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        error = await failure(f"http://127.0.0.1:{port}/v", target, attempts=2)
+    assert error.reason == "no connection could be made (Connection refused) (attempt 2, the last)"
+
+
+async def test_answer_that_is_no_http(target: Path) -> None:
+    """An answer that is no HTTP is a fault of the connection: tried again, then told without its text."""
+    async with serve(b"\x1b[31m secret\r\n\r\n") as server:
+        error = await failure(server.url(), target, attempts=2)
+    assert error.reason.startswith("the answer is no HTTP")
+    assert "secret" not in str(error)
+
+
+async def test_plain_server_behind_https(target: Path) -> None:
+    """A port that speaks no TLS cannot be asked over https."""
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        error = await failure(f"https://127.0.0.1:{port}/v", target, attempts=1)
+    assert error.reason == "no TLS connection could be made (attempt 1, the last)"
+
+
+# Resuming
+
+
+async def test_resume(target: Path) -> None:
+    """With a strong ETag only the missing bytes are asked for, on the condition that the file is the same."""
+    async with serve(ok(VIDEO[:400], TAG, length=len(VIDEO)), part(400, TAG)) as server:
+        download = await fetch(server.url(), target)
+    assert target.read_bytes() == VIDEO
+    assert download.sha256 == hashlib.sha256(VIDEO).hexdigest()
+    assert server.asked[1].headers["range"] == "bytes=400-"
+    assert server.asked[1].headers["if-range"] == '"one"'
+
+
+async def test_resume_over_many_cuts(target: Path) -> None:
+    """A large file that is cut four times, busy answers between, is put together from its parts."""
+    large = mp4(3_000_000)
+    step = len(large) // 3
+
+    async def cut(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        first = int(asked.headers["range"][6:-1])
+        writer.write(part(first, TAG, body=large)[: step + 200])
+
+    busy = ok(b"", status="503 Busy")
+    async with serve(ok(large, TAG)[: step + 200], busy, cut, cut) as server:
+        download = await fetch(server.url(), target)
+    assert target.read_bytes() == large
+    assert download.sha256 == hashlib.sha256(large).hexdigest()
+
+
+@pytest.mark.parametrize("headers", [(), ('ETag: W/"one"',), ("Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT",)])
+async def test_no_resume_without_a_strong_etag(target: Path, headers: tuple[str, ...]) -> None:
+    """Without a strong ETag a cut body is fetched from zero."""
+    async with serve(ok(VIDEO[:400], *headers, length=len(VIDEO)), ok()) as server:
+        await fetch(server.url(), target)
+    assert "range" not in server.asked[1].headers
+
+
+OTHER = mp4(1000, b"o")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(part(399, TAG), id="starts before"),
+        pytest.param(part(401, TAG), id="starts behind"),
+        pytest.param(part(0, TAG), id="starts at zero"),
+        pytest.param(part(400, TAG, total=5000), id="another total"),
+        pytest.param(part(400, 'ETag: "two"', body=OTHER), id="another ETag"),
+        pytest.param(part(400, 'ETag: W/"one"', body=OTHER), id="a weak ETag"),
+        pytest.param(ok(VIDEO[400:], TAG, status="206 Partial Content"), id="no Content-Range"),
+        pytest.param(ok(VIDEO[400:], "Content-Range: bytes 400-*/*", status="206 Part"), id="garbage"),
+        pytest.param(ok(VIDEO[400:500], "Content-Range: bytes 400-900/1066", status="206 Part"), id="another length"),
+        pytest.param(ok(b"", "Content-Range: bytes */1066", status="416 No"), id="416"),
+    ],
+)
+async def test_doubtful_part_restarts(target: Path, second: bytes) -> None:
+    """A part that does not begin exactly where we stopped, in the same file, is thrown away with what we had."""
+    async with serve(ok(VIDEO[:400], TAG, length=len(VIDEO)), second, ok(OTHER)) as server:
+        await fetch(server.url(), target)
+    assert "range" in server.asked[1].headers
+    assert "range" not in server.asked[2].headers
+    assert target.read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("tag", [TAG, 'ETag: "two"', "X: y"])
+async def test_whole_answer_restarts(target: Path, tag: str) -> None:
+    """A 200 to a request for a range is the whole file, and replaces what we had."""
+    large, other = mp4(2_500_000), mp4(1_500_000, b"o")
+    async with serve(ok(large[:2_000_000], TAG, length=len(large)), ok(other, tag)) as server:
+        download = await fetch(server.url(), target)
+    assert "range" in server.asked[1].headers
+    assert target.read_bytes() == other
+    assert download.sha256 == hashlib.sha256(other).hexdigest()
+
+
+async def test_part_that_nobody_asked_for(target: Path) -> None:
+    """A 206 to a plain request is not believed."""
+    async with serve(part(0, TAG), ok()) as server:
+        await fetch(server.url(), target)
+    assert len(server.asked) == 2
+
+
+async def test_short_part_is_continued(target: Path) -> None:
+    """A server may give less than was asked for: the next attempt goes on behind it."""
+    middle = ok(VIDEO[400:700], f"Content-Range: bytes 400-699/{len(VIDEO)}", TAG, status="206 Partial Content")
+    async with serve(ok(VIDEO[:400], TAG, length=len(VIDEO)), middle, part(700, TAG)) as server:
+        await fetch(server.url(), target)
+    assert server.asked[2].headers["range"] == "bytes=700-"
+    assert target.read_bytes() == VIDEO
+
+
+async def test_another_source_is_not_resumed_from(target: Path) -> None:
+    """A redirect that leads elsewhere the second time is asked for the whole file; the same place for the rest."""
+    cut = ok(VIDEO[:400], TAG, length=len(VIDEO))
+    async with serve(moved("/a?sig=1"), cut, moved("/b?sig=2"), ok(OTHER)) as server:
+        await fetch(server.url(), target)
+    assert not any("range" in asked.headers for asked in server.asked)
+    assert target.read_bytes() == OTHER
+    target.unlink()
+    async with serve(moved("/a?sig=1"), cut, moved("/a?sig=2"), part(400, TAG)) as server:
+        await fetch(server.url(), target)
+    assert ["range" in asked.headers for asked in server.asked] == [False, False, False, True]
+
+
+# Where it may come from
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_followed(target: Path, status: int) -> None:
+    """Five redirects in a row, relative ones too, lead to the file."""
+    hops = [moved(f"/{hop}?q", status=f"{status} Moved") for hop in range(5)]
+    async with serve(*hops, ok()) as server:
+        await fetch(server.url(), target)
+    assert len(server.asked) == 6
+
+
+async def test_redirects_end(target: Path) -> None:
+    """A sixth redirect is not followed."""
+    async with serve(moved("/again")) as server:
+        error = await failure(server.url(), target)
+    assert error.reason == "redirected more than 5 times"
+    assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize(
+    "location, said",
+    [
+        ("http://cdn.example.com/v.mp4", "begins with http://"),
+        ("https://10.0.0.1/v.mp4", "private"),
+        ("https://169.254.169.254/latest/meta-data", "link-local"),
+        ("https://[::ffff:10.0.0.1]/", "private"),
+        ("https://[64:ff9b::a9fe:a9fe]/", "link-local"),
+        ("https://0x7f.1/", "no plain IP address"),
+        ("//192.168.1.1/v.mp4", "http"),
+        ("https://me:secret@cdn.example.com/", "user name"),
+        ("ftp://cdn.example.com/v.mp4", "begins with ftp://"),
+        ("file:///etc/passwd", "no host"),
+        ("data:video/mp4;base64,AAAA", "no host"),
+        ("https://[", "malformed"),
+        ("https://", "no host"),
+    ],
+)
+async def test_each_hop_is_checked(target: Path, location: str, said: str) -> None:
+    """A redirect to where a download may not go ends it at once."""
+    async with serve(moved(location)) as server:
+        error = await failure(server.url(), target)
+    assert said in error.reason
+    assert "secret" not in str(error)
+    assert len(server.asked) == 1
+
+
+async def test_redirect_to_nowhere(target: Path) -> None:
+    """A redirect without a place to go to is not followed for ever."""
+    async with serve(ok(b"", status="302 Found")) as server:
+        error = await failure(server.url(), target)
+    assert "redirected" in error.reason
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:{}/v", "https://127.0.0.1:{}/v", "https://localhost:{}/v", "https://[::ffff:127.0.0.1]:{}/v",
+     "https://127.1:{}/v", "https://2130706433:{}/v", "https://0:{}/v"],
+)  # fmt: skip
+async def test_loopback_is_not_asked_by_default(target: Path, url: str) -> None:
+    """Without the option no spelling of loopback gets a connection."""
+    async with serve(ok()) as server:
+        await failure(url.format(server.port), target, loopback=False)
+    assert server.connections == 0
+
+
+async def test_name_that_leads_to_loopback(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A harmless name that leads to loopback gets no connection: the address that is dialled counts."""
+    async with serve(ok()) as server:
+        names_lead_to(monkeypatch, "127.0.0.1")
+        error = await failure(f"https://cdn.example.com:{server.port}/v", target, loopback=False)
+    assert error.reason == "127.0.0.1 is a loopback address; only public ones are dialled"
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("addresses", [("10.0.0.1",), ("169.254.169.254",), ("fd00::1",), ("10.0.0.1", "192.168.0.1"),
+                                       ("10.0.0.1", "fe80::1"), ("::ffff:10.0.0.1",), ("0.0.0.1",)])  # fmt: skip
+async def test_name_that_leads_inside(
+    target: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], addresses: tuple[str, ...]
+) -> None:
+    """A name that leads to private addresses only is refused at once, with loopback allowed or not."""
+    names_lead_to(monkeypatch, *addresses)
+    for loopback in (True, False):
+        error = await failure("https://cdn.example.com/v", target, loopback=loopback)
+        assert "only public ones are dialled" in error.reason
+    assert waits == []
+
+
+async def test_allowed_address_among_others(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several addresses of a host only the allowed ones are dialled."""
+    async with serve(ok()) as server:
+        names_lead_to(monkeypatch, "10.0.0.1", "127.0.0.1")
+        assert (await fetch(f"http://localhost:{server.port}/v", target)).size == len(VIDEO)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "video.mp4", "https://", "http://[", "https://me:secret@example.com/", "file:///etc/passwd", "https://a b/",
+            "https://" + "a" * 70 + ".example.com/", "https://example.com:99999/", "https://\udce4.example.com/"]
+)  # fmt: skip
+async def test_bad_addresses(target: Path, url: str) -> None:
+    """An address that cannot or may not be asked is a failed download, whatever is wrong with it."""
+    error = await failure(url, target, attempts=1)
+    assert "secret" not in str(error)
+
+
+async def test_messages_hide_the_query(target: Path) -> None:
+    """An error shows the address without its query, keeps none of it, and survives pickling."""
+    async with serve(ok(b"", status="404 No")) as server:
+        error = await failure(server.url("/v.mp4?X-Signature=secret"), target)
+    assert error.url == server.url("/v.mp4")
+    pickled = pickle.dumps(error)
+    assert b"secret" not in pickled
+    assert str(pickle.loads(pickled)) == str(error)  # noqa: S301 - our own
+
+
+async def test_proxy_dials_for_us(target: Path) -> None:
+    """With a proxy the request goes to it, wherever it stands; literal addresses are judged all the same."""
+    async with serve(ok()) as proxy:
+        await fetch("http://localhost:1/v.mp4", target, proxy=proxy.url(""))
+        assert proxy.asked[0].target == "GET http://localhost:1/v.mp4 HTTP/1.1"
+        target.unlink()
+        error = await failure("https://10.0.0.1/v", target, proxy=proxy.url(""))
+    assert "private" in error.reason
+    assert len(proxy.asked) == 1
+
+
+async def test_proxy_that_refuses(target: Path) -> None:
+    """A proxy that refuses to connect is told without its credentials, or any header of its answer."""
+    async with serve(ok(b"", "X: secret", status="407 No")) as proxy:
+        url = proxy.url("").replace("//", "//me:secret@")
+        error = await failure("https://cdn.example.com/v", target, proxy=url, attempts=1, loopback=False)
+    assert error.reason.startswith("the proxy refused to connect")
+    assert "secret" not in str(error)
+
+
+def test_proxy_must_be_an_address() -> None:
+    """A proxy that is no http address is a configuration error that does not repeat it."""
+    with pytest.raises(ConfigurationError) as caught:
+        Downloader(proxy="socks5://me:secret@example.com")
+    assert caught.value.setting == "proxy"
+    assert "secret" not in str(caught.value)
+
+
+# The target
+
+
+async def test_same_bytes_are_there_already(target: Path) -> None:
+    """A target with the very same bytes is a success, and stays as it is."""
+    target.write_bytes(VIDEO)
+    before = target.stat()
+    async with serve(ok()) as server:
+        download = await fetch(server.url(), target)
+    assert download.sha256 == hashlib.sha256(VIDEO).hexdigest()
+    assert (target.stat().st_ino, target.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert names(target.parent) == [target.name]
+
+
+def other_bytes(target: Path) -> None:
+    target.write_bytes(OTHER)
+
+
+def empty_file(target: Path) -> None:
+    target.touch()
+
+
+def folder(target: Path) -> None:
+    target.mkdir()
+
+
+def fifo(target: Path) -> None:
+    os.mkfifo(target)
+
+
+def dangling_link(target: Path) -> None:
+    target.symlink_to("nowhere.mp4")
+
+
+def link_to_the_same(target: Path) -> None:
+    elsewhere = target.parent / "elsewhere.mp4"
+    elsewhere.write_bytes(VIDEO)
+    target.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("make", [other_bytes, empty_file, folder, fifo, dangling_link, link_to_the_same])
+async def test_nothing_is_overwritten(target: Path, make: Callable[[Path], None]) -> None:
+    """Whatever else stands under the target's name stays, and the error says so."""
+    make(target)
+    before = target.lstat()
+    async with serve(ok()) as server:
+        error = await failure(server.url(), target)
+    assert "exists with other content and is not overwritten" in error.reason
+    assert target.lstat() == before or stat.S_ISLNK(before.st_mode)
+    assert target.lstat().st_ino == before.st_ino
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("no_links")
+async def test_file_system_without_links(target: Path) -> None:
+    """Without hard links the file is published all the same, and twice is once."""
+    async with serve(ok()) as server:
+        await fetch(server.url(), target)
+        await fetch(server.url(), target)
+    assert target.read_bytes() == VIDEO
+    assert names(target.parent) == [target.name]
+
+
+@pytest.mark.usefixtures("no_links")
+@pytest.mark.parametrize("make", [other_bytes, folder, fifo, dangling_link, link_to_the_same])
+async def test_nothing_is_overwritten_without_links(target: Path, make: Callable[[Path], None]) -> None:
+    """Without hard links nothing is overwritten either."""
+    make(target)
+    inode = target.lstat().st_ino
+    async with serve(ok()) as server:
+        error = await failure(server.url(), target)
+    assert "is not overwritten" in error.reason
+    assert target.lstat().st_ino == inode
+
+
+@pytest.mark.usefixtures("no_links")
+async def test_claim_of_a_crash_is_taken_over(target: Path) -> None:
+    """Without hard links an empty file in the way is the claim of a run that was killed, and is filled."""
+    target.touch()
+    async with serve(ok()) as server:
+        await fetch(server.url(), target)
+    assert target.read_bytes() == VIDEO
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "link", "fchmod"])
+async def test_disk_that_fails(target: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A full disk, at any call, is a failed download that says so, with nothing left and no other attempt."""
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with serve(ok()) as server:
+        monkeypatch.setattr(os, call, full)
+        with pytest.raises(DownloadFailed) as caught:
+            await fetch(server.url(), target)
+        monkeypatch.undo()
+    assert caught.value.reason == "the file cannot be written: No space left on device"
+    assert len(server.asked) == 1
+    assert names(target.parent) == []
+
+
+@pytest.mark.usefixtures("no_links")
+async def test_disk_that_fails_at_the_last_move(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last move fails, the claim on the name is taken back."""
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with serve(ok()) as server:
+        monkeypatch.setattr(Path, "replace", full)
+        error = await failure(server.url(), target)
+    assert "Input/output error" in error.reason
+
+
+async def test_short_writes_are_completed(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes fewer bytes than offered gets the rest."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:100], at))
+    async with serve(ok()) as server:
+        await fetch(server.url(), target)
+    assert target.read_bytes() == VIDEO
+
+
+async def test_folder_that_is_a_file(tmp_path: Path) -> None:
+    """A target below a file is a failed download."""
+    (tmp_path / "file").touch()
+    async with serve(ok()) as server:
+        with pytest.raises(DownloadFailed, match="cannot be written"):
+            await fetch(server.url(), tmp_path / "file" / "video.mp4")
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize("how", ["task", "scope"])
+async def test_canceled_while_reading(target: Path, how: str) -> None:
+    """A fetch that is canceled inside the body leaves nothing behind, and the cancellation goes on."""
+    large = mp4(3_000_000)
+
+    async def half(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok(large)[:2_000_000])
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    async def until_file() -> None:
+        while not list(target.parent.iterdir()):
+            await asyncio.sleep(0.005)
+
+    async with serve(half) as server:
+        if how == "task":
+            work = asyncio.create_task(fetch(server.url(), target))
+            await asyncio.wait_for(until_file(), 5)
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(fetch, server.url(), target)
+                await until_file()
+                group.cancel_scope.cancel()
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "link"])
+async def test_canceled_while_writing(target: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A fetch that is canceled twice while the disk is slow waits for it, and leaves no temporary file."""
+    real = getattr(os, call)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        reached.set()
+        go_on.wait(5)
+        return real(*args, **kwargs)
+
+    async with serve(ok()) as server:
+        monkeypatch.setattr(os, call, slow)
+        work = asyncio.create_task(fetch(server.url(), target))
+        await asyncio.to_thread(reached.wait, 5)
+        for _ in range(2):
+            work.cancel()
+            await asyncio.sleep(0.01)
+        assert not work.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    assert not [name for name in names(target.parent) if name.startswith(".")]
+
+
+async def test_canceled_while_waiting(target: Path) -> None:
+    """A cancellation between two attempts goes on at once."""
+    async with serve(ok(b"", "Retry-After: 60", status="503 Busy")) as server:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(fetch(server.url(), target), 0.1)
+    assert names(target.parent) == []
+
+
+# The map of errors
+
+
+def kinds_of(kind: type[Exception]) -> set[type[Exception]]:
+    return {kind}.union(*(kinds_of(below) for below in kind.__subclasses__()))
+
+
+def test_every_client_error_is_mapped() -> None:
+    """Each exception class of aiohttp's client, but for its root and web sockets, has a row besides the last, for any."""
+    rows = tuple(kind for kinds, _, _ in FAILURES[:-1] for kind in kinds)
+    named = {getattr(aiohttp.client_exceptions, name) for name in aiohttp.client_exceptions.__all__}
+    classes = {kind for kind in kinds_of(aiohttp.ClientError) | named if kind.__module__.startswith("aiohttp.")}
+    assert len(classes) > 25
+    assert {kind for kind in classes if not issubclass(kind, rows)} == {aiohttp.ClientError, aiohttp.WSMessageTypeError}
+
+
+def test_no_row_hides_another() -> None:
+    """No row of the map stands behind one that takes all its errors."""
+    for number, (kinds, _, _) in enumerate(FAILURES):
+        above = tuple(kind for earlier, _, _ in FAILURES[:number] for kind in earlier)
+        assert not any(issubclass(kind, above) for kind in kinds)
+
+
+@pytest.mark.parametrize("error", [aiohttp.ClientError("secret"), TimeoutError(), UnicodeError("label too long")])
+def test_rootless_errors_are_mapped(error: Exception) -> None:
+    """A bare error of the client, of time or of an address becomes a signal that does not repeat its text."""
+    assert "secret" not in str(_failure(error))
+    assert isinstance(_failure(error), Again | Stop)
+
+
+# Decisions that no socket shows
+
+
+@given(st.text() | st.from_regex(r"https?://\[?[^\x00]*", fullmatch=True), st.none() | st.just("https://example.com/a"))
+def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
+    """Whatever text stands for an address or a redirect, it is a checked https address or a stop."""
+    try:
+        url = Downloader()._checked(text, None if base is None else URL(base))
+    except Stop:
+        return
+    assert url.scheme == "https"
+    assert url.raw_host
+    assert "@" not in url.raw_authority
+
+
+def test_body_that_goes_on_behind_its_end() -> None:
+    """More bytes than the server told are not a file."""
+    progress = Progress(1 << 20)
+    progress.judge(200, {}, source="", length=len(VIDEO) - 8, asked=False, now=0.0)
+    progress.feed(VIDEO)
+    with pytest.raises(Again, match="went on behind its end"):
+        progress.complete(terminated=True)

@@ -1,0 +1,150 @@
+"""Every recorded exchange: our encoder writes the recorded request, our decoder reads the recorded answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pika_async import TaskState
+from pika_async.providers import PROVIDERS, Provider
+from pika_async.providers._failure import read_failure
+from pika_async.retrying import PollVerdict, Verdict, judge_answer, judge_poll
+from pika_async.wire import Unreadable, parse_json
+from tests import samples
+
+CALLBACK = "http://baidu.com"
+WAITING = {TaskState.QUEUED, TaskState.RUNNING}
+
+
+def cases(*kinds: str) -> list[Any]:
+    return [
+        pytest.param(PROVIDERS[name], sample, id=f"{name}-{sample['name']}")
+        for name in samples.PROVIDERS
+        for sample in samples.load(name, *kinds)
+    ]
+
+
+def leaves(value: Any, path: str = "") -> set[str]:
+    """The dotted paths of a body, objects included."""
+    if not isinstance(value, dict):
+        return {path}
+    found = {path} if path else set()
+    for name, inner in value.items():
+        found |= leaves(inner, f"{path}.{name}" if path else name)
+    return found
+
+
+def without_empties(body: dict[str, Any]) -> dict[str, Any]:
+    """The documented examples send some optional texts empty; we leave those out."""
+    return {name: value for name, value in body.items() if not (name in {"pikaffect", "image"} and value == "")}
+
+
+@pytest.mark.parametrize(("provider", "sample"), cases("create"))
+def test_encoded_request_equals_the_recorded_one(provider: Provider, sample: dict[str, Any]) -> None:
+    """What we send is the recorded body, type by type; where the record sends less, we add documented defaults only."""
+    request = samples.wanted_of(sample)
+    provider.check(request)
+    call = provider.encode_submission(request, "https://gateway.example", sample.get("callback_url", CALLBACK))
+    recorded = sample["request"]
+    assert (call.method, call.url) == (recorded["method"], "https://gateway.example" + recorded["path"])
+    assert call.body is not None
+    sent, expected = json.loads(call.body), without_empties(recorded["body"])
+    if sample["name"] in {"create-minimal"}:
+        assert leaves(sent) >= leaves(expected)
+        assert sent["promptText"] == expected["promptText"]
+    else:
+        assert json.dumps(sent, sort_keys=True) == json.dumps(expected, sort_keys=True)
+
+
+@pytest.mark.parametrize(("provider", "sample"), cases("create"))
+def test_recorded_receipt_gives_its_task_id(provider: Provider, sample: dict[str, Any]) -> None:
+    """The answer to every recorded submission is accepted with the recorded id."""
+    response = samples.response_of(sample)
+    judgement = judge_answer(response, provider.decode_receipt(response))
+    assert (judgement.verdict, judgement.task_id) == (Verdict.ACCEPTED, sample["means"]["task_id"])
+
+
+@pytest.mark.parametrize(("provider", "sample"), cases("feed", "callback"))
+def test_recorded_snapshot_means_what_it_says(provider: Provider, sample: dict[str, Any]) -> None:
+    """Status, address and every detail of a recorded poll are read; a word that is not listed is still running."""
+    means = sample["means"]
+    response = samples.response_of(sample) if "response" in sample else None
+    if response is None:  # a callback: the feed's bare data object
+        snapshot = provider.dialect.snapshot(sample["request"]["body"], means["task_id"])
+    else:
+        snapshot = provider.decode_snapshot(response, means["task_id"])
+    assert snapshot.task_id == means["task_id"]
+    done = TaskState.SUCCEEDED if means.get("url") else TaskState.SUCCEEDED_WITHOUT_URL
+    expected = {"succeeded": {done}, "failed": {TaskState.FAILED}, "waiting": WAITING}
+    assert snapshot.state in expected[means["status"]]
+    video = snapshot.video
+    for name in ("url", "poster", "thumbnail", "share_url", "last_frame", "seed", "duration"):
+        if means.get(name) is not None:
+            assert getattr(video, name) == means[name]
+    if means.get("progress") is not None:
+        assert snapshot.progress == means["progress"]
+    if means.get("error") is not None:
+        assert snapshot.reason == means["error"]
+    if "points" in means and not means.get("refunded"):
+        assert snapshot.points == means["points"]
+    if means.get("refunded"):
+        assert snapshot.points == 0
+    for name in ("created_at", "updated_at"):
+        if means.get(name) is not None:
+            assert getattr(snapshot, name) == means[name]
+    if "seconds" in means:
+        assert snapshot.created_at is not None
+        assert snapshot.updated_at is not None
+        assert snapshot.updated_at - snapshot.created_at == means["seconds"]
+
+
+@pytest.mark.parametrize(("provider", "sample"), [case for case in cases("error")])
+def test_recorded_error_gets_its_verdict(provider: Provider, sample: dict[str, Any]) -> None:
+    """A recorded error of a submission is judged as recorded, and that of a poll never fails the task."""
+    response, means = samples.response_of(sample), sample["means"]
+    if "verdict" in means:
+        judgement = judge_answer(response, provider.decode_receipt(response))
+        words = {Verdict.WRONG_URL: "rejected"}
+        assert words.get(judgement.verdict, judgement.verdict.value) == means["verdict"]
+        if "retry_after" in means:
+            assert judgement.retry_after == means["retry_after"]
+    if "poll" in means:
+        try:
+            code = read_failure(parse_json(response.body)).code
+        except Unreadable:
+            code = None
+        verdict = judge_poll(response, code)
+        if verdict is PollVerdict.READ:
+            try:
+                snapshot = provider.decode_snapshot(response, "any")
+                verdict = PollVerdict.MISSING if snapshot.state is TaskState.MISSING else verdict
+            except Unreadable:
+                verdict = PollVerdict.AGAIN
+        assert {"again": "try-again"}.get(verdict.value, verdict.value) == means["poll"]
+
+
+@pytest.mark.parametrize("name", samples.PROVIDERS)
+def test_every_documented_request_field_is_sent_or_refused_with_a_reason(name: str) -> None:
+    """No field of a gateway's page is forgotten: some sample sends it, or the capability table says why not."""
+    sent: set[str] = set()
+    for sample in samples.load(name, "create"):
+        call = PROVIDERS[name].encode_submission(samples.wanted_of(sample), "https://gateway.example", CALLBACK)
+        assert call.body is not None
+        sent |= leaves(json.loads(call.body))
+    unsupported = {field for field, can in PROVIDERS[name].capabilities.items() if not can.supported and can.note}
+    documented = set(samples.fields(name)["request"])
+    assert documented - sent - unsupported == set()
+
+
+@pytest.mark.parametrize("name", samples.PROVIDERS)
+def test_no_undocumented_request_field_is_sent(name: str) -> None:
+    """Whatever is sent stands on the gateway's page, or on the twin's for the operations that only the twin shows."""
+    twin = {"image", "video"} if name == "cometapi" else {"options.parameters.seed", "image", "options.camera"}
+    axes = {f"options.camera.{axis}" for axis in ("pan", "tilt", "rotate", "zoom")}
+    documented = set(samples.fields(name)["request"]) | twin | axes
+    for sample in samples.load(name, "create"):
+        call = PROVIDERS[name].encode_submission(samples.wanted_of(sample), "https://gateway.example", CALLBACK)
+        assert call.body is not None
+        assert leaves(json.loads(call.body)) <= documented
