@@ -94,7 +94,12 @@ class Exchange:
 
     async def poll(self, task_id: str) -> Look:
         """Look at a task once. Raises nothing but cancellation."""
-        answer = await self._transport.send(self._provider.encode_poll(task_id, self._base_url))
+        try:
+            call = self._provider.encode_poll(task_id, self._base_url)
+        except Exception as error:  # a third party's provider may fail as it likes
+            _log.exception("the provider %s could not encode a poll", self._provider.name)
+            return Look(verdict=PollVerdict.AGAIN, reason=f"could not be encoded: {error!r}")
+        answer = await self._transport.send(call)
         if isinstance(answer, NoAnswer):
             return Look(verdict=PollVerdict.AGAIN, reason=answer.detail)
         verdict = judge_poll(answer, _failure_code(answer))

@@ -7,7 +7,6 @@ are never followed, bodies are capped, and an aiohttp exception never leaves: it
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from pika_async.addresses import kind_of
 from pika_async.errors import ConfigurationError
 from pika_async.wire import MAX_BODY, Credential, HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, inflate
 
@@ -100,7 +100,10 @@ def origin_of(base_url: str) -> URL:
 def is_loopback(url: URL | str) -> bool:
     """Whether the address names this machine itself."""
     host = URL(url).host or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    try:
+        return host == "localhost" or kind_of(host) == "loopback"
+    except ValueError:  # a name, whatever it begins with: only its owner knows where it leads
+        return False
 
 
 def classify(error: BaseException, *, sent: bool) -> NoAnswer:
@@ -146,7 +149,9 @@ class AiohttpTransport:
 
     `session`: the user's own, used for every call and left open; its connections may be reused for submissions, so a
     lost one is in doubt more often. `proxy`: an address; None takes `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` from the
-    environment, except for loopback.
+    environment, except for loopback. `paid_timeout`, `free_timeout`: for a submission (180 s in all) and a poll (60 s).
+
+    :raises ConfigurationError: if `base_url` is no origin, or `proxy` is no http or https address.
     """
 
     def __init__(
@@ -157,12 +162,16 @@ class AiohttpTransport:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         connections: int = 32,
+        paid_timeout: aiohttp.ClientTimeout = _PAID,
+        free_timeout: aiohttp.ClientTimeout = _FREE,
     ) -> None:
         self._origin = origin_of(base_url)
         self._credential = credential
         self._given = session
-        self._proxy = proxy if proxy is not None else _environment_proxy(self._origin)
+        self._proxy = _checked_proxy(proxy) if proxy is not None else _environment_proxy(self._origin)
         self._connections = connections
+        self._paid_timeout = paid_timeout
+        self._free_timeout = free_timeout
         self._paid: aiohttp.ClientSession | None = None
         self._free: aiohttp.ClientSession | None = None
         self._agent = f"pika_async/{version('pika_async')}"
@@ -214,27 +223,33 @@ class AiohttpTransport:
         session = self._paid if request.paid else self._free
         if session is None:
             raise RuntimeError("the transport is not open")
-        url = URL(request.url, encoded=True)
-        if url.origin() != self._origin:
-            raise ConfigurationError(setting="base_url", reason=f"{url.origin()} is not {self._origin}: no key is sent")
+        if not self._is_ours(request.url):
+            detail = f"the address is not at {self._origin}, so the key is not sent to it"
+            return NoAnswer(phase=Phase.UNSENT, kind="url", detail=detail)
         marker = _Marker()
         try:
             response = await session.request(
                 request.method,
-                url,
+                URL(request.url, encoded=True),
                 data=request.body,
                 headers=self._headers(request),
                 allow_redirects=False,
                 raise_for_status=False,
                 proxy=self._proxy,
-                timeout=_PAID if request.paid else _FREE,
+                timeout=self._paid_timeout if request.paid else self._free_timeout,
+                auto_decompress=False,
+                middlewares=(),  # one that the user's session has might send again
                 trace_request_ctx=marker,
             )
-        except asyncio.CancelledError:
-            raise
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is (a closed session, a user's hook), the marker decides
             return classify(error, sent=marker.sent)
         return await self._read(response)
+
+    def _is_ours(self, address: str) -> bool:
+        try:
+            return URL(address, encoded=True).origin() == self._origin
+        except ValueError:
+            return False
 
     def _headers(self, request: HttpRequest) -> dict[str, str]:
         headers = {
@@ -258,7 +273,7 @@ class AiohttpTransport:
                     del body[MAX_BODY:]
                     complete = False
                     break
-        except (aiohttp.ClientError, OSError, ValueError):
+        except Exception:  # noqa: BLE001 - a status line was read: what is held decides, whatever ended it
             complete = False
         finally:
             if complete:
@@ -268,14 +283,24 @@ class AiohttpTransport:
         headers = {name.lower(): value for name, value in response.headers.items()}
         try:
             plain, whole = inflate(bytes(body), headers.get("content-encoding", "").strip().lower())
-        except Unreadable:
-            plain, whole = b"", False
+        except Unreadable:  # or the front end has decoded it and left the header: an id may stand there in the clear
+            plain, whole = bytes(body), False
         return HttpResponse(
             status=response.status,
             headers=headers,
             body=self._credential.redact(plain),
             complete=complete and whole,
         )
+
+
+def _checked_proxy(proxy: str) -> str:
+    try:
+        good = URL(proxy).scheme in {"http", "https"} and bool(URL(proxy).host)
+    except (ValueError, TypeError):
+        good = False
+    if not good:  # not shown: it may hold a password
+        raise ConfigurationError(setting="proxy", reason="is no http or https address; other kinds are not supported")
+    return proxy
 
 
 def _environment_proxy(origin: URL) -> str | None:

@@ -40,13 +40,13 @@ SPECIAL_V6: Final = (
     (_V6("ff00::/8"), "multicast"),
     (_V6("2001::/23"), "reserved"),  # IETF protocols; Teredo, which hides an IPv4 address, is among them
     (_V6("2001:db8::/32"), "reserved"),
+    (_V6("2002::/16"), "reserved"),  # 6to4, withdrawn by RFC 7526; it hides an IPv4 address too
     (_V6("3fff::/20"), "reserved"),
 )
 GLOBAL_V6: Final = _V6("2000::/3")
 #: Prefixes that hide an IPv4 address, and how many bits stand behind it.
 MAPPED: Final = _V6("::ffff:0:0/96")
 NAT64: Final = _V6("64:ff9b::/96")
-SIX_TO_FOUR: Final = _V6("2002::/16")
 
 #: A last label that a resolver reads as a number: `127.1`, `0x7f000001`, `2130706433` are all loopback to it.
 NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
@@ -57,7 +57,7 @@ SHOWN_LIMIT: Final = 200
 def kind_of(address: str) -> str:
     """`"public"`, `"loopback"`, or the word for why an IP address is not on the public internet.
 
-    An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4) is judged by itself.
+    An IPv4 address inside an IPv6 one (mapped, NAT64) is judged by itself.
 
     :raises ValueError: if `address` is no IP address; a zone (`%eth0`) is one's own business and allowed.
     """
@@ -65,12 +65,9 @@ def kind_of(address: str) -> str:
     if isinstance(ip, ipaddress.IPv4Address):
         return next((word for network, word in SPECIAL_V4 if ip in network), "public")
     plain = ipaddress.IPv6Address(int(ip))
-    if plain in MAPPED:
-        return kind_of(str(ipaddress.IPv4Address(int(plain) & 0xFFFFFFFF)))
-    if plain in NAT64 or plain in SIX_TO_FOUR:
-        behind = 0 if plain in NAT64 else 80
-        inner = kind_of(str(ipaddress.IPv4Address(int(plain) >> behind & 0xFFFFFFFF)))
-        return inner if inner == "public" else f"embedded {inner}"
+    if plain in MAPPED or plain in NAT64:
+        inner = kind_of(str(ipaddress.IPv4Address(int(plain) & 0xFFFFFFFF)))
+        return inner if plain in MAPPED or inner == "public" else f"embedded {inner}"
     special = next((word for network, word in SPECIAL_V6 if plain in network), None)
     return special or ("public" if plain in GLOBAL_V6 else "reserved")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Final
@@ -69,7 +70,9 @@ _REJECTED: Final = frozenset({400, 404, 405, 409, 413, 415, 422})
 _STOP: Final = frozenset({401, 402, 403, 407})
 #: 521, 523, 525, 526, 530: the front end says that it never reached the gateway.
 _WAIT: Final = frozenset({421, 425, 429, 521, 523, 525, 526, 530})
-_STOP_CODES: Final = frozenset({"insufficient_user_quota", "insufficient_quota", "invalid_api_key"})
+#: Said before anything is done, under whatever status.
+_NO_QUOTA: Final = "insufficient_user_quota"
+_STOP_CODES: Final = frozenset({_NO_QUOTA, "insufficient_quota", "invalid_api_key"})
 _NO_CHANNEL: Final = ("no available channel", "无可用渠道")
 _REDIRECTS: Final = range(300, 400)
 
@@ -120,7 +123,7 @@ def _judge_success(receipt: Receipt) -> Verdict:
 def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> Verdict:
     if status in _REDIRECTS or (status == 404 and response.is_html):
         return Verdict.WRONG_URL
-    if status in _STOP or (400 <= status < 500 and receipt.failure_code in _STOP_CODES):
+    if status in _STOP or receipt.failure_code == _NO_QUOTA or (status < 500 and receipt.failure_code in _STOP_CODES):
         return Verdict.STOP
     if status in _REJECTED or (status == 500 and receipt.failure_code == "invalid_request"):
         return Verdict.REJECTED
@@ -187,7 +190,9 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def _unix(date: str) -> float | None:
     try:
-        return parsedate_to_datetime(date).timestamp()
+        parsed = parsedate_to_datetime(date)
+        # HTTP dates are in GMT, said (RFC 9110, 5.6.7) or not: never in the zone of this machine.
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

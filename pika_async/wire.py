@@ -39,7 +39,11 @@ class Credential:
     def redact(self, data: bytes) -> bytes:
         """`data` without the key: gateways repeat it in their errors. Keys under 8 bytes are too short to tell."""
         key = self._key.encode()
-        return data.replace(key, b"[key]") if len(key) >= 8 else data
+        if len(key) < 8:
+            return data
+        for spelling in (key, key.replace(b"/", rb"\/")):  # the second as some JSON writers put it
+            data = data.replace(spelling, b"[key]")
+        return data
 
     def __repr__(self) -> str:
         return "Credential(***)"
@@ -85,7 +89,7 @@ class HttpResponse:
     def is_html(self) -> bool:
         """Whether a web page came instead of an API answer."""
         head = self.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        return head.startswith((b"<!doctype html", b"<html")) or "text/html" in self.headers.get("content-type", "")
+        return head.startswith((b"<!doctype html", b"<html")) or "text/html" in self.headers.get("content-type", "").lower()
 
     def excerpt(self, limit: int = 160) -> str:
         """The body's beginning as one printable line, for messages."""

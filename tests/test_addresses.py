@@ -51,8 +51,8 @@ from pika_async.addresses import address_refusal, kind_of, shown_url, url_refusa
         ("64:ff9b::10.0.0.1", "embedded private"),
         ("64:ff9b::127.0.0.1", "embedded loopback"),
         ("64:ff9b::8.8.8.8", "public"),
-        ("2002:a9fe:a9fe::1", "embedded link-local"),
-        ("2002:0808:0808::1", "public"),
+        ("2002:a9fe:a9fe::1", "reserved"),
+        ("2002:0808:0808::1", "reserved"),
     ],
 )
 def test_kinds(address: str, kind: str) -> None:
@@ -70,11 +70,17 @@ def test_no_address_is_public_against_the_standard_library(ip: ipaddress.IPv4Add
 
 @given(st.ip_addresses(v=4))
 def test_disguises_do_not_help(ip: ipaddress.IPv4Address) -> None:
-    """An IPv4 address that may not be dialled may not be dialled mapped, through NAT64 or through 6to4 either."""
-    hidden = [f"::ffff:{ip}", f"64:ff9b::{ip}", str(ipaddress.IPv6Address((0x2002 << 112) | (int(ip) << 80) | 1))]
-    for disguise in hidden:
+    """An IPv4 address that may not be dialled may not be dialled mapped or through NAT64 either."""
+    for disguise in (f"::ffff:{ip}", f"64:ff9b::{ip}"):
         refused = address_refusal(disguise, loopback=False) is not None
         assert refused == (address_refusal(str(ip), loopback=False) is not None)
+
+
+@given(st.ip_addresses(v=4))
+def test_6to4_is_refused(ip: ipaddress.IPv4Address) -> None:
+    """No address is dialled through 6to4, whatever is behind it."""
+    hidden = ipaddress.IPv6Address((0x2002 << 112) | (int(ip) << 80) | 1)
+    assert address_refusal(str(hidden), loopback=True) is not None
 
 
 def test_loopback_by_option_only() -> None:

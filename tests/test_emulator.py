@@ -103,6 +103,23 @@ def test_replies_hold_the_documented_fields(provider: str) -> None:
     assert not fields or paths_of(settled) == set(fields)
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_documented_field_has_a_sample(provider: str) -> None:
+    """Every field that a page names is in some sample's request, create reply or feed reply."""
+    fields = json.loads((SAMPLES / provider / "fields.json").read_text(encoding="utf-8"))
+    found: dict[str, set[str]] = {"request": set(), "create": set(), "feed": set()}
+    for path in (SAMPLES / provider).glob("*.json"):
+        sample = json.loads(path.read_text(encoding="utf-8"))
+        kind = sample.get("kind")
+        if kind == "create":
+            found["request"] |= paths_of(sample["request"]["body"])
+        if kind in ("create", "feed"):
+            found[kind] |= paths_of(sample["response"]["body"])
+    assert set(fields["request"]) - found["request"] == set()
+    assert set(fields["response"]["create"]) - found["create"] == set()
+    assert set(fields["response"]["feed"]) - found["feed"] == set()
+
+
 def test_cometapi_settles_as_its_feed_example_does() -> None:
     """A settled CometAPI feed differs from the example only in ids, texts, URLs and times, types included."""
     gateway = Gateway(durations="constant:232", epoch=1741587817.0)
@@ -432,7 +449,7 @@ def test_durations_have_their_median(text: str, median: float) -> None:
 def test_bad_durations_are_named(text: str) -> None:
     """A text that is no distribution is an error that shows it."""
     with pytest.raises(ValueError, match="durations") as caught:
-        Gateway(durations=text)  # type: ignore[arg-type]
+        Gateway(durations=text)
     assert repr(text) in str(caught.value)
 
 

@@ -2,11 +2,20 @@
 
 It accepts, charges, settles and reports generations as the four pages say, serves real MP4s, and misbehaves on a
 script. It imports nothing of the SDK that encodes or decodes, and it never sends anything off this machine.
+
+    async with Emulator(durations="lognormal:60,0.5", time_scale=0.01) as emulator:
+        client = YourClient(emulator.base_url("yescale"), emulator.api_key)
+        ...
+        assert len(emulator.ledger) == 1
+
+:class:`Emulator` serves on loopback; :class:`Gateway` is the same without sockets and without a clock, for tests in
+virtual time. What a script can do is listed in :mod:`pika_async.emulator.faults`, how one is written in
+:mod:`pika_async.emulator.scenario`.
 """
 
 from pika_async.emulator.cdn import Media
 from pika_async.emulator.durations import Durations
-from pika_async.emulator.faults import FAULTS, Rule, Scenario, ScenarioError
+from pika_async.emulator.faults import FAULTS
 from pika_async.emulator.gateway import Gateway, GatewayOptions
 from pika_async.emulator.records import (
     PROVIDERS,
@@ -21,7 +30,8 @@ from pika_async.emulator.records import (
     Seen,
     Task,
 )
-from pika_async.emulator.render import Picture, Renderer, RenderError
+from pika_async.emulator.render import Picture, Renderer, RenderError, render_poster, render_video
+from pika_async.emulator.scenario import Rule, Scenario, ScenarioError
 from pika_async.emulator.server import Emulator
 
 __all__ = [
@@ -48,4 +58,6 @@ __all__ = [
     "ScenarioError",
     "Seen",
     "Task",
+    "render_poster",
+    "render_video",
 ]

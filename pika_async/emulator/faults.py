@@ -1,32 +1,86 @@
-"""Faults on a script: which requests are struck, and with what; reads and counts, and touches no answer.
+"""The faults that a script may name: where each strikes and which options it has; strikes nothing itself.
 
-A script is a list of rules. Each names where it applies, which requests it counts, which of those it strikes and
-what it does to them::
+On a create, most take ``"charge": true | false``: whether the task is accepted and paid for all the same. Seconds are
+multiplied by the emulator's ``time_scale``.
 
-    {"on": "create" | "feed" | "cdn" | "callback",
-     "provider": "yescale", "prompt": "a cat", "between": [10, 20],        # counts only requests like these
-     "nth": 3 | [3, 7], "first": 5, "every": 4, "share": 0.5,              # at most one; without: all counted
-     "per": "task",                                                        # counts each task by itself
-     "do": {"fault": "drop", ...}}                                         # or, with defaults, "do": "drop"
+===================  ================================================================================================
+any answer           create, feed, cdn
+===================  ================================================================================================
+``answer``           ``status``, ``headers``, ``body`` (text or JSON; ``{task_id}`` is filled in); not charged
+``body``             the due answer with a ``kind`` of body that no one expects (see below), of ``size``; charged
+``redirect``         ``status`` 301 302 303 307 308 to ``location``; not charged
+``drop``             no answer: ``how`` fin or rst, ``when`` before-reply (charged) or before-read (not charged)
+``delay``            the due answer after ``seconds``; charged
+``stall``            no answer for ``seconds`` (null: until the client leaves), then closed; charged
+``cut``              the due answer cut ``at`` headers or body, after a ``fraction``, ``how`` fin or rst, with its
+                     ``length`` or without; charged
+``body-stall``       the head and a ``fraction`` of the body, then as ``stall``; charged
+``garbage-status``   ``line`` for a status line; charged
+``oversized-header`` the due answer with a header of ``size`` bytes; charged
+``bad-chunk``        a chunked body whose first chunk has no size; charged
+===================  ================================================================================================
 
-``prompt`` matches as a part of the prompt. ``between`` is in seconds since the gateway's first request, like every
-time of the emulator multiplied by its ``time_scale``. The first rule that strikes a request wins; the rules after
-it do not count that request. Rules see only requests that would otherwise be answered well.
+Kinds of ``body``: html empty bom nan infinity huge-int deep lone-surrogate gzip-bomb not-json not-utf8 list wrong-type.
+
+===================  ================================================================================================
+create and feed
+===================  ================================================================================================
+``refuse``           ``as`` rate (429), quota (403), key (401), envelope (200 with code 400), invalid (500), no-channel
+                     (503), task (400), with ``retry_after`` as it is given; not charged
+===================  ================================================================================================
+
+===================  ================================================================================================
+create               always charged
+===================  ================================================================================================
+``duplicate-id``     the answer carries the id of the provider's first task
+``fails``            the task will fail for a ``reason``
+``takes``            the task will take ``seconds``
+===================  ================================================================================================
+
+===================  ================================================================================================
+feed
+===================  ================================================================================================
+``word``             ``word`` for the status (null: none)
+``no-url``           a success without URLs
+``other-task``       the answer of another task
+``unfinish``         a settled task is processing again
+``vanish``           the task does not exist
+``progress``         ``mode`` stuck at ``value``, late (0 until nine tenths), faked (100 % at an age of ``seconds``), or
+                     value (``value`` whatever it is)
+``hostile-name``     ``name`` for the video's file name
+``link``             ``url`` for the video's URL
+``envelope``         CometAPI's answer in ``shape`` a, b, b-old, c or c-result
+===================  ================================================================================================
+
+===================  ================================================================================================
+cdn
+===================  ================================================================================================
+``etag``             another ETag every time
+``expired``          ``status`` as for a URL that has lived too long
+``no-range``         ranges are ignored
+``wrong-range``      a range starts ``shift`` bytes off
+``endless``          the body is repeated without a length
+===================  ================================================================================================
+
+===================  ================================================================================================
+callback
+===================  ================================================================================================
+``lost``             never sent
+``repeat``           sent ``times`` times
+``late``             sent ``seconds`` after settling
+``early``            sent at once, before the create is answered if that is delayed
+``forged``           ``body`` instead, by default a success of a task that nobody has
+===================  ================================================================================================
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from random import Random
-from typing import Any, Protocol, TypeGuard
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
 
 import attrs
 
-from pika_async.emulator.records import PROVIDERS
-
-__all__ = ["FAULTS", "Deed", "Rule", "Scenario", "ScenarioError"]
+__all__ = ["FAULTS", "Deed", "find_bad_option", "is_number"]
 
 _ANYWHERE = frozenset({"create", "feed", "cdn"})
 _CREATE = frozenset({"create"})
@@ -87,12 +141,6 @@ _CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
         *("gzip-bomb", "not-json", "not-utf8", "list", "wrong-type"),
     ),
 }
-_SELECTORS = ("nth", "first", "every", "share")
-_RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "comment", *_SELECTORS})
-
-
-class ScenarioError(ValueError):
-    """A script that cannot be played; the message names the rule by its number, from 1."""
 
 
 @attrs.frozen
@@ -114,190 +162,20 @@ class Deed:
         return bool(charge)
 
 
-@attrs.frozen(kw_only=True)
-class Rule:
-    """One line of a script."""
-
-    on: str
-    do: Deed
-    provider: str | None = None
-    prompt: str | None = None
-    between: tuple[float, float] | None = None
-    nth: frozenset[int] | None = None
-    first: int | None = None
-    every: int | None = None
-    share: float | None = None
-    per_task: bool = False
-
-    def counts(self, provider: str, prompt: str, elapsed: float) -> bool:
-        """Whether a request is one of those that this rule is about."""
-        if self.provider is not None and self.provider != provider:
-            return False
-        if self.prompt is not None and self.prompt not in prompt:
-            return False
-        return self.between is None or self.between[0] <= elapsed < self.between[1]
-
-    def strikes(self, count: int, random: Random) -> bool:
-        """Whether the ``count``-th request of this rule, from 1, is struck."""
-        if self.nth is not None:
-            return count in self.nth
-        if self.first is not None:
-            return count <= self.first
-        if self.every is not None:
-            return count % self.every == 0
-        return self.share is None or random.random() < self.share
-
-
-@attrs.frozen
-class Scenario:
-    """A script of faults; immutable, so that one script may serve many gateways."""
-
-    rules: tuple[Rule, ...] = ()
-
-    @classmethod
-    def of(cls, rules: Iterable[Mapping[str, Any]]) -> Scenario:
-        """Reads rules; raises :class:`ScenarioError` naming the first that cannot be played."""
-        return cls(tuple(_rule(number, rule) for number, rule in enumerate(rules, 1)))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Scenario:
-        """Reads a JSON file holding a list of rules, or an object with such a list under ``"rules"``.
-
-        Raises :class:`ScenarioError` for anything else, and ``OSError`` when the file cannot be read.
-        """
-        try:
-            script = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ScenarioError(f"{path}: not JSON: {error}") from None
-        rules = script.get("rules") if isinstance(script, dict) else script
-        if not isinstance(rules, list):
-            raise ScenarioError(f"{path}: expected a list of rules")
-        return cls.of(rules)
-
-
-class Struck(Protocol):
-    """What a rule looks at: a task, or a create that may become one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def prompt(self) -> str: ...
-
-
-@attrs.define
-class Play:
-    """A scenario being played: the counters of its rules, and when the play began."""
-
-    scenario: Scenario
-    #: Serves the rules with a share.
-    random: Random
-    time_scale: float
-    started: float | None = None
-    _counts: dict[tuple[int, str], int] = attrs.field(init=False, factory=dict)
-
-    def strike(self, on: str, task: Struck, now: float) -> Deed | None:
-        """What the script does to this request; counts it."""
-        elapsed = (now - (self.started or 0.0)) / self.time_scale
-        for index, rule in enumerate(self.scenario.rules):
-            if rule.on != on or not rule.counts(task.provider, task.prompt, elapsed):
-                continue
-            key = (index, task.id if rule.per_task else "")
-            self._counts[key] = count = self._counts.get(key, 0) + 1
-            if rule.strikes(count, self.random):
-                return rule.do
-        return None
-
-
-def _rule(number: int, rule: object) -> Rule:
-    if not isinstance(rule, Mapping):
-        raise ScenarioError(f"rule {number}: expected an object, not {type(rule).__name__}")
-    unknown = sorted(set(rule) - _RULE_KEYS)
-    if unknown:
-        raise ScenarioError(f"rule {number}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_RULE_KEYS))}")
-    on = rule.get("on")
-    if on not in ("create", "feed", "cdn", "callback"):
-        raise ScenarioError(f'rule {number}: "on" must be "create", "feed", "cdn" or "callback", not {on!r}')
-    provider = rule.get("provider")
-    if provider is not None and provider not in PROVIDERS:
-        raise ScenarioError(f'rule {number}: "provider" must be one of {", ".join(PROVIDERS)}, not {provider!r}')
-    if rule.get("per", "task") != "task":
-        raise ScenarioError(f'rule {number}: "per" must be "task", not {rule["per"]!r}')
-    if not isinstance(rule.get("prompt", ""), str):
-        raise ScenarioError(f'rule {number}: "prompt" must be text')
-    return Rule(
-        on=on,
-        provider=provider,
-        prompt=rule.get("prompt"),
-        between=_between(number, rule.get("between")),
-        per_task="per" in rule,
-        do=_deed(number, on, rule.get("do")),
-        **_selector(number, rule),
-    )
-
-
-def _between(number: int, value: object) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    match value:
-        case [start, end] if _is_number(start) and _is_number(end):
-            return float(start), float(end)
-        case _:
-            raise ScenarioError(f'rule {number}: "between" must be two numbers of seconds, not {value!r}')
-
-
-def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
-    given = [name for name in _SELECTORS if name in rule]
-    if len(given) > 1:
-        raise ScenarioError(f"rule {number}: at most one of {', '.join(_SELECTORS)}, not {' and '.join(given)}")
-    if not given:
-        return {}
-    name, value = given[0], rule[given[0]]
-    if name == "share":
-        if not _is_number(value) or not 0 <= value <= 1:
-            raise ScenarioError(f'rule {number}: "share" must lie between 0 and 1, not {value!r}')
-        return {"share": float(value)}
-    numbers = value if name == "nth" and isinstance(value, (list, tuple)) else [value]
-    if not numbers or not all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in numbers):
-        raise ScenarioError(f'rule {number}: "{name}" must be a whole number above 0, not {value!r}')
-    return {"nth": frozenset(numbers)} if name == "nth" else {name: value}
-
-
-def _deed(number: int, on: str, do: object) -> Deed:
-    options = {"fault": do} if isinstance(do, str) else do
-    if not isinstance(options, Mapping) or not isinstance(options.get("fault"), str):
-        raise ScenarioError(f'rule {number}: "do" must be a fault\'s name, or an object with "fault"')
-    name = options["fault"]
-    if name not in FAULTS:
-        raise ScenarioError(f"rule {number}: unknown fault {name!r}; known: {', '.join(FAULTS)}")
-    places, defaults = FAULTS[name]
-    if on not in places:
-        raise ScenarioError(f"rule {number}: fault {name!r} strikes {', '.join(sorted(places))}, not {on}")
-    allowed = {option for option in defaults if option != "charge" or on == "create"}
-    for option, value in options.items():
-        if option != "fault" and option not in allowed:
-            known = ", ".join(sorted(allowed)) or "none"
-            raise ScenarioError(f"rule {number}: fault {name!r} has no option {option!r} on {on}; it has: {known}")
-        _check_option(number, name, option, value, defaults.get(option))
-    return Deed(name, {**defaults, **{key: value for key, value in options.items() if key != "fault"}})
-
-
-def _check_option(number: int, fault: str, option: str, value: object, default: object) -> None:
-    where = f"rule {number}: {fault!r} option {option!r}"
+def find_bad_option(fault: str, option: str, value: object) -> str | None:
+    """What is wrong with the value of a fault's option, or ``None``."""
+    default = FAULTS[fault][1][option]
     choices = _CHOICES.get((fault, option))
     if choices is not None:
-        if value not in choices:
-            raise ScenarioError(f"{where} must be one of {', '.join(map(str, choices))}, not {value!r}")
-        return
+        return None if value in choices else f"must be one of {', '.join(map(str, choices))}, not {value!r}"
     if value is None and (default is None or option == "word"):
-        return
+        return None
     kind, fits = _OPTIONS.get(option, ("", None))
-    if fits is not None and not fits(value):
-        raise ScenarioError(f"{where} must be {kind}, not {value!r}")
+    return None if fits is None or fits(value) else f"must be {kind}, not {value!r}"
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value from JSON is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -323,8 +201,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": ("a whole number above 0", lambda value: _is_whole(value) and value > 0),
     "times": ("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0),
     "shift": ("a whole number", _is_whole),
-    "seconds": ("a number of seconds, 0 or more", lambda value: _is_number(value) and value >= 0),
-    "fraction": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "seconds": ("a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0),
+    "fraction": ("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
     "headers": ("an object of names and texts", _is_headers),
     **dict.fromkeys(("word", "name", "url", "location", "line", "reason"), ("text", _is_text)),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any, TypedDict
 
@@ -15,7 +15,6 @@ from pika_async.emulator import cdn, pages, wires
 from pika_async.emulator.books import Books
 from pika_async.emulator.damage import damaged
 from pika_async.emulator.durations import Durations
-from pika_async.emulator.faults import Play, Scenario
 from pika_async.emulator.feeds import Feeds, unknown_task
 from pika_async.emulator.notices import Notices
 from pika_async.emulator.records import (
@@ -30,6 +29,7 @@ from pika_async.emulator.records import (
     Task,
 )
 from pika_async.emulator.routes import Route, find_route
+from pika_async.emulator.scenario import Play, Scenario
 
 __all__ = ["Gateway", "GatewayOptions"]
 
@@ -44,7 +44,7 @@ class GatewayOptions(TypedDict, total=False):
     time_scale: float
     in_flight: int | Mapping[str, int] | None
     seed: int
-    scenario: Scenario | None
+    scenario: Scenario | Iterable[Mapping[str, Any]] | None
     api_key: str
     envelope: wires.Envelope
     failure_rate: float
@@ -76,6 +76,10 @@ def _parsed(durations: str | Durations) -> Durations:
     return durations if isinstance(durations, Durations) else Durations.parse(durations)
 
 
+def _script(rules: Scenario | Iterable[Mapping[str, Any]] | None) -> Scenario:
+    return rules if isinstance(rules, Scenario) else Scenario.of(rules or ())
+
+
 @attrs.define(kw_only=True, eq=False)
 class Gateway:
     """Accepts, charges, settles and reports generations on the four wires, as their pages say.
@@ -83,17 +87,18 @@ class Gateway:
     Times are seconds; every duration given here or in a script is multiplied by ``time_scale``. ``in_flight``
     limits the unsettled tasks of each account (one per provider); creates beyond it are answered 429 with
     ``retry_after`` (whole seconds, at least 1; ``None`` sends no header). Chance is drawn from ``seed`` and the
-    number of the accepted create, so the same requests meet the same fate. Result URLs expire ``url_lifetime``
-    seconds after the poll that handed them out (``None``: never). ``epoch`` is the unix time at which ``now`` is 0.
+    number of the accepted create, so the same requests meet the same fate. ``scenario`` is a script of faults, or
+    its rules. Result URLs expire ``url_lifetime`` seconds after the poll that handed them out (``None``: never).
+    ``epoch`` is the unix time at which ``now`` is 0.
 
-    Raises ``ValueError`` for settings that make no sense.
+    Raises ``ValueError`` for settings that make no sense, :class:`ScenarioError` among them.
     """
 
     durations: Durations = attrs.field(default=Durations.parse("lognormal:60,0.5"), converter=_parsed)
     time_scale: float = attrs.field(default=1.0, validator=_positive)
     in_flight: int | Mapping[str, int] | None = None
     seed: int = 0
-    scenario: Scenario | None = None
+    scenario: Scenario = attrs.field(default=Scenario(), converter=_script)
     api_key: str = attrs.field(default="emulator-key", repr=False)
     envelope: wires.Envelope = attrs.field(default="a", validator=_known_envelope)
     failure_rate: float = attrs.field(default=0.0, validator=_share)
@@ -116,7 +121,7 @@ class Gateway:
     _notices: Notices = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._play = Play(self.scenario or Scenario(), Random(f"{self.seed}:script"), self.time_scale)
+        self._play = Play(self.scenario, Random(f"{self.seed}:script"), self.time_scale)
         self._books = Books(
             durations=self.durations,
             time_scale=self.time_scale,

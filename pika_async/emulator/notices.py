@@ -13,8 +13,9 @@ from uuid import UUID
 
 import attrs
 
-from pika_async.emulator.faults import Deed, Play
+from pika_async.emulator.faults import Deed
 from pika_async.emulator.records import Callback, Task
+from pika_async.emulator.scenario import Play
 
 __all__ = ["Notices"]
 

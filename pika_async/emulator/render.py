@@ -78,12 +78,12 @@ def _background(picture: Picture) -> Image.Image:
     random = Random(f"{picture.prompt!r}:{picture.seed}")
     width, height = even_size(picture.aspect_ratio)
     hue = random.randrange(256)
-    first, second = (_colour(hue, 150), _colour((hue + random.randrange(40, 110)) % 256, 70))
     with _DRAWING:
-        ramp = image_module.linear_gradient("L").rotate(random.choice((0, 90, 180, 270))).resize((width, height))
-        image = image_module.composite(
-            image_module.new("RGB", (width, height), first), image_module.new("RGB", (width, height), second), ramp
-        )
+        # A few coloured points, smoothed into one another: cheap, and no two prompts look alike.
+        points = image_module.new("RGB", (4, 3))
+        colours = [_colour((hue + random.randrange(90)) % 256, random.randrange(50, 170)) for _ in range(12)]
+        points.putdata(colours)
+        image = points.resize((width, height), image_module.Resampling.BICUBIC)
         draw = draw_module.Draw(image)
         size = max(11, round(math.sqrt(width * height) / 13))
         lines = _wrapped(_printable(picture.prompt), max(8, int(width / size * 1.7)), 3)
@@ -134,9 +134,10 @@ class _Plane:
     def with_disc(self, x: int, y: int) -> bytearray:
         painted = bytearray(self.still)
         middle = y // self.scale * self.stride + x // self.scale
+        row_of_disc = bytes((self.level,)) * self.stride
         for row, half in self.spans:
             start = middle + row * self.stride - half
-            painted[start : start + 2 * half + 1] = bytes((self.level,)) * (2 * half + 1)
+            painted[start : start + 2 * half + 1] = row_of_disc[: 2 * half + 1]
         return painted
 
 
@@ -177,11 +178,11 @@ def _planes(av: Any, image: Image.Image, picture: Picture) -> list[_Plane]:
 
 
 def _path(phase: float, width: int, height: int, seed: int) -> tuple[int, int]:
-    """Where the disc is: once around an ellipse per video, on even pixels so that all planes agree."""
+    """Where the disc is: once around an ellipse below the title per video, on even pixels so that all planes agree."""
     radius = min(width, height) // 8
     angle = 2 * math.pi * (phase + (seed % 360) / 360)
     x = width / 2 + (width / 2 - radius - 4) * math.cos(angle)
-    y = height / 2 + (height / 2 - radius - 4) * math.sin(angle)
+    y = height * 0.64 + (height * 0.36 - radius - 4) * math.sin(angle)
     return int(x) // 2 * 2, int(y) // 2 * 2
 
 

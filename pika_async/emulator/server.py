@@ -112,7 +112,7 @@ class Emulator:
 
     @property
     def refusals(self) -> list[Refusal]:
-        """The requests that were refused, and why."""
+        """The requests that the pages or the account refused, and why; not those that a script refused."""
         return self.gateway.refusals
 
     @property
@@ -146,13 +146,13 @@ class Emulator:
     async def __aenter__(self) -> Self:
         self._started = time.monotonic()
         self.gateway.epoch = time.time()
+        self._stack.callback(self._renderer.close)
         try:
             self.gateway.cdn_url = await self._serve(self._answer_cdn, self._cdn_port)
             self._url = await self._serve(self._answer_api, self._port)
         except BaseException:
             await self._stack.aclose()
             raise
-        self._stack.callback(self._renderer.close)
         notifier = asyncio.create_task(self._notify(), name="pika-emulator-callbacks")
         self._stack.push_async_callback(_ended, notifier)
         self._stack.callback(self._leaving.set)
@@ -165,7 +165,9 @@ class Emulator:
         self._url = None
 
     async def _serve(self, handler: _Handler, port: int) -> str:
-        runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=0.1)
+        # Cancelled when the client leaves, so that what a script lets hang ends with its connection.
+        server = web.Server(handler, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, self._host, port, backlog=1024).start()
@@ -201,7 +203,9 @@ class Emulator:
         found = self.gateway.locate(request.method, request.raw_path, request.headers, self.now)
         if isinstance(found, Media):
             try:
-                content = await asyncio.wrap_future(self._renderer.request(self._picture(found), found.kind))
+                drawn = asyncio.wrap_future(self._renderer.request(self._picture(found), found.kind))
+                # Others may wait for the same picture: a client that leaves must not stop it.
+                content = await asyncio.shield(drawn)
             except RenderError as error:
                 return web.Response(status=500, text=str(error))
             about = {"method": request.method, "path": request.raw_path}

@@ -1,0 +1,152 @@
+"""`batch`: a file of requests through one provider, each job's line in `results.jsonl` as it comes to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import attrs
+from rich.table import Table
+
+from pika_async.cli.exits import Exit, UsageError
+from pika_async.cli.progress import following
+from pika_async.cli.requests import Planned
+from pika_async.cli.signals import interruptible
+from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.client import PikaClient
+from pika_async.errors import AccountStopped, SubmissionsStopped
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.report import ResultsWriter, as_line, write_gallery
+from pika_async.report.posters import draw_posters
+
+__all__ = ["Batch", "Ending", "prepare", "run_batch"]
+
+
+@attrs.frozen(kw_only=True)
+class Ending:
+    """How a batch ended: the jobs, and why not all was sent, if so."""
+
+    jobs: Sequence[Job]
+    stopped: SubmissionsStopped | None = None
+    interrupted: bool = False
+
+    @property
+    def code(self) -> Exit:
+        """The exit code."""
+        if self.interrupted:
+            return Exit.INTERRUPTED
+        if isinstance(self.stopped, AccountStopped):
+            return Exit.ACCOUNT
+        good = all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
+        return Exit.OK if good else Exit.SOME
+
+
+def prepare(out: Path, planned: Sequence[Planned], *, download: bool) -> ResultsWriter:
+    """Make the folder and its `results.jsonl`.
+
+    :raises UsageError: if the folder cannot be used, or holds an earlier batch or a file that would be in the way.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        in_the_way = [out / "index.html"]
+        if download:
+            in_the_way += [out / "videos" / f"{one.key}.mp4" for one in planned]
+        if not (out / "results.jsonl").exists():
+            _refuse(next((path for path in in_the_way if path.exists() or path.is_symlink()), None))
+        return ResultsWriter(out / "results.jsonl")
+    except FileExistsError:
+        what = "holds an earlier batch (results.jsonl)" if out.is_dir() else "is no folder"
+        raise UsageError(f"--out: {out} {what}; choose another --out; nothing was sent") from None
+    except OSError as error:
+        raise UsageError(f"--out: {out} cannot be used: {error.strerror}; nothing was sent") from None
+
+
+def _refuse(path: Path | None) -> None:
+    if path is not None:
+        raise UsageError(f"--out: {path} is there already and is not overwritten; choose another --out")
+
+
+@attrs.define
+class Batch:
+    """One client's jobs on their way into one `results.jsonl`, which other batches may share.
+
+    `echo`: write each line to standard output too.
+    """
+
+    client: PikaClient
+    planned: Sequence[Planned]
+    results: ResultsWriter
+    terminal: Terminal
+    echo: bool = False
+    jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
+    _positions: dict[str, int] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._positions = {one.key: one.index for one in self.planned}
+
+    async def settle(self, download_to: Path | None) -> SubmissionsStopped | None:
+        """Run every request; each job's line is written as it comes to rest. What stopped it, if something did.
+
+        The client must be open.
+        """
+        requests = [one.request for one in self.planned]
+        try:
+            async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:  # type: ignore[type-var]
+                async for job in jobs:
+                    self._keep(job)
+        except SubmissionsStopped as error:
+            return error
+        return None
+
+    async def finish(self, stopped: SubmissionsStopped | None) -> list[Job]:
+        """A line for every job that has none yet, as it now stands; all jobs in the order of the input."""
+        known = {job.key: job for job in await self.client.jobs()}
+        for one in self.planned:
+            if one.key not in self.jobs:
+                self._keep(known.get(one.key) or self._unsent(one, stopped))
+        return [self.jobs[one.key] for one in self.planned]
+
+    def _unsent(self, one: Planned, stopped: SubmissionsStopped | None) -> Job:
+        return Job(
+            key=one.key, request=one.request, provider=self.client.provider.name, base_url=self.client.base_url,
+            error=stopped,
+        )  # fmt: skip
+
+    def _keep(self, job: Job) -> None:
+        placed = self.jobs[job.key] = attrs.evolve(job, index=self._positions[job.key])
+        record = self.results.rows.get(job.key) or self.results.write(placed)
+        if self.echo and record is not None:
+            self.terminal.write(as_line(record, ascii_only=True))
+
+
+async def run_batch(batch: Batch, out: Path, *, download: bool, quiet: bool) -> Ending:
+    """Open the client, run the batch, and write what it leaves. Interrupted, it still writes every line."""
+    began = batch.terminal
+    ends: list[object] = []
+
+    def asked() -> None:
+        for end in ends:
+            end()  # type: ignore[operator]
+        began.say("stopping: nothing more is sent, receipts on their way are kept (Ctrl-C again leaves at once)")
+
+    async def work() -> Ending:
+        stopped, interrupted = None, False
+        try:
+            async with (
+                batch.client,
+                following(
+                    batch.terminal, batch.client.jobs, len(batch.planned), download=download, silent=quiet
+                ) as end,
+            ):
+                ends.append(end)
+                stopped = await batch.settle(out / "videos" if download else None)
+        except asyncio.CancelledError:
+            interrupted = True
+        jobs = await batch.finish(stopped)
+        return Ending(jobs=jobs, stopped=stopped, interrupted=interrupted)
+
+    return await interruptible(work(), asked)

@@ -1,0 +1,73 @@
+"""How a command may end: the exit codes, and the errors that are a user's to mend. Prints nothing."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from pika_async.errors import AccountStopped, ConfigurationError, InvalidRequest, PikaError
+
+__all__ = ["Exit", "InputErrors", "Interrupted", "UsageError", "exit_of", "words_of"]
+
+#: How many faulty rows are listed.
+LISTED = 20
+
+
+class Exit(enum.IntEnum):
+    """What the shell is told."""
+
+    #: All succeeded, and is on disk where that was asked for.
+    OK = 0
+    #: Some did not.
+    SOME = 1
+    #: The command or its input is wrong; nothing was sent.
+    USAGE = 2
+    #: The account is stopped.
+    ACCOUNT = 3
+    #: Ctrl-C or SIGTERM.
+    INTERRUPTED = 130
+
+
+class UsageError(Exception):
+    """The command cannot do what it was asked; the text says why and the way out."""
+
+
+class InputErrors(UsageError):
+    """Rows of the input that cannot be sent, each as `FILE:LINE: what`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - LISTED
+        shown = [*self.problems[:LISTED], *([f"... and {more} more"] if more > 0 else [])]
+        count = "1 row" if len(self.problems) == 1 else f"{len(self.problems)} rows"
+        super().__init__("\n".join([*shown, f"{count} cannot be sent; nothing was sent"]))
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: the user's wish
+    """The first Ctrl-C or SIGTERM ended the work; the text says what stands where."""
+
+
+def exit_of(error: BaseException) -> Exit:
+    """The code of a command that ended with `error`."""
+    match error:
+        case UsageError() | ConfigurationError() | InvalidRequest():
+            return Exit.USAGE
+        case AccountStopped():
+            return Exit.ACCOUNT
+        case Interrupted() | KeyboardInterrupt():
+            return Exit.INTERRUPTED
+        case _:
+            return Exit.SOME
+
+
+def words_of(error: BaseException) -> str:
+    """What the user reads of `error`; settings of the client by the names of their options."""
+    match error:
+        case ConfigurationError(setting="api_key"):
+            return error.reason.replace("give api_key or api_key_file", "give --api-key-file")
+        case ConfigurationError():
+            return f"--{error.setting.removeprefix('limits.').replace('_', '-')}: {error.reason}"
+        case PikaError():
+            return error.message
+        case _:
+            return str(error)

@@ -1,0 +1,225 @@
+"""A batch's input: bytes of JSON lines, CSV or text -> rows of fields with their line numbers. Sends nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from pika_async.cli.exits import InputErrors
+from pika_async.models import GenerationRequest
+from pika_async.wire import Unreadable, parse_json
+
+__all__ = ["AXES", "FIELDS", "Row", "parse_camera", "parse_csv", "parse_jsonl", "parse_text", "parse_unnamed"]
+
+FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
+AXES: Final = ("pan", "tilt", "rotate", "zoom")
+_COLUMNS: Final = (*FIELDS, *(f"camera.{axis}" for axis in AXES))
+_WHOLE: Final = frozenset({"frame_rate", "guidance_scale", "motion", "seed"})
+_FLAGS: Final = frozenset({"sfx", "extend", "strict"})
+_TRUE: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@attrs.frozen
+class Row:
+    """One row: the line it begins on, and its fields, or what is wrong with it."""
+
+    line: int
+    fields: Mapping[str, Any] = attrs.field(factory=dict)
+    problem: str | None = None
+
+
+def _decoded(name: str, data: bytes) -> str:
+    try:
+        return data.removeprefix(b"\xef\xbb\xbf").decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        wrong = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise InputErrors([f"{name}:{line}: {wrong}"]) from None
+
+
+def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, by number. Only \\n, \\r\\n and \\r end a line, not what Unicode calls one."""
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", _decoded(name, data)), 1):
+        if line.strip():
+            yield number, line
+
+
+# --- text ---------------------------------------------------------------------------------------------------------------
+
+
+def parse_text(name: str, data: bytes) -> list[Row]:
+    """A prompt a line; blank lines and lines that begin with `#` are left out.
+
+    :raises InputErrors: if it is not UTF-8.
+    """
+    return [Row(number, {"prompt": line.strip()}) for number, line in _lines(name, data) if line.strip()[0] != "#"]
+
+
+def parse_unnamed(name: str, data: bytes) -> list[Row]:
+    """JSON lines if the first line that is not blank begins with `{`, else text: what standard input holds."""
+    head = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return parse_jsonl(name, data) if head.startswith(b"{") else parse_text(name, data)
+
+
+# --- JSON lines ---------------------------------------------------------------------------------------------------------
+
+
+class _Twice(ValueError):  # noqa: N818 - a hook's own signal
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in record:
+            raise _Twice(name)
+        record[name] = value
+    return record
+
+
+def parse_jsonl(name: str, data: bytes) -> list[Row]:
+    """An object a line with the fields of `GenerationRequest`; blank lines are left out.
+
+    :raises InputErrors: if it is not UTF-8.
+    """
+    return [_json_row(number, line) for number, line in _lines(name, data)]
+
+
+def _json_row(number: int, line: str) -> Row:
+    line = line.lstrip("\ufeff")  # files that were joined
+    try:
+        parse_json(line.encode())
+        record = json.loads(line, object_pairs_hook=_once)
+    except _Twice as twice:
+        return Row(number, problem=f"{_shown(str(twice))}: is given twice")
+    except Unreadable as error:
+        return Row(number, problem=f"is no JSON: {_reason(str(error))}")
+    if not isinstance(record, dict):
+        return Row(number, problem=f"is no JSON object but {_kind(record)}; write {{\"prompt\": \"...\"}}")
+    unknown = [field for field in record if field not in FIELDS]
+    if unknown:
+        return Row(number, problem=_unknown(unknown[0], FIELDS, "field"))
+    return Row(number, {field: value for field, value in record.items() if value is not None})
+
+
+def _reason(text: str) -> str:
+    if "surrogates" in text:
+        return "it holds half of a character (a lone surrogate)"
+    return re.sub(r": line 1 (column \d+) \(char \d+\)", r" at \1", text)
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _shown(text: str) -> str:
+    return json.dumps(text[:60])
+
+
+def _unknown(field: str, known: tuple[str, ...], what: str) -> str:
+    hint = "; columns are separated by commas" if what == "column" and re.search(r"[;\t]", field) else ""
+    return f"{_shown(field)}: is no known {what}{hint}; the {what}s are {', '.join(known)}"
+
+
+# --- CSV ----------------------------------------------------------------------------------------------------------------
+
+
+def parse_csv(name: str, data: bytes) -> list[Row]:
+    """A header with field names (`camera.pan` or `camera`; ingredients with `|` between them) and a request a row.
+
+    :raises InputErrors: if it is not UTF-8 or its header is wrong.
+    """
+    records = _records(_decoded(name, data))
+    first, header = next(records, (1, []))
+    if isinstance(header, csv.Error):
+        raise InputErrors([f"{name}:{first}: is no CSV: {header}"])
+    if not header:
+        return []
+    problem = _header_problem(header)
+    if problem:
+        raise InputErrors([f"{name}:{first}: {problem}"])
+    return [_csv_row_or_error(line, header, record) for line, record in records]
+
+
+def _records(text: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The records that are not blank, each with the line it begins on; an error ends them."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for record in reader:
+            if any(cell.strip() for cell in record):
+                yield line, record
+            line = reader.line_num + 1
+    except csv.Error as error:
+        yield line, error
+
+
+def _csv_row_or_error(line: int, header: list[str], record: list[str] | csv.Error) -> Row:
+    if isinstance(record, csv.Error):
+        return Row(line, problem=f"is no CSV from here on: {record}")
+    return _csv_row(line, header, record)
+
+
+def _header_problem(header: list[str]) -> str | None:
+    for column in header:
+        if column not in _COLUMNS:
+            return _unknown(column, _COLUMNS, "column")
+        if header.count(column) > 1:
+            return f"{_shown(column)}: is a column twice"
+    return None if "prompt" in header else '"prompt": is no column of it; every request needs one'
+
+
+def _csv_row(line: int, header: list[str], record: list[str]) -> Row:
+    if len(record) != len(header):
+        return Row(line, problem=f"has {len(record)} cells, but the header {len(header)}; quote cells that hold commas")
+    cells = {column: cell for column, cell in zip(header, record, strict=True) if cell.strip()}
+    camera = {axis: cells.pop(f"camera.{axis}").strip() for axis in AXES if f"camera.{axis}" in cells}
+    if camera and "camera" in cells:
+        return Row(line, problem="camera: is given as a whole and by its axes; give one")
+    try:
+        fields = {column: _cell(column, cell) for column, cell in cells.items()}
+    except ValueError as error:
+        return Row(line, problem=str(error))
+    return Row(line, {**fields, **({"camera": camera} if camera else {})})
+
+
+def _cell(column: str, cell: str) -> Any:
+    text = cell.strip()
+    if column == "prompt":
+        return cell
+    if column in _WHOLE:
+        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else text
+    if column in _FLAGS:
+        return _TRUE.get(text.lower(), text)
+    if column == "ingredients":
+        return [part.strip() for part in text.split("|")]
+    if column == "camera":
+        return parse_camera(text)
+    if column == "metadata":
+        try:
+            return parse_json(text.encode())
+        except Unreadable as error:
+            raise ValueError(f"metadata: {_shown(text)} is no JSON: {_reason(str(error))}") from None
+    return text
+
+
+def parse_camera(text: str) -> dict[str, str]:
+    """`pan=left;zoom=in` (or with commas) as axes.
+
+    :raises ValueError: says how it is written.
+    """
+    moves: dict[str, str] = {}
+    for part in re.split("[;,]", text):
+        axis, equals, direction = (piece.strip() for piece in part.partition("="))
+        if not equals or axis not in AXES or axis in moves:
+            wrong = "names an axis twice" if axis in moves else "is no camera"
+            raise ValueError(f'camera: {_shown(text)} {wrong}; write "pan=left;zoom=in" (axes: {", ".join(AXES)})')
+        moves[axis] = direction
+    return moves

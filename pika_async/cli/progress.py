@@ -1,0 +1,177 @@
+"""Where a batch stands while it runs: counts, pace and the time left, as a live line or as plain ones. Sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
+
+import attrs
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pika_async.cli.terminal import Terminal, plain
+from pika_async.lifecycle import Job, JobStatus
+
+__all__ = ["Pace", "Tally", "following", "tally", "told"]
+
+#: Seconds between two looks at the jobs, and at least between two plain lines.
+_LIVE: Final = 0.5
+_PLAIN: Final = 2.0
+#: Seconds of the recent past that the pace is taken from.
+_WINDOW: Final = 120.0
+
+
+@attrs.frozen(kw_only=True)
+class Tally:
+    """How many jobs of `total` stand where; `settled` counts everything at rest, `failed` what will have no video."""
+
+    total: int
+    submitted: int = 0
+    running: int = 0
+    settled: int = 0
+    downloaded: int = 0
+    failed: int = 0
+
+
+def tally(jobs: Sequence[Job], total: int) -> Tally:
+    """The counts of `jobs`, of a batch of `total`."""
+    counts = Counter(job.status for job in jobs)
+    failed = sum(counts[status] for status in (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN))
+    parked = counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
+    return Tally(
+        total=total,
+        submitted=sum(job.submitted_at is not None for job in jobs),
+        running=counts[JobStatus.QUEUED] + counts[JobStatus.RUNNING],
+        settled=counts[JobStatus.SUCCEEDED] + failed + parked,
+        downloaded=sum(job.file is not None for job in jobs),
+        failed=failed + parked + sum(job.status is JobStatus.SUCCEEDED and job.error is not None for job in jobs),
+    )
+
+
+@attrs.define
+class Pace:
+    """How many jobs come to their end in a minute, learned from the recent past."""
+
+    _seen: deque[tuple[float, int]] = attrs.field(factory=deque)
+
+    def see(self, now: float, done: int) -> None:
+        """`done` jobs are done at `now` (seconds)."""
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:  # noqa: PLR2004 - a rate needs two points
+            self._seen.popleft()
+
+    def per_minute(self) -> float:
+        """Jobs a minute; 0 until one was done."""
+        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:  # noqa: PLR2004
+            return 0.0
+        (since, before), (now, done) = self._seen[0], self._seen[-1]
+        return 60.0 * (done - before) / (now - since)
+
+    def seconds_left(self, total: int) -> float:
+        """Until `total` are done at this pace; infinite until one was done."""
+        rate = self.per_minute()
+        return 60.0 * (total - self._seen[-1][1]) / rate if rate else math.inf
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as people say it."""
+    if not math.isfinite(seconds):
+        return "not known yet"
+    whole = round(seconds)
+    if whole < 120:  # noqa: PLR2004 - two minutes
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7200 else f"{whole / 3600:.1f} h"  # noqa: PLR2004 - two hours
+
+
+def told(now: Tally, pace: Pace, *, download: bool) -> str:
+    """The counts, the pace and the time left as one line."""
+    done = f", {now.downloaded} downloaded" if download else ""
+    failed = f", {now.failed} failed" if now.failed else ""
+    left = "" if now.settled >= now.total else f", about {duration(pace.seconds_left(now.total))} left"
+    rate = f", {pace.per_minute():.0f} a minute" if pace.per_minute() else ""
+    return (
+        f"{now.settled} of {now.total} settled ({now.submitted} submitted, {now.running} running{done}{failed}){rate}"
+        f"{left if rate else ''}"
+    )
+
+
+Look = Callable[[], Awaitable[Sequence[Job]]]
+
+
+@contextlib.asynccontextmanager
+async def following(
+    terminal: Terminal, look: Look, total: int, *, download: bool, silent: bool
+) -> AsyncIterator[Callable[[], None]]:
+    """Show where the jobs of `look` stand until the end of the block: a display on a terminal, lines elsewhere.
+
+    Gives a function that ends the display early.
+    """
+    if silent:
+        yield lambda: None
+        return
+    live = Live(console=terminal.err, auto_refresh=False, transient=True) if terminal.err.is_terminal else None
+    if live is not None:
+        live.start()
+    shows = _show_live(live, look, total, download) if live else _show_lines(terminal, look, total, download)
+    task = asyncio.get_running_loop().create_task(shows, name="pika_async progress")
+
+    def end() -> None:
+        task.cancel()
+        if live is not None:
+            live.stop()
+
+    try:
+        yield end
+    finally:
+        end()
+        await asyncio.wait({task})
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            terminal.say(f"the progress display failed: {failure!r}")
+
+
+async def _show_lines(terminal: Terminal, look: Look, total: int, download: bool) -> None:
+    pace, tenth = Pace(), 0
+    while True:
+        now = tally(await look(), total)
+        pace.see(time.monotonic(), now.settled)
+        if now.settled * 10 // max(1, total) > tenth:
+            tenth = now.settled * 10 // max(1, total)
+            terminal.say(told(now, pace, download=download))
+        await asyncio.sleep(_PLAIN)
+
+
+async def _show_live(live: Live, look: Look, total: int, download: bool) -> None:
+    pace = Pace()
+    while True:
+        now = tally(await look(), total)
+        pace.see(time.monotonic(), now.downloaded + now.failed if download else now.settled)
+        live.update(_display(now, pace, download), refresh=True)
+        await asyncio.sleep(_LIVE)
+
+
+def _display(now: Tally, pace: Pace, download: bool) -> Group:
+    done = now.downloaded + now.failed if download else now.settled
+    bar = Table.grid(padding=(0, 2))
+    left = f"about {duration(pace.seconds_left(now.total))} left" if pace.per_minute() else "learning how long it takes"
+    bar.add_row(
+        ProgressBar(total=max(1, now.total), completed=done, width=40), plain(f"{done} of {now.total}"), plain(left)
+    )
+    counts = Text("  ").join(
+        [
+            plain(f"{now.submitted} submitted"),
+            plain(f"{now.running} running", "cyan"),
+            plain(f"{now.settled} settled", "green"),
+            *([plain(f"{now.downloaded} downloaded", "green")] if download else []),
+            plain(f"{now.failed} failed", "red" if now.failed else "dim"),
+            plain(f"{pace.per_minute():.0f} a minute", "dim"),
+        ]
+    )
+    return Group(bar, counts)

@@ -1,0 +1,136 @@
+"""Rows -> checked requests with a key each: everything that can be refused without the provider is refused here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from pika_async.cli.exits import InputErrors, UsageError
+from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
+from pika_async.errors import InvalidRequest, printable
+from pika_async.models import GenerationRequest, is_url
+from pika_async.providers import Provider
+
+__all__ = ["Planned", "check_local_files", "plan", "read_input"]
+
+_PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
+    ".jsonl": parse_jsonl,
+    ".csv": parse_csv,
+    ".txt": parse_text,
+}
+#: No gateway takes a picture of this size in a request, in bytes: it is not even read.
+_HUGE: Final = 64 << 20
+
+
+@attrs.frozen
+class Planned:
+    """A request with its key, its 0-based position among the rows of the input, and where it was written."""
+
+    request: GenerationRequest
+    key: str
+    index: int
+    where: str
+
+
+def read_input(source: str) -> tuple[str, list[Row]]:
+    """The name and the rows of a file, or of standard input for `-`.
+
+    :raises UsageError: if it cannot be read, is no file, or its suffix is not known.
+    :raises InputErrors: if it is not UTF-8, or its header is wrong.
+    """
+    if source == "-":
+        return "stdin", parse_unnamed("stdin", sys.stdin.buffer.read())
+    path = Path(source)
+    parse = _PARSERS.get(path.suffix.lower())
+    name = printable(source)
+    if parse is None:
+        raise UsageError(
+            f"{name}: has no suffix that is known; give a .jsonl, .csv or .txt file, or - for standard input"
+        )
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return name, parse(name, data)
+
+
+def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[Planned]:
+    """The requests of `rows`, checked against `provider`. Rows that are equal in key and content are one request.
+
+    :raises InputErrors: lists every row that cannot be sent; nothing was sent.
+    """
+    planned: dict[str, Planned] = {}
+    problems: list[str] = []
+    for index, row in enumerate(rows):
+        where = f"{name}:{row.line}"
+        try:
+            found = _planned(row, index, where, provider)
+        except InvalidRequest as error:
+            problems.append(f"{where}: {error.message}")
+            continue
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        other = planned.setdefault(found.key, found)
+        if other.request.fingerprint() != found.request.fingerprint():
+            reason = f"is the key of {other.where} too, which has another content; give each its own"
+            problems.append(f"{where}: {InvalidRequest(field='key', value=found.key, reason=reason).message}")
+    if problems:
+        raise InputErrors(problems)
+    if not planned:
+        raise UsageError(f"{name}: holds no request; nothing was sent")
+    return list(planned.values())
+
+
+def _planned(row: Row, index: int, where: str, provider: Provider) -> Planned:
+    if row.problem is not None:
+        raise ValueError(printable(row.problem))
+    request = make_request(row.fields)
+    provider.check(request)
+    check_local_files(provider, request)
+    # The name that the client gives to a request without one, so that both always agree.
+    key = request.key or f"{index + 1:05d}-{request.fingerprint()[:8]}"
+    return Planned(attrs.evolve(request, key=key), key, index, where)
+
+
+def make_request(fields: Any) -> GenerationRequest:
+    """The request of `fields`.
+
+    :raises InvalidRequest: if one is wrong.
+    :raises ValueError: if there is no prompt, or a value is beyond every range.
+    """
+    if "prompt" not in fields:
+        raise ValueError("prompt: is missing; every request needs one")
+    try:
+        return GenerationRequest(**fields)
+    except OverflowError as error:
+        raise ValueError(f"a number is beyond every range ({error})") from None
+
+
+def check_local_files(provider: Provider, request: GenerationRequest) -> None:
+    """See that the local image of `request` can be read and fits into a request.
+
+    :raises InvalidRequest: says what is wrong with it.
+    """
+    image = request.image
+    if image is None or isinstance(image, bytes) or is_url(image):
+        return
+    path = Path(os.fspath(image))
+    try:
+        if not path.is_file():
+            raise _refused(path, "is no file; give an existing one, or an URL")
+        if path.stat().st_size > _HUGE:
+            raise _refused(path, "is too large for a request; upload it and give its URL")
+        data = path.read_bytes()
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from None
+    provider.check(attrs.evolve(request, image=data))
+
+
+def _refused(path: Path, reason: str) -> InvalidRequest:
+    return InvalidRequest(field="image", value=str(path), reason=reason)

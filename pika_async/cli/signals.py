@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the first lets the work put everything away, the second leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from pika_async.cli.exits import Exit, Interrupted
+
+__all__ = ["interruptible"]
+
+T = TypeVar("T")
+
+
+async def interruptible(work: Coroutine[Any, Any, T], asked: Callable[[], None]) -> T:
+    """What `work` returns. The first signal calls `asked` and cancels it.
+
+    :raises Interrupted: if it was cancelled so and did not return.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work, name="pika_async command")
+    signals = 0
+
+    def stop() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            _leave()
+        asked()
+        task.cancel()
+
+    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if _handle(loop, number, stop)]
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if signals:
+            raise Interrupted("interrupted") from None
+        raise
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _handle(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], None]) -> bool:
+    try:
+        loop.add_signal_handler(number, stop)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False  # no main thread, or a system without them: KeyboardInterrupt remains
+    return True
+
+
+def _leave() -> None:
+    """Without waiting for anything: what was being sent may be charged, and its receipt is not read."""
+    sys.stderr.write("\npika-async: left at once; what was on its way may have been accepted\n")
+    sys.stderr.flush()
+    os._exit(Exit.INTERRUPTED)

@@ -1,0 +1,209 @@
+"""Faults on a script: which requests are struck, and with what; reads and counts, and touches no answer.
+
+A script is a list of rules. Each names where it applies, which requests it counts, which of those it strikes and
+what it does to them::
+
+    {"on": "create" | "feed" | "cdn" | "callback",
+     "provider": "yescale", "prompt": "a cat", "between": [10, 20],        # counts only requests like these
+     "nth": 3 | [3, 7], "first": 5, "every": 4, "share": 0.5,              # at most one; without: all counted
+     "per": "task",                                                        # counts each task by itself
+     "do": {"fault": "drop", ...}}                                         # or, with defaults, "do": "drop"
+
+``prompt`` matches as a part of the prompt. ``between`` is in seconds since the gateway's first request, like every
+time of the emulator multiplied by its ``time_scale``. The first rule that strikes a request wins; the rules after
+it do not count that request. Rules see only requests that would otherwise be answered well. The faults are listed in
+:mod:`pika_async.emulator.faults`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import attrs
+
+from pika_async.emulator.faults import FAULTS, Deed, find_bad_option, is_number
+from pika_async.emulator.records import PROVIDERS
+
+__all__ = ["Play", "Rule", "Scenario", "ScenarioError"]
+
+_SELECTORS = ("nth", "first", "every", "share")
+_RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "comment", *_SELECTORS})
+
+
+class ScenarioError(ValueError):
+    """A script that cannot be played; the message names the rule by its number, from 1."""
+
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """One line of a script."""
+
+    on: str
+    do: Deed
+    provider: str | None = None
+    prompt: str | None = None
+    between: tuple[float, float] | None = None
+    nth: frozenset[int] | None = None
+    first: int | None = None
+    every: int | None = None
+    share: float | None = None
+    per_task: bool = False
+
+    def counts(self, provider: str, prompt: str, elapsed: float) -> bool:
+        """Whether a request is one of those that this rule is about."""
+        if self.provider is not None and self.provider != provider:
+            return False
+        if self.prompt is not None and self.prompt not in prompt:
+            return False
+        return self.between is None or self.between[0] <= elapsed < self.between[1]
+
+    def strikes(self, count: int, random: Random) -> bool:
+        """Whether the ``count``-th request of this rule, from 1, is struck."""
+        if self.nth is not None:
+            return count in self.nth
+        if self.first is not None:
+            return count <= self.first
+        if self.every is not None:
+            return count % self.every == 0
+        return self.share is None or random.random() < self.share
+
+
+@attrs.frozen
+class Scenario:
+    """A script of faults; immutable, so that one script may serve many gateways."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def of(cls, rules: Iterable[Mapping[str, Any]]) -> Scenario:
+        """Reads rules; raises :class:`ScenarioError` naming the first that cannot be played."""
+        return cls(tuple(_rule(number, rule) for number, rule in enumerate(rules, 1)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Reads a JSON file holding a list of rules, or an object with such a list under ``"rules"``.
+
+        Raises :class:`ScenarioError` for anything else, and ``OSError`` when the file cannot be read.
+        """
+        try:
+            script = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ScenarioError(f"{path}: not JSON: {error}") from None
+        rules = script.get("rules") if isinstance(script, dict) else script
+        if not isinstance(rules, list):
+            raise ScenarioError(f"{path}: expected a list of rules")
+        return cls.of(rules)
+
+
+class Struck(Protocol):
+    """What a rule looks at: a task, or a create that may become one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+
+
+@attrs.define
+class Play:
+    """A scenario being played: the counters of its rules, and when the play began."""
+
+    scenario: Scenario
+    #: Serves the rules with a share.
+    random: Random
+    time_scale: float
+    started: float | None = None
+    _counts: dict[tuple[int, str], int] = attrs.field(init=False, factory=dict)
+
+    def strike(self, on: str, task: Struck, now: float) -> Deed | None:
+        """What the script does to this request; counts it."""
+        elapsed = (now - (self.started or 0.0)) / self.time_scale
+        for index, rule in enumerate(self.scenario.rules):
+            if rule.on != on or not rule.counts(task.provider, task.prompt, elapsed):
+                continue
+            key = (index, task.id if rule.per_task else "")
+            self._counts[key] = count = self._counts.get(key, 0) + 1
+            if rule.strikes(count, self.random):
+                return rule.do
+        return None
+
+
+def _rule(number: int, rule: object) -> Rule:
+    if not isinstance(rule, Mapping):
+        raise ScenarioError(f"rule {number}: expected an object, not {type(rule).__name__}")
+    unknown = sorted(set(rule) - _RULE_KEYS)
+    if unknown:
+        raise ScenarioError(f"rule {number}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_RULE_KEYS))}")
+    on = rule.get("on")
+    if on not in ("create", "feed", "cdn", "callback"):
+        raise ScenarioError(f'rule {number}: "on" must be "create", "feed", "cdn" or "callback", not {on!r}')
+    provider = rule.get("provider")
+    if provider is not None and provider not in PROVIDERS:
+        raise ScenarioError(f'rule {number}: "provider" must be one of {", ".join(PROVIDERS)}, not {provider!r}')
+    if rule.get("per", "task") != "task":
+        raise ScenarioError(f'rule {number}: "per" must be "task", not {rule["per"]!r}')
+    if not isinstance(rule.get("prompt", ""), str):
+        raise ScenarioError(f'rule {number}: "prompt" must be text')
+    return Rule(
+        on=on,
+        provider=provider,
+        prompt=rule.get("prompt"),
+        between=_between(number, rule.get("between")),
+        per_task="per" in rule,
+        do=_deed(number, on, rule.get("do")),
+        **_selector(number, rule),
+    )
+
+
+def _between(number: int, value: object) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    match value:
+        case [start, end] if is_number(start) and is_number(end):
+            return float(start), float(end)
+        case _:
+            raise ScenarioError(f'rule {number}: "between" must be two numbers of seconds, not {value!r}')
+
+
+def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
+    given = [name for name in _SELECTORS if name in rule]
+    if len(given) > 1:
+        raise ScenarioError(f"rule {number}: at most one of {', '.join(_SELECTORS)}, not {' and '.join(given)}")
+    if not given:
+        return {}
+    name, value = given[0], rule[given[0]]
+    if name == "share":
+        if not is_number(value) or not 0 <= value <= 1:
+            raise ScenarioError(f'rule {number}: "share" must lie between 0 and 1, not {value!r}')
+        return {"share": float(value)}
+    numbers = value if name == "nth" and isinstance(value, (list, tuple)) else [value]
+    if not numbers or not all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in numbers):
+        raise ScenarioError(f'rule {number}: "{name}" must be a whole number above 0, not {value!r}')
+    return {"nth": frozenset(numbers)} if name == "nth" else {name: value}
+
+
+def _deed(number: int, on: str, do: object) -> Deed:
+    options = {"fault": do} if isinstance(do, str) else do
+    if not isinstance(options, Mapping) or not isinstance(options.get("fault"), str):
+        raise ScenarioError(f'rule {number}: "do" must be a fault\'s name, or an object with "fault"')
+    name = options["fault"]
+    if name not in FAULTS:
+        raise ScenarioError(f"rule {number}: unknown fault {name!r}; known: {', '.join(FAULTS)}")
+    places, defaults = FAULTS[name]
+    if on not in places:
+        raise ScenarioError(f"rule {number}: fault {name!r} strikes {', '.join(sorted(places))}, not {on}")
+    allowed = {option for option in defaults if option != "charge" or on == "create"}
+    for option, value in options.items():
+        if option != "fault" and option not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise ScenarioError(f"rule {number}: fault {name!r} has no option {option!r} on {on}; it has: {known}")
+        problem = None if option == "fault" else find_bad_option(name, option, value)
+        if problem:
+            raise ScenarioError(f"rule {number}: {name!r} option {option!r} {problem}")
+    return Deed(name, {**defaults, **{key: value for key, value in options.items() if key != "fault"}})

@@ -1,0 +1,42 @@
+"""Poster frames of videos on disk, where PyAV is installed; without it there are none, and nothing fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["can_draw", "draw_posters"]
+
+_log = logging.getLogger("pika_async.posters")
+
+
+def can_draw() -> bool:
+    """Whether poster frames can be made here."""
+    return all(importlib.util.find_spec(name) is not None for name in ("av", "PIL"))
+
+
+def draw_posters(videos: Iterable[Path], folder: Path) -> int:
+    """The first frame of each video as `folder`/NAME.jpg, best effort; how many there are. Blocks: use a thread."""
+    if not can_draw():
+        return 0
+    import av  # noqa: PLC0415 - optional
+
+    made = 0
+    for video in videos:
+        try:
+            folder.mkdir(exist_ok=True)
+            _draw(av, video, folder / f"{video.stem}.jpg")
+            made += 1
+        except Exception as error:  # noqa: BLE001 - a provider's file: whatever the decoder raises, it has no poster
+            _log.info("no poster of %s: %r", video.name, error)
+    return made
+
+
+def _draw(av: Any, video: Path, poster: Path) -> None:
+    with av.open(str(video)) as container:
+        frame = next(container.decode(video=0))
+    with poster.open("xb") as file:
+        frame.to_image().save(file, "JPEG", quality=80)

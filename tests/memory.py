@@ -1,0 +1,83 @@
+"""The in-memory transport: the emulator's pure gateway without sockets, on the running loop's clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pika_async import PikaClient
+from pika_async.emulator import Answer, Gateway, Scenario
+from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
+
+ORIGIN = "http://127.0.0.1:1"
+
+
+class MemoryTransport:
+    """Carries requests to a `Gateway`; a disturbed connection gives what a real one would have given."""
+
+    def __init__(self, gateway: Gateway, *, latency: float = 0.05) -> None:
+        self.gateway = gateway
+        self.latency = latency
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            return await self._carry(request)
+        finally:
+            self.under_way -= 1
+
+    async def _carry(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+        await asyncio.sleep(self.latency / 2)
+        headers = {"authorization": f"Bearer {self.gateway.api_key}", "content-type": "application/json"}
+        path = request.url.removeprefix(ORIGIN)
+        now = asyncio.get_running_loop().time()
+        answer = self.gateway.handle(request.method, path, headers, request.body or b"", now)
+        await asyncio.sleep(self.latency / 2)
+        return await _delivered(answer)
+
+
+async def _delivered(answer: Answer) -> HttpResponse | NoAnswer:
+    fault = answer.fault
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    if fault is None:
+        return HttpResponse(status=answer.status, headers=headers, body=answer.body)
+    await asyncio.sleep(fault.delay)
+    if fault.ending == "stall":
+        await asyncio.sleep(120 if fault.stall_seconds is None else min(120, fault.stall_seconds))
+    if fault.raw is None and fault.ending == "keep":
+        return HttpResponse(status=answer.status, headers=headers, body=answer.body)
+    head, _, body = (fault.raw or b"").partition(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 ") and body:
+        return HttpResponse(status=int(head[9:12]), headers=headers, body=body, complete=False)
+    return NoAnswer(phase=Phase.SENT, kind="disconnected", detail="the connection was closed before an answer")
+
+
+def gateway(scenario: list[dict[str, Any]] | None = None, **options: Any) -> Gateway:
+    """A gateway with tasks of 60 s unless said otherwise."""
+    options.setdefault("durations", "constant:60")
+    return Gateway(scenario=Scenario.of(scenario) if scenario else None, **options)
+
+
+def client(gateway: Gateway, provider: str = "cometapi", **options: Any) -> PikaClient:
+    """A client of `gateway` in memory."""
+    transport = options.pop("transport", None) or MemoryTransport(gateway)
+    return PikaClient(provider, base_url=f"{ORIGIN}/{provider}", transport=transport, **options)
+
+
+Until = Callable[[], bool]
+
+
+async def until(condition: Until, step: float = 0.1) -> None:
+    """Let virtual time pass until `condition` holds."""
+    while not condition():
+        await asyncio.sleep(step)

@@ -1,0 +1,271 @@
+"""A TCP server that does on the wire exactly what an act says: half an answer, a reset, silence. Knows no fault by name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Literal, Self
+
+import attrs
+
+PROVIDERS = ("cometapi", "yescale", "gptge", "native")
+TASK = "task-5e1f"
+RESULT = "https://cdn.example/video.mp4"
+
+#: A self-signed certificate of `localhost` and 127.0.0.1 and its key, 2024 to 2124: worth nothing to anybody.
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBmDCCAT6gAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwIBcNMjQwMTAxMDAwMDAwWhgPMjEyNDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMM
+CWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLUuO9Spc3J9VdyM
+tgtxp8K0sXHR1KzBGbsv8CrZYhpSJHYnpfKJ9fDV5a3uiVzkNQyNn8sw66E30JyJ
++yqGo3WjfzB9MA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgKEMB0GA1Ud
+DgQWBBR7BBFWuPve3ltFGKB/EtWBLnw9JTAfBgNVHSMEGDAWgBR7BBFWuPve3ltF
+GKB/EtWBLnw9JTAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZIzj0E
+AwIDSAAwRQIhAO6y5gFss9413wC5E+TkuubvadHFXDNx+Di5vasNjpqxAiBBOWWy
+UkzK1jBnfDDKg8FqmBorfn/1npg2/YF9RokaEQ==
+-----END CERTIFICATE-----
+"""
+CERTIFICATE_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgNLd51Py9vmQ2j4et
+o7C5voNp/j0QlndLR5IjgUYublOhRANCAAS1LjvUqXNyfVXcjLYLcafCtLFx0dSs
+wRm7L/Aq2WIaUiR2J6XyifXw1eWt7olc5DUMjZ/LMOuhN9CcifsqhqN1
+-----END PRIVATE KEY-----
+"""
+
+
+@attrs.frozen
+class Act:
+    """The bytes of an answer and what comes after them.
+
+    `keep`: the connection stays. `fin`, `rst`: it is closed, or reset. `stall`: it stays open and silent. With
+    `when` nothing is said until that event is set.
+    """
+
+    raw: bytes = b""
+    then: Literal["keep", "fin", "rst", "stall"] = "keep"
+    when: asyncio.Event | None = None
+
+
+@attrs.frozen
+class Seen:
+    """A request that arrived whole, and on which connection (1, 2, ...)."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def path(self) -> str:
+        return "/" + self.target.split("://", 1)[1].partition("/")[2] if "://" in self.target else self.target
+
+
+def answer(status: int | str, body: bytes | str = b"", headers: dict[str, str] | None = None) -> bytes:
+    """A whole HTTP/1.1 answer with its length; JSON unless `headers` say otherwise."""
+    data = body.encode() if isinstance(body, str) else body
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value)
+    return f"HTTP/1.1 {status}{' Said' if isinstance(status, int) else ''}\r\n{head}\r\n".encode() + data
+
+
+def receipt(provider: str, task_id: str = TASK) -> str:
+    """The body that accepts a submission."""
+    if provider == "cometapi":
+        return json.dumps({"code": 200, "msg": "success", "ip": "1.2.3.4", "exec_time": 0, "data": {"task_id": task_id}})
+    return json.dumps({"id": task_id, "message": "ok"} if provider == "yescale" else {"id": task_id})
+
+
+def finished(provider: str, task_id: str = TASK) -> str:
+    """The body of a poll that found the task done."""
+    if provider == "cometapi":
+        task = {"task_id": task_id, "status": "3", "state": "succeeded", "video_url": RESULT}
+        return json.dumps({"code": 200, "msg": "", "data": task, "exec_time": 0})
+    return json.dumps({"id": task_id, "videos": [{"id": task_id, "status": "finished", "resultUrl": RESULT}]})
+
+
+class Raw:
+    """A server on 127.0.0.1: submissions get `acts` in turn and then acceptance, polls `poll_acts` and then success.
+
+    Asked as a proxy it answers absolute addresses by itself; a CONNECT gets `connect_acts`, then a tunnel.
+    """
+
+    def __init__(self, provider: str = "gptge", *, tls: bool = False, port: int = 0) -> None:
+        self.provider = provider
+        self.acts: deque[Act] = deque()
+        self.poll_acts: deque[Act] = deque()
+        self.connect_acts: deque[Act] = deque()
+        #: What becomes of each connection before a byte is read; None serves it.
+        self.greetings: deque[Literal["rst", "fin", "stall"] | None] = deque()
+        self.seen: list[Seen] = []
+        self.connections = 0
+        self.port = port
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._changed = asyncio.Event()
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tunnels: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=server_context() if self._tls else None
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._over.set()
+        tasks = self._tasks | self._tunnels
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def submissions(self) -> list[Seen]:
+        return [seen for seen in self.seen if seen.path.endswith("/generate")]
+
+    @property
+    def polls(self) -> list[Seen]:
+        return [seen for seen in self.seen if "/feed" in seen.path]
+
+    async def until_seen(self, submissions: int) -> None:
+        """Wait until so many submissions have arrived."""
+        while len(self.submissions) < submissions:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        # A cancelled or reset connection is this server's daily bread, not an error of the test.
+        with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
+            try:
+                greeting = self.greetings.popleft() if self.greetings else None
+                if greeting is None:
+                    await self._serve(reader, writer, self.connections)
+                else:
+                    await self._end(greeting, writer)
+            finally:
+                writer.close()
+        self._tasks.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *lines = head.strip().split("\r\n")
+            method, target, _ = first.split(" ")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            seen = Seen(method, target, headers, body, number)
+            self.seen.append(seen)
+            self._changed.set()
+            act = self._next(seen)
+            if method == "CONNECT" and act is None:
+                await self._tunnel(target, reader, writer)
+                return
+            assert act is not None
+            if act.when is not None:
+                await act.when.wait()
+            writer.write(act.raw)
+            await writer.drain()
+            if act.then != "keep":
+                await self._end(act.then, writer)
+                return
+
+    def _next(self, seen: Seen) -> Act | None:
+        if seen.method == "CONNECT":
+            return self.connect_acts.popleft() if self.connect_acts else None
+        if seen.path.endswith("/generate"):
+            return self.acts.popleft() if self.acts else Act(answer(200, receipt(self.provider)))
+        if self.poll_acts:
+            return self.poll_acts.popleft()
+        return Act(answer(200, finished(self.provider)))
+
+    async def _end(self, how: str, writer: asyncio.StreamWriter) -> None:
+        if how == "stall":
+            await self._over.wait()
+        elif how == "rst":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async def _tunnel(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = target.rpartition(":")
+        there, out = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Established\r\n\r\n")
+        back = asyncio.create_task(_pump(there, writer))
+        self._tunnels.add(back)
+        try:
+            await _pump(reader, out)
+        finally:
+            out.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def server_context() -> ssl.SSLContext:
+    """A TLS server that shows `CERTIFICATE`."""
+    import tempfile
+    from pathlib import Path
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "both.pem"
+        path.write_text(CERTIFICATE_KEY + CERTIFICATE)
+        context.load_cert_chain(path)
+    return context
+
+
+def trusting_context() -> ssl.SSLContext:
+    """A TLS client that trusts `CERTIFICATE` and nothing else."""
+    return ssl.create_default_context(cadata=CERTIFICATE)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def deaf() -> AsyncIterator[str]:
+    """An address that takes no connection and refuses none: its queue of one is full."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    fillers: list[Any] = []
+    try:
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            fillers.append(filler)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        for each in [listener, *fillers]:
+            each.close()
