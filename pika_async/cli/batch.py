@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Final
 
 import attrs
-from rich.table import Table
 
 from pika_async.cli.exits import Exit, UsageError
-from pika_async.cli.progress import following
+from pika_async.cli.progress import Follower
 from pika_async.cli.requests import Planned
 from pika_async.cli.signals import interruptible
-from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import AccountStopped, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
-from pika_async.report import ResultsWriter, as_line, write_gallery
+from pika_async.report import ResultsWriter, as_line, row, write_gallery
 from pika_async.report.posters import draw_posters
 
-__all__ = ["Batch", "Ending", "prepare", "run_batch"]
+__all__ = ["Batch", "Ending", "leave_gallery", "prepare", "run_batch", "summarize"]
+
+#: How many jobs that did not succeed are told one by one; all are in the file.
+SHOWN: Final = 10
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +35,8 @@ class Ending:
     jobs: Sequence[Job]
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
+    #: Whether every job has its line in the file.
+    recorded: bool = True
 
     @property
     def code(self) -> Exit:
@@ -42,7 +46,7 @@ class Ending:
         if isinstance(self.stopped, AccountStopped):
             return Exit.ACCOUNT
         good = all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
-        return Exit.OK if good else Exit.SOME
+        return Exit.OK if good and self.recorded else Exit.SOME
 
 
 def prepare(out: Path, planned: Sequence[Planned], *, download: bool) -> ResultsWriter:
@@ -83,6 +87,8 @@ class Batch:
     terminal: Terminal
     echo: bool = False
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
+    #: Why the file could not be written, if so: the rest is not sent.
+    failure: OSError | None = attrs.field(default=None, init=False)
     _positions: dict[str, int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -98,6 +104,8 @@ class Batch:
             async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:  # type: ignore[type-var]
                 async for job in jobs:
                     self._keep(job)
+                    if self.failure is not None:
+                        return None
         except SubmissionsStopped as error:
             return error
         return None
@@ -118,35 +126,66 @@ class Batch:
 
     def _keep(self, job: Job) -> None:
         placed = self.jobs[job.key] = attrs.evolve(job, index=self._positions[job.key])
-        record = self.results.rows.get(job.key) or self.results.write(placed)
+        try:
+            record = self.results.write(placed)
+        except OSError as error:
+            if self.failure is None:
+                self.terminal.error(f"results.jsonl cannot be written ({error.strerror}); what it lacks follows here")
+            self.failure = error
+            self.terminal.say(as_line(row(placed, self.results.root)).rstrip())
+            return
         if self.echo and record is not None:
             self.terminal.write(as_line(record, ascii_only=True))
 
 
 async def run_batch(batch: Batch, out: Path, *, download: bool, quiet: bool) -> Ending:
-    """Open the client, run the batch, and write what it leaves. Interrupted, it still writes every line."""
-    began = batch.terminal
-    ends: list[object] = []
-
-    def asked() -> None:
-        for end in ends:
-            end()  # type: ignore[operator]
-        began.say("stopping: nothing more is sent, receipts on their way are kept (Ctrl-C again leaves at once)")
+    """Open the client and run the batch. Interrupted, it still writes every line."""
+    follower = Follower(batch.terminal, batch.client.jobs, len(batch.planned), download=download, silent=quiet)
 
     async def work() -> Ending:
         stopped, interrupted = None, False
         try:
-            async with (
-                batch.client,
-                following(
-                    batch.terminal, batch.client.jobs, len(batch.planned), download=download, silent=quiet
-                ) as end,
-            ):
-                ends.append(end)
+            async with batch.client, follower:
                 stopped = await batch.settle(out / "videos" if download else None)
         except asyncio.CancelledError:
             interrupted = True
         jobs = await batch.finish(stopped)
-        return Ending(jobs=jobs, stopped=stopped, interrupted=interrupted)
+        return Ending(jobs=jobs, stopped=stopped, interrupted=interrupted, recorded=batch.failure is None)
+
+    def asked() -> None:
+        follower.end()
+        batch.terminal.say(
+            "stopping: nothing more is sent, receipts on their way are kept (Ctrl-C again leaves at once)"
+        )
 
     return await interruptible(work(), asked)
+
+
+def summarize(ending: Ending, out: Path, page: Path | None) -> Iterator[str]:
+    """What a person is told at the end, a line each."""
+    counts = Counter(job.status for job in ending.jobs)
+    told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())
+    files = sum(job.file is not None for job in ending.jobs)
+    yield f"{len(ending.jobs)} jobs: {told}; {files} on disk"
+    for job in [job for job in ending.jobs if job.error is not None and job.error != ending.stopped][:SHOWN]:
+        if not isinstance(job.error, SubmissionsStopped) and job.error is not None:
+            yield f"  {job.key}: {job.error.message}"
+    if ending.stopped is not None:
+        yield ending.stopped.message
+    if ending.interrupted:
+        flying = sum(job.is_in_flight for job in ending.jobs)
+        yield f"interrupted: {flying} accepted and not settled; their task ids are in {out / 'results.jsonl'}"
+    yield f"results: {out / 'results.jsonl'}"
+    if page is not None:
+        yield f"gallery: {page}"
+
+
+def leave_gallery(results: ResultsWriter, out: Path, terminal: Terminal, *, title: str, maker: str) -> Path | None:
+    """Poster frames, where they can be drawn, and the page; None, and said, if it cannot be written."""
+    try:
+        draw_posters((out / str(r["file"]) for r in results.rows.values() if r["file"]), out / "posters")
+        rows = list(results.rows.values())
+        return write_gallery(rows, out, title=title, maker=maker)
+    except OSError as error:
+        terminal.error(f"{out / 'index.html'} cannot be written: {error.strerror}")
+        return None

@@ -8,11 +8,16 @@ from typing import Annotated, Any, Literal
 import attrs
 from cyclopts import Parameter
 
+from pika_async.cli.exits import UsageError
+from pika_async.cli.inputs import parse_camera
+from pika_async.cli.requests import make_request
 from pika_async.client import PikaClient
+from pika_async.errors import InvalidRequest
 from pika_async.limits import Limits
+from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
 
-__all__ = ["Account", "Common", "Json", "Level", "open_client"]
+__all__ = ["Account", "Common", "Fields", "Json", "Level", "open_client", "request_of"]
 
 Level = Literal["debug", "info", "warning", "error"]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
@@ -60,3 +65,59 @@ def open_client(
         polling=AdaptivePolling(expected_seconds=expected),
         **more,
     )
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Fields:
+    """The fields of a request, named as in `GenerationRequest`."""
+
+    image: str | None = None
+    "An address, or a file where the provider takes one."
+    video: str | None = None
+    "The address of a video."
+    ingredient: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "The address of an ingredient; give it once for each."
+    ingredients_mode: str | None = None
+    "precise or creative."
+    effect: str | None = None
+    "One of the provider's effects, in any case."
+    aspect_ratio: str | None = None
+    "16:9, or width by height as a number, 0.4 to 2.5."
+    frame_rate: int | None = None
+    "8 to 24."
+    camera: str | None = None
+    "Such as pan=left,zoom=in (pan, tilt, rotate, zoom)."
+    guidance_scale: int | None = None
+    "5 to 25."
+    motion: int | None = None
+    "0 to 4."
+    negative_prompt: str | None = None
+    "What should not be seen."
+    seed: int | None = None
+    "0 to 2**63 - 1."
+    sfx: bool | None = None
+    "Sound."
+    extend: Annotated[bool, Parameter(negative=())] = False
+    "Extend the video."
+    model: str | None = None
+    "The provider's model."
+    strict: Annotated[bool, Parameter(negative="--no-strict")] = True
+    "Refuse effects that the provider does not document."
+
+
+def request_of(prompt: str, fields: Fields | None) -> GenerationRequest:
+    """The request of a command line.
+
+    :raises InvalidRequest: if a field is wrong.
+    :raises UsageError: if the camera cannot be read, or a number is beyond every range.
+    """
+    given = attrs.asdict(fields or Fields(), recurse=False)
+    ingredients, camera = given.pop("ingredient"), given.pop("camera")
+    try:
+        moves = None if camera is None else parse_camera(camera)
+        return make_request({**given, "prompt": prompt, "ingredients": ingredients, "camera": moves})
+    except InvalidRequest:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None

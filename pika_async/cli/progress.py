@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
 
 import attrs
 from rich.console import Group
@@ -20,7 +20,7 @@ from rich.text import Text
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.lifecycle import Job, JobStatus
 
-__all__ = ["Pace", "Tally", "following", "tally", "told"]
+__all__ = ["Follower", "Pace", "Tally", "duration", "tally", "told"]
 
 #: Seconds between two looks at the jobs, and at least between two plain lines.
 _LIVE: Final = 0.5
@@ -106,35 +106,49 @@ def told(now: Tally, pace: Pace, *, download: bool) -> str:
 Look = Callable[[], Awaitable[Sequence[Job]]]
 
 
-@contextlib.asynccontextmanager
-async def following(
-    terminal: Terminal, look: Look, total: int, *, download: bool, silent: bool
-) -> AsyncIterator[Callable[[], None]]:
-    """Show where the jobs of `look` stand until the end of the block: a display on a terminal, lines elsewhere.
+@attrs.define
+class Follower:
+    """Shows where the jobs of `look` stand, of `total`: a display on a terminal, lines elsewhere, nothing if `silent`.
 
-    Gives a function that ends the display early.
+    Use it with `async with`; `end` ends the display early.
     """
-    if silent:
-        yield lambda: None
-        return
-    live = Live(console=terminal.err, auto_refresh=False, transient=True) if terminal.err.is_terminal else None
-    if live is not None:
-        live.start()
-    shows = _show_live(live, look, total, download) if live else _show_lines(terminal, look, total, download)
-    task = asyncio.get_running_loop().create_task(shows, name="pika_async progress")
 
-    def end() -> None:
-        task.cancel()
-        if live is not None:
-            live.stop()
+    terminal: Terminal
+    look: Look
+    total: int
+    download: bool = True
+    silent: bool = False
+    _live: Live | None = attrs.field(default=None, init=False)
+    _task: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
-    try:
-        yield end
-    finally:
-        end()
-        await asyncio.wait({task})
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            terminal.say(f"the progress display failed: {failure!r}")
+    async def __aenter__(self) -> Self:
+        if self.silent:
+            return self
+        if self.terminal.err.is_terminal:
+            self._live = Live(console=self.terminal.err, auto_refresh=False, transient=True)
+            self._live.start()
+            shows = _show_live(self._live, self.look, self.total, self.download)
+        else:
+            shows = _show_lines(self.terminal, self.look, self.total, self.download)
+        self._task = asyncio.get_running_loop().create_task(shows, name="pika_async progress")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        if self._task is None:
+            return
+        await asyncio.wait({self._task})
+        if not self._task.cancelled() and (failure := self._task.exception()) is not None:
+            self.terminal.say(f"the progress display failed: {failure!r}")
+
+    def end(self) -> None:
+        """Show no more."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._live is not None:
+            self._live.stop()
 
 
 async def _show_lines(terminal: Terminal, look: Look, total: int, download: bool) -> None:

@@ -1,0 +1,82 @@
+"""`generate`: one prompt, one video; its task id is told as soon as there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from pika_async.cli.exits import Exit, Interrupted, UsageError
+from pika_async.cli.requests import check_local_files
+from pika_async.cli.signals import interruptible
+from pika_async.cli.terminal import Terminal
+from pika_async.client import PikaClient
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.models import GenerationRequest
+from pika_async.report import as_line, row
+
+__all__ = ["generate"]
+
+
+async def generate(
+    client: PikaClient, request: GenerationRequest, out: Path | None, terminal: Terminal, *, as_json: bool
+) -> Exit:
+    """Submit `request`, wait, and save the video to `out` if given.
+
+    :raises PikaError: what the client's `submit` raises.
+    :raises UsageError: if `out` cannot be written; nothing was sent.
+    :raises Interrupted: says the task id, if there is one.
+    """
+    client.provider.check(request)
+    check_local_files(client.provider, request)
+    if out is not None:
+        _check_target(out)
+    jobs: list[Job] = []
+
+    async def work() -> Job:
+        async with client:
+            job = await client.submit(request)
+            jobs.append(job)
+            terminal.say(f"accepted by {job.provider}: task {job.task_id}")
+            job = await client.wait(job)
+            if out is not None and job.status is JobStatus.SUCCEEDED:
+                job = await _save(client, job, out, terminal)
+        return job
+
+    try:
+        job = await interruptible(work(), lambda: terminal.say("stopping: a receipt on its way is kept"))
+    except Interrupted:
+        raise Interrupted(_left(await client.jobs())) from None
+    return _tell(job, terminal, as_json=as_json)
+
+
+def _check_target(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"--out: {out} is there already and is not overwritten; nothing was sent")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: {out.parent} is no folder; nothing was sent")
+
+
+async def _save(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:
+    terminal.say("generated; downloading")
+    await client.download(job, out)
+    known = {other.key: other for other in await client.jobs()}
+    return known[job.key]
+
+
+def _left(jobs: list[Job]) -> str:
+    told = [f"task {job.task_id} is {job.status.value} and stays at {job.provider}" for job in jobs if job.task_id]
+    doubts = [job.error.message for job in jobs if job.status is JobStatus.UNKNOWN and job.error is not None]
+    return "interrupted: " + "; ".join([*told, *doubts] or ["nothing was sent"])
+
+
+def _tell(job: Job, terminal: Terminal, *, as_json: bool) -> Exit:
+    if as_json:
+        terminal.write(as_line(row(attrs.evolve(job, index=0), Path()), ascii_only=True))
+    if job.error is not None:
+        terminal.error(job.error.message)
+    if job.status is not JobStatus.SUCCEEDED or job.video is None:
+        return Exit.SOME
+    if not as_json:
+        terminal.show(str(job.file or job.video.url))
+    return Exit.OK
