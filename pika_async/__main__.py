@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -11,8 +12,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command (`sys.argv` unless given) and return its exit code."""
     try:
-        import cyclopts as _  # noqa: PLC0415 - an optional dependency
-        import rich as _  # noqa: F811, PLC0415
+        for library in ("cyclopts", "rich"):
+            importlib.import_module(library)
     except ImportError as error:
         if (error.name or "").split(".")[0] not in {"cyclopts", "rich"}:
             raise

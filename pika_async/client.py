@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
 import attrs
 
+from pika_async._admission import Admission, request_of
 from pika_async._batch import Batch, Requests, steps
+from pika_async._collector import Collector
 from pika_async._downloads import Downloader
-from pika_async._exchange import Exchange, check_files
+from pika_async._exchange import Exchange
 from pika_async._journal import MemoryJournal
 from pika_async._scheduler import Scheduler
-from pika_async._transport import AiohttpTransport, Transport, is_loopback, origin_of
-from pika_async.agenda import Agenda, Watcher
+from pika_async._settings import address_of, callback_of, read_credential, seconds
+from pika_async._transport import AiohttpTransport, Transport, is_loopback
+from pika_async.agenda import Agenda
 from pika_async.errors import (
     AccountStopped,
     ConfigurationError,
-    DownloadFailed,
     ExchangeFailed,
     InvalidRequest,
     JobCanceled,
@@ -39,17 +38,14 @@ from pika_async.errors import (
 )
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.limits import Limits, Rate, Room
-from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
+from pika_async.models import GenerationRequest, Snapshot, Video
 from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider, find_provider
 from pika_async.retrying import PollVerdict
 from pika_async.wire import Credential
 
-__all__ = ["NO_CALLBACK", "BatchReport", "PikaClient", "read_credential"]
+__all__ = ["BatchReport", "PikaClient"]
 
-#: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
-#: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
-NO_CALLBACK: Final = "https://callback.invalid/"
 #: Seconds from acceptance to settling; the documented example took 232 s.
 DEADLINE: Final = 1800.0
 
@@ -70,6 +66,17 @@ class BatchReport:
     def ok(self) -> bool:
         """Whether every job succeeded, and is on disk where that was asked for."""
         return all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
+
+
+@attrs.frozen
+class _Running:
+    """What an open client runs on, in the loop that it was opened in."""
+
+    scheduler: Scheduler
+    exchange: Exchange
+    downloader: Downloader
+    admission: Admission
+    collector: Collector
 
 
 class PikaClient:
@@ -107,18 +114,18 @@ class PikaClient:
                 setting="journal", reason="this version keeps jobs in memory only; leave the argument out"
             )
         self.provider = provider if isinstance(provider, Provider) else find_provider(provider)
-        self.base_url = _base_url(self.provider, base_url)
+        self.base_url = address_of(self.provider, base_url)
         credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
         self._limits = limits or Limits()
-        self._deadline = _positive_seconds("deadline", DEADLINE if deadline is None else deadline)
+        self._deadline = seconds("deadline", DEADLINE if deadline is None else deadline)
         self._policy: PollingPolicy = polling if polling is not None else AdaptivePolling()
-        self._callback = _callback_address(callbacks)
+        self._callback = callback_of(callbacks)
         self._transport: Transport = transport or AiohttpTransport(
             self.base_url, credential, session=session, proxy=proxy, connections=self._limits.polling
         )
         self._proxy = proxy
         self._journal = MemoryJournal()
-        self._running: tuple[Scheduler, Exchange, Downloader] | None = None
+        self._running: _Running | None = None
 
     def __repr__(self) -> str:
         return f"<PikaClient {self.provider.name} at {self.base_url}>"
@@ -134,7 +141,9 @@ class PikaClient:
         await downloader.__aenter__()
         scheduler = Scheduler(self._agenda(), exchange, self._journal)
         await scheduler.start()
-        self._running = scheduler, exchange, downloader
+        admission = Admission(self.provider, self.base_url, scheduler, self._journal)
+        collector = Collector(exchange, downloader, self._journal)
+        self._running = _Running(scheduler, exchange, downloader, admission, collector)
         return self
 
     async def __aexit__(
@@ -149,11 +158,10 @@ class PikaClient:
         """
         if self._running is None:
             return
-        scheduler, _, downloader = self._running
-        self._running = None
+        running, self._running = self._running, None
         with anyio.CancelScope(shield=True):
-            await scheduler.stop()
-            await downloader.__aexit__(None, None, None)
+            await running.scheduler.stop()
+            await running.downloader.__aexit__(None, None, None)
             await self._transport.close()
 
     def _agenda(self) -> Agenda:
@@ -170,10 +178,10 @@ class PikaClient:
             charges=charged,
         )
 
-    def _parts(self) -> tuple[Scheduler, Exchange, Downloader]:
+    def _parts(self) -> _Running:
         if self._running is None:
             raise RuntimeError("the client is not open: use it inside `async with`")
-        self._running[0].check()
+        self._running.scheduler.check()
         return self._running
 
     # --- one --------------------------------------------------------------------------------------------------------
@@ -193,7 +201,7 @@ class PikaClient:
         :raises SubmissionsStopped: the account or the address is at fault (`AccountStopped`, `ProviderUnreachable`,
             `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
         """
-        job = await self.wait(await self.submit(_request(request, fields)))
+        job = await self.wait(await self.submit(request_of(request, fields)))
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
         raise _failure(job)
@@ -204,7 +212,7 @@ class PikaClient:
         :raises InvalidRequest: also if its key belongs to another content already.
         :raises SubmissionRejected: and the other errors of `generate` up to acceptance.
         """
-        scheduler = self._parts()[0]
+        scheduler = self._parts().scheduler
         accepted: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def watch(job: Job, at_rest: bool) -> None:
@@ -212,7 +220,7 @@ class PikaClient:
                 accepted.set_result(job)
 
         scheduler.lift()
-        planned = await self._admit(_request(request, fields), None, watch)
+        planned = await self._parts().admission.admit(request_of(request, fields), None, watch)
         try:
             job = await accepted
         except asyncio.CancelledError:
@@ -231,7 +239,7 @@ class PikaClient:
         :raises TimeoutError: after `timeout` seconds; this stops the waiting, not the job.
         :raises KeyError: if this client has no such job.
         """
-        scheduler = self._parts()[0]
+        scheduler = self._parts().scheduler
         known = self._known(job)
         rest: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
@@ -257,7 +265,7 @@ class PikaClient:
         :raises AccountStopped: the credential was refused.
         :raises InvalidRequest: if the job has no task id.
         """
-        _, exchange, _ = self._parts()
+        exchange = self._parts().exchange
         if job.task_id is None:
             raise InvalidRequest(field="job", value=job.key, reason="has no task id; only an accepted job can be asked")
         look = await exchange.poll(job.task_id)
@@ -279,13 +287,13 @@ class PikaClient:
             is never overwritten.
         :raises InvalidRequest: if the job has no video.
         """
-        self._parts()
+        collector = self._parts().collector
         if isinstance(video, Job):
-            done = await self._fetch(video, Path(path))
-            if done.error is not None or done.file is None:
-                raise done.error.fresh() if done.error else RuntimeError("no file")
+            done = await collector.collect(video, Path(path))
+            if done.file is None:
+                raise _failure(done)
             return done.file
-        return (await self._download(video, Path(path)))[0]
+        return (await collector.fetch(video, Path(path)))[0].file
 
     # --- many -------------------------------------------------------------------------------------------------------
 
@@ -329,14 +337,13 @@ class PikaClient:
         jobs = [done[key] for key in batch.keys]
         if stopped is not None:
             async for request in source:
-                asked = _request(request, {})
-                jobs.append(attrs.evolve(self._job(asked, _key(asked, len(jobs)), len(jobs)), error=stopped))
+                jobs.append(self._parts().admission.refused(request, len(jobs), stopped))
         counts = Counter(job.status for job in jobs)
         return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - began, stopped=stopped)
 
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
         """Take up every job that is not final, and fetch what succeeded and is not on disk; jobs in doubt stay so."""
-        scheduler = self._parts()[0]
+        scheduler = self._parts().scheduler
         scheduler.lift()
         left = [job.request for job in self._journal.all() if not job.is_final or self._lacks_file(job, download_to)]
         keys = [job.key for job in self._journal.all() if not job.is_final or self._lacks_file(job, download_to)]
@@ -348,21 +355,23 @@ class PikaClient:
         return download_to is not None and job.status is JobStatus.SUCCEEDED and job.file is None
 
     def _batch(self, download_to: str | os.PathLike[str] | None) -> Batch:
-        scheduler = self._parts()[0]
-        scheduler.lift()
+        running = self._parts()
+        running.scheduler.lift()
         folder = None if download_to is None else Path(download_to)
 
         async def fetch(job: Job) -> Job:
             assert folder is not None  # noqa: S101 - given to the batch only then
-            return await self._fetch(job, folder / f"{job.key}.mp4")
+            return await running.collector.collect(job, folder / f"{job.key}.mp4")
 
-        return Batch(scheduler, self._admit, fetch if folder is not None else None, self._limits.downloading)
+        return Batch(
+            running.scheduler, running.admission.admit, fetch if folder is not None else None, self._limits.downloading
+        )
 
     # --- views and ways out -----------------------------------------------------------------------------------------
 
     async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
         """Every job of this client, or those of one status, in the order in which they were planned."""
-        jobs = [job if self._running is None else self._running[0].seen(job) for job in self._journal.all()]
+        jobs = [job if self._running is None else self._running.scheduler.seen(job) for job in self._journal.all()]
         return jobs if status is None else [job for job in jobs if job.status == JobStatus(status)]
 
     async def resolve(
@@ -399,147 +408,8 @@ class PikaClient:
             raise KeyError(f"{self!r} has no job {job.key!r}")
         return known
 
-    def _job(self, request: GenerationRequest, key: str, index: int) -> Job:
-        return Job(key=key, index=index, request=request, provider=self.provider.name, base_url=self.base_url)
-
-    async def _admit(self, request: GenerationRequest | str, index: int | None, watcher: Watcher) -> Job:
-        """Plan a request, or find the job that it is already; `index` None is a request that came alone."""
-        asked = _request(request, {})
-        key = _key(asked, index)
-        known = self._journal.get(key)
-        scheduler = self._parts()[0]
-        if known is not None:
-            return await self._adopt(known, asked, watcher)
-        job = self._job(asked, key, index or 0)
-        try:
-            self.provider.check(asked)
-            await check_files(asked)
-        except InvalidRequest as error:
-            if index is None:
-                raise
-            job = job.rejected(error, time.time())
-            await self._journal.keep(job)
-            watcher(job, True)
-            return job
-        await scheduler.plan(job, watcher)
-        return job
-
-    async def _adopt(self, known: Job, asked: GenerationRequest, watcher: Watcher) -> Job:
-        if known.request.fingerprint() != asked.fingerprint():
-            raise InvalidRequest(
-                field="key", value=known.key, reason="belongs to a job with another content; give this one its own key"
-            )
-        scheduler = self._parts()[0]
-        if scheduler.watch(known.key, watcher):
-            entry = scheduler.active.get(known.key)
-            if entry is not None and entry.job.task_id is not None:
-                watcher(entry.job, False)
-        elif known.is_final or known.status is JobStatus.UNKNOWN:
-            watcher(known, True)
-        else:
-            await scheduler.plan(attrs.evolve(known, error=None), watcher)
-        return known
-
-    async def _fetch(self, job: Job, target: Path) -> Job:
-        """`job` with its file, or with the error that says why there is none."""
-        if job.video is None:
-            raise InvalidRequest(field="job", value=job.key, reason=f"is {job.status} and has no video")
-        try:
-            file, sha256, video = await self._download(job.video, target)
-            done = attrs.evolve(job, video=video).fetched(file, sha256)
-        except DownloadFailed as error:
-            done = job.not_fetched(error)
-        await self._journal.keep(done)
-        return done
-
-    async def _download(self, video: Video, target: Path) -> tuple[Path, str, Video]:
-        _, exchange, downloader = self._parts()
-        try:
-            got = await downloader.fetch(video.url, target)
-        except DownloadFailed as error:
-            if not error.expired or video.task_id is None:
-                raise
-            look = await exchange.poll(video.task_id)
-            snapshot = look.snapshot
-            if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
-                raise
-            video = snapshot.video
-            got = await downloader.fetch(video.url, target)
-        return got.file, got.sha256, video
-
-
-def _request(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:
-    if isinstance(request, str):
-        return GenerationRequest(request, **fields)
-    if not isinstance(request, GenerationRequest):
-        raise InvalidRequest(field="request", value=request, reason="is neither a GenerationRequest nor a prompt")
-    return attrs.evolve(request, **fields) if fields else request
-
-
-def _key(request: GenerationRequest, index: int | None) -> str:
-    if request.key is not None:
-        return request.key
-    if index is None:
-        return f"job-{uuid.uuid4().hex[:16]}"
-    return f"{index + 1:05d}-{request.fingerprint()[:8]}"
-
 
 def _failure(job: Job) -> PikaError:
     if job.error is not None:
         return job.error.fresh()
     raise RuntimeError(f"the client was closed while job {job.key} was {job.status}; its record is in jobs()")
-
-
-def read_credential(
-    provider: Provider, api_key: str | None = None, api_key_file: str | os.PathLike[str] | None = None
-) -> Credential:
-    """The key from the argument, else from the file, else from the provider's environment variable.
-
-    :raises ConfigurationError: if there is none, or it holds what no header may hold; the key itself is not shown.
-    """
-    setting, key = "api_key", api_key
-    if key is None and api_key_file is not None:
-        setting = "api_key_file"
-        try:
-            key = Path(api_key_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = f"{os.fspath(api_key_file)} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
-            raise ConfigurationError(setting=setting, reason=reason) from None
-    if key is None:
-        setting, key = provider.api_key_env, os.environ.get(provider.api_key_env, "")
-        if not key.strip():
-            raise ConfigurationError(
-                setting="api_key", reason=f"no key for {provider.title}; set {setting}, or give api_key or api_key_file"
-            )
-    if not isinstance(key, str) or not key.strip():
-        raise ConfigurationError(setting=setting, reason="is empty; give the provider's key")
-    key = key.strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError(
-            setting=setting, reason="holds white space, control or non-ASCII characters; copy it anew"
-        )
-    return Credential(key)
-
-
-def _base_url(provider: Provider, base_url: str | None) -> str:
-    url = base_url if base_url is not None else provider.base_url
-    if url is None:
-        raise ConfigurationError(
-            setting="base_url", reason=f"{provider.title} has no address of its own; give the host that serves it"
-        )
-    origin_of(url)
-    return url.rstrip("/")
-
-
-def _callback_address(callbacks: str | None) -> str:
-    if callbacks is None:
-        return NO_CALLBACK
-    if not isinstance(callbacks, str) or urlsplit(callbacks).scheme not in {"http", "https"}:
-        raise ConfigurationError(setting="callbacks", reason=f"{callbacks!r} is no http or https address")
-    return callbacks
-
-
-def _positive_seconds(setting: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(setting=setting, reason=f"{value!r} is no number of seconds above 0")
-    return float(value)

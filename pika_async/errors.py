@@ -58,7 +58,7 @@ QUOTE_LIMIT = 120
 def quote(value: object) -> str:
     """`value` as a message may show it: on one line, without control characters, at most `QUOTE_LIMIT` long."""
     text = value if isinstance(value, str) else repr(value[:QUOTE_LIMIT] if isinstance(value, bytes) else value)
-    shown = repr(text[: QUOTE_LIMIT + 1]) if isinstance(value, str) else printable(text[: QUOTE_LIMIT + 1])
+    shown = repr(text[: QUOTE_LIMIT + 1]) if isinstance(value, str) else text[: QUOTE_LIMIT + 1]
     return shown if len(text) <= QUOTE_LIMIT else shown[:QUOTE_LIMIT] + "…"
 
 
@@ -82,7 +82,12 @@ class PikaError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened and what to do next, in one sentence or two; printable."""
+        """What happened and what to do next, in one sentence or two; printable whatever the facts hold."""
+        return printable(self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """The message of this kind of error, built from its facts."""
         return self.type
 
     def fresh(self) -> Self:
@@ -108,7 +113,7 @@ class ConfigurationError(PikaError):
     reason: str
 
     @property
-    def message(self) -> str:
+    def sentence(self) -> str:
         return f"{self.setting}: {self.reason}"
 
 
@@ -121,8 +126,8 @@ class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by 
     reason: str
 
     @property
-    def message(self) -> str:
-        return f"{self.field}: {quote(self.value)} {printable(self.reason)}"
+    def sentence(self) -> str:
+        return f"{self.field}: {quote(self.value)} {self.reason}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -135,14 +140,14 @@ class JobError(PikaError):
     reason: str = ""
 
     @property
-    def message(self) -> str:
-        task = f" (task {printable(self.task_id)})" if self.task_id else ""
+    def sentence(self) -> str:
+        task = f" (task {self.task_id})" if self.task_id else ""
         return f"job {self.key} at {self.provider}{task}: {self.says}"
 
     @property
     def says(self) -> str:
         """The sentence of this kind of error, without the job's name."""
-        return printable(self.reason)
+        return self.reason
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -154,7 +159,7 @@ class SubmissionRejected(JobError):  # noqa: N818
     @property
     def says(self) -> str:
         status = f"HTTP {self.http_status}, " if self.http_status else ""
-        return f"rejected, not charged: {status}{printable(self.reason)}; change the request before sending it again"
+        return f"rejected, not charged: {status}{self.reason}; change the request before sending it again"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -166,7 +171,7 @@ class SubmissionInDoubt(JobError):  # noqa: N818
     @property
     def says(self) -> str:
         return (
-            f"in doubt: {printable(self.reason)}; it may have been accepted and charged, so it is not sent again: "
+            f"in doubt: {self.reason}; it may have been accepted and charged, so it is not sent again: "
             "look it up at the provider, then resolve the job with its task id, as not charged, or abandon it"
         )
 
@@ -177,7 +182,7 @@ class GenerationFailed(JobError):  # noqa: N818
 
     @property
     def says(self) -> str:
-        return f"generation failed: {printable(self.reason) or 'no reason given'}"
+        return f"generation failed: {self.reason or 'no reason given'}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -197,7 +202,7 @@ class TaskNotFound(JobError):  # noqa: N818
 
     @property
     def says(self) -> str:
-        return f"the provider no longer knows the task: {printable(self.reason)}; its id is kept and may still be asked"
+        return f"the provider no longer knows the task: {self.reason}; its id is kept and may still be asked"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -217,7 +222,7 @@ class ProviderBusy(JobError):  # noqa: N818
 
     @property
     def says(self) -> str:
-        return f"refused for {self.seconds:g} s ({printable(self.reason)}); nothing was accepted, run it again later"
+        return f"refused for {self.seconds:g} s ({self.reason}); nothing was accepted, run it again later"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -228,8 +233,8 @@ class SubmissionsStopped(PikaError):  # noqa: N818
     reason: str = ""
 
     @property
-    def message(self) -> str:
-        return f"{self.provider}: submitting stopped: {printable(self.reason)}"
+    def sentence(self) -> str:
+        return f"{self.provider}: submitting stopped: {self.reason}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -239,10 +244,10 @@ class AccountStopped(SubmissionsStopped):
     http_status: int | None = None
 
     @property
-    def message(self) -> str:
+    def sentence(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
         return (
-            f"{self.provider}: the account is stopped: {status}{printable(self.reason)}; "
+            f"{self.provider}: the account is stopped: {status}{self.reason}; "
             "mend the key or the balance, then run the same again"
         )
 
@@ -254,9 +259,9 @@ class ProviderUnreachable(SubmissionsStopped):
     attempts: int = 0
 
     @property
-    def message(self) -> str:
+    def sentence(self) -> str:
         tries = f" ({self.attempts} attempts)" if self.attempts else ""
-        return f"{self.provider}: cannot be reached{tries}: {printable(self.reason)}; nothing was sent"
+        return f"{self.provider}: cannot be reached{tries}: {self.reason}; nothing was sent"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -266,10 +271,9 @@ class WrongBaseUrl(SubmissionsStopped):
     base_url: str
 
     @property
-    def message(self) -> str:
+    def sentence(self) -> str:
         return (
-            f"{self.provider}: {printable(self.base_url)} does not look like this gateway's API: "
-            f"{printable(self.reason)}; check the base URL"
+            f"{self.provider}: {self.base_url} does not look like this gateway's API: {self.reason}; check the base URL"
         )
 
 
@@ -280,7 +284,7 @@ class ChargeLimitReached(SubmissionsStopped):
     limit: int
 
     @property
-    def message(self) -> str:
+    def sentence(self) -> str:
         return f"{self.provider}: the limit of {self.limit} charges is reached; raise it to send the rest"
 
 
@@ -293,9 +297,9 @@ class ExchangeFailed(PikaError):  # noqa: N818
     http_status: int | None = None
 
     @property
-    def message(self) -> str:
+    def sentence(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
-        return f"{self.provider}: no usable answer: {status}{printable(self.reason)}; asking again is free"
+        return f"{self.provider}: no usable answer: {status}{self.reason}; asking again is free"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -310,7 +314,5 @@ class DownloadFailed(PikaError):  # noqa: N818
     expired: bool = False
 
     @property
-    def message(self) -> str:
-        return (
-            f"download of {printable(self.url)} failed: {printable(self.reason)}; the video stays paid, fetch it again"
-        )
+    def sentence(self) -> str:
+        return f"download of {self.url} failed: {self.reason}; the video stays paid, fetch it again"

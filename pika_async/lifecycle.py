@@ -50,7 +50,7 @@ _MOVES: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     _S.SUBMITTING: frozenset({_S.PLANNED, _S.QUEUED, _S.REJECTED, _S.UNKNOWN}),
     _S.QUEUED: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
     _S.RUNNING: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
-    _S.TIMED_OUT: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED}),
+    _S.TIMED_OUT: frozenset({_S.TIMED_OUT, _S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED}),
     _S.UNKNOWN: frozenset({_S.QUEUED, _S.PLANNED, _S.CANCELED}),
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
@@ -111,7 +111,7 @@ class Job:
 
     def returned(self, error: PikaError | None = None) -> Job:
         """Proven not accepted: back to planned."""
-        return self._to(JobStatus.PLANNED, error=error)
+        return self._to(JobStatus.PLANNED, error=error, submitted_at=None)
 
     def accepted(self, task_id: str, at: float) -> Job:
         """A receipt was read at `at` (unix seconds)."""

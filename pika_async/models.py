@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -51,6 +52,15 @@ IngredientsMode = Literal["precise", "creative"]
 def is_url(media: object) -> bool:
     """Whether `media` is an http or https address rather than a path or bytes."""
     return isinstance(media, str) and media.lower().startswith(("http://", "https://"))
+
+
+def has_host(url: str) -> bool:
+    """Whether `url` names a host, and a port within range if any, as `urllib` reads it."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _bad(field: str, value: object, reason: str) -> InvalidRequest:
@@ -105,8 +115,7 @@ def _check_url(field: str, value: object) -> None:
     _check_text(field, value, empty=False)
     if not is_url(value) or not isinstance(value, str):
         raise _bad(field, value, "is no http or https address")
-    host = re.match(r"https?://([^/?#\s@]+@)?([^/?#\s:]+|\[[0-9a-f:.]+\])", value, re.IGNORECASE)
-    if host is None or re.search(r"\s", value):
+    if not has_host(value) or re.search(r"\s", value):
         raise _bad(field, value, "is no complete address: it needs a host and no white space")
 
 
@@ -317,6 +326,8 @@ def parse_ratio(value: object) -> Fraction:
         raise _bad("aspect_ratio", value, f"is no ratio; {way_out}")
     if not ASPECT_RANGE[0] <= float(ratio) <= ASPECT_RANGE[1]:
         raise _bad("aspect_ratio", value, "is outside 0.4 to 2.5 (width by height)")
+    # Four digits are finer than a pixel of any video; a wire that writes the ratio as text takes no more.
+    ratio = ratio.limit_denominator(3999)
     small = ratio.limit_denominator(21)
     return small if abs(float(small) / float(ratio) - 1) < 1e-3 else ratio
 

@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 from backoff import expo
 
+from pika_async.errors import printable
 from pika_async.models import Receipt
 from pika_async.wire import HttpResponse, NoAnswer, Phase
 
@@ -34,6 +35,8 @@ __all__ = [
 
 #: The longest `Retry-After` that is honoured, in seconds: a gateway's clock or mistake must not stop a batch for a day.
 RETRY_AFTER_CAP: Final = 300.0
+#: How much of what a provider says is kept with a job, in characters.
+REASON_LIMIT: Final = 500
 
 
 class Verdict(enum.Enum):
@@ -97,21 +100,21 @@ def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = Fa
     """
     status = response.status
     if 200 <= status < 300:
-        verdict = _judge_success(receipt)
+        verdict = _judge_success(response, receipt)
     else:
         verdict = _judge_status(status, response, receipt, lenient=lenient)
     return Judgement(
         verdict=verdict,
-        reason=_reason(verdict, response, receipt),
+        reason=printable(_reason(verdict, response, receipt)[:REASON_LIMIT]),
         task_id=receipt.task_id if verdict is Verdict.ACCEPTED else None,
         http_status=status,
         retry_after=retry_after(response.headers, now) if verdict is Verdict.WAIT else None,
     )
 
 
-def _judge_success(receipt: Receipt) -> Verdict:
+def _judge_success(response: HttpResponse, receipt: Receipt) -> Verdict:
     if receipt.task_id:
-        return Verdict.ACCEPTED
+        return Verdict.UNKNOWN if response.is_markup else Verdict.ACCEPTED
     code = receipt.failure_code
     if code is None:
         return Verdict.UNKNOWN

@@ -89,7 +89,15 @@ class HttpResponse:
     def is_html(self) -> bool:
         """Whether a web page came instead of an API answer."""
         head = self.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        return head.startswith((b"<!doctype html", b"<html")) or "text/html" in self.headers.get("content-type", "").lower()
+        return (
+            head.startswith((b"<!doctype html", b"<html"))
+            or "text/html" in self.headers.get("content-type", "").lower()
+        )
+
+    @property
+    def is_markup(self) -> bool:
+        """Whether the body is no JSON but a page, whatever it is called: an id in its scripts is no receipt."""
+        return self.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
     def excerpt(self, limit: int = 160) -> str:
         """The body's beginning as one printable line, for messages."""

@@ -46,12 +46,13 @@ class Act:
     """The bytes of an answer and what comes after them.
 
     `keep`: the connection stays. `fin`, `rst`: it is closed, or reset. `stall`: it stays open and silent. With
-    `when` nothing is said until that event is set.
+    `when` nothing is said until that event is set; `later` follows in a segment of its own.
     """
 
     raw: bytes = b""
     then: Literal["keep", "fin", "rst", "stall"] = "keep"
     when: asyncio.Event | None = None
+    later: bytes = b""
 
 
 @attrs.frozen
@@ -186,6 +187,10 @@ class Raw:
                 await act.when.wait()
             writer.write(act.raw)
             await writer.drain()
+            if act.later:
+                await asyncio.sleep(0.05)  # no event tells that the other side has read
+                writer.write(act.later)
+                await writer.drain()
             if act.then != "keep":
                 await self._end(act.then, writer)
                 return

@@ -1,4 +1,4 @@
-"""The commands and their options: parses, hands over, and turns every ending into an exit code. Does none of the work."""
+"""The commands and their options: parses, hands over, and turns every ending into an exit code."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
 from pika_async.cli.batch import Batch, leave_gallery, prepare, run_batch, summarize
-from pika_async.cli.exits import Exit, Interrupted, UsageError, exit_of, words_of
+from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.options import Account, Common, Fields, Json, open_client, request_of
 from pika_async.cli.providers import show_providers
 from pika_async.cli.requests import plan, read_input
+from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import PikaError, printable
 from pika_async.limits import Limits
@@ -28,7 +29,7 @@ app = App(
     name="pika-async",
     help="Pika video generation through four gateways: one video, or hundreds at once.",
     version=__version__,
-    help_format="plaintext",
+    help_format="markdown",
 )
 
 
@@ -41,6 +42,9 @@ def run(argv: Sequence[str]) -> int:
     except CycloptsError as error:
         terminal.error(re.sub(r"\s+", " ", printable(str(error))).strip() + " (see --help)")
         return Exit.USAGE
+    except InputErrors as error:
+        terminal.say(error)
+        return exit_of(error)
     except (UsageError, PikaError) as error:
         terminal.error(words_of(error))
         return exit_of(error)
@@ -159,3 +163,109 @@ def providers(*, json: Json = False, common: Common = Common()) -> int:  # noqa:
     with logging_to(terminal, common.log_level):
         show_providers(terminal, as_json=json)
     return Exit.OK
+
+
+@app.command
+def demo(
+    *,
+    out: Path = Path("pika-demo"),
+    prompts: int = 200,
+    seed: int = 0,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
+    """Run 200 prompts through all four providers' wires on an emulator in this process: no key, no network.
+
+    Parameters
+    ----------
+    out
+        The folder for videos/, results.jsonl and index.html; an earlier demo there is replaced.
+    prompts
+        How many prompts, dealt out to the four.
+    seed
+        Of the prompts and of how long each takes.
+    """
+    from pika_async.cli.demo import demo as run_demo  # noqa: PLC0415 - the emulator is loaded where it is used
+
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        return run_demo(out, prompts, seed, terminal)
+
+
+@app.command
+def emulate(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    durations: str = "lognormal:60,0.5",
+    time_scale: float = 1.0,
+    in_flight: int | None = None,
+    seed: int = 0,
+    scenario: Path | None = None,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
+    """Serve the emulator that stands in for all four gateways, until Ctrl-C.
+
+    Parameters
+    ----------
+    host
+        A loopback address.
+    port
+        0 takes any free one.
+    durations
+        How long generations take, such as constant:60, lognormal:60,0.5 (median, sigma) or exponential:60.
+    time_scale
+        Every duration is multiplied by this.
+    in_flight
+        How many unsettled generations each account may have; more are answered 429.
+    seed
+        Of everything that is drawn.
+    scenario
+        A JSON file of faults to inject.
+    """
+    from pika_async.cli.emulate import emulate as serve  # noqa: PLC0415
+    from pika_async.cli.emulate import make_emulator  # noqa: PLC0415
+
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        emulator = make_emulator(
+            host=host, port=port, durations=durations, time_scale=time_scale, in_flight=in_flight, seed=seed,
+            scenario=scenario,
+        )  # fmt: skip
+        return asyncio.run(serve(emulator, terminal))
+
+
+@app.command
+def doctor(
+    *,
+    account: Account,
+    spend: Annotated[bool, Parameter(negative=())] = False,
+    save: Path | None = None,
+    deadline: float | None = None,
+    expected_seconds: float | None = None,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
+    """Compare a provider's wire of today with the documented one. Free, unless you say --spend.
+
+    Exit code 0: all is as documented; 1: something differs; 2: the configuration is wrong; 3: the account is stopped.
+
+    Parameters
+    ----------
+    spend
+        Pay for one generation and follow it to its end.
+    save
+        A folder for every kind of answer, without keys, as sample files that the tests can read.
+    deadline
+        Seconds that the generation may take; 1800 unless given.
+    expected_seconds
+        How long it is thought to take.
+    """
+    from pika_async.cli.doctor import Patient, diagnose  # noqa: PLC0415
+
+    terminal = Terminal()
+    patient = Patient(
+        provider=account.provider, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
+        spend=spend, save_to=save, deadline=deadline, expected_seconds=expected_seconds,
+    )  # fmt: skip
+    with logging_to(terminal, common.log_level):
+        found = asyncio.run(interruptible(diagnose(patient, terminal), lambda: terminal.say("stopping")))
+    return found.code

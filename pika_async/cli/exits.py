@@ -32,7 +32,7 @@ class UsageError(Exception):
     """The command cannot do what it was asked; the text says why and the way out."""
 
 
-class InputErrors(UsageError):
+class InputErrors(UsageError):  # noqa: N818 - it holds many
     """Rows of the input that cannot be sent, each as `FILE:LINE: what`."""
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -44,13 +44,13 @@ def _decoded(name: str, data: bytes) -> str:
 
 
 def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, by number. Only \\n, \\r\\n and \\r end a line, not what Unicode calls one."""
+    """The lines that are not blank, by number. Only LF, CR LF and CR end one, not all that Unicode says does."""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", _decoded(name, data)), 1):
         if line.strip():
             yield number, line
 
 
-# --- text ---------------------------------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------------------------
 
 
 def parse_text(name: str, data: bytes) -> list[Row]:
@@ -67,7 +67,7 @@ def parse_unnamed(name: str, data: bytes) -> list[Row]:
     return parse_jsonl(name, data) if head.startswith(b"{") else parse_text(name, data)
 
 
-# --- JSON lines ---------------------------------------------------------------------------------------------------------
+# --- JSON lines ----------------------------------------------------------------------------------------------------
 
 
 class _Twice(ValueError):  # noqa: N818 - a hook's own signal
@@ -101,7 +101,7 @@ def _json_row(number: int, line: str) -> Row:
     except Unreadable as error:
         return Row(number, problem=f"is no JSON: {_reason(str(error))}")
     if not isinstance(record, dict):
-        return Row(number, problem=f"is no JSON object but {_kind(record)}; write {{\"prompt\": \"...\"}}")
+        return Row(number, problem=f'is no JSON object but {_kind(record)}; write {{"prompt": "..."}}')
     unknown = [field for field in record if field not in FIELDS]
     if unknown:
         return Row(number, problem=_unknown(unknown[0], FIELDS, "field"))
@@ -128,7 +128,7 @@ def _unknown(field: str, known: tuple[str, ...], what: str) -> str:
     return f"{_shown(field)}: is no known {what}{hint}; the {what}s are {', '.join(known)}"
 
 
-# --- CSV ----------------------------------------------------------------------------------------------------------------
+# --- CSV -----------------------------------------------------------------------------------------------------------
 
 
 def parse_csv(name: str, data: bytes) -> list[Row]:

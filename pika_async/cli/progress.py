@@ -1,4 +1,4 @@
-"""Where a batch stands while it runs: counts, pace and the time left, as a live line or as plain ones. Sends nothing."""
+"""Where a batch stands while it runs: counts, pace and the time left, as a display or as plain lines. Sends nothing."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Pace:
     def see(self, now: float, done: int) -> None:
         """`done` jobs are done at `now` (seconds)."""
         self._seen.append((now, done))
-        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:  # noqa: PLR2004 - a rate needs two points
+        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:
             self._seen.popleft()
 
     def per_minute(self) -> float:
         """Jobs a minute; 0 until one was done."""
-        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:  # noqa: PLR2004
+        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return 0.0
         (since, before), (now, done) = self._seen[0], self._seen[-1]
         return 60.0 * (done - before) / (now - since)
@@ -86,9 +86,9 @@ def duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "not known yet"
     whole = round(seconds)
-    if whole < 120:  # noqa: PLR2004 - two minutes
+    if whole < 120:
         return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole / 3600:.1f} h"  # noqa: PLR2004 - two hours
+    return f"{whole // 60} min" if whole < 7200 else f"{whole / 3600:.1f} h"
 
 
 def told(now: Tally, pace: Pace, *, download: bool) -> str:

@@ -1,4 +1,4 @@
-"""The two streams of a command, and its log: whatever strangers wrote is shown as plain printable text. Decides nothing."""
+"""The two streams of a command, and its log: whatever strangers wrote is shown as plain printable text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,9 @@ def plain(text: object, style: str = "") -> Text:
 
 def table(title: str, *columns: str, right: int = 99) -> Table:
     """An empty table; columns from the one at `right` on hold numbers."""
-    made = Table(title=plain(title, "bold"), title_justify="left", header_style="bold", expand=False)
+    made = Table(
+        title=plain(title, "bold"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for number, column in enumerate(columns):
         made.add_column(plain(column), justify="right" if number >= right else "left", overflow="fold")
     return made
@@ -60,7 +63,7 @@ class Terminal:
         if not to_error and self._deaf:
             return
         try:
-            console.print(item, soft_wrap=isinstance(what, str))
+            console.print(item, soft_wrap=isinstance(item, Text))
         except BrokenPipeError:
             self._close_output()
 
@@ -89,7 +92,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._terminal.say(self.format(record), "dim")
-        except Exception:  # noqa: BLE001 - what logging itself does: a log line never ends the work
+        except Exception:
             self.handleError(record)
 
 

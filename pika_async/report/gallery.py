@@ -87,7 +87,8 @@ def _card(record: Mapping[str, Any], root: Path) -> str:
     return (
         f"<article>{_picture(record, root)}"
         f'<div class="text"><p class="prompt" dir="auto">{_text(record["prompt"])}</p>{reason}'
-        f'<p class="facts"><span class="{_text(status)}">{_text(status.replace("_", " "))}</span>{spans}</p></div></article>'
+        f'<p class="facts"><span class="{_text(status)}">{_text(status.replace("_", " "))}</span>{spans}</p>'
+        "</div></article>"
     )
 
 

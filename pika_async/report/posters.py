@@ -30,7 +30,7 @@ def draw_posters(videos: Iterable[Path], folder: Path) -> int:
             folder.mkdir(exist_ok=True)
             _draw(av, video, folder / f"{video.stem}.jpg")
             made += 1
-        except Exception as error:  # noqa: BLE001 - a provider's file: whatever the decoder raises, it has no poster
+        except Exception as error:  # a provider's file: whatever the decoder raises, it has no poster
             _log.info("no poster of %s: %r", video.name, error)
     return made
 

@@ -1,4 +1,4 @@
-"""`results.jsonl`: one JSON object a line for each job, as it comes to rest. Knows no client and writes no other file."""
+"""`results.jsonl`: one JSON object a line for each job, as it comes to rest. Knows no client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS: Final = (
 
 
 def row(job: Job, root: Path) -> dict[str, Any]:
-    """`job` as a line of `results.jsonl`; its file relative to `root`, the folder of that file, where it lies inside."""
+    """`job` as a line of `results.jsonl`; its file relative to `root` where it lies inside."""
     return {
         "key": job.key,
         "index": job.index,

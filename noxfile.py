@@ -1,0 +1,77 @@
+"""How the project is checked. `nox -s tests` runs the suite on every Python found of those that the classifiers name."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests", "lint", "typing", "demo"]
+# A machine has one Python more often than four: what is found is tested.
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def _group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def _direct(*extras: str) -> list[str]:
+    """The lowest direct dependencies, as exact versions."""
+    project = PROJECT["project"]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return [line.split(";")[0].strip().replace(">=", "==") for line in wanted]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The whole suite, warnings as errors."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The suite on the lowest direct dependencies that pyproject.toml allows."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"), *_direct("cli", "emulator", "speed"))
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: every rule but those that pyproject.toml names with a reason; and the format."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy strict over everything, the tests and the file that shows the public types included."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("typing"), *_group("bench"), "nox")
+    session.run("mypy")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on the embedded emulator, as the README's first command runs it."""
+    session.install(".[cli,emulator]")
+    with session.chdir(session.create_tmp()):
+        session.run("pika-async", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks: each prints a ratio against a peer or a bound."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("bench"))
+    for name in session.posargs or ["memory", "loop"]:
+        session.run("python", f"benchmarks/{name}.py")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Named defects, each of which the suite must find."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.run("python", "-m", "tests.mutants", *session.posargs)

@@ -1,0 +1,219 @@
+"""`demo`: hundreds of prompts through all four wires at once, on an emulator in this process. No key, no network."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from pika_async.cli.batch import Batch, Ending, leave_gallery
+from pika_async.cli.exits import Exit, UsageError
+from pika_async.cli.extras import need_emulator
+from pika_async.cli.progress import Follower
+from pika_async.cli.prompts import demo_requests
+from pika_async.cli.requests import Planned
+from pika_async.cli.signals import interruptible
+from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.client import PikaClient
+from pika_async.emulator import PROVIDERS, Charge, Emulator
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.limits import Limits
+from pika_async.polling import AdaptivePolling
+from pika_async.providers import find_provider
+from pika_async.report import ResultsWriter, write_gallery
+from pika_async.report.gallery import MARK
+
+__all__ = ["demo"]
+
+#: A minute's generation, as lognormal as in the field, in a second and a half.
+_DURATIONS: Final = "lognormal:60,0.4"
+_TIME_SCALE: Final = 0.025
+#: Seconds that the emulator's videos last: enough to see them move, soon drawn.
+_VIDEO_SECONDS: Final = 4.0
+_MARK: Final = MARK.format(maker="demo")
+_OWN: Final = re.compile(rf"({'|'.join(PROVIDERS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
+
+
+@attrs.frozen(kw_only=True)
+class Account:
+    """How the demo went at one provider, by our jobs and by the emulator's ledger."""
+
+    name: str
+    jobs: Sequence[Job]
+    charges: Sequence[Charge]
+    bytes: int
+
+    @property
+    def once_each(self) -> bool:
+        """Whether the ledger holds exactly one charge for each prompt."""
+        return Counter(charge.prompt for charge in self.charges) == Counter(job.request.prompt for job in self.jobs)
+
+
+def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> Exit:
+    """Run the demo into `out`.
+
+    :raises UsageError: if the emulator's extra is missing, or `out` holds something that is not a demo's.
+    """
+    if prompts < 1:
+        raise UsageError(f"--prompts: {prompts} is not above 0")
+    need_emulator()
+    _make_room(out)
+    began = time.monotonic()
+    with ResultsWriter(out / "results.jsonl") as results:
+        write_gallery([], out, title="pika_async demo", maker="demo")
+        ending, emulator = asyncio.run(_run(out, prompts, seed, results, terminal))
+        seconds = time.monotonic() - began
+        terminal.say("drawing the posters and the page")
+        page = leave_gallery(results, out, terminal, title="pika_async demo", maker="demo")
+    accounts = _accounts(ending.jobs, emulator.ledger)
+    _tell(accounts, terminal, seconds)
+    honest = all(account.once_each for account in accounts) and not emulator.cdn_credentials
+    terminal.show(_verdict(accounts, len(emulator.cdn_credentials)))
+    terminal.show(f"gallery: {page}\nresults: {out / 'results.jsonl'}")
+    return ending.code if honest or ending.code else Exit.SOME
+
+
+def _make_room(out: Path) -> None:
+    """An empty folder, or an earlier demo's without what that left."""
+    way_out = "choose another --out, or remove it; nothing was touched"
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            page = out / "index.html"
+            if not ((out / "results.jsonl").is_file() and page.is_file() and _MARK in page.read_text(encoding="utf-8")):
+                raise UsageError(f"--out: {out} holds files that are no demo's; {way_out}")
+            for folder in (out / "videos", out / "posters"):
+                for file in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+                    if _OWN.fullmatch(file.name):
+                        file.unlink()
+            for name in ("results.jsonl", "index.html"):
+                (out / name).unlink()
+        out.mkdir(parents=True, exist_ok=True)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "its index.html is no text"
+        raise UsageError(f"--out: {out} cannot be used: {reason}; {way_out}") from None
+
+
+async def _run(
+    out: Path, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal
+) -> tuple[Ending, Emulator]:
+    emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_SECONDS)
+    batches: list[Batch] = []
+
+    async def look() -> list[Job]:
+        return [job for batch in batches for job in await batch.client.jobs()]
+
+    follower = Follower(terminal, look, prompts)
+
+    async def work() -> Ending:
+        interrupted = False
+        try:
+            async with emulator:
+                batches.extend(_batches(emulator, prompts, seed, results, terminal))
+                async with follower, asyncio.TaskGroup() as group:
+                    for batch in batches:
+                        group.create_task(_one(batch, out), name=f"pika_async demo {batch.client.provider.name}")
+        except asyncio.CancelledError:
+            interrupted = True
+        jobs = [job for batch in batches for job in await batch.finish(None)]
+        return Ending(jobs=jobs, interrupted=interrupted)
+
+    def asked() -> None:
+        follower.end()
+        terminal.say("stopping")
+
+    terminal.say(f"{prompts} prompts through {', '.join(PROVIDERS)}, on an emulator in this process")
+    return await interruptible(work(), asked), emulator
+
+
+def _batches(emulator: Emulator, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal) -> list[Batch]:
+    providers = [find_provider(name) for name in PROVIDERS]
+    dealt = demo_requests(providers, prompts, seed)
+    return [
+        Batch(_client(emulator, name), _planned(requests, number), results, terminal)
+        for number, (name, requests) in enumerate(dealt.items())
+        if requests
+    ]
+
+
+def _planned(requests: Sequence[object], number: int) -> list[Planned]:
+    return [
+        Planned(request, str(request.key), number + position * len(PROVIDERS), "demo")  # type: ignore[attr-defined,arg-type]
+        for position, request in enumerate(requests)
+    ]
+
+
+def _client(emulator: Emulator, name: str) -> PikaClient:
+    return PikaClient(
+        name,
+        api_key=emulator.api_key,
+        base_url=emulator.base_url(name),
+        polling=AdaptivePolling(expected_seconds=60 * _TIME_SCALE),
+        limits=Limits(downloading=2),
+    )
+
+
+async def _one(batch: Batch, out: Path) -> None:
+    async with batch.client:
+        await batch.settle(out / "videos")
+
+
+def _accounts(jobs: Sequence[Job], ledger: Sequence[Charge]) -> list[Account]:
+    accounts = []
+    for name in PROVIDERS:
+        ours = [job for job in jobs if job.provider == name]
+        charges = [charge for charge in ledger if charge.provider == name]
+        size = sum(job.file.stat().st_size for job in ours if job.file is not None)
+        accounts.append(Account(name=name, jobs=ours, charges=charges, bytes=size))
+    return accounts
+
+
+def _tell(accounts: Sequence[Account], terminal: Terminal, seconds: float) -> None:
+    shown = table(
+        "Demo", "provider", "jobs", "succeeded", "failed", "charges", "polls", "median", "files", "MB", "time", right=1,
+    )  # fmt: skip
+    for account in accounts:
+        shown.add_row(*map(plain, _figures(account.name, [account])))
+    shown.add_section()
+    shown.add_row(*(plain(figure, "bold") for figure in _figures("all", accounts)))
+    terminal.show(shown)
+    terminal.show(
+        f"{seconds:.1f} s in all; median: of the generations, as the client saw them; every file is a checked MP4, its "
+        "SHA-256 in results.jsonl"
+    )
+
+
+def _figures(name: str, accounts: Sequence[Account]) -> list[str]:
+    jobs = [job for account in accounts for job in account.jobs]
+    counts: Mapping[JobStatus, int] = Counter(job.status for job in jobs)
+    begins = [job.submitted_at for job in jobs if job.submitted_at]
+    ends = [job.settled_at for job in jobs if job.settled_at]
+    times = [(job.settled_at - job.submitted_at).total_seconds() for job in jobs if job.settled_at and job.submitted_at]
+    return [
+        name,
+        str(len(jobs)),
+        str(counts[JobStatus.SUCCEEDED]),
+        str(len(jobs) - counts[JobStatus.SUCCEEDED]),
+        str(sum(len(account.charges) for account in accounts)),
+        f"{sum(job.polls for job in jobs) / max(1, len(jobs)):.1f}/job",
+        f"{statistics.median(times):.2f} s" if times else "-",
+        str(sum(job.file is not None for job in jobs)),
+        f"{sum(account.bytes for account in accounts) / 1e6:.1f}",
+        f"{(max(ends) - min(begins)).total_seconds():.1f} s" if begins and ends else "-",
+    ]
+
+
+def _verdict(accounts: Sequence[Account], credentials: int) -> str:
+    charges = sum(len(account.charges) for account in accounts)
+    prompts = sum(len(account.jobs) for account in accounts)
+    if all(account.once_each for account in accounts):
+        paid = f"one charge for each prompt: yes ({charges} charges in the emulator's ledger, {prompts} prompts)"
+    else:
+        paid = f"one charge for each prompt: NO ({charges} charges in the emulator's ledger, {prompts} prompts)"
+    return f"{paid}\ncredentials seen at the CDN: {credentials}"

@@ -1,0 +1,274 @@
+"""`doctor`: what a provider's wire is today, against what it documents; free unless told to spend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from yarl import URL
+
+from pika_async._transport import AiohttpTransport, Transport
+from pika_async.cli.documented import compare, reply_of
+from pika_async.cli.exits import Exit, UsageError
+from pika_async.cli.recording import Recorded, Recording, sample, save
+from pika_async.cli.terminal import Terminal, plain
+from pika_async.client import PikaClient, read_credential
+from pika_async.errors import AccountStopped, PikaError, printable
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.models import GenerationRequest, TaskState
+from pika_async.polling import AdaptivePolling
+from pika_async.providers import Provider, find_provider
+from pika_async.retrying import PollVerdict, judge_poll
+from pika_async.wire import NoAnswer, Unreadable
+
+__all__ = ["Doctor", "Finding", "diagnose"]
+
+_SECONDS: Final = 15.0
+_REQUEST: Final = GenerationRequest("a paper boat on a calm lake", key="doctor")
+
+
+@attrs.frozen
+class Finding:
+    """One thing looked at: fine, or not as documented."""
+
+    about: str
+    fine: bool
+    said: str
+
+
+@attrs.define
+class Doctor:
+    """Looks at one provider at one address. `tell` hears of every finding as it comes."""
+
+    provider: Provider
+    base_url: str
+    transport: Recording
+    tell: Callable[[Finding], None]
+    findings: list[Finding] = attrs.field(factory=list, init=False)
+    samples: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
+
+    def note(self, about: str, fine: bool, said: str) -> None:
+        """Something was found."""
+        found = Finding(about, fine, printable(said))
+        self.findings.append(found)
+        self.tell(found)
+
+    @property
+    def code(self) -> Exit:
+        """The exit code of what was found."""
+        return Exit.OK if all(finding.fine for finding in self.findings) else Exit.SOME
+
+    # --- the way there ----------------------------------------------------------------------------------------------
+
+    async def look_up(self) -> bool:
+        """Whether the host's name is found."""
+        url = URL(self.base_url)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port)
+        except (OSError, TimeoutError, UnicodeError) as error:
+            self.note("name", False, f"{url.host} is not found: {error}")
+            return False
+        addresses = sorted({str(entry[4][0]) for entry in found})
+        self.note("name", True, f"{url.host} is {', '.join(addresses)}")
+        return True
+
+    async def look_at_tls(self) -> None:
+        """The protocol and the certificate's end, where there is TLS."""
+        url = URL(self.base_url)
+        if url.scheme != "https":
+            self.note("TLS", True, "none: the address is http")
+            return
+        try:
+            async with asyncio.timeout(_SECONDS):
+                _, writer = await asyncio.open_connection(url.host, url.port, ssl=ssl.create_default_context())
+        except (OSError, TimeoutError) as error:
+            self.note("TLS", False, f"no connection: {error}")
+            return
+        try:
+            secured = writer.get_extra_info("ssl_object")
+            until = ssl.cert_time_to_seconds(str(secured.getpeercert()["notAfter"]))
+            days = (until - datetime.now(UTC).timestamp()) / 86400
+            self.note("TLS", days > 0, f"{secured.version()}, the certificate is good for {days:.0f} days more")
+        finally:
+            writer.close()
+
+    # --- free -------------------------------------------------------------------------------------------------------
+
+    async def ask_for_nothing(self) -> None:
+        """Poll a made-up task id, which is free.
+
+        :raises AccountStopped: if the key is refused.
+        """
+        task_id = str(uuid.uuid4())
+        await self.transport.open()
+        try:
+            await self.transport.send(self.provider.encode_poll(task_id, self.base_url))
+        finally:
+            await self.transport.close()
+        call = self.transport.calls[-1]
+        self._keep(call, "error-unknown-task", "error")
+        answer = call.answer
+        if isinstance(answer, NoAnswer):
+            self.note("made-up task", False, f"no answer: {answer.detail}")
+            return
+        told = f"HTTP {answer.status}: {answer.excerpt()}"
+        if judge_poll(answer, None) is PollVerdict.STOP:
+            raise AccountStopped(provider=self.provider.name, reason=answer.excerpt(), http_status=answer.status)
+        self.note("made-up task", self._denies(call, task_id), told)
+
+    def _denies(self, call: Recorded, task_id: str) -> bool:
+        """Whether the answer is one of the documented forms of "no such task"."""
+        assert not isinstance(call.answer, NoAnswer)  # noqa: S101 - the caller has looked
+        if call.answer.is_html or 300 <= call.answer.status < 400:
+            return False
+        try:
+            denied = self.provider.decode_snapshot(call.answer, task_id).state is TaskState.MISSING
+        except Unreadable:
+            denied = False
+        return denied or (call.answer.status == 404 and call.body is not None)
+
+    # --- one generation ---------------------------------------------------------------------------------------------
+
+    async def spend(self, client: PikaClient) -> None:
+        """One real generation, followed to its end and compared field by field.
+
+        :raises AccountStopped: if the key or the balance is refused.
+        """
+        begun = len(self.transport.calls)
+        async with client:
+            try:
+                job = await client.submit(_REQUEST)
+                self.note("submission", True, f"accepted as task {job.task_id}")
+                job = await client.wait(job)
+                self._end(job)
+                await self._fetch(client, job)
+            except AccountStopped:
+                raise
+            except PikaError as error:
+                self.note("generation", False, error.message)
+            finally:
+                self._compare(self.transport.calls[begun:])
+
+    def _end(self, job: Job) -> None:
+        seconds = (job.settled_at - job.submitted_at).total_seconds() if job.settled_at and job.submitted_at else None
+        took = "" if seconds is None else f" after {seconds:.0f} s and {job.polls} polls"
+        why = "" if job.error is None else f": {job.error.message}"
+        self.note("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.value}{took}{why}")
+
+    async def _fetch(self, client: PikaClient, job: Job) -> None:
+        if job.status is not JobStatus.SUCCEEDED:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = await client.download(job, Path(folder) / "doctor.mp4")
+            self.note("result", True, f"a whole MP4 of {file.stat().st_size:,} bytes")
+
+    def _compare(self, calls: list[Recorded]) -> None:
+        """Compare and keep the answers of one generation: the create, and each feed that says something new."""
+        said: set[str] = set()
+        seen: set[str] = set()
+        for call in calls:
+            kind = "create" if call.request.paid else "feed"
+            differences = list(self._differences(call, kind))
+            for difference in differences:
+                if difference not in said:
+                    said.add(difference)
+                    self.note(f"{kind} reply", False, difference)
+            word = self._word(call) if kind == "feed" else ""
+            if word not in seen:
+                seen.add(word)
+                self._keep(call, f"live-{kind}" + (f"-{word}" if word else ""), kind)
+        reply = reply_of(self.provider, "feed")
+        if reply is not None and not said and calls:
+            self.note("fields", True, f"{len(calls)} answers, every field as documented")
+
+    def _differences(self, call: Recorded, kind: str) -> Iterator[str]:
+        reply = reply_of(self.provider, kind)
+        answer = call.answer
+        if isinstance(answer, NoAnswer):
+            yield f"no answer: {answer.detail}"
+        elif answer.status >= 300:
+            yield f"HTTP {answer.status}: {answer.excerpt()}"
+        elif reply is not None:
+            for difference in compare(reply, call.body, ended=self._word(call) == "succeeded"):
+                yield str(difference)
+
+    def _word(self, call: Recorded) -> str:
+        if isinstance(call.answer, NoAnswer):
+            return "none"
+        try:
+            return self.provider.decode_snapshot(call.answer, "").state.value
+        except Unreadable:
+            return "unreadable"
+
+    def _keep(self, call: Recorded, name: str, kind: str) -> None:
+        source = f"doctor: {self.provider.title}'s answer of {datetime.now(UTC):%Y-%m-%d}"
+        wanted = _REQUEST if kind == "create" else None
+        self.samples[name] = sample(self.provider, call, name=name, kind=kind, source=source, wanted=wanted)
+
+
+@attrs.frozen(kw_only=True)
+class Patient:
+    """What is to be looked at, and how far."""
+
+    provider: str
+    base_url: str | None = None
+    api_key_file: Path | None = None
+    proxy: str | None = None
+    spend: bool = False
+    save_to: Path | None = None
+    deadline: float | None = None
+    expected_seconds: float | None = None
+
+
+async def diagnose(patient: Patient, terminal: Terminal, transport: Transport | None = None) -> Doctor:
+    """Look at everything. The doctor that comes back knows its findings and the samples.
+
+    :raises ConfigurationError: if the key or the address cannot work.
+    :raises AccountStopped: if the account is refused.
+    :raises UsageError: if a sample cannot be saved.
+    """
+    provider = find_provider(patient.provider)
+    credential = read_credential(provider, None, patient.api_key_file)
+    bare = PikaClient(provider, base_url=patient.base_url, api_key_file=patient.api_key_file, proxy=patient.proxy)
+    inner = transport or AiohttpTransport(bare.base_url, credential, proxy=patient.proxy)
+    doctor = Doctor(provider, bare.base_url, Recording(inner), lambda finding: _show(finding, terminal))
+    key_from = f"the file {patient.api_key_file}" if patient.api_key_file else f"the variable {provider.api_key_env}"
+    doctor.note("configuration", True, f"{provider.title} at {bare.base_url}, key from {key_from}")
+    try:
+        if patient.proxy is None and await doctor.look_up():
+            await doctor.look_at_tls()
+        await doctor.ask_for_nothing()
+        if patient.spend:
+            polling = AdaptivePolling(expected_seconds=patient.expected_seconds)
+            client = PikaClient(
+                provider, base_url=patient.base_url, transport=doctor.transport, polling=polling, proxy=patient.proxy,
+                deadline=patient.deadline,
+            )  # fmt: skip
+            await doctor.spend(client)
+    finally:
+        if patient.save_to is not None:
+            _save(patient.save_to, doctor, terminal)
+    return doctor
+
+
+def _show(finding: Finding, terminal: Terminal) -> None:
+    mark = plain("as documented  ", "green") if finding.fine else plain("differs        ", "bold red")
+    terminal.show(mark + plain(f"{finding.about}: {finding.said}"))
+
+
+def _save(folder: Path, doctor: Doctor, terminal: Terminal) -> None:
+    try:
+        save(folder, doctor.samples)
+    except OSError as error:
+        path = os.fspath(error.filename or folder)
+        raise UsageError(f"--save: {path} cannot be written: {error.strerror}") from None
+    terminal.say(f"{len(doctor.samples)} answers saved in {folder}, without keys and signatures: look before you share")

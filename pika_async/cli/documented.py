@@ -1,0 +1,181 @@
+"""The reply fields that the gateways document, and how an answer differs from them. Pure: data and one comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from pika_async.errors import quote
+from pika_async.providers import Provider
+
+__all__ = ["Difference", "Reply", "compare", "reply_of"]
+
+#: JSON types by the word that a document uses.
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "text": (str,),
+    "number": (int, float),
+    "whole": (int,),
+    "object": (dict,),
+    "list": (list,),
+    "null": (type(None),),
+    "any": (object,),
+}
+
+
+@attrs.frozen
+class Difference:
+    """One way in which an answer is not as documented. `kind`: missing, unknown, mistyped, or word."""
+
+    kind: str
+    path: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}: {self.detail}"
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """What a document says of one answer: every field with its types, those that must be there, the status words.
+
+    A path goes down by dots; `videos[]` is each item of a list.
+    """
+
+    fields: Mapping[str, str]
+    required: frozenset[str]
+    #: Required too once the task has succeeded.
+    at_end: frozenset[str] = frozenset()
+    words: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
+
+
+#: CometAPI's page "pika feed" and the create page's example; numbers come as text there.
+_ENVELOPE: Final = {
+    "create": Reply(
+        fields={
+            "code": "whole", "msg": "text null", "ip": "text null", "exec_time": "number null", "data": "object",
+            "data.task_id": "text",
+        },
+        required=frozenset({"data", "data.task_id"}),
+    ),
+    "feed": Reply(
+        fields={
+            "code": "whole", "msg": "text null", "exec_time": "number null", "data": "object", "data.task_id": "text",
+            "data.state": "text", "data.status": "text", "data.prompt": "text null", "data.prompt_en": "text null",
+            "data.video_url": "text null", "data.poster": "text null", "data.last_frame": "text null",
+            "data.msg": "text null", "data.point": "text", "data.refund": "text", "data.create_time": "text",
+            "data.update_time": "text",
+        },
+        required=frozenset({"data", "data.task_id", "data.state", "data.status"}),
+        at_end=frozenset({"data.video_url", "data.poster", "data.point", "data.create_time", "data.update_time"}),
+        words={
+            "data.status": frozenset("0123"),
+            "data.state": frozenset({"", "pending", "running", "error", "failed", "succeeded", "success"}),
+        },
+    ),
+}  # fmt: skip
+#: The native shape's page, which YEScale and gpt.ge share; YEScale's own create fields are below.
+_VIDEOS: Final = {
+    "create": Reply(fields={"id": "text"}, required=frozenset({"id"})),
+    "feed": Reply(
+        fields={
+            "id": "text", "promptText": "text", "videos": "list null", "videos[]": "object", "videos[].id": "text",
+            "videos[].status": "text", "videos[].seed": "whole null", "videos[].resultUrl": "text null",
+            "videos[].sharingUrl": "text null", "videos[].videoPoster": "text null",
+            "videos[].imageThumb": "text null", "videos[].duration": "number null", "videos[].error": "text null",
+            "videos[].progress": "whole null",
+        },
+        required=frozenset({"id", "promptText", "videos[].status"}),
+        at_end=frozenset({"videos", "videos[].resultUrl", "videos[].videoPoster", "videos[].duration"}),
+        words={"videos[].status": frozenset({"queued", "pending", "finished", "error"})},
+    ),
+}  # fmt: skip
+#: YEScale's page lists the replies of other models with it; all are known, only the id is expected.
+_YESCALE_CREATE: Final = (
+    "message", "batch_id", "created_at", "estimate_wait_seconds", "last_frame", "liked", "prompt", "queue_state",
+    "state", "thumbnail", "video", "video_raw", "code", "request_id", "data", "data.task_id", "data.task_status",
+    "data.created_at", "data.updated_at",
+)  # fmt: skip
+
+
+def reply_of(provider: Provider, kind: str) -> Reply | None:
+    """What is documented of `kind` ("create" or "feed") at `provider`; None for a dialect of another package."""
+    known = {"envelope": _ENVELOPE, "videos": _VIDEOS}.get(provider.dialect.name)
+    if known is None:
+        return None
+    reply = known[kind]
+    if provider.name == "yescale" and kind == "create":
+        return attrs.evolve(reply, fields={**reply.fields, **dict.fromkeys(_YESCALE_CREATE, "any")})
+    return reply
+
+
+def compare(reply: Reply, body: Any, *, ended: bool = False) -> list[Difference]:
+    """Every difference between an answer and its document; `ended` for the feed of a task that has succeeded."""
+    if not isinstance(body, dict):
+        return [Difference("mistyped", "$", f"is {_kind(body)}, documented is an object")]
+    found = list(_walk(body, ""))
+    present = {path for path, _ in found}
+    differences = [_check(reply, path, value) for path, value in found]
+    required = reply.required | (reply.at_end if ended else frozenset())
+    for path in sorted(required - present):
+        parent = path.rpartition(".")[0]
+        # One report for a whole branch that is not there.
+        if not parent or parent in present:
+            differences.append(Difference("missing", path, "is documented and not there"))
+    if ended:
+        differences += [
+            Difference("missing", path, "is null though the task has succeeded")
+            for path, value in found
+            if path in reply.at_end and value is None
+        ]
+    return list(dict.fromkeys(difference for difference in differences if difference is not None))
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            below = f"{path}.{name}" if path else name
+            yield below, inner
+            yield from _walk(inner, below)
+    elif isinstance(value, list):
+        for inner in value:
+            yield f"{path}[]", inner
+            yield from _walk(inner, f"{path}[]")
+
+
+def _check(reply: Reply, path: str, value: Any) -> Difference | None:
+    types = reply.fields.get(path)
+    if types is None:
+        # What is inside an undocumented object is not documented either: one report.
+        parent = path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
+        known_parent = not parent or reply.fields.get(parent, "") not in {"", "any"}
+        return Difference("unknown", path, f"is not documented ({_kind(value)})") if known_parent else None
+    if not _fits(value, types.split()):
+        return Difference("mistyped", path, f"is {_kind(value)}, documented is {types.replace(' ', ' or ')}")
+    words = reply.words.get(path)
+    if words is not None and str(value).lower() not in words:
+        return Difference("word", path, f"{quote(str(value))} is no documented status word; it counts as running")
+    return None
+
+
+def _fits(value: Any, types: Sequence[str]) -> bool:
+    if isinstance(value, bool):
+        return "any" in types
+    return any(isinstance(value, _TYPES[name]) for name in types)
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "a boolean"
+        case str():
+            return "text"
+        case int() | float():
+            return "a number"
+        case None:
+            return "null"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

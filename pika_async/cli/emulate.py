@@ -1,0 +1,75 @@
+"""`emulate`: the emulator as a server until Ctrl-C; tells where it is, how to use it, and what it charged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pika_async.cli.exits import Exit, Interrupted, UsageError
+from pika_async.cli.extras import need_emulator
+from pika_async.cli.signals import interruptible
+from pika_async.cli.terminal import Terminal
+from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.providers import find_provider
+
+__all__ = ["emulate", "make_emulator"]
+
+
+def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
+    """The emulator of a command line.
+
+    :raises UsageError: names what cannot work.
+    """
+    need_emulator()
+    try:
+        return Emulator(scenario=None if scenario is None else _scenario(scenario), **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _scenario(path: Path) -> Scenario:
+    try:
+        return Scenario.load(path)
+    except OSError as error:
+        raise UsageError(f"--scenario: {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--scenario: {error}") from None
+
+
+async def emulate(emulator: Emulator, terminal: Terminal) -> Exit:
+    """Serve until Ctrl-C or SIGTERM.
+
+    :raises UsageError: if the port cannot be had.
+    """
+    try:
+        async with emulator:
+            terminal.show(_greeting(emulator))
+            try:
+                await interruptible(asyncio.Event().wait(), lambda: None)
+            except Interrupted:
+                terminal.say("stopping")
+    except OSError as error:
+        raise UsageError(f"--port: cannot be served: {error.strerror}") from None
+    terminal.show(_totals(emulator))
+    return Exit.OK
+
+
+def _greeting(emulator: Emulator) -> str:
+    urls = [f"  {name:<9} {emulator.base_url(name)}" for name in PROVIDERS]
+    first = PROVIDERS[0]
+    command = (
+        f"  {find_provider(first).api_key_env}={emulator.api_key} pika-async batch prompts.txt --provider {first} "
+        f"--base-url {emulator.base_url(first)}"
+    )
+    return "\n".join(["the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command, "Ctrl-C ends it"])
+
+
+def _totals(emulator: Emulator) -> str:
+    charges = Counter(charge.provider for charge in emulator.ledger)
+    told = ", ".join(f"{name} {charges[name]}" for name in PROVIDERS)
+    return (
+        f"charges: {len(emulator.ledger)} ({told}); polls: {emulator.polls.total}; refused: {len(emulator.refusals)}; "
+        f"credentials seen at the CDN: {len(emulator.cdn_credentials)}"
+    )

@@ -1,0 +1,117 @@
+"""The house: rows, purity and direction of imports, read from the source; absolute and type-only imports included."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "pika_async"
+
+#: Room -> row. A room imports from lower rows, and from its own row as long as there is no circle.
+ROWS = {
+    "errors": 0,
+    "models": 1, "wire": 1, "mp4": 1, "addresses": 1,
+    "lifecycle": 2, "polling": 2, "limits": 2, "retrying": 2, "_fetching": 2,
+    "providers": 3,
+    "agenda": 4,
+    "_transport": 5, "_journal": 5,
+    "_exchange": 6, "_downloads": 6,
+    "_settings": 6, "_scheduler": 7, "_admission": 7, "_collector": 7, "_batch": 7,
+    "client": 8,
+    "cli": 9, "report": 9, "testing": 9, "__init__": 9, "__main__": 9,
+}  # fmt: skip
+PURE_ROWS = range(5)
+#: What a pure room does not know: sockets, loops, clocks, chance, files.
+IMPURE = {"aiohttp", "anyio", "asyncio", "sqlite3", "time", "random", "os", "socket", "ssl", "threading", "subprocess"}
+#: The only rooms that know aiohttp's client, with the parameter of the public client that takes a session.
+CLIENT_ROOMS = {"_transport", "_downloads", "client"}
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file, as absolute names."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name} imports relatively"
+            assert node.module is not None
+            names |= _imported(node.module, [alias.name for alias in node.names])
+    return names
+
+
+def _imported(module: str, names: list[str]) -> set[str]:
+    """`from package import room` imports the room, `from room import name` the room as well."""
+    folder = PACKAGE.parent / module.replace(".", "/")
+    rooms = {f"{module}.{name}" for name in names if (folder / f"{name}.py").exists() or (folder / name).is_dir()}
+    return rooms if len(rooms) == len(names) else rooms | {module}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+SDK = [file for file in FILES if room_of(file) != "emulator"]
+
+
+def rooms_imported(file: Path) -> set[str]:
+    parts = [name.split(".") for name in imports_of(file) if name.split(".")[0] == "pika_async" and "." in name]
+    return {part[1] for part in parts if part[1] in ROWS or part[1] == "emulator"}
+
+
+def test_every_room_has_a_row() -> None:
+    """A new room is given its row here before it is used."""
+    assert {room_of(file) for file in SDK} == set(ROWS)
+
+
+@pytest.mark.parametrize("file", SDK, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_run_one_way(file: Path) -> None:
+    """No room imports from a higher row."""
+    own = ROWS[room_of(file)]
+    assert [room for room in rooms_imported(file) if room in ROWS and ROWS[room] > own] == []
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in SDK if ROWS[room_of(f)] in PURE_ROWS], ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_pure_rooms_know_no_clock_no_chance_and_no_io(file: Path) -> None:
+    """Decisions are apart from what carries them out."""
+    assert {name.split(".")[0] for name in imports_of(file)} & IMPURE == set()
+
+
+def test_there_is_no_circle() -> None:
+    """Rooms of one row may know one another in one direction only; so may the files inside a room."""
+    graph: dict[str, set[str]] = {}
+    for file in FILES:
+        own = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+        graph[own.removesuffix(".__init__")] = {name for name in imports_of(file) if name.startswith("pika_async.")}
+    TopologicalSorter(graph).prepare()
+
+
+def test_only_three_rooms_know_aiohttps_client() -> None:
+    """The transport and the downloads speak HTTP; the client only names the type of a session."""
+    users = {room_of(file) for file in SDK if any(name.split(".")[0] == "aiohttp" for name in imports_of(file))}
+    assert users <= CLIENT_ROOMS
+
+
+def test_the_emulator_learns_nothing_from_the_sdk() -> None:
+    """The emulator imports only itself, or the suite would learn from what it checks."""
+    for file in FILES:
+        if room_of(file) == "emulator":
+            ours = {name for name in imports_of(file) if name.split(".")[0] == "pika_async"}
+            assert {name for name in ours if not name.startswith("pika_async.emulator")} == set()
+
+
+def test_the_sdk_does_without_the_emulator() -> None:
+    """Only the command line and the plugin start an emulator."""
+    users = {room_of(file) for file in SDK if any("pika_async.emulator" in name for name in imports_of(file))}
+    assert users <= {"cli", "testing"}
+
+
+def test_rooms_are_small() -> None:
+    """A room of more than 400 lines is two nouns."""
+    assert {str(f.relative_to(PACKAGE)): n for f in FILES if (n := len(f.read_text().splitlines())) > 400} == {}

@@ -1,0 +1,290 @@
+"""The pure tables of "may it be sent again": every status, every header, every body, without a socket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async import find_provider
+from pika_async.models import Receipt
+from pika_async.retrying import (
+    REASON_LIMIT,
+    RETRY_AFTER_CAP,
+    PollVerdict,
+    Verdict,
+    judge_answer,
+    judge_no_answer,
+    judge_poll,
+    ladder,
+    retry_after,
+)
+from pika_async.wire import HttpResponse, NoAnswer, Phase
+
+NOW = 1_767_348_000.0  # 2026-01-02 10:00:00 UTC
+DATE = "Fri, 02 Jan 2026 10:00:00 GMT"
+
+REJECTED = {400, 404, 405, 409, 413, 415, 422}
+STOP = {401, 402, 403, 407}
+WAIT = {421, 425, 429, 521, 523, 525, 526, 530}
+
+
+def _expected(status: int) -> Verdict:
+    if 300 <= status < 400:
+        return Verdict.WRONG_URL
+    for statuses, verdict in ((REJECTED, Verdict.REJECTED), (STOP, Verdict.STOP), (WAIT, Verdict.WAIT)):
+        if status in statuses:
+            return verdict
+    return Verdict.UNKNOWN
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
+
+
+# -- submissions ---------------------------------------------------------------------------------------------------
+
+
+def test_every_status_without_a_word() -> None:
+    """A status alone gives the table's verdict; one that no row names is in doubt, never refused."""
+    judged = {status: judge_answer(HttpResponse(status=status), Receipt()).verdict for status in range(100, 1000)}
+    assert {status: _expected(status) for status in judged} == judged
+
+
+def test_an_id_is_a_receipt_in_a_success_only() -> None:
+    """Every 2xx with an id is accepted and the judgement holds the id; in another answer it is not taken for a task."""
+    judged = {
+        status: judge_answer(HttpResponse(status=status, body=b"{}"), Receipt(task_id="t-1"))
+        for status in range(100, 1000)
+    }
+    expected = {
+        status: (Verdict.ACCEPTED, "t-1") if 200 <= status < 300 else (_expected(status), None) for status in judged
+    }
+    assert expected == {status: (judgement.verdict, judgement.task_id) for status, judgement in judged.items()}
+
+
+@pytest.mark.parametrize(
+    "code, verdict",
+    [
+        ("400", Verdict.REJECTED),
+        ("500", Verdict.REJECTED),
+        ("invalid_request", Verdict.REJECTED),
+        ("insufficient_user_quota", Verdict.STOP),
+        ("401", Verdict.STOP),
+        ("402", Verdict.STOP),
+        ("403", Verdict.STOP),
+        ("429", Verdict.WAIT),
+        (None, Verdict.UNKNOWN),
+    ],
+)
+def test_a_success_with_a_failure_code(code: str | None, verdict: Verdict) -> None:
+    """A 2xx with an explicit failure code was refused; without a code and an id it is in doubt."""
+    assert verdict == judge_answer(HttpResponse(status=200, body=b"{}"), Receipt(failure_code=code)).verdict
+
+
+def test_no_quota_stops_under_any_status() -> None:
+    """`insufficient_user_quota` stops the account whatever status it comes with."""
+    receipt = Receipt(failure_code="insufficient_user_quota")
+    statuses = [*range(200, 300), *range(400, 600)]
+    assert {Verdict.STOP} == {judge_answer(HttpResponse(status=status), receipt).verdict for status in statuses}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
+def test_only_a_500_is_rejected_for_its_code(status: int) -> None:
+    """`invalid_request` makes a rejection of a 500 and of no other 5xx."""
+    verdict = judge_answer(HttpResponse(status=status), Receipt(failure_code="invalid_request")).verdict
+    assert (Verdict.REJECTED if status == 500 else Verdict.UNKNOWN) == verdict
+
+
+@pytest.mark.parametrize(
+    "headers, message, verdict",
+    [
+        ({}, "", Verdict.UNKNOWN),
+        ({}, "the upstream closed the channel", Verdict.UNKNOWN),
+        ({}, "No Available Channel for model pika", Verdict.WAIT),
+        ({}, "当前分组下对于模型无可用渠道", Verdict.WAIT),
+        ({"retry-after": "9"}, "", Verdict.WAIT),
+        ({"retry-after": "garbage"}, "", Verdict.WAIT),
+    ],
+)
+def test_503(headers: Mapping[str, str], message: str, verdict: Verdict) -> None:
+    """A 503 is waited for only if it says that nothing was done; the user may say that of every one."""
+    answer = HttpResponse(status=503, headers=headers)
+    assert verdict == judge_answer(answer, Receipt(message=message)).verdict
+    assert Verdict.WAIT == judge_answer(answer, Receipt(message=message), lenient=True).verdict
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 522, 524])
+def test_a_phrase_counts_only_beside_its_status(status: int) -> None:
+    """"No available channel" and `Retry-After` make no other 5xx repeatable, leniently or not."""
+    answer = HttpResponse(status=status, headers={"retry-after": "1"})
+    receipt = Receipt(message="no available channel")
+    assert {Verdict.UNKNOWN} == {judge_answer(answer, receipt, lenient=lenient).verdict for lenient in (True, False)}
+
+
+@pytest.mark.parametrize(
+    "phase, kind, verdict",
+    [
+        *((Phase.SENT, kind, Verdict.UNKNOWN) for kind in ("certificate", "url", "timeout", "dns", "other")),
+        (Phase.UNSENT, "certificate", Verdict.STOP),
+        (Phase.UNSENT, "url", Verdict.WRONG_URL),
+        *((Phase.UNSENT, kind, Verdict.NOT_SENT) for kind in ("dns", "connect", "tls", "timeout", "proxy", "other")),
+    ],
+)
+def test_no_answer(phase: Phase, kind: str, verdict: Verdict) -> None:
+    """What was handed over is in doubt, whatever its kind; what was not is sent again, unless that is pointless."""
+    assert verdict == judge_no_answer(NoAnswer(phase=phase, kind=kind, detail="")).verdict
+
+
+# -- polls ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_status_of_a_poll() -> None:
+    """A 2xx is read, four statuses stop the account, a 404 denies the task; after anything else one looks again."""
+    expected = dict.fromkeys(range(100, 1000), PollVerdict.AGAIN)
+    expected |= dict.fromkeys(range(200, 300), PollVerdict.READ) | dict.fromkeys(STOP, PollVerdict.STOP)
+    expected[404] = PollVerdict.MISSING
+    assert expected == {status: judge_poll(HttpResponse(status=status), None) for status in expected}
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+def test_a_task_that_does_not_exist(status: int) -> None:
+    """`task_not_exist` denies the task under any status; a 404 page is somebody else's and denies nothing."""
+    assert PollVerdict.MISSING == judge_poll(HttpResponse(status=status), "task_not_exist")
+    page = HttpResponse(status=404, headers={"content-type": "Text/HTML"})
+    assert PollVerdict.AGAIN == judge_poll(page, None)
+
+
+# -- properties ----------------------------------------------------------------------------------------------------
+
+texts = st.text(max_size=40) | st.just("long " * 400)
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "date", "content-type", "content-encoding", "location"]),
+    texts | st.sampled_from([DATE, "1", "-1", "nan", "inf", "1e999", "9" * 400, "text/html", "gzip"]),
+)
+bodies = st.binary(max_size=80) | st.sampled_from(
+    [b"", b"{}", b"[]", b"null", b'{"id":', b"<html>", b'{"code":NaN}', b"[" * 5000, b'{"error":{"code":[]}}']
+)
+answers = st.builds(
+    HttpResponse, status=st.integers(0, 1000), headers=headers, body=bodies, complete=st.booleans()
+)  # fmt: skip
+receipts = st.builds(
+    Receipt, task_id=st.none() | texts, failure_code=st.none() | texts | st.sampled_from(["429", "400"]), message=texts
+)  # fmt: skip
+
+
+@given(answers, receipts, st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
+def test_judging_never_raises(answer: HttpResponse, receipt: Receipt, lenient: bool, now: float) -> None:
+    """Any answer is judged; an id means accepted and accepted means an id; a wish to wait comes with "wait" only."""
+    judgement = judge_answer(answer, receipt, lenient=lenient, now=now)
+    assert (judgement.verdict is Verdict.ACCEPTED) == bool(judgement.task_id)
+    if judgement.retry_after is not None:
+        assert judgement.verdict is Verdict.WAIT
+        assert 0 <= judgement.retry_after <= RETRY_AFTER_CAP
+    assert judgement.reason.isprintable()
+    assert len(judgement.reason) <= REASON_LIMIT
+
+
+@given(answers, st.sampled_from(["cometapi", "yescale", "gptge", "native"]))
+def test_any_bytes_are_decoded_and_judged(answer: HttpResponse, provider: str) -> None:
+    """Whatever a gateway answers, its receipt can be read and judged."""
+    receipt = find_provider(provider).decode_receipt(answer)
+    assert judge_answer(answer, receipt).http_status == answer.status
+
+
+@given(answers, st.none() | texts)
+def test_judging_a_poll_never_raises(answer: HttpResponse, failure_code: str | None) -> None:
+    """Any answer to a poll has a verdict, and only a 2xx is read."""
+    verdict = judge_poll(answer, failure_code)
+    assert verdict is not PollVerdict.READ or 200 <= answer.status < 300
+
+
+# -- Retry-After ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("300", 300.0),
+        ("301", 300.0),
+        ("86400", 300.0),
+        ("1e308", 300.0),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("-inf", None),
+        ("1e999", None),
+        ("7 seconds", None),
+        ("Fri, 02 Jan 2026 10:00:09 GMT", 9.0),
+        ("Fri, 02 Jan 2026 10:00:09", 9.0),
+        ("Fri, 02 Jan 2026 10:00:09 -0000", 9.0),
+        ("Friday, 02-Jan-26 10:00:09 GMT", 9.0),
+        ("Fri Jan  2 10:00:09 2026", 9.0),
+        ("Fri, 02 Jan 2026 12:00:09 +0200", 9.0),
+        ("Fri, 02 Jan 2026 09:59:00 GMT", 0.0),
+        ("Fri, 02 Jan 2099 10:00:00 GMT", 300.0),
+        ("Fri, 99 Jan 2026 10:00:00 GMT", None),
+        ("Fri, 02 Jan 99999 10:00:00 GMT", None),
+    ],
+)
+def test_retry_after(text: str, seconds: float | None) -> None:
+    """Seconds or any of the three forms of an HTTP date, within 0 to 300; garbage is none."""
+    assert seconds == retry_after({"retry-after": text, "date": DATE}, now=12345.0)
+
+
+def test_a_date_without_a_date_is_compared_with_now() -> None:
+    """Where the answer has no readable `Date`, the caller's clock is used; no header is no wish."""
+    later = {"retry-after": http_date(NOW + 20)}
+    assert 20.0 == retry_after(later, now=NOW)
+    assert 20.0 == retry_after({**later, "date": "garbage"}, now=NOW)
+    assert retry_after({"date": DATE}, now=NOW) is None
+
+
+@given(st.integers(0, 2**31), st.integers(-1000, 1000), st.floats(-1e12, 1e12))
+def test_a_date_is_compared_with_the_answers_own(sent: int, wait: int, now: float) -> None:
+    """With a `Date` in the answer the clock of this machine does not matter."""
+    answer = {"retry-after": http_date(sent + max(-sent, wait)), "date": http_date(sent)}
+    assert min(300.0, max(0.0, float(wait))) == retry_after(answer, now)
+
+
+@given(texts | st.floats().map(str) | st.integers().map(str), texts, st.floats())
+def test_retry_after_is_within_bounds(text: str, date: str, now: float) -> None:
+    """Any header gives None or 0 to 300 seconds."""
+    seconds = retry_after({"retry-after": text, "date": date}, now)
+    assert seconds is None or 0 <= seconds <= RETRY_AFTER_CAP
+
+
+# -- the ladder ----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**9), st.floats(0, 1, exclude_max=True))
+def test_the_ladder_stays_within_its_bounds(step: int, u: float) -> None:
+    """No try waits for less than half of the first rung or longer than the cap, after whatever many tries."""
+    for first, cap in ((0.5, 30.0), (0.5, 60.0), (1.0, 60.0)):
+        wait = ladder(step, u, first=first, cap=cap)
+        assert first / 2 <= wait <= cap
+        assert math.isfinite(wait)
+
+
+@pytest.mark.parametrize("step, height", [(0, 0.5), (1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (64, 60.0), (10**9, 60.0)])
+def test_the_ladder_doubles_up_to_its_cap(step: int, height: float) -> None:
+    """Each rung is twice the one before, with full jitter below it."""
+    assert height / 2 == ladder(step, 0.5, first=0.5, cap=60.0) or step == 0
+    assert pytest.approx(height, rel=1e-9) == ladder(step, 1 - 1e-12, first=0.5, cap=60.0)
+
+
+@given(st.integers(0, 10**9), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_the_ladder_rises(step: int, u: float, v: float) -> None:
+    """More chance or more tries never mean a shorter wait."""
+    assert ladder(step, min(u, v)) <= ladder(step, max(u, v)) <= ladder(step + 1, max(u, v))

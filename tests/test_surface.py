@@ -1,0 +1,110 @@
+"""The public surface: names, what importing costs, and that no extra is imported by the core."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+
+import attrs
+import pytest
+
+import pika_async
+from pika_async import GenerationRequest, Job, PikaClient, PikaError, Video, errors
+
+CONTRACT = {
+    "PikaClient", "GenerationRequest", "Camera", "Video", "Job", "JobStatus", "Snapshot", "BatchReport", "Provider",
+    "AdaptivePolling", "FixedInterval", "Limits", "PikaError", "GenerationFailed", "SubmissionRejected",
+    "SubmissionInDoubt", "DeadlineExceeded",
+}  # fmt: skip
+EXTRAS = {"cyclopts", "rich", "av", "PIL", "uvloop", "orjson", "pytest", "opentelemetry", "dbos"}
+
+
+def test_the_names_of_the_contract_are_public() -> None:
+    """What the contract names can be imported from the top, and `__all__` lists what is there."""
+    assert set(pika_async.__all__) >= CONTRACT
+    assert [name for name in pika_async.__all__ if not hasattr(pika_async, name)] == []
+    assert sorted(pika_async.__all__, key=lambda n: (not n.isupper(), n)) == pika_async.__all__
+
+
+def test_every_error_is_public() -> None:
+    """Whatever is raised on purpose can be caught by a public name."""
+    assert [name for name in errors.__all__ if name not in pika_async.__all__] == []
+
+
+def test_signatures_of_the_contract() -> None:
+    """The parameters of the contract are there, under their names."""
+    client = inspect.signature(PikaClient).parameters
+    assert list(client)[0] == "provider"
+    for name in ("api_key", "base_url", "journal", "polling", "limits", "callbacks", "deadline", "session"):
+        assert client[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert client[name].default is None
+    assert [field.name for field in attrs.fields(GenerationRequest)][:18] == [
+        "prompt", "image", "video", "ingredients", "ingredients_mode", "effect", "aspect_ratio", "frame_rate",
+        "camera", "guidance_scale", "motion", "negative_prompt", "seed", "sfx", "extend", "model", "key", "metadata",
+    ]  # fmt: skip
+    assert {field.name for field in attrs.fields(Video)} >= {
+        "url", "poster", "thumbnail", "share_url", "last_frame", "seed", "duration",
+    }  # fmt: skip
+    assert {field.name for field in attrs.fields(Job)} >= {
+        "key", "index", "status", "provider", "task_id", "request", "video", "file", "sha256", "error", "polls",
+        "submitted_at", "settled_at", "points", "attempts",
+    }  # fmt: skip
+    for name in ("generate", "submit", "wait", "poll", "as_settled", "run", "download", "jobs", "resume", "resolve"):
+        assert callable(getattr(PikaClient, name))
+
+
+def test_the_core_imports_no_extra() -> None:
+    """`import pika_async` works on the five dependencies alone."""
+    code = "import pika_async, sys, json; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert set(json.loads(loaded)) & EXTRAS == set()
+
+
+def test_the_emulators_core_imports_no_renderer() -> None:
+    """The emulator can be imported, and its pure gateway used, without PyAV and Pillow."""
+    code = "import pika_async.emulator, sys; print([n for n in ('av', 'PIL') if n in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+
+
+def test_importing_adds_little_to_importing_aiohttp() -> None:
+    """Most of the modules that an import loads are aiohttp's, cattrs' and anyio's, not ours."""
+    code = (
+        "import aiohttp, anyio, attrs, cattrs, backoff, sys; before = set(sys.modules); import pika_async;"
+        "print(len([n for n in set(sys.modules) - before if not n.startswith('pika_async')]))"
+    )
+    added = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(added) <= 60
+
+
+EXAMPLES = [
+    kind(**{
+        field.name: {"http_status": 402, "seconds": 5.0, "attempts": 3, "limit": 9, "expired": True}.get(
+            field.name, f"the {field.name}"
+        )
+        for field in attrs.fields(kind)
+    })
+    for name in errors.__all__
+    if attrs.has(kind := getattr(errors, name))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.type)
+def test_errors_survive_pickling(error: PikaError) -> None:
+    """Facts and message are the same after a pickle, and `fresh` gives an equal error without a traceback."""
+    for copy in (pickle.loads(pickle.dumps(error)), error.fresh()):
+        assert (type(copy), str(copy)) == (type(error), str(error))
+        assert copy.__traceback__ is None
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.type)
+def test_messages_are_printable(error: PikaError) -> None:
+    """No control character of a provider reaches a terminal through an error."""
+    facts = {
+        field.name: "x\x1b[31m\u202e\r\n" if isinstance(getattr(error, field.name), str) else getattr(error, field.name)
+        for field in attrs.fields(type(error))
+    }
+    assert type(error)(**facts).message.isprintable()

@@ -1,0 +1,45 @@
+"""What users may rely on, as types; never run, only checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+from pika_async import (
+    AdaptivePolling,
+    BatchReport,
+    Camera,
+    FixedInterval,
+    GenerationRequest,
+    Job,
+    Limits,
+    PikaClient,
+    PikaError,
+    PollingPolicy,
+    Snapshot,
+    Video,
+    find_provider,
+)
+
+
+async def use(pika: PikaClient) -> None:
+    request = GenerationRequest("a cat", image=b"...", camera=Camera(pan="left"), aspect_ratio=1.5, model="1.5")
+    assert_type(await pika.generate("a cat", effect="Inflate"), Video)
+    assert_type(await pika.generate(request), Video)
+    job = await pika.submit(request)
+    assert_type(job, Job)
+    assert_type(await pika.wait(job, timeout=3), Job)
+    assert_type(await pika.poll(job), Snapshot)
+    assert_type(await pika.download(job, "cat.mp4"), Path)
+    assert_type(await pika.run([request, "a dog"], download_to=Path("videos")), BatchReport)
+    assert_type(await pika.jobs("running"), list[Job])
+    assert_type(await pika.resolve("key", charged=False), Job)
+    async for settled in pika.as_settled(["a cat"]):
+        assert_type(settled, Job)
+        assert_type(settled.error, PikaError | None)
+        assert_type(settled.file, Path | None)
+
+
+policy: PollingPolicy = AdaptivePolling(expected_seconds=90)
+policy = FixedInterval(5)
+client = PikaClient(find_provider("native"), base_url="https://pika.example", polling=policy, limits=Limits())
