@@ -1,6 +1,6 @@
 """An asyncio-native SDK, with concurrent job orchestration, for Pika video generation through four gateways."""
 
-from pika_async.client import BatchReport, PikaClient
+from pika_async.client import PikaClient
 from pika_async.errors import (
     AccountStopped,
     ChargeLimitReached,
@@ -21,7 +21,7 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Snapshot, TaskState, Video
 from pika_async.polling import AdaptivePolling, FixedInterval, PollingPolicy

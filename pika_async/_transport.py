@@ -241,7 +241,7 @@ class AiohttpTransport:
                 middlewares=(),  # one that the user's session has might send again
                 trace_request_ctx=marker,
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is (a closed session, a user's hook), the marker decides
+        except Exception as error:
             return classify(error, sent=marker.sent)
         return await self._read(response)
 
@@ -273,7 +273,7 @@ class AiohttpTransport:
                     del body[MAX_BODY:]
                     complete = False
                     break
-        except Exception:  # noqa: BLE001 - a status line was read: what is held decides, whatever ended it
+        except Exception:
             complete = False
         finally:
             if complete:

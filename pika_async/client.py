@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ from pika_async.errors import (
     SubmissionsStopped,
     TaskNotFound,
 )
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits, Rate, Room
 from pika_async.models import GenerationRequest, Snapshot, Video
 from pika_async.polling import AdaptivePolling, PollingPolicy
@@ -44,28 +44,10 @@ from pika_async.providers import Provider, find_provider
 from pika_async.retrying import PollVerdict
 from pika_async.wire import Credential
 
-__all__ = ["BatchReport", "PikaClient"]
+__all__ = ["PikaClient"]
 
 #: Seconds from acceptance to settling; the documented example took 232 s.
 DEADLINE: Final = 1800.0
-
-
-@attrs.frozen(kw_only=True)
-class BatchReport:
-    """What became of a batch: the jobs in the order of the input, how many there are of each status, the time it took.
-
-    `stopped` says why the rest was not sent, if so; those jobs are `planned`.
-    """
-
-    jobs: list[Job]
-    counts: Mapping[JobStatus, int]
-    seconds: float
-    stopped: SubmissionsStopped | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether every job succeeded, and is on disk where that was asked for."""
-        return all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
 
 
 @attrs.frozen
@@ -345,14 +327,12 @@ class PikaClient:
         """Take up every job that is not final, and fetch what succeeded and is not on disk; jobs in doubt stay so."""
         scheduler = self._parts().scheduler
         scheduler.lift()
-        left = [job.request for job in self._journal.all() if not job.is_final or self._lacks_file(job, download_to)]
-        keys = [job.key for job in self._journal.all() if not job.is_final or self._lacks_file(job, download_to)]
-        named = [attrs.evolve(request, key=key) for request, key in zip(left, keys, strict=True)]
-        return await self.run(named, download_to=download_to)
-
-    @staticmethod
-    def _lacks_file(job: Job, download_to: object) -> bool:
-        return download_to is not None and job.status is JobStatus.SUCCEEDED and job.file is None
+        left = [
+            attrs.evolve(job.request, key=job.key)
+            for job in self._journal.all()
+            if not job.is_final or (download_to is not None and job.status is JobStatus.SUCCEEDED and job.file is None)
+        ]
+        return await self.run(left, download_to=download_to)
 
     def _batch(self, download_to: str | os.PathLike[str] | None) -> Batch:
         running = self._parts()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import PikaError
+from pika_async.errors import PikaError, SubmissionsStopped
 from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
 
-__all__ = ["FINAL", "PARKED", "Job", "JobStatus", "instant"]
+__all__ = ["FINAL", "PARKED", "BatchReport", "Job", "JobStatus", "instant"]
 
 
 class JobStatus(enum.StrEnum):
@@ -166,3 +167,21 @@ class Job:
     def not_fetched(self, error: PikaError) -> Job:
         """The result could not be fetched; the job stays succeeded."""
         return attrs.evolve(self, error=error)
+
+
+@attrs.frozen(kw_only=True)
+class BatchReport:
+    """What became of a batch: the jobs in the order of the input, how many there are of each status, the time it took.
+
+    `stopped` says why the rest was not sent, if so; those jobs are `planned`.
+    """
+
+    jobs: list[Job]
+    counts: Mapping[JobStatus, int]
+    seconds: float
+    stopped: SubmissionsStopped | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every job succeeded, and is on disk where that was asked for."""
+        return all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)

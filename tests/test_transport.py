@@ -485,7 +485,7 @@ MAP: dict[type[BaseException], tuple[BaseException, Phase, str]] = {
         (aiohttp.ClientConnectorError(_CONN, _REFUSED), UNSENT, "connect"),
         (aiohttp.ClientConnectorDNSError(_CONN, _REFUSED), UNSENT, "dns"),
         (aiohttp.ClientProxyConnectionError(_CONN, _REFUSED), UNSENT, "proxy"),
-        (aiohttp.UnixClientConnectorError("/run/x", _CONN, _REFUSED), UNSENT, "connect"),
+        (client_exceptions.UnixClientConnectorError("/run/x", _CONN, _REFUSED), UNSENT, "connect"),
         (aiohttp.ClientSSLError(_CONN, _REFUSED), UNSENT, "tls"),
         (aiohttp.ClientConnectorSSLError(_CONN, ssl.SSLError(1, "bad")), UNSENT, "tls"),
         (aiohttp.ClientConnectorCertificateError(_CONN, ssl.SSLCertVerificationError(1, "bad")), UNSENT, "certificate"),

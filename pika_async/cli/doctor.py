@@ -15,12 +15,13 @@ from typing import Any, Final
 import attrs
 from yarl import URL
 
+from pika_async._settings import read_credential
 from pika_async._transport import AiohttpTransport, Transport
 from pika_async.cli.documented import compare, reply_of
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.recording import Recorded, Recording, sample, save
 from pika_async.cli.terminal import Terminal, plain
-from pika_async.client import PikaClient, read_credential
+from pika_async.client import PikaClient
 from pika_async.errors import AccountStopped, PikaError, printable
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState

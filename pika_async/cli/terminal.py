@@ -30,7 +30,7 @@ def plain(text: object, style: str = "") -> Text:
 def table(title: str, *columns: str, right: int = 99) -> Table:
     """An empty table; columns from the one at `right` on hold numbers."""
     made = Table(
-        title=plain(title, "bold"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=plain(title, "bold"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for number, column in enumerate(columns):
         made.add_column(plain(column), justify="right" if number >= right else "left", overflow="fold")
