@@ -7,7 +7,10 @@ are never followed, bodies are capped, and an aiohttp exception never leaves: it
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -123,7 +126,7 @@ def _detail(error: BaseException, kind: str) -> str:
     }.get(kind, "the connection failed")  # fmt: skip
     cause = getattr(error, "os_error", error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{words}: {cause.verify_message}"
+        return f"{words}: {getattr(cause, 'verify_message', 'refused')}"  # only OpenSSL's own have a message
     if isinstance(cause, OSError) and cause.strerror and kind in {"connect", "dns", "proxy", "disconnected"}:
         return f"{words}: {cause.strerror}"
     return f"{words} ({type(error).__name__})"
@@ -142,6 +145,32 @@ class _Marker:
 
     def __init__(self) -> None:
         self.sent = False
+
+
+@contextmanager
+def _told_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """See that whoever reads the body hears when its connection ends.
+
+    After a malformed later chunk aiohttp (3.14.5) closes the connection, drops its timer for silence and lets go of the
+    body without a word, so that the reader would wait for the total timeout.
+    """
+    content, protocol = response.content, response.connection and response.connection.protocol
+    closed = protocol.closed if protocol is not None else None
+    if closed is None:
+        yield
+        return
+
+    def tell(end: asyncio.Future[None]) -> None:
+        if not end.cancelled():
+            end.exception()  # seen: nobody else looks at it
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection ended within the body"))
+
+    closed.add_done_callback(tell)
+    try:
+        yield
+    finally:
+        closed.remove_done_callback(tell)  # a kept connection outlives many answers
 
 
 class AiohttpTransport:
@@ -267,12 +296,13 @@ class AiohttpTransport:
         body = bytearray()
         complete = True
         try:
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                body += chunk
-                if len(body) > MAX_BODY:
-                    del body[MAX_BODY:]
-                    complete = False
-                    break
+            with _told_of_the_end(response):
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        del body[MAX_BODY:]
+                        complete = False
+                        break
         except Exception:
             complete = False
         finally:

@@ -6,6 +6,7 @@ One heap holds the next look at every accepted job; a job that waits costs its r
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +30,10 @@ from pika_async.lifecycle import Job, JobStatus
 from pika_async.limits import Breaker, Gate, Limits, Rate, Room
 from pika_async.models import Snapshot, TaskState
 from pika_async.polling import PollingPolicy, Waiting
+from pika_async.polling.schedule import CAP_SECONDS, CAP_SHARE
 from pika_async.retrying import Judgement, PollVerdict, Verdict, ladder
+
+_log = logging.getLogger("pika_async.agenda")
 
 __all__ = ["Agenda", "Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit", "judged"]
 
@@ -61,6 +65,8 @@ class Entry:
     denials: int = 0
     denied_at: float = 0.0
     awaits_url: bool = False
+    #: Whether its look under way is the probe of an open breaker.
+    probes: bool = False
 
 
 @attrs.frozen
@@ -156,6 +162,7 @@ class Agenda:
     charges: int = 0
     _heap: list[tuple[float, int, Entry]] = attrs.field(factory=list)
     _order: int = 0
+    _complained: bool = False
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -215,6 +222,8 @@ class Agenda:
     def adopt(self, entry: Entry, now: float, u: float) -> None:
         """A job that the provider has accepted before: look at it from now on."""
         self.accepted += 1
+        if entry.job.status is JobStatus.TIMED_OUT:
+            entry.job = entry.job.reopened()
         entry.accepted_at = entry.looked_at = now
         entry.deadline_at = now + self.deadline
         self._schedule(entry, now, u)
@@ -262,13 +271,13 @@ class Agenda:
         self.polling += 1
         entry.polls += 1
         self.poll_rate.take(now)
-        self.breaker.begin()
+        entry.probes = self.breaker.begin()
 
     def poll_ends(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
         """What a look brought -> the job as it stands; at rest if it is settled or parked, else scheduled again."""
         self.polling -= 1
         if look.verdict is PollVerdict.AGAIN or look.verdict is PollVerdict.STOP:
-            self.breaker.fail(now, u)
+            self.breaker.fail(now, u, probe=entry.probes)
         else:
             self.breaker.succeed()
         match look.verdict:
@@ -291,7 +300,7 @@ class Agenda:
             entry.awaits_url = True
             entry.deadline_at = now + URL_SECONDS
         if seen.is_final:
-            self.policy.settled(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
+            self._learn(entry, now)
             return self._leave(entry, seen)
         entry.job = seen
         return self._again(entry, now, u)
@@ -338,6 +347,29 @@ class Agenda:
         self.accepted -= len(entries)
         return entries
 
+    # A policy is somebody else's code: what it gets wrong costs no paid job, and is said once.
+
+    def _asked(self, waiting: Waiting, u: float) -> float:
+        try:
+            wait = self.policy.wait(waiting, u)
+            if 0 < wait < math.inf:
+                return wait
+            self._complain(f"gave a wait of {wait!r} s")
+        except Exception as error:
+            self._complain(f"raised {error!r}")
+        return CAP_SECONDS + CAP_SHARE * waiting.age
+
+    def _learn(self, entry: Entry, now: float) -> None:
+        try:
+            self.policy.settled(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
+        except Exception as error:
+            self._complain(f"raised {error!r}")
+
+    def _complain(self, of: str) -> None:
+        if not self._complained:
+            _log.error("the polling policy %r %s; looks go on at a pace of our own", self.policy, of)
+        self._complained = True
+
     def _leave(self, entry: Entry, job: Job) -> Job:
         self.accepted -= 1
         if job.status is not JobStatus.TIMED_OUT:
@@ -351,7 +383,7 @@ class Agenda:
             wait = max(ladder(entry.misses - 1, u, first=1.0, cap=60.0), retry_after or 0.0)
         else:
             waiting = Waiting(entry.stratum, now - entry.accepted_at, entry.polls, entry.job.progress)
-            wait = self.policy.wait(waiting, u)
+            wait = self._asked(waiting, u)
         due = now + wait
         if due > entry.deadline_at > now:
             due = entry.deadline_at  # the answer of the very last look counts

@@ -51,7 +51,7 @@ _MOVES: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     _S.SUBMITTING: frozenset({_S.PLANNED, _S.QUEUED, _S.REJECTED, _S.UNKNOWN}),
     _S.QUEUED: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
     _S.RUNNING: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
-    _S.TIMED_OUT: frozenset({_S.TIMED_OUT, _S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED}),
+    _S.TIMED_OUT: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED}),
     _S.UNKNOWN: frozenset({_S.QUEUED, _S.PLANNED, _S.CANCELED}),
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
@@ -115,7 +115,9 @@ class Job:
         return self._to(JobStatus.PLANNED, error=error, submitted_at=None)
 
     def accepted(self, task_id: str, at: float) -> Job:
-        """A receipt was read at `at` (unix seconds)."""
+        """A receipt was read at `at` (unix seconds); a job never changes its task id."""
+        if self.task_id is not None:
+            raise ValueError(f"job {self.key}: no move from {self.status} to accepted: it has a task id")
         return self._to(JobStatus.QUEUED, task_id=task_id, submitted_at=instant(at), error=None)
 
     def rejected(self, error: PikaError, at: float) -> Job:
@@ -134,10 +136,18 @@ class Job:
         """Parked with its task id."""
         return self._to(JobStatus.TIMED_OUT, error=error)
 
+    def reopened(self) -> Job:
+        """Timed out, and asked for again."""
+        if self.status is not JobStatus.TIMED_OUT:
+            raise ValueError(f"job {self.key}: no move from {self.status} to asked for again")
+        return self._to(JobStatus.QUEUED, error=None)
+
     def seen(self, snapshot: Snapshot, at: float, *, failure: PikaError | None = None) -> Job:
         """What a poll at `at` said. A final job is a latch: nothing that a later poll says changes it."""
         if self.is_final:
             return self
+        if not self.is_in_flight and self.status is not JobStatus.TIMED_OUT:
+            raise ValueError(f"job {self.key}: no move from {self.status} by a look: it was never accepted")
         points = self.points if snapshot.points is None else snapshot.points
         match snapshot.state:
             case TaskState.SUCCEEDED:

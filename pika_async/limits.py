@@ -20,6 +20,11 @@ def _positive(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> No
         raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"{value!r} is not above 0")
 
 
+def _count(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"{value!r} is no whole number from 1 up")
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """What one client may do at once.
@@ -30,17 +35,17 @@ class Limits:
     `patience`: seconds that one job keeps trying while the account answers "wait". `max_charges`: accepted
     submissions of this client, never exceeded.
 
-    :raises ConfigurationError: for a value that is not above 0.
+    :raises ConfigurationError: for a value that is not above 0, or a count that is not whole.
     """
 
-    max_in_flight: int | None = attrs.field(default=None, validator=_positive)
+    max_in_flight: int | None = attrs.field(default=None, validator=_count)
     submits_per_second: float | None = attrs.field(default=None, validator=_positive)
     polls_per_second: float | None = attrs.field(default=None, validator=_positive)
-    submitting: int = attrs.field(default=8, validator=_positive)
-    polling: int = attrs.field(default=32, validator=_positive)
-    downloading: int = attrs.field(default=4, validator=_positive)
+    submitting: int = attrs.field(default=8, validator=_count)
+    polling: int = attrs.field(default=32, validator=_count)
+    downloading: int = attrs.field(default=4, validator=_count)
     patience: float = attrs.field(default=900.0, validator=_positive)
-    max_charges: int | None = attrs.field(default=None, validator=_positive)
+    max_charges: int | None = attrs.field(default=None, validator=_count)
 
 
 @attrs.define
@@ -138,27 +143,26 @@ class Breaker:
             return now
         return math.inf if self._state is _Switch.PROBING else max(now, self._until)
 
-    def begin(self) -> None:
-        """A poll begins; with the breaker open it is the probe."""
-        if self._state is _Switch.OPEN:
-            self._state = _Switch.PROBING
+    def begin(self) -> bool:
+        """A poll begins; True if it is the probe of an open breaker."""
+        if self._state is not _Switch.OPEN:
+            return False
+        self._state = _Switch.PROBING
+        return True
 
     def succeed(self) -> None:
         """An answer was read, whatever it said."""
         self._failures, self._state = 0, _Switch.CLOSED
 
-    def fail(self, now: float, u: float) -> None:
-        """A poll got no usable answer."""
+    def fail(self, now: float, u: float, *, probe: bool = False) -> None:
+        """A poll got no usable answer; of those that began before the breaker opened nothing new is learned."""
+        was_probe = probe and self._state is _Switch.PROBING
+        if not was_probe and self._state is not _Switch.CLOSED:
+            return
         self._failures += 1
-        was_probe = self._state is _Switch.PROBING
-        if was_probe or (self._state is _Switch.CLOSED and self._failures >= self.threshold):
+        if self._failures >= self.threshold:
             self._state = _Switch.OPEN
-            self._until = now + ladder(max(0, self._failures - self.threshold), u, first=1.0, cap=60.0)
-
-    def abandon(self) -> None:
-        """A poll ended without saying anything of the provider (cancelled)."""
-        if self._state is _Switch.PROBING:
-            self._state = _Switch.OPEN
+            self._until = now + ladder(self._failures - self.threshold, u, first=1.0, cap=60.0)
 
 
 @attrs.define

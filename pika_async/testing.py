@@ -2,10 +2,13 @@
 
 ::
 
-    @pytest.mark.pika_emulator(in_flight=3, scenario=[{"on": "create", "first": 1, "do": {"status": 429}}])
+    @pytest.mark.pika_emulator(in_flight=3, scenario=[{"on": "create", "first": 1, "do": "refuse"}])
     async def test_my_app(pika_emulator):
         async with PikaClient(
-            "cometapi", api_key=pika_emulator.api_key, base_url=pika_emulator.base_url("cometapi")
+            "cometapi",
+            api_key=pika_emulator.api_key,
+            base_url=pika_emulator.base_url("cometapi"),
+            polling=FixedInterval(0.05),  # a real task takes a minute, and is not asked for before half of it
         ) as pika:
             await my_app.make_clip(pika, "a cat")
         assert len(pika_emulator.ledger) == 1
@@ -17,7 +20,7 @@ synchronous tests and every async test framework alike. Serving videos needs the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -40,6 +43,7 @@ def pika_emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
     from pika_async.emulator import Emulator  # noqa: PLC0415 - only tests that ask for it pay for the import
 
     marker = request.node.get_closest_marker("pika_emulator")
-    options = {"durations": "constant:0.2", "render": False} | (dict(marker.kwargs) if marker else {})
+    options: dict[str, Any] = {"durations": "constant:0.2", "render": False}
+    options |= marker.kwargs if marker else {}
     with Emulator(**options).in_thread() as emulator:
         yield emulator

@@ -81,7 +81,9 @@ def answer(status: int | str, body: bytes | str = b"", headers: dict[str, str] |
 def receipt(provider: str, task_id: str = TASK) -> str:
     """The body that accepts a submission."""
     if provider == "cometapi":
-        return json.dumps({"code": 200, "msg": "success", "ip": "1.2.3.4", "exec_time": 0, "data": {"task_id": task_id}})
+        return json.dumps(
+            {"code": 200, "msg": "success", "ip": "1.2.3.4", "exec_time": 0, "data": {"task_id": task_id}}
+        )
     return json.dumps({"id": task_id, "message": "ok"} if provider == "yescale" else {"id": task_id})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -116,12 +117,12 @@ def test_503(headers: Mapping[str, str], message: str, verdict: Verdict) -> None
     """A 503 is waited for only if it says that nothing was done; the user may say that of every one."""
     answer = HttpResponse(status=503, headers=headers)
     assert verdict == judge_answer(answer, Receipt(message=message)).verdict
-    assert Verdict.WAIT == judge_answer(answer, Receipt(message=message), lenient=True).verdict
+    assert judge_answer(answer, Receipt(message=message), lenient=True).verdict == Verdict.WAIT
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 522, 524])
 def test_a_phrase_counts_only_beside_its_status(status: int) -> None:
-    """"No available channel" and `Retry-After` make no other 5xx repeatable, leniently or not."""
+    """Neither "no available channel" nor `Retry-After` makes any other 5xx repeatable, leniently or not."""
     answer = HttpResponse(status=status, headers={"retry-after": "1"})
     receipt = Receipt(message="no available channel")
     assert {Verdict.UNKNOWN} == {judge_answer(answer, receipt, lenient=lenient).verdict for lenient in (True, False)}
@@ -155,9 +156,9 @@ def test_every_status_of_a_poll() -> None:
 @pytest.mark.parametrize("status", [200, 400, 404, 500])
 def test_a_task_that_does_not_exist(status: int) -> None:
     """`task_not_exist` denies the task under any status; a 404 page is somebody else's and denies nothing."""
-    assert PollVerdict.MISSING == judge_poll(HttpResponse(status=status), "task_not_exist")
+    assert judge_poll(HttpResponse(status=status), "task_not_exist") == PollVerdict.MISSING
     page = HttpResponse(status=404, headers={"content-type": "Text/HTML"})
-    assert PollVerdict.AGAIN == judge_poll(page, None)
+    assert judge_poll(page, None) == PollVerdict.AGAIN
 
 
 # -- properties ----------------------------------------------------------------------------------------------------
@@ -243,11 +244,23 @@ def test_retry_after(text: str, seconds: float | None) -> None:
     assert seconds == retry_after({"retry-after": text, "date": DATE}, now=12345.0)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "XST+5", "XST-9:30"])
+def test_no_zone_is_gmt_wherever_this_machine_is(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date that names no zone is in GMT, not in the zone of this machine."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert retry_after({"retry-after": "Fri Jan  2 10:00:09 2026", "date": DATE}, NOW) == 9.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_date_without_a_date_is_compared_with_now() -> None:
     """Where the answer has no readable `Date`, the caller's clock is used; no header is no wish."""
     later = {"retry-after": http_date(NOW + 20)}
-    assert 20.0 == retry_after(later, now=NOW)
-    assert 20.0 == retry_after({**later, "date": "garbage"}, now=NOW)
+    assert retry_after(later, now=NOW) == 20.0
+    assert retry_after({**later, "date": "garbage"}, now=NOW) == 20.0
     assert retry_after({"date": DATE}, now=NOW) is None
 
 
@@ -277,7 +290,9 @@ def test_the_ladder_stays_within_its_bounds(step: int, u: float) -> None:
         assert math.isfinite(wait)
 
 
-@pytest.mark.parametrize("step, height", [(0, 0.5), (1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (64, 60.0), (10**9, 60.0)])
+@pytest.mark.parametrize(
+    "step, height", [(0, 0.5), (1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (64, 60.0), (10**9, 60.0)]
+)
 def test_the_ladder_doubles_up_to_its_cap(step: int, height: float) -> None:
     """Each rung is twice the one before, with full jitter below it."""
     assert height / 2 == ladder(step, 0.5, first=0.5, cap=60.0) or step == 0

@@ -34,7 +34,7 @@ from pika_async import (
 )
 from pika_async._exchange import Exchange
 from pika_async._transport import AiohttpTransport
-from pika_async.retrying import Judgement, Verdict
+from pika_async.retrying import Judgement, PollVerdict, Verdict
 from pika_async.wire import Credential, HttpRequest, HttpResponse, NoAnswer, Phase
 from tests.raw import PROVIDERS, TASK, Act, Raw, answer, deaf, free_port, receipt, trusting_context
 
@@ -129,6 +129,11 @@ def _after_interim(provider: str) -> bytes:
     return b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" + answer(200, _bytes(provider))
 
 
+def _gzip_cut(provider: str) -> bytes:
+    packed = gzip.compress(_bytes(provider)[:-1] + b',"more":"' + hashlib.sha512(b"noise").hexdigest().encode() * 9)
+    return answer(200, b"", {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed[:-20]
+
+
 A, R, S, W, U, X = (
     Verdict.ACCEPTED,
     Verdict.REJECTED,
@@ -165,14 +170,8 @@ LOST = [
     Row("body stalls in all, id held", A, _raw(_torn, "stall"), timeout=TOTAL),
     Row("body stalls before the id", U, _raw(_torn_before_id, "stall"), timeout=SILENCE),
     Row("body stalls within the id", U, _raw(_torn_within_id, "stall"), timeout=TOTAL),
-    Row("gzip cut, id held", A, _raw(lambda provider: _gzip_cut(provider), "fin")),
+    Row("gzip cut, id held", A, _raw(_gzip_cut, "fin")),
 ]
-
-
-def _gzip_cut(provider: str) -> bytes:
-    packed = gzip.compress(_bytes(provider)[:-1] + b',"more":"' + hashlib.sha512(b"noise").hexdigest().encode() * 9)
-    return answer(200, b"", {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed[:-20]
-
 
 ACCEPTED = [
     Row("200", A, _said(200, receipt)),
@@ -206,8 +205,12 @@ REFUSED_IN_BODY = [
 NOTHING_SAID = [
     Row("2xx page", U, _said(200, HTML, PAGE)),
     Row("2xx page, called JSON", U, _said(200, HTML)),
-    Row("2xx page with an id in its script", U, _said(200, f'<html><script>{{"id": "app", "task_id": "x"}}</script>')),
-    Row("2xx markup with an id, cut", U, _raw(answer(200, '<!-- {"id": "x", "task_id": "x"}', {"Content-Length": "99"}), "fin")),
+    Row("2xx page with an id in its script", U, _said(200, '<html><script>{"id": "app", "task_id": "x"}</script>')),
+    Row(
+        "2xx markup with an id, cut",
+        U,
+        _raw(answer(200, '<!-- {"id": "x", "task_id": "x"}', {"Content-Length": "99"}), "fin"),
+    ),
     Row("2xx empty", U, _said(200)),
     Row("204", U, _raw(b"HTTP/1.1 204 No Content\r\n\r\n")),
     Row("2xx white space", U, _said(200, b" \r\n")),
@@ -276,7 +279,7 @@ ANSWERED = [
 ROWS = [*LOST, *ANSWERED]
 
 
-def _cells(rows: list[Row], providers: tuple[str, ...]) -> Any:
+def _cells(rows: list[Row], providers: tuple[str, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "row, provider",
         [pytest.param(row, name, id=f"{row.name}-{name}") for row in rows for name in providers],
@@ -378,7 +381,7 @@ _ENDS = {
 }
 
 
-def _end_to_end() -> Any:
+def _end_to_end() -> pytest.MarkDecorator:
     cells = []
     for number, row in enumerate(ROWS):
         if row.retry_after:
@@ -450,9 +453,10 @@ def _handshake(how: Any) -> Trouble:
     async def trouble(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         async with Raw() as server:
             server.greetings.append(how)
-            yield server.url.replace("http:", "https:"), {
-                "paid_timeout": aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)
-            }
+            yield (
+                server.url.replace("http:", "https:"),
+                {"paid_timeout": aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)},
+            )
             assert server.seen == []
 
     return trouble
@@ -587,49 +591,44 @@ async def _check_healed(transport: Healing, server: Raw, provider: str, url: str
     first = transport.outcomes[0]
     assert isinstance(first, NoAnswer)
     assert first.phase is Phase.UNSENT
-    assert (JobStatus.SUCCEEDED, 2, 1) == (job.status, job.attempts, len(server.submissions))
+    assert (job.status, job.attempts, len(server.submissions)) == (JobStatus.SUCCEEDED, 2, 1)
 
 
 async def test_a_gateway_that_stays_away_stops_the_batch() -> None:
     """After six refused connections in a row the batch stops as unreachable, and every job stays planned."""
     async with _client("gptge", f"http://127.0.0.1:{free_port()}", limits=Limits(submitting=1)) as pika:
         report = await pika.run(["one", "two"])
-    assert [JobStatus.PLANNED] * 2 == [job.status for job in report.jobs]
+    assert [job.status for job in report.jobs] == [JobStatus.PLANNED] * 2
     assert isinstance(report.stopped, ProviderUnreachable)
-    assert (6, 6) == (report.stopped.attempts, report.jobs[0].attempts)
+    assert (report.stopped.attempts, report.jobs[0].attempts) == (6, 6)
 
 
 # -- certificates --------------------------------------------------------------------------------------------------
 
 
-def _default_trust() -> ssl.SSLContext:
-    return ssl.create_default_context()
+#: The address that is asked, and what its certificate is held against; it names localhost and 127.0.0.1.
+_CERTIFICATES: dict[str, tuple[str, Callable[[], ssl.SSLContext | aiohttp.Fingerprint]]] = {
+    "nobody vouches": ("127.0.0.1", ssl.create_default_context),
+    "another name": ("gateway.invalid", trusting_context),
+    "another fingerprint": ("127.0.0.1", lambda: aiohttp.Fingerprint(hashlib.sha256(b"another").digest())),
+}
 
 
-@pytest.mark.parametrize("case", ["nobody vouches", "another name", "another fingerprint"])
-async def test_a_certificate_that_is_not_right_stops_the_account(case: str) -> None:
+@pytest.mark.parametrize("case", _CERTIFICATES)
+async def test_a_certificate_that_is_not_right_stops_the_account(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that cannot prove its name gets nothing; the account stops, the job stays planned."""
-    trust: Any = {
-        "nobody vouches": _default_trust,
-        "another name": trusting_context,
-        "another fingerprint": lambda: aiohttp.Fingerprint(hashlib.sha256(b"another").digest()),
-    }[case]()
+    monkeypatch.setattr("pika_async._transport.getproxies", dict)
+    host, trust = _CERTIFICATES[case]
     async with Raw(tls=True) as server:
-        host = "127.0.0.2" if case == "another name" else "127.0.0.1"
-        port = server.port
-        if case == "another name":  # the certificate names localhost and 127.0.0.1 only
-            resolver = _Everywhere()
-            host = "gateway.invalid"
-            connector = aiohttp.TCPConnector(ssl=trust, resolver=resolver)
-        else:
-            connector = aiohttp.TCPConnector(ssl=trust)
-        url = f"https://{host}:{port}"
-        async with aiohttp.ClientSession(connector=connector) as session:
-            async with _client("gptge", url, session=session) as pika:
-                with pytest.raises(AccountStopped, match="certificate"):
-                    await pika.submit("a cat")
-                [job] = await pika.jobs()
-        assert (JobStatus.PLANNED, []) == (job.status, server.seen)
+        connector = aiohttp.TCPConnector(ssl=trust(), resolver=_Everywhere())
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            _client("gptge", f"https://{host}:{server.port}", session=session) as pika,
+        ):
+            with pytest.raises(AccountStopped, match="certificate"):
+                await pika.submit("a cat")
+            [job] = await pika.jobs()
+        assert (job.status, server.seen) == (JobStatus.PLANNED, [])
 
 
 class _Everywhere(aiohttp.abc.AbstractResolver):
@@ -646,7 +645,7 @@ async def test_our_own_trust_refuses_a_stranger() -> None:
     """Without a session of the user's, a self-signed certificate stops the account."""
     async with Raw(tls=True) as server:
         judgement = await _judge("gptge", server.url)
-        assert (Verdict.STOP, []) == (judgement.verdict, server.seen)
+        assert (judgement.verdict, server.seen) == (Verdict.STOP, [])
 
 
 # -- in a batch ----------------------------------------------------------------------------------------------------
@@ -664,7 +663,7 @@ async def _batch(provider: str, first: Act, **limits: Any) -> tuple[Any, Raw]:
 async def test_a_stopped_account_parks_the_batch(provider: str) -> None:
     """A 401 fails no job: all three stay planned, one POST was sent, and the report says why."""
     report, server = await _batch(provider, Act(answer(401, _failure("no")(provider))))
-    assert ([JobStatus.PLANNED] * 3, 1) == ([job.status for job in report.jobs], len(server.submissions))
+    assert ([job.status for job in report.jobs], len(server.submissions)) == ([JobStatus.PLANNED] * 3, 1)
     assert isinstance(report.stopped, AccountStopped)
     assert report.stopped.http_status == 401
 
@@ -698,10 +697,11 @@ async def test_as_settled_raises_the_stop_after_the_last_job() -> None:
         server.acts.append(Act(answer(403)))
         given = []
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
+            settled = pika.as_settled(["one", "two"])
+            given.append((await anext(settled)).status)
             with pytest.raises(AccountStopped):
-                async for job in pika.as_settled(["one", "two"]):
-                    given.append(job.status)  # noqa: PERF401 - what came before the raise
-        assert ([JobStatus.PLANNED], 1) == (given, len(server.submissions))
+                await anext(settled)
+        assert (given, len(server.submissions)) == ([JobStatus.PLANNED], 1)
 
 
 async def test_after_a_stop_the_same_batch_is_paid_once() -> None:
@@ -711,7 +711,7 @@ async def test_after_a_stop_the_same_batch_is_paid_once() -> None:
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
             await pika.run(["one", "two"])
             report = await pika.run(["one", "two"])
-        assert ({JobStatus.SUCCEEDED: 2}, 3) == (dict(report.counts), len(server.submissions))
+        assert (dict(report.counts), len(server.submissions)) == ({JobStatus.SUCCEEDED: 2}, 3)
 
 
 async def test_a_doubt_is_not_sent_again_by_the_same_batch() -> None:
@@ -721,7 +721,7 @@ async def test_a_doubt_is_not_sent_again_by_the_same_batch() -> None:
         async with _client("gptge", server.url) as pika:
             for _ in range(2):
                 report = await pika.run(["one"])
-                assert {JobStatus.UNKNOWN: 1} == dict(report.counts)
+                assert dict(report.counts) == {JobStatus.UNKNOWN: 1}
             await pika.resume()
         assert len(server.submissions) == 1
 
@@ -734,7 +734,7 @@ async def test_patience_ends() -> None:
             with pytest.raises(ProviderBusy):
                 await pika.submit("a cat")
             [job] = await pika.jobs()
-        assert JobStatus.PLANNED == job.status
+        assert job.status == JobStatus.PLANNED
         assert len(server.submissions) == job.attempts < 9
 
 
@@ -756,7 +756,7 @@ async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
         await closing
         job = await submitting
         [kept] = await pika.jobs()
-        assert (TASK, JobStatus.QUEUED, TASK) == (job.task_id, kept.status, kept.task_id)
+        assert (job.task_id, kept.status, kept.task_id) == (TASK, JobStatus.QUEUED, TASK)
         assert len(server.submissions) == 1
 
 
@@ -772,7 +772,7 @@ async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(SubmissionInDoubt):
             await submitting
         [kept] = await pika.jobs()
-        assert (JobStatus.UNKNOWN, 1) == (kept.status, len(server.submissions))
+        assert (kept.status, len(server.submissions)) == (JobStatus.UNKNOWN, 1)
 
 
 async def test_cancelled_while_planned_is_withdrawn() -> None:
@@ -792,7 +792,7 @@ async def test_cancelled_while_planned_is_withdrawn() -> None:
             go.set()
             await pika.wait(await first)
             statuses = {job.key: job.status for job in await pika.jobs()}
-        assert {"one": JobStatus.SUCCEEDED, "two": JobStatus.CANCELED} == statuses
+        assert statuses == {"one": JobStatus.SUCCEEDED, "two": JobStatus.CANCELED}
         assert len(server.submissions) == 1
 
 
@@ -812,7 +812,32 @@ async def test_cancelled_while_sent_goes_on(provider: str) -> None:
             assert job.status is JobStatus.SUBMITTING
             go.set()
             job = await pika.wait(job)
-        assert (JobStatus.SUCCEEDED, TASK, 1) == (job.status, job.task_id, len(server.submissions))
+        assert (job.status, job.task_id, len(server.submissions)) == (JobStatus.SUCCEEDED, TASK, 1)
+
+
+# -- a third party's provider -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defect", ["raises", "asks another origin", "is no address"])
+async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
+    """A provider that cannot encode, or leads elsewhere, sends nothing: the job is rejected, the look is tried again."""
+
+    def raising(*_: object) -> Any:
+        raise LookupError("the provider's own defect")
+
+    base_url = {"raises": "", "asks another origin": "http://127.0.0.2:1", "is no address": "http://["}[defect]
+    gptge = find_provider("gptge")
+    broken = attrs.evolve(gptge.dialect, create_body=raising, poll=raising)
+    async with Raw() as server:
+        transport = _transport(server.url)
+        await transport.open()
+        provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
+        exchange = Exchange(provider, base_url or server.url, transport, "https://callback.invalid/")
+        submitted, looked = await exchange.submit(GenerationRequest("a cat")), await exchange.poll(TASK)
+        await transport.close()
+        expected = Verdict.REJECTED if defect == "raises" else Verdict.WRONG_URL
+        assert (expected, PollVerdict.AGAIN) == (submitted.verdict, looked.verdict)
+        assert server.connections == 0
 
 
 # -- proxies -------------------------------------------------------------------------------------------------------
@@ -823,7 +848,7 @@ async def test_a_proxy_carries_a_submission_once() -> None:
     async with Raw() as proxy:
         judgement = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
         targets = [seen.target for seen in proxy.seen]
-        assert (Verdict.ACCEPTED, ["http://gateway.invalid/pika/generate"]) == (judgement.verdict, targets)
+        assert (judgement.verdict, targets) == (Verdict.ACCEPTED, ["http://gateway.invalid/pika/generate"])
 
 
 async def test_a_tunnel_carries_a_submission_once() -> None:
@@ -831,8 +856,8 @@ async def test_a_tunnel_carries_a_submission_once() -> None:
     async with Raw() as proxy, Raw(tls=True) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting_context())) as session:
             judgement = await _judge("gptge", server.url, proxy=proxy.url, session=session)
-        assert (Verdict.ACCEPTED, 1) == (judgement.verdict, len(server.submissions))
-        assert ["CONNECT"] == [seen.method for seen in proxy.seen]
+        assert (judgement.verdict, len(server.submissions)) == (Verdict.ACCEPTED, 1)
+        assert [seen.method for seen in proxy.seen] == ["CONNECT"]
         assert KEY not in str(proxy.seen)
 
 
@@ -853,13 +878,13 @@ async def test_the_environments_proxy_is_used_but_not_for_loopback(monkeypatch: 
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         near = await _judge("gptge", server.url)
-        assert (Verdict.ACCEPTED, 1, 0) == (near.verdict, len(server.seen), proxy.connections)
+        assert (near.verdict, len(server.seen), proxy.connections) == (Verdict.ACCEPTED, 1, 0)
         far = await _judge("gptge", "http://gateway.invalid")
-        assert (Verdict.ACCEPTED, 1) == (far.verdict, len(proxy.seen))
+        assert (far.verdict, len(proxy.seen)) == (Verdict.ACCEPTED, 1)
         monkeypatch.setenv("no_proxy", "gateway.invalid")
         monkeypatch.setattr(socket, "getaddrinfo", _nothing_found)
         none = await _judge("gptge", "http://gateway.invalid")
-        assert (Verdict.NOT_SENT, 1) == (none.verdict, len(proxy.seen))
+        assert (none.verdict, len(proxy.seen)) == (Verdict.NOT_SENT, 1)
 
 
 def _nothing_found(*_: object, **__: object) -> None:

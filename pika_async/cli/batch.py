@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -126,15 +126,15 @@ class Batch:
 
     def _keep(self, job: Job) -> None:
         placed = self.jobs[job.key] = attrs.evolve(job, index=self._positions[job.key])
+        record: Mapping[str, Any] | None = row(placed, self.results.root)
         try:
-            record = self.results.write(placed)
+            record = record if self.failure is not None else self.results.write(placed)
         except OSError as error:
-            if self.failure is None:
-                self.terminal.error(f"results.jsonl cannot be written ({error.strerror}); what it lacks follows here")
             self.failure = error
-            self.terminal.say(as_line(row(placed, self.results.root)).rstrip())
-            return
-        if self.echo and record is not None:
+            self.terminal.error(f"results.jsonl cannot be written ({error.strerror}); what it lacks follows here")
+        if record is not None and self.failure is not None:
+            self.terminal.say(as_line(record).rstrip())
+        if record is not None and self.echo:
             self.terminal.write(as_line(record, ascii_only=True))
 
 
@@ -167,23 +167,33 @@ def summarize(ending: Ending, out: Path, page: Path | None) -> Iterator[str]:
     told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())
     files = sum(job.file is not None for job in ending.jobs)
     yield f"{len(ending.jobs)} jobs: {told}; {files} on disk"
-    for job in [job for job in ending.jobs if job.error is not None and job.error != ending.stopped][:SHOWN]:
-        if not isinstance(job.error, SubmissionsStopped) and job.error is not None:
-            yield f"  {job.key}: {job.error.message}"
+    told_of = [
+        (job.key, job.error.message)
+        for job in ending.jobs
+        if job.error is not None and not isinstance(job.error, SubmissionsStopped)
+    ]
+    for key, message in told_of[:SHOWN]:
+        yield f"  {message}" if key in message else f"  job {key}: {message}"
+    if len(told_of) > SHOWN:
+        yield f"  ... and {len(told_of) - SHOWN} more"
     if ending.stopped is not None:
         yield ending.stopped.message
     if ending.interrupted:
         flying = sum(job.is_in_flight for job in ending.jobs)
         yield f"interrupted: {flying} accepted and not settled; their task ids are in {out / 'results.jsonl'}"
+        yield "  what is planned was not sent: run its rows again with another --out"
     yield f"results: {out / 'results.jsonl'}"
     if page is not None:
         yield f"gallery: {page}"
 
 
-def leave_gallery(results: ResultsWriter, out: Path, terminal: Terminal, *, title: str, maker: str) -> Path | None:
+def leave_gallery(
+    results: ResultsWriter, out: Path, terminal: Terminal, *, title: str, maker: str, posters: bool = True
+) -> Path | None:
     """Poster frames, where they can be drawn, and the page; None, and said, if it cannot be written."""
     try:
-        draw_posters((out / str(r["file"]) for r in results.rows.values() if r["file"]), out / "posters")
+        if posters:
+            draw_posters((out / str(r["file"]) for r in results.rows.values() if r["file"]), out / "posters")
         rows = list(results.rows.values())
         return write_gallery(rows, out, title=title, maker=maker)
     except OSError as error:

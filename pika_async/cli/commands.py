@@ -54,8 +54,6 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         terminal.say("interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        return Exit.SOME
     return int(code or Exit.OK)
 
 
@@ -144,7 +142,8 @@ def batch(
         with prepare(out, planned, download=download) as results:
             work = Batch(client, planned, results, terminal, echo=json)
             ending = asyncio.run(run_batch(work, out, download=download, quiet=json))
-            page = leave_gallery(results, out, terminal, title=f"{account.provider}: {out.name}", maker="batch")
+            title = f"{account.provider}: {out.absolute().name}"
+            page = leave_gallery(results, out, terminal, title=title, maker="batch", posters=not ending.interrupted)
         for line in summarize(ending, out, page):
             terminal.show(line, to_error=json or ending.code is not Exit.OK)
         return ending.code

@@ -25,6 +25,7 @@ from pika_async.client import PikaClient
 from pika_async.emulator import PROVIDERS, Charge, Emulator
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.limits import Limits
+from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
 from pika_async.providers import find_provider
 from pika_async.report import ResultsWriter, write_gallery
@@ -41,6 +42,9 @@ _MARK: Final = MARK.format(maker="demo")
 _OWN: Final = re.compile(rf"({'|'.join(PROVIDERS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
 
 
+_FAILED: Final = (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN, JobStatus.TIMED_OUT)
+
+
 @attrs.frozen(kw_only=True)
 class Account:
     """How the demo went at one provider, by our jobs and by the emulator's ledger."""
@@ -52,8 +56,9 @@ class Account:
 
     @property
     def once_each(self) -> bool:
-        """Whether the ledger holds exactly one charge for each prompt."""
-        return Counter(charge.prompt for charge in self.charges) == Counter(job.request.prompt for job in self.jobs)
+        """Whether the ledger holds exactly one charge for each prompt that was sent, and none for another."""
+        sent = Counter(job.request.prompt for job in self.jobs if job.attempts)
+        return Counter(charge.prompt for charge in self.charges) == sent
 
 
 def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> Exit:
@@ -70,8 +75,9 @@ def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> Exit:
         write_gallery([], out, title="pika_async demo", maker="demo")
         ending, emulator = asyncio.run(_run(out, prompts, seed, results, terminal))
         seconds = time.monotonic() - began
-        terminal.say("drawing the posters and the page")
-        page = leave_gallery(results, out, terminal, title="pika_async demo", maker="demo")
+        page = leave_gallery(
+            results, out, terminal, title="pika_async demo", maker="demo", posters=not ending.interrupted
+        )
     accounts = _accounts(ending.jobs, emulator.ledger)
     _tell(accounts, terminal, seconds)
     honest = all(account.once_each for account in accounts) and not emulator.cdn_credentials
@@ -142,10 +148,10 @@ def _batches(emulator: Emulator, prompts: int, seed: int, results: ResultsWriter
     ]
 
 
-def _planned(requests: Sequence[object], number: int) -> list[Planned]:
+def _planned(requests: Sequence[GenerationRequest], first: int) -> list[Planned]:
+    step = len(PROVIDERS)
     return [
-        Planned(request, str(request.key), number + position * len(PROVIDERS), "demo")  # type: ignore[attr-defined,arg-type]
-        for position, request in enumerate(requests)
+        Planned(request, request.key or "", first + number * step, "demo") for number, request in enumerate(requests)
     ]
 
 
@@ -199,21 +205,21 @@ def _figures(name: str, accounts: Sequence[Account]) -> list[str]:
         name,
         str(len(jobs)),
         str(counts[JobStatus.SUCCEEDED]),
-        str(len(jobs) - counts[JobStatus.SUCCEEDED]),
+        str(sum(counts[status] for status in _FAILED)),
         str(sum(len(account.charges) for account in accounts)),
         f"{sum(job.polls for job in jobs) / max(1, len(jobs)):.1f}/job",
         f"{statistics.median(times):.2f} s" if times else "-",
         str(sum(job.file is not None for job in jobs)),
         f"{sum(account.bytes for account in accounts) / 1e6:.1f}",
-        f"{(max(ends) - min(begins)).total_seconds():.1f} s" if begins and ends else "-",
+        f"{(max(ends) - min(begins)).total_seconds():.0f} s" if begins and ends else "-",
     ]
 
 
 def _verdict(accounts: Sequence[Account], credentials: int) -> str:
     charges = sum(len(account.charges) for account in accounts)
-    prompts = sum(len(account.jobs) for account in accounts)
-    if all(account.once_each for account in accounts):
-        paid = f"one charge for each prompt: yes ({charges} charges in the emulator's ledger, {prompts} prompts)"
-    else:
-        paid = f"one charge for each prompt: NO ({charges} charges in the emulator's ledger, {prompts} prompts)"
-    return f"{paid}\ncredentials seen at the CDN: {credentials}"
+    sent = sum(bool(job.attempts) for account in accounts for job in account.jobs)
+    once = "yes" if all(account.once_each for account in accounts) else "NO"
+    return (
+        f"one charge for each prompt: {once} ({charges} charges in the emulator's ledger, {sent} prompts sent)\n"
+        f"credentials seen at the CDN: {credentials}"
+    )

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import attrs
 from yarl import URL
 
 from pika_async._settings import read_credential
-from pika_async._transport import AiohttpTransport, Transport
+from pika_async._transport import AiohttpTransport, Transport, is_loopback
 from pika_async.cli.documented import compare, reply_of
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.recording import Recorded, Recording, sample, save
@@ -127,15 +129,13 @@ class Doctor:
         self.note("made-up task", self._denies(call, task_id), told)
 
     def _denies(self, call: Recorded, task_id: str) -> bool:
-        """Whether the answer is one of the documented forms of "no such task"."""
-        assert not isinstance(call.answer, NoAnswer)  # noqa: S101 - the caller has looked
-        if call.answer.is_html or 300 <= call.answer.status < 400:
+        """Whether the answer is a documented form of "no such task": the code `task_not_exist`, whatever its status."""
+        if isinstance(call.answer, NoAnswer):
             return False
         try:
-            denied = self.provider.decode_snapshot(call.answer, task_id).state is TaskState.MISSING
+            return self.provider.decode_snapshot(call.answer, task_id).state is TaskState.MISSING
         except Unreadable:
-            denied = False
-        return denied or (call.answer.status == 404 and call.body is not None)
+            return False
 
     # --- one generation ---------------------------------------------------------------------------------------------
 
@@ -243,9 +243,11 @@ async def diagnose(patient: Patient, terminal: Terminal, transport: Transport | 
     inner = transport or AiohttpTransport(bare.base_url, credential, proxy=patient.proxy)
     doctor = Doctor(provider, bare.base_url, Recording(inner), lambda finding: _show(finding, terminal))
     key_from = f"the file {patient.api_key_file}" if patient.api_key_file else f"the variable {provider.api_key_env}"
+    if patient.save_to is not None:
+        _check_folder(patient.save_to)
     doctor.note("configuration", True, f"{provider.title} at {bare.base_url}, key from {key_from}")
     try:
-        if patient.proxy is None and await doctor.look_up():
+        if _is_direct(patient, bare.base_url) and await doctor.look_up():
             await doctor.look_at_tls()
         await doctor.ask_for_nothing()
         if patient.spend:
@@ -259,6 +261,21 @@ async def diagnose(patient: Patient, terminal: Terminal, transport: Transport | 
         if patient.save_to is not None:
             _save(patient.save_to, doctor, terminal)
     return doctor
+
+
+def _is_direct(patient: Patient, base_url: str) -> bool:
+    """Whether no proxy, of the command or of the environment, stands between: it looks up names by itself."""
+    return patient.proxy is None and (is_loopback(base_url) or urlsplit(base_url).scheme not in getproxies())
+
+
+def _check_folder(folder: Path) -> None:
+    """See that samples can be written, before anything is spent for them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UsageError(f"--save: {folder} is not empty, and nothing is overwritten; choose another folder")
+    except OSError as error:
+        raise UsageError(f"--save: {folder} cannot be used: {error.strerror}") from None
 
 
 def _show(finding: Finding, terminal: Terminal) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pika_async.cli.exits import Exit, Interrupted, UsageError
 from pika_async.cli.extras import need_emulator
@@ -16,6 +16,8 @@ from pika_async.providers import find_provider
 
 __all__ = ["emulate", "make_emulator"]
 
+PORTS: Final = 65535
+
 
 def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
     """The emulator of a command line.
@@ -23,6 +25,8 @@ def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
     :raises UsageError: names what cannot work.
     """
     need_emulator()
+    if not 0 <= options.get("port", 0) <= PORTS:
+        raise UsageError(f"--port: {options['port']} is no port; give 0 to {PORTS}, 0 for any free one")
     try:
         return Emulator(scenario=None if scenario is None else _scenario(scenario), **options)
     except ValueError as error:

@@ -151,7 +151,6 @@ def save(folder: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
 
     :raises OSError: if one cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in samples.items():
         with (folder / f"{name}.json").open("x", encoding="utf-8") as file:
             json.dump(content, file, indent=2, ensure_ascii=False)

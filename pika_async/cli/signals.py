@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets the work put everything away, the second leaves at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first lets the work put everything away, the second leaves at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def interruptible(work: Coroutine[Any, Any, T], asked: Callable[[], None])
         asked()
         task.cancel()
 
-    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if _handle(loop, number, stop)]
+    handled = [number for number in _signals() if _handle(loop, number, stop)]
     try:
         return await task
     except asyncio.CancelledError:
@@ -43,6 +43,14 @@ async def interruptible(work: Coroutine[Any, Any, T], asked: Callable[[], None])
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+
+
+def _signals() -> list[signal.Signals]:
+    asked = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # `nohup` ignores it
+        asked.append(hangup)
+    return asked
 
 
 def _handle(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], None]) -> bool:

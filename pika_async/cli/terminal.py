@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 from rich import box
 from rich.console import Console
@@ -37,16 +37,52 @@ def table(title: str, *columns: str, right: int = 99) -> Table:
     return made
 
 
+class _Stream:
+    """A stream whose reader may leave, or whose terminal may be closed: what it no longer takes is dropped.
+
+    What is paid for goes on, into its files.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+        self._stream = stream
+        self._gone = False
+
+    def write(self, text: str) -> int:
+        if not self._gone:
+            try:
+                self._stream.write(text)
+            except (OSError, ValueError):
+                self._leave()
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._gone:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._leave()
+
+    def _leave(self) -> None:
+        self._gone = True
+        # What is still in the buffer is written when Python ends; that must not fail either.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Terminal:
-    """Standard output for results, standard error for everything else. A reader that leaves early stops nothing."""
+    """Standard output for results, standard error for everything else."""
 
     def __init__(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        self.out = Console(highlight=False, soft_wrap=False)
-        self.err = Console(stderr=True, highlight=False)
-        self._deaf = False
+        self._out, err = _Stream(sys.stdout), _Stream(sys.stderr)
+        self.out = Console(file=cast("TextIO", self._out), highlight=False)
+        self.err = Console(file=cast("TextIO", err), highlight=False)
 
     def say(self, text: object, style: str = "") -> None:
         """One message to standard error."""
@@ -56,32 +92,15 @@ class Terminal:
         """What went wrong."""
         self.err.print(Text("error: ", style="bold red") + plain(text), soft_wrap=True)
 
-    def show(self, what: Any, *, to_error: bool = False) -> None:
+    def show(self, what: str | Text | Table, *, to_error: bool = False) -> None:
         """A table or a message of the result."""
-        console = self.err if to_error else self.out
         item = plain(what) if isinstance(what, str) else what
-        if not to_error and self._deaf:
-            return
-        try:
-            console.print(item, soft_wrap=isinstance(item, Text))
-        except BrokenPipeError:
-            self._close_output()
+        (self.err if to_error else self.out).print(item, soft_wrap=isinstance(item, Text))
 
     def write(self, line: str) -> None:
         """A line for programs to standard output, as it is."""
-        if self._deaf:
-            return
-        try:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            self._close_output()
-
-    def _close_output(self) -> None:
-        """Nobody reads any more: what is paid for goes on, into its files."""
-        self._deaf = True
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self._out.write(line)
+        self._out.flush()
 
 
 class _Handler(logging.Handler):

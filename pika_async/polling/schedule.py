@@ -84,7 +84,7 @@ class AdaptivePolling:
         return found
 
     def wait(self, waiting: Waiting, u: float) -> float:
-        """Seconds until the next look; jittered by a tenth so that tasks accepted together are not asked together."""
+        """Seconds until the next look; jittered, so that tasks accepted together are not asked together."""
         durations = self._durations(waiting.stratum)
         median = durations.quantile(0.5)
         floor = max(FLOOR, min(1.0, median / 20))
@@ -97,7 +97,8 @@ class AdaptivePolling:
             step = 0.1 * waiting.age
         if waiting.looks:
             step = min(step, CAP_SHARE * waiting.age + CAP_SECONDS)
-        return max(floor, step * (0.95 + 0.1 * u))
+        jitter = 0.1 if waiting.looks else 0.2
+        return max(floor, step * (1 - jitter / 2 + jitter * u))
 
     def settled(self, stratum: str, after: float, before: float) -> None:
         """Learn from one settled task."""

@@ -47,6 +47,8 @@ def find_provider(name: str) -> Provider:
 
     :raises ConfigurationError: if there is none, or the package that registered it gives no `Provider`.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(setting="provider", reason=f"{name!r} is no name and no Provider")
     if name in PROVIDERS:
         return PROVIDERS[name]
     for entry in entry_points(group=ENTRY_POINTS, name=name):

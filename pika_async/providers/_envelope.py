@@ -127,7 +127,8 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
     record = body["data"] if isinstance(body.get("data"), dict) and "status" not in body else body
     task = _converter.structure(record, _Task)
     inner = _converter.structure(task.data, _Task)
-    words = [word.strip().lower() for word in (task.status, task.state) if word is not None]
+    said = [word.strip().lower() for word in (task.status, task.state) if word is not None]
+    words = [word for word in said if word] or said  # an empty word beside a real one says nothing
     word = next((word for word in words if word in _WORDS), words[0] if words else "")
     state = _WORDS.get(word, TaskState.RUNNING)
     url = task.video_url or task.result_url or inner.video_url or inner.result_url
@@ -158,7 +159,9 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
 
 def _points(point: float | None, refund: float | None) -> float | None:
     """What stays charged. `refund` is a flag at one gateway (1: all of it) and an amount at another."""
-    if point is None or not refund:
+    if point is None or point < 0:
+        return None
+    if refund is None or refund <= 0:
         return point
     return 0.0 if refund == 1 else max(0.0, point - refund)
 

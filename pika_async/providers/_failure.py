@@ -24,18 +24,23 @@ def _words(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _code(value: Any) -> str:
+    """A code as text; "" for what is none, such as a list, whose `str` may nest deeper than the interpreter takes."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if isinstance(value, bool) or not isinstance(value, str | int | float) else str(value)
+
+
 def read_failure(body: Any) -> Failure:
     """Read `{"error": {message, type, param, code}}`, `{"error": "..."}` or `{code, message | msg}`."""
     if not isinstance(body, dict):
         return Failure(None, "")
     error = body.get("error")
     if isinstance(error, dict):
-        code = next((str(error[name]) for name in ("code", "type") if error.get(name)), "error")
+        code = _code(error.get("code")) or _code(error.get("type")) or "error"
         return Failure(code, _words(error.get("message")))
     if isinstance(error, str) and error:
-        return Failure(str(body.get("code") or "error"), error)
+        return Failure(_code(body.get("code")) or "error", error)
     message = _words(body.get("message")) or _words(body.get("msg"))
-    explicit: Any = body.get("code")
-    if explicit is None or isinstance(explicit, bool | list | dict) or str(explicit).lower() in _FINE:
-        return Failure(None, message)
-    return Failure(str(explicit), message)
+    explicit = _code(body.get("code"))
+    return Failure(None if explicit.lower() in _FINE else explicit, message)

@@ -9,7 +9,7 @@ from typing import Any, NewType, TypeVar, cast
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from pika_async.models import is_url
+from pika_async.models import has_host, is_url
 
 __all__ = ["Address", "Number", "Record", "Rows", "Text", "Whole", "converter", "rename"]
 
@@ -32,7 +32,8 @@ def _text(value: Any, _: Any) -> str | None:
 
 
 def _address(value: Any, _: Any) -> str | None:
-    return value.strip() if is_url(value) else None
+    found = value.strip() if isinstance(value, str) else None
+    return found if found and is_url(found) and has_host(found) else None
 
 
 def _number(value: Any, _: Any) -> float | None:

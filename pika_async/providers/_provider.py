@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -50,6 +50,9 @@ class Dialect:
     torn_id: re.Pattern[bytes]
 
 
+#: A model as the pages write it. One that a gateway does not list yet may be asked for, a mistyped one not.
+VERSION: Final = re.compile(r"[1-9][0-9]?(\.[0-9]{1,3})?")
+
 #: A rule that one provider adds to the ranges that all share; raises `InvalidRequest`.
 Rule = Callable[["Provider", GenerationRequest], None]
 
@@ -91,6 +94,8 @@ class Provider:
                 "effect", request.effect,
                 f"is no effect of {self.title}; it documents {', '.join(self.effects)} (strict=False sends any)",
             )  # fmt: skip
+        if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
+            raise self.refusal("model", request.model, f"is no version; give {' or '.join(self.models)}")
         if request.image is not None and not is_url(request.image):
             self._check_inline("image", request.image)
         if request.video is not None and not is_url(request.video):
@@ -183,4 +188,5 @@ def inline(media: Media) -> str:
         return base64.b64encode(media).decode()
     if not is_url(media):
         raise TypeError("a local file is read before it is encoded")
-    return str(media)
+    scheme, _, rest = str(media).partition("://")
+    return f"{scheme.lower()}://{rest}"

@@ -12,8 +12,9 @@ __all__ = ["INLINE_LIMIT", "TEN_EFFECTS", "capabilities", "ratio_is_not_for_imag
 
 #: The effects that gpt.ge and YEScale list.
 TEN_EFFECTS: Final = EFFECTS[:10]
-#: Characters of base64: users of several such gateways report bodies over about 1 MB refused or cut.
-INLINE_LIMIT: Final = 1_000_000
+#: Characters of base64: users of several such gateways report bodies over about 1 MB refused or cut. The rest of the
+#: body needs some of that.
+INLINE_LIMIT: Final = 980_000
 
 
 def capabilities(

@@ -6,7 +6,7 @@ from typing import Final
 
 from pika_async.models import EFFECTS, GenerationRequest
 from pika_async.providers._envelope import ENVELOPE
-from pika_async.providers._provider import Capability, Provider
+from pika_async.providers._provider import VERSION, Capability, Provider
 
 __all__ = ["COMETAPI"]
 
@@ -22,7 +22,7 @@ def _model_is_a_number(provider: Provider, request: GenerationRequest) -> None:
         return
     if request.kind == "video":
         raise provider.refusal("model", request.model, f"is not chosen for a video at {provider.title}; leave it out")
-    if not request.model.replace(".", "", 1).isdecimal() or not request.model.isascii():
+    if not VERSION.fullmatch(request.model):
         raise provider.refusal("model", request.model, f"is no number, as {provider.title} writes it; give 1.5")
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["can_draw", "draw_posters"]
+__all__ = ["draw_posters"]
 
 _log = logging.getLogger("pika_async.posters")
 
 
-def can_draw() -> bool:
-    """Whether poster frames can be made here."""
-    return all(importlib.util.find_spec(name) is not None for name in ("av", "PIL"))
-
-
 def draw_posters(videos: Iterable[Path], folder: Path) -> int:
     """The first frame of each video as `folder`/NAME.jpg, best effort; how many there are. Blocks: use a thread."""
-    if not can_draw():
+    try:
+        av = importlib.import_module("av")
+        importlib.import_module("PIL")
+    except ImportError:
         return 0
-    import av  # noqa: PLC0415 - optional
-
     made = 0
     for video in videos:
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self
 
 from pika_async.lifecycle import Job
 
@@ -76,7 +77,8 @@ class ResultsWriter:
     def __init__(self, path: Path) -> None:
         self.root = path.parent
         self.rows: dict[str, dict[str, Any]] = {}
-        self._file: TextIO = path.open("x", encoding="utf-8", newline="\n")
+        # Without a buffer: what could not be written is not tried again when the file is closed.
+        self._file: RawIOBase = path.open("xb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +93,9 @@ class ResultsWriter:
         if job.key in self.rows:
             return None
         record = self.rows[job.key] = row(job, self.root)
-        self._file.write(as_line(record))
-        self._file.flush()
+        line = memoryview(as_line(record).encode())
+        while line:
+            line = line[self._file.write(line) or 0 :]
         return record
 
 

@@ -1,0 +1,17 @@
+"""One awaited video. Start `pika-async emulate` and export what it prints, or use your own key and host."""
+
+import asyncio
+import os
+import sys
+
+from pika_async import PikaClient
+
+
+async def main(prompt: str) -> None:
+    async with PikaClient("native", base_url=os.environ["PIKA_BASE_URL"]) as pika:  # the key is in PIKA_API_KEY
+        video = await pika.generate(prompt, effect="Levitate", aspect_ratio="9:16")
+        print(await pika.download(video, "one.mp4"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(" ".join(sys.argv[1:]) or "a cat in the rain"))

@@ -1,0 +1,244 @@
+"""Whatever is wrong with a command or its input: exit code 2, one clear line for each fault, and nothing is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pika_async.emulator import Emulator
+from tests.cli.commandline import KEY, CommandLine
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with Emulator(api_key=KEY, render=False, durations="constant:0.1").in_thread() as serving:
+        yield serving
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return CommandLine(tmp_path, capsys, monkeypatch)
+
+
+GOOD = '{"prompt": "fine"}\n'
+# name of the case, file name, its content, what the error names
+ROWS = [
+    ("no-json", "b.jsonl", GOOD + "{oops}", "b.jsonl:2: is no JSON"),
+    ("cut-json", "b.jsonl", GOOD + '{"prompt": "a', "b.jsonl:2: is no JSON: Unterminated string"),
+    ("two-objects", "b.jsonl", '{"prompt": "a"} {"prompt": "b"}', "b.jsonl:1: is no JSON: Extra data"),
+    ("a-list", "b.jsonl", GOOD + '\n["a"]', "b.jsonl:3: is no JSON object but a list"),
+    ("a-number", "b.jsonl", "17", "b.jsonl:1: is no JSON object but a number"),
+    ("null", "b.jsonl", "null", "b.jsonl:1: is no JSON object but null"),
+    ("nan", "b.jsonl", '{"prompt": "a", "aspect_ratio": NaN}', "b.jsonl:1: is no JSON: NaN"),
+    ("huge-number", "b.jsonl", '{"prompt": "a", "seed": 1' + "0" * 5000 + "}", "b.jsonl:1: is no JSON: a number of 5001"),
+    ("deep", "b.jsonl", "[" * 100_000, "b.jsonl:1: is no JSON: nested too deep"),
+    ("surrogate", "b.jsonl", '{"prompt": "a\\ud800"}', "b.jsonl:1: is no JSON: it holds half of a character"),
+    ("twice", "b.jsonl", '{"prompt": "a", "prompt": "b"}', 'b.jsonl:1: "prompt": is given twice'),
+    ("unknown-field", "b.jsonl", '{"prompt": "a", "promt": "b"}', 'b.jsonl:1: "promt": is no known field; the fields are'),
+    ("no-prompt", "b.jsonl", GOOD + '{"seed": 4}', "b.jsonl:2: prompt: is missing"),
+    ("empty-prompt", "b.jsonl", '{"prompt": "  "}', "b.jsonl:1: prompt: '  ' is empty"),
+    ("number-prompt", "b.jsonl", '{"prompt": 4}', "b.jsonl:1: prompt: 4 is a int"),
+    ("nul-prompt", "b.jsonl", '{"prompt": "a\\u0000"}', "b.jsonl:1: prompt: 'a\\x00' holds a NUL"),
+    ("frame-rate", "b.jsonl", '{"prompt": "a", "frame_rate": 25}', "b.jsonl:1: frame_rate: 25 is outside 8 to 24"),
+    ("guidance", "b.jsonl", '{"prompt": "a", "guidance_scale": 4}', "guidance_scale: 4 is outside 5 to 25"),
+    ("motion", "b.jsonl", '{"prompt": "a", "motion": -1}', "motion: -1 is outside 0 to 4"),
+    ("motion-fraction", "b.jsonl", '{"prompt": "a", "motion": 1.5}', "motion: 1.5 is no whole number"),
+    ("seed", "b.jsonl", '{"prompt": "a", "seed": -1}', "seed: -1 is outside"),
+    ("ratio", "b.jsonl", '{"prompt": "a", "aspect_ratio": "5:1"}', "aspect_ratio: '5:1' is outside 0.4 to 2.5"),
+    ("ratio-zero", "b.jsonl", '{"prompt": "a", "aspect_ratio": "1:0"}', "aspect_ratio: '1:0' is no ratio"),
+    ("effect", "b.jsonl", '{"prompt": "a", "effect": "Explod"}', "effect: 'Explod' is not one of Inflate"),
+    ("camera-axis", "b.jsonl", '{"prompt": "a", "camera": {"roll": "left"}}', "camera: 'roll' is no camera axis"),
+    ("camera-word", "b.jsonl", '{"prompt": "a", "camera": {"pan": "up"}}', "camera.pan: 'up' is not one of left, right"),
+    ("camera-text", "b.jsonl", '{"prompt": "a", "camera": "left"}', "camera: 'left' is no camera"),
+    ("image-and-video", "b.jsonl", '{"prompt": "a", "image": "http://h/a.png", "video": "http://h/a.mp4"}', "video: "),
+    ("image-scheme", "b.jsonl", '{"prompt": "a", "image": "ftp://h/a.png"}', "image: 'ftp://h/a.png' is no http"),
+    ("image-missing", "b.jsonl", '{"prompt": "a", "image": "none.png"}', "image: 'none.png' is no file"),
+    ("image-folder", "b.jsonl", '{"prompt": "a", "image": "."}', "image: '.' is no file"),
+    ("image-too-large", "b.jsonl", '{"prompt": "a", "image": "large.png"}', "is 900,000 bytes, but native Pika takes"),
+    ("video-not-here", "b.jsonl", '{"prompt": "a", "video": "http://h/a.mp4"}', "video: 'http://h/a.mp4' is not possible"),
+    ("sfx-not-here", "b.jsonl", '{"prompt": "a", "sfx": true}', "sfx: True is not possible at native Pika"),
+    ("mode-alone", "b.jsonl", '{"prompt": "a", "ingredients_mode": "precise"}', "ingredients_mode: 'precise' needs"),
+    ("ingredients", "b.jsonl", '{"prompt": "a", "ingredients": 5}', "ingredients: 5 is no list"),
+    ("key-path", "b.jsonl", '{"prompt": "a", "key": "../a"}', "key: '../a' may hold letters"),
+    ("key-long", "b.jsonl", '{"prompt": "a", "key": "' + "k" * 201 + '"}', "is 201 bytes long"),
+    ("key-twice", "b.jsonl", '{"prompt":"a","key":"k"}\n{"prompt":"b","key":"k"}', "b.jsonl:2: key: 'k' is the key of b.jsonl:1"),
+    ("metadata", "b.jsonl", '{"prompt": "a", "metadata": [1]}', "metadata: [1] is no mapping"),
+    ("strict", "b.jsonl", '{"prompt": "a", "strict": 0}', "strict: 0 is no boolean"),
+    ("utf-16", "b.jsonl", GOOD.encode("utf-16"), "b.jsonl:1: byte 0xff is not UTF-8"),
+    ("latin-1", "b.txt", b"fine\ncaf\xe9\n", "b.txt:2: byte 0xe9 is not UTF-8"),
+    ("empty-file", "b.jsonl", "", "b.jsonl: holds no request"),
+    ("only-comments", "b.txt", "# a\n\n  # b\n", "b.txt: holds no request"),
+    ("only-a-header", "b.csv", "prompt,seed\n", "b.csv: holds no request"),
+    ("csv-quote", "b.csv", 'prompt\nfine\n"a', "b.csv:3: is no CSV from here on"),
+    ("csv-after-quote", "b.csv", 'prompt\n"a"b\n', "b.csv:2: is no CSV from here on"),
+    ("csv-header-quote", "b.csv", '"prompt\n', "b.csv:1: is no CSV"),
+    ("csv-column", "b.csv", "prompt,Seed\na,1\n", 'b.csv:1: "Seed": is no known column; the columns are'),
+    ("csv-semicolons", "b.csv", "prompt;seed\na;1\n", "columns are separated by commas"),
+    ("csv-twice", "b.csv", "prompt,prompt\na,b\n", 'b.csv:1: "prompt": is a column twice'),
+    ("csv-no-prompt", "b.csv", "key,seed\na,1\n", 'b.csv:1: "prompt": is no column'),
+    ("csv-cells", "b.csv", "prompt,seed\nred, white\nfine,1,2\n", "b.csv:3: has 3 cells, but the header 2"),
+    ("csv-whole", "b.csv", "prompt,seed\na,1.0\n", "b.csv:2: seed: '1.0' is no whole number"),
+    ("csv-flag", "b.csv", "prompt,extend\na,maybe\n", "b.csv:2: extend: 'maybe' is no boolean"),
+    ("csv-camera", "b.csv", "prompt,camera\na,left\n", 'b.csv:2: camera: "left" is no camera; write "pan=left;zoom=in"'),
+    ("csv-cameras", "b.csv", "prompt,camera,camera.pan\na,zoom=in,left\n", "b.csv:2: camera: is given as a whole and"),
+    ("csv-metadata", "b.csv", "prompt,metadata\na,{\n", "b.csv:2: metadata: "),
+    ("no-suffix", "prompts", "a", "prompts: has no suffix that is known"),
+    ("other-suffix", "b.json", "[]", "b.json: has no suffix that is known"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "named"), [pytest.param(*case[1:], id=case[0]) for case in ROWS])
+def test_a_bad_row_is_named_and_nothing_is_sent(
+    cli: CommandLine, emulator: Emulator, name: str, content: str | bytes, named: str
+) -> None:
+    """The error names the file, the line and the field; the exit code is 2; the gateway never hears of it."""
+    cli.write("large.png", b"x" * 900_000)
+    ran = cli.batch(emulator, cli.write(name, content))
+    assert (ran.code, ran.out, len(emulator.requests)) == (2, "", 0)
+    assert named in ran.err
+    assert not (cli.folder / "pika-out").exists()
+
+
+def test_every_bad_row_is_listed(cli: CommandLine, emulator: Emulator) -> None:
+    """One run tells of all of them."""
+    cli.write("b.jsonl", GOOD + "{\n" + GOOD + '{"prompt": "a", "motion": 9}\n{"prompt": ""}\n')
+    ran = cli.batch(emulator, "b.jsonl")
+    assert [line.split(" ")[0] for line in ran.err.splitlines()] == ["b.jsonl:2:", "b.jsonl:4:", "b.jsonl:5:", "3"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ([], "--provider"),
+        (["--provider", "nope"], "'nope' is not known; choose one of cometapi"),
+        (["--provider", "native", "--frob"], "Unknown option"),
+        (["--provider", "native", "--max-in-flight", "many"], "--max-in-flight"),
+        (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--max-in-flight", "0"], "--max-in-flight: 0 is"),
+        (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--max-charges", "-1"], "--max-charges: -1 is"),
+        (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--deadline", "0"], "--deadline"),
+        (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--deadline", "nan"], "--deadline"),
+        (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--expected-seconds", "-1"], "--expected-seconds"),
+        (["--provider", "native"], "--base-url: native Pika has no address of its own"),
+        (["--provider", "native", "--base-url", "gopher://x"], "--base-url: 'gopher://x' is no http"),
+        (["--provider", "native", "--base-url", "http://u:p@h"], "--base-url: holds a user"),
+        (["--provider", "native", "--base-url", "http://h", "--api-key-file", "none"], "--api-key-file: none cannot be read"),
+        (["--provider", "native", "--base-url", "http://h", "--api-key-file", "empty"], "--api-key-file: is empty"),
+        (["--provider", "native", "--base-url", "http://h", "--api-key-file", "two"], "--api-key-file: holds white space"),
+        (["--provider", "native", "--base-url", "http://h", "--out", "two"], "--out: two is no folder"),
+        (["--provider", "native", "--base-url", "http://h", "--out", "two/x"], "--out: two/x cannot be used"),
+        (["--provider", "native", "--api-key", "sk-1"], "Unknown option"),
+        (["--provider", "native", "--log-level", "loud"], "--log-level"),
+        (["--provider", "native", "second.txt"], "second.txt"),
+    ],
+)  # fmt: skip
+def test_a_bad_option_is_named(cli: CommandLine, argv: list[str], named: str) -> None:
+    """One line that names it, and exit code 2."""
+    cli.write("b.txt", "a cat")
+    cli.write("empty", " \n")
+    cli.write("two", "a b")
+    ran = cli("batch", "b.txt", *argv)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert named in ran.err
+
+
+def test_a_missing_key_names_the_variable(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the option that reads it from a file."""
+    monkeypatch.delenv("GPTGE_API_KEY")
+    ran = cli("batch", cli.write("b.txt", "a cat"), "--provider", "gptge")
+    assert ran.code == 2
+    assert "set GPTGE_API_KEY, or give --api-key-file" in ran.err
+
+
+def test_a_broken_key_is_not_shown(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named, its content is not."""
+    monkeypatch.setenv("GPTGE_API_KEY", "secret-one secret-two")
+    ran = cli("batch", cli.write("b.txt", "a cat"), "--provider", "gptge")
+    assert (ran.code, "secret" in ran.err) == (2, False)
+    assert ran.err.startswith("error: GPTGE_API_KEY: holds white space")
+
+
+@pytest.mark.parametrize("source", ["none.txt", "folder.txt", "locked.txt", "a\0.txt"])
+def test_an_input_that_cannot_be_read_is_named(cli: CommandLine, emulator: Emulator, source: str) -> None:
+    """Missing, a folder, without permission, or no name at all."""
+    (cli.folder / "folder.txt").mkdir()
+    cli.write("locked.txt", "a")
+    (cli.folder / "locked.txt").chmod(0)
+    if source == "locked.txt" and os.geteuid() == 0:
+        pytest.skip("the superuser reads everything")
+    ran = cli.batch(emulator, source)
+    assert (ran.code, len(emulator.requests)) == (2, 0)
+    assert "cannot be read" in ran.err
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"# none\n", b'{"prompt": 1}', b"\xff"])
+def test_bad_standard_input_is_named(cli: CommandLine, emulator: Emulator, data: bytes) -> None:
+    """As a file is, under the name stdin."""
+    ran = cli.batch(emulator, "-", stdin=data)
+    assert (ran.code, len(emulator.requests)) == (2, 0)
+    assert ran.err.removeprefix("error: ").startswith("stdin:")
+
+
+@pytest.mark.parametrize("there", ["results.jsonl", "index.html", "videos/k.mp4"])
+def test_nothing_is_paid_for_into_a_folder_that_holds_something(
+    cli: CommandLine, emulator: Emulator, there: str
+) -> None:
+    """An earlier batch, a stranger's page or a video of the same name: refused before anything is sent."""
+    (cli.folder / "pika-out" / there).parent.mkdir(parents=True)
+    (cli.folder / "pika-out" / there).write_text("mine")
+    ran = cli.batch(emulator, cli.write("b.jsonl", '{"prompt": "a", "key": "k"}'))
+    assert (ran.code, len(emulator.requests)) == (2, 0)
+    assert "choose another --out" in ran.err
+    assert (cli.folder / "pika-out" / there).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["a cat", "--motion", "7"], "motion: 7 is outside"),
+        (["a cat", "--motion", "x"], "--motion"),
+        (["", "--motion", "1"], "prompt: '' is empty"),
+        (["a cat", "--camera", "left"], "camera: "),
+        (["a cat", "--effect", "Nope"], "effect: 'Nope'"),
+        (["a cat", "--sfx"], "sfx: True is not possible"),
+        (["a cat", "--image", "none.png"], "image: 'none.png' is no file"),
+        (["a cat", "--out", "there.mp4"], "--out: there.mp4 is there already"),
+        (["a cat", "--out", "nowhere/a.mp4"], "--out: nowhere is no folder"),
+        (["a cat", "--ingredient", "here.png"], "ingredients[0]"),
+        (["a cat", "--aspect-ratio", "wide"], "aspect_ratio: 'wide' is no ratio"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_of_generate_is_named(cli: CommandLine, emulator: Emulator, argv: list[str], named: str) -> None:
+    """Exit code 2, one line, nothing sent."""
+    cli.write("there.mp4", "mine")
+    ran = cli("generate", *argv, "--provider", "native", "--base-url", emulator.base_url("native"))
+    assert (ran.code, ran.out, len(emulator.requests), len(ran.err.splitlines())) == (2, "", 0, 1)
+    assert named in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["frobnicate"], "Unknown command"),
+        (["demo", "--prompts", "0"], "--prompts: 0 is not above 0"),
+        (["demo", "--out", "full"], "--out: full holds files that are no demo's"),
+        (["emulate", "--durations", "often"], "durations 'often'"),
+        (["emulate", "--host", "192.0.2.1"], "host must be a loopback address"),
+        (["emulate", "--time-scale", "0"], "time_scale must be above 0"),
+        (["emulate", "--scenario", "none.json"], "--scenario: none.json cannot be read"),
+        (["emulate", "--scenario", "full/bad.json"], "--scenario: "),
+        (["emulate", "--port", "99999"], "--port"),
+        (["doctor", "--provider", "nope"], "--provider: 'nope' is not known"),
+        (["doctor", "--provider", "gptge", "--save", "full"], "--save: full is not empty"),
+        (["doctor", "--provider", "gptge", "--save", "full/bad.json"], "--save: full/bad.json cannot be used"),
+    ],
+)
+def test_a_bad_command_is_named(cli: CommandLine, argv: list[str], named: str) -> None:
+    """Exit code 2 and one line for every other command."""
+    (cli.folder / "full").mkdir()
+    cli.write("full/bad.json", '[{"on": "nothing"}]')
+    ran = cli(*argv)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert named in ran.err

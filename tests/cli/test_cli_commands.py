@@ -1,0 +1,274 @@
+"""`generate`, `providers`, `demo`, `emulate`, help, and what is said without the extras."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pika_async.cli.demo
+from pika_async import PikaClient, provider_names
+from pika_async.__main__ import main
+from pika_async.cli.prompts import demo_requests
+from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.providers import PROVIDERS as RECORDS
+from tests.cli.commandline import KEY, CommandLine, files_with
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with Emulator(api_key=KEY, render=False, durations="constant:0.1").in_thread() as serving:
+        yield serving
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return CommandLine(tmp_path, capsys, monkeypatch)
+
+
+def to(emulator: Emulator, provider: str) -> list[str]:
+    return ["--provider", provider, "--base-url", emulator.base_url(provider), "--expected-seconds", "0.2"]
+
+
+# --- generate -----------------------------------------------------------------------------------------------------------
+
+
+def test_generate_saves_one_video(cli: CommandLine, emulator: Emulator) -> None:
+    """The file's name alone is on standard output; the task id was told as soon as there was one."""
+    ran = cli("generate", "one cat", *to(emulator, "gptge"), "--out", "cat.mp4")
+    [charge] = [charge for charge in emulator.ledger if charge.prompt == "one cat"]
+    assert (ran.code, ran.out) == (0, "cat.mp4\n")
+    assert (cli.folder / "cat.mp4").read_bytes()[4:8] == b"ftyp"
+    assert ran.err.startswith(f"accepted by gptge: task {charge.task_id}\n")
+    assert files_with(cli.folder, KEY) == []
+
+
+def test_generate_without_a_file_prints_the_address(cli: CommandLine, emulator: Emulator) -> None:
+    """And with --json the job as one line."""
+    ran = cli("generate", "two cats", *to(emulator, "native"))
+    assert (ran.code, ran.out.startswith(emulator.cdn_url), len(ran.out.splitlines())) == (0, True, 1)
+    ran = cli("generate", "three cats", *to(emulator, "native"), "--json")
+    assert (ran.code, [record["prompt"] for record in ran.records]) == (0, ["three cats"])
+
+
+def test_generate_sends_every_option(cli: CommandLine, emulator: Emulator) -> None:
+    """Each option of the command reaches the wire under the provider's spelling."""
+    options = (
+        "--effect melt --aspect-ratio 1:1 --frame-rate 12 --camera pan=left,zoom=in --guidance-scale 9 --motion 3 "
+        "--negative-prompt ugly --seed 5 --sfx --model 1.5"
+    )
+    ran = cli("generate", "every option", *to(emulator, "cometapi"), *options.split(" "))
+    [charge] = [charge for charge in emulator.ledger if charge.prompt == "every option"]
+    assert ran.code == 0
+    assert {name: value for name, value in charge.body.items() if name != "callback_url"} == {
+        "prompt": "every option", "ratio": "1:1", "style": "Melt", "sfx": True, "model": 1.5,
+        "options": {
+            "frameRate": 12, "camera": {"pan": "left", "zoom": "in"},
+            "parameters": {"guidanceScale": 9, "motion": 3, "negativePrompt": "ugly", "seed": 5},
+        },
+    }  # fmt: skip
+
+
+def test_generate_takes_ingredients(cli: CommandLine, emulator: Emulator) -> None:
+    """The option is given once for each."""
+    more = "--ingredient http://a.example/1.png --ingredient http://a.example/2.png --ingredients-mode creative"
+    ran = cli("generate", "ingredients", *to(emulator, "native"), *more.split(" "))
+    [charge] = [charge for charge in emulator.ledger if charge.prompt == "ingredients"]
+    assert (ran.code, charge.body["ingredient"]) == (0, ["http://a.example/1.png", "http://a.example/2.png"])
+    assert charge.body["options"]["ingredients-mode"] == "creative"
+
+
+@pytest.mark.parametrize(
+    ("do", "code", "said"),
+    [
+        ("fails", 1, "generation failed"),
+        ({"fault": "refuse", "as": "invalid"}, 1, "rejected, not charged"),
+        ({"fault": "drop", "when": "before-reply"}, 1, "in doubt"),
+        ({"fault": "refuse", "as": "key"}, 3, "the account is stopped"),
+        ({"fault": "takes", "seconds": 60}, 1, "not settled within 1 s"),
+    ],
+)
+def test_generate_tells_what_became_of_it(cli: CommandLine, do: object, code: int, said: str) -> None:
+    """By its exit code and one sentence."""
+    script = Scenario.of([{"on": "create", "do": do}])
+    with Emulator(api_key=KEY, render=False, durations="constant:0.1", scenario=script).in_thread() as emulator:
+        ran = cli("generate", "a cat", *to(emulator, "yescale"), "--deadline", "1")
+    assert (ran.code, ran.out, said in ran.err) == (code, "", True)
+
+
+def test_a_download_that_fails_names_the_task(cli: CommandLine) -> None:
+    """What was paid for is not lost: exit code 1 and the way to the video."""
+    script = Scenario.of([{"on": "cdn", "do": {"fault": "answer", "status": 403}}])
+    with Emulator(api_key=KEY, render=False, durations="constant:0.1", scenario=script).in_thread() as emulator:
+        ran = cli("generate", "a cat", *to(emulator, "yescale"), "--out", "a.mp4")
+        assert (ran.code, emulator.ledger[0].task_id in ran.err, "stays paid" in ran.err) == (1, True, True)
+
+
+def test_an_interrupted_generate_names_its_task(tmp_path: Path) -> None:
+    """Exit code 130; what was accepted is not lost."""
+    with Emulator(api_key=KEY, render=False, durations="constant:60").in_thread() as emulator:
+        argv = [sys.executable, "-m", "pika_async", "generate", "a cat", *to(emulator, "native")]
+        argv += ["--api-key-file", _written(tmp_path, "key", KEY)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("accepted by native")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        task = emulator.ledger[0].task_id
+    assert (process.returncode, out, "Traceback" in err) == (130, "", False)
+    assert re.search(f"interrupted: task {task} is (queued|running) and stays at native", err)
+
+
+# --- providers and help -------------------------------------------------------------------------------------------------
+
+
+def test_providers_shows_every_field_of_every_provider(cli: CommandLine) -> None:
+    """As a table with the reasons of what is not possible, and as JSON."""
+    ran = cli("providers")
+    assert ran.code == 0
+    for provider in RECORDS.values():
+        assert provider.api_key_env in ran.out
+        for field, capability in provider.capabilities.items():
+            assert field in ran.out
+            if not capability.supported:
+                assert f"{provider.name}: {field}: {capability.note}" in ran.out
+    told = json.loads(cli("providers", "--json").out)
+    assert [record["name"] for record in told] == provider_names()
+    assert told[0]["capabilities"]["effect"] == {"wire": "style", "note": "13 effects", "supported": True}
+
+
+@pytest.mark.parametrize("command", ["batch", "generate", "providers", "demo", "emulate", "doctor"])
+def test_every_command_explains_itself(cli: CommandLine, command: str) -> None:
+    """--help works, and every command takes --log-level and no key."""
+    ran = cli(command, "--help")
+    assert (ran.code, "--log-level" in ran.out, re.search(r"--api-key(?!-file)", ran.out)) == (0, True, None)
+
+
+def test_no_command_shows_the_help(cli: CommandLine) -> None:
+    """As --help and --version, it ends well."""
+    assert (cli().code, cli("--help").code, cli("--version").code) == (0, 0, 0)
+
+
+# --- demo and emulate ---------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_leaves_real_videos_and_an_honest_summary(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All four wires, one charge for each prompt, a file and a poster for each; again, it replaces its own."""
+    monkeypatch.setattr(pika_async.cli.demo, "_TIME_SCALE", 0.005)
+    for _ in range(2):
+        ran = cli("demo", "--prompts", "12", "--seed", "3")
+        assert ran.code == 0
+        assert "one charge for each prompt: yes (12 charges in the emulator's ledger, 12 prompts sent)" in ran.out
+        assert "credentials seen at the CDN: 0" in ran.out
+        records = cli.results("pika-demo")
+        assert [sum(r["provider"] == name for r in records) for name in PROVIDERS] == [3, 3, 3, 3]
+        assert len({record["sha256"] for record in records}) == 12
+        for record in records:
+            assert (cli.folder / "pika-demo" / "posters" / f"{record['key']}.jpg").is_file()
+    assert len(list((cli.folder / "pika-demo" / "videos").iterdir())) == 12
+    (cli.folder / "pika-demo" / "videos" / "mine.mp4").write_text("mine")
+    assert cli("demo", "--prompts", "4").code == 0
+    assert (cli.folder / "pika-demo" / "videos" / "mine.mp4").read_text() == "mine"
+
+
+def test_the_demos_requests_differ_and_repeat() -> None:
+    """No prompt comes twice, also beyond the word lists; every one is possible; a seed gives the same again."""
+    providers = list(RECORDS.values())
+    dealt = demo_requests(providers, 4000, 1)
+    prompts = [request.prompt for requests in dealt.values() for request in requests]
+    assert (len(prompts), len(set(prompts))) == (4000, 4000)
+    assert dealt == demo_requests(providers, 4000, 1)
+    for provider in providers:
+        for request in dealt[provider.name]:
+            provider.check(request)
+    assert {request.sfx for request in dealt["cometapi"]} == {None, True}
+
+
+def test_the_emulator_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    """It prints its addresses and its key, takes a generation, and tells what it charged."""
+    argv = [sys.executable, "-m", "pika_async", "emulate", "--port", "0", "--durations", "constant:0.1"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        head = [process.stdout.readline() for _ in range(9)]
+        urls = dict(line.split() for line in head[1:5])
+        assert list(urls) == list(PROVIDERS)
+        key = head[5].removeprefix("key: ").strip()
+        code = main(
+            ["batch", _written(tmp_path), "--provider", "native", "--base-url", urls["native"], "--out",
+             str(tmp_path / "out"), "--api-key-file", _written(tmp_path, "key", key), "--expected-seconds", "0.2"]
+        )  # fmt: skip
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (code, process.returncode, "Traceback" in err) == (0, 0, False)
+    assert "charges: 2 (cometapi 0, yescale 0, gptge 0, native 2)" in out
+
+
+def _written(folder: Path, name: str = "b.txt", content: str = "a\nb") -> str:
+    (folder / name).write_text(content)
+    return str(folder / name)
+
+
+# --- without the extras -------------------------------------------------------------------------------------------------
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+from pika_async.__main__ import main
+sys.exit(main({argv!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "argv", "said"),
+    [
+        ({"cyclopts"}, ["demo"], 'python -m pip install "pika_async[cli]"'),
+        ({"rich"}, [], 'python -m pip install "pika_async[cli]"'),
+        ({"cyclopts", "rich"}, ["providers"], 'python -m pip install "pika_async[cli]"'),
+        ({"av"}, ["demo"], 'python -m pip install "pika_async[cli,emulator]"'),
+        ({"PIL"}, ["emulate"], 'python -m pip install "pika_async[cli,emulator]"'),
+    ],
+)
+def test_without_an_extra_one_line_says_how_to_get_it(
+    tmp_path: Path, blocked: set[str], argv: list[str], said: str
+) -> None:
+    """Exit code 2, no traceback."""
+    code = BLOCKED.format(blocked=blocked, argv=argv)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1)
+    assert said in ran.stderr
+
+
+def test_a_broken_import_is_not_taken_for_a_missing_extra(tmp_path: Path) -> None:
+    """An ImportError of anything else is shown as it is."""
+    code = BLOCKED.format(blocked={"attrs"}, argv=[])
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "No module named 'attrs'" in ran.stderr) == (1, True)
+
+
+def test_batches_work_without_the_emulators_libraries(tmp_path: Path, emulator: Emulator) -> None:
+    """Where no poster can be drawn, there is none, and the page is there all the same."""
+    argv = ["batch", _written(tmp_path), *to(emulator, "native"), "--api-key-file", _written(tmp_path, "key", KEY)]
+    code = BLOCKED.format(blocked={"av", "PIL"}, argv=argv)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.count("Traceback")) == (0, 0)
+    page = (tmp_path / "pika-out" / "index.html").read_text()
+    assert ("poster" in page, page.count("<video ")) == (False, 2)
+
+
+def test_the_client_is_quick_to_import() -> None:
+    """The command line is not loaded with the SDK."""
+    code = f"import sys, {PikaClient.__module__}; sys.exit('cyclopts' in sys.modules or 'rich' in sys.modules)"
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert time.monotonic() - began < 10

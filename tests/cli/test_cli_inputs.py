@@ -1,0 +1,143 @@
+"""The rows of a batch's input: what is read from each form, and that no bytes lead to anything but rows or our error."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async.cli.exits import InputErrors, UsageError
+from pika_async.cli.inputs import FIELDS, Row, parse_camera, parse_csv, parse_jsonl, parse_text, parse_unnamed
+from pika_async.cli.requests import plan
+from pika_async.models import Camera
+from pika_async.providers import NATIVE
+
+PROMPTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1).filter(
+    lambda text: text.strip() and not text.strip().startswith("#")
+)
+
+
+def test_text_is_a_prompt_a_line() -> None:
+    """Blank lines and comments are left out, and the numbers are those of the file."""
+    assert parse_text("f", b"\xef\xbb\xbfa cat\n\n  # no\r\n a dog \r") == [
+        Row(1, {"prompt": "a cat"}),
+        Row(4, {"prompt": "a dog"}),
+    ]
+
+
+def test_json_lines_are_objects_of_fields() -> None:
+    """A field that is null is not given."""
+    rows = parse_jsonl("f", b'{"prompt": "a", "seed": 1, "image": null}\n\n{"prompt": "b", "camera": {"pan": "left"}}')
+    assert rows == [Row(1, {"prompt": "a", "seed": 1}), Row(3, {"prompt": "b", "camera": {"pan": "left"}})]
+
+
+def test_csv_cells_become_the_types_of_their_fields() -> None:
+    """Whole numbers, booleans, cameras, lists and JSON are read; an empty cell is not given."""
+    data = (
+        "prompt,seed,sfx,extend,camera,ingredients,metadata,effect\n"
+        '"a, b",7,Yes,0,pan=left;zoom=in,http://a/x.png|http://b/y.png,"{""n"": 1}",\n'
+    )
+    assert parse_csv("f", data.encode()) == [
+        Row(2, {
+            "prompt": "a, b", "seed": 7, "sfx": True, "extend": False, "camera": {"pan": "left", "zoom": "in"},
+            "ingredients": ["http://a/x.png", "http://b/y.png"], "metadata": {"n": 1},
+        })
+    ]  # fmt: skip
+
+
+def test_csv_rows_are_named_by_the_line_on_which_they_begin() -> None:
+    """A quoted cell may hold line ends."""
+    rows = parse_csv("f", b'prompt,camera.pan\n"one\ntwo",left\n\nthree,\n')
+    assert [(row.line, row.fields) for row in rows] == [
+        (2, {"prompt": "one\ntwo", "camera": {"pan": "left"}}),
+        (5, {"prompt": "three"}),
+    ]
+
+
+def test_what_has_no_name_is_json_or_text() -> None:
+    """The first line that is not blank decides."""
+    assert parse_unnamed("stdin", b'\n {"prompt": "a"}')[0].fields == {"prompt": "a"}
+    assert parse_unnamed("stdin", b"\n[a cat]")[0].fields == {"prompt": "[a cat]"}
+
+
+@pytest.mark.parametrize("text", ["pan", "pan=left;pan=right", "roll=left", "", "pan=left;;zoom=in"])
+def test_a_camera_is_axes_with_directions(text: str) -> None:
+    """Anything else is refused with how it is written."""
+    with pytest.raises(ValueError, match="pan=left;zoom=in"):
+        parse_camera(text)
+
+
+def test_equal_rows_are_one_request_and_unequal_ones_never() -> None:
+    """Rows equal in key and content are paid once; without keys every row is its own."""
+    rows = [Row(1, {"prompt": "a", "key": "k"}), Row(2, {"prompt": "a", "key": "k"}), Row(3, {"prompt": "a"})]
+    planned = plan("f", rows, NATIVE)
+    assert [(one.request.key, one.index) for one in planned] == [("k", 0), (planned[1].key, 2)]
+    with pytest.raises(InputErrors, match=r"f:4: key: 'k' is the key of f:1 too"):
+        plan("f", [*rows, Row(4, {"prompt": "b", "key": "k"})], NATIVE)
+
+
+def test_at_most_twenty_rows_are_listed() -> None:
+    """The rest is counted."""
+    with pytest.raises(InputErrors) as caught:
+        plan("f", [Row(number, {"prompt": " "}) for number in range(1, 31)], NATIVE)
+    lines = str(caught.value).splitlines()
+    assert (lines[19][:5], lines[20:]) == ("f:20:", ["... and 10 more", "30 rows cannot be sent; nothing was sent"])
+
+
+@given(st.lists(PROMPTS, min_size=1))
+def test_every_form_gives_back_every_prompt(prompts: list[str]) -> None:
+    """Text, JSON lines and CSV that are written by the book lose and change nothing (text: but for outer blanks)."""
+    lines = "\n".join(json.dumps({"prompt": prompt}) for prompt in prompts)
+    table = io.StringIO()
+    csv.writer(table).writerows([["prompt"], *([prompt] for prompt in prompts)])
+    assert [row.fields["prompt"] for row in parse_jsonl("f", lines.encode())] == prompts
+    assert [row.fields["prompt"] for row in parse_csv("f", table.getvalue().encode())] == prompts
+    found = [row.fields["prompt"] for row in parse_text("f", "\n".join(prompts).encode())]
+    assert found == [prompt.strip() for prompt in prompts]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+CAMERAS = st.dictionaries(st.sampled_from(["pan", "tilt", "x"]), JSON, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON | CAMERAS | st.just(10**400)).map(lambda d: {"prompt": "a", **d}))
+def test_any_json_is_a_request_or_our_error(record: dict[str, object]) -> None:
+    """Whatever a row holds, it is planned or named with its line, and nothing else happens."""
+    try:
+        planned = plan("f", parse_jsonl("f", json.dumps(record).encode()), NATIVE)
+    except InputErrors as error:
+        assert str(error).startswith("f:1: ")  # noqa: PT017
+    else:
+        assert planned[0].key
+    try:
+        plan("f", [Row(1, record)], NATIVE)
+    except InputErrors as error:
+        assert str(error).startswith("f:1: ")  # noqa: PT017
+
+
+@given(st.binary() | st.text().map(str.encode) | st.text('{}[]",:\\ud8prompt\n\r0\0').map(str.encode))
+def test_any_bytes_are_rows_or_our_error(data: bytes) -> None:
+    """No parser raises anything else."""
+    for parse in (parse_text, parse_jsonl, parse_csv, parse_unnamed):
+        for prefix in (b"", b"prompt,seed\n", b'{"prompt": "'):
+            try:
+                plan("f", parse("f", prefix + data), NATIVE)
+            except UsageError as error:
+                assert str(error)  # noqa: PT017
+
+
+def test_a_camera_reaches_the_request() -> None:
+    """From a CSV row as from JSON."""
+    rows = [
+        *parse_csv("f", b"prompt,camera.zoom\na,out\n"),
+        *parse_jsonl("f", b'{"prompt":"b","camera":{"zoom":"out"}}'),
+    ]
+    assert [one.request.camera for one in plan("f", rows, NATIVE)] == [Camera(zoom="out")] * 2

@@ -1,0 +1,113 @@
+"""Where a batch stands: the counts, the pace, the time left, and how they are shown on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pika_async import GenerationRequest, Job, JobStatus
+from pika_async.cli.progress import Follower, Pace, Tally, duration, tally, told
+from pika_async.cli.terminal import Terminal
+from pika_async.lifecycle import instant
+
+
+def job(number: int, status: JobStatus, *, file: bool = False) -> Job:
+    return Job(
+        key=str(number), request=GenerationRequest("\x1b[31m[red]"), provider="native", base_url="http://h",
+        status=status, file=Path("f") if file else None,
+        submitted_at=None if status in {JobStatus.PLANNED, JobStatus.REJECTED} else instant(0.0),
+    )  # fmt: skip
+
+
+JOBS = [
+    job(1, JobStatus.PLANNED), job(2, JobStatus.QUEUED), job(3, JobStatus.RUNNING), job(4, JobStatus.SUCCEEDED),
+    job(5, JobStatus.SUCCEEDED, file=True), job(6, JobStatus.FAILED), job(7, JobStatus.REJECTED),
+    job(8, JobStatus.UNKNOWN), job(9, JobStatus.TIMED_OUT),
+]  # fmt: skip
+
+
+def test_every_status_is_counted_where_it_belongs() -> None:
+    """What is at rest is settled; what will have no video is failed."""
+    assert tally(JOBS, 20) == Tally(total=20, submitted=7, running=2, settled=6, downloaded=1, failed=4)
+
+
+def test_the_pace_is_learned_from_the_recent_past() -> None:
+    """What was done two minutes ago no longer counts."""
+    pace = Pace()
+    assert (pace.per_minute(), duration(pace.seconds_left(10) if pace.per_minute() else float("inf"))) == (
+        0.0,
+        "not known yet",
+    )
+    for second in range(0, 601, 10):
+        pace.see(float(second), second // 10)
+    assert (pace.per_minute(), pace.seconds_left(90)) == (6.0, 300.0)
+    for second in range(610, 801, 10):
+        pace.see(float(second), 60)
+    assert pace.per_minute() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7300, "2.0 h"), (float("inf"), "not known yet")],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    """In the unit that fits."""
+    assert duration(seconds) == words
+
+
+def test_a_line_says_it_all() -> None:
+    """Counts, failures if there are, rate and time left."""
+    pace = Pace()
+    pace.see(0.0, 0)
+    pace.see(60.0, 6)
+    assert told(tally(JOBS, 20), pace, download=True) == (
+        "6 of 20 settled (7 submitted, 2 running, 1 downloaded, 4 failed), 6 a minute, about 2 min left"
+    )
+
+
+def follow(terminal: Terminal, *, silent: bool = False) -> None:
+    async def look() -> list[Job]:
+        return JOBS
+
+    async def work() -> None:
+        async with Follower(terminal, look, 9, silent=silent):
+            await asyncio.sleep(0.05)
+
+    asyncio.run(work())
+
+
+def test_a_terminal_gets_a_display(capsys: pytest.CaptureFixture[str]) -> None:
+    """With every count; it is gone at the end, and nothing goes to standard output."""
+    terminal, shown = Terminal(), io.StringIO()
+    terminal.err = Console(file=shown, force_terminal=True, width=120, color_system=None)
+    follow(terminal)
+    for words in ("5 of 9", "7 submitted", "2 running", "6 settled", "1 downloaded", "4 failed", "a minute"):
+        assert words in shown.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_elsewhere_it_is_lines_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """No control characters in a file; silent with --json."""
+    follow(Terminal())
+    assert capsys.readouterr().err == "6 of 9 settled (7 submitted, 2 running, 1 downloaded, 4 failed)\n"
+    follow(Terminal(), silent=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_display_that_fails_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The batch is worth more than its display."""
+
+    async def look() -> list[Job]:
+        raise ValueError("broken")
+
+    async def work() -> str:
+        async with Follower(Terminal(), look, 9):
+            await asyncio.sleep(0.01)
+        return "done"
+
+    assert asyncio.run(work()) == "done"
+    assert "the progress display failed" in capsys.readouterr().err

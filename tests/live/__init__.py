@@ -1,0 +1,1 @@
+"""Tests against real gateways, with real keys."""

@@ -1,0 +1,266 @@
+"""Room, rates, breaker and gate under any history: what they promise holds at every step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async import AccountStopped, Limits
+from pika_async.limits import Breaker, Gate, Rate, Room
+from pika_async.retrying import ladder
+
+chances = st.floats(0, 1, exclude_max=True)
+gaps = st.floats(0, 100)
+
+
+# --- room ---------------------------------------------------------------------------------------------------------------
+
+steps = st.lists(st.tuples(st.sampled_from(["settle", "refuse"]), st.integers(0, 300), gaps, gaps), max_size=60)
+
+
+@given(st.none() | st.integers(1, 500), steps)
+def test_room_stays_between_one_and_its_ceiling(
+    ceiling: int | None, history: list[tuple[str, int, float, float]]
+) -> None:
+    """However jobs settle and submissions are refused, the room is never under 1, nor over the user's number."""
+    room = Room.of(Limits(max_in_flight=ceiling))
+    now = 0.0
+    for what, accepted, age, gap in history:
+        now += gap
+        if what == "settle":
+            room.settled()
+        else:
+            room.refuse(accepted, now - age, now)
+        assert 1 <= room.size <= (math.inf if ceiling is None else ceiling)
+        assert room.free(0) >= 1
+        assert room.free(10_000) == 0
+
+
+def test_room_begins_at_five_and_doubles_in_a_generation_until_it_is_refused() -> None:
+    """Every settled job of a roomful makes room for one more: 5, 10, 20, 40."""
+    room = Room.of(Limits())
+    sizes = [room.free(0)]
+    for _ in range(3):
+        for _ in range(room.free(0)):
+            room.settled()
+        sizes.append(room.free(0))
+    assert sizes == [5, 10, 20, 40]
+
+
+def test_room_grows_by_one_a_roomful_after_a_refusal() -> None:
+    """After the first refusal a roomful of settled jobs adds about one."""
+    room = Room(size=40.0)
+    room.refuse(20, 1.0, 2.0)
+    assert room.size == 20
+    for _ in range(21):
+        room.settled()
+    assert room.size == pytest.approx(21, abs=0.1)
+
+
+@given(st.integers(1, 60), st.integers(0, 60))
+def test_room_is_cut_once_a_round(refusals: int, accepted: int) -> None:
+    """Refusals of submissions that were sent before the last cut do not cut again, however many come."""
+    room = Room(size=60.0)
+    for number in range(refusals):
+        room.refuse(accepted, 1.0, 2.0 + number)
+    once = Room(size=60.0)
+    once.refuse(accepted, 1.0, 2.0)
+    assert room.size == once.size
+    room.refuse(0, 2.5, 3.0)
+    assert room.size == max(1.0, once.size / 2)
+
+
+@given(st.floats(1, 500), st.integers(0, 1000))
+def test_a_cut_keeps_what_the_account_holds(size: float, accepted: int) -> None:
+    """A refusal leaves at least the jobs that are accepted, never more than before, and at least half."""
+    room = Room(size=size)
+    room.refuse(accepted, 0.0, 1.0)
+    assert room.size == max(1.0, min(accepted, size), size / 2)
+    assert room.refused
+
+
+# --- rate ---------------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 1000), st.lists(st.floats(0, 20), max_size=60), st.floats(0, 1e7))
+def test_a_rate_is_never_exceeded_over_any_window(per_second: float, pauses: list[float], start: float) -> None:
+    """In every window of any length, calls begin at most as often as one second's worth (or one) plus the rate."""
+    rate = Rate(per_second)
+    now = start
+    begun = []
+    for pause in pauses:
+        now += pause
+        now = max(now, rate.ready_at(now))
+        rate.take(now)
+        begun.append(now)
+    burst = max(1.0, per_second)
+    for first in range(len(begun)):
+        for last in range(first, len(begun)):
+            window = begun[last] - begun[first]
+            assert last - first + 1 <= burst + per_second * window + 1e-3 * max(1.0, window)
+
+
+@given(st.floats(0.01, 1000), st.integers(1, 50), st.floats(0, 1e7))
+def test_a_rate_is_reached(per_second: float, calls: int, start: float) -> None:
+    """One who always waits exactly as long as told gets the full rate, and is never told to wait for nothing."""
+    rate = Rate(per_second)
+    now = start
+    for _ in range(calls):
+        ready = rate.ready_at(now)
+        assert now <= ready <= now + 1 / per_second + 1e-6
+        now = ready
+        assert rate.ready_at(now) <= now + 1e-6  # what was promised holds, but for what a float holds of the time
+        rate.take(now)
+    assert now - start <= calls / per_second + 1e-3
+
+
+def test_no_rate_is_no_limit() -> None:
+    """Without a number every call may begin at once."""
+    rate = Rate(None)
+    for _ in range(1000):
+        assert rate.ready_at(5.0) == 5.0
+        rate.take(5.0)
+
+
+# --- breaker ------------------------------------------------------------------------------------------------------------
+
+
+def is_open(breaker: Breaker) -> bool:
+    """Read anew each time: a type checker takes a property for constant."""
+    return breaker.is_open
+
+
+def test_the_breaker_opens_after_its_threshold_and_not_before() -> None:
+    """Seven failures in a row hold nothing back, the eighth does; one answer in between starts the count again."""
+    breaker = Breaker()
+    for _ in range(7):
+        breaker.fail(0.0, 0.5)
+    assert not is_open(breaker)
+    breaker.succeed()
+    for _ in range(7):
+        breaker.fail(0.0, 0.5)
+    assert not is_open(breaker)
+    breaker.fail(0.0, 0.5)
+    assert is_open(breaker)
+    assert 0.5 <= breaker.ready_at(0.0) <= 1.0
+
+
+def test_polls_from_before_the_opening_say_nothing_new() -> None:
+    """Failures of polls that were under way neither lengthen the pause nor count as the probe's."""
+    breaker = Breaker()
+    for _ in range(8):
+        breaker.fail(0.0, 0.5)
+    opens = breaker.ready_at(0.0)
+    for _ in range(24):
+        breaker.fail(0.1, 0.999)
+    assert breaker.ready_at(0.1) == opens
+    assert breaker.begin() is True
+    for _ in range(24):
+        breaker.fail(opens, 0.999)
+        assert breaker.ready_at(opens) == math.inf
+    breaker.fail(opens + 1, 0.999, probe=True)
+    assert breaker.ready_at(opens + 1) <= opens + 1 + 2.0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["begin", "fail", "succeed"]), gaps, chances), max_size=120))
+def test_the_breaker_admits_one_probe_at_a_time(history: list[tuple[str, float, float]]) -> None:
+    """While it is open, at most one poll is out as the probe; its pauses are above 0 and at most 60 s."""
+    breaker = Breaker()
+    under_way: list[bool] = []
+    now = 0.0
+    for what, gap, u in history:
+        now += gap
+        if what == "begin" and breaker.ready_at(now) <= now:
+            was_open = is_open(breaker)
+            under_way.append(breaker.begin())
+            assert under_way[-1] == was_open
+        elif what == "fail" and under_way:
+            probe = under_way.pop(0)
+            was_open = is_open(breaker)
+            breaker.fail(now, u, probe=probe)
+            if is_open(breaker) and (probe or not was_open):
+                assert now + 0.5 <= breaker.ready_at(now) <= now + 60.0
+        elif what == "succeed" and under_way:
+            under_way.pop()
+            breaker.succeed()
+            assert not is_open(breaker)
+            assert breaker.ready_at(now) == now
+        if is_open(breaker) and breaker.ready_at(now) != math.inf:
+            assert breaker.ready_at(now) <= now + 60.0
+        if is_open(breaker) and math.isinf(breaker.ready_at(now)):
+            assert sum(under_way) >= 1
+
+
+# --- gate ---------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from(["wait", "told", "unreachable", "answered"]), gaps, chances), max_size=80))
+def test_the_gates_pauses_are_bounded_and_never_shortened(history: list[tuple[str, float, float]]) -> None:
+    """After any refusal the pause ends, at most 30 s from now or when the provider said; nothing ends it sooner."""
+    gate = Gate()
+    now = 0.0
+    for what, gap, u in history:
+        now += gap
+        before = gate.ready_at(now)
+        if what == "answered":
+            gate.answered()
+            assert gate.ready_at(now) == before
+        elif what == "told":
+            gate.wait(now, u, 300 * u)
+            assert gate.ready_at(now) == max(before, now + 300 * u)
+        else:
+            if what == "wait":
+                gate.wait(now, u, None)
+            else:
+                gate.unreachable(now, u)
+            assert gate.ready_at(now) >= before
+            assert gate.ready_at(now) == before or now + 0.25 <= gate.ready_at(now) <= now + 30.0
+
+
+def test_the_gate_gives_up_after_six_attempts_in_a_row() -> None:
+    """The sixth submission in a row that could not be sent says so; refusals during a pause are not counted."""
+    gate = Gate()
+    now = 0.0
+    told = []
+    for _ in range(6):
+        told.append(gate.unreachable(now, 0.5))
+        assert gate.unreachable(now, 0.5) is False  # it was under way when the pause began
+        now = gate.ready_at(now)
+    assert told == [False] * 5 + [True]
+    assert gate.unsent == 6
+
+
+def test_an_answer_starts_the_gates_count_again() -> None:
+    """Any answer proves that the provider can be reached."""
+    gate = Gate()
+    now = 0.0
+    for _ in range(5):
+        assert gate.unreachable(now, 0.5) is False
+        now = gate.ready_at(now)
+    gate.answered()
+    assert gate.unreachable(now, 0.5) is False
+    assert gate.unsent == 1
+
+
+def test_a_stopped_gate_never_opens() -> None:
+    """Once stopped, no time is early enough."""
+    gate = Gate(stop=AccountStopped(provider="p"))
+    assert gate.ready_at(0.0) == math.inf
+
+
+# --- the ladder ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**9), chances, st.floats(0.01, 10), st.floats(10, 1000))
+def test_the_ladder_is_bounded_at_every_step(step: int, u: float, first: float, cap: float) -> None:
+    """The wait before any try, the billionth included, is at least half the first rung and at most the cap."""
+    assert first / 2 <= ladder(step, u, first=first, cap=cap) <= max(cap, first / 2)
+
+
+def test_the_ladder_doubles_up_to_its_cap() -> None:
+    """With the greatest chance the rungs are 1, 2, 4 ... and then the cap."""
+    heights = [ladder(step, 1.0, first=1.0, cap=60.0) for step in range(9)]
+    assert heights == [1, 2, 4, 8, 16, 32, 60, 60, 60]

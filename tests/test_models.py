@@ -1,0 +1,281 @@
+"""Requests and what they are made of: equal spellings are one request, and a request is a value."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest
+from pika_async.models import has_host, is_url, parse_ratio
+
+
+@pytest.mark.parametrize(
+    ("spellings", "ratio"),
+    [
+        (
+            ["16:9", "16/9", "16x9", " 16 : 9 ", "1920:1080", 16 / 9, 1.7777777777777777, "1.7778", 1.778],
+            Fraction(16, 9),
+        ),
+        (["9:16", "1080:1920", 0.5625, "0.5625"], Fraction(9, 16)),
+        (["1:1", "100:100", 1, 1.0, "1", "1.0"], Fraction(1)),
+        (["4:3", 4 / 3, "1.3333"], Fraction(4, 3)),
+        (["2:5", 0.4, "0.4"], Fraction(2, 5)),
+        (["5:2", 2.5, "2.5"], Fraction(5, 2)),
+        (["21:9", "7:3", 7 / 3, "2.3333"], Fraction(7, 3)),
+    ],
+)
+def test_spellings_of_one_ratio_are_equal(spellings: list[Any], ratio: Fraction) -> None:
+    """A ratio as text, with any sign between its parts, or as a number is the same exact fraction."""
+    assert [GenerationRequest("a", aspect_ratio=spelling).ratio for spelling in spellings] == [ratio] * len(spellings)
+
+
+@given(st.floats(0.4, 2.5))
+def test_a_ratio_is_kept_to_a_thousandth_and_has_four_digits(value: float) -> None:
+    """Whatever number from 0.4 to 2.5 is given, the fraction is within 0.1 % of it, in range, and short."""
+    ratio = parse_ratio(value)
+    assert float(ratio) == pytest.approx(value, rel=1e-3)
+    assert 0.4 <= float(ratio) <= 2.5
+    assert max(ratio.numerator, ratio.denominator) <= 9999
+
+
+@given(st.integers(1, 99_999), st.integers(1, 99_999))
+def test_a_ratio_of_whole_numbers_is_a_ratio_or_refused(width: int, height: int) -> None:
+    """Text of two whole numbers is taken exactly when width by height lies from 0.4 to 2.5, with at most four digits."""
+    if 0.4 <= width / height <= 2.5:
+        ratio = parse_ratio(f"{width}:{height}")
+        assert max(ratio.numerator, ratio.denominator) <= 9999
+        assert float(ratio) == pytest.approx(width / height, rel=1e-3)
+    else:
+        with pytest.raises(InvalidRequest, match="outside"):
+            parse_ratio(f"{width}:{height}")
+
+
+def test_no_ratio_is_none() -> None:
+    """Without a wish there is no ratio, not a default one."""
+    assert GenerationRequest("a").ratio is None
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_effects_are_found_in_any_case(effect: str) -> None:
+    """An effect in upper case, lower case or with blanks around it is the documented spelling."""
+    spellings = [effect, effect.upper(), effect.lower(), f"  {effect.swapcase()}\n"]
+    assert {GenerationRequest("a", effect=spelling).effect for spelling in spellings} == {effect}
+
+
+def test_a_new_effect_needs_strict_false() -> None:
+    """An effect that no page lists is refused with the list, and taken as it stands with `strict=False`."""
+    with pytest.raises(InvalidRequest, match="is not one of Inflate, Melt"):
+        GenerationRequest("a", effect="Vaporize")
+    assert GenerationRequest("a", effect="Vaporize", strict=False).effect == "Vaporize"
+
+
+def test_a_camera_from_a_mapping_is_a_camera() -> None:
+    """A mapping of axes is the same as a `Camera`, and only the axes that are set are moves."""
+    request = GenerationRequest("a", camera={"pan": "left", "zoom": "in"})
+    assert request.camera == Camera(pan="left", zoom="in")
+    assert request.camera is not None
+    assert request.camera.moves == {"pan": "left", "zoom": "in"}
+
+
+@pytest.mark.parametrize(("given_", "model"), [(1.5, "1.5"), (2, "2.0"), ("1.5", "1.5"), ("2.0", "2.0"), (None, None)])
+def test_a_model_is_text_whatever_was_given(given_: Any, model: str | None) -> None:
+    """A model given as a number is its text."""
+    assert GenerationRequest("a", model=given_).model == model
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({}, "text"),
+        ({"effect": "Melt"}, "text"),
+        ({"image": b"x"}, "image"),
+        ({"image": Path("a.png")}, "image"),
+        ({"video": "https://x/y.mp4"}, "video"),
+        ({"ingredients": ["https://x/1.png"]}, "ingredients"),
+    ],
+)
+def test_kind_is_what_the_generation_starts_from(fields: dict[str, Any], kind: str) -> None:
+    """The kind follows from the input that was given, and from nothing else."""
+    assert GenerationRequest("a", **fields).kind == kind
+
+
+FULL: dict[str, Any] = {
+    "image": "https://x.example/a.png", "effect": "Melt", "aspect_ratio": "16:9", "frame_rate": 24,
+    "camera": Camera(pan="left"), "guidance_scale": 12, "motion": 1, "negative_prompt": "blur", "seed": 7, "sfx": True,
+    "extend": True, "model": "1.5",
+}  # fmt: skip
+OTHER: dict[str, Any] = {
+    "image": "https://x.example/b.png", "effect": "Crush", "aspect_ratio": "9:16", "frame_rate": 8,
+    "camera": Camera(pan="right"), "guidance_scale": 5, "motion": 0, "negative_prompt": "", "seed": 8, "sfx": False,
+    "extend": False, "model": "2.0",
+}  # fmt: skip
+
+
+def test_same_content_has_the_same_print() -> None:
+    """Two requests made apart from equal fields have one fingerprint, of 64 hex digits, as has a copy through pickle."""
+    one, two = GenerationRequest("a cat", **FULL), GenerationRequest("a cat", **dict(reversed(FULL.items())))
+    assert one.fingerprint() == two.fingerprint() == pickle.loads(pickle.dumps(one)).fingerprint()  # noqa: S301
+    assert len(bytes.fromhex(one.fingerprint())) == 32
+
+
+def test_the_print_does_not_change_between_releases() -> None:
+    """The fingerprint is part of what a journal keeps: this one stays as it is."""
+    known = "40e84a66762834fd073c0fdb6c64b00d094b2f9f2c98bd05bb7cbbc1620010fb"
+    assert GenerationRequest("a cat", **FULL).fingerprint() == known
+
+
+def test_key_and_metadata_do_not_count_for_the_print() -> None:
+    """A name and one's own notes are not content."""
+    plain = GenerationRequest("a cat", seed=1)
+    named = GenerationRequest("a cat", seed=1, key="order-1", metadata={"customer": [1, 2]})
+    assert named.fingerprint() == plain.fingerprint()
+    assert named != plain
+
+
+@pytest.mark.parametrize("field", FULL)
+def test_every_other_field_counts_for_the_print(field: str) -> None:
+    """A change of any field that is sent changes the fingerprint, and so does leaving it out."""
+    full = GenerationRequest("a cat", **FULL)
+    changed = GenerationRequest("a cat", **(FULL | {field: OTHER[field]}))
+    without = GenerationRequest("a cat", **{name: value for name, value in FULL.items() if name != field})
+    prints = {full.fingerprint(), changed.fingerprint(), without.fingerprint()}
+    assert len(prints) == (2 if field == "extend" else 3)  # its default is one of the two values that it has
+
+
+def test_prompt_video_bytes_and_ingredients_count_for_the_print() -> None:
+    """The remaining inputs tell requests apart too, and the order of ingredients is content."""
+    requests = [
+        GenerationRequest("a cat"),
+        GenerationRequest("a dog"),
+        GenerationRequest("a cat", video="https://x/1.mp4"),
+        GenerationRequest("a cat", image=b"one"),
+        GenerationRequest("a cat", image=b"two"),
+        GenerationRequest("a cat", ingredients=["https://x/1", "https://x/2"]),
+        GenerationRequest("a cat", ingredients=["https://x/2", "https://x/1"]),
+        GenerationRequest("a cat", ingredients=["https://x/1", "https://x/2"], ingredients_mode="creative"),
+    ]
+    assert len({request.fingerprint() for request in requests}) == len(requests)
+
+
+def test_a_request_is_frozen() -> None:
+    """No field of a request can be set once it is made."""
+    request = GenerationRequest("a cat")
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        request.prompt = "a dog"  # type: ignore[misc]
+    assert request.prompt == "a cat"
+
+
+def test_a_list_given_is_not_kept() -> None:
+    """Changing the list of ingredients after the request was made changes nothing in the request."""
+    mixed = ["https://x/1"]
+    request = GenerationRequest("a", ingredients=mixed)
+    mixed.append("https://x/2")
+    assert request.ingredients == ("https://x/1",)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [GenerationRequest("a cat", **FULL), GenerationRequest("ü", image=b"\0\1"), GenerationRequest("a", key="k")],
+)
+def test_a_request_survives_pickling(request_: GenerationRequest) -> None:
+    """A pickled request comes back equal."""
+    assert pickle.loads(pickle.dumps(request_)) == request_  # noqa: S301
+
+
+def test_the_repr_of_bytes_is_short() -> None:
+    """Ten megabytes of picture are a count in the `repr`, not their bytes."""
+    text = repr(GenerationRequest("a", image=b"\xff" * 10_000_000))
+    assert "image=<10000000 bytes>" in text
+    assert len(text) < 600
+
+
+def test_errors_about_bytes_are_short() -> None:
+    """An error about a large input stays one short line."""
+    with pytest.raises(InvalidRequest) as caught:
+        GenerationRequest("a", image=b"\xff" * 10_000_000, video=b"\xff" * 10_000_000)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_errors_survive_pickling() -> None:
+    """An `InvalidRequest` comes back from pickle with its facts and its sentence."""
+    with pytest.raises(InvalidRequest) as caught:
+        GenerationRequest("a", seed=-1)
+    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert (copy.field, copy.value, str(copy)) == ("seed", -1, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "media", ["http://x", "HTTPS://X/y", "cat.png", "/tmp/cat.png", "a b.png", Path("x"), PurePosixPath("y"), b"1"]
+)
+def test_media_may_be_an_address_a_path_or_bytes(media: Any) -> None:
+    """The three kinds of media are kept as they were given."""
+    assert GenerationRequest("a", image=media).image == media
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("https://x", True), ("https://x:8443/y", True), ("https://[::1]/", True), ("https://u:p@x/", True),
+        ("https://", False), ("https:///path", False), ("https://[::1", False), ("https://@/x", False),
+        ("https://u@:80/", False), ("https://x:99999/", False), ("https://x:port/", False), ("https://x:0/", False),
+    ],
+)  # fmt: skip
+def test_has_host_tells_whole_addresses_from_torn_ones(text: str, named: bool) -> None:
+    """An address without a host, or with a port that none can have, names nothing."""
+    assert is_url(text)
+    assert has_host(text) == named
+
+
+@pytest.mark.parametrize("key", ["a", "order-17", "a.b_c@d=e+f", "_x", "0", "ключ", "日本語", "é" * 100, "x" * 200])
+def test_keys_may_be_words_of_any_script(key: str) -> None:
+    """A key of letters, digits and the listed signs, up to 200 bytes, is taken as it is."""
+    assert GenerationRequest("a", key=key).key == key
+
+
+@pytest.mark.parametrize(
+    ("field", "low", "high"),
+    [("frame_rate", 8, 24), ("guidance_scale", 5, 25), ("motion", 0, 4), ("seed", 0, 2**63 - 1)],
+)
+def test_ranges_hold_at_their_ends(field: str, low: int, high: int) -> None:
+    """Both ends of each documented range are allowed, and one beyond is not."""
+    for value in (low, high):
+        assert getattr(GenerationRequest("a", **{field: value}), field) == value  # type: ignore[arg-type]
+    for value in (low - 1, high + 1):
+        with pytest.raises(InvalidRequest, match=rf"{field}: {value} is outside {low} to {high}"):
+            GenerationRequest("a", **{field: value})  # type: ignore[arg-type]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
+    | st.sampled_from(["16:9", "Inflate", "https://x/y", "left", "precise", "1.5", math.nan, Path("x"), Camera(pan="left"), object()]),
+    lambda inner: st.lists(inner, max_size=2) | st.tuples(inner) | st.dictionaries(st.text(max_size=3) | st.sampled_from(["pan"]), inner, max_size=2),
+    max_leaves=3,
+)  # fmt: skip
+FIELDS = [field.name for field in attrs.fields(GenerationRequest)]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4))
+def test_any_values_give_a_request_or_invalid_request(fields: dict[str, Any]) -> None:
+    """Whatever is put into whatever fields: a request that can be printed and named, or `InvalidRequest` that says why."""
+    fields.setdefault("prompt", "a cat")
+    refusal = None
+    try:
+        request = GenerationRequest(**fields)
+    except InvalidRequest as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.field.partition("[")[0].partition(".")[0] in FIELDS
+        assert str(refusal).isprintable()
+        return
+    assert len(request.fingerprint()) == 64
+    assert isinstance(repr(request), str)
+    assert isinstance(request.ratio, Fraction | None)
