@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from pika_async._exchange import check_files
+from pika_async._exchange import with_bytes
 from pika_async._journal import Journal
 from pika_async._scheduler import Scheduler
 from pika_async.agenda import Watcher
@@ -70,7 +70,7 @@ class Admission:
             return await self._adopt(known, asked, watcher)
         try:
             self._provider.check(asked)
-            await check_files(asked)
+            await with_bytes(self._provider, asked)
         except InvalidRequest as error:
             if index is None:
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import PurePath
 
 import anyio
 import attrs
@@ -13,7 +12,7 @@ from pika_async._transport import Transport
 from pika_async.agenda import Look
 from pika_async.errors import InvalidRequest, printable
 from pika_async.lifecycle import Job
-from pika_async.models import GenerationRequest, Receipt
+from pika_async.models import GenerationRequest, Receipt, is_url
 from pika_async.providers import Provider
 from pika_async.providers._failure import read_failure
 from pika_async.retrying import (
@@ -27,32 +26,30 @@ from pika_async.retrying import (
 )
 from pika_async.wire import HttpResponse, NoAnswer, Unreadable, parse_json
 
-__all__ = ["Exchange", "check_files"]
+__all__ = ["Exchange", "describe", "with_bytes"]
 
 _log = logging.getLogger("pika_async.exchange")
 
 
-async def check_files(request: GenerationRequest) -> None:
-    """See that the local files of `request` are there, before it is planned.
+async def with_bytes(provider: Provider, request: GenerationRequest) -> GenerationRequest:
+    """`request` with its local image read, if it has one, and checked again now that its size is known.
 
-    :raises InvalidRequest: names the field whose file is missing or is no file.
+    :raises InvalidRequest: if the file is missing, no file, not readable, or too big for this gateway.
     """
-    if isinstance(request.image, PurePath) or (isinstance(request.image, str) and "://" not in request.image):
-        path = anyio.Path(request.image)
+    image = request.image
+    if image is None or isinstance(image, bytes) or is_url(image):
+        return request
+    path = anyio.Path(image)
+    try:
         if not await path.is_file():
             raise InvalidRequest(field="image", value=str(path), reason="is no file; give an existing one, or an URL")
-
-
-async def _with_bytes(provider: Provider, request: GenerationRequest) -> GenerationRequest:
-    """`request` with its local image read, checked again now that its size is known."""
-    image = request.image
-    if image is None or isinstance(image, bytes) or (isinstance(image, str) and "://" in image):
-        return request
-    try:
-        data = await anyio.Path(image).read_bytes()
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-        raise InvalidRequest(field="image", value=str(image), reason=reason) from None
+        provider.check_size("image", (await path.stat()).st_size)
+        data = await path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise InvalidRequest(field="image", value=str(path), reason=reason) from None
     loaded = attrs.evolve(request, image=data)
     provider.check(loaded)
     return loaded
@@ -73,7 +70,7 @@ class Exchange:
     async def submit(self, request: GenerationRequest) -> Judgement:
         """Send `request` once and judge what came back. Raises nothing but cancellation."""
         try:
-            loaded = await _with_bytes(self._provider, request)
+            loaded = await with_bytes(self._provider, request)
             call = self._provider.encode_submission(loaded, self._base_url, self._callback_url)
         except InvalidRequest as error:
             return Judgement(verdict=Verdict.REJECTED, reason=error.message)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -281,7 +281,7 @@ class PikaClient:
 
     async def as_settled(
         self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None
-    ) -> AsyncIterator[Job]:
+    ) -> AsyncGenerator[Job, None]:
         """Each job as it comes to rest, downloaded to `download_to`/KEY.mp4 if given.
 
         Pulls from `requests` (any iterable or async iterable) only as room allows. One job's failure raises nothing: it

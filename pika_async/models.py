@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -165,7 +164,7 @@ def _effect(value: object) -> object:
 
 def _model(value: object) -> object:
     if isinstance(value, float | int) and not isinstance(value, bool):
-        return str(float(value)) if math.isfinite(value) else value
+        return str(float(value)) if abs(value) < 1000 else value  # anything else is no version, and refused as such
     return value
 
 

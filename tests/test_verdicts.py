@@ -200,6 +200,9 @@ REFUSED_IN_BODY = [
     Row("2xx with a failure code", R, _said(200, _failure("400", "prompt is not allowed"))),
     Row("2xx with a failure word", R, _said(200, _failure("invalid_request"))),
     Row("2xx with a failure code as HTML", R, _said(200, _failure("400"), PAGE)),
+    Row(
+        "2xx with BOM and a failure code", R, _said(200, lambda name: b"\xef\xbb\xbf" + _failure("400")(name).encode())
+    ),
     Row("2xx without quota", S, _said(200, _failure("insufficient_user_quota"))),
 ]
 NOTHING_SAID = [
@@ -751,7 +754,8 @@ async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
         submitting = asyncio.create_task(pika.submit("a cat"))
         await server.until_seen(1)
         closing = asyncio.create_task(pika.aclose())
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # no event tells that it waits
+        assert not closing.done()
         go.set()
         await closing
         job = await submitting

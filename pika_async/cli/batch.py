@@ -101,7 +101,7 @@ class Batch:
         """
         requests = [one.request for one in self.planned]
         try:
-            async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:  # type: ignore[type-var]
+            async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:
                 async for job in jobs:
                     self._keep(job)
                     if self.failure is not None:

@@ -97,29 +97,26 @@ class Provider:
         if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
             raise self.refusal("model", request.model, f"is no version; give {' or '.join(self.models)}")
         if request.image is not None and not is_url(request.image):
-            self._check_inline("image", request.image)
+            # A file's own size is checked once it is read.
+            self.check_size("image", len(request.image) if isinstance(request.image, bytes) else 0)
         if request.video is not None and not is_url(request.video):
             raise self.refusal("video", request.video, f"is no address; {self.title} takes one only: upload it first")
         for rule in self.rules:
             rule(self, request)
 
-    def _check_inline(self, field: str, data: Media) -> None:
-        if not isinstance(data, bytes):
-            if not self.inline_limit:
-                raise self.refusal(
-                    field, str(data), f"is a file, but {self.title} takes addresses only: upload it first"
-                )
-            return  # a file's size is checked once it has been read
-        size = 4 * ((len(data) + 2) // 3)
-        if size > self.inline_limit:
-            limit = (
-                f"but {self.title} takes {field}s in the request up to {self.inline_limit:,} (base64)"
-                if self.inline_limit
-                else f"but {self.title} takes addresses only"
-            )
-            raise InvalidRequest(
-                field=field, value=data[:16], reason=f"is {len(data):,} bytes, {limit}; upload it and give its URL"
-            )
+    def check_size(self, field: str, size: int) -> None:
+        """Refuse a local file or bytes of `size` bytes that the body cannot hold as base64.
+
+        :raises InvalidRequest: with both sizes, or because the gateway takes addresses only.
+        """
+        if not self.inline_limit:
+            raise self.refusal(field, f"{size:,} bytes", f"cannot be sent: {self.title} takes addresses only; upload it first")
+        if 4 * ((size + 2) // 3) > self.inline_limit:
+            raise self.refusal(
+                field, f"{size:,} bytes",
+                f"is more than {self.title} takes, {self.inline_limit // 4 * 3:,} bytes as base64 in the request; "
+                "upload it and give its URL",
+            )  # fmt: skip
 
     def refusal(self, field: str, value: object, reason: str) -> InvalidRequest:
         """The error for one field of a request."""

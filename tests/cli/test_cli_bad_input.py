@@ -57,7 +57,7 @@ ROWS = [
     ("image-scheme", "b.jsonl", '{"prompt": "a", "image": "ftp://h/a.png"}', "image: 'ftp://h/a.png' is no http"),
     ("image-missing", "b.jsonl", '{"prompt": "a", "image": "none.png"}', "image: 'none.png' is no file"),
     ("image-folder", "b.jsonl", '{"prompt": "a", "image": "."}', "image: '.' is no file"),
-    ("image-too-large", "b.jsonl", '{"prompt": "a", "image": "large.png"}', "is 900,000 bytes, but native Pika takes"),
+    ("image-too-large", "b.jsonl", '{"prompt": "a", "image": "large.png"}', "'900,000 bytes' is more than native Pika takes"),
     ("video-not-here", "b.jsonl", '{"prompt": "a", "video": "http://h/a.mp4"}', "video: 'http://h/a.mp4' is not possible"),
     ("sfx-not-here", "b.jsonl", '{"prompt": "a", "sfx": true}', "sfx: True is not possible at native Pika"),
     ("mode-alone", "b.jsonl", '{"prompt": "a", "ingredients_mode": "precise"}', "ingredients_mode: 'precise' needs"),
