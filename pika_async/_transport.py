@@ -23,7 +23,7 @@ from pika_async.addresses import kind_of
 from pika_async.errors import ConfigurationError
 from pika_async.wire import MAX_BODY, Credential, HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, inflate
 
-__all__ = ["AiohttpTransport", "Transport", "classify", "is_loopback", "origin_of"]
+__all__ = ["AiohttpTransport", "Transport", "classify", "is_loopback", "origin_of", "told_of_the_end"]
 
 _CHUNK: Final = 1 << 16
 #: A create may carry a megabyte of base64 over a slow line and then wait for the gateway's own upstream.
@@ -148,7 +148,7 @@ class _Marker:
 
 
 @contextmanager
-def _told_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
+def told_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
     """See that whoever reads the body hears when its connection ends.
 
     After a malformed later chunk aiohttp (3.14.5) closes the connection, drops its timer for silence and lets go of the
@@ -296,7 +296,7 @@ class AiohttpTransport:
         body = bytearray()
         complete = True
         try:
-            with _told_of_the_end(response):
+            with told_of_the_end(response):
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     body += chunk
                     if len(body) > MAX_BODY:

@@ -183,13 +183,14 @@ class Agenda:
         if due > now:
             return Sleep(due)
         can_begin = max(self.poll_rate.ready_at(now), self.breaker.ready_at(now))
-        if can_begin > now and entry.deadline_at <= now and entry.polls:
+        expires_at = entry.deadline_at if entry.polls else math.inf  # never unseen
+        if can_begin > now and expires_at <= now:
             heapq.heappop(self._heap)
             return Expire(entry)
         if self.polling >= self.limits.polling:
             return Sleep(math.inf)
         if can_begin > now:
-            return Sleep(can_begin)
+            return Sleep(min(can_begin, expires_at))
         heapq.heappop(self._heap)
         return Poll(entry)
 

@@ -4,7 +4,7 @@
 
     PikaError
     ├── ConfigurationError            an argument of the client cannot work (no key, bad base URL, ...)
-    ├── ConfigurationError            an argument of the client cannot work (no key, bad base URL, ...)
+    ├── InvalidRequest                a field is out of range, or the provider cannot do it; nothing was sent
     ├── JobError                      what became of one job (also found, unraised, as `Job.error`)
     │   ├── SubmissionRejected        the provider refused the request; not charged; do not send it again as it is
     │   ├── SubmissionInDoubt         it may have been accepted and charged; never re-sent by itself

@@ -453,6 +453,18 @@ def test_jobs_expire_while_the_breaker_is_open() -> None:
     assert on.accepted == 0
 
 
+def test_a_deadline_wakes_an_agenda_whose_breaker_is_open() -> None:
+    """The sleep until the next probe is cut short by the deadline of the job that waits for it."""
+    on, _ = opened(8, deadline=11.0)
+    now = 10.0
+    for _ in range(3):  # each failed probe lengthens the pause
+        now = due(on, now)
+        if now < 11.0:
+            look(on, now, None, PollVerdict.AGAIN)
+    assert now == 11.0
+    assert isinstance(on.next(now), Expire)
+
+
 def test_a_job_that_was_never_looked_at_does_not_expire_unseen() -> None:
     """With the breaker open, a job gets one look before its deadline may park it."""
     on, entries = opened(9, deadline=10.2)

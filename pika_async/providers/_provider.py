@@ -110,7 +110,7 @@ class Provider:
         :raises InvalidRequest: with both sizes, or because the gateway takes addresses only.
         """
         if not self.inline_limit:
-            raise self.refusal(field, f"{size:,} bytes", f"cannot be sent: {self.title} takes addresses only; upload it first")
+            raise self.refusal(field, f"{size:,} bytes", f"cannot be sent; {self.title} takes addresses only")
         if 4 * ((size + 2) // 3) > self.inline_limit:
             raise self.refusal(
                 field, f"{size:,} bytes",
