@@ -1,0 +1,121 @@
+"""Providers by name: the four, the registered ones, and what each says it can do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import attrs
+import pytest
+
+from pika_async import ConfigurationError, GenerationRequest, InvalidRequest, PikaClient, find_provider, provider_names
+from pika_async.providers import PROVIDERS, Provider
+
+MODULE = """
+import attrs
+from pika_async.providers import GPTGE
+
+ACME = attrs.evolve(GPTGE, name="acme", title="Acme", base_url="https://api.acme.example", api_key_env="ACME_API_KEY")
+NO_PROVIDER = "a text"
+"""
+ENTRY_POINTS = """[pika_async.providers]
+acme = acme_pika:ACME
+broken = acme_pika_that_is_not_there:ACME
+text = acme_pika:NO_PROVIDER
+cometapi = acme_pika:ACME
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third party's package, made as a wheel and installed by pip."""
+    folder = tmp_path_factory.mktemp("acme")
+    wheel = folder / "acme_pika-1.0-py3-none-any.whl"
+    info = "acme_pika-1.0.dist-info"
+    files = {
+        "acme_pika.py": MODULE,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: acme_pika\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": ENTRY_POINTS,
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]))
+    site = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    return site
+
+
+def test_an_installed_provider_is_found_by_name(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that another package registers is listed after the four, loaded, and usable by a client."""
+    assert "acme" not in provider_names()
+    monkeypatch.syspath_prepend(str(installed))
+    assert provider_names() == [*PROVIDERS, "acme", "broken", "text"]
+    acme = find_provider("acme")
+    assert (acme.name, acme.base_url) == ("acme", "https://api.acme.example")
+    client = PikaClient("acme", api_key="a-key-of-acme")
+    assert repr(client) == "<PikaClient acme at https://api.acme.example>"
+
+
+def test_a_name_that_comes_along_cannot_be_taken_over(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that registers `cometapi` does not get its users' keys."""
+    monkeypatch.syspath_prepend(str(installed))
+    assert find_provider("cometapi") is PROVIDERS["cometapi"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("broken", "fails to load"), ("text", "is no pika_async Provider"), ("none", "choose one of")]
+)
+def test_a_bad_registration_is_named(installed: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
+    """A provider that cannot be loaded is a configuration error that names it, not a traceback of a stranger."""
+    monkeypatch.syspath_prepend(str(installed))
+    with pytest.raises(ConfigurationError, match=says):
+        find_provider(name)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_the_capability_table_is_whole(provider: Provider) -> None:
+    """Every field that may be sent has a row; what cannot be done has a reason."""
+    own = {"prompt", "key", "metadata", "strict"}
+    assert set(provider.capabilities) == {field.name for field in attrs.fields(GenerationRequest)} - own
+    assert [field for field, can in provider.capabilities.items() if not can.supported and not can.note] == []
+
+
+GIVEN = {
+    "image": "https://example.com/a.png", "video": "https://example.com/a.mp4",
+    "ingredients": ["https://example.com/a.png"], "effect": "Melt", "aspect_ratio": "16:9", "frame_rate": 12,
+    "camera": {"pan": "left"}, "guidance_scale": 7, "motion": 3, "negative_prompt": "ugly", "seed": 5, "sfx": True,
+    "extend": True, "model": "1.5",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+@pytest.mark.parametrize("field", GIVEN)
+def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
+    """A field alone passes the check exactly when the table says that it is supported."""
+    more = {"effect": "Melt"} if field == "video" else {}
+    request = GenerationRequest("a cat", **{field: GIVEN[field]}, **more)
+    if provider.capabilities[field].supported:
+        provider.check(request)
+    else:
+        with pytest.raises(InvalidRequest, match=f"^{field}: .* is not possible at {provider.title}: "):
+            provider.check(request)
+
+
+def test_providers_differ_as_their_pages_do() -> None:
+    """The effects, the inputs and the switches that only some gateways have."""
+    can = {
+        name: {field for field, row in provider.capabilities.items() if row.supported}
+        for name, provider in PROVIDERS.items()
+    }
+    assert {name for name, fields in can.items() if "video" in fields} == {"cometapi", "gptge"}
+    assert {name for name, fields in can.items() if "ingredients" in fields} == {"native"}
+    assert {name for name, fields in can.items() if "sfx" in fields} == {"cometapi"}
+    assert {name for name, fields in can.items() if "extend" in fields} == {"yescale", "gptge", "native"}
+    assert {name: len(provider.effects) for name, provider in PROVIDERS.items()} == {
+        "cometapi": 13, "yescale": 10, "gptge": 10, "native": 13,
+    }  # fmt: skip
