@@ -4,6 +4,7 @@ from pika_async.client import PikaClient
 from pika_async.errors import (
     AccountStopped,
     ChargeLimitReached,
+    ClientClosed,
     ConfigurationError,
     DeadlineExceeded,
     DownloadFailed,
@@ -35,6 +36,7 @@ __all__ = [
     "Camera",
     "Capability",
     "ChargeLimitReached",
+    "ClientClosed",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",

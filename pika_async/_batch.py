@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, Protocol
@@ -11,11 +12,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._scheduler import Scheduler
 from pika_async.agenda import Watcher
-from pika_async.errors import SubmissionsStopped
+from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["Batch", "Requests", "steps"]
+__all__ = ["Batch", "Requests", "stream"]
 
 #: What a batch takes: requests, or bare prompts.
 Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
@@ -51,9 +52,9 @@ class Batch:
         #: The key of each request that was pulled, by position.
         self.keys: list[str] = []
 
-    def start(self, requests: Requests) -> None:
+    def start(self, source: AsyncIterator[GenerationRequest | str]) -> None:
         """Begin to pull."""
-        self._scheduler.spawn(self._feed, requests, name="pika_async feed")
+        self._scheduler.spawn(self._feed, source, name="pika_async feed")
         if self._fetch is not None:
             for number in range(self._downloading):
                 self._scheduler.spawn(self._download, self._fetches.clone(), name=f"pika_async download {number}")
@@ -83,10 +84,13 @@ class Batch:
 
     # --- feeding ----------------------------------------------------------------------------------------------------
 
-    async def _feed(self, requests: Requests) -> None:
+    async def _feed(self, source: AsyncIterator[GenerationRequest | str]) -> None:
         try:
             with self._scoped():
-                await self._pull(aiter(requests) if isinstance(requests, AsyncIterable) else steps(requests))
+                await self._pull(source)
+        except asyncio.CancelledError:
+            self._stopped = True  # the client is closing
+            raise
         except Exception as error:
             self._error = error
         finally:
@@ -131,7 +135,7 @@ class Batch:
             self._unsent.discard(job.key)
         if not at_rest:
             return
-        if isinstance(job.error, SubmissionsStopped):
+        if isinstance(job.error, SubmissionsStopped) or (job.is_in_flight and job.error is None):
             self._stopped = True
         if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None:
             try:
@@ -166,7 +170,18 @@ class Batch:
                     self._hand_over(done)
 
 
-async def steps(requests: Iterable[GenerationRequest | str]) -> AsyncIterator[GenerationRequest | str]:
-    """A plain iterable as an async one."""
+def stream(requests: Requests) -> AsyncIterator[GenerationRequest | str]:
+    """Any iterable or async iterable of requests, as an async iterator.
+
+    :raises InvalidRequest: if it is a single prompt or request, or cannot be iterated.
+    """
+    if isinstance(requests, AsyncIterable):
+        return aiter(requests)
+    if isinstance(requests, str | GenerationRequest) or not isinstance(requests, Iterable):
+        raise InvalidRequest(field="requests", value=requests, reason="is no iterable of requests; give a list")
+    return _steps(requests)
+
+
+async def _steps(requests: Iterable[GenerationRequest | str]) -> AsyncIterator[GenerationRequest | str]:
     for request in requests:
         yield request

@@ -35,7 +35,7 @@ from pika_async.agenda import (
     Watcher,
     judged,
 )
-from pika_async.errors import AccountStopped, PikaError, ProviderBusy, SubmissionsStopped
+from pika_async.errors import AccountStopped, ClientClosed, PikaError, ProviderBusy, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.retrying import Judgement, PollVerdict, Verdict
 
@@ -85,7 +85,12 @@ class Scheduler:
         self._rest_all()
 
     def _rest_all(self) -> None:
+        """Nothing goes on: whoever waits is told how its job stands."""
+        if self.agenda.gate.stop is None:
+            self.agenda.gate.stop = ClientClosed(provider=self.agenda.provider)
         for entry in list(self.active.values()):
+            if entry.job.status is JobStatus.PLANNED:
+                entry.job = attrs.evolve(entry.job, error=self.agenda.gate.stop)
             self._rest(entry)
 
     async def _main(self, started: asyncio.Event) -> None:

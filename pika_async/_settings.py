@@ -6,14 +6,16 @@ import math
 import os
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from pika_async._transport import origin_of
-from pika_async.errors import ConfigurationError
+from pika_async.errors import ConfigurationError, InvalidRequest
+from pika_async.limits import Limits
+from pika_async.models import check_url
+from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider
 from pika_async.wire import Credential
 
-__all__ = ["NO_CALLBACK", "address_of", "callback_of", "read_credential", "seconds"]
+__all__ = ["NO_CALLBACK", "address_of", "callback_of", "limits_of", "policy_of", "read_credential", "seconds"]
 
 #: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
 #: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
@@ -52,6 +54,10 @@ def read_credential(
 
 
 def address_of(provider: Provider, base_url: str | None) -> str:
+    """The address that was given, or the provider's own, without a slash at its end.
+
+    :raises ConfigurationError: if there is none, or it is no http or https address.
+    """
     url = base_url if base_url is not None else provider.base_url
     if url is None:
         raise ConfigurationError(
@@ -62,14 +68,48 @@ def address_of(provider: Provider, base_url: str | None) -> str:
 
 
 def callback_of(callbacks: str | None) -> str:
+    """The address that a gateway may tell; `NO_CALLBACK` where none is given.
+
+    :raises ConfigurationError: if it is no http or https address.
+    """
     if callbacks is None:
         return NO_CALLBACK
-    if not isinstance(callbacks, str) or urlsplit(callbacks).scheme not in {"http", "https"}:
-        raise ConfigurationError(setting="callbacks", reason=f"{callbacks!r} is no http or https address")
+    try:
+        check_url("callbacks", callbacks)
+    except InvalidRequest as error:
+        raise ConfigurationError(setting="callbacks", reason=f"{error.value!r} {error.reason}") from None
     return callbacks
 
 
+def policy_of(polling: PollingPolicy | None) -> PollingPolicy:
+    """The policy that was given, or the adaptive one.
+
+    :raises ConfigurationError: if it has not the two methods of `PollingPolicy`.
+    """
+    if polling is None:
+        return AdaptivePolling()
+    if isinstance(polling, type) or not all(callable(getattr(polling, name, None)) for name in ("wait", "settled")):
+        raise ConfigurationError(setting="polling", reason=f"{polling!r} is no policy; give AdaptivePolling(...)")
+    return polling
+
+
+def limits_of(limits: Limits | None) -> Limits:
+    """The limits that were given, or the usual ones.
+
+    :raises ConfigurationError: if they are none.
+    """
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise ConfigurationError(setting="limits", reason=f"{limits!r} are none; give Limits(...)")
+    return limits
+
+
 def seconds(setting: str, value: float) -> float:
+    """A time in seconds.
+
+    :raises ConfigurationError: unless it is a finite number above 0.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigurationError(setting=setting, reason=f"{value!r} is no number of seconds above 0")
     return float(value)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -17,17 +17,18 @@ import anyio
 import attrs
 
 from pika_async._admission import Admission, request_of
-from pika_async._batch import Batch, Requests, steps
+from pika_async._batch import Batch, Requests, stream
 from pika_async._collector import Collector
 from pika_async._downloads import Downloader
 from pika_async._exchange import Exchange
 from pika_async._journal import MemoryJournal
 from pika_async._scheduler import Scheduler
-from pika_async._settings import address_of, callback_of, read_credential, seconds
+from pika_async._settings import address_of, callback_of, limits_of, policy_of, read_credential, seconds
 from pika_async._transport import AiohttpTransport, Transport, is_loopback
 from pika_async.agenda import Agenda
 from pika_async.errors import (
     AccountStopped,
+    ClientClosed,
     ConfigurationError,
     ExchangeFailed,
     InvalidRequest,
@@ -39,7 +40,7 @@ from pika_async.errors import (
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits, Rate, Room
 from pika_async.models import GenerationRequest, Snapshot, Video
-from pika_async.polling import AdaptivePolling, PollingPolicy
+from pika_async.polling import PollingPolicy
 from pika_async.providers import Provider, find_provider
 from pika_async.retrying import PollVerdict
 from pika_async.wire import Credential
@@ -98,9 +99,9 @@ class PikaClient:
         self.provider = provider if isinstance(provider, Provider) else find_provider(provider)
         self.base_url = address_of(self.provider, base_url)
         credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
-        self._limits = limits or Limits()
+        self._limits = limits_of(limits)
         self._deadline = seconds("deadline", DEADLINE if deadline is None else deadline)
-        self._policy: PollingPolicy = polling if polling is not None else AdaptivePolling()
+        self._policy = policy_of(polling)
         self._callback = callback_of(callbacks)
         self._transport: Transport = transport or AiohttpTransport(
             self.base_url, credential, session=session, proxy=proxy, connections=self._limits.polling
@@ -291,8 +292,7 @@ class PikaClient:
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
         :raises InvalidRequest: after the last job, if two requests share a key and differ.
         """
-        batch = self._batch(download_to)
-        batch.start(requests)
+        batch = self._batch(stream(requests), download_to)
         try:
             async with aclosing(batch.results()) as results:
                 async for job in results:
@@ -302,10 +302,10 @@ class PikaClient:
 
     async def run(self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
         """The same, all at once. After a stop the rest of `requests` is read and reported as planned."""
-        source = aiter(requests) if isinstance(requests, AsyncIterable) else steps(requests)
+        admission = self._parts().admission
+        source = stream(requests)
+        batch = self._batch(source, download_to)
         began = time.monotonic()
-        batch = self._batch(download_to)
-        batch.start(source)
         done: dict[str, Job] = {}
         stopped = None
         try:
@@ -319,7 +319,7 @@ class PikaClient:
         jobs = [done[key] for key in batch.keys]
         if stopped is not None:
             async for request in source:
-                jobs.append(self._parts().admission.refused(request, len(jobs), stopped))
+                jobs.append(admission.refused(request, len(jobs), stopped))
         counts = Counter(job.status for job in jobs)
         return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - began, stopped=stopped)
 
@@ -334,7 +334,9 @@ class PikaClient:
         ]
         return await self.run(left, download_to=download_to)
 
-    def _batch(self, download_to: str | os.PathLike[str] | None) -> Batch:
+    def _batch(
+        self, source: AsyncIterator[GenerationRequest | str], download_to: str | os.PathLike[str] | None
+    ) -> Batch:
         running = self._parts()
         running.scheduler.lift()
         folder = None if download_to is None else Path(download_to)
@@ -343,9 +345,11 @@ class PikaClient:
             assert folder is not None  # noqa: S101 - given to the batch only then
             return await running.collector.collect(job, folder / f"{job.key}.mp4")
 
-        return Batch(
+        batch = Batch(
             running.scheduler, running.admission.admit, fetch if folder is not None else None, self._limits.downloading
         )
+        batch.start(source)
+        return batch
 
     # --- views and ways out -----------------------------------------------------------------------------------------
 
@@ -372,6 +376,8 @@ class PikaClient:
                 field="resolve", value=key, reason="needs exactly one of task_id=..., charged=False, abandon=True"
             )
         if task_id is not None:
+            if not isinstance(task_id, str) or not task_id.strip():
+                raise InvalidRequest(field="task_id", value=task_id, reason="is no task id; give the provider's text")
             job = job.accepted(task_id, time.time())
         elif abandon:
             job = job.canceled(JobCanceled(key=key, provider=job.provider), time.time())
@@ -392,4 +398,4 @@ class PikaClient:
 def _failure(job: Job) -> PikaError:
     if job.error is not None:
         return job.error.fresh()
-    raise RuntimeError(f"the client was closed while job {job.key} was {job.status}; its record is in jobs()")
+    return ClientClosed(provider=job.provider, reason=f"job {job.key} was {job.status}, task {job.task_id}")

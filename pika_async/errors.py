@@ -17,7 +17,8 @@
     │   ├── AccountStopped            credential, balance or certificate (HTTP 401, 402, 403, 407, quota)
     │   ├── ProviderUnreachable       no connection could be made, several times in a row
     │   ├── WrongBaseUrl              a redirect or a web page answered where the gateway should be
-    │   └── ChargeLimitReached        the user's own limit on accepted submissions
+    │   ├── ChargeLimitReached        the user's own limit on accepted submissions
+    │   └── ClientClosed              the client was closed under a call that still waited
     ├── ExchangeFailed                one poll got no usable answer; a later one may
     └── DownloadFailed                a result could not be fetched or is no playable MP4; the job stays succeeded
 
@@ -33,6 +34,7 @@ import attrs
 __all__ = [
     "AccountStopped",
     "ChargeLimitReached",
+    "ClientClosed",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",
@@ -286,6 +288,15 @@ class ChargeLimitReached(SubmissionsStopped):
     @property
     def sentence(self) -> str:
         return f"{self.provider}: the limit of {self.limit} charges is reached; raise it to send the rest"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ClientClosed(SubmissionsStopped):
+    """The client was closed. What was not sent stays planned, what was accepted keeps its task id in `jobs()`."""
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.provider}: the client was closed{self.reason and ': '}{self.reason}; jobs() has every record"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

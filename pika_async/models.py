@@ -103,14 +103,15 @@ def _check_media(field: str, value: object) -> None:
     elif isinstance(value, str):
         _check_text(field, value, empty=False)
         if is_url(value):
-            _check_url(field, value)
+            check_url(field, value)
         elif "://" in value or value.lower().startswith("data:"):
             raise _bad(field, value, "is no http or https address; give one, or a path, or bytes")
     elif not isinstance(value, PurePath):
         raise _bad(field, value, f"is a {type(value).__name__}; give an URL, a path or bytes")
 
 
-def _check_url(field: str, value: object) -> None:
+def check_url(field: str, value: object) -> None:
+    """:raises InvalidRequest: unless `value` is an http or https address with a host and no white space."""
     _check_text(field, value, empty=False)
     if not is_url(value) or not isinstance(value, str):
         raise _bad(field, value, "is no http or https address")

@@ -7,9 +7,9 @@ import gc
 import itertools
 import logging
 import math
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from random import Random
 from typing import Any
 
 import attrs
@@ -38,6 +38,12 @@ from tests import memory, virtual
 from tests.memory import MemoryTransport, client, gateway
 
 S = JobStatus
+
+
+@pytest.fixture(autouse=True)
+def _same_chance() -> None:
+    """The scheduler draws its jitter from the common source: each story is told the same way every time."""
+    random.seed(7)
 
 
 def now() -> float:
@@ -376,7 +382,7 @@ def test_a_slow_consumer_holds_the_input_back() -> None:
                 await anext(jobs)
             await asyncio.sleep(60)
             assert pulled > held
-            await jobs.aclose()  # type: ignore[attr-defined]
+            await jobs.aclose()
 
     virtual.run(story())
 
@@ -534,7 +540,6 @@ def test_closing_keeps_receipts_that_are_on_their_way() -> None:
     virtual.run(story())
 
 
-@pytest.mark.xfail(reason="the report ends where the client was closed, without a word", strict=True)
 def test_a_batch_whose_client_is_closed_under_it_says_so() -> None:
     """`run` does not give a report that lacks the requests that were never pulled as if there had been no more."""
 
@@ -630,7 +635,7 @@ def test_results_do_not_depend_on_the_order_of_the_input() -> None:
         S.SUCCEEDED: 10, S.FAILED: 10, S.REJECTED: 10, S.UNKNOWN: 10,
     }  # fmt: skip
     for seed in range(3):
-        Random(seed).shuffle(order)
+        random.Random(seed).shuffle(order)
         assert outcome(order) == expected
 
 

@@ -96,9 +96,12 @@ class Provider:
             )  # fmt: skip
         if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
             raise self.refusal("model", request.model, f"is no version; give {' or '.join(self.models)}")
-        if request.image is not None and not is_url(request.image):
-            # A file's own size is checked once it is read.
-            self.check_size("image", len(request.image) if isinstance(request.image, bytes) else 0)
+        if isinstance(request.image, bytes):
+            self.check_size("image", len(request.image))
+        elif request.image is not None and not is_url(request.image) and not self.inline_limit:
+            # Where files may be sent, the size of one is checked once it is known.
+            reason = f"is a file, and {self.title} takes addresses only; upload it and give its URL"
+            raise self.refusal("image", str(request.image), reason)
         if request.video is not None and not is_url(request.video):
             raise self.refusal("video", request.video, f"is no address; {self.title} takes one only: upload it first")
         for rule in self.rules:
@@ -110,7 +113,11 @@ class Provider:
         :raises InvalidRequest: with both sizes, or because the gateway takes addresses only.
         """
         if not self.inline_limit:
-            raise self.refusal(field, f"{size:,} bytes", f"cannot be sent; {self.title} takes addresses only")
+            raise self.refusal(
+                field,
+                f"{size:,} bytes",
+                f"cannot be sent: {self.title} takes addresses only; upload it and give its URL",
+            )
         if 4 * ((size + 2) // 3) > self.inline_limit:
             raise self.refusal(
                 field, f"{size:,} bytes",
