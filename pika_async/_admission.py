@@ -13,7 +13,7 @@ from pika_async._exchange import with_bytes
 from pika_async._journal import Journal
 from pika_async._scheduler import Scheduler
 from pika_async.agenda import Watcher
-from pika_async.errors import InvalidRequest, PikaError
+from pika_async.errors import InvalidRequest, PikaError, SubmissionInDoubt
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
@@ -65,7 +65,7 @@ class Admission:
         """
         asked = request_of(request, {})
         job = self._job(asked, index)
-        known = self._journal.get(job.key)
+        known = self._known(job.key)
         if known is not None:
             return await self._adopt(known, asked, watcher)
         try:
@@ -78,15 +78,21 @@ class Admission:
             await self._journal.keep(job)
             watcher(job, True)
             return job
-        known = self._journal.get(job.key)
+        known = self._known(job.key)
         if known is not None:  # the same request came in while the files were looked at
             return await self._adopt(known, asked, watcher)
         await self._scheduler.plan(job, watcher)
         return job
 
     def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:
-        """The job of a request that is not taken in any more."""
-        return attrs.evolve(self._job(request_of(request, {}), index), error=error)
+        """The job of a request that is not taken in any more; a known one is what it is."""
+        job = self._job(request_of(request, {}), index)
+        known = self._known(job.key)
+        return attrs.evolve(job, error=error) if known is None or known.status is JobStatus.PLANNED else known
+
+    def _known(self, key: str) -> Job | None:
+        entry = self._scheduler.active.get(key)
+        return self._journal.get(key) if entry is None else entry.job
 
     def _job(self, request: GenerationRequest, index: int | None) -> Job:
         return Job(
@@ -106,6 +112,15 @@ class Admission:
             entry = self._scheduler.active.get(known.key)
             if entry is not None and entry.job.task_id is not None:
                 watcher(entry.job, False)
+        elif known.status is JobStatus.CANCELED and not known.attempts:  # withdrawn, never sent: asked for anew
+            planned = attrs.evolve(known, status=JobStatus.PLANNED, error=None, settled_at=None)
+            await self._scheduler.plan(planned, watcher)
+        elif known.status is JobStatus.SUBMITTING:  # an intent without a verdict
+            reason = "its submission was interrupted"
+            error = SubmissionInDoubt(key=known.key, provider=known.provider, reason=reason)
+            known = known.doubted(error, time.time())
+            await self._journal.keep(known)
+            watcher(known, True)
         elif known.is_final or known.status is JobStatus.UNKNOWN:
             watcher(known, True)
         else:

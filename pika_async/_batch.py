@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 import anyio
@@ -12,15 +13,16 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._scheduler import Scheduler
 from pika_async.agenda import Watcher
-from pika_async.errors import InvalidRequest, SubmissionsStopped
+from pika_async.errors import ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["Batch", "Requests", "stream"]
+__all__ = ["Batch", "Requests", "Source", "stream"]
 
 #: What a batch takes: requests, or bare prompts.
 Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
-#: Jobs that are at rest and that nobody took yet; with more, nothing new is planned.
+Source = AsyncIterator[GenerationRequest | str]
+#: Jobs that are at rest and not handed over, or handed over and not taken; with more, nothing new is planned.
 BEHIND: Final = 256
 
 
@@ -31,28 +33,40 @@ class Admit(Protocol):
 
 
 class Batch:
-    """One `as_settled`: pulls requests as room allows, gives each job once it is at rest and, if wanted, on disk."""
+    """One `as_settled`: pulls requests as room allows, gives each job once it is at rest and, if wanted, on disk.
+
+    After a stop nothing more is taken in; with `keep_rest` the rest of the source is read all the same.
+    """
 
     def __init__(
-        self, scheduler: Scheduler, admit: Admit, fetch: Callable[[Job], Awaitable[Job]] | None, downloading: int
+        self,
+        scheduler: Scheduler,
+        admit: Admit,
+        fetch: Callable[[Job], Awaitable[Job]] | None,
+        downloading: int,
+        *,
+        keep_rest: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._admit = admit
         self._fetch = fetch
         self._downloading = downloading
+        self._keep_rest = keep_rest
         self._results, self._taken = anyio.create_memory_object_stream[Job](math.inf)
         self._to_fetch, self._fetches = anyio.create_memory_object_stream[Job](math.inf)
         self._unsent: set[str] = set()
         self._open = 0
-        self._waiting = 0
+        self._behind = 0
         self._fed = False
         self._scopes: list[anyio.CancelScope] = []
         self._error: BaseException | None = None
-        self._stopped = False
+        self._stop: SubmissionsStopped | None = None
         #: The key of each request that was pulled, by position.
         self.keys: list[str] = []
+        #: After a stop, the requests that were not taken in.
+        self.rest: list[GenerationRequest | str] = []
 
-    def start(self, source: AsyncIterator[GenerationRequest | str]) -> None:
+    def start(self, source: Source) -> None:
         """Begin to pull."""
         self._scheduler.spawn(self._feed, source, name="pika_async feed")
         if self._fetch is not None:
@@ -66,67 +80,80 @@ class Batch:
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
         """
         async for job in self._taken:
-            self._waiting -= 1
+            self._behind -= 1
             self._scheduler.nudge()
             yield job
+        self._scheduler.check_failure()
         if self._error is not None:
             raise self._error
-        stop = self._scheduler.agenda.gate.stop
-        if self._stopped and stop is not None:
-            raise stop.fresh()
+        if self._stop is not None:
+            raise self._stop.fresh()
 
     def close(self) -> None:
-        """Nobody takes any more: stop pulling and downloading. What was submitted goes on."""
+        """Nobody takes any more: stop pulling and downloading. What was submitted goes on, what was not is not."""
         for scope in self._scopes:
             scope.cancel()
+        for key in list(self._unsent):
+            self._scheduler.release(key, self._watch)
         for stream in (self._results, self._taken, self._to_fetch):
             stream.close()
-
-    # --- feeding ----------------------------------------------------------------------------------------------------
-
-    async def _feed(self, source: AsyncIterator[GenerationRequest | str]) -> None:
-        try:
-            with self._scoped():
-                await self._pull(source)
-        except asyncio.CancelledError:
-            self._stopped = True  # the client is closing
-            raise
-        except Exception as error:
-            self._error = error
-        finally:
-            self._fed = True
-            self._finish()
 
     def _scoped(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()
         self._scopes.append(scope)
         return scope
 
-    async def _pull(self, source: AsyncIterator[GenerationRequest | str]) -> None:
+    # --- feeding ----------------------------------------------------------------------------------------------------
+
+    async def _feed(self, source: Source) -> None:
+        try:
+            with self._scoped():
+                await self._pull(source)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # ours: the client is closing
+                self._stop = self._stop or ClientClosed(provider=self._scheduler.agenda.provider)
+                raise
+            self._error = RuntimeError("the iterable of requests was cancelled")
+            self._error.__cause__ = error
+        except Exception as error:  # the user's own iterable failed: the user hears of it
+            self._error = error
+        finally:
+            self._fed = True
+            self._finish()
+
+    async def _pull(self, source: Source) -> None:
         index = 0
         agenda = self._scheduler.agenda
         while True:
             await self._scheduler.until(lambda: agenda.gate.stop is not None or self._has_room())
-            if agenda.gate.stop is not None:
-                self._stopped = True
+            self._stop = self._stop or agenda.gate.stop
+            if self._stop is not None:
+                if self._keep_rest:  # in this very task: a generator may hold scopes
+                    self.rest = [request async for request in source]
                 return
             try:
                 request = await anext(source)
             except StopAsyncIteration:
                 return
-            self._open += 1
-            try:
-                job = await self._admit(request, index, self._watch)
-            except BaseException:
-                self._open -= 1
-                raise
-            self.keys.append(job.key)
-            if job.status is JobStatus.PLANNED and job.key in self._scheduler.active:
-                self._unsent.add(job.key)
+            await self._take_in(request, index)
             index += 1
 
+    async def _take_in(self, request: GenerationRequest | str, index: int) -> None:
+        self._open += 1
+        try:
+            job = await self._admit(request, index, self._watch)
+        except BaseException:
+            self._open -= 1
+            raise
+        self.keys.append(job.key)
+        if job.status is JobStatus.PLANNED and job.key in self._scheduler.active:
+            self._unsent.add(job.key)
+        elif not index % BEHIND:
+            await asyncio.sleep(0)  # thousands that are known already must not hold the loop
+
     def _has_room(self) -> bool:
-        return self._waiting < BEHIND and self._scheduler.agenda.wants_more(len(self._unsent))
+        return self._behind < BEHIND and self._scheduler.agenda.wants_more(len(self._unsent))
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -135,23 +162,21 @@ class Batch:
             self._unsent.discard(job.key)
         if not at_rest:
             return
-        if isinstance(job.error, SubmissionsStopped) or (job.is_in_flight and job.error is None):
-            self._stopped = True
+        self._behind += 1
+        if isinstance(job.error, SubmissionsStopped):
+            self._stop = job.error
+        elif job.is_in_flight and job.error is None:
+            self._stop = self._stop or ClientClosed(provider=job.provider)
         if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None:
-            try:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._to_fetch.send_nowait(job)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                self._hand_over(job)  # the client is closing: the result stays to be fetched
-        else:
-            self._hand_over(job)
+                return
+        self._hand_over(job)
 
     def _hand_over(self, job: Job) -> None:
-        self._waiting += 1
         self._open -= 1
-        try:
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody takes them any more
             self._results.send_nowait(job)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # nobody takes results any more
         self._finish()
 
     def _finish(self) -> None:
@@ -159,18 +184,31 @@ class Batch:
             self._results.close()
             self._to_fetch.close()
 
+    @contextlib.contextmanager
+    def _passed_on(self, fetches: MemoryObjectReceiveStream[Job]) -> Iterator[None]:
+        """What nobody will fetch any more is handed over as it is."""
+        try:
+            yield
+        finally:
+            with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
+                while True:
+                    self._hand_over(fetches.receive_nowait())
+
     async def _download(self, fetches: MemoryObjectReceiveStream[Job]) -> None:
         assert self._fetch is not None  # noqa: S101 - started only then
-        with self._scoped(), fetches:
+        with fetches, self._passed_on(fetches), self._scoped():
             async for job in fetches:
                 done = job
                 try:
                     done = await self._fetch(job)
+                except Exception as error:  # a defect or an odd path: this job's, never the scheduler's
+                    url = job.video.url if job.video is not None else ""
+                    done = job.not_fetched(DownloadFailed(url=url, reason=repr(error)))
                 finally:
                     self._hand_over(done)
 
 
-def stream(requests: Requests) -> AsyncIterator[GenerationRequest | str]:
+def stream(requests: Requests) -> Source:
     """Any iterable or async iterable of requests, as an async iterator.
 
     :raises InvalidRequest: if it is a single prompt or request, or cannot be iterated.
@@ -182,6 +220,6 @@ def stream(requests: Requests) -> AsyncIterator[GenerationRequest | str]:
     return _steps(requests)
 
 
-async def _steps(requests: Iterable[GenerationRequest | str]) -> AsyncIterator[GenerationRequest | str]:
+async def _steps(requests: Iterable[GenerationRequest | str]) -> Source:
     for request in requests:
         yield request

@@ -30,6 +30,7 @@ import attrs
 from yarl import URL
 
 from pika_async._fetching import MAX_WAIT, REDIRECTS, Again, Progress, Stop
+from pika_async._transport import told_of_the_end
 from pika_async.addresses import address_refusal, shown_url, url_refusal
 from pika_async.errors import ConfigurationError, DownloadFailed, quote
 from pika_async.retrying import ladder
@@ -227,6 +228,8 @@ class Downloader:
         self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._scopes: set[anyio.CancelScope] = set()
+        self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         dial = None if self._proxy else self._dial
@@ -242,7 +245,13 @@ class Downloader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        session, threads, self._session, self._threads = self._session, self._threads, None, None
+        session, self._session = self._session, None
+        while self._scopes:  # fetches of the user's own tasks: aiohttp would not tell them that their session is gone
+            self._idle.clear()
+            for scope in self._scopes:
+                scope.cancel()
+            await self._idle.wait()
+        threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)  # every fetch waits for its own calls, so none is running
         if session is not None:
@@ -258,6 +267,18 @@ class Downloader:
         """
         if self._session is None:
             raise RuntimeError("a Downloader fetches inside `async with`")
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+        try:
+            with scope:
+                return await self._fetch(url, target)
+        finally:
+            self._scopes.discard(scope)
+            if not self._scopes:
+                self._idle.set()
+        raise DownloadFailed(url=shown_url(url), reason="the client was closed")
+
+    async def _fetch(self, url: str, target: Path) -> Download:
         partial = _Partial(target)
         try:
             await self._persist(self._checked(url), partial)
@@ -290,10 +311,11 @@ class Downloader:
         try:
             response = await self._follow(url, progress)
             async with response:
-                async for chunk in response.content.iter_any():
-                    progress.feed(chunk)
-                    if partial.add(chunk, progress.rounds):
-                        await self._in_thread(partial.write)
+                with told_of_the_end(response):
+                    async for chunk in response.content.iter_any():
+                        progress.feed(chunk)
+                        if partial.add(chunk, progress.rounds):
+                            await self._in_thread(partial.write)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from None
         progress.complete(terminated="chunked" in response.headers.get("Transfer-Encoding", "").lower())

@@ -12,7 +12,7 @@ from pika_async._transport import Transport
 from pika_async.agenda import Look
 from pika_async.errors import InvalidRequest, printable
 from pika_async.lifecycle import Job
-from pika_async.models import GenerationRequest, Receipt, is_url
+from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers import Provider
 from pika_async.providers._failure import read_failure
 from pika_async.retrying import (
@@ -22,9 +22,10 @@ from pika_async.retrying import (
     judge_answer,
     judge_no_answer,
     judge_poll,
+    judge_poll_code,
     retry_after,
 )
-from pika_async.wire import HttpResponse, NoAnswer, Unreadable, parse_json
+from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Unreadable, parse_json
 
 __all__ = ["Exchange", "describe", "with_bytes"]
 
@@ -72,6 +73,7 @@ class Exchange:
         try:
             loaded = await with_bytes(self._provider, request)
             call = self._provider.encode_submission(loaded, self._base_url, self._callback_url)
+            _due(HttpRequest, call)
         except InvalidRequest as error:
             return Judgement(verdict=Verdict.REJECTED, reason=error.message)
         except Exception as error:  # a third party's provider may fail as it likes
@@ -84,7 +86,9 @@ class Exchange:
 
     def _receipt(self, answer: HttpResponse) -> Receipt:
         try:
-            return self._provider.decode_receipt(answer)
+            receipt = self._provider.decode_receipt(answer)
+            _due(Receipt, receipt)
+            return receipt
         except Exception:
             _log.exception("the provider %s could not decode a receipt", self._provider.name)
             return Receipt(message=answer.excerpt())
@@ -112,6 +116,7 @@ class Exchange:
     def _look(self, answer: HttpResponse, task_id: str) -> Look:
         try:
             snapshot = self._provider.decode_snapshot(answer, task_id)
+            _due(Snapshot, snapshot)
         except Unreadable as error:
             return Look(verdict=PollVerdict.AGAIN, reason=str(error), http_status=answer.status)
         except Exception as error:
@@ -121,15 +126,25 @@ class Exchange:
             self.strays += 1
             _log.warning("an answer spoke of another task than %s; it was put aside", printable(task_id))
             return Look(verdict=PollVerdict.AGAIN, reason="another task's answer", http_status=answer.status)
-        if not snapshot.known_word and snapshot.word and snapshot.word not in self._words:
-            self._words.add(snapshot.word[:64])
-            _log.warning(
-                "%s says the new status word %r; it counts as running",
-                self._provider.name,
-                printable(snapshot.word[:64]),
-            )
-        verdict = PollVerdict.MISSING if snapshot.state.value == "missing" else PollVerdict.READ
+        failure = None if snapshot.word else read_failure(snapshot.raw)
+        if failure is not None and failure.code is not None:
+            return Look(verdict=judge_poll_code(failure.code), reason=failure.message, http_status=answer.status)
+        if not snapshot.known_word:
+            self._mention(snapshot.word[:64])
+        verdict = PollVerdict.MISSING if snapshot.state is TaskState.MISSING else PollVerdict.READ
         return Look(verdict=verdict, snapshot=snapshot, http_status=answer.status)
+
+    def _mention(self, word: str) -> None:
+        """Log a status word that no document lists, once, and at most a hundred of them."""
+        if word and word not in self._words and len(self._words) < 100:
+            self._words.add(word)
+            _log.warning("%s says the new status word %r; it counts as running", self._provider.name, printable(word))
+
+
+def _due(kind: type, value: object) -> None:
+    """A third party's provider may return anything; it is known here, before anything is done with it."""
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} was due, not {value!r}")
 
 
 def describe(job: Job) -> str:

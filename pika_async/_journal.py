@@ -26,6 +26,9 @@ class Journal(Protocol):
     def get(self, key: str) -> Job | None:
         """The job of that key, as last kept."""
 
+    def holder(self, task_id: str) -> str | None:
+        """The key of the job that has this task id."""
+
     def all(self) -> Iterable[Job]:
         """Every job, in the order in which they were first kept."""
 
@@ -35,6 +38,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        self._holders: dict[str, str] = {}
 
     async def intend(self, job: Job) -> None:
         """See `Journal`."""
@@ -43,10 +47,16 @@ class MemoryJournal:
     async def keep(self, job: Job) -> None:
         """See `Journal`."""
         self._jobs[job.key] = job
+        if job.task_id is not None:
+            self._holders[job.task_id] = job.key
 
     def get(self, key: str) -> Job | None:
         """See `Journal`."""
         return self._jobs.get(key)
+
+    def holder(self, task_id: str) -> str | None:
+        """See `Journal`."""
+        return self._holders.get(task_id)
 
     def all(self) -> Iterable[Job]:
         """See `Journal`."""

@@ -60,6 +60,9 @@ class Scheduler:
         self._root: asyncio.Task[None] | None = None
         self._group: TaskGroup | None = None
         self._failure: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: One for each submission that is on its way: what ends the group does not end it.
+        self._sends: set[anyio.CancelScope] = set()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -67,7 +70,22 @@ class Scheduler:
         """Begin to carry out the agenda."""
         started = asyncio.Event()
         self._root = asyncio.create_task(self._main(started), name="pika_async scheduler")
-        await started.wait()
+        try:
+            await started.wait()
+        except BaseException:
+            await self.stop()
+            raise
+        self.check()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the running task is one of the scheduler's own, which it would wait for in vain."""
+        return asyncio.current_task() in self._tasks
+
+    def check_failure(self) -> None:
+        """:raises RuntimeError: if a defect ended the scheduler."""
+        if self._failure is not None:
+            raise RuntimeError("the scheduler failed; see its cause") from self._failure
 
     async def stop(self) -> None:
         """Send nothing more, wait for the answers that are on their way (at most 20 s), then stop looking.
@@ -78,20 +96,21 @@ class Scheduler:
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(CLOSE_GRACE):
                 await self.until(lambda: not self.agenda.submitting or self._group is None)
-            if self._root is not None:
+            for scope in self._sends:
+                scope.cancel()
+            if self._root is not None and not self._root.done():
                 self._root.cancel()
                 await asyncio.wait({self._root})
-                self._root = None
-        self._rest_all()
+            self._root = None
+            await self._rest_all()
 
-    def _rest_all(self) -> None:
+    async def _rest_all(self) -> None:
         """Nothing goes on: whoever waits is told how its job stands."""
-        if self.agenda.gate.stop is None:
-            self.agenda.gate.stop = ClientClosed(provider=self.agenda.provider)
+        stop = self.agenda.gate.stop or ClientClosed(provider=self.agenda.provider)
+        self.agenda.gate.stop = stop
         for entry in list(self.active.values()):
-            if entry.job.status is JobStatus.PLANNED:
-                entry.job = attrs.evolve(entry.job, error=self.agenda.gate.stop)
-            self._rest(entry)
+            job = self.agenda.counted(entry)
+            await self._settle(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
 
     async def _main(self, started: asyncio.Event) -> None:
         try:
@@ -100,8 +119,16 @@ class Scheduler:
                 submits = self._crew("submit", self.agenda.limits.submitting, self._submit)
                 polls = self._crew("poll", self.agenda.limits.polling, self._poll)
                 started.set()
-                await self._loop(submits, polls)
-        except asyncio.CancelledError:
+                try:
+                    await self._loop(submits, polls)
+                finally:  # whatever ends it: what was sent may still be answered, for a while
+                    for scope in self._sends:
+                        scope.deadline = min(scope.deadline, _now() + CLOSE_GRACE)
+            # The group swallows the cancellation of one of its tasks, and with it the whole group's.
+            self._failure = RuntimeError("a task of the scheduler was cancelled from outside")
+        except asyncio.CancelledError as error:
+            if not self.agenda.closing:
+                self._failure = error
             raise
         except BaseException as error:  # a defect: whoever waits must hear of it
             _log.exception("the scheduler failed")
@@ -111,7 +138,7 @@ class Scheduler:
             started.set()
             self.nudge()
             if self._failure is not None:
-                self._rest_all()
+                await self._rest_all()
 
     def _crew(self, name: str, size: int, work: Callable[[Entry], Awaitable[None]]) -> MemoryObjectSendStream[Entry]:
         """`size` workers that share one queue; the agenda never hands out more than there are workers."""
@@ -131,7 +158,16 @@ class Scheduler:
         """Run `function` beside the loop until it ends or the scheduler stops."""
         self.check()
         assert self._group is not None  # noqa: S101 - `check` has said so
-        self._group.start_soon(function, *args, name=name)
+        self._group.start_soon(self._own, function, args, name=name)
+
+    async def _own(self, function: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self._tasks.add(task)
+        try:
+            await function(*args)
+        finally:
+            self._tasks.discard(task)
 
     def seen(self, job: Job) -> Job:
         """`job` with the looks that are not in its record yet."""
@@ -140,8 +176,7 @@ class Scheduler:
 
     def check(self) -> None:
         """:raises RuntimeError: if the scheduler does not run."""
-        if self._failure is not None:
-            raise RuntimeError("the scheduler failed; see its cause") from self._failure
+        self.check_failure()
         if self._group is None:
             raise RuntimeError("the client is not open: use it inside `async with`")
 
@@ -205,10 +240,18 @@ class Scheduler:
         """Take `job` on: planned ones to submit, accepted ones to look at. `watcher` hears of every change."""
         self.check()
         entry = Entry(job, stratum_of(job), (watcher,))
-        await self._journal.keep(job)
-        self.active[job.key] = entry
+        self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one
+        try:
+            await self._journal.keep(job)
+            self.check()
+        except BaseException:
+            if self.active.pop(job.key, None) is entry:
+                self.unwatch_of(entry, watcher)  # the caller hears of it by this error
+                self._tell(entry, at_rest=True)
+            raise
         if job.task_id is not None:
             self.agenda.adopt(entry, _now(), random.random())
+            self._tell(entry, at_rest=False)
         elif self.agenda.gate.stop is not None:
             await self._settle(entry, attrs.evolve(job, error=self.agenda.gate.stop))
         else:
@@ -227,12 +270,23 @@ class Scheduler:
         """`watcher` hears no more of the job."""
         entry = self.active.get(key)
         if entry is not None:
-            entry.watchers = tuple(other for other in entry.watchers if other is not watcher)
+            self.unwatch_of(entry, watcher)
+
+    @staticmethod
+    def unwatch_of(entry: Entry, watcher: Watcher) -> None:
+        entry.watchers = tuple(other for other in entry.watchers if other != watcher)
+
+    def release(self, key: str, watcher: Watcher) -> None:
+        """`watcher` wants the job no more; if nobody does and it was not sent, it comes to rest as planned."""
+        self.unwatch(key, watcher)
+        entry = self.active.get(key)
+        if entry is not None and not entry.watchers and self.agenda.withdraw(entry):
+            self._rest(entry)
 
     async def withdraw(self, key: str, error: PikaError) -> bool:
-        """Cancel a job that has not been sent; False if it is too late."""
+        """Cancel a job that has not been sent and that nobody else waits for; False if it is too late."""
         entry = self.active.get(key)
-        if entry is None or entry.job.status is not JobStatus.PLANNED or not self.agenda.withdraw(entry):
+        if entry is None or entry.watchers or not self.agenda.withdraw(entry):
             return False
         await self._settle(entry, entry.job.canceled(error, time.time()))
         return True
@@ -242,8 +296,9 @@ class Scheduler:
         if self.agenda.gate.stop is None:
             _log.warning("%s", error)
         self.agenda.gate.stop = error
-        while self.agenda.ready:
-            entry = self.agenda.ready.popleft()
+        planned = list(self.agenda.ready)
+        self.agenda.ready.clear()  # before anything is awaited: what is planned from now on is another matter
+        for entry in planned:
             await self._settle(entry, attrs.evolve(entry.job, error=error))
 
     def lift(self) -> None:
@@ -275,18 +330,26 @@ class Scheduler:
         await self._journal.intend(entry.job)
         self._tell(entry, at_rest=False)
         sent_at = _now()
+        judgement = Judgement(verdict=Verdict.UNKNOWN, reason="left before the answer came")
+        scope = anyio.CancelScope(shield=True)  # `stop` and `_main` bound it; a sibling's end does not end it
+        self._sends.add(scope)
         try:
-            judgement = await self._exchange.submit(entry.job.request)
-        except asyncio.CancelledError:
-            # Only `stop` cancels a worker, after its grace: whether it arrived is not known any more.
-            judgement = Judgement(verdict=Verdict.UNKNOWN, reason="left before the answer came")
+            with scope:
+                judgement = await self._exchange.submit(entry.job.request)
+        except Exception as error:  # a third party's transport: whether it was sent is not known
+            _log.exception("job %s: the transport failed", describe(entry.job))
+            judgement = Judgement(verdict=Verdict.UNKNOWN, reason=f"the transport failed: {error!r}")
+        finally:
+            self._sends.discard(scope)
             with anyio.CancelScope(shield=True):
                 await self._judged(entry, judgement, sent_at)
-            raise
-        await self._judged(entry, judgement, sent_at)
 
     async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
         _log.debug("job %s: %s %s", describe(entry.job), judgement.verdict.value, judgement.reason)
+        holder = None if judgement.task_id is None else self._journal.holder(judgement.task_id)
+        if holder is not None and holder != entry.job.key:
+            reason = f"the provider answered with task {judgement.task_id}, which is job {holder}'s"
+            judgement = attrs.evolve(judgement, verdict=Verdict.UNKNOWN, reason=reason, task_id=None)
         entry.job = judged(entry.job, judgement, time.time())
         await self._journal.keep(entry.job)
         stop = self.agenda.submit_ends(entry, judgement, sent_at, _now(), random.random())
@@ -322,7 +385,7 @@ class Scheduler:
         """The account is stopped: nothing is asked or sent any more, and nothing is failed for it."""
         await self.halt(error)
         for entry in self.agenda.park_all():
-            await self._settle(entry, attrs.evolve(entry.job, error=error))
+            await self._settle(entry, attrs.evolve(self.agenda.counted(entry), error=error))
 
 
 def _now() -> float:

@@ -379,6 +379,12 @@ class Agenda:
         entry.polls = 0
         return entry.job
 
+    def counted(self, entry: Entry) -> Job:
+        """The job of `entry` with its looks."""
+        entry.job = attrs.evolve(entry.job, polls=entry.job.polls + entry.polls)
+        entry.polls = 0
+        return entry.job
+
     def _schedule(self, entry: Entry, now: float, u: float, retry_after: float | None = None) -> None:
         if entry.misses:
             wait = max(ladder(entry.misses - 1, u, first=1.0, cap=60.0), retry_after or 0.0)

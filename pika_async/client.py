@@ -17,7 +17,7 @@ import anyio
 import attrs
 
 from pika_async._admission import Admission, request_of
-from pika_async._batch import Batch, Requests, stream
+from pika_async._batch import Batch, Requests, Source, stream
 from pika_async._collector import Collector
 from pika_async._downloads import Downloader
 from pika_async._exchange import Exchange
@@ -109,6 +109,7 @@ class PikaClient:
         self._proxy = proxy
         self._journal = MemoryJournal()
         self._running: _Running | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<PikaClient {self.provider.name} at {self.base_url}>"
@@ -118,12 +119,21 @@ class PikaClient:
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise RuntimeError("the client is open already")
+        await self._closed()
+        if self._running is not None:
+            raise RuntimeError("the client is open already")
         await self._transport.open()
         exchange = Exchange(self.provider, self.base_url, self._transport, self._callback)
         downloader = Downloader(loopback=is_loopback(self.base_url), proxy=self._proxy)
         await downloader.__aenter__()
         scheduler = Scheduler(self._agenda(), exchange, self._journal)
-        await scheduler.start()
+        try:
+            await scheduler.start()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await downloader.__aexit__(None, None, None)
+                await self._transport.close()
+            raise
         admission = Admission(self.provider, self.base_url, scheduler, self._journal)
         collector = Collector(exchange, downloader, self._journal)
         self._running = _Running(scheduler, exchange, downloader, admission, collector)
@@ -139,13 +149,36 @@ class PikaClient:
 
         What was accepted and has not settled stays with its task id in `jobs()`.
         """
-        if self._running is None:
-            return
-        running, self._running = self._running, None
-        with anyio.CancelScope(shield=True):
+        if self._running is not None:
+            if self._running.scheduler.is_here:
+                raise RuntimeError("the client cannot be closed by the iterable that it reads")
+            running, self._running = self._running, None
+            self._closing = asyncio.create_task(self._close(running), name="pika_async closing")
+        await self._closed()
+
+    async def _close(self, running: _Running) -> None:
+        try:
             await running.scheduler.stop()
+        finally:
             await running.downloader.__aexit__(None, None, None)
             await self._transport.close()
+
+    async def _closed(self) -> None:
+        """Wait for a close that is under way, to its end: a cancellation is passed on only then (20 s at most)."""
+        closing, canceled = self._closing, None
+        if closing is None:
+            return
+        with anyio.CancelScope(shield=True):
+            while not closing.done():
+                try:
+                    await asyncio.wait([closing])
+                except asyncio.CancelledError as error:
+                    canceled = error
+        if self._closing is closing:
+            self._closing = None
+        if canceled is not None:
+            raise canceled
+        closing.result()
 
     def _agenda(self) -> Agenda:
         charged = sum(job.submitted_at is not None for job in self._journal.all())
@@ -207,6 +240,7 @@ class PikaClient:
         try:
             job = await accepted
         except asyncio.CancelledError:
+            scheduler.unwatch(planned.key, watch)
             with anyio.CancelScope(shield=True):
                 await scheduler.withdraw(planned.key, JobCanceled(key=planned.key, provider=planned.provider))
             raise
@@ -301,10 +335,12 @@ class PikaClient:
             batch.close()
 
     async def run(self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
-        """The same, all at once. After a stop the rest of `requests` is read and reported as planned."""
+        """The same, all at once. After a stop the rest of `requests` is read and reported as planned.
+
+        :raises ClientClosed: if the client is closed meanwhile.
+        """
         admission = self._parts().admission
-        source = stream(requests)
-        batch = self._batch(source, download_to)
+        batch = self._batch(stream(requests), download_to, keep_rest=True)
         began = time.monotonic()
         done: dict[str, Job] = {}
         stopped = None
@@ -312,13 +348,15 @@ class PikaClient:
             async with aclosing(batch.results()) as results:
                 async for job in results:
                     done[job.key] = job
+        except ClientClosed:
+            raise  # the rest of the requests was not read: there is no whole report
         except SubmissionsStopped as error:
             stopped = error
         finally:
             batch.close()
         jobs = [done[key] for key in batch.keys]
         if stopped is not None:
-            async for request in source:
+            for request in batch.rest:
                 jobs.append(admission.refused(request, len(jobs), stopped))
         counts = Counter(job.status for job in jobs)
         return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - began, stopped=stopped)
@@ -334,9 +372,7 @@ class PikaClient:
         ]
         return await self.run(left, download_to=download_to)
 
-    def _batch(
-        self, source: AsyncIterator[GenerationRequest | str], download_to: str | os.PathLike[str] | None
-    ) -> Batch:
+    def _batch(self, source: Source, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False) -> Batch:
         running = self._parts()
         running.scheduler.lift()
         folder = None if download_to is None else Path(download_to)
@@ -346,7 +382,11 @@ class PikaClient:
             return await running.collector.collect(job, folder / f"{job.key}.mp4")
 
         batch = Batch(
-            running.scheduler, running.admission.admit, fetch if folder is not None else None, self._limits.downloading
+            running.scheduler,
+            running.admission.admit,
+            fetch if folder is not None else None,
+            self._limits.downloading,
+            keep_rest=keep_rest,
         )
         batch.start(source)
         return batch
@@ -383,6 +423,8 @@ class PikaClient:
             job = job.canceled(JobCanceled(key=key, provider=job.provider), time.time())
         else:
             job = job.returned()
+            if self._running is not None:
+                self._running.scheduler.agenda.charges -= 1
         await self._journal.keep(job)
         return job
 

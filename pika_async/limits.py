@@ -29,8 +29,9 @@ def _count(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 class Limits:
     """What one client may do at once.
 
-    `max_in_flight`: accepted and unsettled jobs. None starts at 5 (the gateways' own samples) and lets the room grow as
-    jobs settle, until the account answers 429; a number is used from the start and never exceeded.
+    `max_in_flight`: accepted jobs that are waited for (one that timed out is not any more). None starts at 5 (the
+    gateways' own samples) and lets the room grow as jobs settle, until the account answers 429; a number is used from
+    the start and never exceeded.
     `submits_per_second`, `polls_per_second`: None is no limit. The three counts are how many calls run side by side.
     `patience`: seconds that one job keeps trying while the account answers "wait". `max_charges`: accepted
     submissions of this client, never exceeded.

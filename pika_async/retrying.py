@@ -29,6 +29,7 @@ __all__ = [
     "judge_answer",
     "judge_no_answer",
     "judge_poll",
+    "judge_poll_code",
     "ladder",
     "retry_after",
 ]
@@ -171,6 +172,13 @@ def judge_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
     if status in _STOP:
         return PollVerdict.STOP
     return PollVerdict.READ if 200 <= status < 300 else PollVerdict.AGAIN
+
+
+def judge_poll_code(code: str) -> PollVerdict:
+    """The verdict on a poll that was answered with 200 and an explicit failure `code` instead of a status."""
+    if code in _STOP_CODES or code in {str(status) for status in _STOP}:
+        return PollVerdict.STOP
+    return PollVerdict.MISSING if code in {"task_not_exist", "404"} else PollVerdict.AGAIN
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
