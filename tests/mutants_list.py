@@ -253,7 +253,7 @@ MUTANTS: Final = (
     Mutant(
         "backpressure-off",
         "_batch.py",
-        "return self._waiting < BEHIND and ",
+        "return self._behind < BEHIND and ",
         "return ",
         "a slow consumer pays for the whole input at once",
         ("tests/test_scheduler.py",),

@@ -101,8 +101,11 @@ class Raw:
     Asked as a proxy it answers absolute addresses by itself; a CONNECT gets `connect_acts`, then a tunnel.
     """
 
-    def __init__(self, provider: str = "gptge", *, tls: bool = False, port: int = 0) -> None:
+    def __init__(self, provider: str = "gptge", *, tls: bool = False, port: int = 0, task_id: str = TASK) -> None:
         self.provider = provider
+        #: The id of the first task that is accepted without an act; the others are numbered.
+        self._task_id = task_id
+        self._accepted = 0
         self.acts: deque[Act] = deque()
         self.poll_acts: deque[Act] = deque()
         self.connect_acts: deque[Act] = deque()
@@ -201,10 +204,15 @@ class Raw:
         if seen.method == "CONNECT":
             return self.connect_acts.popleft() if self.connect_acts else None
         if seen.path.endswith("/generate"):
-            return self.acts.popleft() if self.acts else Act(answer(200, receipt(self.provider)))
+            return self.acts.popleft() if self.acts else Act(answer(200, receipt(self.provider, self._next_id())))
         if self.poll_acts:
             return self.poll_acts.popleft()
-        return Act(answer(200, finished(self.provider)))
+        asked = json.loads(seen.body)["task_id"] if seen.body else seen.path.rpartition("/")[2]
+        return Act(answer(200, finished(self.provider, asked)))
+
+    def _next_id(self) -> str:
+        self._accepted += 1
+        return self._task_id if self._accepted == 1 else f"{self._task_id}-{self._accepted}"
 
     async def _end(self, how: str, writer: asyncio.StreamWriter) -> None:
         if how == "stall":

@@ -616,7 +616,7 @@ def test_one_client_lives_in_two_loops_one_after_the_other(run: Any) -> None:
             assert [job.status for job in report.jobs] == [JobStatus.SUCCEEDED] * 2
 
     port = free_port()
-    before, after = Raw(port=port), Raw(port=port)
+    before, after = Raw(port=port), Raw(port=port, task_id="task-77aa")
     pika = PikaClient("gptge", api_key=KEY, base_url=before.url, polling=FixedInterval(0.01))
     run(first(pika, before))
     run(second(pika, after))
