@@ -16,16 +16,12 @@ import aiohttp
 import anyio
 import attrs
 
-from pika_async._admission import Admission, request_of
+from pika_async._admission import request_of
 from pika_async._batch import Batch, Requests, Source, stream
-from pika_async._collector import Collector
-from pika_async._downloads import Downloader
-from pika_async._exchange import Exchange
 from pika_async._journal import MemoryJournal
-from pika_async._scheduler import Scheduler
+from pika_async._running import Running, Terms, to_the_end
 from pika_async._settings import address_of, callback_of, limits_of, policy_of, read_credential, seconds
-from pika_async._transport import AiohttpTransport, Transport, is_loopback
-from pika_async.agenda import Agenda
+from pika_async._transport import AiohttpTransport, Transport
 from pika_async.errors import (
     AccountStopped,
     ClientClosed,
@@ -38,7 +34,7 @@ from pika_async.errors import (
     TaskNotFound,
 )
 from pika_async.lifecycle import BatchReport, Job, JobStatus
-from pika_async.limits import Limits, Rate, Room
+from pika_async.limits import Limits
 from pika_async.models import GenerationRequest, Snapshot, Video
 from pika_async.polling import PollingPolicy
 from pika_async.providers import Provider, find_provider
@@ -49,17 +45,6 @@ __all__ = ["PikaClient"]
 
 #: Seconds from acceptance to settling; the documented example took 232 s.
 DEADLINE: Final = 1800.0
-
-
-@attrs.frozen
-class _Running:
-    """What an open client runs on, in the loop that it was opened in."""
-
-    scheduler: Scheduler
-    exchange: Exchange
-    downloader: Downloader
-    admission: Admission
-    collector: Collector
 
 
 class PikaClient:
@@ -99,16 +84,23 @@ class PikaClient:
         self.provider = provider if isinstance(provider, Provider) else find_provider(provider)
         self.base_url = address_of(self.provider, base_url)
         credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
-        self._limits = limits_of(limits)
-        self._deadline = seconds("deadline", DEADLINE if deadline is None else deadline)
-        self._policy = policy_of(polling)
-        self._callback = callback_of(callbacks)
-        self._transport: Transport = transport or AiohttpTransport(
-            self.base_url, credential, session=session, proxy=proxy, connections=self._limits.polling
-        )
-        self._proxy = proxy
+        limits = limits_of(limits)
         self._journal = MemoryJournal()
-        self._running: _Running | None = None
+        self._terms = Terms(
+            provider=self.provider,
+            base_url=self.base_url,
+            limits=limits,
+            deadline=seconds("deadline", DEADLINE if deadline is None else deadline),
+            policy=policy_of(polling),
+            callback_url=callback_of(callbacks),
+            proxy=proxy,
+            transport=transport
+            or AiohttpTransport(
+                self.base_url, credential, session=session, proxy=proxy, connections=int(limits.polling)
+            ),
+            journal=self._journal,
+        )
+        self._running: Running | None = None
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -117,26 +109,11 @@ class PikaClient:
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._closing is not None:
+            await to_the_end(self._closing)
         if self._running is not None:
             raise RuntimeError("the client is open already")
-        await self._closed()
-        if self._running is not None:
-            raise RuntimeError("the client is open already")
-        await self._transport.open()
-        exchange = Exchange(self.provider, self.base_url, self._transport, self._callback)
-        downloader = Downloader(loopback=is_loopback(self.base_url), proxy=self._proxy)
-        await downloader.__aenter__()
-        scheduler = Scheduler(self._agenda(), exchange, self._journal)
-        try:
-            await scheduler.start()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await downloader.__aexit__(None, None, None)
-                await self._transport.close()
-            raise
-        admission = Admission(self.provider, self.base_url, scheduler, self._journal)
-        collector = Collector(exchange, downloader, self._journal)
-        self._running = _Running(scheduler, exchange, downloader, admission, collector)
+        self._running = await Running.open(self._terms)
         return self
 
     async def __aexit__(
@@ -153,48 +130,12 @@ class PikaClient:
             if self._running.scheduler.is_here:
                 raise RuntimeError("the client cannot be closed by the iterable that it reads")
             running, self._running = self._running, None
-            self._closing = asyncio.create_task(self._close(running), name="pika_async closing")
-        await self._closed()
-
-    async def _close(self, running: _Running) -> None:
-        try:
-            await running.scheduler.stop()
-        finally:
-            await running.downloader.__aexit__(None, None, None)
-            await self._transport.close()
-
-    async def _closed(self) -> None:
-        """Wait for a close that is under way, to its end: a cancellation is passed on only then (20 s at most)."""
-        closing, canceled = self._closing, None
-        if closing is None:
-            return
-        with anyio.CancelScope(shield=True):
-            while not closing.done():
-                try:
-                    await asyncio.wait([closing])
-                except asyncio.CancelledError as error:
-                    canceled = error
-        if self._closing is closing:
+            self._closing = asyncio.create_task(running.close(), name="pika_async closing")
+        if self._closing is not None:
+            await to_the_end(self._closing)
             self._closing = None
-        if canceled is not None:
-            raise canceled
-        closing.result()
 
-    def _agenda(self) -> Agenda:
-        charged = sum(job.submitted_at is not None for job in self._journal.all())
-        return Agenda(
-            provider=self.provider.name,
-            base_url=self.base_url,
-            limits=self._limits,
-            policy=self._policy,
-            deadline=self._deadline,
-            room=Room.of(self._limits),
-            submit_rate=Rate(self._limits.submits_per_second),
-            poll_rate=Rate(self._limits.polls_per_second),
-            charges=charged,
-        )
-
-    def _parts(self) -> _Running:
+    def _parts(self) -> Running:
         if self._running is None:
             raise RuntimeError("the client is not open: use it inside `async with`")
         self._running.scheduler.check()
@@ -385,7 +326,7 @@ class PikaClient:
             running.scheduler,
             running.admission.admit,
             fetch if folder is not None else None,
-            self._limits.downloading,
+            self._terms.limits.downloading,
             keep_rest=keep_rest,
         )
         batch.start(source)

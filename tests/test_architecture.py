@@ -19,7 +19,7 @@ ROWS = {
     "agenda": 4,
     "_transport": 5, "_journal": 5,
     "_exchange": 6, "_downloads": 6,
-    "_settings": 6, "_scheduler": 7, "_admission": 7, "_collector": 7, "_batch": 7,
+    "_settings": 6, "_scheduler": 7, "_admission": 7, "_collector": 7, "_batch": 7, "_running": 7,
     "client": 8,
     "cli": 9, "report": 9, "testing": 9, "__init__": 9, "__main__": 9,
 }  # fmt: skip

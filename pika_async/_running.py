@@ -1,0 +1,112 @@
+"""What an open client runs on, in the loop that it was opened in: made together, closed together. Schedules nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+import anyio
+import attrs
+
+from pika_async._admission import Admission
+from pika_async._collector import Collector
+from pika_async._downloads import Downloader
+from pika_async._exchange import Exchange
+from pika_async._journal import Journal
+from pika_async._scheduler import Scheduler
+from pika_async._transport import Transport, is_loopback
+from pika_async.agenda import Agenda
+from pika_async.limits import Limits, Rate, Room
+from pika_async.polling import PollingPolicy
+from pika_async.providers import Provider
+
+__all__ = ["Running", "Terms", "to_the_end"]
+
+
+@attrs.frozen(kw_only=True)
+class Terms:
+    """What a client was told, checked: these outlive every loop that it is opened in."""
+
+    provider: Provider
+    base_url: str
+    limits: Limits
+    #: Seconds from acceptance to settling.
+    deadline: float
+    policy: PollingPolicy
+    callback_url: str
+    proxy: str | None
+    transport: Transport
+    journal: Journal
+
+    def agenda(self) -> Agenda:
+        """An agenda that knows what this account was charged before."""
+        return Agenda(
+            provider=self.provider.name,
+            base_url=self.base_url,
+            limits=self.limits,
+            policy=self.policy,
+            deadline=self.deadline,
+            room=Room.of(self.limits),
+            submit_rate=Rate(self.limits.submits_per_second),
+            poll_rate=Rate(self.limits.polls_per_second),
+            charges=sum(job.submitted_at is not None for job in self.journal.all()),
+        )
+
+
+@attrs.frozen
+class Running:
+    """The parts of an open client."""
+
+    scheduler: Scheduler
+    exchange: Exchange
+    downloader: Downloader
+    admission: Admission
+    collector: Collector
+    transport: Transport
+
+    @classmethod
+    async def open(cls, terms: Terms) -> Self:
+        """Open every part, or none.
+
+        :raises ConfigurationError: if the user's session cannot be used.
+        """
+        await terms.transport.open()
+        exchange = Exchange(terms.provider, terms.base_url, terms.transport, terms.callback_url)
+        downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
+        await downloader.__aenter__()
+        scheduler = Scheduler(terms.agenda(), exchange, terms.journal)
+        admission = Admission(terms.provider, terms.base_url, scheduler, terms.journal)
+        collector = Collector(exchange, downloader, terms.journal)
+        running = cls(scheduler, exchange, downloader, admission, collector, terms.transport)
+        try:
+            await scheduler.start()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await running.close()
+            raise
+        return running
+
+    async def close(self) -> None:
+        """Close every part, the scheduler first: it waits for the answers that are on their way, at most 20 s."""
+        try:
+            await self.scheduler.stop()
+        finally:
+            await self.downloader.__aexit__(None, None, None)
+            await self.transport.close()
+
+
+async def to_the_end(task: asyncio.Task[None]) -> None:
+    """Wait for `task` to its end; a cancellation of the waiting is passed on only then.
+
+    A cancel scope shields from other scopes, not from `Task.cancel`, which is what `asyncio.timeout` does.
+    """
+    canceled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                canceled = error
+    if canceled is not None:
+        raise canceled
+    task.result()
