@@ -77,6 +77,7 @@ class Batch:
     async def results(self) -> AsyncGenerator[Job, None]:
         """Each job once it is at rest.
 
+        :raises InvalidRequest: after the last job, if an item was no request, or two share a key and differ.
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
         """
         async for job in self._taken:
@@ -136,7 +137,10 @@ class Batch:
                 request = await anext(source)
             except StopAsyncIteration:
                 return
-            await self._take_in(request, index)
+            try:
+                await self._take_in(request, index)
+            except InvalidRequest as error:  # of no job: said at the end, so that it stops no other
+                self._error = self._error or error
             index += 1
 
     async def _take_in(self, request: GenerationRequest | str, index: int) -> None:

@@ -239,6 +239,8 @@ class Scheduler:
     async def plan(self, job: Job, watcher: Watcher) -> None:
         """Take `job` on: planned ones to submit, accepted ones to look at. `watcher` hears of every change."""
         self.check()
+        if job.status is JobStatus.TIMED_OUT:
+            job = job.reopened()
         entry = Entry(job, stratum_of(job), (watcher,))
         self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one
         try:

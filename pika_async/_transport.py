@@ -86,6 +86,8 @@ def origin_of(base_url: str) -> URL:
     :raises ConfigurationError: if it is no http or https address, or carries a user, a query or a fragment.
     """
     way_out = 'give an address such as "https://gateway.example"'
+    if isinstance(base_url, str) and "@" in base_url:  # not shown: what stands before it is somebody's credential
+        raise ConfigurationError(setting="base_url", reason="holds a user; give the bare address, and the key apart")
     if not isinstance(base_url, str) or not base_url.isprintable() or any(mark in base_url for mark in " ?#"):
         raise ConfigurationError(
             setting="base_url", reason=f"{base_url!r} holds white space, a query or a fragment; {way_out}"
@@ -97,8 +99,6 @@ def origin_of(base_url: str) -> URL:
         raise ConfigurationError(setting="base_url", reason=f"{base_url!r} is no address; {way_out}") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(setting="base_url", reason=f"{base_url!r} is no http or https address; {way_out}")
-    if url.user or url.password:
-        raise ConfigurationError(setting="base_url", reason="holds a user; give the bare address, and the key apart")
     return origin
 
 

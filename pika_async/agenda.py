@@ -223,8 +223,6 @@ class Agenda:
     def adopt(self, entry: Entry, now: float, u: float) -> None:
         """A job that the provider has accepted before: look at it from now on."""
         self.accepted += 1
-        if entry.job.status is JobStatus.TIMED_OUT:
-            entry.job = entry.job.reopened()
         entry.accepted_at = entry.looked_at = now
         entry.deadline_at = now + self.deadline
         self._schedule(entry, now, u)

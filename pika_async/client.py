@@ -265,7 +265,7 @@ class PikaClient:
         request without a key gets one from its position and content.
 
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
-        :raises InvalidRequest: after the last job, if two requests share a key and differ.
+        :raises InvalidRequest: after the last job, if an item is no request, or two share a key and differ.
         """
         batch = self._batch(stream(requests), download_to)
         try:
@@ -335,9 +335,13 @@ class PikaClient:
     # --- views and ways out -----------------------------------------------------------------------------------------
 
     async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
-        """Every job of this client, or those of one status, in the order in which they were planned."""
+        """Every job of this client, or those of one status, in the order in which they were planned.
+
+        :raises ValueError: if there is no such status.
+        """
+        wanted = None if status is None else JobStatus(status)
         jobs = [job if self._running is None else self._running.scheduler.seen(job) for job in self._journal.all()]
-        return jobs if status is None else [job for job in jobs if job.status == JobStatus(status)]
+        return jobs if wanted is None else [job for job in jobs if job.status is wanted]
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False

@@ -314,7 +314,7 @@ def test_a_timed_out_job_that_is_taken_up_again_may_time_out_again() -> None:
     on = agenda(deadline=25.0)
     first = accepted(on, 0.0)
     on.park_all()
-    entry = Entry(first.job.timed_out(DeadlineExceeded(key="k", provider="p")), "s")
+    entry = Entry(first.job.timed_out(DeadlineExceeded(key="k", provider="p")).reopened(), "s")
     on.adopt(entry, 100.0, 0.5)
     assert (entry.job.status, entry.job.task_id) == (JobStatus.QUEUED, first.job.task_id)
     assert look(on, 110.0, None, PollVerdict.MISSING).is_in_flight

@@ -51,20 +51,18 @@ async def world(
     """A client and its gateway; `options` are the emulator's."""
     rules = Scenario.of(scenario) if scenario else None
     polling = AdaptivePolling(expected_seconds=60 * SCALE[transport])
-    settings = {"durations": "constant:60", "time_scale": SCALE[transport], "retry_after": None} | options
+    settings: dict[str, Any] = {"durations": "constant:60", "time_scale": SCALE[transport], "retry_after": None} | options
     if transport == "memory":
         gateway = Gateway(scenario=rules, **settings)
         carrier = MemoryTransport(gateway)
-        async with PikaClient(
-            provider, base_url=f"{ORIGIN}/{provider}", transport=carrier, polling=polling
-        ) as client:
+        async with PikaClient(provider, base_url=f"{ORIGIN}/{provider}", transport=carrier, polling=polling) as client:
             yield World(client, gateway)
         return
-    async with Emulator(scenario=rules, render=False, **settings) as emulator:
-        async with PikaClient(
-            provider, api_key=emulator.api_key, base_url=emulator.base_url(provider), polling=polling
-        ) as client:
-            yield World(client, emulator)
+    async with (
+        Emulator(scenario=rules, render=False, **settings) as emulator,
+        PikaClient(provider, api_key=emulator.api_key, base_url=emulator.base_url(provider), polling=polling) as client,
+    ):
+        yield World(client, emulator)
 
 
 WORLDS = [(provider, transport) for provider in PROVIDERS for transport in ("memory", "loopback")]

@@ -78,7 +78,9 @@ def test_readme_begins_with_the_two_commands() -> None:
 
 def test_readme_states_the_promise() -> None:
     """The promise stands in the README, word for word."""
-    promise = "at most one paid submission per job unless it is proven unsent; never a silent loss; every doubt is listed"
+    promise = (
+        "at most one paid submission per job unless it is proven unsent; never a silent loss; every doubt is listed"
+    )
     assert promise in " ".join(README.split()).lower()
 
 

@@ -51,7 +51,7 @@ def test_encoded_request_equals_the_recorded_one(provider: Provider, sample: dic
     assert (call.method, call.url) == (recorded["method"], "https://gateway.example" + recorded["path"])
     assert call.body is not None
     sent, expected = json.loads(call.body), without_empties(recorded["body"])
-    if sample["name"] in {"create-minimal"}:
+    if sample["name"] == "create-minimal":
         assert leaves(sent) >= leaves(expected)
         assert sent["promptText"] == expected["promptText"]
     else:
@@ -100,7 +100,7 @@ def test_recorded_snapshot_means_what_it_says(provider: Provider, sample: dict[s
         assert snapshot.updated_at - snapshot.created_at == means["seconds"]
 
 
-@pytest.mark.parametrize(("provider", "sample"), [case for case in cases("error")])
+@pytest.mark.parametrize(("provider", "sample"), cases("error"))
 def test_recorded_error_gets_its_verdict(provider: Provider, sample: dict[str, Any]) -> None:
     """A recorded error of a submission is judged as recorded, and that of a poll never fails the task."""
     response, means = samples.response_of(sample), sample["means"]

@@ -37,7 +37,7 @@ def test_every_error_is_public() -> None:
 def test_signatures_of_the_contract() -> None:
     """The parameters of the contract are there, under their names."""
     client = inspect.signature(PikaClient).parameters
-    assert list(client)[0] == "provider"
+    assert next(iter(client)) == "provider"
     for name in ("api_key", "base_url", "journal", "polling", "limits", "callbacks", "deadline", "session"):
         assert client[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert client[name].default is None

@@ -11,7 +11,7 @@ import attrs
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
 from pika_async.providers._fields import Address, Number, Record, Text, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
-from pika_async.wire import HttpRequest
+from pika_async.wire import HttpRequest, Unreadable
 
 __all__ = ["ENVELOPE"]
 
@@ -124,8 +124,11 @@ def _poll(base_url: str, task_id: str) -> HttpRequest:
 
 
 def _snapshot(body: Any, asked: str) -> Snapshot:
-    record = body["data"] if isinstance(body.get("data"), dict) and "status" not in body else body
-    task = _converter.structure(record, _Task)
+    data = body.get("data")
+    flat = "task_id" in body or not isinstance(data, dict)  # shape (c) has no wrapper
+    task = _converter.structure(body if flat else data, _Task)
+    if flat and task.task_id is None and "status" in body:
+        raise Unreadable("a status, but of no task")
     inner = _converter.structure(task.data, _Task)
     said = [word.strip().lower() for word in (task.status, task.state) if word is not None]
     words = [word for word in said if word] or said  # an empty word beside a real one says nothing
