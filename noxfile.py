@@ -1,4 +1,4 @@
-"""How the project is checked. `nox -s tests` runs the suite on every Python found of those that the classifiers name."""
+"""How the project is checked. `nox -s tests` runs the suite on every Python found that the classifiers name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 
 
 def _group(name: str) -> list[str]:
-    return nox.project.dependency_groups(PROJECT, name)
+    return [*nox.project.dependency_groups(PROJECT, name)]
 
 
 def _direct(*extras: str) -> list[str]:

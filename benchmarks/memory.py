@@ -87,7 +87,7 @@ async def to_the_end(url: str, key: str, count: int) -> dict[str, float]:
     """The whole batch, settled without downloads."""
     limits = Limits(max_in_flight=count, submitting=64)
     began, cpu = time.perf_counter(), time.process_time()
-    policy = AdaptivePolling(expected_seconds=SECONDS * 0.2)
+    policy = AdaptivePolling(expected_seconds=SECONDS * 0.05)
     async with PikaClient("native", api_key=key, base_url=url, polling=policy, limits=limits) as pika:
         report = await pika.run(prompts(count))
     polls = sum(job.polls for job in report.jobs)
@@ -120,11 +120,12 @@ def main(count: int) -> None:
             f"{count:,} jobs in flight: ours {mine_bytes:,.0f} B a job, one task a job {peer_bytes:,.0f} B; "
             f"ratio {mine_bytes / peer_bytes:.2f}, bound {BOUND} B: {mine_bytes / BOUND:.2f}"
         )
-    with serving(durations=f"lognormal:{SECONDS},0.5", time_scale=0.2, seed=1) as server:
+    with serving(durations=f"lognormal:{SECONDS},0.5", time_scale=0.05, seed=1) as server:
         whole = measure("to_the_end", server, count)
     print(
         f"{count:,} prompts without downloads: {whole['succeeded']:,.0f} succeeded in {whole['seconds']:.1f} s, "
-        f"{whole['polls']:.1f} polls a job, {whole['cpu'] / count * 1e3:.2f} ms CPU a job, peak RSS {whole['rss']:.0f} MiB"
+        f"{whole['polls']:.1f} polls a job, {whole['cpu'] / count * 1e3:.2f} ms CPU a job, "
+        f"peak RSS {whole['rss']:.0f} MiB"
     )
 
 

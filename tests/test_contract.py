@@ -51,7 +51,11 @@ async def world(
     """A client and its gateway; `options` are the emulator's."""
     rules = Scenario.of(scenario) if scenario else None
     polling = AdaptivePolling(expected_seconds=60 * SCALE[transport])
-    settings: dict[str, Any] = {"durations": "constant:60", "time_scale": SCALE[transport], "retry_after": None} | options
+    settings: dict[str, Any] = {
+        "durations": "constant:60",
+        "time_scale": SCALE[transport],
+        "retry_after": None,
+    } | options
     if transport == "memory":
         gateway = Gateway(scenario=rules, **settings)
         carrier = MemoryTransport(gateway)
@@ -81,7 +85,8 @@ def everywhere(story: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Non
     def test(*args: P.args, **kwargs: P.kwargs) -> None:
         drive(str(kwargs["transport"]), story(*args, **kwargs))
 
-    return pytest.mark.parametrize(("provider", "transport"), WORLDS)(test)
+    parametrized: Callable[P, None] = pytest.mark.parametrize(("provider", "transport"), WORLDS)(test)
+    return parametrized
 
 
 @everywhere

@@ -785,7 +785,7 @@ async def test_messages_hide_the_query(target: Path) -> None:
     assert error.url == server.url("/v.mp4")
     pickled = pickle.dumps(error)
     assert b"secret" not in pickled
-    assert str(pickle.loads(pickled)) == str(error)  # noqa: S301 - our own
+    assert str(pickle.loads(pickled)) == str(error)
 
 
 async def test_proxy_dials_for_us(target: Path) -> None:

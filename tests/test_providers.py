@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -85,7 +86,7 @@ def test_the_capability_table_is_whole(provider: Provider) -> None:
     assert [field for field, can in provider.capabilities.items() if not can.supported and not can.note] == []
 
 
-GIVEN = {
+GIVEN: dict[str, Any] = {
     "image": "https://example.com/a.png", "video": "https://example.com/a.mp4",
     "ingredients": ["https://example.com/a.png"], "effect": "Melt", "aspect_ratio": "16:9", "frame_rate": 12,
     "camera": {"pan": "left"}, "guidance_scale": 7, "motion": 3, "negative_prompt": "ugly", "seed": 5, "sfx": True,
@@ -97,7 +98,7 @@ GIVEN = {
 @pytest.mark.parametrize("field", GIVEN)
 def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
     """A field alone passes the check exactly when the table says that it is supported."""
-    more = {"effect": "Melt"} if field == "video" else {}
+    more: dict[str, Any] = {"effect": "Melt"} if field == "video" else {}
     request = GenerationRequest("a cat", **{field: GIVEN[field]}, **more)
     if provider.capabilities[field].supported:
         provider.check(request)
