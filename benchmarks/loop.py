@@ -2,11 +2,11 @@
 
     python benchmarks/loop.py [JOBS] [ROUNDS]
 
-The peer is what people write: `asyncio.gather` over a `Semaphore(100)`, a POST, then a GET a second until "finished". It
-keeps nothing, judges nothing and reuses connections for its submissions; ours opens one for each, on purpose. Both run in
-processes of their own against one emulator (another process), with the same durations; the CPU time is the client's.
-Tasks take 3 s in the median (lognormal, sigma 0.5), so that a poll a second is about what a poll every 20 s is to a task
-of a minute.
+The peer is what people write: `asyncio.gather` over a `Semaphore(100)`, a POST, then a GET a second until "finished".
+It keeps nothing, judges nothing and reuses connections for its submissions; ours opens one for each, on purpose. Both
+run in processes of their own against one emulator (another process), with the same durations; the CPU time is the
+client's. Tasks take 3 s in the median (lognormal, sigma 0.5): a look a second is to them what a look every 20 s is to a
+task of a minute.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def main(count: int, rounds: int) -> None:
         mine, others = (statistics.median(pair[side][name] for pair in pairs) * scale for side in (0, 1))
         ratio = statistics.median(pair[0][name] / pair[1][name] for pair in pairs)
         print(
-            f"{count:,} jobs, {rounds} rounds: ours {mine:.2f} {unit}, hand-written loop {others:.2f}; ratio {ratio:.2f}"
+            f"{count:,} jobs, {rounds} rounds: ours {mine:.2f} {unit}, hand-written loop {others:.2f}; "
+            f"ratio {ratio:.2f}"
         )
 
 
