@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pika_async import __version__
 from pika_async.cli.batch import Batch, leave_gallery, prepare, run_batch, summarize
 from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
 from pika_async.cli.generate import generate as generate_one
+from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import Account, Common, Fields, Json, open_client, request_of
 from pika_async.cli.providers import show_providers
 from pika_async.cli.requests import plan, read_input
@@ -89,7 +89,7 @@ def generate(
     with logging_to(terminal, common.log_level):
         request = request_of(prompt, fields)
         client = open_client(account, deadline=deadline, expected=expected_seconds)
-        return asyncio.run(generate_one(client, request, out, terminal, as_json=json))
+        return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
 @app.command
@@ -141,7 +141,7 @@ def batch(
         client = open_client(account, limits=limits, deadline=deadline, expected=expected_seconds)
         with prepare(out, planned, download=download) as results:
             work = Batch(client, planned, results, terminal, echo=json)
-            ending = asyncio.run(run_batch(work, out, download=download, quiet=json))
+            ending = run_in_loop(run_batch(work, out, download=download, quiet=json))
             title = f"{account.provider}: {out.absolute().name}"
             page = leave_gallery(results, out, terminal, title=title, maker="batch", posters=not ending.interrupted)
         for line in summarize(ending, out, page):
@@ -230,7 +230,7 @@ def emulate(
             host=host, port=port, durations=durations, time_scale=time_scale, in_flight=in_flight, seed=seed,
             scenario=scenario,
         )  # fmt: skip
-        return asyncio.run(serve(emulator, terminal))
+        return run_in_loop(serve(emulator, terminal))
 
 
 @app.command
@@ -266,5 +266,5 @@ def doctor(
         spend=spend, save_to=save, deadline=deadline, expected_seconds=expected_seconds,
     )  # fmt: skip
     with logging_to(terminal, common.log_level):
-        found = asyncio.run(interruptible(diagnose(patient, terminal), lambda: terminal.say("stopping")))
+        found = run_in_loop(interruptible(diagnose(patient, terminal), lambda: terminal.say("stopping")))
     return found.code

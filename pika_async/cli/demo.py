@@ -16,6 +16,7 @@ import attrs
 from pika_async.cli.batch import Batch, Ending, leave_gallery
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.extras import need_emulator
+from pika_async.cli.loop import run_in_loop
 from pika_async.cli.progress import Follower
 from pika_async.cli.prompts import demo_requests
 from pika_async.cli.requests import Planned
@@ -73,7 +74,7 @@ def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> Exit:
     began = time.monotonic()
     with ResultsWriter(out / "results.jsonl") as results:
         write_gallery([], out, title="pika_async demo", maker="demo")
-        ending, emulator = asyncio.run(_run(out, prompts, seed, results, terminal))
+        ending, emulator = run_in_loop(_run(out, prompts, seed, results, terminal))
         seconds = time.monotonic() - began
         page = leave_gallery(
             results, out, terminal, title="pika_async demo", maker="demo", posters=not ending.interrupted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -272,3 +273,30 @@ def test_the_client_is_quick_to_import() -> None:
     began = time.monotonic()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert time.monotonic() - began < 10
+
+
+def test_without_the_fast_loop_a_batch_runs_all_the_same(tmp_path: Path, emulator: Emulator) -> None:
+    """uvloop is used where it is installed and missed nowhere."""
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    address = emulator.base_url("native")
+    argv = [
+        "batch",
+        "a.txt",
+        "--provider",
+        "native",
+        "--base-url",
+        address,
+        "--no-download",
+        "--expected-seconds",
+        "0.2",
+    ]
+    code = BLOCKED.format(blocked={"uvloop"}, argv=argv)
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PIKA_API_KEY": emulator.api_key},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, len(emulator.ledger)) == (0, 2)
