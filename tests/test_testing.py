@@ -60,8 +60,10 @@ def test_the_marker_gives_the_emulators_options(pika_emulator: Emulator) -> None
     """What the marker says is what the emulator does: one place, so that two jobs run one after the other."""
 
     async def story() -> None:
-        address = {"api_key": pika_emulator.api_key, "base_url": pika_emulator.base_url("native")}
-        async with PikaClient("native", **address, polling=FixedInterval(0.02)) as pika:
+        url = pika_emulator.base_url("native")
+        async with PikaClient(
+            "native", api_key=pika_emulator.api_key, base_url=url, polling=FixedInterval(0.02)
+        ) as pika:
             assert (await pika.run(["one", "two"])).ok
 
     asyncio.run(story())
