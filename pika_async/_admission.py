@@ -18,7 +18,7 @@ from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
-__all__ = ["Admission", "request_of"]
+__all__ = ["Admission", "key_of", "request_of"]
 
 
 def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:
@@ -69,8 +69,7 @@ class Admission:
         if known is not None:
             return await self._adopt(known, asked, watcher)
         try:
-            self._provider.check(asked)
-            await with_bytes(self._provider, asked)
+            await self._check(asked)
         except InvalidRequest as error:
             if index is None:
                 raise
@@ -83,6 +82,16 @@ class Admission:
             return await self._adopt(known, asked, watcher)
         await self._scheduler.plan(job, watcher)
         return job
+
+    async def _check(self, asked: GenerationRequest) -> None:
+        try:
+            self._provider.check(asked)
+            await with_bytes(self._provider, asked)
+        except InvalidRequest:
+            raise
+        except Exception as error:  # a third party's provider may fail as it likes
+            reason = f"could not be checked: {error!r}"
+            raise InvalidRequest(field="request", value=asked.prompt, reason=reason) from error
 
     def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:
         """The job of a request that is not taken in any more; a known one is what it is."""
@@ -112,7 +121,7 @@ class Admission:
             entry = self._scheduler.active.get(known.key)
             if entry is not None and entry.job.task_id is not None:
                 watcher(entry.job, False)
-        elif known.status is JobStatus.CANCELED and not known.attempts:  # withdrawn, never sent: asked for anew
+        elif known.status is JobStatus.CANCELED and known.submitted_at is None:  # withdrawn, nothing accepted: anew
             planned = attrs.evolve(known, status=JobStatus.PLANNED, error=None, settled_at=None)
             await self._scheduler.plan(planned, watcher)
         elif known.status is JobStatus.SUBMITTING:  # an intent without a verdict

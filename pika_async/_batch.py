@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from pika_async._exchange import was_cancelled
 from pika_async._scheduler import Scheduler
 from pika_async.agenda import Watcher
 from pika_async.errors import ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
@@ -58,6 +59,8 @@ class Batch:
         self._open = 0
         self._behind = 0
         self._fed = False
+        self._left = False
+        self._downloaders = 0
         self._scopes: list[anyio.CancelScope] = []
         self._error: BaseException | None = None
         self._stop: SubmissionsStopped | None = None
@@ -90,14 +93,20 @@ class Batch:
         if self._stop is not None:
             raise self._stop.fresh()
 
-    def close(self) -> None:
-        """Nobody takes any more: stop pulling and downloading. What was submitted goes on, what was not is not."""
+    async def aclose(self) -> None:
+        """Nobody takes any more: stop pulling and downloading. What was submitted goes on, what was not is not.
+
+        When it returns, nothing is written any more.
+        """
+        self._left = True
         for scope in self._scopes:
             scope.cancel()
         for key in list(self._unsent):
             self._scheduler.release(key, self._watch)
         for stream in (self._results, self._taken, self._to_fetch):
             stream.close()
+        with anyio.CancelScope(shield=True):
+            await self._scheduler.until(lambda: not self._downloaders)
 
     def _scoped(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()
@@ -111,8 +120,7 @@ class Batch:
             with self._scoped():
                 await self._pull(source)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # ours: the client is closing
+            if was_cancelled(error):  # the client is closing
                 self._stop = self._stop or ClientClosed(provider=self._scheduler.agenda.provider)
                 raise
             self._error = RuntimeError("the iterable of requests was cancelled")
@@ -153,6 +161,8 @@ class Batch:
         self.keys.append(job.key)
         if job.status is JobStatus.PLANNED and job.key in self._scheduler.active:
             self._unsent.add(job.key)
+            if self._left:  # meanwhile
+                self._scheduler.release(job.key, self._watch)
         elif not index % BEHIND:
             await asyncio.sleep(0)  # thousands that are known already must not hold the loop
 
@@ -199,17 +209,25 @@ class Batch:
                     self._hand_over(fetches.receive_nowait())
 
     async def _download(self, fetches: MemoryObjectReceiveStream[Job]) -> None:
-        assert self._fetch is not None  # noqa: S101 - started only then
-        with fetches, self._passed_on(fetches), self._scoped():
-            async for job in fetches:
-                done = job
-                try:
-                    done = await self._fetch(job)
-                except Exception as error:  # a defect or an odd path: this job's, never the scheduler's
-                    url = job.video.url if job.video is not None else ""
-                    done = job.not_fetched(DownloadFailed(url=url, reason=repr(error)))
-                finally:
-                    self._hand_over(done)
+        self._downloaders += 1
+        try:
+            with fetches, self._passed_on(fetches), self._scoped():
+                async for job in fetches:
+                    await self._bring(job)
+        finally:
+            self._downloaders -= 1
+            self._scheduler.nudge()
+
+    async def _bring(self, job: Job) -> None:
+        assert self._fetch is not None  # noqa: S101 - called only then
+        done = job
+        try:
+            done = await self._fetch(job)
+        except Exception as error:  # a defect or an odd path: this job's, never the scheduler's
+            url = job.video.url if job.video is not None else ""
+            done = job.not_fetched(DownloadFailed(url=url, reason=repr(error)))
+        finally:
+            self._hand_over(done)
 
 
 def stream(requests: Requests) -> Source:

@@ -61,7 +61,7 @@ FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str, bool], ...]] = (
     ((TimeoutError,), "nothing came for too long", True),
     ((aiohttp.ClientPayloadError,), "the connection was lost inside the body", True),
     ((aiohttp.ClientResponseError,), "the answer is no HTTP", True),
-    ((aiohttp.ClientConnectionError, aiohttp.UploadAbortedError, OSError), "the connection was lost", True),
+    ((aiohttp.ClientConnectionError, OSError), "the connection was lost", True),
     ((aiohttp.NonHttpUrlClientError, aiohttp.RedirectClientError, ValueError), "the address is malformed", False),
     ((aiohttp.ClientError,), "the connection failed", True),  # the root, and what a later aiohttp adds
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from types import UnionType
 
 import anyio
 import attrs
@@ -25,9 +27,9 @@ from pika_async.retrying import (
     judge_poll_code,
     retry_after,
 )
-from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Unreadable, parse_json
+from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, parse_json
 
-__all__ = ["Exchange", "describe", "with_bytes"]
+__all__ = ["Exchange", "describe", "was_cancelled", "with_bytes"]
 
 _log = logging.getLogger("pika_async.exchange")
 
@@ -79,10 +81,21 @@ class Exchange:
         except Exception as error:  # a third party's provider may fail as it likes
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return Judgement(verdict=Verdict.REJECTED, reason=f"could not be encoded: {error!r}")
-        answer = await self._transport.send(call)
+        answer = await self._send(call)
         if isinstance(answer, NoAnswer):
             return judge_no_answer(answer)
         return judge_answer(answer, self._receipt(answer), now=time.time())
+
+    async def _send(self, call: HttpRequest) -> HttpResponse | NoAnswer:
+        try:
+            answer = await self._transport.send(call)
+            _due(HttpResponse | NoAnswer, answer)
+            return answer
+        except (Exception, asyncio.CancelledError) as error:  # a third party's transport: was it sent?
+            if was_cancelled(error):
+                raise
+            _log.exception("the transport failed")
+            return NoAnswer(phase=Phase.SENT, kind="defect", detail=f"the transport failed: {error!r}")
 
     def _receipt(self, answer: HttpResponse) -> Receipt:
         try:
@@ -97,10 +110,11 @@ class Exchange:
         """Look at a task once. Raises nothing but cancellation."""
         try:
             call = self._provider.encode_poll(task_id, self._base_url)
+            _due(HttpRequest, call)
         except Exception as error:  # a third party's provider may fail as it likes
             _log.exception("the provider %s could not encode a poll", self._provider.name)
             return Look(verdict=PollVerdict.AGAIN, reason=f"could not be encoded: {error!r}")
-        answer = await self._transport.send(call)
+        answer = await self._send(call)
         if isinstance(answer, NoAnswer):
             return Look(verdict=PollVerdict.AGAIN, reason=answer.detail)
         verdict = judge_poll(answer, _failure_code(answer))
@@ -141,10 +155,16 @@ class Exchange:
             _log.warning("%s says the new status word %r; it counts as running", self._provider.name, printable(word))
 
 
-def _due(kind: type, value: object) -> None:
+def _due(kind: type | UnionType, value: object) -> None:
     """A third party's provider may return anything; it is known here, before anything is done with it."""
     if not isinstance(value, kind):
-        raise TypeError(f"a {kind.__name__} was due, not {value!r}")
+        raise TypeError(f"a {getattr(kind, '__name__', kind)} was due, not {value!r}")
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether `error` is the cancellation of the running task, rather than of something that it awaits."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def describe(job: Job) -> str:

@@ -21,20 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from pika_async._exchange import Exchange, describe
 from pika_async._journal import Journal
-from pika_async.agenda import (
-    Agenda,
-    Decision,
-    Entry,
-    Expire,
-    GiveUp,
-    Look,
-    Poll,
-    Sleep,
-    Stop,
-    Submit,
-    Watcher,
-    judged,
-)
+from pika_async.agenda import Agenda, Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Watcher, judged
 from pika_async.errors import AccountStopped, ClientClosed, PikaError, ProviderBusy, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.retrying import Judgement, PollVerdict, Verdict
@@ -44,6 +31,7 @@ __all__ = ["Scheduler"]
 _log = logging.getLogger("pika_async.scheduler")
 #: Seconds that closing waits for the answers of submissions that are on their way.
 CLOSE_GRACE: Final = 20.0
+Queue = MemoryObjectSendStream[Entry]
 
 
 class Scheduler:
@@ -110,7 +98,11 @@ class Scheduler:
         self.agenda.gate.stop = stop
         for entry in list(self.active.values()):
             job = self.agenda.counted(entry)
-            await self._settle(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
+            try:
+                await self._settle(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
+            except Exception:  # of the journal: whoever waits is told all the same
+                _log.exception("job %s: the journal failed", describe(job))
+                self._rest(entry)
 
     async def _main(self, started: asyncio.Event) -> None:
         try:
@@ -140,7 +132,7 @@ class Scheduler:
             if self._failure is not None:
                 await self._rest_all()
 
-    def _crew(self, name: str, size: int, work: Callable[[Entry], Awaitable[None]]) -> MemoryObjectSendStream[Entry]:
+    def _crew(self, name: str, size: int, work: Callable[[Entry], Awaitable[None]]) -> Queue:
         """`size` workers that share one queue; the agenda never hands out more than there are workers."""
         send, receive = anyio.create_memory_object_stream[Entry](size)
         for number in range(size):
@@ -175,24 +167,21 @@ class Scheduler:
         return job if entry is None or not entry.polls else attrs.evolve(job, polls=job.polls + entry.polls)
 
     def check(self) -> None:
-        """:raises RuntimeError: if the scheduler does not run."""
+        """:raises ClientClosed: if the scheduler was stopped.
+        :raises RuntimeError: if a defect ended it.
+        """
         self.check_failure()
         if self._group is None:
-            raise RuntimeError("the client is not open: use it inside `async with`")
+            raise ClientClosed(provider=self.agenda.provider)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
-    async def _loop(self, submits: MemoryObjectSendStream[Entry], polls: MemoryObjectSendStream[Entry]) -> None:
+    async def _loop(self, submits: Queue, polls: Queue) -> None:
         with submits, polls:
             while True:
                 await self._carry_out(self.agenda.next(_now()), submits, polls)
 
-    async def _carry_out(
-        self,
-        decision: Decision,
-        submits: MemoryObjectSendStream[Entry],
-        polls: MemoryObjectSendStream[Entry],
-    ) -> None:
+    async def _carry_out(self, decision: Decision, submits: Queue, polls: Queue) -> None:
         match decision:
             case Submit(entry):
                 self.agenda.submit_begins(entry, _now())
@@ -247,15 +236,21 @@ class Scheduler:
             await self._journal.keep(job)
             self.check()
         except BaseException:
-            if self.active.pop(job.key, None) is entry:
-                self.unwatch_of(entry, watcher)  # the caller hears of it by this error
-                self._tell(entry, at_rest=True)
+            self.unwatch_of(entry, watcher)  # the caller hears of it by this error
+            if self._group is not None and entry.watchers:  # others came meanwhile, and want it still
+                self._begin(entry)
+            elif self._group is not None:  # else `_rest_all` sees to it
+                del self.active[job.key]
             raise
-        if job.task_id is not None:
+        self._begin(entry)
+
+    def _begin(self, entry: Entry) -> None:
+        stop = self.agenda.gate.stop
+        if entry.job.task_id is not None:
             self.agenda.adopt(entry, _now(), random.random())
             self._tell(entry, at_rest=False)
-        elif self.agenda.gate.stop is not None:
-            await self._settle(entry, attrs.evolve(job, error=self.agenda.gate.stop))
+        elif stop is not None:
+            self.spawn(self._settle, entry, attrs.evolve(entry.job, error=stop), name="pika_async refusal")
         else:
             self.agenda.plan(entry)
         self.nudge()
@@ -285,13 +280,17 @@ class Scheduler:
         if entry is not None and not entry.watchers and self.agenda.withdraw(entry):
             self._rest(entry)
 
-    async def withdraw(self, key: str, error: PikaError) -> bool:
-        """Cancel a job that has not been sent and that nobody else waits for; False if it is too late."""
+    async def withdraw(self, key: str, error: PikaError) -> None:
+        """Cancel a job unless it has been sent or somebody else waits for it."""
         entry = self.active.get(key)
-        if entry is None or entry.watchers or not self.agenda.withdraw(entry):
-            return False
-        await self._settle(entry, entry.job.canceled(error, time.time()))
-        return True
+        job = self._journal.get(key) if entry is None else entry.job
+        if entry is not None:
+            if entry.watchers or not self.agenda.withdraw(entry):
+                return
+            del self.active[key]  # who asks for it from now on asks anew
+        if job is not None and job.status is JobStatus.PLANNED:
+            await self._journal.keep(job.canceled(error, time.time()))
+        self.nudge()
 
     async def halt(self, error: SubmissionsStopped) -> None:
         """Send no more: every planned job comes to rest as it is, and with a stopped account the others too."""
@@ -315,7 +314,8 @@ class Scheduler:
         self._rest(entry)
 
     def _rest(self, entry: Entry) -> None:
-        self.active.pop(entry.job.key, None)
+        if self.active.get(entry.job.key) is entry:
+            del self.active[entry.job.key]
         self._tell(entry, at_rest=True)
         self.nudge()
 
@@ -338,9 +338,9 @@ class Scheduler:
         try:
             with scope:
                 judgement = await self._exchange.submit(entry.job.request)
-        except Exception as error:  # a third party's transport: whether it was sent is not known
-            _log.exception("job %s: the transport failed", describe(entry.job))
-            judgement = Judgement(verdict=Verdict.UNKNOWN, reason=f"the transport failed: {error!r}")
+        except Exception as error:  # a defect: whether it was sent is not known
+            _log.exception("job %s: the submission failed", describe(entry.job))
+            judgement = Judgement(verdict=Verdict.UNKNOWN, reason=f"the submission failed: {error!r}")
         finally:
             self._sends.discard(scope)
             with anyio.CancelScope(shield=True):

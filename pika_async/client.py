@@ -16,10 +16,11 @@ import aiohttp
 import anyio
 import attrs
 
-from pika_async._admission import request_of
+from pika_async._admission import key_of, request_of
 from pika_async._batch import Batch, Requests, Source, stream
 from pika_async._journal import MemoryJournal
 from pika_async._running import Running, Terms, to_the_end
+from pika_async._scheduler import Scheduler
 from pika_async._settings import address_of, callback_of, limits_of, policy_of, read_credential, seconds
 from pika_async._transport import AiohttpTransport, Transport
 from pika_async.errors import (
@@ -101,6 +102,7 @@ class PikaClient:
             journal=self._journal,
         )
         self._running: Running | None = None
+        self._opening = False
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -109,11 +111,14 @@ class PikaClient:
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._closing is not None:
-            await to_the_end(self._closing)
-        if self._running is not None:
+        await self._closed()
+        if self._running is not None or self._opening:
             raise RuntimeError("the client is open already")
-        self._running = await Running.open(self._terms)
+        self._opening = True
+        try:
+            self._running = await Running.open(self._terms)
+        finally:
+            self._opening = False
         return self
 
     async def __aexit__(
@@ -131,9 +136,11 @@ class PikaClient:
                 raise RuntimeError("the client cannot be closed by the iterable that it reads")
             running, self._running = self._running, None
             self._closing = asyncio.create_task(running.close(), name="pika_async closing")
-        if self._closing is not None:
+        await self._closed()
+
+    async def _closed(self) -> None:
+        if self._closing is not None and not self._closing.done():
             await to_the_end(self._closing)
-            self._closing = None
 
     def _parts(self) -> Running:
         if self._running is None:
@@ -158,7 +165,8 @@ class PikaClient:
         :raises SubmissionsStopped: the account or the address is at fault (`AccountStopped`, `ProviderUnreachable`,
             `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
         """
-        job = await self.wait(await self.submit(request_of(request, fields)))
+        scheduler = self._parts().scheduler
+        job = await self._rested(scheduler, await self.submit(request_of(request, fields)))
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
         raise _failure(job)
@@ -176,18 +184,21 @@ class PikaClient:
             if not accepted.done() and (at_rest or job.task_id is not None):
                 accepted.set_result(job)
 
+        asked = request_of(request, fields)
+        key = key_of(asked, None)
         scheduler.lift()
-        planned = await self._parts().admission.admit(request_of(request, fields), None, watch)
         try:
+            await self._parts().admission.admit(attrs.evolve(asked, key=key), None, watch)
             job = await accepted
         except asyncio.CancelledError:
-            scheduler.unwatch(planned.key, watch)
+            scheduler.unwatch(key, watch)
             with anyio.CancelScope(shield=True):
-                await scheduler.withdraw(planned.key, JobCanceled(key=planned.key, provider=planned.provider))
+                await scheduler.withdraw(key, JobCanceled(key=key, provider=self.provider.name))
             raise
         finally:
-            scheduler.unwatch(planned.key, watch)
+            scheduler.unwatch(key, watch)
         if job.task_id is None:
+            scheduler.check_failure()
             raise _failure(job)
         return job
 
@@ -197,8 +208,14 @@ class PikaClient:
         :raises TimeoutError: after `timeout` seconds; this stops the waiting, not the job.
         :raises KeyError: if this client has no such job.
         """
-        scheduler = self._parts().scheduler
-        known = self._known(job)
+        async with asyncio.timeout(timeout):
+            return await self._rested(self._parts().scheduler, job)
+
+    async def _rested(self, scheduler: Scheduler, job: Job) -> Job:
+        scheduler.check_failure()
+        known = self._journal.get(job.key)
+        if known is None:
+            raise KeyError(f"{self!r} has no job {job.key!r}")
         rest: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def watch(now: Job, at_rest: bool) -> None:
@@ -210,10 +227,12 @@ class PikaClient:
                 return known
             await scheduler.plan(known, watch)
         try:
-            async with asyncio.timeout(timeout):
-                return await rest
+            now = await rest
         finally:
             scheduler.unwatch(job.key, watch)
+        if not now.is_final:
+            scheduler.check_failure()
+        return now
 
     async def poll(self, job: Job) -> Snapshot:
         """Ask the provider about `job` once, now; free.
@@ -273,7 +292,7 @@ class PikaClient:
                 async for job in results:
                     yield job
         finally:
-            batch.close()
+            await batch.aclose()
 
     async def run(self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
         """The same, all at once. After a stop the rest of `requests` is read and reported as planned.
@@ -294,7 +313,7 @@ class PikaClient:
         except SubmissionsStopped as error:
             stopped = error
         finally:
-            batch.close()
+            await batch.aclose()
         jobs = [done[key] for key in batch.keys]
         if stopped is not None:
             for request in batch.rest:
@@ -372,14 +391,6 @@ class PikaClient:
                 self._running.scheduler.agenda.charges -= 1
         await self._journal.keep(job)
         return job
-
-    # --- inside -----------------------------------------------------------------------------------------------------
-
-    def _known(self, job: Job) -> Job:
-        known = self._journal.get(job.key)
-        if known is None:
-            raise KeyError(f"{self!r} has no job {job.key!r}")
-        return known
 
 
 def _failure(job: Job) -> PikaError:

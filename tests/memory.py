@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from pika_async import PikaClient
+from pika_async._journal import MemoryJournal
 from pika_async.emulator import Answer, Gateway, Scenario
+from pika_async.lifecycle import Job
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
 
 ORIGIN = "http://127.0.0.1:1"
@@ -72,6 +76,29 @@ def client(gateway: Gateway, provider: str = "cometapi", **options: Any) -> Pika
     """A client of `gateway` in memory."""
     transport = options.pop("transport", None) or MemoryTransport(gateway)
     return PikaClient(provider, base_url=f"{ORIGIN}/{provider}", transport=transport, **options)
+
+
+class SlowJournal(MemoryJournal):
+    """Takes its time over every call, as one on a disk does."""
+
+    def __init__(self, seconds: float = 0.01) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def intend(self, job: Job) -> None:
+        await asyncio.sleep(self.seconds)
+        await super().intend(job)
+
+    async def keep(self, job: Job) -> None:
+        await asyncio.sleep(self.seconds)
+        await super().keep(job)
+
+
+def remembering(pika: PikaClient, journal: MemoryJournal) -> PikaClient:
+    """`pika`, which is not open yet, with another journal."""
+    pika._journal = journal
+    pika._terms = attrs.evolve(pika._terms, journal=journal)
+    return pika
 
 
 Until = Callable[[], bool]
