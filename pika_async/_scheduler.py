@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, assert_never
@@ -230,7 +229,7 @@ class Scheduler:
         self.check()
         if job.status is JobStatus.TIMED_OUT:
             job = job.reopened()
-        entry = Entry(job, stratum_of(job), (watcher,))
+        entry = Entry(job, job.stratum, (watcher,))
         self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one
         try:
             await self._journal.keep(job)
@@ -392,9 +391,3 @@ class Scheduler:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def stratum_of(job: Job) -> str:
-    """What makes tasks alike in how long they take: the provider, the model, the kind and the effect's presence."""
-    request = job.request
-    return sys.intern(f"{job.provider}/{request.model or '-'}/{request.kind}/{'effect' if request.effect else 'plain'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,6 +101,13 @@ class Job:
     def is_in_flight(self) -> bool:
         """Whether the provider is working on it as far as is known."""
         return self.status in {JobStatus.QUEUED, JobStatus.RUNNING}
+
+    @property
+    def stratum(self) -> str:
+        """What makes tasks alike in how long they take: the provider, the model, the kind, and whether with an effect."""
+        wanted = self.request
+        effect = "effect" if wanted.effect else "plain"
+        return sys.intern(f"{self.provider}/{wanted.model or '-'}/{wanted.kind}/{effect}")
 
     def _to(self, status: JobStatus, **changes: Any) -> Job:
         if status not in _MOVES[self.status]:

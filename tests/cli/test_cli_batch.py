@@ -178,8 +178,6 @@ def test_every_ending_has_its_exit_code_and_a_line_for_each_job(
 
 def test_a_full_disk_loses_no_task_id(cli: CommandLine, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `results.jsonl` cannot be written, its lines go to standard error and nothing more is sent."""
-    if not Path("/dev/full").exists():
-        pytest.skip("there is no /dev/full here")
     real = Path.open
     monkeypatch.setattr(
         Path, "open",
