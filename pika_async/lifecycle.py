@@ -104,7 +104,7 @@ class Job:
 
     @property
     def stratum(self) -> str:
-        """What makes tasks alike in how long they take: the provider, the model, the kind, and whether with an effect."""
+        """What makes tasks alike in how long they take: the provider, the model, the kind, an effect or none."""
         wanted = self.request
         effect = "effect" if wanted.effect else "plain"
         return sys.intern(f"{self.provider}/{wanted.model or '-'}/{wanted.kind}/{effect}")
