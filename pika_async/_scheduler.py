@@ -20,9 +20,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from pika_async._exchange import Exchange, describe
 from pika_async._journal import Journal
-from pika_async.agenda import Agenda, Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Watcher, judged
+from pika_async.agenda import Agenda, Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Watcher
 from pika_async.errors import AccountStopped, ClientClosed, PikaError, ProviderBusy, SubmissionsStopped
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.lifecycle import Job, JobStatus, judged
 from pika_async.retrying import Judgement, PollVerdict, Verdict
 
 __all__ = ["Scheduler"]
@@ -346,7 +346,7 @@ class Scheduler:
                 await self._judged(entry, judgement, sent_at)
 
     async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
-        _log.debug("job %s: %s %s", describe(entry.job), judgement.verdict.value, judgement.reason)
+        _log.debug("job %s: %s %s", describe(entry.job), judgement.verdict.value, judgement.task_id or judgement.reason)
         holder = None if judgement.task_id is None else self._journal.holder(judgement.task_id)
         if holder is not None and holder != entry.job.key:
             reason = f"the provider answered with task {judgement.task_id}, which is job {holder}'s"

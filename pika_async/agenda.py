@@ -20,8 +20,6 @@ from pika_async.errors import (
     DeadlineExceeded,
     GenerationFailed,
     ProviderUnreachable,
-    SubmissionInDoubt,
-    SubmissionRejected,
     SubmissionsStopped,
     TaskNotFound,
     WrongBaseUrl,
@@ -35,7 +33,7 @@ from pika_async.retrying import Judgement, PollVerdict, Verdict, ladder
 
 _log = logging.getLogger("pika_async.agenda")
 
-__all__ = ["Agenda", "Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit", "judged"]
+__all__ = ["Agenda", "Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit"]
 
 #: A task that was accepted and then denied is given up after this many denials over this many seconds.
 MISSING_ANSWERS: Final = 5
@@ -123,20 +121,6 @@ class Look:
     reason: str = ""
     http_status: int | None = None
     retry_after: float | None = None
-
-
-def judged(job: Job, judgement: Judgement, at: float) -> Job:
-    """`job` after its submission was judged at `at` (unix seconds)."""
-    facts = {"key": job.key, "provider": job.provider, "reason": judgement.reason}
-    match judgement.verdict:
-        case Verdict.ACCEPTED if judgement.task_id is not None:
-            return job.accepted(judgement.task_id, at)
-        case Verdict.NOT_SENT | Verdict.WAIT | Verdict.STOP:
-            return job.returned()
-        case Verdict.REJECTED | Verdict.WRONG_URL:
-            return job.rejected(SubmissionRejected(**facts, http_status=judgement.http_status), at)
-        case _:
-            return job.doubted(SubmissionInDoubt(**facts, http_status=judgement.http_status), at)
 
 
 @attrs.define(kw_only=True)
@@ -248,9 +232,7 @@ class Agenda:
                     return self._stop(ProviderUnreachable, judgement, attempts=self.gate.unsent)
             case Verdict.WAIT:
                 self.ready.appendleft(entry)
-                self.gate.wait(now, u, judgement.retry_after)
-                if judgement.http_status == 429:
-                    self.room.refuse(self.accepted, sent_at, now)
+                self._wait(judgement, sent_at, now, u)
             case Verdict.STOP:
                 self.ready.appendleft(entry)
                 return self._stop(AccountStopped, judgement, http_status=judgement.http_status)
@@ -258,9 +240,16 @@ class Agenda:
                 return self._stop(WrongBaseUrl, judgement, base_url=self.base_url)
             case Verdict.UNKNOWN:
                 self.charges += 1
+                if judgement.page and self.gate.strange():
+                    return self._stop(WrongBaseUrl, judgement, base_url=self.base_url)
             case Verdict.REJECTED:
                 self.gate.answered()
         return None
+
+    def _wait(self, judgement: Judgement, sent_at: float, now: float, u: float) -> None:
+        self.gate.wait(now, u, judgement.retry_after)
+        if judgement.http_status == 429:  # the other "wait"s say nothing of room
+            self.room.refuse(self.accepted, sent_at, now)
 
     def _stop(self, kind: type[SubmissionsStopped], judgement: Judgement, **facts: object) -> Stop:
         return Stop(kind(provider=self.provider, reason=judgement.reason, **facts))

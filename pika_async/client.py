@@ -30,7 +30,6 @@ from pika_async.errors import (
     ExchangeFailed,
     InvalidRequest,
     JobCanceled,
-    PikaError,
     SubmissionsStopped,
     TaskNotFound,
 )
@@ -169,7 +168,7 @@ class PikaClient:
         job = await self._rested(scheduler, await self.submit(request_of(request, fields)))
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
-        raise _failure(job)
+        raise job.failure()
 
     async def submit(self, request: GenerationRequest | str, **fields: Any) -> Job:
         """Submit one request; returns once it is accepted and its task id is kept.
@@ -199,7 +198,7 @@ class PikaClient:
             scheduler.unwatch(key, watch)
         if job.task_id is None:
             scheduler.check_failure()
-            raise _failure(job)
+            raise job.failure()
         return job
 
     async def wait(self, job: Job, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
@@ -268,7 +267,7 @@ class PikaClient:
         if isinstance(video, Job):
             done = await collector.collect(video, Path(path))
             if done.file is None:
-                raise _failure(done)
+                raise done.failure()
             return done.file
         return (await collector.fetch(video, Path(path)))[0].file
 
@@ -359,8 +358,11 @@ class PikaClient:
         :raises ValueError: if there is no such status.
         """
         wanted = None if status is None else JobStatus(status)
-        jobs = [job if self._running is None else self._running.scheduler.seen(job) for job in self._journal.all()]
-        return jobs if wanted is None else [job for job in jobs if job.status is wanted]
+        return [job for job in self.jobs_now() if wanted is None or job.status is wanted]
+
+    def jobs_now(self) -> list[Job]:
+        """The same, of what this process holds, without waiting: for a signal handler that must leave."""
+        return [job if self._running is None else self._running.scheduler.seen(job) for job in self._journal.all()]
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
@@ -391,9 +393,3 @@ class PikaClient:
                 self._running.scheduler.agenda.charges -= 1
         await self._journal.keep(job)
         return job
-
-
-def _failure(job: Job) -> PikaError:
-    if job.error is not None:
-        return job.error.fresh()
-    return ClientClosed(provider=job.provider, reason=f"job {job.key} was {job.status}, task {job.task_id}")

@@ -157,11 +157,12 @@ class SubmissionRejected(JobError):  # noqa: N818
     """The provider (or the local check at sending time) refused the request. `http_status` is None for a local one."""
 
     http_status: int | None = None
+    advice: str = "change the request before sending it again"
 
     @property
     def says(self) -> str:
         status = f"HTTP {self.http_status}, " if self.http_status else ""
-        return f"rejected, not charged: {status}{self.reason}; change the request before sending it again"
+        return f"rejected, not charged: {status}{self.reason}; {self.advice}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

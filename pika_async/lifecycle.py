@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import PikaError, SubmissionsStopped
+from pika_async.errors import ClientClosed, PikaError, SubmissionInDoubt, SubmissionRejected, SubmissionsStopped
 from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
+from pika_async.retrying import Judgement, Verdict
 
-__all__ = ["FINAL", "PARKED", "BatchReport", "Job", "JobStatus", "instant"]
+__all__ = ["FINAL", "PARKED", "BatchReport", "Job", "JobStatus", "instant", "judged"]
 
 
 class JobStatus(enum.StrEnum):
@@ -109,6 +110,12 @@ class Job:
         effect = "effect" if wanted.effect else "plain"
         return sys.intern(f"{self.provider}/{wanted.model or '-'}/{wanted.kind}/{effect}")
 
+    def failure(self) -> PikaError:
+        """Why it is no success: an error to raise."""
+        if self.error is not None:
+            return self.error.fresh()
+        return ClientClosed(provider=self.provider, reason=f"job {self.key} was {self.status}, task {self.task_id}")
+
     def _to(self, status: JobStatus, **changes: Any) -> Job:
         if status not in _MOVES[self.status]:
             raise ValueError(f"job {self.key}: no move from {self.status} to {status}")
@@ -185,6 +192,23 @@ class Job:
     def not_fetched(self, error: PikaError) -> Job:
         """The result could not be fetched; the job stays succeeded."""
         return attrs.evolve(self, error=error)
+
+
+def judged(job: Job, judgement: Judgement, at: float) -> Job:
+    """`job` after its submission was judged at `at` (unix seconds)."""
+    facts = {"key": job.key, "provider": job.provider, "reason": judgement.reason}
+    match judgement.verdict:
+        case Verdict.ACCEPTED if judgement.task_id is not None:
+            return job.accepted(judgement.task_id, at)
+        case Verdict.NOT_SENT | Verdict.WAIT | Verdict.STOP:
+            return job.returned()
+        case Verdict.REJECTED:
+            return job.rejected(SubmissionRejected(**facts, http_status=judgement.http_status), at)
+        case Verdict.WRONG_URL:
+            status, advice = judgement.http_status, "check the base URL"
+            return job.rejected(SubmissionRejected(**facts, http_status=status, advice=advice), at)
+        case _:
+            return job.doubted(SubmissionInDoubt(**facts, http_status=judgement.http_status), at)
 
 
 @attrs.frozen(kw_only=True)

@@ -171,10 +171,13 @@ class Gate:
     """One for all submissions of an account: pauses while it says "wait", stops when sending on is pointless."""
 
     attempts: int = 6
+    #: So many web pages in a row, before anything else was answered, are another site's.
+    pages: int = 3
     stop: SubmissionsStopped | None = None
     _paused_until: float = -math.inf
     _unsent: int = 0
     _waits: int = 0
+    _strange: int = 0
 
     @property
     def unsent(self) -> int:
@@ -187,7 +190,12 @@ class Gate:
 
     def answered(self) -> None:
         """The provider answered something other than "wait"."""
-        self._unsent = self._waits = 0
+        self._unsent = self._waits = self._strange = 0
+
+    def strange(self) -> bool:
+        """A web page came with a status of success; True when that happened `pages` times in a row."""
+        self._strange += 1
+        return self._strange >= self.pages
 
     def wait(self, now: float, u: float, retry_after: float | None) -> None:
         """The provider said "wait", perhaps for `retry_after` seconds."""

@@ -68,6 +68,8 @@ class Judgement:
     task_id: str | None = None
     http_status: int | None = None
     retry_after: float | None = None
+    #: A web page came with a status of success: perhaps a proxy's, perhaps the base URL is another site.
+    page: bool = False
 
 
 _REJECTED: Final = frozenset({400, 404, 405, 409, 413, 415, 422})
@@ -110,6 +112,7 @@ def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = Fa
         task_id=receipt.task_id if verdict is Verdict.ACCEPTED else None,
         http_status=status,
         retry_after=retry_after(response.headers, now) if verdict is Verdict.WAIT else None,
+        page=verdict is Verdict.UNKNOWN and status < 300 and response.is_html,
     )
 
 
@@ -144,10 +147,12 @@ def _reason(verdict: Verdict, response: HttpResponse, receipt: Receipt) -> str:
         return ""
     code = f"{receipt.failure_code}: " if receipt.failure_code else ""
     if verdict is Verdict.WRONG_URL and response.status in _REDIRECTS:
-        return f"HTTP {response.status} redirects elsewhere; a redirect is never followed with a paid request"
+        return "a redirect, which is never followed with a paid request"
     if verdict is Verdict.WRONG_URL:
-        return "HTTP 404 with a web page"
+        return "a web page instead of the gateway's API"
     said = receipt.message or response.excerpt() or "empty answer"
+    if verdict is Verdict.UNKNOWN and response.status < 300 and response.is_html:
+        said = f"a web page (is the base URL right?): {said}"
     return f"HTTP {response.status}: {code}{said}" if verdict is Verdict.UNKNOWN else f"{code}{said}"
 
 

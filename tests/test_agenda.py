@@ -31,7 +31,8 @@ from pika_async import (
     Video,
     WrongBaseUrl,
 )
-from pika_async.agenda import Agenda, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, judged
+from pika_async.agenda import Agenda, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
+from pika_async.lifecycle import judged
 from pika_async.limits import Rate, Room
 from pika_async.polling import PollingPolicy
 from pika_async.retrying import Judgement, PollVerdict, Verdict

@@ -369,7 +369,7 @@ async def test_redirects_are_never_followed(status: int, provider: str) -> None:
             server.acts.append(Act(answer(status, "", {"Location": target})))
             judgement = await _judge(provider, server.url)
             assert (X, before + 1, 0) == (judgement.verdict, len(server.seen), elsewhere.connections)
-            assert judgement.reason.startswith(f"HTTP {status} redirects")
+            assert (judgement.http_status, judgement.reason.split(",")[0]) == (status, "a redirect")
 
 
 # -- the same rows, end to end -------------------------------------------------------------------------------------
@@ -692,6 +692,29 @@ async def test_one_jobs_trouble_stops_no_other(first: str, status: JobStatus, pr
     expected = [status, JobStatus.SUCCEEDED, JobStatus.SUCCEEDED]
     assert (expected, 3) == ([job.status for job in report.jobs], len(server.submissions))
     assert report.stopped is None
+
+
+async def test_another_sites_pages_stop_the_batch() -> None:
+    """Where every submission is answered 200 with a web page, three are in doubt and the others are not sent."""
+    async with Raw() as server:
+        server.acts.extend([Act(answer(200, "<!DOCTYPE html><html>Welcome</html>"))] * 10)
+        async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
+            report = await pika.run([f"prompt {number}" for number in range(10)])
+        assert report.counts == {JobStatus.UNKNOWN: 3, JobStatus.PLANNED: 7}
+        assert (type(report.stopped), len(server.submissions)) == (WrongBaseUrl, 3)
+        assert "is the base URL right?" in str(report.jobs[0].error)
+
+
+async def test_a_page_among_answers_stops_nothing() -> None:
+    """A web page now and then, between real answers, is one job's doubt."""
+    async with Raw() as server:
+        for _ in range(4):
+            server.acts.append(Act(answer(200, "<html>busy</html>")))
+            server.acts.append(Act(answer(422, '{"error": {"message": "no", "code": "bad"}}')))
+        async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
+            report = await pika.run([f"prompt {number}" for number in range(8)])
+        assert report.counts == {JobStatus.UNKNOWN: 4, JobStatus.REJECTED: 4}
+        assert report.stopped is None
 
 
 async def test_as_settled_raises_the_stop_after_the_last_job() -> None:

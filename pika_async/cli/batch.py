@@ -112,11 +112,14 @@ class Batch:
 
     async def finish(self, stopped: SubmissionsStopped | None) -> list[Job]:
         """A line for every job that has none yet, as it now stands; all jobs in the order of the input."""
-        known = {job.key: job for job in await self.client.jobs()}
+        self.put_down({job.key: job for job in await self.client.jobs()}, stopped)
+        return [self.jobs[one.key] for one in self.planned]
+
+    def put_down(self, known: Mapping[str, Job], stopped: SubmissionsStopped | None = None) -> None:
+        """A line for every job that has none yet; waits for nothing."""
         for one in self.planned:
             if one.key not in self.jobs:
                 self._keep(known.get(one.key) or self._unsent(one, stopped))
-        return [self.jobs[one.key] for one in self.planned]
 
     def _unsent(self, one: Planned, stopped: SubmissionsStopped | None) -> Job:
         return Job(
@@ -158,7 +161,10 @@ async def run_batch(batch: Batch, out: Path, *, download: bool, quiet: bool) -> 
             "stopping: nothing more is sent, receipts on their way are kept (Ctrl-C again leaves at once)"
         )
 
-    return await interruptible(work(), asked)
+    def leaving() -> None:
+        batch.put_down({job.key: job for job in batch.client.jobs_now()})
+
+    return await interruptible(work(), asked, leaving)
 
 
 def summarize(ending: Ending, out: Path, page: Path | None) -> Iterator[str]:

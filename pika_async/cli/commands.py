@@ -14,7 +14,7 @@ from pika_async.cli.batch import Batch, leave_gallery, prepare, run_batch, summa
 from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import Account, Common, Fields, Json, open_client, request_of
+from pika_async.cli.options import Account, Common, Fields, Json, Whole, open_client, request_of
 from pika_async.cli.providers import show_providers
 from pika_async.cli.requests import plan, read_input
 from pika_async.cli.signals import interruptible
@@ -99,8 +99,8 @@ def batch(
     *,
     account: Account,
     out: Path = Path("pika-out"),
-    max_in_flight: int | None = None,
-    max_charges: int | None = None,
+    max_in_flight: Whole | None = None,
+    max_charges: Whole | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
@@ -168,8 +168,8 @@ def providers(*, json: Json = False, common: Common = Common()) -> int:  # noqa:
 def demo(
     *,
     out: Path = Path("pika-demo"),
-    prompts: int = 200,
-    seed: int = 0,
+    prompts: Whole = 200,
+    seed: Whole = 0,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> int:
     """Run 200 prompts through all four providers' wires on an emulator in this process: no key, no network.
@@ -194,11 +194,11 @@ def demo(
 def emulate(
     *,
     host: str = "127.0.0.1",
-    port: int = 8765,
+    port: Whole = 8765,
     durations: str = "lognormal:60,0.5",
     time_scale: float = 1.0,
-    in_flight: int | None = None,
-    seed: int = 0,
+    in_flight: Whole | None = None,
+    seed: Whole = 0,
     scenario: Path | None = None,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> int:

@@ -67,7 +67,13 @@ def _greeting(emulator: Emulator) -> str:
         f"  {find_provider(first).api_key_env}={emulator.api_key} pika-async batch prompts.txt --provider {first} "
         f"--base-url {emulator.base_url(first)}"
     )
-    return "\n".join(["the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command, "Ctrl-C ends it"])
+    exports = f"  export PIKA_BASE_URL={emulator.base_url('native')} PIKA_API_KEY={emulator.api_key}"
+    return "\n".join(
+        [
+            "the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command,
+            "for the examples:", exports, "Ctrl-C ends it",
+        ]
+    )  # fmt: skip
 
 
 def _totals(emulator: Emulator) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import attrs
 
@@ -55,6 +56,11 @@ def _check_target(out: Path) -> None:
         raise UsageError(f"--out: {out} is there already and is not overwritten; nothing was sent")
     if not out.parent.is_dir():
         raise UsageError(f"--out: {out.parent} is no folder; nothing was sent")
+    try:
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out: {out.parent} cannot be written: {error.strerror}; nothing was sent") from None
 
 
 async def _save(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:

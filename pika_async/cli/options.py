@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import attrs
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from pika_async.cli.exits import UsageError
 from pika_async.cli.inputs import parse_camera
@@ -17,9 +19,19 @@ from pika_async.limits import Limits
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
 
-__all__ = ["Account", "Common", "Fields", "Json", "Level", "open_client", "request_of"]
+__all__ = ["Account", "Common", "Fields", "Json", "Level", "Whole", "open_client", "request_of"]
 
 Level = Literal["debug", "info", "warning", "error"]
+
+
+def _whole(_type: Any, tokens: Sequence[Token]) -> int:
+    """A whole number as it is written: the parser's own conversion would round 1.7, which is then paid for."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,40}", tokens[0].value):
+        raise ValueError(f'"{tokens[0].value}" is no whole number')
+    return int(tokens[0].value)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -84,17 +96,17 @@ class Fields:
     "One of the provider's effects, in any case."
     aspect_ratio: str | None = None
     "16:9, or width by height as a number, 0.4 to 2.5."
-    frame_rate: int | None = None
+    frame_rate: Whole | None = None
     "8 to 24."
     camera: str | None = None
     "Such as pan=left,zoom=in (pan, tilt, rotate, zoom)."
-    guidance_scale: int | None = None
+    guidance_scale: Whole | None = None
     "5 to 25."
-    motion: int | None = None
+    motion: Whole | None = None
     "0 to 4."
     negative_prompt: str | None = None
     "What should not be seen."
-    seed: int | None = None
+    seed: Whole | None = None
     "0 to 2**63 - 1."
     sfx: bool | None = None
     "Sound."

@@ -44,6 +44,8 @@ def read_input(source: str) -> tuple[str, list[Row]]:
     :raises InputErrors: if it is not UTF-8, or its header is wrong.
     """
     if source == "-":
+        if sys.stdin is None:
+            raise UsageError("-: standard input is closed")
         return "stdin", parse_unnamed("stdin", sys.stdin.buffer.read())
     path = Path(source)
     parse = _PARSERS.get(path.suffix.lower())

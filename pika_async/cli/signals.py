@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -16,8 +17,10 @@ __all__ = ["interruptible"]
 T = TypeVar("T")
 
 
-async def interruptible(work: Coroutine[Any, Any, T], asked: Callable[[], None]) -> T:
-    """What `work` returns. The first signal calls `asked` and cancels it.
+async def interruptible(
+    work: Coroutine[Any, Any, T], asked: Callable[[], None], leaving: Callable[[], None] = lambda: None
+) -> T:
+    """What `work` returns. The first signal calls `asked` and cancels it; the second calls `leaving` and leaves.
 
     :raises Interrupted: if it was cancelled so and did not return.
     """
@@ -29,7 +32,7 @@ async def interruptible(work: Coroutine[Any, Any, T], asked: Callable[[], None])
         nonlocal signals
         signals += 1
         if signals > 1:
-            _leave()
+            _leave(leaving)
         asked()
         task.cancel()
 
@@ -61,8 +64,10 @@ def _handle(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], Non
     return True
 
 
-def _leave() -> None:
+def _leave(leaving: Callable[[], None]) -> None:
     """Without waiting for anything: what was being sent may be charged, and its receipt is not read."""
+    with contextlib.suppress(Exception):
+        leaving()
     sys.stderr.write("\npika-async: left at once; what was on its way may have been accepted\n")
     sys.stderr.flush()
     os._exit(Exit.INTERRUPTED)

@@ -239,3 +239,15 @@ def test_a_bad_command_is_named(cli: CommandLine, argv: list[str], named: str) -
     ran = cli(*argv)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
     assert named in ran.err
+
+
+@pytest.mark.parametrize("option", ["--max-in-flight", "--max-charges"])
+@pytest.mark.parametrize("value", ["1.5", "1e3", "0x10", "one", ""])
+def test_a_count_that_is_no_whole_number_is_not_rounded(
+    cli: CommandLine, emulator: Emulator, option: str, value: str
+) -> None:
+    """A limit of 1.5 charges is neither 1 nor 2: nothing is sent."""
+    cli.write("two.txt", "one\ntwo\n")
+    ran = cli.batch(emulator, "two.txt", option, value)
+    assert (ran.code, len(emulator.requests)) == (2, 0)
+    assert option in ran.err

@@ -200,6 +200,8 @@ def start(emulator: Emulator, folder: Path, *more: str) -> subprocess.Popen[str]
     return subprocess.Popen(
         argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, ENV["yescale"]: KEY},
+        # What the suite itself was started to ignore (nohup) would be ignored by the command as well.
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
     )  # fmt: skip
 
 
@@ -230,11 +232,11 @@ def test_an_interrupted_batch_has_a_line_for_every_job(tmp_path: Path, number: s
 
 
 def test_the_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
-    """While a receipt is awaited, a second Ctrl-C ends the process."""
-    slow = [{"on": "create", "do": {"fault": "delay", "seconds": 30.0}}]
+    """While a receipt is awaited, a second Ctrl-C ends the process; every receipt that had come is in the file."""
+    slow = [{"on": "create", "nth": 5, "do": {"fault": "delay", "seconds": 30.0}}]
     with Emulator(api_key=KEY, render=False, scenario=Scenario.of(slow)).in_thread() as emulator:
         with start(emulator, tmp_path) as process:
-            until(lambda: bool(emulator.ledger))
+            until(lambda: len(emulator.ledger) == 5)
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             assert "stopping" in process.stderr.readline()
@@ -242,6 +244,10 @@ def test_the_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=10)
         assert (process.returncode, time.monotonic() - began < 5) == (130, True)
+        records = [json.loads(line) for line in (tmp_path / "pika-out" / "results.jsonl").read_text().splitlines()]
+        came = {charge.task_id for charge in emulator.ledger if charge.fault is None}
+        assert (len(records), {record["task_id"] for record in records} - {None}) == (40, came)
+        assert [record["status"] for record in records].count("submitting") == 1
         assert "Traceback" not in out + err
         assert "left at once" in err
 
