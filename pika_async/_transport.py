@@ -219,6 +219,8 @@ class AiohttpTransport:
         :raises ConfigurationError: if the user's session is closed, or adds a credential of its own.
         """
         if self._given is not None:
+            if not isinstance(self._given, aiohttp.ClientSession):
+                raise ConfigurationError(setting="session", reason=f"{self._given!r} is no aiohttp.ClientSession")
             if self._given.closed:
                 raise ConfigurationError(setting="session", reason="is closed; give an open ClientSession")
             if self._given.auth is not None or "Authorization" in self._given.headers:

@@ -187,6 +187,8 @@ def summarize(ending: Ending, out: Path, page: Path | None) -> Iterator[str]:
     if ending.interrupted:
         flying = sum(job.is_in_flight for job in ending.jobs)
         yield f"interrupted: {flying} accepted and not settled; their task ids are in {out / 'results.jsonl'}"
+        if flying:
+            yield "  look them up at the provider: this version cannot take them up again"
         yield "  what is planned was not sent: run its rows again with another --out"
     yield f"results: {out / 'results.jsonl'}"
     if page is not None:

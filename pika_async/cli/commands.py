@@ -54,6 +54,9 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         terminal.say("interrupted")
         return Exit.INTERRUPTED
+    except OSError as error:  # of the help or a table: whatever a command does says itself what failed
+        terminal.error(f"standard output cannot be written: {error.strerror}")
+        return Exit.SOME
     return int(code or Exit.OK)
 
 

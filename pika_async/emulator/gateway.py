@@ -121,6 +121,9 @@ class Gateway:
     _notices: Notices = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        limits = self.in_flight.values() if isinstance(self.in_flight, Mapping) else [self.in_flight]
+        if any(limit is not None and limit < 0 for limit in limits):
+            raise ValueError(f"in_flight must not be below 0, but is {self.in_flight!r}")
         self._play = Play(self.scenario, Random(f"{self.seed}:script"), self.time_scale)
         self._books = Books(
             durations=self.durations,

@@ -92,7 +92,8 @@ class Provider:
         if request.strict and request.effect is not None and request.effect not in self.effects:
             raise self.refusal(
                 "effect", request.effect,
-                f"is no effect of {self.title}; it documents {', '.join(self.effects)} (strict=False sends any)",
+                f"is no effect of {self.title}; it documents {', '.join(self.effects)} "
+                "(strict=False, or --no-strict, sends any)",
             )  # fmt: skip
         if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
             raise self.refusal("model", request.model, f"is no version; give {' or '.join(self.models)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -93,9 +94,16 @@ class ResultsWriter:
         if job.key in self.rows:
             return None
         record = self.rows[job.key] = row(job, self.root)
+        begins = self._file.tell()
         line = memoryview(as_line(record).encode())
-        while line:
-            line = line[self._file.write(line) or 0 :]
+        try:
+            while line:
+                line = line[self._file.write(line) or 0 :]
+        except OSError:
+            with contextlib.suppress(OSError):  # half a line would be no JSON
+                self._file.truncate(begins)
+                self._file.seek(begins)
+            raise
         return record
 
 
