@@ -193,16 +193,28 @@ def test_a_full_disk_loses_no_task_id(cli: CommandLine, emulator: Emulator, monk
 # --- signals ------------------------------------------------------------------------------------------------------------
 
 
+#: What the suite itself was started to ignore (nohup) would be ignored by the command as well. Not a `preexec_fn`: the
+#: emulator has threads, and a fork among threads may never come back.
+LAUNCHER = """
+import runpy, signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
+"""
+
+
 def start(emulator: Emulator, folder: Path, *more: str) -> subprocess.Popen[str]:
     (folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
-    argv = [sys.executable, "-m", "pika_async", "batch", "b.txt", "--provider", "yescale"]
+    argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "yescale"]
     argv += ["--base-url", emulator.base_url("yescale"), *more]
     return subprocess.Popen(
-        argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        argv,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, ENV["yescale"]: KEY},
-        # What the suite itself was started to ignore (nohup) would be ignored by the command as well.
-        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
-    )  # fmt: skip
+    )
 
 
 def until(condition: Callable[[], bool]) -> None:
