@@ -4,6 +4,8 @@
 
     PikaError
     ├── ConfigurationError            an argument of the client cannot work (no key, bad base URL, ...)
+    │   ├── JournalInUse              another client, here or in another process, has the journal open
+    │   └── JournalUnusable           no journal, a damaged one, a newer one, or one that cannot be opened
     ├── InvalidRequest                a field is out of range, or the provider cannot do it; nothing was sent
     ├── JobError                      what became of one job (also found, unraised, as `Job.error`)
     │   ├── SubmissionRejected        the provider refused the request; not charged; do not send it again as it is
@@ -11,13 +13,15 @@
     │   ├── GenerationFailed          the provider says that the generation failed
     │   ├── DeadlineExceeded          the job's deadline passed; its task id is kept and can be asked again
     │   ├── TaskNotFound              the provider has denied the task for ten minutes; the id is kept
-    │   ├── JobCanceled               withdrawn before anything was sent
+    │   ├── AcceptedElsewhere         another provider, or another address, accepted it; only that one can be asked
+    │   ├── JobCanceled               withdrawn before anything was sent, or given up by a person
     │   └── ProviderBusy              refused for now ("wait") until patience ended; proven not sent, stays planned
     ├── SubmissionsStopped            nothing more is sent to this account; what was not sent stays planned
     │   ├── AccountStopped            credential, balance or certificate (HTTP 401, 402, 403, 407, quota)
     │   ├── ProviderUnreachable       no connection could be made, several times in a row
     │   ├── WrongBaseUrl              a redirect or a web page answered where the gateway should be
     │   ├── ChargeLimitReached        the user's own limit on accepted submissions
+    │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
     │   └── ClientClosed              the client was closed under a call that still waited
     ├── ExchangeFailed                one poll got no usable answer; a later one may
     └── DownloadFailed                a result could not be fetched or is no playable MP4; the job stays succeeded
@@ -27,11 +31,13 @@ Facts are attributes, the message is built from them, and every error survives p
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Self
 
 import attrs
 
 __all__ = [
+    "AcceptedElsewhere",
     "AccountStopped",
     "ChargeLimitReached",
     "ClientClosed",
@@ -43,6 +49,9 @@ __all__ = [
     "InvalidRequest",
     "JobCanceled",
     "JobError",
+    "JournalFailed",
+    "JournalInUse",
+    "JournalUnusable",
     "PikaError",
     "ProviderBusy",
     "ProviderUnreachable",
@@ -120,6 +129,19 @@ class ConfigurationError(PikaError):
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JournalInUse(ConfigurationError):  # noqa: N818
+    """One journal, one client: a second one would pay for what the first has under way."""
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JournalUnusable(ConfigurationError):  # noqa: N818
+    """The file is no journal of pika_async, is damaged, was written by a newer version, or cannot be opened.
+
+    It is left as it is: it may hold receipts, and is never made anew.
+    """
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by contract
     """A field of a request cannot be sent. Raised before anything costs; `reason` holds the range and the way out."""
 
@@ -167,9 +189,16 @@ class SubmissionRejected(JobError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class SubmissionInDoubt(JobError):  # noqa: N818
-    """The request left this machine and no receipt came back: charged or not is not known."""
+    """The request left this machine and no receipt came back: charged or not is not known.
+
+    What is known: `at`, when it was sent; `attempt`, counted from 1; `http_status` of what came
+    back, None if nothing did; `request_id`, what the provider calls the request, where it said.
+    """
 
     http_status: int | None = None
+    at: datetime | None = None
+    attempt: int = 0
+    request_id: str | None = None
 
     @property
     def says(self) -> str:
@@ -209,12 +238,21 @@ class TaskNotFound(JobError):  # noqa: N818
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
-class JobCanceled(JobError):  # noqa: N818
-    """Withdrawn while still planned: nothing was sent, nothing is charged."""
+class AcceptedElsewhere(JobError):  # noqa: N818
+    """The job was accepted by `provider` at `base_url`, which is not this client's: it is neither asked nor paid here."""
+
+    base_url: str
 
     @property
     def says(self) -> str:
-        return "canceled before anything was sent"
+        return f"accepted at {self.base_url}, which this client does not speak to; resume it there"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JobCanceled(JobError):  # noqa: N818
+    """Withdrawn while still planned, or a doubt that a person gave up; `reason` says which."""
+
+    reason: str = "canceled before anything was sent"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -289,6 +327,26 @@ class ChargeLimitReached(SubmissionsStopped):
     @property
     def sentence(self) -> str:
         return f"{self.provider}: the limit of {self.limit} charges is reached; raise it to send the rest"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JournalFailed(SubmissionsStopped):
+    """The journal could not be written: nothing more is sent, for its receipt might be lost.
+
+    `path` is the journal. What could not be kept is in `rescued`, a file that is taken in when the journal is opened
+    again; None if nothing was to be rescued, or even that could not be written: then it was only logged.
+    """
+
+    path: str
+    rescued: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        rescued = f"; what it lacks is in {self.rescued}" if self.rescued else ""
+        return (
+            f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; nothing more is sent{rescued}; "
+            "mend it, then run the same again"
+        )
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from pika_async.errors import ClientClosed, PikaError, SubmissionInDoubt, Submis
 from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
 from pika_async.retrying import Judgement, Verdict
 
-__all__ = ["FINAL", "PARKED", "BatchReport", "Job", "JobStatus", "instant", "judged"]
+__all__ = ["FINAL", "PARKED", "BatchReport", "Job", "JobStatus", "archive_key", "instant", "judged"]
 
 
 class JobStatus(enum.StrEnum):
@@ -72,7 +73,8 @@ class Job:
     """Our record of one request. A value: every change gives a new one.
 
     `attempts` counts how often it was sent, `polls` how often it was asked for. `error` says why a job is not a
-    success, or why a success has no `file`. `points` is what the provider says it charged.
+    success, or why a success has no `file`. `sha256` without a `file` is that of the file that was about to be named.
+    `points` is what the provider says stays charged, `refunded` what it says it gave back.
     """
 
     key: str
@@ -92,6 +94,7 @@ class Job:
     submitted_at: datetime | None = None
     settled_at: datetime | None = None
     points: float | None = None
+    refunded: float | None = None
 
     @property
     def is_final(self) -> bool:
@@ -102,6 +105,11 @@ class Job:
     def is_in_flight(self) -> bool:
         """Whether the provider is working on it as far as is known."""
         return self.status in {JobStatus.QUEUED, JobStatus.RUNNING}
+
+    @property
+    def may_be_charged(self) -> bool:
+        """Whether its submission was accepted, or may have been; a doubt that was given up stays one."""
+        return self.task_id is not None or self.submitted_at is not None or self.status is JobStatus.SUBMITTING
 
     @property
     def stratum(self) -> str:
@@ -144,7 +152,7 @@ class Job:
         return self._to(JobStatus.UNKNOWN, error=error, submitted_at=instant(at))
 
     def canceled(self, error: PikaError, at: float) -> Job:
-        """Withdrawn before it was sent."""
+        """Withdrawn before it was sent, or a doubt that a person gave up."""
         return self._to(JobStatus.CANCELED, error=error, settled_at=instant(at))
 
     def timed_out(self, error: PikaError) -> Job:
@@ -164,14 +172,17 @@ class Job:
         if not self.is_in_flight and self.status is not JobStatus.TIMED_OUT:
             raise ValueError(f"job {self.key}: no move from {self.status} by a look: it was never accepted")
         points = self.points if snapshot.points is None else snapshot.points
+        refunded = self.refunded if snapshot.refunded is None else snapshot.refunded
         match snapshot.state:
             case TaskState.SUCCEEDED:
                 return self._to(
-                    JobStatus.SUCCEEDED, video=snapshot.video, progress=100, points=points,
+                    JobStatus.SUCCEEDED, video=snapshot.video, progress=100, points=points, refunded=refunded,
                     settled_at=instant(at), error=None,
                 )  # fmt: skip
             case TaskState.FAILED:
-                return self._to(JobStatus.FAILED, error=failure, points=points, settled_at=instant(at))
+                return self._to(
+                    JobStatus.FAILED, error=failure, points=points, refunded=refunded, settled_at=instant(at)
+                )
             case TaskState.QUEUED if self.status is not JobStatus.RUNNING:
                 return self._as(JobStatus.QUEUED, snapshot.progress, points)
             case TaskState.MISSING:
@@ -185,6 +196,10 @@ class Job:
             return self
         return self._to(status, progress=progress, points=points, error=None)
 
+    def about_to_be_named(self, sha256: str) -> Job:
+        """The result is on disk, whole and verified, and gets its name next."""
+        return attrs.evolve(self, sha256=sha256)
+
     def fetched(self, file: Path, sha256: str) -> Job:
         """The result is on disk, whole and verified."""
         return attrs.evolve(self, file=file, sha256=sha256, error=None)
@@ -192,6 +207,11 @@ class Job:
     def not_fetched(self, error: PikaError) -> Job:
         """The result could not be fetched; the job stays succeeded."""
         return attrs.evolve(self, error=error)
+
+
+def archive_key(key: str, taken: Container[str]) -> str:
+    """The key for an earlier job of `key`, whose place another takes: none that a request could have."""
+    return next(name for number in itertools.count(1) if (name := f"{key}~{number}") not in taken)
 
 
 def judged(job: Job, judgement: Judgement, at: float) -> Job:

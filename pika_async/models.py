@@ -380,8 +380,9 @@ class Snapshot:
     #: Unix seconds by the provider's clock, where it tells; 0 is "not yet" and given as None.
     created_at: float | None = None
     updated_at: float | None = None
-    #: Points charged, where the provider tells; 0 once refunded.
+    #: Points that stay charged, and that were given back, where the provider tells.
     points: float | None = None
+    refunded: float | None = None
     raw: Any = attrs.field(default=None, repr=False, eq=False)
 
 

@@ -3,7 +3,7 @@
 Bring your own by writing the two methods of `PollingPolicy`.
 """
 
-from pika_async.polling.durations import Durations
+from pika_async.polling.durations import Durations, Observation
 from pika_async.polling.schedule import AdaptivePolling, FixedInterval, PollingPolicy, Waiting
 
-__all__ = ["AdaptivePolling", "Durations", "FixedInterval", "PollingPolicy", "Waiting"]
+__all__ = ["AdaptivePolling", "Durations", "FixedInterval", "Observation", "PollingPolicy", "Waiting"]

@@ -7,12 +7,21 @@ from collections import deque
 
 import attrs
 
-__all__ = ["Durations"]
+__all__ = ["Durations", "Observation"]
 
 #: Settled tasks that count; older ones are forgotten.
 WINDOW = 200
 #: A window with fewer observations still leans on the prior.
 ENOUGH = 4
+
+
+@attrs.frozen
+class Observation:
+    """A task of `stratum` settled at an age between `after` and `before` seconds since it was accepted."""
+
+    stratum: str
+    after: float
+    before: float
 
 
 @attrs.define

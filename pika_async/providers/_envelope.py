@@ -140,6 +140,7 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
         url = _converter.structure(task.fail_reason, Address)
         state = TaskState.SUCCEEDED if url else TaskState.SUCCEEDED_WITHOUT_URL
     task_id = task.task_id or asked
+    points, refunded = _account(task.point, task.refund)
     video = None
     if state is TaskState.SUCCEEDED and url is not None:
         video = Video(
@@ -155,18 +156,20 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
         reason=(task.msg or task.fail_reason or "") if state is TaskState.FAILED else "",
         created_at=task.create_time or task.submit_time or None,
         updated_at=task.update_time or task.finish_time or None,
-        points=_points(task.point, task.refund),
+        points=points,
+        refunded=refunded,
         raw=body,
     )
 
 
-def _points(point: float | None, refund: float | None) -> float | None:
-    """What stays charged. `refund` is a flag at one gateway (1: all of it) and an amount at another."""
+def _account(point: float | None, refund: float | None) -> tuple[float | None, float | None]:
+    """What stays charged and what was given back. `refund` is a flag at one gateway (1: all) and an amount at another."""
     if point is None or point < 0:
-        return None
-    if refund is None or refund <= 0:
-        return point
-    return 0.0 if refund == 1 else max(0.0, point - refund)
+        return None, None
+    if refund is None or refund < 0:
+        return point, None
+    back = point if refund == 1 else min(point, refund)
+    return point - back, back
 
 
 ENVELOPE: Final = Dialect(

@@ -1,0 +1,99 @@
+"""The journal of a client that was given no file: gone with the process, the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from pika_async._journal.protocol import Intent
+from pika_async.lifecycle import Job, JobStatus, archive_key
+from pika_async.polling import Observation
+
+__all__ = ["MemoryJournal"]
+
+
+class MemoryJournal:
+    """Jobs in a dict; see `Journal` for the calls."""
+
+    path = None
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._intents: dict[str, Intent] = {}
+        self._holders: dict[tuple[str, str, str], str] = {}
+        self._facts: dict[str, Any] = {}
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def intend(self, job: Job, intent: Intent) -> None:
+        """See `Journal`."""
+        self._intents[job.key] = intent
+        self._put(job)
+
+    async def keep(self, *jobs: Job) -> None:
+        """See `Journal`."""
+        for job in jobs:
+            self._put(job)
+
+    def note(self, job: Job) -> None:
+        """See `Journal`."""
+        self._put(job)
+
+    def _put(self, job: Job) -> None:
+        self._jobs[job.key] = job
+        if job.task_id is not None:
+            self._holders[job.provider, job.base_url, job.task_id] = job.key
+        if job.status is not JobStatus.SUBMITTING:
+            self._intents.pop(job.key, None)
+
+    def observe(self, observation: Observation) -> None:
+        """The policy of this process has it already."""
+
+    async def archive(self, job: Job) -> Job:
+        """See `Journal`."""
+        archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
+        del self._jobs[job.key]
+        self._put(archived)
+        return archived
+
+    async def remember(self, name: str, value: Any) -> None:
+        """See `Journal`."""
+        self._facts[name] = value
+
+    def recall(self, name: str) -> Any:
+        """See `Journal`."""
+        return self._facts.get(name)
+
+    def get(self, key: str) -> Job | None:
+        """See `Journal`."""
+        return self._jobs.get(key)
+
+    def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
+        """See `Journal`."""
+        return self._holders.get((provider, base_url, task_id))
+
+    def keys(self) -> list[str]:
+        """See `Journal`."""
+        return list(self._jobs)
+
+    def all(self, status: JobStatus | None = None) -> Iterator[Job]:
+        """See `Journal`."""
+        return iter([job for job in self._jobs.values() if status is None or job.status is status])
+
+    def interrupted(self) -> list[tuple[Job, Intent]]:
+        """See `Journal`."""
+        return [(self._jobs[key], intent) for key, intent in self._intents.items()]
+
+    def charges(self) -> int:
+        """See `Journal`."""
+        return sum(job.may_be_charged for job in self._jobs.values())
+
+    def observations(self) -> list[Observation]:
+        """See `Journal`."""
+        return []

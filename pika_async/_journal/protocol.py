@@ -1,0 +1,101 @@
+"""What a client asks of its journal. The order of the calls is what makes a payment provable.
+
+`intend` returns before anything is sent, `keep` returns before anything else sees what came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.polling import Observation
+
+__all__ = ["Intent", "Journal"]
+
+
+@attrs.frozen(kw_only=True)
+class Intent:
+    """What is about to be sent, and when: 64 hex digits of the SHA-256 of its body."""
+
+    at: datetime
+    body_sha256: str
+
+
+class Journal(Protocol):
+    """Where jobs are remembered, by key.
+
+    Reading is not awaited: between a look and what follows from it nothing else can happen. Every read sees every
+    write whose call has begun.
+    """
+
+    #: The file; None if there is none.
+    path: Path | None
+
+    async def open(self) -> None:
+        """Make it ready to be written.
+
+        :raises JournalInUse: if another client has it open.
+        :raises JournalUnusable: if it is no journal, is damaged, is from a newer version, or cannot be opened.
+        """
+
+    async def close(self) -> None:
+        """Write what is left, and let go of it; reading goes on."""
+
+    async def intend(self, job: Job, intent: Intent) -> None:
+        """Keep that `job` is about to be sent.
+
+        :raises JournalFailed: if it could not be kept: it must not be sent.
+        """
+
+    async def keep(self, *jobs: Job) -> None:
+        """Keep `jobs` as they now stand, all or none; each is there once this returns, also after a power cut.
+
+        :raises JournalFailed: if they could not be kept; they are rescued as well as can be, and still read back.
+        """
+
+    def note(self, job: Job) -> None:
+        """Keep `job` when something else is kept: for what a crash may lose, such as its progress."""
+
+    def observe(self, observation: Observation) -> None:
+        """Keep how long a task took, when something else is kept."""
+
+    async def archive(self, job: Job) -> Job:
+        """Give the record `job` another key, which is made from its own and no request can have; its key is free then.
+
+        :raises JournalFailed: if it could not be kept.
+        """
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Keep a value of JSON under a name.
+
+        :raises JournalFailed: if it could not be kept.
+        """
+
+    def recall(self, name: str) -> Any:
+        """The value of that name; None if there is none."""
+
+    def get(self, key: str) -> Job | None:
+        """The job of that key."""
+
+    def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
+        """The key of the job that has this task id there."""
+
+    def keys(self) -> list[str]:
+        """The key of every job, in the order in which they were first kept."""
+
+    def all(self, status: JobStatus | None = None) -> Iterator[Job]:
+        """Every job, or every one of a status, in the order in which they were first kept."""
+
+    def interrupted(self) -> list[tuple[Job, Intent]]:
+        """The jobs that were about to be sent, and nothing was kept of what became of that."""
+
+    def charges(self) -> int:
+        """How many submissions were accepted, or may have been."""
+
+    def observations(self) -> list[Observation]:
+        """The latest durations, oldest first, at most 256 of each stratum."""
