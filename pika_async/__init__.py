@@ -2,6 +2,7 @@
 
 from pika_async.client import PikaClient
 from pika_async.errors import (
+    AcceptedElsewhere,
     AccountStopped,
     ChargeLimitReached,
     ClientClosed,
@@ -13,6 +14,9 @@ from pika_async.errors import (
     InvalidRequest,
     JobCanceled,
     JobError,
+    JournalFailed,
+    JournalInUse,
+    JournalUnusable,
     PikaError,
     ProviderBusy,
     ProviderUnreachable,
@@ -30,6 +34,7 @@ from pika_async.providers import Capability, Provider, find_provider, provider_n
 
 __all__ = [
     "EFFECTS",
+    "AcceptedElsewhere",
     "AccountStopped",
     "AdaptivePolling",
     "BatchReport",
@@ -49,6 +54,9 @@ __all__ = [
     "JobCanceled",
     "JobError",
     "JobStatus",
+    "JournalFailed",
+    "JournalInUse",
+    "JournalUnusable",
     "Limits",
     "PikaClient",
     "PikaError",

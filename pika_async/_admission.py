@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from pika_async._collector import is_gone
+from pika_async._desk import Desk
 from pika_async._exchange import with_bytes
 from pika_async._journal import Journal
-from pika_async._scheduler import Scheduler
-from pika_async.agenda import Watcher
-from pika_async.errors import InvalidRequest, PikaError, SubmissionInDoubt
+from pika_async._keys import BatchKeys
+from pika_async.decisions import Watcher
+from pika_async.errors import AcceptedElsewhere, InvalidRequest, PikaError
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
-__all__ = ["Admission", "key_of", "request_of"]
+__all__ = ["Admission", "Intake", "request_of"]
 
 
 def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:
@@ -37,50 +38,41 @@ def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> G
     return attrs.evolve(request, **fields) if fields else request
 
 
-def key_of(request: GenerationRequest, index: int | None) -> str:
-    """The request's own key, else one from its position and content, else (it came alone) a random one."""
-    if request.key is not None:
-        return request.key
-    if index is None:
-        return f"job-{uuid.uuid4().hex[:16]}"
-    return f"{index + 1:05d}-{request.fingerprint()[:8]}"
-
-
 class Admission:
     """The way in, for one provider at one address."""
 
-    def __init__(self, provider: Provider, base_url: str, scheduler: Scheduler, journal: Journal) -> None:
+    def __init__(self, provider: Provider, base_url: str, desk: Desk) -> None:
         self._provider = provider
         self._base_url = base_url
-        self._scheduler = scheduler
-        self._journal = journal
+        self._desk = desk
+        self._journal = desk.journal
 
-    async def admit(self, request: GenerationRequest | str, index: int | None, watcher: Watcher) -> Job:
+    async def admit(self, asked: GenerationRequest, key: str, index: int | None, watcher: Watcher) -> Job:
         """Plan a request, or find the job that it is already; `watcher` hears of the job from now on.
 
         `index` is its position in a batch, None for a request that came alone. In a batch, a request that the provider
         cannot do is that job's rejection.
 
         :raises InvalidRequest: if it came alone and cannot be sent, or if its key belongs to another content.
+        :raises JournalFailed: if it could not be kept; it is not sent.
         """
-        asked = request_of(request, {})
-        job = self._job(asked, index)
-        known = self._known(job.key)
-        if known is not None:
+        known = self.known(key)
+        if known is not None and known.status is not JobStatus.PLANNED:
             return await self._adopt(known, asked, watcher)
         try:
             await self._check(asked)
         except InvalidRequest as error:
             if index is None:
                 raise
-            job = job.rejected(error, time.time())
+            job = (known or self.job(asked, key, index)).rejected(error, time.time())
             await self._journal.keep(job)
             watcher(job, True)
             return job
-        known = self._known(job.key)
-        if known is not None:  # the same request came in while the files were looked at
+        known = self.known(key)
+        if known is not None:  # perhaps it came in while the files were looked at
             return await self._adopt(known, asked, watcher)
-        await self._scheduler.plan(job, watcher)
+        job = self.job(asked, key, index)
+        await self._desk.plan(job, watcher)
         return job
 
     async def _check(self, asked: GenerationRequest) -> None:
@@ -93,45 +85,100 @@ class Admission:
             reason = f"could not be checked: {error!r}"
             raise InvalidRequest(field="request", value=asked.prompt, reason=reason) from error
 
-    def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:
-        """The job of a request that is not taken in any more; a known one is what it is."""
-        job = self._job(request_of(request, {}), index)
-        known = self._known(job.key)
-        return attrs.evolve(job, error=error) if known is None or known.status is JobStatus.PLANNED else known
-
-    def _known(self, key: str) -> Job | None:
-        entry = self._scheduler.active.get(key)
+    def known(self, key: str) -> Job | None:
+        """The job of that key as it now stands, at rest or not."""
+        entry = self._desk.active.get(key)
         return self._journal.get(key) if entry is None else entry.job
 
-    def _job(self, request: GenerationRequest, index: int | None) -> Job:
-        return Job(
-            key=key_of(request, index),
-            index=index or 0,
-            request=request,
-            provider=self._provider.name,
-            base_url=self._base_url,
-        )
+    def job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
+        """A new job of this client."""
+        return Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
 
     async def _adopt(self, known: Job, asked: GenerationRequest, watcher: Watcher) -> Job:
         if known.request.fingerprint() != asked.fingerprint():
             raise InvalidRequest(
                 field="key", value=known.key, reason="belongs to a job with another content; give this one its own key"
             )
-        if self._scheduler.watch(known.key, watcher):
-            entry = self._scheduler.active.get(known.key)
+        return await self.adopt(known, watcher)
+
+    async def adopt(self, known: Job, watcher: Watcher) -> Job:
+        """Go on with a job that is known; `watcher` hears of it from now on."""
+        if self._desk.watch(known.key, watcher):
+            entry = self._desk.active.get(known.key)
             if entry is not None and entry.job.task_id is not None:
                 watcher(entry.job, False)
-        elif known.status is JobStatus.CANCELED and known.submitted_at is None:  # withdrawn, nothing accepted: anew
-            planned = attrs.evolve(known, status=JobStatus.PLANNED, error=None, settled_at=None)
-            await self._scheduler.plan(planned, watcher)
-        elif known.status is JobStatus.SUBMITTING:  # an intent without a verdict
-            reason = "its submission was interrupted"
-            error = SubmissionInDoubt(key=known.key, provider=known.provider, reason=reason)
-            known = known.doubted(error, time.time())
-            await self._journal.keep(known)
-            watcher(known, True)
-        elif known.is_final or known.status is JobStatus.UNKNOWN:
-            watcher(known, True)
+            return known
+        job = self._continued(known)
+        if job.is_final or job.status is JobStatus.UNKNOWN or isinstance(job.error, AcceptedElsewhere):
+            watcher(job, True)
         else:
-            await self._scheduler.plan(attrs.evolve(known, error=None), watcher)
-        return known
+            await self._desk.plan(job, watcher, kept=job == attrs.evolve(known, error=None))
+        return job
+
+    def _continued(self, known: Job) -> Job:
+        """How a job that is at rest goes on with this client."""
+        here = known.provider == self._provider.name and known.base_url == self._base_url
+        withdrawn = known.status is JobStatus.CANCELED and not known.may_be_charged
+        if known.status is JobStatus.PLANNED or withdrawn:  # nothing was accepted anywhere
+            return attrs.evolve(
+                known, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
+                base_url=self._base_url,
+            )  # fmt: skip
+        if known.status is JobStatus.SUCCEEDED and is_gone(known):
+            return attrs.evolve(known, file=None)
+        if known.is_final or known.status is JobStatus.UNKNOWN:
+            return known
+        if here:
+            return attrs.evolve(known, error=None)
+        error = AcceptedElsewhere(
+            key=known.key, provider=known.provider, task_id=known.task_id, base_url=known.base_url
+        )
+        return attrs.evolve(known, error=error)
+
+
+class Intake:
+    """The way in for one batch: its requests by position."""
+
+    def __init__(self, admission: Admission, journal: Journal) -> None:
+        self._admission = admission
+        self._journal = journal
+        self._keys = BatchKeys(journal.keys(), self._fingerprint_of)
+
+    def _fingerprint_of(self, key: str) -> str | None:
+        job = self._admission.known(key)
+        return None if job is None else job.request.fingerprint()
+
+    async def enroll(self, requests: Sequence[GenerationRequest | str]) -> Sequence[GenerationRequest | str]:
+        """Keep every new one of `requests` as planned before any is sent, so that a later process can go on with them.
+
+        Gives them back with their keys; what is no request is left for `admit` to refuse.
+
+        :raises JournalFailed: if they could not be kept.
+        """
+        named: list[GenerationRequest | str] = []
+        planned: dict[str, Job] = {}
+        for index, request in enumerate(requests):
+            try:
+                asked = request_of(request, {})
+            except InvalidRequest:
+                named.append(request)
+                continue
+            key = self._keys.of(asked, index)
+            asked = asked if asked.key == key else attrs.evolve(asked, key=key)
+            named.append(asked)
+            if self._admission.known(key) is None:
+                planned.setdefault(key, self._admission.job(asked, key, index))
+        await self._journal.keep(*planned.values())
+        return named
+
+    async def admit(self, request: GenerationRequest | str, index: int, watcher: Watcher) -> Job:
+        """See `Admission.admit`."""
+        asked = request_of(request, {})
+        return await self._admission.admit(asked, self._keys.of(asked, index), index, watcher)
+
+    def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:
+        """The job of a request that is not taken in any more; a known one is what it is."""
+        asked = request_of(request, {})
+        key = self._keys.of(asked, index)
+        job = self._admission.known(key) or self._admission.job(asked, key, index)
+        return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job

@@ -13,7 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._exchange import was_cancelled
 from pika_async._scheduler import Scheduler
-from pika_async.agenda import Watcher
+from pika_async.decisions import Watcher
 from pika_async.errors import ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
@@ -49,6 +49,7 @@ class Batch:
         keep_rest: bool = False,
     ) -> None:
         self._scheduler = scheduler
+        self._desk = scheduler.desk
         self._admit = admit
         self._fetch = fetch
         self._downloading = downloading
@@ -85,9 +86,9 @@ class Batch:
         """
         async for job in self._taken:
             self._behind -= 1
-            self._scheduler.nudge()
+            self._desk.nudge()
             yield job
-        self._scheduler.check_failure()
+        self._desk.check_failure()
         if self._error is not None:
             raise self._error
         if self._stop is not None:
@@ -102,11 +103,11 @@ class Batch:
         for scope in self._scopes:
             scope.cancel()
         for key in list(self._unsent):
-            self._scheduler.release(key, self._watch)
+            self._desk.release(key, self._watch)
         for stream in (self._results, self._taken, self._to_fetch):
             stream.close()
         with anyio.CancelScope(shield=True):
-            await self._scheduler.until(lambda: not self._downloaders)
+            await self._desk.until(lambda: not self._downloaders)
 
     def _scoped(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()
@@ -121,7 +122,7 @@ class Batch:
                 await self._pull(source)
         except asyncio.CancelledError as error:
             if was_cancelled(error):  # the client is closing
-                self._stop = self._stop or ClientClosed(provider=self._scheduler.agenda.provider)
+                self._stop = self._stop or ClientClosed(provider=self._desk.agenda.provider)
                 raise
             self._error = RuntimeError("the iterable of requests was cancelled")
             self._error.__cause__ = error
@@ -133,13 +134,13 @@ class Batch:
 
     async def _pull(self, source: Source) -> None:
         index = 0
-        agenda = self._scheduler.agenda
+        agenda = self._desk.agenda
         while True:
-            await self._scheduler.until(lambda: agenda.gate.stop is not None or self._has_room())
+            await self._desk.until(lambda: agenda.gate.stop is not None or self._has_room())
             self._stop = self._stop or agenda.gate.stop
             if self._stop is not None:
                 if self._keep_rest:  # in this very task: a generator may hold scopes
-                    self.rest = [request async for request in source]
+                    self.rest += [request async for request in source]
                 return
             try:
                 request = await anext(source)
@@ -149,6 +150,9 @@ class Batch:
                 await self._take_in(request, index)
             except InvalidRequest as error:  # of no job: said at the end, so that it stops no other
                 self._error = self._error or error
+            except SubmissionsStopped as error:  # it cannot be kept
+                self._desk.halt(error)
+                self.rest.append(request)
             index += 1
 
     async def _take_in(self, request: GenerationRequest | str, index: int) -> None:
@@ -159,15 +163,15 @@ class Batch:
             self._open -= 1
             raise
         self.keys.append(job.key)
-        if job.status is JobStatus.PLANNED and job.key in self._scheduler.active:
+        if job.status is JobStatus.PLANNED and job.key in self._desk.active:
             self._unsent.add(job.key)
             if self._left:  # meanwhile
-                self._scheduler.release(job.key, self._watch)
+                self._desk.release(job.key, self._watch)
         elif not index % BEHIND:
             await asyncio.sleep(0)  # thousands that are known already must not hold the loop
 
     def _has_room(self) -> bool:
-        return self._behind < BEHIND and self._scheduler.agenda.wants_more(len(self._unsent))
+        return self._behind < BEHIND and self._desk.agenda.wants_more(len(self._unsent))
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -181,7 +185,7 @@ class Batch:
             self._stop = job.error
         elif job.is_in_flight and job.error is None:
             self._stop = self._stop or ClientClosed(provider=job.provider)
-        if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None:
+        if self._fetch is not None and job.wants_file:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._to_fetch.send_nowait(job)
                 return
@@ -216,7 +220,7 @@ class Batch:
                     await self._bring(job)
         finally:
             self._downloaders -= 1
-            self._scheduler.nudge()
+            self._desk.nudge()
 
     async def _bring(self, job: Job) -> None:
         assert self._fetch is not None  # noqa: S101 - called only then

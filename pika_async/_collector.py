@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
 
-from pika_async._downloads import Download, Downloader
+from pika_async._downloads import Download, Downloader, sha256_of
 from pika_async._exchange import Exchange
 from pika_async._journal import Journal
-from pika_async.errors import DownloadFailed, InvalidRequest
+from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
 from pika_async.lifecycle import Job
 from pika_async.models import TaskState, Video
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "is_gone"]
+
+
+def is_gone(job: Job) -> bool:
+    """Whether its file is not where it was put."""
+    return job.file is None or not job.file.exists()
 
 
 class Collector:
@@ -31,21 +38,36 @@ class Collector:
         """
         if job.video is None:
             raise InvalidRequest(field="job", value=job.key, reason=f"is {job.status} and has no video")
-        try:
-            got, video = await self.fetch(job.video, target)
-            done = attrs.evolve(job, video=video).fetched(got.file, got.sha256)
-        except DownloadFailed as error:
-            done = job.not_fetched(error)
-        await self._journal.keep(done)
+        if job.sha256 is not None and await sha256_of(target) == job.sha256:  # it was named, and this was not kept
+            done = job.fetched(target, job.sha256)
+        else:
+            done = await self._fetched(job, job.video, target)
+        await self._keep(done)
         return done
 
-    async def fetch(self, video: Video, target: Path) -> tuple[Download, Video]:
+    async def _fetched(self, job: Job, video: Video, target: Path) -> Job:
+        async def about_to_name(sha256: str) -> None:
+            await self._keep(job.about_to_be_named(sha256))
+
+        try:
+            got, video = await self.fetch(video, target, about_to_name)
+            return attrs.evolve(job, video=video).fetched(got.file, got.sha256)
+        except DownloadFailed as error:
+            return job.not_fetched(error)
+
+    async def _keep(self, job: Job) -> None:
+        with contextlib.suppress(JournalFailed):  # it has rescued the record; the next submission hears of it
+            await self._journal.keep(job)
+
+    async def fetch(
+        self, video: Video, target: Path, about_to_name: Callable[[str], Awaitable[None]] | None = None
+    ) -> tuple[Download, Video]:
         """The file of `video`, and the video with the address that served it.
 
         :raises DownloadFailed: also if the address has expired and no poll brought another.
         """
         try:
-            return await self._downloader.fetch(video.url, target), video
+            return await self._downloader.fetch(video.url, target, about_to_name), video
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise
@@ -53,4 +75,4 @@ class Collector:
             snapshot = look.snapshot
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
-            return await self._downloader.fetch(snapshot.video.url, target), snapshot.video
+            return await self._downloader.fetch(snapshot.video.url, target, about_to_name), snapshot.video

@@ -19,7 +19,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -35,7 +35,7 @@ from pika_async.addresses import address_refusal, shown_url, url_refusal
 from pika_async.errors import ConfigurationError, DownloadFailed, quote
 from pika_async.retrying import ladder
 
-__all__ = ["Download", "Downloader"]
+__all__ = ["Download", "Downloader", "sha256_of"]
 
 T = TypeVar("T")
 
@@ -88,6 +88,20 @@ def _failure(error: Exception) -> Again | Stop:
     return (Again if again else Stop)(said + detail)
 
 
+def _digest_of(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return None
+
+
+async def sha256_of(path: Path) -> str | None:
+    """The SHA-256 of a regular file in hex digits; None if there is none that can be read."""
+    return await anyio.to_thread.run_sync(_digest_of, path)
+
+
 class _Partial:
     """The bytes of one fetch on disk: a hidden file beside the target, and its digest.
 
@@ -124,12 +138,16 @@ class _Partial:
             written = os.pwrite(self._fd, view, self._size)
             self._size, view = self._size + written, view[written:]
 
-    def publish(self) -> Download:
-        """Gives the file its name, readable as any other of the user's, once it is safe on disk."""
+    def finish(self) -> str:
+        """Makes the bytes safe on disk, readable as any other file of the user's; gives their SHA-256."""
         self.write()
         assert self._fd is not None  # noqa: S101 - `write` opened it
         os.fchmod(self._fd, self._usual_mode())
         os.fsync(self._fd)
+        return self._digest.hexdigest()
+
+    def publish(self) -> Download:
+        """Gives the finished file its name."""
         self._link()
         self._temp.unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:
@@ -185,13 +203,8 @@ class _Partial:
 
     def _accept_existing(self) -> None:
         """The very same bytes are a success that was not recorded; anything else stays as it is."""
-        with contextlib.suppress(OSError):
-            fd = os.open(self.target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-                found = os.fstat(fd)
-                same = stat.S_ISREG(found.st_mode) and found.st_size == self._size
-                if same and hashlib.file_digest(file, "sha256").digest() == self._digest.digest():
-                    return
+        if _digest_of(self.target) == self._digest.hexdigest():
+            return
         raise Stop(f"{quote(str(self.target))} exists with other content and is not overwritten")
 
 
@@ -257,10 +270,13 @@ class Downloader:
         if session is not None:
             await session.close()
 
-    async def fetch(self, url: str, target: Path) -> Download:
+    async def fetch(
+        self, url: str, target: Path, about_to_name: Callable[[str], Awaitable[None]] | None = None
+    ) -> Download:
         """Fetches `url` into the new file `target`; its folder is made when missing.
 
-        A `target` that already holds the very same bytes is a success.
+        A `target` that already holds the very same bytes is a success. `about_to_name` is awaited with the SHA-256
+        once every byte is safe on disk, before the file gets its name.
 
         :raises DownloadFailed: with what was wrong and the address without its query; `expired` after 401, 403, 404
             or 410. Nothing is left behind.
@@ -271,17 +287,20 @@ class Downloader:
         self._scopes.add(scope)
         try:
             with scope:
-                return await self._fetch(url, target)
+                return await self._fetch(url, target, about_to_name)
         finally:
             self._scopes.discard(scope)
             if not self._scopes:
                 self._idle.set()
         raise DownloadFailed(url=shown_url(url), reason="the client was closed")
 
-    async def _fetch(self, url: str, target: Path) -> Download:
+    async def _fetch(self, url: str, target: Path, about_to_name: Callable[[str], Awaitable[None]] | None) -> Download:
         partial = _Partial(target)
         try:
             await self._persist(self._checked(url), partial)
+            sha256 = await self._in_thread(partial.finish)
+            if about_to_name is not None:
+                await about_to_name(sha256)
             return await self._in_thread(partial.publish)
         except Stop as stop:
             raise DownloadFailed(url=shown_url(url), reason=str(stop), expired=stop.expired) from None

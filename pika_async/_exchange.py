@@ -11,8 +11,8 @@ import anyio
 import attrs
 
 from pika_async._transport import Transport
-from pika_async.agenda import Look
-from pika_async.errors import InvalidRequest, printable
+from pika_async.decisions import Look
+from pika_async.errors import AccountStopped, ExchangeFailed, InvalidRequest, TaskNotFound, printable
 from pika_async.lifecycle import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers import Provider
@@ -61,8 +61,11 @@ async def with_bytes(provider: Provider, request: GenerationRequest) -> Generati
 class Exchange:
     """The two calls of one provider at one address."""
 
-    def __init__(self, provider: Provider, base_url: str, transport: Transport, callback_url: str) -> None:
+    def __init__(
+        self, provider: Provider, base_url: str, transport: Transport, callback_url: str, *, lenient: bool = False
+    ) -> None:
         self._provider = provider
+        self._lenient = lenient
         self._base_url = base_url
         self._transport = transport
         self._callback_url = callback_url
@@ -70,21 +73,25 @@ class Exchange:
         #: Answers that spoke of another task than the one asked for.
         self.strays = 0
 
-    async def submit(self, request: GenerationRequest) -> Judgement:
-        """Send `request` once and judge what came back. Raises nothing but cancellation."""
+    async def encode(self, request: GenerationRequest) -> HttpRequest | Judgement:
+        """What to send for `request`; a rejection if that cannot be made. Raises nothing but cancellation."""
         try:
             loaded = await with_bytes(self._provider, request)
             call = self._provider.encode_submission(loaded, self._base_url, self._callback_url)
             _due(HttpRequest, call)
+            return call
         except InvalidRequest as error:
             return Judgement(verdict=Verdict.REJECTED, reason=error.message)
         except Exception as error:  # a third party's provider may fail as it likes
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return Judgement(verdict=Verdict.REJECTED, reason=f"could not be encoded: {error!r}")
+
+    async def submit(self, call: HttpRequest) -> Judgement:
+        """Send `call` once and judge what came back. Raises nothing but cancellation."""
         answer = await self._send(call)
         if isinstance(answer, NoAnswer):
             return judge_no_answer(answer)
-        return judge_answer(answer, self._receipt(answer), now=time.time())
+        return judge_answer(answer, self._receipt(answer), lenient=self._lenient, now=time.time())
 
     async def _send(self, call: HttpRequest) -> HttpResponse | NoAnswer:
         try:
@@ -126,6 +133,22 @@ class Exchange:
             http_status=answer.status,
             retry_after=retry_after(answer.headers, time.time()),
         )
+
+    async def look(self, job: Job) -> Snapshot:
+        """See `PikaClient.poll`."""
+        if job.task_id is None:
+            raise InvalidRequest(field="job", value=job.key, reason="has no task id; only an accepted job can be asked")
+        look = await self.poll(job.task_id)
+        facts = {"provider": job.provider, "reason": look.reason}
+        match look.verdict:
+            case PollVerdict.READ if look.snapshot is not None:
+                return look.snapshot
+            case PollVerdict.MISSING:
+                raise TaskNotFound(key=job.key, task_id=job.task_id, **facts)
+            case PollVerdict.STOP:
+                raise AccountStopped(http_status=look.http_status, **facts)
+            case _:
+                raise ExchangeFailed(http_status=look.http_status, **facts)
 
     def _look(self, answer: HttpResponse, task_id: str) -> Look:
         try:

@@ -10,12 +10,14 @@ import attrs
 
 from pika_async._admission import Admission
 from pika_async._collector import Collector
+from pika_async._desk import Desk
 from pika_async._downloads import Downloader
 from pika_async._exchange import Exchange
 from pika_async._journal import Journal
 from pika_async._scheduler import Scheduler
 from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
+from pika_async.lifecycle import interrupted
 from pika_async.limits import Limits, Rate, Room
 from pika_async.polling import PollingPolicy
 from pika_async.providers import Provider
@@ -37,6 +39,8 @@ class Terms:
     proxy: str | None
     transport: Transport
     journal: Journal
+    #: Whether a bare 503 counts as a refusal.
+    lenient: bool
 
     def agenda(self) -> Agenda:
         """An agenda that knows what this account was charged before."""
@@ -49,7 +53,8 @@ class Terms:
             room=Room.of(self.limits),
             submit_rate=Rate(self.limits.submits_per_second),
             poll_rate=Rate(self.limits.polls_per_second),
-            charges=sum(job.submitted_at is not None for job in self.journal.all()),
+            charges=self.journal.charges(),
+            learned=self.journal.observe,
         )
 
 
@@ -57,28 +62,34 @@ class Terms:
 class Running:
     """The parts of an open client."""
 
+    desk: Desk
     scheduler: Scheduler
     exchange: Exchange
     downloader: Downloader
     admission: Admission
     collector: Collector
     transport: Transport
+    journal: Journal
 
     @classmethod
     async def open(cls, terms: Terms) -> Self:
         """Open every part, or none.
 
-        :raises ConfigurationError: if the user's session cannot be used.
+        :raises ConfigurationError: if the journal (`JournalInUse`, `JournalUnusable`) or the user's session cannot be
+            used.
         """
-        await terms.transport.open()
-        exchange = Exchange(terms.provider, terms.base_url, terms.transport, terms.callback_url)
+        exchange = Exchange(terms.provider, terms.base_url, terms.transport, terms.callback_url, lenient=terms.lenient)
         downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
-        await downloader.__aenter__()
-        scheduler = Scheduler(terms.agenda(), exchange, terms.journal)
-        admission = Admission(terms.provider, terms.base_url, scheduler, terms.journal)
+        await terms.journal.open()
+        desk = Desk(terms.agenda(), terms.journal)
+        scheduler = Scheduler(desk, exchange)
+        admission = Admission(terms.provider, terms.base_url, desk)
         collector = Collector(exchange, downloader, terms.journal)
-        running = cls(scheduler, exchange, downloader, admission, collector, terms.transport)
+        running = cls(desk, scheduler, exchange, downloader, admission, collector, terms.transport, terms.journal)
         try:
+            await terms.journal.keep(*(interrupted(job, intent.at) for job, intent in terms.journal.interrupted()))
+            await terms.transport.open()
+            await downloader.__aenter__()
             await scheduler.start()
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -91,8 +102,11 @@ class Running:
         try:
             await self.scheduler.stop()
         finally:
-            await self.downloader.__aexit__(None, None, None)
-            await self.transport.close()
+            try:
+                await self.downloader.__aexit__(None, None, None)
+                await self.transport.close()
+            finally:
+                await self.journal.close()
 
 
 async def to_the_end(task: asyncio.Task[None]) -> None:

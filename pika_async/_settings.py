@@ -15,7 +15,16 @@ from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider
 from pika_async.wire import Credential
 
-__all__ = ["NO_CALLBACK", "address_of", "callback_of", "limits_of", "policy_of", "read_credential", "seconds"]
+__all__ = [
+    "NO_CALLBACK",
+    "address_of",
+    "callback_of",
+    "is_lenient",
+    "limits_of",
+    "policy_of",
+    "read_credential",
+    "seconds",
+]
 
 #: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
 #: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
@@ -103,6 +112,16 @@ def limits_of(limits: Limits | None) -> Limits:
     if not isinstance(limits, Limits):
         raise ConfigurationError(setting="limits", reason=f"{limits!r} are none; give Limits(...)")
     return limits
+
+
+def is_lenient(ambiguous: str) -> bool:
+    """Whether a bare 503 counts as a refusal.
+
+    :raises ConfigurationError: if it is neither "strict" nor "lenient".
+    """
+    if ambiguous not in {"strict", "lenient"}:
+        raise ConfigurationError(setting="ambiguous", reason=f'{ambiguous!r} is neither "strict" nor "lenient"')
+    return ambiguous == "lenient"
 
 
 def seconds(setting: str, value: float) -> float:

@@ -9,11 +9,12 @@ import heapq
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
 
+from pika_async.decisions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
 from pika_async.errors import (
     AccountStopped,
     ChargeLimitReached,
@@ -27,100 +28,21 @@ from pika_async.errors import (
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.limits import Breaker, Gate, Limits, Rate, Room
 from pika_async.models import Snapshot, TaskState
-from pika_async.polling import PollingPolicy, Waiting
+from pika_async.polling import Observation, PollingPolicy, Waiting
 from pika_async.polling.schedule import CAP_SECONDS, CAP_SHARE
 from pika_async.retrying import Judgement, PollVerdict, Verdict, ladder
 
-_log = logging.getLogger("pika_async.agenda")
+__all__ = ["Agenda"]
 
-__all__ = ["Agenda", "Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit"]
+_log = logging.getLogger("pika_async.agenda")
 
 #: A task that was accepted and then denied is given up after this many denials over this many seconds.
 MISSING_ANSWERS: Final = 5
 MISSING_SECONDS: Final = 600.0
 #: A task that is finished but has no address yet is asked for this many seconds more.
 URL_SECONDS: Final = 600.0
-
-#: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
-Watcher = Callable[[Job, bool], None]
-
-
-@attrs.define(eq=False)
-class Entry:
-    """A job that is not at rest, and what the agenda knows of it. Times are the caller's monotonic seconds."""
-
-    job: Job
-    stratum: str
-    watchers: tuple[Watcher, ...] = ()
-    #: Infinite until the first attempt; then when the account's "wait" is no longer waited for.
-    patient_until: float = math.inf
-    accepted_at: float = 0.0
-    deadline_at: float = math.inf
-    looked_at: float = 0.0
-    polls: int = 0
-    #: Looks in a row that brought no usable answer.
-    misses: int = 0
-    denials: int = 0
-    denied_at: float = 0.0
-    awaits_url: bool = False
-    #: Whether its look under way is the probe of an open breaker.
-    probes: bool = False
-
-
-@attrs.frozen
-class Submit:
-    """Send it."""
-
-    entry: Entry
-
-
-@attrs.frozen
-class Poll:
-    """Look at it."""
-
-    entry: Entry
-
-
-@attrs.frozen
-class Expire:
-    """Its deadline has passed and no look is possible."""
-
-    entry: Entry
-
-
-@attrs.frozen
-class GiveUp:
-    """The account has said "wait" for too long."""
-
-    entry: Entry
-
-
-@attrs.frozen
-class Stop:
-    """Send no more."""
-
-    error: SubmissionsStopped
-
-
-@attrs.frozen
-class Sleep:
-    """Nothing to do until then, or until something changes."""
-
-    until: float
-
-
-Decision = Submit | Poll | Expire | GiveUp | Stop | Sleep
-
-
-@attrs.frozen(kw_only=True)
-class Look:
-    """What one poll brought: a verdict, and a snapshot when the verdict is "read"."""
-
-    verdict: PollVerdict
-    snapshot: Snapshot | None = None
-    reason: str = ""
-    http_status: int | None = None
-    retry_after: float | None = None
+#: The first looks at jobs that are resumed are spread over this many seconds.
+RESUME_SECONDS: Final = 1.0
 
 
 @attrs.define(kw_only=True)
@@ -138,6 +60,8 @@ class Agenda:
     poll_rate: Rate
     gate: Gate = attrs.field(factory=Gate)
     breaker: Breaker = attrs.field(factory=Breaker)
+    #: Told of every duration that was learned.
+    learned: Callable[[Observation], None] = lambda _: None
     closing: bool = False
     ready: deque[Entry] = attrs.field(factory=deque)
     submitting: int = 0
@@ -204,12 +128,19 @@ class Agenda:
         """A job to submit, after all that are planned."""
         self.ready.append(entry)
 
-    def adopt(self, entry: Entry, now: float, u: float) -> None:
-        """A job that the provider has accepted before: look at it from now on."""
+    def resume(self, entry: Entry, age: float, now: float, u: float) -> None:
+        """A job that was accepted `age` seconds ago, by a clock that may have been moved: look at it soon.
+
+        Its deadline begins anew. Looks follow its age, but never as if it were older than a deadline.
+        """
+        self._adopt(entry, now - min(max(age, 0.0), self.deadline), now)
+        entry.looked_at = -math.inf  # when it was looked at last is not known: nothing is learned from the next look
+        self._push(entry, now + u * RESUME_SECONDS)
+
+    def _adopt(self, entry: Entry, accepted_at: float, now: float) -> None:
         self.accepted += 1
-        entry.accepted_at = entry.looked_at = now
+        entry.accepted_at = entry.looked_at = accepted_at
         entry.deadline_at = now + self.deadline
-        self._schedule(entry, now, u)
 
     def submit_begins(self, entry: Entry, now: float) -> None:
         """`entry` is being sent."""
@@ -225,7 +156,8 @@ class Agenda:
             case Verdict.ACCEPTED:
                 self.charges += 1
                 self.gate.answered()
-                self.adopt(entry, now, u)
+                self._adopt(entry, now, now)
+                self._schedule(entry, now, u)
             case Verdict.NOT_SENT:
                 self.ready.appendleft(entry)
                 if self.gate.unreachable(now, u):
@@ -245,6 +177,11 @@ class Agenda:
             case Verdict.REJECTED:
                 self.gate.answered()
         return None
+
+    def submit_withdrawn(self, entry: Entry) -> None:
+        """`entry` was not sent after all."""
+        self.submitting -= 1
+        self.ready.appendleft(entry)
 
     def _wait(self, judgement: Judgement, sent_at: float, now: float, u: float) -> None:
         self.gate.wait(now, u, judgement.retry_after)
@@ -348,8 +285,17 @@ class Agenda:
         return CAP_SECONDS + CAP_SHARE * waiting.age
 
     def _learn(self, entry: Entry, now: float) -> None:
+        if entry.looked_at < entry.accepted_at:
+            return
+        seen = Observation(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
+        self.learned(seen)
+        self.teach([seen])
+
+    def teach(self, observations: Iterable[Observation]) -> None:
+        """What was learned, now or before, for the policy."""
         try:
-            self.policy.settled(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
+            for seen in observations:
+                self.policy.settled(seen.stratum, seen.after, seen.before)
         except Exception as error:
             self._complain(f"raised {error!r}")
 
@@ -381,5 +327,8 @@ class Agenda:
         due = now + wait
         if due > entry.deadline_at > now:
             due = entry.deadline_at  # the answer of the very last look counts
+        self._push(entry, due)
+
+    def _push(self, entry: Entry, due: float) -> None:
         self._order += 1
         heapq.heappush(self._heap, (due, self._order, entry))

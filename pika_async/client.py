@@ -6,39 +6,36 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import aiohttp
 import anyio
 import attrs
 
-from pika_async._admission import key_of, request_of
-from pika_async._batch import Batch, Requests, Source, stream
-from pika_async._journal import MemoryJournal
+from pika_async._admission import Intake, request_of
+from pika_async._batch import Batch, Requests, stream
+from pika_async._collector import is_gone
+from pika_async._desk import Desk
+from pika_async._journal import Journal, MemoryJournal, SqliteJournal
+from pika_async._keys import lone_key
+from pika_async._resolving import pay_again, resolve
 from pika_async._running import Running, Terms, to_the_end
-from pika_async._scheduler import Scheduler
-from pika_async._settings import address_of, callback_of, limits_of, policy_of, read_credential, seconds
+from pika_async._settings import address_of, callback_of, is_lenient, limits_of, policy_of, read_credential, seconds
 from pika_async._transport import AiohttpTransport, Transport
 from pika_async.errors import (
-    AccountStopped,
     ClientClosed,
-    ConfigurationError,
-    ExchangeFailed,
-    InvalidRequest,
     JobCanceled,
     SubmissionsStopped,
-    TaskNotFound,
 )
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits
 from pika_async.models import GenerationRequest, Snapshot, Video
 from pika_async.polling import PollingPolicy
 from pika_async.providers import Provider, find_provider
-from pika_async.retrying import PollVerdict
 from pika_async.wire import Credential
 
 __all__ = ["PikaClient"]
@@ -52,11 +49,16 @@ class PikaClient:
 
     `provider`: a name (`cometapi`, `yescale`, `gptge`, `native`, or one that a package registers) or a `Provider`.
     `api_key`: else from `api_key_file`, else from the provider's environment variable. `base_url`: else the provider's
-    own; native has none. `polling`: a policy; `AdaptivePolling()` unless given. `callbacks`: an https address that the
-    gateway may tell, where it takes one. `deadline`: seconds from acceptance to settling (1800). `session`: your own
+    own; native has none. `journal`: a file that remembers jobs, made with mode 0600 if it is missing; without one they
+    are remembered as long as the client lives. `polling`: a policy; `AdaptivePolling()` unless given. `callbacks`: an
+    https address that the gateway may tell, where it takes one. `deadline`: seconds from acceptance, or from when it is
+    resumed, to settling (1800). `ambiguous`: "lenient" counts a bare 503 as a refusal and sends again, which most
+    gateways mean by it but none documents; "strict" leaves the job in doubt. `session`: your own
     `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
 
-    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs.
+    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. Opening it
+    raises `JournalInUse` while another client has the journal open, and `JournalUnusable` if the file is no journal,
+    is damaged, or was written by a newer version.
 
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
@@ -73,19 +75,16 @@ class PikaClient:
         limits: Limits | None = None,
         callbacks: str | None = None,
         deadline: float | None = None,
+        ambiguous: Literal["strict", "lenient"] = "strict",
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         transport: Transport | None = None,
     ) -> None:
-        if journal is not None:
-            raise ConfigurationError(
-                setting="journal", reason="this version keeps jobs in memory only; leave the argument out"
-            )
         self.provider = provider if isinstance(provider, Provider) else find_provider(provider)
         self.base_url = address_of(self.provider, base_url)
         credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
         limits = limits_of(limits)
-        self._journal = MemoryJournal()
+        self._journal: Journal = MemoryJournal() if journal is None else SqliteJournal(journal)
         self._terms = Terms(
             provider=self.provider,
             base_url=self.base_url,
@@ -99,9 +98,10 @@ class PikaClient:
                 self.base_url, credential, session=session, proxy=proxy, connections=int(limits.polling)
             ),
             journal=self._journal,
+            lenient=is_lenient(ambiguous),
         )
         self._running: Running | None = None
-        self._opening = False
+        self._opening = self._taught = False
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -118,6 +118,9 @@ class PikaClient:
             self._running = await Running.open(self._terms)
         finally:
             self._opening = False
+        if not self._taught:  # once: the policy outlives every opening
+            self._taught = True
+            self._running.desk.agenda.teach(self._journal.observations())
         return self
 
     async def __aexit__(
@@ -128,7 +131,7 @@ class PikaClient:
     async def aclose(self) -> None:
         """Send nothing more, keep the receipts that are on their way (at most 20 s), free every connection.
 
-        What was accepted and has not settled stays with its task id in `jobs()`.
+        What was accepted and has not settled stays with its task id in `jobs()`, and in the journal.
         """
         if self._running is not None:
             if self._running.scheduler.is_here:
@@ -144,7 +147,7 @@ class PikaClient:
     def _parts(self) -> Running:
         if self._running is None:
             raise RuntimeError("the client is not open: use it inside `async with`")
-        self._running.scheduler.check()
+        self._running.desk.check()
         return self._running
 
     # --- one --------------------------------------------------------------------------------------------------------
@@ -164,19 +167,21 @@ class PikaClient:
         :raises SubmissionsStopped: the account or the address is at fault (`AccountStopped`, `ProviderUnreachable`,
             `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
         """
-        scheduler = self._parts().scheduler
-        job = await self._rested(scheduler, await self.submit(request_of(request, fields)))
+        desk = self._parts().desk
+        job = await self._rested(desk, await self.submit(request_of(request, fields)))
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
         raise job.failure()
 
     async def submit(self, request: GenerationRequest | str, **fields: Any) -> Job:
-        """Submit one request; returns once it is accepted and its task id is kept.
+        """Submit one request; returns once it is accepted and its task id is kept, on disk if there is a journal.
+
+        A request whose key and content are known already is not paid again.
 
         :raises InvalidRequest: also if its key belongs to another content already.
         :raises SubmissionRejected: and the other errors of `generate` up to acceptance.
         """
-        scheduler = self._parts().scheduler
+        desk = self._parts().desk
         accepted: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def watch(job: Job, at_rest: bool) -> None:
@@ -184,20 +189,20 @@ class PikaClient:
                 accepted.set_result(job)
 
         asked = request_of(request, fields)
-        key = key_of(asked, None)
-        scheduler.lift()
+        key = lone_key(asked)
+        desk.lift()
         try:
-            await self._parts().admission.admit(attrs.evolve(asked, key=key), None, watch)
+            await self._parts().admission.admit(attrs.evolve(asked, key=key), key, None, watch)
             job = await accepted
         except asyncio.CancelledError:
-            scheduler.unwatch(key, watch)
+            desk.unwatch(key, watch)
             with anyio.CancelScope(shield=True):
-                await scheduler.withdraw(key, JobCanceled(key=key, provider=self.provider.name))
+                await desk.withdraw(key, JobCanceled(key=key, provider=self.provider.name))
             raise
         finally:
-            scheduler.unwatch(key, watch)
+            desk.unwatch(key, watch)
         if job.task_id is None:
-            scheduler.check_failure()
+            desk.check_failure()
             raise job.failure()
         return job
 
@@ -208,10 +213,10 @@ class PikaClient:
         :raises KeyError: if this client has no such job.
         """
         async with asyncio.timeout(timeout):
-            return await self._rested(self._parts().scheduler, job)
+            return await self._rested(self._parts().desk, job)
 
-    async def _rested(self, scheduler: Scheduler, job: Job) -> Job:
-        scheduler.check_failure()
+    async def _rested(self, desk: Desk, job: Job) -> Job:
+        desk.check_failure()
         known = self._journal.get(job.key)
         if known is None:
             raise KeyError(f"{self!r} has no job {job.key!r}")
@@ -221,16 +226,16 @@ class PikaClient:
             if at_rest and not rest.done():
                 rest.set_result(now)
 
-        if not scheduler.watch(job.key, watch):
+        if not desk.watch(job.key, watch):
             if known.status is not JobStatus.TIMED_OUT and not known.is_in_flight:
                 return known
-            await scheduler.plan(known, watch)
+            await self._parts().admission.adopt(known, watch)
         try:
             now = await rest
         finally:
-            scheduler.unwatch(job.key, watch)
+            desk.unwatch(job.key, watch)
         if not now.is_final:
-            scheduler.check_failure()
+            desk.check_failure()
         return now
 
     async def poll(self, job: Job) -> Snapshot:
@@ -241,20 +246,7 @@ class PikaClient:
         :raises AccountStopped: the credential was refused.
         :raises InvalidRequest: if the job has no task id.
         """
-        exchange = self._parts().exchange
-        if job.task_id is None:
-            raise InvalidRequest(field="job", value=job.key, reason="has no task id; only an accepted job can be asked")
-        look = await exchange.poll(job.task_id)
-        facts = {"provider": job.provider, "reason": look.reason}
-        match look.verdict:
-            case PollVerdict.READ if look.snapshot is not None:
-                return look.snapshot
-            case PollVerdict.MISSING:
-                raise TaskNotFound(key=job.key, task_id=job.task_id, **facts)
-            case PollVerdict.STOP:
-                raise AccountStopped(http_status=look.http_status, **facts)
-            case _:
-                raise ExchangeFailed(http_status=look.http_status, **facts)
+        return await self._parts().exchange.look(job)
 
     async def download(self, video: Video | Job, path: str | os.PathLike[str]) -> Path:
         """Fetch a result to `path`, whole and verified. An address that has expired is asked for anew once.
@@ -285,7 +277,7 @@ class PikaClient:
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
         :raises InvalidRequest: after the last job, if an item is no request, or two share a key and differ.
         """
-        batch = self._batch(stream(requests), download_to)
+        batch, _ = await self._batch(requests, download_to)
         try:
             async with aclosing(batch.results()) as results:
                 async for job in results:
@@ -298,8 +290,7 @@ class PikaClient:
 
         :raises ClientClosed: if the client is closed meanwhile.
         """
-        admission = self._parts().admission
-        batch = self._batch(stream(requests), download_to, keep_rest=True)
+        batch, intake = await self._batch(requests, download_to, keep_rest=True)
         began = time.monotonic()
         done: dict[str, Job] = {}
         stopped = None
@@ -316,24 +307,33 @@ class PikaClient:
         jobs = [done[key] for key in batch.keys]
         if stopped is not None:
             for request in batch.rest:
-                jobs.append(admission.refused(request, len(jobs), stopped))
+                jobs.append(intake.refused(request, len(jobs), stopped))
         counts = Counter(job.status for job in jobs)
         return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - began, stopped=stopped)
 
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
-        """Take up every job that is not final, and fetch what succeeded and is not on disk; jobs in doubt stay so."""
-        scheduler = self._parts().scheduler
-        scheduler.lift()
+        """Take up every job of this provider and address that is not final; jobs in doubt stay so, and are reported.
+
+        With `download_to`, what succeeded and is not on disk is fetched too, again where the file is gone.
+        """
+        here = (self.provider.name, self.base_url)
         left = [
             attrs.evolve(job.request, key=job.key)
             for job in self._journal.all()
-            if not job.is_final or (download_to is not None and job.status is JobStatus.SUCCEEDED and job.file is None)
+            if (job.provider, job.base_url) == here
+            and (not job.is_final or (download_to is not None and job.status is JobStatus.SUCCEEDED and is_gone(job)))
         ]
         return await self.run(left, download_to=download_to)
 
-    def _batch(self, source: Source, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False) -> Batch:
+    async def _batch(
+        self, requests: Requests, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False
+    ) -> tuple[Batch, Intake]:
         running = self._parts()
-        running.scheduler.lift()
+        source = stream(requests)
+        running.desk.lift()
+        intake = Intake(running.admission, self._journal)
+        if self._journal.path is not None and isinstance(requests, Sequence):
+            source = stream(await intake.enroll(requests))
         folder = None if download_to is None else Path(download_to)
 
         async def fetch(job: Job) -> Job:
@@ -342,13 +342,13 @@ class PikaClient:
 
         batch = Batch(
             running.scheduler,
-            running.admission.admit,
+            intake.admit,
             fetch if folder is not None else None,
             self._terms.limits.downloading,
             keep_rest=keep_rest,
         )
         batch.start(source)
-        return batch
+        return batch, intake
 
     # --- views and ways out -----------------------------------------------------------------------------------------
 
@@ -362,7 +362,14 @@ class PikaClient:
 
     def jobs_now(self) -> list[Job]:
         """The same, of what this process holds, without waiting: for a signal handler that must leave."""
-        return [job if self._running is None else self._running.scheduler.seen(job) for job in self._journal.all()]
+        return [job if self._running is None else self._running.desk.seen(job) for job in self._journal.all()]
+
+    def under_way(self) -> list[Job]:
+        """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""
+        if self._running is None:
+            return []
+        desk = self._running.desk
+        return [desk.seen(entry.job) for entry in desk.active.values()]
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
@@ -371,25 +378,20 @@ class PikaClient:
 
         `resume()` takes up what was resolved.
 
-        :raises InvalidRequest: unless exactly one of the three is said, or if the job is not in doubt.
+        :raises InvalidRequest: unless exactly one of the three is said, or if the job is not in doubt, or if another
+            job has that task id.
+        :raises JournalFailed: if it could not be kept.
         """
-        job = self._journal.get(key)
-        if job is None or job.status is not JobStatus.UNKNOWN:
-            reason = "is no job of this client" if job is None else f"is {job.status}, not in doubt; nothing to resolve"
-            raise InvalidRequest(field="key", value=key, reason=reason)
-        if charged or [task_id is not None, charged is False, abandon].count(True) != 1:
-            raise InvalidRequest(
-                field="resolve", value=key, reason="needs exactly one of task_id=..., charged=False, abandon=True"
-            )
-        if task_id is not None:
-            if not isinstance(task_id, str) or not task_id.strip():
-                raise InvalidRequest(field="task_id", value=task_id, reason="is no task id; give the provider's text")
-            job = job.accepted(task_id, time.time())
-        elif abandon:
-            job = job.canceled(JobCanceled(key=key, provider=job.provider), time.time())
-        else:
-            job = job.returned()
-            if self._running is not None:
-                self._running.scheduler.agenda.charges -= 1
-        await self._journal.keep(job)
+        desk = self._parts().desk
+        job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
+        desk.agenda.charges = self._journal.charges()
         return job
+
+    async def pay_again(self, key: str) -> Job:
+        """Let the next request of this key be a new one, which is paid for. The earlier job, which is given back, stays
+        known by another key, with its task id and its file.
+
+        :raises InvalidRequest: if there is no such job, or it is under way.
+        :raises JournalFailed: if it could not be kept.
+        """
+        return await pay_again(self._parts().desk, key)

@@ -239,7 +239,7 @@ class TaskNotFound(JobError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class AcceptedElsewhere(JobError):  # noqa: N818
-    """The job was accepted by `provider` at `base_url`, which is not this client's: it is neither asked nor paid here."""
+    """The job was accepted by `provider` at `base_url`, not this client's: it is neither asked nor paid here."""
 
     base_url: str
 
@@ -344,8 +344,8 @@ class JournalFailed(SubmissionsStopped):
     def sentence(self) -> str:
         rescued = f"; what it lacks is in {self.rescued}" if self.rescued else ""
         return (
-            f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; nothing more is sent{rescued}; "
-            "mend it, then run the same again"
+            f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; "
+            f"nothing more is sent{rescued}; mend it, then run the same again"
         )
 
 

@@ -13,11 +13,29 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import ClientClosed, PikaError, SubmissionInDoubt, SubmissionRejected, SubmissionsStopped
+from pika_async.errors import (
+    ClientClosed,
+    InvalidRequest,
+    JobCanceled,
+    PikaError,
+    SubmissionInDoubt,
+    SubmissionRejected,
+    SubmissionsStopped,
+)
 from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
 from pika_async.retrying import Judgement, Verdict
 
-__all__ = ["FINAL", "PARKED", "BatchReport", "Job", "JobStatus", "archive_key", "instant", "judged"]
+__all__ = [
+    "FINAL",
+    "BatchReport",
+    "Job",
+    "JobStatus",
+    "archive_key",
+    "instant",
+    "interrupted",
+    "judged",
+    "resolved",
+]
 
 
 class JobStatus(enum.StrEnum):
@@ -47,7 +65,6 @@ class JobStatus(enum.StrEnum):
 
 _S = JobStatus
 FINAL: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.REJECTED, _S.CANCELED})
-PARKED: Final = frozenset({_S.UNKNOWN, _S.TIMED_OUT})
 
 _MOVES: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     _S.PLANNED: frozenset({_S.SUBMITTING, _S.REJECTED, _S.CANCELED}),
@@ -107,6 +124,11 @@ class Job:
         return self.status in {JobStatus.QUEUED, JobStatus.RUNNING}
 
     @property
+    def wants_file(self) -> bool:
+        """Whether it succeeded and its file was not fetched."""
+        return self.status is JobStatus.SUCCEEDED and self.file is None
+
+    @property
     def may_be_charged(self) -> bool:
         """Whether its submission was accepted, or may have been; a doubt that was given up stays one."""
         return self.task_id is not None or self.submitted_at is not None or self.status is JobStatus.SUBMITTING
@@ -141,7 +163,7 @@ class Job:
         """A receipt was read at `at` (unix seconds); a job never changes its task id."""
         if self.task_id is not None:
             raise ValueError(f"job {self.key}: no move from {self.status} to accepted: it has a task id")
-        return self._to(JobStatus.QUEUED, task_id=task_id, submitted_at=instant(at), error=None)
+        return self._to(JobStatus.QUEUED, task_id=task_id, submitted_at=self.submitted_at or instant(at), error=None)
 
     def rejected(self, error: PikaError, at: float) -> Job:
         """Refused for what it is: final, not charged."""
@@ -214,8 +236,8 @@ def archive_key(key: str, taken: Container[str]) -> str:
     return next(name for number in itertools.count(1) if (name := f"{key}~{number}") not in taken)
 
 
-def judged(job: Job, judgement: Judgement, at: float) -> Job:
-    """`job` after its submission was judged at `at` (unix seconds)."""
+def judged(job: Job, judgement: Judgement, at: float, sent_at: datetime | None = None) -> Job:
+    """`job` after its submission of `sent_at` was judged at `at` (unix seconds)."""
     facts = {"key": job.key, "provider": job.provider, "reason": judgement.reason}
     match judgement.verdict:
         case Verdict.ACCEPTED if judgement.task_id is not None:
@@ -228,7 +250,38 @@ def judged(job: Job, judgement: Judgement, at: float) -> Job:
             status, advice = judgement.http_status, "check the base URL"
             return job.rejected(SubmissionRejected(**facts, http_status=status, advice=advice), at)
         case _:
-            return job.doubted(SubmissionInDoubt(**facts, http_status=judgement.http_status), at)
+            error = SubmissionInDoubt(
+                **facts, http_status=judgement.http_status, request_id=judgement.request_id,
+                at=sent_at or instant(at), attempt=job.attempts,
+            )  # fmt: skip
+            return job.doubted(error, at)
+
+
+def interrupted(job: Job, sent_at: datetime) -> Job:
+    """`job`, which was about to be sent at `sent_at`, and nothing is known of what became of that."""
+    reason = "this process ended before what came back was kept"
+    error = SubmissionInDoubt(key=job.key, provider=job.provider, reason=reason, at=sent_at, attempt=job.attempts)
+    return job.doubted(error, sent_at.timestamp())
+
+
+def resolved(job: Job, at: float, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
+    """A job in doubt, after a person has said at `at` (unix seconds) what became of it.
+
+    :raises InvalidRequest: unless exactly one of the three is said, or if the job is not in doubt.
+    """
+    if job.status is not JobStatus.UNKNOWN:
+        raise InvalidRequest(field="key", value=job.key, reason=f"is {job.status}, not in doubt; nothing to resolve")
+    if charged or [task_id is not None, charged is False, abandon].count(True) != 1:
+        reason = "needs exactly one of task_id=..., charged=False, abandon=True"
+        raise InvalidRequest(field="resolve", value=job.key, reason=reason)
+    if task_id is not None:
+        if not isinstance(task_id, str) or not task_id.strip():
+            raise InvalidRequest(field="task_id", value=task_id, reason="is no task id; give the provider's text")
+        return job.accepted(task_id.strip(), at)
+    if abandon:
+        reason = "given up by a person; it may have been accepted and charged"
+        return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason), at)
+    return job.returned()
 
 
 @attrs.frozen(kw_only=True)

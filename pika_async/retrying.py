@@ -68,6 +68,8 @@ class Judgement:
     task_id: str | None = None
     http_status: int | None = None
     retry_after: float | None = None
+    #: What the provider calls this request, where it said: what its support asks for.
+    request_id: str | None = None
     #: A web page came with a status of success: perhaps a proxy's, perhaps the base URL is another site.
     page: bool = False
 
@@ -81,6 +83,8 @@ _NO_QUOTA: Final = "insufficient_user_quota"
 _STOP_CODES: Final = frozenset({_NO_QUOTA, "insufficient_quota", "invalid_api_key"})
 _NO_CHANNEL: Final = ("no available channel", "无可用渠道")
 _REDIRECTS: Final = range(300, 400)
+#: Where gateways of this family (new-api and its kin), and the front ends before them, name a request.
+_REQUEST_IDS: Final = ("x-oneapi-request-id", "x-new-api-request-id", "x-request-id", "request-id", "cf-ray")
 
 
 def judge_no_answer(failure: NoAnswer) -> Judgement:
@@ -112,8 +116,13 @@ def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = Fa
         task_id=receipt.task_id if verdict is Verdict.ACCEPTED else None,
         http_status=status,
         retry_after=retry_after(response.headers, now) if verdict is Verdict.WAIT else None,
+        request_id=_request_id(response.headers),
         page=verdict is Verdict.UNKNOWN and status < 300 and response.is_html,
     )
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    return next((printable(headers[name][:100]) for name in _REQUEST_IDS if headers.get(name)), None)
 
 
 def _judge_success(response: HttpResponse, receipt: Receipt) -> Verdict:

@@ -9,9 +9,12 @@ from typing import Any
 import attrs
 
 from pika_async import PikaClient
-from pika_async._journal import MemoryJournal
+from pika_async._exchange import Exchange
+from pika_async._journal import Intent, MemoryJournal
 from pika_async.emulator import Answer, Gateway, Scenario
 from pika_async.lifecycle import Job
+from pika_async.models import GenerationRequest
+from pika_async.retrying import Judgement
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
 
 ORIGIN = "http://127.0.0.1:1"
@@ -85,13 +88,13 @@ class SlowJournal(MemoryJournal):
         super().__init__()
         self.seconds = seconds
 
-    async def intend(self, job: Job) -> None:
+    async def intend(self, job: Job, intent: Intent) -> None:
         await asyncio.sleep(self.seconds)
-        await super().intend(job)
+        await super().intend(job, intent)
 
-    async def keep(self, job: Job) -> None:
+    async def keep(self, *jobs: Job) -> None:
         await asyncio.sleep(self.seconds)
-        await super().keep(job)
+        await super().keep(*jobs)
 
 
 def remembering(pika: PikaClient, journal: MemoryJournal) -> PikaClient:
@@ -108,3 +111,9 @@ async def until(condition: Until, step: float = 0.1) -> None:
     """Let virtual time pass until `condition` holds."""
     while not condition():
         await asyncio.sleep(step)
+
+
+async def submitted(exchange: Exchange, request: GenerationRequest) -> Judgement:
+    """One submission through `exchange`, judged."""
+    call = await exchange.encode(request)
+    return call if isinstance(call, Judgement) else await exchange.submit(call)

@@ -31,7 +31,8 @@ from pika_async import (
     Video,
     WrongBaseUrl,
 )
-from pika_async.agenda import Agenda, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
+from pika_async.agenda import Agenda
+from pika_async.decisions import Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
 from pika_async.lifecycle import judged
 from pika_async.limits import Rate, Room
 from pika_async.polling import PollingPolicy
@@ -316,7 +317,7 @@ def test_a_timed_out_job_that_is_taken_up_again_may_time_out_again() -> None:
     first = accepted(on, 0.0)
     on.park_all()
     entry = Entry(first.job.timed_out(DeadlineExceeded(key="k", provider="p")).reopened(), "s")
-    on.adopt(entry, 100.0, 0.5)
+    on.resume(entry, 0.0, 100.0, 0.5)
     assert (entry.job.status, entry.job.task_id) == (JobStatus.QUEUED, first.job.task_id)
     assert look(on, 110.0, None, PollVerdict.MISSING).is_in_flight
     assert look(on, 120.0, None, PollVerdict.AGAIN).is_in_flight

@@ -21,12 +21,13 @@ from pika_async import (
     GenerationRequest,
     Job,
     JobStatus,
+    JournalFailed,
     Limits,
     PikaClient,
     Video,
 )
 from pika_async._collector import Collector
-from pika_async._journal import MemoryJournal
+from pika_async._journal import Intent, Journal, MemoryJournal
 from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
@@ -98,7 +99,7 @@ class Story:
     async def end(self, how: str, moment: float) -> None:
         using = asyncio.create_task(self.use())
         await asyncio.sleep(moment)
-        scheduler = None if self.pika._running is None else self.pika._running.scheduler
+        scheduler = None if self.pika._running is None else self.pika._running.desk
         if how == "aclose":
             await asyncio.wait_for(self.pika.aclose(), 30)
         else:
@@ -124,7 +125,7 @@ class Story:
             assert set((await pika.resume()).counts) <= {S.SUCCEEDED}
             assert (await pika.run(requests(6))).counts == {S.SUCCEEDED: 6}
             assert pika._running is not None
-            scheduler = pika._running.scheduler
+            scheduler = pika._running.desk
             agenda = scheduler.agenda
             assert (agenda.submitting, agenda.accepted, agenda.polling) == (0, 0, 0)
             assert (len(agenda.ready), len(agenda._heap), len(scheduler.active)) == (0, 0, 0)
@@ -513,21 +514,30 @@ class Full(MemoryJournal):
     def _count(self) -> None:
         self.calls += 1
         if self.calls == self.at or (self.full and self.calls > self.at):
-            raise OSError("the disk is full")
+            raise JournalFailed(provider="", path="journal.db", reason="the disk is full")
 
-    async def intend(self, job: Job) -> None:
+    async def intend(self, job: Job, intent: Intent) -> None:
         self._count()
-        await super().intend(job)
+        await super().intend(job, intent)
 
-    async def keep(self, job: Job) -> None:
-        self._count()
-        await super().keep(job)
+    async def keep(self, *jobs: Job) -> None:
+        await super().keep(*jobs)  # what could not be kept is read back all the same
+        if jobs:
+            self._count()
+
+
+def healed(journal: Journal) -> MemoryJournal:
+    """A journal that holds the same and fails no more."""
+    assert isinstance(journal, MemoryJournal)
+    whole = MemoryJournal()
+    whole.__dict__.update(journal.__dict__)
+    return whole
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("at", range(1, 16))
 def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None:
-    """Whichever call to the journal fails, every caller ends, and none is told that the client was closed."""
+    """Whichever call to the journal fails, every caller ends and is told of it; nothing is lost or paid twice."""
 
     async def story() -> None:
         provider = gateway(durations="constant:20")
@@ -536,10 +546,12 @@ def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None
         calls = [asyncio.create_task(pika.generate(one)) for one in requests(4)[2:]]
         batch = asyncio.create_task(pika.run(requests(2)))
         ends = [await outcome(call) for call in (*calls, batch)]
-        assert [end for end in ends if not isinstance(end, Video | BatchReport | OSError | RuntimeError)] == []
-        assert any(isinstance(end, Exception) for end in ends)
+        assert [end for end in ends if not isinstance(end, Video | BatchReport | JournalFailed)] == []
         await pika.aclose()
         assert left() == []
+        charged_ids_are_kept(provider, await pika.jobs())
+        async with remembering(pika, healed(pika._journal)):
+            assert set((await pika.run(requests(4))).counts) == {S.SUCCEEDED}
         assert set(Counter(charge.prompt for charge in provider.ledger).values()) <= {1}
 
     virtual.run(story())

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest, Snapshot, TaskState
 from pika_async._exchange import Exchange
-from pika_async.agenda import Look
+from pika_async.decisions import Look
 from pika_async.emulator import Gateway
 from pika_async.models import Receipt, has_host, is_url
 from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._failure import read_failure
 from pika_async.retrying import Judgement, PollVerdict, Verdict, judge_answer, judge_no_answer, judge_poll, retry_after
 from pika_async.wire import MAX_BODY, HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, inflate, parse_json
-from tests import samples
+from tests import memory, samples
 
 ORIGIN = "http://gateway.example"
 ASKED = "the-task-that-was-asked-for"
@@ -259,7 +259,7 @@ def test_no_answer_breaks_an_exchange(
     """Any status, headers and body give a judgement and a look; an id is never read from a refusal."""
     answer = HttpResponse(status=status, headers=head, body=body, complete=complete)
     exchange = Exchange(provider, ORIGIN, Answers(answer), ORIGIN)
-    judgement = finished(exchange.submit(GenerationRequest("a cat")))
+    judgement = finished(memory.submitted(exchange, GenerationRequest("a cat")))
     assert isinstance(judgement, Judgement)
     assert judgement.task_id is None or (judgement.task_id and 200 <= status < 300)
     look = finished(exchange.poll(ASKED))

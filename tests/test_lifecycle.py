@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import DownloadFailed, GenerationFailed, GenerationRequest, Job, JobCanceled, Snapshot, TaskState, Video
-from pika_async.lifecycle import FINAL, PARKED, JobStatus, instant
+from pika_async.lifecycle import FINAL, JobStatus, instant
 
 S = JobStatus
 ERROR = JobCanceled(key="k", provider="p")
@@ -143,14 +143,13 @@ def test_a_look_that_says_nothing_new_gives_the_same_job() -> None:
     assert first.seen(snapshot(TaskState.RUNNING), 3.0) is first
 
 
-def test_final_and_parked_and_in_flight_do_not_overlap() -> None:
-    """Each status is at most one of: final, parked, in flight."""
+def test_final_and_in_flight_do_not_overlap() -> None:
+    """Each status is at most one of them."""
     in_flight = {status for status in S if job(status).is_in_flight}
     assert in_flight == {S.QUEUED, S.RUNNING}
     assert {status for status in S if job(status).is_final} == FINAL
-    assert not FINAL & PARKED
-    assert not in_flight & (FINAL | PARKED)
-    assert set(S) - FINAL - PARKED - in_flight == {S.PLANNED, S.SUBMITTING}
+    assert not in_flight & FINAL
+    assert set(S) - FINAL - in_flight == {S.PLANNED, S.SUBMITTING, S.UNKNOWN, S.TIMED_OUT}
 
 
 def test_attempts_count_what_was_sent() -> None:

@@ -54,7 +54,7 @@ def charges(at: Gateway) -> Counter[str]:
 def idle(pika: PikaClient) -> bool:
     """Whether the client holds nothing any more, neither a count nor a job."""
     assert pika._running is not None
-    scheduler = pika._running.scheduler
+    scheduler = pika._running.desk
     agenda = scheduler.agenda
     counts = (agenda.submitting, agenda.accepted, agenda.polling)
     return counts == (0, 0, 0) and not (agenda.ready or agenda._heap or scheduler.active)
@@ -186,9 +186,9 @@ def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resume
     """Cancelled after it was written and before anybody knew of that: `resume` does not pay for it."""
 
     class Late(SlowJournal):
-        async def keep(self, job: Job) -> None:
-            self._jobs[job.key] = job
-            await super().keep(job)
+        async def keep(self, *jobs: Job) -> None:
+            self._jobs.update({job.key: job for job in jobs})
+            await super().keep(*jobs)
 
     async def story() -> None:
         at = gateway()
@@ -254,9 +254,9 @@ def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sen
     class Held(SlowJournal):
         written: asyncio.Future[None] | None = None
 
-        async def keep(self, job: Job) -> None:
-            await super().keep(job)
-            if job.status is S.PLANNED and job.key == "left-2":
+        async def keep(self, *jobs: Job) -> None:
+            await super().keep(*jobs)
+            if any(job.status is S.PLANNED and job.key == "left-2" for job in jobs):
                 self.written = asyncio.get_running_loop().create_future()
                 await self.written
 

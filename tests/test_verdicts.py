@@ -36,6 +36,7 @@ from pika_async._exchange import Exchange
 from pika_async._transport import AiohttpTransport
 from pika_async.retrying import Judgement, PollVerdict, Verdict
 from pika_async.wire import Credential, HttpRequest, HttpResponse, NoAnswer, Phase
+from tests import memory
 from tests.raw import PROVIDERS, TASK, Act, Raw, answer, deaf, free_port, receipt, trusting_context
 
 pytestmark = pytest.mark.anyio
@@ -303,7 +304,7 @@ async def _judge(provider: str, url: str, **options: Any) -> Judgement:
     await transport.open()
     try:
         exchange = Exchange(find_provider(provider), url, transport, "https://callback.invalid/")
-        return await exchange.submit(GenerationRequest("a cat"))
+        return await memory.submitted(exchange, GenerationRequest("a cat"))
     finally:
         await transport.close()
 
@@ -860,10 +861,10 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
         exchange = Exchange(provider, base_url or server.url, transport, "https://callback.invalid/")
-        submitted, looked = await exchange.submit(GenerationRequest("a cat")), await exchange.poll(TASK)
+        judged, looked = await memory.submitted(exchange, GenerationRequest("a cat")), await exchange.poll(TASK)
         await transport.close()
         expected = Verdict.REJECTED if defect == "raises" else Verdict.WRONG_URL
-        assert (expected, PollVerdict.AGAIN) == (submitted.verdict, looked.verdict)
+        assert (expected, PollVerdict.AGAIN) == (judged.verdict, looked.verdict)
         assert server.connections == 0
 
 

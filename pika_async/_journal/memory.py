@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,7 +18,7 @@ __all__ = ["MemoryJournal"]
 class MemoryJournal:
     """Jobs in a dict; see `Journal` for the calls."""
 
-    path = None
+    path: Path | None = None
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}

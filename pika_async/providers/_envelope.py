@@ -163,7 +163,7 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
 
 
 def _account(point: float | None, refund: float | None) -> tuple[float | None, float | None]:
-    """What stays charged and what was given back. `refund` is a flag at one gateway (1: all) and an amount at another."""
+    """What stays charged and what was given back. `refund`: a flag at one gateway (1: all), an amount at another."""
     if point is None or point < 0:
         return None, None
     if refund is None or refund < 0:

@@ -1,0 +1,206 @@
+"""The jobs that are not at rest, and who waits for them: taken on, told of, put down. Sends and asks nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import attrs
+
+from pika_async._journal import Journal
+from pika_async.agenda import Agenda
+from pika_async.decisions import Entry, Watcher
+from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
+from pika_async.lifecycle import Job, JobStatus
+
+__all__ = ["Desk", "now"]
+
+_log = logging.getLogger("pika_async.scheduler")
+
+
+def now() -> float:
+    """The running loop's time: what every time of the agenda is given in."""
+    return asyncio.get_running_loop().time()
+
+
+class Desk:
+    """Open while a scheduler works at it. What it tells others of, the journal has."""
+
+    def __init__(self, agenda: Agenda, journal: Journal) -> None:
+        self.agenda = agenda
+        self.journal = journal
+        #: The jobs that are not at rest, by key.
+        self.active: dict[str, Entry] = {}
+        self.is_open = False
+        #: The defect that ended the scheduler, if one did.
+        self.failure: BaseException | None = None
+        self.wake = asyncio.Event()
+        self._observers: set[asyncio.Event] = set()
+
+    def check_failure(self) -> None:
+        """:raises RuntimeError: if a defect ended the scheduler."""
+        if self.failure is not None:
+            raise RuntimeError("the scheduler failed; see its cause") from self.failure
+
+    def check(self) -> None:
+        """:raises ClientClosed: if the scheduler was stopped.
+        :raises RuntimeError: if a defect ended it.
+        """
+        self.check_failure()
+        if not self.is_open:
+            raise ClientClosed(provider=self.agenda.provider)
+
+    def seen(self, job: Job) -> Job:
+        """`job` with the looks that are not in its record yet."""
+        entry = self.active.get(job.key)
+        return job if entry is None or not entry.polls else attrs.evolve(job, polls=job.polls + entry.polls)
+
+    def nudge(self) -> None:
+        """Something changed: decide again."""
+        self.wake.set()
+        for event in self._observers:
+            event.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that only a nudge can make true."""
+        event = asyncio.Event()
+        self._observers.add(event)
+        try:
+            while not condition():
+                await event.wait()
+                event.clear()
+        finally:
+            self._observers.discard(event)
+
+    # --- in and out -------------------------------------------------------------------------------------------------
+
+    async def plan(self, job: Job, watcher: Watcher, *, kept: bool = False) -> None:
+        """Take `job` on: planned ones to submit, accepted ones to look at. `watcher` hears of every change.
+
+        `kept`: the journal has it as it is.
+
+        :raises JournalFailed: if it could not be kept.
+        """
+        self.check()
+        if job.status is JobStatus.TIMED_OUT:
+            job, kept = job.reopened(), False
+        entry = Entry(job, job.stratum, (watcher,))
+        self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one
+        try:
+            if not kept:
+                await self.journal.keep(job)
+            self.check()
+        except BaseException:
+            self.unwatch_of(entry, watcher)  # the caller hears of it by this error
+            if self.is_open and entry.watchers:  # others came meanwhile, and want it still
+                self._begin(entry)
+            elif self.is_open:  # else `rest_all` sees to it
+                del self.active[job.key]
+            raise
+        self._begin(entry)
+
+    def _begin(self, entry: Entry) -> None:
+        stop = self.agenda.gate.stop
+        job = entry.job
+        if job.task_id is not None:
+            age = 0.0 if job.submitted_at is None else time.time() - job.submitted_at.timestamp()
+            self.agenda.resume(entry, age, now(), random.random())
+            self.tell(entry, at_rest=False)
+        elif stop is not None:
+            self.put_down(entry, attrs.evolve(job, error=stop))
+        else:
+            self.agenda.plan(entry)
+        self.nudge()
+
+    def watch(self, key: str, watcher: Watcher) -> bool:
+        """Let `watcher` hear of the job from now on; False if it is at rest."""
+        entry = self.active.get(key)
+        if entry is None:
+            return False
+        entry.watchers = (*entry.watchers, watcher)
+        return True
+
+    def unwatch(self, key: str, watcher: Watcher) -> None:
+        """`watcher` hears no more of the job."""
+        entry = self.active.get(key)
+        if entry is not None:
+            self.unwatch_of(entry, watcher)
+
+    @staticmethod
+    def unwatch_of(entry: Entry, watcher: Watcher) -> None:
+        entry.watchers = tuple(other for other in entry.watchers if other != watcher)
+
+    def release(self, key: str, watcher: Watcher) -> None:
+        """`watcher` wants the job no more; if nobody does and it was not sent, it comes to rest as planned."""
+        self.unwatch(key, watcher)
+        entry = self.active.get(key)
+        if entry is not None and not entry.watchers and self.agenda.withdraw(entry):
+            self.rest(entry)
+
+    async def withdraw(self, key: str, error: PikaError) -> None:
+        """Cancel a job unless it has been sent or somebody else waits for it."""
+        entry = self.active.get(key)
+        job = self.journal.get(key) if entry is None else entry.job
+        if entry is not None:
+            if entry.watchers or not self.agenda.withdraw(entry):
+                return
+            del self.active[key]  # who asks for it from now on asks anew
+        if job is not None and job.status is JobStatus.PLANNED:
+            await self.keep(job.canceled(error, time.time()))
+        self.nudge()
+
+    def halt(self, error: SubmissionsStopped) -> None:
+        """Send no more: every planned job comes to rest as it is."""
+        if self.agenda.gate.stop is None:
+            _log.warning("%s", error)
+        self.agenda.gate.stop = error
+        planned = list(self.agenda.ready)
+        self.agenda.ready.clear()
+        for entry in planned:
+            self.put_down(entry, attrs.evolve(entry.job, error=error))
+
+    def lift(self) -> None:
+        """Try again after a stop: somebody asked for it."""
+        if self.agenda.gate.stop is not None:
+            self.agenda.gate = type(self.agenda.gate)()
+
+    async def settle(self, entry: Entry, job: Job) -> None:
+        """`job` is settled: keep it, then tell."""
+        entry.job = job
+        await self.keep(job)
+        self.rest(entry)
+
+    def put_down(self, entry: Entry, job: Job) -> None:
+        """`job` is at rest and says why: what a crash would lose of that is learned again."""
+        entry.job = job
+        self.journal.note(job)
+        self.rest(entry)
+
+    async def keep(self, job: Job) -> None:
+        """Keep `job`. A journal that fails has rescued it, and stops the submissions."""
+        try:
+            await self.journal.keep(job)
+        except JournalFailed as error:
+            self.halt(attrs.evolve(error, provider=self.agenda.provider))
+
+    def rest(self, entry: Entry) -> None:
+        if self.active.get(entry.job.key) is entry:
+            del self.active[entry.job.key]
+        self.tell(entry, at_rest=True)
+        self.nudge()
+
+    @staticmethod
+    def tell(entry: Entry, *, at_rest: bool) -> None:
+        for watcher in entry.watchers:
+            watcher(entry.job, at_rest)
+
+    def rest_all(self) -> None:
+        """Nothing goes on: whoever waits is told how its job stands."""
+        stop = self.agenda.gate.stop or ClientClosed(provider=self.agenda.provider)
+        self.agenda.gate.stop = stop
+        for entry in list(self.active.values()):
+            job = self.agenda.counted(entry)
+            self.put_down(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)

@@ -1,0 +1,152 @@
+"""Every sentence in which the journal speaks to its database, over a connection that it is given."""
+# ruff: noqa: S608 - sentences are put together from constants of this file, values are bound
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pika_async._journal.protocol import Intent
+from pika_async._journal.records import COLUMNS, values_of, written_request
+from pika_async._journal.schema import WINDOW
+from pika_async.lifecycle import Job, JobStatus
+from pika_async.polling import Observation
+
+__all__ = [
+    "count_charges", "insert_fact", "insert_observation", "move", "newest", "put", "select_fact", "select_holder",
+    "select_job", "select_keys", "select_observations", "select_page", "select_stored", "transaction",
+]  # fmt: skip
+
+#: Jobs that are read at once while all of them are walked.
+PAGE: Final = 500
+
+_CHANGING: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS)
+_UPDATE: Final = (
+    f"UPDATE jobs SET {_CHANGING}, intended_at = coalesce(:intended_at, intended_at), "
+    "body_sha256 = coalesce(:body_sha256, body_sha256) WHERE key = :key"
+)
+_ALL: Final = ("key", *COLUMNS, "intended_at", "body_sha256")
+_INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
+#: A record whose request is gone is read all the same, so that the job can be named.
+_SELECT: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
+#: What `Job.may_be_charged` says.
+_CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing. IMMEDIATE: a transaction that begins to write later may find that it cannot any more."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder: Path) -> None:
+    """Write a job: a new one at the end, a known one without its request, which stays."""
+    values = values_of(job, intent, folder)
+    if connection.execute(_UPDATE, values).rowcount == 0:
+        position = connection.execute(_INSERT, values).lastrowid
+        connection.execute("INSERT INTO requests VALUES (?, ?)", (position, written_request(job.request)))
+
+
+def move(connection: sqlite3.Connection, was: str, key: str) -> None:
+    """Give the job `was` another key and the last position."""
+    found = connection.execute("SELECT position FROM jobs WHERE key = ?", (was,)).fetchone()
+    if found is not None:
+        (last,) = connection.execute("SELECT max(position) FROM jobs").fetchone()
+        connection.execute("UPDATE jobs SET key = ?, position = ? WHERE key = ?", (key, last + 1, was))
+        connection.execute("UPDATE requests SET position = ? WHERE position = ?", (last + 1, found[0]))
+
+
+def insert_observation(connection: sqlite3.Connection, seen: Observation) -> None:
+    """Add a duration."""
+    row = (seen.stratum, seen.after, seen.before)
+    connection.execute("INSERT INTO observations (stratum, after, before) VALUES (?, ?, ?)", row)
+
+
+def select_observations(connection: sqlite3.Connection) -> list[Observation]:
+    """All that are kept, oldest first."""
+    rows = connection.execute("SELECT stratum, after, before FROM observations ORDER BY id")
+    return [Observation(*row) for row in rows]
+
+
+def newest(observations: list[Observation]) -> list[Observation]:
+    """At most `WINDOW` of each stratum, the newest."""
+    counts: dict[str, int] = {}
+    kept = []
+    for seen in reversed(observations):
+        counts[seen.stratum] = counts.get(seen.stratum, 0) + 1
+        if counts[seen.stratum] <= WINDOW:
+            kept.append(seen)
+    return kept[::-1]
+
+
+def insert_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Set a fact, in place of what it was."""
+    connection.execute(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+    )
+
+
+def select_fact(connection: sqlite3.Connection, name: str) -> str | None:
+    """The JSON of a fact."""
+    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _named(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
+    """The row of a job."""
+    rows = _named(connection.execute(f"{_SELECT} WHERE key = ?", (key,)))
+    return rows[0] if rows else None
+
+
+def select_holder(connection: sqlite3.Connection, provider: str, base_url: str, task_id: str) -> list[str]:
+    """The keys that have a task id, the latest first."""
+    where = "WHERE provider = ? AND base_url = ? AND task_id = ?"
+    rows = connection.execute(f"SELECT key FROM jobs {where} ORDER BY position DESC", (provider, base_url, task_id))
+    return [key for (key,) in rows]
+
+
+def select_keys(connection: sqlite3.Connection) -> list[str]:
+    """Every key in the order of positions."""
+    return [key for (key,) in connection.execute("SELECT key FROM jobs ORDER BY position")]
+
+
+def select_page(
+    connection: sqlite3.Connection, after: int, status: JobStatus | None, also: Collection[str]
+) -> list[dict[str, Any]]:
+    """The next rows behind a position: of a status, and those of the keys `also`, or all."""
+    if status is None:
+        return _named(connection.execute(f"{_SELECT} WHERE position > ? ORDER BY position LIMIT {PAGE}", (after,)))
+    where = "position > ? AND (status = ? OR key IN (SELECT value FROM json_each(?)))"
+    values = (after, status.value, json.dumps(list(also)))
+    return _named(connection.execute(f"{_SELECT} WHERE {where} ORDER BY position LIMIT {PAGE}", values))
+
+
+def select_stored(connection: sqlite3.Connection, keys: Collection[str], until: int) -> set[str]:
+    """Those of `keys` that have a row up to a position."""
+    if not keys:
+        return set()
+    where = "position <= ? AND key IN (SELECT value FROM json_each(?))"
+    return {k for (k,) in connection.execute(f"SELECT key FROM jobs WHERE {where}", (until, json.dumps(list(keys))))}
+
+
+def count_charges(connection: sqlite3.Connection, besides: Collection[str]) -> int:
+    """How many jobs may be charged, those of the keys `besides` apart."""
+    where = f"{_CHARGED} AND key NOT IN (SELECT value FROM json_each(?))"
+    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", (json.dumps(list(besides)),)).fetchone()
+    return int(count)

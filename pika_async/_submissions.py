@@ -1,0 +1,111 @@
+"""Sends planned jobs: intent, send, id, verdict, in the order that makes a payment provable. Decides nothing."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import anyio
+import attrs
+
+from pika_async._desk import Desk, now
+from pika_async._exchange import Exchange, describe
+from pika_async._journal import Intent
+from pika_async.decisions import Entry
+from pika_async.errors import JournalFailed
+from pika_async.lifecycle import Job, JobStatus, instant, judged
+from pika_async.retrying import Judgement, Verdict
+from pika_async.wire import HttpRequest
+
+__all__ = ["Submissions"]
+
+_log = logging.getLogger("pika_async.scheduler")
+
+
+class Submissions:
+    """The submissions of one client that are on their way."""
+
+    def __init__(self, desk: Desk, exchange: Exchange) -> None:
+        self._desk = desk
+        self._exchange = exchange
+        #: One for each: what ends the task group does not end it.
+        self._scopes: set[anyio.CancelScope] = set()
+
+    def cancel(self) -> None:
+        """Wait for their answers no longer: what was sent is in doubt."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    def end_within(self, seconds: float) -> None:
+        """Wait for their answers that long at most."""
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, now() + seconds)
+
+    async def submit(self, entry: Entry) -> None:
+        """Intent, send, verdict, in the order that makes a payment provable; a cancelled send keeps what it learned."""
+        planned = entry.job
+        sent = None
+        judgement = Judgement(verdict=Verdict.UNKNOWN, reason="left before the answer came")
+        scope = anyio.CancelScope(shield=True)  # `stop` and `_main` bound it; a sibling's end does not end it
+        self._scopes.add(scope)
+        try:
+            with scope:
+                call = await self._exchange.encode(planned.request)
+                if isinstance(call, HttpRequest):
+                    await self._intend(entry, call)
+                    sent = now()
+                    call = await self._exchange.submit(call)
+                judgement = call
+        except JournalFailed as error:
+            entry.job = planned
+            self._desk.halt(attrs.evolve(error, provider=self._desk.agenda.provider))
+        except Exception as error:  # a defect: whether it was sent is not known
+            _log.exception("job %s: the submission failed", describe(planned))
+            judgement = Judgement(verdict=Verdict.UNKNOWN, reason=f"the submission failed: {error!r}")
+        finally:
+            self._scopes.discard(scope)
+            with anyio.CancelScope(shield=True):
+                if sent is None and judgement.verdict is Verdict.UNKNOWN:
+                    await self._not_sent(entry, planned)
+                else:
+                    await self._judged(entry, judgement, now() if sent is None else sent)
+
+    async def _intend(self, entry: Entry, call: HttpRequest) -> None:
+        body = sha256(call.body or b"").hexdigest()
+        entry.job = entry.job.submitting()
+        await self._desk.journal.intend(entry.job, Intent(at=datetime.now(UTC), body_sha256=body))
+        self._desk.tell(entry, at_rest=False)
+
+    async def _not_sent(self, entry: Entry, planned: Job) -> None:
+        """It came to no sending: the intent is taken back, if there is one."""
+        if entry.job.status is JobStatus.SUBMITTING:
+            await self._desk.keep(planned)
+        entry.job = planned
+        self._desk.agenda.submit_withdrawn(entry)
+        if self._desk.agenda.gate.stop is not None:
+            self._desk.halt(self._desk.agenda.gate.stop)
+        self._desk.nudge()
+
+    async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
+        job, task_id = entry.job, judgement.task_id
+        _log.debug("job %s: %s %s", describe(job), judgement.verdict.value, task_id or judgement.reason)
+        holder = None if task_id is None else self._desk.journal.holder(job.provider, job.base_url, task_id)
+        if holder is not None and holder != job.key:
+            reason = f"the provider answered with task {task_id}, which is job {holder}'s"
+            judgement = attrs.evolve(judgement, verdict=Verdict.UNKNOWN, reason=reason, task_id=None)
+        at = time.time()
+        entry.job = judged(job, judgement, at, instant(at - (now() - sent_at)))
+        await self._desk.keep(entry.job)
+        stop = self._desk.agenda.submit_ends(entry, judgement, sent_at, now(), random.random())
+        if entry.job.status in {JobStatus.REJECTED, JobStatus.UNKNOWN}:
+            self._desk.rest(entry)
+        else:
+            self._desk.tell(entry, at_rest=False)
+        if stop is not None:
+            self._desk.halt(stop.error)
+        elif self._desk.agenda.gate.stop is not None and entry.job.status is JobStatus.PLANNED:
+            self._desk.halt(self._desk.agenda.gate.stop)
+        self._desk.nudge()

@@ -1,0 +1,96 @@
+"""What the agenda is told and what it says: a job's entry, what a look brought, the one thing to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import attrs
+
+from pika_async.errors import SubmissionsStopped
+from pika_async.lifecycle import Job
+from pika_async.models import Snapshot
+from pika_async.retrying import PollVerdict
+
+__all__ = ["Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit", "Watcher"]
+
+#: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
+Watcher = Callable[[Job, bool], None]
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A job that is not at rest, and what the agenda knows of it. Times are the caller's monotonic seconds."""
+
+    job: Job
+    stratum: str
+    watchers: tuple[Watcher, ...] = ()
+    #: Infinite until the first attempt; then when the account's "wait" is no longer waited for.
+    patient_until: float = math.inf
+    accepted_at: float = 0.0
+    deadline_at: float = math.inf
+    looked_at: float = 0.0
+    polls: int = 0
+    #: Looks in a row that brought no usable answer.
+    misses: int = 0
+    denials: int = 0
+    denied_at: float = 0.0
+    awaits_url: bool = False
+    #: Whether its look under way is the probe of an open breaker.
+    probes: bool = False
+
+
+@attrs.frozen
+class Submit:
+    """Send it."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Poll:
+    """Look at it."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Expire:
+    """Its deadline has passed and no look is possible."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class GiveUp:
+    """The account has said "wait" for too long."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Stop:
+    """Send no more."""
+
+    error: SubmissionsStopped
+
+
+@attrs.frozen
+class Sleep:
+    """Nothing to do until then, or until something changes."""
+
+    until: float
+
+
+Decision = Submit | Poll | Expire | GiveUp | Stop | Sleep
+
+
+@attrs.frozen(kw_only=True)
+class Look:
+    """What one poll brought: a verdict, and a snapshot when the verdict is "read"."""
+
+    verdict: PollVerdict
+    snapshot: Snapshot | None = None
+    reason: str = ""
+    http_status: int | None = None
+    retry_after: float | None = None

@@ -1,0 +1,1 @@
+"""The command line killed, starved and interrupted as a real process, judged by the ledger of an emulator that survives."""

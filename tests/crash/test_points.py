@@ -1,0 +1,114 @@
+"""A batch killed at each named point of a job's life, and run again: what each point costs, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from pika_async._journal.schema import MIGRATIONS
+from tests.crash.story import Story
+from tests.crash.victim import NEWER, POINTS, teach
+
+Stories = Callable[..., Story]
+COUNT = 8
+
+
+@attrs.frozen
+class Cost:
+    """What a death at a point leaves: jobs in doubt, jobs that were never sent for it, videos that are fetched twice.
+
+    `marks` are those of the prompts, see `RULES`.
+    """
+
+    doubts: int = 0
+    unsent: int = 0
+    again: int = 0
+    marks: str = ""
+
+
+#: With [later] nothing settles before all is submitted, with [held] no answer comes at once.
+COSTS: dict[str, Cost] = {
+    "create-after": Cost(),
+    "migrate-inside": Cost(),
+    "plan-before": Cost(),
+    "plan-after": Cost(),
+    "intent-before:3": Cost(),
+    "intent-after:3": Cost(doubts=1, unsent=1),
+    "send-before:3": Cost(doubts=1, unsent=1),
+    "send-during:3": Cost(doubts=1, marks="[held]"),
+    "send-after:3": Cost(doubts=1),
+    "id-before:3": Cost(doubts=1),
+    "id-after:3": Cost(),
+    "settle-before:3": Cost(marks="[later]"),
+    "settle-after:3": Cost(marks="[later]"),
+    "download-half:3": Cost(again=1, marks="[later]"),
+    "hash-before:3": Cost(again=1, marks="[later]"),
+    "hash-after:3": Cost(again=1, marks="[later]"),
+    "link-before:3": Cost(again=1, marks="[later]"),
+    "link-after:3": Cost(marks="[later]"),
+    "named-before:3": Cost(marks="[later]"),
+    "named-after:3": Cost(marks="[later]"),
+    "line-half:3": Cost(marks="[later]"),
+}
+
+
+@pytest.mark.parametrize("point", COSTS)
+def test_a_death_costs_what_it_must_and_no_more(story: Stories, point: str) -> None:
+    """Killed before the intent is kept: no doubt. Between intent and id: that one job is in doubt, charged or not.
+
+    From there on: none; a video that was not named yet is fetched once more, one that was is not.
+    """
+    cost = COSTS[point]
+    told = story(COUNT, marks=cost.marks)
+    assert told.run(at=point, one_by_one=True).was_killed
+    assert len(told.doubts) <= 1
+    told.judge(unknown=cost.doubts, charged=COUNT - cost.unsent)
+    assert told.downloads().total() == COUNT - cost.doubts + cost.again
+
+
+def test_every_point_is_tried() -> None:
+    """No point without a claim."""
+    elsewhere = {"rescue-read", "rescue-clear", "archive-before", "archive-after"}
+    assert {point.partition(":")[0] for point in COSTS} | elsewhere == set(POINTS)
+
+
+def test_many_deaths_of_one_batch(story: Stories) -> None:
+    """One at each point in turn, all jobs at once: each doubt has its cause, and nothing is paid twice."""
+    told = story(16, marks="[slow]")
+    for point in COSTS:
+        told.run(at=f"{point.partition(':')[0]}:1")
+    told.judge()
+
+
+@pytest.mark.parametrize("point", ["rescue-read", "rescue-clear"])
+def test_a_death_while_rescued_records_are_taken_in(story: Stories, point: str) -> None:
+    """The journal fails as an id has come: it is rescued, nothing more is sent. Killed while it is taken in, it is taken
+    in by the next."""
+    told = story(COUNT)
+    life = told.run(fail_from="send-after:3", one_by_one=True)
+    assert (life.code, life.count("sending"), len(told.charges)) == (1, 3, 3)
+    assert told.charges[-1].task_id in life.err
+    assert told.run(at=point).was_killed
+    told.judge(unknown=0, charged=COUNT)
+
+
+def test_what_cannot_be_intended_is_not_sent(story: Stories) -> None:
+    """The journal fails as the third intent is to be kept: two were sent, and no more; the next run sends the rest."""
+    told = story(COUNT)
+    life = told.run(fail_from="intent-before:3", one_by_one=True)
+    assert (life.code, life.count("sending"), len(told.charges)) == (1, 2, 2)
+    told.judge(unknown=0, charged=COUNT)
+
+
+def test_a_death_during_a_migration(story: Stories) -> None:
+    """A journal of an earlier version, killed as it is brought up to date, is whole and of the earlier version."""
+    told = story(COUNT, marks="[later]")
+    assert told.run(at="settle-before:3", one_by_one=True).was_killed
+    assert told.run(at="migrate-inside", newer=True).was_killed
+    before = teach((*MIGRATIONS, NEWER))
+    try:
+        told.judge(unknown=0, charged=COUNT, newer=True)
+    finally:
+        teach(before)

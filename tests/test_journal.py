@@ -1,0 +1,281 @@
+"""One contract for both journals: what was asked for is what is read, at once, in order, and after it was opened again."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pika_async._journal import Intent, Journal, MemoryJournal, SqliteJournal
+from pika_async.lifecycle import Job, JobStatus, instant
+from pika_async.models import GenerationRequest
+from pika_async.polling import Observation
+
+pytestmark = pytest.mark.anyio
+
+INTENT = Intent(at=instant(1_700_000_000.123), body_sha256="ab" * 32)
+
+
+def a_job(key: str = "a", **changes: Any) -> Job:
+    return Job(key=key, request=GenerationRequest("a cat", key=key), provider="p", base_url="https://x.test", **changes)
+
+
+def accepted(key: str = "a", task_id: str = "t-1") -> Job:
+    return a_job(key).submitting().accepted(task_id, 1_700_000_001.5)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "j.sqlite")
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_an_empty_journal_knows_nothing(journal: Journal) -> None:
+    assert (journal.get("a"), journal.holder("p", "u", "t"), journal.recall("x")) == (None, None, None)
+    assert (journal.keys(), list(journal.all()), journal.interrupted(), journal.observations()) == ([], [], [], [])
+    assert journal.charges() == 0
+
+
+async def test_what_is_kept_is_read(journal: Journal) -> None:
+    """By key, by task id, by status, and all of them in the order in which they were first kept."""
+    await journal.keep(a_job("b"), accepted("a"))
+    await journal.keep(a_job("b").submitting())
+    await journal.keep(accepted("b", "t-2"))
+    assert (journal.get("a"), journal.get("b")) == (accepted("a"), accepted("b", "t-2"))
+    assert journal.keys() == ["b", "a"]
+    assert list(journal.all()) == [accepted("b", "t-2"), accepted("a")]
+    assert [job.key for job in journal.all(JobStatus.QUEUED)] == ["b", "a"]
+    assert list(journal.all(JobStatus.PLANNED)) == []
+    assert journal.holder("p", "https://x.test", "t-1") == "a"
+    assert journal.holder("p", "https://y.test", "t-1") is None
+
+
+async def test_keeping_nothing_is_no_error(journal: Journal) -> None:
+    await journal.keep()
+    assert journal.keys() == []
+
+
+async def test_an_intent_is_open_until_something_else_is_kept(journal: Journal) -> None:
+    """What is interrupted between the two is in doubt."""
+    await journal.intend(a_job().submitting(), INTENT)
+    assert journal.interrupted() == [(a_job().submitting(), INTENT)]
+    assert journal.charges() == 1
+    await journal.keep(accepted())
+    assert journal.interrupted() == []
+
+
+async def test_a_note_is_read_at_once(journal: Journal) -> None:
+    """The latest of them."""
+    await journal.keep(a_job("b"))
+    journal.note(attrs.evolve(accepted(), progress=10))
+    journal.note(attrs.evolve(accepted(), progress=20))
+    assert journal.get("a") == attrs.evolve(accepted(), progress=20)
+    assert journal.keys() == ["b", "a"]
+    await journal.keep(a_job("c"))
+    assert journal.get("a") == attrs.evolve(accepted(), progress=20)
+    assert journal.keys() == ["b", "a", "c"]
+
+
+async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journal: Journal) -> None:
+    """An intent, a receipt, a doubt and a doubt that was given up count; what was never sent does not."""
+    doubt = a_job("b").submitting().doubted(error := _error(), 1.0)
+    await journal.keep(a_job("planned"), accepted(), doubt, attrs.evolve(doubt, key="c").canceled(error, 2.0))
+    await journal.intend(a_job("d").submitting(), INTENT)
+    assert journal.charges() == 4
+
+
+def _error() -> Any:
+    from pika_async.errors import SubmissionInDoubt
+
+    return SubmissionInDoubt(key="a", provider="p", reason="cut", at=instant(1.25), attempt=1)
+
+
+async def test_an_archived_job_frees_its_key(journal: Journal) -> None:
+    """It comes last, its task id goes with it, and a new job takes the key."""
+    await journal.keep(accepted(), a_job("b"))
+    first = await journal.archive(accepted())
+    assert first == attrs.evolve(accepted(), key="a~1")
+    assert (journal.get("a"), journal.keys()) == (None, ["b", "a~1"])
+    await journal.keep(accepted("a", "t-2"))
+    second = await journal.archive(accepted("a", "t-2"))
+    await journal.keep(a_job("a"))
+    assert second.key == "a~2"
+    assert journal.keys() == ["b", "a~1", "a~2", "a"]
+    assert (journal.get("a"), journal.get("a~1")) == (a_job("a"), first)
+    assert journal.holder("p", "https://x.test", "t-1") == "a~1"
+    assert journal.charges() == 2
+
+
+@pytest.mark.parametrize("value", [None, 1, 2.5, "ü", [1, {"a": None}], {"b": [True]}])
+async def test_facts_are_values_of_json(journal: Journal, value: Any) -> None:
+    await journal.remember("x", "before")
+    await journal.remember("x", value)
+    assert (journal.recall("x"), journal.recall("y")) == (value, None)
+
+
+async def test_observations_are_the_newest_of_each_stratum(tmp_path: Path) -> None:
+    """Oldest first, 256 at most, also before they are written and after the file was opened again."""
+    journal = SqliteJournal(tmp_path / "j.sqlite")
+    await journal.open()
+    seen = [Observation(stratum="x", after=number, before=number + 1.5) for number in range(300)]
+    other = Observation(stratum="y", after=0.0, before=1.0)
+    journal.observe(other)
+    for observation in seen:
+        journal.observe(observation)
+    assert journal.observations() == [other, *seen[-256:]]
+    await journal.keep(a_job())
+    assert journal.observations() == [other, *seen[-256:]]
+    await journal.close()
+    await journal.open()
+    (count,) = journal._writer.execute("SELECT count(*) FROM observations").fetchone()
+    assert (journal.observations(), count) == ([other, *seen[-256:]], 257)
+    await journal.close()
+
+
+KEYS = ["a", "b", "c"]
+STATES = [status for status in JobStatus if status is not JobStatus.SUBMITTING]
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("intend"), st.sampled_from(KEYS)),
+        st.tuples(st.just("keep"), st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES)), max_size=3)),
+        st.tuples(st.just("note"), st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES))),
+        st.tuples(st.just("archive"), st.sampled_from(KEYS)),
+        st.tuples(st.just("remember"), st.integers(0, 3)),
+        st.sampled_from([("reopen", None), ("stall", None), ("release", None), ("flush", None)]),
+    ),
+    max_size=25,
+)
+
+
+class Twins:
+    """The same calls to both; while the writer is stalled, those of the file are begun and not awaited."""
+
+    def __init__(self, path: Path) -> None:
+        self.memory, self.sqlite = MemoryJournal(), SqliteJournal(path)
+        self.generation = dict.fromkeys(KEYS, 0)
+        self.tasks: list[asyncio.Future[Any]] = []
+        self.stalled: threading.Event | None = None
+        self.number = 0
+
+    def job(self, key: str, status: JobStatus) -> Job:
+        """The next state of a key: its request and its task id stay, as those of a job do."""
+        self.number += 1
+        known = self.memory.get(key)
+        name = f"{key}{self.generation[key]}"
+        base = known or attrs.evolve(a_job(key), request=GenerationRequest(name, key=key))
+        accepted = base.task_id or (name if status in {JobStatus.QUEUED, JobStatus.SUCCEEDED} else None)
+        at = base.submitted_at or (instant(self.number) if accepted or status is JobStatus.UNKNOWN else None)
+        return attrs.evolve(base, status=status, task_id=accepted, submitted_at=at, polls=self.number)
+
+    async def both(self, memory: Awaitable[Any], sqlite: Any) -> None:
+        expected = await memory
+        task = asyncio.ensure_future(sqlite)
+        if self.stalled is None:
+            assert await task == expected
+        else:
+            await asyncio.sleep(0)
+            self.tasks.append(task)
+
+    async def release(self) -> None:
+        if self.stalled is not None:
+            self.stalled.set()
+            await asyncio.gather(*self.tasks)
+            self.stalled, self.tasks = None, []
+
+    async def step(self, name: str, what: Any) -> None:
+        match name:
+            case "intend":
+                job = self.job(what, JobStatus.SUBMITTING)
+                await self.both(self.memory.intend(job, INTENT), self.sqlite.intend(job, INTENT))
+            case "keep":
+                jobs = [self.job(key, status) for key, status in dict(what).items()]
+                await self.both(self.memory.keep(*jobs), self.sqlite.keep(*jobs))
+            case "note":
+                job = self.job(*what)
+                self.memory.note(job)
+                self.sqlite.note(job)
+            case "archive":
+                known = self.memory.get(what)
+                if known is not None and known.status is not JobStatus.SUBMITTING:
+                    self.generation[what] += 1
+                    await self.both(self.memory.archive(known), self.sqlite.archive(known))
+            case "remember":
+                await self.both(self.memory.remember("x", what), self.sqlite.remember("x", what))
+            case "stall" if self.stalled is None and self.sqlite._thread is not None:
+                self.stalled = threading.Event()
+                self.sqlite._thread.submit(self.stalled.wait)
+            case "flush" if self.stalled is None:
+                assert self.sqlite.flush(10)
+            case "release":
+                await self.release()
+            case "reopen":
+                await self.release()
+                await self.sqlite.close()
+                self.compare()
+                await self.sqlite.open()
+
+    def compare(self) -> None:
+        one, other = self.memory, self.sqlite
+        assert other.keys() == one.keys()
+        assert list(other.all()) == list(one.all())
+        for status in JobStatus:
+            assert list(other.all(status)) == list(one.all(status))
+        for key in [*one.keys(), *KEYS]:
+            assert other.get(key) == one.get(key)
+        for job in one.all():
+            if job.task_id is not None:
+                assert other.holder("p", job.base_url, job.task_id) == one.holder("p", job.base_url, job.task_id)
+        assert other.charges() == one.charges() == sum(job.may_be_charged for job in one.all())
+        assert sorted(job.key for job, _ in other.interrupted()) == sorted(job.key for job, _ in one.interrupted())
+        assert {intent for _, intent in other.interrupted()} <= {INTENT}
+        assert other.recall("x") == one.recall("x")
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps)
+def test_both_journals_tell_the_same_whatever_is_asked(steps: list[tuple[str, Any]]) -> None:
+    """Before it is written, after, and when the file was opened again."""
+
+    async def story(path: Path) -> None:
+        twins = Twins(path)
+        await twins.sqlite.open()
+        try:
+            for name, what in [*steps, ("release", None), ("reopen", None)]:
+                await twins.step(name, what)
+                twins.compare()
+        finally:
+            if twins.stalled is not None:
+                twins.stalled.set()
+            await twins.sqlite.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(story(Path(folder, "j.sqlite")))
+
+
+async def test_many_jobs_are_walked_while_more_are_kept(tmp_path: Path) -> None:
+    """Each is given once, in order; those that come meanwhile are given too."""
+    journal = SqliteJournal(tmp_path / "j.sqlite")
+    await journal.open()
+    await journal.keep(*[a_job(f"k{number}") for number in range(1200)])
+    walked = []
+    for number, job in enumerate(journal.all()):
+        walked.append(job.key)
+        if number == 10:
+            journal.note(a_job("noted"))
+            journal.note(a_job("k5").submitting())
+        if number == 700:
+            await journal.keep(a_job("late"), a_job("k1100").submitting())
+    assert walked == [*(f"k{number}" for number in range(1200)), "noted", "late"]
+    assert [job.key for job in journal.all(JobStatus.SUBMITTING)] == ["k5", "k1100"]
+    assert len(list(journal.all(JobStatus.PLANNED))) == 1200
+    await journal.close()

@@ -1,0 +1,268 @@
+"""Records as plain values: whatever a job holds comes back as it was, and what cannot be held never stops a write."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async import errors
+from pika_async._journal import Intent
+from pika_async._journal.records import is_later, job_of, line_of, record_of, values_of, written_request
+from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, PikaError, SubmissionInDoubt
+from pika_async.lifecycle import Job, JobStatus, instant
+from pika_async.models import EFFECTS, Camera, GenerationRequest, Video
+
+FOLDER = Path("/videos")
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PikaError)]
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+prompts = texts.filter(str.strip)
+keys = st.text("abcXYZ019é", min_size=1, max_size=10)
+numbers = st.floats(allow_nan=False)
+times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: instant(milliseconds / 1000))
+media = st.one_of(
+    st.sampled_from(["https://x.test/a?b=c", "cat.png", "/tmp/Katze ü.png"]),
+    st.sampled_from([Path("cat.png"), Path("/tmp/ü.png"), Path("/tmp/\udcff")]),
+    st.binary(min_size=1, max_size=20),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+inputs = st.one_of(
+    st.just({}),
+    st.builds(lambda it: {"image": it}, media),
+    st.builds(lambda it: {"video": it}, media),
+    st.builds(
+        lambda them, mode: {"ingredients": them, "ingredients_mode": mode},
+        st.lists(media, min_size=1, max_size=3),
+        st.sampled_from(["precise", "creative", None]),
+    ),
+)
+options = st.fixed_dictionaries(
+    {"prompt": prompts},
+    optional={
+        "effect": st.sampled_from(EFFECTS),
+        "aspect_ratio": st.sampled_from(["16:9", "1.78", 1.5, 1]),
+        "frame_rate": st.integers(8, 24),
+        "camera": st.builds(Camera, pan=st.sampled_from(["left", None]), zoom=st.sampled_from(["in", "out", None])),
+        "guidance_scale": st.integers(5, 25),
+        "motion": st.integers(0, 4),
+        "negative_prompt": texts,
+        "seed": st.integers(0, 2**63 - 1),
+        "sfx": st.booleans(),
+        "extend": st.booleans(),
+        "model": st.sampled_from(["2.2", 2.2, "turbo"]),
+        "key": keys,
+        "metadata": st.dictionaries(texts, json_values, max_size=3),
+        "strict": st.booleans(),
+    },
+)
+requests: st.SearchStrategy[GenerationRequest] = st.builds(lambda a, b: GenerationRequest(**a, **b), options, inputs)
+videos = st.builds(
+    Video,
+    url=texts,
+    poster=st.none() | texts,
+    thumbnail=st.none() | texts,
+    share_url=st.none() | texts,
+    last_frame=st.none() | texts,
+    seed=st.none() | st.integers(0, 2**70),
+    duration=st.none() | numbers,
+    task_id=st.none() | texts,
+)
+FACTS: dict[str, st.SearchStrategy[Any]] = {
+    "str": texts,
+    "str | None": st.none() | texts,
+    "int": st.integers(-(2**70), 2**70),
+    "int | None": st.none() | st.integers(),
+    "float": numbers,
+    "bool": st.booleans(),
+    "datetime | None": st.none() | times,
+    "Any": json_values,
+}
+
+
+def named(type_: object) -> str:
+    """The type of a field as it is written; attrs holds text or, once somebody has asked, the type."""
+    return (type_.__name__ if isinstance(type_, type) else str(type_)).replace("datetime.", "").replace("typing.", "")
+
+
+def of_kind(kind: type[PikaError]) -> st.SearchStrategy[PikaError]:
+    return st.builds(kind, **{field.name: FACTS[named(field.type)] for field in attrs.fields(kind)})
+
+
+all_errors = st.sampled_from(KINDS).flatmap(of_kind)
+jobs: st.SearchStrategy[Job] = st.builds(
+    Job,
+    key=keys,
+    request=requests,
+    provider=texts,
+    base_url=texts,
+    index=st.integers(0, 2**62),
+    status=st.sampled_from(JobStatus),
+    task_id=st.none() | texts,
+    video=st.none() | videos,
+    file=st.none() | st.sampled_from([FOLDER / "a.mp4", FOLDER / "b" / "ü.mp4", Path("/elsewhere/a.mp4")]),
+    sha256=st.none() | st.just("ab" * 32),
+    error=st.none() | all_errors,
+    progress=st.none() | st.integers(0, 100),
+    polls=st.integers(0, 2**62),
+    attempts=st.integers(0, 2**62),
+    submitted_at=st.none() | times,
+    settled_at=st.none() | times,
+    points=st.none() | numbers,
+    refunded=st.none() | numbers,
+)
+
+
+def facts_of(error: PikaError | None) -> object:
+    return error and (type(error), {field.name: getattr(error, field.name) for field in attrs.fields(type(error))})
+
+
+def same(one: Job, other: Job) -> bool:
+    """Equal in every field; errors compare by identity, so by their facts here."""
+    return attrs.evolve(one, error=None) == attrs.evolve(other, error=None) and facts_of(one.error) == facts_of(
+        other.error
+    )
+
+
+def through_values(job: Job) -> Job:
+    return job_of(values_of(job, None, FOLDER) | {"request": written_request(job.request)}, FOLDER)
+
+
+@given(jobs)
+def test_a_job_comes_back_as_it_was(job: Job) -> None:
+    """Requests with every field, videos, errors of every class, times to the millisecond, files inside and outside."""
+    assert same(through_values(job), job)
+
+
+@given(jobs, st.none() | keys)
+def test_a_rescued_line_holds_the_whole_record(job: Job, was: str | None) -> None:
+    """One line, in ASCII, with nothing that a reader of lines could stumble over."""
+    line = line_of(job, was, FOLDER)
+    read, moved = record_of(line, FOLDER)
+    assert (same(read, job), moved) == (True, was)
+    assert line.count(b"\n") == 1
+    assert line.isascii()
+    assert b"\0" not in line
+
+
+@given(requests)
+def test_media_come_back_as_the_same_type(request: GenerationRequest) -> None:
+    """A path is no address, and bytes are no text."""
+    job = through_values(Job(key="a", request=request, provider="p", base_url="u"))
+    before, after = ([it.image, it.video, *it.ingredients] for it in (request, job.request))
+    assert [type(it) for it in after] == [type(it) for it in before]
+    assert job.request.fingerprint() == request.fingerprint()
+
+
+def test_every_class_of_error_is_covered() -> None:
+    """A fact of a type that no strategy makes would never be tested."""
+    assert {named(field.type) for kind in KINDS for field in attrs.fields(kind)} <= set(FACTS)
+    assert {kind.__name__ for kind in KINDS} == set(errors.__all__)
+
+
+def a_job(**changes: Any) -> Job:
+    return Job(key="a", request=GenerationRequest("a cat"), provider="p", base_url="u", **changes)
+
+
+@pytest.mark.parametrize("value", [b"\xff", {1, 2}, {(1, 2): 3}, object, 1 + 2j, "\ud800", Path("/x")])
+def test_a_fact_that_json_cannot_hold_becomes_text(value: object) -> None:
+    """An error tells of what a user wrote, and that is anything."""
+    error = through_values(a_job(error=InvalidRequest(field="image", value=value, reason="is bad"))).error
+    assert isinstance(error, InvalidRequest)
+    assert isinstance(error.value, str)
+
+
+def test_a_fact_that_goes_round_in_circles_becomes_text() -> None:
+    """Nothing that a job holds keeps it from being written."""
+    circle: list[object] = []
+    circle.append(circle)
+    error = through_values(a_job(error=InvalidRequest(field="image", value=circle, reason="is bad"))).error
+    assert isinstance(error, InvalidRequest)
+    assert error.value == "[[...]]"
+
+
+def test_infinite_seconds_come_back() -> None:
+    error = through_values(a_job(error=DeadlineExceeded(key="a", provider="p", seconds=math.inf))).error
+    assert isinstance(error, DeadlineExceeded)
+    assert error.seconds == math.inf
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"type": "FromTheFuture"},
+        {"facts": {"key": "a", "provider": "p", "and": "more"}},
+        {"facts": {}},
+        {"facts": {"key": "a", "provider": "p", "at": "yesterday"}},
+    ],
+)
+def test_an_error_of_another_version_is_told_by_its_message(damage: dict[str, Any]) -> None:
+    """A class or a fact that is not known any more costs the words of nobody."""
+    values = values_of(a_job(error=SubmissionInDoubt(key="a", provider="p", reason="cut")), None, FOLDER)
+    stored = json.loads(str(values["error"]))
+    values |= {"error": json.dumps(stored | damage), "request": written_request(a_job().request)}
+    error = job_of(values, FOLDER).error
+    assert type(error) is JobError
+    assert error.reason == stored["message"]
+
+
+def test_metadata_that_was_spoilt_after_its_check_is_kept_as_text() -> None:
+    """A request is checked when it is made; its mapping is the user's and may change."""
+    metadata: dict[str, object] = {"a": 1}
+    request = GenerationRequest("a cat", metadata=metadata)
+    metadata["me"] = metadata
+    job = through_values(Job(key="a", request=request, provider="p", base_url="u"))
+    assert job.request.metadata is not None
+    assert list(job.request.metadata) == ["text"]
+
+
+def test_times_are_utc_and_text() -> None:
+    """A person reads the table too."""
+    values = values_of(a_job(submitted_at=instant(1.25)), Intent(at=instant(0.5), body_sha256="ab"), FOLDER)
+    assert values["submitted_at"] == "1970-01-01T00:00:01.250000+00:00"
+    assert values["intended_at"] == datetime(1970, 1, 1, 0, 0, 0, 500_000, UTC).isoformat()
+
+
+def test_a_file_of_the_folder_moves_with_it() -> None:
+    """Stored from the folder on, read from where the folder then is."""
+    values = values_of(a_job(file=FOLDER / "b" / "a.mp4"), None, FOLDER) | {
+        "request": written_request(a_job().request)
+    }
+    assert job_of(values, Path("/moved")).file == Path("/moved/b/a.mp4")
+
+
+def test_later_means_further_on_the_way() -> None:
+    """First the attempt, then the status, then the file."""
+    way = [
+        a_job(),
+        a_job(attempts=1, status=JobStatus.SUBMITTING),
+        a_job(attempts=1, status=JobStatus.UNKNOWN),
+        a_job(attempts=1, status=JobStatus.QUEUED),
+        a_job(attempts=1, status=JobStatus.RUNNING),
+        a_job(attempts=1, status=JobStatus.TIMED_OUT),
+        a_job(attempts=1, status=JobStatus.SUCCEEDED),
+        a_job(attempts=1, status=JobStatus.SUCCEEDED, file=Path("/a.mp4")),
+        a_job(attempts=2, status=JobStatus.SUBMITTING),
+    ]
+    assert [[is_later(one, other) for other in way] for one in way] == [
+        [one > other for other in range(len(way))] for one in range(len(way))
+    ]
+
+
+def test_the_media_types_are_these_three() -> None:
+    """A fourth needs a form of its own in a record."""
+    from pika_async.models import Media
+
+    assert {kind.__name__ for kind in get_args(Media)} == {"str", "PurePath", "bytes"}
