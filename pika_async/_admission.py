@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from pika_async._collector import is_gone
+from pika_async._collector import wants_file
 from pika_async._desk import Desk
 from pika_async._exchange import with_bytes
 from pika_async._journal import Journal
@@ -124,7 +124,7 @@ class Admission:
                 known, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
                 base_url=self._base_url,
             )  # fmt: skip
-        if known.status is JobStatus.SUCCEEDED and is_gone(known):
+        if wants_file(known):
             return attrs.evolve(known, file=None)
         if known.is_final or known.status is JobStatus.UNKNOWN:
             return known

@@ -185,7 +185,7 @@ class Batch:
             self._stop = job.error
         elif job.is_in_flight and job.error is None:
             self._stop = self._stop or ClientClosed(provider=job.provider)
-        if self._fetch is not None and job.wants_file:
+        if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._to_fetch.send_nowait(job)
                 return

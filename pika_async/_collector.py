@@ -12,15 +12,15 @@ from pika_async._downloads import Download, Downloader, sha256_of
 from pika_async._exchange import Exchange
 from pika_async._journal import Journal
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
-from pika_async.lifecycle import Job
+from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import TaskState, Video
 
-__all__ = ["Collector", "is_gone"]
+__all__ = ["Collector", "wants_file"]
 
 
-def is_gone(job: Job) -> bool:
-    """Whether its file is not where it was put."""
-    return job.file is None or not job.file.exists()
+def wants_file(job: Job) -> bool:
+    """Whether it succeeded, and its file was not fetched or is not where it was put."""
+    return job.status is JobStatus.SUCCEEDED and (job.file is None or not job.file.exists())
 
 
 class Collector:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from pika_async._journal import Journal, MemoryJournal, SqliteJournal
 from pika_async._transport import origin_of
 from pika_async.errors import ConfigurationError, InvalidRequest
 from pika_async.limits import Limits
@@ -20,6 +21,7 @@ __all__ = [
     "address_of",
     "callback_of",
     "is_lenient",
+    "journal_of",
     "limits_of",
     "policy_of",
     "read_credential",
@@ -100,6 +102,18 @@ def policy_of(polling: PollingPolicy | None) -> PollingPolicy:
     if isinstance(polling, type) or not all(callable(getattr(polling, name, None)) for name in ("wait", "settled")):
         raise ConfigurationError(setting="polling", reason=f"{polling!r} is no policy; give AdaptivePolling(...)")
     return polling
+
+
+def journal_of(journal: str | os.PathLike[str] | Journal | None) -> Journal:
+    """A journal in the file that was given, or one in memory, or the one that was given.
+
+    :raises ConfigurationError: if it is no path.
+    """
+    if journal is None:
+        return MemoryJournal()
+    if isinstance(journal, bytes) or journal == "":
+        raise ConfigurationError(setting="journal", reason=f"{journal!r} is no path; give the path of a file")
+    return SqliteJournal(journal) if isinstance(journal, str | os.PathLike) else journal
 
 
 def limits_of(limits: Limits | None) -> Limits:

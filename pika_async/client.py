@@ -18,13 +18,22 @@ import attrs
 
 from pika_async._admission import Intake, request_of
 from pika_async._batch import Batch, Requests, stream
-from pika_async._collector import is_gone
+from pika_async._collector import wants_file
 from pika_async._desk import Desk
-from pika_async._journal import Journal, MemoryJournal, SqliteJournal
+from pika_async._journal import Journal
 from pika_async._keys import lone_key
 from pika_async._resolving import pay_again, resolve
 from pika_async._running import Running, Terms, to_the_end
-from pika_async._settings import address_of, callback_of, is_lenient, limits_of, policy_of, read_credential, seconds
+from pika_async._settings import (
+    address_of,
+    callback_of,
+    is_lenient,
+    journal_of,
+    limits_of,
+    policy_of,
+    read_credential,
+    seconds,
+)
 from pika_async._transport import AiohttpTransport, Transport
 from pika_async.errors import (
     ClientClosed,
@@ -70,7 +79,7 @@ class PikaClient:
         api_key: str | None = None,
         api_key_file: str | os.PathLike[str] | None = None,
         base_url: str | None = None,
-        journal: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
         polling: PollingPolicy | None = None,
         limits: Limits | None = None,
         callbacks: str | None = None,
@@ -84,7 +93,7 @@ class PikaClient:
         self.base_url = address_of(self.provider, base_url)
         credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
         limits = limits_of(limits)
-        self._journal: Journal = MemoryJournal() if journal is None else SqliteJournal(journal)
+        self._journal = journal_of(journal)
         self._terms = Terms(
             provider=self.provider,
             base_url=self.base_url,
@@ -321,7 +330,7 @@ class PikaClient:
             attrs.evolve(job.request, key=job.key)
             for job in self._journal.all()
             if (job.provider, job.base_url) == here
-            and (not job.is_final or (download_to is not None and job.status is JobStatus.SUCCEEDED and is_gone(job)))
+            and (not job.is_final or (download_to is not None and wants_file(job)))
         ]
         return await self.run(left, download_to=download_to)
 
@@ -357,12 +366,9 @@ class PikaClient:
 
         :raises ValueError: if there is no such status.
         """
-        wanted = None if status is None else JobStatus(status)
-        return [job for job in self.jobs_now() if wanted is None or job.status is wanted]
-
-    def jobs_now(self) -> list[Job]:
-        """The same, of what this process holds, without waiting: for a signal handler that must leave."""
-        return [job if self._running is None else self._running.desk.seen(job) for job in self._journal.all()]
+        desk = None if self._running is None else self._running.desk
+        known = self._journal.all(None if status is None else JobStatus(status))
+        return [job if desk is None else desk.seen(job) for job in known]
 
     def under_way(self) -> list[Job]:
         """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""

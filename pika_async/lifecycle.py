@@ -124,11 +124,6 @@ class Job:
         return self.status in {JobStatus.QUEUED, JobStatus.RUNNING}
 
     @property
-    def wants_file(self) -> bool:
-        """Whether it succeeded and its file was not fetched."""
-        return self.status is JobStatus.SUCCEEDED and self.file is None
-
-    @property
     def may_be_charged(self) -> bool:
         """Whether its submission was accepted, or may have been; a doubt that was given up stays one."""
         return self.task_id is not None or self.submitted_at is not None or self.status is JobStatus.SUBMITTING

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 import stat
@@ -189,7 +188,7 @@ FULL = """
 async def main():
     await journal.open()
     await journal.keep(accepted("first", "t-first"))
-    limit = 100_000
+    limit = 400_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     for number in range(1000):
         job = a_job(f"k{number}").submitting()
@@ -343,7 +342,7 @@ async def test_a_link_is_not_followed(path: Path) -> None:
     with pytest.raises(JournalUnusable, match="cannot take in"):
         await SqliteJournal(path).open()
     assert other.read_bytes() == b"precious"
-    assert os.path.islink(f"{path}.rescue")
+    assert Path(f"{path}.rescue").is_symlink()
 
 
 async def test_the_database_is_sound_after_a_failure(path: Path) -> None:

@@ -237,9 +237,7 @@ def test_times_are_utc_and_text() -> None:
 
 def test_a_file_of_the_folder_moves_with_it() -> None:
     """Stored from the folder on, read from where the folder then is."""
-    values = values_of(a_job(file=FOLDER / "b" / "a.mp4"), None, FOLDER) | {
-        "request": written_request(a_job().request)
-    }
+    values = values_of(a_job(file=FOLDER / "b" / "a.mp4"), None, FOLDER) | {"request": written_request(a_job().request)}
     assert job_of(values, Path("/moved")).file == Path("/moved/b/a.mp4")
 
 

@@ -60,6 +60,7 @@ class MemoryJournal:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         del self._jobs[job.key]
+        self._intents.pop(job.key, None)
         self._put(archived)
         return archived
 

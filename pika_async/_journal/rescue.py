@@ -80,15 +80,18 @@ class Rescue:
                 os.close(self._open(place, os.O_RDONLY))  # ours, or it stays
                 place.unlink()
 
-    def set_aside(self) -> None:
-        """Keep the files under another name, for a person to look at."""
+    def set_aside(self) -> bool:
+        """Keep the files under another name, for a person to look at; whether that could be done."""
         for place in self._places():
             if self._written(place):
                 names = (Path(f"{place}.broken{number or ''}") for number in itertools.count())
                 aside = next(name for name in names if not name.exists())
                 _log.error("%s holds lines that cannot be read; it is kept as %s", place, aside)
-                with contextlib.suppress(OSError):  # then it is read again next time
+                try:
                     place.rename(aside)
+                except OSError:
+                    return False
+        return True
 
     def _written(self, place: Path) -> bytes:
         try:

@@ -352,9 +352,7 @@ class SqliteJournal:
                         broken = True
                     else:
                         self._accept(connection, job, was)
-            if broken:
-                self._rescue.set_aside()
-            if not self._rescue.read():
+            if not broken or self._rescue.set_aside():
                 self._rescue.clear()
         except (sqlite3.Error, OSError) as error:
             reason = f"cannot take in {self._rescue.path}: {error}; mend that, then open it again"

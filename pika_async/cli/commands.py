@@ -10,18 +10,16 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
-from pika_async.cli.batch import Batch, leave_gallery, prepare, run_batch, summarize
 from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
+from pika_async.cli.folder import Terms
+from pika_async.cli.folder_commands import batch, resolve, resume, status
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import Account, Common, Fields, Json, Whole, open_client, request_of
 from pika_async.cli.providers import show_providers
-from pika_async.cli.requests import plan, read_input
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import PikaError, printable
-from pika_async.limits import Limits
-from pika_async.providers import find_provider
 
 __all__ = ["app", "run"]
 
@@ -91,65 +89,12 @@ def generate(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         request = request_of(prompt, fields)
-        client = open_client(account, deadline=deadline, expected=expected_seconds)
+        client = open_client(account, terms=Terms(deadline=deadline, expected_seconds=expected_seconds))
         return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
-@app.command
-def batch(
-    input: Annotated[str, Parameter(allow_leading_hyphen=True)],  # noqa: A002 - the name in the help
-    /,
-    *,
-    account: Account,
-    out: Path = Path("pika-out"),
-    max_in_flight: Whole | None = None,
-    max_charges: Whole | None = None,
-    deadline: float | None = None,
-    expected_seconds: float | None = None,
-    download: Annotated[bool, Parameter(negative="--no-download")] = True,
-    json: Json = False,
-    common: Common = Common(),  # noqa: B008 - frozen
-) -> int:
-    """Generate every request of a file, many at once; DIR/results.jsonl gets a line for each as it ends.
-
-    Everything is checked before anything is sent. Exit code 0: all succeeded; 1: some did not; 2: usage or input
-    error, nothing sent; 3: the account is stopped; 130: interrupted.
-
-    Parameters
-    ----------
-    input
-        A .jsonl file (an object a line, fields as in GenerationRequest), a .csv file (a header with those fields;
-        camera.pan or camera as pan=left;zoom=in; ingredients with | between them; an empty cell is not given), a .txt
-        file (a prompt a line; blank lines and lines that begin with # are left out), or - for standard input (JSON
-        lines if the first line begins with {, else text).
-    out
-        The folder for results.jsonl, index.html and videos/KEY.mp4.
-    max_in_flight
-        How many generations may run at once; else 5 at first, then as many as the account shows room for.
-    max_charges
-        Never have more submissions accepted than this.
-    deadline
-        Seconds from a job's acceptance to its end; 1800 unless given.
-    expected_seconds
-        How long a generation is thought to take.
-    download
-        Fetch the videos.
-    json
-        Print the lines of results.jsonl on standard output, and nothing else there.
-    """
-    terminal = Terminal()
-    with logging_to(terminal, common.log_level):
-        planned = plan(*read_input(input), find_provider(account.provider))
-        limits = Limits(max_in_flight=max_in_flight, max_charges=max_charges)
-        client = open_client(account, limits=limits, deadline=deadline, expected=expected_seconds)
-        with prepare(out, planned, download=download) as results:
-            work = Batch(client, planned, results, terminal, echo=json)
-            ending = run_in_loop(run_batch(work, out, download=download, quiet=json))
-            title = f"{account.provider}: {out.absolute().name}"
-            page = leave_gallery(results, out, terminal, title=title, maker="batch", posters=not ending.interrupted)
-        for line in summarize(ending, out, page):
-            terminal.show(line, to_error=json or ending.code is not Exit.OK)
-        return ending.code
+for command in (batch, resume, status, resolve):
+    app.command(command)
 
 
 @app.command

@@ -77,7 +77,12 @@ def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> Exit:
         ending, emulator = run_in_loop(_run(out, prompts, seed, results, terminal))
         seconds = time.monotonic() - began
         page = leave_gallery(
-            results, out, terminal, title="pika_async demo", maker="demo", posters=not ending.interrupted
+            list(results.rows.values()),
+            out,
+            terminal,
+            title="pika_async demo",
+            maker="demo",
+            posters=not ending.interrupted,
         )
     accounts = _accounts(ending.jobs, emulator.ledger)
     _tell(accounts, terminal, seconds)
@@ -114,7 +119,7 @@ async def _run(
     batches: list[Batch] = []
 
     async def look() -> list[Job]:
-        return [job for batch in batches for job in await batch.client.jobs()]
+        return [job for batch in batches for job in await batch.view()]
 
     follower = Follower(terminal, look, prompts)
 
@@ -151,9 +156,7 @@ def _batches(emulator: Emulator, prompts: int, seed: int, results: ResultsWriter
 
 def _planned(requests: Sequence[GenerationRequest], first: int) -> list[Planned]:
     step = len(PROVIDERS)
-    return [
-        Planned(request, request.key or "", first + number * step, "demo") for number, request in enumerate(requests)
-    ]
+    return [Planned(request, first + number * step, "demo") for number, request in enumerate(requests)]
 
 
 def _client(emulator: Emulator, name: str) -> PikaClient:

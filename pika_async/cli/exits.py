@@ -65,6 +65,8 @@ def words_of(error: BaseException) -> str:
     match error:
         case ConfigurationError(setting="api_key"):
             return error.reason.replace("give api_key or api_key_file", "give --api-key-file")
+        case ConfigurationError(setting="journal"):
+            return error.reason
         case ConfigurationError() if not error.setting.isupper():  # else it is a variable
             return f"--{error.setting.removeprefix('limits.').replace('_', '-')}: {error.reason}"
         case PikaError():

@@ -11,6 +11,7 @@ import attrs
 from cyclopts import Parameter, Token
 
 from pika_async.cli.exits import UsageError
+from pika_async.cli.folder import Terms
 from pika_async.cli.inputs import parse_camera
 from pika_async.cli.requests import make_request
 from pika_async.client import PikaClient
@@ -19,7 +20,18 @@ from pika_async.limits import Limits
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
 
-__all__ = ["Account", "Common", "Fields", "Json", "Level", "Whole", "open_client", "request_of"]
+__all__ = [
+    "Account",
+    "Ambiguous",
+    "Common",
+    "Credentials",
+    "Fields",
+    "Json",
+    "Level",
+    "Whole",
+    "open_client",
+    "request_of",
+]
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -31,6 +43,7 @@ def _whole(_type: Any, tokens: Sequence[Token]) -> int:
     return int(tokens[0].value)
 
 
+Ambiguous = Literal["strict", "lenient"]
 Whole = Annotated[int, Parameter(converter=_whole)]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
@@ -46,23 +59,27 @@ class Common:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Account:
-    """Which gateway, at which address, with whose key. No option takes the key itself: others see a command line."""
+class Credentials:
+    """Whose key, and the way out. No option takes the key itself: others see a command line."""
 
-    provider: str
-    "cometapi, yescale, gptge, native, or a registered one (see: pika-async providers)."
-    base_url: str | None = None
-    "The gateway's address, instead of the provider's own."
     api_key_file: Path | None = None
     "A file that holds the key; otherwise the provider's environment variable."
     proxy: str | None = None
     "A proxy's address; otherwise the environment's."
 
 
-def open_client(
-    account: Account, *, limits: Limits | None = None, deadline: float | None = None, expected: float | None = None,
-    **more: Any,
-) -> PikaClient:  # fmt: skip
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Account(Credentials):
+    """Which gateway, at which address, with whose key."""
+
+    provider: str
+    "cometapi, yescale, gptge, native, or a registered one (see: pika-async providers)."
+    base_url: str | None = None
+    "The gateway's address, instead of the provider's own."
+
+
+def open_client(account: Account, *, terms: Terms = Terms(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
     """The client of `account`, not yet open.
 
     :raises ConfigurationError: names the option that cannot work.
@@ -72,9 +89,10 @@ def open_client(
         base_url=account.base_url,
         api_key_file=account.api_key_file,
         proxy=account.proxy,
-        limits=limits,
-        deadline=deadline,
-        polling=AdaptivePolling(expected_seconds=expected),
+        limits=Limits(max_in_flight=terms.max_in_flight, max_charges=terms.max_charges),
+        deadline=terms.deadline,
+        polling=AdaptivePolling(expected_seconds=terms.expected_seconds),
+        ambiguous=terms.ambiguous,
         **more,
     )
 

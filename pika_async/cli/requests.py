@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from pika_async._journal import Journal
+from pika_async._keys import BatchKeys
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
-from pika_async.errors import InvalidRequest, printable
+from pika_async.errors import InvalidRequest, printable, quote
 from pika_async.models import GenerationRequest, is_url
 from pika_async.providers import Provider
 
-__all__ = ["Planned", "check_local_files", "plan", "read_input"]
+__all__ = ["Planned", "check_local_files", "plan", "read_input", "with_keys"]
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
     ".jsonl": parse_jsonl,
@@ -29,12 +31,17 @@ _HUGE: Final = 64 << 20
 
 @attrs.frozen
 class Planned:
-    """A request with its key, its 0-based position among the rows of the input, and where it was written."""
+    """A request, its 0-based position among the rows of the input, and where it was written."""
 
     request: GenerationRequest
-    key: str
     index: int
     where: str
+
+    @property
+    def key(self) -> str:
+        """The key of the job; a row that was written without one has it from `with_keys`."""
+        assert self.request.key is not None  # noqa: S101 - every use comes after
+        return self.request.key
 
 
 def read_input(source: str) -> tuple[str, list[Row]]:
@@ -66,7 +73,8 @@ def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[Planned]:
 
     :raises InputErrors: lists every row that cannot be sent; nothing was sent.
     """
-    planned: dict[str, Planned] = {}
+    planned: list[Planned] = []
+    by_key: dict[str, Planned] = {}
     problems: list[str] = []
     for index, row in enumerate(rows):
         where = f"{name}:{row.line}"
@@ -78,15 +86,44 @@ def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[Planned]:
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
-        other = planned.setdefault(found.key, found)
-        if other.request.fingerprint() != found.request.fingerprint():
+        other = found if found.request.key is None else by_key.setdefault(found.key, found)
+        if other is found:
+            planned.append(found)
+        elif other.request.fingerprint() != found.request.fingerprint():
             reason = f"is the key of {other.where} too, which has another content; give each its own"
             problems.append(f"{where}: {InvalidRequest(field='key', value=found.key, reason=reason).message}")
     if problems:
         raise InputErrors(problems)
     if not planned:
         raise UsageError(f"{name}: holds no request; nothing was sent")
-    return list(planned.values())
+    return planned
+
+
+def with_keys(planned: Sequence[Planned], journal: Journal, again: Container[str]) -> list[Planned]:
+    """The same with a key each: jobs that are known are found again. Those of `again` may have another content now.
+
+    :raises InputErrors: lists every row whose key belongs to a known job with another content; nothing was sent.
+    """
+
+    def fingerprint_of(key: str) -> str | None:
+        job = journal.get(key)
+        return None if job is None else job.request.fingerprint()
+
+    keys = BatchKeys(journal.keys(), fingerprint_of)
+    named, problems = [], []
+    for one in planned:
+        key = keys.of(one.request, one.index)
+        request = attrs.evolve(one.request, key=key)
+        job = journal.get(key)
+        if job is not None and key not in again and job.request.fingerprint() != request.fingerprint():
+            problems.append(
+                f"{one.where}: key: {quote(key)} is that of a job with another content ({job.status}); give the new "
+                f"content a key of its own, or say --again {key} to pay for it in the place of the other"
+            )
+        named.append(attrs.evolve(one, request=request))
+    if problems:
+        raise InputErrors(problems)
+    return named
 
 
 def _planned(row: Row, index: int, where: str, provider: Provider) -> Planned:
@@ -95,9 +132,7 @@ def _planned(row: Row, index: int, where: str, provider: Provider) -> Planned:
     request = make_request(row.fields)
     provider.check(request)
     check_local_files(provider, request)
-    # The name that the client gives to a request without one, so that both always agree.
-    key = request.key or f"{index + 1:05d}-{request.fingerprint()[:8]}"
-    return Planned(attrs.evolve(request, key=key), key, index, where)
+    return Planned(request, index, where)
 
 
 def make_request(fields: Any) -> GenerationRequest:

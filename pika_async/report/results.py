@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from io import RawIOBase
 from pathlib import Path
@@ -71,7 +71,7 @@ def _escaped(character: str) -> str:
 class ResultsWriter:
     """Writes a new `results.jsonl`, each line at once, at most one line for each key.
 
-    :raises FileExistsError: if there is one already; nothing is ever overwritten.
+    :raises FileExistsError: if there is one already, unless it is to be replaced.
     :raises OSError: if it cannot be made or written.
     """
 
@@ -80,6 +80,22 @@ class ResultsWriter:
         self.rows: dict[str, dict[str, Any]] = {}
         # Without a buffer: what could not be written is not tried again when the file is closed.
         self._file: RawIOBase = path.open("xb", buffering=0)
+
+    @classmethod
+    def replacing(cls, path: Path, jobs: Iterable[Job]) -> Self:
+        """A new file with the lines of `jobs`, in the place of an earlier one, which stays until they are written."""
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)
+        writer = cls(part)
+        try:
+            for job in jobs:
+                writer.write(job)
+            part.replace(path)
+        except BaseException:
+            writer._file.close()
+            part.unlink(missing_ok=True)
+            raise
+        return writer
 
     def __enter__(self) -> Self:
         return self

@@ -118,9 +118,9 @@ class Story:
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     #: Every task id that was ever in the journal.
     ids: set[str] = attrs.field(factory=set, init=False)
-    #: The keys of jobs that a death has put in doubt, at most: see `open_windows`.
+    #: The keys of jobs that the end of a life has put in doubt, at most: see `open_windows`.
     doubts: set[str] = attrs.field(factory=set, init=False)
-    #: The sum of those over all deaths.
+    #: The sum of those over all lives.
     hits: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -184,10 +184,9 @@ class Story:
         self.look()
         kept = {event.task_id for event in life.events if event.what == "kept" and event.task_id}
         assert kept <= self.ids, f"kept, and not in the journal: {kept - self.ids}"
-        if life.code < 0:
-            windows = open_windows(life.events)
-            self.doubts |= windows
-            self.hits += len(windows)
+        windows = open_windows(life.events)
+        self.doubts |= windows
+        self.hits += len(windows)
         return life
 
     def look(self) -> None:

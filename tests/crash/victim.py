@@ -27,6 +27,7 @@ from pika_async._journal import Intent, SqliteJournal, rescue, schema
 from pika_async._journal import sqlite as journal
 from pika_async._transport import AiohttpTransport
 from pika_async.decisions import Entry
+from pika_async.errors import JournalFailed
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.report import results
 from pika_async.wire import HttpRequest
@@ -137,7 +138,11 @@ def watch_journal(points: Points) -> None:
     async def watched_intend(self: SqliteJournal, job: Job, intent: Intent) -> None:
         points.reach("intent-before")
         tell("intending", job.key)
-        await intend(self, job, intent)
+        try:
+            await intend(self, job, intent)
+        except JournalFailed:
+            tell("refused", job.key, job.status)
+            raise
         tell("intended", job.key)
         points.reach("intent-after")
 
@@ -148,7 +153,12 @@ def watch_journal(points: Points) -> None:
                 points.reach(f"{kind}-before")
         for job in jobs:
             tell("keeping", job.key, job.status, job.task_id)
-        await keep(self, *jobs)
+        try:
+            await keep(self, *jobs)
+        except JournalFailed:
+            for job in jobs:
+                tell("refused", job.key, job.status, job.task_id)
+            raise
         for job in jobs:
             tell("kept", job.key, job.status, job.task_id)
         for kind in kinds:

@@ -1,0 +1,216 @@
+"""The commands that work in a batch's folder: run it, go on with it, see how it stands, settle its doubts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+from cyclopts import Parameter
+
+from pika_async._resolving import resolve as resolve_job
+from pika_async.cli.batch import summarize
+from pika_async.cli.exits import Exit, UsageError
+from pika_async.cli.folder import Folder, Terms
+from pika_async.cli.loop import run_in_loop
+from pika_async.cli.options import Account, Ambiguous, Common, Credentials, Json, Whole, open_client
+from pika_async.cli.requests import Planned, plan, read_input, with_keys
+from pika_async.cli.running import Step, Work, steps_of
+from pika_async.cli.standing import show_resolved, show_standing
+from pika_async.cli.terminal import Terminal, logging_to
+from pika_async.lifecycle import Job
+from pika_async.providers import find_provider
+
+__all__ = ["batch", "resolve", "resume", "status"]
+
+
+def batch(
+    input: Annotated[str, Parameter(allow_leading_hyphen=True)],  # noqa: A002 - the name in the help
+    /,
+    *,
+    account: Account,
+    out: Path = Path("pika-out"),
+    max_in_flight: Whole | None = None,
+    max_charges: Whole | None = None,
+    deadline: float | None = None,
+    expected_seconds: float | None = None,
+    download: Annotated[bool, Parameter(negative="--no-download")] = True,
+    again: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    ambiguous: Ambiguous = "strict",
+    json: Json = False,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
+    """Generate every request of a file, many at once; DIR/results.jsonl gets a line for each as it ends.
+
+    Everything is checked before anything is sent. The same command again goes on where the first one ended, however
+    it ended: rows are known by their key, else by their content, and none that is known is paid for again. Exit code
+    0: all succeeded; 1: some did not; 2: usage or input error, nothing sent; 3: the account is stopped; 130:
+    interrupted.
+
+    Parameters
+    ----------
+    input
+        A .jsonl file (an object a line, fields as in GenerationRequest), a .csv file (a header with those fields;
+        camera.pan or camera as pan=left;zoom=in; ingredients with | between them; an empty cell is not given), a .txt
+        file (a prompt a line; blank lines and lines that begin with # are left out), or - for standard input (JSON
+        lines if the first line begins with {, else text).
+    out
+        The folder for journal.db, results.jsonl, index.html and videos/KEY.mp4.
+    max_in_flight
+        How many generations may run at once; else 5 at first, then as many as the account shows room for.
+    max_charges
+        Never have more submissions accepted than this, of all the commands that ever ran in DIR.
+    deadline
+        Seconds from a job's acceptance to its end; 1800 unless given.
+    expected_seconds
+        How long a generation is thought to take.
+    download
+        Fetch the videos.
+    again
+        Pay for the job of this key once more; give it once for each. The earlier one stays known as KEY~1.
+    ambiguous
+        lenient sends again after a bare 503, which most gateways mean by it but none documents; strict leaves the job
+        in doubt.
+    json
+        Print the lines of results.jsonl on standard output, and nothing else there.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        planned = plan(*read_input(input), find_provider(account.provider))
+        terms = Terms(
+            max_in_flight=max_in_flight, max_charges=max_charges, deadline=deadline, expected_seconds=expected_seconds,
+            download=download, ambiguous=ambiguous,
+        )  # fmt: skip
+        folder = Folder(out)
+        client = open_client(account, journal=folder.journal, terms=terms)
+
+        def keyed() -> list[Planned]:
+            named = with_keys(planned, folder.journal, again)
+            if unknown := set(again) - {one.key for one in named}:
+                raise UsageError(f"--again: {min(unknown)} is the key of no row of this input; nothing was sent")
+            return named
+
+        folder.make([one.key for one in keyed()] if download else [])
+        work = Work(folder, terms, terminal, quiet=json)
+        ending, page = run_in_loop(
+            work.run([Step(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")
+        )
+        for line in summarize(ending, folder, page):
+            terminal.show(line, to_error=json or ending.code is not Exit.OK)
+        return ending.code
+
+
+def resume(
+    folder: Path,
+    /,
+    *,
+    credentials: Credentials = Credentials(),  # noqa: B008 - frozen
+    max_in_flight: Whole | None = None,
+    max_charges: Whole | None = None,
+    deadline: float | None = None,
+    expected_seconds: float | None = None,
+    download: Annotated[bool | None, Parameter(negative="--no-download")] = None,
+    ambiguous: Ambiguous | None = None,
+    json: Json = False,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
+    """Go on with every job of a batch's folder: send what was not sent, follow what was accepted, fetch what is ready.
+
+    Each job is asked for at the provider and the address that accepted it. Jobs in doubt stay so: see status. What was
+    said to the batch (its limits and the like) holds unless it is said anew. Exit codes are those of batch.
+
+    Parameters
+    ----------
+    folder
+        The --out folder of a batch.
+    max_in_flight
+        How many generations may run at once.
+    max_charges
+        Never have more submissions accepted than this, of all the commands that ever ran in the folder.
+    deadline
+        Seconds from now, or from a job's acceptance, to its end.
+    expected_seconds
+        How long a generation is thought to take.
+    download
+        Fetch the videos.
+    ambiguous
+        lenient sends again after a bare 503; strict leaves the job in doubt.
+    json
+        Print the lines of results.jsonl on standard output, and nothing else there.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        place = Folder(folder)
+        place.must_be_known()
+        said: dict[str, Any] = {
+            "max_in_flight": max_in_flight, "max_charges": max_charges, "deadline": deadline,
+            "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,
+        }  # fmt: skip
+        terms = attrs.evolve(place.terms(), **{name: value for name, value in said.items() if value is not None})
+        steps = steps_of(place, credentials, terms)
+        work = Work(place, terms, terminal, quiet=json)
+        ending, page = run_in_loop(work.run(steps, title=folder.absolute().name))
+        for line in summarize(ending, place, page):
+            terminal.show(line, to_error=json or ending.code is not Exit.OK)
+        return ending.code
+
+
+def status(folder: Path, /, *, json: Json = False, common: Common = Common()) -> int:  # noqa: B008 - frozen
+    """Show where every job of a batch's folder stands, those in doubt with the commands that settle each.
+
+    It may be asked while the batch runs.
+
+    Parameters
+    ----------
+    folder
+        The --out folder of a batch.
+    json
+        Print a line of JSON for each job, as in results.jsonl.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        return show_standing(Folder(folder), terminal, as_json=json)
+
+
+def resolve(
+    folder: Path,
+    key: str,
+    /,
+    *,
+    task_id: str | None = None,
+    not_charged: Annotated[bool, Parameter(negative=())] = False,
+    abandon: Annotated[bool, Parameter(negative=())] = False,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
+    """Say what became of a job in doubt, after you have looked it up at the provider. Sends nothing.
+
+    Parameters
+    ----------
+    folder
+        The --out folder of a batch.
+    key
+        The job's key.
+    task_id
+        It was accepted, as this task.
+    not_charged
+        It was not accepted: it may be sent again.
+    abandon
+        Give it up, whatever became of it.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        place = Folder(folder)
+        place.must_be_known()
+
+        async def settle() -> Job:
+            await place.journal.open()
+            try:
+                charged = False if not_charged else None
+                return await resolve_job(place.journal, key, task_id=task_id, charged=charged, abandon=abandon)
+            finally:
+                await place.journal.close()
+
+        if [task_id is not None, not_charged, abandon].count(True) != 1:
+            raise UsageError("resolve needs exactly one of --task-id ID, --not-charged, --abandon")
+        show_resolved(place, run_in_loop(settle()), terminal)
+        return Exit.OK
