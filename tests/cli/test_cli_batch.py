@@ -179,10 +179,15 @@ def test_every_ending_has_its_exit_code_and_a_line_for_each_job(
 def test_a_full_disk_loses_no_task_id(cli: CommandLine, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `results.jsonl` cannot be written, its lines go to standard error and nothing more is sent."""
     real = Path.open
-    monkeypatch.setattr(
-        Path, "open",
-        lambda path, *a, **k: open("/dev/full", "wb", buffering=0) if path.name == "results.jsonl" else real(path, *a, **k),  # noqa: SIM115, PTH123
-    )  # fmt: skip
+
+    def full(path: Path, *how: Any, **more: Any) -> Any:
+        opened = real(path, *how, **more)
+        if path.name != ".results.jsonl.part":
+            return opened
+        opened.close()
+        return open("/dev/full", "wb", buffering=0)  # noqa: PTH123
+
+    monkeypatch.setattr(Path, "open", full)
     ran = cli.batch(emulator, cli.write("b.txt", "full 1\nfull 2"), "--no-download")
     lost = [json.loads(line) for line in ran.err.splitlines() if line.startswith("{")]
     ours = {charge.task_id for charge in emulator.ledger if charge.prompt.startswith("full ")}

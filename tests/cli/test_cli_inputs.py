@@ -75,7 +75,7 @@ def test_equal_rows_are_one_request_and_unequal_ones_never() -> None:
     """Rows equal in key and content are paid once; without keys every row is its own."""
     rows = [Row(1, {"prompt": "a", "key": "k"}), Row(2, {"prompt": "a", "key": "k"}), Row(3, {"prompt": "a"})]
     planned = plan("f", rows, NATIVE)
-    assert [(one.request.key, one.index) for one in planned] == [("k", 0), (planned[1].key, 2)]
+    assert [(one.request.key, one.index) for one in planned] == [("k", 0), (None, 2)]
     with pytest.raises(InputErrors, match=r"f:4: key: 'k' is the key of f:1 too"):
         plan("f", [*rows, Row(4, {"prompt": "b", "key": "k"})], NATIVE)
 
@@ -116,7 +116,7 @@ def test_any_json_is_a_request_or_our_error(record: dict[str, object]) -> None:
     except InputErrors as error:
         assert str(error).startswith("f:1: ")  # noqa: PT017
     else:
-        assert planned[0].key
+        assert len(planned) == 1
     try:
         plan("f", [Row(1, record)], NATIVE)
     except InputErrors as error:
