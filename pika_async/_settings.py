@@ -20,14 +20,16 @@ __all__ = [
     "NO_CALLBACK",
     "address_of",
     "callback_of",
+    "deadline_of",
     "is_lenient",
     "journal_of",
     "limits_of",
     "policy_of",
     "read_credential",
-    "seconds",
 ]
 
+#: Seconds from acceptance to settling; the documented example took 232 s.
+DEADLINE: Final = 1800.0
 #: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
 #: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
 NO_CALLBACK: Final = "https://callback.invalid/"
@@ -138,11 +140,13 @@ def is_lenient(ambiguous: str) -> bool:
     return ambiguous == "lenient"
 
 
-def seconds(setting: str, value: float) -> float:
-    """A time in seconds.
+def deadline_of(value: float | None) -> float:
+    """Seconds from acceptance to settling.
 
     :raises ConfigurationError: unless it is a finite number above 0.
     """
+    if value is None:
+        return DEADLINE
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(setting=setting, reason=f"{value!r} is no number of seconds above 0")
+        raise ConfigurationError(setting="deadline", reason=f"{value!r} is no number of seconds above 0")
     return float(value)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 import anyio
@@ -27,12 +27,12 @@ from pika_async._running import Running, Terms, to_the_end
 from pika_async._settings import (
     address_of,
     callback_of,
+    deadline_of,
     is_lenient,
     journal_of,
     limits_of,
     policy_of,
     read_credential,
-    seconds,
 )
 from pika_async._transport import AiohttpTransport, Transport
 from pika_async.errors import (
@@ -48,9 +48,6 @@ from pika_async.providers import Provider, find_provider
 from pika_async.wire import Credential
 
 __all__ = ["PikaClient"]
-
-#: Seconds from acceptance to settling; the documented example took 232 s.
-DEADLINE: Final = 1800.0
 
 
 class PikaClient:
@@ -98,7 +95,7 @@ class PikaClient:
             provider=self.provider,
             base_url=self.base_url,
             limits=limits,
-            deadline=seconds("deadline", DEADLINE if deadline is None else deadline),
+            deadline=deadline_of(deadline),
             policy=policy_of(polling),
             callback_url=callback_of(callbacks),
             proxy=proxy,

@@ -90,7 +90,7 @@ def batch(
                 raise UsageError(f"--again: {min(unknown)} is the key of no row of this input; nothing was sent")
             return named
 
-        folder.make([one.key for one in keyed()] if download else [])
+        folder.make([one.key for one in keyed()] if folder.is_new and download else [])
         work = Work(folder, terms, terminal, quiet=json)
         ending, page = run_in_loop(
             work.run([Step(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")

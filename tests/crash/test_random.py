@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def live(emulator: Emulator, folder: Path, provider: str, rounds: int) -> list[S
 def test_deaths_at_random(tmp_path: Path) -> None:
     """Whenever it dies: nothing is paid twice, no id that was kept is lost, each doubt is a submission that a death hit."""
     print(f"PIKA_CRASH_SEED={SEED} PIKA_CRASH_ROUNDS={ROUNDS}")
-    settings = {"api_key": KEY, "render": False, "durations": "lognormal:0.4,0.5", "video_seconds": 1.0}
+    settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "lognormal:0.4,0.5", "video_seconds": 1.0}
     with (
         Emulator(**settings, seed=SEED, scenario=Scenario.of(RULES)).in_thread() as emulator,
         ThreadPoolExecutor(len(PROVIDERS)) as pool,

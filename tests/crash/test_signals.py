@@ -26,9 +26,14 @@ def test_one_signal_keeps_the_receipts_that_are_on_their_way(story: Stories, num
         running.until_told("sending", SENDING)
         running.process.send_signal(number)
         life = told.note(running.end())
-    assert (life.code, life.count("sending"), life.count("answered"), len(told.charges)) == (130, SENDING, SENDING, SENDING)
+    assert (life.code, life.count("sending"), life.count("answered"), len(told.charges)) == (
+        130,
+        SENDING,
+        SENDING,
+        SENDING,
+    )
     assert told.ids == {charge.task_id for charge in told.charges}
-    assert "pika-async resume out" in life.err
+    assert f"pika-async resume {told.place}" in life.err
     told.judge(unknown=0, charged=COUNT)
 
 
@@ -50,7 +55,9 @@ def test_a_signal_while_generations_run(story: Stories) -> None:
     """What was accepted stays with its task id, and the next run asks for it."""
     told = story(COUNT, marks="[long]")
     with told.started() as running:
-        running.until(lambda: len([event for event in running.events if event.what == "kept" and event.task_id]) == COUNT)
+        running.until(
+            lambda: len([event for event in running.events if event.what == "kept" and event.task_id]) == COUNT
+        )
         running.process.send_signal(signal.SIGINT)
         life = told.note(running.end())
     assert (life.code, len(told.ids)) == (130, COUNT)

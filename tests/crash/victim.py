@@ -9,7 +9,7 @@ told what was done.
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import json
 import os
 import signal
@@ -196,7 +196,8 @@ def watch_database(points: Points) -> None:
     connect, create, read, clear = sqlite3.connect, schema.create, rescue.Rescue.read, rescue.Rescue.clear
 
     def watched_connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        return connect(*args, **{"factory": Watched} | kwargs)
+        made: sqlite3.Connection = connect(*args, **{"factory": Watched} | kwargs)
+        return made
 
     def watched_create(path: Path) -> None:
         create(path)
@@ -292,9 +293,9 @@ def move_clock(seconds: float) -> None:
     real = time.time
     setattr(time, "time", lambda: real() + seconds)  # noqa: B010
 
-    class Moved(datetime.datetime):
+    class Moved(dt.datetime):
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Moved:
+        def now(cls, tz: dt.tzinfo | None = None) -> Moved:
             return cls.fromtimestamp(time.time(), tz)
 
     setattr(_submissions, "datetime", Moved)  # noqa: B010
@@ -317,10 +318,6 @@ def run(argv: Sequence[str]) -> int:
     if os.environ.get("PIKA_CRASH_ONE_BY_ONE"):
         one_by_one()
     points.witness.tell("ready")
-    if os.environ.get("SHIM"):
-        sys.path.insert(0, os.environ["SHIM"])
-        import crash_shim
-        return crash_shim.main(argv)
     return main(argv)
 
 
