@@ -16,7 +16,7 @@ from pika_async.errors import AccountStopped, ExchangeFailed, InvalidRequest, Ta
 from pika_async.lifecycle import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers import Provider
-from pika_async.providers._failure import read_failure
+from pika_async.providers._failure import Failure, read_failure
 from pika_async.retrying import (
     Judgement,
     PollVerdict,
@@ -124,12 +124,13 @@ class Exchange:
         answer = await self._send(call)
         if isinstance(answer, NoAnswer):
             return Look(verdict=PollVerdict.AGAIN, reason=answer.detail)
-        verdict = judge_poll(answer, _failure_code(answer))
+        failure = _failure(answer)
+        verdict = judge_poll(answer, None if failure is None else failure.code)
         if verdict is PollVerdict.READ:
             return self._look(answer, task_id)
         return Look(
             verdict=verdict,
-            reason=answer.excerpt(),
+            reason=(failure and printable(failure.message[:500])) or answer.excerpt(),
             http_status=answer.status,
             retry_after=retry_after(answer.headers, time.time()),
         )
@@ -195,10 +196,10 @@ def describe(job: Job) -> str:
     return f"{job.key} ({job.provider}{', task ' + printable(job.task_id) if job.task_id else ''})"
 
 
-def _failure_code(answer: HttpResponse) -> str | None:
+def _failure(answer: HttpResponse) -> Failure | None:
     if answer.status < 300:
         return None
     try:
-        return read_failure(parse_json(answer.body)).code
+        return read_failure(parse_json(answer.body))
     except Unreadable:
         return None

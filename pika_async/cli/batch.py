@@ -163,9 +163,9 @@ def summarize(ending: Ending, folder: Folder, page: Path | None) -> Iterator[str
 
 
 def is_unfinished(job: Job) -> bool:
-    """Whether `resume` has something to do for it."""
+    """Whether `resume` has something to do for it: not for one in whose place another was paid for."""
     undone = job.status is JobStatus.SUCCEEDED and job.error is not None
-    return undone or not (job.is_final or job.status is JobStatus.UNKNOWN)
+    return "~" not in job.key and (undone or not (job.is_final or job.status is JobStatus.UNKNOWN))
 
 
 def _told_of(jobs: Sequence[Job]) -> Iterator[str]:

@@ -57,8 +57,9 @@ class Folder:
 
     @property
     def videos(self) -> Path:
-        """Where the files are."""
-        return self.root / "videos"
+        """Where the files are; absolute, as the journal has them, and so the same from wherever it is asked."""
+        assert self.journal.path is not None  # noqa: S101 - it is a file
+        return self.journal.path.parent / "videos"
 
     @property
     def is_new(self) -> bool:
@@ -74,7 +75,7 @@ class Folder:
             self.root.mkdir(parents=True, exist_ok=True)
             if self.is_new:
                 in_the_way = [self.results_file, self.root / "index.html"]
-                in_the_way += [self.videos / f"{key}.mp4" for key in keys]
+                in_the_way += [self.root / "videos" / f"{key}.mp4" for key in keys]
                 for path in in_the_way:
                     if path.exists() or path.is_symlink():
                         raise UsageError(f"--out: {path} is there already and is not overwritten; choose another --out")
@@ -109,8 +110,15 @@ class Folder:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
     def terms(self) -> Terms:
-        """What the batch was told."""
-        return cattrs.structure(self.journal.recall("terms") or {}, Terms)
+        """What the batch was told.
+
+        :raises UsageError: if it cannot be read.
+        """
+        try:
+            return cattrs.structure(self.journal.recall("terms") or {}, Terms)
+        except (cattrs.BaseValidationError, TypeError, ValueError):
+            reason = "holds limits that cannot be read; upgrade pika_async, or restore a copy of the file"
+            raise UsageError(f"{self.journal_file} {reason}") from None
 
     async def keep_terms(self, terms: Terms) -> None:
         """:raises JournalFailed: if they could not be kept."""

@@ -110,15 +110,25 @@ def with_keys(planned: Sequence[Planned], journal: Journal, again: Container[str
         return None if job is None else job.request.fingerprint()
 
     keys = BatchKeys(journal.keys(), fingerprint_of)
+    given = {one.request.key for one in planned}
     named, problems = [], []
     for one in planned:
         key = keys.of(one.request, one.index)
+        while one.request.key is None and key in given:  # another row says that it is this job
+            key = keys.of(one.request, one.index)
         request = attrs.evolve(one.request, key=key)
         job = journal.get(key)
-        if job is not None and key not in again and job.request.fingerprint() != request.fingerprint():
+        if job is None or job.request.fingerprint() == request.fingerprint():
+            pass
+        elif key not in again:
             problems.append(
                 f"{one.where}: key: {quote(key)} is that of a job with another content ({job.status}); give the new "
                 f"content a key of its own, or say --again {key} to pay for it in the place of the other"
+            )
+        elif job.is_in_flight:
+            problems.append(
+                f"{one.where}: key: {quote(key)} is that of a job with another content that is under way; give the new "
+                f"content a key of its own, or wait for the other before --again {key}"
             )
         named.append(attrs.evolve(one, request=request))
     if problems:

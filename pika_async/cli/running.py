@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from pika_async.cli.batch import Batch, Ending, leave_gallery
+from pika_async.cli.exits import UsageError
 from pika_async.cli.folder import Folder, Terms
 from pika_async.cli.options import Account, Credentials, open_client
 from pika_async.cli.progress import Follower
@@ -19,6 +20,8 @@ from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest, SubmissionsStopped
+from pika_async.lifecycle import JobStatus
+from pika_async.providers import find_provider
 from pika_async.report import ResultsWriter
 
 __all__ = ["Step", "Work", "steps_of"]
@@ -65,10 +68,11 @@ class Work:
         stopped: SubmissionsStopped | None = None
         interrupted = False
         try:
-            for step in steps:
+            for number, step in enumerate(steps):
                 async with step.client:
-                    batch = await self._begin(step, stack)
-                    stopped = await self._settle(batch) or stopped
+                    if not number:
+                        await self._begin(steps, stack)
+                    stopped = await self._settle(self._batches[number]) or stopped
         except asyncio.CancelledError:
             if not self._batches:
                 raise
@@ -83,28 +87,35 @@ class Work:
             others=[job for job in self.folder.journal.all() if job.key not in keys and "~" not in job.key],
         )
 
-    async def _begin(self, step: Step, stack: ExitStack) -> Batch:
+    async def _begin(self, steps: Sequence[Step], stack: ExitStack) -> None:
         """The journal is ours: what is planned is known, and has its lines where it is settled already."""
-        planned = step.plan()
+        plans = [step.plan() for step in steps]
         await self.folder.keep_terms(self.terms)
-        for key in step.again:
-            await self._pay_again(step.client, key)
-        if self._results is None:
-            positions = {one.key: one.index for one in planned}
-            results = self.folder.start_results(positions, download=self.terms.download)
-            self._results = stack.enter_context(results)
-        batch = Batch(step.client, planned, self._results, self.terminal, echo=self.quiet)
-        self._batches.append(batch)
-        return batch
+        for step, planned in zip(steps, plans, strict=True):
+            for one in planned:
+                if one.key in step.again:
+                    await self._pay_again(step.client, one)
+        positions = {one.key: one.index for planned in plans for one in planned}
+        results = self.folder.start_results(positions, download=self.terms.download)
+        self._results = stack.enter_context(results)
+        self._batches += [
+            Batch(step.client, planned, self._results, self.terminal, echo=self.quiet)
+            for step, planned in zip(steps, plans, strict=True)
+        ]
 
-    async def _pay_again(self, client: PikaClient, key: str) -> None:
-        if self.folder.journal.get(key) is None:
-            return
+    async def _pay_again(self, client: PikaClient, one: Planned) -> None:
+        job = self.folder.journal.get(one.key)
+        unsent = job is not None and job.status is JobStatus.PLANNED
+        if job is None or (unsent and job.request.fingerprint() == one.request.fingerprint()):
+            return  # it was never paid for, and is about to be
         try:
-            earlier = await client.pay_again(key)
-            self.terminal.say(f"job {key} is paid for again; the earlier one is {earlier.key}")
+            earlier = await client.pay_again(one.key)
+            self.terminal.say(f"job {one.key} is paid for again; the earlier one is {earlier.key}")
         except InvalidRequest as error:
             self.terminal.say(error.message)
+        except OSError as error:
+            reason = f"{job.file} cannot make room for a new one: {error.strerror}; nothing was sent"
+            raise UsageError(f"--again {one.key}: {reason}") from None
 
     async def _settle(self, batch: Batch) -> SubmissionsStopped | None:
         download = self.terms.download
@@ -131,11 +142,15 @@ def steps_of(folder: Folder, credentials: Credentials, terms: Terms) -> list[Ste
     """A step for each provider and address that accepted a job of `folder`, or was to be sent one.
 
     :raises ConfigurationError: names the option that cannot work, or the missing key.
+    :raises UsageError: if one key would be shown to several providers.
     """
     by_gateway: dict[tuple[str, str], list[Planned]] = {}
     for number, job in enumerate(job for job in folder.journal.all() if "~" not in job.key):
         planned = Planned(attrs.evolve(job.request, key=job.key), number, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(planned)
+    if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
+        variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
+        raise UsageError(f"--api-key-file: the jobs are of {len(providers)} providers; give their keys as {variables}")
     steps = []
     for (provider, url), these in by_gateway.items():
         account = Account(

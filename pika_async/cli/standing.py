@@ -84,9 +84,11 @@ def _doubt(folder: Folder, job: Job) -> Iterator[str]:
 
 def show_resolved(folder: Folder, job: Job, terminal: Terminal) -> None:
     """Say how a job stands that was in doubt."""
+    replaced = "~" in job.key
     how = {
-        JobStatus.QUEUED: f"is accepted as task {job.task_id}",
-        JobStatus.PLANNED: "was not charged and will be sent again",
+        JobStatus.QUEUED: f"is accepted as task {job.task_id}"
+        + ("; another was paid for in its place, so it is not followed" if replaced else ""),
+        JobStatus.PLANNED: "was not charged" + ("" if replaced else " and will be sent again"),
     }.get(job.status, "is given up; it still counts as perhaps charged")
     terminal.show(f"job {job.key} {how}")
     if is_unfinished(job):
