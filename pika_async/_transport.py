@@ -321,10 +321,13 @@ class AiohttpTransport:
             plain, whole = bytes(body), False
         return HttpResponse(
             status=response.status,
-            headers=headers,
+            headers={name: self._redacted(value) for name, value in headers.items()},
             body=self._credential.redact(plain),
             complete=complete and whole,
         )
+
+    def _redacted(self, text: str) -> str:
+        return self._credential.redact(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
 
 def _checked_proxy(proxy: str) -> str:

@@ -27,10 +27,11 @@ MAX_BODY: Final = 1 << 20
 class Credential:
     """A bearer key that no `repr`, `str`, log line, traceback or pickle shows."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_escaped", "_key")
 
     def __init__(self, key: str) -> None:
         self._key = key
+        self._escaped: re.Pattern[bytes] | None = None
 
     def reveal(self) -> str:
         """The key itself: only the transport asks, once for each request, after it has checked the origin."""
@@ -41,8 +42,10 @@ class Credential:
         key = self._key.encode()
         if len(key) < 8:
             return data
-        for spelling in (key, key.replace(b"/", rb"\/")):  # the second as some JSON writers put it
-            data = data.replace(spelling, b"[key]")
+        data = data.replace(key, b"[key]")
+        if b"\\" in data:  # JSON may spell each character as an escape, and parsing would make the key of it again
+            self._escaped = self._escaped or re.compile(b"".join(map(_spellings, key)))
+            data = self._escaped.sub(b"[key]", data)
         return data
 
     def __repr__(self) -> str:
@@ -50,6 +53,11 @@ class Credential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a credential is not pickled: give the key again where it is needed")
+
+
+def _spellings(byte: int) -> bytes:
+    escape = rb"\\u00(?i:%02x)" % byte
+    return rb"(?:\\?%s|%s)" % (re.escape(bytes((byte,))), escape)
 
 
 class Phase(enum.Enum):

@@ -22,7 +22,7 @@ from pika_async.report.posters import draw_posters
 
 __all__ = ["Batch", "Ending", "is_unfinished", "leave_gallery", "summarize"]
 
-#: How many jobs that did not succeed are told one by one; all are in the file.
+#: How many jobs that did not succeed are told one by one, besides every doubt; all are in the file.
 SHOWN: Final = 10
 
 
@@ -169,15 +169,14 @@ def is_unfinished(job: Job) -> bool:
 
 
 def _told_of(jobs: Sequence[Job]) -> Iterator[str]:
-    told_of = [
-        (job.key, job.error.message)
-        for job in jobs
-        if job.error is not None and not isinstance(job.error, SubmissionsStopped)
-    ]
-    for key, message in told_of[:SHOWN]:
-        yield f"  {message}" if key in message else f"  job {key}: {message}"
-    if len(told_of) > SHOWN:
-        yield f"  ... and {len(told_of) - SHOWN} more"
+    told = [job for job in jobs if job.error is not None and not isinstance(job.error, SubmissionsStopped)]
+    doubts = [job for job in told if job.status is JobStatus.UNKNOWN]
+    others = [job for job in told if job.status is not JobStatus.UNKNOWN]
+    for job in doubts + others[:SHOWN]:
+        message = job.error.message if job.error is not None else ""
+        yield f"  {message}" if job.key in message else f"  job {job.key}: {message}"
+    if len(others) > SHOWN:
+        yield f"  ... and {len(others) - SHOWN} more"
 
 
 def _points(jobs: Sequence[Job]) -> str:
