@@ -39,6 +39,14 @@ def lowest(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def crash(session: nox.Session) -> None:
+    """200 kills at random times, and one before each system call that writes, syncs, renames or sends; needs strace."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    long = {"PIKA_CRASH_ROUNDS": "200", "PIKA_CRASH_EVERY": "1"}
+    session.run("python", "-m", "pytest", "-n", "2", "-s", "tests/crash", *session.posargs, env=long)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: every rule but those that pyproject.toml names with a reason; and the format."""

@@ -11,10 +11,9 @@ import attrs
 from pika_async._collector import wants_file
 from pika_async._desk import Desk
 from pika_async._exchange import with_bytes
-from pika_async._journal import Journal
 from pika_async._keys import BatchKeys
 from pika_async.decisions import Watcher
-from pika_async.errors import AcceptedElsewhere, InvalidRequest, PikaError
+from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
@@ -124,9 +123,9 @@ class Admission:
                 known, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
                 base_url=self._base_url,
             )  # fmt: skip
-        if wants_file(known):
-            return attrs.evolve(known, file=None)
-        if known.is_final or known.status is JobStatus.UNKNOWN:
+        if wants_file(known) and here:
+            return attrs.evolve(known, file=None, error=None)
+        if (known.is_final and not wants_file(known)) or known.status is JobStatus.UNKNOWN:
             return known
         if here:
             return attrs.evolve(known, error=None)
@@ -139,10 +138,10 @@ class Admission:
 class Intake:
     """The way in for one batch: its requests by position."""
 
-    def __init__(self, admission: Admission, journal: Journal) -> None:
+    def __init__(self, admission: Admission, desk: Desk) -> None:
         self._admission = admission
-        self._journal = journal
-        self._keys = BatchKeys(journal.keys(), self._fingerprint_of)
+        self._desk = desk
+        self._keys = BatchKeys(desk.journal.keys(), self._fingerprint_of)
 
     def _fingerprint_of(self, key: str) -> str | None:
         job = self._admission.known(key)
@@ -151,12 +150,14 @@ class Intake:
     async def enroll(self, requests: Sequence[GenerationRequest | str]) -> Sequence[GenerationRequest | str]:
         """Keep every new one of `requests` as planned before any is sent, so that a later process can go on with them.
 
-        Gives them back with their keys; what is no request is left for `admit` to refuse.
-
-        :raises JournalFailed: if they could not be kept.
+        Gives them back with their keys; what is no request is left for `admit` to refuse. If they cannot be kept,
+        nothing is sent.
         """
         named: list[GenerationRequest | str] = []
         planned: dict[str, Job] = {}
+        for request in requests:
+            if isinstance(request, GenerationRequest) and request.key is not None:
+                self._keys.take(request.key)
         for index, request in enumerate(requests):
             try:
                 asked = request_of(request, {})
@@ -168,17 +169,29 @@ class Intake:
             named.append(asked)
             if self._admission.known(key) is None:
                 planned.setdefault(key, self._admission.job(asked, key, index))
-        await self._journal.keep(*planned.values())
+        try:
+            await self._desk.journal.keep(*planned.values())
+        except JournalFailed as error:
+            self._desk.halt(error)
         return named
 
     async def admit(self, request: GenerationRequest | str, index: int, watcher: Watcher) -> Job:
-        """See `Admission.admit`."""
+        """See `Admission.admit`. What cannot be kept is not sent, and comes to rest as it is."""
         asked = request_of(request, {})
-        return await self._admission.admit(asked, self._keys.of(asked, index), index, watcher)
+        key = self._keys.of(asked, index)
+        try:
+            return await self._admission.admit(asked, key, index, watcher)
+        except JournalFailed as error:
+            self._desk.halt(error)
+            job = self._refused(asked, key, index, error)
+            watcher(job, True)
+            return job
 
     def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:
         """The job of a request that is not taken in any more; a known one is what it is."""
         asked = request_of(request, {})
-        key = self._keys.of(asked, index)
+        return self._refused(asked, self._keys.of(asked, index), index, error)
+
+    def _refused(self, asked: GenerationRequest, key: str, index: int, error: PikaError) -> Job:
         job = self._admission.known(key) or self._admission.job(asked, key, index)
         return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job

@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from pika_async._exchange import was_cancelled
 from pika_async._scheduler import Scheduler
 from pika_async.decisions import Watcher
-from pika_async.errors import ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
+from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.models import GenerationRequest
 
@@ -140,7 +140,7 @@ class Batch:
             self._stop = self._stop or agenda.gate.stop
             if self._stop is not None:
                 if self._keep_rest:  # in this very task: a generator may hold scopes
-                    self.rest += [request async for request in source]
+                    self.rest = [request async for request in source]
                 return
             try:
                 request = await anext(source)
@@ -150,9 +150,6 @@ class Batch:
                 await self._take_in(request, index)
             except InvalidRequest as error:  # of no job: said at the end, so that it stops no other
                 self._error = self._error or error
-            except SubmissionsStopped as error:  # it cannot be kept
-                self._desk.halt(error)
-                self.rest.append(request)
             index += 1
 
     async def _take_in(self, request: GenerationRequest | str, index: int) -> None:
@@ -185,7 +182,8 @@ class Batch:
             self._stop = job.error
         elif job.is_in_flight and job.error is None:
             self._stop = self._stop or ClientClosed(provider=job.provider)
-        if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None:
+        elsewhere = isinstance(job.error, AcceptedElsewhere)
+        if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._to_fetch.send_nowait(job)
                 return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import anyio
 import attrs
 
 from pika_async._downloads import Download, Downloader, sha256_of
@@ -23,6 +25,14 @@ def wants_file(job: Job) -> bool:
     return job.status is JobStatus.SUCCEEDED and (job.file is None or not job.file.exists())
 
 
+def _let_go(target: Path) -> None:
+    """An earlier job's file that was being put aside, and has both names still, keeps the other only."""
+    if target.is_file():
+        others = target.parent.glob(f"{glob.escape(target.stem)}~*{target.suffix}")
+        if any(other.samefile(target) for other in others):
+            target.unlink()
+
+
 class Collector:
     """Downloads for one client. A failed download never leads to a new generation."""
 
@@ -38,6 +48,7 @@ class Collector:
         """
         if job.video is None:
             raise InvalidRequest(field="job", value=job.key, reason=f"is {job.status} and has no video")
+        await anyio.to_thread.run_sync(_let_go, target)
         if job.sha256 is not None and await sha256_of(target) == job.sha256:  # it was named, and this was not kept
             done = job.fetched(target, job.sha256)
         else:

@@ -12,7 +12,14 @@ import attrs
 
 from pika_async._transport import Transport
 from pika_async.decisions import Look
-from pika_async.errors import AccountStopped, ExchangeFailed, InvalidRequest, TaskNotFound, printable
+from pika_async.errors import (
+    AcceptedElsewhere,
+    AccountStopped,
+    ExchangeFailed,
+    InvalidRequest,
+    TaskNotFound,
+    printable,
+)
 from pika_async.lifecycle import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers import Provider
@@ -139,6 +146,8 @@ class Exchange:
         """See `PikaClient.poll`."""
         if job.task_id is None:
             raise InvalidRequest(field="job", value=job.key, reason="has no task id; only an accepted job can be asked")
+        if (job.provider, job.base_url) != (self._provider.name, self._base_url):
+            raise AcceptedElsewhere(key=job.key, provider=job.provider, task_id=job.task_id, base_url=job.base_url)
         look = await self.poll(job.task_id)
         facts = {"provider": job.provider, "reason": look.reason}
         match look.verdict:

@@ -35,6 +35,7 @@ class BatchKeys:
         self._known = set[str]()
         #: Those that no request of this batch has taken yet, by the beginning of the fingerprint, in order.
         self._free: dict[str, dict[str, None]] = defaultdict(dict)
+        self._next: dict[str, int] = defaultdict(int)
         for key in known:
             if made := _MADE.fullmatch(key):
                 self._known.add(key)
@@ -43,13 +44,27 @@ class BatchKeys:
     def of(self, request: GenerationRequest, index: int) -> str:
         """The key of `request`, which stands at `index`, counted from 0."""
         if request.key is not None:
+            self.take(request.key)
             return request.key
         content = request.fingerprint()
-        names = (f"{number:05d}-{content[:8]}" for number in itertools.count(index + 1))
-        own = next(names)
-        free = self._free[content[:8]]
-        found = (key for key in (own, *free) if key in free and self._fingerprint_of(key) == content)
-        key = next(found, None) or next(name for name in itertools.chain([own], names) if name not in self._known)
-        self._known.add(key)
-        free.pop(key, None)
+        mark = content[:8]
+        own, free = f"{index + 1:05d}-{mark}", self._free[mark]
+        found = (key for key in itertools.chain([own], free) if key in free and self._fingerprint_of(key) == content)
+        key = next(found, None) or (own if own not in self._known else self._new(mark, index))
+        self.take(key)
         return key
+
+    def _new(self, mark: str, index: int) -> str:
+        """A key after that of `index` that no job has; those that were tried before are not tried again."""
+        for number in itertools.count(max(index + 2, self._next[mark])):
+            key = f"{number:05d}-{mark}"
+            if key not in self._known:
+                self._next[mark] = number + 1
+                return key
+        raise AssertionError  # numbers do not end
+
+    def take(self, key: str) -> None:
+        """No other request of this batch is given `key`."""
+        if made := _MADE.fullmatch(key):
+            self._known.add(key)
+            self._free[made[1]].pop(key, None)

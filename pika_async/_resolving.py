@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -12,9 +12,19 @@ import attrs
 from pika_async._desk import Desk
 from pika_async._journal import Journal
 from pika_async.errors import InvalidRequest
-from pika_async.lifecycle import Job, archive_key, resolved
+from pika_async.lifecycle import Job, archive_key, interrupted, replaced, resolved
 
-__all__ = ["pay_again", "resolve"]
+__all__ = ["pay_again", "resolve", "take_over"]
+
+
+async def take_over(journal: Journal) -> None:
+    """What an earlier owner was about to send, and nothing was kept of what became of that, is in doubt.
+
+    :raises JournalFailed: if that could not be kept.
+    """
+    doubts = [interrupted(job, intent.at) for job, intent in journal.interrupted()]
+    if doubts:
+        await journal.keep(*doubts)
 
 
 def _known(journal: Journal, key: str) -> Job:
@@ -41,13 +51,32 @@ async def pay_again(desk: Desk, key: str) -> Job:
     job = _known(journal, key)
     if key in desk.active or job.is_in_flight:
         raise InvalidRequest(field="key", value=key, reason="is under way; wait for it, it is not paid again")
+    job = replaced(job, time.time())
     if job.file is None:
         return await journal.archive(job)
-    # The earlier file makes room for the new one; a crash between leaves it under both names.
-    old = anyio.Path(job.file)
-    new = Path(job.file).with_name(f"{archive_key(key, journal.keys())}{job.file.suffix}")
-    with contextlib.suppress(FileNotFoundError):
-        await anyio.to_thread.run_sync(new.hardlink_to, job.file)
+    new = job.file.with_name(f"{archive_key(key, journal.keys())}{job.file.suffix}")
+    linked = await anyio.to_thread.run_sync(_put_aside, job.file, new)
     archived = await journal.archive(attrs.evolve(job, file=new))
-    await old.unlink(missing_ok=True)
+    if linked:
+        await anyio.Path(job.file).unlink(missing_ok=True)
+    else:
+        await anyio.to_thread.run_sync(os.replace, job.file, new)
     return archived
+
+
+def _put_aside(old: Path, new: Path) -> bool:
+    """Give the file its other name too: a crash leaves it under both. False where there are no hard links.
+
+    :raises InvalidRequest: if another file has that name.
+    """
+    try:
+        new.hardlink_to(old)
+    except FileNotFoundError:
+        pass  # it is gone, and not missed
+    except FileExistsError:
+        if not new.samefile(old):
+            reason = f"cannot be moved aside: {new} is there already; remove one of them"
+            raise InvalidRequest(field="file", value=str(old), reason=reason) from None
+    except OSError:
+        return False
+    return True

@@ -14,10 +14,10 @@ from pika_async._desk import Desk
 from pika_async._downloads import Downloader
 from pika_async._exchange import Exchange
 from pika_async._journal import Journal
+from pika_async._resolving import take_over
 from pika_async._scheduler import Scheduler
 from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
-from pika_async.lifecycle import interrupted
 from pika_async.limits import Limits, Rate, Room
 from pika_async.polling import PollingPolicy
 from pika_async.providers import Provider
@@ -77,17 +77,23 @@ class Running:
 
         :raises ConfigurationError: if the journal (`JournalInUse`, `JournalUnusable`) or the user's session cannot be
             used.
+        :raises JournalFailed: if what an earlier process left in doubt could not be kept.
         """
         exchange = Exchange(terms.provider, terms.base_url, terms.transport, terms.callback_url, lenient=terms.lenient)
         downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
         await terms.journal.open()
-        desk = Desk(terms.agenda(), terms.journal)
+        try:
+            desk = Desk(terms.agenda(), terms.journal)
+            await take_over(terms.journal)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await terms.journal.close()
+            raise
         scheduler = Scheduler(desk, exchange)
         admission = Admission(terms.provider, terms.base_url, desk)
         collector = Collector(exchange, downloader, terms.journal)
         running = cls(desk, scheduler, exchange, downloader, admission, collector, terms.transport, terms.journal)
         try:
-            await terms.journal.keep(*(interrupted(job, intent.at) for job, intent in terms.journal.interrupted()))
             await terms.transport.open()
             await downloader.__aenter__()
             await scheduler.start()

@@ -15,7 +15,7 @@ from pika_async._desk import Desk, now
 from pika_async._exchange import Exchange, describe
 from pika_async._journal import Intent
 from pika_async.decisions import Entry
-from pika_async.errors import JournalFailed
+from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.lifecycle import Job, JobStatus, instant, judged
 from pika_async.retrying import Judgement, Verdict
 from pika_async.wire import HttpRequest
@@ -69,7 +69,7 @@ class Submissions:
             self._scopes.discard(scope)
             with anyio.CancelScope(shield=True):
                 if sent is None and judgement.verdict is Verdict.UNKNOWN:
-                    await self._not_sent(entry, planned)
+                    await self._not_sent(entry)
                 else:
                     await self._judged(entry, judgement, now() if sent is None else sent)
 
@@ -79,11 +79,11 @@ class Submissions:
         await self._desk.journal.intend(entry.job, Intent(at=datetime.now(UTC), body_sha256=body))
         self._desk.tell(entry, at_rest=False)
 
-    async def _not_sent(self, entry: Entry, planned: Job) -> None:
+    async def _not_sent(self, entry: Entry) -> None:
         """It came to no sending: the intent is taken back, if there is one."""
         if entry.job.status is JobStatus.SUBMITTING:
-            await self._desk.keep(planned)
-        entry.job = planned
+            entry.job = entry.job.returned()
+            await self._desk.keep(entry.job)
         self._desk.agenda.submit_withdrawn(entry)
         if self._desk.agenda.gate.stop is not None:
             self._desk.halt(self._desk.agenda.gate.stop)
@@ -92,7 +92,7 @@ class Submissions:
     async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
         job, task_id = entry.job, judgement.task_id
         _log.debug("job %s: %s %s", describe(job), judgement.verdict.value, task_id or judgement.reason)
-        holder = None if task_id is None else self._desk.journal.holder(job.provider, job.base_url, task_id)
+        holder = None if task_id is None else self._holder(job, task_id)
         if holder is not None and holder != job.key:
             reason = f"the provider answered with task {task_id}, which is job {holder}'s"
             judgement = attrs.evolve(judgement, verdict=Verdict.UNKNOWN, reason=reason, task_id=None)
@@ -109,3 +109,10 @@ class Submissions:
         elif self._desk.agenda.gate.stop is not None and entry.job.status is JobStatus.PLANNED:
             self._desk.halt(self._desk.agenda.gate.stop)
         self._desk.nudge()
+
+    def _holder(self, job: Job, task_id: str) -> str | None:
+        try:
+            return self._desk.journal.holder(job.provider, job.base_url, task_id)
+        except JournalUnusable as error:  # the receipt is worth more than the question
+            _log.error("%s", error)
+            return None

@@ -134,7 +134,7 @@ class Agenda:
         Its deadline begins anew. Looks follow its age, but never as if it were older than a deadline.
         """
         self._adopt(entry, now - min(max(age, 0.0), self.deadline), now)
-        entry.looked_at = -math.inf  # when it was looked at last is not known: nothing is learned from the next look
+        entry.resumed = True
         self._push(entry, now + u * RESUME_SECONDS)
 
     def _adopt(self, entry: Entry, accepted_at: float, now: float) -> None:
@@ -285,7 +285,7 @@ class Agenda:
         return CAP_SECONDS + CAP_SHARE * waiting.age
 
     def _learn(self, entry: Entry, now: float) -> None:
-        if entry.looked_at < entry.accepted_at:
+        if entry.resumed:  # its age is that of a clock that may have been moved
             return
         seen = Observation(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
         self.learned(seen)

@@ -63,8 +63,8 @@ class PikaClient:
     `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
 
     Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. Opening it
-    raises `JournalInUse` while another client has the journal open, and `JournalUnusable` if the file is no journal,
-    is damaged, or was written by a newer version.
+    raises `JournalInUse` while another client has the journal open, `JournalUnusable` if the file is no journal, is
+    damaged, or was written by a newer version, and `JournalFailed` if it cannot be written.
 
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
@@ -337,10 +337,10 @@ class PikaClient:
         running = self._parts()
         source = stream(requests)
         running.desk.lift()
-        intake = Intake(running.admission, self._journal)
+        intake = Intake(running.admission, running.desk)
         if self._journal.path is not None and isinstance(requests, Sequence):
             source = stream(await intake.enroll(requests))
-        folder = None if download_to is None else Path(download_to)
+        folder = None if download_to is None else Path.cwd() / download_to
 
         async def fetch(job: Job) -> Job:
             assert folder is not None  # noqa: S101 - given to the batch only then
@@ -387,14 +387,15 @@ class PikaClient:
         """
         desk = self._parts().desk
         job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
-        desk.agenda.charges = self._journal.charges()
+        if not job.may_be_charged:
+            desk.agenda.charges -= 1
         return job
 
     async def pay_again(self, key: str) -> Job:
         """Let the next request of this key be a new one, which is paid for. The earlier job, which is given back, stays
         known by another key, with its task id and its file.
 
-        :raises InvalidRequest: if there is no such job, or it is under way.
+        :raises InvalidRequest: if there is no such job, or it is under way, or its file cannot be moved aside.
         :raises JournalFailed: if it could not be kept.
         """
         return await pay_again(self._parts().desk, key)

@@ -36,6 +36,8 @@ class Entry:
     denials: int = 0
     denied_at: float = 0.0
     awaits_url: bool = False
+    #: Whether an earlier process, or an earlier opening, has sent it.
+    resumed: bool = False
     #: Whether its look under way is the probe of an open breaker.
     probes: bool = False
 

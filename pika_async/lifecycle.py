@@ -34,6 +34,7 @@ __all__ = [
     "instant",
     "interrupted",
     "judged",
+    "replaced",
     "resolved",
 ]
 
@@ -227,7 +228,7 @@ class Job:
 
 
 def archive_key(key: str, taken: Container[str]) -> str:
-    """The key for an earlier job of `key`, whose place another takes: none that a request could have."""
+    """The key for an earlier job of `key`, whose place another takes."""
     return next(name for number in itertools.count(1) if (name := f"{key}~{number}") not in taken)
 
 
@@ -276,7 +277,14 @@ def resolved(job: Job, at: float, *, task_id: str | None, charged: bool | None, 
     if abandon:
         reason = "given up by a person; it may have been accepted and charged"
         return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason), at)
-    return job.returned()
+    return replaced(job.returned(), at) if "~" in job.key else job.returned()
+
+
+def replaced(job: Job, at: float) -> Job:
+    """`job`, in whose place another was or is paid for: one that was not sent is not sent any more."""
+    if job.status is not JobStatus.PLANNED:
+        return job
+    return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason="another took its place unsent"), at)
 
 
 @attrs.frozen(kw_only=True)

@@ -39,7 +39,7 @@ EFFECTS: Final = (
 )  # fmt: skip
 #: Width by height, documented for the videos wire; the envelope wire says nothing narrower.
 ASPECT_RANGE: Final = (0.4, 2.5)
-KEY_PATTERN: Final = re.compile(r"[\w][\w.@=+-]*")
+KEY_PATTERN: Final = re.compile(r"[\w][\w.@=+-]*(~[0-9]+)?")
 #: Bytes of a key in UTF-8: it names a file, and file systems stop at 255 with the suffix.
 KEY_BYTES: Final = 200
 

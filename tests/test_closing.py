@@ -32,6 +32,7 @@ from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
+from tests.test_resuming import KINDS, Make, making
 
 S = JobStatus
 
@@ -57,13 +58,9 @@ async def outcome(task: asyncio.Future[Any], seconds: float = 300.0) -> Any:
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
 
-def journals() -> dict[str, type[MemoryJournal]]:
-    return {"in memory": MemoryJournal, "slow": SlowJournal}
-
-
-@pytest.fixture(params=list(journals()))
-def journal(request: pytest.FixtureRequest) -> MemoryJournal:
-    return journals()[request.param]()
+@pytest.fixture(params=KINDS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    return making(request.param, tmp_path, monkeypatch)
 
 
 def charged_ids_are_kept(at: Gateway, jobs: list[Job]) -> None:
@@ -77,12 +74,11 @@ def charged_ids_are_kept(at: Gateway, jobs: list[Job]) -> None:
 class Story:
     """Two batches that share keys and two single calls, ended at one instant; then opened again and finished."""
 
-    def __init__(self, journal: MemoryJournal) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.at = gateway(durations="constant:3")
         transport = MemoryTransport(self.at, latency=0.4)
         limits = Limits(max_in_flight=4, submitting=2, polling=2)
-        pika = client(self.at, transport=transport, polling=FixedInterval(0.7), limits=limits)
-        self.pika = remembering(pika, journal)
+        self.pika = client(self.at, transport=transport, polling=FixedInterval(0.7), limits=limits, journal=journal)
         self.calls: list[asyncio.Task[Any]] = []
 
     async def _settled(self) -> None:
@@ -134,22 +130,22 @@ class Story:
 
 
 @pytest.mark.parametrize("how", ["aclose", "cancel", "cancel twice"])
-def test_whenever_it_ends_nothing_is_lost_and_nothing_is_paid_twice(how: str, journal: MemoryJournal) -> None:
-    """At each of 60 instants: all calls end, every charge has its task id, and opening again settles the rest."""
+def test_whenever_it_ends_nothing_is_lost_and_nothing_is_paid_twice(how: str, journal: Make) -> None:
+    """At each of many instants: all calls end, every charge has its task id, and opening again settles the rest."""
 
     async def story(moment: float) -> None:
-        tale = Story(type(journal)())
+        tale = Story(journal())
         await tale.end(how, moment)
         await tale.finish()
 
-    for step in range(60):
+    for step in range(0, 60, 1 if journal().path is None else 4):
         virtual.run(story(0.003 + 0.151 * step))
 
 
 @pytest.mark.parametrize("moment", [0.1, 0.3, 0.5, 1.1, 2.2, 3.4, 4.1])
-def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, journal: MemoryJournal) -> None:
+def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, journal: Make) -> None:
     """When every task is cancelled at once, what was sent is accepted or in doubt in the journal, never planned."""
-    tale = Story(journal)
+    tale = Story(journal())
 
     async def leave() -> None:
         task = asyncio.create_task(tale.use())
@@ -177,12 +173,12 @@ def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, 
 
 @pytest.mark.parametrize("latency", [0.05, 4.0], ids=["accepted", "on its way"])
 @pytest.mark.parametrize("call", ["generate", "submit", "wait", "run", "as_settled"])
-def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: float, journal: MemoryJournal) -> None:
+def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: float, journal: Make) -> None:
     """Whatever is waited for when the client closes raises `ClientClosed` or gives the receipt; the id is kept."""
 
     async def story() -> None:
         at = gateway(durations="constant:1000")
-        pika = remembering(client(at, transport=MemoryTransport(at, latency=latency)), journal)
+        pika = client(at, transport=MemoryTransport(at, latency=latency), journal=journal())
         await pika.__aenter__()
 
         async def use() -> Any:
@@ -229,12 +225,12 @@ def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
     virtual.run(story())
 
 
-def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_closed() -> None:
+def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_closed(journal: Make) -> None:
     """`as_settled` whose client is closed between two steps still gives every job, and then raises."""
 
     async def story() -> None:
         at = gateway(durations="constant:10")
-        pika = client(at, limits=Limits(max_in_flight=3))
+        pika = client(at, limits=Limits(max_in_flight=3), journal=journal())
         await pika.__aenter__()
         settled = pika.as_settled(requests(9))
         first = await anext(settled)
@@ -258,12 +254,12 @@ def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_
 
 
 @pytest.mark.parametrize("steps", range(7))
-def test_an_opening_that_is_cancelled_leaves_nothing_and_may_be_tried_again(steps: int) -> None:
+def test_an_opening_that_is_cancelled_leaves_nothing_and_may_be_tried_again(steps: int, journal: Make) -> None:
     """Cancelled after any number of steps, `async with` leaves no task; the next one works."""
 
     async def story() -> None:
         at = gateway()
-        pika = client(at)
+        pika = client(at, journal=journal())
 
         async def use() -> None:
             async with pika:
@@ -282,11 +278,11 @@ def test_an_opening_that_is_cancelled_leaves_nothing_and_may_be_tried_again(step
     virtual.run(story())
 
 
-def test_of_two_openings_at_once_one_is_refused() -> None:
+def test_of_two_openings_at_once_one_is_refused(journal: Make) -> None:
     """A client that is being opened cannot be opened a second time, and nothing of a second one is left."""
 
     async def story() -> None:
-        pika = client(gateway())
+        pika = client(gateway(), journal=journal())
         ends = await asyncio.gather(pika.__aenter__(), pika.__aenter__(), return_exceptions=True)
         assert [type(end) for end in ends] == [PikaClient, RuntimeError]
         await pika.aclose()
@@ -295,12 +291,12 @@ def test_of_two_openings_at_once_one_is_refused() -> None:
     virtual.run(story())
 
 
-def test_a_timeout_inside_the_closing_does_not_cut_it_short() -> None:
+def test_a_timeout_inside_the_closing_does_not_cut_it_short(journal: Make) -> None:
     """`asyncio.timeout` around the block fires while a receipt is awaited: it is raised, after the receipt is kept."""
 
     async def story() -> None:
         at = gateway(durations="constant:1000")
-        pika = client(at, transport=MemoryTransport(at, latency=5.0))
+        pika = client(at, transport=MemoryTransport(at, latency=5.0), journal=journal())
         submitting: list[asyncio.Task[Job]] = []
 
         async def use() -> None:
@@ -319,12 +315,12 @@ def test_a_timeout_inside_the_closing_does_not_cut_it_short() -> None:
     virtual.run(story())
 
 
-def test_every_aclose_and_every_opening_waits_for_the_closing_under_way() -> None:
+def test_every_aclose_and_every_opening_waits_for_the_closing_under_way(journal: Make) -> None:
     """A second `aclose` returns no earlier than the first, and what is opened meanwhile is not closed by it."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
-        pika = client(at, transport=MemoryTransport(at, latency=4.0))
+        pika = client(at, transport=MemoryTransport(at, latency=4.0), journal=journal())
         await pika.__aenter__()
         submitting = asyncio.create_task(pika.submit("a cat"))
         await asyncio.sleep(1.0)
@@ -557,7 +553,7 @@ def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None
     virtual.run(story())
 
 
-def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all() -> None:
+def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all(journal: Make) -> None:
     """Cancelling a worker from outside ends the scheduler: whoever waits hears of it, and the receipts are kept."""
 
     class Slow(MemoryTransport):
@@ -567,7 +563,7 @@ def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all() -> None
 
     async def story() -> None:
         at = gateway(durations="constant:60")
-        pika = client(at, transport=Slow(at), limits=Limits(max_in_flight=4, submitting=2))
+        pika = client(at, transport=Slow(at), limits=Limits(max_in_flight=4, submitting=2), journal=journal())
         async with pika:
             calls = [asyncio.create_task(pika.generate(one)) for one in requests(4)]
             await asyncio.sleep(3.0)

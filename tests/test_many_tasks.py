@@ -28,11 +28,13 @@ from pika_async import (
     find_provider,
 )
 from pika_async._collector import Collector
+from pika_async._journal import Journal
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers import Provider
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
+from tests.test_resuming import KINDS, making
 
 S = JobStatus
 QUOTA: Final[dict[str, Any]] = {"fault": "refuse", "as": "quota"}
@@ -41,6 +43,11 @@ QUOTA: Final[dict[str, Any]] = {"fault": "refuse", "as": "quota"}
 @pytest.fixture(autouse=True)
 def _same_chance() -> None:
     random.seed(13)
+
+
+@pytest.fixture(params=KINDS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    return making(request.param, tmp_path, monkeypatch)()
 
 
 def requests(name: str, count: int) -> list[GenerationRequest]:
@@ -70,13 +77,12 @@ CAT: Final = GenerationRequest("a cat", key="order-17")
 # --- one key, many tasks --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("slow", [0.0, 0.01])
-def test_a_key_that_many_tasks_ask_for_at_once_is_paid_once(slow: float) -> None:
+def test_a_key_that_many_tasks_ask_for_at_once_is_paid_once(journal: Journal) -> None:
     """Submissions, waits and batches of one key at the same moment all get the one task."""
 
     async def story() -> None:
         at = gateway(durations="constant:10")
-        async with remembering(client(at), SlowJournal(slow)) as pika:
+        async with client(at, journal=journal) as pika:
             jobs = await asyncio.gather(*(pika.submit(CAT) for _ in range(5)))
             videos = await asyncio.gather(*(pika.generate(CAT) for _ in range(5)))
             report = await pika.run([CAT] * 4)
@@ -106,12 +112,12 @@ def test_a_local_image_that_many_tasks_send_under_one_key_is_paid_once(tmp_path:
     asyncio.run(story())  # a file is read in a thread
 
 
-def test_identical_batches_side_by_side_pay_once_and_all_get_everything() -> None:
+def test_identical_batches_side_by_side_pay_once_and_all_get_everything(journal: Journal) -> None:
     """Ten batches of the same twenty requests: twenty charges, ten whole reports."""
 
     async def story() -> None:
         at = gateway(durations="lognormal:30,0.5")
-        async with client(at, limits=Limits(max_in_flight=7)) as pika:
+        async with client(at, limits=Limits(max_in_flight=7), journal=journal) as pika:
             reports = await asyncio.gather(*(pika.run(requests("same", 20)) for _ in range(10)))
             assert [report.counts for report in reports] == [{S.SUCCEEDED: 20}] * 10
             assert idle(pika)
@@ -121,13 +127,12 @@ def test_identical_batches_side_by_side_pay_once_and_all_get_everything() -> Non
 
 
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.5, 40.0, 40.07], ids=str)
-@pytest.mark.parametrize("slow", [0.0, 0.01])
-def test_cancelling_one_who_waits_for_a_shared_job_is_his_own_affair(slow: float, after: float) -> None:
+def test_cancelling_one_who_waits_for_a_shared_job_is_his_own_affair(journal: Journal, after: float) -> None:
     """Whenever the first of three tasks on one key is cancelled, the others get their result, for one charge."""
 
     async def story() -> None:
         at = gateway(durations="constant:39.9")
-        async with remembering(client(at, limits=Limits(max_in_flight=1)), SlowJournal(slow)) as pika:
+        async with client(at, limits=Limits(max_in_flight=1), journal=journal) as pika:
             await pika.submit("one that takes all the room")
             first = asyncio.create_task(pika.generate(CAT))
             await asyncio.sleep(0)
@@ -145,12 +150,12 @@ def test_cancelling_one_who_waits_for_a_shared_job_is_his_own_affair(slow: float
     virtual.run(story())
 
 
-def test_who_asks_while_the_same_is_being_withdrawn_asks_anew() -> None:
+def test_who_asks_while_the_same_is_being_withdrawn_asks_anew(journal: Journal) -> None:
     """The withdrawal of a cancelled request that the journal is still writing cancels no later one."""
 
     async def story() -> None:
         at = gateway(durations="constant:30")
-        async with remembering(client(at, limits=Limits(max_in_flight=1)), SlowJournal(0.01)) as pika:
+        async with client(at, limits=Limits(max_in_flight=1), journal=journal) as pika:
             await pika.submit("one that takes all the room")
             first = asyncio.create_task(pika.generate(CAT))
             await asyncio.sleep(0.1)
@@ -164,14 +169,14 @@ def test_who_asks_while_the_same_is_being_withdrawn_asks_anew() -> None:
     virtual.run(story())
 
 
-def test_a_request_that_was_refused_withdrawn_and_asked_for_again_is_sent() -> None:
+def test_a_request_that_was_refused_withdrawn_and_asked_for_again_is_sent(journal: Journal) -> None:
     """A 429, then a cancellation: nothing was accepted, so the key may be asked for again."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 1, "do": {"fault": "refuse", "as": "rate"}}])
-        async with client(at) as pika:
+        async with client(at, journal=journal) as pika:
             first = asyncio.create_task(pika.generate(CAT))
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.2)
             first.cancel()
             await asyncio.wait({first})
             (job,) = await pika.jobs()
@@ -204,12 +209,12 @@ def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resume
     virtual.run(story())
 
 
-def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_once() -> None:
+def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_once(journal: Journal) -> None:
     """After the client was opened again, `submit` of a known task waits for nothing."""
 
     async def story() -> None:
         at = gateway(durations="constant:1000")
-        pika = client(at)
+        pika = client(at, journal=journal)
         async with pika:
             job = await pika.submit(CAT)
             await asyncio.sleep(30)
@@ -227,12 +232,12 @@ def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_onc
 
 
 @pytest.mark.parametrize("how", ["break", "timeout"])
-def test_a_batch_that_was_left_is_paid_for_no_more(how: str) -> None:
+def test_a_batch_that_was_left_is_paid_for_no_more(how: str, journal: Journal) -> None:
     """What was not sent when the consumer went away is never sent."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
-        async with client(at, limits=Limits(max_in_flight=5)) as pika:
+        async with client(at, limits=Limits(max_in_flight=5), journal=journal) as pika:
             if how == "break":
                 settled = pika.as_settled(f"prompt {number}" for number in range(1000))
                 await anext(settled)
@@ -294,7 +299,7 @@ async def _nothing_else_is_disturbed(pika: PikaClient, source: Any, error: type[
 
 
 @pytest.mark.parametrize("kind", ["a cancelled task", "a bare CancelledError", "a synchronous one", "a bad row"])
-def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str) -> None:
+def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str, journal: Journal) -> None:
     """Also a `CancelledError` that is not ours: the batch tells it as an error, and nobody else hears of it."""
 
     async def rows() -> AsyncIterator[str]:
@@ -316,7 +321,8 @@ def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str) -> No
 
     async def story() -> None:
         at = gateway()
-        async with client(at, transport=MemoryTransport(at, latency=2.0), limits=Limits(max_in_flight=50)) as pika:
+        transport, limits = MemoryTransport(at, latency=2.0), Limits(max_in_flight=50)
+        async with client(at, transport=transport, limits=limits, journal=journal) as pika:
             source = steps() if kind == "a synchronous one" else rows()
             await _nothing_else_is_disturbed(pika, source, ValueError if kind == "a bad row" else RuntimeError)
         assert set(charges(at).values()) == {1}
@@ -352,14 +358,13 @@ def test_a_stop_that_another_call_lifts_is_still_told_to_the_batch_that_it_hit()
     virtual.run(story())
 
 
-@pytest.mark.parametrize("slow", [0.0, 0.05])
-def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_is_mended(slow: float) -> None:
+def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_is_mended(journal: Journal) -> None:
     """A hundred tasks that try again after each refusal: each is charged once, and nothing is left counted."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 20, "do": QUOTA}], durations="constant:10")
         limits = Limits(max_in_flight=50)
-        pika = remembering(client(at, limits=limits, polling=FixedInterval(1.0)), SlowJournal(slow))
+        pika = client(at, limits=limits, polling=FixedInterval(1.0), journal=journal)
 
         async def persistent(number: int) -> None:
             await asyncio.sleep(0.02 * number)
@@ -380,12 +385,12 @@ def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_i
     virtual.run(story())
 
 
-def test_the_report_after_a_stop_knows_what_was_paid_before() -> None:
+def test_the_report_after_a_stop_knows_what_was_paid_before(journal: Journal) -> None:
     """Requests behind the stop that succeeded in an earlier run are reported as the successes that they are."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "prompt": "new", "do": QUOTA}], durations="constant:10")
-        async with client(at) as pika:
+        async with client(at, journal=journal) as pika:
             assert (await pika.run(requests("old", 30))).counts == {S.SUCCEEDED: 30}
             report = await pika.run(requests("new", 20) + requests("old", 30))
         assert isinstance(report.stopped, AccountStopped)
@@ -446,12 +451,13 @@ def served_by(pika: PikaClient, provider: Provider) -> None:
 
 @pytest.mark.parametrize("does", ["None", "raise"])
 @pytest.mark.parametrize("call", CALLS)
-def test_a_strangers_provider_that_fails_costs_nothing_twice(call: str, does: str) -> None:
+def test_a_strangers_provider_that_fails_costs_nothing_twice(call: str, does: str, journal: Journal) -> None:
     """Whatever function of it fails, the batch ends, the client lives on, and a mended one goes on from there."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
-        pika = client(at, polling=FixedInterval(1.0), limits=Limits(max_in_flight=50), deadline=200)
+        limits = Limits(max_in_flight=50)
+        pika = client(at, polling=FixedInterval(1.0), limits=limits, deadline=200, journal=journal)
         served_by(pika, foreign(call, does))
         async with pika:
             report = await asyncio.wait_for(pika.run(requests("prompt", 10)), 3000)
@@ -506,12 +512,12 @@ class Faulty(MemoryTransport):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError(), None], ids=repr)
-def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException | None) -> None:
+def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException | None, journal: Journal) -> None:
     """A failure while sending is a doubt, one while looking is looked at again; the other jobs succeed."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
-        async with client(at, transport=Faulty(at, error), polling=FixedInterval(3)) as pika:
+        async with client(at, transport=Faulty(at, error), polling=FixedInterval(3), journal=journal) as pika:
             report = await asyncio.wait_for(pika.run(requests("prompt", 12)), 3000)
             assert set(report.counts) == {S.SUCCEEDED, S.UNKNOWN}
             assert report.counts[S.SUCCEEDED] >= 6
@@ -575,12 +581,12 @@ def test_a_folder_that_cannot_be_one_fails_the_downloads_only(tmp_path: Path, fo
 # --- doubts and charges ---------------------------------------------------------------------------------------------
 
 
-def test_a_task_id_that_two_jobs_get_belongs_to_the_first() -> None:
+def test_a_task_id_that_two_jobs_get_belongs_to_the_first(journal: Journal) -> None:
     """When the provider answers with a task that another job has, the second is in doubt, not given its video."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "nth": 2, "do": "duplicate-id"}], durations="constant:10")
-        async with client(at) as pika:
+        async with client(at, journal=journal) as pika:
             report = await pika.run(requests("prompt", 2))
             assert report.counts == {S.SUCCEEDED: 1, S.UNKNOWN: 1}
             (doubted,) = await pika.jobs(S.UNKNOWN)
@@ -592,12 +598,12 @@ def test_a_task_id_that_two_jobs_get_belongs_to_the_first() -> None:
     virtual.run(story())
 
 
-def test_a_doubt_that_was_not_charged_gives_its_charge_back() -> None:
+def test_a_doubt_that_was_not_charged_gives_its_charge_back(journal: Journal) -> None:
     """With a limit of one charge, `resolve(charged=False)` lets the job be sent again; without it, nothing is."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 1, "do": {"fault": "drop", "charge": False}}], durations="constant:10")
-        async with client(at, limits=Limits(max_charges=1)) as pika:
+        async with client(at, limits=Limits(max_charges=1), journal=journal) as pika:
             assert (await pika.run([CAT])).counts == {S.UNKNOWN: 1}
             assert (await pika.run(["another"])).counts == {S.PLANNED: 1}
             assert CAT.key is not None

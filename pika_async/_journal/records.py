@@ -41,11 +41,11 @@ COLUMNS: Final = (
 #: The names of columns that are not those of the job's fields.
 RENAMED: Final = {"idx": "index"}
 ERRORS: Final = {name: getattr(errors, name) for name in errors.__all__}
-#: How far a job is on its way; final is furthest.
+#: How far a job is on its way after as many attempts: planned is what a refusal leaves of one; final is furthest.
 RANKS: Final = {
-    JobStatus.PLANNED: 0,
-    JobStatus.SUBMITTING: 1,
-    JobStatus.UNKNOWN: 2,
+    JobStatus.SUBMITTING: 0,
+    JobStatus.UNKNOWN: 1,
+    JobStatus.PLANNED: 2,
     JobStatus.QUEUED: 3,
     JobStatus.RUNNING: 4,
     JobStatus.TIMED_OUT: 5,
@@ -139,6 +139,7 @@ def _written_file(file: Path | None, folder: Path) -> str | None:
     """The path from `folder` where the file lies inside it, so that the folder can be moved."""
     if file is None:
         return None
+    file = file.absolute()
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 

@@ -252,6 +252,17 @@ def prune(connection: sqlite3.Connection) -> None:
     )
 
 
+def _is_half_made(path: Path) -> bool:
+    """Whether a crash while it was made left a journal for SQLite to roll back, which a reader may not; there is none
+    while a process owns it.
+    """
+    if not Path(f"{path}-journal").exists():
+        return False
+    with path.open("rb") as file:
+        header = file.read(100)
+    return header[60:64] == header[68:72] == bytes(4)
+
+
 def open_reader(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection | None:
     """A connection that only reads, also while another process owns the file; None if there is nothing yet.
 
@@ -269,6 +280,8 @@ def open_reader(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
     try:
         connection = _opened(path, "mode=ro", prepare)
     except JournalUnusable:
+        if _is_half_made(path):
+            return None
         # On a read-only folder the shared memory of a log cannot be made: without a log none is needed.
         if os.access(path.parent, os.W_OK) or _has_log(path):
             raise

@@ -67,11 +67,13 @@ class SqliteJournal:
         opening = thread.submit(self._acquire)
         try:
             held = await _outcome(opening)
-        except BaseException:
-            # Left early, the thread may still succeed: then it lets go again.
-            opening.add_done_callback(lambda it: None if it.exception() else it.result().close())
-            thread.shutdown(wait=False)
+        except asyncio.CancelledError:
+            # Left early, the thread may still succeed: then it lets go again, and only then may another try.
+            await _outcome(thread.submit(lambda: None if opening.exception() else opening.result().close()))
             raise
+        finally:
+            if not opening.done() or opening.exception():
+                thread.shutdown(wait=False)
         self._held, self._thread, self._closing = held, thread, None
 
     async def close(self) -> None:
@@ -91,6 +93,11 @@ class SqliteJournal:
             self._thread.submit(self._drain).result(timeout)
         except TimeoutError:
             return False
+        return not self._pending.unsaved
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that it was told is committed, as far as was tried."""
         return not self._pending.unsaved
 
     async def intend(self, job: Job, intent: Intent) -> None:

@@ -33,8 +33,9 @@ class Ending:
     jobs: Sequence[Job]
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
-    #: Whether every job has its line in the file.
+    #: Whether every job has its line in the file, and is in the journal as it stands.
     recorded: bool = True
+    kept: bool = True
     #: Known jobs that this command left as they are.
     others: Sequence[Job] = ()
 
@@ -46,7 +47,7 @@ class Ending:
         if isinstance(self.stopped, AccountStopped):
             return Exit.ACCOUNT
         good = all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
-        return Exit.OK if good and self.recorded else Exit.SOME
+        return Exit.OK if good and self.recorded and self.kept else Exit.SOME
 
 
 @attrs.define
@@ -150,7 +151,9 @@ def summarize(ending: Ending, folder: Folder, page: Path | None) -> Iterator[str
     if counts[JobStatus.UNKNOWN]:
         doubts = counts[JobStatus.UNKNOWN]
         yield f"in doubt, perhaps charged: {doubts}; which, and the ways out: {folder.command('status')}"
-    if any(is_unfinished(job) for job in ending.jobs):
+    if not ending.kept:
+        yield "the journal could not be written; what it lacks was put aside, and the next command here takes it in"
+    if any(is_unfinished(job) for job in ending.jobs) or not ending.kept:
         yield f"to go on: {folder.command('resume')}"
     if ending.others:
         yield (
@@ -163,9 +166,9 @@ def summarize(ending: Ending, folder: Folder, page: Path | None) -> Iterator[str
 
 
 def is_unfinished(job: Job) -> bool:
-    """Whether `resume` has something to do for it: not for one in whose place another was paid for."""
+    """Whether `resume` has something to do for it."""
     undone = job.status is JobStatus.SUCCEEDED and job.error is not None
-    return "~" not in job.key and (undone or not (job.is_final or job.status is JobStatus.UNKNOWN))
+    return undone or not (job.is_final or job.status is JobStatus.UNKNOWN)
 
 
 def _told_of(jobs: Sequence[Job]) -> Iterator[str]:

@@ -126,7 +126,8 @@ class Folder:
 
     def command(self, name: str, *rest: str) -> str:
         """The command `name` for this folder, to be copied."""
-        return shlex.join(["pika-async", name, str(self.root), *rest])
+        root = str(self.root)
+        return shlex.join(["pika-async", name, f"./{root}" if root.startswith("-") else root, *rest])
 
     def __str__(self) -> str:
         return quote(str(self.root))

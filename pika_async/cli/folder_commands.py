@@ -9,6 +9,7 @@ import attrs
 from cyclopts import Parameter
 
 from pika_async._resolving import resolve as resolve_job
+from pika_async._resolving import take_over
 from pika_async.cli.batch import summarize
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.folder import Folder, Terms
@@ -59,7 +60,8 @@ def batch(
     max_in_flight
         How many generations may run at once; else 5 at first, then as many as the account shows room for.
     max_charges
-        Never have more submissions accepted than this, of all the commands that ever ran in DIR.
+        Never have more submissions accepted than this, of all the commands that ever ran in DIR; later ones hold to it
+        until another number is said.
     deadline
         Seconds from a job's acceptance to its end; 1800 unless given.
     expected_seconds
@@ -67,7 +69,8 @@ def batch(
     download
         Fetch the videos.
     again
-        Pay for the job of this key once more; give it once for each. The earlier one stays known as KEY~1.
+        Pay for the job of this key once more, each time that it is said; give it once for each. The earlier one stays
+        known as KEY~1.
     ambiguous
         lenient sends again after a bare 503, which most gateways mean by it but none documents; strict leaves the job
         in doubt.
@@ -77,11 +80,11 @@ def batch(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         planned = plan(*read_input(input), find_provider(account.provider))
-        terms = Terms(
-            max_in_flight=max_in_flight, max_charges=max_charges, deadline=deadline, expected_seconds=expected_seconds,
-            download=download, ambiguous=ambiguous,
-        )  # fmt: skip
         folder = Folder(out)
+        terms = Terms(
+            max_in_flight=max_in_flight, max_charges=max_charges or folder.terms().max_charges, deadline=deadline,
+            expected_seconds=expected_seconds, download=download, ambiguous=ambiguous,
+        )  # fmt: skip
         client = open_client(account, journal=folder.journal, terms=terms)
 
         def keyed() -> list[Planned]:
@@ -147,9 +150,9 @@ def resume(
             "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,
         }  # fmt: skip
         terms = attrs.evolve(place.terms(), **{name: value for name, value in said.items() if value is not None})
-        steps = steps_of(place, credentials, terms)
+        steps, done = steps_of(place, credentials, terms)
         work = Work(place, terms, terminal, quiet=json)
-        ending, page = run_in_loop(work.run(steps, title=folder.absolute().name))
+        ending, page = run_in_loop(work.run(steps, title=folder.absolute().name, done=done))
         for line in summarize(ending, place, page):
             terminal.show(line, to_error=json or ending.code is not Exit.OK)
         return ending.code
@@ -205,6 +208,7 @@ def resolve(
         async def settle() -> Job:
             await place.journal.open()
             try:
+                await take_over(place.journal)
                 charged = False if not_charged else None
                 return await resolve_job(place.journal, key, task_id=task_id, charged=charged, abandon=abandon)
             finally:

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import attrs
 
-from pika_async.cli.batch import Batch, Ending, leave_gallery
+from pika_async._collector import wants_file
+from pika_async.cli.batch import Batch, Ending, is_unfinished, leave_gallery
 from pika_async.cli.exits import UsageError
 from pika_async.cli.folder import Folder, Terms
 from pika_async.cli.options import Account, Credentials, open_client
 from pika_async.cli.progress import Follower
-from pika_async.cli.requests import Planned
+from pika_async.cli.requests import Planned, check_local_files
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
-from pika_async.errors import InvalidRequest, SubmissionsStopped
-from pika_async.lifecycle import JobStatus
+from pika_async.errors import AccountStopped, InvalidRequest, SubmissionsStopped
+from pika_async.lifecycle import Job, JobStatus
 from pika_async.providers import find_provider
 from pika_async.report import ResultsWriter
 
@@ -52,19 +53,19 @@ class Work:
     _follower: Follower | None = attrs.field(default=None, init=False)
     _ending: Ending | None = attrs.field(default=None, init=False)
 
-    async def run(self, steps: Sequence[Step], title: str) -> tuple[Ending, Path | None]:
-        """Every step to its end; and the page.
+    async def run(self, steps: Sequence[Step], title: str, done: Sequence[Job] = ()) -> tuple[Ending, Path | None]:
+        """Every step to its end; and the page. `done`: jobs of the command that need none.
 
         :raises UsageError: if the folder, an input or the journal cannot be used; nothing was sent.
         :raises Interrupted: if it was interrupted before anything was taken in.
         """
         with ExitStack() as stack:
-            ending = await interruptible(self._work(steps, stack), self._asked, self._leaving)
+            ending = await interruptible(self._work(steps, done, stack), self._asked, self._leaving)
             rows = list(self._results.rows.values()) if self._results is not None else []
         posters = not ending.interrupted
         return ending, leave_gallery(rows, self.folder.root, self.terminal, title=title, maker="batch", posters=posters)
 
-    async def _work(self, steps: Sequence[Step], stack: ExitStack) -> Ending:
+    async def _work(self, steps: Sequence[Step], done: Sequence[Job], stack: ExitStack) -> Ending:
         stopped: SubmissionsStopped | None = None
         interrupted = False
         try:
@@ -72,18 +73,21 @@ class Work:
                 async with step.client:
                     if not number:
                         await self._begin(steps, stack)
-                    stopped = await self._settle(self._batches[number]) or stopped
+                    found = await self._settle(self._batches[number])
+                    stopped = stopped if found is None or isinstance(stopped, AccountStopped) else found
         except asyncio.CancelledError:
             if not self._batches:
                 raise
             interrupted = True
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
+        jobs += done
         keys = {job.key for job in jobs}
         return Ending(
             jobs=jobs,
             stopped=stopped,
             interrupted=interrupted,
             recorded=all(batch.failure is None for batch in self._batches),
+            kept=self.folder.journal.is_whole,
             others=[job for job in self.folder.journal.all() if job.key not in keys and "~" not in job.key],
         )
 
@@ -112,6 +116,8 @@ class Work:
             earlier = await client.pay_again(one.key)
             self.terminal.say(f"job {one.key} is paid for again; the earlier one is {earlier.key}")
         except InvalidRequest as error:
+            if error.field == "file":
+                raise UsageError(f"--again {one.key}: {error.message}; nothing was sent") from None
             self.terminal.say(error.message)
         except OSError as error:
             reason = f"{job.file} cannot make room for a new one: {error.strerror}; nothing was sent"
@@ -138,15 +144,27 @@ class Work:
         self.terminal.say(f"to go on: {self.folder.command('resume')}")
 
 
-def steps_of(folder: Folder, credentials: Credentials, terms: Terms) -> list[Step]:
-    """A step for each provider and address that accepted a job of `folder`, or was to be sent one.
+def steps_of(folder: Folder, credentials: Credentials, terms: Terms) -> tuple[list[Step], list[Job]]:
+    """A step for each provider and address with a job of `folder` to go on with; and the jobs of the others.
 
     :raises ConfigurationError: names the option that cannot work, or the missing key.
-    :raises UsageError: if one key would be shown to several providers.
+    :raises UsageError: if one key would be shown to several providers, or a picture that is to be sent is not there.
     """
+    known = [attrs.evolve(job, index=index) for index, job in enumerate(folder.journal.all())]
+    going = {
+        (job.provider, job.base_url)
+        for job in known
+        if is_unfinished(job) or job.status is JobStatus.SUBMITTING or (terms.download and wants_file(job))
+    }
     by_gateway: dict[tuple[str, str], list[Planned]] = {}
-    for number, job in enumerate(job for job in folder.journal.all() if "~" not in job.key):
-        planned = Planned(attrs.evolve(job.request, key=job.key), number, "journal.db")
+    done = []
+    for job in known:
+        if (job.provider, job.base_url) not in going:
+            done.append(job)
+            continue
+        if job.status is JobStatus.PLANNED:
+            _check_pictures(job)
+        planned = Planned(attrs.evolve(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(planned)
     if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
         variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
@@ -158,4 +176,13 @@ def steps_of(folder: Folder, credentials: Credentials, terms: Terms) -> list[Ste
         )
         client = open_client(account, terms=terms, journal=folder.journal)
         steps.append(Step(client, partial(list, these)))
-    return steps
+    return steps, done
+
+
+def _check_pictures(job: Job) -> None:
+    """Their paths may count from where the batch was called: a job that is sent without them is refused for good."""
+    try:
+        check_local_files(find_provider(job.provider), job.request)
+    except InvalidRequest as error:
+        way_out = "go on from where the batch was called, or run the batch again without that row; nothing was sent"
+        raise UsageError(f"job {job.key}: {error.message}; {way_out}") from None

@@ -10,7 +10,7 @@ from pika_async.cli.exits import Exit
 from pika_async.cli.folder import Folder
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.lifecycle import Job, JobStatus, interrupted
 from pika_async.report import as_line, row
 
 __all__ = ["show_resolved", "show_standing"]
@@ -59,9 +59,12 @@ def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
     yield f"charges: {charged} accepted or perhaps accepted{f', of {limit} allowed' if limit else ''}"
     stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
     yield from sorted(stops)
-    for job in jobs:
-        if job.status is JobStatus.UNKNOWN:
-            yield from _doubt(folder, job)
+    doubts = [job for job in jobs if job.status is JobStatus.UNKNOWN]
+    sending = [interrupted(job, intent.at) for job, intent in folder.journal.interrupted()]
+    if sending:
+        yield f"{len(sending)} on their way; if no command runs here now, they are in doubt:"
+    for job in doubts + sending:
+        yield from _doubt(folder, job)
     for job in jobs:
         if job.status is JobStatus.TIMED_OUT and job.error is not None:
             yield f"timed out: {job.error.message}"
@@ -84,12 +87,10 @@ def _doubt(folder: Folder, job: Job) -> Iterator[str]:
 
 def show_resolved(folder: Folder, job: Job, terminal: Terminal) -> None:
     """Say how a job stands that was in doubt."""
-    replaced = "~" in job.key
     how = {
-        JobStatus.QUEUED: f"is accepted as task {job.task_id}"
-        + ("; another was paid for in its place, so it is not followed" if replaced else ""),
-        JobStatus.PLANNED: "was not charged" + ("" if replaced else " and will be sent again"),
-    }.get(job.status, "is given up; it still counts as perhaps charged")
+        JobStatus.QUEUED: f"is accepted as task {job.task_id}",
+        JobStatus.PLANNED: "was not charged and will be sent again",
+    }.get(job.status, "is given up" + ("; it still counts as perhaps charged" if job.may_be_charged else ""))
     terminal.show(f"job {job.key} {how}")
     if is_unfinished(job):
         terminal.show(f"to go on: {folder.command('resume')}")

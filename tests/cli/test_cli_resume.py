@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,9 +185,9 @@ def test_a_row_that_names_its_job_does_not_stand_for_an_equal_one(cli: CommandLi
     with serving() as emulator:
         cli.batch(emulator, cli.write("b.txt", "a"), "--no-download")
         [record] = cli.results()
-        rows = [(str(record["key"]), "a"), "a"]
-        for order in (rows, rows[::-1]):
-            ran = cli.batch(emulator, cli.write("b.jsonl", jsonl(*order)), "--no-download")
+        named = (str(record["key"]), "a")
+        for content in (jsonl(named, "a"), jsonl("a", named)):
+            ran = cli.batch(emulator, cli.write("b.jsonl", content), "--no-download")
             assert (ran.code, len(emulator.ledger), len(stands(cli))) == (0, 2, 2)
 
 
@@ -291,10 +296,26 @@ def test_again_of_a_job_that_was_never_sent_pays_once(cli: CommandLine) -> None:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         cli.batch(emulator, source, "--no-download", "--max-charges", "1", "--max-in-flight", "1")
         assert stands(cli) == {"a": "succeeded", "b": "planned"}
-        ran = cli.batch(emulator, source, "--no-download", "--again", "b")
+        ran = cli.batch(emulator, source, "--no-download", "--again", "b", "--max-charges", "2")
         assert (ran.code, charged(emulator)) == (0, Counter("ab"))
         assert stands(cli) == {"a": "succeeded", "b": "succeeded"}
         assert "to go on" not in cli("status", "pika-out").out
+
+
+def test_again_does_not_write_over_a_file(cli: CommandLine) -> None:
+    """Where the earlier video's new name is taken: exit code 2, nothing is sent, both files stay."""
+    with serving() as emulator:
+        source = cli.write("b.jsonl", jsonl(("a", "a")))
+        cli.batch(emulator, source)
+        videos = cli.folder / "pika-out" / "videos"
+        (videos / "a~1.mp4").write_text("mine")
+        calls = len(emulator.requests)
+        ran = cli.batch(emulator, source, "--again", "a")
+        assert (ran.code, len(emulator.requests), (videos / "a~1.mp4").read_text()) == (2, calls, "mine")
+        assert "--again a: " in ran.err
+        assert "is there already; remove one of them; nothing was sent" in ran.err
+        assert cli.batch(emulator, source).code == 0
+        assert charged(emulator) == Counter("a")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -342,7 +363,7 @@ def test_one_at_a_time_stays_so(cli: CommandLine) -> None:
                   "2")  # fmt: skip
         assert cli("resume", "pika-out", "--max-charges", "9").code == 0
         ledger = sorted(emulator.ledger, key=lambda charge: charge.charged_at)
-        assert all(one.settles_at <= next_one.charged_at for one, next_one in zip(ledger, ledger[1:], strict=False))
+        assert all(one.settles_at <= following.charged_at for one, following in itertools.pairwise(ledger))
         assert charged(emulator) == Counter("abcd")
 
 
@@ -356,8 +377,9 @@ STOPS: Final[dict[str, Rule]] = {
 }
 
 
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("command", ["batch", "resume"])
+@pytest.mark.parametrize(
+    ("stop", "command"), [("key", "batch"), ("quota", "resume"), ("402", "resume"), ("403", "batch")]
+)
 def test_a_stopped_account_fails_no_job(cli: CommandLine, stop: str, command: str) -> None:
     """Exit code 3, at most as many calls more as were under way; once it is mended all goes on, one charge each."""
     prompts = [f"{number} {'marked' if number % 3 == 2 else ''}" for number in range(12)]
@@ -396,14 +418,14 @@ def two_gateways(cli: CommandLine, emulator: Emulator) -> None:
     for provider, limit in (("native", "1"), ("cometapi", "2")):
         source = cli.write(f"{provider}.txt", f"{provider} 1\n{provider} 2")
         ran = cli.batch(
-            emulator, source, "--deadline", "0.3", "--max-in-flight", "1", "--max-charges", limit, provider=provider
+            emulator, source, "--deadline", "0.2", "--max-in-flight", "1", "--max-charges", limit, provider=provider
         )
         assert ran.code == 1
 
 
 def test_resume_asks_each_job_where_it_was_accepted(cli: CommandLine) -> None:
     """Accepted jobs of two providers are followed, the others sent, all fetched; each has its line as it now stands."""
-    with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.5}}) as emulator:
+    with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
         two_gateways(cli, emulator)
         assert Counter(stands(cli).values()) == {"timed_out": 2, "planned": 2}
         ran = cli("resume", "pika-out", "--deadline", "20", "--max-charges", "9", "--json")
@@ -419,7 +441,7 @@ def test_resume_asks_each_job_where_it_was_accepted(cli: CommandLine) -> None:
 
 def test_resume_needs_every_key_before_it_sends_anything(cli: CommandLine) -> None:
     """Exit code 2 with the variable's name; one key file for two providers would show one's key to the other."""
-    with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.5}}) as emulator:
+    with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
         two_gateways(cli, emulator)
         calls = len(emulator.requests)
         ran = cli("resume", "pika-out", "--api-key-file", cli.write("key", KEY))
@@ -441,13 +463,49 @@ def test_resume_with_a_wrong_key(cli: CommandLine) -> None:
         assert charged(emulator) == Counter("a")
 
 
+def test_a_stopped_account_of_one_gateway_does_not_stop_the_other(cli: CommandLine) -> None:
+    """The other's jobs are followed and sent; the exit code says that one account is stopped, whatever came after."""
+    with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
+        two_gateways(cli, emulator)
+        cli.monkeypatch.setenv(ENV["native"], "wrong")
+        ran = cli("resume", "pika-out", "--deadline", "20", "--max-charges", "2")
+        assert (ran.code, "the account is stopped" in ran.err) == (3, True)
+        assert Counter((record["provider"], record["status"]) for record in cli.results()) == Counter(
+            [("native", "queued"), ("native", "planned"), ("cometapi", "succeeded"), ("cometapi", "planned")]
+        )
+        cli.monkeypatch.setenv(ENV["native"], KEY)
+        assert cli("resume", "pika-out", "--max-charges", "9").code == 0
+        assert len(emulator.ledger) == 4
+
+
+def test_an_interrupted_resume_has_a_line_for_the_jobs_of_every_gateway(cli: CommandLine) -> None:
+    """Ctrl-C while the first one's are followed: exit code 130, and the second one's are not forgotten."""
+    with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 60}}) as emulator:
+        two_gateways(cli, emulator)
+        before, looks = stands(cli), emulator.polls.total
+
+        def interrupt() -> None:
+            while emulator.polls.total == looks:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        ran = cli("resume", "pika-out", "--deadline", "30", "--json")
+        thread.join()
+        assert (ran.code, set(stands(cli)), len(ran.records)) == (130, set(before), 4)
+        assert "to go on: pika-async resume pika-out" in ran.err
+        assert "earlier input" not in ran.err
+        assert len(emulator.ledger) == 2
+
+
 def test_what_was_accepted_elsewhere_is_neither_asked_nor_paid_here(cli: CommandLine) -> None:
     """The same rows at another provider: those that were not sent go there, the others say where they are."""
-    with serving({"on": "create", "nth": 1, "do": {"fault": "takes", "seconds": 0.5}}) as emulator:
+    with serving({"on": "create", "nth": 1, "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
-        first = ("--deadline", "0.3", "--max-in-flight", "1", "--max-charges", "1")
+        first = ("--deadline", "0.2", "--max-in-flight", "1", "--max-charges", "1")
         assert cli.batch(emulator, source, *first).code == 1
-        ran = cli.batch(emulator, source, provider="cometapi")
+        ran = cli.batch(emulator, source, "--max-charges", "2", provider="cometapi")
         assert (ran.code, stands(cli)) == (1, {"a": "timed_out", "b": "succeeded"})
         assert f"accepted at {emulator.base_url('native')}, which this client does not speak to" in ran.err
         assert "to go on: pika-async resume pika-out" in ran.err
@@ -497,6 +555,22 @@ def test_the_folder_may_be_moved(cli: CommandLine) -> None:
         records = cli.results("it's moved")
         assert sorted(record["file"] for record in records) == ["videos/a.mp4", "videos/b.mp4"]
         assert list(elsewhere.iterdir()) == []
+
+
+def test_a_picture_that_is_not_found_from_here_refuses_no_job(cli: CommandLine) -> None:
+    """Called from elsewhere, where a relative path leads nowhere: exit code 2, nothing is sent, the job can go on."""
+    with serving({"on": "create", "first": 1, "do": {"fault": "refuse", "as": "key"}}) as emulator:
+        cli.write("a.png", b"\x89PNG tiny")
+        source = cli.write("b.csv", "key,prompt,image\na,with a picture,a.png\n")
+        assert cli.batch(emulator, source, "--no-download").code == 3
+        calls = len(emulator.requests)
+        (cli.folder / "elsewhere").mkdir()
+        cli.monkeypatch.chdir(cli.folder / "elsewhere")
+        ran = cli("resume", "../pika-out")
+        assert (ran.code, len(emulator.requests), stands(cli)) == (2, calls, {"a": "planned"})
+        assert "job a: image: 'a.png' is no file" in ran.err
+        cli.monkeypatch.chdir(cli.folder)
+        assert (cli("resume", "pika-out").code, len(emulator.ledger)) == (0, 1)
 
 
 def test_a_folder_beside_is_found_again_from_everywhere(cli: CommandLine) -> None:
@@ -624,12 +698,19 @@ def test_a_folder_in_use(cli: CommandLine) -> None:
 
 READ_ONLY: Final = """
 import os, sys
+from pathlib import Path
+from pika_async.__main__ import main
+folder = Path(sys.argv[1])
+main(["status", str(folder)])  # what is loaded late is loaded now: the next user may not read it
+for path in folder.iterdir():
+    path.chmod(0o444)
+folder.chmod(0o555)
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
-from pika_async.__main__ import main
-print(main(["status", sys.argv[1]]), flush=True)
-print(main(["resume", sys.argv[1]]), flush=True)
-print(main(["batch", sys.argv[2], "--provider", "native", "--base-url", "http://127.0.0.1:9", "--out", sys.argv[1]]))
+print("code", main(["status", str(folder)]))
+print("code", main(["resume", str(folder)]))
+to = ["--provider", "native", "--base-url", "http://127.0.0.1:9", "--out", str(folder)]
+print("code", main(["batch", sys.argv[2], *to]))
 """
 
 
@@ -643,15 +724,12 @@ def test_a_folder_that_may_only_be_read(cli: CommandLine) -> None:
         folder = Path(public) / "out"
         shutil.copytree(cli.folder / "pika-out", folder)
         shutil.copy(cli.folder / source, public)
-        for path in folder.iterdir():
-            path.chmod(0o444)
-        folder.chmod(0o555)
         ran = subprocess.run(
             [sys.executable, "-c", READ_ONLY, str(folder), str(Path(public) / source)],
             capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         folder.chmod(0o755)
-        assert [line for line in ran.stdout.splitlines() if line.isdigit()] == ["0", "2", "2"], ran.stderr
+        assert re.findall("^code (.)", ran.stdout, re.MULTILINE) == ["0", "2", "2"], ran.stderr
         assert "charges: 1 accepted or perhaps accepted, of 1 allowed" in ran.stdout
         assert ran.stderr.count("error: ") == 2
         assert "Traceback" not in ran.stderr
@@ -660,7 +738,7 @@ def test_a_folder_that_may_only_be_read(cli: CommandLine) -> None:
 
 def test_two_commands_agree_on_the_charges(cli: CommandLine) -> None:
     """Whatever was done in between, the journal's receipts are the ledger's."""
-    with serving({"on": "create", "nth": 2, "do": "drop"}, {"on": "create", "nth": 4, "do": "fails"}) as emulator:
+    with serving({"on": "create", "nth": 2, "do": "drop"}, {"on": "create", "nth": 3, "do": "fails"}) as emulator:
         source = cli.write("b.txt", "a\nb\nc\nd")
         for limit in ("1", "3", "9"):
             cli.batch(emulator, source, "--no-download", "--max-charges", limit, "--max-in-flight", "1")

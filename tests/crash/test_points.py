@@ -11,7 +11,9 @@ import pytest
 
 from pika_async._journal.schema import MIGRATIONS
 from pika_async.emulator import Emulator
+from pika_async.lifecycle import JobStatus
 from tests.cli.commandline import KEY
+from tests.crash.nursery import Nursery
 from tests.crash.story import Story
 from tests.crash.victim import NEWER, POINTS, teach
 
@@ -81,9 +83,9 @@ def test_every_point_is_tried() -> None:
 def test_many_deaths_of_one_batch(story: Stories) -> None:
     """One after the other, each at another point: each doubt has its cause, and nothing is paid twice."""
     told = story(COUNT, marks="[slow]")
-    for point in ("migrate-inside", "send-after", "intent-after", "id-after", "hash-after", "link-after", "line-half"):
+    for point in ("migrate-inside", "send-after", "hash-after", "link-after", "line-half"):
         assert told.run(at=point, one_by_one=True).was_killed
-    told.judge(unknown=2, charged=COUNT - 1)
+    told.judge()
 
 
 @pytest.mark.parametrize("point", ["rescue-read", "rescue-clear"])
@@ -129,6 +131,31 @@ def test_a_death_during_a_migration(story: Stories) -> None:
         teach(before)
 
 
+@pytest.mark.parametrize("point", ["id-before", "id-after"])
+def test_a_death_while_a_doubt_is_settled(story: Stories, point: str) -> None:
+    """`resolve --task-id`, killed before or after it is kept: still in doubt, or accepted; then it goes on, and is free."""
+    told = story(COUNT)
+    assert told.run(at="send-after:3", one_by_one=True).was_killed
+    told.judge(unknown=1, charged=COUNT)
+    [doubt] = [job for job in told.jobs.values() if job.status is JobStatus.UNKNOWN]
+    [task_id] = [charge.task_id for charge in told.charges if charge.prompt == doubt.request.prompt]
+    resolve = ("resolve", told.place, doubt.key, "--task-id", task_id)
+    assert told.run(*resolve, at=point).was_killed
+    assert told.jobs[doubt.key].status is {"id-before": JobStatus.UNKNOWN, "id-after": JobStatus.QUEUED}[point]
+    assert told.run(*resolve).code == {"id-before": 0, "id-after": 2}[point]
+    told.judge(unknown=0, charged=COUNT)
+
+
+def test_what_was_not_charged_is_sent_again_once(story: Stories) -> None:
+    """Killed before the send: in doubt; `resolve --not-charged`, and it is sent."""
+    told = story(COUNT)
+    assert told.run(at="send-before:3", one_by_one=True).was_killed
+    told.judge(unknown=1, charged=COUNT - 1)
+    [doubt] = [job.key for job in told.jobs.values() if job.status is JobStatus.UNKNOWN]
+    assert told.run("resolve", told.place, doubt, "--not-charged").code == 0
+    assert told.judge(unknown=0, charged=COUNT).count("sending") == 1
+
+
 @pytest.fixture(scope="module")
 def drawing() -> Iterator[Emulator]:
     """An emulator that draws another video for each task."""
@@ -137,10 +164,10 @@ def drawing() -> Iterator[Emulator]:
 
 
 @pytest.mark.parametrize("point", ["archive-before", "archive-after"])
-def test_a_death_while_a_job_is_paid_for_again(drawing: Emulator, tmp_path: Path, point: str) -> None:
+def test_a_death_while_a_job_is_paid_for_again(drawing: Emulator, nursery: Nursery, tmp_path: Path, point: str) -> None:
     """`--again KEY`, killed before or after the earlier job has made room: neither its id nor its video is lost, and the
     same command once more pays once, and has the new video too."""
-    told = Story(drawing, tmp_path / "story", [f"{point} {number}" for number in range(2)])
+    told = Story(drawing, tmp_path / "story", [f"{point} {number}" for number in range(2)], nursery=nursery)
     told.judge(unknown=0, charged=2)
     key = min(told.jobs)
     first = told.jobs[key]

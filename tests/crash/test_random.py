@@ -15,6 +15,7 @@ from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.lifecycle import JobStatus
 from tests.cli.commandline import KEY
 from tests.crash.conftest import RULES
+from tests.crash.nursery import Nursery
 from tests.crash.story import Story
 
 #: Deaths in all; `nox -s crash` asks for 200.
@@ -35,14 +36,14 @@ def die_at_random(story: Story, random: Random) -> bool:
         return story.note(running.end()).was_killed
 
 
-def live(emulator: Emulator, folder: Path, provider: str, rounds: int) -> list[Story]:
+def live(emulator: Emulator, nursery: Nursery, folder: Path, provider: str, rounds: int) -> list[Story]:
     """Batches of one provider until so many lives have ended; each is brought to its end and judged."""
     random = Random(f"{SEED} {provider}")
     stories: list[Story] = []
     while rounds > 0:
         name = f"{provider} {len(stories)}"
         prompts = [f"random {name} {number} [slow]" for number in range(PART)]
-        story = Story(emulator, folder / name, prompts, provider, options=("--max-in-flight", "16"))
+        story = Story(emulator, folder / name, prompts, provider, options=("--max-in-flight", "16"), nursery=nursery)
         stories.append(story)
         while rounds > 0:
             rounds -= 1
@@ -53,7 +54,7 @@ def live(emulator: Emulator, folder: Path, provider: str, rounds: int) -> list[S
 
 
 @pytest.mark.slow
-def test_deaths_at_random(tmp_path: Path) -> None:
+def test_deaths_at_random(nursery: Nursery, tmp_path: Path) -> None:
     """Whenever it dies: nothing is paid twice, no id that was kept is lost, each doubt is a submission that a death hit."""
     print(f"PIKA_CRASH_SEED={SEED} PIKA_CRASH_ROUNDS={ROUNDS}")
     settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "lognormal:0.4,0.5", "video_seconds": 1.0}
@@ -62,7 +63,7 @@ def test_deaths_at_random(tmp_path: Path) -> None:
         ThreadPoolExecutor(len(PROVIDERS)) as pool,
     ):
         parts = [ROUNDS // 4 + (number < ROUNDS % 4) for number in range(4)]
-        told = pool.map(live, [emulator] * 4, [tmp_path] * 4, PROVIDERS, parts)
+        told = pool.map(live, [emulator] * 4, [nursery] * 4, [tmp_path] * 4, PROVIDERS, parts)
         stories = [story for part in told for story in part]
     deaths = sum(life.was_killed for story in stories for life in story.lives)
     doubts = sum(story.statuses[JobStatus.UNKNOWN] for story in stories)

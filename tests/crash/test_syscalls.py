@@ -19,7 +19,7 @@ CALLS = {"pwrite64": 180, "write": 40, "fdatasync": 30, "fsync": 8, "linkat": 4,
 #: Whether each n is tried, or some.
 EVERY = bool(os.environ.get("PIKA_CRASH_EVERY"))
 SOME = {
-    "pwrite64": (7, 60), "write": (4, 9), "fdatasync": (3, 9), "fsync": (1, 2), "linkat": (1,), "unlink": (1, 3),
+    "pwrite64": (7, 60), "write": (4, 9), "fdatasync": (9,), "fsync": (1,), "linkat": (1,), "unlink": (1, 3),
     "ftruncate": (1,),
 }  # fmt: skip
 
