@@ -113,9 +113,11 @@ def journal_of(journal: str | os.PathLike[str] | Journal | None) -> Journal:
     """
     if journal is None:
         return MemoryJournal()
-    if isinstance(journal, bytes) or journal == "":
+    if isinstance(journal, str | os.PathLike) and journal != "":
+        return SqliteJournal(journal)
+    if not hasattr(journal, "intend"):
         raise ConfigurationError(setting="journal", reason=f"{journal!r} is no path; give the path of a file")
-    return SqliteJournal(journal) if isinstance(journal, str | os.PathLike) else journal
+    return journal
 
 
 def limits_of(limits: Limits | None) -> Limits:

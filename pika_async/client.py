@@ -62,9 +62,9 @@ class PikaClient:
     gateways mean by it but none documents; "strict" leaves the job in doubt. `session`: your own
     `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
 
-    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. Opening it
-    raises `JournalInUse` while another client has the journal open, `JournalUnusable` if the file is no journal, is
-    damaged, or was written by a newer version, and `JournalFailed` if it cannot be written.
+    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. That raises
+    `JournalInUse` while another client has the journal open, `JournalUnusable` if the file is no journal, is damaged or
+    of a newer version, `JournalFailed` if it cannot be written.
 
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
@@ -369,10 +369,8 @@ class PikaClient:
 
     def under_way(self) -> list[Job]:
         """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""
-        if self._running is None:
-            return []
-        desk = self._running.desk
-        return [desk.seen(entry.job) for entry in desk.active.values()]
+        desk = None if self._running is None else self._running.desk
+        return [] if desk is None else [desk.seen(entry.job) for entry in desk.active.values()]
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False

@@ -365,7 +365,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "callbacks number": ({"callbacks": 1}, "callbacks", "1 is a int; give text"),
     "proxy other kind": ({"proxy": "socks5://x.example:1"}, "proxy", "is no http or https address"),
     "proxy number": ({"proxy": 8080}, "proxy", "is no http or https address"),
-    "journal": ({"journal": "jobs.db"}, "journal", "keeps jobs in memory only; leave the argument out"),
+    "journal": ({"journal": ""}, "journal", "'' is no path; give the path of a file"),
+    "journal of bytes": ({"journal": b"jobs.db"}, "journal", "b'jobs.db' is no path; give the path of a file"),
+    "journal that is a number": ({"journal": 7}, "journal", "7 is no path; give the path of a file"),
+    "ambiguous": ({"ambiguous": "maybe"}, "ambiguous", "'maybe' is neither \"strict\" nor \"lenient\""),
 }  # fmt: skip
 
 
@@ -571,7 +574,7 @@ def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Pat
 
 
 RESOLUTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "unknown key": ("nobody", {"abandon": True}, "'nobody' is no job of this client"),
+    "unknown key": ("nobody", {"abandon": True}, "'nobody' is no job that is known here"),
     "not in doubt": ("done", {"abandon": True}, "is succeeded, not in doubt; nothing to resolve"),
     "nothing said": ("doubt", {}, "needs exactly one of task_id=..., charged=False, abandon=True"),
     "two things said": ("doubt", {"task_id": "t", "abandon": True}, "needs exactly one"),

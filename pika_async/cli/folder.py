@@ -13,6 +13,7 @@ import cattrs
 
 from pika_async._collector import wants_file
 from pika_async._journal import SqliteJournal
+from pika_async._resolving import take_over
 from pika_async.cli.exits import UsageError
 from pika_async.errors import quote
 from pika_async.report import ResultsWriter
@@ -83,6 +84,20 @@ class Folder:
             raise UsageError(f"--out: {self.root} is no folder; choose another --out; nothing was sent") from None
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
+
+    async def take_over(self) -> None:
+        """Bring the journal up to date, with what an earlier command left; so that it can be read before it is ours.
+
+        :raises ConfigurationError: if it is in use or cannot be used.
+        :raises JournalFailed: if it cannot be written.
+        """
+        if self.is_new:
+            return
+        await self.journal.open()
+        try:
+            await take_over(self.journal)
+        finally:
+            await self.journal.close()
 
     def must_be_known(self) -> None:
         """:raises UsageError: if no batch ran here."""

@@ -81,6 +81,7 @@ def batch(
     with logging_to(terminal, common.log_level):
         planned = plan(*read_input(input), find_provider(account.provider))
         folder = Folder(out)
+        run_in_loop(folder.take_over())
         terms = Terms(
             max_in_flight=max_in_flight, max_charges=max_charges or folder.terms().max_charges, deadline=deadline,
             expected_seconds=expected_seconds, download=download, ambiguous=ambiguous,
@@ -145,6 +146,7 @@ def resume(
     with logging_to(terminal, common.log_level):
         place = Folder(folder)
         place.must_be_known()
+        run_in_loop(place.take_over())
         said: dict[str, Any] = {
             "max_in_flight": max_in_flight, "max_charges": max_charges, "deadline": deadline,
             "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,

@@ -322,13 +322,14 @@ def test_again_does_not_write_over_a_file(cli: CommandLine) -> None:
 
 
 def test_the_limit_of_charges_holds_over_all_commands(cli: CommandLine) -> None:
-    """The rest stays planned and the exit code is not 0; `resume` remembers it; raising it goes on."""
+    """The rest stays planned and the exit code is not 0; whoever says no limit holds to it; raising it goes on."""
     with serving() as emulator:
         source = cli.write("b.txt", "a\nb\nc\nd\ne")
         first = cli.batch(emulator, source, "--no-download", "--max-charges", "2")
         same = cli.batch(emulator, source, "--no-download", "--max-charges", "2")
+        unsaid = cli.batch(emulator, source, "--no-download")
         resumed = cli("resume", "pika-out")
-        for ran in (first, same, resumed):
+        for ran in (first, same, unsaid, resumed):
             assert ran.code == 1
             assert "the limit of 2 charges is reached; raise it to send the rest" in ran.err
         assert (len(emulator.ledger), Counter(stands(cli).values())) == (2, {"succeeded": 2, "planned": 3})

@@ -27,7 +27,10 @@ SOME = {
 def strace(*options: str) -> Sequence[str]:
     """The tracer, which counts the calls of each thread for itself."""
     found = shutil.which("strace")
-    assert found, "these tests need strace: apt-get install strace (or dnf, apk, pacman)"
+    if not found:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "needs strace: apt-get install strace (or dnf, apk, pacman)"
+        )
     return (found, "-f", "-qq", "-o", os.devnull, *options)
 
 
