@@ -113,11 +113,12 @@ def journal_of(journal: str | os.PathLike[str] | Journal | None) -> Journal:
     """
     if journal is None:
         return MemoryJournal()
-    if isinstance(journal, str | os.PathLike) and journal != "":
-        return SqliteJournal(journal)
-    if not hasattr(journal, "intend"):
-        raise ConfigurationError(setting="journal", reason=f"{journal!r} is no path; give the path of a file")
-    return journal
+    if isinstance(journal, str | os.PathLike):
+        if journal != "":
+            return SqliteJournal(journal)
+    elif hasattr(journal, "intend"):
+        return journal
+    raise ConfigurationError(setting="journal", reason=f"{journal!r} is no path; give the path of a file")
 
 
 def limits_of(limits: Limits | None) -> Limits:

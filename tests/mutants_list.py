@@ -79,11 +79,20 @@ MUTANTS: Final = (
     Mutant(
         "key-not-redacted",
         "wire.py",
-        'data = data.replace(spelling, b"[key]")',
+        'data = data.replace(key, b"[key]")',
         "pass",
         "a key that a gateway repeats is shown",
         ("tests/test_transport.py",),
         "key_that_is_repeated",
+    ),
+    Mutant(
+        "escaped-key-not-redacted",
+        "wire.py",
+        'data = self._escaped.sub(b"[key]", data)',
+        "pass",
+        "a key whose characters a gateway escapes is shown",
+        ("tests/cli/test_cli_secrets.py",),
+        "spells_the_key",
     ),
     Mutant(
         "latch-removed",
@@ -424,7 +433,7 @@ MUTANTS: Final = (
     Mutant(
         "positions-alone",
         "_keys.py",
-        "for key in (own, *free)",
+        "for key in itertools.chain([own], free)",
         "for key in (own,)",
         "a row on top of the input pays for everything again",
         ("tests/test_keys.py",),
@@ -450,8 +459,8 @@ MUTANTS: Final = (
     Mutant(
         "charge-not-given-back",
         "client.py",
-        "desk.agenda.charges = self._journal.charges()",
-        "pass",
+        "            desk.agenda.charges -= 1\n",
+        "            pass\n",
         "a doubt that cost nothing keeps counting towards the limit",
         ("tests/test_many_tasks.py",),
         "gives_its_charge_back",

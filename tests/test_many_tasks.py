@@ -395,6 +395,7 @@ def test_the_report_after_a_stop_knows_what_was_paid_before(journal: Journal) ->
             report = await pika.run(requests("new", 20) + requests("old", 30))
         assert isinstance(report.stopped, AccountStopped)
         assert report.counts == {S.PLANNED: 20, S.SUCCEEDED: 30}
+        assert {job.status for job in report.jobs if job.error is not None} == {S.PLANNED}
         assert [job.key for job in report.jobs] == [one.key for one in requests("new", 20) + requests("old", 30)]
 
     virtual.run(story())
