@@ -44,7 +44,9 @@ def crash(session: nox.Session) -> None:
     """200 kills at random times, and one before each system call that writes, syncs, renames or sends; needs strace."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
     long = {"PIKA_CRASH_ROUNDS": "200", "PIKA_CRASH_EVERY": "1"}
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-rP", "tests/crash", *session.posargs, env=long)
+    session.run(
+        "python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-rP", "tests/crash", *session.posargs, env=long
+    )
 
 
 @nox.session
