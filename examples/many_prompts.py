@@ -1,4 +1,4 @@
-"""A lazy stream of prompts, at most six at the gateway, each handled as it settles."""
+"""A lazy stream of prompts, at most six at the gateway, each handled as it settles; run again, it goes on."""
 
 import asyncio
 import os
@@ -14,7 +14,8 @@ async def stories() -> AsyncIterator[GenerationRequest]:
 
 async def main() -> None:
     limits = Limits(max_in_flight=6)
-    async with PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], limits=limits) as pika:
+    base_url = os.environ["PIKA_BASE_URL"]
+    async with PikaClient("native", base_url=base_url, journal="animals.db", limits=limits) as pika:
         async for job in pika.as_settled(stories(), download_to="animals"):
             if job.status is JobStatus.SUCCEEDED and job.file:
                 print(f"{job.key}: {job.file}, asked {job.polls} times")

@@ -21,7 +21,10 @@ async def serve(pika: PikaClient, orders: asyncio.Queue[str]) -> None:
 
 
 async def main() -> None:
-    async with PikaClient("native", base_url=os.environ["PIKA_BASE_URL"]) as pika, asyncio.TaskGroup() as group:
+    client = PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], journal="orders.db")
+    async with client as pika, asyncio.TaskGroup() as group:
+        for doubt in await pika.jobs(JobStatus.UNKNOWN):  # an earlier process was killed while it sent these
+            print(f"look it up at the provider, then resolve it: {doubt.error}")
         orders: asyncio.Queue[str] = asyncio.Queue()
         servers = [group.create_task(serve(pika, orders), name=f"server {n}") for n in range(4)]
         for number in range(6):
