@@ -29,14 +29,14 @@ def _direct(*extras: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """The whole suite, warnings as errors."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """The suite on the lowest direct dependencies that pyproject.toml allows."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"), *_direct("cli", "emulator", "speed"))
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -34,12 +33,12 @@ class BatchKeys:
         self._fingerprint_of = fingerprint_of
         self._known = set[str]()
         #: Those that no request of this batch has taken yet, by the beginning of the fingerprint, in order.
-        self._free: dict[str, dict[str, None]] = defaultdict(dict)
-        self._next: dict[str, int] = defaultdict(int)
+        self._free: dict[str, dict[str, None]] = {}
+        self._next: dict[str, int] = {}
         for key in known:
             if made := _MADE.fullmatch(key):
                 self._known.add(key)
-                self._free[made[1]][key] = None
+                self._free.setdefault(made[1], {})[key] = None
 
     def of(self, request: GenerationRequest, index: int) -> str:
         """The key of `request`, which stands at `index`, counted from 0."""
@@ -48,18 +47,21 @@ class BatchKeys:
             return request.key
         content = request.fingerprint()
         mark = content[:8]
-        own, free = f"{index + 1:05d}-{mark}", self._free[mark]
+        own, free = f"{index + 1:05d}-{mark}", self._free.get(mark, {})
         found = (key for key in itertools.chain([own], free) if key in free and self._fingerprint_of(key) == content)
-        key = next(found, None) or (own if own not in self._known else self._new(mark, index))
-        self.take(key)
-        return key
+        known = next(found, None)
+        if known is not None:
+            free.pop(known)
+            return known
+        return own if own not in self._known else self._new(mark, index)  # no later row has this position
 
     def _new(self, mark: str, index: int) -> str:
         """A key after that of `index` that no job has; those that were tried before are not tried again."""
-        for number in itertools.count(max(index + 2, self._next[mark])):
+        for number in itertools.count(max(index + 2, self._next.get(mark, 0))):
             key = f"{number:05d}-{mark}"
             if key not in self._known:
                 self._next[mark] = number + 1
+                self._known.add(key)
                 return key
         raise AssertionError  # numbers do not end
 
@@ -67,4 +69,4 @@ class BatchKeys:
         """No other request of this batch is given `key`."""
         if made := _MADE.fullmatch(key):
             self._known.add(key)
-            self._free[made[1]].pop(key, None)
+            self._free.get(made[1], {}).pop(key, None)

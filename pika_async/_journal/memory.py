@@ -23,7 +23,7 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._intents: dict[str, Intent] = {}
-        self._holders: dict[tuple[str, str, str], str] = {}
+        self._holders: dict[tuple[str, str], dict[str, str]] = {}
         self._facts: dict[str, Any] = {}
 
     async def open(self) -> None:
@@ -49,7 +49,7 @@ class MemoryJournal:
     def _put(self, job: Job) -> None:
         self._jobs[job.key] = job
         if job.task_id is not None:
-            self._holders[job.provider, job.base_url, job.task_id] = job.key
+            self._holders.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
 
@@ -78,7 +78,7 @@ class MemoryJournal:
 
     def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
-        return self._holders.get((provider, base_url, task_id))
+        return self._holders.get((provider, base_url), {}).get(task_id)
 
     def keys(self) -> list[str]:
         """See `Journal`."""
