@@ -28,7 +28,7 @@ def strace(*options: str) -> Sequence[str]:
     """The tracer, which counts the calls of each thread for itself."""
     found = shutil.which("strace")
     if not found:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+        (pytest.fail if os.environ.get("PIKA_SKIP_NOTHING") else pytest.skip)(
             "needs strace: apt-get install strace (or dnf, apk, pacman)"
         )
     return (found, "-f", "-qq", "-o", os.devnull, *options)
