@@ -55,9 +55,9 @@ class Admission:
         :raises InvalidRequest: if it came alone and cannot be sent, or if its key belongs to another content.
         :raises JournalFailed: if it could not be kept; it is not sent.
         """
-        known = self.known(key)
+        known = self._same(key, asked)
         if known is not None and known.status is not JobStatus.PLANNED:
-            return await self._adopt(known, asked, watcher)
+            return await self.adopt(known, watcher)
         try:
             await self._check(asked)
         except InvalidRequest as error:
@@ -67,9 +67,9 @@ class Admission:
             await self._journal.keep(job)
             watcher(job, True)
             return job
-        known = self.known(key)
+        known = self._same(key, asked)
         if known is not None:  # perhaps it came in while the files were looked at
-            return await self._adopt(known, asked, watcher)
+            return await self.adopt(known, watcher)
         job = self.job(asked, key, index)
         await self._desk.plan(job, watcher)
         return job
@@ -93,12 +93,17 @@ class Admission:
         """A new job of this client."""
         return Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
 
-    async def _adopt(self, known: Job, asked: GenerationRequest, watcher: Watcher) -> Job:
-        if known.request.fingerprint() != asked.fingerprint():
+    def _same(self, key: str, asked: GenerationRequest) -> Job | None:
+        """The job of that key, which asks for the same.
+
+        :raises InvalidRequest: if it asks for something else.
+        """
+        known = self.known(key)
+        if known is not None and known.request.fingerprint() != asked.fingerprint():
             raise InvalidRequest(
                 field="key", value=known.key, reason="belongs to a job with another content; give this one its own key"
             )
-        return await self.adopt(known, watcher)
+        return known
 
     async def adopt(self, known: Job, watcher: Watcher) -> Job:
         """Go on with a job that is known; `watcher` hears of it from now on."""

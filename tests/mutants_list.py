@@ -244,7 +244,7 @@ MUTANTS: Final = (
     Mutant(
         "duplicate-keys-accepted",
         "_admission.py",
-        "if known.request.fingerprint() != asked.fingerprint():",
+        "if known is not None and known.request.fingerprint() != asked.fingerprint():",
         "if False:",
         "another content is given the result of the first",
         ("tests/test_bad_requests.py",),

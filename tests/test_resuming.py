@@ -1228,3 +1228,18 @@ def test_an_endless_source_is_pulled_and_kept_as_room_allows(path: Path) -> None
         assert known[S.SUCCEEDED] + known[S.QUEUED] + known[S.RUNNING] == len(at.ledger)
 
     virtual.run(story())
+
+
+def test_a_bad_request_under_a_planned_jobs_key_leaves_that_job_alone(path: Path) -> None:
+    """Another content is refused for its key, whatever else is wrong with it; the planned job is sent later."""
+
+    async def story() -> None:
+        at = gateway([{**ONCE, "do": QUOTA}], durations="constant:5")
+        async with client(at, journal=path, polling=often) as pika:
+            assert (await pika.run([CAT])).counts == {S.PLANNED: 1}
+            with pytest.raises(InvalidRequest, match="another content"):
+                await pika.run([attrs.evolve(CAT, image="nowhere.png")])
+            assert stored(path)["cat"].status is S.PLANNED
+            assert (await pika.run([CAT])).counts == {S.SUCCEEDED: 1}
+
+    virtual.run(story())

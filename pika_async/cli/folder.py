@@ -15,7 +15,6 @@ from pika_async._collector import wants_file
 from pika_async._journal import SqliteJournal
 from pika_async._resolving import take_over
 from pika_async.cli.exits import UsageError
-from pika_async.errors import quote
 from pika_async.report import ResultsWriter
 
 __all__ = ["Folder", "Terms"]
@@ -143,6 +142,3 @@ class Folder:
         """The command `name` for this folder, to be copied."""
         root = str(self.root)
         return shlex.join(["pika-async", name, f"./{root}" if root.startswith("-") else root, *rest])
-
-    def __str__(self) -> str:
-        return quote(str(self.root))

@@ -82,9 +82,10 @@ def batch(
         planned = plan(*read_input(input), find_provider(account.provider))
         folder = Folder(out)
         run_in_loop(folder.take_over())
+        limit = folder.terms().max_charges if max_charges is None else max_charges
         terms = Terms(
-            max_in_flight=max_in_flight, max_charges=max_charges or folder.terms().max_charges, deadline=deadline,
-            expected_seconds=expected_seconds, download=download, ambiguous=ambiguous,
+            max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
+            download=download, ambiguous=ambiguous,
         )  # fmt: skip
         client = open_client(account, journal=folder.journal, terms=terms)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -28,7 +29,7 @@ from pika_async.report import ResultsWriter
 __all__ = ["Step", "Work", "steps_of"]
 
 #: Seconds that leaving at once gives the journal to write what it was told already.
-LEAVE: float = 1.0
+LEAVE: Final = 1.0
 
 
 @attrs.frozen
@@ -51,7 +52,6 @@ class Work:
     _batches: list[Batch] = attrs.field(factory=list, init=False)
     _results: ResultsWriter | None = attrs.field(default=None, init=False)
     _follower: Follower | None = attrs.field(default=None, init=False)
-    _ending: Ending | None = attrs.field(default=None, init=False)
 
     async def run(self, steps: Sequence[Step], title: str, done: Sequence[Job] = ()) -> tuple[Ending, Path | None]:
         """Every step to its end; and the page. `done`: jobs of the command that need none.

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
 
 from pika_async.__main__ import main
-from pika_async.emulator import Emulator
+from pika_async.emulator import Emulator, Scenario
 
 KEY = "canary-3f9b2c7d51e84a06"
 ENV = {
     "cometapi": "COMETAPI_API_KEY", "yescale": "YESCALE_API_KEY", "gptge": "GPTGE_API_KEY", "native": "PIKA_API_KEY",
 }  # fmt: skip
+#: An emulator that settles at once and serves the same short clip for every task.
+SETTINGS: Final[dict[str, Any]] = {
+    "api_key": KEY, "render": False, "durations": "constant:0.05", "video_seconds": 1.0,
+}  # fmt: skip
+
+Rule = dict[str, Any]
+
+
+@contextlib.contextmanager
+def serving(*rules: Rule, **settings: Any) -> Iterator[Emulator]:
+    """An emulator with these rules, in a thread of its own."""
+    with Emulator(**{**SETTINGS, **settings}, scenario=Scenario.of(rules)).in_thread() as emulator:
+        yield emulator
 
 
 @attrs.frozen

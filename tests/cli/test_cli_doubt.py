@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -11,27 +10,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from pika_async.emulator import Emulator, Scenario
-from tests.cli.commandline import ENV, KEY, CommandLine
+from pika_async.emulator import Emulator
+from tests.cli.commandline import ENV, CommandLine, serving
 
-SETTINGS: Final[dict[str, Any]] = {
-    "api_key": KEY, "render": False, "durations": "constant:0.05", "video_seconds": 1.0,
-}  # fmt: skip
 LOST: Final = {"on": "create", "do": "drop"}
-
-Rule = dict[str, Any]
-
-
-@contextlib.contextmanager
-def serving(*rules: Rule, **settings: Any) -> Iterator[Emulator]:
-    with Emulator(**{**SETTINGS, **settings}, scenario=Scenario.of(rules)).in_thread() as emulator:
-        yield emulator
 
 
 @pytest.fixture

@@ -17,29 +17,18 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from pika_async.emulator import Charge, Emulator, Scenario
+from pika_async.emulator import Charge, Emulator
 from pika_async.emulator.records import Seen
-from tests.cli.commandline import ENV, KEY, CommandLine, Ran
+from tests.cli.commandline import ENV, KEY, CommandLine, Ran, Rule, serving
 
-SETTINGS: Final[dict[str, Any]] = {
-    "api_key": KEY, "render": False, "durations": "constant:0.05", "video_seconds": 1.0,
-}  # fmt: skip
 #: How many submissions run side by side at most.
 SIDE_BY_SIDE: Final = 8
-
-Rule = dict[str, Any]
-
-
-@contextlib.contextmanager
-def serving(*rules: Rule, **settings: Any) -> Iterator[Emulator]:
-    with Emulator(**{**SETTINGS, **settings}, scenario=Scenario.of(rules)).in_thread() as emulator:
-        yield emulator
 
 
 @pytest.fixture
@@ -339,6 +328,17 @@ def test_the_limit_of_charges_holds_over_all_commands(cli: CommandLine) -> None:
         assert len(emulator.ledger) == 4
         assert cli("resume", "pika-out", "--max-charges", "9").code == 0
         assert charged(emulator) == Counter("abcde")
+
+
+def test_a_limit_of_no_charges_is_refused_and_lifts_none(cli: CommandLine) -> None:
+    """0 is no limit that can be held to: exit code 2, and nothing is sent, in a new folder and in a known one."""
+    with serving() as emulator:
+        source = cli.write("b.txt", "a\nb")
+        for sent in (0, 1, 1):
+            ran = cli.batch(emulator, source, "--no-download", "--max-charges", "0")
+            assert (ran.code, len(emulator.ledger)) == (2, sent)
+            assert "--max-charges: 0 is no whole number from 1 up" in ran.err
+            cli.batch(emulator, source, "--no-download", "--max-charges", "1")
 
 
 def test_a_doubt_counts_as_a_charge(cli: CommandLine) -> None:
