@@ -43,6 +43,8 @@ MISSING_SECONDS: Final = 600.0
 URL_SECONDS: Final = 600.0
 #: The first looks at jobs that are resumed are spread over this many seconds.
 RESUME_SECONDS: Final = 1.0
+#: Steps of this share of 1 are spread evenly, however many.
+GOLDEN: Final = 0.618034
 
 
 @attrs.define(kw_only=True)
@@ -225,7 +227,7 @@ class Agenda:
             entry.awaits_url = True
             entry.deadline_at = now + URL_SECONDS
         if seen.is_final:
-            self._learn(entry, now)
+            self._learn(entry, now, u)
             return self._leave(entry, seen)
         entry.job = seen
         return self._again(entry, now, u)
@@ -240,13 +242,13 @@ class Agenda:
                 key=job.key, provider=job.provider, task_id=job.task_id,
                 reason=f"{entry.denials} denials over {now - entry.denied_at:.0f} s: {look.reason}",
             )  # fmt: skip
+            self._forget(entry)
             return self._leave(entry, job.timed_out(error))
         return self._again(entry, now, u)
 
     def _again(self, entry: Entry, now: float, u: float, retry_after: float | None = None) -> Job:
         if now >= entry.deadline_at:
             return self.expire(entry)
-        entry.looked_at = now if not entry.misses else entry.looked_at
         self._schedule(entry, now, u, retry_after)
         return entry.job
 
@@ -255,6 +257,7 @@ class Agenda:
         job = entry.job
         seconds = entry.deadline_at - entry.accepted_at
         error = DeadlineExceeded(key=job.key, provider=job.provider, task_id=job.task_id, seconds=seconds)
+        self._forget(entry)
         return self._leave(entry, job.timed_out(error))
 
     def withdraw(self, entry: Entry) -> bool:
@@ -268,15 +271,17 @@ class Agenda:
     def park_all(self) -> list[Entry]:
         """Take every accepted job off the heap: the account is stopped and looks are pointless."""
         entries = [entry for _, _, entry in self._heap]
+        for entry in entries:
+            self._forget(entry)
         self._heap.clear()
         self.accepted -= len(entries)
         return entries
 
     # A policy is somebody else's code: what it gets wrong costs no paid job, and is said once.
 
-    def _asked(self, waiting: Waiting, u: float) -> float:
+    def _asked(self, waiting: Waiting, u: float, ask: Callable[[Waiting, float], float] | None = None) -> float:
         try:
-            wait = self.policy.wait(waiting, u)
+            wait = (ask or self.policy.wait)(waiting, u)
             if 0 < wait < math.inf:
                 return wait
             self._complain(f"gave a wait of {wait!r} s")
@@ -284,20 +289,49 @@ class Agenda:
             self._complain(f"raised {error!r}")
         return CAP_SECONDS + CAP_SHARE * waiting.age
 
-    def _learn(self, entry: Entry, now: float) -> None:
+    def _learn(self, entry: Entry, now: float, u: float) -> None:
         if entry.resumed:  # its age is that of a clock that may have been moved
             return
-        seen = Observation(entry.stratum, entry.looked_at - entry.accepted_at, now - entry.accepted_at)
+        looked = entry.looked_at - entry.accepted_at
+        seen = Observation(entry.stratum, looked, now - entry.accepted_at, told_age=entry.told_age, told=entry.told)
         self.learned(seen)
-        self.teach([seen])
+        if self._teach(seen, looked):
+            self._ask_again(entry.stratum, now, u)
+
+    def _forget(self, entry: Entry) -> None:
+        """`entry` is not waited for any more, and unsettled."""
+        if not entry.resumed:
+            looked = entry.looked_at - entry.accepted_at
+            self._teach(Observation(entry.stratum, looked, math.inf), looked)
 
     def teach(self, observations: Iterable[Observation]) -> None:
-        """What was learned, now or before, for the policy."""
+        """What was learned in earlier processes, for the policy."""
+        for seen in observations:
+            self._teach(seen, None)
+
+    def _teach(self, seen: Observation, looked: float | None) -> bool:
         try:
-            for seen in observations:
-                self.policy.settled(seen.stratum, seen.after, seen.before)
+            return self.policy.settled(seen, looked) is True
         except Exception as error:
             self._complain(f"raised {error!r}")
+            return False
+
+    def _ask_again(self, stratum: str, now: float, u: float) -> None:
+        """Tasks of `stratum` have become quicker: looks that were put too late come sooner, and not all at once."""
+        again = getattr(self.policy, "again", None)
+        if again is None:
+            return
+        heap = []
+        for due, order, entry in self._heap:
+            sooner = due
+            if entry.stratum == stratum and not entry.misses and due > now:
+                u = (u + GOLDEN) % 1.0
+                age = entry.looked_at - entry.accepted_at
+                wait = self._asked(Waiting(stratum, age, entry.polls, entry.job.progress), u, again)
+                sooner = min(due, max(entry.looked_at + wait, now + u * RESUME_SECONDS))
+            heap.append((sooner, order, entry))
+        heapq.heapify(heap)
+        self._heap = heap
 
     def _complain(self, of: str) -> None:
         if not self._complained:
@@ -322,12 +356,23 @@ class Agenda:
         if entry.misses:
             wait = max(ladder(entry.misses - 1, u, first=1.0, cap=60.0), retry_after or 0.0)
         else:
-            waiting = Waiting(entry.stratum, now - entry.accepted_at, entry.polls, entry.job.progress)
-            wait = self._asked(waiting, u)
+            wait = self._asked(self._seen_unsettled(entry, now, u), u)
         due = now + wait
         if due > entry.deadline_at > now:
             due = entry.deadline_at  # the answer of the very last look counts
         self._push(entry, due)
+
+    def _seen_unsettled(self, entry: Entry, now: float, u: float) -> Waiting:
+        """`entry` as the policy is told of it: it was accepted, or a look found it unsettled."""
+        age = now - entry.accepted_at
+        looked = entry.looked_at - entry.accepted_at if entry.polls and not entry.resumed else None
+        entry.looked_at = now
+        progress = entry.job.progress
+        if progress is not None and entry.polls:
+            entry.tellings += 1
+            if u * entry.tellings < 1:  # each of its readings is kept with the same chance
+                entry.told_age, entry.told = age, progress
+        return Waiting(entry.stratum, age, entry.polls, progress, looked)
 
     def _push(self, entry: Entry, due: float) -> None:
         self._order += 1

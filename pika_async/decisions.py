@@ -29,7 +29,12 @@ class Entry:
     patient_until: float = math.inf
     accepted_at: float = 0.0
     deadline_at: float = math.inf
+    #: When it was last known to be unsettled.
     looked_at: float = 0.0
+    #: One of its progress readings, picked by chance, and its age then; how many there were.
+    told_age: float | None = None
+    told: int | None = None
+    tellings: int = 0
     polls: int = 0
     #: Looks in a row that brought no usable answer.
     misses: int = 0

@@ -499,7 +499,7 @@ class Odd:
         value: float = self.gives
         return value
 
-    def settled(self, stratum: str, after: float, before: float) -> None:
+    def settled(self, seen: object, looked: float | None = None) -> None:
         if isinstance(self.gives, Exception):
             raise self.gives
 
@@ -677,3 +677,56 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 TestAnyInterleaving = AnyInterleaving.TestCase
 TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+# --- what a policy learns -----------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Recording:
+    """A policy that looks every 100 s, until it says that tasks have become quicker: then every 10."""
+
+    told: list[tuple[Any, float | None]] = attrs.field(factory=list)
+    asked: list[Any] = attrs.field(factory=list)
+    quicker: bool = False
+
+    def wait(self, waiting: Any, u: float) -> float:
+        self.asked.append(waiting)
+        return 100.0
+
+    def again(self, waiting: Any, u: float) -> float:
+        return 10.0
+
+    def settled(self, seen: Any, looked: float | None = None) -> bool:
+        self.told.append((seen, looked))
+        return self.quicker
+
+
+def test_a_policy_hears_when_each_task_was_last_seen_unsettled() -> None:
+    """At acceptance nothing; after a look its age at the one before; when it settles, both ends; when it leaves, infinity."""
+    policy = Recording()
+    on = agenda(policy=policy, max_in_flight=2)
+    accepted(on, 0.0)
+    look(on, 100.0, TaskState.RUNNING)
+    look(on, 200.0, TaskState.RUNNING)
+    look(on, 300.0, TaskState.SUCCEEDED)
+    assert [(waiting.age, waiting.looked) for waiting in policy.asked] == [(0.0, None), (100.0, 0.0), (200.0, 100.0)]
+    assert [(seen.after, seen.before, looked) for seen, looked in policy.told] == [(200.0, 300.0, 200.0)]
+    accepted(on, 400.0)
+    on.park_all()
+    assert [(seen.before, looked) for seen, looked in policy.told[1:]] == [(math.inf, 0.0)]
+
+
+def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:
+    """Three tasks are due at 100 s; the first settles and says so: the others are due within a second, and not at once."""
+    policy = Recording(quicker=True)
+    on = agenda(policy=policy, max_in_flight=4)
+    for _ in range(4):
+        accepted(on, 0.0)
+    first = poll(on, 100.0)
+    rest = [poll(on, 100.0) for _ in range(3)]
+    for entry in rest:
+        seen(on, entry, 100.0, TaskState.RUNNING)
+    seen(on, first, 130.0, TaskState.SUCCEEDED)
+    dues = sorted(when for when, _, _ in on._heap)
+    assert 130.0 <= dues[0] < dues[1] < dues[2] <= 131.0

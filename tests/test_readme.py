@@ -33,7 +33,7 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
             monkeypatch.setitem(providers.PROVIDERS, name, local)
             monkeypatch.setenv(provider.api_key_env, running.api_key)
         # Nothing is known of these tasks at first, and a real one is thought to take a minute.
-        monkeypatch.setattr("pika_async.polling.schedule.EXPECTED", 0.2)
+        monkeypatch.setattr("pika_async.polling.adaptive.EXPECTED", 0.2)
         monkeypatch.setenv("PIKA_BASE_URL", running.base_url("native"))
         monkeypatch.chdir(tmp_path)
         yield running

@@ -45,7 +45,7 @@ from pika_async import (
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal, schema
 from pika_async._journal.pending import Operation
 from pika_async.emulator import Emulator, Gateway
-from pika_async.polling import Waiting
+from pika_async.polling import Observation, Waiting
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, until
@@ -866,8 +866,8 @@ class Learning:
     def wait(self, waiting: Waiting, u: float) -> float:
         return 5.0
 
-    def settled(self, stratum: str, after: float, before: float) -> None:
-        self.seen.append((after, before))
+    def settled(self, seen: Observation, looked: float | None = None) -> None:
+        self.seen.append((seen.after, seen.before))
 
 
 def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:

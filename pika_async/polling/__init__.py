@@ -3,7 +3,24 @@
 Bring your own by writing the two methods of `PollingPolicy`.
 """
 
+from pika_async.polling.adaptive import AdaptivePolling, Belief
+from pika_async.polling.budget import Budget
+from pika_async.polling.distribution import Distribution
 from pika_async.polling.durations import Durations, Observation
-from pika_async.polling.schedule import AdaptivePolling, FixedInterval, PollingPolicy, Waiting
+from pika_async.polling.policy import FixedInterval, PollingPolicy, Waiting
+from pika_async.polling.schedule import Schedule
+from pika_async.polling.slots import Slots
 
-__all__ = ["AdaptivePolling", "Durations", "FixedInterval", "Observation", "PollingPolicy", "Waiting"]
+__all__ = [
+    "AdaptivePolling",
+    "Belief",
+    "Budget",
+    "Distribution",
+    "Durations",
+    "FixedInterval",
+    "Observation",
+    "PollingPolicy",
+    "Schedule",
+    "Slots",
+    "Waiting",
+]

@@ -1,0 +1,181 @@
+"""The policy that needs no tuning: durations learned of each stratum, the best schedule for them. Pure.
+
+A schedule is kept until enough has been learned: a seventh more settles, or many looks that found nothing settled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from pika_async.polling.distribution import Distribution
+from pika_async.polling.durations import WINDOW, Durations, Observation
+from pika_async.polling.policy import Waiting, above_zero
+from pika_async.polling.progress import Progress, calibrated
+from pika_async.polling.schedule import FLOOR, Schedule, cap
+
+__all__ = ["AdaptivePolling", "Belief"]
+
+#: The default expectation of a task nothing is known of, in seconds.
+EXPECTED = 60.0
+#: Looks that are as dear as one usual duration of delay: 10 looks a task and 5 % delay at a fixed interval.
+DELAY_WEIGHT = 200.0
+#: A schedule is made anew after so many settles: a share of those it was made from, one of so many that wait.
+RENEW, CROWD = 0.15, 250
+#: Or after so many looks for each of them: tasks that do not settle tell something as well.
+SURVIVALS = 16
+#: Looks that wait are asked for again when first looks come so much earlier.
+QUICKER = 0.8
+#: First looks at alike tasks are spread over this share of the way to the second, and more if so many wait.
+SPREAD, MORE, MANY = 0.2, 1.0, 1000
+
+
+@attrs.frozen
+class Belief:
+    """What is believed of one stratum, for people to read."""
+
+    #: Tasks that have settled, now and before; tasks that wait.
+    settled: int
+    waiting: int
+    #: Seconds: half the tasks take less; four in five are between these.
+    median: float
+    spread: tuple[float, float]
+    #: Ages of the next looks at a task that is accepted now, if its progress says nothing.
+    looks: tuple[float, ...]
+    #: Percents of progress, the first of each band, at which the forecast made from progress is used.
+    trusted_from: tuple[int, ...]
+    why: str
+
+
+@attrs.define
+class _Stratum:
+    """What is believed of one stratum, and the schedule made of it."""
+
+    durations: Durations
+    distribution: Distribution = attrs.field(init=False)
+    schedule: Schedule = attrs.field(init=False)
+    #: Looks that a second of delay is worth.
+    weight: float = attrs.field(init=False)
+    progress: Progress = attrs.field(init=False)
+    #: The best first look, and how far from it to the second.
+    first: float = attrs.field(init=False)
+    room: float = attrs.field(init=False)
+    told: deque[Observation] = attrs.field(factory=lambda: deque(maxlen=WINDOW), init=False)
+    waiting: int = attrs.field(default=0, init=False)
+    #: Since the schedule was made: settles, looks; and how many settles are enough for the next.
+    settles: int = attrs.field(default=0, init=False)
+    looks: int = attrs.field(default=0, init=False)
+    enough: float = attrs.field(default=0.0, init=False)
+
+    def renew(self, delay_weight: float) -> None:
+        """A schedule of all that is known."""
+        self.distribution = self.durations.estimate().distribution
+        self.weight = delay_weight / self.distribution.quantile(0.5)
+        self.schedule = Schedule.of(self.distribution, self.weight)
+        self.progress = calibrated(self.told, self.distribution)
+        self.first = self.schedule.after(0.0)
+        self.room = min(self.schedule.after(self.first) - self.first, cap(self.first), self.first)
+        self.settles = self.looks = 0
+        self.enough = max(1.0, RENEW * min(WINDOW, self.durations.count), self.waiting / CROWD)
+
+    @property
+    def stale(self) -> bool:
+        """Whether enough was learned since the schedule was made."""
+        return self.settles >= self.enough or self.looks > SURVIVALS * self.enough
+
+    def first_look(self, u: float) -> float:
+        """The age of a first look."""
+        return self.first + self.room * (SPREAD + MORE * min(1.0, self.waiting / MANY)) * (u - 0.5)
+
+    def described(self) -> Belief:
+        """The view of it."""
+        trusted = self.progress.trusted()
+        by = "progress where it has proved itself, else by " if trusted else ""
+        learned = f"{self.durations.count} settled tasks" if self.durations.count else "what was expected"
+        return Belief(
+            settled=self.durations.count,
+            waiting=self.waiting,
+            median=self.distribution.quantile(0.5),
+            spread=(self.distribution.quantile(0.1), self.distribution.quantile(0.9)),
+            looks=tuple(self.schedule.looks(5)),
+            trusted_from=trusted,
+            why=f"the least of looks + {self.weight:.3g} a second of delay, by {by}{learned}",
+        )
+
+
+@attrs.define
+class AdaptivePolling:
+    """Looks where tasks settle: few before the first could have, dense where most do, never rare after that.
+
+    `expected_seconds`: what a task is thought to take before any has settled (60 s). `delay_weight`: how many looks one
+    whole usual duration of delay is worth (200: about 5 % delay); more looks closer. `max_polls_per_second`: over all
+    tasks; None is no limit. No wait is under 0.05 s nor, after the first look, over 0.35 x age + 2 s.
+
+    :raises ConfigurationError: for a value that is not above 0.
+    """
+
+    expected_seconds: float | None = attrs.field(default=None, validator=above_zero)
+    delay_weight: float = attrs.field(default=DELAY_WEIGHT, validator=above_zero)
+    max_polls_per_second: float | None = attrs.field(default=None, validator=above_zero)
+    _strata: dict[str, _Stratum] = attrs.field(factory=dict, init=False, repr=False)
+
+    def _of(self, stratum: str) -> _Stratum:
+        found = self._strata.get(stratum)
+        if found is None:
+            found = self._strata[stratum] = _Stratum(Durations(prior_median=self.expected_seconds or EXPECTED))
+            found.renew(self.delay_weight)
+        return found
+
+    def wait(self, waiting: Waiting, u: float) -> float:
+        """Seconds until the next look; first looks are spread: tasks accepted together are not asked together."""
+        found = self._of(waiting.stratum)
+        if not waiting.looks:
+            found.waiting += 1
+        if waiting.looked is not None:
+            found.durations.pass_by(waiting.looked, waiting.age)
+            found.looks += 1
+        if found.stale:
+            found.renew(self.delay_weight)
+        return self.again(waiting, u)
+
+    def again(self, waiting: Waiting, u: float) -> float:
+        """The same for a task that `wait` was asked of already, and nothing was seen of it since."""
+        found, age = self._of(waiting.stratum), waiting.age
+        if not waiting.looks:
+            first = found.first_look(u)
+            return max(FLOOR, (first if first > age else found.schedule.after(age)) - age)
+        look = found.progress.next_look(age, waiting.progress, found.weight) if waiting.progress else None
+        if look is None:
+            look = found.schedule.after(age)
+        return max(FLOOR, min(look - age, cap(age)))
+
+    def settled(self, seen: Observation, looked: float | None = None) -> bool:
+        """Learn from one task; `looked`: its age when `wait` last heard of it, None if it never did.
+
+        True if tasks of its stratum have become quicker: the looks at all that wait are worth asking for `again`.
+        """
+        found = self._of(seen.stratum)
+        drifts = found.durations.drifts
+        found.durations.add(seen, looked)
+        found.settles += 1
+        if looked is not None:
+            found.waiting -= 1
+        if seen.told is not None:
+            found.told.append(seen)
+        if found.durations.drifts == drifts:
+            return False
+        first = found.first
+        found.renew(self.delay_weight)
+        return found.first < QUICKER * first
+
+    def undetected(self, stratum: str, looked: float, age: float) -> float:
+        """The expected seconds that a task of `age`, unsettled at age `looked`, has been settled; see `Budget`."""
+        return self._of(stratum).distribution.undetected(looked, age)
+
+    def described(self) -> dict[str, Belief]:
+        """What is believed of each stratum."""
+        for found in self._strata.values():
+            if found.settles:
+                found.renew(self.delay_weight)
+        return {stratum: found.described() for stratum, found in self._strata.items()}

@@ -1,0 +1,69 @@
+"""The seam: what a scheduler asks a polling policy, and the simplest one. No clock, no chance, no I/O of its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import attrs
+
+from pika_async.errors import ConfigurationError
+from pika_async.polling.durations import Observation
+
+__all__ = ["FixedInterval", "PollingPolicy", "Waiting", "above_zero"]
+
+
+@attrs.frozen
+class Waiting:
+    """One unsettled task as a policy sees it. Ages are seconds since it was accepted."""
+
+    #: Tasks of one stratum are alike in what makes them slow: provider, model, kind.
+    stratum: str
+    age: float
+    #: How often it was looked at.
+    looks: int
+    #: Percent, where the provider tells.
+    progress: int | None = None
+    #: The age at which it was last seen unsettled, before this time; None the first time, and where no age of it is
+    #: certain: nothing is learned of it then.
+    looked: float | None = None
+
+
+class PollingPolicy(Protocol):
+    """What the scheduler asks. The methods are pure but for what they remember of tasks."""
+
+    def wait(self, waiting: Waiting, u: float) -> float:
+        """Seconds until the next look, above 0 and finite; `u` in [0, 1) is the chance to use.
+
+        Asked once when a task is accepted or comes into sight, and after each look that found it unsettled.
+        """
+
+    def settled(self, seen: Observation, looked: float | None = None) -> bool | None:
+        """A task has settled, now or in an earlier process; `looked`: its age when `wait` last heard of it, if it did.
+
+        True if the looks at all that wait are worth asking for anew: of a policy with a method `again`, like `wait`.
+        """
+
+
+def above_zero(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validates seconds, rates and weights.
+
+    :raises ConfigurationError: with the name and the value.
+    """
+    ok = value is None or (not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf)
+    if not ok:
+        raise ConfigurationError(setting=attribute.name, reason=f"{value!r} is no number of seconds above 0")
+
+
+@attrs.frozen
+class FixedInterval:
+    """A look every `seconds`, the first after as long."""
+
+    seconds: float = attrs.field(validator=above_zero)
+
+    def wait(self, waiting: Waiting, u: float) -> float:  # noqa: ARG002 - the protocol's
+        """Always `seconds`."""
+        return self.seconds
+
+    def settled(self, seen: Observation, looked: float | None = None) -> None:
+        """Nothing is learned."""

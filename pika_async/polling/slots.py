@@ -1,0 +1,84 @@
+"""When to submit to an account that holds so many tasks at once and says "too many" beyond. Pure; sends nothing.
+
+Nobody says when a slot gets free, and a look at each task finds out late: but a submission that may be refused asks
+"is any slot free?" for all of them. So while the account is full, submissions are tried at a pace. The pace is learned:
+an answer of either kind moves the logarithm of the gap by a step, so that in the long run there are `refusals` for each
+acceptance (Robbins and Monro, 1951), however fast slots get free. What is accepted is followed at once by another, one
+more side by side for each, and a refusal ends that (Chiu and Jain, 1989: increase by one, fall to one).
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+__all__ = ["Slots"]
+
+#: How far one refusal moves the logarithm of the gap.
+STEP = 0.1
+#: The shortest and the longest gap, in seconds.
+SHORTEST, LONGEST = 0.02, 30.0
+
+
+@attrs.define(kw_only=True)
+class Slots:
+    """One account's room for tasks. `size` and `gap` are worth keeping for its next start.
+
+    `ceiling`: tasks in flight that are never exceeded, whatever the account would take. `refusals`: how many refused
+    submissions one accepted is worth.
+    """
+
+    ceiling: float = math.inf
+    refusals: float = 1.0
+    #: Tasks that the account held when it last said "too many"; None: it never did.
+    size: int | None = None
+    #: Seconds between two tries while it is full.
+    gap: float = 1.0
+    #: How many submissions may be under way at once; the account is full while it is finite.
+    _abreast: float = math.inf
+    _next_at: float = -math.inf
+    _full_at: float = -math.inf
+    _forced_until: float = -math.inf
+
+    def __attrs_post_init__(self) -> None:
+        if self.size is not None:
+            self._abreast = float(self.size)
+
+    def free(self, in_flight: int, submitting: int) -> bool:
+        """Whether one more may be sent, as far as counts go; `ready_at` says when."""
+        return in_flight + submitting < self.ceiling and submitting < self._abreast
+
+    def ready_at(self, now: float) -> float:
+        """When the next submission may begin; `now` if at once."""
+        return max(now, self._next_at, self._forced_until)
+
+    def begin(self, now: float) -> None:
+        """A submission begins."""
+        if now - self._full_at < math.inf:
+            self._next_at = now + self.gap
+
+    def accept(self, now: float) -> None:
+        """It was accepted: there may be room for more at once."""
+        if self._full_at == -math.inf:
+            return
+        self.gap = max(SHORTEST, self.gap * math.exp(-STEP * self.refusals))
+        self._abreast += 1
+        self._next_at = now
+
+    def refuse(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
+        """A submission sent at `sent_at` was answered "too many" while `in_flight` tasks were not seen settled."""
+        first = self._full_at == -math.inf
+        if first or in_flight < (self.size or math.inf):
+            self.size = max(1, in_flight)
+        self.gap = min(LONGEST, self.gap * math.exp(STEP))
+        self._full_at = max(self._full_at, sent_at)
+        self._next_at = max(self._next_at, sent_at + self.gap)
+        self._abreast = 1.0
+        if retry_after is not None:
+            self._forced_until = max(self._forced_until, now + retry_after)
+
+    def settled(self, between: float, now: float) -> None:
+        """A task settled between the times `between` and `now`: a slot is free, unless it was found already."""
+        if (between + now) / 2 > self._full_at:
+            self._next_at = min(self._next_at, now)
