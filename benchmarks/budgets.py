@@ -1,0 +1,105 @@
+"""One rate of looks for all jobs: by expected undetected delay, beside first in, first out; in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from random import Random
+
+import attrs
+from shapes import Durations
+from waiting import Outcome
+
+from pika_async.polling import AdaptivePolling, Observation, Waiting
+from pika_async.polling.budget import Budget
+
+
+@attrs.define(eq=False)
+class _Job:
+    outcome: Outcome
+    stratum: str
+    looked: float = 0.0
+    polls: int = 0
+
+
+def limited(
+    policy: AdaptivePolling | None,
+    durations: dict[str, Durations],
+    *,
+    rate: float,
+    jobs: int = 3000,
+    slots: int = 200,
+    seed: int = 1,
+    at_once: bool = False,
+) -> list[Outcome]:
+    """`rate` looks a second at most; without a policy in turn, whoever was looked at longest ago first."""
+    random, chance = Random(seed), Random(seed + 1)
+    names = list(durations)
+    plan = [(name, durations[name](i, random)) for i in range(jobs) for name in [random.choice(names)]]
+    waiting: list[tuple[float, int, _Job]] = []
+    turn: deque[_Job] = deque()
+    frees: list[float] = []
+    done: list[Outcome] = []
+    begun = order = 0
+
+    def value(job: _Job, now: float) -> float:
+        assert policy is not None
+        return policy.undetected(job.stratum, job.looked, now - job.outcome.accepted)
+
+    due: Budget[_Job] = Budget(value)
+
+    def wait(job: _Job, now: float, looked: float | None) -> None:
+        nonlocal order
+        if policy is None:
+            turn.append(job)
+            return
+        order += 1
+        asked = Waiting(job.stratum, now - job.outcome.accepted, job.polls, None, looked)
+        heapq.heappush(waiting, (now + policy.wait(asked, chance.random()), order, job))
+
+    def begin(now: float) -> None:
+        nonlocal begun
+        if begun < jobs:
+            job = _Job(Outcome(plan[begun][1], now), plan[begun][0])
+            begun += 1
+            heapq.heappush(frees, now + job.outcome.duration)
+            wait(job, now, None)
+
+    for i in range(jobs if at_once else slots):
+        begin(i * 1e-3)
+    now = 0.0
+    while len(done) < jobs:
+        now += 1 / rate
+        while frees and frees[0] <= now:
+            begin(heapq.heappop(frees))
+        while waiting and waiting[0][0] <= now:
+            due.push(heapq.heappop(waiting)[2], now)
+        if policy is None:
+            job = turn.popleft()
+        elif due:
+            job = due.pop(now)
+        else:
+            continue
+        age = now - job.outcome.accepted
+        job.polls += 1
+        job.outcome.polls += 1
+        if age >= job.outcome.duration:
+            job.outcome.delay = age - job.outcome.duration
+            done.append(job.outcome)
+            if policy is not None:
+                policy.settled(Observation(job.stratum, job.looked, age), job.looked)
+            continue
+        looked, job.looked = job.looked, age
+        wait(job, now, looked)
+    return done
+
+
+def delay_ratio(
+    durations: dict[str, Durations], *, rate: float, seed: int = 1, at_once: bool = False, jobs: int = 3000
+) -> float:
+    """Mean delay by index over mean delay in turn, at the same rate, once the first quarter has settled."""
+    policy = AdaptivePolling(delay_weight=1e4)
+    ours = limited(policy, durations, rate=rate, seed=seed, at_once=at_once, jobs=jobs)
+    theirs = limited(None, durations, rate=rate, seed=seed, at_once=at_once, jobs=jobs)
+    skip = 0 if at_once else jobs // 4
+    return sum(job.delay for job in ours[skip:]) / sum(job.delay for job in theirs[skip:])

@@ -1,0 +1,188 @@
+"""Looks at many jobs in virtual time by a policy's own code, and what the best fixed interval had needed for them."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+
+import attrs
+from shapes import Durations, Progress
+
+from pika_async.polling import Distribution, Observation, PollingPolicy, Schedule, Waiting
+from pika_async.polling.schedule import FLOOR, cap
+
+
+@attrs.define
+class Outcome:
+    """One job: how long it took, what it cost."""
+
+    duration: float
+    accepted: float = 0.0
+    polls: int = 0
+    delay: float = 0.0
+
+
+@attrs.define
+class Costs:
+    polls: float
+    delay: float
+    worst: float
+
+    @classmethod
+    def of(cls, jobs: Sequence[Outcome]) -> Costs:
+        count = len(jobs)
+        delays = sorted(job.delay for job in jobs)
+        return cls(sum(job.polls for job in jobs) / count, sum(delays) / count, delays[int(0.99 * (count - 1))])
+
+
+@attrs.define(eq=False)
+class _Live:
+    outcome: Outcome
+    stratum: str
+    noise: float
+    looked: float = 0.0
+    polls: int = 0
+    told_age: float | None = None
+    told: int | None = None
+    tellings: int = 0
+    progress: int | None = None
+    due: float = 0.0
+
+
+def run(
+    policy: PollingPolicy,
+    durations: Durations,
+    *,
+    jobs: int = 2000,
+    slots: int | None = 200,
+    seed: int = 1,
+    progress: Progress | None = None,
+    exact: bool = False,
+    strata: Callable[[int], str] = lambda _: "a",
+) -> list[Outcome]:
+    """All jobs, in the order in which they settled; a free slot takes the next at the instant one settles."""
+    random, chance = Random(seed), Random(seed + 1)
+    plan = [durations(i, random) for i in range(jobs)]
+    heap: list[tuple[float, int, _Live | None]] = []
+    order, begun, done = 0, 0, []
+
+    waiting: set[_Live] = set()
+
+    def push(at: float, live: _Live | None) -> None:
+        nonlocal order
+        order += 1
+        if live is not None:
+            live.due = at
+        heapq.heappush(heap, (at, order, live))
+
+    def begin(now: float) -> None:
+        nonlocal begun
+        if begun == jobs:
+            return
+        live = _Live(Outcome(plan[begun], now), strata(begun), chance.gauss(0, 1))
+        begun += 1
+        waiting.add(live)
+        push(now + live.outcome.duration, None)
+        push(now + policy.wait(Waiting(live.stratum, 0.0, 0), chance.random()), live)
+
+    for i in range(slots or jobs):
+        begin(i * 1e-3)
+    while heap:
+        now, _, live = heapq.heappop(heap)
+        if live is None:
+            begin(now)
+            continue
+        if now != live.due:
+            continue  # it was asked for again
+        outcome = live.outcome
+        age = now - outcome.accepted
+        live.polls += 1
+        outcome.polls += 1
+        if age >= outcome.duration:
+            outcome.delay = age - outcome.duration
+            done.append(outcome)
+            ends = (outcome.duration, outcome.duration) if exact else (live.looked, age)
+            seen = Observation(live.stratum, *ends, told_age=live.told_age, told=live.told)
+            waiting.remove(live)
+            if policy.settled(seen, live.looked):
+                for other in sorted(waiting, key=lambda other: other.due):
+                    asked = Waiting(other.stratum, other.looked, other.polls, other.progress)
+                    wait = policy.again(asked, chance.random())  # type: ignore[attr-defined]
+                    due = max(other.outcome.accepted + other.looked + wait, now + 0.05 + 2 * chance.random())
+                    if due < other.due:
+                        push(due, other)
+            continue
+        live.progress = progress(age / outcome.duration, age, live.noise) if progress is not None else None
+        told = live.progress
+        if told is not None:
+            live.tellings += 1
+            if chance.random() * live.tellings < 1:
+                live.told_age, live.told = age, told
+        wait = policy.wait(Waiting(live.stratum, age, live.polls, told, live.looked), chance.random())
+        live.looked = age
+        push(now + wait, live)
+    return done
+
+
+# --- what it is compared with ---------------------------------------------------------------------------------------
+
+
+def fixed(jobs: Sequence[Outcome], interval: float) -> tuple[float, float]:
+    """Mean looks and mean delay of a look every `interval` seconds."""
+    polls = delay = 0.0
+    for job in jobs:
+        looks = max(1, math.ceil(job.duration / interval))
+        polls += looks
+        delay += looks * interval - job.duration
+    return polls / len(jobs), delay / len(jobs)
+
+
+def best_fixed(jobs: Sequence[Outcome], delay: float) -> float:
+    """The fewest looks of any fixed interval whose mean delay on these very jobs is `delay` or less."""
+    least = math.inf
+    for step in range(160):
+        polls, this = fixed(jobs, delay * 0.8 * 1.012**step)
+        if this <= delay:
+            least = min(least, polls)
+    return least
+
+
+def follow(jobs: Sequence[Outcome], after: Callable[[float], float]) -> tuple[float, float]:
+    """Mean looks and mean delay of a rule from the age of one look to the age of the next."""
+    ages, polls, delay = [after(0.0)], 0, 0.0
+    for job in sorted(jobs, key=lambda job: job.duration):
+        while ages[-1] < job.duration:
+            ages.append(max(ages[-1] + FLOOR, min(after(ages[-1]), ages[-1] + cap(ages[-1]))))
+        polls += len(ages)
+        delay += ages[-1] - job.duration
+    return polls / len(jobs), delay / len(jobs)
+
+
+def known_in_full(durations: Durations, size: int = 40_000, seed: int = 99) -> Distribution:
+    """The distribution itself, from a sample far larger than any policy sees."""
+    random = Random(seed)
+    sample = sorted(durations(i, random) for i in range(size))
+    points = 400
+    ages, cdf = [0.0], [0.0]
+    for i in range(points + 1):
+        share = i / points
+        age = sample[min(size - 1, int(share * (size - 1)))] * (0.999 if i == 0 else 1.0)
+        if age > ages[-1] * 1.0001 + 1e-9:
+            ages.append(age)
+            cdf.append(min(share, 1 - 1e-5))
+        else:
+            cdf[-1] = min(share, 1 - 1e-5)
+    return Distribution(ages, cdf)
+
+
+def optimum(jobs: Sequence[Outcome], truth: Distribution, delay: float) -> float:
+    """The looks that the best schedule for the known distribution needs for a mean delay of `delay`."""
+    low, high = 1e-3, 1e3
+    polls = math.nan
+    for _ in range(16):
+        weight = math.sqrt(low * high)
+        polls, this = follow(jobs, Schedule.of(truth, weight).after)
+        low, high = (weight, high) if this > delay else (low, weight)
+    return polls
