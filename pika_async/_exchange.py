@@ -32,6 +32,7 @@ from pika_async.retrying import (
     judge_no_answer,
     judge_poll,
     judge_poll_code,
+    poll_hint,
     retry_after,
 )
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, parse_json
@@ -179,7 +180,8 @@ class Exchange:
         if not snapshot.known_word:
             self._mention(snapshot.word[:64])
         verdict = PollVerdict.MISSING if snapshot.state is TaskState.MISSING else PollVerdict.READ
-        return Look(verdict=verdict, snapshot=snapshot, http_status=answer.status)
+        hint = poll_hint(answer.headers, time.time())
+        return Look(verdict=verdict, snapshot=snapshot, http_status=answer.status, retry_after=hint)
 
     def _mention(self, word: str) -> None:
         """Log a status word that no document lists, once, and at most a hundred of them."""

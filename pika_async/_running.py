@@ -18,8 +18,9 @@ from pika_async._resolving import take_over
 from pika_async._scheduler import Scheduler
 from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
-from pika_async.limits import Limits, Rate, Room
-from pika_async.polling import PollingPolicy
+from pika_async.limits import MAX_IN_FLIGHT, Limits, Rate
+from pika_async.lookout import Lookout
+from pika_async.polling import PollingPolicy, Slots
 from pika_async.providers import Provider
 
 __all__ = ["Running", "Terms", "to_the_end"]
@@ -39,22 +40,30 @@ class Terms:
     proxy: str | None
     transport: Transport
     journal: Journal
+    #: Tells one key from another.
+    account: str
     #: Whether a bare 503 counts as a refusal.
     lenient: bool
 
+    @property
+    def slots_name(self) -> str:
+        """The name by which the journal remembers how much this account holds."""
+        return f"slots {self.provider.name} {self.base_url} {self.account}"
+
     def agenda(self) -> Agenda:
-        """An agenda that knows what this account was charged before."""
+        """An agenda that knows what this account was charged before, and how much it holds."""
+        known = self.journal.recall(self.slots_name) or {}
+        poll_rates = (self.limits.polls_per_second, getattr(self.policy, "max_polls_per_second", None))
         return Agenda(
             provider=self.provider.name,
             base_url=self.base_url,
             limits=self.limits,
-            policy=self.policy,
             deadline=self.deadline,
-            room=Room.of(self.limits),
+            slots=Slots(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
+            lookout=Lookout(policy=self.policy, learned=self.journal.observe),
             submit_rate=Rate(self.limits.submits_per_second),
-            poll_rate=Rate(self.limits.polls_per_second),
+            poll_rate=Rate(min((rate for rate in poll_rates if rate is not None), default=None)),
             charges=self.journal.charges(),
-            learned=self.journal.observe,
         )
 
 
@@ -89,7 +98,7 @@ class Running:
             with anyio.CancelScope(shield=True):
                 await terms.journal.close()
             raise
-        scheduler = Scheduler(desk, exchange)
+        scheduler = Scheduler(desk, exchange, terms.slots_name)
         admission = Admission(terms.provider, terms.base_url, desk)
         collector = Collector(exchange, downloader, terms.journal)
         running = cls(desk, scheduler, exchange, downloader, admission, collector, terms.transport, terms.journal)

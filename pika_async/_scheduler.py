@@ -37,11 +37,11 @@ Queue = MemoryObjectSendStream[Entry]
 class Scheduler:
     """Runs the jobs of one client in the running loop, between `start` and `stop`."""
 
-    def __init__(self, desk: Desk, exchange: Exchange) -> None:
+    def __init__(self, desk: Desk, exchange: Exchange, slots_name: str) -> None:
         self.desk = desk
         self._agenda = desk.agenda
         self._exchange = exchange
-        self._submissions = Submissions(desk, exchange)
+        self._submissions = Submissions(desk, exchange, slots_name)
         self._root: asyncio.Task[None] | None = None
         self._crew: Crew[Entry] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -28,9 +29,11 @@ _log = logging.getLogger("pika_async.scheduler")
 class Submissions:
     """The submissions of one client that are on their way."""
 
-    def __init__(self, desk: Desk, exchange: Exchange) -> None:
+    def __init__(self, desk: Desk, exchange: Exchange, slots_name: str) -> None:
         self._desk = desk
         self._exchange = exchange
+        self._slots_name = slots_name
+        self._slots_size = desk.agenda.slots.size
         #: One for each: what ends the task group does not end it.
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -104,11 +107,21 @@ class Submissions:
             self._desk.rest(entry)
         else:
             self._desk.tell(entry, at_rest=False)
+        await self._remember_slots()
         if stop is not None:
             self._desk.halt(stop.error)
         elif self._desk.agenda.gate.stop is not None and entry.job.status is JobStatus.PLANNED:
             self._desk.halt(self._desk.agenda.gate.stop)
         self._desk.nudge()
+
+    async def _remember_slots(self) -> None:
+        """Keep how many tasks the account holds, where that was learned anew, for the next process."""
+        slots = self._desk.agenda.slots
+        if slots.size == self._slots_size:
+            return
+        self._slots_size = slots.size
+        with contextlib.suppress(JournalFailed):  # a hint; the next record that fails stops the submissions
+            await self._desk.journal.remember(self._slots_name, {"size": slots.size, "gap": slots.gap})
 
     def _holder(self, job: Job, task_id: str) -> str | None:
         try:

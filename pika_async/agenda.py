@@ -1,15 +1,9 @@
-"""What to do next: the jobs that are not at rest, the time, the room -> one decision. Pure: another room acts.
-
-One heap holds the next look at every accepted job; a job that waits costs its record and one entry of the heap.
-"""
+"""What to do next: the jobs that are not at rest, the time, the limits -> one decision. Pure: another room acts."""
 
 from __future__ import annotations
 
-import heapq
-import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -25,26 +19,20 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
-from pika_async.lifecycle import Job, JobStatus
-from pika_async.limits import Breaker, Gate, Limits, Rate, Room
-from pika_async.models import Snapshot, TaskState
-from pika_async.polling import Observation, PollingPolicy, Waiting
-from pika_async.polling.schedule import CAP_SECONDS, CAP_SHARE
-from pika_async.retrying import Judgement, PollVerdict, Verdict, ladder
+from pika_async.lifecycle import Job
+from pika_async.limits import Breaker, Gate, Limits, Rate
+from pika_async.lookout import Lookout
+from pika_async.models import TaskState
+from pika_async.polling import Slots
+from pika_async.retrying import Judgement, PollVerdict, Verdict
 
 __all__ = ["Agenda"]
-
-_log = logging.getLogger("pika_async.agenda")
 
 #: A task that was accepted and then denied is given up after this many denials over this many seconds.
 MISSING_ANSWERS: Final = 5
 MISSING_SECONDS: Final = 600.0
 #: A task that is finished but has no address yet is asked for this many seconds more.
 URL_SECONDS: Final = 600.0
-#: The first looks at jobs that are resumed are spread over this many seconds.
-RESUME_SECONDS: Final = 1.0
-#: Steps of this share of 1 are spread evenly, however many.
-GOLDEN: Final = 0.618034
 
 
 @attrs.define(kw_only=True)
@@ -54,25 +42,20 @@ class Agenda:
     provider: str
     base_url: str
     limits: Limits
-    policy: PollingPolicy
     #: Seconds from acceptance to settling, for each job.
     deadline: float
-    room: Room
+    slots: Slots
+    lookout: Lookout
     submit_rate: Rate
     poll_rate: Rate
     gate: Gate = attrs.field(factory=Gate)
     breaker: Breaker = attrs.field(factory=Breaker)
-    #: Told of every duration that was learned.
-    learned: Callable[[Observation], None] = lambda _: None
     closing: bool = False
     ready: deque[Entry] = attrs.field(factory=deque)
     submitting: int = 0
     accepted: int = 0
     polling: int = 0
     charges: int = 0
-    _heap: list[tuple[float, int, Entry]] = attrs.field(factory=list)
-    _order: int = 0
-    _complained: bool = False
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -87,22 +70,20 @@ class Agenda:
         return Sleep(min(poll.until, submit.until))
 
     def _next_poll(self, now: float) -> Poll | Expire | Sleep:
-        if not self._heap:
-            return Sleep(math.inf)
-        due, _, entry = self._heap[0]
+        due = self.lookout.ready_at(now)
         if due > now:
             return Sleep(due)
-        can_begin = max(self.poll_rate.ready_at(now), self.breaker.ready_at(now))
-        expires_at = entry.deadline_at if entry.polls else math.inf  # never unseen
-        if can_begin > now and expires_at <= now:
-            heapq.heappop(self._heap)
-            return Expire(entry)
+        held_until = self.breaker.ready_at(now)
+        if held_until > now:
+            entry = self.lookout.expired(now)
+            if entry is not None:
+                return Expire(entry)
         if self.polling >= self.limits.polling:
             return Sleep(math.inf)
-        if can_begin > now:
-            return Sleep(min(can_begin, expires_at))
-        heapq.heappop(self._heap)
-        return Poll(entry)
+        if held_until > now:
+            return Sleep(min(held_until, self.lookout.expires_at))
+        can_begin = self.poll_rate.ready_at(now)
+        return Poll(self.lookout.take(now)) if can_begin <= now else Sleep(can_begin)
 
     def _next_submit(self, now: float) -> Submit | GiveUp | Stop | Sleep:
         if not self.ready or self.closing or self.gate.stop is not None:
@@ -113,9 +94,9 @@ class Agenda:
             if self.submitting:
                 return Sleep(math.inf)
             return Stop(ChargeLimitReached(provider=self.provider, limit=self.limits.max_charges))
-        if self.submitting >= self.limits.submitting or not self.room.free(self.submitting + self.accepted):
+        if self.submitting >= self.limits.submitting or not self.slots.free(self.accepted, self.submitting):
             return Sleep(math.inf)
-        can_begin = max(self.submit_rate.ready_at(now), self.gate.ready_at(now))
+        can_begin = max(self.submit_rate.ready_at(now), self.gate.ready_at(now), self.slots.ready_at(now))
         if can_begin > now:
             return Sleep(min(can_begin, self.ready[0].patient_until))
         return Submit(self.ready.popleft())
@@ -137,7 +118,7 @@ class Agenda:
         """
         self._adopt(entry, now - min(max(age, 0.0), self.deadline), now)
         entry.resumed = True
-        self._push(entry, now + u * RESUME_SECONDS)
+        self.lookout.resume(entry, now, u)
 
     def _adopt(self, entry: Entry, accepted_at: float, now: float) -> None:
         self.accepted += 1
@@ -148,6 +129,7 @@ class Agenda:
         """`entry` is being sent."""
         self.submitting += 1
         self.submit_rate.take(now)
+        self.slots.begin(now)
         if math.isinf(entry.patient_until):
             entry.patient_until = now + self.limits.patience
 
@@ -159,14 +141,15 @@ class Agenda:
                 self.charges += 1
                 self.gate.answered()
                 self._adopt(entry, now, now)
-                self._schedule(entry, now, u)
+                self.slots.accept(now)
+                self.lookout.schedule(entry, now, u)
             case Verdict.NOT_SENT:
                 self.ready.appendleft(entry)
                 if self.gate.unreachable(now, u):
                     return self._stop(ProviderUnreachable, judgement, attempts=self.gate.unsent)
             case Verdict.WAIT:
                 self.ready.appendleft(entry)
-                self._wait(judgement, sent_at, now, u)
+                self._wait(entry, judgement, sent_at, now, u)
             case Verdict.STOP:
                 self.ready.appendleft(entry)
                 return self._stop(AccountStopped, judgement, http_status=judgement.http_status)
@@ -185,10 +168,12 @@ class Agenda:
         self.submitting -= 1
         self.ready.appendleft(entry)
 
-    def _wait(self, judgement: Judgement, sent_at: float, now: float, u: float) -> None:
-        self.gate.wait(now, u, judgement.retry_after)
-        if judgement.http_status == 429:  # the other "wait"s say nothing of room
-            self.room.refuse(self.accepted, sent_at, now)
+    def _wait(self, entry: Entry, judgement: Judgement, sent_at: float, now: float, u: float) -> None:
+        if judgement.http_status == 429 and self.accepted:  # all slots busy, ours among them: one will get free
+            self.slots.refuse(self.accepted, sent_at, now, judgement.retry_after)
+            entry.patient_until = math.inf
+        else:
+            self.gate.wait(now, u, judgement.retry_after)
 
     def _stop(self, kind: type[SubmissionsStopped], judgement: Judgement, **facts: object) -> Stop:
         return Stop(kind(provider=self.provider, reason=judgement.reason, **facts))
@@ -209,15 +194,16 @@ class Agenda:
             self.breaker.succeed()
         match look.verdict:
             case PollVerdict.READ if look.snapshot is not None:
-                return self._read(entry, look.snapshot, now, at, u)
+                return self._read(entry, look, now, at, u)
             case PollVerdict.MISSING:
                 return self._denied(entry, look, now, u)
             case _:
                 entry.misses += 1
                 return self._again(entry, now, u, look.retry_after)
 
-    def _read(self, entry: Entry, snapshot: Snapshot, now: float, at: float, u: float) -> Job:
-        job = entry.job
+    def _read(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
+        job, snapshot = entry.job, look.snapshot
+        assert snapshot is not None  # noqa: S101 - `poll_ends` has seen it
         failure = GenerationFailed(
             key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason
         ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
@@ -227,10 +213,11 @@ class Agenda:
             entry.awaits_url = True
             entry.deadline_at = now + URL_SECONDS
         if seen.is_final:
-            self._learn(entry, now, u)
+            self.slots.settled(entry.looked_at, now)
+            self.lookout.learn(entry, snapshot, now, u)
             return self._leave(entry, seen)
         entry.job = seen
-        return self._again(entry, now, u)
+        return self._again(entry, now, u, look.retry_after)
 
     def _denied(self, entry: Entry, look: Look, now: float, u: float) -> Job:
         entry.denials += 1
@@ -242,14 +229,14 @@ class Agenda:
                 key=job.key, provider=job.provider, task_id=job.task_id,
                 reason=f"{entry.denials} denials over {now - entry.denied_at:.0f} s: {look.reason}",
             )  # fmt: skip
-            self._forget(entry)
+            self.lookout.forget(entry)
             return self._leave(entry, job.timed_out(error))
         return self._again(entry, now, u)
 
-    def _again(self, entry: Entry, now: float, u: float, retry_after: float | None = None) -> Job:
+    def _again(self, entry: Entry, now: float, u: float, not_before: float | None = None) -> Job:
         if now >= entry.deadline_at:
             return self.expire(entry)
-        self._schedule(entry, now, u, retry_after)
+        self.lookout.schedule(entry, now, u, not_before)
         return entry.job
 
     def expire(self, entry: Entry) -> Job:
@@ -257,7 +244,7 @@ class Agenda:
         job = entry.job
         seconds = entry.deadline_at - entry.accepted_at
         error = DeadlineExceeded(key=job.key, provider=job.provider, task_id=job.task_id, seconds=seconds)
-        self._forget(entry)
+        self.lookout.forget(entry)
         return self._leave(entry, job.timed_out(error))
 
     def withdraw(self, entry: Entry) -> bool:
@@ -270,78 +257,14 @@ class Agenda:
 
     def park_all(self) -> list[Entry]:
         """Take every accepted job off the heap: the account is stopped and looks are pointless."""
-        entries = [entry for _, _, entry in self._heap]
+        entries = self.lookout.clear()
         for entry in entries:
-            self._forget(entry)
-        self._heap.clear()
+            self.lookout.forget(entry)
         self.accepted -= len(entries)
         return entries
 
-    # A policy is somebody else's code: what it gets wrong costs no paid job, and is said once.
-
-    def _asked(self, waiting: Waiting, u: float, ask: Callable[[Waiting, float], float] | None = None) -> float:
-        try:
-            wait = (ask or self.policy.wait)(waiting, u)
-            if 0 < wait < math.inf:
-                return wait
-            self._complain(f"gave a wait of {wait!r} s")
-        except Exception as error:
-            self._complain(f"raised {error!r}")
-        return CAP_SECONDS + CAP_SHARE * waiting.age
-
-    def _learn(self, entry: Entry, now: float, u: float) -> None:
-        if entry.resumed:  # its age is that of a clock that may have been moved
-            return
-        looked = entry.looked_at - entry.accepted_at
-        seen = Observation(entry.stratum, looked, now - entry.accepted_at, told_age=entry.told_age, told=entry.told)
-        self.learned(seen)
-        if self._teach(seen, looked):
-            self._ask_again(entry.stratum, now, u)
-
-    def _forget(self, entry: Entry) -> None:
-        """`entry` is not waited for any more, and unsettled."""
-        if not entry.resumed:
-            looked = entry.looked_at - entry.accepted_at
-            self._teach(Observation(entry.stratum, looked, math.inf), looked)
-
-    def teach(self, observations: Iterable[Observation]) -> None:
-        """What was learned in earlier processes, for the policy."""
-        for seen in observations:
-            self._teach(seen, None)
-
-    def _teach(self, seen: Observation, looked: float | None) -> bool:
-        try:
-            return self.policy.settled(seen, looked) is True
-        except Exception as error:
-            self._complain(f"raised {error!r}")
-            return False
-
-    def _ask_again(self, stratum: str, now: float, u: float) -> None:
-        """Tasks of `stratum` have become quicker: looks that were put too late come sooner, and not all at once."""
-        again = getattr(self.policy, "again", None)
-        if again is None:
-            return
-        heap = []
-        for due, order, entry in self._heap:
-            sooner = due
-            if entry.stratum == stratum and not entry.misses and due > now:
-                u = (u + GOLDEN) % 1.0
-                age = entry.looked_at - entry.accepted_at
-                wait = self._asked(Waiting(stratum, age, entry.polls, entry.job.progress), u, again)
-                sooner = min(due, max(entry.looked_at + wait, now + u * RESUME_SECONDS))
-            heap.append((sooner, order, entry))
-        heapq.heapify(heap)
-        self._heap = heap
-
-    def _complain(self, of: str) -> None:
-        if not self._complained:
-            _log.error("the polling policy %r %s; looks go on at a pace of our own", self.policy, of)
-        self._complained = True
-
     def _leave(self, entry: Entry, job: Job) -> Job:
         self.accepted -= 1
-        if job.status is not JobStatus.TIMED_OUT:
-            self.room.settled()
         entry.job = attrs.evolve(job, polls=job.polls + entry.polls)
         entry.polls = 0
         return entry.job
@@ -351,29 +274,3 @@ class Agenda:
         entry.job = attrs.evolve(entry.job, polls=entry.job.polls + entry.polls)
         entry.polls = 0
         return entry.job
-
-    def _schedule(self, entry: Entry, now: float, u: float, retry_after: float | None = None) -> None:
-        if entry.misses:
-            wait = max(ladder(entry.misses - 1, u, first=1.0, cap=60.0), retry_after or 0.0)
-        else:
-            wait = self._asked(self._seen_unsettled(entry, now, u), u)
-        due = now + wait
-        if due > entry.deadline_at > now:
-            due = entry.deadline_at  # the answer of the very last look counts
-        self._push(entry, due)
-
-    def _seen_unsettled(self, entry: Entry, now: float, u: float) -> Waiting:
-        """`entry` as the policy is told of it: it was accepted, or a look found it unsettled."""
-        age = now - entry.accepted_at
-        looked = entry.looked_at - entry.accepted_at if entry.polls and not entry.resumed else None
-        entry.looked_at = now
-        progress = entry.job.progress
-        if progress is not None and entry.polls:
-            entry.tellings += 1
-            if u * entry.tellings < 1:  # each of its readings is kept with the same chance
-                entry.told_age, entry.told = age, progress
-        return Waiting(entry.stratum, age, entry.polls, progress, looked)
-
-    def _push(self, entry: Entry, due: float) -> None:
-        self._order += 1
-        heapq.heappush(self._heap, (due, self._order, entry))

@@ -104,6 +104,7 @@ class PikaClient:
                 self.base_url, credential, session=session, proxy=proxy, connections=int(limits.polling)
             ),
             journal=self._journal,
+            account=credential.account(),
             lenient=is_lenient(ambiguous),
         )
         self._running: Running | None = None
@@ -126,7 +127,7 @@ class PikaClient:
             self._opening = False
         if not self._taught:  # once: the policy outlives every opening
             self._taught = True
-            self._running.desk.agenda.teach(self._journal.observations())
+            self._running.desk.agenda.lookout.teach(self._journal.observations())
         return self
 
     async def __aexit__(

@@ -12,10 +12,18 @@ from pika_async.lifecycle import Job
 from pika_async.models import Snapshot
 from pika_async.retrying import PollVerdict
 
-__all__ = ["Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Sleep", "Stop", "Submit", "Watcher"]
+__all__ = ["Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Reading", "Sleep", "Stop", "Submit", "Watcher"]
 
 #: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
 Watcher = Callable[[Job, bool], None]
+
+
+@attrs.frozen
+class Reading:
+    """What the provider said of a task's progress at an age, in percent; 0 while it says that the task is queued."""
+
+    age: float
+    percent: int
 
 
 @attrs.define(eq=False)
@@ -31,10 +39,10 @@ class Entry:
     deadline_at: float = math.inf
     #: When it was last known to be unsettled.
     looked_at: float = 0.0
-    #: One of its progress readings, picked by chance, and its age then; how many there were.
-    told_age: float | None = None
-    told: int | None = None
-    tellings: int = 0
+    #: The latest of what the provider said of its progress, one picked by chance, and how many there were.
+    reading: Reading | None = None
+    kept: Reading | None = None
+    readings: int = 0
     polls: int = 0
     #: Looks in a row that brought no usable answer.
     misses: int = 0
@@ -100,4 +108,5 @@ class Look:
     snapshot: Snapshot | None = None
     reason: str = ""
     http_status: int | None = None
+    #: Seconds before which the provider wants no other look, where it says.
     retry_after: float | None = None

@@ -1,17 +1,20 @@
-"""How much at once and how fast: in-flight room, rates, the breaker and the gate. Pure: time is an argument."""
+"""How much at once and how fast: rates, the breaker and the gate. Pure: time is an argument."""
 
 from __future__ import annotations
 
 import enum
 import math
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from pika_async.errors import ConfigurationError, SubmissionsStopped
 from pika_async.retrying import ladder
 
-__all__ = ["Breaker", "Gate", "Limits", "Rate", "Room"]
+__all__ = ["MAX_IN_FLIGHT", "Breaker", "Gate", "Limits", "Rate"]
+
+#: Accepted jobs that are waited for at once, unless a number is given: what an endless source may cost unseen.
+MAX_IN_FLIGHT: Final = 10_000
 
 
 def _positive(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -29,9 +32,8 @@ def _count(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 class Limits:
     """What one client may do at once.
 
-    `max_in_flight`: accepted jobs that are waited for (one that timed out is not any more). None starts at 5 (the
-    gateways' own samples) and lets the room grow as jobs settle, until the account answers 429; a number is used from
-    the start and never exceeded.
+    `max_in_flight`: accepted jobs that are waited for, never exceeded (one that timed out is not any more); None is
+    10,000. Fewer are in flight where the account answers 429: how many it holds is learned, and kept in the journal.
     `submits_per_second`, `polls_per_second`: None is no limit. The three counts are how many calls run side by side.
     `patience`: seconds that one job keeps trying while the account answers "wait". `max_charges`: accepted
     submissions of this client, never exceeded.
@@ -47,43 +49,6 @@ class Limits:
     downloading: int = attrs.field(default=4, validator=_count)
     patience: float = attrs.field(default=900.0, validator=_positive)
     max_charges: int | None = attrs.field(default=None, validator=_count)
-
-
-@attrs.define
-class Room:
-    """How many jobs may be in flight: additive increase, multiplicative decrease on 429 (Chiu and Jain, 1989).
-
-    Until the first refusal every settled job makes room for one more, so the room doubles in a generation's time;
-    after it the room grows by one for each roomful settled. One refusal halves it, but never below what the account
-    demonstrably holds, and refusals of submissions that were under way before the last cut do not cut again.
-    """
-
-    size: float = 5.0
-    ceiling: float = math.inf
-    refused: bool = False
-    _cut_at: float = -math.inf
-
-    @classmethod
-    def of(cls, limits: Limits) -> Room:
-        """The room that `limits` begins with."""
-        if limits.max_in_flight is None:
-            return cls()
-        return cls(size=limits.max_in_flight, ceiling=limits.max_in_flight)
-
-    def free(self, in_flight: int) -> int:
-        """How many more submissions may begin."""
-        return max(0, int(self.size) - in_flight)
-
-    def settled(self) -> None:
-        """A job left the provider's hands."""
-        self.size = min(self.ceiling, self.size + (1.0 / self.size if self.refused else 1.0))
-
-    def refuse(self, accepted: int, sent_at: float, now: float) -> None:
-        """A submission sent at `sent_at` was answered "too many" while `accepted` jobs were in flight."""
-        if sent_at <= self._cut_at:
-            return
-        self._cut_at, self.refused = now, True
-        self.size = max(1.0, float(min(accepted, self.size)), self.size / 2)
 
 
 @attrs.define

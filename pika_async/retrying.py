@@ -31,6 +31,7 @@ __all__ = [
     "judge_poll",
     "judge_poll_code",
     "ladder",
+    "poll_hint",
     "retry_after",
 ]
 
@@ -210,6 +211,18 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         if later is None:
             return None
         seconds = later - (now if sent is None else sent)
+    return min(RETRY_AFTER_CAP, max(0.0, seconds)) if math.isfinite(seconds) else None
+
+
+def poll_hint(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds, 0 to 300, before which a server that answered a poll wants no other; None for none or garbage.
+
+    `openai-poll-after-ms` is what the clients of OpenAI's long-running tasks obey, and gateways of its kin pass on.
+    """
+    try:
+        seconds = float(headers["openai-poll-after-ms"]) / 1000
+    except (KeyError, ValueError):
+        return retry_after(headers, now)
     return min(RETRY_AFTER_CAP, max(0.0, seconds)) if math.isfinite(seconds) else None
 
 

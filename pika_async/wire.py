@@ -8,6 +8,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 import attrs
@@ -36,6 +37,10 @@ class Credential:
     def reveal(self) -> str:
         """The key itself: only the transport asks, once for each request, after it has checked the origin."""
         return self._key
+
+    def account(self) -> str:
+        """12 hex digits that tell one key from another, and of a real key nothing: the beginning of its SHA-256."""
+        return sha256(self._key.encode()).hexdigest()[:12]
 
     def redact(self, data: bytes) -> bytes:
         """`data` without the key: gateways repeat it in their errors. Keys under 8 bytes are too short to tell."""

@@ -34,8 +34,9 @@ from pika_async import (
 from pika_async.agenda import Agenda
 from pika_async.decisions import Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
 from pika_async.lifecycle import judged
-from pika_async.limits import Rate, Room
-from pika_async.polling import PollingPolicy
+from pika_async.limits import MAX_IN_FLIGHT, Rate
+from pika_async.lookout import Lookout
+from pika_async.polling import PollingPolicy, Slots
 from pika_async.retrying import Judgement, PollVerdict, Verdict
 
 NUMBERS = itertools.count()
@@ -47,9 +48,9 @@ def agenda(*, policy: PollingPolicy | None = None, deadline: float = 1000.0, **l
         provider="p",
         base_url="https://x.example",
         limits=made,
-        policy=policy or FixedInterval(10.0),
         deadline=deadline,
-        room=Room.of(made),
+        slots=Slots(ceiling=made.max_in_flight or MAX_IN_FLIGHT),
+        lookout=Lookout(policy=policy or FixedInterval(10.0)),
         submit_rate=Rate(made.submits_per_second),
         poll_rate=Rate(made.polls_per_second),
     )
@@ -247,13 +248,47 @@ def test_a_refused_job_is_the_next_to_be_sent() -> None:
     assert submit(on, 8.0) is second
 
 
-def test_only_429_cuts_the_room() -> None:
-    """A 503 that says "no channel" is no sign of too many in flight."""
-    for status, size in ((503, 5), (429, 2)):
-        on = agenda()
-        planned(on)
-        answer(on, submit(on, 0.0), Verdict.WAIT, 1.0, http_status=status)
-        assert int(on.room.size) == size
+@pytest.mark.parametrize(("status", "tasks"), [(503, 1), (429, 0), (503, 0)])
+def test_a_wait_that_says_nothing_of_slots_pauses_all_ever_longer(status: int, tasks: int) -> None:
+    """Of an account that is refused although it holds none of ours, or for another reason, no number is learned."""
+    on = agenda()
+    for _ in range(tasks):
+        accepted(on, 0.0)
+    entry, now, pauses = planned(on), 1.0, []
+    for _ in range(3):
+        answer(on, submit(on, now), Verdict.WAIT, now, http_status=status)
+        pauses.append(on.gate.ready_at(now) - now)
+        now += pauses[-1]
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert (on.slots.size, on.ready[0]) == (None, entry)
+
+
+def test_a_429_beside_a_task_of_ours_is_tried_again_at_a_pace() -> None:
+    """One of the slots will get free: tries go on at the pace that the slots say, one at a time, and use up no patience."""
+    on = agenda(patience=60.0)
+    accepted(on, 0.0)
+    planned(on)
+    planned(on)
+    now = 1.0
+    for _ in range(100):
+        entry = submit(on, now)
+        answer(on, entry, Verdict.WAIT, now + 0.1, http_status=429)
+        assert on.slots.size == 1
+        on.lookout.clear()  # only submissions matter here
+        again = due(on, now + 0.1)
+        assert 0.0 < again - now < 30.1
+        now = again
+    assert now > 60.0
+    assert on.ready[0] is entry
+
+
+def test_retry_after_of_a_429_is_honoured_beside_tasks_of_ours_too() -> None:
+    """Seven seconds are seven, whatever the pace would be."""
+    on = agenda()
+    accepted(on, 0.0)
+    planned(on)
+    answer(on, submit(on, 1.0), Verdict.WAIT, 1.0, http_status=429, retry_after=7.0)
+    assert due(on, 1.0) == 8.0
 
 
 def test_unsent_submissions_stop_after_six_attempts() -> None:
@@ -431,7 +466,7 @@ def test_with_the_breaker_open_all_jobs_wait_together() -> None:
     probe_at = due(on, 10.0)
     assert 10.5 <= probe_at <= 11.0
     poll(on, probe_at)
-    assert due(on, probe_at + 5) == math.inf
+    assert due(on, probe_at + 5) == 1000.0  # the deadline of those that were looked at
 
 
 def test_a_failed_probe_is_followed_by_one_and_a_good_one_frees_all() -> None:
@@ -661,7 +696,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @invariant()
     def the_heap_holds_one_entry_for_each_waiting_job(self) -> None:
         if hasattr(self, "agenda"):
-            heap = [entry for _, _, entry in self.agenda._heap]
+            heap = list(self.agenda.lookout)
             waiting = [e for e in self.all if e.job.is_in_flight and e not in self.looked_at]
             assert sorted(e.job.key for e in heap) == sorted(e.job.key for e in waiting)
             assert self.agenda.accepted == len(waiting) + sum(e.job.is_in_flight for e in self.looked_at)
@@ -728,5 +763,5 @@ def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:
     for entry in rest:
         seen(on, entry, 100.0, TaskState.RUNNING)
     seen(on, first, 130.0, TaskState.SUCCEEDED)
-    dues = sorted(when for when, _, _ in on._heap)
+    dues = sorted(when for when, _, _ in on.lookout._waiting)
     assert 130.0 <= dues[0] < dues[1] < dues[2] <= 131.0

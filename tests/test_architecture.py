@@ -16,7 +16,7 @@ ROWS = {
     "models": 1, "wire": 1, "mp4": 1, "addresses": 1,
     "lifecycle": 2, "polling": 2, "limits": 2, "retrying": 2, "_fetching": 2,
     "providers": 3, "_keys": 3,
-    "decisions": 4, "agenda": 4,
+    "decisions": 4, "lookout": 4, "agenda": 4,
     "_transport": 5, "_journal": 5,
     "_exchange": 6, "_downloads": 6,
     "_settings": 6, "_crew": 6,

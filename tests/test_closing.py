@@ -124,7 +124,7 @@ class Story:
             scheduler = pika._running.desk
             agenda = scheduler.agenda
             assert (agenda.submitting, agenda.accepted, agenda.polling) == (0, 0, 0)
-            assert (len(agenda.ready), len(agenda._heap), len(scheduler.active)) == (0, 0, 0)
+            assert (len(agenda.ready), len(list(agenda.lookout)), len(scheduler.active)) == (0, 0, 0)
             assert agenda.charges == len(self.at.ledger)
         assert set(Counter(charge.prompt for charge in self.at.ledger).values()) == {1}
 

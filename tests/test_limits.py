@@ -1,85 +1,18 @@
-"""Room, rates, breaker and gate under any history: what they promise holds at every step."""
+"""Rates, breaker and gate under any history: what they promise holds at every step."""
 
 from __future__ import annotations
 
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async import AccountStopped, Limits
-from pika_async.limits import Breaker, Gate, Rate, Room
+from pika_async import AccountStopped
+from pika_async.limits import Breaker, Gate, Rate
 from pika_async.retrying import ladder
 
 chances = st.floats(0, 1, exclude_max=True)
 gaps = st.floats(0, 100)
-
-
-# --- room ---------------------------------------------------------------------------------------------------------------
-
-steps = st.lists(st.tuples(st.sampled_from(["settle", "refuse"]), st.integers(0, 300), gaps, gaps), max_size=60)
-
-
-@given(st.none() | st.integers(1, 500), steps)
-def test_room_stays_between_one_and_its_ceiling(
-    ceiling: int | None, history: list[tuple[str, int, float, float]]
-) -> None:
-    """However jobs settle and submissions are refused, the room is never under 1, nor over the user's number."""
-    room = Room.of(Limits(max_in_flight=ceiling))
-    now = 0.0
-    for what, accepted, age, gap in history:
-        now += gap
-        if what == "settle":
-            room.settled()
-        else:
-            room.refuse(accepted, now - age, now)
-        assert 1 <= room.size <= (math.inf if ceiling is None else ceiling)
-        assert room.free(0) >= 1
-        assert room.free(10_000) == 0
-
-
-def test_room_begins_at_five_and_doubles_in_a_generation_until_it_is_refused() -> None:
-    """Every settled job of a roomful makes room for one more: 5, 10, 20, 40."""
-    room = Room.of(Limits())
-    sizes = [room.free(0)]
-    for _ in range(3):
-        for _ in range(room.free(0)):
-            room.settled()
-        sizes.append(room.free(0))
-    assert sizes == [5, 10, 20, 40]
-
-
-def test_room_grows_by_one_a_roomful_after_a_refusal() -> None:
-    """After the first refusal a roomful of settled jobs adds about one."""
-    room = Room(size=40.0)
-    room.refuse(20, 1.0, 2.0)
-    assert room.size == 20
-    for _ in range(21):
-        room.settled()
-    assert room.size == pytest.approx(21, abs=0.1)
-
-
-@given(st.integers(1, 60), st.integers(0, 60))
-def test_room_is_cut_once_a_round(refusals: int, accepted: int) -> None:
-    """Refusals of submissions that were sent before the last cut do not cut again, however many come."""
-    room = Room(size=60.0)
-    for number in range(refusals):
-        room.refuse(accepted, 1.0, 2.0 + number)
-    once = Room(size=60.0)
-    once.refuse(accepted, 1.0, 2.0)
-    assert room.size == once.size
-    room.refuse(0, 2.5, 3.0)
-    assert room.size == max(1.0, once.size / 2)
-
-
-@given(st.floats(1, 500), st.integers(0, 1000))
-def test_a_cut_keeps_what_the_account_holds(size: float, accepted: int) -> None:
-    """A refusal leaves at least the jobs that are accepted, never more than before, and at least half."""
-    room = Room(size=size)
-    room.refuse(accepted, 0.0, 1.0)
-    assert room.size == max(1.0, min(accepted, size), size / 2)
-    assert room.refused
 
 
 # --- rate ---------------------------------------------------------------------------------------------------------------

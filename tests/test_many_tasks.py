@@ -64,7 +64,7 @@ def idle(pika: PikaClient) -> bool:
     scheduler = pika._running.desk
     agenda = scheduler.agenda
     counts = (agenda.submitting, agenda.accepted, agenda.polling)
-    return counts == (0, 0, 0) and not (agenda.ready or agenda._heap or scheduler.active)
+    return counts == (0, 0, 0) and not (agenda.ready or list(agenda.lookout) or scheduler.active)
 
 
 async def outcome(task: asyncio.Future[Any]) -> Any:

@@ -55,7 +55,8 @@ MIGRATIONS: Final = (
     CREATE INDEX jobs_by_task ON jobs (provider, base_url, task_id) WHERE task_id IS NOT NULL;
     CREATE TABLE requests (position INTEGER PRIMARY KEY, request TEXT NOT NULL) STRICT;
     CREATE TABLE observations (
-        id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, after REAL NOT NULL, before REAL NOT NULL
+        id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, after REAL NOT NULL, before REAL NOT NULL,
+        told_age REAL, told INTEGER
     ) STRICT;
     CREATE INDEX observations_by_stratum ON observations (stratum, id);
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;

@@ -69,14 +69,15 @@ def move(connection: sqlite3.Connection, was: str, key: str) -> None:
 
 def insert_observation(connection: sqlite3.Connection, seen: Observation) -> None:
     """Add a duration."""
-    row = (seen.stratum, seen.after, seen.before)
-    connection.execute("INSERT INTO observations (stratum, after, before) VALUES (?, ?, ?)", row)
+    row = (seen.stratum, seen.after, seen.before, seen.told_age, seen.told)
+    names = "stratum, after, before, told_age, told"
+    connection.execute(f"INSERT INTO observations ({names}) VALUES (?, ?, ?, ?, ?)", row)
 
 
 def select_observations(connection: sqlite3.Connection) -> list[Observation]:
     """All that are kept, oldest first."""
-    rows = connection.execute("SELECT stratum, after, before FROM observations ORDER BY id")
-    return [Observation(*row) for row in rows]
+    rows = connection.execute("SELECT stratum, after, before, told_age, told FROM observations ORDER BY id")
+    return [Observation(s, after, before, told_age=age, told=told) for s, after, before, age, told in rows]
 
 
 def newest(observations: list[Observation]) -> list[Observation]:

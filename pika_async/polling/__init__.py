@@ -10,6 +10,7 @@ from pika_async.polling.durations import Durations, Observation
 from pika_async.polling.policy import FixedInterval, PollingPolicy, Waiting
 from pika_async.polling.schedule import Schedule
 from pika_async.polling.slots import Slots
+from pika_async.polling.stamps import Stamps
 
 __all__ = [
     "AdaptivePolling",
@@ -22,5 +23,6 @@ __all__ = [
     "PollingPolicy",
     "Schedule",
     "Slots",
+    "Stamps",
     "Waiting",
 ]

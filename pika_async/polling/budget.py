@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import attrs
@@ -32,6 +32,9 @@ class Budget(Generic[Task]):
     def __len__(self) -> int:
         return len(self._heap)
 
+    def __iter__(self) -> Iterator[Task]:
+        return (task for _, _, task in self._heap)
+
     def push(self, task: Task, now: float) -> None:
         """`task` is due."""
         self._order += 1
@@ -48,3 +51,11 @@ class Budget(Generic[Task]):
             if not self._heap or now - self._heap[0][0] <= value * (1 + GOOD_ENOUGH):
                 return task
             heapq.heappush(self._heap, (now - value, order, task))
+
+    def drop(self, which: Callable[[Task], bool]) -> list[Task]:
+        """Take off every task that `which` says."""
+        dropped = [task for task in self if which(task)]
+        if dropped:
+            self._heap = [each for each in self._heap if not which(each[2])]
+            heapq.heapify(self._heap)
+        return dropped

@@ -22,11 +22,13 @@ class Waiting:
     age: float
     #: How often it was looked at.
     looks: int
-    #: Percent, where the provider tells.
+    #: Percent, where the provider tells; 0 as long as it says that the task is queued.
     progress: int | None = None
     #: The age at which it was last seen unsettled, before this time; None the first time, and where no age of it is
     #: certain: nothing is learned of it then.
     looked: float | None = None
+    #: The age at which `progress` was read; None: now.
+    told_age: float | None = None
 
 
 class PollingPolicy(Protocol):
