@@ -8,6 +8,7 @@ import random
 import time
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Final
 
 import anyio
 import attrs
@@ -22,6 +23,9 @@ from pika_async.retrying import Judgement, Verdict
 from pika_async.wire import HttpRequest
 
 __all__ = ["Submissions"]
+
+#: The share by which an account's size has to change before it is kept anew.
+NOTABLE: Final = 0.1
 
 _log = logging.getLogger("pika_async.scheduler")
 
@@ -116,8 +120,8 @@ class Submissions:
 
     async def _remember_slots(self) -> None:
         """Keep how many tasks the account holds, where that was learned anew, for the next process."""
-        slots = self._desk.agenda.slots
-        if slots.size == self._slots_size:
+        slots, known = self._desk.agenda.slots, self._slots_size
+        if slots.size is None or (known is not None and abs(slots.size - known) <= NOTABLE * known):
             return
         self._slots_size = slots.size
         with contextlib.suppress(JournalFailed):  # a hint; the next record that fails stops the submissions

@@ -857,6 +857,37 @@ def test_an_opening_that_fails_lets_go_of_the_file(path: Path) -> None:
 # --- what was learned -----------------------------------------------------------------------------------------------
 
 
+def test_how_many_tasks_an_account_holds_is_remembered(path: Path) -> None:
+    """With the pace of tries; of each account apart, and the key is not to be found in it."""
+
+    async def story() -> None:
+        at = gateway(durations="lognormal:30,0.3", in_flight=6)
+        async with client(at, journal=path) as pika:
+            await pika.run(requests(60))
+            learned = pika._parts().desk.agenda.slots
+        assert learned.size is not None
+        assert 5 <= learned.size <= 9
+        (name,) = facts(path)
+        assert name.startswith("slots cometapi http")
+        async with client(at, journal=path) as again:
+            slots = again._parts().desk.agenda.slots
+            assert (slots.size, slots.gap) == (
+                pytest.approx(learned.size, rel=0.1),
+                pytest.approx(learned.gap, rel=0.5),
+            )
+        other = client(at, journal=path)
+        other._terms = attrs.evolve(other._terms, account="another")
+        async with other:
+            assert other._parts().desk.agenda.slots.size is None
+
+    virtual.run(story())
+
+
+def facts(path: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM facts")]
+
+
 class Learning:
     """A policy that looks at once in five seconds, and writes down what it is taught."""
 

@@ -23,6 +23,7 @@ from pika_async.retrying import (
     judge_no_answer,
     judge_poll,
     ladder,
+    poll_hint,
     retry_after,
 )
 from pika_async.wire import HttpResponse, NoAnswer, Phase
@@ -276,6 +277,24 @@ def test_retry_after_is_within_bounds(text: str, date: str, now: float) -> None:
     """Any header gives None or 0 to 300 seconds."""
     seconds = retry_after({"retry-after": text, "date": date}, now)
     assert seconds is None or 0 <= seconds <= RETRY_AFTER_CAP
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "20"}, 20.0),
+        ({"openai-poll-after-ms": "2500"}, 2.5),
+        ({"openai-poll-after-ms": "2500", "retry-after": "20"}, 2.5),
+        ({"openai-poll-after-ms": "soon", "retry-after": "20"}, 20.0),
+        ({"openai-poll-after-ms": "nan"}, None),
+        ({"openai-poll-after-ms": "-7"}, 0.0),
+        ({"openai-poll-after-ms": "1e12"}, 300.0),
+    ],
+)
+def test_a_server_may_say_when_it_wants_to_be_asked_again(headers: dict[str, str], seconds: float | None) -> None:
+    """In milliseconds by one header, in seconds or a date by the other; garbage says nothing."""
+    assert poll_hint(headers, NOW) == seconds
 
 
 # -- the ladder ----------------------------------------------------------------------------------------------------

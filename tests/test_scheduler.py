@@ -33,6 +33,8 @@ from pika_async import (
     WrongBaseUrl,
 )
 from pika_async.emulator import Gateway
+from pika_async.limits import MAX_IN_FLIGHT
+from pika_async.polling import AdaptivePolling, Observation, Waiting
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
 from tests import memory, virtual
 from tests.memory import MemoryTransport, client, gateway
@@ -90,6 +92,20 @@ class Unreachable(MemoryTransport):
         self.tries += 1
         await asyncio.sleep(0.01)
         return NoAnswer(phase=Phase.UNSENT, kind="connect", detail="could not connect")
+
+
+class Learning:
+    """Looks every so many seconds, and writes down what it is taught."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.seen: list[Observation] = []
+
+    def wait(self, waiting: Waiting, u: float) -> float:
+        return self.seconds
+
+    def settled(self, seen: Observation, looked: float | None = None) -> None:
+        self.seen.append(seen)
 
 
 # --- storms -------------------------------------------------------------------------------------------------------------
@@ -237,11 +253,11 @@ def test_a_result_that_comes_with_the_last_look_counts() -> None:
     virtual.run(story())
 
 
-# --- room and rates -----------------------------------------------------------------------------------------------------
+# --- slots and rates ----------------------------------------------------------------------------------------------------
 
 
-def test_the_room_begins_at_five_and_grows() -> None:
-    """Without a number the first five go out alone, and a willing account is used more and more."""
+def test_without_a_number_all_is_sent_until_the_account_refuses() -> None:
+    """150 prompts are in flight within a second; an endless source is held at ten thousand."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
@@ -249,10 +265,12 @@ def test_the_room_begins_at_five_and_grows() -> None:
         async with client(at, transport=transport) as pika:
             report = await pika.run(prompts(150))
         assert report.counts == {S.SUCCEEDED: 150}
-        assert sum(seen.at < 30 for seen in creates(at)) == 5
-        assert transport.most_in_flight >= 40
+        assert sum(seen.at < 1 for seen in creates(at)) == 150
+        assert transport.most_in_flight == 150
 
     virtual.run(story())
+    assert Limits().max_in_flight is None
+    assert MAX_IN_FLIGHT == 10_000
 
 
 @pytest.mark.parametrize("limit", [3, 12, 40])
@@ -310,6 +328,58 @@ def test_rates_are_held() -> None:
         assert _worst(sent, 20.0) <= 2 + 2 * 20
         assert _worst(asked, 20.0) <= 10 + 10 * 20
         assert max(sent) >= 49 - 1
+
+    virtual.run(story())
+
+
+def test_the_policys_own_rate_is_held_as_well() -> None:
+    """The lower of the two is: 3 looks a second of 10."""
+
+    async def story() -> None:
+        at = gateway(durations="constant:30")
+        policy = AdaptivePolling(max_polls_per_second=3)
+        async with client(at, limits=Limits(polls_per_second=10), polling=policy, deadline=1e6) as pika:
+            assert (await pika.run(prompts(60))).counts == {S.SUCCEEDED: 60}
+        assert _worst([seen.at for seen in feeds(at)], 20.0) <= 3 + 3 * 20
+
+    virtual.run(story())
+
+
+class Hinting(MemoryTransport):
+    """Adds a wish to every answer that a look gets."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+        answer = await super().send(request)
+        if "feed" in request.url and isinstance(answer, HttpResponse):
+            return attrs.evolve(answer, headers={**answer.headers, "retry-after": "20"})
+        return answer
+
+
+def test_a_server_that_says_when_to_look_again_is_obeyed() -> None:
+    """Also beside an answer that is otherwise good: no task is asked for again sooner."""
+
+    async def story() -> None:
+        at = gateway(durations="constant:70")
+        async with client(at, transport=Hinting(at), polling=FixedInterval(5)) as pika:
+            assert (await pika.run(prompts(3))).counts == {S.SUCCEEDED: 3}
+        looks = [seen.at for seen in feeds(at)]
+        assert len(looks) == 3 * 5
+        assert [round(at) for at in looks[::3]] == [5, 25, 45, 65, 85]
+
+    virtual.run(story())
+
+
+def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
+    """After the first few, settles are known to two seconds, however far apart the looks were."""
+
+    async def story() -> None:
+        at = gateway(durations="lognormal:60,0.4")
+        policy = Learning(seconds=25)
+        async with client(at, polling=policy) as pika:
+            assert (await pika.run(prompts(40))).counts == {S.SUCCEEDED: 40}
+        widths = [seen.before - seen.after for seen in policy.seen]
+        assert max(widths[:3]) > 20
+        assert max(widths[12:]) <= 2.0
 
     virtual.run(story())
 

@@ -17,6 +17,8 @@ __all__ = ["Slots"]
 
 #: How far one refusal moves the logarithm of the gap.
 STEP = 0.1
+#: How much one refusal weighs in the size of the account.
+LEARN = 0.1
 #: The shortest and the longest gap, in seconds.
 SHORTEST, LONGEST = 0.02, 30.0
 
@@ -31,8 +33,8 @@ class Slots:
 
     ceiling: float = math.inf
     refusals: float = 1.0
-    #: Tasks that the account held when it last said "too many"; None: it never did.
-    size: int | None = None
+    #: Tasks that were in flight when the account said "too many", on average of late; None: it never did.
+    size: float | None = None
     #: Seconds between two tries while it is full.
     gap: float = 1.0
     #: How many submissions may be under way at once; the account is full while it is finite.
@@ -43,7 +45,7 @@ class Slots:
 
     def __attrs_post_init__(self) -> None:
         if self.size is not None:
-            self._abreast = float(self.size)
+            self._abreast = max(1.0, self.size)
 
     def free(self, in_flight: int, submitting: int) -> bool:
         """Whether one more may be sent, as far as counts go; `ready_at` says when."""
@@ -68,9 +70,7 @@ class Slots:
 
     def refuse(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
         """A submission sent at `sent_at` was answered "too many" while `in_flight` tasks were not seen settled."""
-        first = self._full_at == -math.inf
-        if first or in_flight < (self.size or math.inf):
-            self.size = max(1, in_flight)
+        self.size = float(in_flight) if self.size is None else self.size + LEARN * (in_flight - self.size)
         self.gap = min(LONGEST, self.gap * math.exp(STEP))
         self._full_at = max(self._full_at, sent_at)
         self._next_at = max(self._next_at, sent_at + self.gap)

@@ -236,7 +236,7 @@ def test_an_interrupted_batch_has_a_line_for_every_job(tmp_path: Path, number: s
     with Emulator(
         api_key=KEY, render=False, durations="constant:60", scenario=Scenario.of(slow)
     ).in_thread() as emulator:
-        with start(emulator, tmp_path) as process:
+        with start(emulator, tmp_path, "--max-in-flight", "5") as process:
             until(lambda: len(emulator.ledger) == 5)
             process.send_signal(number)
             out, err = process.communicate(timeout=20)
@@ -252,7 +252,7 @@ def test_the_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
     """While a receipt is awaited, a second Ctrl-C ends the process; every receipt that had come is in the file."""
     slow = [{"on": "create", "nth": 5, "do": {"fault": "delay", "seconds": 30.0}}]
     with Emulator(api_key=KEY, render=False, scenario=Scenario.of(slow)).in_thread() as emulator:
-        with start(emulator, tmp_path) as process:
+        with start(emulator, tmp_path, "--max-in-flight", "5") as process:
             until(lambda: len(emulator.ledger) == 5)
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None

@@ -1,0 +1,278 @@
+"""When accepted jobs are looked at, in which order, and what is learned of them; time and chance are arguments here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from random import Random
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
+from pika_async.decisions import Entry
+from pika_async.lookout import Lookout
+from pika_async.polling import Observation, Stamps, Waiting
+
+NUMBERS = itertools.count()
+
+
+@attrs.define
+class Recording:
+    """Writes down what it is asked and told; the look at stratum `n` is worth n seconds."""
+
+    asked: list[Waiting] = attrs.Factory(list)
+    told: list[Observation] = attrs.Factory(list)
+
+    def wait(self, waiting: Waiting, u: float) -> float:
+        self.asked.append(waiting)
+        return 10.0
+
+    def settled(self, seen: Observation, looked: float | None = None) -> None:
+        self.told.append(seen)
+
+    def undetected(self, stratum: str, looked: float, age: float) -> float:
+        return float(stratum)
+
+
+def accepted(lookout: Lookout, now: float, stratum: str = "s", u: float = 0.5, **facts: Any) -> Entry:
+    key = f"k{next(NUMBERS)}"
+    job = Job(
+        key=key, request=GenerationRequest("a"), provider="p", base_url="https://x.example", status=JobStatus.QUEUED,
+        task_id=f"t-{key}",
+    )  # fmt: skip
+    entry = Entry(job, stratum, accepted_at=now, looked_at=now, deadline_at=now + 1000.0, **facts)
+    lookout.schedule(entry, now, u)
+    return entry
+
+
+def seen(
+    lookout: Lookout, entry: Entry, now: float, state: TaskState, *, percent: int | None = None, u: float = 0.5
+) -> None:
+    """A look found `entry` unsettled."""
+    entry.polls += 1
+    entry.job = entry.job.seen(Snapshot(task_id=str(entry.job.task_id), state=state, progress=percent), now)
+    lookout.schedule(entry, now, u)
+
+
+def settled(lookout: Lookout, entry: Entry, now: float, **times: Any) -> None:
+    lookout.learn(entry, Snapshot(task_id="t", state=TaskState.SUCCEEDED, **times), now, 0.5)
+
+
+# --- which is next ------------------------------------------------------------------------------------------------------
+
+
+def test_the_look_that_ends_most_delay_is_first() -> None:
+    """Of all that are due, in whichever order they became so."""
+    lookout = Lookout(policy=Recording())
+    for stratum in ("3", "1", "5", "2", "4"):
+        accepted(lookout, 0.0, stratum)
+    assert lookout.ready_at(9.0) == 10.0
+    assert lookout.ready_at(10.0) == 10.0
+    taken = [lookout.take(10.0).stratum for _ in range(5)]
+    assert taken == ["5", "4", "3", "2", "1"]
+    assert lookout.ready_at(10.0) == math.inf
+
+
+def test_the_adaptive_policy_puts_the_likely_settled_before_the_old() -> None:
+    """A task of a minute that is two minutes old goes before one of an hour that is older."""
+    policy = AdaptivePolling()
+    random = Random(3)
+    for stratum, median in (("minute", 60.0), ("hour", 3600.0)):
+        for _ in range(64):
+            seconds = median * math.exp(0.2 * random.gauss(0, 1))
+            policy.settled(Observation(stratum, 0.97 * seconds, 1.03 * seconds))
+    lookout = Lookout(policy=policy)
+    old, young = accepted(lookout, 0.0, "hour"), accepted(lookout, 500.0, "minute")
+    lookout.clear()
+    for entry in (old, young):
+        lookout.push(entry, 600.0)
+    lookout.ready_at(620.0)
+    assert [lookout.take(620.0), lookout.take(620.0)] == [young, old]
+
+
+@pytest.mark.parametrize("policy", [FixedInterval(10.0), pytest.param(None, id="raises")])
+def test_without_a_usable_index_the_longest_unseen_is_first(policy: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A policy need not give one, and one that raises costs no job."""
+
+    class Raises(Recording):
+        def undetected(self, stratum: str, looked: float, age: float) -> float:
+            raise KeyError(stratum)
+
+    lookout = Lookout(policy=policy or Raises())
+    entries = [accepted(lookout, at) for at in (2.0, 0.0, 1.0)]
+    lookout.ready_at(20.0)
+    assert [lookout.take(20.0) for _ in range(3)] == [entries[1], entries[2], entries[0]]
+    assert len(caplog.records) == (policy is None)
+
+
+def test_expired_are_those_that_were_seen_and_are_past_their_deadline() -> None:
+    """Wherever they stand among the due; the others keep their turn."""
+    lookout = Lookout(policy=FixedInterval(10.0))
+    entries = [accepted(lookout, float(n), polls=n % 2) for n in range(10)]
+    for entry, deadline in zip(entries, [20, 20, 30, 30, 99, 99, 20, 20, 30, 99], strict=True):
+        entry.deadline_at = float(deadline)
+    assert lookout.ready_at(19.0) == 19.0
+    assert (lookout.expires_at, lookout.expired(19.0)) == (20.0, None)
+    assert {lookout.expired(25.0), lookout.expired(25.0)} == {entries[1], entries[7]}
+    assert (lookout.expired(25.0), lookout.expires_at) == (None, 30.0)
+    left = [entry for entry in entries if entry not in {entries[1], entries[7]}]
+    assert sorted(lookout, key=entries.index) == left
+    assert [lookout.take(25.0) for _ in left] == left
+    assert list(lookout) == []
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.booleans()), max_size=30), st.floats(0, 60))
+def test_no_job_is_lost_or_taken_twice(jobs: list[tuple[float, bool]], now: float) -> None:
+    """Waiting, due, expired or taken: each is in one of these, once."""
+    lookout = Lookout(policy=Recording())
+    entries = []
+    for at, was_seen in jobs:
+        entry = accepted(lookout, at, "1", polls=int(was_seen))
+        entry.deadline_at = at + 20.0
+        entries.append(entry)
+    out = []
+    while (past := lookout.expired(now)) is not None:
+        out.append(past)
+    while lookout.ready_at(now) <= now:
+        out.append(lookout.take(now))
+        if (past := lookout.expired(now)) is not None:
+            out.append(past)
+    assert Counter(map(id, [*out, *lookout])) == Counter(map(id, entries))
+    assert all(entry.accepted_at + 10.0 > now for entry in lookout)
+
+
+# --- when ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "due"), [(None, 20.0), (3.0, 20.0), (10.0, 20.0), (45.0, 55.0), (5000.0, 1000.0)])
+def test_a_provider_may_ask_for_a_later_look_and_for_no_sooner_one(asked: float | None, due: float) -> None:
+    """Never beyond the deadline, which gets its look."""
+    lookout = Lookout(policy=Recording())
+    entry = accepted(lookout, 0.0)
+    lookout.clear()
+    entry.polls = 1
+    lookout.schedule(entry, 10.0, 0.5, asked)
+    assert lookout.ready_at(10.0) == due
+
+
+def test_queued_is_a_reading_of_nothing_and_is_told_on_until_another_comes() -> None:
+    """At acceptance nothing was read yet; while it runs without a percent the age at which it was queued last is known."""
+    policy = Recording()
+    lookout = Lookout(policy=policy)
+    entry = accepted(lookout, 0.0)
+    seen(lookout, entry, 10.0, TaskState.QUEUED)
+    seen(lookout, entry, 20.0, TaskState.QUEUED)
+    seen(lookout, entry, 35.0, TaskState.RUNNING)
+    seen(lookout, entry, 40.0, TaskState.RUNNING, percent=25)
+    asked = [(w.age, w.looks, w.looked, w.progress, w.told_age) for w in policy.asked]
+    assert asked == [
+        (0.0, 0, None, None, None),
+        (10.0, 1, 0.0, 0, 10.0),
+        (20.0, 2, 10.0, 0, 20.0),
+        (35.0, 3, 20.0, 0, 20.0),
+        (40.0, 4, 35.0, 25, 40.0),
+    ]
+
+
+def test_each_reading_of_a_task_is_kept_with_the_same_chance() -> None:
+    """Of four, whichever chance says, each in about a quarter of the cases."""
+    kept: Counter[tuple[float | None, int | None]] = Counter()
+    random = Random(8)
+    for _ in range(2000):
+        policy = Recording()
+        lookout = Lookout(policy=policy)
+        entry = accepted(lookout, 0.0)
+        for number in range(1, 5):
+            seen(lookout, entry, 10.0 * number, TaskState.RUNNING, percent=20 * number, u=random.random())
+        settled(lookout, entry, 50.0)
+        kept[policy.told[0].told_age, policy.told[0].told] += 1
+    assert set(kept) == {(10.0, 20), (20.0, 40), (30.0, 60), (40.0, 80)}
+    assert all(400 < count < 600 for count in kept.values())
+
+
+# --- what is learned ----------------------------------------------------------------------------------------------------
+
+
+def test_a_settle_lies_between_the_look_that_found_it_and_the_one_before() -> None:
+    policy = Recording()
+    lookout = Lookout(policy=policy)
+    entry = accepted(lookout, 100.0)
+    seen(lookout, entry, 130.0, TaskState.RUNNING)
+    settled(lookout, entry, 142.0)
+    assert policy.told == [Observation("s", 30.0, 42.0)]
+
+
+def test_of_a_job_of_an_earlier_process_nothing_is_learned() -> None:
+    """Its age is that of a clock that may have been moved; looks follow it all the same."""
+    policy = Recording()
+    learned: list[Observation] = []
+    lookout = Lookout(policy=policy, learned=learned.append)
+    entry = accepted(lookout, 0.0, resumed=True)
+    for now in (10.0, 20.0, 30.0):
+        seen(lookout, entry, now, TaskState.RUNNING)
+    settled(lookout, entry, 40.0)
+    lookout.forget(entry)
+    assert ([waiting.looked for waiting in policy.asked], policy.told, learned) == ([None] * 4, [], [])
+
+
+def test_exact_times_narrow_what_is_learned_once_they_have_proved_themselves() -> None:
+    """Where a provider tells both, to the second, and settles fall all over the intervals between looks."""
+    policy = Recording()
+    lookout = Lookout(policy=policy)
+    random = Random(5)
+    for _ in range(40):
+        entry = accepted(lookout, 0.0)
+        seen(lookout, entry, 50.0, TaskState.RUNNING)
+        duration = random.uniform(50.0, 70.0)
+        created = random.uniform(1e9, 2e9)
+        settled(lookout, entry, 70.0, created_at=math.floor(created), updated_at=math.floor(created + duration))
+        assert policy.told[-1].after <= duration <= policy.told[-1].before
+    widths = [one.before - one.after for one in policy.told]
+    assert widths[:5] == [20.0] * 5
+    assert all(width <= 2.0 for width in widths[12:])
+
+
+# --- the provider's times -----------------------------------------------------------------------------------------------
+
+ages = st.floats(0, 1e5)
+
+
+@given(st.lists(st.tuples(ages, ages, st.none() | st.floats(-1e9, 1e9)), max_size=60))
+def test_whatever_is_told_the_interval_is_narrowed_and_never_moved(
+    rows: list[tuple[float, float, float | None]],
+) -> None:
+    """The looks are proof; what a provider says only adds to it."""
+    stamps = Stamps()
+    for one, other, told in rows:
+        after, before = min(one, other), max(one, other)
+        low, high = stamps.narrowed(after, before, told)
+        assert after <= low <= high <= before
+        assert (low, high) == (after, before) or low < high <= low + 2.0
+
+
+@pytest.mark.parametrize("told", [lambda after, before: before, lambda after, before: before - 60.0, lambda *_: 0.0])
+def test_times_that_mean_something_else_are_never_used(told: Any) -> None:
+    """An "updated" that is the time of the look; a "created" that is the start of a late generation; one and the same."""
+    stamps = Stamps()
+    random = Random(2)
+    for _ in range(100):
+        after = random.uniform(10, 100)
+        before = after + random.uniform(0.5, 40)
+        assert stamps.narrowed(after, before, told(after, before)) == (after, before)
+
+
+def test_times_are_doubted_again_when_they_change_their_meaning() -> None:
+    """After a hundred good ones a dozen bad ones are enough."""
+    stamps = Stamps()
+    random = Random(2)
+    for _ in range(100):
+        stamps.narrowed(40.0, 60.0, random.uniform(41, 57))
+    assert stamps.narrowed(40.0, 60.0, 50.0) == (49.0, 51.0)
+    for _ in range(12):
+        stamps.narrowed(40.0, 60.0, 60.0)
+    assert stamps.narrowed(40.0, 60.0, 60.0) == (40.0, 60.0)
