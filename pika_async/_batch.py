@@ -56,6 +56,7 @@ class Batch:
         self._keep_rest = keep_rest
         self._results, self._taken = anyio.create_memory_object_stream[Job](math.inf)
         self._to_fetch, self._fetches = anyio.create_memory_object_stream[Job](math.inf)
+        self._watcher: Watcher = self._watch  # one bound method for all jobs, not one a job
         self._unsent: set[str] = set()
         self._open = 0
         self._behind = 0
@@ -103,7 +104,7 @@ class Batch:
         for scope in self._scopes:
             scope.cancel()
         for key in list(self._unsent):
-            self._desk.release(key, self._watch)
+            self._desk.release(key, self._watcher)
         for stream in (self._results, self._taken, self._to_fetch):
             stream.close()
         with anyio.CancelScope(shield=True):
@@ -155,7 +156,7 @@ class Batch:
     async def _take_in(self, request: GenerationRequest | str, index: int) -> None:
         self._open += 1
         try:
-            job = await self._admit(request, index, self._watch)
+            job = await self._admit(request, index, self._watcher)
         except BaseException:
             self._open -= 1
             raise
@@ -163,7 +164,7 @@ class Batch:
         if job.status is JobStatus.PLANNED and job.key in self._desk.active:
             self._unsent.add(job.key)
             if self._left:  # meanwhile
-                self._desk.release(job.key, self._watch)
+                self._desk.release(job.key, self._watcher)
         elif not index % BEHIND:
             await asyncio.sleep(0)  # thousands that are known already must not hold the loop
 

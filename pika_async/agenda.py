@@ -56,6 +56,8 @@ class Agenda:
     accepted: int = 0
     polling: int = 0
     charges: int = 0
+    #: Whose look was the latest probe of an open breaker.
+    _probe: Entry | None = None
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -124,6 +126,7 @@ class Agenda:
         self.accepted += 1
         entry.accepted_at = entry.looked_at = accepted_at
         entry.deadline_at = now + self.deadline
+        entry.patient_until = math.inf
 
     def submit_begins(self, entry: Entry, now: float) -> None:
         """`entry` is being sent."""
@@ -183,13 +186,14 @@ class Agenda:
         self.polling += 1
         entry.polls += 1
         self.poll_rate.take(now)
-        entry.probes = self.breaker.begin()
+        if self.breaker.begin():
+            self._probe = entry
 
     def poll_ends(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
         """What a look brought -> the job as it stands; at rest if it is settled or parked, else scheduled again."""
         self.polling -= 1
         if look.verdict is PollVerdict.AGAIN or look.verdict is PollVerdict.STOP:
-            self.breaker.fail(now, u, probe=entry.probes)
+            self.breaker.fail(now, u, probe=entry is self._probe)
         else:
             self.breaker.succeed()
         match look.verdict:

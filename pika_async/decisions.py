@@ -26,7 +26,7 @@ class Reading:
     percent: int
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, weakref_slot=False)
 class Entry:
     """A job that is not at rest, and what the agenda knows of it. Times are the caller's monotonic seconds."""
 
@@ -51,8 +51,10 @@ class Entry:
     awaits_url: bool = False
     #: Whether an earlier process, or an earlier opening, has sent it.
     resumed: bool = False
-    #: Whether its look under way is the probe of an open breaker.
-    probes: bool = False
+
+    def __lt__(self, other: Entry) -> bool:
+        """Of two looks that are due at the same instant, the older task's is first."""
+        return self.accepted_at < other.accepted_at
 
 
 @attrs.frozen

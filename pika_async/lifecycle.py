@@ -86,7 +86,7 @@ def instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(math.floor(seconds * 1000) / 1000, UTC)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)  # a job that waits is to cost 1 KiB with all that is kept of it
 class Job:
     """Our record of one request. A value: every change gives a new one.
 

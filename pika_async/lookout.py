@@ -39,12 +39,11 @@ class Lookout:
     policy: PollingPolicy
     #: Told of every duration that was learned.
     learned: Callable[[Observation], None] = lambda _: None
-    _waiting: list[tuple[float, int, Entry]] = attrs.field(factory=list, init=False)
+    _waiting: list[tuple[float, Entry]] = attrs.field(factory=list, init=False)
     _due: Budget[Entry] = attrs.field(init=False)
     _past: deque[Entry] = attrs.field(factory=deque, init=False)
     #: No job that is due has its deadline before.
     _expires_at: float = attrs.field(default=math.inf, init=False)
-    _order: int = attrs.field(default=0, init=False)
     _stamps: Stamps = attrs.field(factory=Stamps, init=False)
     _complained: bool = attrs.field(default=False, init=False)
 
@@ -57,7 +56,7 @@ class Lookout:
     def ready_at(self, now: float) -> float:
         """When a job is due; `now` if one is."""
         while self._waiting and self._waiting[0][0] <= now:
-            entry = heapq.heappop(self._waiting)[2]
+            entry = heapq.heappop(self._waiting)[1]
             self._due.push(entry, now)
             if entry.polls:  # a job is never given up unseen
                 self._expires_at = min(self._expires_at, entry.deadline_at)
@@ -86,8 +85,7 @@ class Lookout:
 
     def push(self, entry: Entry, due: float) -> None:
         """Look at `entry` at `due`."""
-        self._order += 1
-        heapq.heappush(self._waiting, (due, self._order, entry))
+        heapq.heappush(self._waiting, (due, entry))
 
     def clear(self) -> list[Entry]:
         """Take every job off."""
@@ -100,7 +98,7 @@ class Lookout:
 
     def __iter__(self) -> Iterator[Entry]:
         """Every job that waits for a look."""
-        yield from (entry for _, _, entry in self._waiting)
+        yield from (entry for _, entry in self._waiting)
         yield from self._due
         yield from self._past
 
@@ -215,12 +213,12 @@ class Lookout:
         if again is None:
             return
         waiting = []
-        for due, order, entry in self._waiting:
+        for due, entry in self._waiting:
             sooner = due
             if entry.stratum == stratum and not entry.misses and due > now:
                 u = (u + GOLDEN) % 1.0
                 wait = self._asked(self._as_waiting(entry, None), u, again)
                 sooner = min(due, max(entry.looked_at + wait, now + u * RESUME_SECONDS))
-            waiting.append((sooner, order, entry))
+            waiting.append((sooner, entry))
         heapq.heapify(waiting)
         self._waiting = waiting

@@ -173,7 +173,7 @@ def _many(value: object) -> object:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class GenerationRequest:
     """What is wanted. Checked when it is made; `Provider.check` says what one gateway cannot do of it.
 

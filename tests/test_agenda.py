@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from typing import Any
@@ -153,10 +154,14 @@ def test_looks_go_before_submissions() -> None:
 
 
 def test_looks_are_in_the_order_in_which_they_are_due() -> None:
-    """The task that was accepted first is looked at first, and between two that are due together the older entry."""
+    """The task that was accepted first is looked at first, and of two that are due together the older."""
     on = agenda()
-    entries = [accepted(on, at) for at in (0.0, 1.0, 1.0, 2.0)]
+    entries = [accepted(on, at) for at in (0.0, 1.0, 1.5, 2.0)]
     assert [poll(on, 20.0) for _ in range(4)] == entries
+    older, younger = Entry(entries[0].job, "s", accepted_at=1.0), Entry(entries[1].job, "s", accepted_at=2.0)
+    for entry in (younger, older):
+        on.lookout.push(entry, 30.0)
+    assert [entry for _, entry in heapq.merge(on.lookout._waiting)][0] is older
 
 
 def test_polls_are_at_most_as_many_as_workers() -> None:
@@ -763,5 +768,5 @@ def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:
     for entry in rest:
         seen(on, entry, 100.0, TaskState.RUNNING)
     seen(on, first, 130.0, TaskState.SUCCEEDED)
-    dues = sorted(when for when, _, _ in on.lookout._waiting)
+    dues = sorted(when for when, _ in on.lookout._waiting)
     assert 130.0 <= dues[0] < dues[1] < dues[2] <= 131.0
