@@ -28,10 +28,11 @@ MAX_BODY: Final = 1 << 20
 class Credential:
     """A bearer key that no `repr`, `str`, log line, traceback or pickle shows."""
 
-    __slots__ = ("_escaped", "_key")
+    __slots__ = ("_bytes", "_escaped", "_key")
 
     def __init__(self, key: str) -> None:
         self._key = key
+        self._bytes = key.encode()
         self._escaped: re.Pattern[bytes] | None = None
 
     def reveal(self) -> str:
@@ -40,11 +41,11 @@ class Credential:
 
     def account(self) -> str:
         """12 hex digits that tell one key from another, and of a real key nothing: the beginning of its SHA-256."""
-        return sha256(self._key.encode()).hexdigest()[:12]
+        return sha256(self._bytes).hexdigest()[:12]
 
     def redact(self, data: bytes) -> bytes:
         """`data` without the key: gateways repeat it in their errors. Keys under 8 bytes are too short to tell."""
-        key = self._key.encode()
+        key = self._bytes
         if len(key) < 8:
             return data
         data = data.replace(key, b"[key]")
