@@ -29,7 +29,7 @@ from pika_async.errors import (
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Snapshot, TaskState, Video
-from pika_async.polling import AdaptivePolling, FixedInterval, PollingPolicy
+from pika_async.polling import AdaptivePolling, Belief, FixedInterval, Observation, PollingPolicy, Waiting
 from pika_async.providers import Capability, Provider, find_provider, provider_names
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "AccountStopped",
     "AdaptivePolling",
     "BatchReport",
+    "Belief",
     "Camera",
     "Capability",
     "ChargeLimitReached",
@@ -58,6 +59,7 @@ __all__ = [
     "JournalInUse",
     "JournalUnusable",
     "Limits",
+    "Observation",
     "PikaClient",
     "PikaError",
     "PollingPolicy",
@@ -71,6 +73,7 @@ __all__ = [
     "TaskNotFound",
     "TaskState",
     "Video",
+    "Waiting",
     "WrongBaseUrl",
     "find_provider",
     "provider_names",

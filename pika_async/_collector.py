@@ -41,6 +41,14 @@ class Collector:
         self._downloader = downloader
         self._journal = journal
 
+    def into(self, folder: Path) -> Callable[[Job], Awaitable[Job]]:
+        """Collects each job as KEY.mp4 in `folder`."""
+
+        async def collect(job: Job) -> Job:
+            return await self.collect(job, folder / f"{job.key}.mp4")
+
+        return collect
+
     async def collect(self, job: Job, target: Path) -> Job:
         """`job` with its file, or with the `DownloadFailed` that says why there is none.
 

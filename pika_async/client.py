@@ -35,15 +35,11 @@ from pika_async._settings import (
     read_credential,
 )
 from pika_async._transport import AiohttpTransport, Transport
-from pika_async.errors import (
-    ClientClosed,
-    JobCanceled,
-    SubmissionsStopped,
-)
+from pika_async.errors import ClientClosed, JobCanceled, SubmissionsStopped
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits
 from pika_async.models import GenerationRequest, Snapshot, Video
-from pika_async.polling import PollingPolicy
+from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider, find_provider
 from pika_async.wire import Credential
 
@@ -113,6 +109,11 @@ class PikaClient:
 
     def __repr__(self) -> str:
         return f"<PikaClient {self.provider.name} at {self.base_url}>"
+
+    @property
+    def polling(self) -> AdaptivePolling | Any:  # Any: or one's own
+        """The policy that it was built with, the adaptive one unless another was given: see its `describe()`."""
+        return self._terms.policy
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -341,19 +342,8 @@ class PikaClient:
         intake = Intake(running.admission, running.desk)
         if self._journal.path is not None and isinstance(requests, Sequence):
             source = stream(await intake.enroll(requests))
-        folder = None if download_to is None else Path.cwd() / download_to
-
-        async def fetch(job: Job) -> Job:
-            assert folder is not None  # noqa: S101 - given to the batch only then
-            return await running.collector.collect(job, folder / f"{job.key}.mp4")
-
-        batch = Batch(
-            running.scheduler,
-            intake.admit,
-            fetch if folder is not None else None,
-            self._terms.limits.downloading,
-            keep_rest=keep_rest,
-        )
+        fetch = None if download_to is None else running.collector.into(Path.cwd() / download_to)
+        batch = Batch(running.scheduler, intake.admit, fetch, self._terms.limits.downloading, keep_rest=keep_rest)
         batch.start(source)
         return batch, intake
 

@@ -200,12 +200,76 @@ def test_what_is_restored_decides_the_same() -> None:
     jobs = [Outcome(truth.quantile((i + 0.5) / 2000)) for i in range(2000)]
     costs = []
     for policy in (lived, restored[0]):
-        looks = policy.described()["a"]
+        looks = policy.describe()["a"]
         assert looks.settled == 256
         found = policy._strata["a"]
         polls, delay = follow(jobs, found.schedule.after)
         costs.append(polls + delay * 200 / 60)
     assert costs[0] == pytest.approx(costs[1], rel=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(observations() | waitings, max_size=30), st.lists(observations() | waitings, max_size=8), chances)
+def test_to_describe_changes_no_decision(
+    history: list[Observation | Waiting], more: list[Observation | Waiting], u: float
+) -> None:
+    """After any history: it raises nothing, prints, and every wait from then on is that of a policy never described."""
+    asked, left = AdaptivePolling(), AdaptivePolling()
+    for policy in (asked, left):
+        for each in history:
+            policy.wait(each, u) if isinstance(each, Waiting) else policy.settled(each)
+    beliefs = asked.describe()
+    assert beliefs == asked.describe()
+    assert set(beliefs) == {each.stratum for each in history}
+    assert str(beliefs)
+    for belief in beliefs.values():
+        low, high = belief.spread
+        assert 0 <= low <= belief.median <= high < math.inf
+        assert list(belief.looks) == sorted(belief.looks)
+    for each in more:
+        if isinstance(each, Waiting):
+            assert asked.wait(each, u) == left.wait(each, u)
+        else:
+            assert asked.settled(each) == left.settled(each)
+        asked.describe()
+
+
+def test_what_is_described_is_what_is_decided() -> None:
+    """Of what was learned in earlier processes: the first look described is the first look, and the next the next."""
+    policy = AdaptivePolling()
+    for seen in settles(100):
+        policy.settled(seen)
+    first, second, *_ = policy.describe()["a"].looks
+    assert policy.wait(Waiting("a", 0.0, 0), 0.5) == pytest.approx(first)
+    assert policy.wait(Waiting("a", first, 1, None, 0.0), 0.5) == pytest.approx(second - first)
+
+
+def test_beliefs_are_printed_for_people() -> None:
+    """A line for what is known, one for the looks, one for the reason; nothing where nothing is known."""
+    assert str(AdaptivePolling().describe()) == "no task yet"
+    policy = AdaptivePolling(expected_seconds=20)
+    policy.wait(Waiting("native/-/text/plain", 0.0, 0), 0.5)
+    name, counts, durations, looks, why = str(policy.describe()).splitlines()
+    assert (name, counts) == ("native/-/text/plain", "  0 settled, 1 waiting")
+    assert durations == "  half take less than 20 s, four in five 4.3 s to 93 s"
+    assert looks.startswith("  next looks ")
+    assert why == "  why: 20 s was expected; 1 s of delay counts as much as 10.0 looks"
+    assert FixedInterval(5).describe() == {}
+
+
+def test_the_reason_names_what_was_forgotten_and_what_is_believed() -> None:
+    """Durations that have drifted, and the bands of progress that have proved themselves."""
+    policy = AdaptivePolling()
+    random = Random(2)
+    for _ in range(100):
+        seconds = 60 * math.exp(0.5 * random.gauss(0, 1))
+        policy.settled(Observation("a", seconds, seconds, told_age=seconds * 0.6, told=60))
+    policy._strata["a"].durations.drifts = 2
+    belief = policy.describe()["a"]
+    assert belief.trusted_from == (50,)
+    assert belief.why.startswith(
+        "learned from 100 settled; older ones forgotten 2 x, as durations changed; progress believed from 50 %; 1 s of"
+    )
 
 
 def test_waiting_tasks_teach_as_much_as_settled_ones() -> None:
@@ -218,8 +282,8 @@ def test_waiting_tasks_teach_as_much_as_settled_ones() -> None:
     for _ in range(90):
         policy.wait(Waiting("a", 100.0, 1, None, 0.0), 0.5)
     policy.settled(Observation("a", 100.0, 101.0), 100.0)
-    assert policy.described()["a"].median > 95
-    assert policy.described()["a"].waiting == 89
+    assert policy.describe()["a"].median > 95
+    assert policy.describe()["a"].waiting == 89
 
 
 def test_tasks_that_came_into_sight_late_do_not_make_all_seem_slow() -> None:

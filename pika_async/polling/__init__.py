@@ -3,7 +3,7 @@
 Bring your own by writing the two methods of `PollingPolicy`.
 """
 
-from pika_async.polling.adaptive import AdaptivePolling, Belief
+from pika_async.polling.adaptive import AdaptivePolling, Belief, Beliefs
 from pika_async.polling.budget import Budget
 from pika_async.polling.distribution import Distribution
 from pika_async.polling.durations import Durations, Observation
@@ -15,6 +15,7 @@ from pika_async.polling.stamps import Stamps
 __all__ = [
     "AdaptivePolling",
     "Belief",
+    "Beliefs",
     "Budget",
     "Distribution",
     "Durations",

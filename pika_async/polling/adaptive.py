@@ -6,6 +6,8 @@ A schedule is kept until enough has been learned: a seventh more settles, or man
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from copy import deepcopy
 
 import attrs
 
@@ -15,7 +17,7 @@ from pika_async.polling.policy import Waiting, above_zero
 from pika_async.polling.progress import Progress, calibrated
 from pika_async.polling.schedule import FLOOR, Schedule, cap
 
-__all__ = ["AdaptivePolling", "Belief"]
+__all__ = ["AdaptivePolling", "Belief", "Beliefs", "seconds"]
 
 #: The default expectation of a task nothing is known of, in seconds.
 EXPECTED = 60.0
@@ -31,9 +33,18 @@ QUICKER = 0.8
 SPREAD, MORE, MANY = 0.2, 1.0, 1000
 
 
-@attrs.frozen
+def _figure(value: float) -> str:
+    return f"{value:.{2 if value < 1 else 1 if value < 10 else 0}f}"
+
+
+def seconds(value: float) -> str:
+    """A duration, as exactly as people care."""
+    return f"{_figure(value)} s"
+
+
+@attrs.frozen(kw_only=True)
 class Belief:
-    """What is believed of one stratum, for people to read."""
+    """What is believed of one stratum; its `str` is for people."""
 
     #: Tasks that have settled, now and before; tasks that wait.
     settled: int
@@ -41,11 +52,29 @@ class Belief:
     #: Seconds: half the tasks take less; four in five are between these.
     median: float
     spread: tuple[float, float]
-    #: Ages of the next looks at a task that is accepted now, if its progress says nothing.
+    #: Ages, in seconds, of the next looks at a task that is accepted now, if its progress says nothing.
     looks: tuple[float, ...]
     #: Percents of progress, the first of each band, at which the forecast made from progress is used.
     trusted_from: tuple[int, ...]
     why: str
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.settled} settled, {self.waiting} waiting",
+                f"half take less than {seconds(self.median)}, four in five {' to '.join(map(seconds, self.spread))}",
+                f"next looks {', '.join(map(seconds, self.looks))} after acceptance",
+                f"why: {self.why}",
+            ]
+        )
+
+
+class Beliefs(dict[str, Belief]):
+    """By stratum; a dict that prints for people."""
+
+    def __str__(self) -> str:
+        told = [f"{stratum}\n{belief}".replace("\n", "\n  ") for stratum, belief in self.items()]
+        return "\n".join(told) or "no task yet"
 
 
 @attrs.define
@@ -88,20 +117,26 @@ class _Stratum:
         """The age of a first look."""
         return self.first + self.room * (SPREAD + MORE * min(1.0, self.waiting / MANY)) * (u - 0.5)
 
-    def described(self) -> Belief:
+    def belief(self) -> Belief:
         """The view of it."""
-        trusted = self.progress.trusted()
-        by = "progress where it has proved itself, else by " if trusted else ""
-        learned = f"{self.durations.count} settled tasks" if self.durations.count else "what was expected"
         return Belief(
             settled=self.durations.count,
             waiting=self.waiting,
             median=self.distribution.quantile(0.5),
             spread=(self.distribution.quantile(0.1), self.distribution.quantile(0.9)),
             looks=tuple(self.schedule.looks(5)),
-            trusted_from=trusted,
-            why=f"the least of looks + {self.weight:.3g} a second of delay, by {by}{learned}",
+            trusted_from=self.progress.trusted(),
+            why="; ".join(self._reasons()),
         )
+
+    def _reasons(self) -> Iterator[str]:
+        count = self.durations.count
+        yield f"learned from {count} settled" if count else f"{seconds(self.durations.prior_median)} was expected"
+        if self.durations.drifts:
+            yield f"older ones forgotten {self.durations.drifts} x, as durations changed"
+        if trusted := self.progress.trusted():
+            yield f"progress believed from {', '.join(map(str, trusted))} %"
+        yield f"1 s of delay counts as much as {_figure(self.weight)} looks"
 
 
 @attrs.define
@@ -173,9 +208,15 @@ class AdaptivePolling:
         """The expected seconds that a task of `age`, unsettled at age `looked`, has been settled; see `Budget`."""
         return self._of(stratum).distribution.undetected(looked, age)
 
-    def described(self) -> dict[str, Belief]:
-        """What is believed of each stratum."""
-        for found in self._strata.values():
-            if found.settles:
-                found.renew(self.delay_weight)
-        return {stratum: found.described() for stratum, found in self._strata.items()}
+    def describe(self) -> Beliefs:
+        """What is believed of each stratum, by all that was learned so far; printed, it is for people.
+
+        It changes nothing of what is decided. Looks may still follow the schedule before: see `RENEW`.
+        """
+        return Beliefs((stratum, self._renewed(found).belief()) for stratum, found in self._strata.items())
+
+    def _renewed(self, found: _Stratum) -> _Stratum:
+        copy = deepcopy(found)
+        if copy.settles or copy.looks:
+            copy.renew(self.delay_weight)
+        return copy

@@ -69,3 +69,7 @@ class FixedInterval:
 
     def settled(self, seen: Observation, looked: float | None = None) -> None:
         """Nothing is learned."""
+
+    def describe(self) -> dict[str, Any]:
+        """Empty: nothing is believed of any stratum."""
+        return {}

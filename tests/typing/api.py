@@ -42,4 +42,6 @@ async def use(pika: PikaClient) -> None:
 
 policy: PollingPolicy = AdaptivePolling(expected_seconds=90)
 policy = FixedInterval(5)
+assert_type(AdaptivePolling().describe()["native/-/text/plain"].median, float)
 client = PikaClient(find_provider("native"), base_url="https://pika.example", polling=policy, limits=Limits())
+client.polling.describe()

@@ -1,0 +1,78 @@
+"""`client.polling` and its `describe()`: what a batch taught, seen from outside."""
+
+from __future__ import annotations
+
+import pytest
+
+from pika_async import AdaptivePolling, Belief, FixedInterval, GenerationRequest, Job, Observation, Waiting
+from tests import virtual
+from tests.memory import client, gateway
+
+
+def test_the_policy_of_a_client_is_visible_and_stays() -> None:
+    """The one that was given, else an adaptive one, before it is opened as well; it cannot be replaced."""
+    policy = FixedInterval(5)
+    assert client(gateway(), polling=policy).polling is policy
+    pika = client(gateway())
+    assert isinstance(pika.polling, AdaptivePolling)
+    assert pika.polling is not client(gateway()).polling
+    with pytest.raises(AttributeError):
+        pika.polling = policy  # type: ignore[misc]
+
+
+def test_what_a_batch_taught_is_described_by_stratum() -> None:
+    """All that settled are counted, nobody waits, and the median is near that of the tasks, 60 s."""
+
+    async def story() -> None:
+        async with client(gateway(durations="lognormal:60,0.2", seed=3)) as pika:
+            plain = [GenerationRequest(f"p{n}") for n in range(40)]
+            effect = [GenerationRequest(f"e{n}", effect="Inflate") for n in range(10)]
+            report = await pika.run([*plain, *effect])
+            assert report.ok
+            beliefs = pika.polling.describe()
+        counts = {stratum: (belief.settled, belief.waiting) for stratum, belief in beliefs.items()}
+        assert counts == {"cometapi/-/text/plain": (40, 0), "cometapi/-/text/effect": (10, 0)}
+        for belief in beliefs.values():
+            assert 50 < belief.median < 72
+            assert 25 < belief.looks[0] < belief.median
+        assert f"\n  why: learned from {beliefs['cometapi/-/text/plain'].settled} settled; " in str(beliefs)
+
+    virtual.run(story())
+
+
+def test_jobs_that_wait_are_described_while_they_wait() -> None:
+    """Nothing has settled: what was expected, and how many wait."""
+
+    async def story() -> None:
+        async with client(gateway(), polling=AdaptivePolling(expected_seconds=90)) as pika:
+            jobs: list[Job] = [await pika.submit(f"p{n}") for n in range(3)]
+            [belief] = pika.polling.describe().values()
+            assert isinstance(belief, Belief)
+            assert (belief.settled, belief.waiting, len(jobs)) == (0, 3, 3)
+            assert belief.median == pytest.approx(90, rel=0.02)
+
+    virtual.run(story())
+
+
+def test_ones_own_policy_needs_two_methods() -> None:
+    """Its waits are kept to, and it is told of what settles."""
+
+    class EveryTen:
+        def __init__(self) -> None:
+            self.told: list[Observation] = []
+
+        def wait(self, waiting: Waiting, u: float) -> float:
+            return 10.0
+
+        def settled(self, seen: Observation, looked: float | None = None) -> None:
+            self.told.append(seen)
+
+    async def story() -> None:
+        policy = EveryTen()
+        async with client(gateway(durations="constant:35"), polling=policy) as pika:
+            job = await pika.wait(await pika.submit("a cat"))
+            assert job.polls == 4
+            [seen] = policy.told
+            assert (seen.after, seen.before) == pytest.approx((30, 40), abs=1)
+
+    virtual.run(story())
