@@ -15,6 +15,7 @@ from pika_async._collector import wants_file
 from pika_async._journal import SqliteJournal
 from pika_async._resolving import take_over
 from pika_async.cli.exits import UsageError
+from pika_async.polling import AdaptivePolling
 from pika_async.report import ResultsWriter
 
 __all__ = ["Folder", "Terms"]
@@ -33,6 +34,11 @@ class Terms:
     expected_seconds: float | None = None
     download: bool = True
     ambiguous: Literal["strict", "lenient"] = "strict"
+
+    @property
+    def polling(self) -> AdaptivePolling:
+        """A policy that has learned nothing yet."""
+        return AdaptivePolling(expected_seconds=self.expected_seconds)
 
 
 @attrs.define

@@ -15,6 +15,7 @@ from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.folder import Folder, Terms
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import Account, Ambiguous, Common, Credentials, Json, Whole, open_client
+from pika_async.cli.polling import show_polling
 from pika_async.cli.requests import Planned, plan, read_input, with_keys
 from pika_async.cli.running import Step, Work, steps_of
 from pika_async.cli.standing import show_resolved, show_standing
@@ -161,7 +162,14 @@ def resume(
         return ending.code
 
 
-def status(folder: Path, /, *, json: Json = False, common: Common = Common()) -> int:  # noqa: B008 - frozen
+def status(
+    folder: Path,
+    /,
+    *,
+    polling: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> int:
     """Show where every job of a batch's folder stands, those in doubt with the commands that settle each.
 
     It may be asked while the batch runs.
@@ -170,12 +178,15 @@ def status(folder: Path, /, *, json: Json = False, common: Common = Common()) ->
     ----------
     folder
         The --out folder of a batch.
+    polling
+        Show instead what was learned of how long jobs take, when a command that starts now would look, and why.
     json
-        Print a line of JSON for each job, as in results.jsonl.
+        Print a line of JSON for each job, as in results.jsonl; with --polling, for each kind of job.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        return show_standing(Folder(folder), terminal, as_json=json)
+        show = show_polling if polling else show_standing
+        return show(Folder(folder), terminal, as_json=json)
 
 
 def resolve(

@@ -18,7 +18,6 @@ from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest
 from pika_async.limits import Limits
 from pika_async.models import GenerationRequest
-from pika_async.polling import AdaptivePolling
 
 __all__ = [
     "Account",
@@ -91,7 +90,7 @@ def open_client(account: Account, *, terms: Terms = Terms(), **more: Any) -> Pik
         proxy=account.proxy,
         limits=Limits(max_in_flight=terms.max_in_flight, max_charges=terms.max_charges),
         deadline=terms.deadline,
-        polling=AdaptivePolling(expected_seconds=terms.expected_seconds),
+        polling=terms.polling,
         ambiguous=terms.ambiguous,
         **more,
     )
