@@ -72,7 +72,7 @@ def _run(tests: tuple[str, ...], only: str, mutant: Mutant | None = None) -> int
     """Pytest's exit code on a copy of the package, mutated or not."""
     with tempfile.TemporaryDirectory(prefix="pika-mutant-") as folder:
         copy = Path(folder)
-        for name in ("pika_async", "tests"):
+        for name in ("pika_async", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         if mutant is not None:

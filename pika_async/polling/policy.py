@@ -54,7 +54,7 @@ def above_zero(_instance: object, attribute: attrs.Attribute[Any], value: Any) -
     """
     ok = value is None or (not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf)
     if not ok:
-        raise ConfigurationError(setting=attribute.name, reason=f"{value!r} is no number of seconds above 0")
+        raise ConfigurationError(setting=attribute.name, reason=f"{value!r} is no number above 0")
 
 
 @attrs.frozen
