@@ -59,7 +59,7 @@ def batch(
     out
         The folder for journal.db, results.jsonl, index.html and videos/KEY.mp4.
     max_in_flight
-        How many generations may run at once; else 5 at first, then as many as the account shows room for.
+        How many generations may run at once; else as many as the account takes, at most 10,000.
     max_charges
         Never have more submissions accepted than this, of all the commands that ever ran in DIR; later ones hold to it
         until another number is said.
