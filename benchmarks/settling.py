@@ -1,0 +1,329 @@
+"""From submit to settled, end to end over sockets: our policy beside others', all carried out by the same client.
+
+    python benchmarks/settling.py [JOBS] [ROUNDS]
+
+Every batch is submitted at once, in a process of its own, to an emulator of its own (another process) that draws the
+same durations for all policies of a round: 60 s in the median (lognormal, sigma 0.5). Thousands of jobs take that time,
+and each policy runs alone; fewer run twice as fast, up to five policies side by side: the time scale of 0.5 divides the
+intervals of the other policies and our first guess as well, but not the constants of our own limits (no wait under
+0.05 s, nor over 0.35 x age + 2 s). The emulator tells an honest progress; no policy hears of it but the one whose row
+says so. "learned" is the policy object of an earlier batch of 256 jobs; "by the journal" is a new one that was taught
+by that batch's journal.
+
+A delay runs from the ledger's settle time to the moment at which the client had read the answer that told of it. Both
+are put on the machine's monotonic clock; the client's is a wall time in whole milliseconds (`Job.settled_at`, rounded
+down), so a delay is up to 1 ms too small, and wrong by what the two clocks of the machine moved apart meanwhile, which
+is printed. `best` is the fewest looks of any fixed interval for the same mean delay, computed from the ledger's
+durations by an oracle; the row "best interval" is that interval for our cold batch, found afterwards, and really run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import attrs
+from gateway import Charged, watched
+from waiting import Outcome, best_fixed, fixed
+
+from pika_async import AdaptivePolling, FixedInterval, JobStatus, Limits, PikaClient
+from pika_async.polling import Observation, PollingPolicy, Waiting
+
+MEDIAN, SIGMA = 60.0, 0.5
+#: The jobs of the earlier batch that was learned from.
+EARLIER = 256
+#: From so many jobs on each policy runs alone.
+MANY = 2000
+EARLIER_SEED = 9001
+#: Rows of the table, in groups that run side by side.
+GROUPS = [
+    ["cold", "cold, progress told", "comfy 5 s", "runway 6 +- 1.5 s"],
+    ["learned", "learned, by the journal", "best interval", "openai 1 s", "full jitter, cap 60 s"],
+]
+ALONE = [["cold"], ["learned"], ["best interval"]]
+
+
+def limits(count: int) -> Limits:
+    """The room is given, so that all can be sent at once; submissions run 16 abreast."""
+    return Limits(max_in_flight=count, submitting=16)
+
+
+# --- the policies ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Between:
+    """A look after `low` to `high` seconds, anew by chance each time."""
+
+    low: float
+    high: float
+
+    def wait(self, waiting: Waiting, u: float) -> float:  # noqa: ARG002 - the protocol's
+        return self.low + (self.high - self.low) * u
+
+    def settled(self, seen: Observation, looked: float | None = None) -> None:
+        """Nothing is learned."""
+
+
+@attrs.frozen
+class FullJitter:
+    """Exponential backoff with full jitter: up to `first`, twice that, and so on to `cap`."""
+
+    first: float
+    cap: float
+
+    def wait(self, waiting: Waiting, u: float) -> float:
+        return max(1e-3, u * min(self.cap, self.first * 2.0 ** min(waiting.looks, 30)))
+
+    def settled(self, seen: Observation, looked: float | None = None) -> None:
+        """Nothing is learned."""
+
+
+@attrs.frozen
+class Order:
+    """One batch to run; `folder` holds what the earlier batch left: its policy and its journal."""
+
+    name: str
+    count: int
+    scale: float
+    folder: str
+    interval: float | None = None
+    url: str = ""
+    key: str = ""
+
+    @property
+    def journal(self) -> Path:
+        return Path(self.folder) / "earlier.db"
+
+    @property
+    def memory(self) -> Path:
+        return Path(self.folder) / "earlier.pickle"
+
+    def policy(self) -> PollingPolicy:
+        if self.name == "learned":
+            taught: AdaptivePolling = pickle.loads(self.memory.read_bytes())  # noqa: S301 - written by `batch`
+            return taught
+        if self.name in {"earlier", "cold", "cold, progress told", "learned, by the journal"}:
+            return AdaptivePolling(expected_seconds=MEDIAN * self.scale)
+        if self.name == "runway 6 +- 1.5 s":
+            return Between(4.5 * self.scale, 7.5 * self.scale)
+        if self.name == "full jitter, cap 60 s":
+            return FullJitter(self.scale, 60 * self.scale)
+        if self.name == "best interval":
+            assert self.interval is not None
+            return FixedInterval(self.interval)
+        return FixedInterval({"comfy 5 s": 5, "openai 1 s": 1}[self.name] * self.scale)
+
+
+@attrs.define
+class Watched:
+    """A policy that is told no progress, if `blind`, and when the last of `count` tasks was accepted.
+
+    A first wait is asked for once a task.
+    """
+
+    policy: PollingPolicy
+    count: int
+    blind: bool
+    looks: int = 0
+    #: The CPU time and the looks at that moment.
+    cpu: float = 0.0
+    before: int = 0
+
+    def wait(self, waiting: Waiting, u: float) -> float:
+        if waiting.looks:
+            self.looks += 1
+        else:
+            self.count -= 1
+            if not self.count:
+                self.cpu, self.before = time.process_time(), self.looks
+        return self.policy.wait(self._seen(waiting), u)
+
+    def again(self, waiting: Waiting, u: float) -> float:
+        assert isinstance(self.policy, AdaptivePolling)
+        return self.policy.again(self._seen(waiting), u)
+
+    def settled(self, seen: Observation, looked: float | None = None) -> bool | None:
+        return self.policy.settled(attrs.evolve(seen, told=None, told_age=None) if self.blind else seen, looked)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a client may ask of a policy."""
+        return getattr(self.policy, name)
+
+    def _seen(self, waiting: Waiting) -> Waiting:
+        return attrs.evolve(waiting, progress=None) if self.blind else waiting
+
+
+# --- one batch, in a process of its own -----------------------------------------------------------------------------
+
+
+async def batch(order: Order) -> dict[str, Any]:
+    """Submit all, wait for all."""
+    policy = order.policy()
+    if order.name == "learned, by the journal":  # opening a client teaches the policy what the journal has
+        async with PikaClient("native", api_key=order.key, base_url=order.url, polling=policy, journal=order.journal):
+            pass
+    told = Watched(policy, order.count, blind=order.name != "cold, progress told")
+    journal = order.journal if order.name == "earlier" else None
+    room = limits(order.count)
+    rows = []
+    async with PikaClient(
+        "native", api_key=order.key, base_url=order.url, polling=told, limits=room, journal=journal
+    ) as pika:
+        apart = time.time() - time.monotonic()
+        began = time.monotonic()
+        async for job in pika.as_settled(f"{order.name} {number}" for number in range(order.count)):
+            assert job.status is JobStatus.SUCCEEDED, job
+            assert job.settled_at is not None
+            rows.append((job.request.prompt, job.task_id, job.settled_at.timestamp() - apart, job.polls))
+        ended, cpu = time.monotonic(), time.process_time()
+        slew = time.time() - time.monotonic() - apart
+    if order.name == "earlier":
+        order.memory.write_bytes(pickle.dumps(policy))
+    polls = sum(row[3] for row in rows)
+    return {
+        "rows": rows,
+        "began": began,
+        "wall": ended - began,
+        "cpu_a_look": (cpu - told.cpu) / (polls - told.before),
+        "slew": slew,
+    }
+
+
+@attrs.frozen
+class Batch:
+    """What one batch cost."""
+
+    durations: list[float]
+    looks: float
+    delay: float
+    worst: float
+    #: Looks over those of the best fixed interval, for the same durations and the same mean delay.
+    best: float
+    #: Until the last was seen settled, over: until the last was settled; the longest of the durations.
+    makespan: float
+    over_longest: float
+    #: Until the last was accepted; until all were handed over.
+    sent: float
+    wall: float
+    cpu_a_look: float
+    slew: float
+
+    @classmethod
+    def of(cls, found: dict[str, Any], ledger: list[Charged]) -> Batch:
+        """What the client saw against the ledger.
+
+        :raises AssertionError: if a job was handed over twice, or its charge is not the only one.
+        """
+        charges = {charge.prompt: charge for charge in ledger}
+        rows = {row[0]: row for row in found["rows"]}
+        assert Counter(row[0] for row in found["rows"]) == Counter(charge.prompt for charge in ledger)
+        assert len(charges) == len(ledger) == len(rows)
+        assert all(charges[prompt].task_id == row[1] for prompt, row in rows.items())
+        delays = sorted(row[2] - charges[row[0]].settles_at for row in found["rows"])
+        assert delays[0] > -0.005, delays[0]
+        durations = [charge.settles_at - charge.charged_at for charge in ledger]
+        looks, delay = statistics.fmean(row[3] for row in found["rows"]), statistics.fmean(delays)
+        began, seen = found["began"], max(row[2] for row in found["rows"])
+        return cls(
+            durations=durations,
+            looks=looks,
+            delay=delay,
+            worst=delays[int(0.99 * (len(delays) - 1))],
+            best=looks / best_fixed([Outcome(duration) for duration in durations], delay),
+            makespan=(seen - began) / (max(charge.settles_at for charge in ledger) - began),
+            over_longest=(seen - began) / max(durations),
+            sent=max(charge.charged_at for charge in ledger) - began,
+            wall=found["wall"],
+            cpu_a_look=found["cpu_a_look"],
+            slew=found["slew"],
+        )
+
+
+def interval_for(durations: list[float], delay: float) -> float:
+    """The fixed interval that needs the fewest looks for a mean delay of `delay` or less."""
+    jobs = [Outcome(duration) for duration in durations]
+    tried = [(fixed(jobs, interval), interval) for interval in (delay * 0.8 * 1.012**step for step in range(160))]
+    return min((polls, interval) for (polls, found), interval in tried if found <= delay)[1]
+
+
+def measure(order: Order, seed: int) -> Batch:
+    """One batch in a fresh process, against a fresh emulator."""
+    with watched(durations=f"lognormal:{MEDIAN},{SIGMA}", time_scale=order.scale, seed=seed) as server:
+        given = json.dumps(attrs.asdict(attrs.evolve(order, url=server.url, key=server.key)))
+        command = [sys.executable, __file__, "batch", given]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        done = Batch.of(found, server.ledger())
+    told = {name: round(value, 4) for name, value in attrs.asdict(done).items() if name != "durations"}
+    print(f"  {order.name}: {told}", file=sys.stderr)
+    return done
+
+
+def rounds_of(count: int, rounds: int) -> dict[str, list[Batch]]:
+    """Every policy in every round; the earlier batch once, beside the first."""
+    scale = 0.5 if count < MANY else 1.0
+    done: dict[str, list[Batch]] = {}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        order = Order("earlier", EARLIER, scale, folder)
+        earlier = pool.submit(measure, order, EARLIER_SEED)
+        for seed in range(rounds):
+            for group in GROUPS if count < MANY else ALONE:
+                if "best interval" in group:
+                    cold = done["cold"][-1]
+                    order = attrs.evolve(order, interval=interval_for(cold.durations, cold.delay))
+                orders = [attrs.evolve(order, name=name, count=count) for name in group]
+                running = [pool.submit(measure, order, seed) for order in orders]
+                for name, batch in zip(group, running, strict=True):
+                    done.setdefault(name, []).append(batch.result())
+                earlier.result()
+    return done
+
+
+def main(count: int, rounds: int) -> None:
+    """The table; medians over the rounds."""
+    done = rounds_of(count, rounds)
+    mean = statistics.median(statistics.fmean(batch.durations) for batch in done["cold"])
+    print(f"{count:,} jobs at once, {rounds} rounds, mean duration {mean:.1f} s; every job settled once, charged once")
+    print("| policy | looks a job | mean delay | 99 % within | looks over best | last seen over last settled |", end="")
+    print(" over the longest | wall | CPU a look |")
+    print("|---|" + "---|" * 8)
+    for name, batches in done.items():
+        of = {
+            field.name: statistics.median(getattr(batch, field.name) for batch in batches)
+            for field in attrs.fields(Batch)
+            if field.name != "durations"
+        }
+        spans = [batch.makespan for batch in batches]
+        print(
+            f"| {name} | {of['looks']:.2f} | {of['delay']:.2f} s, {100 * of['delay'] / mean:.1f} % | "
+            f"{of['worst']:.2f} s | {of['best']:.2f} | {of['makespan']:.4f} (to {max(spans):.4f}) | "
+            f"{of['over_longest']:.3f} | {of['wall']:.1f} s | {1e3 * of['cpu_a_look']:.2f} ms |"
+        )
+    for name in ("cold", "learned"):
+        pairs = list(zip(done[name], done["best interval"], strict=True))
+        looks = statistics.median(ours.looks / other.looks for ours, other in pairs)
+        delays = statistics.median(ours.delay / other.delay for ours, other in pairs)
+        print(
+            f"{name} against the best interval, both over sockets: {looks:.2f} of its looks, {delays:.2f} of its delay"
+        )
+    batches = [batch for found in done.values() for batch in found]
+    sent = statistics.median(batch.sent for batch in done["cold"])
+    print(f"the last was accepted after {sent:.2f} s; clocks apart by {1e3 * max(abs(b.slew) for b in batches):.2f} ms")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["batch"]:
+        print(json.dumps(asyncio.run(batch(Order(**json.loads(sys.argv[2]))))))
+    else:
+        given = [int(argument) for argument in sys.argv[1:]]
+        main(*(given + [500, 3][len(given) :]))
