@@ -182,7 +182,8 @@ class Lookout:
         if snapshot.created_at is not None and snapshot.updated_at is not None:
             told = snapshot.updated_at - snapshot.created_at
         after, before = self._stamps.narrowed(looked, now - entry.accepted_at, told)
-        seen = Observation(entry.stratum, after, before)
+        submitted_at = entry.job.submitted_at
+        seen = Observation(entry.stratum, after, before, accepted_at=submitted_at.timestamp() if submitted_at else 0.0)
         if entry.kept is not None:
             seen = attrs.evolve(seen, told_age=entry.kept.age, told=entry.kept.percent)
         self.learned(seen)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import threading
 from collections.abc import Awaitable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import attrs
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from pika_async._journal import Intent, Journal, MemoryJournal, SqliteJournal
 from pika_async.lifecycle import Job, JobStatus, instant
 from pika_async.models import GenerationRequest
-from pika_async.polling import Observation
+from pika_async.polling import AdaptivePolling, Observation
 
 pytestmark = pytest.mark.anyio
 
@@ -123,14 +125,17 @@ async def test_facts_are_values_of_json(journal: Journal, value: Any) -> None:
     assert (journal.recall("x"), journal.recall("y")) == (value, None)
 
 
-async def test_observations_are_the_newest_of_each_stratum(tmp_path: Path) -> None:
-    """Oldest first, 256 at most, also before they are written and after the file was opened again."""
+async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Path) -> None:
+    """In the order of acceptance, whenever they settled; 256 at most, also before they are written and opened again."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
-    seen = [Observation(stratum="x", after=number, before=number + 1.5) for number in range(300)]
-    other = Observation(stratum="y", after=0.0, before=1.0)
+    seen = [
+        Observation("x", after=n, before=n + 1.5, told_age=0.5 * n, told=n % 100, accepted_at=1e9 + n)
+        for n in range(300)
+    ]
+    other = Observation("y", after=0.0, before=1.0, accepted_at=7.0)
     journal.observe(other)
-    for observation in seen:
+    for observation in Random(4).sample(seen, 300):
         journal.observe(observation)
     assert journal.observations() == [other, *seen[-256:]]
     await journal.keep(a_job())
@@ -140,6 +145,24 @@ async def test_observations_are_the_newest_of_each_stratum(tmp_path: Path) -> No
     (count,) = journal._writer.execute("SELECT count(*) FROM observations").fetchone()
     assert (journal.observations(), count) == ([other, *seen[-256:]], 257)
     await journal.close()
+
+
+async def test_a_batch_that_began_at_once_teaches_what_its_tasks_took(tmp_path: Path) -> None:
+    """Its slowest 256 of 1,000 settle last; what a later start learns of it is right all the same."""
+    journal = SqliteJournal(tmp_path / "j.sqlite")
+    await journal.open()
+    random = Random(2)
+    durations = [60 * math.exp(0.5 * random.gauss(0, 1)) for _ in range(1000)]
+    for accepted_at, seconds in sorted(enumerate(durations), key=lambda each: each[1]):
+        journal.observe(Observation("x", 0.97 * seconds, 1.03 * seconds, accepted_at=accepted_at))
+    policy = AdaptivePolling()
+    for seen in journal.observations():
+        policy.settled(seen)
+    belief = policy.describe()["x"]
+    await journal.close()
+    assert belief.median == pytest.approx(60, rel=0.15)
+    assert belief.spread[0] < 40
+    assert belief.spread[1] < 160
 
 
 KEYS = ["a", "b", "c"]

@@ -98,4 +98,7 @@ class Journal(Protocol):
         """How many submissions were accepted, or may have been."""
 
     def observations(self) -> list[Observation]:
-        """The latest durations, oldest first, at most 256 of each stratum."""
+        """How long tasks took: of each stratum the 256 that were accepted last, in the order of acceptance.
+
+        Not of settling: of many that began at once those that settle last are the slow ones.
+        """

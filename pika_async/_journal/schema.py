@@ -56,9 +56,9 @@ MIGRATIONS: Final = (
     CREATE TABLE requests (position INTEGER PRIMARY KEY, request TEXT NOT NULL) STRICT;
     CREATE TABLE observations (
         id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, after REAL NOT NULL, before REAL NOT NULL,
-        told_age REAL, told INTEGER
+        told_age REAL, told INTEGER, accepted_at REAL NOT NULL
     ) STRICT;
-    CREATE INDEX observations_by_stratum ON observations (stratum, id);
+    CREATE INDEX observations_by_stratum ON observations (stratum, accepted_at, id);
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
 )
@@ -245,10 +245,10 @@ def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[s
 
 
 def prune(connection: sqlite3.Connection) -> None:
-    """Forget all but the newest observations of each stratum."""
+    """Forget all but the latest accepted observations of each stratum."""
     connection.execute(
         "DELETE FROM observations WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
-        "(PARTITION BY stratum ORDER BY id DESC) AS age FROM observations) WHERE age > ?)",
+        "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM observations) WHERE age > ?)",
         (WINDOW,),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,7 @@ _ALL: Final = ("key", *COLUMNS, "intended_at", "body_sha256")
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
 #: A record whose request is gone is read all the same, so that the job can be named.
 _SELECT: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
+_OBSERVED: Final = "stratum, after, before, told_age, told, accepted_at"
 #: What `Job.may_be_charged` says.
 _CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
 
@@ -69,23 +71,22 @@ def move(connection: sqlite3.Connection, was: str, key: str) -> None:
 
 def insert_observation(connection: sqlite3.Connection, seen: Observation) -> None:
     """Add a duration."""
-    row = (seen.stratum, seen.after, seen.before, seen.told_age, seen.told)
-    names = "stratum, after, before, told_age, told"
-    connection.execute(f"INSERT INTO observations ({names}) VALUES (?, ?, ?, ?, ?)", row)
+    row = (seen.stratum, seen.after, seen.before, seen.told_age, seen.told, seen.accepted_at)
+    connection.execute(f"INSERT INTO observations ({_OBSERVED}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def select_observations(connection: sqlite3.Connection) -> list[Observation]:
-    """All that are kept, oldest first."""
-    rows = connection.execute("SELECT stratum, after, before, told_age, told FROM observations ORDER BY id")
-    return [Observation(s, after, before, told_age=age, told=told) for s, after, before, age, told in rows]
+    """All that are kept, in the order of acceptance."""
+    rows = connection.execute(f"SELECT {_OBSERVED} FROM observations ORDER BY accepted_at, id")
+    return [Observation(**dict(zip(_OBSERVED.split(", "), row, strict=True))) for row in rows]
 
 
 def newest(observations: list[Observation]) -> list[Observation]:
-    """At most `WINDOW` of each stratum, the newest."""
-    counts: dict[str, int] = {}
+    """At most `WINDOW` of each stratum, the latest accepted, in that order."""
+    counts: Counter[str] = Counter()
     kept = []
-    for seen in reversed(observations):
-        counts[seen.stratum] = counts.get(seen.stratum, 0) + 1
+    for seen in sorted(observations, key=lambda seen: seen.accepted_at)[::-1]:
+        counts[seen.stratum] += 1
         if counts[seen.stratum] <= WINDOW:
             kept.append(seen)
     return kept[::-1]

@@ -55,7 +55,8 @@ class Observation:
 
     Equal ages: known exactly. `before` infinite: it left unsettled. `since`: the age from which it was watched; had it
     settled sooner, nothing would be known of it. `told` percent at age `told_age`: one of the progress readings of a
-    task that had several, picked by chance.
+    task that had several, picked by chance. `accepted_at`: when, by any clock. Those that are kept for a later start
+    are the latest accepted, in that order: the latest settled of many that began at once are the slow ones.
     """
 
     stratum: str
@@ -64,6 +65,7 @@ class Observation:
     since: float = 0.0
     told_age: float | None = None
     told: int | None = None
+    accepted_at: float = 0.0
 
     @property
     def middle(self) -> float:
