@@ -37,6 +37,14 @@ SHAPES: dict[str, Durations] = {
     "exponential": weibull(1),
 }
 
+#: Seconds in a queue before a job begins, whatever it then takes.
+QUEUES: dict[str, Durations] = {
+    "exponential 60": lambda _, random: random.expovariate(1 / 60),
+    "lognormal 60, 1": lognormal(60, 1.0),
+    "lognormal 300, 1": lognormal(300, 1.0),
+    "none for half": lambda _, random: random.expovariate(1 / 120) if random.random() < 0.5 else 0.0,
+}
+
 
 # --- progress: share of the duration that has passed, age, the job's own noise -> percent ---------------------------
 

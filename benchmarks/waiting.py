@@ -42,12 +42,14 @@ class _Live:
     outcome: Outcome
     stratum: str
     noise: float
+    queue: float
     looked: float = 0.0
     polls: int = 0
     told_age: float | None = None
     told: int | None = None
     tellings: int = 0
     progress: int | None = None
+    progress_age: float | None = None
     due: float = 0.0
 
 
@@ -59,12 +61,18 @@ def run(
     slots: int | None = 200,
     seed: int = 1,
     progress: Progress | None = None,
+    queues: Durations | None = None,
+    tells_queue: bool = True,
     exact: bool = False,
     strata: Callable[[int], str] = lambda _: "a",
 ) -> list[Outcome]:
-    """All jobs, in the order in which they settled; a free slot takes the next at the instant one settles."""
+    """All jobs, in the order in which they settled; a free slot takes the next at the instant one settles.
+
+    `queues`: seconds that each job is queued before it begins, and is said to be; no percent is told then.
+    """
     random, chance = Random(seed), Random(seed + 1)
-    plan = [durations(i, random) for i in range(jobs)]
+    waits = [0.0 if queues is None else queues(i, random) for i in range(jobs)]
+    plan = [durations(i, random) + waits[i] for i in range(jobs)]
     heap: list[tuple[float, int, _Live | None]] = []
     order, begun, done = 0, 0, []
 
@@ -81,7 +89,7 @@ def run(
         nonlocal begun
         if begun == jobs:
             return
-        live = _Live(Outcome(plan[begun], now), strata(begun), chance.gauss(0, 1))
+        live = _Live(Outcome(plan[begun], now), strata(begun), chance.gauss(0, 1), waits[begun])
         begun += 1
         waiting.add(live)
         push(now + live.outcome.duration, None)
@@ -108,19 +116,26 @@ def run(
             waiting.remove(live)
             if policy.settled(seen, live.looked):
                 for other in sorted(waiting, key=lambda other: other.due):
-                    asked = Waiting(other.stratum, other.looked, other.polls, other.progress)
+                    asked = Waiting(
+                        other.stratum, other.looked, other.polls, other.progress, told_age=other.progress_age
+                    )
                     wait = policy.again(asked, chance.random())  # type: ignore[attr-defined]
                     due = max(other.outcome.accepted + other.looked + wait, now + 0.05 + 2 * chance.random())
                     if due < other.due:
                         push(due, other)
             continue
-        live.progress = progress(age / outcome.duration, age, live.noise) if progress is not None else None
-        told = live.progress
+        told = progress(age / outcome.duration, age, live.noise) if progress is not None else None
+        if tells_queue and age < live.queue:
+            told = 0
         if told is not None:
+            live.progress, live.progress_age = told, age
             live.tellings += 1
             if chance.random() * live.tellings < 1:
                 live.told_age, live.told = age, told
-        wait = policy.wait(Waiting(live.stratum, age, live.polls, told, live.looked), chance.random())
+        if told is None and live.progress is not None and live.queue:
+            live.told_age = live.progress_age
+        asked = Waiting(live.stratum, age, live.polls, live.progress, live.looked, live.progress_age)
+        wait = policy.wait(asked, chance.random())
         live.looked = age
         push(now + wait, live)
     return done

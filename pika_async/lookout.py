@@ -144,6 +144,8 @@ class Lookout:
                 entry.readings += 1
                 if u * entry.readings < 1:  # each is kept with the same chance
                     entry.kept = entry.reading
+            else:  # it runs without a percent: what counts is when it was queued last, if it was
+                entry.kept = entry.reading
         return self._as_waiting(entry, looked)
 
     @staticmethod

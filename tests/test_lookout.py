@@ -179,6 +179,18 @@ def test_queued_is_a_reading_of_nothing_and_is_told_on_until_another_comes() -> 
     ]
 
 
+def test_of_a_queue_the_last_reading_is_kept_once_the_task_runs() -> None:
+    """From there on it is waited for; while it is queued, one of its readings is picked by chance as any other."""
+    for states, kept in ((3 * [TaskState.QUEUED], 10.0), ([*2 * [TaskState.QUEUED], TaskState.RUNNING], 20.0)):
+        policy = Recording()
+        lookout = Lookout(policy=policy)
+        entry = accepted(lookout, 0.0)
+        for number, state in enumerate(states, 1):
+            seen(lookout, entry, 10.0 * number, state, u=0.9)
+        settled(lookout, entry, 50.0)
+        assert (policy.told[0].told, policy.told[0].told_age) == (0, kept)
+
+
 def test_each_reading_of_a_task_is_kept_with_the_same_chance() -> None:
     """Of four, whichever chance says, each in about a quarter of the cases."""
     kept: Counter[tuple[float | None, int | None]] = Counter()

@@ -19,7 +19,7 @@ from pika_async import AdaptivePolling, ConfigurationError, FixedInterval, Polli
 from pika_async.polling import Distribution, Durations, Observation, Schedule, Waiting
 
 chances = st.floats(0, 1, exclude_max=True)
-ages = st.floats(0, 1e6)
+ages = st.floats(0, 1e6) | st.sampled_from([0.0, 1e-9, 1e9])
 percents = st.none() | st.integers(0, 100)
 
 
@@ -35,10 +35,10 @@ def observations(draw: st.DrawFn) -> Observation:
 
 
 waitings = st.builds(
-    lambda stratum, early, late, looks, progress: Waiting(
-        stratum, max(early, late), looks, progress, min(early, late) if looks else None
+    lambda stratum, early, late, looks, progress, told_age, resumed: Waiting(
+        stratum, max(early, late), looks, progress, min(early, late) if looks and not resumed else None, told_age
     ),
-    st.sampled_from(["a", "c"]), ages, ages, st.integers(0, 10_000), percents,
+    st.sampled_from(["a", "c"]), ages, ages, st.integers(0, 10_000), percents, st.none() | ages, st.booleans(),
 )  # fmt: skip
 
 
@@ -69,6 +69,68 @@ def test_every_wait_is_finite_above_zero_and_within_its_cap(
     assert wait >= 0.05
     if waiting.looks:
         assert wait <= 0.35 * waiting.age + 2.0 + 1e-9
+
+
+def test_readings_of_zero_are_finite_at_any_age_once_they_are_trusted() -> None:
+    """A band of readings of 0 that is used: told now, long ago, at a later age, by a clock that stands still."""
+    policy = told_queued(300)
+    assert policy.describe()["a"].trusted_from == (0,)
+    for age in (0.0, 1e-9, 1.0, 60.0, 1e9):
+        for told_age in (None, 0.0, 1e-9, 30.0, 1e9):
+            wait = policy.wait(Waiting("a", age, 3, 0, age, told_age), 0.5)
+            assert 0.05 <= wait <= 0.35 * age + 2.0 + 1e-9
+
+
+def told_queued(count: int, seed: int = 5) -> AdaptivePolling:
+    """Told of tasks that were queued up to some age, and took 55 to 65 s more."""
+    policy, random = AdaptivePolling(), Random(seed)
+    for _ in range(count):
+        queued = random.expovariate(1 / 100)
+        settled = queued + random.uniform(55, 65)
+        policy.settled(Observation("a", settled, settled, told_age=queued, told=0))
+    return policy
+
+
+def test_a_task_that_was_queued_is_expected_so_long_after() -> None:
+    """Tasks that take a minute from the queue on: a look follows near 60 s after it, not after the task was accepted."""
+    policy = told_queued(300)
+    for queued in (50.0, 150.0, 400.0):
+        age = queued + 45.0
+        look = age + policy.wait(Waiting("a", age, 3, 0, None, queued), 0.5)
+        assert queued + 53 <= look <= queued + 60
+
+
+def test_a_task_that_is_always_queued_is_not_believed() -> None:
+    """Readings of 0 at any share of durations that nothing foretells: the forecast is not used."""
+    policy, random = AdaptivePolling(), Random(6)
+    for _ in range(300):
+        settled = 60 * math.exp(0.5 * random.gauss(0, 1))
+        told_age = settled * random.random()
+        policy.settled(Observation("a", settled, settled, told_age=told_age, told=0))
+    assert policy.describe()["a"].trusted_from == ()
+
+
+def test_percent_told_earlier_forecasts_the_same_settle() -> None:
+    """Half done at 30 s is settled at 60 s, whether that is read at 30 s or remembered at 50 s."""
+    policy, random = AdaptivePolling(), Random(7)
+    for _ in range(100):
+        settled = 60 * math.exp(0.5 * random.gauss(0, 1))
+        share = random.uniform(0.5, 0.7)
+        policy.settled(Observation("a", settled, settled, told_age=share * settled, told=int(100 * share)))
+    assert policy.describe()["a"].trusted_from == (50,)
+    look = 50.0 + policy.wait(Waiting("a", 50.0, 3, 50, None, 30.0), 0.5)
+    assert look == pytest.approx(60.0, rel=0.05)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(ages, st.integers(1, 9), percents), max_size=30))
+def test_resumed_tasks_neither_count_nor_teach(resumed: list[tuple[float, int, int | None]]) -> None:
+    """Asked for without an age they were last seen at: the same decisions after as before."""
+    policy, other = told_queued(70), told_queued(70)
+    for age, looks, progress in resumed:
+        policy.wait(Waiting("a", age, looks, progress), 0.5)
+    assert policy.describe() == other.describe()
+    assert decisions(policy) == decisions(other)
 
 
 @given(st.floats(1e-3, 1e6), ages, st.integers(0, 9), chances)
@@ -139,6 +201,31 @@ def test_a_burst_of_tasks_is_not_looked_at_in_a_burst(policy: AdaptivePolling) -
     assert sum(looks.values()) == 10_000
     assert max(looks.values()) <= 3_333
     assert len(looks) >= 4
+
+
+@pytest.mark.slow
+def test_looks_at_a_burst_stay_spread_until_it_has_settled() -> None:
+    """10,000 tasks accepted in one second: no second holds more than 4 times the mean of the middle nine tenths of the looks."""
+    policy, random = told_lengths(256), Random(12)
+    looks: Counter[int] = Counter()
+    for _ in range(10_000):
+        policy.wait(Waiting("a", 0.0, 0), random.random())
+    for _ in range(10_000):
+        accepted, length, age, count = random.random(), 60 * math.exp(0.5 * random.gauss(0, 1)), 0.0, 0
+        while age < length:
+            age += policy.again(Waiting("a", age, count), random.random())
+            count += 1
+            looks[int(accepted + age)] += 1
+    at = sorted(looks.elements())
+    middle = 0.9 * len(at) / (at[int(0.95 * len(at))] - at[int(0.05 * len(at))] + 1)
+    assert max(looks.values()) <= 4 * middle
+
+
+def told_lengths(count: int) -> AdaptivePolling:
+    policy = AdaptivePolling()
+    for seen in settles(count):
+        policy.settled(seen)
+    return policy
 
 
 @given(st.floats(5, 500), st.floats(0, 3))
@@ -292,7 +379,7 @@ def test_tasks_that_came_into_sight_late_do_not_make_all_seem_slow() -> None:
     for seconds in [10.0, 100.0] * 50:
         durations.add(Observation("a", seconds, seconds))
         durations.add(Observation("a", 100.0, 100.0, since=50.0))
-    assert durations.estimate().distribution.share(50.0) == pytest.approx(0.5, abs=0.05)
+    assert durations.estimate().share(50.0) == pytest.approx(0.5, abs=0.05)
 
 
 def test_durations_that_double_are_believed_after_two_dozen() -> None:
@@ -304,7 +391,35 @@ def test_durations_that_double_are_believed_after_two_dozen() -> None:
         durations.add(Observation("a", seconds, seconds))
         if i % 20 == 0:
             durations.estimate()
-    assert durations.estimate().distribution.quantile(0.5) > 100
+    assert durations.estimate().quantile(0.5) > 100
+
+
+@pytest.mark.parametrize("before", [200, 211, 256, 300])
+@pytest.mark.parametrize("then", [30, 120])
+def test_how_often_the_estimate_is_drawn_does_not_decide_what_is_believed(before: int, then: int) -> None:
+    """Durations change: by a draw after each settle, after each twenty or never the same is believed 48 settles later."""
+    found = []
+    for every in (1, 20, 10_000):
+        random = Random(4)
+        durations = Durations(prior_median=60)
+        for i in range(before + 48):
+            seconds = (60 if i < before else then) * math.exp(0.2 * random.gauss(0, 1))
+            durations.add(Observation("a", seconds, seconds))
+            if i % every == 0:
+                durations.estimate()
+        found.append(durations.estimate().quantile(0.5))
+    assert found[0] == found[1] == found[2] == pytest.approx(then, rel=0.15)
+
+
+def test_durations_that_stay_do_not_drift() -> None:
+    """Of ten strata of 2,000 tasks none is thought to have changed."""
+    for seed in range(10):
+        random = Random(seed)
+        durations = Durations(prior_median=60)
+        for _ in range(2000):
+            seconds = 60 * math.exp(0.5 * random.gauss(0, 1))
+            durations.add(Observation("a", seconds, seconds))
+        assert durations.drifts == 0
 
 
 @given(

@@ -24,11 +24,11 @@ EXPECTED = 60.0
 #: Looks that are as dear as one usual duration of delay: 10 looks a task and 5 % delay at a fixed interval.
 DELAY_WEIGHT = 200.0
 #: A schedule is made anew after so many settles: a share of those it was made from, one of so many that wait.
-RENEW, CROWD = 0.15, 250
+RENEW, CROWD = 0.25, 100
 #: Or after so many looks for each of them: tasks that do not settle tell something as well.
 SURVIVALS = 16
 #: Looks that wait are asked for again when first looks come so much earlier.
-QUICKER = 0.8
+QUICKER = 0.95
 #: First looks at alike tasks are spread over this share of the way to the second, and more if so many wait.
 SPREAD, MORE, MANY = 0.2, 1.0, 1000
 
@@ -99,10 +99,10 @@ class _Stratum:
 
     def renew(self, delay_weight: float) -> None:
         """A schedule of all that is known."""
-        self.distribution = self.durations.estimate().distribution
+        self.distribution = self.durations.estimate()
         self.weight = delay_weight / self.distribution.quantile(0.5)
         self.schedule = Schedule.of(self.distribution, self.weight)
-        self.progress = calibrated(self.told, self.distribution)
+        self.progress = calibrated(self.told, self.distribution, queued=self.durations.count > self.waiting)
         self.first = self.schedule.after(0.0)
         self.room = min(self.schedule.after(self.first) - self.first, cap(self.first), self.first)
         self.settles = self.looks = 0
@@ -180,7 +180,10 @@ class AdaptivePolling:
         if not waiting.looks:
             first = found.first_look(u)
             return max(FLOOR, (first if first > age else found.schedule.after(age)) - age)
-        look = found.progress.next_look(age, waiting.progress, found.weight) if waiting.progress else None
+        look = None
+        if waiting.progress is not None:
+            told_age = age if waiting.told_age is None else min(age, waiting.told_age)
+            look = found.progress.next_look(age, waiting.progress, told_age, found.weight)
         if look is None:
             look = found.schedule.after(age)
         return max(FLOOR, min(look - age, cap(age)))

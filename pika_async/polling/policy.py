@@ -22,12 +22,13 @@ class Waiting:
     age: float
     #: How often it was looked at.
     looks: int
-    #: Percent, where the provider tells; 0 as long as it says that the task is queued.
+    #: Percent, where the provider tells; 0 also where it only tells that a task is queued.
     progress: int | None = None
     #: The age at which it was last seen unsettled, before this time; None the first time, and where no age of it is
     #: certain: nothing is learned of it then.
     looked: float | None = None
-    #: The age at which `progress` was read; None: now.
+    #: The age at which `progress` was told; None: now. A task that was last seen queued at that age and now runs, where
+    #: no percent is told, has a progress of 0 that was told then.
     told_age: float | None = None
 
 

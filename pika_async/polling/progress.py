@@ -1,8 +1,10 @@
 """What a provider's percent is worth, learned from tasks that have settled: used only where it has proved itself.
 
-A reading p at age a says "all in all 100 a / p seconds". Of each settled task one reading, picked by chance, shows how
-far off that was; readings of one band share the error's median and spread. Band by band the forecast competes with the
-durations alone by the probability that each gave to what happened (Dawid's prequential principle, 1984).
+A reading p at age a says "all in all 100 a / p seconds"; a reading of 0, such as that of a task that is queued, says
+nothing of what has passed but may of what is left: "so many seconds from now". Of each settled task one reading, picked
+by chance, shows how far off that was; readings of one band share the error's median and spread. Band by band the
+forecast competes with the durations alone by the probability that each gave to what happened (Dawid's prequential
+principle, 1984).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from functools import lru_cache
 import attrs
 
 from pika_async.polling.distribution import LEAST, Distribution
-from pika_async.polling.durations import Observation
+from pika_async.polling.durations import SHORTEST, Observation
 from pika_async.polling.schedule import Schedule
 
 __all__ = ["Band", "Progress", "calibrated"]
@@ -24,6 +26,9 @@ __all__ = ["Band", "Progress", "calibrated"]
 BANDS = (1, 10, 25, 50, 75, 90, 97)
 #: Readings that a band needs; how much better, in nats a task, its forecast must be.
 ENOUGH, MARGIN = 8, 0.1
+#: The same for readings of 0. Of a task that is never told anything else the reading that was picked is likelier to be
+#: its last than any other reading is, and seems to say "soon".
+ENOUGH_QUEUED, MARGIN_QUEUED = 64, 0.5
 #: Standard errors that are taken off what a forecast seems to gain.
 DOUBT = 2.0
 #: What one task can say for or against, in nats.
@@ -38,18 +43,24 @@ WEIGHT_STEP = 1.3
 
 @attrs.frozen
 class Band:
-    """The logarithm of a task's duration over what its reading said: median, spread, and how often it was seen."""
+    """The logarithm of a task's duration over what its reading said, or of the seconds left after a reading of 0.
+
+    Median, spread, and how often it was seen.
+    """
 
     offset: float
     spread: float
     readings: int
     #: Nats a task by which its forecast is better than the durations alone, at the least.
     gain: float
+    #: Whether it is the band of readings of 0.
+    queued: bool = False
 
     @property
     def trusted(self) -> bool:
         """Whether its forecast is used."""
-        return self.readings >= ENOUGH and self.gain > MARGIN
+        enough, margin = (ENOUGH_QUEUED, MARGIN_QUEUED) if self.queued else (ENOUGH, MARGIN)
+        return self.readings >= enough and self.gain > margin
 
 
 @attrs.frozen
@@ -58,16 +69,16 @@ class Progress:
 
     bands: dict[int, Band] = attrs.field(factory=dict)
 
-    def next_look(self, age: float, percent: int, weight: float) -> float | None:
-        """The age of the next look at a task that at `age` is at `percent`; None where that says nothing."""
+    def next_look(self, age: float, percent: int, told_age: float, weight: float) -> float | None:
+        """The age of the next look at a task that was at `percent` at `told_age`; None where that says nothing."""
         band = self.bands.get(bisect_right(BANDS, percent))
         if band is None or not band.trusted:
             return None
-        forecast = age * 100 / percent * math.exp(band.offset)
+        since, scale = _said(percent, told_age)
+        left = scale * math.exp(band.offset)
         spread = round(math.log(band.spread / LEAST_SPREAD) / math.log(SPREAD_STEP))
-        return forecast * _schedule(spread, round(math.log(weight * forecast) / math.log(WEIGHT_STEP))).after(
-            age / forecast
-        )
+        schedule = _schedule(spread, round(math.log(weight * left) / math.log(WEIGHT_STEP)))
+        return since + left * schedule.after((age - since) / left)
 
     def trusted(self) -> tuple[int, ...]:
         """The first percents of the bands whose forecast is used."""
@@ -80,17 +91,29 @@ def _schedule(spread: int, weight: int) -> Schedule:
     return Schedule.of(Distribution.lognormal(1.0, LEAST_SPREAD * SPREAD_STEP**spread), WEIGHT_STEP**weight)
 
 
-def calibrated(rows: Iterable[Observation], durations: Distribution) -> Progress:
-    """What the readings of these tasks are worth, beside `durations`; the order does not matter."""
+def calibrated(rows: Iterable[Observation], durations: Distribution, *, queued: bool = True) -> Progress:
+    """What the readings of these tasks are worth, beside `durations`; the order does not matter.
+
+    `queued`: readings of 0 count. Where few have settled yet, they are the quick ones, and after 0 they were all quick.
+    """
     told: dict[int, list[Observation]] = {}
     for row in rows:
-        if row.told is not None and row.told_age and row.told > 0 and math.isfinite(row.before):
+        if row.told is None or row.told_age is None or math.isinf(row.before):
+            continue
+        if row.told or queued:
             told.setdefault(bisect_right(BANDS, row.told), []).append(row)
     return Progress({number: _band(rows, durations) for number, rows in told.items()})
 
 
+def _said(percent: int, age: float) -> tuple[float, float]:
+    """From which age on a reading counts seconds, and how many it says, but for the error of its band."""
+    return (0.0, max(SHORTEST, age * 100 / percent)) if percent else (age, 1.0)
+
+
 def _error(row: Observation) -> float:
-    return math.log(row.middle * (row.told or 1) / (100 * (row.told_age or 1)))
+    since, scale = _said(row.told or 0, row.told_age or 0.0)
+    after, before = row.after - since, row.before - since
+    return math.log(max(SHORTEST, math.sqrt(max(0.0, after, before / 4) * max(0.0, before))) / scale)
 
 
 def _band(rows: list[Observation], durations: Distribution) -> Band:
@@ -105,7 +128,7 @@ def _band(rows: list[Observation], durations: Distribution) -> Band:
     gain = sum(gains) / count
     error = math.sqrt(sum((each - gain) ** 2 for each in gains)) / count
     # Of a forecast that was fitted to the same tasks each of its two parameters flatters it by about 1 / count.
-    return Band(offset, spread, count, gain - 2 / count - DOUBT * error)
+    return Band(offset, spread, count, gain - 2 / count - DOUBT * error, queued=not rows[0].told)
 
 
 def _gain(row: Observation, offset: float, spread: float, durations: Distribution) -> float:
@@ -114,9 +137,10 @@ def _gain(row: Observation, offset: float, spread: float, durations: Distributio
     exact = row.after == row.before
     low = max(age, row.after * (1 - EXACT) if exact else row.after)
     high = max(low, row.before * (1 + EXACT) if exact else row.before)
+    since, said = _said(row.told or 0, age)
     scale = 1 / (spread * math.sqrt(2))
-    center = math.log(age * 100 / (row.told or 1)) + offset
-    left = [math.erfc((math.log(each) - center) * scale) for each in (age, low, high)]
+    center = math.log(said) + offset
+    left = [math.erfc((math.log(max(SHORTEST, each - since)) - center) * scale) for each in (age, low, high)]
     by_forecast = (left[1] - left[2]) / left[0] if left[0] > 0 else 0.0
     shares = [1 - durations.share(each) for each in (age, low, high)]
     by_durations = (shares[1] - shares[2]) / max(LEAST, shares[0])
