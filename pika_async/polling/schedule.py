@@ -89,7 +89,7 @@ class Schedule:
 
 
 def _tail_step(ages: list[float], share: list[float], weight: float) -> float:
-    """The wait past the end, in the density form: where the hazard is that of the last looks, or 2 / age."""
+    """The wait past the end, in the density form: where the hazard is that of the last looks, or 1 / age."""
     before = max(0, len(ages) - 1 - FINE)
     left = 1 - (share[-1] + share[before]) / 2
     hazard = max(1 / ages[-1], (share[-1] - share[before]) / (ages[-1] - ages[before]) / max(LEAST, left))
