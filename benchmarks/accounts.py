@@ -12,7 +12,7 @@ import attrs
 from shapes import Durations
 
 from pika_async.polling import AdaptivePolling, Observation, Waiting
-from pika_async.polling.slots import Slots
+from pika_async.slots import Slots
 
 
 @attrs.define

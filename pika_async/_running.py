@@ -20,8 +20,9 @@ from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
 from pika_async.limits import MAX_IN_FLIGHT, Limits, Rate
 from pika_async.lookout import Lookout
-from pika_async.polling import PollingPolicy, Slots
+from pika_async.polling import PollingPolicy
 from pika_async.providers import Provider
+from pika_async.slots import Slots
 
 __all__ = ["Running", "Terms", "to_the_end"]
 

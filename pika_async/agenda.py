@@ -23,8 +23,8 @@ from pika_async.lifecycle import Job
 from pika_async.limits import Breaker, Gate, Limits, Rate
 from pika_async.lookout import Lookout
 from pika_async.models import TaskState
-from pika_async.polling import Slots
 from pika_async.retrying import Judgement, PollVerdict, Verdict
+from pika_async.slots import Slots
 
 __all__ = ["Agenda"]
 

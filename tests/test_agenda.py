@@ -36,8 +36,9 @@ from pika_async.decisions import Entry, Expire, GiveUp, Look, Poll, Sleep, Stop,
 from pika_async.lifecycle import judged
 from pika_async.limits import MAX_IN_FLIGHT, Rate
 from pika_async.lookout import Lookout
-from pika_async.polling import PollingPolicy, Slots
+from pika_async.polling import PollingPolicy
 from pika_async.retrying import Judgement, PollVerdict, Verdict
+from pika_async.slots import Slots
 
 NUMBERS = itertools.count()
 

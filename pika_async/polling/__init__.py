@@ -9,7 +9,6 @@ from pika_async.polling.distribution import Distribution
 from pika_async.polling.durations import Durations, Observation
 from pika_async.polling.policy import FixedInterval, PollingPolicy, Waiting
 from pika_async.polling.schedule import Schedule
-from pika_async.polling.slots import Slots
 from pika_async.polling.stamps import Stamps
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "Observation",
     "PollingPolicy",
     "Schedule",
-    "Slots",
     "Stamps",
     "Waiting",
 ]

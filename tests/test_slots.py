@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import SHAPES
 
-from pika_async.polling import Slots
+from pika_async.slots import Slots
 
 
 def test_an_account_that_never_refuses_is_never_waited_for() -> None:
@@ -36,8 +36,24 @@ def test_a_full_account_is_asked_by_one_submission_after_a_gap() -> None:
     slots.refuse(5, sent_at=100.0, now=100.3)
     assert slots.free(5, 0)
     assert not slots.free(5, 1)
-    assert slots.ready_at(100.3) == pytest.approx(102.0, rel=0.01)
+    slots.refuse(5, sent_at=100.1, now=100.4)
+    slots.refuse(5, sent_at=99.9, now=100.5)
+    assert slots.ready_at(100.5) == pytest.approx(102.1, abs=0.8)
     assert slots.size == 5
+
+
+def test_until_something_is_accepted_the_gap_doubles_and_then_moves_by_a_tenth() -> None:
+    """Tries that were under way together move it by a tenth each."""
+    slots = Slots(gap=1.0)
+    for sent_at, steps in ((0.0, 0.1), (0.0, 0.1), (10.0, math.log(2)), (10.0, 0.1), (20.0, math.log(2))):
+        gap = slots.gap
+        slots.refuse(5, sent_at, sent_at + 0.2)
+        assert slots.gap == pytest.approx(gap * math.exp(steps))
+    gap = slots.gap
+    slots.accept(30.0)
+    assert slots.gap == pytest.approx(gap * math.exp(-0.1))
+    slots.refuse(5, 30.3, 30.5)
+    assert slots.gap == pytest.approx(gap)
 
 
 def test_an_acceptance_is_followed_at_once() -> None:

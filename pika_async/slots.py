@@ -15,8 +15,8 @@ import attrs
 
 __all__ = ["Slots"]
 
-#: How far one refusal moves the logarithm of the gap.
-STEP = 0.1
+#: How far one refusal moves the logarithm of the gap; before the first acceptance, when nothing is known of the pace.
+STEP, SEARCH = 0.1, math.log(2)
 #: How much one refusal weighs in the size of the account.
 LEARN = 0.1
 #: The shortest and the longest gap, in seconds.
@@ -42,10 +42,15 @@ class Slots:
     _next_at: float = -math.inf
     _full_at: float = -math.inf
     _forced_until: float = -math.inf
+    #: When it was last refused, by the answer.
+    _told_at: float = math.inf
+    #: Whether `gap` comes from an answer of either kind.
+    _paced: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.size is not None:
             self._abreast = max(1.0, self.size)
+            self._paced = True
 
     def free(self, in_flight: int, submitting: int) -> bool:
         """Whether one more may be sent, as far as counts go; `ready_at` says when."""
@@ -64,6 +69,7 @@ class Slots:
         """It was accepted: there may be room for more at once."""
         if self._full_at == -math.inf:
             return
+        self._paced = True
         self.gap = max(SHORTEST, self.gap * math.exp(-STEP * self.refusals))
         self._abreast += 1
         self._next_at = now
@@ -71,7 +77,9 @@ class Slots:
     def refuse(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
         """A submission sent at `sent_at` was answered "too many" while `in_flight` tasks were not seen settled."""
         self.size = float(in_flight) if self.size is None else self.size + LEARN * (in_flight - self.size)
-        self.gap = min(LONGEST, self.gap * math.exp(STEP))
+        searching = not self._paced and sent_at >= self._told_at  # of those that went out side by side one counts
+        self.gap = min(LONGEST, self.gap * math.exp(SEARCH if searching else STEP))
+        self._told_at = now
         self._full_at = max(self._full_at, sent_at)
         self._next_at = max(self._next_at, sent_at + self.gap)
         self._abreast = 1.0
