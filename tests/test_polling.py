@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -490,3 +491,16 @@ def test_the_durations_of_the_simulation_are_what_they_are_called() -> None:
     """Four in five of the bimodal tasks take about 40 s."""
     random = Random(1)
     assert sum(bimodal(i, random) < 80 for i in range(2000)) / 2000 == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0])
+def test_more_weight_on_delay_goes_on_to_bring_looks_closer(sigma: float) -> None:
+    """Each four times the weight halves the delay, for about twice the looks; a weight beyond all reason ends soon."""
+    random = Random(5)
+    jobs = [Outcome(60 * math.exp(sigma * random.gauss(0, 1))) for _ in range(2000)]
+    durations = Distribution.lognormal(60, sigma)
+    costs = [follow(jobs, Schedule.of(durations, weight / 60).after) for weight in (200, 800, 3200, 12_800)]
+    for (looks, delay), (more, less) in pairwise(costs):
+        assert 0.4 * delay < less < 0.6 * delay
+        assert 1.7 * looks < more < 2.3 * looks
+    assert len(Schedule.of(durations, 1e9).ages) < 5000

@@ -23,8 +23,8 @@ FLOOR = 0.05
 #: After the first look no wait is longer than this share of the age, plus `CAP_SECONDS`: removes the tail of
 #: tasks far beyond every one seen so far.
 CAP_SHARE, CAP_SECONDS = 0.35, 2.0
-#: Points of the grid for one look of the density form; in all, at most.
-FINE, POINTS = 6, 200
+#: Points of the grid for one look of the density form; in all, unless that were fewer than so many for one; and at most.
+FINE, POINTS, LEAST_FINE, MOST_POINTS = 6, 200, 2, 4000
 #: Points of the grid for the longest wait that is allowed.
 COARSE = 4
 #: The grid ends where so few are left.
@@ -107,7 +107,7 @@ def _grid(durations: Distribution, weight: float) -> list[float]:
         clock.append(total)
         if ages[i] >= end:
             break
-    step = max(1 / FINE, total / POINTS)
+    step = max(1 / FINE, min(1 / LEAST_FINE, total / POINTS), total / MOST_POINTS)
     start = next((i - 1 for i in range(1, len(clock)) if clock[i] > 0), 0)
     grid = [0.0] if start == 0 else [0.0, ages[start]]
     due = step
@@ -122,7 +122,7 @@ def _grid(durations: Distribution, weight: float) -> list[float]:
 def _fill(grid: list[float], age: float) -> None:
     """Append `age`, and before it points between, so that no gap is over a part of the cap."""
     if len(grid) > 1:
-        while grid[-1] + cap(grid[-1]) / COARSE < age and len(grid) < 2 * POINTS:
+        while grid[-1] + cap(grid[-1]) / COARSE < age:
             grid.append(grid[-1] + cap(grid[-1]) / COARSE)
     if age > grid[-1]:
         grid.append(age)
