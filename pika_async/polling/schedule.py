@@ -23,7 +23,7 @@ FLOOR = 0.05
 #: After the first look no wait is longer than this share of the age, plus `CAP_SECONDS`: removes the tail of
 #: tasks far beyond every one seen so far.
 CAP_SHARE, CAP_SECONDS = 0.35, 2.0
-#: Points of the grid for one look of the density form; in all, unless that were fewer than so many for one; and at most.
+#: Points of the grid for one look of the density form; in all; for one look at the least; and in all at the most.
 FINE, POINTS, LEAST_FINE, MOST_POINTS = 6, 200, 2, 4000
 #: Points of the grid for the longest wait that is allowed.
 COARSE = 4
