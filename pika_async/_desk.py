@@ -203,4 +203,6 @@ class Desk:
         self.agenda.gate.stop = stop
         for entry in list(self.active.values()):
             job = self.agenda.counted(entry)
+            if job.is_in_flight:
+                self.agenda.lookout.forget(entry)
             self.put_down(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)

@@ -164,6 +164,7 @@ class Agenda:
                     return self._stop(WrongBaseUrl, judgement, base_url=self.base_url)
             case Verdict.REJECTED:
                 self.gate.answered()
+                self.slots.skip(now)
         return None
 
     def submit_withdrawn(self, entry: Entry) -> None:
@@ -173,6 +174,7 @@ class Agenda:
 
     def _wait(self, entry: Entry, judgement: Judgement, sent_at: float, now: float, u: float) -> None:
         if judgement.http_status == 429 and self.accepted:  # all slots busy, ours among them: one will get free
+            self.gate.answered()
             self.slots.refuse(self.accepted, sent_at, now, judgement.retry_after)
             entry.patient_until = math.inf
         else:
@@ -203,7 +205,7 @@ class Agenda:
                 return self._denied(entry, look, now, u)
             case _:
                 entry.misses += 1
-                return self._again(entry, now, u, look.retry_after)
+                return self._again(entry, now, u, look)
 
     def _read(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
         job, snapshot = entry.job, look.snapshot
@@ -221,7 +223,7 @@ class Agenda:
             self.lookout.learn(entry, snapshot, now, u)
             return self._leave(entry, seen)
         entry.job = seen
-        return self._again(entry, now, u, look.retry_after)
+        return self._again(entry, now, u, look)
 
     def _denied(self, entry: Entry, look: Look, now: float, u: float) -> Job:
         entry.denials += 1
@@ -235,12 +237,12 @@ class Agenda:
             )  # fmt: skip
             self.lookout.forget(entry)
             return self._leave(entry, job.timed_out(error))
-        return self._again(entry, now, u)
+        return self._again(entry, now, u, look)
 
-    def _again(self, entry: Entry, now: float, u: float, not_before: float | None = None) -> Job:
+    def _again(self, entry: Entry, now: float, u: float, look: Look) -> Job:
         if now >= entry.deadline_at:
             return self.expire(entry)
-        self.lookout.schedule(entry, now, u, not_before)
+        self.lookout.schedule(entry, now, u, look)
         return entry.job
 
     def expire(self, entry: Entry) -> Job:

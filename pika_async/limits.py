@@ -163,8 +163,9 @@ class Gate:
         return self._strange >= self.pages
 
     def wait(self, now: float, u: float, retry_after: float | None) -> None:
-        """The provider said "wait", perhaps for `retry_after` seconds."""
+        """The provider said "wait", perhaps for `retry_after` seconds; none is no wish, for just now it refused."""
         self._unsent = 0
+        retry_after = retry_after or None
         if now < self._paused_until and retry_after is None:
             return  # a refusal of a call that was under way before the pause says nothing new
         pause = ladder(self._waits, u, first=0.5, cap=30.0) if retry_after is None else retry_after

@@ -15,12 +15,11 @@ from typing import Final
 
 import attrs
 
-from pika_async.decisions import Entry, Reading
-from pika_async.lifecycle import JobStatus
-from pika_async.models import Snapshot
+from pika_async.decisions import Entry, Look, Reading
+from pika_async.models import Snapshot, TaskState
 from pika_async.polling import Budget, Observation, PollingPolicy, Stamps, Waiting
 from pika_async.polling.schedule import cap
-from pika_async.retrying import ladder
+from pika_async.retrying import PollVerdict, ladder
 
 __all__ = ["Lookout"]
 
@@ -28,6 +27,8 @@ _log = logging.getLogger("pika_async.agenda")
 
 #: The first looks at jobs that are resumed are spread over this many seconds.
 RESUME_SECONDS: Final = 1.0
+#: A look that is due counts at least this share of the seconds since the last: no stratum is put off for ever.
+UNSEEN: Final = 0.02
 #: Steps of this share of 1 are spread evenly, however many.
 GOLDEN: Final = 0.618034
 
@@ -44,6 +45,8 @@ class Lookout:
     _past: deque[Entry] = attrs.field(factory=deque, init=False)
     #: No job that is due has its deadline before.
     _expires_at: float = attrs.field(default=math.inf, init=False)
+    #: How many seconds the provider last wanted between two looks, where it said.
+    _wish: float = attrs.field(default=0.0, init=False)
     _stamps: Stamps = attrs.field(factory=Stamps, init=False)
     _complained: bool = attrs.field(default=False, init=False)
 
@@ -58,25 +61,31 @@ class Lookout:
         while self._waiting and self._waiting[0][0] <= now:
             entry = heapq.heappop(self._waiting)[1]
             self._due.push(entry, now)
-            if entry.polls:  # a job is never given up unseen
-                self._expires_at = min(self._expires_at, entry.deadline_at)
+            self._expires_at = min(self._expires_at, entry.deadline_at)
         if self._due or self._past:
             return now
         return self._waiting[0][0] if self._waiting else math.inf
 
     def take(self, now: float) -> Entry:
-        """The due job whose look ends most delay, as far as can be known.
+        """A due job past its deadline, if there is one; else the one whose look ends most delay, as far as is known.
 
         :raises IndexError: if none is due.
         """
+        self._sort_out(now)
         return self._past.popleft() if self._past else self._due.pop(now)
 
     def expired(self, now: float) -> Entry | None:
-        """A due job that was looked at before, and whose deadline has passed."""
-        if now >= self._expires_at:
-            self._past.extend(self._due.drop(lambda entry: entry.polls > 0 and entry.deadline_at <= now))
-            self._expires_at = min((entry.deadline_at for entry in self._due if entry.polls), default=math.inf)
-        return self._past.popleft() if self._past else None
+        """A due job past its deadline that was looked at before: no job is given up unseen."""
+        self._sort_out(now)
+        return self._past.popleft() if self._past and self._past[0].polls else None
+
+    def _sort_out(self, now: float) -> None:
+        if now < self._expires_at:
+            return
+        past = self._due.drop(lambda entry: entry.deadline_at <= now)
+        self._past.extendleft(entry for entry in past if entry.polls)
+        self._past.extend(entry for entry in past if not entry.polls)
+        self._expires_at = min((entry.deadline_at for entry in self._due), default=math.inf)
 
     @property
     def expires_at(self) -> float:
@@ -109,7 +118,7 @@ class Lookout:
             try:
                 value = float(index(entry.stratum, looked, age))
                 if 0 <= value < math.inf:
-                    return value
+                    return max(value, UNSEEN * (age - looked))
                 self._complain(f"gave {value!r} s undetected")
             except Exception as error:
                 self._complain(f"raised {error!r}")
@@ -121,37 +130,42 @@ class Lookout:
         """Look soon at a job of an earlier process."""
         self.push(entry, now + u * RESUME_SECONDS)
 
-    def schedule(self, entry: Entry, now: float, u: float, not_before: float | None = None) -> None:
-        """`entry` is unsettled: when to look again, `not_before` so many seconds if the provider asked for that."""
+    def schedule(self, entry: Entry, now: float, u: float, look: Look | None = None) -> None:
+        """`entry` was accepted, or `look` found it unsettled: when to look again; not before the provider wants it."""
         if entry.misses:
             wait = ladder(entry.misses - 1, u, first=1.0, cap=60.0)
         else:
-            wait = self._asked(self._seen_unsettled(entry, now, u), u)
-        due = now + max(wait, not_before or 0.0)
+            wait = self._asked(self._told(entry, now, u, look), u)
+        self._wish = (look and look.retry_after) or 0.0
+        due = now + max(wait, self._wish)
         if due > entry.deadline_at > now:
             due = entry.deadline_at  # the answer of the very last look counts
         self.push(entry, due)
 
-    def _seen_unsettled(self, entry: Entry, now: float, u: float) -> Waiting:
-        """`entry` as the policy is told of it: it was accepted, or a look found it unsettled."""
-        age = now - entry.accepted_at
+    def _told(self, entry: Entry, now: float, u: float, look: Look | None) -> Waiting:
+        """`entry` as the policy is told of it; an answer that denies the task tells nothing."""
         looked = entry.looked_at - entry.accepted_at if entry.polls and not entry.resumed else None
+        if look is not None and look.verdict is not PollVerdict.READ:
+            return self._as_waiting(entry, now, None)
         entry.looked_at = now
-        if entry.polls:
-            percent = 0 if entry.job.status is JobStatus.QUEUED else entry.job.progress
-            if percent is not None:
-                entry.reading = Reading(age, percent)
-                entry.readings += 1
-                if u * entry.readings < 1:  # each is kept with the same chance
-                    entry.kept = entry.reading
-            else:  # it runs without a percent: what counts is when it was queued last, if it was
-                entry.kept = entry.reading
-        return self._as_waiting(entry, looked)
+        if look is not None and look.snapshot is not None:
+            self._read(entry, look.snapshot, now - entry.accepted_at, u)
+        return self._as_waiting(entry, now, looked)
 
     @staticmethod
-    def _as_waiting(entry: Entry, looked: float | None) -> Waiting:
-        told = entry.reading
-        age = entry.looked_at - entry.accepted_at
+    def _read(entry: Entry, snapshot: Snapshot, age: float, u: float) -> None:
+        percent = 0 if snapshot.state is TaskState.QUEUED else snapshot.progress
+        if percent is None:  # it runs without a percent: what counts is when it was queued last, if it was
+            entry.kept = entry.reading
+            return
+        entry.reading = Reading(age, percent)
+        entry.readings += 1
+        if u * entry.readings < 1:  # each is kept with the same chance
+            entry.kept = entry.reading
+
+    @staticmethod
+    def _as_waiting(entry: Entry, now: float, looked: float | None) -> Waiting:
+        age, told = now - entry.accepted_at, entry.reading
         if told is None:
             return Waiting(entry.stratum, age, entry.polls, None, looked)
         return Waiting(entry.stratum, age, entry.polls, told.percent, looked, told.age)
@@ -160,7 +174,7 @@ class Lookout:
 
     def _asked(self, waiting: Waiting, u: float, ask: Callable[[Waiting, float], float] | None = None) -> float:
         try:
-            wait = (ask or self.policy.wait)(waiting, u)
+            wait = float((ask or self.policy.wait)(waiting, u))
             if 0 < wait < math.inf:
                 return wait
             self._complain(f"gave a wait of {wait!r} s")
@@ -180,10 +194,7 @@ class Lookout:
         if entry.resumed:  # its age is that of a clock that may have been moved
             return
         looked = entry.looked_at - entry.accepted_at
-        told = None
-        if snapshot.created_at is not None and snapshot.updated_at is not None:
-            told = snapshot.updated_at - snapshot.created_at
-        after, before = self._stamps.narrowed(looked, now - entry.accepted_at, told)
+        after, before = self._stamps.narrowed(looked, now - entry.accepted_at, _told_duration(snapshot))
         submitted_at = entry.job.submitted_at
         seen = Observation(entry.stratum, after, before, accepted_at=submitted_at.timestamp() if submitted_at else 0.0)
         if entry.kept is not None:
@@ -220,8 +231,19 @@ class Lookout:
             sooner = due
             if entry.stratum == stratum and not entry.misses and due > now:
                 u = (u + GOLDEN) % 1.0
-                wait = self._asked(self._as_waiting(entry, None), u, again)
+                wait = max(self._wish, self._asked(self._as_waiting(entry, entry.looked_at, None), u, again))
                 sooner = min(due, max(entry.looked_at + wait, now + u * RESUME_SECONDS))
             waiting.append((sooner, entry))
         heapq.heapify(waiting)
         self._waiting = waiting
+
+
+def _told_duration(snapshot: Snapshot) -> float | None:
+    """How long the task took by its provider's own times, if it tells any; a third party's may be anything."""
+    if snapshot.created_at is None or snapshot.updated_at is None:
+        return None
+    try:
+        told = float(snapshot.updated_at) - float(snapshot.created_at)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return told if math.isfinite(told) else None

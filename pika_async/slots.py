@@ -20,7 +20,7 @@ STEP, SEARCH = 0.1, math.log(2)
 #: How much one refusal weighs in the size of the account.
 LEARN = 0.1
 #: The shortest and the longest gap, in seconds.
-SHORTEST, LONGEST = 0.02, 30.0
+SHORTEST, LONGEST = 0.02, 120.0
 
 
 @attrs.define(kw_only=True)
@@ -85,6 +85,10 @@ class Slots:
         self._abreast = 1.0
         if retry_after is not None:
             self._forced_until = max(self._forced_until, now + retry_after)
+
+    def skip(self, now: float) -> None:
+        """A submission's answer said nothing of slots: the next one need not wait for its gap."""
+        self._next_at = min(self._next_at, now)
 
     def settled(self, between: float, now: float) -> None:
         """A task settled between the times `between` and `now`: a slot is free, unless it was found already."""

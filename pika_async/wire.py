@@ -40,8 +40,8 @@ class Credential:
         return self._key
 
     def account(self) -> str:
-        """12 hex digits that tell one key from another, and of a real key nothing: the beginning of its SHA-256."""
-        return sha256(self._bytes).hexdigest()[:12]
+        """Tells one key from another: 4 hex digits of its SHA-256, too few to tell even a short key by."""
+        return sha256(self._bytes).hexdigest()[:4]
 
     def redact(self, data: bytes) -> bytes:
         """`data` without the key: gateways repeat it in their errors. Keys under 8 bytes are too short to tell."""

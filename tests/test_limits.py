@@ -142,8 +142,8 @@ def test_the_gates_pauses_are_bounded_and_never_shortened(history: list[tuple[st
             gate.answered()
             assert gate.ready_at(now) == before
         elif what == "told":
-            gate.wait(now, u, 300 * u)
-            assert gate.ready_at(now) == max(before, now + 300 * u)
+            gate.wait(now, u, 1 + 299 * u)
+            assert gate.ready_at(now) == max(before, now + 1 + 299 * u)
         else:
             if what == "wait":
                 gate.wait(now, u, None)
@@ -151,6 +151,18 @@ def test_the_gates_pauses_are_bounded_and_never_shortened(history: list[tuple[st
                 gate.unreachable(now, u)
             assert gate.ready_at(now) >= before
             assert gate.ready_at(now) == before or now + 0.25 <= gate.ready_at(now) <= now + 30.0
+
+
+def test_at_once_is_no_time_to_wait_for() -> None:
+    """An account that refuses and says `Retry-After: 0` is asked ever more seldom all the same."""
+    gate = Gate()
+    now, pauses = 0.0, []
+    for _ in range(6):
+        gate.wait(now, 0.5, 0.0)
+        pauses.append(gate.ready_at(now) - now)
+        now = gate.ready_at(now)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 5
 
 
 def test_the_gate_gives_up_after_six_attempts_in_a_row() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
-from pika_async.decisions import Entry
+from pika_async.decisions import Entry, Look
 from pika_async.lookout import Lookout
 from pika_async.polling import Observation, Stamps, Waiting
+from pika_async.retrying import PollVerdict
 
 NUMBERS = itertools.count()
 
@@ -32,7 +34,7 @@ class Recording:
         self.asked.append(waiting)
         return 10.0
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
+    def settled(self, seen: Observation, looked: float | None = None) -> Any:
         self.told.append(seen)
 
     def undetected(self, stratum: str, looked: float, age: float) -> float:
@@ -55,8 +57,9 @@ def seen(
 ) -> None:
     """A look found `entry` unsettled."""
     entry.polls += 1
-    entry.job = entry.job.seen(Snapshot(task_id=str(entry.job.task_id), state=state, progress=percent), now)
-    lookout.schedule(entry, now, u)
+    snapshot = Snapshot(task_id=str(entry.job.task_id), state=state, progress=percent)
+    entry.job = entry.job.seen(snapshot, now)
+    lookout.schedule(entry, now, u, Look(verdict=PollVerdict.READ, snapshot=snapshot))
 
 
 def settled(lookout: Lookout, entry: Entry, now: float, **times: Any) -> None:
@@ -110,19 +113,57 @@ def test_without_a_usable_index_the_longest_unseen_is_first(policy: Any, caplog:
     assert len(caplog.records) == (policy is None)
 
 
+@pytest.mark.parametrize("now", [1e3, 1e6, 3e6, 2e9])
+def test_tasks_that_surely_have_just_settled_end_no_loop(now: float) -> None:
+    """On a machine that runs for months its clock rounds away such delays: they must not be weighed for ever."""
+
+    class Tiny(Recording):
+        def undetected(self, stratum: str, looked: float, age: float) -> float:
+            return 1e-10 * float(stratum)
+
+    lookout = Lookout(policy=Tiny())
+    for number in range(50):
+        entry = accepted(lookout, now, str(number + 1))
+        entry.accepted_at = entry.looked_at = now + 10.0
+    lookout.ready_at(now + 10.0)
+    assert len({id(lookout.take(now + 10.0)) for _ in range(50)}) == 50
+
+
+def test_no_stratum_is_put_off_for_ever() -> None:
+    """A task that is believed to be slow is looked at while others are due all the time, and long before its belief."""
+
+    class Slow(Recording):
+        def undetected(self, stratum: str, looked: float, age: float) -> float:
+            return 0.0 if stratum == "slow" else 5.0
+
+    lookout = Lookout(policy=Slow())
+    entry = accepted(lookout, 0.0, "slow")
+    now = 10.0
+    while True:
+        accepted(lookout, now - 10.0, "quick")
+        lookout.ready_at(now)
+        if lookout.take(now) is entry:
+            break
+        now += 1.0
+        assert now < 300.0
+    assert now > 200.0
+
+
 def test_expired_are_those_that_were_seen_and_are_past_their_deadline() -> None:
-    """Wherever they stand among the due; the others keep their turn."""
+    """Wherever they stand among the due; of the others those past their deadline are looked at first."""
     lookout = Lookout(policy=FixedInterval(10.0))
     entries = [accepted(lookout, float(n), polls=n % 2) for n in range(10)]
     for entry, deadline in zip(entries, [20, 20, 30, 30, 99, 99, 20, 20, 30, 99], strict=True):
         entry.deadline_at = float(deadline)
     assert lookout.ready_at(19.0) == 19.0
     assert (lookout.expires_at, lookout.expired(19.0)) == (20.0, None)
+    assert lookout.ready_at(25.0) == 25.0
     assert {lookout.expired(25.0), lookout.expired(25.0)} == {entries[1], entries[7]}
     assert (lookout.expired(25.0), lookout.expires_at) == (None, 30.0)
     left = [entry for entry in entries if entry not in {entries[1], entries[7]}]
     assert sorted(lookout, key=entries.index) == left
-    assert [lookout.take(25.0) for _ in left] == left
+    late = [entries[0], entries[6]]
+    assert [lookout.take(25.0) for _ in left] == late + [entry for entry in left if entry not in late]
     assert list(lookout) == []
 
 
@@ -156,8 +197,55 @@ def test_a_provider_may_ask_for_a_later_look_and_for_no_sooner_one(asked: float 
     entry = accepted(lookout, 0.0)
     lookout.clear()
     entry.polls = 1
-    lookout.schedule(entry, 10.0, 0.5, asked)
+    lookout.schedule(entry, 10.0, 0.5, Look(verdict=PollVerdict.READ, retry_after=asked))
     assert lookout.ready_at(10.0) == due
+
+
+def test_what_a_provider_asked_for_holds_when_tasks_become_quicker() -> None:
+    """Looks that are asked for anew come no sooner than it wants them."""
+
+    class Quicker(Recording):
+        def again(self, waiting: Waiting, u: float) -> float:
+            return 10.0
+
+        def settled(self, seen: Observation, looked: float | None = None) -> Any:
+            return True
+
+    lookout = Lookout(policy=Quicker())
+    waiting, done = accepted(lookout, 0.0), accepted(lookout, 0.0)
+    lookout.clear()
+    waiting.polls = 1
+    lookout.schedule(waiting, 100.0, 0.5, Look(verdict=PollVerdict.READ, retry_after=300.0))
+    settled(lookout, done, 110.0)
+    assert lookout.ready_at(110.0) == 400.0
+
+
+@pytest.mark.parametrize(
+    ("wait", "due"),
+    [(Decimal(5), 5.0), (True, 1.0), ("7", 7.0), *((w, 2.0) for w in (10**400, [5.0], "soon", None, 5j))],
+)
+def test_whatever_a_policy_gives_the_next_look_is_a_time(wait: Any, due: float) -> None:
+    """A number of another kind is taken for what it is worth, what is no number for a pace of our own."""
+
+    class Odd(Recording):
+        def wait(self, waiting: Waiting, u: float) -> Any:
+            return wait
+
+    lookout = Lookout(policy=Odd())
+    accepted(lookout, 0.0)
+    assert (type(lookout.ready_at(0.0)), lookout.ready_at(0.0)) == (float, due)
+
+
+def test_a_denial_is_no_reading_and_no_sighting() -> None:
+    """A gateway that does not know the task yet says nothing of whether it has settled, nor how far it is."""
+    policy = Recording()
+    lookout = Lookout(policy=policy)
+    entry = accepted(lookout, 0.0)
+    seen(lookout, entry, 10.0, TaskState.RUNNING, percent=50)
+    entry.polls += 1
+    lookout.schedule(entry, 30.0, 0.5, Look(verdict=PollVerdict.MISSING))
+    assert policy.asked[-1] == Waiting("s", 30.0, 2, 50, None, 10.0)
+    assert (entry.looked_at, entry.readings) == (10.0, 1)
 
 
 def test_queued_is_a_reading_of_nothing_and_is_told_on_until_another_comes() -> None:
@@ -247,6 +335,17 @@ def test_exact_times_narrow_what_is_learned_once_they_have_proved_themselves() -
     widths = [one.before - one.after for one in policy.told]
     assert widths[:5] == [20.0] * 5
     assert all(width <= 2.0 for width in widths[12:])
+
+
+@pytest.mark.parametrize("odd", ["soon", math.nan, math.inf, 10**400, [], {}])
+def test_times_of_a_third_partys_provider_may_be_anything(odd: Any) -> None:
+    """What is no time says nothing, and costs no job."""
+    policy = Recording()
+    lookout = Lookout(policy=policy)
+    for times in ({"created_at": odd, "updated_at": 7.0}, {"created_at": 7.0, "updated_at": odd}):
+        entry = accepted(lookout, 0.0)
+        settled(lookout, entry, 40.0, **times)
+    assert policy.told == [Observation("s", 0.0, 40.0)] * 2
 
 
 # --- the provider's times -----------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def test_the_task_with_the_most_expected_delay_is_first(drawn: list[tuple[float,
     while left:
         best = max(undetected(task, later) for task in left)
         chosen = budget.pop(later)
-        assert undetected(chosen, later) * 1.05 >= best - 1e-6
+        assert undetected(chosen, later) * 1.05 >= best - 2e-3
         left.remove(chosen)
     assert len(budget) == 0
 

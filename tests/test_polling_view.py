@@ -76,3 +76,19 @@ def test_ones_own_policy_needs_two_methods() -> None:
             assert (seen.after, seen.before) == pytest.approx((30, 40), abs=1)
 
     virtual.run(story())
+
+
+def test_what_is_left_at_closing_waits_no_more() -> None:
+    """A policy outlives many openings; who was in flight at each end is not counted for ever."""
+
+    async def story() -> None:
+        at = gateway(durations="constant:60")
+        policy = AdaptivePolling()
+        for opening in range(3):
+            async with client(at, polling=policy) as pika:
+                for number in range(5):
+                    await pika.submit(f"prompt {opening} {number}")
+                assert next(iter(policy.describe().values())).waiting == 5
+        assert next(iter(policy.describe().values())).waiting == 0
+
+    virtual.run(story())

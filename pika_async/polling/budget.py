@@ -12,8 +12,9 @@ __all__ = ["Budget"]
 
 Task = TypeVar("Task")
 
-#: A task whose expected delay is this share below the largest possible one is as good.
-GOOD_ENOUGH = 0.05
+#: A task whose expected delay is this share below the largest possible one is as good, or so many seconds below: what a
+#: clock that has run for years rounds away must not decide for ever which of two is asked again.
+GOOD_ENOUGH, SLACK = 0.05, 1e-3
 
 
 @attrs.define
@@ -41,14 +42,14 @@ class Budget(Generic[Task]):
         heapq.heappush(self._heap, (now - self.undetected(task, now), self._order, task))
 
     def pop(self, now: float) -> Task:
-        """The task to look at, within a twentieth of the best.
+        """The task to look at, within a twentieth or a millisecond of the best.
 
         :raises IndexError: if none is due.
         """
         while True:
             _, order, task = heapq.heappop(self._heap)
             value = self.undetected(task, now)
-            if not self._heap or now - self._heap[0][0] <= value * (1 + GOOD_ENOUGH):
+            if not self._heap or now - self._heap[0][0] <= value * (1 + GOOD_ENOUGH) + SLACK:
                 return task
             heapq.heappush(self._heap, (now - value, order, task))
 

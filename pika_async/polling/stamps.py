@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import attrs
@@ -31,7 +32,7 @@ class Stamps:
 
     def narrowed(self, after: float, before: float, told: float | None) -> tuple[float, float]:
         """The interval of ages in which a task settled, narrowed by `told` seconds from "created" to "updated"."""
-        if told is None:
+        if told is None or not math.isfinite(told):
             return after, before
         low, high = max(after, told - ROUNDING), min(before, told + ROUNDING)
         if before - after >= WIDE:
