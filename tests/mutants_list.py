@@ -211,8 +211,8 @@ MUTANTS: Final = (
     Mutant(
         "kept-as-settled",
         "_journal/statements.py",
-        "FROM observations ORDER BY accepted_at, id",
-        "FROM observations ORDER BY id",
+        "sorted(observations, key=lambda seen: seen.accepted_at)[::-1]",
+        "observations[::-1]",
         "a journal teaches that durations grow",
         ("tests/test_journal.py",),
     ),

@@ -76,8 +76,8 @@ def insert_observation(connection: sqlite3.Connection, seen: Observation) -> Non
 
 
 def select_observations(connection: sqlite3.Connection) -> list[Observation]:
-    """All that are kept, in the order of acceptance."""
-    rows = connection.execute(f"SELECT {_OBSERVED} FROM observations ORDER BY accepted_at, id")
+    """All that are kept, in the order of settling."""
+    rows = connection.execute(f"SELECT {_OBSERVED} FROM observations ORDER BY id")
     return [Observation(**dict(zip(_OBSERVED.split(", "), row, strict=True))) for row in rows]
 
 
