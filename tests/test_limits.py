@@ -142,8 +142,9 @@ def test_the_gates_pauses_are_bounded_and_never_shortened(history: list[tuple[st
             gate.answered()
             assert gate.ready_at(now) == before
         elif what == "told":
-            gate.wait(now, u, 1 + 299 * u)
-            assert gate.ready_at(now) == max(before, now + 1 + 299 * u)
+            wish = 1 + 299 * u
+            gate.wait(now, u, wish)
+            assert gate.ready_at(now) == max(before, now + wish)
         else:
             if what == "wait":
                 gate.wait(now, u, None)
