@@ -23,7 +23,7 @@ from pika_async.retrying import PollVerdict, ladder
 
 __all__ = ["Lookout"]
 
-_log = logging.getLogger("pika_async.agenda")
+_log = logging.getLogger("pika_async.lookout")
 
 #: The first looks at jobs that are resumed are spread over this many seconds.
 RESUME_SECONDS: Final = 1.0
@@ -155,8 +155,9 @@ class Lookout:
     @staticmethod
     def _read(entry: Entry, snapshot: Snapshot, age: float, u: float) -> None:
         percent = 0 if snapshot.state is TaskState.QUEUED else snapshot.progress
-        if percent is None:  # it runs without a percent: what counts is when it was queued last, if it was
-            entry.kept = entry.reading
+        if percent is None:
+            if entry.reading is not None and not entry.reading.percent:  # it was queued, and is waited for from there on
+                entry.kept = entry.reading
             return
         entry.reading = Reading(age, percent)
         entry.readings += 1
