@@ -156,7 +156,7 @@ class Lookout:
     def _read(entry: Entry, snapshot: Snapshot, age: float, u: float) -> None:
         percent = 0 if snapshot.state is TaskState.QUEUED else snapshot.progress
         if percent is None:
-            if entry.reading is not None and not entry.reading.percent:  # it was queued, and is waited for from there on
+            if entry.reading is not None and not entry.reading.percent:  # queued then, and waited for from then on
                 entry.kept = entry.reading
             return
         entry.reading = Reading(age, percent)
