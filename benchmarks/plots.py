@@ -28,8 +28,6 @@ SEED = 1
 WARM = 500
 DEFAULT = 200.0
 WEIGHTS = [DEFAULT * 2.0**power for power in range(-4, 5)]
-#: A schedule has no more than 200 ages to choose from: beyond this it is no bound any more.
-FINE = 2 * DEFAULT
 PANELS = {
     "lognormal 0.25": "narrow: lognormal, sigma 0.25",
     "lognormal 0.5": "usual: lognormal, sigma 0.5",
@@ -109,7 +107,7 @@ def looks_and_delay(axes: Axes, durations: Durations) -> None:
     truth = known_in_full(durations)
     every = best_of([fixed(jobs, 0.07 * 1.05**step) for step in range(140)])
     axes.plot([delay for _, delay in every], [polls for polls, _ in every], color=FIXED, lw=1.6, zorder=2)
-    bound = [follow(jobs, Schedule.of(truth, weight / 60).after) for weight in WEIGHTS if weight <= FINE]
+    bound = [follow(jobs, Schedule.of(truth, weight / 60).after) for weight in WEIGHTS]
     axes.plot(
         [delay for _, delay in bound], [polls for polls, _ in bound], color=BOUND, lw=1.0, ls=(0, (4, 2)), zorder=4
     )
