@@ -35,7 +35,7 @@ class Limits:
     `max_in_flight`: accepted jobs that are waited for, never exceeded (one that timed out is not any more); None is
     10,000. Fewer are in flight where the account answers 429: how many it holds is learned, and kept in the journal.
     `submits_per_second`, `polls_per_second`: None is no limit. The three counts are how many calls run side by side.
-    `patience`: seconds that one job keeps trying while the account answers "wait". `max_charges`: accepted
+    `patience`: seconds that one job keeps trying while the account answers "wait" and holds no task of ours. `max_charges`: accepted
     submissions of this client, never exceeded.
 
     :raises ConfigurationError: for a value that is not above 0, or a count that is not whole.
