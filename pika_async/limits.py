@@ -35,8 +35,8 @@ class Limits:
     `max_in_flight`: accepted jobs that are waited for, never exceeded (one that timed out is not any more); None is
     10,000. Fewer are in flight where the account answers 429: how many it holds is learned, and kept in the journal.
     `submits_per_second`, `polls_per_second`: None is no limit. The three counts are how many calls run side by side.
-    `patience`: seconds that one job keeps trying while the account answers "wait" and holds no task of ours. `max_charges`: accepted
-    submissions of this client, never exceeded.
+    `patience`: seconds that one job keeps trying while the account answers "wait"; a 429 while it holds tasks of ours
+    begins them anew. `max_charges`: accepted submissions of this client, never exceeded.
 
     :raises ConfigurationError: for a value that is not above 0, or a count that is not whole.
     """
