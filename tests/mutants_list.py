@@ -402,15 +402,6 @@ MUTANTS: Final = (
         "many_tasks",
     ),
     Mutant(
-        "watchers-by-identity",
-        "_desk.py",
-        "if other != watcher)",
-        "if other is not watcher)",
-        "a bound method is never taken off, and a batch that was left is paid for",
-        ("tests/test_many_tasks.py",),
-        "paid_for_no_more",
-    ),
-    Mutant(
         "withdrawn-with-the-others",
         "_desk.py",
         "if entry.watchers or not self.agenda.withdraw(entry):",
