@@ -251,7 +251,7 @@ MUTANTS: Final = (
     Mutant(
         "hint-ignored",
         "lookout.py",
-        "due = now + max(wait, not_before or 0.0)",
+        "due = now + max(wait, self._wish)",
         "due = now + wait",
         "a server that says when it wants to be asked again is asked before",
         ("tests/test_lookout.py",),
