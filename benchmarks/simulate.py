@@ -1,4 +1,4 @@
-"""The tables of POLLING.md, measured again: the policy's own code in virtual time, beside the best and the usual.
+"""Polling in tables: the policy's own code in virtual time, beside the best that is possible and what is usual.
 
     python benchmarks/simulate.py [steady] [known] [peers] [progress] [queue] [drift] [cold] ...
 
