@@ -244,7 +244,6 @@ def _told_duration(snapshot: Snapshot) -> float | None:
     if snapshot.created_at is None or snapshot.updated_at is None:
         return None
     try:
-        told = float(snapshot.updated_at) - float(snapshot.created_at)
+        return float(snapshot.updated_at) - float(snapshot.created_at)
     except (TypeError, ValueError, OverflowError):
         return None
-    return told if math.isfinite(told) else None

@@ -2,7 +2,7 @@
 
 Nobody says when a slot gets free, and a look at each task finds out late: but a submission that may be refused asks
 "is any slot free?" for all of them. So while the account is full, submissions are tried at a pace. The pace is learned:
-an answer of either kind moves the logarithm of the gap by a step, so that in the long run there are `refusals` for each
+an answer of either kind moves the logarithm of the gap by a step, so that in the long run there is one refusal for each
 acceptance (Robbins and Monro, 1951), however fast slots get free. What is accepted is followed at once by another, one
 more side by side for each, and a refusal ends that (Chiu and Jain, 1989: increase by one, fall to one).
 """
@@ -27,12 +27,10 @@ SHORTEST, LONGEST = 0.02, 120.0
 class Slots:
     """One account's room for tasks. `size` and `gap` are worth keeping for its next start.
 
-    `ceiling`: tasks in flight that are never exceeded, whatever the account would take. `refusals`: how many refused
-    submissions one accepted is worth.
+    `ceiling`: tasks in flight that are never exceeded, whatever the account would take.
     """
 
     ceiling: float = math.inf
-    refusals: float = 1.0
     #: Tasks that were in flight when the account said "too many", on average of late; None: it never did.
     size: float | None = None
     #: Seconds between two tries while it is full.
@@ -62,7 +60,7 @@ class Slots:
 
     def begin(self, now: float) -> None:
         """A submission begins."""
-        if now - self._full_at < math.inf:
+        if self._full_at > -math.inf:
             self._next_at = now + self.gap
 
     def accept(self, now: float) -> None:
@@ -70,7 +68,7 @@ class Slots:
         if self._full_at == -math.inf:
             return
         self._paced = True
-        self.gap = max(SHORTEST, self.gap * math.exp(-STEP * self.refusals))
+        self.gap = max(SHORTEST, self.gap * math.exp(-STEP))
         self._abreast += 1
         self._next_at = now
 

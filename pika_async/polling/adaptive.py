@@ -1,6 +1,6 @@
 """The policy that needs no tuning: durations learned of each stratum, the best schedule for them. Pure.
 
-A schedule is kept until enough has been learned: a seventh more settles, or many looks that found nothing settled.
+A schedule is kept until enough has been learned: a quarter more settles, or many looks that found nothing settled.
 """
 
 from __future__ import annotations
