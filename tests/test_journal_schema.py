@@ -36,6 +36,32 @@ async def test_an_earlier_file_is_brought_up_to_date(path: Path) -> None:
     await refused(path, "newer")
 
 
+@pytest.mark.parametrize("at", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
+def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(path: Path, monkeypatch, at: str) -> None:
+    """Whatever the owner commits between two of its questions, it is no other file."""
+    schema.create(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as owner:
+        owner.execute("PRAGMA journal_mode=WAL")
+        connect = schema._connect
+
+        def connected(path: Path, mode: str) -> sqlite3.Connection:
+            connection = connect(path, mode)
+            connection.set_trace_callback(lambda asked: fill() if asked == at else None)
+            return connection
+
+        def fill() -> None:
+            monkeypatch.setattr(schema, "_connect", connect)
+            schema.migrate(owner, 0, schema.MIGRATIONS)
+
+        monkeypatch.setattr(schema, "_connect", connected)
+        reader = schema.open_reader(path)
+        if reader is not None:
+            reader.close()
+        assert owner.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
+        with closing(schema.open_reader(path) or connect(path, "mode=ro")) as reader:
+            assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
 async def test_a_step_that_fails_leaves_the_version_before(path: Path) -> None:
     await filled(path)
     with pytest.raises(JournalUnusable, match="no such table: nowhere"):

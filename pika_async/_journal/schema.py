@@ -168,9 +168,14 @@ def _has_tables(path: Path) -> bool:
 
 def _identify(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> int:
     """The version of the file, 0 for an empty one; see `look`."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    connection.execute("BEGIN")  # all of one moment: its owner may be filling it
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
     if (application, version, tables) == (0, 0, 0):
         return 0
     if application != APPLICATION_ID:
