@@ -22,14 +22,14 @@ ROWS = {
     "_settings": 6, "_crew": 6,
     "_desk": 7, "_submissions": 7, "_scheduler": 7, "_admission": 7, "_resolving": 7, "_collector": 7, "_batch": 7,
     "_running": 7,
-    "client": 8,
+    "_life": 8, "client": 8,
     "cli": 9, "report": 9, "testing": 9, "__init__": 9, "__main__": 9,
 }  # fmt: skip
 PURE_ROWS = range(5)
 #: What a pure room does not know: sockets, loops, clocks, chance, files.
 IMPURE = {"aiohttp", "anyio", "asyncio", "sqlite3", "time", "random", "os", "socket", "ssl", "threading", "subprocess"}
 #: The only rooms that know aiohttp's client, with the parameter of the public client that takes a session.
-CLIENT_ROOMS = {"_transport", "_downloads", "client"}
+CLIENT_ROOMS = {"_transport", "_downloads", "_life"}
 
 
 def room_of(file: Path) -> str:

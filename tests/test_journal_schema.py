@@ -37,7 +37,9 @@ async def test_an_earlier_file_is_brought_up_to_date(path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
-def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(path: Path, monkeypatch, at: str) -> None:
+def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
     """Whatever the owner commits between two of its questions, it is no other file."""
     schema.create(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as owner:

@@ -1,0 +1,125 @@
+"""The life of a client: what it is told, checked; opened and closed, again and again. Asks and sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import aiohttp
+
+from pika_async._journal import Journal
+from pika_async._running import Running, Terms, to_the_end
+from pika_async._settings import (
+    address_of,
+    callback_of,
+    deadline_of,
+    is_lenient,
+    journal_of,
+    limits_of,
+    policy_of,
+    read_credential,
+)
+from pika_async._transport import AiohttpTransport, Transport
+from pika_async.limits import Limits
+from pika_async.polling import AdaptivePolling, PollingPolicy
+from pika_async.providers import Provider, find_provider
+from pika_async.wire import Credential
+
+__all__ = ["Life"]
+
+
+class Life:
+    """The part of `PikaClient` that opens and closes."""
+
+    def __init__(
+        self,
+        provider: str | Provider,
+        *,
+        api_key: str | None = None,
+        api_key_file: str | os.PathLike[str] | None = None,
+        base_url: str | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        polling: PollingPolicy | None = None,
+        limits: Limits | None = None,
+        callbacks: str | None = None,
+        deadline: float | None = None,
+        ambiguous: Literal["strict", "lenient"] = "strict",
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self.provider = provider if isinstance(provider, Provider) else find_provider(provider)
+        self.base_url = address_of(self.provider, base_url)
+        credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
+        limits = limits_of(limits)
+        self._journal = journal_of(journal)
+        self._terms = Terms(
+            provider=self.provider,
+            base_url=self.base_url,
+            limits=limits,
+            deadline=deadline_of(deadline),
+            policy=policy_of(polling),
+            callback_url=callback_of(callbacks),
+            proxy=proxy,
+            transport=transport
+            or AiohttpTransport(
+                self.base_url, credential, session=session, proxy=proxy, connections=int(limits.polling)
+            ),
+            journal=self._journal,
+            account=credential.account(),
+            lenient=is_lenient(ambiguous),
+        )
+        self._running: Running | None = None
+        self._opening = self._taught = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PikaClient {self.provider.name} at {self.base_url}>"
+
+    @property
+    def polling(self) -> AdaptivePolling | Any:  # Any: or one's own
+        """The policy that it was built with, the adaptive one unless another was given: see its `describe()`."""
+        return self._terms.policy
+
+    async def __aenter__(self) -> Self:
+        await self._closed()
+        if self._running is not None or self._opening:
+            raise RuntimeError("the client is open already")
+        self._opening = True
+        try:
+            self._running = await Running.open(self._terms)
+        finally:
+            self._opening = False
+        if not self._taught:  # once: the policy outlives every opening
+            self._taught = True
+            self._running.desk.agenda.lookout.teach(self._journal.observations())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Send nothing more, keep the receipts that are on their way (at most 20 s), free every connection.
+
+        What was accepted and has not settled stays with its task id in `jobs()`, and in the journal.
+        """
+        if self._running is not None:
+            if self._running.scheduler.is_here:
+                raise RuntimeError("the client cannot be closed by the iterable that it reads")
+            running, self._running = self._running, None
+            self._closing = asyncio.create_task(running.close(), name="pika_async closing")
+        await self._closed()
+
+    async def _closed(self) -> None:
+        if self._closing is not None and not self._closing.done():
+            await to_the_end(self._closing)
+
+    def _parts(self) -> Running:
+        if self._running is None:
+            raise RuntimeError("the client is not open: use it inside `async with`")
+        self._running.desk.check()
+        return self._running
