@@ -182,7 +182,7 @@ def watch_database(points: Points) -> None:
 
     class Watched(sqlite3.Connection):
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-            if points.failing and sql.startswith("BEGIN"):
+            if points.failing and sql == "BEGIN IMMEDIATE":
                 raise sqlite3.OperationalError("disk I/O error")
             return super().execute(sql, *args)
 
