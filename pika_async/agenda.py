@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import deque
 from typing import Final
 
 import attrs
 
-from pika_async.decisions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
+from pika_async.decisions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Unheard
 from pika_async.errors import (
     AccountStopped,
     ChargeLimitReached,
@@ -19,7 +20,7 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
-from pika_async.lifecycle import Job
+from pika_async.lifecycle import Job, JobStatus
 from pika_async.limits import Breaker, Gate, Limits, Rate
 from pika_async.lookout import Lookout
 from pika_async.models import TaskState
@@ -33,6 +34,8 @@ MISSING_ANSWERS: Final = 5
 MISSING_SECONDS: Final = 600.0
 #: A task that is finished but has no address yet is asked for this many seconds more.
 URL_SECONDS: Final = 600.0
+#: The callback of a job in doubt is waited for this many times as long as the longest task has taken.
+DOUBT_SHARE: Final = 2.0
 
 
 @attrs.define(kw_only=True)
@@ -58,6 +61,8 @@ class Agenda:
     charges: int = 0
     #: Whose look was the latest probe of an open breaker.
     _probe: Entry | None = None
+    #: Until when a callback is waited for, and for which job in doubt.
+    _doubts: list[tuple[float, Entry]] = attrs.field(factory=list)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -69,7 +74,18 @@ class Agenda:
         submit = self._next_submit(now)
         if not isinstance(submit, Sleep):
             return submit
-        return Sleep(min(poll.until, submit.until))
+        doubt = self._next_doubt(now)
+        return doubt if isinstance(doubt, Unheard) else Sleep(min(poll.until, submit.until, doubt.until))
+
+    def _next_doubt(self, now: float) -> Unheard | Sleep:
+        while self._doubts:
+            until, entry = self._doubts[0]
+            if entry.job.status is JobStatus.UNKNOWN and until > now:
+                return Sleep(until)
+            heapq.heappop(self._doubts)
+            if entry.job.status is JobStatus.UNKNOWN:
+                return Unheard(entry)
+        return Sleep(math.inf)
 
     def _next_poll(self, now: float) -> Poll | Expire | Sleep:
         due = self.lookout.ready_at(now)
@@ -167,6 +183,28 @@ class Agenda:
                 self.slots.skip(now)
         return None
 
+    def doubt(self, entry: Entry, now: float) -> bool:
+        """`entry` is in doubt; whether a callback is worth waiting for: there may be one, and most do come.
+
+        It is waited for twice as long as the longest task has taken, at most a deadline; a deadline while none is known.
+        """
+        untold = self.lookout.untold
+        if untold is None or untold.is_deaf:
+            return False
+        seconds = min(self.deadline, DOUBT_SHARE * self.lookout.longest or math.inf)
+        heapq.heappush(self._doubts, (now + seconds, entry))
+        return True
+
+    def heard(self, entry: Entry, now: float) -> None:
+        """A callback has come for `entry`, which was accepted."""
+        self.lookout.call(entry, now)
+
+    def take_doubts(self) -> list[Entry]:
+        """The jobs in doubt whose callbacks are waited for; they are not any more."""
+        entries = [entry for _, entry in self._doubts if entry.job.status is JobStatus.UNKNOWN]
+        self._doubts.clear()
+        return entries
+
     def submit_withdrawn(self, entry: Entry) -> None:
         """`entry` was not sent after all."""
         self.submitting -= 1
@@ -187,6 +225,7 @@ class Agenda:
         """`entry` is being looked at."""
         self.polling += 1
         entry.polls += 1
+        self.lookout.begin(entry, now)
         self.poll_rate.take(now)
         if self.breaker.begin():
             self._probe = entry

@@ -12,7 +12,20 @@ from pika_async.lifecycle import Job
 from pika_async.models import Snapshot
 from pika_async.retrying import PollVerdict
 
-__all__ = ["Decision", "Entry", "Expire", "GiveUp", "Look", "Poll", "Reading", "Sleep", "Stop", "Submit", "Watcher"]
+__all__ = [
+    "Decision",
+    "Entry",
+    "Expire",
+    "GiveUp",
+    "Look",
+    "Poll",
+    "Reading",
+    "Sleep",
+    "Stop",
+    "Submit",
+    "Unheard",
+    "Watcher",
+]
 
 #: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
 Watcher = Callable[[Job, bool], None]
@@ -39,6 +52,8 @@ class Entry:
     deadline_at: float = math.inf
     #: When it was last known to be unsettled.
     looked_at: float = 0.0
+    #: When it is to be looked at next; past all bounds while it is due, or being looked at.
+    due: float = -math.inf
     #: The latest of what the provider said of its progress, one picked by chance, and how many there were.
     reading: Reading | None = None
     kept: Reading | None = None
@@ -86,6 +101,13 @@ class GiveUp:
 
 
 @attrs.frozen
+class Unheard:
+    """It is in doubt, and no callback has told of it for too long."""
+
+    entry: Entry
+
+
+@attrs.frozen
 class Stop:
     """Send no more."""
 
@@ -99,7 +121,7 @@ class Sleep:
     until: float
 
 
-Decision = Submit | Poll | Expire | GiveUp | Stop | Sleep
+Decision = Submit | Poll | Expire | GiveUp | Unheard | Stop | Sleep
 
 
 @attrs.frozen(kw_only=True)

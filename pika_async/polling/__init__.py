@@ -10,6 +10,7 @@ from pika_async.polling.durations import Durations, Observation
 from pika_async.polling.policy import FixedInterval, PollingPolicy, Waiting
 from pika_async.polling.schedule import Schedule
 from pika_async.polling.stamps import Stamps
+from pika_async.polling.untold import Untold
 
 __all__ = [
     "AdaptivePolling",
@@ -23,5 +24,6 @@ __all__ = [
     "PollingPolicy",
     "Schedule",
     "Stamps",
+    "Untold",
     "Waiting",
 ]

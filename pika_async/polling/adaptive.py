@@ -84,6 +84,8 @@ class _Stratum:
     durations: Durations
     distribution: Distribution = attrs.field(init=False)
     schedule: Schedule = attrs.field(init=False)
+    #: The share of settles that nobody tells of.
+    untold: float = attrs.field(default=1.0, init=False)
     #: Looks that a second of delay is worth.
     weight: float = attrs.field(init=False)
     progress: Progress = attrs.field(init=False)
@@ -100,7 +102,7 @@ class _Stratum:
     def renew(self, delay_weight: float) -> None:
         """A schedule of all that is known."""
         self.distribution = self.durations.estimate()
-        self.weight = delay_weight / self.distribution.quantile(0.5)
+        self.weight = self.untold * delay_weight / self.distribution.quantile(0.5)
         self.schedule = Schedule.of(self.distribution, self.weight)
         self.progress = calibrated(self.told, self.distribution, queued=self.durations.count > self.waiting)
         self.first = self.schedule.after(0.0)
@@ -136,6 +138,8 @@ class _Stratum:
             yield f"older ones forgotten {self.durations.drifts} x, as durations changed"
         if trusted := self.progress.trusted():
             yield f"progress believed from {', '.join(map(str, trusted))} %"
+        if self.untold < 1:
+            yield f"{100 * self.untold:.2g} % of settles are thought to be told by nobody"
         yield f"1 s of delay counts as much as {_figure(self.weight)} looks"
 
 
@@ -162,6 +166,10 @@ class AdaptivePolling:
             found.renew(self.delay_weight)
         return found
 
+    def _renew(self, found: _Stratum, waiting: Waiting) -> None:
+        found.untold = waiting.untold
+        found.renew(self.delay_weight)
+
     def wait(self, waiting: Waiting, u: float) -> float:
         """Seconds until the next look; first looks are spread: tasks accepted together are not asked together."""
         found = self._of(waiting.stratum)
@@ -171,12 +179,14 @@ class AdaptivePolling:
             found.durations.pass_by(waiting.looked, waiting.age)
             found.looks += 1
         if found.stale:
-            found.renew(self.delay_weight)
+            self._renew(found, waiting)
         return self.again(waiting, u)
 
     def again(self, waiting: Waiting, u: float) -> float:
         """The same for a task that `wait` was asked of already, and nothing was seen of it since."""
         found, age = self._of(waiting.stratum), waiting.age
+        if waiting.untold != found.untold:
+            self._renew(found, waiting)
         if not waiting.looks:
             first = found.first_look(u)
             return max(FLOOR, (first if first > age else found.schedule.after(age)) - age)

@@ -30,6 +30,8 @@ class Waiting:
     #: The age at which `progress` was told; None: now. A task that was last seen queued at that age and now runs, where
     #: no percent is told, has a progress of 0 that was told then.
     told_age: float | None = None
+    #: The share of tasks of which nobody tells when they settle, 1 where nobody ever does: only those need a look.
+    untold: float = 1.0
 
 
 class PollingPolicy(Protocol):
@@ -60,13 +62,21 @@ def above_zero(_instance: object, attribute: attrs.Attribute[Any], value: Any) -
 
 @attrs.frozen
 class FixedInterval:
-    """A look every `seconds`, the first after as long."""
+    """A look every `seconds`, the first after as long; where most settles are told of, 1 / sqrt(untold) as rarely.
+
+    That is the interval of the least looks + weight x delay, if delay is that of the untold alone: polls go as 1 / t,
+    delay as `untold` x t / 2.
+    """
 
     seconds: float = attrs.field(validator=above_zero)
 
     def wait(self, waiting: Waiting, u: float) -> float:  # noqa: ARG002 - the protocol's
-        """Always `seconds`."""
-        return self.seconds
+        """Always `seconds`, or as many times more."""
+        return self.seconds / math.sqrt(waiting.untold)
+
+    def again(self, waiting: Waiting, u: float) -> float:
+        """The same."""
+        return self.wait(waiting, u)
 
     def settled(self, seen: Observation, looked: float | None = None) -> None:
         """Nothing is learned."""
