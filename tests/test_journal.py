@@ -7,6 +7,7 @@ import math
 import tempfile
 import threading
 from collections.abc import Awaitable
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -74,6 +75,55 @@ async def test_an_intent_is_open_until_something_else_is_kept(journal: Journal) 
     assert journal.charges() == 1
     await journal.keep(accepted())
     assert journal.interrupted() == []
+
+
+def with_token(token: str | None) -> Intent:
+    return attrs.evolve(INTENT, callback_sha256=token)
+
+
+async def test_a_token_names_the_job_whose_latest_submission_carried_it(journal: Journal) -> None:
+    """From the intent on, however the job stands; a newer attempt's takes its place, also where that has none."""
+    await journal.keep(a_job(), a_job("b"))
+    assert journal.addressed("t1") is None
+    await journal.intend(a_job().submitting(), with_token("t1"))
+    await journal.intend(a_job("b").submitting(), with_token("t2"))
+    assert (journal.addressed("t1"), journal.addressed("t2")) == (a_job().submitting(), a_job("b").submitting())
+    await journal.keep(accepted())
+    assert journal.addressed("t1") == accepted()
+    journal.note(attrs.evolve(accepted(), progress=3))
+    assert journal.addressed("t1") == attrs.evolve(accepted(), progress=3)
+    await journal.intend(a_job("b").submitting(), with_token("t3"))
+    assert (journal.addressed("t2"), journal.addressed("t3")) == (None, a_job("b").submitting())
+    await journal.intend(a_job("b").submitting(), INTENT)
+    assert journal.addressed("t3") is None
+
+
+async def test_an_archived_job_keeps_its_token(journal: Journal) -> None:
+    """The job that takes its key does not inherit it."""
+    await journal.intend(a_job().submitting(), with_token("t1"))
+    await journal.keep(accepted())
+    archived = await journal.archive(accepted())
+    assert journal.addressed("t1") == archived
+    await journal.keep(a_job())
+    assert journal.addressed("t1") == archived
+    await journal.intend(a_job().submitting(), with_token("t2"))
+    assert (journal.addressed("t1"), journal.addressed("t2")) == (archived, a_job().submitting())
+    await journal.close()
+    await journal.open()
+    assert (journal.addressed("t1"), journal.addressed("t2")) == (archived, a_job().submitting())
+    assert [(job.key, intent.callback_sha256) for job, intent in journal.interrupted()] == [("a", "t2")]
+
+
+async def test_only_the_hash_of_a_token_is_stored(tmp_path: Path) -> None:
+    """Whoever reads the files learns no address at which a job could be told of."""
+    token, path = "GmXk0q4bQ8ZrT2vYw1N3sL6dJ9hPcF5e", tmp_path / "j.sqlite"
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.intend(a_job().submitting(), with_token(sha256(token.encode()).hexdigest()))
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert (token.encode() in written, sha256(token.encode()).hexdigest().encode() in written) == (False, True)
+    assert journal.addressed(sha256(token.encode()).hexdigest()) == a_job().submitting()
+    await journal.close()
 
 
 async def test_a_note_is_read_at_once(journal: Journal) -> None:
@@ -169,7 +219,7 @@ KEYS = ["a", "b", "c"]
 STATES = [status for status in JobStatus if status is not JobStatus.SUBMITTING]
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("intend"), st.sampled_from(KEYS)),
+        st.tuples(st.just("intend"), st.tuples(st.sampled_from(KEYS), st.booleans())),
         st.tuples(st.just("keep"), st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES)), max_size=3)),
         st.tuples(st.just("note"), st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES))),
         st.tuples(st.just("archive"), st.sampled_from(KEYS)),
@@ -178,6 +228,10 @@ steps = st.lists(
     ),
     max_size=25,
 )
+
+
+def _keyed(interrupted: list[tuple[Job, Intent]]) -> list[tuple[str, Intent]]:
+    return [(job.key, intent) for job, intent in interrupted]
 
 
 class Twins:
@@ -218,8 +272,9 @@ class Twins:
     async def step(self, name: str, what: Any) -> None:
         match name:
             case "intend":
-                job = self.job(what, JobStatus.SUBMITTING)
-                await self.both(self.memory.intend(job, INTENT), self.sqlite.intend(job, INTENT))
+                job = self.job(what[0], JobStatus.SUBMITTING)
+                intent = with_token(f"t{self.number}" if what[1] else None)
+                await self.both(self.memory.intend(job, intent), self.sqlite.intend(job, intent))
             case "keep":
                 jobs = [self.job(key, status) for key, status in dict(what).items()]
                 await self.both(self.memory.keep(*jobs), self.sqlite.keep(*jobs))
@@ -260,7 +315,9 @@ class Twins:
                 assert other.holder("p", job.base_url, job.task_id) == one.holder("p", job.base_url, job.task_id)
         assert other.charges() == one.charges() == sum(job.may_be_charged for job in one.all())
         assert sorted(job.key for job, _ in other.interrupted()) == sorted(job.key for job, _ in one.interrupted())
-        assert {intent for _, intent in other.interrupted()} <= {INTENT}
+        assert dict(_keyed(other.interrupted())) == dict(_keyed(one.interrupted()))
+        for number in range(self.number + 1):
+            assert other.addressed(f"t{number}") == one.addressed(f"t{number}")
         assert other.recall("x") == one.recall("x")
 
 

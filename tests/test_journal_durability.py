@@ -111,15 +111,17 @@ async def test_a_kill_right_after_keep_loses_nothing(path: Path) -> None:
 
 async def test_a_kill_between_the_intent_and_what_came_of_it_is_told(path: Path) -> None:
     script = """
+import attrs
 async def main():
     await journal.open()
-    await journal.intend(a_job().submitting(), INTENT)
+    await journal.intend(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))
     die()
 asyncio.run(main())
 """
     assert child(script, path).returncode == -signal.SIGKILL
     journal = SqliteJournal(path)
-    assert journal.interrupted() == [(a_job().submitting(), INTENT)]
+    assert journal.interrupted() == [(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))]
+    assert journal.addressed("cd" * 32) == a_job().submitting()
 
 
 async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:

@@ -83,8 +83,9 @@ async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None
     journal.note(a_job("noted"))
     for key, before in (("new", None), ("noted", a_job("noted"))):
         with pytest.raises(JournalFailed, match="disk I/O error; nothing more is sent; mend it") as caught:
-            await journal.intend(a_job(key).submitting(), INTENT)
+            await journal.intend(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
         assert (journal.get(key), caught.value.provider, caught.value.path) == (before, "p", str(path))
+        assert journal.addressed("t1") is None
     assert caught.value.rescued is None
     assert (journal.interrupted(), journal.charges()) == ([], 1)
     double.error = None

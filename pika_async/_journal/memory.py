@@ -24,6 +24,9 @@ class MemoryJournal:
         self._jobs: dict[str, Job] = {}
         self._intents: dict[str, Intent] = {}
         self._holders: dict[tuple[str, str], dict[str, str]] = {}
+        #: The SHA-256 of a token by the key of its job, and the other way round.
+        self._tokens: dict[str, str] = {}
+        self._addressed: dict[str, str] = {}
         self._facts: dict[str, Any] = {}
 
     async def open(self) -> None:
@@ -35,6 +38,7 @@ class MemoryJournal:
     async def intend(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
         self._intents[job.key] = intent
+        self._address(job.key, intent.callback_sha256)
         self._put(job)
 
     async def keep(self, *jobs: Job) -> None:
@@ -53,6 +57,15 @@ class MemoryJournal:
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
 
+    def _address(self, key: str, token: str | None) -> str | None:
+        """Say which token is that of the job `key`; the one that was."""
+        before = self._tokens.pop(key, None)
+        if before is not None:
+            del self._addressed[before]
+        if token is not None:
+            self._tokens[key], self._addressed[token] = token, key
+        return before
+
     def observe(self, observation: Observation) -> None:
         """The policy of this process has it already."""
 
@@ -61,6 +74,7 @@ class MemoryJournal:
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         del self._jobs[job.key]
         self._intents.pop(job.key, None)
+        self._address(archived.key, self._address(job.key, None))
         self._put(archived)
         return archived
 
@@ -79,6 +93,11 @@ class MemoryJournal:
     def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
         return self._holders.get((provider, base_url), {}).get(task_id)
+
+    def addressed(self, callback_sha256: str) -> Job | None:
+        """See `Journal`."""
+        key = self._addressed.get(callback_sha256)
+        return None if key is None else self._jobs[key]
 
     def keys(self) -> list[str]:
         """See `Journal`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -65,6 +66,8 @@ class Pending:
         self._moved: dict[str, Operation] = {}
         self._facts: dict[str, Operation] = {}
         self._observed: list[Operation] = []
+        #: Those that say whose a token is, in order.
+        self._addresses: dict[Operation, None] = {}
 
     def add(self, operation: Operation) -> None:
         """Queue it; reads see it from now on."""
@@ -77,6 +80,8 @@ class Pending:
                 self._latest[key] = operation
             if operation.moved is not None:
                 self._moved[operation.moved] = operation
+            if operation.moved is not None or operation.intent is not None:
+                self._addresses[operation] = None
             if operation.fact is not None:
                 self._facts[operation.fact[0]] = operation
             if operation.observation is not None:
@@ -125,6 +130,7 @@ class Pending:
                 del self._latest[key]
         if operation.moved is not None and self._moved.get(operation.moved) is operation:
             del self._moved[operation.moved]
+        self._addresses.pop(operation, None)
         if operation.fact is not None and self._facts.get(operation.fact[0]) is operation:
             del self._facts[operation.fact[0]]
         if operation.observation is not None:
@@ -154,6 +160,21 @@ class Pending:
         with self._lock:
             latest = self._latest.get(key)
             return None if latest is None else latest.intent
+
+    def addressed(self, callback_sha256: str) -> Callable[[str | None], str | None]:
+        """What makes of the key that the database has for a token the one that it will have."""
+        with self._lock:
+            steps = [(it.intent, it.moved, next(reversed(it.jobs))) for it in self._addresses]
+
+        def follow(key: str | None) -> str | None:
+            for intent, moved, name in steps:
+                if intent is not None and intent.callback_sha256 == callback_sha256:
+                    key = name
+                elif key is not None and key in {moved, name}:
+                    key = name if moved else None
+            return key
+
+        return follow
 
     def view(self) -> View:
         """All jobs that are pending, in the order in which their keys came."""

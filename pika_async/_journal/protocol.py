@@ -20,10 +20,13 @@ __all__ = ["Intent", "Journal"]
 
 @attrs.frozen(kw_only=True)
 class Intent:
-    """What is about to be sent, and when: 64 hex digits of the SHA-256 of its body."""
+    """What is about to be sent, and when: 64 hex digits of the SHA-256 of its body, and of the token in the address at
+    which the gateway may tell of it, where it is given one. The token itself is kept nowhere.
+    """
 
     at: datetime
     body_sha256: str
+    callback_sha256: str | None = None
 
 
 class Journal(Protocol):
@@ -84,6 +87,9 @@ class Journal(Protocol):
 
     def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
         """The key of the job that has this task id there."""
+
+    def addressed(self, callback_sha256: str) -> Job | None:
+        """The job whose latest submission carried the token with that SHA-256, as it now stands, archived or not."""
 
     def keys(self) -> list[str]:
         """The key of every job, in the order in which they were first kept."""

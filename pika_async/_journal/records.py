@@ -156,6 +156,7 @@ def values_of(job: Job, intent: Intent | None, folder: Path) -> dict[str, Plain]
         "settled_at": _written_time(job.settled_at),
         "intended_at": None if intent is None else _written_time(intent.at),
         "body_sha256": None if intent is None else intent.body_sha256,
+        "callback_sha256": None if intent is None else intent.callback_sha256,
     }
 
 
@@ -182,7 +183,9 @@ def job_of(values: Mapping[str, Any], folder: Path) -> Job:
 def intent_of(values: Mapping[str, Any]) -> Intent | None:
     """The intent of a row of columns, where one was kept."""
     at = _read_time(values["intended_at"])
-    return None if at is None else Intent(at=at, body_sha256=values["body_sha256"] or "")
+    if at is None:
+        return None
+    return Intent(at=at, body_sha256=values["body_sha256"] or "", callback_sha256=values["callback_sha256"])
 
 
 def line_of(job: Job, was: str | None, folder: Path) -> bytes:

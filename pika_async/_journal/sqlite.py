@@ -159,6 +159,14 @@ class SqliteJournal:
             keys = [] if connection is None else statements.select_holder(connection, *wanted)
         return next((key for key in keys if key not in view.keys), None)
 
+    def addressed(self, callback_sha256: str) -> Job | None:
+        """See `Journal`."""
+        follow = self._pending.addressed(callback_sha256)
+        with self._connection() as connection:
+            stored = None if connection is None else statements.select_addressed(connection, callback_sha256)
+        key = follow(stored)
+        return None if key is None else self.get(key)
+
     def keys(self) -> list[str]:
         """See `Journal`."""
         view = self._pending.view()

@@ -18,19 +18,19 @@ from pika_async.lifecycle import Job, JobStatus
 from pika_async.polling import Observation
 
 __all__ = [
-    "count_charges", "insert_fact", "insert_observation", "move", "newest", "put", "select_fact", "select_holder",
-    "select_job", "select_keys", "select_observations", "select_page", "select_stored", "transaction",
+    "count_charges", "insert_fact", "insert_observation", "move", "newest", "put", "select_addressed", "select_fact",
+    "select_holder", "select_job", "select_keys", "select_observations", "select_page", "select_stored", "transaction",
 ]  # fmt: skip
 
 #: Jobs that are read at once while all of them are walked.
 PAGE: Final = 500
 
 _CHANGING: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS)
-_UPDATE: Final = (
-    f"UPDATE jobs SET {_CHANGING}, intended_at = coalesce(:intended_at, intended_at), "
-    "body_sha256 = coalesce(:body_sha256, body_sha256) WHERE key = :key"
-)
-_ALL: Final = ("key", *COLUMNS, "intended_at", "body_sha256")
+#: An intent replaces the one before as a whole: the token of a submission that was not the latest names no job.
+_INTENDED: Final = ("intended_at", "body_sha256", "callback_sha256")
+_UPDATE: Final = f"UPDATE jobs SET {_CHANGING} WHERE key = :key"
+_INTEND: Final = f"UPDATE jobs SET {', '.join(f'{name} = :{name}' for name in (*COLUMNS, *_INTENDED))} WHERE key = :key"
+_ALL: Final = ("key", *COLUMNS, *_INTENDED)
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
 #: A record whose request is gone is read all the same, so that the job can be named.
 _SELECT: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
@@ -55,7 +55,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder: Path) -> None:
     """Write a job: a new one at the end, a known one without its request, which stays."""
     values = values_of(job, intent, folder)
-    if connection.execute(_UPDATE, values).rowcount == 0:
+    if connection.execute(_UPDATE if intent is None else _INTEND, values).rowcount == 0:
         position = connection.execute(_INSERT, values).lastrowid
         connection.execute("INSERT INTO requests VALUES (?, ?)", (position, written_request(job.request)))
 
@@ -121,6 +121,12 @@ def select_holder(connection: sqlite3.Connection, provider: str, base_url: str, 
     where = "WHERE provider = ? AND base_url = ? AND task_id = ?"
     rows = connection.execute(f"SELECT key FROM jobs {where} ORDER BY position DESC", (provider, base_url, task_id))
     return [key for (key,) in rows]
+
+
+def select_addressed(connection: sqlite3.Connection, callback_sha256: str) -> str | None:
+    """The key of the job whose latest submission carried that token."""
+    rows = connection.execute("SELECT key FROM jobs WHERE callback_sha256 = ?", (callback_sha256,))
+    return next((key for (key,) in rows), None)
 
 
 def select_keys(connection: sqlite3.Connection) -> list[str]:
