@@ -1,5 +1,6 @@
 """An asyncio-native SDK, with concurrent job orchestration, for Pika video generation through four gateways."""
 
+from pika_async.callbacks import CallbackReceiver
 from pika_async.client import PikaClient
 from pika_async.errors import (
     AcceptedElsewhere,
@@ -39,6 +40,7 @@ __all__ = [
     "AdaptivePolling",
     "BatchReport",
     "Belief",
+    "CallbackReceiver",
     "Camera",
     "Capability",
     "ChargeLimitReached",

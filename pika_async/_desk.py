@@ -96,13 +96,14 @@ class Desk:
         except BaseException:
             self.unwatch_of(entry, watcher)  # the caller hears of it by this error
             if self.is_open and entry.watchers:  # others came meanwhile, and want it still
-                self._begin(entry)
+                self.go_on(entry)
             elif self.is_open:  # else `rest_all` sees to it
                 del self.active[job.key]
             raise
-        self._begin(entry)
+        self.go_on(entry)
 
-    def _begin(self, entry: Entry) -> None:
+    def go_on(self, entry: Entry) -> None:
+        """Look at an accepted job, submit a planned one."""
         stop = self.agenda.gate.stop
         job = entry.job
         if job.task_id is not None:
@@ -166,6 +167,17 @@ class Desk:
         """Try again after a stop: somebody asked for it."""
         if self.agenda.gate.stop is not None:
             self.agenda.gate = type(self.agenda.gate)()
+
+    def resolved(self, job: Job) -> None:
+        """A person has said what became of a job in doubt, and kept it: if its callback is waited for, it goes on."""
+        entry = self.active.get(job.key)
+        if entry is None:
+            return
+        entry.job = job
+        if job.is_final:
+            self.rest(entry)
+        else:
+            self.go_on(entry)
 
     async def settle(self, entry: Entry, job: Job) -> None:
         """`job` is settled: keep it, then tell."""

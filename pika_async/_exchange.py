@@ -69,23 +69,23 @@ async def with_bytes(provider: Provider, request: GenerationRequest) -> Generati
 class Exchange:
     """The two calls of one provider at one address."""
 
-    def __init__(
-        self, provider: Provider, base_url: str, transport: Transport, callback_url: str, *, lenient: bool = False
-    ) -> None:
+    def __init__(self, provider: Provider, base_url: str, transport: Transport, *, lenient: bool = False) -> None:
         self._provider = provider
         self._lenient = lenient
         self._base_url = base_url
         self._transport = transport
-        self._callback_url = callback_url
         self._words: set[str] = set()
         #: Answers that spoke of another task than the one asked for.
         self.strays = 0
 
-    async def encode(self, request: GenerationRequest) -> HttpRequest | Judgement:
-        """What to send for `request`; a rejection if that cannot be made. Raises nothing but cancellation."""
+    async def encode(self, request: GenerationRequest, callback_url: str) -> HttpRequest | Judgement:
+        """What to send for `request`, with the address that may be told of it; a rejection if that cannot be made.
+
+        Raises nothing but cancellation.
+        """
         try:
             loaded = await with_bytes(self._provider, request)
-            call = self._provider.encode_submission(loaded, self._base_url, self._callback_url)
+            call = self._provider.encode_submission(loaded, self._base_url, callback_url)
             _due(HttpRequest, call)
             return call
         except InvalidRequest as error:
@@ -142,6 +142,25 @@ class Exchange:
             http_status=answer.status,
             retry_after=retry_after(answer.headers, time.time()),
         )
+
+    def named(self, body: bytes) -> str | None:
+        """The task id that the body of a callback names, if it names one. Raises nothing."""
+        try:
+            return self._provider.decode_callback(body)
+        except Exception:
+            _log.exception("the provider %s could not decode a callback", self._provider.name)
+            return None
+
+    def names(self, snapshot: Snapshot, task_id: str) -> bool:
+        """Whether the answer of a poll itself speaks of that task: an empty one counts as that of the task asked for.
+
+        Raises nothing.
+        """
+        try:
+            return self._provider.named_task(snapshot.raw) == task_id
+        except Exception:
+            _log.exception("the provider %s could not decode a poll", self._provider.name)
+            return False
 
     async def look(self, job: Job) -> Snapshot:
         """See `PikaClient.poll`."""

@@ -13,15 +13,16 @@ from pika_async._journal import Journal
 from pika_async._running import Running, Terms, to_the_end
 from pika_async._settings import (
     address_of,
-    callback_of,
     deadline_of,
     is_lenient,
     journal_of,
     limits_of,
     policy_of,
     read_credential,
+    receiver_of,
 )
 from pika_async._transport import AiohttpTransport, Transport
+from pika_async.callbacks import CallbackReceiver
 from pika_async.limits import Limits
 from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider, find_provider
@@ -43,7 +44,7 @@ class Life:
         journal: str | os.PathLike[str] | Journal | None = None,
         polling: PollingPolicy | None = None,
         limits: Limits | None = None,
-        callbacks: str | None = None,
+        callbacks: CallbackReceiver | None = None,
         deadline: float | None = None,
         ambiguous: Literal["strict", "lenient"] = "strict",
         session: aiohttp.ClientSession | None = None,
@@ -61,7 +62,7 @@ class Life:
             limits=limits,
             deadline=deadline_of(deadline),
             policy=policy_of(polling),
-            callback_url=callback_of(callbacks),
+            callbacks=receiver_of(callbacks, self.provider),
             proxy=proxy,
             transport=transport
             or AiohttpTransport(

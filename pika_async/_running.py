@@ -13,11 +13,15 @@ from pika_async._collector import Collector
 from pika_async._desk import Desk
 from pika_async._downloads import Downloader
 from pika_async._exchange import Exchange
+from pika_async._hearing import Hearing
 from pika_async._journal import Journal
 from pika_async._resolving import take_over
 from pika_async._scheduler import Scheduler
+from pika_async._submissions import Submissions
 from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
+from pika_async.callbacks import CallbackReceiver
+from pika_async.calls import Calls
 from pika_async.limits import MAX_IN_FLIGHT, Limits, Rate
 from pika_async.lookout import Lookout
 from pika_async.polling import PollingPolicy
@@ -37,7 +41,7 @@ class Terms:
     #: Seconds from acceptance to settling.
     deadline: float
     policy: PollingPolicy
-    callback_url: str
+    callbacks: CallbackReceiver | None
     proxy: str | None
     transport: Transport
     journal: Journal
@@ -61,7 +65,9 @@ class Terms:
             limits=self.limits,
             deadline=self.deadline,
             slots=Slots(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
-            lookout=Lookout(policy=self.policy, learned=self.journal.observe),
+            lookout=Lookout(
+                policy=self.policy, learned=self.journal.observe, calls=Calls(listens=self.callbacks is not None)
+            ),
             submit_rate=Rate(self.limits.submits_per_second),
             poll_rate=Rate(min((rate for rate in poll_rates if rate is not None), default=None)),
             charges=self.journal.charges(),
@@ -78,6 +84,8 @@ class Running:
     downloader: Downloader
     admission: Admission
     collector: Collector
+    hearing: Hearing
+    callbacks: CallbackReceiver | None
     transport: Transport
     journal: Journal
 
@@ -89,7 +97,7 @@ class Running:
             used.
         :raises JournalFailed: if what an earlier process left in doubt could not be kept.
         """
-        exchange = Exchange(terms.provider, terms.base_url, terms.transport, terms.callback_url, lenient=terms.lenient)
+        exchange = Exchange(terms.provider, terms.base_url, terms.transport, lenient=terms.lenient)
         downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
         await terms.journal.open()
         try:
@@ -99,14 +107,21 @@ class Running:
             with anyio.CancelScope(shield=True):
                 await terms.journal.close()
             raise
-        scheduler = Scheduler(desk, exchange, terms.slots_name)
+        submissions = Submissions(desk, exchange, terms.slots_name, terms.callbacks)
+        scheduler = Scheduler(desk, exchange, submissions)
+        hearing = Hearing(scheduler, exchange, (terms.provider.name, terms.base_url))
         admission = Admission(terms.provider, terms.base_url, desk)
         collector = Collector(exchange, downloader, terms.journal)
-        running = cls(desk, scheduler, exchange, downloader, admission, collector, terms.transport, terms.journal)
+        running = cls(
+            desk, scheduler, exchange, downloader, admission, collector, hearing, terms.callbacks, terms.transport,
+            terms.journal,
+        )  # fmt: skip
         try:
             await terms.transport.open()
             await downloader.__aenter__()
             await scheduler.start()
+            if terms.callbacks is not None:
+                await terms.callbacks.attach(hearing)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await running.close()
@@ -119,6 +134,8 @@ class Running:
             await self.scheduler.stop()
         finally:
             try:
+                if self.callbacks is not None:
+                    await self.callbacks.detach(self.hearing)
                 await self.downloader.__aexit__(None, None, None)
                 await self.transport.close()
             finally:

@@ -21,7 +21,7 @@ from pika_async._crew import Crew
 from pika_async._desk import Desk, now
 from pika_async._exchange import Exchange
 from pika_async._submissions import Submissions
-from pika_async.decisions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
+from pika_async.decisions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Unheard
 from pika_async.errors import AccountStopped, ProviderBusy
 from pika_async.lifecycle import JobStatus
 from pika_async.retrying import PollVerdict
@@ -37,11 +37,11 @@ Queue = MemoryObjectSendStream[Entry]
 class Scheduler:
     """Runs the jobs of one client in the running loop, between `start` and `stop`."""
 
-    def __init__(self, desk: Desk, exchange: Exchange, slots_name: str) -> None:
+    def __init__(self, desk: Desk, exchange: Exchange, submissions: Submissions) -> None:
         self.desk = desk
         self._agenda = desk.agenda
         self._exchange = exchange
-        self._submissions = Submissions(desk, exchange, slots_name)
+        self._submissions = submissions
         self._root: asyncio.Task[None] | None = None
         self._crew: Crew[Entry] | None = None
 
@@ -137,6 +137,8 @@ class Scheduler:
                     reason="the account has no room or no rate left",
                 )  # fmt: skip
                 self.desk.put_down(entry, attrs.evolve(entry.job, error=error))
+            case Unheard(entry):
+                self.desk.rest(entry)
             case Stop(error):
                 self.desk.halt(error)
             case Sleep(until):
@@ -169,5 +171,7 @@ class Scheduler:
     def _park(self, error: AccountStopped) -> None:
         """The account is stopped: nothing is asked or sent any more, and nothing is failed for it."""
         self.desk.halt(error)
+        for entry in self._agenda.take_doubts():
+            self.desk.rest(entry)
         for entry in self._agenda.park_all():
             self.desk.put_down(entry, attrs.evolve(self._agenda.counted(entry), error=error))

@@ -9,30 +9,26 @@ from typing import Final
 
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal
 from pika_async._transport import origin_of
-from pika_async.errors import ConfigurationError, InvalidRequest
+from pika_async.callbacks import CallbackReceiver
+from pika_async.errors import ConfigurationError
 from pika_async.limits import Limits
-from pika_async.models import check_url
 from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider
 from pika_async.wire import Credential
 
 __all__ = [
-    "NO_CALLBACK",
     "address_of",
-    "callback_of",
     "deadline_of",
     "is_lenient",
     "journal_of",
     "limits_of",
     "policy_of",
     "read_credential",
+    "receiver_of",
 ]
 
 #: Seconds from acceptance to settling; the documented example took 232 s.
 DEADLINE: Final = 1800.0
-#: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
-#: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
-NO_CALLBACK: Final = "https://callback.invalid/"
 
 
 def read_credential(
@@ -80,17 +76,19 @@ def address_of(provider: Provider, base_url: str | None) -> str:
     return url.rstrip("/")
 
 
-def callback_of(callbacks: str | None) -> str:
-    """The address that a gateway may tell; `NO_CALLBACK` where none is given.
+def receiver_of(callbacks: object, provider: Provider) -> CallbackReceiver | None:
+    """The receiver that was given.
 
-    :raises ConfigurationError: if it is no http or https address.
+    :raises ConfigurationError: if it is none, or the provider tells nobody.
     """
     if callbacks is None:
-        return NO_CALLBACK
-    try:
-        check_url("callbacks", callbacks)
-    except InvalidRequest as error:
-        raise ConfigurationError(setting="callbacks", reason=f"{error.value!r} {error.reason}") from None
+        return None
+    if not isinstance(callbacks, CallbackReceiver):
+        reason = f"{callbacks!r} is no receiver; give CallbackReceiver(public_url=...)"
+        raise ConfigurationError(setting="callbacks", reason=reason)
+    if not provider.takes_callback:
+        reason = f"{provider.title} calls nobody back, its feed is asked; leave callbacks out"
+        raise ConfigurationError(setting="callbacks", reason=reason)
     return callbacks
 
 

@@ -16,6 +16,7 @@ import attrs
 from pika_async._desk import Desk, now
 from pika_async._exchange import Exchange, describe
 from pika_async._journal import Intent
+from pika_async.callbacks import CallbackReceiver
 from pika_async.decisions import Entry
 from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.lifecycle import Job, JobStatus, instant, judged
@@ -24,6 +25,9 @@ from pika_async.wire import HttpRequest
 
 __all__ = ["Submissions"]
 
+#: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
+#: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
+NO_CALLBACK: Final = "https://callback.invalid/"
 #: The share by which an account's size has to change before it is kept anew.
 NOTABLE: Final = 0.1
 
@@ -33,9 +37,10 @@ _log = logging.getLogger("pika_async.scheduler")
 class Submissions:
     """The submissions of one client that are on their way."""
 
-    def __init__(self, desk: Desk, exchange: Exchange, slots_name: str) -> None:
+    def __init__(self, desk: Desk, exchange: Exchange, slots_name: str, callbacks: CallbackReceiver | None) -> None:
         self._desk = desk
         self._exchange = exchange
+        self._callbacks = callbacks
         self._slots_name = slots_name
         self._slots_size = desk.agenda.slots.size
         #: One for each: what ends the task group does not end it.
@@ -60,9 +65,10 @@ class Submissions:
         self._scopes.add(scope)
         try:
             with scope:
-                call = await self._exchange.encode(planned.request)
+                address, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK, None)
+                call = await self._exchange.encode(planned.request, address)
                 if isinstance(call, HttpRequest):
-                    await self._intend(entry, call)
+                    await self._intend(entry, call, token_sha256)
                     sent = now()
                     call = await self._exchange.submit(call)
                 judgement = call
@@ -80,10 +86,11 @@ class Submissions:
                 else:
                     await self._judged(entry, judgement, now() if sent is None else sent)
 
-    async def _intend(self, entry: Entry, call: HttpRequest) -> None:
+    async def _intend(self, entry: Entry, call: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(call.body or b"").hexdigest()
         entry.job = entry.job.submitting()
-        await self._desk.journal.intend(entry.job, Intent(at=datetime.now(UTC), body_sha256=body))
+        intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256)
+        await self._desk.journal.intend(entry.job, intent)
         self._desk.tell(entry, at_rest=False)
 
     async def _not_sent(self, entry: Entry) -> None:
@@ -107,7 +114,8 @@ class Submissions:
         entry.job = judged(job, judgement, at, instant(at - (now() - sent_at)))
         await self._desk.keep(entry.job)
         stop = self._desk.agenda.submit_ends(entry, judgement, sent_at, now(), random.random())
-        if entry.job.status in {JobStatus.REJECTED, JobStatus.UNKNOWN}:
+        in_doubt = entry.job.status is JobStatus.UNKNOWN
+        if entry.job.status is JobStatus.REJECTED or (in_doubt and not self._desk.agenda.doubt(entry, now())):
             self._desk.rest(entry)
         else:
             self._desk.tell(entry, at_rest=False)

@@ -186,10 +186,10 @@ class Agenda:
     def doubt(self, entry: Entry, now: float) -> bool:
         """`entry` is in doubt; whether a callback is worth waiting for: there may be one, and most do come.
 
-        It is waited for twice as long as the longest task has taken, at most a deadline; a deadline while none is known.
+        It is waited for twice as long as the longest task has taken, at most a deadline; a deadline if none is known.
         """
-        untold = self.lookout.untold
-        if untold is None or untold.is_deaf:
+        calls = self.lookout.calls
+        if not calls.listens or calls.untold.is_deaf:
             return False
         seconds = min(self.deadline, DOUBT_SHARE * self.lookout.longest or math.inf)
         heapq.heappush(self._doubts, (now + seconds, entry))
@@ -198,6 +198,10 @@ class Agenda:
     def heard(self, entry: Entry, now: float) -> None:
         """A callback has come for `entry`, which was accepted."""
         self.lookout.call(entry, now)
+
+    def heard_late(self, key: str) -> None:
+        """A callback has come for a job that has settled."""
+        self.lookout.calls.late(key)
 
     def take_doubts(self) -> list[Entry]:
         """The jobs in doubt whose callbacks are waited for; they are not any more."""
@@ -225,7 +229,7 @@ class Agenda:
         """`entry` is being looked at."""
         self.polling += 1
         entry.polls += 1
-        self.lookout.begin(entry, now)
+        self.lookout.calls.begin(entry, now)
         self.poll_rate.take(now)
         if self.breaker.begin():
             self._probe = entry

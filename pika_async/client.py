@@ -34,8 +34,8 @@ class PikaClient(Life):
     `provider`: a name (`cometapi`, `yescale`, `gptge`, `native`, or one that a package registers) or a `Provider`.
     `api_key`: else from `api_key_file`, else from the provider's environment variable. `base_url`: else the provider's
     own; native has none. `journal`: a file that remembers jobs, made with mode 0600 if it is missing; without one they
-    are remembered as long as the client lives. `polling`: a policy; `AdaptivePolling()` unless given. `callbacks`: an
-    https address that the gateway may tell, where it takes one. `deadline`: seconds from acceptance, or from when it is
+    are remembered as long as the client lives. `polling`: a policy; `AdaptivePolling()` unless given. `callbacks`: a
+    `CallbackReceiver`, where the gateway calls back. `deadline`: seconds from acceptance, or from when it is
     resumed, to settling (1800). `ambiguous`: "lenient" counts a bare 503 as a refusal and sends again, which most
     gateways mean by it but none documents; "strict" leaves the job in doubt. `session`: your own
     `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
@@ -65,7 +65,9 @@ class PikaClient(Life):
             `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
         """
         desk = self._parts().desk
-        job = await self._rested(desk, await self.submit(request_of(request, fields)))
+        job = await self._submitted(request_of(request, fields))
+        if job.task_id is not None or job.status is JobStatus.UNKNOWN:
+            job = await self._rested(desk, job)
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
         raise job.failure()
@@ -73,24 +75,31 @@ class PikaClient(Life):
     async def submit(self, request: GenerationRequest | str, **fields: Any) -> Job:
         """Submit one request; returns once it is accepted and its task id is kept, on disk if there is a journal.
 
-        A request whose key and content are known already is not paid again.
+        A request whose key and content are known already is not paid again. A job in doubt raises at once; where a
+        callback may tell what became of it, `wait` waits for that.
 
         :raises InvalidRequest: also if its key belongs to another content already.
         :raises SubmissionRejected: and the other errors of `generate` up to acceptance.
         """
+        job = await self._submitted(request_of(request, fields))
+        if job.task_id is None:
+            raise job.failure()
+        return job
+
+    async def _submitted(self, asked: GenerationRequest) -> Job:
+        """The job once it is accepted, in doubt or at rest."""
         desk = self._parts().desk
-        accepted: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        judged: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def watch(job: Job, at_rest: bool) -> None:
-            if not accepted.done() and (at_rest or job.task_id is not None):
-                accepted.set_result(job)
+            if not judged.done() and (at_rest or job.task_id is not None or job.status is JobStatus.UNKNOWN):
+                judged.set_result(job)
 
-        asked = request_of(request, fields)
         key = lone_key(asked)
         desk.lift()
         try:
             await self._parts().admission.admit(attrs.evolve(asked, key=key), key, None, watch)
-            job = await accepted
+            job = await judged
         except asyncio.CancelledError:
             desk.unwatch(key, watch)
             with anyio.CancelScope(shield=True):
@@ -100,7 +109,6 @@ class PikaClient(Life):
             desk.unwatch(key, watch)
         if job.task_id is None:
             desk.check_failure()
-            raise job.failure()
         return job
 
     async def wait(self, job: Job, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
@@ -267,6 +275,7 @@ class PikaClient(Life):
         job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
         if not job.may_be_charged:
             desk.agenda.charges -= 1
+        desk.resolved(job)
         return job
 
     async def pay_again(self, key: str) -> Job:

@@ -15,9 +15,10 @@ from typing import Final
 
 import attrs
 
+from pika_async.calls import PROMPT, Calls
 from pika_async.decisions import Entry, Look, Reading
 from pika_async.models import Snapshot, TaskState
-from pika_async.polling import Budget, Observation, PollingPolicy, Stamps, Untold, Waiting
+from pika_async.polling import Budget, Observation, PollingPolicy, Stamps, Waiting
 from pika_async.polling.schedule import cap
 from pika_async.retrying import PollVerdict, ladder
 
@@ -31,21 +32,11 @@ RESUME_SECONDS: Final = 1.0
 UNSEEN: Final = 0.02
 #: Steps of this share of 1 are spread evenly, however many.
 GOLDEN: Final = 0.618034
-#: Callbacks cause at most one look at a job in so many seconds.
-CALL_SECONDS: Final = 5.0
-#: A task of which a callback told had settled at most so many seconds before, or this share of its age.
-PROMPT, PROMPTLY = 2.0, 0.1
-
-
-@attrs.define
-class _Call:
-    """What callbacks have said of a job: nothing but that it is worth a look."""
-
-    #: When the first came that no look has answered; and the first of those that the present look answers.
-    at: float | None = None
-    answered: float | None = None
-    #: When the last look began that was to answer one.
-    looked_at: float = -math.inf
+#: While no more than this share of settles is untold, a task of which nobody tells counts as seen unsettled; all are
+#: so seen once for so many settles, as a share of those that wait, or of those that have settled.
+SILENT, CROWD, EARLY = 0.2, 0.01, 0.25
+#: A task of which a callback told had settled at most `PROMPT` seconds before, or this share of its age.
+PROMPTLY: Final = 0.1
 
 
 @attrs.define(kw_only=True)
@@ -53,8 +44,7 @@ class Lookout:
     """The accepted jobs of one client. Times are the caller's monotonic seconds."""
 
     policy: PollingPolicy
-    #: How many settles no callback tells of; None where nobody listens to callbacks.
-    untold: Untold | None = None
+    calls: Calls = attrs.field(factory=Calls)
     #: The longest that a task took, in seconds.
     longest: float = attrs.field(default=0.0, init=False)
     #: Told of every duration that was learned.
@@ -68,7 +58,11 @@ class Lookout:
     _wish: float = attrs.field(default=0.0, init=False)
     _stamps: Stamps = attrs.field(factory=Stamps, init=False)
     _complained: bool = attrs.field(default=False, init=False)
-    _calls: dict[Entry, _Call] = attrs.field(factory=dict, init=False)
+    #: When silence was last heard, of all that wait; and how many have settled since.
+    _silent_at: float = attrs.field(default=-math.inf, init=False)
+    _since_silence: int = attrs.field(default=0, init=False)
+    #: Evenly spread, for looks that are put off.
+    _chance: float = attrs.field(default=0.0, init=False)
     #: Places in the heap whose job has got an earlier one.
     _stale: int = attrs.field(default=0, init=False)
 
@@ -79,21 +73,32 @@ class Lookout:
     # --- which is next ----------------------------------------------------------------------------------------------
 
     def ready_at(self, now: float) -> float:
-        """When a job is due; `now` if one is."""
+        """When a job is due, or something is learned; `now` if one is due."""
+        if self.calls.ready_at <= now:
+            self.calls.give_up(now)
+            self._renew(now, self._chance)
         while self._waiting:
             due, entry = self._waiting[0]
             if due != entry.due:
                 self._stale -= 1
-            elif due <= now:
-                entry.due = -math.inf
-                self._due.push(entry, now)
-                self._expires_at = min(self._expires_at, entry.deadline_at)
-            else:
+            elif due > now:
                 break
             heapq.heappop(self._waiting)
+            if due == entry.due:
+                self._is_due(entry, now)
         if self._due or self._past:
             return now
-        return self._waiting[0][0] if self._waiting else math.inf
+        return min(self._waiting[0][0] if self._waiting else math.inf, self.calls.ready_at)
+
+    def _is_due(self, entry: Entry, now: float) -> None:
+        later = self._put(entry, 0.0) if self._may_be_put(entry, now) else now
+        if later > now:  # whatever the chance: since it was put here, more was learned
+            self._chance = (self._chance + GOLDEN) % 1.0
+            self.push(entry, min(max(later, self._put(entry, self._chance)), entry.deadline_at))
+            return
+        entry.due = -math.inf
+        self._due.push(entry, now)
+        self._expires_at = min(self._expires_at, entry.deadline_at)
 
     def take(self, now: float) -> Entry:
         """A due job past its deadline, if there is one; else the one whose look ends most delay, as far as is known.
@@ -130,7 +135,6 @@ class Lookout:
         """Take every job off."""
         entries = list(self)
         self._waiting.clear()
-        self._calls.clear()
         self._stale = 0
         self._past.clear()
         self._due = self._by_undetected()
@@ -146,7 +150,7 @@ class Lookout:
     def _undetected(self, entry: Entry, now: float) -> float:
         looked, age = entry.looked_at - entry.accepted_at, now - entry.accepted_at
         index = getattr(self.policy, "undetected", None)
-        if index is not None and not self._is_called(entry):
+        if index is not None and not self.calls.waits(entry):
             try:
                 value = float(index(entry.stratum, looked, age))
                 if 0 <= value < math.inf:
@@ -156,42 +160,20 @@ class Lookout:
                 self._complain(f"raised {error!r}")
         return age - looked
 
-    # --- callbacks --------------------------------------------------------------------------------------------------
-
     def call(self, entry: Entry, now: float) -> None:
-        """A callback has come for `entry`: look at it at once, or `CALL_SECONDS` after the last look of that kind."""
-        call = self._calls.setdefault(entry, _Call())
-        if call.at is None:
-            call.at = now
-        due = max(now, call.looked_at + CALL_SECONDS)
-        if due < entry.due:
-            self._stale += 1
-            self.push(entry, due)
-            if self._stale > max(64, len(self._waiting) // 2):
-                self._waiting = [place for place in self._waiting if place[0] == place[1].due]
-                heapq.heapify(self._waiting)
-                self._stale = 0
+        """A callback has come for `entry`: look at it at once, if none has caused a look just before."""
+        self._pull(entry, self.calls.call(entry, now))
 
-    def begin(self, entry: Entry, now: float) -> None:
-        """`entry` is being looked at."""
-        call = self._calls.get(entry)
-        if call is not None and call.at is not None:
-            call.at, call.answered, call.looked_at = None, call.at, now
-
-    def _is_called(self, entry: Entry) -> bool:
-        call = self._calls.get(entry)
-        return call is not None and call.at is not None
-
-    def _call_due(self, entry: Entry, now: float) -> float:
-        """When a callback that came while `entry` was looked at wants another look."""
-        call = self._calls.get(entry)
-        if call is None:
-            return math.inf
-        if entry.misses:  # that look brought nothing: the next one answers it, when it may
-            call.at = call.answered if call.at is None else call.at
-            return math.inf
-        call.answered = None
-        return math.inf if call.at is None else max(now, call.looked_at + CALL_SECONDS)
+    def _pull(self, entry: Entry, due: float) -> None:
+        """Look at `entry` at `due`, if that is sooner."""
+        if due >= entry.due:
+            return
+        self._stale += 1
+        self.push(entry, due)
+        if self._stale > max(64, len(self._waiting) // 2):
+            self._waiting = [place for place in self._waiting if place[0] == place[1].due]
+            heapq.heapify(self._waiting)
+            self._stale = 0
 
     # --- when -------------------------------------------------------------------------------------------------------
 
@@ -206,14 +188,14 @@ class Lookout:
         else:
             wait = self._asked(self._told(entry, now, u, look), u)
         self._wish = (look and look.retry_after) or 0.0
-        due = min(now + max(wait, self._wish), self._call_due(entry, now))
+        due = min(now + max(wait, self._wish), self.calls.unsettled(entry, now))
         if due > entry.deadline_at > now:
             due = entry.deadline_at  # the answer of the very last look counts
         self.push(entry, due)
 
     def _told(self, entry: Entry, now: float, u: float, look: Look | None) -> Waiting:
         """`entry` as the policy is told of it; an answer that denies the task tells nothing."""
-        looked = entry.looked_at - entry.accepted_at if entry.polls and not entry.resumed else None
+        looked = self._known(entry) if entry.polls and not entry.resumed else None
         if look is not None and look.verdict is not PollVerdict.READ:
             return self._as_waiting(entry, now, None)
         entry.looked_at = now
@@ -235,10 +217,9 @@ class Lookout:
 
     def _as_waiting(self, entry: Entry, now: float, looked: float | None) -> Waiting:
         age, told = now - entry.accepted_at, entry.reading
-        untold = 1.0 if self.untold is None else self.untold.share
         if told is None:
-            return Waiting(entry.stratum, age, entry.polls, None, looked, None, untold)
-        return Waiting(entry.stratum, age, entry.polls, told.percent, looked, told.age, untold)
+            return Waiting(entry.stratum, age, entry.polls, None, looked, None, self.calls.share)
+        return Waiting(entry.stratum, age, entry.polls, told.percent, looked, told.age, self.calls.share)
 
     # A policy is somebody else's code: what it gets wrong costs no paid job, and is said once.
 
@@ -261,42 +242,85 @@ class Lookout:
 
     def learn(self, entry: Entry, snapshot: Snapshot, now: float, u: float) -> None:
         """`entry` has settled, and `snapshot` is what said so."""
-        called_at = self._called_at(entry)
+        told_at = self.calls.told_at(entry)
         if entry.resumed:  # its age is that of a clock that may have been moved
+            self.calls.forget(entry)
             return
         looked, age = entry.looked_at - entry.accepted_at, now - entry.accepted_at
         self.longest = max(self.longest, age)
-        called = age if called_at is None else called_at - entry.accepted_at
-        if looked < called < age:
-            after, before = max(looked, called - min(PROMPT, PROMPTLY * called)), called
+        told = age if told_at is None else told_at - entry.accepted_at
+        if looked < told < age:
+            after, before = max(looked, told - min(PROMPT, PROMPTLY * told)), told
         else:
             after, before = self._stamps.narrowed(looked, age, _told_duration(snapshot))
         submitted_at = entry.job.submitted_at
         seen = Observation(entry.stratum, after, before, accepted_at=submitted_at.timestamp() if submitted_at else 0.0)
         if entry.kept is not None:
             seen = attrs.evolve(seen, told_age=entry.kept.age, told=entry.kept.percent)
+        known = max(looked, min(age, self._known(entry)))
+        if told_at is not None:
+            self._hear_silence(now)
         self.learned(seen)
-        quicker = self._teach(seen, looked)
-        if self.untold is not None and self.untold.add(told=called_at is not None):
-            self._ask_again(None, now, u)
-        elif quicker:
+        quicker = self._teach(seen, known)
+        if self.calls.listens:
+            self.calls.settled(entry, now)
+            self._sample(now, u)
+            self._renew(now, u)
+        if quicker:
             self._ask_again(entry.stratum, now, u)
 
-    def _called_at(self, entry: Entry) -> float | None:
-        """When the callback came that told of its settling, if one did."""
-        call = self._calls.pop(entry, None)
-        return None if call is None else call.at if call.answered is None else call.answered
+    # --- silence ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _silent(self) -> int:
+        return len(self._waiting) - self._stale
+
+    def _sample(self, now: float, u: float) -> None:
+        """Look at one of the silent, picked by chance, if it is time for that."""
+        if not self._silent or not self.calls.untold.wants_sample(self._silent):
+            return
+        due, picked = self._waiting[int(u * len(self._waiting))]
+        if due == picked.due and not picked.misses and not self.calls.waits(picked):
+            self.calls.sample(picked)
+            self._pull(picked, now)
+
+    def _renew(self, now: float, u: float) -> None:
+        """Put every look anew if more settles are told of than before, or fewer."""
+        if self.calls.untold.renew(self._silent):
+            self._ask_again(None, now, u)
+
+    def _hear_silence(self, now: float) -> None:
+        """A task has settled; of those that wait nobody tells, and so they have not, nearly all."""
+        passed, untold = getattr(self.policy, "passed", None), self.calls.untold
+        if passed is None or self.calls.share > SILENT:
+            return
+        self._since_silence += 1
+        if self._since_silence < min(CROWD * len(self._waiting), EARLY * (untold.told + untold.untold)):
+            return
+        self._since_silence = 0
+        try:
+            for entry in self:
+                if not entry.resumed:
+                    passed(entry.stratum, self._known(entry), now - entry.accepted_at)
+        except Exception as error:
+            self._complain(f"raised {error!r}")
+        self._silent_at = now
+
+    def _known(self, entry: Entry) -> float:
+        """The age up to which the policy has heard of `entry` that it was unsettled, by a look or by silence."""
+        return max(entry.looked_at, self._silent_at) - entry.accepted_at
 
     def forget(self, entry: Entry) -> None:
         """`entry` is not waited for any more, and unsettled."""
-        self._calls.pop(entry, None)
+        self.calls.forget(entry)
         if not entry.resumed:
-            looked = entry.looked_at - entry.accepted_at
-            self._teach(Observation(entry.stratum, looked, math.inf), looked)
+            known = self._known(entry)
+            self._teach(Observation(entry.stratum, known, math.inf), known)
 
     def teach(self, observations: Iterable[Observation]) -> None:
         """What was learned in earlier processes, for the policy."""
         for seen in observations:
+            self.longest = max(self.longest, seen.before if seen.before < math.inf else 0.0)
             self._teach(seen, None)
 
     def _teach(self, seen: Observation, looked: float | None) -> bool:
@@ -311,24 +335,33 @@ class Lookout:
 
         None: more settles are told of, or fewer: every look is put anew, sooner or later.
         """
-        again = getattr(self.policy, "again", None)
-        if again is None:
+        if not hasattr(self.policy, "again"):
             return
         waiting = []
         for due, entry in self._waiting:
             if due != entry.due:
                 continue
             put = due
-            fixed = entry.misses or due <= now or self._is_called(entry) or (entry.resumed and not entry.polls)
-            if stratum in {None, entry.stratum} and not fixed:
+            if stratum in {None, entry.stratum} and due > now and not entry.misses and not self.calls.waits(entry):
                 u = (u + GOLDEN) % 1.0
-                wait = max(self._wish, self._asked(self._as_waiting(entry, entry.looked_at, None), u, again))
-                put = max(entry.looked_at + wait, now + u * RESUME_SECONDS)
-                put = min(put, entry.deadline_at if stratum is None else due)
+                sooner = max(self._put(entry, u), now + u * RESUME_SECONDS)
+                later = stratum is None and self._may_be_put(entry, now)
+                put = min(sooner, entry.deadline_at if later else due)
             entry.due = put
             waiting.append((put, entry))
         heapq.heapify(waiting)
         self._waiting, self._stale = waiting, 0
+
+    def _may_be_put(self, entry: Entry, now: float) -> bool:
+        """Whether a look at `entry` may be put off by what was learned since it was put: of callbacks, mostly."""
+        if not self.calls.listens or entry.misses or self.calls.waits(entry):
+            return False
+        return entry.deadline_at > now and not (entry.resumed and not entry.polls) and hasattr(self.policy, "again")
+
+    def _put(self, entry: Entry, u: float) -> float:
+        """When the next look at `entry` is best, counted from the last."""
+        wait = self._asked(self._as_waiting(entry, entry.looked_at, None), u, self.policy.again)  # type: ignore[attr-defined]
+        return entry.looked_at + max(self._wish, wait)
 
 
 def _told_duration(snapshot: Snapshot) -> float | None:

@@ -115,5 +115,5 @@ async def until(condition: Until, step: float = 0.1) -> None:
 
 async def submitted(exchange: Exchange, request: GenerationRequest) -> Judgement:
     """One submission through `exchange`, judged."""
-    call = await exchange.encode(request)
+    call = await exchange.encode(request, "https://callback.invalid/")
     return call if isinstance(call, Judgement) else await exchange.submit(call)

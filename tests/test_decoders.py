@@ -139,7 +139,7 @@ def test_deep_nesting_is_a_value_or_unreadable(provider: str, shape: str) -> Non
     for depth in (*range(50, 1000, 19), 5_000, 100_000):
         body = (shape % ("[" * depth + "]" * depth)).encode()
         read(PROVIDERS[provider], HttpResponse(status=200, body=body))
-        exchange = Exchange(PROVIDERS[provider], ORIGIN, Answers(HttpResponse(status=400, body=body)), ORIGIN)
+        exchange = Exchange(PROVIDERS[provider], ORIGIN, Answers(HttpResponse(status=400, body=body)))
         assert isinstance(finished(exchange.poll(ASKED)), Look)
 
 
@@ -258,7 +258,7 @@ def test_no_answer_breaks_an_exchange(
 ) -> None:
     """Any status, headers and body give a judgement and a look; an id is never read from a refusal."""
     answer = HttpResponse(status=status, headers=head, body=body, complete=complete)
-    exchange = Exchange(provider, ORIGIN, Answers(answer), ORIGIN)
+    exchange = Exchange(provider, ORIGIN, Answers(answer))
     judgement = finished(memory.submitted(exchange, GenerationRequest("a cat")))
     assert isinstance(judgement, Judgement)
     assert judgement.task_id is None or (judgement.task_id and 200 <= status < 300)

@@ -303,7 +303,7 @@ async def _judge(provider: str, url: str, **options: Any) -> Judgement:
     transport = _transport(url, **options)
     await transport.open()
     try:
-        exchange = Exchange(find_provider(provider), url, transport, "https://callback.invalid/")
+        exchange = Exchange(find_provider(provider), url, transport)
         return await memory.submitted(exchange, GenerationRequest("a cat"))
     finally:
         await transport.close()
@@ -860,7 +860,7 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
         transport = _transport(server.url)
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
-        exchange = Exchange(provider, base_url or server.url, transport, "https://callback.invalid/")
+        exchange = Exchange(provider, base_url or server.url, transport)
         judged, looked = await memory.submitted(exchange, GenerationRequest("a cat")), await exchange.poll(TASK)
         await transport.close()
         expected = Verdict.REJECTED if defect == "raises" else Verdict.WRONG_URL

@@ -198,6 +198,10 @@ class AdaptivePolling:
             look = found.schedule.after(age)
         return max(FLOOR, min(look - age, cap(age)))
 
+    def passed(self, stratum: str, looked: float, age: float) -> None:
+        """A task that was unsettled at age `looked` is so at `age`, as far as is known, though nobody has looked."""
+        self._of(stratum).durations.pass_by(looked, age)
+
     def settled(self, seen: Observation, looked: float | None = None) -> bool:
         """Learn from one task; `looked`: its age when `wait` last heard of it, None if it never did.
 

@@ -1,4 +1,8 @@
-"""How many settles nobody tells of, where somebody may: learned of those that were told and those not. Pure."""
+"""How many settles nobody tells of, where somebody may: learned of those that were told and those not. Pure.
+
+Tasks that settled untold are seen only when they are looked at, and where most are told nobody looks: so a few of the
+silent tasks are looked at by chance, and stand for all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,20 @@ import attrs
 
 __all__ = ["Untold"]
 
-#: What each of the two counts begins with: Jeffreys' prior of a share, so that the first guess is a half.
-PRIOR: Final = 0.5
-#: So many settles are remembered; older ones count less and less.
-MEMORY: Final = 200.0
+#: What the two counts begin with, settles that were told and that were not: who asks to be told mostly is.
+TOLD, UNTOLD = 4.9, 0.1
+#: So many settles are remembered, and so many looks by chance; older ones count less and less.
+SETTLES, SAMPLES = 400.0, 20.0
+#: So many looks by chance while all the tasks that wait settle; and never more than one for so many settles.
+LOOKS, LEAST = 48, 4
+#: With a larger share it is as if nobody told: being wrong about it would cost more than the looks.
+UNRELIABLE: Final = 0.2
 #: The share is told anew when it has changed by this factor: a schedule follows its square root.
-NOTABLE: Final = 2.0
-#: When so many of the last few settles were untold, though few were before, what was before counts no more.
-FEW, MANY, RARE = 5, 3, 0.2
-#: With a larger share it is not worth to wait for being told.
-DEAF: Final = 0.9
+NOTABLE: Final = 1.5
+#: When so many of the last few settles were untold, what was before counts no more.
+FEW, MANY = 5, 3
+#: With a larger share it is not worth to wait to be told.
+DEAF: Final = 0.5
 
 
 @attrs.define
@@ -26,31 +34,58 @@ class Untold:
     """The share of tasks of whose settling nobody tells."""
 
     #: As it was when it last changed notably.
-    share: float = attrs.field(default=0.5, init=False)
-    _told: float = attrs.field(default=PRIOR, init=False)
-    _untold: float = attrs.field(default=PRIOR, init=False)
+    share: float = attrs.field(default=UNTOLD / (TOLD + UNTOLD), init=False)
+    #: Settles of which somebody told, and of which nobody did; the older the less they count.
+    told: float = attrs.field(default=0.0, init=False)
+    untold: float = attrs.field(default=0.0, init=False)
+    #: Looks by chance at silent tasks, and those that found one settled.
+    samples: float = attrs.field(default=0.0, init=False)
+    found: float = attrs.field(default=0.0, init=False)
     _last: deque[bool] = attrs.field(factory=lambda: deque(maxlen=FEW), init=False)
+    _told_ever: int = attrs.field(default=0, init=False)
+    _told_since: int = attrs.field(default=0, init=False)
 
-    def add(self, *, told: bool) -> bool:
-        """A task has settled, and somebody told or not; True if `share` is another now."""
+    def add(self, *, told: bool) -> None:
+        """A task has settled, and somebody told or not."""
+        self._told_ever += told
+        self._told_since += told
         self._last.append(told)
-        if self.estimate < RARE and self._last.count(False) >= MANY:
-            self._told, self._untold = PRIOR + self._last.count(True), PRIOR + self._last.count(False)
-        else:
-            kept = min(1.0, (MEMORY - 1) / (self._told + self._untold - 2 * PRIOR or 1.0))
-            self._told = PRIOR + kept * (self._told - PRIOR) + told
-            self._untold = PRIOR + kept * (self._untold - PRIOR) + (not told)
-        if 1 / NOTABLE < self.estimate / self.share < NOTABLE:
+        if self._last.count(False) >= MANY and self.estimate(0) < UNRELIABLE:
+            self.told, self.untold = float(self._last.count(True)), float(self._last.count(False))
+            return
+        kept = min(1.0, (SETTLES - 1) / max(1.0, self.told + self.untold))
+        self.told = kept * self.told + told
+        self.untold = kept * self.untold + (not told)
+
+    def wants_sample(self, silent: int) -> bool:
+        """Whether one of so many silent tasks is to be looked at by chance now."""
+        if self._told_since < max(LEAST, (self._told_ever + silent) / LOOKS):
             return False
-        self.share = self.estimate
+        self._told_since = 0
         return True
 
-    @property
-    def estimate(self) -> float:
-        """The share by all that is known."""
-        return self._untold / (self._told + self._untold)
+    def sampled(self, *, settled: bool) -> None:
+        """What a look by chance has found."""
+        kept = min(1.0, (SAMPLES - 1) / max(1.0, self.samples))
+        self.samples = kept * self.samples + 1
+        self.found = kept * self.found + settled
+
+    def estimate(self, silent: int) -> float:
+        """The share by all that is known, while so many tasks are silent."""
+        untold = self.untold + UNTOLD + (silent * self.found / self.samples if self.found else 0.0)
+        return untold / (untold + self.told + TOLD)
+
+    def renew(self, silent: int) -> bool:
+        """Whether `share` is another now, while so many tasks are silent."""
+        estimate = self.estimate(silent)
+        if estimate > UNRELIABLE:
+            estimate = 1.0
+        if 1 / NOTABLE < estimate / self.share < NOTABLE:
+            return False
+        self.share = estimate
+        return True
 
     @property
     def is_deaf(self) -> bool:
         """Whether hardly anybody tells."""
-        return self.estimate > DEAF
+        return self.estimate(0) > DEAF

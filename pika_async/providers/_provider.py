@@ -53,6 +53,9 @@ class Dialect:
 #: A model as the pages write it. One that a gateway does not list yet may be asked for, a mistyped one not.
 VERSION: Final = re.compile(r"[1-9][0-9]?(\.[0-9]{1,3})?")
 
+#: Characters of a task id that a callback may name.
+LONGEST_ID: Final = 256
+
 #: A rule that one provider adds to the ranges that all share; raises `InvalidRequest`.
 Rule = Callable[["Provider", GenerationRequest], None]
 
@@ -170,6 +173,22 @@ class Provider:
         if read_failure(body).code == "task_not_exist":
             return Snapshot(task_id=task_id, state=TaskState.MISSING, word="task_not_exist", raw=body)
         return self.dialect.snapshot(body, task_id)
+
+    def decode_callback(self, body: bytes) -> str | None:
+        """The task id that the body of a callback names: a feed's bare task, or an answer as a submission's.
+
+        None where it names none that a task can have: at most 256 characters, all printable.
+        """
+        try:
+            said = parse_json(body)
+        except Unreadable:
+            return None
+        named = [self.named_task({"data": said}), self.named_task(said)]
+        return next((it for it in named if it and len(it) <= LONGEST_ID and it.isprintable()), None)
+
+    def named_task(self, said: Any) -> str | None:
+        """The task id that an answer itself names."""
+        return self.dialect.receipt(said).task_id
 
     @staticmethod
     def _read(response: HttpResponse) -> Any:
