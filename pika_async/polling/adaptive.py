@@ -149,7 +149,8 @@ class AdaptivePolling:
 
     `expected_seconds`: what a task is thought to take before any has settled (60 s). `delay_weight`: how many looks one
     whole usual duration of delay is worth (200: about 5 % delay); more looks closer. `max_polls_per_second`: over all
-    tasks; None is no limit. No wait is under 0.05 s nor, after the first look, over 0.35 x age + 2 s.
+    tasks; None is no limit. No wait is under 0.05 s nor, after the first look, over 0.35 x age + 2 s
+    (as many times more as settles are told of).
 
     :raises ConfigurationError: for a value that is not above 0.
     """
@@ -196,7 +197,7 @@ class AdaptivePolling:
             look = found.progress.next_look(age, waiting.progress, told_age, found.weight)
         if look is None:
             look = found.schedule.after(age)
-        return max(FLOOR, min(look - age, cap(age)))
+        return max(FLOOR, min(look - age, cap(age) / waiting.untold))
 
     def passed(self, stratum: str, looked: float, age: float) -> None:
         """A task that was unsettled at age `looked` is so at `age`, as far as is known, though nobody has looked."""

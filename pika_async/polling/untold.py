@@ -18,7 +18,7 @@ TOLD, UNTOLD = 4.9, 0.1
 #: So many settles are remembered, and so many looks by chance; older ones count less and less.
 SETTLES, SAMPLES = 400.0, 20.0
 #: So many looks by chance while all the tasks that wait settle; and never more than one for so many settles.
-LOOKS, LEAST = 48, 4
+LOOKS, LEAST = 48, 8
 #: With a larger share it is as if nobody told: being wrong about it would cost more than the looks.
 UNRELIABLE: Final = 0.2
 #: The share is told anew when it has changed by this factor: a schedule follows its square root.
