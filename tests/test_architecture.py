@@ -17,10 +17,11 @@ ROWS = {
     "lifecycle": 2, "polling": 2, "limits": 2, "slots": 2, "retrying": 2, "_fetching": 2,
     "providers": 3, "_keys": 3,
     "decisions": 4, "calls": 4, "lookout": 4, "agenda": 4,
-    "_transport": 5, "_journal": 5,
+    "_transport": 5, "_journal": 5, "_callback_server": 5,
     "_exchange": 6, "_downloads": 6,
-    "callbacks": 6, "_callback_server": 6, "_settings": 6, "_crew": 6,
-    "_desk": 7, "_submissions": 7, "_scheduler": 7, "_admission": 7, "_resolving": 7, "_hearing": 7, "_collector": 7, "_batch": 7,
+    "_settings": 6, "_crew": 6, "callbacks": 6,
+    "_desk": 7, "_submissions": 7, "_scheduler": 7, "_admission": 7, "_resolving": 7, "_hearing": 7, "_collector": 7,
+    "_batch": 7,
     "_running": 7,
     "_life": 8, "client": 8,
     "cli": 9, "report": 9, "testing": 9, "__init__": 9, "__main__": 9,
@@ -30,6 +31,9 @@ PURE_ROWS = range(5)
 IMPURE = {"aiohttp", "anyio", "asyncio", "sqlite3", "time", "random", "os", "socket", "ssl", "threading", "subprocess"}
 #: The only rooms that know aiohttp's client, with the parameter of the public client that takes a session.
 CLIENT_ROOMS = {"_transport", "_downloads", "_life"}
+#: The only rooms that know aiohttp's server, and what of aiohttp is its server; whatever else is counts as the client.
+SERVER_ROOMS = {"_callback_server", "callbacks"}
+SERVER = {"aiohttp.web", "aiohttp.abc", "aiohttp.http", "aiohttp.streams"}
 
 
 def room_of(file: Path) -> str:
@@ -94,10 +98,29 @@ def test_there_is_no_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
+def aiohttp_imports() -> set[tuple[str, str]]:
+    """Each room with what it imports of aiohttp; `from aiohttp import web` is `aiohttp.web`."""
+    found: set[tuple[str, str]] = set()
+    for file in SDK:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.web" if alias.name == "web" else str(node.module) for alias in node.names]
+            else:
+                continue
+            found |= {(room_of(file), name) for name in names if name.split(".")[0] == "aiohttp"}
+    return found
+
+
 def test_only_three_rooms_know_aiohttps_client() -> None:
     """The transport and the downloads speak HTTP; the client only names the type of a session."""
-    users = {room_of(file) for file in SDK if any(name.split(".")[0] == "aiohttp" for name in imports_of(file))}
-    assert users <= CLIENT_ROOMS
+    assert {room for room, name in aiohttp_imports() if name not in SERVER} <= CLIENT_ROOMS
+
+
+def test_only_two_rooms_know_aiohttps_server() -> None:
+    """Callbacks are received in two rooms; no other serves anybody."""
+    assert {room for room, name in aiohttp_imports() if name in SERVER} <= SERVER_ROOMS
 
 
 def test_the_emulator_learns_nothing_from_the_sdk() -> None:
