@@ -58,9 +58,12 @@ class CallbackServer:
         self.refuse = refuse
         self.cut = cut
         self.tasks: set[asyncio.Task[None]] = set()
+        #: Set while nothing is listened on.
+        self.stopped = asyncio.Event()
+        self.stopped.set()
         self.http = web.Server(answer, request_factory=_request, handler_cancellation=True)
         self._connections: dict[_Connection, None] = {}  # the oldest first
-        self._listening: asyncio.AbstractServer | None = None
+        self._listening: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and tell the port: the one given, or the free one that 0 became.
@@ -75,6 +78,7 @@ class CallbackServer:
         except (OSError, ValueError) as error:
             raise _unusable(host, port, error) from None
         self._listening = listening
+        self.stopped.clear()
         bound: int = listening.sockets[0].getsockname()[1]
         try:
             await listening.start_serving()
@@ -84,16 +88,27 @@ class CallbackServer:
         return bound
 
     def close(self) -> None:
-        """Listen no more and cut every connection; `closed` waits until they are gone."""
+        """Take no connection any more and cut every one; `closed` waits until they are gone.
+
+        The listening itself ends a round of the loop later, when `stopped` is set: asyncio would lose a socket that it
+        has accepted and not yet given to us (its `Server._attach` asserts that the server is open).
+        """
         listening, self._listening = self._listening, None
         if listening is not None:
-            listening.close()
+            loop = asyncio.get_running_loop()
+            for each in listening.sockets:
+                loop.remove_reader(each.fileno())
+            loop.call_soon(self._stop, listening)
         for connection in list(self._connections):
             connection.abort()
 
+    def _stop(self, listening: asyncio.Server) -> None:
+        listening.close()
+        self.stopped.set()
+
     async def closed(self) -> None:
         """Wait until the connections have ended, at most `CLOSING_SECONDS`."""
-        await asyncio.sleep(0)  # a connection hears of its end in the loop's next round
+        await self.stopped.wait()
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=CLOSING_SECONDS)
 

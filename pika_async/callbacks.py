@@ -82,6 +82,7 @@ class CallbackReceiver:
         self._place = _checked_place(host, port)
         self._listeners: list[Listener] = []
         self._server: CallbackServer | None = None
+        self._last: CallbackServer | None = None
         self._port: int | None = None
         self._starting = anyio.Lock()
         self._complaints: set[str] = set()
@@ -106,7 +107,9 @@ class CallbackReceiver:
         """
         async with self._starting:
             if self._place is not None and self._server is None:
-                server = CallbackServer(self._answer, self._refuse, self._was_cut)
+                if self._last is not None:
+                    await self._last.stopped.wait()  # the port is free then
+                self._last = server = CallbackServer(self._answer, self._refuse, self._was_cut)
                 self._port = await server.start(*self._place)
                 self._server = server
             if all(each is not listener for each in self._listeners):

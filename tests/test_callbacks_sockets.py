@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -13,8 +14,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pika_async import CallbackReceiver, _callback_server, callbacks
-from tests.raw import trusting_context
-from tests.receiving import PUBLIC, Ear, leave, post, say, status_of, tell, undated
+from tests.raw import free_port, trusting_context
+from tests.receiving import PUBLIC, WAYS, Ear, leave, post, say, served, status_of, tell, undated
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ async def receiver(
     await asyncio.sleep(0)
     assert {task for task in asyncio.all_tasks() - before if "callback" in task.get_name()} == set()
     assert server.tasks == set()
-    assert [record for record in caplog.records if record.name != "asyncio"] == []
+    assert [record for record in caplog.records if record.name != "asyncio" or record.levelno > logging.DEBUG] == []
     gc.collect()
 
 
@@ -159,6 +160,19 @@ async def test_what_is_no_callback_gets_the_404(name: str, receiver: CallbackRec
     assert undated(heard) in {plain, b""}
     assert receiver.refused + receiver.cut == 2
     assert receiver.received == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_no_garbage_gets_a_5xx(way: str, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by its own server nor by those that it is mounted in, whether before its path or behind it."""
+    monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
+    monkeypatch.setitem(_callback_server._OPTIONS, "lingering_time", 0.05)
+    async with served(way, ear) as (receiver, port):
+        path = ear.expect(receiver).encode()
+        for garbage in GARBAGE.values():
+            for request in (garbage, garbage.replace(b"/hooks", path)):
+                heard = await asyncio.wait_for(say(port, request + b"\r\n\r\n"), 10)
+                assert heard == b"" or 200 <= (status_of(heard) or 0) < 500
 
 
 async def test_a_broken_chunk_is_refused(receiver: CallbackReceiver, ear: Ear) -> None:
@@ -305,6 +319,35 @@ async def test_a_cancelled_start_leaves_nothing_open(ear: Ear) -> None:
     assert status_of(await say(port_of(receiver), post(ear.expect(receiver)))) == 202
     await receiver.detach(ear)
     gc.collect()
+
+
+@pytest.mark.parametrize("rounds", range(5))
+async def test_a_sender_that_comes_while_it_closes_is_let_go(rounds: int, ear: Ear) -> None:
+    """Whether its connection was accepted, handed over or still waiting when the last listener left."""
+    receiver = CallbackReceiver(PUBLIC, port=0)
+    await receiver.attach(ear)
+    with socket.socket() as sender:
+        sender.connect(("127.0.0.1", port_of(receiver)))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await receiver.detach(ear)
+        sender.setblocking(False)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sender, 1), 2) == b""
+
+
+async def test_one_may_leave_while_another_comes(ear: Ear) -> None:
+    """On one port: the last of the old ones stops the server and the first of the new ones starts it again."""
+    receiver = CallbackReceiver(PUBLIC, port=free_port())
+    await receiver.attach(ear)
+    port = receiver.port
+    for _ in range(20):
+        after = Ear()
+        await asyncio.gather(receiver.detach(ear), receiver.attach(after))
+        ear = after
+        assert receiver.port == port
+        assert status_of(await say(port_of(receiver), post(ear.expect(receiver)))) == 202
+    await receiver.detach(ear)
 
 
 async def test_opening_and_closing_under_a_flood(ear: Ear) -> None:
