@@ -171,7 +171,7 @@ async def leave(writer: asyncio.StreamWriter) -> None:
 
 def status_of(answer: bytes) -> int | None:
     """The last status of an answer; None if there was no answer."""
-    statuses = re.findall(rb"HTTP/1\.[01] (\d+)", answer)
+    statuses = re.findall(rb"HTTP/\d\.\d (\d+)", answer)
     return int(statuses[-1]) if statuses else None
 
 
