@@ -147,6 +147,12 @@ class _Connection(web.RequestHandler):
         self._server.admit(self)
         super().connection_made(transport)
 
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception:  # aiohttp 3.14.3 lets errors of an address through, and asyncio would log them in full
+            self.abort()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()

@@ -150,7 +150,7 @@ async def say(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
 
 async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *pieces: bytes, pause: float = 0.0) -> bytes:
     """The same on a connection that is there."""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, RuntimeError):  # the latter is uvloop's word for one that is gone
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
