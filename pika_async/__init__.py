@@ -29,6 +29,7 @@ from pika_async.errors import (
 )
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits
+from pika_async.logs import debug_logging
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Snapshot, TaskState, Video
 from pika_async.polling import AdaptivePolling, Belief, FixedInterval, Observation, PollingPolicy, Waiting
 from pika_async.providers import Capability, Provider, find_provider, provider_names
@@ -77,6 +78,7 @@ __all__ = [
     "Video",
     "Waiting",
     "WrongBaseUrl",
+    "debug_logging",
     "find_provider",
     "provider_names",
 ]

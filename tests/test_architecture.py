@@ -17,7 +17,7 @@ ROWS = {
     "lifecycle": 2, "polling": 2, "limits": 2, "slots": 2, "retrying": 2, "_fetching": 2,
     "providers": 3, "_keys": 3,
     "decisions": 4, "calls": 4, "lookout": 4, "agenda": 4,
-    "_transport": 5, "_journal": 5, "_callback_server": 5,
+    "_transport": 5, "_journal": 5, "_callback_server": 5, "logs": 5,
     "_exchange": 6, "_downloads": 6,
     "_settings": 6, "_crew": 6, "callbacks": 6,
     "_desk": 7, "_submissions": 7, "_scheduler": 7, "_admission": 7, "_resolving": 7, "_hearing": 7, "_collector": 7,

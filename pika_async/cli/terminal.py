@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pika_async.errors import printable
+from pika_async.logs import LineFormatter
 
 __all__ = ["LEVELS", "Terminal", "logging_to", "plain", "table"]
 
@@ -120,7 +121,7 @@ def logging_to(terminal: Terminal, level: str) -> Iterator[None]:
     """Show what `pika_async` logs from `level` on, on standard error, while the command runs."""
     log = logging.getLogger("pika_async")
     handler = _Handler(terminal)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter())
     before, propagates = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(level.upper())
