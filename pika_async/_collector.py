@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from pika_async._exchange import Exchange
 from pika_async._journal import Journal
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
 from pika_async.lifecycle import Job, JobStatus
+from pika_async.logs import log_job
 from pika_async.models import TaskState, Video
 
 __all__ = ["Collector", "wants_file"]
+
+_log = logging.getLogger("pika_async.collector")
 
 
 def wants_file(job: Job) -> bool:
@@ -62,6 +66,7 @@ class Collector:
         else:
             done = await self._fetched(job, job.video, target)
         await self._keep(done)
+        log_job(_log, logging.INFO, done, "not downloaded" if done.file is None else "downloaded")
         return done
 
     async def _fetched(self, job: Job, video: Video, target: Path) -> Job:

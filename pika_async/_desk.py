@@ -11,14 +11,18 @@ from collections.abc import Callable
 import attrs
 
 from pika_async._journal import Journal
+from pika_async._telemetry import Silent
 from pika_async.agenda import Agenda
 from pika_async.decisions import Entry, Watcher
 from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.lifecycle import FINAL, Job, JobStatus
+from pika_async.logs import log_job
 
 __all__ = ["Desk", "now"]
 
-_log = logging.getLogger("pika_async.scheduler")
+_log = logging.getLogger("pika_async.desk")
+#: A doubt needs a person, a job's end is a milestone; what a stop or the closing puts down as it is, is neither.
+_LEVELS = {**dict.fromkeys((*FINAL, JobStatus.TIMED_OUT), logging.INFO), JobStatus.UNKNOWN: logging.WARNING}
 
 
 def now() -> float:
@@ -29,9 +33,10 @@ def now() -> float:
 class Desk:
     """Open while a scheduler works at it. What it tells others of, the journal has."""
 
-    def __init__(self, agenda: Agenda, journal: Journal) -> None:
+    def __init__(self, agenda: Agenda, journal: Journal, telemetry: Silent | None = None) -> None:
         self.agenda = agenda
         self.journal = journal
+        self.telemetry = telemetry or Silent()
         #: The jobs that are not at rest, by key.
         self.active: dict[str, Entry] = {}
         self.is_open = False
@@ -106,6 +111,7 @@ class Desk:
         """Look at an accepted job, submit a planned one."""
         stop = self.agenda.gate.stop
         job = entry.job
+        self.telemetry.began(entry)
         if job.task_id is not None:
             age = 0.0 if job.submitted_at is None else time.time() - job.submitted_at.timestamp()
             self.agenda.resume(entry, age, now(), random.random())
@@ -113,6 +119,7 @@ class Desk:
         elif stop is not None:
             self.put_down(entry, attrs.evolve(job, error=stop))
         else:
+            entry.looked_at = now()
             self.agenda.plan(entry)
         self.nudge()
 
@@ -150,7 +157,11 @@ class Desk:
                 return
             del self.active[key]  # who asks for it from now on asks anew
         if job is not None and job.status is JobStatus.PLANNED:
-            await self.keep(job.canceled(error, time.time()))
+            job = job.canceled(error, time.time())
+            await self.keep(job)
+            if entry is not None:
+                entry.job = job
+                self._told(entry)
         self.nudge()
 
     def halt(self, error: SubmissionsStopped) -> None:
@@ -201,8 +212,16 @@ class Desk:
     def rest(self, entry: Entry) -> None:
         if self.active.get(entry.job.key) is entry:
             del self.active[entry.job.key]
+        self._told(entry)
         self.tell(entry, at_rest=True)
         self.nudge()
+
+    def _told(self, entry: Entry) -> None:
+        """Who watches from outside hears how a job came to rest."""
+        job = entry.job
+        why = "" if job.error is None else f" ({job.error.type})"
+        log_job(_log, _LEVELS.get(job.status, logging.DEBUG), job, "%s%s", job.status.value, why)
+        self.telemetry.rested(entry)
 
     @staticmethod
     def tell(entry: Entry, *, at_rest: bool) -> None:

@@ -10,8 +10,9 @@ from types import UnionType
 import anyio
 import attrs
 
+from pika_async._telemetry import Call, Silent
 from pika_async._transport import Transport
-from pika_async.decisions import Look
+from pika_async.decisions import Entry, Look
 from pika_async.errors import (
     AcceptedElsewhere,
     AccountStopped,
@@ -37,7 +38,7 @@ from pika_async.retrying import (
 )
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, parse_json
 
-__all__ = ["Exchange", "describe", "was_cancelled", "with_bytes"]
+__all__ = ["Exchange", "was_cancelled", "with_bytes"]
 
 _log = logging.getLogger("pika_async.exchange")
 
@@ -69,11 +70,20 @@ async def with_bytes(provider: Provider, request: GenerationRequest) -> Generati
 class Exchange:
     """The two calls of one provider at one address."""
 
-    def __init__(self, provider: Provider, base_url: str, transport: Transport, *, lenient: bool = False) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        base_url: str,
+        transport: Transport,
+        *,
+        lenient: bool = False,
+        telemetry: Silent | None = None,
+    ) -> None:
         self._provider = provider
         self._lenient = lenient
         self._base_url = base_url
         self._transport = transport
+        self._telemetry = telemetry or Silent()
         self._words: set[str] = set()
         #: Answers that spoke of another task than the one asked for.
         self.strays = 0
@@ -94,14 +104,22 @@ class Exchange:
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return Judgement(verdict=Verdict.REJECTED, reason=f"could not be encoded: {error!r}")
 
-    async def submit(self, call: HttpRequest) -> Judgement:
-        """Send `call` once and judge what came back. Raises nothing but cancellation."""
-        answer = await self._send(call)
+    async def submit(self, call: HttpRequest, entry: Entry | None = None) -> Judgement:
+        """Send `call` once, for `entry`, and judge what came back. Raises nothing but cancellation."""
+        answer = await self._send(Call.SUBMISSION, call, entry)
         if isinstance(answer, NoAnswer):
             return judge_no_answer(answer)
         return judge_answer(answer, self._receipt(answer), lenient=self._lenient, now=time.time())
 
-    async def _send(self, call: HttpRequest) -> HttpResponse | NoAnswer:
+    async def _send(self, kind: Call, call: HttpRequest, entry: Entry | None) -> HttpResponse | NoAnswer:
+        sending, answer = self._telemetry.sends(kind, call, entry), None
+        try:
+            answer = await self._carry(call)
+            return answer
+        finally:
+            self._telemetry.answered(sending, answer)
+
+    async def _carry(self, call: HttpRequest) -> HttpResponse | NoAnswer:
         try:
             answer = await self._transport.send(call)
             _due(HttpResponse | NoAnswer, answer)
@@ -121,15 +139,15 @@ class Exchange:
             _log.exception("the provider %s could not decode a receipt", self._provider.name)
             return Receipt(message=answer.excerpt())
 
-    async def poll(self, task_id: str) -> Look:
-        """Look at a task once. Raises nothing but cancellation."""
+    async def poll(self, task_id: str, entry: Entry | None = None) -> Look:
+        """Look at a task once, for `entry` if it is due. Raises nothing but cancellation."""
         try:
             call = self._provider.encode_poll(task_id, self._base_url)
             _due(HttpRequest, call)
         except Exception as error:  # a third party's provider may fail as it likes
             _log.exception("the provider %s could not encode a poll", self._provider.name)
             return Look(verdict=PollVerdict.AGAIN, reason=f"could not be encoded: {error!r}")
-        answer = await self._send(call)
+        answer = await self._send(Call.POLL, call, entry)
         if isinstance(answer, NoAnswer):
             return Look(verdict=PollVerdict.AGAIN, reason=answer.detail)
         failure = _failure(answer)
@@ -219,11 +237,6 @@ def was_cancelled(error: BaseException) -> bool:
     """Whether `error` is the cancellation of the running task, rather than of something that it awaits."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def describe(job: Job) -> str:
-    """A job as a log line names it."""
-    return f"{job.key} ({job.provider}{', task ' + printable(job.task_id) if job.task_id else ''})"
 
 
 def _failure(answer: HttpResponse) -> Failure | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -11,13 +12,17 @@ import attrs
 
 from pika_async._desk import Desk
 from pika_async._journal import Journal
+from pika_async._telemetry import Silent
 from pika_async.errors import InvalidRequest
 from pika_async.lifecycle import Job, archive_key, interrupted, replaced, resolved
+from pika_async.logs import log_job
 
 __all__ = ["pay_again", "resolve", "take_over"]
 
+_log = logging.getLogger("pika_async.resolving")
 
-async def take_over(journal: Journal) -> None:
+
+async def take_over(journal: Journal, telemetry: Silent | None = None) -> None:
     """What an earlier owner was about to send, and nothing was kept of what became of that, is in doubt.
 
     :raises JournalFailed: if that could not be kept.
@@ -25,6 +30,10 @@ async def take_over(journal: Journal) -> None:
     doubts = [interrupted(job, intent.at) for job, intent in journal.interrupted()]
     if doubts:
         await journal.keep(*doubts)
+    for job in doubts:
+        log_job(_log, logging.WARNING, job, "in doubt: an earlier process ended before its answer was kept")
+        if telemetry is not None:
+            telemetry.judged(job)
 
 
 def _known(journal: Journal, key: str) -> Job:
@@ -42,6 +51,7 @@ async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: b
     if holder is not None:
         raise InvalidRequest(field="task_id", value=task_id, reason=f"is job {holder}'s; look it up at the provider")
     await journal.keep(job)
+    log_job(_log, logging.INFO, job, "no longer in doubt: %s", job.status.value)
     return job
 
 

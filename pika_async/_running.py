@@ -18,13 +18,14 @@ from pika_async._journal import Journal
 from pika_async._resolving import take_over
 from pika_async._scheduler import Scheduler
 from pika_async._submissions import Submissions
+from pika_async._telemetry import Silent, watching
 from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
 from pika_async.callbacks import CallbackReceiver
 from pika_async.calls import Calls
 from pika_async.limits import MAX_IN_FLIGHT, Limits, Rate
 from pika_async.lookout import Lookout
-from pika_async.polling import PollingPolicy
+from pika_async.polling import Observation, PollingPolicy
 from pika_async.providers import Provider
 from pika_async.slots import Slots
 
@@ -55,8 +56,13 @@ class Terms:
         """The name by which the journal remembers how much this account holds."""
         return f"slots {self.provider.name} {self.base_url} {self.account}"
 
-    def agenda(self) -> Agenda:
+    def agenda(self, telemetry: Silent) -> Agenda:
         """An agenda that knows what this account was charged before, and how much it holds."""
+
+        def learned(seen: Observation, age: float) -> None:
+            self.journal.observe(seen)
+            telemetry.learned(seen, age)
+
         known = self.journal.recall(self.slots_name) or {}
         poll_rates = (self.limits.polls_per_second, getattr(self.policy, "max_polls_per_second", None))
         return Agenda(
@@ -65,9 +71,7 @@ class Terms:
             limits=self.limits,
             deadline=self.deadline,
             slots=Slots(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
-            lookout=Lookout(
-                policy=self.policy, learned=self.journal.observe, calls=Calls(listens=self.callbacks is not None)
-            ),
+            lookout=Lookout(policy=self.policy, learned=learned, calls=Calls(listens=self.callbacks is not None)),
             submit_rate=Rate(self.limits.submits_per_second),
             poll_rate=Rate(min((rate for rate in poll_rates if rate is not None), default=None)),
             charges=self.journal.charges(),
@@ -97,12 +101,15 @@ class Running:
             used.
         :raises JournalFailed: if what an earlier process left in doubt could not be kept.
         """
-        exchange = Exchange(terms.provider, terms.base_url, terms.transport, lenient=terms.lenient)
+        telemetry = watching(terms.provider, terms.base_url)
+        exchange = Exchange(
+            terms.provider, terms.base_url, terms.transport, lenient=terms.lenient, telemetry=telemetry
+        )
         downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
         await terms.journal.open()
         try:
-            desk = Desk(terms.agenda(), terms.journal)
-            await take_over(terms.journal)
+            desk = Desk(terms.agenda(telemetry), terms.journal, telemetry)
+            await take_over(terms.journal, telemetry)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await terms.journal.close()

@@ -24,6 +24,7 @@ from pika_async._submissions import Submissions
 from pika_async.decisions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Unheard
 from pika_async.errors import AccountStopped, ProviderBusy
 from pika_async.lifecycle import JobStatus
+from pika_async.logs import log_job
 from pika_async.retrying import PollVerdict
 
 __all__ = ["Scheduler"]
@@ -152,12 +153,13 @@ class Scheduler:
 
     async def _poll(self, entry: Entry) -> None:
         assert entry.job.task_id is not None  # noqa: S101 - only accepted jobs are looked at
-        look = await self._exchange.poll(entry.job.task_id)
+        look = await self._exchange.poll(entry.job.task_id, entry)
         await self.looked(entry, look)
 
     async def looked(self, entry: Entry, look: Look) -> None:
         """What a look brought, taken in."""
         before = entry.job
+        log_job(_log, logging.DEBUG, before, "look %d: %s", before.polls + entry.polls, _found(look))
         job = self._agenda.poll_ends(entry, look, now(), time.time(), random.random())
         if job.is_final or job.status is JobStatus.TIMED_OUT:
             await self.desk.settle(entry, job)
@@ -175,3 +177,10 @@ class Scheduler:
             self.desk.rest(entry)
         for entry in self._agenda.park_all():
             self.desk.put_down(entry, attrs.evolve(self._agenda.counted(entry), error=error))
+
+
+def _found(look: Look) -> str:
+    """What a look brought, for the log: no words of a gateway; without an answer the reason is our own."""
+    if look.snapshot is not None:
+        return f"{look.verdict.value}, {look.snapshot.state.value}"
+    return f"{look.verdict.value}, {look.reason if look.http_status is None else f'HTTP {look.http_status}'}"

@@ -14,12 +14,13 @@ import anyio
 import attrs
 
 from pika_async._desk import Desk, now
-from pika_async._exchange import Exchange, describe
+from pika_async._exchange import Exchange
 from pika_async._journal import Intent
 from pika_async.callbacks import CallbackReceiver
 from pika_async.decisions import Entry
 from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.lifecycle import Job, JobStatus, instant, judged
+from pika_async.logs import log_job
 from pika_async.retrying import Judgement, Verdict
 from pika_async.wire import HttpRequest
 
@@ -31,7 +32,7 @@ NO_CALLBACK: Final = "https://callback.invalid/"
 #: The share by which an account's size has to change before it is kept anew.
 NOTABLE: Final = 0.1
 
-_log = logging.getLogger("pika_async.scheduler")
+_log = logging.getLogger("pika_async.submissions")
 
 
 class Submissions:
@@ -70,13 +71,13 @@ class Submissions:
                 if isinstance(call, HttpRequest):
                     await self._intend(entry, call, token_sha256)
                     sent = now()
-                    call = await self._exchange.submit(call)
+                    call = await self._exchange.submit(call, entry)
                 judgement = call
         except JournalFailed as error:
             entry.job = planned
             self._desk.halt(attrs.evolve(error, provider=self._desk.agenda.provider))
         except Exception as error:  # a defect: whether it was sent is not known
-            _log.exception("job %s: the submission failed", describe(planned))
+            log_job(_log, logging.ERROR, planned, "the submission failed", exc_info=True)
             judgement = Judgement(verdict=Verdict.UNKNOWN, reason=f"the submission failed: {error!r}")
         finally:
             self._scopes.discard(scope)
@@ -105,7 +106,6 @@ class Submissions:
 
     async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
         job, task_id = entry.job, judgement.task_id
-        _log.debug("job %s: %s %s", describe(job), judgement.verdict.value, task_id or judgement.reason)
         holder = None if task_id is None else self._holder(job, task_id)
         if holder is not None and holder != job.key:
             reason = f"the provider answered with task {task_id}, which is job {holder}'s"
@@ -113,6 +113,7 @@ class Submissions:
         at = time.time()
         entry.job = judged(job, judgement, at, instant(at - (now() - sent_at)))
         await self._desk.keep(entry.job)
+        self._tell(entry, judgement)
         stop = self._desk.agenda.submit_ends(entry, judgement, sent_at, now(), random.random())
         in_doubt = entry.job.status is JobStatus.UNKNOWN
         if entry.job.status is JobStatus.REJECTED or (in_doubt and not self._desk.agenda.doubt(entry, now())):
@@ -125,6 +126,16 @@ class Submissions:
         elif self._desk.agenda.gate.stop is not None and entry.job.status is JobStatus.PLANNED:
             self._desk.halt(self._desk.agenda.gate.stop)
         self._desk.nudge()
+
+    def _tell(self, entry: Entry, judgement: Judgement) -> None:
+        """Who watches from outside hears of a verdict once it is kept."""
+        if entry.job.is_in_flight:
+            log_job(_log, logging.INFO, entry.job, "accepted")
+        else:  # what a gateway said may repeat the prompt, and what is wrong with a request its values
+            why = "" if judgement.verdict is Verdict.REJECTED else f", {judgement.reason}"
+            why = why if judgement.http_status is None else f", HTTP {judgement.http_status}"
+            log_job(_log, logging.DEBUG, entry.job, "%s%s", judgement.verdict.value, why)
+        self._desk.telemetry.judged(entry.job, now() - entry.looked_at)
 
     async def _remember_slots(self) -> None:
         """Keep how many tasks the account holds, where that was learned anew, for the next process."""

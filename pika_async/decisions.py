@@ -50,7 +50,7 @@ class Entry:
     patient_until: float = math.inf
     accepted_at: float = 0.0
     deadline_at: float = math.inf
-    #: When it was last known to be unsettled.
+    #: When it was last known to be unsettled; when it was planned, until it is accepted.
     looked_at: float = 0.0
     #: When it is to be looked at next; past all bounds while it is due, or being looked at.
     due: float = -math.inf

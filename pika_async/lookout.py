@@ -47,8 +47,8 @@ class Lookout:
     calls: Calls = attrs.field(factory=Calls)
     #: The longest that a task took, in seconds.
     longest: float = attrs.field(default=0.0, init=False)
-    #: Told of every duration that was learned.
-    learned: Callable[[Observation], None] = lambda _: None
+    #: Told of every duration that was learned, and of the age at which a look found it.
+    learned: Callable[[Observation, float], None] = lambda _seen, _age: None
     _waiting: list[tuple[float, Entry]] = attrs.field(factory=list, init=False)
     _due: Budget[Entry] = attrs.field(init=False)
     _past: deque[Entry] = attrs.field(factory=deque, init=False)
@@ -260,7 +260,7 @@ class Lookout:
         known = max(looked, min(age, self._known(entry)))
         if told_at is not None:
             self._hear_silence(now)
-        self.learned(seen)
+        self.learned(seen, age)
         quicker = self._teach(seen, known)
         if self.calls.listens:
             self.calls.settled(entry, now)

@@ -415,9 +415,9 @@ MUTANTS: Final = (
         "_desk.py",
         "            del self.active[key]  # who asks for it from now on asks anew\n"
         "        if job is not None and job.status is JobStatus.PLANNED:\n"
-        "            await self.keep(job.canceled(error, time.time()))\n",
+        "            job = job.canceled(error, time.time())\n            await self.keep(job)\n",
         "        if job is not None and job.status is JobStatus.PLANNED:\n"
-        "            await self.keep(job.canceled(error, time.time()))\n"
+        "            job = job.canceled(error, time.time())\n            await self.keep(job)\n"
         "        if entry is not None:\n            entry.job = self.journal.get(key)\n            self.rest(entry)\n",
         "who asks while the same request is withdrawn is told that it was cancelled",
         ("tests/test_many_tasks.py",),
@@ -472,8 +472,8 @@ MUTANTS: Final = (
         "sent-before-the-intent",
         "_submissions.py",
         "                    await self._intend(entry, call)\n                    sent = now()\n"
-        "                    call = await self._exchange.submit(call)\n",
-        "                    sent = now()\n                    call = await self._exchange.submit(call)\n"
+        "                    call = await self._exchange.submit(call, entry)\n",
+        "                    sent = now()\n                    call = await self._exchange.submit(call, entry)\n"
         "                    await self._intend(entry, call)\n",
         "what a crash interrupts is paid again",
         ("tests/crash/test_points.py",),
@@ -481,8 +481,8 @@ MUTANTS: Final = (
     Mutant(
         "id-told-before-it-is-kept",
         "_submissions.py",
-        "        await self._desk.keep(entry.job)\n        stop =",
-        "        self._desk.journal.note(entry.job)\n        stop =",
+        "        await self._desk.keep(entry.job)\n        self._tell(entry, judgement)\n        stop =",
+        "        self._desk.journal.note(entry.job)\n        self._tell(entry, judgement)\n        stop =",
         "a task id that somebody was told is lost with the process",
         ("tests/test_resuming.py",),
     ),
@@ -568,5 +568,50 @@ MUTANTS: Final = (
         "if False:",
         "a video that is cut is kept as whole",
         ("tests/test_downloads.py",),
+    ),
+    Mutant(
+        "telemetry-that-harms",
+        "_telemetry/recording.py",
+        "        except Exception as error:\n            self.complain(error)",
+        "        except KeyError as error:\n            self.complain(error)",
+        "an exporter that fails ends jobs that are paid for",
+        ("tests/test_telemetry.py",),
+        "harms_no_job",
+    ),
+    Mutant(
+        "current-for-ever",
+        "_telemetry/recording.py",
+        "        context.detach(sending.token)\n",
+        "",
+        "the span of a call stays current after its end",
+        ("tests/test_telemetry.py",),
+        "by_hand",
+    ),
+    Mutant(
+        "id-in-a-route",
+        "_telemetry/recording.py",
+        "        route = self._routes[call]\n",
+        "        route = urlsplit(request.url).path\n",
+        "the name of a span holds a task id: as many names as tasks",
+        ("tests/test_telemetry.py",),
+        "conventions",
+    ),
+    Mutant(
+        "line-that-harms",
+        "logs.py",
+        "    with contextlib.suppress(Exception):\n",
+        "    with contextlib.suppress(KeyError):\n",
+        "a log handler that fails ends jobs that are paid for",
+        ("tests/test_logging.py",),
+        "harms_no_job",
+    ),
+    Mutant(
+        "words-in-a-line",
+        "_submissions.py",
+        'else f", HTTP {judgement.http_status}"\n',
+        'else f", {judgement.reason}"\n',
+        "a prompt that a gateway repeats is in the log",
+        ("tests/test_logging.py",),
+        "nothing_secret",
     ),
 )

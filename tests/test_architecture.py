@@ -17,7 +17,7 @@ ROWS = {
     "lifecycle": 2, "polling": 2, "limits": 2, "slots": 2, "retrying": 2, "_fetching": 2,
     "providers": 3, "_keys": 3,
     "decisions": 4, "calls": 4, "lookout": 4, "agenda": 4,
-    "_transport": 5, "_journal": 5, "_callback_server": 5, "logs": 5,
+    "_transport": 5, "_journal": 5, "_callback_server": 5, "logs": 5, "_telemetry": 5,
     "_exchange": 6, "_downloads": 6,
     "_settings": 6, "_crew": 6, "callbacks": 6,
     "_desk": 7, "_submissions": 7, "_scheduler": 7, "_admission": 7, "_resolving": 7, "_hearing": 7, "_collector": 7,
@@ -121,6 +121,13 @@ def test_only_three_rooms_know_aiohttps_client() -> None:
 def test_only_two_rooms_know_aiohttps_server() -> None:
     """Callbacks are received in two rooms; no other serves anybody."""
     assert {room for room, name in aiohttp_imports() if name in SERVER} <= SERVER_ROOMS
+
+
+def test_only_one_room_knows_opentelemetry() -> None:
+    """It is an extra, and what it raises is caught there."""
+    assert {room_of(file) for file in SDK if any(name.startswith("opentelemetry") for name in imports_of(file))} == {
+        "_telemetry"
+    }
 
 
 def test_the_emulator_learns_nothing_from_the_sdk() -> None:

@@ -311,7 +311,7 @@ def test_of_a_job_of_an_earlier_process_nothing_is_learned() -> None:
     """Its age is that of a clock that may have been moved; looks follow it all the same."""
     policy = Recording()
     learned: list[Observation] = []
-    lookout = Lookout(policy=policy, learned=learned.append)
+    lookout = Lookout(policy=policy, learned=lambda seen, _: learned.append(seen))
     entry = accepted(lookout, 0.0, resumed=True)
     for now in (10.0, 20.0, 30.0):
         seen(lookout, entry, now, TaskState.RUNNING)

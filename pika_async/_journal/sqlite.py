@@ -29,6 +29,7 @@ from pika_async._journal.rescue import Rescue
 from pika_async._journal.schema import create, look, open_reader, open_writer, unusable
 from pika_async.errors import JournalFailed, printable, quote
 from pika_async.lifecycle import Job, JobStatus, archive_key, instant
+from pika_async.logs import about, log_job
 from pika_async.polling import Observation
 
 __all__ = ["SqliteJournal"]
@@ -353,7 +354,7 @@ class SqliteJournal:
         for job in operation.written:
             words = (printable(job.key), job.status, printable(job.task_id or "-"), self._real, reason)
             where = f"it is in {operation.rescued}" if operation.rescued else "it is nowhere else"
-            _log.critical("job %s (%s, task %s) is not in the journal %s: %s; %s", *words, where)
+            _log.critical("job %s (%s, task %s) is not in the journal %s: %s; %s", *words, where, extra=about(job))
 
     def _take_in(self) -> None:
         """Take in what was rescued before: each record that is later than what is stored."""
@@ -380,7 +381,7 @@ class SqliteJournal:
             stored = statements.select_job(connection, job.key)
         if stored is None or is_later(job, self._job(stored)):
             statements.put(connection, job, None, self._folder)
-            _log.warning("job %s was taken in from what was rescued", printable(job.key))
+            log_job(_log, logging.WARNING, job, "taken in from what was rescued")
 
 
 async def _outcome(work: Future[T]) -> T:

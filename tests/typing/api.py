@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import assert_type
 
@@ -18,6 +19,7 @@ from pika_async import (
     PollingPolicy,
     Snapshot,
     Video,
+    debug_logging,
     find_provider,
 )
 
@@ -45,3 +47,4 @@ policy = FixedInterval(5)
 assert_type(AdaptivePolling().describe()["native/-/text/plain"].median, float)
 client = PikaClient(find_provider("native"), base_url="https://pika.example", polling=policy, limits=Limits())
 client.polling.describe()
+assert_type(debug_logging("INFO"), logging.Handler)
