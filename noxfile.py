@@ -35,7 +35,8 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """The suite on the lowest direct dependencies that pyproject.toml allows."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"), *_direct("cli", "emulator", "speed"))
+    extras = ("cli", "emulator", "otel", "speed")
+    session.install("-e", f".[{','.join(extras)}]", *_group("test"), *_direct(*extras))
     session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
