@@ -15,14 +15,12 @@ from pika_async._telemetry import Silent
 from pika_async.agenda import Agenda
 from pika_async.decisions import Entry, Watcher
 from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
-from pika_async.lifecycle import FINAL, Job, JobStatus
+from pika_async.lifecycle import Job, JobStatus
 from pika_async.logs import log_job
 
 __all__ = ["Desk", "now"]
 
 _log = logging.getLogger("pika_async.desk")
-#: A doubt needs a person, a job's end is a milestone; what a stop or the closing puts down as it is, is neither.
-_LEVELS = {**dict.fromkeys((*FINAL, JobStatus.TIMED_OUT), logging.INFO), JobStatus.UNKNOWN: logging.WARNING}
 
 
 def now() -> float:
@@ -220,7 +218,7 @@ class Desk:
         """Who watches from outside hears how a job came to rest."""
         job = entry.job
         why = "" if job.error is None else f" ({job.error.type})"
-        log_job(_log, _LEVELS.get(job.status, logging.DEBUG), job, "%s%s", job.status.value, why)
+        log_job(_log, _level(job), job, "%s%s", job.status.value, why)
         self.telemetry.rested(entry)
 
     @staticmethod
@@ -237,3 +235,11 @@ class Desk:
             if job.is_in_flight:
                 self.agenda.lookout.forget(entry)
             self.put_down(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
+
+
+def _level(job: Job) -> int:
+    """A doubt needs a person, a job's end is a milestone; what a stop or the closing puts down as it is, is neither."""
+    if job.status is JobStatus.UNKNOWN:
+        return logging.WARNING
+    put_down = not job.is_final and (job.error is None or isinstance(job.error, SubmissionsStopped))
+    return logging.DEBUG if put_down else logging.INFO

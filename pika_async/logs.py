@@ -15,7 +15,7 @@ from typing import Final
 from pika_async.errors import printable
 from pika_async.lifecycle import Job
 
-__all__ = ["FIELDS", "LineFormatter", "about", "debug_logging", "describe", "log_job"]
+__all__ = ["FIELDS", "SHOWN", "LineFormatter", "about", "debug_logging", "describe", "log_job"]
 
 #: What `extra` holds on every line that tells of a job.
 FIELDS: Final = ("pika_job", "pika_task", "pika_provider", "pika_status", "pika_attempt")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pika_async
-from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, PikaClient, debug_logging
+from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, debug_logging
 from pika_async._journal import Intent, MemoryJournal
 from pika_async._resolving import resolve, take_over
 from pika_async.emulator import Emulator
@@ -101,6 +101,7 @@ def test_every_look_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> Non
     [
         ({"on": "create", "do": {"fault": "fails"}}, {}, ("INFO", "failed", "(GenerationFailed)")),
         ({"on": "create", "do": {"fault": "refuse", "as": "task"}}, {}, ("INFO", "rejected", "(SubmissionRejected)")),
+        ({"on": "create", "do": "refuse"}, {"limits": Limits(patience=60)}, ("INFO", "planned", "(ProviderBusy)")),
         ({"on": "create", "do": {"fault": "drop"}}, {}, ("WARNING", "unknown", "(SubmissionInDoubt)")),
         ({"on": "create", "do": {"fault": "takes", "seconds": 999}}, {"deadline": 60}, ("INFO", "timed_out", "(DeadlineExceeded)")),
     ],

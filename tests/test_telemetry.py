@@ -275,6 +275,23 @@ def test_a_cut_answer_is_an_error(heard: Heard) -> None:
     assert (cut["http.response.status_code"], cut["error.type"]) == (200, "cut")
 
 
+def test_a_call_that_is_given_up_is_ended(heard: Heard) -> None:
+    """A submission whose answer the closing client waits for no longer: canceled, and its job is in doubt."""
+
+    async def story() -> None:
+        at = gateway([{"on": "create", "do": {"fault": "stall"}}])
+        async with client(at, "native") as pika:
+            asking = asyncio.create_task(pika.submit("a cat"))
+            await asyncio.sleep(1)
+        with pytest.raises(SubmissionInDoubt):
+            await asking
+
+    virtual.run(story())
+    assert (heard.span("POST").attributes or {})["error.type"] == "canceled"
+    assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "unknown"
+    assert heard.points("pika.doubts") == {(): 1}
+
+
 def test_what_nobody_waits_for_is_ended(heard: Heard) -> None:
     """A client that closes ends every span: jobs in flight as they are, without an error."""
 

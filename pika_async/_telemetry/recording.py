@@ -25,6 +25,7 @@ from pika_async._telemetry.silent import Call, Silent
 from pika_async.decisions import Entry
 from pika_async.errors import printable
 from pika_async.lifecycle import FINAL, Job, JobStatus
+from pika_async.logs import SHOWN
 from pika_async.polling import Observation
 from pika_async.providers import Provider
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
@@ -146,7 +147,7 @@ class Recording(Silent):
                 "pika.job.polls": job.polls,
             })  # fmt: skip
             if job.task_id is not None:
-                span.set_attribute("pika.task.id", printable(job.task_id))
+                span.set_attribute("pika.task.id", printable(job.task_id[:SHOWN]))
             if job.status in FAILED:
                 span.set_attribute("error.type", "_OTHER" if job.error is None else job.error.type)
                 span.set_status(StatusCode.ERROR)
