@@ -13,11 +13,12 @@ import anyio
 import attrs
 
 from pika_async._desk import now
-from pika_async._exchange import Exchange, describe
+from pika_async._exchange import Exchange
 from pika_async._scheduler import Scheduler
 from pika_async.calls import CALL_SECONDS
 from pika_async.errors import ClientClosed, JournalUnusable, printable
 from pika_async.lifecycle import Job, JobStatus
+from pika_async.logs import log_job
 from pika_async.retrying import PollVerdict, ladder
 
 __all__ = ["Hearing"]
@@ -57,7 +58,7 @@ class Hearing:
         if job.is_final:
             self._desk.agenda.heard_late(job.key)
             return
-        _log.debug("job %s: a callback came while it was %s", describe(job), job.status.value)
+        log_job(_log, logging.DEBUG, job, "a callback came while it was %s", job.status.value)
         entry = self._desk.active.get(job.key)
         if job.task_id is not None and entry is not None:
             self._desk.agenda.heard(entry, now())
@@ -147,7 +148,7 @@ class Hearing:
             await anyio.sleep(max(0.0, rate.ready_at(now()) - now()))
             rate.take(now())
             self._asked_at[key] = now()
-            look = await self._exchange.poll(task_id)
+            look = await self._exchange.poll(task_id, self._desk.active.get(key))
         if look.verdict is PollVerdict.READ and look.snapshot is not None:
             return self._exchange.names(look.snapshot, task_id)
         return False
@@ -158,7 +159,7 @@ class Hearing:
             return  # meanwhile a person has said what became of it
         holder = self._desk.journal.holder(job.provider, job.base_url, task_id)
         if holder is not None:
-            _log.warning("job %s: its callback names the task of job %s", describe(job), printable(holder))
+            log_job(_log, logging.WARNING, job, "its callback names the task of job %s", holder)
             return
         job = job.accepted(task_id, time.time())
         job = attrs.evolve(job, polls=job.polls + 1)
@@ -167,7 +168,8 @@ class Hearing:
             entry.job = job
         await self._desk.keep(job)
         self._asked_at.pop(key, None)
-        _log.info("job %s: its callback told what became of it", describe(job))
+        log_job(_log, logging.INFO, job, "accepted, as its callback told")
+        self._desk.telemetry.judged(job)
         if entry is None:
             await self._take_up(key)
         else:

@@ -102,9 +102,7 @@ class Running:
         :raises JournalFailed: if what an earlier process left in doubt could not be kept.
         """
         telemetry = watching(terms.provider, terms.base_url)
-        exchange = Exchange(
-            terms.provider, terms.base_url, terms.transport, lenient=terms.lenient, telemetry=telemetry
-        )
+        exchange = Exchange(terms.provider, terms.base_url, terms.transport, lenient=terms.lenient, telemetry=telemetry)
         downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
         await terms.journal.open()
         try:

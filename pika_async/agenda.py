@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
 from typing import Final
@@ -34,8 +33,9 @@ MISSING_ANSWERS: Final = 5
 MISSING_SECONDS: Final = 600.0
 #: A task that is finished but has no address yet is asked for this many seconds more.
 URL_SECONDS: Final = 600.0
-#: The callback of a job in doubt is waited for this many times as long as the longest task has taken.
-DOUBT_SHARE: Final = 2.0
+#: The callback of a job in doubt is waited for this many times as long as the longest task has taken; or so many seconds
+#: while none has settled: the documented example took 232 s.
+DOUBT_SHARE, DOUBT_SECONDS = 2.0, 600.0
 
 
 @attrs.define(kw_only=True)
@@ -61,8 +61,8 @@ class Agenda:
     charges: int = 0
     #: Whose look was the latest probe of an open breaker.
     _probe: Entry | None = None
-    #: Until when a callback is waited for, and for which job in doubt.
-    _doubts: list[tuple[float, Entry]] = attrs.field(factory=list)
+    #: The jobs in doubt whose callbacks are waited for, and since when.
+    _doubts: deque[tuple[float, Entry]] = attrs.field(factory=deque)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -79,10 +79,11 @@ class Agenda:
 
     def _next_doubt(self, now: float) -> Unheard | Sleep:
         while self._doubts:
-            until, entry = self._doubts[0]
+            since, entry = self._doubts[0]
+            until = since + min(self.deadline, DOUBT_SHARE * self.lookout.longest or DOUBT_SECONDS)
             if entry.job.status is JobStatus.UNKNOWN and until > now:
                 return Sleep(until)
-            heapq.heappop(self._doubts)
+            self._doubts.popleft()
             if entry.job.status is JobStatus.UNKNOWN:
                 return Unheard(entry)
         return Sleep(math.inf)
@@ -186,13 +187,12 @@ class Agenda:
     def doubt(self, entry: Entry, now: float) -> bool:
         """`entry` is in doubt; whether a callback is worth waiting for: there may be one, and most do come.
 
-        It is waited for twice as long as the longest task has taken, at most a deadline; a deadline if none is known.
+        It is waited for twice as long as the longest task has taken, at most a deadline; ten minutes if none is known.
         """
         calls = self.lookout.calls
         if not calls.listens or calls.untold.is_deaf:
             return False
-        seconds = min(self.deadline, DOUBT_SHARE * self.lookout.longest or math.inf)
-        heapq.heappush(self._doubts, (now + seconds, entry))
+        self._doubts.append((now, entry))
         return True
 
     def heard(self, entry: Entry, now: float) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from pika_async import CallbackReceiver
 from pika_async.emulator import Gateway
+from tests.raw import free_port
 
 PUBLIC = "http://127.0.0.1:2/pika"
 
@@ -57,3 +61,13 @@ async def notifying(gateway: Gateway, to: CallbackReceiver, *, latency: float = 
 def addresses(gateway: Gateway) -> dict[str, str]:
     """The callback address of each accepted task, by its prompt."""
     return {task.prompt: task.callback_url or "" for task in gateway.tasks.values()}
+
+
+def listening(provider: str, monkeypatch: pytest.MonkeyPatch) -> CallbackReceiver | None:
+    """A receiver on a port of its own whose tokens all begin with CANARY; None where a gateway calls nobody back."""
+    if provider != "cometapi":
+        return None
+    tokens = secrets.token_urlsafe
+    monkeypatch.setattr("pika_async.callbacks.secrets.token_urlsafe", lambda size: "CANARY" + tokens(size)[6:])
+    port = free_port()
+    return CallbackReceiver(f"http://127.0.0.1:{port}", port=port)
