@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from pika_async._journal.protocol import Intent
+from pika_async._journal.bell import Bell
+from pika_async._journal.protocol import CHANGES, Intent
+from pika_async._journal.records import is_change
 from pika_async.lifecycle import Job, JobStatus, archive_key
 from pika_async.polling import Observation
 
@@ -28,12 +32,20 @@ class MemoryJournal:
         self._tokens: dict[str, str] = {}
         self._addressed: dict[str, str] = {}
         self._facts: dict[str, Any] = {}
+        #: The latest change of each job, in order; None until somebody asks, so that a job that nobody follows pays
+        #: nothing.
+        self._numbers: dict[str, int] | None = None
+        self._bell = Bell()
+        self._is_open = False
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """See `Journal`."""
+        self._is_open = True
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """See `Journal`. It has nothing to write."""
+        self._is_open = False
+        self._bell.ring()
 
     async def intend(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
@@ -51,11 +63,38 @@ class MemoryJournal:
         self._put(job)
 
     def _put(self, job: Job) -> None:
+        if self._numbers is not None:
+            self._number(self._numbers, self._jobs.get(job.key), job)
         self._jobs[job.key] = job
         if job.task_id is not None:
             self._holders.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
+
+    def _number(self, numbers: dict[str, int], before: Job | None, job: Job) -> None:
+        if before is None or is_change(job, before):
+            number = self.revision + 1
+            numbers.pop(job.key, None)  # the latest change comes last
+            numbers[job.key] = number
+            self._bell.ring()
+
+    @property
+    def revision(self) -> int:
+        """See `Journal`. Numbers begin when one is asked for: with the jobs that are there, in their order."""
+        if self._numbers is None:
+            self._numbers = {key: number for number, key in enumerate(self._jobs, 1)}
+        return next(reversed(self._numbers.values()), 0)
+
+    async def changes(self, after: int) -> list[tuple[int, Job]]:
+        """See `Journal`."""
+        await asyncio.sleep(0)
+        with self._bell.heard() as rung:
+            while self.revision <= after and self._is_open:
+                rung.clear()
+                await rung.wait()
+        numbers = self._numbers or {}
+        behind = list(itertools.takewhile(lambda key: numbers[key] > after, reversed(numbers)))
+        return [(numbers[key], self._jobs[key]) for key in behind[: -CHANGES - 1 : -1]]
 
     def _address(self, key: str, token: str | None) -> str | None:
         """Say which token is that of the job `key`; the one that was."""
@@ -72,7 +111,9 @@ class MemoryJournal:
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
-        del self._jobs[job.key]
+        self._jobs[archived.key] = self._jobs.pop(job.key)
+        if self._numbers is not None:
+            self._numbers = {archived.key if key == job.key else key: it for key, it in self._numbers.items()}
         self._intents.pop(job.key, None)
         self._address(archived.key, self._address(job.key, None))
         self._put(archived)

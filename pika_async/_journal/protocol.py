@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
 from pika_async.lifecycle import Job, JobStatus
 from pika_async.polling import Observation
 
-__all__ = ["Intent", "Journal"]
+__all__ = ["CHANGES", "Intent", "Journal"]
+
+#: Changes that are read at once: as much as a reader of changes holds.
+CHANGES: Final = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +41,23 @@ class Journal(Protocol):
 
     #: The file; None if there is none.
     path: Path | None
+
+    @property
+    def revision(self) -> int:
+        """The number of the latest change that is committed; 0 if there is none.
+
+        Changes are numbered in the order in which they are committed, over the life of the journal. A change is a new
+        job, or another status, progress or error of one; of a final job only another status. What becomes of its file
+        is none, and so is another key.
+        """
+
+    async def changes(self, after: int) -> list[tuple[int, Job]]:
+        """Wait for a change behind the number `after`; the next jobs that have changed, each with its latest number.
+
+        At most `CHANGES`, in the order of numbers, each as it is committed at that moment: who reads on behind the last
+        number is told of everything, of a job that changed often only the latest. None once the journal is closed and
+        has no more. While anybody waits here, what is noted is written soon.
+        """
 
     async def open(self) -> None:
         """Make it ready to be written.

@@ -22,6 +22,7 @@ __all__ = [
     "COLUMNS",
     "Plain",
     "intent_of",
+    "is_change",
     "is_later",
     "job_of",
     "line_of",
@@ -201,6 +202,14 @@ def record_of(line: bytes, folder: Path) -> tuple[Job, str | None]:
     """
     values = json.loads(line)
     return job_of(values, folder), values["was"]
+
+
+def is_change(job: Job, before: Job) -> bool:
+    """Whether `job` is news to whoever knows `before`, an earlier record of it; see `Journal.revision`."""
+    if job.status is not before.status or job.is_final:
+        return job.status is not before.status
+    one, other = (None if it.error is None else _written_error(it.error) for it in (job, before))
+    return (job.progress, one) != (before.progress, other)
 
 
 def is_later(job: Job, than: Job) -> bool:

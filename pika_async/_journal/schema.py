@@ -50,11 +50,13 @@ MIGRATIONS: Final = (
         refunded REAL,
         intended_at TEXT,
         body_sha256 TEXT,
-        callback_sha256 TEXT
+        callback_sha256 TEXT,
+        revision INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX jobs_by_status ON jobs (status);
     CREATE INDEX jobs_by_task ON jobs (provider, base_url, task_id) WHERE task_id IS NOT NULL;
     CREATE INDEX jobs_by_callback ON jobs (callback_sha256) WHERE callback_sha256 IS NOT NULL;
+    CREATE INDEX jobs_by_revision ON jobs (revision);
     CREATE TABLE requests (position INTEGER PRIMARY KEY, request TEXT NOT NULL) STRICT;
     CREATE TABLE observations (
         id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, after REAL NOT NULL, before REAL NOT NULL,

@@ -12,23 +12,22 @@ import json
 import logging
 import os
 import sqlite3
-import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 
 from pika_async._journal import statements
+from pika_async._journal.bell import Bell
 from pika_async._journal.owner import Owner
-from pika_async._journal.pending import Operation, Pending
+from pika_async._journal.pending import Operation
 from pika_async._journal.protocol import Intent
-from pika_async._journal.records import intent_of, is_later, job_of, line_of, record_of
+from pika_async._journal.reader import Reader
+from pika_async._journal.records import is_later, line_of, record_of
 from pika_async._journal.rescue import Rescue
 from pika_async._journal.schema import create, look, open_reader, open_writer, unusable
-from pika_async.errors import JournalFailed, printable, quote
-from pika_async.lifecycle import Job, JobStatus, archive_key, instant
+from pika_async.errors import JournalFailed, printable
+from pika_async.lifecycle import Job, archive_key
 from pika_async.logs import about, log_job
 from pika_async.polling import Observation
 
@@ -39,28 +38,23 @@ T = TypeVar("T")
 _log = logging.getLogger("pika_async.journal")
 
 
-class SqliteJournal:
-    """Jobs in the file `path`, of one owner at a time; see `Journal` for the calls.
+class SqliteJournal(Reader):
+    """Jobs in the file `path`, of one owner at a time; see `Journal` for the calls, and `Reader` for its reads.
 
-    Nothing is opened before `open`; a journal that is not open can be read, also while another process owns it. Every
-    read raises `JournalUnusable` for a file that is no sound journal, and for a record that cannot be read.
+    Nothing is opened before `open`; a journal that is not open can be read, also while another process owns it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        #: The file, absolute. A job's `file` in its folder is stored relative to that, so that the folder can be moved.
-        self.path: Path | None = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib would follow links first
-        self._folder = self.path.parent
-        #: The same whatever the link: what is locked, and what the side files are named after.
-        self._real = Path(os.path.realpath(path))
-        self._pending = Pending()
+        super().__init__(path)
         self._rescue = Rescue(self._real)
         self._thread: ThreadPoolExecutor | None = None
         self._closing: Future[None] | None = None
         self._scheduled = False
         self._held = contextlib.ExitStack()
+        self._bell = Bell()
         self._writer: sqlite3.Connection
-        self._reader: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
+        #: The number of the latest change that is committed; of the thread.
+        self._number = 0
 
     async def open(self) -> None:
         """See `Journal`."""
@@ -82,6 +76,7 @@ class SqliteJournal:
         if self._thread is not None:
             thread, self._thread = self._thread, None
             self._closing = thread.submit(self._release)
+            self._closing.add_done_callback(lambda _: self._bell.ring())
             thread.shutdown(wait=False)
         if self._closing is not None:
             await _outcome(self._closing)
@@ -113,6 +108,8 @@ class SqliteJournal:
         """See `Journal`."""
         if self._thread is not None:
             self._pending.note(job)
+            if self._bell.is_heard:
+                self._schedule()
 
     def observe(self, observation: Observation) -> None:
         """See `Journal`."""
@@ -129,117 +126,24 @@ class SqliteJournal:
         """See `Journal`."""
         await self._add(Operation(fact=(name, json.dumps(value))))
 
-    def recall(self, name: str) -> Any:
+    async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
-        text = self._pending.fact(name)
-        if text is None:
-            with self._connection() as connection:
-                text = None if connection is None else statements.select_fact(connection, name)
-        return None if text is None else json.loads(text)
+        await asyncio.sleep(0)  # however much there is, others have their turn
+        with self._bell.heard() as rung:
+            while True:
+                rung.clear()
+                is_over = self._thread is None and (self._closing is None or self._closing.done())
+                found = self._changes_behind(after)
+                if found or is_over:
+                    return found
+                self._schedule()  # what was noted while nobody listened
+                await rung.wait()
 
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.get(key) is not None
-
-    def get(self, key: str) -> Job | None:
-        """See `Journal`."""
-        pending, job = self._pending.job(key)
-        if pending:
-            return job
-        with self._connection() as connection:
-            row = None if connection is None else statements.select_job(connection, key)
-        return None if row is None else self._job(row)
-
-    def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
-        """See `Journal`."""
-        view = self._pending.view()
-        wanted = (provider, base_url, task_id)
-        for job in reversed([job for job in view.jobs.values() if job is not None]):
-            if (job.provider, job.base_url, job.task_id) == wanted:
-                return job.key
-        with self._connection() as connection:
-            keys = [] if connection is None else statements.select_holder(connection, *wanted)
-        return next((key for key in keys if key not in view.keys), None)
-
-    def addressed(self, callback_sha256: str) -> Job | None:
-        """See `Journal`."""
-        follow = self._pending.addressed(callback_sha256)
-        with self._connection() as connection:
-            stored = None if connection is None else statements.select_addressed(connection, callback_sha256)
-        key = follow(stored)
-        return None if key is None else self.get(key)
-
-    def keys(self) -> list[str]:
-        """See `Journal`."""
-        view = self._pending.view()
-        with self._connection() as connection:
-            stored = [] if connection is None else statements.select_keys(connection)
-        kept = dict.fromkeys(key for key in stored if key not in view.moved)
-        return list(kept | dict.fromkeys(key for key, job in view.jobs.items() if job is not None))
-
-    def all(self, status: JobStatus | None = None) -> Iterator[Job]:
-        """See `Journal`. Jobs are read some hundreds at a time: one that is kept meanwhile is given as it then is."""
-        for job, _ in self._walk(status):
-            yield job
-
-    def interrupted(self) -> list[tuple[Job, Intent]]:
-        """See `Journal`."""
-        none = Intent(at=instant(0), body_sha256="")
-        found = self._walk(JobStatus.SUBMITTING)
-        return [(job, self._pending.intent(job.key) or intent or none) for job, intent in found]
-
-    def _walk(self, status: JobStatus | None) -> Iterator[tuple[Job, Intent | None]]:
-        position = 0
-        while True:
-            view = self._pending.view()
-            with self._connection() as connection:
-                rows = [] if connection is None else statements.select_page(connection, position, status, view.jobs)
-                if not rows:
-                    stored = set() if connection is None else statements.select_stored(connection, view.jobs, position)
-                    break
-            for row in rows:
-                if row["key"] not in view.moved:
-                    job = view.jobs.get(row["key"]) or self._job(row)
-                    if status is None or job.status is status:
-                        yield job, intent_of(row)
-            position = rows[-1]["position"]
-        for key, waiting in view.jobs.items():
-            if waiting is not None and key not in stored - view.moved and status in {None, waiting.status}:
-                yield waiting, None
-
-    def charges(self) -> int:
-        """See `Journal`."""
-        view = self._pending.view()
-        with self._connection() as connection:
-            stored = 0 if connection is None else statements.count_charges(connection, view.keys)
-        return stored + sum(job.may_be_charged for job in view.jobs.values() if job is not None)
-
-    def observations(self) -> list[Observation]:
-        """See `Journal`."""
-        waiting = self._pending.observations()
-        with self._connection() as connection:
-            stored = [] if connection is None else statements.select_observations(connection)
-        return statements.newest(stored + waiting)
-
-    def _job(self, row: dict[str, Any]) -> Job:
-        try:
-            return job_of(row, self._folder)
-        except Exception as error:  # whatever was written over it
-            reason = f"holds a record of job {quote(row['key'])} that cannot be read ({type(error).__name__}: {error})"
-            raise unusable(self._real, f"{reason}; restore a copy of it") from None
-
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection | None]:
-        """The reader, or one for this moment; None where there is no journal yet."""
-        try:
-            with self._reading:
-                if self._reader is not None:
-                    yield self._reader
-                    return
-            connection = open_reader(self._real)
-            with contextlib.nullcontext() if connection is None else contextlib.closing(connection):
-                yield connection
-        except sqlite3.Error as error:
-            raise unusable(self._real, f"cannot be read: {error}; restore a copy of it") from None
+    def _schedule(self) -> None:
+        """See that what is pending is written."""
+        if self._thread is not None and not self._scheduled:
+            self._scheduled = True
+            self._thread.submit(self._drain)
 
     async def _add(self, operation: Operation) -> None:
         """Queue it, see that it is written, and wait for that."""
@@ -247,9 +151,7 @@ class SqliteJournal:
             self._log_lost(operation, "it is not open")  # nor is it ours: nothing is written beside it
             raise self._failure(operation, "it is not open")
         self._pending.add(operation)
-        if not self._scheduled:
-            self._scheduled = True
-            self._thread.submit(self._drain)
+        self._schedule()
         await _outcome(operation.done)
 
     def _failure(self, operation: Operation, reason: str) -> JournalFailed:
@@ -264,6 +166,7 @@ class SqliteJournal:
         try:
             self._own(held)
             self._writer = held.enter_context(contextlib.closing(open_writer(self._real)))
+            self._number = statements.newest_revision(self._writer)
             self._take_in()
             self._pending.forget_rescued()
             self._reader = open_reader(self._real)
@@ -316,6 +219,7 @@ class SqliteJournal:
                 self._refuse(group, error)
             return
         self._pending.saved(group)
+        self._bell.ring()
         if any(operation.rescued for operation in group) and not self._pending.unsaved:
             self._rescue.clear()
         for operation in group:
@@ -324,18 +228,21 @@ class SqliteJournal:
 
     def _commit(self, group: list[Operation]) -> None:
         with statements.transaction(self._writer) as connection:
+            number = self._number
             for operation in group:
-                self._write(connection, operation)
+                number = self._write(connection, operation, number)
+        self._number = number  # only now: what was rolled back has taken no number
 
-    def _write(self, connection: sqlite3.Connection, operation: Operation) -> None:
+    def _write(self, connection: sqlite3.Connection, operation: Operation, number: int) -> int:
         for job in operation.written:
             if operation.moved is not None:
                 statements.move(connection, operation.moved, job.key)
-            statements.put(connection, job, operation.intent, self._folder)
+            number = statements.put(connection, job, operation.intent, self._folder, number)
         if operation.fact is not None:
             statements.insert_fact(connection, *operation.fact)
         if operation.observation is not None:
             statements.insert_observation(connection, operation.observation)
+        return number
 
     def _refuse(self, group: list[Operation], error: Exception) -> None:
         """Save what can be saved elsewhere, and tell whoever waits; what was told before is only kept."""
@@ -358,7 +265,7 @@ class SqliteJournal:
 
     def _take_in(self) -> None:
         """Take in what was rescued before: each record that is later than what is stored."""
-        broken = False
+        broken, number = False, self._number
         try:
             with statements.transaction(self._writer) as connection:
                 for line in self._rescue.read():
@@ -367,21 +274,23 @@ class SqliteJournal:
                     except Exception:  # torn, or of a stranger
                         broken = True
                     else:
-                        self._accept(connection, job, was)
+                        number = self._accept(connection, job, was, number)
+            self._number = number
             if not broken or self._rescue.set_aside():
                 self._rescue.clear()
         except (sqlite3.Error, OSError) as error:
             reason = f"cannot take in {self._rescue.path}: {error}; mend that, then open it again"
             raise unusable(self._real, reason) from None
 
-    def _accept(self, connection: sqlite3.Connection, job: Job, was: str | None) -> None:
+    def _accept(self, connection: sqlite3.Connection, job: Job, was: str | None, number: int) -> int:
         stored = statements.select_job(connection, job.key)
         if was is not None and stored is None:
             statements.move(connection, was, job.key)
             stored = statements.select_job(connection, job.key)
         if stored is None or is_later(job, self._job(stored)):
-            statements.put(connection, job, None, self._folder)
+            number = statements.put(connection, job, None, self._folder, number)
             log_job(_log, logging.WARNING, job, "taken in from what was rescued")
+        return number
 
 
 async def _outcome(work: Future[T]) -> T:

@@ -11,15 +11,16 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pika_async._journal.protocol import Intent
+from pika_async._journal.protocol import CHANGES, Intent
 from pika_async._journal.records import COLUMNS, values_of, written_request
 from pika_async._journal.schema import WINDOW
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.lifecycle import FINAL, Job, JobStatus
 from pika_async.polling import Observation
 
 __all__ = [
-    "count_charges", "insert_fact", "insert_observation", "move", "newest", "put", "select_addressed", "select_fact",
-    "select_holder", "select_job", "select_keys", "select_observations", "select_page", "select_stored", "transaction",
+    "count_charges", "insert_fact", "insert_observation", "move", "newest", "newest_revision", "put",
+    "select_addressed", "select_changes", "select_fact", "select_holder", "select_job", "select_keys",
+    "select_observations", "select_page", "select_stored", "transaction",
 ]  # fmt: skip
 
 #: Jobs that are read at once while all of them are walked.
@@ -28,9 +29,14 @@ PAGE: Final = 500
 _CHANGING: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS)
 #: An intent replaces the one before as a whole: the token of a submission that was not the latest names no job.
 _INTENDED: Final = ("intended_at", "body_sha256", "callback_sha256")
-_UPDATE: Final = f"UPDATE jobs SET {_CHANGING} WHERE key = :key"
-_INTEND: Final = f"UPDATE jobs SET {', '.join(f'{name} = :{name}' for name in (*COLUMNS, *_INTENDED))} WHERE key = :key"
-_ALL: Final = ("key", *COLUMNS, *_INTENDED)
+_UPDATE: Final = f"UPDATE jobs SET {_CHANGING}, revision = :revision WHERE key = :key"
+_INTEND: Final = _UPDATE.replace("SET", f"SET {', '.join(f'{name} = :{name}' for name in _INTENDED)},")
+#: Only where it is no change: see `is_change`.
+_SAME: Final = (
+    f"UPDATE jobs SET {_CHANGING} WHERE key = :key AND status = :status "
+    f"AND (progress IS :progress AND error IS :error OR status IN ({', '.join(repr(str(it)) for it in sorted(FINAL))}))"
+)
+_ALL: Final = ("key", *COLUMNS, *_INTENDED, "revision")
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
 #: A record whose request is gone is read all the same, so that the job can be named.
 _SELECT: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
@@ -52,12 +58,18 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder: Path) -> None:
-    """Write a job: a new one at the end, a known one without its request, which stays."""
-    values = values_of(job, intent, folder)
+def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder: Path, number: int) -> int:
+    """Write a job: a new one at the end, a known one without its request, which stays.
+
+    `number` is that of the latest change; the one after this.
+    """
+    values = values_of(job, intent, folder) | {"revision": number + 1}
+    if intent is None and connection.execute(_SAME, values).rowcount:
+        return number
     if connection.execute(_UPDATE if intent is None else _INTEND, values).rowcount == 0:
         position = connection.execute(_INSERT, values).lastrowid
         connection.execute("INSERT INTO requests VALUES (?, ?)", (position, written_request(job.request)))
+    return number + 1
 
 
 def move(connection: sqlite3.Connection, was: str, key: str) -> None:
@@ -127,6 +139,17 @@ def select_addressed(connection: sqlite3.Connection, callback_sha256: str) -> st
     """The key of the job whose latest submission carried that token."""
     rows = connection.execute("SELECT key FROM jobs WHERE callback_sha256 = ?", (callback_sha256,))
     return next((key for (key,) in rows), None)
+
+
+def newest_revision(connection: sqlite3.Connection) -> int:
+    """The number of the latest change; 0 if there is none."""
+    (number,) = connection.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
+    return int(number)
+
+
+def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
+    """The next rows behind a change, in the order of changes."""
+    return _named(connection.execute(f"{_SELECT} WHERE revision > ? ORDER BY revision LIMIT {CHANGES}", (after,)))
 
 
 def select_keys(connection: sqlite3.Connection) -> list[str]:
