@@ -27,6 +27,7 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
+from pika_async.events import JobAccepted, JobEvent, JobParked, JobRunning, JobSettled
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.limits import Limits
 from pika_async.logs import debug_logging
@@ -55,8 +56,13 @@ __all__ = [
     "GenerationRequest",
     "InvalidRequest",
     "Job",
+    "JobAccepted",
     "JobCanceled",
     "JobError",
+    "JobEvent",
+    "JobParked",
+    "JobRunning",
+    "JobSettled",
     "JobStatus",
     "JournalFailed",
     "JournalInUse",

@@ -140,7 +140,8 @@ class Batch:
             await self._desk.until(lambda: agenda.gate.stop is not None or self._has_room())
             self._stop = self._stop or agenda.gate.stop
             if self._stop is not None:
-                if self._keep_rest:  # in this very task: a generator may hold scopes
+                if self._keep_rest and not isinstance(self._stop, ClientClosed):
+                    # In this very task: a generator may hold scopes.
                     self.rest = [request async for request in source]
                 return
             try:
@@ -187,8 +188,14 @@ class Batch:
         if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._to_fetch.send_nowait(job)
+                self._desk.fetching += 1
                 return
         self._hand_over(job)
+
+    def _fetched(self, job: Job) -> None:
+        self._desk.fetching -= 1
+        self._hand_over(job)
+        self._desk.nudge()
 
     def _hand_over(self, job: Job) -> None:
         self._open -= 1
@@ -209,7 +216,7 @@ class Batch:
         finally:
             with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
                 while True:
-                    self._hand_over(fetches.receive_nowait())
+                    self._fetched(fetches.receive_nowait())
 
     async def _download(self, fetches: MemoryObjectReceiveStream[Job]) -> None:
         self._downloaders += 1
@@ -230,7 +237,7 @@ class Batch:
             url = job.video.url if job.video is not None else ""
             done = job.not_fetched(DownloadFailed(url=url, reason=repr(error)))
         finally:
-            self._hand_over(done)
+            self._fetched(done)
 
 
 def stream(requests: Requests) -> Source:

@@ -38,6 +38,10 @@ class Desk:
         #: The jobs that are not at rest, by key.
         self.active: dict[str, Entry] = {}
         self.is_open = False
+        #: Whether nothing is taken on any more.
+        self.is_shut = False
+        #: Jobs of batches whose files are on their way.
+        self.fetching = 0
         #: The defect that ended the scheduler, if one did.
         self.failure: BaseException | None = None
         self.wake = asyncio.Event()
@@ -55,6 +59,19 @@ class Desk:
         self.check_failure()
         if not self.is_open:
             raise ClientClosed(provider=self.agenda.provider)
+
+    def check_intake(self) -> None:
+        """:raises ClientClosed: also if nothing is taken on any more.
+        :raises RuntimeError: see `check`.
+        """
+        self.check()
+        if self.is_shut:
+            raise ClientClosed(provider=self.agenda.provider)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every job is at rest, and nothing that settled is being fetched for a batch."""
+        return not self.active and not self.fetching
 
     def seen(self, job: Job) -> Job:
         """`job` with the looks that are not in its record yet."""
@@ -87,7 +104,7 @@ class Desk:
 
         :raises JournalFailed: if it could not be kept.
         """
-        self.check()
+        self.check_intake()
         if job.status is JobStatus.TIMED_OUT:
             job, kept = job.reopened(), False
         entry = Entry(job, job.stratum, (watcher,))
@@ -95,13 +112,14 @@ class Desk:
         try:
             if not kept:
                 await self.journal.keep(job)
-            self.check()
+            self.check_intake()
         except BaseException:
             self.unwatch_of(entry, watcher)  # the caller hears of it by this error
             if self.is_open and entry.watchers:  # others came meanwhile, and want it still
                 self.go_on(entry)
             elif self.is_open:  # else `rest_all` sees to it
                 del self.active[job.key]
+                self.nudge()
             raise
         self.go_on(entry)
 
@@ -172,8 +190,23 @@ class Desk:
         for entry in planned:
             self.put_down(entry, attrs.evolve(entry.job, error=error))
 
+    def shut(self) -> None:
+        """Take nothing more on, and send no more: what is planned comes to rest as it is, what was sent goes on."""
+        self.is_shut = True
+        self.agenda.gate.stop = self._closed
+        self.halt(self.agenda.gate.stop)
+        self.nudge()
+
+    @property
+    def _closed(self) -> SubmissionsStopped:
+        return self.agenda.gate.stop or ClientClosed(provider=self.agenda.provider)
+
     def lift(self) -> None:
-        """Try again after a stop: somebody asked for it."""
+        """Try again after a stop: somebody asked for it.
+
+        :raises ClientClosed: if nothing is taken on any more.
+        """
+        self.check_intake()
         if self.agenda.gate.stop is not None:
             self.agenda.gate = type(self.agenda.gate)()
 
@@ -228,8 +261,7 @@ class Desk:
 
     def rest_all(self) -> None:
         """Nothing goes on: whoever waits is told how its job stands."""
-        stop = self.agenda.gate.stop or ClientClosed(provider=self.agenda.provider)
-        self.agenda.gate.stop = stop
+        self.agenda.gate.stop = stop = self._closed
         for entry in list(self.active.values()):
             job = self.agenda.counted(entry)
             if job.is_in_flight:

@@ -9,11 +9,13 @@ from typing import Any, Literal, Self
 
 import aiohttp
 
+from pika_async._events import Hook
 from pika_async._journal import Journal
 from pika_async._running import Running, Terms, to_the_end
 from pika_async._settings import (
     address_of,
     deadline_of,
+    drain_of,
     is_lenient,
     journal_of,
     limits_of,
@@ -72,6 +74,7 @@ class Life:
             account=credential.account(),
             lenient=is_lenient(ambiguous),
         )
+        self._hooks: list[Hook] = []
         self._running: Running | None = None
         self._opening = self._taught = False
         self._closing: asyncio.Task[None] | None = None
@@ -93,6 +96,8 @@ class Life:
             self._running = await Running.open(self._terms)
         finally:
             self._opening = False
+        for hook in self._hooks:
+            self._running.events.call(hook)
         if not self._taught:  # once: the policy outlives every opening
             self._taught = True
             self._running.desk.agenda.lookout.teach(self._journal.observations())
@@ -103,15 +108,33 @@ class Life:
     ) -> None:
         await self.aclose()
 
-    async def aclose(self) -> None:
+    async def aclose(self, drain: bool | float = False) -> None:
         """Send nothing more, keep the receipts that are on their way (at most 20 s), free every connection.
 
-        What was accepted and has not settled stays with its task id in `jobs()`, and in the journal.
+        What was accepted and has not settled stays with its task id in `jobs()`, and in the journal. `drain`: first
+        wait for it, that many seconds at most (True: until each has settled or met its deadline), while batches and
+        whoever else waits go on; what was not sent comes to rest at once, as planned, with `ClientClosed`. Another
+        `aclose()`, or cancelling this one, ends the waiting. What has settled by then is given to the hooks (at most
+        20 s more).
+
+        :raises ConfigurationError: if `drain` is neither True nor a number of seconds from 0.
+        :raises RuntimeError: from a hook, or from the iterable that a batch reads: it would wait for itself.
         """
-        if self._running is not None:
-            if self._running.scheduler.is_here:
-                raise RuntimeError("the client cannot be closed by the iterable that it reads")
-            running, self._running = self._running, None
+        seconds = drain_of(drain)
+        running = self._running
+        if running is not None:
+            if running.is_here:
+                raise RuntimeError("the client cannot be closed by the iterable that it reads, or by its own hook")
+            try:
+                if seconds:
+                    await running.drain(seconds)
+            finally:
+                await self._close(running)
+        await self._closed()
+
+    async def _close(self, running: Running) -> None:
+        if self._running is running:  # nobody else has begun it
+            self._running = None
             self._closing = asyncio.create_task(running.close(), name="pika_async closing")
         await self._closed()
 

@@ -12,6 +12,7 @@ from pika_async._admission import Admission
 from pika_async._collector import Collector
 from pika_async._desk import Desk
 from pika_async._downloads import Downloader
+from pika_async._events import Events
 from pika_async._exchange import Exchange
 from pika_async._hearing import Hearing
 from pika_async._journal import Journal
@@ -92,6 +93,7 @@ class Running:
     callbacks: CallbackReceiver | None
     transport: Transport
     journal: Journal
+    events: Events
 
     @classmethod
     async def open(cls, terms: Terms) -> Self:
@@ -119,7 +121,7 @@ class Running:
         collector = Collector(exchange, downloader, terms.journal)
         running = cls(
             desk, scheduler, exchange, downloader, admission, collector, hearing, terms.callbacks, terms.transport,
-            terms.journal,
+            terms.journal, Events(terms.journal),
         )  # fmt: skip
         try:
             await terms.transport.open()
@@ -133,8 +135,24 @@ class Running:
             raise
         return running
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the running task is one that `close` would wait for in vain."""
+        return self.scheduler.is_here or self.events.is_here
+
+    async def drain(self, seconds: float) -> None:
+        """Take in and send nothing more, and wait at most `seconds` until every job is at rest, and on disk where a
+        batch that is under way wants that.
+        """
+        self.desk.shut()
+        with anyio.move_on_after(seconds):
+            await self.desk.until(lambda: not self.desk.is_open or self.desk.is_empty)
+
     async def close(self) -> None:
-        """Close every part, the scheduler first: it waits for the answers that are on their way, at most 20 s."""
+        """Close every part, the scheduler first: it waits for the answers that are on their way, at most 20 s.
+
+        What has settled by then is given to the hooks, which have another 20 s.
+        """
         try:
             await self.scheduler.stop()
         finally:
@@ -144,7 +162,10 @@ class Running:
                 await self.downloader.__aexit__(None, None, None)
                 await self.transport.close()
             finally:
-                await self.journal.close()
+                try:
+                    await self.events.close()
+                finally:
+                    await self.journal.close()
 
 
 async def to_the_end(task: asyncio.Task[None]) -> None:

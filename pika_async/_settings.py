@@ -29,6 +29,8 @@ __all__ = [
 
 #: Seconds from acceptance to settling; the documented example took 232 s.
 DEADLINE: Final = 1800.0
+#: Seconds.
+AS_LONG_AS_IT_TAKES: Final = 1e9
 
 
 def read_credential(
@@ -129,6 +131,18 @@ def limits_of(limits: Limits | None) -> Limits:
     if not isinstance(limits, Limits):
         raise ConfigurationError(setting="limits", reason=f"{limits!r} are none; give Limits(...)")
     return limits
+
+
+def drain_of(value: bool | float) -> float:
+    """Seconds that a closing waits for what was accepted, 0 to 1e9: True is as long as it takes.
+
+    :raises ConfigurationError: unless it is True, False, or a number from 0.
+    """
+    if isinstance(value, bool):
+        return AS_LONG_AS_IT_TAKES if value else 0.0
+    if not isinstance(value, int | float) or not value >= 0:
+        raise ConfigurationError(setting="drain", reason=f"{value!r} is neither True nor a number of seconds from 0")
+    return float(min(value, AS_LONG_AS_IT_TAKES))
 
 
 def is_lenient(ambiguous: str) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import attrs
@@ -18,14 +18,18 @@ from pika_async._admission import Intake, request_of
 from pika_async._batch import Batch, Requests, stream
 from pika_async._collector import wants_file
 from pika_async._desk import Desk
+from pika_async._events import Hook
 from pika_async._keys import lone_key
 from pika_async._life import Life
 from pika_async._resolving import pay_again, resolve
-from pika_async.errors import ClientClosed, JobCanceled, SubmissionsStopped
+from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
+from pika_async.events import JobEvent
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.models import GenerationRequest, Snapshot, Video
 
 __all__ = ["PikaClient"]
+
+H = TypeVar("H", bound=Hook)
 
 
 class PikaClient(Life):
@@ -243,6 +247,37 @@ class PikaClient(Life):
         batch = Batch(running.scheduler, intake.admit, fetch, self._terms.limits.downloading, keep_rest=keep_rest)
         batch.start(source)
         return batch, intake
+
+    # --- told -------------------------------------------------------------------------------------------------------
+
+    def events(self, after: int | None = None) -> AsyncGenerator[JobEvent, None]:
+        """What becomes of the jobs: `JobAccepted`, `JobRunning`, `JobSettled`, `JobParked`, in order, from now on.
+
+        Nothing is kept for a reader: it reads the journal on behind the last number at its own pace, and is told of a
+        job that changed often only how it stands; that it settled, always, and once. `after`: the number of an event,
+        behind which to go on, also one of an earlier process with the same journal; 0 for all jobs that are known.
+        Ends when the client is closed, after all that there was.
+
+        :raises InvalidRequest: if `after` is no number that this journal has given.
+        :raises RuntimeError: if the client is not open.
+        """
+        return self._parts().events.stream(after)
+
+    def on_settled(self, hook: H) -> H:
+        """Call `hook(job)` for each job that settles while the client is open; what it returns is awaited if it can be.
+
+        One call at a time, in the order of settling; a slow one delays no job, but one that blocks the loop does. An
+        exception is logged (`pika_async.events`) and stops nothing. Given back, so that it serves as a decorator; from
+        now on, and in each later opening.
+
+        :raises ConfigurationError: if it cannot be called.
+        """
+        if not callable(hook):
+            raise ConfigurationError(setting="on_settled", reason=f"{hook!r} cannot be called; give a function")
+        if self._running is not None:
+            self._running.events.call(hook)
+        self._hooks.append(hook)
+        return hook
 
     # --- views and ways out -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from pika_async import GenerationRequest, Job, PikaClient, PikaError, Video, err
 CONTRACT = {
     "PikaClient", "GenerationRequest", "Camera", "Video", "Job", "JobStatus", "Snapshot", "BatchReport", "Provider",
     "AdaptivePolling", "FixedInterval", "Limits", "PikaError", "GenerationFailed", "SubmissionRejected",
-    "SubmissionInDoubt", "DeadlineExceeded",
+    "SubmissionInDoubt", "DeadlineExceeded", "JobEvent", "JobAccepted", "JobRunning", "JobSettled", "JobParked",
 }  # fmt: skip
 EXTRAS = {"cyclopts", "rich", "av", "PIL", "uvloop", "orjson", "pytest", "opentelemetry", "dbos"}
 
@@ -52,7 +52,20 @@ def test_signatures_of_the_contract() -> None:
         "key", "index", "status", "provider", "task_id", "request", "video", "file", "sha256", "error", "polls",
         "submitted_at", "settled_at", "points", "attempts",
     }  # fmt: skip
-    for name in ("generate", "submit", "wait", "poll", "as_settled", "run", "download", "jobs", "resume", "resolve"):
+    for name in (
+        "generate",
+        "submit",
+        "wait",
+        "poll",
+        "as_settled",
+        "run",
+        "download",
+        "jobs",
+        "resume",
+        "resolve",
+        "events",
+        "on_settled",
+    ):
         assert callable(getattr(PikaClient, name))
 
 

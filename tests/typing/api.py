@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import assert_type
 
@@ -13,6 +14,8 @@ from pika_async import (
     FixedInterval,
     GenerationRequest,
     Job,
+    JobEvent,
+    JobSettled,
     Limits,
     PikaClient,
     PikaError,
@@ -40,6 +43,26 @@ async def use(pika: PikaClient) -> None:
         assert_type(settled, Job)
         assert_type(settled.error, PikaError | None)
         assert_type(settled.file, Path | None)
+    assert_type(pika.events(), AsyncGenerator[JobEvent, None])
+    async for event in pika.events(after=7):
+        assert_type(event.number, int)
+        assert_type(event.job, Job)
+        if isinstance(event, JobSettled):
+            await pika.aclose(drain=2.5)
+    await pika.aclose(drain=True)
+
+
+async def use_hooks(pika: PikaClient) -> None:
+    @pika.on_settled
+    async def told(job: Job) -> None:
+        print(job.key)
+
+    @pika.on_settled
+    def told_at_once(job: Job) -> str:
+        return job.key
+
+    assert_type(told_at_once(await pika.submit("a cat")), str)
+    await told(await pika.submit("a dog"))
 
 
 policy: PollingPolicy = AdaptivePolling(expected_seconds=90)
