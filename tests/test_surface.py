@@ -52,20 +52,8 @@ def test_signatures_of_the_contract() -> None:
         "key", "index", "status", "provider", "task_id", "request", "video", "file", "sha256", "error", "polls",
         "submitted_at", "settled_at", "points", "attempts",
     }  # fmt: skip
-    for name in (
-        "generate",
-        "submit",
-        "wait",
-        "poll",
-        "as_settled",
-        "run",
-        "download",
-        "jobs",
-        "resume",
-        "resolve",
-        "events",
-        "on_settled",
-    ):
+    calls = ("generate", "submit", "wait", "poll", "as_settled", "run", "download", "jobs", "resume", "resolve")
+    for name in (*calls, "events", "on_settled"):
         assert callable(getattr(PikaClient, name))
 
 
