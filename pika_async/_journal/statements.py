@@ -29,13 +29,13 @@ PAGE: Final = 500
 _CHANGING: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS)
 #: An intent replaces the one before as a whole: the token of a submission that was not the latest names no job.
 _INTENDED: Final = ("intended_at", "body_sha256", "callback_sha256")
-_UPDATE: Final = f"UPDATE jobs SET {_CHANGING}, revision = :revision WHERE key = :key"
-_INTEND: Final = _UPDATE.replace("SET", f"SET {', '.join(f'{name} = :{name}' for name in _INTENDED)},")
-#: Only where it is no change: see `is_change`.
-_SAME: Final = (
-    f"UPDATE jobs SET {_CHANGING} WHERE key = :key AND status = :status "
-    f"AND (progress IS :progress AND error IS :error OR status IN ({', '.join(repr(str(it)) for it in sorted(FINAL))}))"
+#: The number that it has where this is no change, else the next; see `is_change`.
+_REVISION: Final = (
+    "iif(status = :status AND (progress IS :progress AND error IS :error OR status IN "
+    f"({', '.join(repr(str(it)) for it in sorted(FINAL))})), revision, :revision)"
 )
+_UPDATE: Final = f"UPDATE jobs SET {_CHANGING}, revision = {_REVISION} WHERE key = :key RETURNING revision"
+_INTEND: Final = _UPDATE.replace("SET", f"SET {', '.join(f'{name} = :{name}' for name in _INTENDED)},")
 _ALL: Final = ("key", *COLUMNS, *_INTENDED, "revision")
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
 #: A record whose request is gone is read all the same, so that the job can be named.
@@ -64,12 +64,12 @@ def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder:
     `number` is that of the latest change; the one after this.
     """
     values = values_of(job, intent, folder) | {"revision": number + 1}
-    if intent is None and connection.execute(_SAME, values).rowcount:
-        return number
-    if connection.execute(_UPDATE if intent is None else _INTEND, values).rowcount == 0:
+    updated = connection.execute(_UPDATE if intent is None else _INTEND, values).fetchall()
+    if not updated:
         position = connection.execute(_INSERT, values).lastrowid
         connection.execute("INSERT INTO requests VALUES (?, ?)", (position, written_request(job.request)))
-    return number + 1
+        return number + 1
+    return max(number, updated[0][0])
 
 
 def move(connection: sqlite3.Connection, was: str, key: str) -> None:
