@@ -33,8 +33,8 @@ MISSING_ANSWERS: Final = 5
 MISSING_SECONDS: Final = 600.0
 #: A task that is finished but has no address yet is asked for this many seconds more.
 URL_SECONDS: Final = 600.0
-#: The callback of a job in doubt is waited for this many times as long as the longest task has taken; or so many seconds
-#: while none has settled: the documented example took 232 s.
+#: The callback of a job in doubt is waited for this many times as long as the longest task has taken; while none has
+#: settled, so many seconds: the documented example took 232 s.
 DOUBT_SHARE, DOUBT_SECONDS = 2.0, 600.0
 
 

@@ -37,6 +37,7 @@ from pika_async.events import event_of
 from tests import virtual
 from tests.memory import client, gateway, remembering, until
 from tests.test_journal import a_job
+from tests.test_journal_durability import stalled
 
 S = JobStatus
 
@@ -514,3 +515,29 @@ def test_a_journal_that_cannot_be_read_ends_the_hook_and_says_so(caplog: pytest.
     assert "ended" in caplog.text
     assert "gone" in caplog.text
     assert room.HOOKS_GRACE == 20
+
+
+def test_a_job_that_settles_as_the_client_closes_is_told(tmp_path: Path) -> None:
+    """What the disk has not taken yet is waited for."""
+
+    async def story() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        hooked: list[str] = []
+        pika = fast(journal=journal)
+        pika.on_settled(lambda job: hooked.append(job.key))
+        async with pika:
+            told: list[JobEvent] = []
+            reader = asyncio.create_task(read(pika.events(), told))
+            await pika.submit(requests(1)[0])
+            with stalled(journal):
+                while not (job := journal.get("k0")) or not job.is_final:
+                    await asyncio.sleep(0.01)
+                closing = asyncio.create_task(pika.aclose())
+                await asyncio.sleep(0.2)
+                assert hooked == []
+            await closing
+            assert hooked == ["k0"]
+        await reader
+        assert names(told, "k0")[-1] == "JobSettled"
+
+    asyncio.run(story())

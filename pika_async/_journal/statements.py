@@ -69,7 +69,7 @@ def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder:
         position = connection.execute(_INSERT, values).lastrowid
         connection.execute("INSERT INTO requests VALUES (?, ?)", (position, written_request(job.request)))
         return number + 1
-    return max(number, updated[0][0])
+    return max(number, int(updated[0][0]))
 
 
 def move(connection: sqlite3.Connection, was: str, key: str) -> None:
