@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import anyio
 
-from pika_async._exchange import describe, was_cancelled
+from pika_async._exchange import was_cancelled
 from pika_async._journal import Journal
 from pika_async.errors import InvalidRequest, JournalFailed
 from pika_async.events import JobEvent, JobSettled, event_of
 from pika_async.lifecycle import Job
+from pika_async.logs import log_job
 
 __all__ = ["Events", "Hook"]
 
@@ -127,6 +128,6 @@ async def _give(hook: Hook, job: Job) -> None:
     except asyncio.CancelledError as error:
         if was_cancelled(error):
             raise
-        _log.exception("job %s: the hook %r was cancelled", describe(job), hook)
+        log_job(_log, logging.ERROR, job, "the hook %r was cancelled", hook, exc_info=True)
     except Exception:  # the user's own: it is told, and ends nothing
-        _log.exception("job %s: the hook %r failed", describe(job), hook)
+        log_job(_log, logging.ERROR, job, "the hook %r failed", hook, exc_info=True)
