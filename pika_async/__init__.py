@@ -34,6 +34,7 @@ from pika_async.logs import debug_logging
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Snapshot, TaskState, Video
 from pika_async.polling import AdaptivePolling, Belief, FixedInterval, Observation, PollingPolicy, Waiting
 from pika_async.providers import Capability, Provider, find_provider, provider_names
+from pika_async.stats import Stats
 
 __all__ = [
     "EFFECTS",
@@ -76,6 +77,7 @@ __all__ = [
     "ProviderBusy",
     "ProviderUnreachable",
     "Snapshot",
+    "Stats",
     "SubmissionInDoubt",
     "SubmissionRejected",
     "SubmissionsStopped",

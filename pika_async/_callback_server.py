@@ -21,7 +21,7 @@ from pika_async.errors import ConfigurationError, quote
 
 __all__ = ["CLOSING_SECONDS", "CONNECTIONS", "CONNECTION_SECONDS", "CallbackServer"]
 
-_log = logging.getLogger("pika_async.callbacks")
+_log = logging.getLogger("pika_async.callback_server")
 
 #: From accept until the answer is written, in seconds; then the connection is cut.
 CONNECTION_SECONDS: Final = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Self
 
 import anyio
@@ -10,7 +11,7 @@ import attrs
 
 from pika_async._admission import Admission
 from pika_async._collector import Collector
-from pika_async._desk import Desk
+from pika_async._desk import Desk, now
 from pika_async._downloads import Downloader
 from pika_async._events import Events
 from pika_async._exchange import Exchange
@@ -24,13 +25,15 @@ from pika_async._transport import Transport, is_loopback
 from pika_async.agenda import Agenda
 from pika_async.callbacks import CallbackReceiver
 from pika_async.calls import Calls
+from pika_async.lifecycle import JobStatus
 from pika_async.limits import MAX_IN_FLIGHT, Limits, Rate
 from pika_async.lookout import Lookout
 from pika_async.polling import Observation, PollingPolicy
 from pika_async.providers import Provider
 from pika_async.slots import Slots
+from pika_async.stats import Stats
 
-__all__ = ["Running", "Terms", "to_the_end"]
+__all__ = ["Running", "Terms", "stats_of", "to_the_end"]
 
 
 @attrs.frozen(kw_only=True)
@@ -166,6 +169,20 @@ class Running:
                     await self.events.close()
                 finally:
                     await self.journal.close()
+
+
+def stats_of(terms: Terms, running: Running | None) -> Stats:
+    """See `PikaClient.stats`."""
+    agenda = terms.agenda(Silent()) if running is None else running.desk.agenda
+    medians = getattr(terms.policy, "medians", dict)
+    return Stats.of(
+        agenda,
+        time.monotonic() if running is None else now(),
+        is_open=running is not None and running.desk.is_open,
+        parked=(terms.journal.count(JobStatus.UNKNOWN), terms.journal.count(JobStatus.TIMED_OUT)),
+        strays=0 if running is None else running.exchange.strays,
+        medians=medians(),
+    )
 
 
 async def to_the_end(task: asyncio.Task[None]) -> None:

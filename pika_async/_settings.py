@@ -10,7 +10,7 @@ from typing import Final
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal
 from pika_async._transport import origin_of
 from pika_async.callbacks import CallbackReceiver
-from pika_async.errors import ConfigurationError
+from pika_async.errors import ConfigurationError, quote
 from pika_async.limits import Limits
 from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider
@@ -86,7 +86,7 @@ def receiver_of(callbacks: object, provider: Provider) -> CallbackReceiver | Non
     if callbacks is None:
         return None
     if not isinstance(callbacks, CallbackReceiver):
-        reason = f"{callbacks!r} is no receiver; give CallbackReceiver(public_url=...)"
+        reason = f"{quote(callbacks)} is no receiver; give CallbackReceiver(public_url=...)"
         raise ConfigurationError(setting="callbacks", reason=reason)
     if not provider.takes_callback:
         reason = f"{provider.title} calls nobody back, its feed is asked; leave callbacks out"

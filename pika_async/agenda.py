@@ -20,7 +20,7 @@ from pika_async.errors import (
     WrongBaseUrl,
 )
 from pika_async.lifecycle import Job, JobStatus
-from pika_async.limits import Breaker, Gate, Limits, Rate
+from pika_async.limits import Breaker, Gate, Limits, Meter, Rate
 from pika_async.lookout import Lookout
 from pika_async.models import TaskState
 from pika_async.retrying import Judgement, PollVerdict, Verdict
@@ -59,6 +59,8 @@ class Agenda:
     accepted: int = 0
     polling: int = 0
     charges: int = 0
+    submit_meter: Meter = attrs.field(factory=Meter)
+    poll_meter: Meter = attrs.field(factory=Meter)
     #: Whose look was the latest probe of an open breaker.
     _probe: Entry | None = None
     #: The jobs in doubt whose callbacks are waited for, and since when.
@@ -148,6 +150,7 @@ class Agenda:
     def submit_begins(self, entry: Entry, now: float) -> None:
         """`entry` is being sent."""
         self.submitting += 1
+        self.submit_meter.add(now)
         self.submit_rate.take(now)
         self.slots.begin(now)
         if math.isinf(entry.patient_until):
@@ -230,6 +233,7 @@ class Agenda:
         self.polling += 1
         entry.polls += 1
         self.lookout.calls.begin(entry, now)
+        self.poll_meter.add(now)
         self.poll_rate.take(now)
         if self.breaker.begin():
             self._probe = entry

@@ -22,10 +22,12 @@ from pika_async._events import Hook
 from pika_async._keys import lone_key
 from pika_async._life import Life
 from pika_async._resolving import pay_again, resolve
+from pika_async._running import stats_of
 from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
 from pika_async.events import JobEvent
 from pika_async.lifecycle import BatchReport, Job, JobStatus
 from pika_async.models import GenerationRequest, Snapshot, Video
+from pika_async.stats import Stats
 
 __all__ = ["PikaClient"]
 
@@ -294,6 +296,10 @@ class PikaClient(Life):
         """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""
         desk = None if self._running is None else self._running.desk
         return [] if desk is None else [desk.seen(entry.job) for entry in desk.active.values()]
+
+    def stats(self) -> Stats:
+        """How this client stands now, for a health check: whether it is open or not; waits for nothing."""
+        return stats_of(self._terms, self._running)
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False

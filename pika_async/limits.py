@@ -11,10 +11,12 @@ import attrs
 from pika_async.errors import ConfigurationError, SubmissionsStopped
 from pika_async.retrying import ladder
 
-__all__ = ["MAX_IN_FLIGHT", "Breaker", "Gate", "Limits", "Rate"]
+__all__ = ["MAX_IN_FLIGHT", "Breaker", "Gate", "Limits", "Meter", "Rate"]
 
 #: Accepted jobs that are waited for at once, unless a number is given: what an endless source may cost unseen.
 MAX_IN_FLIGHT: Final = 10_000
+#: Seconds over which a rate is measured.
+SPAN: Final = 60
 
 
 def _positive(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -81,6 +83,34 @@ class Rate:
             gained = (now - self._at) * self.per_second
             self._tokens = min(burst, self._tokens + gained + 1e-9)
             self._at = now
+
+
+@attrs.define
+class Meter:
+    """Counts events by the second, and forgets those of more than a minute ago."""
+
+    _counts: list[int] = attrs.field(factory=lambda: [0] * SPAN, init=False)
+    _began: int | None = attrs.field(default=None, init=False)
+    _at: int = attrs.field(default=0, init=False)
+
+    def add(self, now: float) -> None:
+        """One more, at `now`."""
+        self._turn(int(now))
+        self._counts[self._at % SPAN] += 1
+
+    def per_second(self, now: float) -> float:
+        """Events a second over the last minute, or since the first one."""
+        if self._began is None:
+            return 0.0
+        self._turn(int(now))
+        return sum(self._counts) / min(SPAN, int(now) - self._began + 1)
+
+    def _turn(self, second: int) -> None:
+        if self._began is None:
+            self._began = self._at = second
+        for passed in range(self._at + 1, min(second, self._at + SPAN) + 1):
+            self._counts[passed % SPAN] = 0
+        self._at = max(self._at, second)
 
 
 class _Switch(enum.Enum):

@@ -122,6 +122,11 @@ class Lookout:
         self._expires_at = min((entry.deadline_at for entry in self._due), default=math.inf)
 
     @property
+    def due(self) -> int:
+        """How many jobs are due."""
+        return len(self._due) + len(self._past)
+
+    @property
     def expires_at(self) -> float:
         """When `expired` is worth asking again."""
         return self._expires_at

@@ -19,7 +19,7 @@ ROWS = {
     "decisions": 4, "calls": 4, "lookout": 4, "agenda": 4,
     "_transport": 5, "_journal": 5, "_callback_server": 5, "logs": 5, "_telemetry": 5,
     "_exchange": 6, "_downloads": 6,
-    "_settings": 6, "_crew": 6, "callbacks": 6,
+    "_settings": 6, "_crew": 6, "callbacks": 6, "stats": 6,
     "_desk": 7, "_submissions": 7, "_scheduler": 7, "_admission": 7, "_resolving": 7, "_hearing": 7, "_collector": 7,
     "_batch": 7, "_events": 7, "_running": 7,
     "_life": 8, "client": 8,

@@ -12,6 +12,7 @@ import pytest
 
 from pika_async import (
     AdaptivePolling,
+    CallbackReceiver,
     Camera,
     ConfigurationError,
     FixedInterval,
@@ -360,9 +361,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "deadline infinite": ({"deadline": math.inf}, "deadline", "inf is no number of seconds above 0"),
     "deadline text": ({"deadline": "30"}, "deadline", "'30' is no number of seconds above 0"),
     "deadline bool": ({"deadline": True}, "deadline", "True is no number of seconds above 0"),
-    "callbacks other scheme": ({"callbacks": "ftp://x.example"}, "callbacks", "'ftp://x.example' is no http or https address"),
-    "callbacks empty": ({"callbacks": ""}, "callbacks", "'' is empty"),
-    "callbacks number": ({"callbacks": 1}, "callbacks", "1 is a int; give text"),
+    "callbacks text": ({"callbacks": "https://x.example"}, "callbacks", "is no receiver; give CallbackReceiver(public_url=...)"),
+    "callbacks number": ({"callbacks": 1}, "callbacks", "1 is no receiver; give CallbackReceiver(public_url=...)"),
+    "callbacks surrogate": ({"callbacks": "https://x.example/\ud800"}, "callbacks", "is no receiver; give CallbackReceiver"),
+    "callbacks where none come": ({"callbacks": CallbackReceiver("https://x.example")}, "callbacks", "calls nobody back"),
     "proxy other kind": ({"proxy": "socks5://x.example:1"}, "proxy", "is no http or https address"),
     "proxy number": ({"proxy": 8080}, "proxy", "is no http or https address"),
     "journal": ({"journal": ""}, "journal", "'' is no path; give the path of a file"),
@@ -397,9 +399,6 @@ LATE: dict[str, dict[str, Any]] = {
     "address after a blank": {"base_url": " https://x.example"},
     "address with a blank": {"base_url": "https://x .example"},
     "address with a NUL": {"base_url": "https://x.example\0"},
-    "callbacks torn IPv6": {"callbacks": "https://[::1"},
-    "callbacks without host": {"callbacks": "https://"},
-    "callbacks surrogate": {"callbacks": "https://x.example/\ud800"},
     "polling that is no policy": {"polling": 5},
     "limits that are none": {"limits": 5},
 }

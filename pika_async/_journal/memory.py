@@ -152,6 +152,10 @@ class MemoryJournal:
         """See `Journal`."""
         return [(self._jobs[key], intent) for key, intent in self._intents.items()]
 
+    def count(self, status: JobStatus) -> int:
+        """See `Journal`."""
+        return sum(job.status is status for job in self._jobs.values())
+
     def charges(self) -> int:
         """See `Journal`."""
         return sum(job.may_be_charged for job in self._jobs.values())

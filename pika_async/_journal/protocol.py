@@ -120,6 +120,9 @@ class Journal(Protocol):
     def interrupted(self) -> list[tuple[Job, Intent]]:
         """The jobs that were about to be sent, and nothing was kept of what became of that."""
 
+    def count(self, status: JobStatus) -> int:
+        """How many jobs are of a status."""
+
     def charges(self) -> int:
         """How many submissions were accepted, or may have been."""
 

@@ -119,6 +119,13 @@ class Reader:
             if waiting is not None and key not in stored - view.moved and status in {None, waiting.status}:
                 yield waiting, None
 
+    def count(self, status: JobStatus) -> int:
+        """See `Journal`."""
+        view = self._pending.view()
+        with self._connection() as connection:
+            stored = 0 if connection is None else statements.count_status(connection, status, view.keys)
+        return stored + sum(job.status is status for job in view.jobs.values() if job is not None)
+
     def charges(self) -> int:
         """See `Journal`."""
         view = self._pending.view()

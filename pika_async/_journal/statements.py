@@ -18,7 +18,7 @@ from pika_async.lifecycle import FINAL, Job, JobStatus
 from pika_async.polling import Observation
 
 __all__ = [
-    "count_charges", "insert_fact", "insert_observation", "move", "newest", "newest_revision", "put",
+    "count_charges", "count_status", "insert_fact", "insert_observation", "move", "newest", "newest_revision", "put",
     "select_addressed", "select_changes", "select_fact", "select_holder", "select_job", "select_keys",
     "select_observations", "select_page", "select_stored", "transaction",
 ]  # fmt: skip
@@ -174,6 +174,14 @@ def select_stored(connection: sqlite3.Connection, keys: Collection[str], until: 
         return set()
     where = "position <= ? AND key IN (SELECT value FROM json_each(?))"
     return {k for (k,) in connection.execute(f"SELECT key FROM jobs WHERE {where}", (until, json.dumps(list(keys))))}
+
+
+def count_status(connection: sqlite3.Connection, status: JobStatus, besides: Collection[str]) -> int:
+    """How many jobs are of a status, those of the keys `besides` apart."""
+    where = "status = ? AND key NOT IN (SELECT value FROM json_each(?))"
+    values = (status.value, json.dumps(list(besides)))
+    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()
+    return int(count)
 
 
 def count_charges(connection: sqlite3.Connection, besides: Collection[str]) -> int:
