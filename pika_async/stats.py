@@ -1,4 +1,4 @@
-"""How a client stands at a moment, in plain values: for a health check, a dashboard, a line of a log. Decides nothing."""
+"""How a client stands at a moment, in plain values: for a health check or a dashboard. Decides nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Stats"]
 
 @attrs.frozen(kw_only=True)
 class Stats:
-    """A client at a moment; `attrs.asdict` of it is ready for JSON. Of a client that is not open nothing is under way."""
+    """A client at a moment; `attrs.asdict` of it is ready for JSON. Of one that is not open nothing is under way."""
 
     provider: str
     base_url: str
