@@ -235,7 +235,7 @@ MUTANTS: Final = (
     Mutant(
         "no-cap",
         "polling/adaptive.py",
-        "min(look - age, cap(age))",
+        "min(look - age, cap(age) / waiting.untold)",
         "look - age",
         "a task far beyond every one seen so far is found late",
         ("tests/test_polling.py",),
@@ -251,16 +251,16 @@ MUTANTS: Final = (
     Mutant(
         "hint-ignored",
         "lookout.py",
-        "due = now + max(wait, self._wish)",
-        "due = now + wait",
+        "due = min(now + max(wait, self._wish), ",
+        "due = min(now + wait, ",
         "a server that says when it wants to be asked again is asked before",
         ("tests/test_lookout.py",),
     ),
     Mutant(
         "resumed-teaches",
         "lookout.py",
-        "        if entry.resumed:  # its age is that of a clock that may have been moved\n            return\n",
-        "",
+        "        if entry.resumed:  # its age is that of a clock that may have been moved\n",
+        "        if False:\n",
         "a moved clock is learned as a duration",
         ("tests/test_lookout.py",),
     ),
@@ -471,10 +471,10 @@ MUTANTS: Final = (
     Mutant(
         "sent-before-the-intent",
         "_submissions.py",
-        "                    await self._intend(entry, call)\n                    sent = now()\n"
+        "                    await self._intend(entry, call, token_sha256)\n                    sent = now()\n"
         "                    call = await self._exchange.submit(call, entry)\n",
         "                    sent = now()\n                    call = await self._exchange.submit(call, entry)\n"
-        "                    await self._intend(entry, call)\n",
+        "                    await self._intend(entry, call, token_sha256)\n",
         "what a crash interrupts is paid again",
         ("tests/crash/test_points.py",),
     ),
