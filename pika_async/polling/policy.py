@@ -35,7 +35,13 @@ class Waiting:
 
 
 class PollingPolicy(Protocol):
-    """What the scheduler asks. The methods are pure but for what they remember of tasks."""
+    """What the scheduler asks. The methods are pure but for what they remember of tasks.
+
+    A policy may have more, which is asked for where it is there. `again(waiting, u)`: like `wait`, for a task that was
+    not seen since. `passed(stratum, looked, age)`: a task that was unsettled at one age is so at another, for nobody
+    has told of it. `undetected(stratum, looked, age)`: the expected seconds that such a task has been settled.
+    `medians()`: half the tasks of a stratum take less, in seconds.
+    """
 
     def wait(self, waiting: Waiting, u: float) -> float:
         """Seconds until the next look, above 0 and finite; `u` in [0, 1) is the chance to use.
