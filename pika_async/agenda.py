@@ -109,7 +109,7 @@ class Agenda:
     def _next_submit(self, now: float) -> Submit | GiveUp | Stop | Sleep:
         if not self.ready or self.closing or self.gate.stop is not None:
             return Sleep(math.inf)
-        if now >= self.ready[0].patient_until:
+        if now >= self.ready[0].deadline_at:
             return GiveUp(self.ready.popleft())
         if self.limits.max_charges is not None and self.charges + self.submitting >= self.limits.max_charges:
             if self.submitting:
@@ -119,7 +119,7 @@ class Agenda:
             return Sleep(math.inf)
         can_begin = max(self.submit_rate.ready_at(now), self.gate.ready_at(now), self.slots.ready_at(now))
         if can_begin > now:
-            return Sleep(min(can_begin, self.ready[0].patient_until))
+            return Sleep(min(can_begin, self.ready[0].deadline_at))
         return Submit(self.ready.popleft())
 
     def wants_more(self, planned_by_caller: int) -> bool:
@@ -145,7 +145,6 @@ class Agenda:
         self.accepted += 1
         entry.accepted_at = entry.looked_at = accepted_at
         entry.deadline_at = now + self.deadline
-        entry.patient_until = math.inf
 
     def submit_begins(self, entry: Entry, now: float) -> None:
         """`entry` is being sent."""
@@ -153,8 +152,8 @@ class Agenda:
         self.submit_meter.add(now)
         self.submit_rate.take(now)
         self.slots.begin(now)
-        if math.isinf(entry.patient_until):
-            entry.patient_until = now + self.limits.patience
+        if math.isinf(entry.deadline_at):
+            entry.deadline_at = now + self.limits.patience
 
     def submit_ends(self, entry: Entry, judgement: Judgement, sent_at: float, now: float, u: float) -> Stop | None:
         """`entry` was judged; its job has been changed and kept already. Says so if sending should stop."""
@@ -221,7 +220,7 @@ class Agenda:
         if judgement.http_status == 429 and self.accepted:  # all slots busy, ours among them: one will get free
             self.gate.answered()
             self.slots.refuse(self.accepted, sent_at, now, judgement.retry_after)
-            entry.patient_until = math.inf
+            entry.deadline_at = math.inf
         else:
             self.gate.wait(now, u, judgement.retry_after)
 

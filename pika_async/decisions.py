@@ -46,9 +46,8 @@ class Entry:
     job: Job
     stratum: str
     watchers: tuple[Watcher, ...] = ()
-    #: Infinite until the first attempt; then when the account's "wait" is no longer waited for.
-    patient_until: float = math.inf
     accepted_at: float = 0.0
+    #: Until when it is waited for: after the first attempt, while the account says "wait"; once accepted, to settle.
     deadline_at: float = math.inf
     #: When it was last known to be unsettled; when it was planned, until it is accepted.
     looked_at: float = 0.0

@@ -178,7 +178,7 @@ MUTANTS: Final = (
     Mutant(
         "patience-while-full",
         "agenda.py",
-        "            entry.patient_until = math.inf\n        else:",
+        "            entry.deadline_at = math.inf\n        else:",
         "        else:",
         "jobs are given up while the account is busy with ours",
         ("tests/test_agenda.py",),

@@ -670,7 +670,7 @@ class AnyInterleaving(RuleBasedStateMachine):
                 assert self.now >= entry.deadline_at
                 assert self.agenda.expire(entry).task_id is not None
             case GiveUp(entry):
-                assert self.now >= entry.patient_until
+                assert self.now >= entry.deadline_at
                 self.all.remove(entry)
             case Stop(error):
                 assert isinstance(error, ChargeLimitReached)
