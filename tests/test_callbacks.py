@@ -100,13 +100,13 @@ def test_each_submission_has_its_own_address() -> None:
 
 
 def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple[float, float]:
-    """Mean delay and looks of 400 jobs at once, of whose callbacks a share is lost; None: nobody listens."""
+    """Mean delay and looks of 300 jobs at once, of whose callbacks a share is lost; None: nobody listens."""
     random.seed(seed)
     script = [{"on": "callback", "share": lost, "do": "lost"}] if lost else None
     at = gateway(script, durations="lognormal:60,0.5", seed=seed)
 
     async def story(pika: PikaClient, _: Any = None) -> tuple[float, float]:
-        jobs, late = await delays(at, pika, prompts(400))
+        jobs, late = await delays(at, pika, prompts(300))
         assert {job.status for job in jobs} == {S.SUCCEEDED}
         return mean(late), mean(job.polls for job in jobs)
 
@@ -122,7 +122,7 @@ def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple
 def test_with_some_lost_every_job_settles_about_as_soon_as_with_looks_alone(policy: Any) -> None:
     """A third of the callbacks is lost: those jobs are found by looks, which become as many as that takes."""
     own_delay, own_polls = batch(policy, None)
-    told = [batch(policy, 0.3, seed) for seed in range(4)]
+    told = [batch(policy, 0.3, seed) for seed in range(3)]
     assert mean(delay for delay, _ in told) < 1.5 * own_delay
     assert mean(polls for _, polls in told) < own_polls
 
