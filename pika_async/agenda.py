@@ -64,7 +64,7 @@ class Agenda:
     #: Whose look was the latest probe of an open breaker.
     _probe: Entry | None = None
     #: The jobs in doubt whose callbacks are waited for, and since when.
-    _doubts: deque[tuple[float, Entry]] = attrs.field(factory=deque)
+    _doubts: dict[Entry, float] = attrs.field(factory=dict)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -81,11 +81,11 @@ class Agenda:
 
     def _next_doubt(self, now: float) -> Unheard | Sleep:
         while self._doubts:
-            since, entry = self._doubts[0]
+            entry, since = next(iter(self._doubts.items()))
             until = since + min(self.deadline, DOUBT_SHARE * self.lookout.longest or DOUBT_SECONDS)
             if entry.job.status is JobStatus.UNKNOWN and until > now:
                 return Sleep(until)
-            self._doubts.popleft()
+            del self._doubts[entry]
             if entry.job.status is JobStatus.UNKNOWN:
                 return Unheard(entry)
         return Sleep(math.inf)
@@ -194,7 +194,8 @@ class Agenda:
         calls = self.lookout.calls
         if not calls.listens or calls.untold.is_deaf:
             return False
-        self._doubts.append((now, entry))
+        self._doubts.pop(entry, None)  # it may have been in doubt before, and have been sent again
+        self._doubts[entry] = now
         return True
 
     def heard(self, entry: Entry, now: float) -> None:
@@ -207,7 +208,7 @@ class Agenda:
 
     def take_doubts(self) -> list[Entry]:
         """The jobs in doubt whose callbacks are waited for; they are not any more."""
-        entries = [entry for _, entry in self._doubts if entry.job.status is JobStatus.UNKNOWN]
+        entries = [entry for entry in self._doubts if entry.job.status is JobStatus.UNKNOWN]
         self._doubts.clear()
         return entries
 
