@@ -30,6 +30,13 @@ TRIES: Final = 6
 AT_ONCE: Final = 4
 
 
+@attrs.frozen(eq=False)
+class _Named:
+    """The task that one callback named."""
+
+    task_id: str
+
+
 class Hearing:
     """The `Listener` of one open client."""
 
@@ -39,10 +46,13 @@ class Hearing:
         self._exchange = exchange
         #: The provider and the base URL: a job of another is not ours to ask for.
         self._here = here
-        #: The jobs that a task of ours sees to.
+        # All by the SHA-256 of a token: a job may get another key, or be sent again under another token, and what was
+        # said to the old one is not for the new one.
+        #: Those that a task of ours sees to.
         self._attended: set[str] = set()
-        #: What the latest callback named, of a job without a task id; and when such a task was last asked for.
-        self._named: dict[str, str] = {}
+        #: What the latest callback named, of a job without a task id.
+        self._named: dict[str, _Named] = {}
+        #: When a look that was no matter of the agenda was last caused, the oldest first; none is older than it counts.
         self._asked_at: dict[str, float] = {}
         self._room = anyio.CapacityLimiter(AT_ONCE)
 
@@ -60,20 +70,21 @@ class Hearing:
             return
         log_job(_log, logging.DEBUG, job, "a callback came while it was %s", job.status.value)
         entry = self._desk.active.get(job.key)
-        if job.task_id is not None and entry is not None:
+        if job.is_in_flight and entry is not None:
             self._desk.agenda.heard(entry, now())
             self._desk.nudge()
         elif job.task_id is not None:
-            self._attend(job.key, self._take_up)
+            self._attend(token_sha256, job, self._take_up)
         elif job.status in {JobStatus.SUBMITTING, JobStatus.UNKNOWN}:
             named = self._exchange.named(body)
             if named is not None:
-                self._named[job.key] = named
-                self._attend(job.key, self._confirm)
+                self._named[token_sha256] = _Named(named)
+                self._attend(token_sha256, job, self._confirm)
+                self._desk.nudge()
 
-    def _addressed(self, token_sha256: str) -> Job | None:
+    def _addressed(self, token: str) -> Job | None:
         try:
-            job = self._desk.journal.addressed(token_sha256)
+            job = self._desk.journal.addressed(token)
         except JournalUnusable as error:
             _log.error("%s", error)
             return None
@@ -82,79 +93,103 @@ class Hearing:
         entry = self._desk.active.get(job.key)
         return job if entry is None else entry.job
 
-    def _current(self, key: str) -> Job | None:
-        entry = self._desk.active.get(key)
-        return self._desk.journal.get(key) if entry is None else entry.job
-
-    def _attend(self, key: str, attend: Callable[[str], Awaitable[None]]) -> None:
-        if key in self._attended:
+    def _attend(self, token: str, job: Job, attend: Callable[[str], Awaitable[None]]) -> None:
+        if token in self._attended:
             return
         try:
-            self._scheduler.spawn(self._guarded, key, attend, name=f"pika_async callback of {key}")
+            self._scheduler.spawn(self._guarded, token, job.key, attend, name=f"pika_async callback of {job.key}")
         except ClientClosed:
+            self._named.pop(token, None)
             return
-        self._attended.add(key)
+        self._attended.add(token)
 
-    async def _guarded(self, key: str, attend: Callable[[str], Awaitable[None]]) -> None:
+    async def _guarded(self, token: str, key: str, attend: Callable[[str], Awaitable[None]]) -> None:
         """Whatever a callback leads to harms no scheduler."""
         try:
-            await attend(key)
+            await attend(token)
         except ClientClosed:
             pass  # it is in the journal as it was, and so is its token
         except Exception:
             _log.exception("job %s: its callback could not be seen to", printable(key))
         finally:
-            self._attended.discard(key)
-            self._named.pop(key, None)
+            self._attended.discard(token)
+            self._named.pop(token, None)
 
-    async def _take_up(self, key: str) -> None:
-        """A job that was accepted in an earlier process, or has timed out: nobody looks at it."""
-        job = self._current(key)
+    async def _take_up(self, token: str) -> None:
+        """A job that was accepted in an earlier process, or has timed out, or is parked: nobody looks at it."""
+        await self._stands(token, lambda job: job.is_in_flight)
+        await self._interval(token)
+        job = self._addressed(token)
         if job is None or job.task_id is None or job.is_final:
             return
-        if key not in self._desk.active:
+        if job.key not in self._desk.active:
+            self._asks(token)
             await self._desk.plan(job, _nobody, kept=True)
-        entry = self._desk.active.get(key)
+        entry = self._desk.active.get(job.key)
         if entry is not None:
             self._desk.agenda.heard(entry, now())
             self._desk.nudge()
 
+    async def _stands(self, token: str, stands: Callable[[Job], bool]) -> None:
+        """Wait until `stands` says that the job is as it is going to be for a while, or it is at rest."""
+        job = self._addressed(token)
+        entry = None if job is None else self._desk.active.get(job.key)
+        if job is not None and entry is not None:
+            key = job.key
+            await self._desk.until(lambda: self._desk.active.get(key) is not entry or stands(entry.job))
+
+    async def _interval(self, token: str) -> None:
+        """Wait until another look may be caused."""
+        await anyio.sleep(max(0.0, self._asked_at.get(token, -math.inf) + CALL_SECONDS - now()))
+
+    def _asks(self, token: str) -> None:
+        """A look is being caused."""
+        self._asked_at.pop(token, None)
+        self._asked_at[token] = at = now()
+        while self._asked_at[oldest := next(iter(self._asked_at))] <= at - CALL_SECONDS:
+            del self._asked_at[oldest]
+
     # --- doubt ------------------------------------------------------------------------------------------------------
 
-    async def _confirm(self, key: str) -> None:
+    async def _confirm(self, token: str) -> None:
         """One look at the task that a callback named, more if it brings no answer: if there is one, it is the job's."""
-        await self._desk.until(lambda: not self._is(key, JobStatus.SUBMITTING))  # the callback may be the quicker
-        for number in range(TRIES):
-            await anyio.sleep(max(0.0, self._asked_at.get(key, -math.inf) + CALL_SECONDS - now()))
-            if not self._is(key, JobStatus.UNKNOWN):
+        await self._stands(token, lambda job: job.status is not JobStatus.SUBMITTING)  # the callback may be the quicker
+        tried, named = 0, None
+        while tried < TRIES or self._named[token] is not named:
+            await self._interval(token)
+            job = self._addressed(token)
+            if job is None or job.status is not JobStatus.UNKNOWN:
                 break
-            named = self._named[key]
-            if await self._exists(key, named):
-                await self._accept(key, named)
+            tried = tried + 1 if self._named[token] is named else 1
+            named = self._named[token]
+            if await self._exists(token, job.key, named.task_id):
+                await self._accept(token, named.task_id)
                 return
-            await anyio.sleep(ladder(number, random.random(), first=CALL_SECONDS, cap=60.0))
-        job = self._current(key)
+            with anyio.move_on_after(ladder(tried - 1, random.random(), first=CALL_SECONDS, cap=60.0)):
+                await self._another(token, named)
+        job = self._addressed(token)
         if job is not None and job.is_in_flight:  # its answer came after all
-            await self._take_up(key)
+            await self._take_up(token)
 
-    def _is(self, key: str, status: JobStatus) -> bool:
-        job = self._current(key)
-        return job is not None and job.status is status
+    async def _another(self, token: str, named: _Named) -> None:
+        """Wait for another callback."""
+        await self._desk.until(lambda: self._named[token] is not named)
 
-    async def _exists(self, key: str, task_id: str) -> bool:
+    async def _exists(self, token: str, key: str, task_id: str) -> bool:
         """Whether a look at the task says so, and names it itself."""
-        rate = self._desk.agenda.poll_rate
+        rate, breaker = self._desk.agenda.poll_rate, self._desk.agenda.breaker
         async with self._room:
-            await anyio.sleep(max(0.0, rate.ready_at(now()) - now()))
+            while (at := max(rate.ready_at(now()), breaker.ready_at(now()))) > now():  # noqa: ASYNC110 - a clock's event
+                await anyio.sleep(min(at - now(), 1.0))  # others may be first
             rate.take(now())
-            self._asked_at[key] = now()
+            self._asks(token)
             look = await self._exchange.poll(task_id, self._desk.active.get(key))
         if look.verdict is PollVerdict.READ and look.snapshot is not None:
             return self._exchange.names(look.snapshot, task_id)
         return False
 
-    async def _accept(self, key: str, task_id: str) -> None:
-        job = self._current(key)
+    async def _accept(self, token: str, task_id: str) -> None:
+        job = self._addressed(token)
         if job is None or job.status is not JobStatus.UNKNOWN:
             return  # meanwhile a person has said what became of it
         holder = self._desk.journal.holder(job.provider, job.base_url, task_id)
@@ -163,15 +198,15 @@ class Hearing:
             return
         job = job.accepted(task_id, time.time())
         job = attrs.evolve(job, polls=job.polls + 1)
-        entry = self._desk.active.get(key)
+        entry = self._desk.active.get(job.key)
         if entry is not None:
             entry.job = job
         await self._desk.keep(job)
-        self._asked_at.pop(key, None)
+        self._asked_at.pop(token, None)
         log_job(_log, logging.INFO, job, "accepted, as its callback told")
         self._desk.telemetry.judged(job)
         if entry is None:
-            await self._take_up(key)
+            await self._take_up(token)
         else:
             self._desk.go_on(entry)
             self._desk.agenda.heard(entry, now())

@@ -20,13 +20,14 @@ from pika_async import (
     GenerationRequest,
     Job,
     JobStatus,
+    Limits,
     PikaClient,
     SubmissionInDoubt,
     Video,
 )
 from pika_async.calls import CALL_SECONDS
 from tests import memory, virtual
-from tests.memory import MemoryTransport, client, gateway, until
+from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
 from tests.notified import addresses, notifying, post, receiver
 
 S = JobStatus
@@ -391,6 +392,128 @@ def test_a_callback_may_be_quicker_than_the_answer() -> None:
     assert len(at.ledger) == 2
 
 
+def test_doubts_are_asked_for_no_faster_than_looks_may_be() -> None:
+    """Eight callbacks at once, and one look a second allowed."""
+    at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"}])
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        await asyncio.gather(*(pika.submit(prompt) for prompt in prompts(8)), return_exceptions=True)
+        began, asked = now(), 0
+        for url in addresses(at).values():
+            await post(to, url, b'{"task_id": "no-such"}')
+        while now() < began + 20:
+            await asyncio.sleep(0.1)
+            asked = sum(at.polls.by_task.values())
+            assert asked <= now() - began + 2
+        assert asked > 10
+
+    told(story, at, limits=Limits(polls_per_second=1))
+
+
+def test_doubts_wait_with_all_others_while_the_gateway_cannot_be_asked() -> None:
+    """An open breaker holds back what callbacks want to know as well; then it is asked."""
+    at = gateway([DROP, {"on": "callback", "share": 1.0, "do": "lost"}], durations="constant:30")
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        with pytest.raises(SubmissionInDoubt):
+            await pika.submit("a")
+        assert pika._running is not None
+        breaker = pika._running.desk.agenda.breaker
+        for _ in range(breaker.threshold):
+            breaker.fail(now(), 0.5)
+        breaker._until = now() + 100
+        task = next(iter(at.tasks))
+        await post(to, addresses(at)["a"], json.dumps({"task_id": task}).encode())
+        await asyncio.sleep(95)
+        assert at.polls.of(task) == 0
+        await asyncio.sleep(10)
+        assert (await pika.jobs())[0].status is S.SUCCEEDED
+
+    told(story, at)
+
+
+def test_a_callback_that_comes_after_the_last_try_is_tried_too() -> None:
+    """Six looks brought no answer; then the gateway calls again."""
+    at = gateway([DROP, {"on": "callback", "share": 1.0, "do": "lost"},
+                  {"on": "feed", "first": 6, "do": {"fault": "answer", "status": 502}}], durations="constant:30")  # fmt: skip
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        with pytest.raises(SubmissionInDoubt):
+            await pika.submit("a")
+        task = next(iter(at.tasks))
+        body = json.dumps({"task_id": task}).encode()
+        await post(to, addresses(at)["a"], body)
+        await until(lambda: at.polls.of(task) == 6)
+        await asyncio.sleep(1)
+        assert (await pika.jobs())[0].status is S.UNKNOWN
+        await post(to, addresses(at)["a"], body)
+        await asyncio.sleep(2 * CALL_SECONDS)
+        assert (await pika.jobs())[0].status is S.SUCCEEDED
+
+    told(story, at)
+
+
+def test_what_an_old_address_was_told_is_not_for_what_was_sent_again() -> None:
+    """A callback named a task, a person said that it was not charged, it was sent again and is in doubt again."""
+    at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"},
+                  {"on": "feed", "first": 1, "do": {"fault": "answer", "status": 502}}], durations="constant:300")  # fmt: skip
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        with pytest.raises(SubmissionInDoubt):
+            await pika.submit(GenerationRequest("a", key="order"))
+        first, old = next(iter(at.tasks)), addresses(at)["a"]
+        await post(to, old, json.dumps({"task_id": first}).encode())
+        await until(lambda: at.polls.of(first) == 1)
+        await pika.resolve("order", charged=False)
+        await until(lambda: len(at.tasks) == 2)
+        assert await post(to, old, json.dumps({"task_id": first}).encode()) == 404
+        await asyncio.sleep(300)
+        [job] = await pika.jobs()
+        assert (job.status, job.task_id, job.attempts) == (S.UNKNOWN, None, 2)
+        second = next(reversed(at.tasks))
+        await post(to, addresses(at)["a"], json.dumps({"task_id": second}).encode())
+        await asyncio.sleep(1)
+        assert (await pika.jobs())[0].task_id == second
+
+    told(story, at)
+
+
+def test_a_doubt_that_comes_again_is_waited_for_anew() -> None:
+    """Its time begins with the latest submission, and it comes to rest once."""
+    at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"}])
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        earlier = asyncio.create_task(pika.run(["another"]))
+        await until(lambda: len(at.tasks) == 1)
+        waiting = asyncio.create_task(pika.run([GenerationRequest("a", key="order")]))
+        await until(lambda: len(at.tasks) == 2)
+        await asyncio.sleep(400)
+        await pika.resolve("order", charged=False)
+        await until(lambda: len(at.tasks) == 3)
+        again = now()
+        assert (await earlier).counts == (await waiting).counts == {S.UNKNOWN: 1}
+        assert now() - again > 590
+
+    told(story, at)
+
+
+def test_two_doubts_whose_callbacks_name_one_task_are_not_both_that_task() -> None:
+    """The first to be confirmed has it, the other stays in doubt."""
+    at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"}],
+                 durations="constant:300")  # fmt: skip
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        await asyncio.gather(pika.submit("a"), pika.submit("b"), return_exceptions=True)
+        body = json.dumps({"task_id": next(iter(at.tasks))}).encode()
+        await asyncio.gather(*(post(to, url, body) for url in addresses(at).values()))
+        await asyncio.sleep(10)
+        assert Counter(job.task_id for job in await pika.jobs()) == {next(iter(at.tasks)): 1, None: 1}
+        await asyncio.sleep(1)
+        assert len(await pika.jobs(S.UNKNOWN)) == 1
+
+    told(story, at)
+
+
 # --- lives -----------------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +548,42 @@ def test_a_job_that_timed_out_is_settled_by_its_callback() -> None:
         assert (await pika.jobs())[0].status is S.SUCCEEDED
 
     told(story, at, deadline=30.0)
+
+
+def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
+    """It is heard while the parking is being written, and the job is taken up as soon as that is done."""
+    at = gateway([{"on": "callback", "share": 1.0, "do": "lost"}], durations="constant:50")
+
+    async def main() -> None:
+        to = receiver()
+        async with remembering(client(at, callbacks=to, deadline=30.0), SlowJournal(1.0)) as pika:
+            await pika.submit("a")
+            await until(lambda: pika.under_way()[0].status is S.TIMED_OUT)
+            assert await post(to, addresses(at)["a"], b"{}") == 202
+            await asyncio.sleep(3)
+            assert pika.under_way()[0].is_in_flight
+            assert (await pika.wait(pika.under_way()[0])).status is S.SUCCEEDED
+
+    virtual.run(main())
+
+
+def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
+    """Each look says that the account is stopped, and parks the job again: a replayed callback is not let through."""
+    at = gateway([{"on": "callback", "share": 1.0, "do": "lost"},
+                  {"on": "feed", "do": {"fault": "answer", "status": 401}}], durations="constant:60")  # fmt: skip
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        job = await pika.submit("a")
+        await until(lambda: pika.under_way() == [])
+        before, began = at.polls.of(str(job.task_id)), now()
+        for _ in range(200):
+            assert await post(to, addresses(at)["a"], b"{}") == 202
+            await asyncio.sleep(0.2)
+        asked = at.polls.of(str(job.task_id)) - before
+        assert 2 <= asked <= (now() - began) / CALL_SECONDS + 1
+        assert (await pika.jobs())[0].is_in_flight
+
+    told(story, at)
 
 
 def test_two_clients_share_a_receiver() -> None:
