@@ -176,7 +176,7 @@ class Lookout:
         self._stale += 1
         self.push(entry, due)
         if self._stale > max(64, len(self._waiting) // 2):
-            self._waiting = [place for place in self._waiting if place[0] == place[1].due]
+            self._waiting = [place for place in dict.fromkeys(self._waiting) if place[0] == place[1].due]
             heapq.heapify(self._waiting)
             self._stale = 0
 
@@ -343,7 +343,7 @@ class Lookout:
         if not hasattr(self.policy, "again"):
             return
         waiting = []
-        for due, entry in self._waiting:
+        for due, entry in dict.fromkeys(self._waiting):  # one may have two places of the same time
             if due != entry.due:
                 continue
             put = due
