@@ -253,7 +253,8 @@ def test_two_places_of_one_time_are_one_job() -> None:
         again = wait
 
     lookout = Lookout(policy=Late(), calls=Calls(listens=True))
-    entry = entry_at(0.0)
+    other, entry = entry_at(-100.0), entry_at(0.0)
+    lookout.schedule(other, 0.0, 0.5)
     lookout.schedule(entry, 0.0, 0.5)
     lookout.call(entry, 10.0)
     assert lookout.ready_at(10.0) == 10.0
@@ -262,7 +263,7 @@ def test_two_places_of_one_time_are_one_job() -> None:
     lookout.calls.begin(entry, 10.0)
     lookout.schedule(entry, 11.0, 0.5, Look(verdict=PollVerdict.READ, snapshot=UNSETTLED))
     lookout._ask_again(None, 12.0, 0.5)
-    assert (list(lookout), lookout._silent, lookout._stale) == ([entry], 1, 0)
+    assert (list(lookout), lookout._silent, lookout._stale) == ([other, entry], 2, 0)
     assert lookout.ready_at(DEADLINE) == DEADLINE
-    assert lookout.take(DEADLINE) is entry
+    assert {lookout.take(DEADLINE), lookout.take(DEADLINE)} == {other, entry}
     assert (list(lookout), lookout._silent, lookout._stale) == ([], 0, 0)
