@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from pika_async.calls import PROMPT, Calls
+from pika_async.calls import Calls
 from pika_async.decisions import Entry, Look, Reading
 from pika_async.models import Snapshot, TaskState
 from pika_async.polling import Budget, Observation, PollingPolicy, Stamps, Waiting
@@ -35,8 +35,8 @@ GOLDEN: Final = 0.618034
 #: While no more than this share of settles is untold, a task of which nobody tells counts as seen unsettled; all are
 #: so seen once for so many settles, as a share of those that wait, or of those that have settled.
 SILENT, CROWD, EARLY = 0.2, 0.01, 0.25
-#: A task of which a callback told had settled at most `PROMPT` seconds before, or this share of its age.
-PROMPTLY: Final = 0.1
+#: A task of which a callback told is taken to have settled at most so many seconds before, or this share of its age.
+LATENCY, LATENCY_SHARE = 0.5, 0.05
 
 
 @attrs.define(kw_only=True)
@@ -255,7 +255,7 @@ class Lookout:
         self.longest = max(self.longest, age)
         told = age if told_at is None else told_at - entry.accepted_at
         if looked < told < age:
-            after, before = max(looked, told - min(PROMPT, PROMPTLY * told)), told
+            after, before = max(looked, told - min(LATENCY, LATENCY_SHARE * told)), told
         else:
             after, before = self._stamps.narrowed(looked, age, _told_duration(snapshot))
         submitted_at = entry.job.submitted_at
