@@ -12,11 +12,14 @@ import attrs
 
 from pika_async.cli.exits import Exit
 from pika_async.cli.folder import Folder
+from pika_async.cli.listening import Listening
+from pika_async.cli.progress import Heard
 from pika_async.cli.requests import Planned
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import AccountStopped, SubmissionsStopped
 from pika_async.lifecycle import Job, JobStatus
+from pika_async.models import GenerationRequest
 from pika_async.report import ResultsWriter, as_line, row, write_gallery
 from pika_async.report.posters import draw_posters
 
@@ -38,6 +41,8 @@ class Ending:
     kept: bool = True
     #: Known jobs that this command left as they are.
     others: Sequence[Job] = ()
+    #: What is said of callbacks, a line each.
+    callbacks: Sequence[str] = ()
 
     @property
     def code(self) -> Exit:
@@ -65,6 +70,8 @@ class Batch:
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     #: Why the file could not be written, if so: the rest is not sent.
     failure: OSError | None = attrs.field(default=None, init=False)
+    #: Jobs in doubt, at rest: their lines are written last, because a callback may settle them meanwhile.
+    _doubts: dict[str, Job] = attrs.field(factory=dict, init=False)
     _positions: dict[str, int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -77,18 +84,39 @@ class Batch:
         """
         requests = [one.request for one in self.planned]
         try:
-            async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:
-                async for job in jobs:
-                    self._keep(job)
-                    if self.failure is not None:
-                        return None
+            while requests:
+                async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:
+                    async for job in jobs:
+                        if job.status is JobStatus.UNKNOWN:
+                            self._doubts[job.key] = job
+                        else:
+                            self._keep(job)
+                        if self.failure is not None:
+                            return None
+                requests = await self._heard_of()
         except SubmissionsStopped as error:
             return error
         return None
 
+    async def _heard_of(self) -> list[GenerationRequest]:
+        """The requests that were in doubt when they came to rest, and are not any more."""
+        known = {job.key: job for job in await self.client.jobs()} if self._doubts else {}
+        found = [key for key in self._doubts if known[key].status is not JobStatus.UNKNOWN]
+        for key in found:
+            del self._doubts[key]
+        return [one.request for one in self.planned if one.key in found]
+
     async def view(self) -> list[Job]:
         """The jobs as they now stand; those that wait to be taken in are left out."""
-        return [*self.jobs.values(), *(job for job in self.client.under_way() if job.key not in self.jobs)]
+        under_way = {job.key: job for job in self.client.under_way()}
+        return list({**self._doubts, **under_way, **self.jobs}.values())
+
+    def hear(self, listening: Listening) -> Heard:
+        """What callbacks have told so far."""
+        waiting = sum(job.status is JobStatus.UNKNOWN for job in self.client.under_way())
+        received = listening.receiver.received
+        lost = not received and listening.seems_lost(self.client.stats().untold)
+        return Heard(received=received, waiting=waiting, lost_to=listening.place if lost else None)
 
     async def finish(self, stopped: SubmissionsStopped | None) -> list[Job]:
         """A line for every job that has none yet, as it now stands; all jobs in the order of the input."""
@@ -143,6 +171,7 @@ def summarize(ending: Ending, folder: Folder, page: Path | None) -> Iterator[str
     files = sum(job.file is not None for job in ending.jobs)
     yield f"{len(ending.jobs)} jobs: {told or 'none to go on with'}; {files} on disk{_points(ending.jobs)}"
     yield from _told_of(ending.jobs)
+    yield from ending.callbacks
     if ending.stopped is not None:
         yield ending.stopped.message
     if ending.interrupted:

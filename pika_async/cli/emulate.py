@@ -17,6 +17,8 @@ from pika_async.providers import find_provider
 __all__ = ["emulate", "make_emulator"]
 
 PORTS: Final = 65535
+#: The emulator calls loopback addresses only; `batch` listens there by itself.
+CALLBACKS: Final = "http://127.0.0.1:8080"
 
 
 def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
@@ -71,7 +73,7 @@ def _greeting(emulator: Emulator) -> str:
     return "\n".join(
         [
             "the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command,
-            "for the examples:", exports, "Ctrl-C ends it",
+            f"for callbacks add: --callbacks {CALLBACKS}", "for the examples:", exports, "Ctrl-C ends it",
         ]
     )  # fmt: skip
 

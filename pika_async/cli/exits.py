@@ -67,6 +67,10 @@ def words_of(error: BaseException) -> str:
             return error.reason.replace("give api_key or api_key_file", "give --api-key-file")
         case ConfigurationError(setting="journal"):
             return error.reason
+        case ConfigurationError(setting="public_url"):
+            return f"--callbacks: {error.reason.replace('this receiver', 'this machine')}"
+        case ConfigurationError(setting="host" | "port"):  # of a receiver; whoever forwards to it must know which
+            return f"--listen: {error.reason.replace(', or 0 for any free one', '')}"
         case ConfigurationError() if not error.setting.isupper():  # else it is a variable
             return f"--{error.setting.removeprefix('limits.').replace('_', '-')}: {error.reason}"
         case PikaError():

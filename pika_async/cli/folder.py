@@ -34,6 +34,8 @@ class Terms:
     expected_seconds: float | None = None
     download: bool = True
     ambiguous: Literal["strict", "lenient"] = "strict"
+    callbacks: str | None = None
+    listen: str | None = None
 
     @property
     def polling(self) -> AdaptivePolling:

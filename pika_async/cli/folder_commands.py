@@ -13,6 +13,7 @@ from pika_async._resolving import take_over
 from pika_async.cli.batch import summarize
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.folder import Folder, Terms
+from pika_async.cli.listening import Callbacks, Listening
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import Account, Ambiguous, Common, Credentials, Json, Whole, open_client
 from pika_async.cli.polling import show_polling
@@ -39,6 +40,7 @@ def batch(
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
     again: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     ambiguous: Ambiguous = "strict",
+    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
     json: Json = False,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> int:
@@ -86,9 +88,11 @@ def batch(
         limit = folder.terms().max_charges if max_charges is None else max_charges
         terms = Terms(
             max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
-            download=download, ambiguous=ambiguous,
+            download=download, ambiguous=ambiguous, callbacks=callbacks.callbacks, listen=callbacks.listen,
         )  # fmt: skip
-        client = open_client(account, journal=folder.journal, terms=terms)
+        listening = Listening.of(terms)
+        receiver = None if listening is None else listening.receiver
+        client = open_client(account, journal=folder.journal, terms=terms, callbacks=receiver)
 
         def keyed() -> list[Planned]:
             named = with_keys(planned, folder.journal, again)
@@ -97,7 +101,7 @@ def batch(
             return named
 
         folder.make([one.key for one in keyed()] if folder.is_new and download else [])
-        work = Work(folder, terms, terminal, quiet=json)
+        work = Work(folder, terms, terminal, quiet=json, listening=listening)
         ending, page = run_in_loop(
             work.run([Step(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")
         )
@@ -117,6 +121,7 @@ def resume(
     expected_seconds: float | None = None,
     download: Annotated[bool | None, Parameter(negative="--no-download")] = None,
     ambiguous: Ambiguous | None = None,
+    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
     json: Json = False,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> int:
@@ -152,10 +157,16 @@ def resume(
         said: dict[str, Any] = {
             "max_in_flight": max_in_flight, "max_charges": max_charges, "deadline": deadline,
             "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,
+            "callbacks": callbacks.callbacks, "listen": callbacks.listen,
         }  # fmt: skip
         terms = attrs.evolve(place.terms(), **{name: value for name, value in said.items() if value is not None})
-        steps, done = steps_of(place, credentials, terms)
-        work = Work(place, terms, terminal, quiet=json)
+        listening = Listening.of(terms)
+        steps, done = steps_of(place, credentials, terms, listening)
+        if not any(step.client.provider.takes_callback for step in steps):
+            if steps and callbacks.callbacks is not None:
+                raise UsageError(f"--callbacks: {steps[0].client.provider.title} calls nobody back; leave it out")
+            listening = None
+        work = Work(place, terms, terminal, quiet=json, listening=listening)
         ending, page = run_in_loop(work.run(steps, title=folder.absolute().name, done=done))
         for line in summarize(ending, place, page):
             terminal.show(line, to_error=json or ending.code is not Exit.OK)

@@ -20,7 +20,7 @@ from rich.text import Text
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.lifecycle import Job, JobStatus
 
-__all__ = ["Follower", "Pace", "Tally", "duration", "tally", "told"]
+__all__ = ["Follower", "Heard", "Pace", "Tally", "duration", "tally", "told"]
 
 #: Seconds between two looks at the jobs, and at least between two plain lines.
 _LIVE: Final = 0.5
@@ -41,9 +41,27 @@ class Tally:
     failed: int = 0
 
 
-def tally(jobs: Sequence[Job], total: int) -> Tally:
-    """The counts of `jobs`, of a batch of `total`."""
+@attrs.frozen(kw_only=True)
+class Heard:
+    """What callbacks have told: how many came, how many jobs in doubt wait for theirs; `lost_to`: where none arrives
+    though they should.
+    """
+
+    received: int = 0
+    waiting: int = 0
+    lost_to: str | None = None
+
+    def __str__(self) -> str:
+        came = f"{self.received or 'no'} callback{'' if self.received == 1 else 's'} came"
+        lost = "" if self.lost_to is None else f"; does the public address lead to {self.lost_to}?"
+        waits = f"; {self.waiting} in doubt, waiting for their callbacks" if self.waiting else ""
+        return f"{came}{lost}{waits}"
+
+
+def tally(jobs: Sequence[Job], total: int, waiting: int = 0) -> Tally:
+    """The counts of `jobs`, of a batch of `total`; so many in doubt wait for a callback, and are not at rest."""
     counts = Counter(job.status for job in jobs)
+    counts[JobStatus.UNKNOWN] -= waiting
     failed = sum(counts[status] for status in (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN))
     parked = counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
     return Tally(
@@ -104,11 +122,14 @@ def told(now: Tally, pace: Pace, *, download: bool) -> str:
 
 
 Look = Callable[[], Awaitable[Sequence[Job]]]
+Hear = Callable[[], Heard]
 
 
 @attrs.define
 class Follower:
     """Shows where the jobs of `look` stand, of `total`: a display on a terminal, lines elsewhere, nothing if `silent`.
+
+    `hear` says what callbacks have told; then one line is written even if `silent`: that only they are waited for.
 
     Use it with `async with`; `end` ends the display early.
     """
@@ -118,18 +139,19 @@ class Follower:
     total: int
     download: bool = True
     silent: bool = False
+    hear: Hear | None = None
     _live: Live | None = attrs.field(default=None, init=False)
     _task: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Self:
-        if self.silent:
+        if self.silent and self.hear is None:
             return self
-        if self.terminal.err.is_terminal:
+        if self.terminal.err.is_terminal and not self.silent:
             self._live = Live(console=self.terminal.err, auto_refresh=False, transient=True)
             self._live.start()
-            shows = _show_live(self._live, self.look, self.total, self.download)
+            shows = self._show_live(self._live)
         else:
-            shows = _show_lines(self.terminal, self.look, self.total, self.download)
+            shows = self._show_lines()
         self._task = asyncio.get_running_loop().create_task(shows, name="pika_async progress")
         return self
 
@@ -150,28 +172,33 @@ class Follower:
         if self._live is not None:
             self._live.stop()
 
+    async def _count(self) -> tuple[Tally, Heard | None]:
+        heard = None if self.hear is None else self.hear()
+        return tally(await self.look(), self.total, 0 if heard is None else heard.waiting), heard
 
-async def _show_lines(terminal: Terminal, look: Look, total: int, download: bool) -> None:
-    pace, tenth = Pace(), 0
-    while True:
-        now = tally(await look(), total)
-        pace.see(time.monotonic(), now.settled)
-        if now.settled * 10 // max(1, total) > tenth:
-            tenth = now.settled * 10 // max(1, total)
-            terminal.say(told(now, pace, download=download))
-        await asyncio.sleep(_PLAIN)
+    async def _show_lines(self) -> None:
+        pace, shown = Pace(), (0, False)
+        while True:
+            now, heard = await self._count()
+            pace.see(time.monotonic(), now.settled)
+            tenth = 0 if self.silent else now.settled * 10 // max(1, self.total)
+            waits = heard is not None and 0 < heard.waiting >= self.total - now.settled
+            if (tenth, waits) > shown:
+                shown = tenth, waits
+                heard_of = "" if heard is None else f"; {heard}"
+                self.terminal.say(f"{told(now, pace, download=self.download)}{heard_of}")
+            await asyncio.sleep(_PLAIN)
+
+    async def _show_live(self, live: Live) -> None:
+        pace = Pace()
+        while True:
+            now, heard = await self._count()
+            pace.see(time.monotonic(), now.downloaded + now.failed if self.download else now.settled)
+            live.update(_display(now, heard, pace, self.download), refresh=True)
+            await asyncio.sleep(_LIVE)
 
 
-async def _show_live(live: Live, look: Look, total: int, download: bool) -> None:
-    pace = Pace()
-    while True:
-        now = tally(await look(), total)
-        pace.see(time.monotonic(), now.downloaded + now.failed if download else now.settled)
-        live.update(_display(now, pace, download), refresh=True)
-        await asyncio.sleep(_LIVE)
-
-
-def _display(now: Tally, pace: Pace, download: bool) -> Group:
+def _display(now: Tally, heard: Heard | None, pace: Pace, download: bool) -> Group:
     done = now.downloaded + now.failed if download else now.settled
     bar = Table.grid(padding=(0, 2))
     left = f"about {duration(pace.seconds_left(now.total))} left" if pace.per_minute() else "learning how long it takes"
@@ -188,4 +215,4 @@ def _display(now: Tally, pace: Pace, download: bool) -> Group:
             plain(f"{pace.per_minute():.0f} a minute", "dim"),
         ]
     )
-    return Group(bar, counts)
+    return Group(bar, counts) if heard is None else Group(bar, counts, plain(heard))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from pika_async._collector import wants_file
 from pika_async.cli.batch import Batch, Ending, is_unfinished, leave_gallery
 from pika_async.cli.exits import UsageError
 from pika_async.cli.folder import Folder, Terms
+from pika_async.cli.listening import Listening
 from pika_async.cli.options import Account, Credentials, open_client
 from pika_async.cli.progress import Follower
 from pika_async.cli.requests import Planned, check_local_files
@@ -49,6 +51,8 @@ class Work:
     terms: Terms
     terminal: Terminal
     quiet: bool
+    listening: Listening | None = None
+    _began: datetime = attrs.field(factory=partial(datetime.now, UTC), init=False)
     _batches: list[Batch] = attrs.field(factory=list, init=False)
     _results: ResultsWriter | None = attrs.field(default=None, init=False)
     _follower: Follower | None = attrs.field(default=None, init=False)
@@ -89,6 +93,7 @@ class Work:
             recorded=all(batch.failure is None for batch in self._batches),
             kept=self.folder.journal.is_whole,
             others=[job for job in self.folder.journal.all() if job.key not in keys and "~" not in job.key],
+            callbacks=[] if self.listening is None else self.listening.summary(jobs, self._began),
         )
 
     async def _begin(self, steps: Sequence[Step], stack: ExitStack) -> None:
@@ -106,6 +111,8 @@ class Work:
             Batch(step.client, planned, self._results, self.terminal, echo=self.quiet)
             for step, planned in zip(steps, plans, strict=True)
         ]
+        if self.listening is not None:
+            self.terminal.say(self.listening.announcement)
 
     async def _pay_again(self, client: PikaClient, one: Planned) -> None:
         job = self.folder.journal.get(one.key)
@@ -125,7 +132,10 @@ class Work:
 
     async def _settle(self, batch: Batch) -> SubmissionsStopped | None:
         download = self.terms.download
-        self._follower = Follower(self.terminal, batch.view, len(batch.planned), download=download, silent=self.quiet)
+        self._follower = Follower(
+            self.terminal, batch.view, len(batch.planned), download=download, silent=self.quiet,
+            hear=None if self.listening is None else partial(batch.hear, self.listening),
+        )  # fmt: skip
         async with self._follower:
             return await batch.settle(self.folder.videos if download else None)
 
@@ -144,7 +154,9 @@ class Work:
         self.terminal.say(f"to go on: {self.folder.command('resume')}")
 
 
-def steps_of(folder: Folder, credentials: Credentials, terms: Terms) -> tuple[list[Step], list[Job]]:
+def steps_of(
+    folder: Folder, credentials: Credentials, terms: Terms, listening: Listening | None = None
+) -> tuple[list[Step], list[Job]]:
     """A step for each provider and address with a job of `folder` to go on with; and the jobs of the others.
 
     :raises ConfigurationError: names the option that cannot work, or the missing key.
@@ -174,7 +186,9 @@ def steps_of(folder: Folder, credentials: Credentials, terms: Terms) -> tuple[li
         account = Account(
             provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy
         )
-        client = open_client(account, terms=terms, journal=folder.journal)
+        hears = listening is not None and find_provider(provider).takes_callback
+        receiver = listening.receiver if listening is not None and hears else None
+        client = open_client(account, terms=terms, journal=folder.journal, callbacks=receiver)
         steps.append(Step(client, partial(list, these)))
     return steps, done
 

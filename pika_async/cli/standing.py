@@ -63,6 +63,8 @@ def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
     sending = [interrupted(job, intent.at) for job, intent in folder.journal.interrupted()]
     if sending:
         yield f"{len(sending)} on their way; if no command runs here now, they are in doubt:"
+    if doubts and folder.terms().callbacks is not None:
+        yield f"{len(doubts)} in doubt; a command that runs here now may wait for their callbacks:"
     for job in doubts + sending:
         yield from _doubt(folder, job)
     for job in jobs:
