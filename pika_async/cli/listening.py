@@ -79,15 +79,17 @@ class Listening:
     def summary(self, jobs: Sequence[Job], began: datetime) -> list[str]:
         """The lines for the end of a command that began then."""
         came, strange = self.receiver.received, self.receiver.refused
-        told = [f"callbacks: {came or 'none'} came"]
         here = sum(
             job.submitted_at is not None and began <= job.submitted_at and job.settled_at is not None for job in jobs
         )
-        if not came and here:
-            way_out = f"is {self.receiver.public_url} reachable from where the gateway is, and is it forwarded to "
-            told.append(f"  though {here} accepted here have settled: {way_out}{self.place}?")
-            if strange:
-                told.append(f"  {strange} requests came for none of these jobs: is the path forwarded as it is?")
+        if came or not here:
+            return [f"callbacks: {came or 'none'} came"]
+        told = [
+            f"callbacks: none came, though {here} of the jobs sent now have settled",
+            f"  is {self.receiver.public_url} reachable from where the gateway is, and forwarded to {self.place}?",
+        ]
+        if strange:
+            told.append(f"  requests for none of these jobs came: {strange}; is the path forwarded as it is?")
         return told
 
 

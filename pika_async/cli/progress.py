@@ -31,7 +31,9 @@ _WINDOW: Final = 120.0
 
 @attrs.frozen(kw_only=True)
 class Tally:
-    """How many jobs of `total` stand where; `settled` counts everything at rest, `failed` what will have no video."""
+    """How many jobs of `total` stand where; `settled` counts everything at rest, `failed` what will have no video,
+    `waiting` the jobs in doubt whose callbacks are waited for.
+    """
 
     total: int
     submitted: int = 0
@@ -39,6 +41,12 @@ class Tally:
     settled: int = 0
     downloaded: int = 0
     failed: int = 0
+    waiting: int = 0
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether callbacks of jobs in doubt are all that is left: how long that takes, no pace tells."""
+        return 0 < self.waiting >= self.total - self.settled
 
 
 @attrs.frozen(kw_only=True)
@@ -52,10 +60,12 @@ class Heard:
     lost_to: str | None = None
 
     def __str__(self) -> str:
-        came = f"{self.received or 'no'} callback{'' if self.received == 1 else 's'} came"
+        came = (
+            f"{self.received} callback{'' if self.received == 1 else 's'} came" if self.received else "no callback yet"
+        )
         lost = "" if self.lost_to is None else f"; does the public address lead to {self.lost_to}?"
         waits = f"; {self.waiting} in doubt, waiting for their callbacks" if self.waiting else ""
-        return f"{came}{lost}{waits}"
+        return f"{came}{waits}{lost}"
 
 
 def tally(jobs: Sequence[Job], total: int, waiting: int = 0) -> Tally:
@@ -71,6 +81,7 @@ def tally(jobs: Sequence[Job], total: int, waiting: int = 0) -> Tally:
         settled=counts[JobStatus.SUCCEEDED] + failed + parked,
         downloaded=sum(job.file is not None for job in jobs),
         failed=failed + parked + sum(job.status is JobStatus.SUCCEEDED and job.error is not None for job in jobs),
+        waiting=waiting,
     )
 
 
@@ -113,7 +124,9 @@ def told(now: Tally, pace: Pace, *, download: bool) -> str:
     """The counts, the pace and the time left as one line."""
     done = f", {now.downloaded} downloaded" if download else ""
     failed = f", {now.failed} failed" if now.failed else ""
-    left = "" if now.settled >= now.total else f", about {duration(pace.seconds_left(now.total))} left"
+    left = (
+        "" if now.settled >= now.total or now.only_waits else f", about {duration(pace.seconds_left(now.total))} left"
+    )
     rate = f", {pace.per_minute():.0f} a minute" if pace.per_minute() else ""
     return (
         f"{now.settled} of {now.total} settled ({now.submitted} submitted, {now.running} running{done}{failed}){rate}"
@@ -182,9 +195,8 @@ class Follower:
             now, heard = await self._count()
             pace.see(time.monotonic(), now.settled)
             tenth = 0 if self.silent else now.settled * 10 // max(1, self.total)
-            waits = heard is not None and 0 < heard.waiting >= self.total - now.settled
-            if (tenth, waits) > shown:
-                shown = tenth, waits
+            if (tenth, now.only_waits) > shown:
+                shown = tenth, now.only_waits
                 heard_of = "" if heard is None else f"; {heard}"
                 self.terminal.say(f"{told(now, pace, download=self.download)}{heard_of}")
             await asyncio.sleep(_PLAIN)
@@ -202,6 +214,7 @@ def _display(now: Tally, heard: Heard | None, pace: Pace, download: bool) -> Gro
     done = now.downloaded + now.failed if download else now.settled
     bar = Table.grid(padding=(0, 2))
     left = f"about {duration(pace.seconds_left(now.total))} left" if pace.per_minute() else "learning how long it takes"
+    left = "" if now.only_waits else left
     bar.add_row(
         ProgressBar(total=max(1, now.total), completed=done, width=40), plain(f"{done} of {now.total}"), plain(left)
     )

@@ -132,8 +132,8 @@ def test_where_no_callback_arrives_there_is_a_hint_and_looks_do_the_work(cli: Co
             in ran.err
         )
         assert (
-            "callbacks: none came\n  though 3 accepted here have settled: is https://hooks.example.org/pika reachable "
-            f"from where the gateway is, and is it forwarded to 127.0.0.1:{port}?\n"
+            "callbacks: none came, though 3 of the jobs sent now have settled\n  is https://hooks.example.org/pika "
+            f"reachable from where the gateway is, and forwarded to 127.0.0.1:{port}?\n"
         ) in ran.out
         assert cli.batch(emulator, rows(cli, *"abc"), *told, provider="cometapi").out.count("though") == 0
 
@@ -154,7 +154,7 @@ def test_a_proxy_that_changes_the_path_is_told_of(cli: CommandLine) -> None:
             knock()
             out, err = process.communicate(timeout=30)
         assert (process.returncode, "Traceback" in err) == (0, False)
-        assert "  1 requests came for none of these jobs: is the path forwarded as it is?" in out
+        assert "  requests for none of these jobs came: 1; is the path forwarded as it is?" in out
 
 
 # --- what cannot work ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pika_async import GenerationRequest, Job, JobStatus
-from pika_async.cli.progress import Follower, Pace, Tally, duration, tally, told
+from pika_async.cli.progress import Follower, Heard, Pace, Tally, duration, tally, told
 from pika_async.cli.terminal import Terminal
 from pika_async.lifecycle import instant
 
@@ -33,6 +33,32 @@ JOBS = [
 def test_every_status_is_counted_where_it_belongs() -> None:
     """What is at rest is settled; what will have no video is failed."""
     assert tally(JOBS, 20) == Tally(total=20, submitted=7, running=2, settled=6, downloaded=1, failed=4)
+
+
+def test_a_doubt_that_is_waited_for_is_not_at_rest() -> None:
+    """It is neither settled nor failed until then; where nothing else is left no time is promised."""
+    now = tally(JOBS, 20, waiting=1)
+    assert now == Tally(total=20, submitted=7, running=2, settled=5, downloaded=1, failed=3, waiting=1)
+    assert not now.only_waits
+    pace = Pace()
+    pace.see(0.0, 0)
+    pace.see(60.0, 5)
+    assert "left" in told(now, pace, download=False)
+    assert "left" not in told(tally(JOBS, 6, waiting=1), pace, download=False)
+    assert tally(JOBS, 6, waiting=1).only_waits
+
+
+@pytest.mark.parametrize(
+    ("heard", "words"),
+    [
+        (Heard(), "no callback yet"),
+        (Heard(received=1), "1 callback came"),
+        (Heard(received=7, waiting=2), "7 callbacks came; 2 in doubt, waiting for their callbacks"),
+        (Heard(lost_to="h:1"), "no callback yet; does the public address lead to h:1?"),
+    ],
+)
+def test_what_callbacks_told(heard: Heard, words: str) -> None:
+    assert str(heard) == words
 
 
 def test_the_pace_is_learned_from_the_recent_past() -> None:
@@ -69,12 +95,12 @@ def test_a_line_says_it_all() -> None:
     )
 
 
-def follow(terminal: Terminal, *, silent: bool = False) -> None:
+def follow(terminal: Terminal, *, silent: bool = False, total: int = 9, heard: Heard | None = None) -> None:
     async def look() -> list[Job]:
         return JOBS
 
     async def work() -> None:
-        async with Follower(terminal, look, 9, silent=silent):
+        async with Follower(terminal, look, total, silent=silent, hear=None if heard is None else lambda: heard):
             await asyncio.sleep(0.05)
 
     asyncio.run(work())
@@ -96,6 +122,21 @@ def test_elsewhere_it_is_lines_or_nothing(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "6 of 9 settled (7 submitted, 2 running, 1 downloaded, 4 failed)\n"
     follow(Terminal(), silent=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_callbacks_have_a_row_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal; elsewhere they are told with the counts, and silently only that nothing else is waited for."""
+    heard = Heard(received=3, waiting=1)
+    terminal, shown = Terminal(), io.StringIO()
+    terminal.err = Console(file=shown, force_terminal=True, width=80, color_system=None)
+    follow(terminal, heard=heard)
+    assert "\n3 callbacks came; 1 in doubt, waiting for their callbacks" in shown.getvalue().replace("\r", "")
+    follow(Terminal(), heard=heard)
+    assert "(7 submitted, 2 running, 1 downloaded, 3 failed); 3 callbacks came; 1 in doubt" in capsys.readouterr().err
+    follow(Terminal(), heard=heard, silent=True)
+    assert capsys.readouterr().err == ""
+    follow(Terminal(), heard=heard, silent=True, total=6)
+    assert capsys.readouterr().err.startswith("5 of 6 settled ")
 
 
 def test_a_display_that_fails_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
