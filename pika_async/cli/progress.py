@@ -142,7 +142,8 @@ Hear = Callable[[], Heard]
 class Follower:
     """Shows where the jobs of `look` stand, of `total`: a display on a terminal, lines elsewhere, nothing if `silent`.
 
-    `hear` says what callbacks have told; then one line is written even if `silent`: that only they are waited for.
+    `hear` says what callbacks have told; then even if `silent` a line says that only they are waited for, or that they
+    seem to be lost.
 
     Use it with `async with`; `end` ends the display early.
     """
@@ -190,13 +191,14 @@ class Follower:
         return tally(await self.look(), self.total, 0 if heard is None else heard.waiting), heard
 
     async def _show_lines(self) -> None:
-        pace, shown = Pace(), (0, False)
+        pace, shown = Pace(), (0, False, False)
         while True:
             now, heard = await self._count()
             pace.see(time.monotonic(), now.settled)
             tenth = 0 if self.silent else now.settled * 10 // max(1, self.total)
-            if (tenth, now.only_waits) > shown:
-                shown = tenth, now.only_waits
+            news = (tenth, now.only_waits, heard is not None and heard.lost_to is not None)
+            if news > shown:
+                shown = news
                 heard_of = "" if heard is None else f"; {heard}"
                 self.terminal.say(f"{told(now, pace, download=self.download)}{heard_of}")
             await asyncio.sleep(_PLAIN)

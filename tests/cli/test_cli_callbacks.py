@@ -21,7 +21,7 @@ from pika_async.cli.exits import UsageError
 from pika_async.cli.folder import Terms
 from pika_async.cli.listening import Listening
 from pika_async.emulator import Emulator
-from tests.cli.commandline import ENV, KEY, CommandLine, serving
+from tests.cli.commandline import ENV, KEY, CommandLine, Ran, serving
 from tests.raw import free_port
 
 LOST: Final = {"on": "create", "prompt": "lost", "do": "drop"}
@@ -47,6 +47,12 @@ def stands(cli: CommandLine) -> dict[str, str]:
     return {record["key"]: record["status"] for record in cli.results()}
 
 
+def batch(cli: CommandLine, emulator: Emulator, source: str, *more: str, expected: str = "30") -> Ran:
+    """`batch` at the provider that calls back; unless it is expected sooner, a callback is quicker than any look."""
+    to = ("--provider", "cometapi", "--base-url", emulator.base_url("cometapi"), "--expected-seconds", expected)
+    return cli("batch", source, *to, *more)
+
+
 def answered(emulator: Emulator) -> Counter[int | None]:
     """What the emulator's callbacks were answered."""
     return Counter(call.status for call in emulator.callbacks)
@@ -59,9 +65,7 @@ def test_callbacks_are_announced_taken_in_and_counted(cli: CommandLine) -> None:
     """The line says what the gateway is told and who listens; a token is shown nowhere."""
     with serving(durations="constant:0.5") as emulator:
         url = public("/pika")
-        ran = cli.batch(
-            emulator, rows(cli, *"abc"), "--callbacks", url, "--log-level", "debug", provider="cometapi"
-        )  # fmt: skip
+        ran = batch(cli, emulator, rows(cli, *"abc"), "--callbacks", url, "--log-level", "debug")
         assert (ran.code, answered(emulator), len(emulator.ledger)) == (0, {202: 3}, 3)
         assert {call.url.rpartition("/")[0] for call in emulator.callbacks} == {f"{url}/callbacks"}
         place = url.removeprefix("http://").removesuffix("/pika")
@@ -74,9 +78,7 @@ def test_callbacks_are_announced_taken_in_and_counted(cli: CommandLine) -> None:
 def test_with_json_all_of_it_is_on_standard_error(cli: CommandLine) -> None:
     with serving(LOST, durations="constant:0.5") as emulator:
         url = public()
-        ran = cli.batch(
-            emulator, rows(cli, "a", "lost"), "--callbacks", url, "--json", "--no-download", provider="cometapi"
-        )  # fmt: skip
+        ran = batch(cli, emulator, rows(cli, "a", "lost"), "--callbacks", url, "--json", "--no-download")
         assert (ran.code, sorted(ran.records, key=str), len(ran.records)) == (0, sorted(cli.results(), key=str), 2)
         assert "callbacks: the gateway is told" in ran.err
         assert "callbacks: 2 came" in ran.err
@@ -88,7 +90,7 @@ def test_with_json_all_of_it_is_on_standard_error(cli: CommandLine) -> None:
 def test_a_lost_answer_is_found_again_by_its_callback(cli: CommandLine) -> None:
     """The batch waits for it: exit code 0, paid once, one line for each job, and the video is there."""
     with serving(LOST, durations="constant:1") as emulator:
-        ran = cli.batch(emulator, rows(cli, "a", "lost"), "--callbacks", public(), provider="cometapi")
+        ran = batch(cli, emulator, rows(cli, "a", "lost"), "--callbacks", public())
         assert (ran.code, stands(cli), len(emulator.ledger)) == (0, {"a": "succeeded", "lost": "succeeded"}, 2)
         assert (cli.folder / "pika-out" / "videos" / "lost.mp4").is_file()
         assert len(cli.results()) == 2
@@ -102,9 +104,7 @@ def test_a_doubt_that_nobody_tells_of_is_reported_as_ever(cli: CommandLine) -> N
     for more in ((), ("--json",)):
         with serving(LOST, lost, durations="constant:2") as emulator:
             out = f"out{len(more)}"
-            ran = cli.batch(
-                emulator, rows(cli, "a", "lost"), "--callbacks", public(), "--out", out, *more, provider="cometapi"
-            )  # fmt: skip
+            ran = batch(cli, emulator, rows(cli, "a", "lost"), "--callbacks", public(), "--out", out, *more)
             assert (ran.code, len(emulator.ledger), len(cli.results(out))) == (1, 2, 2)
             assert re.search(r"1 of 2 settled .*; 1 callback came; 1 in doubt, waiting for their callbacks\n", ran.err)
             assert f"in doubt, perhaps charged: 1; which, and the ways out: pika-async status {out}" in ran.err
@@ -115,7 +115,7 @@ def test_a_doubt_whose_callback_comes_late_is_settled_by_the_rest_of_the_batch(c
     late = {"on": "callback", "prompt": "lost", "do": {"fault": "late", "seconds": 3}}
     slow = {"on": "create", "prompt": "slow", "do": {"fault": "takes", "seconds": 5}}
     with serving(LOST, late, slow, durations="constant:0.1") as emulator:
-        ran = cli.batch(emulator, rows(cli, *"abcd", "slow", "lost"), "--callbacks", public(), provider="cometapi")
+        ran = batch(cli, emulator, rows(cli, *"abcd", "slow", "lost"), "--callbacks", public())
         assert (ran.code, set(stands(cli).values()), len(emulator.ledger)) == (0, {"succeeded"}, 6)
         assert (cli.folder / "pika-out" / "videos" / "lost.mp4").is_file()
 
@@ -125,7 +125,7 @@ def test_where_no_callback_arrives_there_is_a_hint_and_looks_do_the_work(cli: Co
     with serving(SILENT) as emulator:
         port = free_port()
         told = ("--callbacks", "https://hooks.example.org/pika", "--listen", f":{port}")
-        ran = cli.batch(emulator, rows(cli, *"abc"), *told, provider="cometapi")
+        ran = batch(cli, emulator, rows(cli, *"abc"), *told, expected="0.2")
         assert (ran.code, emulator.callbacks) == (0, [])
         assert (
             f"callbacks: the gateway is told https://hooks.example.org/pika/callbacks/...; listening on 127.0.0.1:{port}"
@@ -135,7 +135,18 @@ def test_where_no_callback_arrives_there_is_a_hint_and_looks_do_the_work(cli: Co
             "callbacks: none came, though 3 of the jobs sent now have settled\n  is https://hooks.example.org/pika "
             f"reachable from where the gateway is, and forwarded to 127.0.0.1:{port}?\n"
         ) in ran.out
-        assert cli.batch(emulator, rows(cli, *"abc"), *told, provider="cometapi").out.count("though") == 0
+        assert batch(cli, emulator, rows(cli, *"abc"), *told).out.count("though") == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_that_no_callback_arrives_is_said_while_the_batch_runs(cli: CommandLine, more: tuple[str, ...]) -> None:
+    """A few seconds after the first have settled untold, so that it can be mended meanwhile."""
+    slow = {"on": "create", "prompt": "slow", "do": {"fault": "takes", "seconds": 6}}
+    with serving(SILENT, slow) as emulator:
+        url = public()
+        ran = batch(cli, emulator, rows(cli, *"abc", "slow"), "--callbacks", url, *more, expected="0.2")
+        words = f"no callback yet; does the public address lead to {url.removeprefix('http://')}?\n"
+        assert (ran.code, ran.err.count(words)) == (0, 1)
 
 
 def test_a_proxy_that_changes_the_path_is_told_of(cli: CommandLine) -> None:
@@ -149,7 +160,7 @@ def test_a_proxy_that_changes_the_path_is_told_of(cli: CommandLine) -> None:
 
     with serving(SILENT, durations="constant:1") as emulator:
         argv = ("--callbacks", "https://hooks.example.org", "--listen", str(port))
-        with started(emulator, cli, rows(cli, "a"), *argv) as process:
+        with started(emulator, cli, rows(cli, "a"), *argv, expected="0.5") as process:
             until(lambda: len(emulator.ledger) == 1)
             knock()
             out, err = process.communicate(timeout=30)
@@ -182,7 +193,7 @@ def test_what_cannot_work_is_said_before_anything_is_sent(cli: CommandLine, bad:
     """Exit code 2: the option, the value, the way out; what may be a password is not repeated."""
     said, words = BAD[bad]
     with serving() as emulator:
-        ran = cli.batch(emulator, rows(cli, "a"), *said, provider="cometapi")
+        ran = batch(cli, emulator, rows(cli, "a"), *said)
         assert (ran.code, ran.out, len(emulator.requests)) == (2, "", 0)
         assert words in ran.err
         assert "hunter2" not in ran.err
@@ -193,11 +204,11 @@ def test_a_port_that_is_taken(cli: CommandLine) -> None:
     with serving() as emulator, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         source, url = rows(cli, "a"), f"http://127.0.0.1:{port}"
-        ran = cli.batch(emulator, source, "--callbacks", url, provider="cometapi")
+        ran = batch(cli, emulator, source, "--callbacks", url)
         assert (ran.code, len(emulator.requests)) == (2, 0)
         assert f"--listen: {port} at 127.0.0.1 is taken; give another\n" in ran.err
         taken.close()
-        assert cli.batch(emulator, source, "--callbacks", url, provider="cometapi").code == 0
+        assert batch(cli, emulator, source, "--callbacks", url).code == 0
 
 
 @pytest.mark.parametrize("provider", ["native", "yescale", "gptge"])
@@ -256,10 +267,12 @@ runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
 """
 
 
-def started(emulator: Emulator, cli: CommandLine, source: str, *more: str) -> subprocess.Popen[str]:
+def started(
+    emulator: Emulator, cli: CommandLine, source: str, *more: str, expected: str = "30"
+) -> subprocess.Popen[str]:
     """`batch` at the emulator, in a process of its own."""
     argv = [sys.executable, "-c", LAUNCHER, "batch", source, "--provider", "cometapi", "--base-url"]
-    argv += [emulator.base_url("cometapi"), "--expected-seconds", "0.5", *more]
+    argv += [emulator.base_url("cometapi"), "--expected-seconds", expected, *more]
     env = {**os.environ, ENV["cometapi"]: KEY, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         argv, cwd=cli.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -313,10 +326,7 @@ def test_after_a_kill_the_callbacks_of_the_earlier_jobs_are_taken_in(cli: Comman
             process.kill()
             process.communicate(timeout=20)
         assert emulator.callbacks == []
-        if again == "batch":
-            ran = cli.batch(emulator, source, "--callbacks", url, provider="cometapi")
-        else:
-            ran = cli("resume", "pika-out", "--expected-seconds", "30")
+        ran = batch(cli, emulator, source, "--callbacks", url) if again == "batch" else cli("resume", "pika-out")
         assert (ran.code, set(stands(cli).values()), len(emulator.ledger)) == (0, {"succeeded"}, 4)
         assert answered(emulator) == {202: 4}
         assert "callbacks: 4 came" in ran.out
@@ -327,7 +337,7 @@ def test_resume_may_be_told_of_another_address(cli: CommandLine) -> None:
     with serving(durations="constant:0.3") as emulator:
         source, url, other = rows(cli, *"ab"), public(), public()
         limits = ("--max-charges", "1", "--max-in-flight", "1")
-        assert cli.batch(emulator, source, "--callbacks", url, *limits, provider="cometapi").code == 1
+        assert batch(cli, emulator, source, "--callbacks", url, *limits).code == 1
         assert cli("resume", "pika-out", "--max-charges", "2", "--callbacks", other).code == 0
         assert [call.url.partition("/callbacks")[0] for call in emulator.callbacks] == [url, other]
 
@@ -336,7 +346,7 @@ def test_resume_of_two_gateways_listens_for_the_one_that_calls(cli: CommandLine)
     with serving({"on": "create", "do": {"fault": "takes", "seconds": 1.5}}) as emulator:
         limits = ("--deadline", "0.3", "--max-in-flight", "2")
         cli.batch(emulator, rows(cli, "n"), *limits)
-        cli.batch(emulator, rows(cli, "c"), "--callbacks", public(), *limits, provider="cometapi")
+        batch(cli, emulator, rows(cli, "c"), "--callbacks", public(), *limits, expected="0.2")
         ran = cli("resume", "pika-out", "--deadline", "20")
         assert (ran.code, stands(cli)) == (0, {"n": "succeeded", "c": "succeeded"})
         assert ran.err.count("callbacks: the gateway is told") == 1
