@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from pika_async import GenerationRequest, Job, JobStatus
+from pika_async.cli.batch import Batch
 from pika_async.cli.progress import Follower, Heard, Pace, Tally, duration, tally, told
 from pika_async.cli.terminal import Terminal
 from pika_async.lifecycle import instant
@@ -46,6 +49,19 @@ def test_a_doubt_that_is_waited_for_is_not_at_rest() -> None:
     assert "left" in told(now, pace, download=False)
     assert "left" not in told(tally(JOBS, 6, waiting=1), pace, download=False)
     assert tally(JOBS, 6, waiting=1).only_waits
+
+
+def test_a_doubt_is_in_view_until_it_has_its_line() -> None:
+    """At rest, as it is; found again, as it goes on."""
+    [doubt] = [job for job in JOBS if job.status is JobStatus.UNKNOWN]
+    under_way: list[Job] = []
+    client: Any = SimpleNamespace(under_way=lambda: under_way)
+    nothing: Any = None
+    batch = Batch(client, [], nothing, Terminal())
+    batch._doubts[doubt.key] = doubt
+    assert asyncio.run(batch.view()) == [doubt]
+    under_way.append(job(8, JobStatus.RUNNING))
+    assert asyncio.run(batch.view()) == under_way
 
 
 @pytest.mark.parametrize(
