@@ -27,6 +27,8 @@ __all__ = ["Batch", "Ending", "is_unfinished", "leave_gallery", "summarize"]
 
 #: How many jobs that did not succeed are told one by one, besides every doubt; all are in the file.
 SHOWN: Final = 10
+#: With a larger share of settles that no callback told of, and none at all, callbacks seem to be lost.
+MOST: Final = 0.5
 
 
 @attrs.frozen(kw_only=True)
@@ -115,7 +117,7 @@ class Batch:
         """What callbacks have told so far."""
         waiting = sum(job.status is JobStatus.UNKNOWN for job in self.client.under_way())
         received = listening.receiver.received
-        lost = not received and listening.seems_lost(self.client.stats().untold)
+        lost = not received and (self.client.stats().untold or 0.0) > MOST
         return Heard(received=received, waiting=waiting, lost_to=listening.place if lost else None)
 
     async def finish(self, stopped: SubmissionsStopped | None) -> list[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Final
 
 import attrs
 from cyclopts import Parameter
@@ -24,8 +24,6 @@ HOST: Final = "127.0.0.1"
 #: Where those who make an address public forward to in their own examples.
 PORT: Final = 8080
 _PLACE: Final = re.compile(r"(?:(\[[^\[\]]+\]|[^:\[\]]*):)?([0-9]{1,5})", re.ASCII)
-#: With a larger share of settles that nobody told of, something is wrong.
-MOST: Final = 0.5
 
 
 @Parameter(name="*")
@@ -33,7 +31,7 @@ MOST: Final = 0.5
 class Callbacks:
     """Where a gateway that calls back reaches this machine."""
 
-    callbacks: Annotated[str | None, Parameter(name="--callbacks")] = None
+    callbacks: str | None = None
     """The public address that leads to --listen, such as https://example.com/pika. Each submission is given an address
     below it; a callback there has its job looked at at once, and a lost answer is found again."""
     listen: str | None = None
@@ -62,19 +60,14 @@ class Listening:
                     "that leads there"
                 )
             return None
-        public = CallbackReceiver(terms.callbacks).public_url  # checked
-        host, port = _own_place(URL(public)) if terms.listen is None else _place_of(terms.listen)
+        host, port = _own_place(terms.callbacks) if terms.listen is None else _place_of(terms.listen)
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(CallbackReceiver(public, host=host, port=port), shown)
+        return cls(CallbackReceiver(terms.callbacks, host=host, port=port), shown)
 
     @property
     def announcement(self) -> str:
         """The line for the beginning."""
         return f"callbacks: the gateway is told {self.receiver.public_url}/callbacks/...; listening on {self.place}"
-
-    def seems_lost(self, untold: float | None) -> bool:
-        """Whether it looks as if nothing reaches this machine; `untold`: see `Stats`."""
-        return not self.receiver.received and (untold or 0.0) > MOST
 
     def summary(self, jobs: Sequence[Job], began: datetime) -> list[str]:
         """The lines for the end of a command that began then."""
@@ -93,10 +86,14 @@ class Listening:
         return told
 
 
-def _own_place(url: URL) -> tuple[str, int]:
+def _own_place(public: str) -> tuple[str, int]:
     """Where to listen unless it is said: TLS is for whoever stands in front."""
-    if url.scheme == "http" and is_loopback(url) and url.port is not None:
-        return (HOST if url.host in {None, "localhost"} else str(url.host)), url.port
+    try:
+        url = URL(public)
+        if url.scheme == "http" and is_loopback(url) and url.port:
+            return (HOST if url.host == "localhost" else str(url.host)), url.port
+    except ValueError:
+        pass  # the receiver says what is wrong with it
     return HOST, PORT
 
 

@@ -175,6 +175,8 @@ BAD: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "no-address": (("--callbacks", "hooks"), "--callbacks: 'hooks' is no http or https address; give the address"),
     "scheme": (("--callbacks", "ftp://h"), "--callbacks: 'ftp://h' is no http or https address"),
     "query": (("--callbacks", "https://h/?a=b"), "--callbacks: 'https://h/?a=b' holds white space, a query"),
+    "odd-port": (("--callbacks", "http://127.0.0.1:99999"), "--callbacks: 'http://127.0.0.1:99999' is no http"),
+    "no-host": (("--callbacks", "http://:80"), "--callbacks: 'http://:80' is no http"),
     "user": (("--callbacks", "https://u:hunter2@h"), "--callbacks: holds a user"),
     "empty": (("--callbacks", ""), "--callbacks: '' is no http or https address"),
     "alone": (("--listen", "8080"), "--listen: '8080' is for callbacks; give --callbacks URL too"),
@@ -249,6 +251,13 @@ def test_where_it_listens(callbacks: str, listen: str | None, place: str) -> Non
     assert listening is not None
     assert (listening.place, listening.receiver.public_url) == (place, callbacks.rstrip("/"))
     assert listening.announcement.endswith(f"listening on {place}")
+
+
+def test_an_address_without_tls_is_warned_of_once(cli: CommandLine) -> None:
+    with serving() as emulator:
+        told = ("--callbacks", "http://hooks.example.org", "--listen", str(free_port()))
+        ran = batch(cli, emulator, rows(cli, "a"), *told, expected="0.2")
+        assert (ran.code, ran.err.count("travel in plain text")) == (0, 1)
 
 
 def test_without_an_address_nobody_listens() -> None:
