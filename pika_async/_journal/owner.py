@@ -26,10 +26,11 @@ class Owner:
         except BlockingIOError:
             pid = os.pread(self._file, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
-            raise JournalInUse(
-                setting="journal",
-                reason=f"{path} is in use by process {pid}; wait for it or stop it, or give this client another file",
-            ) from None
+            if pid == str(os.getpid()):
+                reason = "another client of this process; share that one among your tasks, or close it first"
+            else:
+                reason = f"process {pid}; wait for it or stop it, or give each process a file and one client of its own"
+            raise JournalInUse(setting="journal", reason=f"{path} is in use by {reason}") from None
         except OSError:
             os.close(self._file)
             raise
