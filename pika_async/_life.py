@@ -11,7 +11,7 @@ import aiohttp
 
 from pika_async._events import Hook
 from pika_async._journal import Journal
-from pika_async._running import Running, Terms, to_the_end
+from pika_async._running import Running, Terms, check_loop, to_the_end
 from pika_async._settings import (
     address_of,
     deadline_of,
@@ -89,6 +89,8 @@ class Life:
 
     async def __aenter__(self) -> Self:
         await self._closed()
+        if self._running is not None:
+            check_loop(self._running.loop)
         if self._running is not None or self._opening:
             raise RuntimeError("the client is open already")
         self._opening = True
@@ -118,11 +120,13 @@ class Life:
         20 s more).
 
         :raises ConfigurationError: if `drain` is neither True nor a number of seconds from 0.
-        :raises RuntimeError: from a hook, or from the iterable that a batch reads: it would wait for itself.
+        :raises RuntimeError: from a hook, or from the iterable that a batch reads: it would wait for itself; or from
+            another event loop.
         """
         seconds = drain_of(drain)
         running = self._running
         if running is not None:
+            check_loop(running.loop)
             if running.is_here:
                 raise RuntimeError("the client cannot be closed by the iterable that it reads, or by its own hook")
             try:
@@ -140,10 +144,12 @@ class Life:
 
     async def _closed(self) -> None:
         if self._closing is not None and not self._closing.done():
+            check_loop(self._closing.get_loop())
             await to_the_end(self._closing)
 
     def _parts(self) -> Running:
         if self._running is None:
             raise RuntimeError("the client is not open: use it inside `async with`")
+        check_loop(self._running.loop)
         self._running.desk.check()
         return self._running

@@ -33,7 +33,7 @@ from pika_async.providers import Provider
 from pika_async.slots import Slots
 from pika_async.stats import Stats
 
-__all__ = ["Running", "Terms", "stats_of", "to_the_end"]
+__all__ = ["Running", "Terms", "check_loop", "stats_of", "to_the_end"]
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +97,8 @@ class Running:
     transport: Transport
     journal: Journal
     events: Events
+    #: Where all of these live.
+    loop: asyncio.AbstractEventLoop
 
     @classmethod
     async def open(cls, terms: Terms) -> Self:
@@ -124,7 +126,7 @@ class Running:
         collector = Collector(exchange, downloader, terms.journal)
         running = cls(
             desk, scheduler, exchange, downloader, admission, collector, hearing, terms.callbacks, terms.transport,
-            terms.journal, Events(terms.journal),
+            terms.journal, Events(terms.journal), asyncio.get_running_loop(),
         )  # fmt: skip
         try:
             await terms.transport.open()
@@ -183,6 +185,15 @@ def stats_of(terms: Terms, running: Running | None) -> Stats:
         strays=0 if running is None else running.exchange.strays,
         medians=medians(),
     )
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """:raises RuntimeError: if it is not `loop`, which goes on, that runs here: its parts are of no use in another."""
+    if loop is not asyncio.get_running_loop() and not loop.is_closed():
+        raise RuntimeError(
+            "the client is open in another event loop: call it there (from another thread with "
+            "`asyncio.run_coroutine_threadsafe(..., loop)`), close it there first, or use another client here"
+        )
 
 
 async def to_the_end(task: asyncio.Task[None]) -> None:

@@ -22,7 +22,7 @@ from pika_async._events import Hook
 from pika_async._keys import lone_key
 from pika_async._life import Life
 from pika_async._resolving import pay_again, resolve
-from pika_async._running import stats_of
+from pika_async._running import check_loop, stats_of
 from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
 from pika_async.events import JobEvent
 from pika_async.lifecycle import BatchReport, Job, JobStatus
@@ -46,9 +46,10 @@ class PikaClient(Life):
     gateways mean by it but none documents; "strict" leaves the job in doubt. `session`: your own
     `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
 
-    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. That raises
-    `JournalInUse` while another client has the journal open, `JournalUnusable` if the file is no journal, is damaged or
-    of a newer version, `JournalFailed` if it cannot be written.
+    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. While it is
+    open it is for every task of that loop; in another it raises `RuntimeError`. Opening raises `JournalInUse` while
+    another client has the journal open, `JournalUnusable` if the file is no journal, is damaged or of a newer version,
+    `JournalFailed` if it cannot be written.
 
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
@@ -273,15 +274,23 @@ class PikaClient(Life):
         now on, and in each later opening.
 
         :raises ConfigurationError: if it cannot be called.
+        :raises RuntimeError: in another event loop than the one in which the client is open.
         """
         if not callable(hook):
             raise ConfigurationError(setting="on_settled", reason=f"{hook!r} cannot be called; give a function")
         if self._running is not None:
+            check_loop(self._running.loop)
             self._running.events.call(hook)
         self._hooks.append(hook)
         return hook
 
     # --- views and ways out -----------------------------------------------------------------------------------------
+
+    async def job(self, key: str) -> Job | None:
+        """The job of this key as it stands, also one of an earlier process with the same journal; None if unknown."""
+        desk = None if self._running is None else self._running.desk
+        known = self._journal.get(key)
+        return known if known is None or desk is None else desk.seen(known)
 
     async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
         """Every job of this client, or those of one status, in the order in which they were planned.

@@ -402,6 +402,15 @@ MUTANTS: Final = (
         "many_tasks",
     ),
     Mutant(
+        "in-any-loop",
+        "_life.py",
+        "        check_loop(self._running.loop)\n        self._running.desk.check()\n",
+        "        self._running.desk.check()\n",
+        "a client is used from two event loops at once, and neither knows what the other awaits",
+        ("tests/test_services.py",),
+        "another_loop",
+    ),
+    Mutant(
         "withdrawn-with-the-others",
         "_desk.py",
         "if entry.watchers or not self.agenda.withdraw(entry):",
