@@ -56,4 +56,4 @@ if __name__ == "__main__":
     app.add_routes([web.post("/videos", submit), web.get("/videos/{key}", look), web.get("/health", health)])
     app.add_subapp("/hooks", callbacks.app)
     app.cleanup_ctx.append(opened)
-    web.run_app(app, port=int(os.environ.get("PORT", "8080")))
+    web.run_app(app, port=int(os.environ.get("PORT", "8080")), shutdown_timeout=20)

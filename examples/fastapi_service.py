@@ -1,5 +1,5 @@
-"""The same with FastAPI, for `uvicorn fastapi_service:app`. GET /videos/KEY?wait=20 is answered when the job comes to
-rest, or after 20 s. Ended by SIGTERM it gives what was accepted DRAIN seconds to settle; the rest waits in the journal.
+"""The same with FastAPI, for `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`. GET /videos/KEY?wait=20 is
+answered when the job is at rest, or after 20 s. After SIGTERM what was accepted has DRAIN seconds more to settle.
 """
 
 import asyncio

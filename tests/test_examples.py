@@ -24,9 +24,10 @@ from tests.raw import free_port
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = ["bot.py", "many_prompts.py", "notebook.py", "one_video.py"]
+GRACE = ["--timeout-graceful-shutdown", "20"]
 PROCESSES = {
     "aiohttp_service.py": [str(EXAMPLES / "aiohttp_service.py")],
-    "fastapi_service.py": ["-m", "uvicorn", "fastapi_service:app", "--app-dir", str(EXAMPLES), "--port"],
+    "fastapi_service.py": ["-m", "uvicorn", "fastapi_service:app", "--app-dir", str(EXAMPLES), *GRACE, "--port"],
 }
 LONG: dict[str, Any] = {"durations": "constant:60"}
 #: Time for a signal between the charge and its receipt.
