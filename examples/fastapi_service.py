@@ -1,6 +1,5 @@
-"""The same with FastAPI, for `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`. GET /videos/KEY?wait=20 is
-answered when the job is at rest, or after 20 s. After SIGTERM what was accepted has DRAIN seconds more to settle.
-"""
+"""The same with FastAPI, for `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`. GET /videos/KEY?wait=20
+waits at most 20 s for the job to be at rest. After SIGTERM what was accepted has DRAIN seconds more to settle."""
 
 import asyncio
 import os

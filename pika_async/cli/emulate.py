@@ -69,11 +69,14 @@ def _greeting(emulator: Emulator) -> str:
         f"  {find_provider(first).api_key_env}={emulator.api_key} pika-async batch prompts.txt --provider {first} "
         f"--base-url {emulator.base_url(first)}"
     )
-    exports = f"  export PIKA_BASE_URL={emulator.base_url('native')} PIKA_API_KEY={emulator.api_key}"
+    exports = [
+        f"  export {name}_BASE_URL={emulator.base_url(provider)} {name}_API_KEY={emulator.api_key}"
+        for name, provider in (("PIKA", "native"), ("COMETAPI", "cometapi"))
+    ]
     return "\n".join(
         [
             "the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command,
-            f"for callbacks add: --callbacks {CALLBACKS}", "for the examples:", exports, "Ctrl-C ends it",
+            f"for callbacks add: --callbacks {CALLBACKS}", "for the examples:", *exports, "Ctrl-C ends it",
         ]
     )  # fmt: skip
 
