@@ -267,3 +267,28 @@ def test_two_places_of_one_time_are_one_job() -> None:
     assert lookout.ready_at(DEADLINE) == DEADLINE
     assert {lookout.take(DEADLINE), lookout.take(DEADLINE)} == {other, entry}
     assert (list(lookout), lookout._silent, lookout._stale) == ([], 0, 0)
+
+
+def test_where_nobody_listens_every_settle_is_untold() -> None:
+    """Silence then says nothing, however long it lasts: the policy is asked for looks as ever."""
+    calls, asked = Calls(), []
+
+    class Watching(Awkward):
+        def wait(self, waiting: Waiting, u: float) -> float:
+            asked.append(waiting.untold)
+            return 10.0
+
+        def settled(self, seen: Observation, looked: float | None = None) -> Any:
+            pass
+
+        def passed(self, stratum: str, looked: float, age: float) -> None:
+            raise AssertionError("silence was heard")
+
+    lookout = Lookout(policy=Watching(), calls=calls)
+    for number in range(50):
+        entry = entry_at(float(number))
+        lookout.schedule(entry, float(number), 0.5)
+        lookout.schedule(entry_at(float(number)), float(number), 0.5)
+        lookout.learn(entry, SETTLED, number + 9.0, 0.5)
+    assert set(asked) == {calls.share} == {1.0}
+    assert lookout._silent_at == -math.inf
