@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import attrs
 
-from pika_async.emulator import Emulator
+from pika_async.emulator import Emulator, Scenario
 
 
 @attrs.frozen
@@ -42,7 +42,10 @@ class Server:
 
 @contextmanager
 def watched(**options: Any) -> Iterator[Server]:
-    """A running emulator with `options`, that can be asked for its ledger."""
+    """A running emulator with `options`, that can be asked for its ledger.
+
+    `provider` is whose wire is spoken, native unless said; `scenario` is a list of rules.
+    """
     with subprocess.Popen(
         [sys.executable, __file__, json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -63,8 +66,9 @@ def serving(**options: Any) -> Iterator[dict[str, str]]:
 
 
 async def _serve(options: dict[str, Any]) -> None:
-    async with Emulator(render=False, **options) as emulator:
-        print(json.dumps({"url": emulator.base_url("native"), "key": emulator.api_key}), flush=True)
+    provider, scenario = options.pop("provider", "native"), Scenario.of(options.pop("scenario", []))
+    async with Emulator(render=False, scenario=scenario, **options) as emulator:
+        print(json.dumps({"url": emulator.base_url(provider), "key": emulator.api_key}), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             began = emulator._started  # of the same clock
             rows = [
