@@ -130,6 +130,7 @@ class Agenda:
 
     def plan(self, entry: Entry) -> None:
         """A job to submit, after all that are planned."""
+        self._doubts.pop(entry, None)
         self.ready.append(entry)
 
     def resume(self, entry: Entry, age: float, now: float, u: float) -> None:
@@ -143,6 +144,7 @@ class Agenda:
 
     def _adopt(self, entry: Entry, accepted_at: float, now: float) -> None:
         self.accepted += 1
+        self._doubts.pop(entry, None)
         entry.accepted_at = entry.looked_at = accepted_at
         entry.deadline_at = now + self.deadline
 

@@ -586,6 +586,34 @@ def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
     told(story, at)
 
 
+@pytest.mark.slow
+def test_nothing_is_kept_of_jobs_that_are_at_rest() -> None:
+    """A service of 500 jobs, of which some answers and some callbacks are lost: what grows is the journal alone."""
+    at = gateway([{"on": "create", "every": 10, "do": "drop"}, {"on": "callback", "share": 0.2, "do": "lost"}],
+                 durations="lognormal:60,0.5")  # fmt: skip
+
+    async def story(pika: PikaClient, to: CallbackReceiver) -> None:
+        assert pika._running is not None
+        desk, hearing = pika._running.desk, pika._running.hearing
+        agenda = desk.agenda
+        lookout, calls = agenda.lookout, agenda.lookout.calls
+        async for job in pika.as_settled(prompts(500)):
+            await post(to, addresses(at)[job.request.prompt], b'{"task_id": "x"}')
+            waiting = [entry for entry in desk.active.values() if entry.job.status is S.UNKNOWN]
+            assert set(agenda._doubts) <= set(waiting)
+            assert calls._calls.keys() | calls._sampled <= set(desk.active.values())
+        await asyncio.sleep(120)
+        for kept in (
+            desk.active, desk._observers, agenda._doubts, agenda.ready, lookout._waiting, lookout._due, lookout._past,
+            calls._calls, calls._found, calls._sampled, hearing._attended, hearing._named,
+        ):  # fmt: skip
+            assert len(kept) == 0, kept
+        assert len(hearing._asked_at) <= 1  # whatever was asked last
+        assert (agenda.accepted, agenda.submitting, agenda.polling, lookout._stale) == (0, 0, 0, 0)
+
+    told(story, at, limits=Limits(max_in_flight=100))
+
+
 def test_two_clients_share_a_receiver() -> None:
     """Each hears of its own jobs."""
     one, two = gateway(durations="constant:30"), gateway(durations="constant:40")
