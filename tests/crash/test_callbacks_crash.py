@@ -72,7 +72,7 @@ def test_the_callbacks_of_a_killed_service_reach_the_next(tmp_path: Path, resume
         held = [job for job in SqliteJournal(path).all() if job.task_id is None]
         assert Counter(job.status for job in held) == {JobStatus.SUBMITTING: 11}  # job 19, job 190, ...
         with service(*known, 0, *(["resume"] if resumes else [])):
-            until(lambda: statuses(path) == {JobStatus.SUCCEEDED: JOBS})
+            until(lambda: statuses(path) == {JobStatus.SUCCEEDED: JOBS} and len(emulator.callbacks) == JOBS)
         jobs = {job.key: job for job in SqliteJournal(path).all()}
         charges = {charge.prompt.replace(" ", "-"): charge.task_id for charge in emulator.ledger}
         assert len(emulator.ledger) == JOBS
