@@ -17,8 +17,9 @@ __all__ = ["CALL_SECONDS", "PROMPT", "Calls"]
 
 #: Callbacks cause at most one look at a job in so many seconds.
 CALL_SECONDS: Final = 5.0
-#: A callback comes at most so many seconds after its task has settled, if it is to count as one that told.
-PROMPT: Final = 2.0
+#: A callback comes at most so many seconds after a look has found its task settled, or this share of the task's age, if
+#: it is to count as one that told.
+PROMPT, PROMPTLY = 2.0, 0.1
 
 
 @attrs.define
@@ -39,7 +40,7 @@ class Calls:
     listens: bool = False
     untold: Untold = attrs.field(factory=Untold, init=False)
     _calls: dict[Entry, _Call] = attrs.field(factory=dict, init=False)
-    #: The jobs that looks have found settled, when, and whether by chance: a callback may be under way.
+    #: The jobs that looks have found settled, until when a callback may be under way, and whether it was by chance.
     _found: dict[str, tuple[float, bool]] = attrs.field(factory=dict, init=False)
     #: The jobs that are looked at by chance.
     _sampled: set[Entry] = attrs.field(factory=set, init=False)
@@ -95,7 +96,7 @@ class Calls:
         told, sampled = self.told_at(entry) is not None, entry in self._sampled
         self.forget(entry)
         if not told:
-            self._found[entry.job.key] = now, sampled
+            self._found[entry.job.key] = now + min(PROMPT, PROMPTLY * (now - entry.accepted_at)), sampled
         else:
             self.untold.add(told=True)
             if sampled:
@@ -104,7 +105,7 @@ class Calls:
     @property
     def ready_at(self) -> float:
         """When no callback is under way any more for the first of those that looks have found settled."""
-        return next(iter(self._found.values()))[0] + PROMPT if self._found else math.inf
+        return next(iter(self._found.values()))[0] if self._found else math.inf
 
     def give_up(self, now: float) -> None:
         """Those of which nobody has told in time were untold."""

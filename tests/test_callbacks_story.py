@@ -23,8 +23,6 @@ from pika_async import (
     JobStatus,
     PikaClient,
     SubmissionInDoubt,
-    calls,
-    lookout,
 )
 from pika_async import _callback_server as server
 from pika_async.calls import CALL_SECONDS
@@ -95,14 +93,11 @@ async def test_one_look_a_job_and_hardly_a_delay() -> None:
     assert told.delay < 0.5
 
 
-async def test_with_a_third_lost_all_settle_as_soon_as_with_looks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_a_third_lost_all_settle_as_soon_as_with_looks_alone() -> None:
     """The same policy on the same durations, with callbacks of which 30 % never come, and without any.
 
-    After an earlier batch, of which it was learned that so many are lost. Tasks of a second and a half stand for tasks
-    of a minute, and so does the time for which a callback is taken to be under way.
+    After an earlier batch, of which it was learned that so many are lost.
     """
-    for room in (calls, lookout):
-        monkeypatch.setattr(room, "PROMPT", 0.1)
     lossy = [{"on": "callback", "share": 0.3, "do": "lost"}]
 
     def policy() -> AdaptivePolling:

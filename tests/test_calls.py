@@ -173,7 +173,7 @@ class Lookouts(RuleBasedStateMachine):
         assert calls._calls.keys() <= alive
         assert calls._sampled <= alive
         self.lookout.ready_at(self.now)
-        assert all(at > self.now - PROMPT for at, _ in calls._found.values())
+        assert all(until <= self.now + PROMPT for until, _ in calls._found.values())
 
     def teardown(self) -> None:
         """Whatever was before, each job that waits is looked at by its deadline."""
