@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -135,7 +136,7 @@ class Desk:
         elif stop is not None:
             self.put_down(entry, attrs.evolve(job, error=stop))
         else:
-            entry.looked_at = now()
+            entry.looked_at, entry.deadline_at = now(), math.inf  # what was in doubt is sent with patience of its own
             self.agenda.plan(entry)
         self.nudge()
 

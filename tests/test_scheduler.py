@@ -38,6 +38,7 @@ from pika_async.polling import AdaptivePolling, Observation, Waiting
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
 from tests import memory, virtual
 from tests.memory import MemoryTransport, client, gateway
+from tests.notified import receiver
 
 S = JobStatus
 
@@ -874,6 +875,22 @@ def test_a_doubt_is_resolved_in_three_ways() -> None:
                 "found": S.SUCCEEDED, "unpaid": S.SUCCEEDED, "left": S.CANCELED,
             }  # fmt: skip
         assert Counter(charge.prompt for charge in at.ledger) == {"found": 1, "unpaid": 2, "left": 1}
+
+    virtual.run(story())
+
+
+def test_a_doubt_that_is_waited_for_is_sent_again_with_patience_of_its_own() -> None:
+    """What a person says of it may come long after the patience of its first attempt has ended."""
+
+    async def story() -> None:
+        at = gateway([{"on": "create", "first": 1, "do": {"fault": "drop", "charge": False}}])
+        async with client(at, callbacks=receiver(), limits=Limits(patience=30)) as pika:
+            asking = asyncio.create_task(pika.generate("a cat", key="cat"))
+            await asyncio.sleep(300)
+            assert [job.status for job in pika.under_way()] == [S.UNKNOWN]
+            await pika.resolve("cat", charged=False)
+            assert (await asking).url
+        assert len(at.ledger) == 1
 
     virtual.run(story())
 
