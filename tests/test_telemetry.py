@@ -41,7 +41,7 @@ from pika_async.emulator import Emulator, Gateway
 from pika_async.wire import HttpRequest
 from tests import virtual
 from tests.memory import ORIGIN, MemoryTransport, client, gateway
-from tests.notified import listening
+from tests.notified import listening, notifying, receiver
 
 S = JobStatus
 CANARY = "sk-CANARY-4fJ8Qm2Zt7Xw1Lr9Bv6Kd3Hn5Gs0Y"
@@ -304,6 +304,36 @@ def test_what_nobody_waits_for_is_ended(heard: Heard) -> None:
     span = heard.span("pika.job")
     assert (span.status.status_code, (span.attributes or {})["pika.job.status"]) == (StatusCode.UNSET, "queued")
     assert heard.points("pika.jobs") == {}
+
+
+@pytest.mark.parametrize("way", ["a callback", "a person", "a person, unpaid"])
+def test_a_job_that_goes_on_after_a_doubt_has_one_span(way: str, heard: Heard) -> None:
+    """From planned to at rest, with the doubt in between."""
+    begun: list[Any] = []
+
+    class Begun(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            begun.append(span)
+
+    heard.tracer_provider.add_span_processor(Begun())
+
+    async def story() -> None:
+        at, told = gateway([{"on": "create", "first": 1, "do": "drop"}]), receiver()
+        async with client(at, callbacks=told) as pika:
+            asking = asyncio.create_task(pika.generate("a cat", key="cat"))
+            if way == "a callback":
+                async with notifying(at, told):
+                    await asking
+            else:
+                await asyncio.sleep(100)
+                [charge] = at.ledger
+                said: dict[str, Any] = {"task_id": charge.task_id} if way == "a person" else {"charged": False}
+                await pika.resolve("cat", **said)
+                await asking
+
+    virtual.run(story())
+    assert [span.name for span in begun if span.end_time is None] == []
+    assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "succeeded"
 
 
 def test_what_is_withdrawn_is_ended(heard: Heard) -> None:

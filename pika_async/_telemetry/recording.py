@@ -132,6 +132,8 @@ class Recording(Silent):
 
     @_harmless
     def began(self, entry: Entry) -> None:
+        if entry in self._spans:  # it was in doubt, and goes on
+            return
         told = {"pika.job.key": printable(entry.job.key), **self._alike(entry.stratum)}
         span = self._tracer.start_span("pika.job", kind=SpanKind.INTERNAL, attributes=told)
         if span.is_recording():

@@ -25,7 +25,7 @@ class Silent:
     """Every call returns at once. None raises, here or where somebody listens."""
 
     def began(self, entry: Entry) -> None:
-        """`entry` was taken on: planned, or accepted by an earlier process."""
+        """`entry` was taken on: planned, or accepted by an earlier process; or it goes on after a doubt."""
 
     def rested(self, entry: Entry) -> None:
         """`entry` is at rest; its job says how."""
