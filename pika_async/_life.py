@@ -98,11 +98,15 @@ class Life:
             self._running = await Running.open(self._terms)
         finally:
             self._opening = False
-        for hook in self._hooks:
-            self._running.events.call(hook)
-        if not self._taught:  # once: the policy outlives every opening
-            self._taught = True
-            self._running.desk.agenda.lookout.teach(self._journal.observations())
+        try:
+            for hook in self._hooks:
+                self._running.events.call(hook)
+            if not self._taught:  # once: the policy outlives every opening
+                self._running.desk.agenda.lookout.teach(self._journal.observations())
+                self._taught = True
+        except BaseException:  # the journal cannot be read after all
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(

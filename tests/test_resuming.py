@@ -923,6 +923,31 @@ def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:
     virtual.run(story())
 
 
+def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The opening fails as a whole; the next one works."""
+
+    async def story() -> None:
+        at = gateway(durations="constant:12")
+        async with client(at, journal=path) as pika:
+            await pika.run(requests(3))
+        policy = Learning()
+        later = client(at, journal=path, polling=policy)
+        with monkeypatch.context() as damaged:
+            damaged.setattr("pika_async._journal.statements.select_observations", unreadable)
+            with pytest.raises(JournalUnusable, match="damaged"):
+                await later.__aenter__()
+        assert [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}] == []
+        async with client(at, journal=path):
+            pass
+        async with later:
+            assert len(policy.seen) == 3
+
+    def unreadable(_connection: sqlite3.Connection) -> list[Observation]:
+        raise sqlite3.DatabaseError("the disk image is damaged")
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("away", [0.0, 10.0, 95.0, 300.0], ids=lambda it: f"away {it:g}s")
 @pytest.mark.parametrize("moved", [0, -1, 1], ids=["", "a day back", "a day ahead"])
 def test_a_job_that_was_resumed_teaches_nothing_false(path: Path, away: float, moved: int) -> None:
