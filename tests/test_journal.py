@@ -146,6 +146,22 @@ async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journ
     assert journal.charges() == 4
 
 
+async def test_the_jobs_of_a_status_are_counted_as_they_are_listed(journal: Journal) -> None:
+    """Whatever became of them: changed, given another key, replaced."""
+    await journal.keep(a_job("a"), a_job("b"), a_job("c"))
+    await journal.intend(a_job("a").submitting(), INTENT)
+    await journal.keep(accepted("a"))
+    journal.note(attrs.evolve(accepted("a"), progress=50))
+    await journal.keep(a_job("b").submitting().doubted(_error(), 1.0))
+    await journal.archive(accepted("a"))
+    await journal.keep(a_job("a"))
+    counts = {status: journal.count(status) for status in JobStatus}
+    assert counts == {status: len(list(journal.all(status))) for status in JobStatus}
+    assert {status: count for status, count in counts.items() if count} == {
+        JobStatus.PLANNED: 2, JobStatus.QUEUED: 1, JobStatus.UNKNOWN: 1,
+    }  # fmt: skip
+
+
 def _error() -> Any:
     from pika_async.errors import SubmissionInDoubt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        #: How many are of each status: a health check may ask every second, whatever is remembered.
+        self._counts: Counter[JobStatus] = Counter()
         self._intents: dict[str, Intent] = {}
         self._holders: dict[tuple[str, str], dict[str, str]] = {}
         #: The SHA-256 of a token by the key of its job, and the other way round.
@@ -63,8 +66,12 @@ class MemoryJournal:
         self._put(job)
 
     def _put(self, job: Job) -> None:
+        before = self._jobs.get(job.key)
         if self._numbers is not None:
-            self._number(self._numbers, self._jobs.get(job.key), job)
+            self._number(self._numbers, before, job)
+        if before is not None:
+            self._counts[before.status] -= 1
+        self._counts[job.status] += 1
         self._jobs[job.key] = job
         if job.task_id is not None:
             self._holders.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
@@ -154,7 +161,7 @@ class MemoryJournal:
 
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""
-        return sum(job.status is status for job in self._jobs.values())
+        return self._counts[status]
 
     def charges(self) -> int:
         """See `Journal`."""
