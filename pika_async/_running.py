@@ -11,7 +11,7 @@ import attrs
 
 from pika_async._admission import Admission
 from pika_async._collector import Collector
-from pika_async._desk import Desk, now
+from pika_async._desk import Desk
 from pika_async._downloads import Downloader
 from pika_async._events import Events
 from pika_async._exchange import Exchange
@@ -179,7 +179,7 @@ def stats_of(terms: Terms, running: Running | None) -> Stats:
     medians = getattr(terms.policy, "medians", dict)
     return Stats.of(
         agenda,
-        time.monotonic() if running is None else now(),
+        time.monotonic() if running is None else running.loop.time(),
         is_open=running is not None and running.desk.is_open,
         parked=(terms.journal.count(JobStatus.UNKNOWN), terms.journal.count(JobStatus.TIMED_OUT)),
         strays=0 if running is None else running.exchange.strays,

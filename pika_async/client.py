@@ -259,7 +259,8 @@ class PikaClient(Life):
         Nothing is kept for a reader: it reads the journal on behind the last number at its own pace, and is told of a
         job that changed often only how it stands; that it settled, always, and once. `after`: the number of an event,
         behind which to go on, also one of an earlier process with the same journal; 0 for all jobs that are known.
-        Ends when the client is closed, after all that there was.
+        Ends when the client is closed, after all that there was; and, as every generator, when its waiting is cancelled
+        (`asyncio.timeout`, `wait_for`): `after` goes on behind what was read.
 
         :raises InvalidRequest: if `after` is no number that this journal has given.
         :raises RuntimeError: if the client is not open.
@@ -304,10 +305,12 @@ class PikaClient(Life):
     def under_way(self) -> list[Job]:
         """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""
         desk = None if self._running is None else self._running.desk
-        return [] if desk is None else [desk.seen(entry.job) for entry in desk.active.values()]
+        return [] if desk is None else [desk.seen(entry.job) for entry in list(desk.active.values())]
 
     def stats(self) -> Stats:
-        """How this client stands now, for a health check: whether it is open or not; waits for nothing."""
+        """How this client stands now, for a health check: whether it is open or not, and from any thread; waits for
+        nothing.
+        """
         return stats_of(self._terms, self._running)
 
     async def resolve(

@@ -102,8 +102,9 @@ class Meter:
         """Events a second over the last minute, or since the first one."""
         if self._began is None:
             return 0.0
-        self._turn(int(now))
-        return sum(self._counts) / min(SPAN, int(now) - self._began + 1)
+        second = int(now)
+        counted = range(second - SPAN + 1, self._at + 1)  # changes nothing: another thread may ask
+        return sum(self._counts[passed % SPAN] for passed in counted) / min(SPAN, second - self._began + 1)
 
     def _turn(self, second: int) -> None:
         if self._began is None:

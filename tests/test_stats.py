@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async import JobStatus, Limits, Stats
+from pika_async import FixedInterval, JobStatus, Limits, Stats
 from pika_async.limits import SPAN, Meter
 from tests import virtual
 from tests.memory import client, gateway, until
@@ -94,6 +94,20 @@ def test_how_many_callbacks_are_lost_is_told() -> None:
     untold = virtual.run(main())
     assert untold is not None
     assert 0 < untold < 0.1
+
+
+@pytest.mark.anyio
+async def test_a_health_check_may_ask_from_a_thread(tmp_path: Path) -> None:
+    """As a web framework does with a handler that is no coroutine."""
+    at = gateway(durations="constant:0.2")
+    async with client(at, "native", journal=tmp_path / "jobs.db", polling=FixedInterval(0.05)) as pika:
+        batch = asyncio.create_task(pika.run(["a", "b", "c"]))
+        seen: list[Stats] = []
+        while not batch.done():
+            seen.append(await asyncio.to_thread(pika.stats))
+    assert max(stats.in_flight for stats in seen) > 0
+    assert (seen[-1].open, seen[-1].charges) == (True, 3)
+    assert seen[-1].submits_per_second > 0
 
 
 @pytest.mark.anyio

@@ -228,7 +228,8 @@ class AdaptivePolling:
 
     def medians(self) -> dict[str, float]:
         """Of each stratum of which a task has settled: half take less than so many seconds."""
-        known = ((stratum, found) for stratum, found in self._strata.items() if found.durations.count)
+        strata = list(self._strata.items())  # another thread may ask
+        known = ((stratum, found) for stratum, found in strata if found.durations.count)
         return {stratum: found.distribution.quantile(0.5) for stratum, found in known}
 
     def describe(self) -> Beliefs:
