@@ -154,6 +154,25 @@ async def test_many_changes_are_read_some_at_a_time(journal: Journal) -> None:
     assert [(number, job.key) for number, job in seen] == [(n + 1, f"k{n}") for n in range(3 * CHANGES + 5)]
 
 
+async def test_whole_images_are_read_few_at_a_time(tmp_path: Path) -> None:
+    """Reading is done in the loop: as much as lets others have their turn soon, and at least one job."""
+    journal = SqliteJournal(tmp_path / "j.sqlite")
+    await journal.open()
+    request = GenerationRequest("a cat", image=bytes(1 << 19))
+    jobs = [attrs.evolve(a_job(f"{number}"), request=request) for number in range(5)]
+    await journal.keep(*jobs)
+    read: list[tuple[int, Job]] = []
+    while len(read) < 5:
+        page = await soon(journal, read[-1][0] if read else 0)
+        assert 1 <= len(page) <= 2
+        read += page
+    assert [job for _, job in read] == jobs
+    huge = attrs.evolve(a_job("huge"), request=GenerationRequest("a cat", image=bytes(1 << 22)))
+    await journal.keep(huge)
+    assert [job for _, job in await soon(journal, read[-1][0])] == [huge]
+    await journal.close()
+
+
 async def test_reading_lets_others_have_their_turn(journal: Journal) -> None:
     """Also when there is always more to read."""
     await journal.keep(a_job())

@@ -25,6 +25,8 @@ __all__ = [
 
 #: Jobs that are read at once while all of them are walked.
 PAGE: Final = 500
+#: Characters of requests after which no further change is read at once: whoever follows shares the loop.
+CHANGES_SIZE: Final = 1 << 20
 
 _CHANGING: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS)
 #: An intent replaces the one before as a whole: the token of a submission that was not the latest names no job.
@@ -117,9 +119,13 @@ def select_fact(connection: sqlite3.Connection, name: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _named(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+def _each(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _named(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    return list(_each(cursor))
 
 
 def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
@@ -148,8 +154,16 @@ def newest_revision(connection: sqlite3.Connection) -> int:
 
 
 def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
-    """The next rows behind a change, in the order of changes."""
-    return _named(connection.execute(f"{_SELECT} WHERE revision > ? ORDER BY revision LIMIT {CHANGES}", (after,)))
+    """The next rows behind a change, in the order of changes; fewer where their requests hold whole images."""
+    found, size = [], 0
+    sentence = f"{_SELECT} WHERE revision > ? ORDER BY revision LIMIT {CHANGES}"
+    with contextlib.closing(connection.execute(sentence, (after,))) as rows:
+        for row in _each(rows):
+            found.append(row)
+            size += len(row["request"] or "")
+            if size >= CHANGES_SIZE:
+                break
+    return found
 
 
 def select_keys(connection: sqlite3.Connection) -> list[str]:
