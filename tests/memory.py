@@ -104,6 +104,16 @@ def remembering(pika: PikaClient, journal: MemoryJournal) -> PikaClient:
     return pika
 
 
+def now() -> float:
+    """The running loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+def prompts(count: int) -> list[str]:
+    """So many different ones."""
+    return [f"prompt {number}" for number in range(count)]
+
+
 Until = Callable[[], bool]
 
 
