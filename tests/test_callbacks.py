@@ -27,7 +27,7 @@ from pika_async import (
 )
 from pika_async.calls import CALL_SECONDS
 from tests import memory, virtual
-from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
+from tests.memory import MemoryTransport, SlowJournal, client, gateway, now, prompts, remembering, until
 from tests.notified import addresses, notifying, post, receiver
 
 S = JobStatus
@@ -37,14 +37,6 @@ DROP = {"on": "create", "first": 1, "do": "drop"}
 @pytest.fixture(autouse=True)
 def _same_chance() -> None:
     random.seed(7)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def prompts(count: int) -> list[str]:
-    return [f"prompt {number}" for number in range(count)]
 
 
 def told(story: Callable[[PikaClient, CallbackReceiver], Awaitable[Any]], at: Any, **options: Any) -> Any:

@@ -37,7 +37,7 @@ from pika_async.limits import MAX_IN_FLIGHT
 from pika_async.polling import AdaptivePolling, Observation, Waiting
 from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
 from tests import memory, virtual
-from tests.memory import MemoryTransport, client, gateway
+from tests.memory import MemoryTransport, client, gateway, now, prompts
 from tests.notified import receiver
 
 S = JobStatus
@@ -47,14 +47,6 @@ S = JobStatus
 def _same_chance() -> None:
     """The scheduler draws its jitter from the common source: each story is told the same way every time."""
     random.seed(7)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def prompts(count: int) -> list[str]:
-    return [f"prompt {number}" for number in range(count)]
 
 
 def creates(at: Gateway) -> list[Any]:
