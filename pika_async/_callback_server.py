@@ -87,14 +87,24 @@ class CallbackServer:
             raise
         return bound
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the loop that it listens in has ended under it."""
+        return self._listening is not None and self._listening.get_loop().is_closed()
+
     def close(self) -> None:
         """Take no connection any more and cut every one; `closed` waits until they are gone.
 
         The listening itself ends a round of the loop later, when `stopped` is set: asyncio would lose a socket that it
         has accepted and not yet given to us (its `Server._attach` asserts that the server is open).
         """
+        is_lost = self.is_lost
         listening, self._listening = self._listening, None
-        if listening is not None:
+        if is_lost and listening is not None:  # and so are its connections and their tasks
+            self._connections.clear()
+            self.tasks.clear()
+            self._stop(listening)
+        elif listening is not None:
             loop = asyncio.get_running_loop()
             for each in listening.sockets:
                 loop.remove_reader(each.fileno())

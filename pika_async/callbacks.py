@@ -106,6 +106,9 @@ class CallbackReceiver:
         :raises ConfigurationError: if its own server cannot listen; `listener` is then not attached.
         """
         async with self._starting:
+            if self._server is not None and self._server.is_lost:
+                self._server.close()
+                self._server, self._port, self._listeners = None, None, []
             if self._place is not None and self._server is None:
                 if self._last is not None:
                     await self._last.stopped.wait()  # the port is free then

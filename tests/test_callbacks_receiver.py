@@ -354,6 +354,32 @@ def test_it_serves_in_one_loop_after_another() -> None:
     assert len(ear.calls) == 8
 
 
+def test_it_serves_again_after_a_loop_that_ended_under_it() -> None:
+    """Whoever left it attached has lost nothing but that loop."""
+    receiver, lost, ear = CallbackReceiver(PUBLIC, port=free_port()), Ear(), Ear()
+
+    async def leave() -> None:
+        await receiver.attach(lost)
+
+    async def use() -> None:
+        await receiver.attach(ear)
+        assert receiver.port is not None
+        assert status_of(await say(receiver.port, post(ear.expect(receiver)))) == 202
+        assert status_of(await say(receiver.port, post(lost.expect(receiver)))) == 404
+        await receiver.detach(lost)
+        await receiver.detach(ear)
+
+    async def put_away() -> None:
+        await receiver.detach(lost)
+        await use()
+
+    asyncio.run(leave())
+    asyncio.run(use())
+    asyncio.run(leave())
+    asyncio.run(put_away())
+    assert (len(ear.calls), lost.calls) == (2, [])
+
+
 # --- mounted --------------------------------------------------------------------------------------------------------
 
 
