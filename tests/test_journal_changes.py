@@ -7,6 +7,7 @@ import gc
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -359,10 +360,9 @@ async def test_changes_are_found_by_an_index(tmp_path: Path) -> None:
     """However many jobs there are, a reader reads only what is behind its number."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
-    plan = sqlite3.connect(tmp_path / "j.sqlite").execute(
-        "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE revision > 3 ORDER BY revision LIMIT 64"
-    )
-    assert [row[-1] for row in plan] == ["SEARCH jobs USING INDEX jobs_by_revision (revision>?)"]
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as connection:
+        plan = connection.execute("EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE revision > 3 ORDER BY revision LIMIT 64")
+        assert [row[-1] for row in plan] == ["SEARCH jobs USING INDEX jobs_by_revision (revision>?)"]
     await journal.close()
 
 
