@@ -29,7 +29,7 @@ def _direct(*extras: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """The whole suite, warnings as errors."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -37,7 +37,7 @@ def lowest(session: nox.Session) -> None:
     """The suite on the lowest direct dependencies that pyproject.toml allows."""
     extras = ("cli", "emulator", "otel", "speed")
     session.install("-e", f".[{','.join(extras)}]", *_group("test"), *_direct(*extras))
-    session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

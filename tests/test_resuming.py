@@ -927,8 +927,8 @@ def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, mon
     """The opening fails as a whole; the next one works."""
 
     async def story() -> None:
-        at = gateway(durations="constant:12")
-        async with client(at, journal=path) as pika:
+        at = gateway(durations="constant:0.3")
+        async with client(at, journal=path, polling=FixedInterval(0.1)) as pika:
             await pika.run(requests(3))
         policy = Learning()
         later = client(at, journal=path, polling=policy)
