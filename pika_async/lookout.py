@@ -32,9 +32,9 @@ RESUME_SECONDS: Final = 1.0
 UNSEEN: Final = 0.02
 #: Steps of this share of 1 are spread evenly, however many.
 GOLDEN: Final = 0.618034
-#: While no more than this share of settles is untold, a task of which nobody tells counts as seen unsettled; all are
-#: so seen once for so many settles, as a share of those that wait, or of those that have settled.
-SILENT, CROWD, EARLY = 0.2, 0.01, 0.25
+#: While callbacks can be relied upon, a task of which nobody tells counts as seen unsettled: all that wait do, once for
+#: so many settles as a share of them, or of those that have settled.
+CROWD, EARLY = 0.01, 0.25
 #: A task of which a callback told is taken to have settled at most so many seconds before, or this share of its age.
 LATENCY, LATENCY_SHARE = 0.5, 0.05
 
@@ -297,7 +297,7 @@ class Lookout:
     def _hear_silence(self, now: float) -> None:
         """A task has settled; of those that wait nobody tells, and so they have not, nearly all."""
         passed, untold = getattr(self.policy, "passed", None), self.calls.untold
-        if passed is None or self.calls.share > SILENT:
+        if passed is None or self.calls.share >= 1.0:
             return
         self._since_silence += 1
         if self._since_silence < min(CROWD * len(self._waiting), EARLY * (untold.told + untold.untold)):

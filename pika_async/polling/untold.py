@@ -33,7 +33,7 @@ DEAF: Final = 0.5
 class Untold:
     """The share of tasks of whose settling nobody tells."""
 
-    #: As it was when it last changed notably.
+    #: As it was when it last changed notably; 1 where being told cannot be relied upon.
     share: float = attrs.field(default=UNTOLD / (TOLD + UNTOLD), init=False)
     #: Settles of which somebody told, and of which nobody did; the older the less they count.
     told: float = attrs.field(default=0.0, init=False)
