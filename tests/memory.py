@@ -114,6 +114,11 @@ def prompts(count: int) -> list[str]:
     return [f"prompt {number}" for number in range(count)]
 
 
+def requests(count: int) -> list[GenerationRequest]:
+    """The same with keys."""
+    return [GenerationRequest(prompt, key=f"k{number}") for number, prompt in enumerate(prompts(count))]
+
+
 Until = Callable[[], bool]
 
 

@@ -26,13 +26,9 @@ from pika_async import (
 )
 from pika_async.emulator import Emulator
 from tests import virtual
-from tests.memory import SlowJournal, client, gateway, remembering, until
+from tests.memory import SlowJournal, client, gateway, remembering, requests, until
 
 S = JobStatus
-
-
-def requests(count: int) -> list[GenerationRequest]:
-    return [GenerationRequest(f"prompt {number}", key=f"k{number}") for number in range(count)]
 
 
 async def accepted(pika: PikaClient, count: int) -> None:

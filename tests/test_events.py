@@ -35,15 +35,11 @@ from pika_async import _events as room
 from pika_async._journal import MemoryJournal, SqliteJournal
 from pika_async.events import event_of
 from tests import virtual
-from tests.memory import client, gateway, remembering, until
+from tests.memory import client, gateway, remembering, requests, until
 from tests.test_journal import a_job
 from tests.test_journal_durability import stalled
 
 S = JobStatus
-
-
-def requests(count: int) -> list[GenerationRequest]:
-    return [GenerationRequest(f"prompt {number}", key=f"k{number}") for number in range(count)]
 
 
 def fast(**options: Any) -> PikaClient:
