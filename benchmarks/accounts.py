@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 from shapes import Durations
 
+from pika_async._planning.concurrency import Slots
 from pika_async.polling import AdaptivePolling, Observation, Waiting
-from pika_async.slots import Slots
 
 
 @attrs.define

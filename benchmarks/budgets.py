@@ -10,8 +10,8 @@ import attrs
 from shapes import Durations
 from waiting import Outcome, known_in_full
 
+from pika_async._planning.due_queue import Budget
 from pika_async.polling import AdaptivePolling, Observation, Waiting
-from pika_async.polling.budget import Budget
 
 
 @attrs.define(eq=False)

@@ -1,5 +1,7 @@
 """An asyncio-native SDK, with concurrent job orchestration, for Pika video generation through four gateways."""
 
+from pika_async._planning.limits import Limits
+from pika_async._runtime.stats import Stats
 from pika_async.callbacks import CallbackReceiver
 from pika_async.client import PikaClient
 from pika_async.errors import (
@@ -27,14 +29,11 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
-from pika_async.events import JobAccepted, JobEvent, JobParked, JobRunning, JobSettled
-from pika_async.lifecycle import BatchReport, Job, JobStatus
-from pika_async.limits import Limits
+from pika_async.jobs import BatchReport, Job, JobAccepted, JobEvent, JobParked, JobRunning, JobSettled, JobStatus
 from pika_async.logs import debug_logging
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Snapshot, TaskState, Video
 from pika_async.polling import AdaptivePolling, Belief, FixedInterval, Observation, PollingPolicy, Waiting
 from pika_async.providers import Capability, Provider, find_provider, provider_names
-from pika_async.stats import Stats
 
 __all__ = [
     "EFFECTS",

@@ -9,10 +9,13 @@ from typing import Any, Literal, Self
 
 import aiohttp
 
-from pika_async._events import Hook
+from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._journal import Journal
-from pika_async._running import Running, Terms, check_loop, to_the_end
-from pika_async._settings import (
+from pika_async._planning.limits import Limits
+from pika_async._runtime.event_stream import Hook
+from pika_async._runtime.session import Running, Terms, check_loop, to_the_end
+from pika_async.callbacks import CallbackReceiver
+from pika_async.config import (
     address_of,
     deadline_of,
     drain_of,
@@ -23,12 +26,9 @@ from pika_async._settings import (
     read_credential,
     receiver_of,
 )
-from pika_async._transport import AiohttpTransport, Transport
-from pika_async.callbacks import CallbackReceiver
-from pika_async.limits import Limits
 from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider, find_provider
-from pika_async.wire import Credential
+from pika_async.providers._wire import Credential
 
 __all__ = ["Life"]
 

@@ -22,8 +22,8 @@ import anyio
 from aiohttp import web
 from yarl import URL
 
-from pika_async._callback_server import CallbackServer
-from pika_async._transport import is_loopback
+from pika_async._http.callback_server import CallbackServer
+from pika_async._http.transport import is_loopback
 from pika_async.errors import ConfigurationError, quote
 
 __all__ = ["BODY_LIMIT", "BODY_SECONDS", "CallbackReceiver", "Listener"]

@@ -14,20 +14,19 @@ from typing import Any, TypeVar
 import anyio
 import attrs
 
-from pika_async._admission import Intake, request_of
-from pika_async._batch import Batch, Requests, stream
-from pika_async._collector import wants_file
-from pika_async._desk import Desk
-from pika_async._events import Hook
-from pika_async._keys import lone_key
 from pika_async._life import Life
-from pika_async._resolving import pay_again, resolve
-from pika_async._running import check_loop, stats_of
+from pika_async._planning.keys import lone_key
+from pika_async._runtime.admission import Intake, request_of
+from pika_async._runtime.batch import Batch, Requests, stream
+from pika_async._runtime.event_stream import Hook
+from pika_async._runtime.job_table import Desk
+from pika_async._runtime.resolution import pay_again, resolve
+from pika_async._runtime.results import wants_file
+from pika_async._runtime.session import check_loop, stats_of
+from pika_async._runtime.stats import Stats
 from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
-from pika_async.events import JobEvent
-from pika_async.lifecycle import BatchReport, Job, JobStatus
+from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, Snapshot, Video
-from pika_async.stats import Stats
 
 __all__ = ["PikaClient"]
 
@@ -271,7 +270,7 @@ class PikaClient(Life):
         """Call `hook(job)` for each job that settles while the client is open; what it returns is awaited if it can be.
 
         One call at a time, in the order of settling; a slow one delays no job, but one that blocks the loop does. An
-        exception is logged (`pika_async.events`) and stops nothing. Given back, so that it serves as a decorator; from
+        exception is logged (`pika_async.jobs`) and stops nothing. Given back, so that it serves as a decorator; from
         now on, and in each later opening.
 
         :raises ConfigurationError: if it cannot be called.

@@ -13,7 +13,7 @@ import sys
 from typing import Final
 
 from pika_async.errors import printable
-from pika_async.lifecycle import Job
+from pika_async.jobs import Job
 
 __all__ = ["FIELDS", "SHOWN", "LineFormatter", "about", "debug_logging", "describe", "log_job"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 
 from pika_async import PikaClient
-from pika_async._exchange import Exchange
 from pika_async._journal import Intent, MemoryJournal
+from pika_async._runtime.gateway import Exchange
 from pika_async.emulator import Answer, Gateway, Scenario
-from pika_async.lifecycle import Job
+from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
-from pika_async.retrying import Judgement
-from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async.providers._verdicts import Judgement
+from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer, Phase
 
 ORIGIN = "http://127.0.0.1:1"
 

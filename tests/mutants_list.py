@@ -26,7 +26,7 @@ class Mutant:
 MUTANTS: Final = (
     Mutant(
         "unknown-as-unsent",
-        "retrying.py",
+        "providers/_verdicts.py",
         "if failure.phase is Phase.SENT:\n        verdict = Verdict.UNKNOWN",
         "if failure.phase is Phase.SENT:\n        verdict = Verdict.NOT_SENT",
         "a submission that may have arrived is sent again",
@@ -35,7 +35,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "empty-answer-rejects",
-        "retrying.py",
+        "providers/_verdicts.py",
         "    if code is None:\n        return Verdict.UNKNOWN",
         "    if code is None:\n        return Verdict.REJECTED",
         "a 2xx without an id counts as not charged",
@@ -43,7 +43,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "ladder-without-cap",
-        "retrying.py",
+        "providers/_verdicts.py",
         "steps = expo(factor=first, max_value=cap)",
         "steps = expo(factor=first)",
         "a wait grows for ever",
@@ -51,7 +51,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "redirects-followed",
-        "_transport.py",
+        "_http/transport.py",
         "allow_redirects=False",
         "allow_redirects=True",
         "a 307 re-posts the paid body elsewhere",
@@ -60,7 +60,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "force-close-off",
-        "_transport.py",
+        "_http/transport.py",
         "aiohttp.TCPConnector(force_close=True, limit=0)",
         "aiohttp.TCPConnector(limit=0)",
         "a kept connection that the server closes loses submissions",
@@ -69,7 +69,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "key-to-another-origin",
-        "_transport.py",
+        "_http/transport.py",
         "if not self._is_ours(request.url):",
         "if False:",
         "the credential is sent to a stranger",
@@ -78,7 +78,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "key-not-redacted",
-        "wire.py",
+        "providers/_wire.py",
         'data = data.replace(key, b"[key]")',
         "pass",
         "a key that a gateway repeats is shown",
@@ -87,7 +87,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "escaped-key-not-redacted",
-        "wire.py",
+        "providers/_wire.py",
         'data = self._escaped.sub(b"[key]", data)',
         "pass",
         "a key whose characters a gateway escapes is shown",
@@ -96,7 +96,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "latch-removed",
-        "lifecycle.py",
+        "jobs.py",
         "        if self.is_final:\n            return self\n",
         "",
         "a later poll changes a settled job",
@@ -104,7 +104,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "id-overwritten",
-        "lifecycle.py",
+        "jobs.py",
         "        if self.task_id is not None:\n            raise ValueError",
         "        if False:\n            raise ValueError",
         "a second receipt replaces a paid task's id",
@@ -112,7 +112,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "last-look-not-counted",
-        "lookout.py",
+        "_planning/poll_queue.py",
         "        if due > entry.deadline_at > now:\n",
         "        if False:\n",
         "a result that comes with the last look is thrown away",
@@ -120,7 +120,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "wait-requeues-last",
-        "agenda.py",
+        "_planning/planner.py",
         "                self.ready.appendleft(entry)\n                self._wait(",
         "                self.ready.append(entry)\n                self._wait(",
         "a refused job waits behind all that came later",
@@ -128,7 +128,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "wait-requeues-twice",
-        "agenda.py",
+        "_planning/planner.py",
         "                self.ready.appendleft(entry)\n                self._wait(",
         "                self.ready.extendleft((entry, entry))\n                self._wait(",
         "a refused job is sent twice",
@@ -137,7 +137,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "limit-ignores-submitting",
-        "agenda.py",
+        "_planning/planner.py",
         "self.charges + self.submitting >= self.limits.max_charges",
         "self.charges >= self.limits.max_charges",
         "more is charged than the user allows",
@@ -145,7 +145,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "doubt-costs-nothing",
-        "agenda.py",
+        "_planning/planner.py",
         "            case Verdict.UNKNOWN:\n                self.charges += 1",
         "            case Verdict.UNKNOWN:\n                pass",
         "submissions in doubt do not count towards the limit of charges",
@@ -153,7 +153,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "young-denial-parks",
-        "agenda.py",
+        "_planning/planner.py",
         "entry.denials >= MISSING_ANSWERS and now - entry.denied_at >= MISSING_SECONDS",
         "entry.denials >= MISSING_ANSWERS",
         "a fresh task that is not known yet is given up",
@@ -161,7 +161,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "policy-trusted",
-        "lookout.py",
+        "_planning/poll_queue.py",
         "            if 0 < wait < math.inf:\n",
         "            if True:\n",
         "a policy that gives nan or less than 0 polls in a rage",
@@ -169,7 +169,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "any-wait-is-a-slot",
-        "agenda.py",
+        "_planning/planner.py",
         "        if judgement.http_status == 429 and self.accepted:",
         "        if True:",
         "an account that is down, or holds none of ours, is tried at the pace of its slots",
@@ -177,7 +177,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "patience-while-full",
-        "agenda.py",
+        "_planning/planner.py",
         "            entry.deadline_at = math.inf\n        else:",
         "        else:",
         "jobs are given up while the account is busy with ours",
@@ -185,7 +185,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "first-due-first",
-        "polling/budget.py",
+        "_planning/due_queue.py",
         "(now - self.undetected(task, now), self._order, task)",
         "(0.0, self._order, task)",
         "under a rate, looks are spent on tasks that are surely not done",
@@ -193,7 +193,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "starved",
-        "lookout.py",
+        "_planning/poll_queue.py",
         "return max(value, UNSEEN * (age - looked))",
         "return value",
         "tasks that are believed to be slow are not looked at while others are due",
@@ -202,7 +202,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "429-is-no-answer",
-        "agenda.py",
+        "_planning/planner.py",
         "            self.gate.answered()\n            self.slots.refuse",
         "            self.slots.refuse",
         "a busy account on a shaky line is taken for one that cannot be reached",
@@ -210,7 +210,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "kept-as-settled",
-        "_journal/statements.py",
+        "_journal/queries.py",
         "sorted(observations, key=lambda seen: seen.accepted_at)[::-1]",
         "observations[::-1]",
         "a journal teaches that durations grow",
@@ -250,7 +250,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "hint-ignored",
-        "lookout.py",
+        "_planning/poll_queue.py",
         "due = min(now + max(wait, self._wish), ",
         "due = min(now + wait, ",
         "a server that says when it wants to be asked again is asked before",
@@ -258,7 +258,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "resumed-teaches",
-        "lookout.py",
+        "_planning/poll_queue.py",
         "        if entry.resumed:  # its age is that of a clock that may have been moved\n",
         "        if False:\n",
         "a moved clock is learned as a duration",
@@ -266,7 +266,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "latest-reading-kept",
-        "lookout.py",
+        "_planning/poll_queue.py",
         "if u * entry.readings < 1:",
         "if True:",
         "progress is judged by its last reading, which is always right",
@@ -274,7 +274,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "stamps-believed",
-        "polling/stamps.py",
+        "_planning/provider_clock.py",
         "self._odd <= self._tried / 2",
         "True",
         "an update time that is the time of the look counts as the time of settling",
@@ -282,7 +282,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "breaker-never-opens",
-        "limits.py",
+        "_planning/limits.py",
         "        if self._failures >= self.threshold:\n",
         "        if False:\n",
         "a provider that is down is asked by every job all the time",
@@ -290,7 +290,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-probes",
-        "limits.py",
+        "_planning/limits.py",
         "was_probe = probe and self._state is _Switch.PROBING",
         "was_probe = self._state is _Switch.PROBING",
         "a late failure lets a second probe out",
@@ -339,7 +339,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "another-tasks-answer",
-        "_exchange.py",
+        "_runtime/gateway.py",
         "if snapshot.task_id != task_id:",
         "if False:",
         "a job settles with the video of another",
@@ -348,7 +348,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "duplicate-keys-accepted",
-        "_admission.py",
+        "_runtime/admission.py",
         "if known is not None and known.request.fingerprint() != asked.fingerprint():",
         "if False:",
         "another content is given the result of the first",
@@ -357,7 +357,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "bad-request-stops-siblings",
-        "_admission.py",
+        "_runtime/admission.py",
         "            if index is None:\n                raise\n            job = (known or self.job(asked, key, index)).rejected(",
         "            if index is not None:\n                raise\n            job = (known or self.job(asked, key, index)).rejected(",
         "one bad request ends a batch",
@@ -366,7 +366,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "backpressure-off",
-        "_batch.py",
+        "_runtime/batch.py",
         "return self._behind < BEHIND and ",
         "return ",
         "a slow consumer pays for the whole input at once",
@@ -375,7 +375,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "id-lost-on-close",
-        "_scheduler.py",
+        "_runtime/scheduler.py",
         "await self.desk.until(lambda: not self._agenda.submitting or self._crew is None)",
         "pass",
         "closing drops the receipts that are on their way",
@@ -384,7 +384,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "send-not-shielded",
-        "_submissions.py",
+        "_runtime/submitter.py",
         "scope = anyio.CancelScope(shield=True)  # `stop` and",
         "scope = anyio.CancelScope()  # `stop` and",
         "a scheduler that fails loses the receipts that are on their way",
@@ -393,7 +393,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "active-after-the-await",
-        "_desk.py",
+        "_runtime/job_table.py",
         "        self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one\n"
         "        try:\n            if not kept:\n                await self.journal.keep(job)\n",
         "        try:\n            if not kept:\n                await self.journal.keep(job)\n            self.active[job.key] = entry\n",
@@ -412,7 +412,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "withdrawn-with-the-others",
-        "_desk.py",
+        "_runtime/job_table.py",
         "if entry.watchers or not self.agenda.withdraw(entry):",
         "if not self.agenda.withdraw(entry):",
         "cancelling one who waits cancels the job of all",
@@ -421,7 +421,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "withdrawn-late",
-        "_desk.py",
+        "_runtime/job_table.py",
         "            del self.active[key]  # who asks for it from now on asks anew\n"
         "        if job is not None and job.status is JobStatus.PLANNED:\n"
         "            job = job.canceled(error, time.time())\n            await self.keep(job)\n",
@@ -434,7 +434,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "left-batch-goes-on",
-        "_batch.py",
+        "_runtime/batch.py",
         "            if self._left:  # meanwhile\n",
         "            if False:\n",
         "what is written at the moment a batch is left is sent",
@@ -443,7 +443,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "downloads-outlive-their-batch",
-        "_batch.py",
+        "_runtime/batch.py",
         "await self._desk.until(lambda: not self._downloaders)",
         "pass",
         "files appear in a folder after the batch was left",
@@ -452,7 +452,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "any-cancellation-is-ours",
-        "_exchange.py",
+        "_runtime/gateway.py",
         "task is not None and task.cancelling() > 0",
         "task is not None",
         "a cancelled task of the user's iterable ends everybody's work",
@@ -461,7 +461,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "closing-cut-short",
-        "_running.py",
+        "_runtime/session.py",
         "                canceled = error\n",
         "                raise\n",
         "a timeout around the block leaves a scheduler running",
@@ -470,7 +470,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "journal-error-tells-nobody",
-        "_desk.py",
+        "_runtime/job_table.py",
         "        except JournalFailed as error:\n            self.halt(",
         "        except ZeroDivisionError as error:\n            self.halt(",
         "a journal that fails ends the scheduler",
@@ -479,7 +479,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sent-before-the-intent",
-        "_submissions.py",
+        "_runtime/submitter.py",
         "                    await self._intend(entry, call, token_sha256)\n                    sent = now()\n"
         "                    call = await self._exchange.submit(call, entry)\n",
         "                    sent = now()\n                    call = await self._exchange.submit(call, entry)\n"
@@ -489,7 +489,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "id-told-before-it-is-kept",
-        "_submissions.py",
+        "_runtime/submitter.py",
         "        await self._desk.keep(entry.job)\n        self._tell(entry, judgement)\n        stop =",
         "        self._desk.journal.note(entry.job)\n        self._tell(entry, judgement)\n        stop =",
         "a task id that somebody was told is lost with the process",
@@ -497,7 +497,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "interrupted-is-sent-again",
-        "lifecycle.py",
+        "jobs.py",
         "    return job.doubted(error, sent_at.timestamp())\n",
         "    return job.returned(error)\n",
         "what was on its way when the process was killed is paid twice",
@@ -505,7 +505,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "charges-forgotten",
-        "_running.py",
+        "_runtime/session.py",
         "charges=self.journal.charges(),",
         "charges=0,",
         "the limit of charges begins anew with each process",
@@ -513,7 +513,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "asked-at-the-wrong-gateway",
-        "_admission.py",
+        "_runtime/admission.py",
         "        if here:\n            return attrs.evolve(known, error=None)\n",
         "        return attrs.evolve(known, error=None)\n",
         "a task id is asked for where nobody knows it",
@@ -529,7 +529,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "tokens-for-ever",
-        "_journal/statements.py",
+        "_journal/queries.py",
         'Final = ("intended_at", "body_sha256", "callback_sha256")',
         'Final = ("intended_at", "body_sha256")',
         "whoever holds the address of an earlier submission speaks for the latest",
@@ -537,7 +537,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no-latch",
-        "_journal/statements.py",
+        "_journal/queries.py",
         "(progress IS :progress AND error IS :error OR status IN ",
         "(progress IS :progress AND error IS :error AND status NOT IN ",
         "a job that settled is told again for its file",
@@ -553,7 +553,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "last-word-missed",
-        "_events.py",
+        "_runtime/event_stream.py",
         "            await self._journal.keep()  # all that was asked for before is committed now\n",
         "            pass\n",
         "a job that settles as the client closes is not told",
@@ -561,7 +561,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "drain-in-a-hurry",
-        "_desk.py",
+        "_runtime/job_table.py",
         "return not self.active and not self.fetching",
         "return not self.active",
         "a drain ends before the files are there",
@@ -569,7 +569,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-owners",
-        "_journal/owner.py",
+        "_journal/lock.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "two processes pay for one batch",
@@ -577,7 +577,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "positions-alone",
-        "_keys.py",
+        "_planning/keys.py",
         "for key in itertools.chain([own], free)",
         "for key in (own,)",
         "a row on top of the input pays for everything again",
@@ -585,7 +585,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "paid-reported-as-planned",
-        "_admission.py",
+        "_runtime/admission.py",
         "return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job",
         "return attrs.evolve(job, error=error)",
         "the report after a stop denies what was paid before",
@@ -594,7 +594,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "doubled-id-believed",
-        "_submissions.py",
+        "_runtime/submitter.py",
         "if holder is not None and holder != job.key:",
         "if False:",
         "two jobs get one video",
@@ -612,7 +612,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "length-not-checked",
-        "_fetching.py",
+        "_http/download_state.py",
         "if self.total is not None and self.size != self.total:",
         "if False:",
         "a video that is cut is kept as whole",
@@ -620,7 +620,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "telemetry-that-harms",
-        "_telemetry/recording.py",
+        "_runtime/telemetry/otel.py",
         "        except Exception as error:\n            self.complain(error)",
         "        except KeyError as error:\n            self.complain(error)",
         "an exporter that fails ends jobs that are paid for",
@@ -629,7 +629,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "current-for-ever",
-        "_telemetry/recording.py",
+        "_runtime/telemetry/otel.py",
         "        context.detach(sending.token)\n",
         "",
         "the span of a call stays current after its end",
@@ -638,7 +638,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "id-in-a-route",
-        "_telemetry/recording.py",
+        "_runtime/telemetry/otel.py",
         "        route = self._routes[call]\n",
         "        route = urlsplit(request.url).path\n",
         "the name of a span holds a task id: as many names as tasks",
@@ -656,7 +656,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "words-in-a-line",
-        "_submissions.py",
+        "_runtime/submitter.py",
         'else f", HTTP {judgement.http_status}"\n',
         'else f", {judgement.reason}"\n',
         "a prompt that a gateway repeats is in the log",
@@ -665,7 +665,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "callback-believed",
-        "_hearing.py",
+        "_runtime/callback_handler.py",
         "            self._desk.agenda.heard(entry, now())\n            self._desk.nudge()\n        elif",
         "            self._desk.put_down(entry, attrs.evolve(job, status=JobStatus.SUCCEEDED))\n        elif",
         "whoever knows an address settles its job",
@@ -683,7 +683,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no-interval",
-        "calls.py",
+        "_planning/callback_tracker.py",
         "        return max(now, call.looked_at + CALL_SECONDS)\n",
         "        return now\n",
         "each callback of a flood causes a look",
@@ -692,7 +692,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "parked-let-through",
-        "_hearing.py",
+        "_runtime/callback_handler.py",
         "        await self._interval(token)\n        job = self._addressed(token)\n        if job is None or job.task_id",
         "        job = self._addressed(token)\n        if job is None or job.task_id",
         "a stopped account is asked for each callback",
@@ -701,7 +701,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "candidate-believed",
-        "_hearing.py",
+        "_runtime/callback_handler.py",
         "if await self._exists(token, job.key, named.task_id):",
         "if True:",
         "a doubt becomes whatever task its callback names, there or not",
@@ -710,7 +710,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "task-of-another",
-        "_hearing.py",
+        "_runtime/callback_handler.py",
         "        if holder is not None:\n",
         "        if False:\n",
         "two jobs get one video by a callback",
@@ -719,7 +719,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "doubt-not-waited-for",
-        "agenda.py",
+        "_planning/planner.py",
         "if not calls.listens or calls.untold.is_deaf:",
         "if calls.listens:",
         "a batch ends with doubts that a callback would have led out of",
@@ -737,7 +737,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "silence-of-nobody",
-        "calls.py",
+        "_planning/callback_tracker.py",
         "return self.untold.share if self.listens else 1.0",
         "return self.untold.share",
         "where nobody listens looks are as rare as if all were told",

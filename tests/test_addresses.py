@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async.addresses import address_refusal, kind_of, shown_url, url_refusal
+from pika_async._http.addresses import address_refusal, kind_of, shown_url, url_refusal
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,13 @@ from pika_async import (
     Video,
     WrongBaseUrl,
 )
-from pika_async.agenda import Agenda
-from pika_async.decisions import Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
-from pika_async.lifecycle import judged
-from pika_async.limits import MAX_IN_FLIGHT, Rate
-from pika_async.lookout import Lookout
+from pika_async._planning.actions import Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
+from pika_async._planning.concurrency import Slots
+from pika_async._planning.limits import MAX_IN_FLIGHT, Rate
+from pika_async._planning.planner import Agenda, judged
+from pika_async._planning.poll_queue import Lookout
 from pika_async.polling import PollingPolicy
-from pika_async.retrying import Judgement, PollVerdict, Verdict
-from pika_async.slots import Slots
+from pika_async.providers._verdicts import Judgement, PollVerdict, Verdict
 
 NUMBERS = itertools.count()
 

@@ -25,7 +25,7 @@ from pika_async import (
     SubmissionInDoubt,
     Video,
 )
-from pika_async.calls import CALL_SECONDS
+from pika_async._planning.callback_tracker import CALL_SECONDS
 from tests import memory, virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, now, prompts, remembering, until
 from tests.notified import addresses, notifying, post, receiver

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from pika_async import CallbackReceiver, ConfigurationError, _callback_server, callbacks
+from pika_async import CallbackReceiver, ConfigurationError, callbacks
+from pika_async._http import callback_server as _callback_server
 from tests.raw import free_port
 from tests.receiving import PUBLIC, WAYS, Ear, post, say, served, status_of, undated, under_uvicorn
 

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pika_async import CallbackReceiver, _callback_server, callbacks
+from pika_async import CallbackReceiver, callbacks
+from pika_async._http import callback_server as _callback_server
 from tests.memory import until
 from tests.raw import free_port, trusting_context
 from tests.receiving import PUBLIC, Ear, leave, post, say, served, status_of, tell, undated

@@ -24,8 +24,8 @@ from pika_async import (
     PikaClient,
     SubmissionInDoubt,
 )
-from pika_async import _callback_server as server
-from pika_async.calls import CALL_SECONDS
+from pika_async._http import callback_server as server
+from pika_async._planning.callback_tracker import CALL_SECONDS
 from pika_async.emulator import Emulator, Scenario
 from tests.notified import addresses
 from tests.raw import free_port

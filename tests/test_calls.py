@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
-from pika_async.calls import CALL_SECONDS, PROMPT, Calls
-from pika_async.decisions import Entry, Look
-from pika_async.lookout import Lookout
-from pika_async.polling import Observation, Untold, Waiting
-from pika_async.polling.untold import SAMPLES, SETTLES
-from pika_async.retrying import PollVerdict
+from pika_async._planning.actions import Entry, Look
+from pika_async._planning.callback_loss import SAMPLES, SETTLES, Untold
+from pika_async._planning.callback_tracker import CALL_SECONDS, PROMPT, Calls
+from pika_async._planning.poll_queue import Lookout
+from pika_async.polling import Observation, Waiting
+from pika_async.providers._verdicts import PollVerdict
 
 NUMBERS = itertools.count()
 UNSETTLED = Snapshot(task_id="t", state=TaskState.RUNNING)

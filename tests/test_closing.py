@@ -26,10 +26,10 @@ from pika_async import (
     PikaClient,
     Video,
 )
-from pika_async._collector import Collector
 from pika_async._journal import Intent, Journal, MemoryJournal
+from pika_async._runtime.results import Collector
 from pika_async.emulator import Emulator, Gateway, Scenario
-from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
 from tests.test_resuming import KINDS, Make, making

@@ -25,7 +25,7 @@ from pika_async import (
 )
 from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.providers import PROVIDERS
-from pika_async.wire import HttpRequest, HttpResponse
+from pika_async.providers._wire import HttpRequest, HttpResponse
 from tests import samples, virtual
 from tests.memory import ORIGIN, MemoryTransport
 

@@ -16,14 +16,31 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest, Snapshot, TaskState
-from pika_async._exchange import Exchange
-from pika_async.decisions import Look
+from pika_async._planning.actions import Look
+from pika_async._runtime.gateway import Exchange
 from pika_async.emulator import Gateway
 from pika_async.models import Receipt, has_host, is_url
 from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._failure import read_failure
-from pika_async.retrying import Judgement, PollVerdict, Verdict, judge_answer, judge_no_answer, judge_poll, retry_after
-from pika_async.wire import MAX_BODY, HttpRequest, HttpResponse, NoAnswer, Phase, Unreadable, inflate, parse_json
+from pika_async.providers._verdicts import (
+    Judgement,
+    PollVerdict,
+    Verdict,
+    judge_answer,
+    judge_no_answer,
+    judge_poll,
+    retry_after,
+)
+from pika_async.providers._wire import (
+    MAX_BODY,
+    HttpRequest,
+    HttpResponse,
+    NoAnswer,
+    Phase,
+    Unreadable,
+    inflate,
+    parse_json,
+)
 from tests import memory, samples
 
 ORIGIN = "http://gateway.example"

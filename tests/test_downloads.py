@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from pika_async._downloads import FAILURES, Download, Downloader, _failure
-from pika_async._fetching import Again, Progress, Stop
+from pika_async._http.download_state import Again, Progress, Stop
+from pika_async._http.downloads import FAILURES, Download, Downloader, _failure
 from pika_async.errors import ConfigurationError, DownloadFailed
 
 pytestmark = pytest.mark.anyio

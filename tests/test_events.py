@@ -31,9 +31,9 @@ from pika_async import (
     Limits,
     PikaClient,
 )
-from pika_async import _events as room
 from pika_async._journal import MemoryJournal, SqliteJournal
-from pika_async.events import event_of
+from pika_async._runtime import event_stream as room
+from pika_async.jobs import event_of
 from tests import virtual
 from tests.memory import client, gateway, remembering, requests, until
 from tests.test_journal import a_job
@@ -393,9 +393,9 @@ def test_a_hook_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> No
             assert report.ok
         assert sorted(given) == ["k0", "k1", "k2"]
 
-    with caplog.at_level(logging.ERROR, logger="pika_async.events"):
+    with caplog.at_level(logging.ERROR, logger="pika_async.jobs"):
         virtual.run(story())
-    words = [record.getMessage() for record in caplog.records if record.name == "pika_async.events"]
+    words = [record.getMessage() for record in caplog.records if record.name == "pika_async.jobs"]
     assert sorted(word.split(" ")[1] for word in words) == ["k0", "k1"]
     assert "no such thing" in caplog.text
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pika_async._journal import Intent, Journal, MemoryJournal, SqliteJournal
-from pika_async.lifecycle import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, instant
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling, Observation
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal
 from pika_async._journal.protocol import CHANGES
 from pika_async.errors import JournalFailed
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from tests.test_journal import INTENT, KEYS, Twins, a_job, accepted, steps
 from tests.test_journal_durability import stalled

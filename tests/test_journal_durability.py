@@ -15,7 +15,7 @@ import pytest
 
 from pika_async._journal import SqliteJournal
 from pika_async.errors import JournalFailed
-from pika_async.lifecycle import Job
+from pika_async.jobs import Job
 from tests.test_journal import INTENT, a_job, accepted
 from tests.test_journal_files import child
 

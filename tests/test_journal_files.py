@@ -26,7 +26,7 @@ import asyncio, json, os, signal, sys
 from pathlib import Path
 from pika_async._journal import SqliteJournal, Intent
 from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
-from pika_async.lifecycle import JobStatus, instant
+from pika_async.jobs import JobStatus, instant
 from tests.test_journal import INTENT, a_job, accepted
 import encodings.idna, tempfile, resource
 path = Path(sys.argv[1])

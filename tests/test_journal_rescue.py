@@ -16,10 +16,10 @@ import attrs
 import pytest
 
 from pika_async._journal import SqliteJournal
-from pika_async._journal.records import line_of
-from pika_async._journal.rescue import ROOM
+from pika_async._journal.fallback_file import ROOM
+from pika_async._journal.serialization import line_of
 from pika_async.errors import JournalFailed, JournalUnusable
-from pika_async.lifecycle import JobStatus
+from pika_async.jobs import JobStatus
 from pika_async.models import GenerationRequest
 from tests.test_journal import INTENT, a_job, accepted
 from tests.test_journal_durability import stalled

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pika_async import GenerationRequest
-from pika_async._keys import BatchKeys, lone_key
+from pika_async._planning.keys import BatchKeys, lone_key
 from pika_async.models import check_key
 
 

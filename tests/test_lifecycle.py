@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import DownloadFailed, GenerationFailed, GenerationRequest, Job, JobCanceled, Snapshot, TaskState, Video
-from pika_async.lifecycle import FINAL, JobStatus, instant
+from pika_async.jobs import FINAL, JobStatus, instant
 
 S = JobStatus
 ERROR = JobCanceled(key="k", provider="p")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import AccountStopped
-from pika_async.limits import Breaker, Gate, Rate
-from pika_async.retrying import ladder
+from pika_async._planning.backoff import ladder
+from pika_async._planning.limits import Breaker, Gate, Rate
 
 chances = st.floats(0, 1, exclude_max=True)
 gaps = st.floats(0, 100)

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-import pika_async
+import pika_async._runtime.telemetry
 from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, debug_logging
 from pika_async._journal import Intent, MemoryJournal
-from pika_async._resolving import resolve, take_over
+from pika_async._runtime.resolution import resolve, take_over
 from pika_async.emulator import Emulator
 from pika_async.logs import FIELDS, LineFormatter, about, describe, log_job
 from tests import virtual
@@ -137,7 +137,7 @@ async def _doubtful() -> MemoryJournal:
     journal = MemoryJournal()
     job = Job(key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://127.0.0.1:1")
     await journal.keep(job)
-    await journal.intend(job.submitting(), Intent(at=pika_async.lifecycle.instant(1), body_sha256=""))
+    await journal.intend(job.submitting(), Intent(at=pika_async.jobs.instant(1), body_sha256=""))
     return journal
 
 
@@ -154,8 +154,10 @@ async def test_a_doubt_of_an_earlier_process_is_told(caplog: pytest.LogCaptureFi
 def test_a_doubt_of_an_earlier_process_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Telemetry hears of it as well."""
     judged: list[tuple[Job, float | None]] = []
-    monkeypatch.setattr("pika_async._telemetry.Silent.judged", lambda _, job, waited=None: judged.append((job, waited)))
-    monkeypatch.setattr("pika_async._running.watching", lambda *_: pika_async._telemetry.Silent())
+    monkeypatch.setattr(
+        "pika_async._runtime.telemetry.Silent.judged", lambda _, job, waited=None: judged.append((job, waited))
+    )
+    monkeypatch.setattr("pika_async._runtime.session.watching", lambda *_: pika_async._runtime.telemetry.Silent())
 
     async def story() -> None:
         async with remembering(client(gateway(), "native"), await _doubtful()):

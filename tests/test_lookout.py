@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
-from pika_async.decisions import Entry, Look
-from pika_async.lookout import Lookout
-from pika_async.polling import Observation, Stamps, Waiting
-from pika_async.retrying import PollVerdict
+from pika_async._planning.actions import Entry, Look
+from pika_async._planning.poll_queue import Lookout
+from pika_async._planning.provider_clock import Stamps
+from pika_async.polling import Observation, Waiting
+from pika_async.providers._verdicts import PollVerdict
 
 NUMBERS = itertools.count()
 

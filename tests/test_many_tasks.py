@@ -27,11 +27,11 @@ from pika_async import (
     Video,
     find_provider,
 )
-from pika_async._collector import Collector
 from pika_async._journal import Journal
+from pika_async._runtime.results import Collector
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers import Provider
-from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
 from tests.test_resuming import KINDS, making

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async.mp4 import EndsEarly, Mp4Walker, NotMp4
+from pika_async._http.mp4 import EndsEarly, Mp4Walker, NotMp4
 
 
 def box(kind: bytes, content: bytes = b"", *, size: int | None = None) -> bytes:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapes import SHAPES, lognormal
 
-from pika_async.polling import Budget, Distribution
+from pika_async._planning.due_queue import Budget
+from pika_async.polling import Distribution
 
 TRUTH = Distribution.lognormal(60, 0.5)
 Task = tuple[float, float]  # accepted at, last looked at

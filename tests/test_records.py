@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from pika_async import errors
 from pika_async._journal import Intent
-from pika_async._journal.records import is_later, job_of, line_of, record_of, values_of, written_request
+from pika_async._journal.serialization import is_later, job_of, line_of, record_of, values_of, written_request
 from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, PikaError, SubmissionInDoubt
-from pika_async.lifecycle import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, instant
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Video
 
 FOLDER = Path("/videos")

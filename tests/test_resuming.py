@@ -43,10 +43,10 @@ from pika_async import (
     Video,
 )
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal, schema
-from pika_async._journal.pending import Operation
+from pika_async._journal.write_buffer import Operation
 from pika_async.emulator import Emulator, Gateway
 from pika_async.polling import Observation, Waiting
-from pika_async.wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, until
 
@@ -933,7 +933,7 @@ def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, mon
         policy = Learning()
         later = client(at, journal=path, polling=policy)
         with monkeypatch.context() as damaged:
-            damaged.setattr("pika_async._journal.statements.select_observations", unreadable)
+            damaged.setattr("pika_async._journal.queries.select_observations", unreadable)
             with pytest.raises(JournalUnusable, match="damaged"):
                 await later.__aenter__()
         assert [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}] == []

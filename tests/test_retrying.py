@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import find_provider
+from pika_async._planning.backoff import ladder
 from pika_async.models import Receipt
-from pika_async.retrying import (
+from pika_async.providers._verdicts import (
     REASON_LIMIT,
     RETRY_AFTER_CAP,
     PollVerdict,
@@ -22,11 +23,10 @@ from pika_async.retrying import (
     judge_answer,
     judge_no_answer,
     judge_poll,
-    ladder,
     poll_hint,
     retry_after,
 )
-from pika_async.wire import HttpResponse, NoAnswer, Phase
+from pika_async.providers._wire import HttpResponse, NoAnswer, Phase
 
 NOW = 1_767_348_000.0  # 2026-01-02 10:00:00 UTC
 DATE = "Fri, 02 Jan 2026 10:00:00 GMT"

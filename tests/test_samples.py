@@ -10,8 +10,8 @@ import pytest
 from pika_async import TaskState
 from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._failure import read_failure
-from pika_async.retrying import PollVerdict, Verdict, judge_answer, judge_poll
-from pika_async.wire import Unreadable, parse_json
+from pika_async.providers._verdicts import PollVerdict, Verdict, judge_answer, judge_poll
+from pika_async.providers._wire import Unreadable, parse_json
 from tests import samples
 
 CALLBACK = "http://baidu.com"

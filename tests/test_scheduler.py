@@ -32,10 +32,10 @@ from pika_async import (
     SubmissionInDoubt,
     WrongBaseUrl,
 )
+from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async.emulator import Gateway
-from pika_async.limits import MAX_IN_FLIGHT
 from pika_async.polling import AdaptivePolling, Observation, Waiting
-from pika_async.wire import HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer, Phase
 from tests import memory, virtual
 from tests.memory import MemoryTransport, client, gateway, now, prompts
 from tests.notified import receiver

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapes import SHAPES
 
-from pika_async.slots import Slots
+from pika_async._planning.concurrency import Slots
 
 
 def test_an_account_that_never_refuses_is_never_waited_for() -> None:

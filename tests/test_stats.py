@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import FixedInterval, JobStatus, Limits, Stats
-from pika_async.limits import SPAN, Meter
+from pika_async._planning.limits import SPAN, Meter
 from tests import virtual
 from tests.memory import client, gateway, until
 from tests.notified import receiver

@@ -35,10 +35,10 @@ from pika_async import (
     SubmissionInDoubt,
     find_provider,
 )
-from pika_async._telemetry import Silent
-from pika_async._telemetry.recording import Recording
+from pika_async._runtime.telemetry import Silent
+from pika_async._runtime.telemetry.otel import Recording
 from pika_async.emulator import Emulator, Gateway
-from pika_async.wire import HttpRequest
+from pika_async.providers._wire import HttpRequest
 from tests import virtual
 from tests.memory import ORIGIN, MemoryTransport, client, gateway
 from tests.notified import listening, notifying, receiver
@@ -111,7 +111,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, tracers: Any, meters: Any) -> list[Rec
         made.append(Recording(provider, base_url, tracer_provider=tracers, meter_provider=meters))
         return made[-1]
 
-    monkeypatch.setattr("pika_async._running.watching", watching)
+    monkeypatch.setattr("pika_async._runtime.session.watching", watching)
     return made
 
 

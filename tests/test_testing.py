@@ -48,7 +48,7 @@ def test_a_strangers_project_finds_the_fixture(tmp_path: Path) -> None:
 
 def test_naming_the_plugin_as_well_does_no_harm(tmp_path: Path) -> None:
     """A project that lists the plugin in its conftest is not refused for loading it twice."""
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["pika_async.testing"]\n')
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["pika_async.emulator.pytest_plugin"]\n')
     (tmp_path / "test_app.py").write_text(APP_TEST)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -32,8 +32,8 @@ from pika_async import (
     PikaClient,
     PikaError,
 )
-from pika_async._transport import AiohttpTransport, classify, is_loopback, origin_of
-from pika_async.wire import MAX_BODY, Credential, HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async._http.transport import AiohttpTransport, classify, is_loopback, origin_of
+from pika_async.providers._wire import MAX_BODY, Credential, HttpRequest, HttpResponse, NoAnswer, Phase
 from tests.raw import TASK, Act, Raw, answer, free_port, receipt
 
 KEY = "sk-canary/0123456789-abcdef"

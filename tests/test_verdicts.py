@@ -29,13 +29,13 @@ from pika_async import (
     SubmissionInDoubt,
     SubmissionRejected,
     WrongBaseUrl,
-    _scheduler,
     find_provider,
 )
-from pika_async._exchange import Exchange
-from pika_async._transport import AiohttpTransport
-from pika_async.retrying import Judgement, PollVerdict, Verdict
-from pika_async.wire import Credential, HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async._http.transport import AiohttpTransport
+from pika_async._runtime import scheduler as _scheduler
+from pika_async._runtime.gateway import Exchange
+from pika_async.providers._verdicts import Judgement, PollVerdict, Verdict
+from pika_async.providers._wire import Credential, HttpRequest, HttpResponse, NoAnswer, Phase
 from tests import memory
 from tests.raw import PROVIDERS, TASK, Act, Raw, answer, deaf, free_port, receipt, trusting_context
 
@@ -430,13 +430,13 @@ async def _no_such_host(patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, d
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     patch.setattr(socket, "getaddrinfo", unknown)
-    patch.setattr("pika_async._transport.getproxies", dict)
+    patch.setattr("pika_async._http.transport.getproxies", dict)
     yield "http://gateway.invalid", {}
 
 
 @asynccontextmanager
 async def _unreachable(patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    patch.setattr("pika_async._transport.getproxies", dict)
+    patch.setattr("pika_async._http.transport.getproxies", dict)
     yield "http://255.255.255.255", {}
 
 
@@ -553,7 +553,7 @@ async def test_a_name_that_resolves_later_is_sent_to_once(monkeypatch: pytest.Mo
         known = True
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    monkeypatch.setattr("pika_async._transport.getproxies", dict)
+    monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
     async with Raw() as server:
         url = f"http://gateway.invalid:{server.port}"
         await _check_healed(Healing(_transport(url), heal), server, "gptge", url)
@@ -621,7 +621,7 @@ _CERTIFICATES: dict[str, tuple[str, Callable[[], ssl.SSLContext | aiohttp.Finger
 @pytest.mark.parametrize("case", _CERTIFICATES)
 async def test_a_certificate_that_is_not_right_stops_the_account(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that cannot prove its name gets nothing; the account stops, the job stays planned."""
-    monkeypatch.setattr("pika_async._transport.getproxies", dict)
+    monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
     host, trust = _CERTIFICATES[case]
     async with Raw(tls=True) as server:
         connector = aiohttp.TCPConnector(ssl=trust(), resolver=_Everywhere())

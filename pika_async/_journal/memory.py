@@ -11,10 +11,10 @@ from typing import Any
 
 import attrs
 
-from pika_async._journal.bell import Bell
+from pika_async._journal.change_signal import Bell
 from pika_async._journal.protocol import CHANGES, Intent
-from pika_async._journal.records import is_change
-from pika_async.lifecycle import Job, JobStatus, archive_key
+from pika_async._journal.serialization import is_change
+from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.polling import Observation
 
 __all__ = ["MemoryJournal"]

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.polling import Observation
 
 __all__ = ["CHANGES", "Intent", "Journal"]

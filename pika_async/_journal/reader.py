@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pika_async._journal import statements
-from pika_async._journal.pending import Pending
+from pika_async._journal import queries
 from pika_async._journal.protocol import Intent
-from pika_async._journal.records import intent_of, job_of
 from pika_async._journal.schema import open_reader, unusable
+from pika_async._journal.serialization import intent_of, job_of
+from pika_async._journal.write_buffer import Pending
 from pika_async.errors import quote
-from pika_async.lifecycle import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, instant
 from pika_async.polling import Observation
 
 __all__ = ["Reader"]
@@ -47,7 +47,7 @@ class Reader:
         text = self._pending.fact(name)
         if text is None:
             with self._connection() as connection:
-                text = None if connection is None else statements.select_fact(connection, name)
+                text = None if connection is None else queries.select_fact(connection, name)
         return None if text is None else json.loads(text)
 
     def __contains__(self, key: object) -> bool:
@@ -59,7 +59,7 @@ class Reader:
         if pending:
             return job
         with self._connection() as connection:
-            row = None if connection is None else statements.select_job(connection, key)
+            row = None if connection is None else queries.select_job(connection, key)
         return None if row is None else self._job(row)
 
     def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
@@ -70,14 +70,14 @@ class Reader:
             if (job.provider, job.base_url, job.task_id) == wanted:
                 return job.key
         with self._connection() as connection:
-            keys = [] if connection is None else statements.select_holder(connection, *wanted)
+            keys = [] if connection is None else queries.select_holder(connection, *wanted)
         return next((key for key in keys if key not in view.keys), None)
 
     def addressed(self, callback_sha256: str) -> Job | None:
         """See `Journal`."""
         follow = self._pending.addressed(callback_sha256)
         with self._connection() as connection:
-            stored = None if connection is None else statements.select_addressed(connection, callback_sha256)
+            stored = None if connection is None else queries.select_addressed(connection, callback_sha256)
         key = follow(stored)
         return None if key is None else self.get(key)
 
@@ -85,7 +85,7 @@ class Reader:
         """See `Journal`."""
         view = self._pending.view()
         with self._connection() as connection:
-            stored = [] if connection is None else statements.select_keys(connection)
+            stored = [] if connection is None else queries.select_keys(connection)
         kept = dict.fromkeys(key for key in stored if key not in view.moved)
         return list(kept | dict.fromkeys(key for key, job in view.jobs.items() if job is not None))
 
@@ -105,9 +105,9 @@ class Reader:
         while True:
             view = self._pending.view()
             with self._connection() as connection:
-                rows = [] if connection is None else statements.select_page(connection, position, status, view.jobs)
+                rows = [] if connection is None else queries.select_page(connection, position, status, view.jobs)
                 if not rows:
-                    stored = set() if connection is None else statements.select_stored(connection, view.jobs, position)
+                    stored = set() if connection is None else queries.select_stored(connection, view.jobs, position)
                     break
             for row in rows:
                 if row["key"] not in view.moved:
@@ -123,33 +123,33 @@ class Reader:
         """See `Journal`."""
         view = self._pending.view()
         with self._connection() as connection:
-            stored = 0 if connection is None else statements.count_status(connection, status, view.keys)
+            stored = 0 if connection is None else queries.count_status(connection, status, view.keys)
         return stored + sum(job.status is status for job in view.jobs.values() if job is not None)
 
     def charges(self) -> int:
         """See `Journal`."""
         view = self._pending.view()
         with self._connection() as connection:
-            stored = 0 if connection is None else statements.count_charges(connection, view.keys)
+            stored = 0 if connection is None else queries.count_charges(connection, view.keys)
         return stored + sum(job.may_be_charged for job in view.jobs.values() if job is not None)
 
     def observations(self) -> list[Observation]:
         """See `Journal`."""
         waiting = self._pending.observations()
         with self._connection() as connection:
-            stored = [] if connection is None else statements.select_observations(connection)
-        return statements.newest(stored + waiting)
+            stored = [] if connection is None else queries.select_observations(connection)
+        return queries.newest(stored + waiting)
 
     @property
     def revision(self) -> int:
         """See `Journal`."""
         with self._connection() as connection:
-            return 0 if connection is None else statements.newest_revision(connection)
+            return 0 if connection is None else queries.newest_revision(connection)
 
     def _changes_behind(self, after: int) -> list[tuple[int, Job]]:
         """The next changes that are committed; see `Journal.changes`."""
         with self._connection() as connection:
-            rows = [] if connection is None else statements.select_changes(connection, after)
+            rows = [] if connection is None else queries.select_changes(connection, after)
         return [(row["revision"], self._job(row)) for row in rows]
 
     def _job(self, row: dict[str, Any]) -> Job:

@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 
 import attrs
 
-from pika_async._journal import statements
-from pika_async._journal.bell import Bell
-from pika_async._journal.owner import Owner
-from pika_async._journal.pending import Operation
+from pika_async._journal import queries
+from pika_async._journal.change_signal import Bell
+from pika_async._journal.fallback_file import Rescue
+from pika_async._journal.lock import Owner
 from pika_async._journal.protocol import Intent
 from pika_async._journal.reader import Reader
-from pika_async._journal.records import is_later, line_of, record_of
-from pika_async._journal.rescue import Rescue
 from pika_async._journal.schema import create, look, open_reader, open_writer, unusable
+from pika_async._journal.serialization import is_later, line_of, record_of
+from pika_async._journal.write_buffer import Operation
 from pika_async.errors import JournalFailed, printable
-from pika_async.lifecycle import Job, archive_key
+from pika_async.jobs import Job, archive_key
 from pika_async.logs import about, log_job
 from pika_async.polling import Observation
 
@@ -166,7 +166,7 @@ class SqliteJournal(Reader):
         try:
             self._own(held)
             self._writer = held.enter_context(contextlib.closing(open_writer(self._real)))
-            self._number = statements.newest_revision(self._writer)
+            self._number = queries.newest_revision(self._writer)
             self._take_in()
             self._pending.forget_rescued()
             self._reader = open_reader(self._real)
@@ -227,7 +227,7 @@ class SqliteJournal(Reader):
                 operation.done.set_result(None)
 
     def _commit(self, group: list[Operation]) -> None:
-        with statements.transaction(self._writer) as connection:
+        with queries.transaction(self._writer) as connection:
             number = self._number
             for operation in group:
                 number = self._write(connection, operation, number)
@@ -236,12 +236,12 @@ class SqliteJournal(Reader):
     def _write(self, connection: sqlite3.Connection, operation: Operation, number: int) -> int:
         for job in operation.written:
             if operation.moved is not None:
-                statements.move(connection, operation.moved, job.key)
-            number = statements.put(connection, job, operation.intent, self._folder, number)
+                queries.move(connection, operation.moved, job.key)
+            number = queries.put(connection, job, operation.intent, self._folder, number)
         if operation.fact is not None:
-            statements.insert_fact(connection, *operation.fact)
+            queries.insert_fact(connection, *operation.fact)
         if operation.observation is not None:
-            statements.insert_observation(connection, operation.observation)
+            queries.insert_observation(connection, operation.observation)
         return number
 
     def _refuse(self, group: list[Operation], error: Exception) -> None:
@@ -267,7 +267,7 @@ class SqliteJournal(Reader):
         """Take in what was rescued before: each record that is later than what is stored."""
         broken, number = False, self._number
         try:
-            with statements.transaction(self._writer) as connection:
+            with queries.transaction(self._writer) as connection:
                 for line in self._rescue.read():
                     try:
                         job, was = record_of(line, self._folder)
@@ -283,12 +283,12 @@ class SqliteJournal(Reader):
             raise unusable(self._real, reason) from None
 
     def _accept(self, connection: sqlite3.Connection, job: Job, was: str | None, number: int) -> int:
-        stored = statements.select_job(connection, job.key)
+        stored = queries.select_job(connection, job.key)
         if was is not None and stored is None:
-            statements.move(connection, was, job.key)
-            stored = statements.select_job(connection, job.key)
+            queries.move(connection, was, job.key)
+            stored = queries.select_job(connection, job.key)
         if stored is None or is_later(job, self._job(stored)):
-            number = statements.put(connection, job, None, self._folder, number)
+            number = queries.put(connection, job, None, self._folder, number)
             log_job(_log, logging.WARNING, job, "taken in from what was rescued")
         return number
 

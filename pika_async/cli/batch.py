@@ -10,18 +10,19 @@ from typing import Any, Final
 
 import attrs
 
+from pika_async.cli.batch_folder import Folder
+from pika_async.cli.callback_options import Listening
 from pika_async.cli.exits import Exit
-from pika_async.cli.folder import Folder
-from pika_async.cli.listening import Listening
+from pika_async.cli.gallery import write_gallery
+from pika_async.cli.posters import draw_posters
 from pika_async.cli.progress import Heard
 from pika_async.cli.requests import Planned
+from pika_async.cli.results import ResultsWriter, as_line, row
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import AccountStopped, SubmissionsStopped
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
-from pika_async.report import ResultsWriter, as_line, row, write_gallery
-from pika_async.report.posters import draw_posters
 
 __all__ = ["Batch", "Ending", "is_unfinished", "leave_gallery", "summarize"]
 

@@ -10,8 +10,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
+from pika_async.cli.batch_folder import Terms
 from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
-from pika_async.cli.folder import Terms
 from pika_async.cli.folder_commands import batch, resolve, resume, status
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop

@@ -13,24 +13,24 @@ from typing import Final
 
 import attrs
 
+from pika_async._planning.limits import Limits
 from pika_async.cli.batch import Batch, Ending, leave_gallery
+from pika_async.cli.demo_prompts import demo_requests
 from pika_async.cli.exits import Exit, UsageError
-from pika_async.cli.extras import need_emulator
+from pika_async.cli.gallery import MARK, write_gallery
 from pika_async.cli.loop import run_in_loop
+from pika_async.cli.optional_deps import need_emulator
 from pika_async.cli.progress import Follower
-from pika_async.cli.prompts import demo_requests
 from pika_async.cli.requests import Planned
+from pika_async.cli.results import ResultsWriter
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.client import PikaClient
 from pika_async.emulator import PROVIDERS, Charge, Emulator
-from pika_async.lifecycle import Job, JobStatus
-from pika_async.limits import Limits
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
 from pika_async.providers import find_provider
-from pika_async.report import ResultsWriter, write_gallery
-from pika_async.report.gallery import MARK
 
 __all__ = ["demo"]
 

@@ -17,20 +17,20 @@ from urllib.request import getproxies
 import attrs
 from yarl import URL
 
-from pika_async._settings import read_credential
-from pika_async._transport import AiohttpTransport, Transport, is_loopback
-from pika_async.cli.documented import compare, reply_of
+from pika_async._http.transport import AiohttpTransport, Transport, is_loopback
+from pika_async.cli.documented_replies import compare, reply_of
 from pika_async.cli.exits import Exit, UsageError
-from pika_async.cli.recording import Recorded, Recording, sample, save
+from pika_async.cli.recording_transport import Recorded, Recording, sample, save
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.client import PikaClient
+from pika_async.config import read_credential
 from pika_async.errors import AccountStopped, PikaError, printable
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState
 from pika_async.polling import AdaptivePolling
 from pika_async.providers import Provider, find_provider
-from pika_async.retrying import PollVerdict, judge_poll
-from pika_async.wire import NoAnswer, Unreadable
+from pika_async.providers._verdicts import PollVerdict, judge_poll
+from pika_async.providers._wire import NoAnswer, Unreadable
 
 __all__ = ["Doctor", "Finding", "diagnose"]
 

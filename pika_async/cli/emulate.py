@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pika_async.cli.exits import Exit, Interrupted, UsageError
-from pika_async.cli.extras import need_emulator
+from pika_async.cli.optional_deps import need_emulator
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.emulator import PROVIDERS, Emulator, Scenario

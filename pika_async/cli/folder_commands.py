@@ -8,20 +8,20 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Parameter
 
-from pika_async._resolving import resolve as resolve_job
-from pika_async._resolving import take_over
+from pika_async._runtime.resolution import resolve as resolve_job
+from pika_async._runtime.resolution import take_over
 from pika_async.cli.batch import summarize
+from pika_async.cli.batch_folder import Folder, Terms
+from pika_async.cli.callback_options import Callbacks, Listening
 from pika_async.cli.exits import Exit, UsageError
-from pika_async.cli.folder import Folder, Terms
-from pika_async.cli.listening import Callbacks, Listening
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import Account, Ambiguous, Common, Credentials, Json, Whole, open_client
 from pika_async.cli.polling import show_polling
 from pika_async.cli.requests import Planned, plan, read_input, with_keys
-from pika_async.cli.running import Step, Work, steps_of
-from pika_async.cli.standing import show_resolved, show_standing
+from pika_async.cli.runner import Step, Work, steps_of
+from pika_async.cli.status import show_resolved, show_standing
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.lifecycle import Job
+from pika_async.jobs import Job
 from pika_async.providers import find_provider
 
 __all__ = ["batch", "resolve", "resume", "status"]

@@ -9,12 +9,12 @@ import attrs
 
 from pika_async.cli.exits import Exit, Interrupted, UsageError
 from pika_async.cli.requests import check_local_files
+from pika_async.cli.results import as_line, row
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
-from pika_async.report import as_line, row
 
 __all__ = ["generate"]
 

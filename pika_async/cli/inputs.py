@@ -13,7 +13,7 @@ import attrs
 
 from pika_async.cli.exits import InputErrors
 from pika_async.models import GenerationRequest
-from pika_async.wire import Unreadable, parse_json
+from pika_async.providers._wire import Unreadable, parse_json
 
 __all__ = ["AXES", "FIELDS", "Row", "parse_camera", "parse_csv", "parse_jsonl", "parse_text", "parse_unnamed"]
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import attrs
 from cyclopts import Parameter, Token
 
+from pika_async._planning.limits import Limits
+from pika_async.cli.batch_folder import Terms
 from pika_async.cli.exits import UsageError
-from pika_async.cli.folder import Terms
 from pika_async.cli.inputs import parse_camera
 from pika_async.cli.requests import make_request
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest
-from pika_async.limits import Limits
 from pika_async.models import GenerationRequest
 
 __all__ = [

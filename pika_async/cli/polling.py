@@ -10,14 +10,14 @@ from typing import Any
 import attrs
 from rich.table import Table
 
+from pika_async.cli.batch_folder import Folder
 from pika_async.cli.exits import Exit
-from pika_async.cli.folder import Folder
 from pika_async.cli.progress import duration
+from pika_async.cli.results import as_line
 from pika_async.cli.terminal import Terminal, plain, table
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.polling import AdaptivePolling, Belief, Waiting
 from pika_async.polling.adaptive import seconds
-from pika_async.report import as_line
 
 __all__ = ["show_polling"]
 

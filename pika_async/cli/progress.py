@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pika_async.cli.terminal import Terminal, plain
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 
 __all__ = ["Follower", "Heard", "Pace", "Tally", "duration", "tally", "told"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from pika_async._journal import Journal
-from pika_async._keys import BatchKeys
+from pika_async._planning.keys import BatchKeys
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
 from pika_async.errors import InvalidRequest, printable, quote

@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import attrs
 
-from pika_async.emulator.damage import damaged
+from pika_async.emulator.fault_effects import damaged
 from pika_async.emulator.faults import Deed
 from pika_async.emulator.records import Answer, Task
-from pika_async.emulator.wires import slug
+from pika_async.emulator.replies import slug
 
 __all__ = ["Media", "MediaKind", "expired", "media_files", "serve_media", "split_media_path"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from pika_async.emulator import cdn, wires
+from pika_async.emulator import cdn, replies
 from pika_async.emulator.faults import Deed
 from pika_async.emulator.records import Answer, Task
 
@@ -25,13 +25,13 @@ class Feeds:
     time_scale: float
     url_lifetime: float | None
     cdn_url: str
-    envelope: wires.Envelope
+    envelope: replies.Envelope
 
-    def view(self, task: Task, now: float) -> wires.View:
+    def view(self, task: Task, now: float) -> replies.View:
         """What an honest feed says of a task."""
         share = task.age_share(now)
         files = self._files(task, now) if share >= 1.0 and task.failure is None else {}
-        return wires.View(now=now, epoch=self.epoch, share=share, duration=self.duration, files=files)
+        return replies.View(now=now, epoch=self.epoch, share=share, duration=self.duration, files=files)
 
     def _files(self, task: Task, now: float, name: str | None = None) -> dict[str, str]:
         expires = None if self.url_lifetime is None else now + self.url_lifetime * self.time_scale
@@ -39,11 +39,11 @@ class Feeds:
 
     def honest(self, task: Task, now: float) -> Answer:
         """The feed as it is."""
-        return wires.feed_answer(task, self.view(task, now), self.envelope)
+        return replies.feed_answer(task, self.view(task, now), self.envelope)
 
     def data(self, task: Task, now: float) -> dict[str, Any]:
         """The bare ``data`` object of CometAPI's feed, as its callbacks carry it."""
-        return wires.feed_data(task, self.view(task, now))
+        return replies.feed_data(task, self.view(task, now))
 
     def struck(self, task: Task, other: Task, deed: Deed, now: float) -> Answer:
         """The feed as a script has it; ``other`` is the task it may be mistaken for."""
@@ -52,9 +52,9 @@ class Feeds:
         if deed.fault == "other-task":
             return self.honest(other, now)
         envelope = deed["shape"] if deed.fault == "envelope" else self.envelope
-        return wires.feed_answer(task, self._bent(task, deed, now), envelope)
+        return replies.feed_answer(task, self._bent(task, deed, now), envelope)
 
-    def _bent(self, task: Task, deed: Deed, now: float) -> wires.View:
+    def _bent(self, task: Task, deed: Deed, now: float) -> replies.View:
         view = self.view(task, now)
         match deed.fault:
             case "word":
@@ -75,7 +75,7 @@ class Feeds:
             return self._files(task, now, deed["name"])
         return {**self._files(task, now), "video": deed["url"]}
 
-    def _progress(self, task: Task, view: wires.View, deed: Deed) -> Any:
+    def _progress(self, task: Task, view: replies.View, deed: Deed) -> Any:
         match deed["mode"]:
             case "value":
                 return deed["value"]
@@ -92,4 +92,4 @@ class Feeds:
 def unknown_task(provider: str) -> Answer:
     """What a provider says of a task id that it does not know."""
     status = 400 if provider == "cometapi" else 404
-    return wires.error_answer(provider, status, "task_not_exist", "task_not_exist")
+    return replies.error_answer(provider, status, "task_not_exist", "task_not_exist")

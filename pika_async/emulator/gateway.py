@@ -11,12 +11,12 @@ from typing import Any, TypedDict
 
 import attrs
 
-from pika_async.emulator import cdn, pages, wires
-from pika_async.emulator.books import Books
-from pika_async.emulator.damage import damaged
+from pika_async.emulator import cdn, replies, request_schemas
+from pika_async.emulator.callback_queue import Notices
 from pika_async.emulator.durations import Durations
+from pika_async.emulator.fault_effects import damaged
 from pika_async.emulator.feeds import Feeds, unknown_task
-from pika_async.emulator.notices import Notices
+from pika_async.emulator.ledger import Books
 from pika_async.emulator.records import (
     Answer,
     Callback,
@@ -46,7 +46,7 @@ class GatewayOptions(TypedDict, total=False):
     seed: int
     scenario: Scenario | Iterable[Mapping[str, Any]] | None
     api_key: str
-    envelope: wires.Envelope
+    envelope: replies.Envelope
     failure_rate: float
     failure_reason: str
     retry_after: float | None
@@ -68,8 +68,8 @@ def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> Non
 
 
 def _known_envelope(_: object, _attribute: attrs.Attribute[str], value: str) -> None:
-    if value not in wires.ENVELOPES:
-        raise ValueError(f"envelope must be one of {', '.join(wires.ENVELOPES)}, not {value!r}")
+    if value not in replies.ENVELOPES:
+        raise ValueError(f"envelope must be one of {', '.join(replies.ENVELOPES)}, not {value!r}")
 
 
 def _parsed(durations: str | Durations) -> Durations:
@@ -100,7 +100,7 @@ class Gateway:
     seed: int = 0
     scenario: Scenario = attrs.field(default=Scenario(), converter=_script)
     api_key: str = attrs.field(default="emulator-key", repr=False)
-    envelope: wires.Envelope = attrs.field(default="a", validator=_known_envelope)
+    envelope: replies.Envelope = attrs.field(default="a", validator=_known_envelope)
     failure_rate: float = attrs.field(default=0.0, validator=_share)
     failure_reason: str = "generation failed: the upstream model returned an error"
     retry_after: float | None = 5.0
@@ -184,7 +184,7 @@ class Gateway:
         provider = route.provider or "native"
         if headers.get("authorization") != f"Bearer {self.api_key}":
             message = 'Authorization must be "Bearer" and the key'
-            return self._refused(wires.error_answer(provider, 401, "invalid_api_key", message), provider, now)
+            return self._refused(replies.error_answer(provider, 401, "invalid_api_key", message), provider, now)
         if route.task_id is not None:
             return self._feed(route.provider, route.task_id, now)
         problem, value = self._read(headers, body)
@@ -196,7 +196,7 @@ class Gateway:
         """The JSON of a body, or the refusal of one that is none."""
         if len(body) > self.max_body:
             message = f"the body exceeds {self.max_body} bytes"
-            return wires.error_answer("", 413, "body_too_large", message), None
+            return replies.error_answer("", 413, "body_too_large", message), None
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return _invalid("Content-Type", "must be application/json"), None
         try:
@@ -214,13 +214,13 @@ class Gateway:
 
     def _post_create(self, route: Route, body: Any, raw: bytes, now: float) -> Answer:
         provider = route.provider or _page_for(body)
-        problem = pages.check_create(provider, body)
+        problem = request_schemas.check_create(provider, body)
         if problem is not None:
             return self._refused(_invalid(problem.field, problem.what), provider, now)
         limit = self.in_flight.get(provider) if isinstance(self.in_flight, Mapping) else self.in_flight
         if limit is not None and self.count_in_flight(provider, now) >= limit:
             return self._refused(self._saturated(provider, limit), provider, now)
-        return self._create(provider, pages.read_create(provider, body), raw, now)
+        return self._create(provider, request_schemas.read_create(provider, body), raw, now)
 
     def _saturated(self, provider: str, limit: int) -> Answer:
         headers = {}
@@ -228,19 +228,19 @@ class Gateway:
             # Whole seconds are all that the header can say (RFC 9110, section 10.2.3).
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after * self.time_scale)))
         message = f"the current group is saturated: {limit} tasks in flight, please try again later"
-        return wires.error_answer(provider, 429, "rate_limit_exceeded", message, headers=headers)
+        return replies.error_answer(provider, 429, "rate_limit_exceeded", message, headers=headers)
 
-    def _create(self, provider: str, wanted: pages.Wanted, raw: bytes, now: float) -> Answer:
+    def _create(self, provider: str, wanted: request_schemas.Wanted, raw: bytes, now: float) -> Answer:
         deed = self._play.strike("create", _Create("", provider, wanted.prompt), now)
         if deed is not None and not deed.charges:
             # Nothing is accepted, so what is left of the answer must carry no task id.
-            answer = wires.error_answer(provider, 502, "upstream_error", "the upstream did not accept the task")
+            answer = replies.error_answer(provider, 502, "upstream_error", "the upstream did not accept the task")
             return damaged(answer, deed, provider=provider, time_scale=self.time_scale)
         booked = len(self.tasks)
         task = self._books.accept(provider, wanted, raw, deed, now)
         if len(self.tasks) > booked:
             self._notices.plan(task)
-        answer = wires.create_answer(provider, task.id)
+        answer = replies.create_answer(provider, task.id)
         if deed is None:
             return answer
         return damaged(answer, deed, provider=provider, time_scale=self.time_scale, task_id=task.id)
@@ -279,7 +279,7 @@ class Gateway:
         found = cdn.split_media_path(path)
         task = self.tasks.get(found[0]) if found else None
         if found is None or task is None or task.settles_at > now or task.failure is not None:
-            return wires.not_found()
+            return replies.not_found()
         if method not in ("GET", "HEAD"):
             return Answer(405, {"Allow": "GET, HEAD"}, b"")
         _, kind, expires_at = found
@@ -327,7 +327,7 @@ class _Create:
 
 
 def _invalid(field: str, what: str) -> Answer:
-    return wires.error_answer("", 400, "invalid_request", f"{field}: {what}" if field else what, field=field)
+    return replies.error_answer("", 400, "invalid_request", f"{field}: {what}" if field else what, field=field)
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
@@ -346,6 +346,6 @@ def _may_see(provider: str | None, task: Task) -> bool:
 def _page_for(body: object) -> str:
     """The videos page that a create at the root is measured by: the first that allows it."""
     for provider in ("yescale", "gptge", "native"):
-        if pages.check_create(provider, body) is None:
+        if request_schemas.check_create(provider, body) is None:
             return provider
     return "gptge" if isinstance(body, dict) and "video" in body else "native"

@@ -7,7 +7,7 @@ import re
 import attrs
 
 from pika_async.emulator.records import PROVIDERS, Answer
-from pika_async.emulator.wires import json_answer, not_found
+from pika_async.emulator.replies import json_answer, not_found
 
 __all__ = ["Route", "find_route"]
 

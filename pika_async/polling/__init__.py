@@ -4,26 +4,20 @@ Bring your own by writing the two methods of `PollingPolicy`.
 """
 
 from pika_async.polling.adaptive import AdaptivePolling, Belief, Beliefs
-from pika_async.polling.budget import Budget
 from pika_async.polling.distribution import Distribution
 from pika_async.polling.durations import Durations, Observation
 from pika_async.polling.policy import FixedInterval, PollingPolicy, Waiting
 from pika_async.polling.schedule import Schedule
-from pika_async.polling.stamps import Stamps
-from pika_async.polling.untold import Untold
 
 __all__ = [
     "AdaptivePolling",
     "Belief",
     "Beliefs",
-    "Budget",
     "Distribution",
     "Durations",
     "FixedInterval",
     "Observation",
     "PollingPolicy",
     "Schedule",
-    "Stamps",
-    "Untold",
     "Waiting",
 ]

@@ -11,7 +11,7 @@ import attrs
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
 from pika_async.providers._fields import Address, Number, Record, Text, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
-from pika_async.wire import HttpRequest, Unreadable
+from pika_async.providers._wire import HttpRequest, Unreadable
 
 __all__ = ["ENVELOPE"]
 

@@ -13,7 +13,7 @@ import attrs
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Media, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers._failure import read_failure
-from pika_async.wire import HttpRequest, HttpResponse, Unreadable, parse_json
+from pika_async.providers._wire import HttpRequest, HttpResponse, Unreadable, parse_json
 
 __all__ = ["Capability", "Dialect", "Provider", "inline"]
 

@@ -11,7 +11,7 @@ import attrs
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
 from pika_async.providers._fields import Address, Number, Record, Rows, Text, Whole, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
-from pika_async.wire import HttpRequest
+from pika_async.providers._wire import HttpRequest
 
 __all__ = ["VIDEOS"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from pika_async.cli.results import KEYS
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
-from pika_async.report.results import KEYS
 from tests.cli.commandline import ENV, KEY, CommandLine, files_with
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import pytest
 
+from pika_async.cli.batch_folder import Terms
+from pika_async.cli.callback_options import Listening
 from pika_async.cli.exits import UsageError
-from pika_async.cli.folder import Terms
-from pika_async.cli.listening import Listening
 from pika_async.emulator import Emulator
 from tests.cli.commandline import ENV, KEY, CommandLine, Ran, serving
 from tests.raw import free_port

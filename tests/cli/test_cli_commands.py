@@ -17,7 +17,7 @@ import pytest
 import pika_async.cli.demo
 from pika_async import PikaClient, provider_names
 from pika_async.__main__ import main
-from pika_async.cli.prompts import demo_requests
+from pika_async.cli.demo_prompts import demo_requests
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from tests.cli.commandline import KEY, CommandLine, files_with

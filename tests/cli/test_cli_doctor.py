@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async.cli.documented import Difference, compare, reply_of
+from pika_async.cli.documented_replies import Difference, compare, reply_of
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
-from pika_async.wire import HttpResponse
+from pika_async.providers._wire import HttpResponse
 from tests.cli.commandline import ENV, KEY, CommandLine, files_with
 
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -15,7 +15,7 @@ from pika_async import GenerationRequest, Job, JobStatus
 from pika_async.cli.batch import Batch
 from pika_async.cli.progress import Follower, Heard, Pace, Tally, duration, tally, told
 from pika_async.cli.terminal import Terminal
-from pika_async.lifecycle import instant
+from pika_async.jobs import instant
 
 
 def job(number: int, status: JobStatus, *, file: bool = False) -> Job:

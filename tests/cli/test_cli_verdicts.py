@@ -19,9 +19,9 @@ import aiohttp
 import attrs
 import pytest
 
-from pika_async._transport import AiohttpTransport
+from pika_async._http.transport import AiohttpTransport
 from pika_async.emulator import Emulator
-from pika_async.retrying import Verdict
+from pika_async.providers._verdicts import Verdict
 from tests.cli.commandline import Ran
 from tests.cli.faults import Elsewhere, Gateway, emulating, results, run
 from tests.raw import Act, Raw, answer, deaf, free_port, trusting_context

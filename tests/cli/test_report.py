@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import GenerationFailed, GenerationRequest, Job, JobStatus, Video
-from pika_async.report import ResultsWriter, as_line, read_results, row, write_gallery
-from pika_async.report.gallery import gallery
-from pika_async.report.posters import draw_posters
-from pika_async.report.results import KEYS
+from pika_async.cli.gallery import gallery, write_gallery
+from pika_async.cli.posters import draw_posters
+from pika_async.cli.results import KEYS, ResultsWriter, as_line, read_results, row
 
 
 def job(key: str = "k", **changes: Any) -> Job:

@@ -21,7 +21,7 @@ import attrs
 
 from pika_async._journal import SqliteJournal
 from pika_async.emulator import Charge, Emulator
-from pika_async.lifecycle import Job, JobStatus
+from pika_async.jobs import Job, JobStatus
 from tests.cli.commandline import ENV, KEY
 from tests.crash.nursery import Nursery, Victim
 from tests.crash.witness import Event, events_of, make_room, open_windows

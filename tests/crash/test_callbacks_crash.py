@@ -16,7 +16,7 @@ import pytest
 
 from pika_async._journal import SqliteJournal
 from pika_async.emulator import Emulator, Scenario
-from pika_async.lifecycle import JobStatus
+from pika_async.jobs import JobStatus
 from tests.cli.commandline import KEY
 from tests.crash.story import ROOT
 from tests.raw import free_port

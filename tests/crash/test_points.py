@@ -11,7 +11,7 @@ import pytest
 
 from pika_async._journal.schema import MIGRATIONS
 from pika_async.emulator import Emulator
-from pika_async.lifecycle import JobStatus
+from pika_async.jobs import JobStatus
 from tests.cli.commandline import KEY
 from tests.crash.nursery import Nursery
 from tests.crash.story import Story

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
-from pika_async.lifecycle import JobStatus
+from pika_async.jobs import JobStatus
 from tests.cli.commandline import KEY
 from tests.crash.conftest import RULES
 from tests.crash.nursery import Nursery

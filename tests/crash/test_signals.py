@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pika_async.lifecycle import JobStatus
+from pika_async.jobs import JobStatus
 from tests.crash.story import Story
 
 Stories = Callable[..., Story]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pika_async._journal.rescue import Rescue
-from pika_async.lifecycle import JobStatus
+from pika_async._journal.fallback_file import Rescue
+from pika_async.jobs import JobStatus
 from tests.crash.story import Life, Story
 
 Stories = Callable[..., Story]

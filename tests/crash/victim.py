@@ -21,17 +21,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pika_async import _collector, _downloads, _submissions
 from pika_async.__main__ import main
-from pika_async._journal import Intent, SqliteJournal, rescue, schema
+from pika_async._http import downloads as _downloads
+from pika_async._http.transport import AiohttpTransport
+from pika_async._journal import Intent, SqliteJournal, fallback_file, schema
 from pika_async._journal import sqlite as journal
-from pika_async._transport import AiohttpTransport
-from pika_async.cli import batch
-from pika_async.decisions import Entry
+from pika_async._planning.actions import Entry
+from pika_async._runtime import results as _collector
+from pika_async._runtime import submitter as _submissions
+from pika_async.cli import batch, results
 from pika_async.errors import JournalFailed
-from pika_async.lifecycle import Job, JobStatus
-from pika_async.report import results
-from pika_async.wire import HttpRequest
+from pika_async.jobs import Job, JobStatus
+from pika_async.providers._wire import HttpRequest
 from tests.crash.witness import Witness
 
 __all__ = ["NEWER", "POINTS", "teach"]
@@ -194,7 +195,7 @@ def watch_database(points: Points) -> None:
                     points.reach("migrate-inside")
             return super().executescript(script)
 
-    connect, create, read, clear = sqlite3.connect, schema.create, rescue.Rescue.read, rescue.Rescue.clear
+    connect, create, read, clear = sqlite3.connect, schema.create, fallback_file.Rescue.read, fallback_file.Rescue.clear
 
     def watched_connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
         made: sqlite3.Connection = connect(*args, **{"factory": Watched} | kwargs)
@@ -204,21 +205,21 @@ def watch_database(points: Points) -> None:
         create(path)
         points.reach("create-after")
 
-    def watched_read(self: rescue.Rescue) -> list[bytes]:
+    def watched_read(self: fallback_file.Rescue) -> list[bytes]:
         lines = read(self)
         if lines:
             points.reach("rescue-read")
         return lines
 
-    def watched_clear(self: rescue.Rescue) -> None:
+    def watched_clear(self: fallback_file.Rescue) -> None:
         if read(self):
             points.reach("rescue-clear")
         clear(self)
 
     setattr(sqlite3, "connect", watched_connect)  # noqa: B010
     setattr(journal, "create", watched_create)  # noqa: B010
-    setattr(rescue.Rescue, "read", watched_read)  # noqa: B010
-    setattr(rescue.Rescue, "clear", watched_clear)  # noqa: B010
+    setattr(fallback_file.Rescue, "read", watched_read)  # noqa: B010
+    setattr(fallback_file.Rescue, "clear", watched_clear)  # noqa: B010
     if os.environ.get("PIKA_CRASH_NEWER"):
         teach((*schema.MIGRATIONS, NEWER))
 

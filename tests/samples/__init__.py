@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pika_async import GenerationRequest
-from pika_async.wire import HttpResponse
+from pika_async.providers._wire import HttpResponse
 
 FOLDER = Path(__file__).parent
 PROVIDERS = ("cometapi", "yescale", "gptge", "native")

@@ -1,0 +1,1 @@
+"""Send and receive bytes: calls, downloads and callbacks."""

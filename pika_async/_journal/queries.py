@@ -1,0 +1,205 @@
+"""Every sentence in which the journal speaks to its database, over a connection that it is given."""
+# ruff: noqa: S608 - sentences are put together from constants of this file, values are bound
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pika_async._journal.protocol import CHANGES, Intent
+from pika_async._journal.schema import WINDOW
+from pika_async._journal.serialization import COLUMNS, values_of, written_request
+from pika_async.jobs import FINAL, Job, JobStatus
+from pika_async.polling import Observation
+
+__all__ = [
+    "count_charges", "count_status", "insert_fact", "insert_observation", "move", "newest", "newest_revision", "put",
+    "select_addressed", "select_changes", "select_fact", "select_holder", "select_job", "select_keys",
+    "select_observations", "select_page", "select_stored", "transaction",
+]  # fmt: skip
+
+#: Jobs that are read at once while all of them are walked.
+PAGE: Final = 500
+#: Characters of requests after which no further change is read at once: whoever follows shares the loop.
+CHANGES_SIZE: Final = 1 << 20
+
+_CHANGING: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS)
+#: An intent replaces the one before as a whole: the token of a submission that was not the latest names no job.
+_INTENDED: Final = ("intended_at", "body_sha256", "callback_sha256")
+#: The number that it has where this is no change, else the next; see `is_change`.
+_REVISION: Final = (
+    "iif(status = :status AND (progress IS :progress AND error IS :error OR status IN "
+    f"({', '.join(repr(str(it)) for it in sorted(FINAL))})), revision, :revision)"
+)
+_UPDATE: Final = f"UPDATE jobs SET {_CHANGING}, revision = {_REVISION} WHERE key = :key RETURNING revision"
+_INTEND: Final = _UPDATE.replace("SET", f"SET {', '.join(f'{name} = :{name}' for name in _INTENDED)},")
+_ALL: Final = ("key", *COLUMNS, *_INTENDED, "revision")
+_INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
+#: A record whose request is gone is read all the same, so that the job can be named.
+_SELECT: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
+_OBSERVED: Final = "stratum, after, before, told_age, told, accepted_at"
+#: What `Job.may_be_charged` says.
+_CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing. IMMEDIATE: a transaction that begins to write later may find that it cannot any more."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def put(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder: Path, number: int) -> int:
+    """Write a job: a new one at the end, a known one without its request, which stays.
+
+    `number` is that of the latest change; the one after this.
+    """
+    values = values_of(job, intent, folder) | {"revision": number + 1}
+    updated = connection.execute(_UPDATE if intent is None else _INTEND, values).fetchall()
+    if not updated:
+        position = connection.execute(_INSERT, values).lastrowid
+        connection.execute("INSERT INTO requests VALUES (?, ?)", (position, written_request(job.request)))
+        return number + 1
+    return max(number, int(updated[0][0]))
+
+
+def move(connection: sqlite3.Connection, was: str, key: str) -> None:
+    """Give the job `was` another key and the last position."""
+    found = connection.execute("SELECT position FROM jobs WHERE key = ?", (was,)).fetchone()
+    if found is not None:
+        (last,) = connection.execute("SELECT max(position) FROM jobs").fetchone()
+        connection.execute("UPDATE jobs SET key = ?, position = ? WHERE key = ?", (key, last + 1, was))
+        connection.execute("UPDATE requests SET position = ? WHERE position = ?", (last + 1, found[0]))
+
+
+def insert_observation(connection: sqlite3.Connection, seen: Observation) -> None:
+    """Add a duration."""
+    row = (seen.stratum, seen.after, seen.before, seen.told_age, seen.told, seen.accepted_at)
+    connection.execute(f"INSERT INTO observations ({_OBSERVED}) VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def select_observations(connection: sqlite3.Connection) -> list[Observation]:
+    """All that are kept, in the order of settling."""
+    rows = connection.execute(f"SELECT {_OBSERVED} FROM observations ORDER BY id")
+    return [Observation(**dict(zip(_OBSERVED.split(", "), row, strict=True))) for row in rows]
+
+
+def newest(observations: list[Observation]) -> list[Observation]:
+    """At most `WINDOW` of each stratum, the latest accepted, in that order."""
+    counts: Counter[str] = Counter()
+    kept = []
+    for seen in sorted(observations, key=lambda seen: seen.accepted_at)[::-1]:
+        counts[seen.stratum] += 1
+        if counts[seen.stratum] <= WINDOW:
+            kept.append(seen)
+    return kept[::-1]
+
+
+def insert_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Set a fact, in place of what it was."""
+    connection.execute(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+    )
+
+
+def select_fact(connection: sqlite3.Connection, name: str) -> str | None:
+    """The JSON of a fact."""
+    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _each(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _named(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    return list(_each(cursor))
+
+
+def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
+    """The row of a job."""
+    rows = _named(connection.execute(f"{_SELECT} WHERE key = ?", (key,)))
+    return rows[0] if rows else None
+
+
+def select_holder(connection: sqlite3.Connection, provider: str, base_url: str, task_id: str) -> list[str]:
+    """The keys that have a task id, the latest first."""
+    where = "WHERE provider = ? AND base_url = ? AND task_id = ?"
+    rows = connection.execute(f"SELECT key FROM jobs {where} ORDER BY position DESC", (provider, base_url, task_id))
+    return [key for (key,) in rows]
+
+
+def select_addressed(connection: sqlite3.Connection, callback_sha256: str) -> str | None:
+    """The key of the job whose latest submission carried that token."""
+    rows = connection.execute("SELECT key FROM jobs WHERE callback_sha256 = ?", (callback_sha256,))
+    return next((key for (key,) in rows), None)
+
+
+def newest_revision(connection: sqlite3.Connection) -> int:
+    """The number of the latest change; 0 if there is none."""
+    (number,) = connection.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
+    return int(number)
+
+
+def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
+    """The next rows behind a change, in the order of changes; fewer where their requests hold whole images."""
+    found, size = [], 0
+    sentence = f"{_SELECT} WHERE revision > ? ORDER BY revision LIMIT {CHANGES}"
+    with contextlib.closing(connection.execute(sentence, (after,))) as rows:
+        for row in _each(rows):
+            found.append(row)
+            size += len(row["request"] or "")
+            if size >= CHANGES_SIZE:
+                break
+    return found
+
+
+def select_keys(connection: sqlite3.Connection) -> list[str]:
+    """Every key in the order of positions."""
+    return [key for (key,) in connection.execute("SELECT key FROM jobs ORDER BY position")]
+
+
+def select_page(
+    connection: sqlite3.Connection, after: int, status: JobStatus | None, also: Collection[str]
+) -> list[dict[str, Any]]:
+    """The next rows behind a position: of a status, and those of the keys `also`, or all."""
+    if status is None:
+        return _named(connection.execute(f"{_SELECT} WHERE position > ? ORDER BY position LIMIT {PAGE}", (after,)))
+    where = "position > ? AND (status = ? OR key IN (SELECT value FROM json_each(?)))"
+    values = (after, status.value, json.dumps(list(also)))
+    return _named(connection.execute(f"{_SELECT} WHERE {where} ORDER BY position LIMIT {PAGE}", values))
+
+
+def select_stored(connection: sqlite3.Connection, keys: Collection[str], until: int) -> set[str]:
+    """Those of `keys` that have a row up to a position."""
+    if not keys:
+        return set()
+    where = "position <= ? AND key IN (SELECT value FROM json_each(?))"
+    return {k for (k,) in connection.execute(f"SELECT key FROM jobs WHERE {where}", (until, json.dumps(list(keys))))}
+
+
+def count_status(connection: sqlite3.Connection, status: JobStatus, besides: Collection[str]) -> int:
+    """How many jobs are of a status, those of the keys `besides` apart."""
+    where = "status = ? AND key NOT IN (SELECT value FROM json_each(?))"
+    values = (status.value, json.dumps(list(besides)))
+    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()
+    return int(count)
+
+
+def count_charges(connection: sqlite3.Connection, besides: Collection[str]) -> int:
+    """How many jobs may be charged, those of the keys `besides` apart."""
+    where = f"{_CHARGED} AND key NOT IN (SELECT value FROM json_each(?))"
+    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", (json.dumps(list(besides)),)).fetchone()
+    return int(count)

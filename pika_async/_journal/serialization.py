@@ -1,0 +1,218 @@
+"""Turns what is remembered into plain values and back: text, numbers, JSON. Knows no file and no database."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+import attrs
+import cattrs
+
+from pika_async import errors
+from pika_async._journal.protocol import Intent
+from pika_async.errors import JobError, PikaError, quote
+from pika_async.jobs import FINAL, Job, JobStatus
+from pika_async.models import GenerationRequest, Media, Video
+
+__all__ = [
+    "COLUMNS",
+    "Plain",
+    "intent_of",
+    "is_change",
+    "is_later",
+    "job_of",
+    "line_of",
+    "record_of",
+    "values_of",
+    "written_request",
+]
+
+#: What a column can hold.
+Plain = str | int | float | None
+
+#: The columns of a job that change; its key and its request do not.
+COLUMNS: Final = (
+    "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress", "polls",
+    "attempts", "submitted_at", "settled_at", "points", "refunded",
+)  # fmt: skip
+#: The names of columns that are not those of the job's fields.
+RENAMED: Final = {"idx": "index"}
+ERRORS: Final = {name: getattr(errors, name) for name in errors.__all__}
+#: How far a job is on its way after as many attempts: planned is what a refusal leaves of one; final is furthest.
+RANKS: Final = {
+    JobStatus.SUBMITTING: 0,
+    JobStatus.UNKNOWN: 1,
+    JobStatus.PLANNED: 2,
+    JobStatus.QUEUED: 3,
+    JobStatus.RUNNING: 4,
+    JobStatus.TIMED_OUT: 5,
+} | dict.fromkeys(FINAL, 6)
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+_converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+
+
+def _media(value: Media | None) -> object:
+    match value:
+        case bytes():
+            return {"base64": base64.b64encode(value).decode()}
+        case PurePath():
+            return {"path": str(value)}
+        case _:
+            return value
+
+
+def _read_media(value: Any) -> Any:
+    match value:
+        case {"base64": text}:
+            return base64.b64decode(text, validate=True)
+        case {"path": text}:
+            return Path(text)
+        case _:
+            return value
+
+
+def _json(value: object) -> str:
+    """`value` as JSON of ASCII only, so that half a character breaks no column; what JSON cannot hold becomes text."""
+    try:
+        return json.dumps(value, default=_plain)
+    except (TypeError, ValueError, RecursionError):  # a key that is no text, a circle, too deep
+        return json.dumps(quote(value))
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Mapping():
+            return dict(value)
+        case _:
+            return quote(value)
+
+
+def written_request(request: GenerationRequest) -> str:
+    """A request as JSON. Every field is written, so that a default of a later version changes no request."""
+    facts = attrs.asdict(request, recurse=False)
+    facts |= {"image": _media(request.image), "video": _media(request.video)}
+    facts["ingredients"] = [_media(ingredient) for ingredient in request.ingredients]
+    facts["camera"] = request.camera and attrs.asdict(request.camera)
+    facts["metadata"] = None if request.metadata is None else json.loads(_json(dict(request.metadata)))
+    return _json(facts)
+
+
+def _read_request(text: str) -> GenerationRequest:
+    facts = json.loads(text)
+    facts |= {"image": _read_media(facts["image"]), "video": _read_media(facts["video"])}
+    facts["ingredients"] = [_read_media(ingredient) for ingredient in facts["ingredients"]]
+    if facts["metadata"] is not None and not isinstance(facts["metadata"], dict):
+        facts["metadata"] = {"text": facts["metadata"]}  # it was changed after it was checked, and could not be written
+    return GenerationRequest(**facts)
+
+
+def _written_error(error: PikaError) -> str:
+    facts = {field.name: json.loads(_json(getattr(error, field.name))) for field in attrs.fields(type(error))}
+    return _json({"type": error.type, "facts": facts, "message": error.message})
+
+
+def _read_error(text: str, key: str, provider: str) -> PikaError:
+    """An error as it was; one that this version cannot make any more is told by its message."""
+    stored = json.loads(text)
+    try:
+        error: PikaError = _converter.structure(stored["facts"], ERRORS[stored["type"]])
+    except Exception:  # a class or a fact of another version: cattrs raises groups, a class its own
+        return JobError(key=key, provider=provider, reason=str(stored["message"]))
+    return error
+
+
+def _written_time(time: datetime | None) -> str | None:
+    return None if time is None else time.astimezone(UTC).isoformat()
+
+
+def _read_time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _written_file(file: Path | None, folder: Path) -> str | None:
+    """The path from `folder` where the file lies inside it, so that the folder can be moved."""
+    if file is None:
+        return None
+    file = file.absolute()
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+def values_of(job: Job, intent: Intent | None, folder: Path) -> dict[str, Plain]:
+    """The columns of `job`, but its request; `folder` is where the journal lies."""
+    values: dict[str, Any] = {name: getattr(job, RENAMED.get(name, name)) for name in COLUMNS}
+    return values | {
+        "key": job.key,
+        "status": job.status.value,
+        "video": None if job.video is None else _json(attrs.asdict(job.video)),
+        "file": _written_file(job.file, folder),
+        "error": None if job.error is None else _written_error(job.error),
+        "submitted_at": _written_time(job.submitted_at),
+        "settled_at": _written_time(job.settled_at),
+        "intended_at": None if intent is None else _written_time(intent.at),
+        "body_sha256": None if intent is None else intent.body_sha256,
+        "callback_sha256": None if intent is None else intent.callback_sha256,
+    }
+
+
+def job_of(values: Mapping[str, Any], folder: Path) -> Job:
+    """The job of a row of columns, `request` included.
+
+    :raises Exception: of any kind, if the values were not made by `values_of` and `written_request`.
+    """
+    return Job(
+        **{RENAMED.get(name, name): values[name] for name in COLUMNS}
+        | {
+            "key": values["key"],
+            "request": _read_request(values["request"]),
+            "status": JobStatus(values["status"]),
+            "video": values["video"] and _converter.structure(json.loads(values["video"]), Video),
+            "file": values["file"] and folder / values["file"],
+            "error": values["error"] and _read_error(values["error"], values["key"], values["provider"]),
+            "submitted_at": _read_time(values["submitted_at"]),
+            "settled_at": _read_time(values["settled_at"]),
+        }
+    )
+
+
+def intent_of(values: Mapping[str, Any]) -> Intent | None:
+    """The intent of a row of columns, where one was kept."""
+    at = _read_time(values["intended_at"])
+    if at is None:
+        return None
+    return Intent(at=at, body_sha256=values["body_sha256"] or "", callback_sha256=values["callback_sha256"])
+
+
+def line_of(job: Job, was: str | None, folder: Path) -> bytes:
+    """The whole record as one line; `was` is the key that it had in the database, if another."""
+    values = values_of(job, None, folder)
+    return json.dumps(values | {"request": written_request(job.request), "was": was}).encode() + b"\n"
+
+
+def record_of(line: bytes, folder: Path) -> tuple[Job, str | None]:
+    """What `line_of` wrote.
+
+    :raises Exception: of any kind, if it did not.
+    """
+    values = json.loads(line)
+    return job_of(values, folder), values["was"]
+
+
+def is_change(job: Job, before: Job) -> bool:
+    """Whether `job` is news to whoever knows `before`, an earlier record of it; see `Journal.revision`."""
+    if job.status is not before.status or job.is_final:
+        return job.status is not before.status
+    one, other = (None if it.error is None else _written_error(it.error) for it in (job, before))
+    return (job.progress, one) != (before.progress, other)
+
+
+def is_later(job: Job, than: Job) -> bool:
+    """Whether `job` is further on its way than an earlier or later record of the same key."""
+    one, other = ((it.attempts, RANKS[it.status], it.file is not None) for it in (job, than))
+    return one > other

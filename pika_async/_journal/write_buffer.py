@@ -1,0 +1,193 @@
+"""What was asked to be kept and is not in the database yet; every read looks here first. Writes nothing itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import attrs
+
+from pika_async._journal.protocol import Intent
+from pika_async.jobs import Job
+from pika_async.polling import Observation
+
+__all__ = ["Operation", "Pending", "View"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Operation:
+    """One call that changes the journal, committed whole or not at all.
+
+    `jobs` is by key; None says that the key is free again. `moved` is the key that an archived job had.
+    """
+
+    jobs: dict[str, Job | None] = attrs.Factory(dict)
+    intent: Intent | None = None
+    moved: str | None = None
+    #: Name and JSON.
+    fact: tuple[str, str] | None = None
+    observation: Observation | None = None
+    #: For the thread's answer; a failure is told once, though it is tried again.
+    done: Future[None] = attrs.Factory(Future)
+    #: Where it was rescued to; None if it was not.
+    rescued: str | None = None
+    #: Whether the thread has it: then it does not change any more.
+    taken: bool = False
+
+    @property
+    def written(self) -> list[Job]:
+        """The jobs that it writes."""
+        return [job for job in self.jobs.values() if job is not None]
+
+
+@attrs.frozen
+class View:
+    """What is pending at one moment: jobs by key (None: that key is free), and the keys whose row is another's."""
+
+    jobs: dict[str, Job | None]
+    moved: frozenset[str]
+
+    @property
+    def keys(self) -> set[str]:
+        """Every key of which the database does not tell the truth."""
+        return {*self.jobs, *self.moved}
+
+
+class Pending:
+    """A queue of operations, and the latest of each key. Safe to use from any thread, and from a signal handler."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._queue: list[Operation] = []
+        self._unsaved: list[Operation] = []
+        self._latest: dict[str, Operation] = {}
+        self._moved: dict[str, Operation] = {}
+        self._facts: dict[str, Operation] = {}
+        self._observed: list[Operation] = []
+        #: Those that say whose a token is, in order.
+        self._addresses: dict[Operation, None] = {}
+
+    def add(self, operation: Operation) -> None:
+        """Queue it; reads see it from now on."""
+        with self._lock:
+            self._queue.append(operation)
+            for key in operation.jobs:
+                before = self._latest.get(key)
+                if before is not None and before.jobs[key] is None:
+                    del self._latest[key]  # the key was free: its new job comes last
+                self._latest[key] = operation
+            if operation.moved is not None:
+                self._moved[operation.moved] = operation
+            if operation.moved is not None or operation.intent is not None:
+                self._addresses[operation] = None
+            if operation.fact is not None:
+                self._facts[operation.fact[0]] = operation
+            if operation.observation is not None:
+                self._observed.append(operation)
+
+    def note(self, job: Job) -> None:
+        """Queue `job`, in the place of what still waits for it."""
+        with self._lock:
+            waiting = self._latest.get(job.key)
+            if waiting is not None and not waiting.taken and list(waiting.jobs) == [job.key] and waiting.intent is None:
+                waiting.jobs[job.key] = job
+            else:
+                self.add(Operation(jobs={job.key: job}))
+
+    def take(self) -> list[Operation]:
+        """All that waits, what was refused before first; it is the caller's to tell what became of it."""
+        with self._lock:
+            group = self._unsaved + self._queue
+            self._unsaved, self._queue = [], []
+            for operation in group:
+                operation.taken = True
+            return group
+
+    def saved(self, group: list[Operation]) -> None:
+        """It is in the database."""
+        with self._lock:
+            for operation in group:
+                self._drop(operation)
+
+    def refused(self, group: list[Operation]) -> None:
+        """The database would not have it: an intent is undone, all else is kept and taken again."""
+        with self._lock:
+            self._unsaved += [operation for operation in group if operation.intent is None]
+            for operation in group:
+                if operation.intent is not None:
+                    undone = [key for key in operation.jobs if self._latest.get(key) is operation]
+                    self._drop(operation)
+                    for key in undone:
+                        others = [it for it in self._unsaved + self._queue if key in it.jobs]
+                        if others:
+                            self._latest[key] = others[-1]
+
+    def _drop(self, operation: Operation) -> None:
+        for key in operation.jobs:
+            if self._latest.get(key) is operation:
+                del self._latest[key]
+        if operation.moved is not None and self._moved.get(operation.moved) is operation:
+            del self._moved[operation.moved]
+        self._addresses.pop(operation, None)
+        if operation.fact is not None and self._facts.get(operation.fact[0]) is operation:
+            del self._facts[operation.fact[0]]
+        if operation.observation is not None:
+            self._observed.remove(operation)
+
+    def forget_rescued(self) -> None:
+        """What was rescued is read from there: let go of it here."""
+        with self._lock:
+            rescued = [operation for operation in self._unsaved if operation.rescued]
+            self._unsaved = [operation for operation in self._unsaved if not operation.rescued]
+            for operation in rescued:
+                self._drop(operation)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was refused and is still wanted."""
+        return bool(self._unsaved)
+
+    def job(self, key: str) -> tuple[bool, Job | None]:
+        """Whether `key` is pending, and as what."""
+        with self._lock:
+            latest = self._latest.get(key)
+            return (False, None) if latest is None else (True, latest.jobs[key])
+
+    def intent(self, key: str) -> Intent | None:
+        """The intent that is pending for `key`."""
+        with self._lock:
+            latest = self._latest.get(key)
+            return None if latest is None else latest.intent
+
+    def addressed(self, callback_sha256: str) -> Callable[[str | None], str | None]:
+        """What makes of the key that the database has for a token the one that it will have."""
+        with self._lock:
+            steps = [(it.intent, it.moved, next(reversed(it.jobs))) for it in self._addresses]
+
+        def follow(key: str | None) -> str | None:
+            for intent, moved, name in steps:
+                if intent is not None and intent.callback_sha256 == callback_sha256:
+                    key = name
+                elif key is not None and key in {moved, name}:
+                    key = name if moved else None
+            return key
+
+        return follow
+
+    def view(self) -> View:
+        """All jobs that are pending, in the order in which their keys came."""
+        with self._lock:
+            return View({key: it.jobs[key] for key, it in self._latest.items()}, frozenset(self._moved))
+
+    def fact(self, name: str) -> Any:
+        """The JSON that is pending for a name; None if there is none."""
+        with self._lock:
+            latest = self._facts.get(name)
+            return None if latest is None or latest.fact is None else latest.fact[1]
+
+    def observations(self) -> list[Observation]:
+        """The observations that are pending, oldest first."""
+        with self._lock:
+            return [it.observation for it in self._observed if it.observation is not None]

@@ -1,0 +1,1 @@
+"""Decide what to do next with each job. Pure: no clock, no randomness, no I/O."""

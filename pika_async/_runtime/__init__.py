@@ -1,0 +1,1 @@
+"""Carry out the plan in the running event loop."""

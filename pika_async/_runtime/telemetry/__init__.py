@@ -1,0 +1,33 @@
+"""What an open client tells OpenTelemetry: spans of jobs and calls, counters, times. Without its package, nothing.
+
+A line for each call that the rest of the house makes is in `silent`; what they say where somebody may listen is in
+`recording`, the only file that knows OpenTelemetry. Only its API package is used: where spans and metrics go is for the
+application to say.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pika_async._runtime.telemetry.null import Call, Silent
+from pika_async.errors import printable
+from pika_async.providers import Provider
+
+__all__ = ["Call", "Silent", "watching"]
+
+_log = logging.getLogger("pika_async.telemetry")
+
+
+def watching(provider: Provider, base_url: str) -> Silent:
+    """The telemetry of one open client, from the global providers; silent where the extra `otel` is not installed.
+
+    What is installed and cannot be used is silent too, and said once: no job depends on it.
+    """
+    try:
+        from pika_async._runtime.telemetry.otel import Recording  # noqa: PLC0415 - an extra
+
+        return Recording(provider, base_url)
+    except Exception as error:
+        if not isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("opentelemetry"):
+            _log.warning("OpenTelemetry cannot be used; nothing is told to it: %s", printable(repr(error)))
+        return Silent()

@@ -1,0 +1,110 @@
+"""Where a command listens for callbacks: its two options, and what a person is told of it. Never shows a token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import attrs
+from cyclopts import Parameter
+from yarl import URL
+
+from pika_async._http.transport import is_loopback
+from pika_async.callbacks import CallbackReceiver
+from pika_async.cli.batch_folder import Terms
+from pika_async.cli.exits import UsageError
+from pika_async.errors import quote
+from pika_async.jobs import Job
+
+__all__ = ["Callbacks", "Listening"]
+
+HOST: Final = "127.0.0.1"
+#: Where those who make an address public forward to in their own examples.
+PORT: Final = 8080
+_PLACE: Final = re.compile(r"(?:(\[[^\[\]]+\]|[^:\[\]]*):)?([0-9]{1,5})", re.ASCII)
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Callbacks:
+    """Where a gateway that calls back reaches this machine."""
+
+    callbacks: str | None = None
+    """The public address that leads to --listen, such as https://example.com/pika. Each submission is given an address
+    below it; a callback there has its job looked at at once, and a lost answer is found again."""
+    listen: str | None = None
+    """HOST:PORT or PORT, where what arrives at the public address is forwarded to (without TLS); 127.0.0.1:8080
+    unless given, or that of --callbacks itself if it is http at a loopback address."""
+
+
+@attrs.frozen
+class Listening:
+    """A receiver, and where it listens, as it is written."""
+
+    receiver: CallbackReceiver
+    place: str
+
+    @classmethod
+    def of(cls, terms: Terms) -> Listening | None:
+        """What `terms` ask for; None if they ask for nothing.
+
+        :raises ConfigurationError: if the public address cannot work.
+        :raises UsageError: if the place cannot, or there is no public address for it.
+        """
+        if terms.callbacks is None:
+            if terms.listen is not None:
+                raise UsageError(
+                    f"--listen: {quote(terms.listen)} is for callbacks; give --callbacks URL too, the public address "
+                    "that leads there"
+                )
+            return None
+        host, port = _own_place(terms.callbacks) if terms.listen is None else _place_of(terms.listen)
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(CallbackReceiver(terms.callbacks, host=host, port=port), shown)
+
+    @property
+    def announcement(self) -> str:
+        """The line for the beginning."""
+        return f"callbacks: the gateway is told {self.receiver.public_url}/callbacks/...; listening on {self.place}"
+
+    def summary(self, jobs: Sequence[Job], began: datetime) -> list[str]:
+        """The lines for the end of a command that began then."""
+        came, strange = self.receiver.received, self.receiver.refused
+        here = sum(
+            job.submitted_at is not None and began <= job.submitted_at and job.settled_at is not None for job in jobs
+        )
+        if came or not here:
+            return [f"callbacks: {came or 'none'} came"]
+        told = [
+            f"callbacks: none came, though {here} of the jobs sent now have settled",
+            f"  is {self.receiver.public_url} reachable from where the gateway is, and forwarded to {self.place}?",
+        ]
+        if strange:
+            told.append(f"  requests for none of these jobs came: {strange}; is the path forwarded as it is?")
+        return told
+
+
+def _own_place(public: str) -> tuple[str, int]:
+    """Where to listen unless it is said: TLS is for whoever stands in front."""
+    try:
+        url = URL(public)
+        if url.scheme == "http" and is_loopback(url) and url.port:
+            return (HOST if url.host == "localhost" else str(url.host)), url.port
+    except ValueError:
+        pass  # the receiver says what is wrong with it
+    return HOST, PORT
+
+
+def _place_of(listen: str) -> tuple[str, int]:
+    found = _PLACE.fullmatch(listen)
+    if found is None:
+        raise UsageError(
+            f"--listen: {quote(listen)} is no place to listen on; give HOST:PORT, such as 127.0.0.1:8080 or "
+            "[::1]:8080, or a PORT of 127.0.0.1"
+        )
+    port = int(found[2])
+    if not 1 <= port <= 65_535:
+        raise UsageError(f"--listen: {port} is no port that can be forwarded to; give one from 1 to 65535")
+    return (found[1] or HOST).strip("[]"), port

@@ -1,0 +1,157 @@
+"""A transport that remembers what went through it, and its answers as sample files without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import attrs
+
+from pika_async._http.transport import Transport
+from pika_async.models import GenerationRequest, Snapshot, TaskState
+from pika_async.providers import Provider
+from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer, Unreadable, parse_json
+
+__all__ = ["Recorded", "Recording", "sample", "save"]
+
+#: The headers that say something of the wire; the others may say something of the account.
+_HEADERS: Final = {"content-type": "Content-Type", "retry-after": "Retry-After"}
+_STATES: Final = {
+    TaskState.SUCCEEDED: "succeeded",
+    TaskState.FAILED: "failed",
+}
+
+
+@attrs.frozen
+class Recorded:
+    """One call and its answer."""
+
+    request: HttpRequest
+    answer: HttpResponse | NoAnswer
+
+    @property
+    def body(self) -> Any:
+        """The answer's JSON; None if there is none."""
+        if isinstance(self.answer, NoAnswer):
+            return None
+        try:
+            return parse_json(self.answer.body)
+        except Unreadable:
+            return None
+
+
+class Recording:
+    """Another transport, and everything that went through it."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.calls: list[Recorded] = []
+
+    async def open(self) -> None:
+        """See `Transport`."""
+        await self._inner.open()
+
+    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+        """See `Transport`."""
+        answer = await self._inner.send(request)
+        self.calls.append(Recorded(request, answer))
+        return answer
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        await self._inner.close()
+
+
+def _redacted(value: Any, name: str = "") -> Any:
+    """`value` without the caller's network address and without what signs an address."""
+    match value:
+        case dict():
+            return {key: _redacted(inner, str(key)) for key, inner in value.items()}
+        case list():
+            return [_redacted(inner, name) for inner in value]
+        case str() if name.lower() in {"ip", "client_ip"}:
+            return "192.0.2.1"
+        case str() if value.lower().startswith(("http://", "https://")):
+            parts = urlsplit(value)
+            host = parts.netloc.rpartition("@")[2]
+            return urlunsplit((parts.scheme, host, parts.path, "redacted" if parts.query else "", ""))
+        case str():
+            return re.sub(r"\b(sk|pk|key)-[A-Za-z0-9_-]{8,}", "[key]", value)
+        case _:
+            return value
+
+
+def sample(
+    provider: Provider, call: Recorded, *, name: str, kind: str, source: str, wanted: GenerationRequest | None = None
+) -> dict[str, Any]:
+    """`call` in the form of `tests/samples`, with what a reader must conclude from it."""
+    url = urlsplit(call.request.url)
+    path = url.path[url.path.rindex("/pika") :] if "/pika" in url.path else url.path
+    sent = {} if call.request.body is None else {"body": _redacted(parse_json(call.request.body))}
+    head = {"Content-Type": "application/json"} if sent else {}
+    made = {
+        "name": name, "kind": kind, "source": source, "origin": "live",
+        "request": {"method": call.request.method, "path": path, "headers": head, **sent},
+    }  # fmt: skip
+    if wanted is not None:
+        made["wanted"] = {"prompt": wanted.prompt}
+    made["response"] = _response(call)
+    made["means"] = _means(provider, call, kind)
+    return made
+
+
+def _response(call: Recorded) -> dict[str, Any]:
+    answer = call.answer
+    if isinstance(answer, NoAnswer):
+        return {"status": 0, "headers": {}, "text": answer.detail}
+    headers = {shown: answer.headers[name] for name, shown in _HEADERS.items() if name in answer.headers}
+    body = call.body
+    content = {"text": _redacted(answer.excerpt(2000))} if body is None else {"body": _redacted(body)}
+    return {"status": answer.status, "headers": headers, **content}
+
+
+def _means(provider: Provider, call: Recorded, kind: str) -> dict[str, Any]:
+    answer = call.answer
+    if isinstance(answer, NoAnswer):
+        return {}
+    if kind == "create":
+        task_id = provider.decode_receipt(answer).task_id
+        return {"task_id": task_id, "verdict": "accepted"} if task_id else {}
+    try:
+        snapshot = provider.decode_snapshot(answer, _asked(call.request))
+    except Unreadable:
+        return {}
+    if snapshot.state is TaskState.MISSING:
+        return {"poll": "missing"}
+    return _seen(snapshot) if kind == "feed" else {}
+
+
+def _seen(snapshot: Snapshot) -> dict[str, Any]:
+    means: dict[str, Any] = {"task_id": snapshot.task_id, "status": _STATES.get(snapshot.state, "waiting")}
+    if snapshot.video is not None:
+        means["url"] = _redacted(snapshot.video.url)
+    if snapshot.points is not None:
+        means["points"] = snapshot.points
+    return means
+
+
+def _asked(request: HttpRequest) -> str:
+    if request.body is not None:
+        body = parse_json(request.body)
+        return str(body.get("task_id", "")) if isinstance(body, dict) else ""
+    return request.url.rstrip("/").rpartition("/")[2]
+
+
+def save(folder: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write each sample to `folder`/NAME.json; nothing is overwritten.
+
+    :raises OSError: if one cannot be written.
+    """
+    for name, content in samples.items():
+        with (folder / f"{name}.json").open("x", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.write("\n")

@@ -1,0 +1,143 @@
+"""`results.jsonl`: one JSON object a line for each job, as it comes to rest. Knows no client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from io import RawIOBase
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pika_async.jobs import Job
+
+__all__ = ["KEYS", "ResultsWriter", "as_line", "read_results", "row"]
+
+#: The keys of every line, in this order.
+KEYS: Final = (
+    "key", "index", "status", "provider", "task_id", "prompt", "video_url", "file", "sha256", "error", "polls",
+    "submitted_at", "settled_at", "points",
+)  # fmt: skip
+
+
+def row(job: Job, root: Path) -> dict[str, Any]:
+    """`job` as a line of `results.jsonl`; its file relative to `root` where it lies inside."""
+    return {
+        "key": job.key,
+        "index": job.index,
+        "status": job.status.value,
+        "provider": job.provider,
+        "task_id": job.task_id,
+        "prompt": job.request.prompt,
+        "video_url": None if job.video is None else job.video.url,
+        "file": None if job.file is None else _relative(job.file, root),
+        "sha256": job.sha256,
+        "error": None if job.error is None else {"type": job.error.type, "message": job.error.message},
+        "polls": job.polls,
+        "submitted_at": _time(job.submitted_at),
+        "settled_at": _time(job.settled_at),
+        "points": job.points,
+    }
+
+
+def _relative(file: Path, root: Path) -> str:
+    for base in (root, root.absolute(), root.resolve()):
+        if file.is_relative_to(base):
+            return file.relative_to(base).as_posix()
+    return file.as_posix()
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_line(record: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """`record` as one line of JSON with its end.
+
+    Whatever is not printable is escaped: no reader splits the line in two, and no terminal obeys it.
+    """
+    text = json.dumps(record, ensure_ascii=ascii_only, allow_nan=False)
+    safe = text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+    return safe + "\n"
+
+
+def _escaped(character: str) -> str:
+    escaped = json.dumps(character)[1:-1]
+    return escaped if escaped != character else f"\\u{ord(character):04x}"
+
+
+class ResultsWriter:
+    """Writes a new `results.jsonl`, each line at once, at most one line for each key.
+
+    :raises FileExistsError: if there is one already, unless it is to be replaced.
+    :raises OSError: if it cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.root = path.parent
+        self.rows: dict[str, dict[str, Any]] = {}
+        # Without a buffer: what could not be written is not tried again when the file is closed.
+        self._file: RawIOBase = path.open("xb", buffering=0)
+
+    @classmethod
+    def replacing(cls, path: Path, jobs: Iterable[Job]) -> Self:
+        """A new file with the lines of `jobs`, in the place of an earlier one, which stays until they are written."""
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)
+        writer = cls(part)
+        try:
+            for job in jobs:
+                writer.write(job)
+            part.replace(path)
+        except BaseException:
+            writer._file.close()
+            part.unlink(missing_ok=True)
+            raise
+        return writer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, job: Job) -> dict[str, Any] | None:
+        """The line of `job`, now in the file; None if it has one already. It counts as held even if writing fails."""
+        if job.key in self.rows:
+            return None
+        record = self.rows[job.key] = row(job, self.root)
+        begins = self._file.tell()
+        line = memoryview(as_line(record).encode())
+        try:
+            while line:
+                line = line[self._file.write(line) or 0 :]
+        except OSError:
+            with contextlib.suppress(OSError):  # half a line would be no JSON
+                self._file.truncate(begins)
+                self._file.seek(begins)
+            raise
+        return record
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `results.jsonl`.
+
+    :raises ValueError: if a line is no object of JSON; names the line.
+    :raises OSError: if it cannot be read.
+    """
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}:{number}: is no JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}:{number}: is no JSON object")  # noqa: TRY004 - the content is wrong, not a type
+        records.append(record)
+    return records

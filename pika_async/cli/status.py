@@ -1,0 +1,98 @@
+"""`status`: where every job of a folder stands, and what settles those in doubt. Sends nothing, waits for nobody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from pika_async.cli.batch import is_unfinished
+from pika_async.cli.batch_folder import Folder
+from pika_async.cli.exits import Exit
+from pika_async.cli.results import as_line, row
+from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
+from pika_async.jobs import Job, JobStatus, interrupted
+
+__all__ = ["show_resolved", "show_standing"]
+
+
+def show_standing(folder: Folder, terminal: Terminal, *, as_json: bool) -> Exit:
+    """Print where the jobs of `folder` stand; as the lines of `results.jsonl` would be now, if `as_json`.
+
+    :raises UsageError: if no batch ran there.
+    :raises JournalUnusable: if its journal cannot be read.
+    """
+    folder.must_be_known()
+    jobs = list(folder.journal.all())
+    if as_json:
+        for job in jobs:
+            terminal.write(as_line(row(job, folder.root), ascii_only=True))
+        return Exit.OK
+    shown = table(f"{folder.root}: {len(jobs)} jobs", "status", "jobs", "on disk", "points", "refunded", right=1)
+    counts = Counter(job.status for job in jobs)
+    for status in JobStatus:
+        if counts[status]:
+            these = [job for job in jobs if job.status is status]
+            shown.add_row(*map(plain, _figures(status.value.replace("_", " "), these)))
+    terminal.show(shown)
+    for line in _lines(folder, jobs):
+        terminal.show(line)
+    return Exit.OK
+
+
+def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
+    files = sum(job.file is not None for job in jobs)
+    points = [job.points for job in jobs if job.points is not None]
+    back = [job.refunded for job in jobs if job.refunded]
+    return (
+        name,
+        str(len(jobs)),
+        str(files) if files else "-",
+        f"{sum(points):g}" if points else "-",
+        f"{sum(back):g}" if back else "-",
+    )
+
+
+def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
+    charged = sum(job.may_be_charged for job in jobs)
+    limit = folder.terms().max_charges
+    yield f"charges: {charged} accepted or perhaps accepted{f', of {limit} allowed' if limit else ''}"
+    stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
+    yield from sorted(stops)
+    doubts = [job for job in jobs if job.status is JobStatus.UNKNOWN]
+    sending = [interrupted(job, intent.at) for job, intent in folder.journal.interrupted()]
+    if sending:
+        yield f"{len(sending)} on their way; if no command runs here now, they are in doubt:"
+    if doubts and folder.terms().callbacks is not None:
+        yield f"{len(doubts)} in doubt; a command that runs here now may wait for their callbacks:"
+    for job in doubts + sending:
+        yield from _doubt(folder, job)
+    for job in jobs:
+        if job.status is JobStatus.TIMED_OUT and job.error is not None:
+            yield f"timed out: {job.error.message}"
+    if any(is_unfinished(job) for job in jobs):
+        yield f"to go on: {folder.command('resume')}"
+
+
+def _doubt(folder: Folder, job: Job) -> Iterator[str]:
+    error = job.error
+    yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
+    if isinstance(error, SubmissionInDoubt):
+        when = "" if error.at is None else f"sent {error.at:%Y-%m-%dT%H:%M:%SZ}, "
+        back = "no answer" if error.http_status is None else f"HTTP {error.http_status}"
+        request = "" if error.request_id is None else f", request id {error.request_id}"
+        yield f"  {when}attempt {error.attempt}; came back: {back}{request}; {error.reason}"
+    yield f"  it was accepted:      {folder.command('resolve', job.key, '--task-id', 'ID')}"
+    yield f"  it was not charged:   {folder.command('resolve', job.key, '--not-charged')}"
+    yield f"  give it up:           {folder.command('resolve', job.key, '--abandon')}"
+
+
+def show_resolved(folder: Folder, job: Job, terminal: Terminal) -> None:
+    """Say how a job stands that was in doubt."""
+    how = {
+        JobStatus.QUEUED: f"is accepted as task {job.task_id}",
+        JobStatus.PLANNED: "was not charged and will be sent again",
+    }.get(job.status, "is given up" + ("; it still counts as perhaps charged" if job.may_be_charged else ""))
+    terminal.show(f"job {job.key} {how}")
+    if is_unfinished(job):
+        terminal.show(f"to go on: {folder.command('resume')}")
