@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 from shapes import Durations
 
-from pika_async._planning.concurrency import Slots
-from pika_async.polling import AdaptivePolling, Observation, Waiting
+from pika_async._planning.concurrency import AdaptiveConcurrency
+from pika_async.polling import AdaptivePolling, DurationSample, PollContext
 
 
 @attrs.define
@@ -44,11 +44,11 @@ def fill(
     seed: int = 1,
     trip: float = 0.2,
     abreast: int = 8,
-    slots: Slots | None = None,
+    slots: AdaptiveConcurrency | None = None,
     policy: Any = None,
 ) -> Filled:
     """All jobs through an account with `room` slots; a call's answer takes `trip` seconds, half of it each way."""
-    slots = Slots() if slots is None else slots
+    slots = AdaptiveConcurrency() if slots is None else slots
     policy = AdaptivePolling() if policy is None else policy
     random, chance = Random(seed), Random(seed + 1)
     plan = [durations(i, random) for i in range(jobs)]
@@ -64,14 +64,14 @@ def fill(
 
     def submit(now: float) -> None:
         nonlocal submitting, woken
-        while ready and submitting < abreast and slots.free(in_flight, submitting):
+        while ready and submitting < abreast and slots.has_capacity(in_flight, submitting):
             begins = slots.ready_at(now)
             if begins > now:
                 if begins < woken or woken <= now:
                     woken = begins
                     at(begins, "wake")
                 return
-            slots.begin(now)
+            slots.on_submit_started(now)
             submitting += 1
             at(now + trip / 2, "arrives", (ready.pop(), now))
 
@@ -91,13 +91,13 @@ def fill(
             submitting -= 1
             if accepted:
                 in_flight += 1
-                slots.accept(now)
+                slots.on_accepted(now)
                 age = now - began
-                at(now + policy.wait(Waiting("a", age, 0), chance.random()), "look", [job, began, age, 0])
+                at(now + policy.wait(PollContext("a", age, 0), chance.random()), "look", [job, began, age, 0])
             else:
                 refused += 1
                 ready.append(job)
-                slots.refuse(in_flight, sent_at, now)
+                slots.on_rejected(in_flight, sent_at, now)
         elif what == "frees":
             held -= 1
         elif what == "look":
@@ -106,10 +106,10 @@ def fill(
             if age >= plan[job]:
                 in_flight -= 1
                 seen += 1
-                policy.settled(Observation("a", looked, age), looked)
-                slots.settled(began + looked, now)
+                policy.settled(DurationSample("a", looked, age), looked)
+                slots.on_settled(began + looked, now)
             else:
-                wait = policy.wait(Waiting("a", age, looks + 1, None, looked), chance.random())
+                wait = policy.wait(PollContext("a", age, looks + 1, None, looked), chance.random())
                 at(now + wait, "look", [job, began, age, looks + 1])
         submit(now)
     return Filled(now, list_schedule(plan, room), refused / jobs)

@@ -10,8 +10,8 @@ import attrs
 from shapes import Durations
 from waiting import Outcome, known_in_full
 
-from pika_async._planning.due_queue import Budget
-from pika_async.polling import AdaptivePolling, Observation, Waiting
+from pika_async._planning.due_queue import DueQueue
+from pika_async.polling import AdaptivePolling, DurationSample, PollContext
 
 
 @attrs.define(eq=False)
@@ -44,9 +44,9 @@ def limited(
 
     def value(job: _Job, now: float) -> float:
         assert policy is not None
-        return policy.undetected(job.stratum, job.looked, now - job.outcome.accepted)
+        return policy.expected_delay(job.stratum, job.looked, now - job.outcome.accepted)
 
-    due: Budget[_Job] = Budget(value)
+    due: DueQueue[_Job] = DueQueue(value)
 
     def wait(job: _Job, now: float, looked: float | None) -> None:
         nonlocal order
@@ -54,8 +54,8 @@ def limited(
             turn.append(job)
             return
         order += 1
-        asked = Waiting(job.stratum, now - job.outcome.accepted, job.polls, None, looked)
-        heapq.heappush(waiting, (now + policy.wait(asked, chance.random()), order, job))
+        asked = PollContext(job.stratum, now - job.outcome.accepted, job.polls, None, looked)
+        heapq.heappush(waiting, (now + policy.next_delay(asked, chance.random()), order, job))
 
     def begin(now: float) -> None:
         nonlocal begun
@@ -87,7 +87,7 @@ def limited(
             job.outcome.delay = age - job.outcome.duration
             done.append(job.outcome)
             if policy is not None:
-                policy.settled(Observation(job.stratum, job.looked, age), job.looked)
+                policy.observe(DurationSample(job.stratum, job.looked, age), job.looked)
             continue
         looked, job.looked = job.looked, age
         wait(job, now, looked)
@@ -100,13 +100,13 @@ class Known:
     def __init__(self, durations: dict[str, Durations]) -> None:
         self._truth = {name: known_in_full(drawn) for name, drawn in durations.items()}
 
-    def wait(self, waiting: Waiting, u: float) -> float:  # noqa: ARG002 - the protocol's
+    def next_delay(self, waiting: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
         return 1e-6
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
         pass
 
-    def undetected(self, stratum: str, looked: float, age: float) -> float:
+    def expected_delay(self, stratum: str, looked: float, age: float) -> float:
         return self._truth[stratum].undetected(looked, age)
 
 

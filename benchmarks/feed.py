@@ -33,12 +33,12 @@ async def ours(url: str, key: str, rate: int, seconds: float) -> dict[str, float
     async with PikaClient("native", api_key=key, base_url=url, polling=FixedInterval(INTERVAL), limits=limits) as pika:
         batch = pika.as_settled(f"prompt {number}" for number in range(tasks))
         first = asyncio.ensure_future(anext(batch))
-        while len(await pika.jobs(JobStatus.PLANNED)) or len(pika.under_way()) < tasks:
+        while len(await pika.jobs(JobStatus.PLANNED)) or len(pika.active_jobs()) < tasks:
             await asyncio.sleep(0.1)
         await asyncio.sleep(INTERVAL)
-        before, cpu = sum(job.polls for job in pika.under_way()), time.process_time()
+        before, cpu = sum(job.polls for job in pika.active_jobs()), time.process_time()
         await asyncio.sleep(seconds)
-        looks = sum(job.polls for job in pika.under_way()) - before
+        looks = sum(job.polls for job in pika.active_jobs()) - before
         cpu = time.process_time() - cpu
         first.cancel()
     return {"looks": looks, "cpu": cpu / looks}

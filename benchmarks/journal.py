@@ -42,7 +42,7 @@ async def accept(url: str, key: str, journal: Path | None, count: int) -> dict[s
     async with client(url, key, journal, count) as pika:
         began = time.perf_counter()
         batch = asyncio.create_task(pika.run(requests(count)))
-        while len(pika.under_way()) < count or any(job.task_id is None for job in pika.under_way()):
+        while len(pika.active_jobs()) < count or any(job.task_id is None for job in pika.active_jobs()):
             await asyncio.sleep(0.01)
         seconds = time.perf_counter() - began
         batch.cancel()

@@ -167,7 +167,7 @@ def schedule(axes: Axes, durations: Durations, end: float) -> None:
     policy = AdaptivePolling()
     settled = run(policy, durations, seed=SEED)[WARM:]
     costs = Costs.of(settled)
-    looks = [age for age in policy._strata["a"].schedule.looks(60) if age <= end]
+    looks = [age for age in policy._strata["a"].schedule.polls(60) if age <= end]
     interval = min(
         (fixed(settled, costs.delay * 0.8 * 1.012**step)[0], costs.delay * 0.8 * 1.012**step)
         for step in range(160)

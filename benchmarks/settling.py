@@ -37,7 +37,7 @@ from gateway import Charged, watched
 from waiting import Outcome, best_fixed, fixed
 
 from pika_async import AdaptivePolling, FixedInterval, JobStatus, Limits, PikaClient
-from pika_async.polling import Observation, PollingPolicy, Waiting
+from pika_async.polling import DurationSample, PollContext, PollingPolicy
 
 MEDIAN, SIGMA = 60.0, 0.5
 #: The jobs of the earlier batch that was learned from.
@@ -68,10 +68,10 @@ class Between:
     low: float
     high: float
 
-    def wait(self, waiting: Waiting, u: float) -> float:  # noqa: ARG002 - the protocol's
+    def next_delay(self, waiting: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
         return self.low + (self.high - self.low) * u
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
         """Nothing is learned."""
 
 
@@ -82,10 +82,10 @@ class FullJitter:
     first: float
     cap: float
 
-    def wait(self, waiting: Waiting, u: float) -> float:
-        return max(1e-3, u * min(self.cap, self.first * 2.0 ** min(waiting.looks, 30)))
+    def next_delay(self, waiting: PollContext, u: float) -> float:
+        return max(1e-3, u * min(self.cap, self.first * 2.0 ** min(waiting.polls, 30)))
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
         """Nothing is learned."""
 
 
@@ -140,27 +140,27 @@ class Watched:
     cpu: float = 0.0
     before: int = 0
 
-    def wait(self, waiting: Waiting, u: float) -> float:
-        if waiting.looks:
+    def next_delay(self, waiting: PollContext, u: float) -> float:
+        if waiting.polls:
             self.looks += 1
         else:
             self.count -= 1
             if not self.count:
                 self.cpu, self.before = time.process_time(), self.looks
-        return self.policy.wait(self._seen(waiting), u)
+        return self.policy.next_delay(self._seen(waiting), u)
 
-    def again(self, waiting: Waiting, u: float) -> float:
+    def replan_delay(self, waiting: PollContext, u: float) -> float:
         assert isinstance(self.policy, AdaptivePolling)
-        return self.policy.again(self._seen(waiting), u)
+        return self.policy.replan_delay(self._seen(waiting), u)
 
-    def settled(self, seen: Observation, looked: float | None = None) -> bool | None:
-        return self.policy.settled(attrs.evolve(seen, told=None, told_age=None) if self.blind else seen, looked)
+    def observe(self, seen: DurationSample, looked: float | None = None) -> bool | None:
+        return self.policy.observe(attrs.evolve(seen, progress=None, progress_age=None) if self.blind else seen, looked)
 
     def __getattr__(self, name: str) -> Any:
         """What else a client may ask of a policy."""
         return getattr(self.policy, name)
 
-    def _seen(self, waiting: Waiting) -> Waiting:
+    def _seen(self, waiting: PollContext) -> PollContext:
         return attrs.evolve(waiting, progress=None) if self.blind else waiting
 
 

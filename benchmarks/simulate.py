@@ -22,7 +22,7 @@ from budgets import Known, delay_ratio
 from shapes import PROGRESS, QUEUES, SHAPES, Durations, drift, lognormal
 from waiting import Costs, Outcome, best_fixed, fixed, follow, known_in_full, optimum, run
 
-from pika_async.polling import AdaptivePolling, Distribution, Observation, Schedule
+from pika_async.polling import AdaptivePolling, Distribution, DurationSample, Schedule
 
 #: No constant of the policy was tuned on these.
 SEEDS = (31, 415, 9_265, 35_897, 932_384)
@@ -173,7 +173,7 @@ def cold() -> None:
                         random = Random(seed + 7)
                         for i in range(256):
                             length = SHAPES[name](i, random)
-                            policy.settled(Observation("a", 0.96 * length, 1.04 * length))
+                            policy.observe(DurationSample("a", 0.96 * length, 1.04 * length))
                     jobs = run(policy, SHAPES[name], jobs=count, slots=None, seed=seed)
                     ratios.append(ratio(jobs))
                     last = max(jobs, key=lambda job: job.duration + job.delay)
@@ -237,7 +237,7 @@ class _Timed:
                 return method(*args)
             finally:
                 self.spent += time.perf_counter() - began
-                self.waits += name == "wait"
+                self.waits += name == "next_delay"
 
         return timed
 

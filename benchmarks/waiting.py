@@ -10,7 +10,7 @@ from random import Random
 import attrs
 from shapes import Durations, Progress
 
-from pika_async.polling import Distribution, Observation, PollingPolicy, Schedule, Waiting
+from pika_async.polling import Distribution, DurationSample, PollContext, PollingPolicy, Schedule
 from pika_async.polling.schedule import FLOOR, cap
 
 
@@ -93,7 +93,7 @@ def run(
         begun += 1
         waiting.add(live)
         push(now + live.outcome.duration, None)
-        push(now + policy.wait(Waiting(live.stratum, 0.0, 0), chance.random()), live)
+        push(now + policy.next_delay(PollContext(live.stratum, 0.0, 0), chance.random()), live)
 
     for i in range(slots or jobs):
         begin(i * 1e-3)
@@ -112,12 +112,12 @@ def run(
             outcome.delay = age - outcome.duration
             done.append(outcome)
             ends = (outcome.duration, outcome.duration) if exact else (live.looked, age)
-            seen = Observation(live.stratum, *ends, told_age=live.told_age, told=live.told)
+            seen = DurationSample(live.stratum, *ends, progress_age=live.told_age, progress=live.told)
             waiting.remove(live)
-            if policy.settled(seen, live.looked):
+            if policy.observe(seen, live.looked):
                 for other in sorted(waiting, key=lambda other: other.due):
-                    asked = Waiting(
-                        other.stratum, other.looked, other.polls, other.progress, told_age=other.progress_age
+                    asked = PollContext(
+                        other.stratum, other.looked, other.polls, other.progress, progress_age=other.progress_age
                     )
                     wait = policy.again(asked, chance.random())  # type: ignore[attr-defined]
                     due = max(other.outcome.accepted + other.looked + wait, now + 0.05 + 2 * chance.random())
@@ -134,8 +134,8 @@ def run(
                 live.told_age, live.told = age, told
         if told is None and live.progress is not None and live.queue:
             live.told_age = live.progress_age
-        asked = Waiting(live.stratum, age, live.polls, live.progress, live.looked, live.progress_age)
-        wait = policy.wait(asked, chance.random())
+        asked = PollContext(live.stratum, age, live.polls, live.progress, live.looked, live.progress_age)
+        wait = policy.next_delay(asked, chance.random())
         live.looked = age
         push(now + wait, live)
     return done

@@ -32,7 +32,14 @@ from pika_async.errors import (
 from pika_async.jobs import BatchReport, Job, JobAccepted, JobEvent, JobParked, JobRunning, JobSettled, JobStatus
 from pika_async.logs import debug_logging
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Snapshot, TaskState, Video
-from pika_async.polling import AdaptivePolling, Belief, FixedInterval, Observation, PollingPolicy, Waiting
+from pika_async.polling import (
+    AdaptivePolling,
+    DurationForecast,
+    DurationSample,
+    FixedInterval,
+    PollContext,
+    PollingPolicy,
+)
 from pika_async.providers import Capability, Provider, find_provider, provider_names
 
 __all__ = [
@@ -41,7 +48,7 @@ __all__ = [
     "AccountStopped",
     "AdaptivePolling",
     "BatchReport",
-    "Belief",
+    "DurationForecast",
     "CallbackReceiver",
     "Camera",
     "Capability",
@@ -68,7 +75,7 @@ __all__ = [
     "JournalInUse",
     "JournalUnusable",
     "Limits",
-    "Observation",
+    "DurationSample",
     "PikaClient",
     "PikaError",
     "PollingPolicy",
@@ -83,7 +90,7 @@ __all__ = [
     "TaskNotFound",
     "TaskState",
     "Video",
-    "Waiting",
+    "PollContext",
     "WrongBaseUrl",
     "debug_logging",
     "find_provider",

@@ -13,7 +13,7 @@ from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._journal import Journal
 from pika_async._planning.limits import Limits
 from pika_async._runtime.event_stream import Hook
-from pika_async._runtime.session import Running, Terms, check_loop, to_the_end
+from pika_async._runtime.session import ClientConfig, Session, require_loop, wait_uncancelled
 from pika_async.callbacks import CallbackReceiver
 from pika_async.config import (
     address_of,
@@ -58,7 +58,7 @@ class Life:
         credential = Credential("") if transport else read_credential(self.provider, api_key, api_key_file)
         limits = limits_of(limits)
         self._journal = journal_of(journal)
-        self._terms = Terms(
+        self._config = ClientConfig(
             provider=self.provider,
             base_url=self.base_url,
             limits=limits,
@@ -71,12 +71,12 @@ class Life:
                 self.base_url, credential, session=session, proxy=proxy, connections=int(limits.polling)
             ),
             journal=self._journal,
-            account=credential.account(),
+            account_digest=credential.account(),
             lenient=is_lenient(ambiguous),
         )
         self._hooks: list[Hook] = []
-        self._running: Running | None = None
-        self._opening = self._taught = False
+        self._session: Session | None = None
+        self._opening = self._history_loaded = False
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -85,25 +85,25 @@ class Life:
     @property
     def polling(self) -> AdaptivePolling | Any:  # Any: or one's own
         """The policy that it was built with, the adaptive one unless another was given: see its `describe()`."""
-        return self._terms.policy
+        return self._config.policy
 
     async def __aenter__(self) -> Self:
         await self._closed()
-        if self._running is not None:
-            check_loop(self._running.loop)
-        if self._running is not None or self._opening:
+        if self._session is not None:
+            require_loop(self._session.loop)
+        if self._session is not None or self._opening:
             raise RuntimeError("the client is open already")
         self._opening = True
         try:
-            self._running = await Running.open(self._terms)
+            self._session = await Session.open(self._config)
         finally:
             self._opening = False
         try:
             for hook in self._hooks:
-                self._running.events.call(hook)
-            if not self._taught:  # once: the policy outlives every opening
-                self._running.desk.agenda.lookout.teach(self._journal.observations())
-                self._taught = True
+                self._session.events.add_hook(hook)
+            if not self._history_loaded:  # once: the policy outlives every opening
+                self._session.table.planner.poll_queue.load_history(self._journal.samples())
+                self._history_loaded = True
         except BaseException:  # the journal cannot be read after all
             await self.aclose()
             raise
@@ -128,32 +128,32 @@ class Life:
             another event loop.
         """
         seconds = drain_of(drain)
-        running = self._running
-        if running is not None:
-            check_loop(running.loop)
-            if running.is_here:
+        session = self._session
+        if session is not None:
+            require_loop(session.loop)
+            if session.owns_current_task:
                 raise RuntimeError("the client cannot be closed by the iterable that it reads, or by its own hook")
             try:
                 if seconds:
-                    await running.drain(seconds)
+                    await session.drain(seconds)
             finally:
-                await self._close(running)
+                await self._close(session)
         await self._closed()
 
-    async def _close(self, running: Running) -> None:
-        if self._running is running:  # nobody else has begun it
-            self._running = None
-            self._closing = asyncio.create_task(running.close(), name="pika_async closing")
+    async def _close(self, session: Session) -> None:
+        if self._session is session:  # nobody else has begun it
+            self._session = None
+            self._closing = asyncio.create_task(session.close(), name="pika_async closing")
         await self._closed()
 
     async def _closed(self) -> None:
         if self._closing is not None and not self._closing.done():
-            check_loop(self._closing.get_loop())
-            await to_the_end(self._closing)
+            require_loop(self._closing.get_loop())
+            await wait_uncancelled(self._closing)
 
-    def _parts(self) -> Running:
-        if self._running is None:
+    def _require_session(self) -> Session:
+        if self._session is None:
             raise RuntimeError("the client is not open: use it inside `async with`")
-        check_loop(self._running.loop)
-        self._running.desk.check()
-        return self._running
+        require_loop(self._session.loop)
+        self._session.table.require_open()
+        return self._session

@@ -24,9 +24,9 @@ from yarl import URL
 
 from pika_async._http.callback_server import CallbackServer
 from pika_async._http.transport import is_loopback
-from pika_async.errors import ConfigurationError, quote
+from pika_async.errors import ConfigurationError, shorten
 
-__all__ = ["BODY_LIMIT", "BODY_SECONDS", "CallbackReceiver", "Listener"]
+__all__ = ["BODY_LIMIT", "BODY_SECONDS", "CallbackReceiver", "CallbackHandler"]
 
 _log = logging.getLogger("pika_async.callbacks")
 
@@ -45,13 +45,13 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 Asgi: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
-class Listener(Protocol):
+class CallbackHandler(Protocol):
     """One open client that waits for callbacks."""
 
-    def knows(self, token_sha256: str) -> bool:
+    def accepts(self, token_sha256: str) -> bool:
         """Whether one of its submissions was given the token with this SHA-256, in hexadecimal."""
 
-    def heard(self, token_sha256: str, body: bytes) -> None:
+    def handle(self, token_sha256: str, body: bytes) -> None:
         """A callback for that submission is in: its whole body, any bytes, at most `BODY_LIMIT`."""
 
 
@@ -80,7 +80,7 @@ class CallbackReceiver:
         self.refused = 0
         self.cut = 0
         self._place = _checked_place(host, port)
-        self._listeners: list[Listener] = []
+        self._listeners: list[CallbackHandler] = []
         self._server: CallbackServer | None = None
         self._last: CallbackServer | None = None
         self._port: int | None = None
@@ -100,7 +100,7 @@ class CallbackReceiver:
         token = secrets.token_urlsafe(32)
         return f"{self.public_url}/callbacks/{token}", _digest(token)
 
-    async def attach(self, listener: Listener) -> None:
+    async def attach(self, listener: CallbackHandler) -> None:
         """Ask `listener` too, from now on; the first one starts the own server. Once is enough.
 
         :raises ConfigurationError: if its own server cannot listen; `listener` is then not attached.
@@ -118,7 +118,7 @@ class CallbackReceiver:
             if all(each is not listener for each in self._listeners):
                 self._listeners.append(listener)
 
-    async def detach(self, listener: Listener) -> None:
+    async def detach(self, listener: CallbackHandler) -> None:
         """Ask `listener` no more; the last one stops the own server, in a second at most. Once is enough."""
         self._listeners = [each for each in self._listeners if each is not listener]
         if not self._listeners and self._server is not None:
@@ -193,7 +193,7 @@ class CallbackReceiver:
             listener = self._listener(digest)  # once more: it may have left meanwhile
             if body is not None and listener is not None:
                 try:
-                    listener.heard(digest, body)
+                    listener.handle(digest, body)
                 except Exception as error:
                     self._complain(error)
                 self.received += 1
@@ -201,10 +201,10 @@ class CallbackReceiver:
         self.refused += 1
         return 404
 
-    def _listener(self, digest: str) -> Listener | None:
+    def _listener(self, digest: str) -> CallbackHandler | None:
         for listener in self._listeners:
             try:
-                if listener.knows(digest):
+                if listener.accepts(digest):
                     return listener
             except Exception as error:
                 self._complain(error)
@@ -314,14 +314,14 @@ def _checked_url(public_url: object) -> str:
         or not public_url.isprintable()
         or any(mark.isspace() or mark in "?#" for mark in public_url)
     ):
-        raise _bad("public_url", f"{quote(public_url)} holds white space, a query or a fragment; {way_out}")
+        raise _bad("public_url", f"{shorten(public_url)} holds white space, a query or a fragment; {way_out}")
     try:
         url = URL(public_url)
         complete = url.scheme in {"http", "https"} and bool(url.host) and url.port != 0
     except ValueError:
         complete = False
     if not complete:
-        raise _bad("public_url", f"{quote(public_url)} is no http or https address; {way_out}")
+        raise _bad("public_url", f"{shorten(public_url)} is no http or https address; {way_out}")
     if url.scheme == "http" and not is_loopback(url):
         _log.warning("callbacks to %s travel in plain text, and their tokens with them; use https", url)
     return str(url).rstrip("/")
@@ -331,13 +331,13 @@ def _checked_place(host: object, port: object) -> tuple[str, int] | None:
     if port is None and host is None:
         return None
     if port is None:
-        raise _bad("host", f"{quote(host)} needs a port; give one, or neither and mount `app` or `asgi`")
+        raise _bad("host", f"{shorten(host)} needs a port; give one, or neither and mount `app` or `asgi`")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535:
-        raise _bad("port", f"{quote(port)} is no port; give one from 1 to 65535, or 0 for any free one")
+        raise _bad("port", f"{shorten(port)} is no port; give one from 1 to 65535, or 0 for any free one")
     if host is None:
         host = "127.0.0.1"
     if not isinstance(host, str) or not host.isprintable() or not host or " " in host:
-        raise _bad("host", f"{quote(host)} is no address to listen on; give one such as 127.0.0.1 or 0.0.0.0")
+        raise _bad("host", f"{shorten(host)} is no address to listen on; give one such as 127.0.0.1 or 0.0.0.0")
     return host, port
 
 

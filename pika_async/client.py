@@ -15,14 +15,14 @@ import anyio
 import attrs
 
 from pika_async._life import Life
-from pika_async._planning.keys import lone_key
-from pika_async._runtime.admission import Intake, request_of
-from pika_async._runtime.batch import Batch, Requests, stream
+from pika_async._planning.keys import single_key
+from pika_async._runtime.admission import BatchAdmission, request_of
+from pika_async._runtime.batch import BatchRun, Requests, stream
 from pika_async._runtime.event_stream import Hook
-from pika_async._runtime.job_table import Desk
-from pika_async._runtime.resolution import pay_again, resolve
-from pika_async._runtime.results import wants_file
-from pika_async._runtime.session import check_loop, stats_of
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.resolution import resolve, resubmit
+from pika_async._runtime.results import needs_download
+from pika_async._runtime.session import build_stats, require_loop
 from pika_async._runtime.stats import Stats
 from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
@@ -70,13 +70,13 @@ class PikaClient(Life):
         :raises SubmissionsStopped: the account or the address is at fault (`AccountStopped`, `ProviderUnreachable`,
             `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
         """
-        desk = self._parts().desk
+        table = self._require_session().table
         job = await self._submitted(request_of(request, fields))
         if job.task_id is not None or job.status is JobStatus.UNKNOWN:
-            job = await self._rested(desk, job)
+            job = await self._rested(table, job)
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
-        raise job.failure()
+        raise job.to_exception()
 
     async def submit(self, request: GenerationRequest | str, **fields: Any) -> Job:
         """Submit one request; returns once it is accepted and its task id is kept, on disk if there is a journal.
@@ -89,32 +89,32 @@ class PikaClient(Life):
         """
         job = await self._submitted(request_of(request, fields))
         if job.task_id is None:
-            raise job.failure()
+            raise job.to_exception()
         return job
 
     async def _submitted(self, asked: GenerationRequest) -> Job:
         """The job once it is accepted, in doubt or at rest."""
-        desk = self._parts().desk
+        table = self._require_session().table
         judged: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
-        def watch(job: Job, at_rest: bool) -> None:
-            if not judged.done() and (at_rest or job.task_id is not None or job.status is JobStatus.UNKNOWN):
+        def watch(job: Job, finished: bool) -> None:
+            if not judged.done() and (finished or job.task_id is not None or job.status is JobStatus.UNKNOWN):
                 judged.set_result(job)
 
-        key = lone_key(asked)
-        desk.lift()
+        key = single_key(asked)
+        table.allow_submitting()
         try:
-            await self._parts().admission.admit(attrs.evolve(asked, key=key), key, None, watch)
+            await self._require_session().admission.admit(attrs.evolve(asked, key=key), key, None, watch)
             job = await judged
         except asyncio.CancelledError:
-            desk.unwatch(key, watch)
+            table.unsubscribe(key, watch)
             with anyio.CancelScope(shield=True):
-                await desk.withdraw(key, JobCanceled(key=key, provider=self.provider.name))
+                await table.withdraw(key, JobCanceled(key=key, provider=self.provider.name))
             raise
         finally:
-            desk.unwatch(key, watch)
+            table.unsubscribe(key, watch)
         if job.task_id is None:
-            desk.check_failure()
+            table.check_failure()
         return job
 
     async def wait(self, job: Job, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
@@ -124,29 +124,29 @@ class PikaClient(Life):
         :raises KeyError: if this client has no such job.
         """
         async with asyncio.timeout(timeout):
-            return await self._rested(self._parts().desk, job)
+            return await self._rested(self._require_session().table, job)
 
-    async def _rested(self, desk: Desk, job: Job) -> Job:
-        desk.check_failure()
+    async def _rested(self, table: JobTable, job: Job) -> Job:
+        table.check_failure()
         known = self._journal.get(job.key)
         if known is None:
             raise KeyError(f"{self!r} has no job {job.key!r}")
         rest: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
-        def watch(now: Job, at_rest: bool) -> None:
-            if at_rest and not rest.done():
+        def watch(now: Job, finished: bool) -> None:
+            if finished and not rest.done():
                 rest.set_result(now)
 
-        if not desk.watch(job.key, watch):
+        if not table.subscribe(job.key, watch):
             if known.status is not JobStatus.TIMED_OUT and not known.is_in_flight:
                 return known
-            await self._parts().admission.adopt(known, watch)
+            await self._require_session().admission.adopt(known, watch)
         try:
             now = await rest
         finally:
-            desk.unwatch(job.key, watch)
+            table.unsubscribe(job.key, watch)
         if not now.is_final:
-            desk.check_failure()
+            table.check_failure()
         return now
 
     async def poll(self, job: Job) -> Snapshot:
@@ -157,7 +157,7 @@ class PikaClient(Life):
         :raises AccountStopped: the credential was refused.
         :raises InvalidRequest: if the job has no task id.
         """
-        return await self._parts().exchange.look(job)
+        return await self._require_session().gateway.poll_job(job)
 
     async def download(self, video: Video | Job, path: str | os.PathLike[str]) -> Path:
         """Fetch a result to `path`, whole and verified. An address that has expired is asked for anew once.
@@ -166,13 +166,13 @@ class PikaClient(Life):
             is never overwritten.
         :raises InvalidRequest: if the job has no video.
         """
-        collector = self._parts().collector
+        results = self._require_session().results
         if isinstance(video, Job):
-            done = await collector.collect(video, Path(path))
+            done = await results.collect(video, Path(path))
             if done.file is None:
-                raise done.failure()
+                raise done.to_exception()
             return done.file
-        return (await collector.fetch(video, Path(path)))[0].file
+        return (await results.fetch(video, Path(path)))[0].file
 
     # --- many -------------------------------------------------------------------------------------------------------
 
@@ -232,21 +232,21 @@ class PikaClient(Life):
             attrs.evolve(job.request, key=job.key)
             for job in self._journal.all()
             if (job.provider, job.base_url) == here
-            and (not job.is_final or (download_to is not None and wants_file(job)))
+            and (not job.is_final or (download_to is not None and needs_download(job)))
         ]
         return await self.run(left, download_to=download_to)
 
     async def _batch(
         self, requests: Requests, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False
-    ) -> tuple[Batch, Intake]:
-        running = self._parts()
+    ) -> tuple[BatchRun, BatchAdmission]:
+        session = self._require_session()
         source = stream(requests)
-        running.desk.lift()
-        intake = Intake(running.admission, running.desk)
+        session.table.allow_submitting()
+        intake = BatchAdmission(session.admission, session.table)
         if self._journal.path is not None and isinstance(requests, Sequence):
             source = stream(await intake.enroll(requests))
-        fetch = None if download_to is None else running.collector.into(Path.cwd() / download_to)
-        batch = Batch(running.scheduler, intake.admit, fetch, self._terms.limits.downloading, keep_rest=keep_rest)
+        fetch = None if download_to is None else session.results.into(Path.cwd() / download_to)
+        batch = BatchRun(session.scheduler, intake.admit, fetch, self._config.limits.downloading, keep_rest=keep_rest)
         batch.start(source)
         return batch, intake
 
@@ -264,7 +264,7 @@ class PikaClient(Life):
         :raises InvalidRequest: if `after` is no number that this journal has given.
         :raises RuntimeError: if the client is not open.
         """
-        return self._parts().events.stream(after)
+        return self._require_session().events.stream(after)
 
     def on_settled(self, hook: H) -> H:
         """Call `hook(job)` for each job that settles while the client is open; what it returns is awaited if it can be.
@@ -278,9 +278,9 @@ class PikaClient(Life):
         """
         if not callable(hook):
             raise ConfigurationError(setting="on_settled", reason=f"{hook!r} cannot be called; give a function")
-        if self._running is not None:
-            check_loop(self._running.loop)
-            self._running.events.call(hook)
+        if self._session is not None:
+            require_loop(self._session.loop)
+            self._session.events.add_hook(hook)
         self._hooks.append(hook)
         return hook
 
@@ -288,29 +288,29 @@ class PikaClient(Life):
 
     async def job(self, key: str) -> Job | None:
         """The job of this key as it stands, also one of an earlier process with the same journal; None if unknown."""
-        desk = None if self._running is None else self._running.desk
+        table = None if self._session is None else self._session.table
         known = self._journal.get(key)
-        return known if known is None or desk is None else desk.seen(known)
+        return known if known is None or table is None else table.with_pending_polls(known)
 
     async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
         """Every job of this client, or those of one status, in the order in which they were planned.
 
         :raises ValueError: if there is no such status.
         """
-        desk = None if self._running is None else self._running.desk
+        table = None if self._session is None else self._session.table
         known = self._journal.all(None if status is None else JobStatus(status))
-        return [job if desk is None else desk.seen(job) for job in known]
+        return [job if table is None else table.with_pending_polls(job) for job in known]
 
-    def under_way(self) -> list[Job]:
+    def active_jobs(self) -> list[Job]:
         """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""
-        desk = None if self._running is None else self._running.desk
-        return [] if desk is None else [desk.seen(entry.job) for entry in list(desk.active.values())]
+        table = None if self._session is None else self._session.table
+        return [] if table is None else [table.with_pending_polls(active.job) for active in list(table.jobs.values())]
 
     def stats(self) -> Stats:
         """How this client stands now, for a health check: whether it is open or not, and from any thread; waits for
         nothing.
         """
-        return stats_of(self._terms, self._running)
+        return build_stats(self._config, self._session)
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
@@ -323,18 +323,18 @@ class PikaClient(Life):
             job has that task id.
         :raises JournalFailed: if it could not be kept.
         """
-        desk = self._parts().desk
+        table = self._require_session().table
         job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
         if not job.may_be_charged:
-            desk.agenda.charges -= 1
-        desk.resolved(job)
+            table.planner.charges -= 1
+        table.resolved(job)
         return job
 
-    async def pay_again(self, key: str) -> Job:
+    async def resubmit(self, key: str) -> Job:
         """Let the next request of this key be a new one, which is paid for. The earlier job, which is given back, stays
         known by another key, with its task id and its file.
 
         :raises InvalidRequest: if there is no such job, or it is under way, or its file cannot be moved aside.
         :raises JournalFailed: if it could not be kept.
         """
-        return await pay_again(self._parts().desk, key)
+        return await resubmit(self._require_session().table, key)

@@ -11,7 +11,7 @@ from pika_async._http.transport import origin_of
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal
 from pika_async._planning.limits import Limits
 from pika_async.callbacks import CallbackReceiver
-from pika_async.errors import ConfigurationError, quote
+from pika_async.errors import ConfigurationError, shorten
 from pika_async.polling import AdaptivePolling, PollingPolicy
 from pika_async.providers import Provider
 from pika_async.providers._wire import Credential
@@ -86,7 +86,7 @@ def receiver_of(callbacks: object, provider: Provider) -> CallbackReceiver | Non
     if callbacks is None:
         return None
     if not isinstance(callbacks, CallbackReceiver):
-        reason = f"{quote(callbacks)} is no receiver; give CallbackReceiver(public_url=...)"
+        reason = f"{shorten(callbacks)} is no receiver; give CallbackReceiver(public_url=...)"
         raise ConfigurationError(setting="callbacks", reason=reason)
     if not provider.takes_callback:
         reason = f"{provider.title} calls nobody back, its feed is asked; leave callbacks out"
@@ -101,7 +101,9 @@ def policy_of(polling: PollingPolicy | None) -> PollingPolicy:
     """
     if polling is None:
         return AdaptivePolling()
-    if isinstance(polling, type) or not all(callable(getattr(polling, name, None)) for name in ("wait", "settled")):
+    if isinstance(polling, type) or not all(
+        callable(getattr(polling, name, None)) for name in ("next_delay", "observe")
+    ):
         raise ConfigurationError(setting="polling", reason=f"{polling!r} is no policy; give AdaptivePolling(...)")
     return polling
 
@@ -116,7 +118,7 @@ def journal_of(journal: str | os.PathLike[str] | Journal | None) -> Journal:
     if isinstance(journal, str | os.PathLike):
         if journal != "":
             return SqliteJournal(journal)
-    elif hasattr(journal, "intend"):
+    elif hasattr(journal, "record_intent"):
         return journal
     raise ConfigurationError(setting="journal", reason=f"{journal!r} is no path; give the path of a file")
 

@@ -66,14 +66,14 @@ __all__ = [
 QUOTE_LIMIT = 120
 
 
-def quote(value: object) -> str:
+def shorten(value: object) -> str:
     """`value` as a message may show it: on one line, without control characters, at most `QUOTE_LIMIT` long."""
     text = value if isinstance(value, str) else repr(value[:QUOTE_LIMIT] if isinstance(value, bytes) else value)
     shown = repr(text[: QUOTE_LIMIT + 1]) if isinstance(value, str) else text[: QUOTE_LIMIT + 1]
     return shown if len(text) <= QUOTE_LIMIT else shown[:QUOTE_LIMIT] + "…"
 
 
-def printable(text: str) -> str:
+def strip_control(text: str) -> str:
     """`text` without control characters or lone surrogates, so that no provider steers a terminal with it."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
@@ -94,14 +94,14 @@ class PikaError(Exception):
     @property
     def message(self) -> str:
         """What happened and what to do next, in one sentence or two; printable whatever the facts hold."""
-        return printable(self.sentence)
+        return strip_control(self.sentence)
 
     @property
     def sentence(self) -> str:
         """The message of this kind of error, built from its facts."""
         return self.type
 
-    def fresh(self) -> Self:
+    def copy(self) -> Self:
         """An equal error to raise: one that is kept with a job never gathers tracebacks."""
         return type(self)(**{field.name: getattr(self, field.name) for field in attrs.fields(type(self))})
 
@@ -151,7 +151,7 @@ class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by 
 
     @property
     def sentence(self) -> str:
-        return f"{self.field}: {quote(self.value)} {self.reason}"
+        return f"{self.field}: {shorten(self.value)} {self.reason}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

@@ -35,10 +35,10 @@ __all__ = [
     "JobStatus",
     "archive_key",
     "event_of",
-    "instant",
-    "interrupted",
-    "replaced",
-    "resolved",
+    "utc_from_timestamp",
+    "mark_interrupted",
+    "mark_superseded",
+    "apply_resolution",
 ]
 
 
@@ -84,7 +84,7 @@ _MOVES: Final[dict[JobStatus, frozenset[JobStatus]]] = {
 }
 
 
-def instant(seconds: float) -> datetime:
+def utc_from_timestamp(seconds: float) -> datetime:
     """`seconds` since 1970 as a UTC time, to the millisecond."""
     return datetime.fromtimestamp(math.floor(seconds * 1000) / 1000, UTC)
 
@@ -139,10 +139,10 @@ class Job:
         effect = "effect" if wanted.effect else "plain"
         return sys.intern(f"{self.provider}/{wanted.model or '-'}/{wanted.kind}/{effect}")
 
-    def failure(self) -> PikaError:
+    def to_exception(self) -> PikaError:
         """Why it is no success: an error to raise."""
         if self.error is not None:
-            return self.error.fresh()
+            return self.error.copy()
         return ClientClosed(provider=self.provider, reason=f"job {self.key} was {self.status}, task {self.task_id}")
 
     def _to(self, status: JobStatus, **changes: Any) -> Job:
@@ -154,7 +154,7 @@ class Job:
         """The intent to send, once more."""
         return self._to(JobStatus.SUBMITTING, attempts=self.attempts + 1, error=None)
 
-    def returned(self, error: PikaError | None = None) -> Job:
+    def requeued(self, error: PikaError | None = None) -> Job:
         """Proven not accepted: back to planned."""
         return self._to(JobStatus.PLANNED, error=error, submitted_at=None)
 
@@ -162,19 +162,21 @@ class Job:
         """A receipt was read at `at` (unix seconds); a job never changes its task id."""
         if self.task_id is not None:
             raise ValueError(f"job {self.key}: no move from {self.status} to accepted: it has a task id")
-        return self._to(JobStatus.QUEUED, task_id=task_id, submitted_at=self.submitted_at or instant(at), error=None)
+        return self._to(
+            JobStatus.QUEUED, task_id=task_id, submitted_at=self.submitted_at or utc_from_timestamp(at), error=None
+        )
 
     def rejected(self, error: PikaError, at: float) -> Job:
         """Refused for what it is: final, not charged."""
-        return self._to(JobStatus.REJECTED, error=error, settled_at=instant(at))
+        return self._to(JobStatus.REJECTED, error=error, settled_at=utc_from_timestamp(at))
 
-    def doubted(self, error: PikaError, at: float) -> Job:
+    def in_doubt(self, error: PikaError, at: float) -> Job:
         """Sent, and no receipt: parked until a person or a callback tells."""
-        return self._to(JobStatus.UNKNOWN, error=error, submitted_at=instant(at))
+        return self._to(JobStatus.UNKNOWN, error=error, submitted_at=utc_from_timestamp(at))
 
     def canceled(self, error: PikaError, at: float) -> Job:
         """Withdrawn before it was sent, or a doubt that a person gave up."""
-        return self._to(JobStatus.CANCELED, error=error, settled_at=instant(at))
+        return self._to(JobStatus.CANCELED, error=error, settled_at=utc_from_timestamp(at))
 
     def timed_out(self, error: PikaError) -> Job:
         """Parked with its task id."""
@@ -186,7 +188,7 @@ class Job:
             raise ValueError(f"job {self.key}: no move from {self.status} to asked for again")
         return self._to(JobStatus.QUEUED, error=None)
 
-    def seen(self, snapshot: Snapshot, at: float, *, failure: PikaError | None = None) -> Job:
+    def with_snapshot(self, snapshot: Snapshot, at: float, *, failure: PikaError | None = None) -> Job:
         """What a poll at `at` said. A final job is a latch: nothing that a later poll says changes it."""
         if self.is_final:
             return self
@@ -198,11 +200,11 @@ class Job:
             case TaskState.SUCCEEDED:
                 return self._to(
                     JobStatus.SUCCEEDED, video=snapshot.video, progress=100, points=points, refunded=refunded,
-                    settled_at=instant(at), error=None,
+                    settled_at=utc_from_timestamp(at), error=None,
                 )  # fmt: skip
             case TaskState.FAILED:
                 return self._to(
-                    JobStatus.FAILED, error=failure, points=points, refunded=refunded, settled_at=instant(at)
+                    JobStatus.FAILED, error=failure, points=points, refunded=refunded, settled_at=utc_from_timestamp(at)
                 )
             case TaskState.QUEUED if self.status is not JobStatus.RUNNING:
                 return self._as(JobStatus.QUEUED, snapshot.progress, points)
@@ -217,15 +219,15 @@ class Job:
             return self
         return self._to(status, progress=progress, points=points, error=None)
 
-    def about_to_be_named(self, sha256: str) -> Job:
+    def with_pending_file(self, sha256: str) -> Job:
         """The result is on disk, whole and verified, and gets its name next."""
         return attrs.evolve(self, sha256=sha256)
 
-    def fetched(self, file: Path, sha256: str) -> Job:
+    def with_file(self, file: Path, sha256: str) -> Job:
         """The result is on disk, whole and verified."""
         return attrs.evolve(self, file=file, sha256=sha256, error=None)
 
-    def not_fetched(self, error: PikaError) -> Job:
+    def with_download_error(self, error: PikaError) -> Job:
         """The result could not be fetched; the job stays succeeded."""
         return attrs.evolve(self, error=error)
 
@@ -235,14 +237,14 @@ def archive_key(key: str, taken: Container[str]) -> str:
     return next(name for number in itertools.count(1) if (name := f"{key}~{number}") not in taken)
 
 
-def interrupted(job: Job, sent_at: datetime) -> Job:
+def mark_interrupted(job: Job, sent_at: datetime) -> Job:
     """`job`, which was about to be sent at `sent_at`, and nothing is known of what became of that."""
     reason = "this process ended before what came back was kept"
     error = SubmissionInDoubt(key=job.key, provider=job.provider, reason=reason, at=sent_at, attempt=job.attempts)
-    return job.doubted(error, sent_at.timestamp())
+    return job.in_doubt(error, sent_at.timestamp())
 
 
-def resolved(job: Job, at: float, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
+def apply_resolution(job: Job, at: float, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
     """A job in doubt, after a person has said at `at` (unix seconds) what became of it.
 
     :raises InvalidRequest: unless exactly one of the three is said, or if the job is not in doubt.
@@ -259,10 +261,10 @@ def resolved(job: Job, at: float, *, task_id: str | None, charged: bool | None, 
     if abandon:
         reason = "given up by a person; it may have been accepted and charged"
         return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason), at)
-    return replaced(job.returned(), at) if "~" in job.key else job.returned()
+    return mark_superseded(job.requeued(), at) if "~" in job.key else job.requeued()
 
 
-def replaced(job: Job, at: float) -> Job:
+def mark_superseded(job: Job, at: float) -> Job:
     """`job`, in whose place another was or is paid for: one that was not sent is not sent any more."""
     if job.status is not JobStatus.PLANNED:
         return job

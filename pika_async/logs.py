@@ -12,7 +12,7 @@ import logging
 import sys
 from typing import Final
 
-from pika_async.errors import printable
+from pika_async.errors import strip_control
 from pika_async.jobs import Job
 
 __all__ = ["FIELDS", "SHOWN", "LineFormatter", "about", "debug_logging", "describe", "log_job"]
@@ -25,15 +25,15 @@ SHOWN: Final = 200
 
 def describe(job: Job) -> str:
     """A job as a log line names it."""
-    task = "" if job.task_id is None else f", task {printable(job.task_id[:SHOWN])}"
-    return f"{printable(job.key)} ({job.provider}{task})"
+    task = "" if job.task_id is None else f", task {strip_control(job.task_id[:SHOWN])}"
+    return f"{strip_control(job.key)} ({job.provider}{task})"
 
 
 def about(job: Job) -> dict[str, str | int | None]:
     """The fields of a line about `job`: plain, printable values; `pika_task` is None before it is accepted."""
     return {
-        "pika_job": printable(job.key),
-        "pika_task": None if job.task_id is None else printable(job.task_id[:SHOWN]),
+        "pika_job": strip_control(job.key),
+        "pika_task": None if job.task_id is None else strip_control(job.task_id[:SHOWN]),
         "pika_provider": job.provider,
         "pika_status": job.status.value,
         "pika_attempt": job.attempts,
@@ -44,7 +44,7 @@ def log_job(log: logging.Logger, level: int, job: Job, words: str, *args: object
     """One line about `job`. A handler that raises harms nothing: a payment's record may be what comes next."""
     with contextlib.suppress(Exception):
         if log.isEnabledFor(level):
-            shown = [printable(arg) if isinstance(arg, str) else arg for arg in args]
+            shown = [strip_control(arg) if isinstance(arg, str) else arg for arg in args]
             line = f"job %s: {words}"
             log.log(level, line, describe(job), *shown, extra=about(job), exc_info=exc_info, stacklevel=2)
 
@@ -59,11 +59,11 @@ class LineFormatter(logging.Formatter):
         """The line itself; a traceback stands below it."""
         told = [(name, getattr(record, name, None)) for name in FIELDS]
         fields = "".join(f" {name}={_value(value)}" for name, value in told if value is not None)
-        return printable(super().formatMessage(record) + fields)
+        return strip_control(super().formatMessage(record) + fields)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and what follows it."""
-        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+        return "\n".join(strip_control(line) for line in super().format(record).split("\n"))
 
 
 def _value(value: object) -> str:

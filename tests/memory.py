@@ -10,12 +10,12 @@ import attrs
 
 from pika_async import PikaClient
 from pika_async._journal import Intent, MemoryJournal
-from pika_async._runtime.gateway import Exchange
+from pika_async._runtime.gateway import GatewayClient
 from pika_async.emulator import Answer, Gateway, Scenario
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
-from pika_async.providers._verdicts import Judgement
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async.providers._verdicts import SubmitOutcome
+from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 
 ORIGIN = "http://127.0.0.1:1"
 
@@ -35,7 +35,7 @@ class MemoryTransport:
     async def close(self) -> None:
         pass
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -43,7 +43,7 @@ class MemoryTransport:
         finally:
             self.under_way -= 1
 
-    async def _carry(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def _carry(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         await asyncio.sleep(self.latency / 2)
         headers = {"authorization": f"Bearer {self.gateway.api_key}", "content-type": "application/json"}
         path = request.url.removeprefix(ORIGIN)
@@ -53,7 +53,7 @@ class MemoryTransport:
         return await _delivered(answer)
 
 
-async def _delivered(answer: Answer) -> HttpResponse | NoAnswer:
+async def _delivered(answer: Answer) -> HttpResponse | TransportFailure:
     fault = answer.fault
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if fault is None:
@@ -66,7 +66,9 @@ async def _delivered(answer: Answer) -> HttpResponse | NoAnswer:
     head, _, body = (fault.raw or b"").partition(b"\r\n\r\n")
     if head.startswith(b"HTTP/1.1 ") and body:
         return HttpResponse(status=int(head[9:12]), headers=headers, body=body, complete=False)
-    return NoAnswer(phase=Phase.SENT, kind="disconnected", detail="the connection was closed before an answer")
+    return TransportFailure(
+        phase=SendPhase.SENT, kind="disconnected", detail="the connection was closed before an answer"
+    )
 
 
 def gateway(scenario: list[dict[str, Any]] | None = None, **options: Any) -> Gateway:
@@ -90,17 +92,17 @@ class SlowJournal(MemoryJournal):
 
     async def intend(self, job: Job, intent: Intent) -> None:
         await asyncio.sleep(self.seconds)
-        await super().intend(job, intent)
+        await super().record_intent(job, intent)
 
     async def keep(self, *jobs: Job) -> None:
         await asyncio.sleep(self.seconds)
-        await super().keep(*jobs)
+        await super().save(*jobs)
 
 
 def remembering(pika: PikaClient, journal: MemoryJournal) -> PikaClient:
     """`pika`, which is not open yet, with another journal."""
     pika._journal = journal
-    pika._terms = attrs.evolve(pika._terms, journal=journal)
+    pika._config = attrs.evolve(pika._config, journal=journal)
     return pika
 
 
@@ -128,7 +130,7 @@ async def until(condition: Until, step: float = 0.1) -> None:
         await asyncio.sleep(step)
 
 
-async def submitted(exchange: Exchange, request: GenerationRequest) -> Judgement:
+async def submitted(exchange: GatewayClient, request: GenerationRequest) -> SubmitOutcome:
     """One submission through `exchange`, judged."""
     call = await exchange.encode(request, "https://callback.invalid/")
-    return call if isinstance(call, Judgement) else await exchange.submit(call)
+    return call if isinstance(call, SubmitOutcome) else await exchange.submit(call)

@@ -32,11 +32,11 @@ class Ear:
     calls: list[tuple[str, bytes]] = attrs.field(factory=list)
     asked: int = 0
 
-    def knows(self, token_sha256: str) -> bool:
+    def accepts(self, token_sha256: str) -> bool:
         self.asked += 1
         return token_sha256 in self.known
 
-    def heard(self, token_sha256: str, body: bytes) -> None:
+    def handle(self, token_sha256: str, body: bytes) -> None:
         self.calls.append((token_sha256, body))
 
     def expect(self, receiver: CallbackReceiver) -> str:

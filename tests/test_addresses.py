@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async._http.addresses import address_refusal, kind_of, shown_url, url_refusal
+from pika_async._http.addresses import classify_ip, forbidden_reason, redact_url, url_refusal
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ from pika_async._http.addresses import address_refusal, kind_of, shown_url, url_
 )
 def test_kinds(address: str, kind: str) -> None:
     """Each special range is known by its name, an IPv4 address inside an IPv6 one by itself."""
-    assert kind_of(address) == kind
+    assert classify_ip(address) == kind
 
 
 @given(st.ip_addresses())
@@ -65,32 +65,32 @@ def test_no_address_is_public_against_the_standard_library(ip: ipaddress.IPv4Add
     """What Python calls private, loopback, link-local, multicast or reserved is never public here, but for mapped ones."""
     special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
     if special and getattr(ip, "ipv4_mapped", None) is None:
-        assert kind_of(str(ip)) != "public"
+        assert classify_ip(str(ip)) != "public"
 
 
 @given(st.ip_addresses(v=4))
 def test_disguises_do_not_help(ip: ipaddress.IPv4Address) -> None:
     """An IPv4 address that may not be dialled may not be dialled mapped or through NAT64 either."""
     for disguise in (f"::ffff:{ip}", f"64:ff9b::{ip}"):
-        refused = address_refusal(disguise, loopback=False) is not None
-        assert refused == (address_refusal(str(ip), loopback=False) is not None)
+        refused = forbidden_reason(disguise, loopback=False) is not None
+        assert refused == (forbidden_reason(str(ip), loopback=False) is not None)
 
 
 @given(st.ip_addresses(v=4))
 def test_6to4_is_refused(ip: ipaddress.IPv4Address) -> None:
     """No address is dialled through 6to4, whatever is behind it."""
     hidden = ipaddress.IPv6Address((0x2002 << 112) | (int(ip) << 80) | 1)
-    assert address_refusal(str(hidden), loopback=True) is not None
+    assert forbidden_reason(str(hidden), loopback=True) is not None
 
 
 def test_loopback_by_option_only() -> None:
     """`loopback` allows loopback and public addresses, and no private or link-local one."""
-    assert address_refusal("127.0.0.1", loopback=False) == "is a loopback address; only public ones are dialled"
-    assert address_refusal("127.0.0.1", loopback=True) is None
-    assert address_refusal("::ffff:127.0.0.1", loopback=True) is None
+    assert forbidden_reason("127.0.0.1", loopback=False) == "is a loopback address; only public ones are dialled"
+    assert forbidden_reason("127.0.0.1", loopback=True) is None
+    assert forbidden_reason("::ffff:127.0.0.1", loopback=True) is None
     for address in ("10.0.0.1", "169.254.169.254", "64:ff9b::127.0.0.1", "0.0.0.1"):
-        assert address_refusal(address, loopback=True) is not None
-    assert address_refusal("no address", loopback=True) == "is no IP address"
+        assert forbidden_reason(address, loopback=True) is not None
+    assert forbidden_reason("no address", loopback=True) == "is no IP address"
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_credentials_in_an_address_are_refused() -> None:
 )
 def test_shown_without_secrets(url: str, shown: str) -> None:
     """What a message shows holds no query, no fragment, no user and no password."""
-    assert shown_url(url) == shown
+    assert redact_url(url) == shown
 
 
 @given(st.text())
 def test_any_text_can_be_shown(text: str) -> None:
     """Showing never fails, and never shows more than 200 characters and an ellipsis."""
-    assert len(shown_url(text)) <= 201
-    assert "?" not in shown_url(text)
+    assert len(redact_url(text)) <= 201
+    assert "?" not in redact_url(text)

@@ -31,87 +31,103 @@ from pika_async import (
     Video,
     WrongBaseUrl,
 )
-from pika_async._planning.actions import Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit
-from pika_async._planning.concurrency import Slots
-from pika_async._planning.limits import MAX_IN_FLIGHT, Rate
-from pika_async._planning.planner import Agenda, judged
-from pika_async._planning.poll_queue import Lookout
+from pika_async._planning.actions import (
+    ActiveJob,
+    DeadlinePassed,
+    Poll,
+    PollResult,
+    StopSubmitting,
+    Submit,
+    SubmitTimedOut,
+    WaitUntil,
+)
+from pika_async._planning.concurrency import AdaptiveConcurrency
+from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
+from pika_async._planning.planner import Planner, apply_verdict
+from pika_async._planning.poll_queue import PollQueue
 from pika_async.polling import PollingPolicy
-from pika_async.providers._verdicts import Judgement, PollVerdict, Verdict
+from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
 
 NUMBERS = itertools.count()
 
 
-def agenda(*, policy: PollingPolicy | None = None, deadline: float = 1000.0, **limits: Any) -> Agenda:
+def planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0, **limits: Any) -> Planner:
     made = Limits(**limits)
-    return Agenda(
+    return Planner(
         provider="p",
         base_url="https://x.example",
         limits=made,
         deadline=deadline,
-        slots=Slots(ceiling=made.max_in_flight or MAX_IN_FLIGHT),
-        lookout=Lookout(policy=policy or FixedInterval(10.0)),
-        submit_rate=Rate(made.submits_per_second),
-        poll_rate=Rate(made.polls_per_second),
+        concurrency=AdaptiveConcurrency(ceiling=made.max_in_flight or MAX_IN_FLIGHT),
+        poll_queue=PollQueue(policy=policy or FixedInterval(10.0)),
+        submit_rate=TokenBucket(made.submits_per_second),
+        poll_rate=TokenBucket(made.polls_per_second),
     )
 
 
-def planned(on: Agenda) -> Entry:
+def planned(on: Planner) -> ActiveJob:
     job = Job(key=f"k{next(NUMBERS)}", request=GenerationRequest("a"), provider="p", base_url="https://x.example")
-    entry = Entry(job, "s")
-    on.plan(entry)
+    entry = ActiveJob(job, "s")
+    on.queue(entry)
     return entry
 
 
-def submit(on: Agenda, now: float) -> Entry:
-    decision = on.next(now)
+def submit(on: Planner, now: float) -> ActiveJob:
+    decision = on.next_action(now)
     assert isinstance(decision, Submit)
-    on.submit_begins(decision.entry, now)
-    decision.entry.job = decision.entry.job.submitting()
-    return decision.entry
+    on.on_submit_started(decision.active, now)
+    decision.active.job = decision.active.job.submitting()
+    return decision.active
 
 
-def answer(on: Agenda, entry: Entry, verdict: Verdict, now: float, **facts: Any) -> Stop | None:
-    judgement = Judgement(
-        verdict=verdict, task_id=f"t-{entry.job.key}" if verdict is Verdict.ACCEPTED else None, **facts
+def answer(on: Planner, entry: ActiveJob, verdict: SubmitVerdict, now: float, **facts: Any) -> StopSubmitting | None:
+    outcome = SubmitOutcome(
+        verdict=verdict, task_id=f"t-{entry.job.key}" if verdict is SubmitVerdict.ACCEPTED else None, **facts
     )
-    entry.job = judged(entry.job, judgement, now)
-    return on.submit_ends(entry, judgement, now - 0.1, now, 0.5)
+    entry.job = apply_verdict(entry.job, outcome, now)
+    return on.on_submit_finished(entry, outcome, now - 0.1, now, 0.5)
 
 
-def accepted(on: Agenda, now: float) -> Entry:
+def accepted(on: Planner, now: float) -> ActiveJob:
     planned(on)
     entry = submit(on, now)
-    answer(on, entry, Verdict.ACCEPTED, now)
+    answer(on, entry, SubmitVerdict.ACCEPTED, now)
     return entry
 
 
-def poll(on: Agenda, now: float) -> Entry:
-    decision = on.next(now)
+def poll(on: Planner, now: float) -> ActiveJob:
+    decision = on.next_action(now)
     assert isinstance(decision, Poll)
-    on.poll_begins(decision.entry, now)
-    return decision.entry
+    on.on_poll_started(decision.active, now)
+    return decision.active
 
 
-def look(on: Agenda, now: float, state: TaskState | None, verdict: PollVerdict = PollVerdict.READ, **facts: Any) -> Job:
+def look(
+    on: Planner, now: float, state: TaskState | None, verdict: PollVerdict = PollVerdict.READ, **facts: Any
+) -> Job:
     """Look at whatever is due at `now`, and take in what came at once."""
     return seen(on, poll(on, now), now, state, verdict, **facts)
 
 
 def seen(
-    on: Agenda, entry: Entry, now: float, state: TaskState | None, verdict: PollVerdict = PollVerdict.READ, **facts: Any
+    on: Planner,
+    entry: ActiveJob,
+    now: float,
+    state: TaskState | None,
+    verdict: PollVerdict = PollVerdict.READ,
+    **facts: Any,
 ) -> Job:
     snapshot = None
     if state is not None:
         video = Video(url="https://x.example/v.mp4") if state is TaskState.SUCCEEDED else None
         snapshot = Snapshot(task_id=str(entry.job.task_id), state=state, video=video)
-    return on.poll_ends(entry, Look(verdict=verdict, snapshot=snapshot, **facts), now, now, 0.5)
+    return on.on_poll_finished(entry, PollResult(verdict=verdict, snapshot=snapshot, **facts), now, now, 0.5)
 
 
-def due(on: Agenda, now: float) -> float:
+def due(on: Planner, now: float) -> float:
     """When something will have to be done next."""
-    decision = on.next(now)
-    assert isinstance(decision, Sleep)
+    decision = on.next_action(now)
+    assert isinstance(decision, WaitUntil)
     return decision.until
 
 
@@ -120,22 +136,22 @@ def due(on: Agenda, now: float) -> float:
 
 def test_with_nothing_to_do_it_sleeps_for_ever() -> None:
     """An empty agenda waits for a nudge, whatever the time."""
-    assert agenda().next(5.0) == Sleep(math.inf)
+    assert planner().next_action(5.0) == WaitUntil(math.inf)
 
 
 def test_submissions_begin_in_the_order_of_planning() -> None:
     """Jobs are sent first come, first served, at once, up to the number of calls side by side."""
-    on = agenda(submitting=3)
+    on = planner(submitting=3)
     entries = [planned(on) for _ in range(5)]
     assert [submit(on, 0.0) for _ in range(3)] == entries[:3]
-    assert on.next(0.0) == Sleep(math.inf)
-    answer(on, entries[0], Verdict.ACCEPTED, 1.0)
+    assert on.next_action(0.0) == WaitUntil(math.inf)
+    answer(on, entries[0], SubmitVerdict.ACCEPTED, 1.0)
     assert submit(on, 1.0) is entries[3]
 
 
 def test_room_holds_submissions_back() -> None:
     """No submission begins while accepted and submitting jobs fill the room; a settled one makes place."""
-    on = agenda(max_in_flight=2)
+    on = planner(max_in_flight=2)
     first, second = accepted(on, 0.0), accepted(on, 1.0)
     planned(on)
     assert due(on, 1.0) == 10.0  # the first look, not a submission
@@ -146,40 +162,40 @@ def test_room_holds_submissions_back() -> None:
 
 def test_looks_go_before_submissions() -> None:
     """With a look due and a job planned, the look comes first, since it makes room."""
-    on = agenda()
+    on = planner()
     entry = accepted(on, 0.0)
     planned(on)
-    assert on.next(10.0) == Poll(entry)
+    assert on.next_action(10.0) == Poll(entry)
 
 
 def test_looks_are_in_the_order_in_which_they_are_due() -> None:
     """The task that was accepted first is looked at first, and of two that are due together the older."""
-    on = agenda()
+    on = planner()
     entries = [accepted(on, at) for at in (0.0, 1.0, 1.5, 2.0)]
     assert [poll(on, 20.0) for _ in range(4)] == entries
-    older, younger = Entry(entries[0].job, "s", accepted_at=1.0), Entry(entries[1].job, "s", accepted_at=2.0)
+    older, younger = ActiveJob(entries[0].job, "s", accepted_at=1.0), ActiveJob(entries[1].job, "s", accepted_at=2.0)
     for entry in (younger, older):
-        on.lookout.push(entry, 30.0)
-    assert on.lookout._waiting[0][1] is older
+        on.poll_queue.push(entry, 30.0)
+    assert on.poll_queue._waiting[0][1] is older
 
 
 def test_polls_are_at_most_as_many_as_workers() -> None:
     """With all poll workers busy no further look is given out, and one that ends makes place."""
-    on = agenda(polling=2)
+    on = planner(polling=2)
     for _ in range(3):
         accepted(on, 0.0)
     first, _ = poll(on, 10.0), poll(on, 10.0)
-    assert on.next(10.0) == Sleep(math.inf)
+    assert on.next_action(10.0) == WaitUntil(math.inf)
     seen(on, first, 11.0, TaskState.RUNNING)
-    assert isinstance(on.next(11.0), Poll)
+    assert isinstance(on.next_action(11.0), Poll)
 
 
 def test_rates_hold_calls_back_until_a_token_is_there() -> None:
     """With one submission and one look a second, the next of each is a second later to the dot."""
-    on = agenda(submits_per_second=1, polls_per_second=1)
+    on = planner(submits_per_second=1, polls_per_second=1)
     planned(on), planned(on)
     for at in (0.0, 1.0):
-        answer(on, submit(on, at), Verdict.ACCEPTED, at)
+        answer(on, submit(on, at), SubmitVerdict.ACCEPTED, at)
         if at == 0.0:
             assert due(on, 0.0) == pytest.approx(1.0)
     poll(on, 20.0)
@@ -188,10 +204,10 @@ def test_rates_hold_calls_back_until_a_token_is_there() -> None:
 
 def test_closing_sends_nothing_more() -> None:
     """A closing agenda still looks but submits no more."""
-    on = agenda()
+    on = planner()
     planned(on)
     on.closing = True
-    assert on.next(0.0) == Sleep(math.inf)
+    assert on.next_action(0.0) == WaitUntil(math.inf)
 
 
 # --- verdicts on submissions --------------------------------------------------------------------------------------------
@@ -200,29 +216,31 @@ def test_closing_sends_nothing_more() -> None:
 @pytest.mark.parametrize(
     ("verdict", "status", "back", "charges"),
     [
-        (Verdict.ACCEPTED, JobStatus.QUEUED, False, 1),
-        (Verdict.UNKNOWN, JobStatus.UNKNOWN, False, 1),
-        (Verdict.REJECTED, JobStatus.REJECTED, False, 0),
-        (Verdict.WRONG_URL, JobStatus.REJECTED, False, 0),
-        (Verdict.WAIT, JobStatus.PLANNED, True, 0),
-        (Verdict.NOT_SENT, JobStatus.PLANNED, True, 0),
-        (Verdict.STOP, JobStatus.PLANNED, True, 0),
+        (SubmitVerdict.ACCEPTED, JobStatus.QUEUED, False, 1),
+        (SubmitVerdict.UNKNOWN, JobStatus.UNKNOWN, False, 1),
+        (SubmitVerdict.REJECTED, JobStatus.REJECTED, False, 0),
+        (SubmitVerdict.WRONG_URL, JobStatus.REJECTED, False, 0),
+        (SubmitVerdict.WAIT, JobStatus.PLANNED, True, 0),
+        (SubmitVerdict.NOT_SENT, JobStatus.PLANNED, True, 0),
+        (SubmitVerdict.STOP, JobStatus.PLANNED, True, 0),
     ],
 )
-def test_each_verdict_does_what_it_says(verdict: Verdict, status: JobStatus, back: bool, charges: int) -> None:
+def test_each_verdict_does_what_it_says(verdict: SubmitVerdict, status: JobStatus, back: bool, charges: int) -> None:
     """Only what is proven not accepted is planned again; what may have been accepted counts as a charge."""
-    on = agenda()
+    on = planner()
     planned(on)
     entry = submit(on, 0.0)
     answer(on, entry, verdict, 1.0)
     assert entry.job.status is status
-    assert (entry in on.ready, on.charges, on.submitting) == (back, charges, 0)
+    assert (entry in on.submit_queue, on.charges, on.submitting) == (back, charges, 0)
 
 
-@pytest.mark.parametrize(("verdict", "error"), [(Verdict.STOP, AccountStopped), (Verdict.WRONG_URL, WrongBaseUrl)])
-def test_account_and_address_stop_at_once(verdict: Verdict, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("verdict", "error"), [(SubmitVerdict.STOP, AccountStopped), (SubmitVerdict.WRONG_URL, WrongBaseUrl)]
+)
+def test_account_and_address_stop_at_once(verdict: SubmitVerdict, error: type[Exception]) -> None:
     """One refusal of the credential or the address is enough to say stop, with its reason."""
-    on = agenda()
+    on = planner()
     planned(on)
     stop = answer(on, submit(on, 0.0), verdict, 1.0, reason="no such key")
     assert stop is not None
@@ -232,8 +250,8 @@ def test_account_and_address_stop_at_once(verdict: Verdict, error: type[Exceptio
 
 def test_errors_of_verdicts_name_the_job() -> None:
     """A rejected and a doubted job carry the error of their kind with the provider's words."""
-    for verdict, kind in ((Verdict.REJECTED, SubmissionRejected), (Verdict.UNKNOWN, SubmissionInDoubt)):
-        on = agenda()
+    for verdict, kind in ((SubmitVerdict.REJECTED, SubmissionRejected), (SubmitVerdict.UNKNOWN, SubmissionInDoubt)):
+        on = planner()
         planned(on)
         entry = submit(on, 0.0)
         answer(on, entry, verdict, 1.0, reason="because", http_status=500)
@@ -243,10 +261,10 @@ def test_errors_of_verdicts_name_the_job() -> None:
 
 def test_a_refused_job_is_the_next_to_be_sent() -> None:
     """A job that the account answered with "wait" goes before those that were planned after it, after the pause."""
-    on = agenda()
+    on = planner()
     first, second = planned(on), planned(on)
     assert submit(on, 0.0) is first
-    answer(on, first, Verdict.WAIT, 1.0, http_status=429, retry_after=7.0)
+    answer(on, first, SubmitVerdict.WAIT, 1.0, http_status=429, retry_after=7.0)
     assert due(on, 1.0) == 8.0
     assert submit(on, 8.0) is first
     assert submit(on, 8.0) is second
@@ -255,68 +273,68 @@ def test_a_refused_job_is_the_next_to_be_sent() -> None:
 @pytest.mark.parametrize(("status", "tasks"), [(503, 1), (429, 0), (503, 0)])
 def test_a_wait_that_says_nothing_of_slots_pauses_all_ever_longer(status: int, tasks: int) -> None:
     """Of an account that is refused although it holds none of ours, or for another reason, no number is learned."""
-    on = agenda()
+    on = planner()
     for _ in range(tasks):
         accepted(on, 0.0)
     entry, now, pauses = planned(on), 1.0, []
     for _ in range(3):
-        answer(on, submit(on, now), Verdict.WAIT, now, http_status=status)
-        pauses.append(on.gate.ready_at(now) - now)
+        answer(on, submit(on, now), SubmitVerdict.WAIT, now, http_status=status)
+        pauses.append(on.throttle.ready_at(now) - now)
         now += pauses[-1]
     assert pauses[0] < pauses[1] < pauses[2]
-    assert (on.slots.size, on.ready[0]) == (None, entry)
+    assert (on.concurrency.estimated_limit, on.submit_queue[0]) == (None, entry)
 
 
 def test_a_429_beside_a_task_of_ours_is_tried_again_at_a_pace() -> None:
     """One of the slots will get free: tries go on at the pace that the slots say, one at a time, and use up no patience."""
-    on = agenda(patience=60.0)
+    on = planner(patience=60.0)
     accepted(on, 0.0)
     planned(on)
     planned(on)
     now = 1.0
     for _ in range(20):
         entry = submit(on, now)
-        answer(on, entry, Verdict.WAIT, now + 0.1, http_status=429)
-        assert on.slots.size == 1
-        on.lookout.clear()  # only submissions matter here
+        answer(on, entry, SubmitVerdict.WAIT, now + 0.1, http_status=429)
+        assert on.concurrency.estimated_limit == 1
+        on.poll_queue.clear()  # only submissions matter here
         again = due(on, now + 0.1)
         assert 0.0 < again - now < 120.1
         now = again
     assert now > 60.0
-    assert on.ready[0] is entry
+    assert on.submit_queue[0] is entry
 
 
 def test_unsent_ones_between_answers_do_not_add_up() -> None:
     """Six submissions that make no connection stop everything only if nothing was answered between them, a 429 included."""
-    on = agenda()
+    on = planner()
     accepted(on, 0.0)
     planned(on)
     now = 1.0
     for _ in range(20):
-        for verdict in (Verdict.NOT_SENT, Verdict.WAIT):
-            on.lookout.clear()
-            now = max(on.gate.ready_at(now), on.slots.ready_at(now))
+        for verdict in (SubmitVerdict.NOT_SENT, SubmitVerdict.WAIT):
+            on.poll_queue.clear()
+            now = max(on.throttle.ready_at(now), on.concurrency.ready_at(now))
             assert answer(on, submit(on, now), verdict, now, http_status=429) is None
 
 
 def test_retry_after_of_a_429_is_honoured_beside_tasks_of_ours_too() -> None:
     """Seven seconds are seven, whatever the pace would be."""
-    on = agenda()
+    on = planner()
     accepted(on, 0.0)
     planned(on)
-    answer(on, submit(on, 1.0), Verdict.WAIT, 1.0, http_status=429, retry_after=7.0)
+    answer(on, submit(on, 1.0), SubmitVerdict.WAIT, 1.0, http_status=429, retry_after=7.0)
     assert due(on, 1.0) == 8.0
 
 
 def test_unsent_submissions_stop_after_six_attempts() -> None:
     """The sixth time in a row that no connection can be made says stop; what was planned stays planned."""
-    on = agenda()
+    on = planner()
     entry = planned(on)
     now, stop = 0.0, None
     for attempt in range(6):
         assert stop is None, attempt
-        now = on.gate.ready_at(now)
-        stop = answer(on, submit(on, now), Verdict.NOT_SENT, now)
+        now = on.throttle.ready_at(now)
+        stop = answer(on, submit(on, now), SubmitVerdict.NOT_SENT, now)
     assert stop is not None
     assert isinstance(stop.error, ProviderUnreachable)
     assert stop.error.attempts == 6
@@ -326,12 +344,12 @@ def test_unsent_submissions_stop_after_six_attempts() -> None:
 
 def test_patience_ends() -> None:
     """A job that is told to wait for longer than the patience is given up, still planned and sent no more."""
-    on = agenda(patience=60.0)
+    on = planner(patience=60.0)
     entry = planned(on)
-    answer(on, submit(on, 0.0), Verdict.WAIT, 0.0, http_status=429, retry_after=300.0)
+    answer(on, submit(on, 0.0), SubmitVerdict.WAIT, 0.0, http_status=429, retry_after=300.0)
     assert due(on, 1.0) == 60.0
-    assert on.next(60.0) == GiveUp(entry)
-    assert (entry.job.status, len(on.ready)) == (JobStatus.PLANNED, 0)
+    assert on.next_action(60.0) == SubmitTimedOut(entry)
+    assert (entry.job.status, len(on.submit_queue)) == (JobStatus.PLANNED, 0)
 
 
 # --- looks --------------------------------------------------------------------------------------------------------------
@@ -339,7 +357,7 @@ def test_patience_ends() -> None:
 
 def test_the_answer_of_the_last_look_counts() -> None:
     """A look is due at the deadline itself, and a success that it brings settles the job."""
-    on = agenda(deadline=25.0)
+    on = planner(deadline=25.0)
     entry = accepted(on, 0.0)
     for at in (10.0, 20.0):
         assert due(on, at - 5) == at
@@ -352,42 +370,42 @@ def test_the_answer_of_the_last_look_counts() -> None:
 def test_without_a_last_answer_the_deadline_parks_with_the_task_id() -> None:
     """A last look that brings no settling parks the job: timed out, id kept, the seconds told."""
     for state, verdict in ((TaskState.RUNNING, PollVerdict.READ), (None, PollVerdict.AGAIN)):
-        on = agenda(deadline=25.0)
+        on = planner(deadline=25.0)
         entry = accepted(on, 0.0)
         look(on, 10.0, TaskState.RUNNING)
         look(on, 20.0, TaskState.RUNNING)
         job = look(on, 25.0, state, verdict)
         assert (job.status, job.task_id) == (JobStatus.TIMED_OUT, f"t-{entry.job.key}")
         assert isinstance(job.error, DeadlineExceeded)
-        assert (job.error.seconds, job.polls, on.accepted) == (25.0, 3, 0)
-        assert on.next(99.0) == Sleep(math.inf)
+        assert (job.error.seconds, job.polls, on.in_flight) == (25.0, 3, 0)
+        assert on.next_action(99.0) == WaitUntil(math.inf)
 
 
 def test_a_timed_out_job_that_is_taken_up_again_may_time_out_again() -> None:
     """Adopted anew it is in flight again, also while nothing is answered, until the new deadline parks it once more."""
-    on = agenda(deadline=25.0)
+    on = planner(deadline=25.0)
     first = accepted(on, 0.0)
-    on.park_all()
-    entry = Entry(first.job.timed_out(DeadlineExceeded(key="k", provider="p")).reopened(), "s")
+    on.drain_accepted()
+    entry = ActiveJob(first.job.timed_out(DeadlineExceeded(key="k", provider="p")).reopened(), "s")
     on.resume(entry, 0.0, 100.0, 0.5)
     assert (entry.job.status, entry.job.task_id) == (JobStatus.QUEUED, first.job.task_id)
     assert look(on, 110.0, None, PollVerdict.MISSING).is_in_flight
     assert look(on, 120.0, None, PollVerdict.AGAIN).is_in_flight
     assert look(on, 125.0, None, PollVerdict.AGAIN).status is JobStatus.TIMED_OUT
-    assert (entry.job.status, on.accepted) == (JobStatus.TIMED_OUT, 0)
+    assert (entry.job.status, on.in_flight) == (JobStatus.TIMED_OUT, 0)
     assert isinstance(entry.job.error, DeadlineExceeded)
 
 
 def test_a_failed_look_does_not_settle_and_a_failed_generation_does() -> None:
     """No usable answer leaves the job as it is; an explicit failure ends it with the provider's words."""
-    on = agenda()
+    on = planner()
     entry = accepted(on, 0.0)
     assert look(on, 10.0, None, PollVerdict.AGAIN).status is JobStatus.QUEUED
-    decision = on.next(12.0)
+    decision = on.next_action(12.0)
     assert isinstance(decision, Poll)
-    on.poll_begins(entry, 12.0)
+    on.on_poll_started(entry, 12.0)
     snapshot = Snapshot(task_id="t", state=TaskState.FAILED, reason="moderated")
-    job = on.poll_ends(entry, Look(verdict=PollVerdict.READ, snapshot=snapshot), 12.0, 12.0, 0.5)
+    job = on.on_poll_finished(entry, PollResult(verdict=PollVerdict.READ, snapshot=snapshot), 12.0, 12.0, 0.5)
     assert job.status is JobStatus.FAILED
     assert isinstance(job.error, GenerationFailed)
     assert (job.error.reason, job.polls) == ("moderated", 2)
@@ -395,7 +413,7 @@ def test_a_failed_look_does_not_settle_and_a_failed_generation_does() -> None:
 
 def test_retry_after_of_a_look_is_honoured() -> None:
     """A look that was refused with a wish is repeated no sooner than wished."""
-    on = agenda()
+    on = planner()
     accepted(on, 0.0)
     look(on, 10.0, None, PollVerdict.AGAIN, retry_after=33.0)
     assert due(on, 10.0) == 43.0
@@ -403,7 +421,7 @@ def test_retry_after_of_a_look_is_honoured() -> None:
 
 def test_misses_are_repeated_on_a_ladder_of_their_own() -> None:
     """Looks without an answer come again soon, then less and less often, at most every minute."""
-    on = agenda(deadline=1e6)
+    on = planner(deadline=1e6)
     entry = accepted(on, 0.0)
     now, waits = 10.0, []
     for _ in range(12):
@@ -414,12 +432,12 @@ def test_misses_are_repeated_on_a_ladder_of_their_own() -> None:
         waits.append(after - now)
         now = after
     assert waits == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30])
-    assert entry.misses == 12
+    assert entry.failed_polls == 12
 
 
 def test_a_denied_young_task_is_asked_again() -> None:
     """Denials within ten minutes never park a job, however many; an answer in between starts the count again."""
-    on = agenda(deadline=1e6)
+    on = planner(deadline=1e6)
     accepted(on, 0.0)
     for number in range(1, 60):
         assert look(on, 10.0 * number, None, PollVerdict.MISSING).is_in_flight
@@ -429,7 +447,7 @@ def test_a_denied_young_task_is_asked_again() -> None:
 
 def test_a_denied_old_task_is_parked_after_five_denials_over_ten_minutes() -> None:
     """The fifth denial, ten minutes or more after the first, parks the job as not found; the fourth does not."""
-    on = agenda(deadline=1e6)
+    on = planner(deadline=1e6)
     entry = accepted(on, 0.0)
     for at in (100.0, 400.0, 800.0, 1200.0):
         assert look(on, at, None, PollVerdict.MISSING).is_in_flight
@@ -441,7 +459,7 @@ def test_a_denied_old_task_is_parked_after_five_denials_over_ten_minutes() -> No
 
 def test_a_success_without_address_has_a_deadline_of_its_own() -> None:
     """From the first such answer it is asked for ten minutes more, past the job's own deadline, and then parked."""
-    on = agenda(deadline=30.0)
+    on = planner(deadline=30.0)
     entry = accepted(on, 0.0)
     for at in (10.0, 20.0):
         look(on, at, TaskState.RUNNING)
@@ -455,7 +473,7 @@ def test_a_success_without_address_has_a_deadline_of_its_own() -> None:
 
 def test_an_address_that_comes_late_settles() -> None:
     """Once the address is there the job succeeds, however late."""
-    on = agenda(deadline=30.0)
+    on = planner(deadline=30.0)
     accepted(on, 0.0)
     for at in (10.0, 20.0):
         look(on, at, TaskState.RUNNING)
@@ -466,9 +484,9 @@ def test_an_address_that_comes_late_settles() -> None:
 # --- the breaker --------------------------------------------------------------------------------------------------------
 
 
-def opened(jobs: int, deadline: float = 1000.0) -> tuple[Agenda, list[Entry]]:
+def opened(jobs: int, deadline: float = 1000.0) -> tuple[Planner, list[ActiveJob]]:
     """An agenda of `jobs` accepted ones whose breaker has just opened at 10.0."""
-    on = agenda(deadline=deadline, max_in_flight=jobs)
+    on = planner(deadline=deadline, max_in_flight=jobs)
     entries = [accepted(on, 0.0) for _ in range(jobs)]
     under_way = [poll(on, 10.0) for _ in range(8)]
     for entry in under_way:
@@ -500,11 +518,13 @@ def test_a_failed_probe_is_followed_by_one_and_a_good_one_frees_all() -> None:
 def test_jobs_expire_while_the_breaker_is_open() -> None:
     """A job past its deadline that was looked at before is parked at once, with no look."""
     on, entries = opened(8, deadline=10.2)
-    decisions = [on.next(10.3) for _ in range(8)]
-    assert sorted(d.entry.job.key for d in decisions if isinstance(d, Expire)) == sorted(e.job.key for e in entries)
+    decisions = [on.next_action(10.3) for _ in range(8)]
+    assert sorted(d.active.job.key for d in decisions if isinstance(d, DeadlinePassed)) == sorted(
+        e.job.key for e in entries
+    )
     for entry in entries:
         assert on.expire(entry).status is JobStatus.TIMED_OUT
-    assert on.accepted == 0
+    assert on.in_flight == 0
 
 
 def test_a_deadline_wakes_an_agenda_whose_breaker_is_open() -> None:
@@ -512,7 +532,7 @@ def test_a_deadline_wakes_an_agenda_whose_breaker_is_open() -> None:
     on, _ = opened(8, deadline=11.0)
     on.breaker._until = 500.0
     assert due(on, 10.6) == 11.0
-    assert isinstance(on.next(11.0), Expire)
+    assert isinstance(on.next_action(11.0), DeadlinePassed)
 
 
 def test_a_job_that_was_never_looked_at_does_not_expire_unseen() -> None:
@@ -522,17 +542,17 @@ def test_a_job_that_was_never_looked_at_does_not_expire_unseen() -> None:
     probed = []
     now = 10.3
     while never.job.is_in_flight:
-        decision = on.next(now)
-        if isinstance(decision, Sleep):
+        decision = on.next_action(now)
+        if isinstance(decision, WaitUntil):
             now = decision.until
-        elif isinstance(decision, Expire):
-            assert decision.entry is not never
-            on.expire(decision.entry)
+        elif isinstance(decision, DeadlinePassed):
+            assert decision.active is not never
+            on.expire(decision.active)
         else:
             assert isinstance(decision, Poll)
-            on.poll_begins(decision.entry, now)
-            probed.append(decision.entry)
-            seen(on, decision.entry, now, TaskState.SUCCEEDED)
+            on.on_poll_started(decision.active, now)
+            probed.append(decision.active)
+            seen(on, decision.active, now, TaskState.SUCCEEDED)
     assert probed == [never]
 
 
@@ -545,13 +565,13 @@ class Odd:
 
     gives: Any
 
-    def wait(self, waiting: object, u: float) -> float:
+    def next_delay(self, waiting: object, u: float) -> float:
         if isinstance(self.gives, Exception):
             raise self.gives
         value: float = self.gives
         return value
 
-    def settled(self, seen: object, looked: float | None = None) -> None:
+    def observe(self, seen: object, looked: float | None = None) -> None:
         if isinstance(self.gives, Exception):
             raise self.gives
 
@@ -561,7 +581,7 @@ class Odd:
 )
 def test_a_policy_that_misbehaves_costs_no_job(gives: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever a user's policy gives or raises: every job is looked at again within a bound, and it is logged once."""
-    on = agenda(policy=Odd(gives), max_in_flight=3)
+    on = planner(policy=Odd(gives), max_in_flight=3)
     for _ in range(3):
         accepted(on, 0.0)
     assert due(on, 0.0) == 2.0
@@ -579,52 +599,52 @@ def test_a_policy_that_misbehaves_costs_no_job(gives: Any, caplog: pytest.LogCap
 
 def test_the_limit_of_charges_stops_once_it_is_surely_reached() -> None:
     """With one charge left and one submission out, nothing is sent; only its acceptance or doubt says stop."""
-    for verdict in (Verdict.ACCEPTED, Verdict.UNKNOWN):
-        on = agenda(max_charges=1)
+    for verdict in (SubmitVerdict.ACCEPTED, SubmitVerdict.UNKNOWN):
+        on = planner(max_charges=1)
         planned(on), planned(on)
         entry = submit(on, 0.0)
-        assert on.next(0.0) == Sleep(math.inf)
+        assert on.next_action(0.0) == WaitUntil(math.inf)
         answer(on, entry, verdict, 1.0)
-        decision = on.next(1.0)
-        assert isinstance(decision, Stop)
+        decision = on.next_action(1.0)
+        assert isinstance(decision, StopSubmitting)
         assert isinstance(decision.error, ChargeLimitReached)
         assert decision.error.limit == 1
 
 
 def test_what_was_refused_leaves_its_charge_to_another() -> None:
     """A rejected submission costs nothing, so the next one may be sent under the limit."""
-    on = agenda(max_charges=1)
+    on = planner(max_charges=1)
     planned(on)
     second = planned(on)
-    answer(on, submit(on, 0.0), Verdict.REJECTED, 1.0)
+    answer(on, submit(on, 0.0), SubmitVerdict.REJECTED, 1.0)
     assert submit(on, 1.0) is second
 
 
 def test_backpressure_asks_for_as_many_as_can_be_sent_side_by_side() -> None:
     """A caller is asked for more while it has fewer unsent jobs than there are submitters, and never after a stop."""
-    on = agenda(submitting=3)
+    on = planner(submitting=3)
     assert [on.wants_more(unsent) for unsent in range(5)] == [True, True, True, False, False]
-    on.gate.stop = AccountStopped(provider="p")
+    on.throttle.stop = AccountStopped(provider="p")
     assert not on.wants_more(0)
 
 
 def test_withdrawing_takes_back_only_what_was_not_sent() -> None:
     """A planned job is taken off; one that is on its way is not."""
-    on = agenda()
+    on = planner()
     first, second = planned(on), planned(on)
     assert submit(on, 0.0) is first
-    assert on.withdraw(second) is True
-    assert on.withdraw(first) is False
-    assert on.withdraw(second) is False
-    assert len(on.ready) == 0
+    assert on.cancel_queued(second) is True
+    assert on.cancel_queued(first) is False
+    assert on.cancel_queued(second) is False
+    assert len(on.submit_queue) == 0
 
 
 def test_parking_all_empties_the_heap() -> None:
     """A stopped account takes every waiting job off the heap and out of the count."""
-    on = agenda(max_in_flight=4)
+    on = planner(max_in_flight=4)
     entries = [accepted(on, 0.0) for _ in range(4)]
-    assert sorted(e.job.key for e in on.park_all()) == sorted(e.job.key for e in entries)
-    assert (on.accepted, on.next(99.0)) == (0, Sleep(math.inf))
+    assert sorted(e.job.key for e in on.drain_accepted()) == sorted(e.job.key for e in entries)
+    assert (on.in_flight, on.next_action(99.0)) == (0, WaitUntil(math.inf))
 
 
 class AnyInterleaving(RuleBasedStateMachine):
@@ -638,17 +658,17 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.now = 0.0
         self.limit = charges
         self.ceiling = in_flight
-        self.agenda = agenda(
+        self.planner = planner(
             max_charges=charges, max_in_flight=in_flight, submitting=submitting, polling=polling, deadline=200.0
         )
-        self.all: list[Entry] = []
-        self.on_the_way: list[Entry] = []
-        self.looked_at: list[Entry] = []
+        self.all: list[ActiveJob] = []
+        self.on_the_way: list[ActiveJob] = []
+        self.looked_at: list[ActiveJob] = []
         self.charged = 0
 
     @rule()
     def plan(self) -> None:
-        self.all.append(planned(self.agenda))
+        self.all.append(planned(self.planner))
 
     @rule(seconds=st.floats(0.01, 60))
     def time_passes(self, seconds: float) -> None:
@@ -656,39 +676,39 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule()
     def decide(self) -> None:
-        decision = self.agenda.next(self.now)
+        decision = self.planner.next_action(self.now)
         match decision:
             case Submit(entry):
-                self.agenda.submit_begins(entry, self.now)
+                self.planner.on_submit_started(entry, self.now)
                 entry.job = entry.job.submitting()
                 self.on_the_way.append(entry)
             case Poll(entry):
-                self.agenda.poll_begins(entry, self.now)
+                self.planner.on_poll_started(entry, self.now)
                 self.looked_at.append(entry)
-            case Expire(entry):
+            case DeadlinePassed(entry):
                 assert self.now >= entry.deadline_at
-                assert self.agenda.expire(entry).task_id is not None
-            case GiveUp(entry):
+                assert self.planner.expire(entry).task_id is not None
+            case SubmitTimedOut(entry):
                 assert self.now >= entry.deadline_at
                 self.all.remove(entry)
-            case Stop(error):
+            case StopSubmitting(error):
                 assert isinstance(error, ChargeLimitReached)
                 assert self.charged == self.limit
-                for entry in self.agenda.ready:
+                for entry in self.planner.submit_queue:
                     self.all.remove(entry)
-                self.agenda.ready.clear()
-            case Sleep(until):
+                self.planner.submit_queue.clear()
+            case WaitUntil(until):
                 assert until > self.now
 
     @precondition(lambda self: self.on_the_way)
     @rule(
-        verdict=st.sampled_from([Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.WAIT, Verdict.NOT_SENT, Verdict.REJECTED, Verdict.UNKNOWN]),
+        verdict=st.sampled_from([SubmitVerdict.ACCEPTED, SubmitVerdict.ACCEPTED, SubmitVerdict.WAIT, SubmitVerdict.NOT_SENT, SubmitVerdict.REJECTED, SubmitVerdict.UNKNOWN]),
         which=st.integers(0, 9), status=st.sampled_from([429, 503]),
     )  # fmt: skip
-    def a_submission_is_answered(self, verdict: Verdict, which: int, status: int) -> None:
+    def a_submission_is_answered(self, verdict: SubmitVerdict, which: int, status: int) -> None:
         entry = self.on_the_way.pop(which % len(self.on_the_way))
-        answer(self.agenda, entry, verdict, self.now, http_status=status)
-        self.charged += verdict in {Verdict.ACCEPTED, Verdict.UNKNOWN}
+        answer(self.planner, entry, verdict, self.now, http_status=status)
+        self.charged += verdict in {SubmitVerdict.ACCEPTED, SubmitVerdict.UNKNOWN}
 
     @precondition(lambda self: self.looked_at)
     @rule(
@@ -697,7 +717,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     )  # fmt: skip
     def a_look_is_answered(self, state: TaskState | None, which: int, verdict: PollVerdict) -> None:
         entry = self.looked_at.pop(which % len(self.looked_at))
-        seen(self.agenda, entry, self.now, state if verdict is PollVerdict.READ else None, verdict)
+        seen(self.planner, entry, self.now, state if verdict is PollVerdict.READ else None, verdict)
 
     @invariant()
     def charges_stay_within_their_limit(self) -> None:
@@ -713,18 +733,18 @@ class AnyInterleaving(RuleBasedStateMachine):
     @invariant()
     def the_heap_holds_one_entry_for_each_waiting_job(self) -> None:
         if hasattr(self, "agenda"):
-            heap = list(self.agenda.lookout)
+            heap = list(self.planner.poll_queue)
             waiting = [e for e in self.all if e.job.is_in_flight and e not in self.looked_at]
             assert sorted(e.job.key for e in heap) == sorted(e.job.key for e in waiting)
-            assert self.agenda.accepted == len(waiting) + sum(e.job.is_in_flight for e in self.looked_at)
-            assert self.agenda.submitting == len(self.on_the_way)
-            assert self.agenda.polling == len(self.looked_at)
+            assert self.planner.in_flight == len(waiting) + sum(e.job.is_in_flight for e in self.looked_at)
+            assert self.planner.submitting == len(self.on_the_way)
+            assert self.planner.polling == len(self.looked_at)
 
     @invariant()
     def no_job_is_in_two_places(self) -> None:
         if hasattr(self, "agenda"):
             ready = [e for e in self.all if e.job.status is JobStatus.PLANNED]
-            assert sorted(e.job.key for e in self.agenda.ready) == sorted(e.job.key for e in ready)
+            assert sorted(e.job.key for e in self.planner.submit_queue) == sorted(e.job.key for e in ready)
 
 
 TestAnyInterleaving = AnyInterleaving.TestCase
@@ -742,14 +762,14 @@ class Recording:
     asked: list[Any] = attrs.field(factory=list)
     quicker: bool = False
 
-    def wait(self, waiting: Any, u: float) -> float:
+    def next_delay(self, waiting: Any, u: float) -> float:
         self.asked.append(waiting)
         return 100.0
 
-    def again(self, waiting: Any, u: float) -> float:
+    def replan_delay(self, waiting: Any, u: float) -> float:
         return 10.0
 
-    def settled(self, seen: Any, looked: float | None = None) -> bool:
+    def observe(self, seen: Any, looked: float | None = None) -> bool:
         self.told.append((seen, looked))
         return self.quicker
 
@@ -757,7 +777,7 @@ class Recording:
 def test_a_policy_hears_when_each_task_was_last_seen_unsettled() -> None:
     """At acceptance nothing; after a look its age at the one before; when it settles, both ends; when it leaves, infinity."""
     policy = Recording()
-    on = agenda(policy=policy, max_in_flight=2)
+    on = planner(policy=policy, max_in_flight=2)
     accepted(on, 0.0)
     look(on, 100.0, TaskState.RUNNING)
     look(on, 200.0, TaskState.RUNNING)
@@ -765,14 +785,14 @@ def test_a_policy_hears_when_each_task_was_last_seen_unsettled() -> None:
     assert [(waiting.age, waiting.looked) for waiting in policy.asked] == [(0.0, None), (100.0, 0.0), (200.0, 100.0)]
     assert [(seen.after, seen.before, looked) for seen, looked in policy.told] == [(200.0, 300.0, 200.0)]
     accepted(on, 400.0)
-    on.park_all()
+    on.drain_accepted()
     assert [(seen.before, looked) for seen, looked in policy.told[1:]] == [(math.inf, 0.0)]
 
 
 def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:
     """Three tasks are due at 100 s; the first settles and says so: the others are due within a second, and not at once."""
     policy = Recording(quicker=True)
-    on = agenda(policy=policy, max_in_flight=4)
+    on = planner(policy=policy, max_in_flight=4)
     for _ in range(4):
         accepted(on, 0.0)
     first = poll(on, 100.0)
@@ -780,5 +800,5 @@ def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:
     for entry in rest:
         seen(on, entry, 100.0, TaskState.RUNNING)
     seen(on, first, 130.0, TaskState.SUCCEEDED)
-    dues = sorted(when for when, _ in on.lookout._waiting)
+    dues = sorted(when for when, _ in on.poll_queue._waiting)
     assert 130.0 <= dues[0] < dues[1] < dues[2] <= 131.0

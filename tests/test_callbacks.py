@@ -25,7 +25,7 @@ from pika_async import (
     SubmissionInDoubt,
     Video,
 )
-from pika_async._planning.callback_tracker import CALL_SECONDS
+from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
 from tests import memory, virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, now, prompts, remembering, until
 from tests.notified import addresses, notifying, post, receiver
@@ -194,7 +194,7 @@ def test_a_flood_of_any_kind_settles_nothing_and_costs_a_look_each_interval() ->
             await asyncio.sleep(0.04)
         assert now() - began < 41
         assert {job.status for job in await pika.jobs()} <= {S.QUEUED, S.RUNNING}
-        most = (now() - began) / CALL_SECONDS + 2
+        most = (now() - began) / MIN_POLL_SPACING_S + 2
         assert all(at.polls.of(str(job.task_id)) <= most for job in jobs)
         done = [await pika.wait(job) for job in jobs]
         assert {job.status for job in done} == {S.SUCCEEDED}
@@ -308,7 +308,7 @@ def test_a_callback_that_names_no_task_leads_out_of_no_doubt(body: bytes) -> Non
         for _ in range(30):
             assert await post(to, addresses(at)["a"], body) == 202
             await asyncio.sleep(0.5)
-        assert sum(at.polls.by_task.values()) <= 15 / CALL_SECONDS + 1
+        assert sum(at.polls.by_task.values()) <= 15 / MIN_POLL_SPACING_S + 1
         assert (await pika.jobs())[0].status is S.UNKNOWN
         real = json.dumps({"task_id": next(iter(at.tasks))}).encode()
         assert await post(to, addresses(at)["a"], real) == 202
@@ -409,8 +409,8 @@ def test_doubts_wait_with_all_others_while_the_gateway_cannot_be_asked() -> None
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         with pytest.raises(SubmissionInDoubt):
             await pika.submit("a")
-        assert pika._running is not None
-        breaker = pika._running.desk.agenda.breaker
+        assert pika._session is not None
+        breaker = pika._session.table.planner.breaker
         for _ in range(breaker.threshold):
             breaker.fail(now(), 0.5)
         breaker._until = now() + 100
@@ -439,7 +439,7 @@ def test_a_callback_that_comes_after_the_last_try_is_tried_too() -> None:
         await asyncio.sleep(1)
         assert (await pika.jobs())[0].status is S.UNKNOWN
         await post(to, addresses(at)["a"], body)
-        await asyncio.sleep(2 * CALL_SECONDS)
+        await asyncio.sleep(2 * MIN_POLL_SPACING_S)
         assert (await pika.jobs())[0].status is S.SUCCEEDED
 
     told(story, at)
@@ -550,11 +550,11 @@ def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
         to = receiver()
         async with remembering(client(at, callbacks=to, deadline=30.0), SlowJournal(1.0)) as pika:
             await pika.submit("a")
-            await until(lambda: pika.under_way()[0].status is S.TIMED_OUT)
+            await until(lambda: pika.active_jobs()[0].status is S.TIMED_OUT)
             assert await post(to, addresses(at)["a"], b"{}") == 202
             await asyncio.sleep(3)
-            assert pika.under_way()[0].is_in_flight
-            assert (await pika.wait(pika.under_way()[0])).status is S.SUCCEEDED
+            assert pika.active_jobs()[0].is_in_flight
+            assert (await pika.wait(pika.active_jobs()[0])).status is S.SUCCEEDED
 
     virtual.run(main())
 
@@ -566,13 +566,13 @@ def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
 
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         job = await pika.submit("a")
-        await until(lambda: pika.under_way() == [])
+        await until(lambda: pika.active_jobs() == [])
         before, began = at.polls.of(str(job.task_id)), now()
         for _ in range(200):
             assert await post(to, addresses(at)["a"], b"{}") == 202
             await asyncio.sleep(0.2)
         asked = at.polls.of(str(job.task_id)) - before
-        assert 2 <= asked <= (now() - began) / CALL_SECONDS + 1
+        assert 2 <= asked <= (now() - began) / MIN_POLL_SPACING_S + 1
         assert (await pika.jobs())[0].is_in_flight
 
     told(story, at)
@@ -585,23 +585,23 @@ def test_nothing_is_kept_of_jobs_that_are_at_rest() -> None:
                  durations="lognormal:60,0.5")  # fmt: skip
 
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
-        assert pika._running is not None
-        desk, hearing = pika._running.desk, pika._running.hearing
-        agenda = desk.agenda
-        lookout, calls = agenda.lookout, agenda.lookout.calls
+        assert pika._session is not None
+        table, hearing = pika._session.table, pika._session.callback_handler
+        planner = table.planner
+        poll_queue, calls = planner.poll_queue, planner.poll_queue.callbacks
         async for job in pika.as_settled(prompts(500)):
             await post(to, addresses(at)[job.request.prompt], b'{"task_id": "x"}')
-            waiting = [entry for entry in desk.active.values() if entry.job.status is S.UNKNOWN]
-            assert set(agenda._doubts) <= set(waiting)
-            assert calls._calls.keys() | calls._sampled <= set(desk.active.values())
+            waiting = [entry for entry in table.jobs.values() if entry.job.status is S.UNKNOWN]
+            assert set(planner._unconfirmed) <= set(waiting)
+            assert calls._pending.keys() | calls._sampled <= set(table.jobs.values())
         await asyncio.sleep(120)
         for kept in (
-            desk.active, desk._observers, agenda._doubts, agenda.ready, lookout._waiting, lookout._due, lookout._past,
-            calls._calls, calls._found, calls._sampled, hearing._attended, hearing._named,
+            table.jobs, table._observers, planner._unconfirmed, planner.submit_queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
+            calls._pending, calls._grace, calls._sampled, hearing._running, hearing._named,
         ):  # fmt: skip
             assert len(kept) == 0, kept
-        assert len(hearing._asked_at) <= 1  # whatever was asked last
-        assert (agenda.accepted, agenda.submitting, agenda.polling, lookout._stale) == (0, 0, 0, 0)
+        assert len(hearing._polled_at) <= 1  # whatever was asked last
+        assert (planner.in_flight, planner.submitting, planner.polling, poll_queue._stale) == (0, 0, 0, 0)
 
     told(story, at, limits=Limits(max_in_flight=100))
 

@@ -307,12 +307,12 @@ async def test_a_listener_that_leaves_while_a_body_comes_is_not_told() -> None:
 class _Broken(Ear):
     """Fails as a listener with a defect would, with what a stranger sent in its words."""
 
-    def knows(self, token_sha256: str) -> bool:
+    def accepts(self, token_sha256: str) -> bool:
         raise RuntimeError(f"\x1b[31m {token_sha256}")
 
 
 class _Choking(Ear):
-    def heard(self, token_sha256: str, body: bytes) -> None:
+    def handle(self, token_sha256: str, body: bytes) -> None:
         raise ValueError(body.decode())
 
 

@@ -25,7 +25,7 @@ from pika_async import (
     SubmissionInDoubt,
 )
 from pika_async._http import callback_server as server
-from pika_async._planning.callback_tracker import CALL_SECONDS
+from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
 from pika_async.emulator import Emulator, Scenario
 from tests.notified import addresses
 from tests.raw import free_port
@@ -150,7 +150,7 @@ async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.Monke
             answers = await asyncio.gather(*(send(port, request) for _, request in requests[start : start + 50]))
             for (status, _), answer in zip(requests[start : start + 50], answers, strict=True):
                 assert answer == status or (status != 202 and answer in {404, None})
-            asked = (time.monotonic() - began) / CALL_SECONDS + 1
+            asked = (time.monotonic() - began) / MIN_POLL_SPACING_S + 1
             assert all(emulator.polls.of(str(job.task_id)) <= asked for job in jobs)
             if time.monotonic() - began < 2.5:
                 assert {job.status for job in await pika.jobs()} <= {S.QUEUED, S.RUNNING}

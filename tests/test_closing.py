@@ -27,9 +27,9 @@ from pika_async import (
     Video,
 )
 from pika_async._journal import Intent, Journal, MemoryJournal
-from pika_async._runtime.results import Collector
+from pika_async._runtime.results import ResultDownloader
 from pika_async.emulator import Emulator, Gateway, Scenario
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
 from tests.test_resuming import KINDS, Make, making
@@ -95,7 +95,7 @@ class Story:
     async def end(self, how: str, moment: float) -> None:
         using = asyncio.create_task(self.use())
         await asyncio.sleep(moment)
-        scheduler = None if self.pika._running is None else self.pika._running.desk
+        scheduler = None if self.pika._session is None else self.pika._session.table
         if how == "aclose":
             await asyncio.wait_for(self.pika.aclose(), 30)
         else:
@@ -111,7 +111,7 @@ class Story:
         assert [end for end in ends if not isinstance(end, said)] == []
         assert left() == []
         if scheduler is not None:
-            assert (scheduler.agenda.submitting, len(scheduler.active)) == (0, 0)
+            assert (scheduler.planner.submitting, len(scheduler.jobs)) == (0, 0)
 
     async def finish(self) -> None:
         jobs = await self.pika.jobs()
@@ -120,12 +120,12 @@ class Story:
         async with self.pika as pika:
             assert set((await pika.resume()).counts) <= {S.SUCCEEDED}
             assert (await pika.run(requests(6))).counts == {S.SUCCEEDED: 6}
-            assert pika._running is not None
-            scheduler = pika._running.desk
-            agenda = scheduler.agenda
-            assert (agenda.submitting, agenda.accepted, agenda.polling) == (0, 0, 0)
-            assert (len(agenda.ready), len(list(agenda.lookout)), len(scheduler.active)) == (0, 0, 0)
-            assert agenda.charges == len(self.at.ledger)
+            assert pika._session is not None
+            scheduler = pika._session.table
+            planner = scheduler.planner
+            assert (planner.submitting, planner.in_flight, planner.polling) == (0, 0, 0)
+            assert (len(planner.submit_queue), len(list(planner.poll_queue)), len(scheduler.jobs)) == (0, 0, 0)
+            assert planner.charges == len(self.at.ledger)
         assert set(Counter(charge.prompt for charge in self.at.ledger).values()) == {1}
 
 
@@ -415,13 +415,13 @@ class Fetches:
             raise
         finally:
             self.under_way -= 1
-        return job.fetched(target, "0" * 64)
+        return job.with_file(target, "0" * 64)
 
 
 def test_closing_hands_over_what_waits_for_its_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With downloads queued a closing ends the batch all the same; its jobs succeeded and are fetched later."""
     fetches = Fetches(1e6)
-    monkeypatch.setattr(Collector, "collect", staticmethod(fetches))
+    monkeypatch.setattr(ResultDownloader, "collect", staticmethod(fetches))
 
     async def story() -> None:
         at = gateway(durations="constant:5")
@@ -446,7 +446,7 @@ def test_closing_hands_over_what_waits_for_its_download(monkeypatch: pytest.Monk
 def test_nothing_is_written_once_a_batch_was_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str) -> None:
     """Leaving `as_settled` or `run` waits for the downloads that cannot stop at once."""
     fetches = Fetches(8.0, cleanup=2.0)
-    monkeypatch.setattr(Collector, "collect", staticmethod(fetches))
+    monkeypatch.setattr(ResultDownloader, "collect", staticmethod(fetches))
 
     async def story() -> None:
         at = gateway(durations="lognormal:20,0.5")
@@ -514,10 +514,10 @@ class Full(MemoryJournal):
 
     async def intend(self, job: Job, intent: Intent) -> None:
         self._count()
-        await super().intend(job, intent)
+        await super().record_intent(job, intent)
 
     async def keep(self, *jobs: Job) -> None:
-        await super().keep(*jobs)  # what could not be kept is read back all the same
+        await super().save(*jobs)  # what could not be kept is read back all the same
         if jobs:
             self._count()
 
@@ -557,7 +557,7 @@ def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all(journal: 
     """Cancelling a worker from outside ends the scheduler: whoever waits hears of it, and the receipts are kept."""
 
     class Slow(MemoryTransport):
-        async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+        async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
             self.latency = 0.05 if "feed" in request.url else 2.0
             return await super().send(request)
 

@@ -16,28 +16,28 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest, Snapshot, TaskState
-from pika_async._planning.actions import Look
-from pika_async._runtime.gateway import Exchange
+from pika_async._planning.actions import PollResult
+from pika_async._runtime.gateway import GatewayClient
 from pika_async.emulator import Gateway
 from pika_async.models import Receipt, has_host, is_url
 from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._failure import read_failure
 from pika_async.providers._verdicts import (
-    Judgement,
     PollVerdict,
-    Verdict,
-    judge_answer,
-    judge_no_answer,
-    judge_poll,
+    SubmitOutcome,
+    SubmitVerdict,
+    classify_failure,
+    classify_poll,
+    classify_response,
     retry_after,
 )
 from pika_async.providers._wire import (
     MAX_BODY,
+    DecodeError,
     HttpRequest,
     HttpResponse,
-    NoAnswer,
-    Phase,
-    Unreadable,
+    SendPhase,
+    TransportFailure,
     inflate,
     parse_json,
 )
@@ -114,12 +114,12 @@ def read(provider: Provider, response: HttpResponse) -> Snapshot | None:
     """Both decoders and all verdicts on one answer; the snapshot if it could be read."""
     receipt = provider.decode_receipt(response)
     check_receipt(receipt)
-    judgement = judge_answer(response, receipt)
-    assert (judgement.verdict is Verdict.ACCEPTED) == (200 <= response.status < 300 and receipt.task_id is not None)
-    assert (judgement.task_id is not None) == (judgement.verdict is Verdict.ACCEPTED)
+    outcome = classify_response(response, receipt)
+    assert (outcome.verdict is SubmitVerdict.ACCEPTED) == (200 <= response.status < 300 and receipt.task_id is not None)
+    assert (outcome.task_id is not None) == (outcome.verdict is SubmitVerdict.ACCEPTED)
     try:
         snapshot = provider.decode_snapshot(response, ASKED)
-    except Unreadable:
+    except DecodeError:
         return None
     check_snapshot(snapshot)
     return snapshot
@@ -156,8 +156,8 @@ def test_deep_nesting_is_a_value_or_unreadable(provider: str, shape: str) -> Non
     for depth in (*range(50, 1000, 19), 5_000, 100_000):
         body = (shape % ("[" * depth + "]" * depth)).encode()
         read(PROVIDERS[provider], HttpResponse(status=200, body=body))
-        exchange = Exchange(PROVIDERS[provider], ORIGIN, Answers(HttpResponse(status=400, body=body)))
-        assert isinstance(finished(exchange.poll(ASKED)), Look)
+        exchange = GatewayClient(PROVIDERS[provider], ORIGIN, Answers(HttpResponse(status=400, body=body)))
+        assert isinstance(finished(exchange.poll(ASKED)), PollResult)
 
 
 @given(bodies | st.binary(max_size=60))
@@ -174,7 +174,7 @@ def test_parse_json_gives_a_finite_value_or_unreadable(body: bytes) -> None:
     """What is parsed can be written again as strict JSON in UTF-8; everything else is `Unreadable`."""
     try:
         value = parse_json(body)
-    except Unreadable as error:
+    except DecodeError as error:
         assert str(error)  # noqa: PT017 - both ways out are right
         return
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -202,7 +202,7 @@ def test_inflate_gives_bytes_or_unreadable(encoding: str, body: bytes, packed: i
         body = body[: len(body) - cut] if cut else body
     try:
         plain, whole = inflate(body, encoding)
-    except Unreadable:
+    except DecodeError:
         return
     assert isinstance(plain, bytes)
     assert isinstance(whole, bool)
@@ -240,7 +240,7 @@ def test_retry_after_is_none_or_within_its_cap(text: str, date: str, now: float)
 class Answers:
     """A transport that gives one answer, at once."""
 
-    def __init__(self, answer: HttpResponse | NoAnswer) -> None:
+    def __init__(self, answer: HttpResponse | TransportFailure) -> None:
         self.answer = answer
 
     async def open(self) -> None:
@@ -249,7 +249,7 @@ class Answers:
     async def close(self) -> None:
         pass
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         return self.answer
 
 
@@ -275,10 +275,10 @@ def test_no_answer_breaks_an_exchange(
 ) -> None:
     """Any status, headers and body give a judgement and a look; an id is never read from a refusal."""
     answer = HttpResponse(status=status, headers=head, body=body, complete=complete)
-    exchange = Exchange(provider, ORIGIN, Answers(answer))
-    judgement = finished(memory.submitted(exchange, GenerationRequest("a cat")))
-    assert isinstance(judgement, Judgement)
-    assert judgement.task_id is None or (judgement.task_id and 200 <= status < 300)
+    exchange = GatewayClient(provider, ORIGIN, Answers(answer))
+    outcome = finished(memory.submitted(exchange, GenerationRequest("a cat")))
+    assert isinstance(outcome, SubmitOutcome)
+    assert outcome.task_id is None or (outcome.task_id and 200 <= status < 300)
     look = finished(exchange.poll(ASKED))
     assert (look.snapshot is not None) == (look.verdict is PollVerdict.READ) or look.verdict is PollVerdict.MISSING
     if look.snapshot is not None:
@@ -289,17 +289,17 @@ def test_no_answer_breaks_an_exchange(
         assert 200 <= status < 300
 
 
-@given(st.sampled_from(Phase), st.text(max_size=8) | st.sampled_from(["certificate", "url", "dns", "timeout"]))
-def test_what_was_sent_is_never_judged_unsent(phase: Phase, kind: str) -> None:
+@given(st.sampled_from(SendPhase), st.text(max_size=8) | st.sampled_from(["certificate", "url", "dns", "timeout"]))
+def test_what_was_sent_is_never_judged_unsent(phase: SendPhase, kind: str) -> None:
     """Without an answer, a request that was handed over is in doubt, whatever the failure is called."""
-    verdict = judge_no_answer(NoAnswer(phase=phase, kind=kind, detail="")).verdict
-    assert (verdict is Verdict.UNKNOWN) == (phase is Phase.SENT)
+    verdict = classify_failure(TransportFailure(phase=phase, kind=kind, detail="")).verdict
+    assert (verdict is SubmitVerdict.UNKNOWN) == (phase is SendPhase.SENT)
 
 
 @given(st.integers(100, 599), bodies)
 def test_a_poll_is_never_read_from_an_error(status: int, body: bytes) -> None:
     """Only a 2xx is decoded; only 401, 402, 403 and 407 stop the account."""
-    verdict = judge_poll(HttpResponse(status=status, body=body), None)
+    verdict = classify_poll(HttpResponse(status=status, body=body), None)
     assert (verdict is PollVerdict.READ) == (200 <= status < 300)
     assert (verdict is PollVerdict.STOP) == (status in {401, 402, 403, 407})
 

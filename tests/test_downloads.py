@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from pika_async._http.download_state import Again, Progress, Stop
+from pika_async._http.download_state import AbortDownload, DownloadState, RetryDownload
 from pika_async._http.downloads import FAILURES, Download, Downloader, _failure
 from pika_async.errors import ConfigurationError, DownloadFailed
 
@@ -1052,7 +1052,7 @@ def test_no_row_hides_another() -> None:
 def test_rootless_errors_are_mapped(error: Exception) -> None:
     """A bare error of the client, of time or of an address becomes a signal that does not repeat its text."""
     assert "secret" not in str(_failure(error))
-    assert isinstance(_failure(error), Again | Stop)
+    assert isinstance(_failure(error), RetryDownload | AbortDownload)
 
 
 # Decisions that no socket shows
@@ -1063,7 +1063,7 @@ def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
     """Whatever text stands for an address or a redirect, it is a checked https address or a stop."""
     try:
         url = Downloader()._checked(text, None if base is None else URL(base))
-    except Stop:
+    except AbortDownload:
         return
     assert url.scheme == "https"
     assert url.raw_host
@@ -1072,8 +1072,8 @@ def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
 
 def test_body_that_goes_on_behind_its_end() -> None:
     """More bytes than the server told are not a file."""
-    progress = Progress(1 << 20)
+    progress = DownloadState(1 << 20)
     progress.judge(200, {}, source="", length=len(VIDEO) - 8, asked=False, now=0.0)
     progress.feed(VIDEO)
-    with pytest.raises(Again, match="went on behind its end"):
+    with pytest.raises(RetryDownload, match="went on behind its end"):
         progress.complete(terminated=True)

@@ -32,7 +32,7 @@ S = JobStatus
 
 
 async def accepted(pika: PikaClient, count: int) -> None:
-    await until(lambda: sum(job.task_id is not None for job in pika.under_way()) == count)
+    await until(lambda: sum(job.task_id is not None for job in pika.active_jobs()) == count)
 
 
 def test_what_was_accepted_settles_and_what_was_not_sent_is_told_at_once() -> None:
@@ -85,7 +85,7 @@ def test_nothing_is_taken_in_while_it_drains() -> None:
         with pytest.raises(RuntimeError, match="open already"):
             await pika.__aenter__()
         assert (await pika.poll(job)).state is not None
-        assert [it.key for it in pika.under_way()] == ["k0"]
+        assert [it.key for it in pika.active_jobs()] == ["k0"]
         assert (await pika.wait(job)).status is S.SUCCEEDED
         await closing
         assert [it.key for it in await pika.jobs()] == ["k0"]
@@ -209,7 +209,7 @@ def test_submissions_on_their_way_are_awaited() -> None:
         script: list[dict[str, Any]] = [{"on": "create", "first": 1, "do": {"fault": "refuse", "as": "rate"}}]
         at = gateway(script, durations="constant:30")
         pika = client(at, polling=FixedInterval(2))
-        pika._terms.transport.latency = 4.0  # type: ignore[attr-defined]
+        pika._config.transport.latency = 4.0  # type: ignore[attr-defined]
         await pika.__aenter__()
         calls = [asyncio.create_task(pika.generate(one)) for one in requests(2)]
         await asyncio.sleep(1)
@@ -231,7 +231,7 @@ def test_a_job_that_is_being_planned_holds_nothing_up() -> None:
         await pika.__aenter__()
         call = asyncio.create_task(pika.generate("a cat", key="k"))
         await asyncio.sleep(1)
-        assert pika.under_way() != []
+        assert pika.active_jobs() != []
         await pika.aclose(drain=True)
         assert loop.time() < 12
         with pytest.raises(ClientClosed):
@@ -315,7 +315,7 @@ def test_a_batch_has_its_files_before_the_client_is_closed(tmp_path: Path) -> No
             )  # fmt: skip
             await pika.__aenter__()
             batch = asyncio.create_task(pika.run(requests(6), download_to=tmp_path / "videos"))
-            while sum(job.task_id is not None for job in pika.under_way()) < 6:
+            while sum(job.task_id is not None for job in pika.active_jobs()) < 6:
                 await asyncio.sleep(0.02)
             await pika.aclose(drain=30)
             report = await batch

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pika_async._journal import Intent, Journal, MemoryJournal, SqliteJournal
-from pika_async.jobs import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import GenerationRequest
-from pika_async.polling import AdaptivePolling, Observation
+from pika_async.polling import AdaptivePolling, DurationSample
 
 pytestmark = pytest.mark.anyio
 
-INTENT = Intent(at=instant(1_700_000_000.123), body_sha256="ab" * 32)
+INTENT = Intent(at=utc_from_timestamp(1_700_000_000.123), body_sha256="ab" * 32)
 
 
 def a_job(key: str = "a", **changes: Any) -> Job:
@@ -44,37 +44,37 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 async def test_an_empty_journal_knows_nothing(journal: Journal) -> None:
-    assert (journal.get("a"), journal.holder("p", "u", "t"), journal.recall("x")) == (None, None, None)
-    assert (journal.keys(), list(journal.all()), journal.interrupted(), journal.observations()) == ([], [], [], [])
+    assert (journal.get("a"), journal.key_for_task("p", "u", "t"), journal.get_setting("x")) == (None, None, None)
+    assert (journal.keys(), list(journal.all()), journal.interrupted_jobs(), journal.samples()) == ([], [], [], [])
     assert journal.charges() == 0
 
 
 async def test_what_is_kept_is_read(journal: Journal) -> None:
     """By key, by task id, by status, and all of them in the order in which they were first kept."""
-    await journal.keep(a_job("b"), accepted("a"))
-    await journal.keep(a_job("b").submitting())
-    await journal.keep(accepted("b", "t-2"))
+    await journal.save(a_job("b"), accepted("a"))
+    await journal.save(a_job("b").submitting())
+    await journal.save(accepted("b", "t-2"))
     assert (journal.get("a"), journal.get("b")) == (accepted("a"), accepted("b", "t-2"))
     assert journal.keys() == ["b", "a"]
     assert list(journal.all()) == [accepted("b", "t-2"), accepted("a")]
     assert [job.key for job in journal.all(JobStatus.QUEUED)] == ["b", "a"]
     assert list(journal.all(JobStatus.PLANNED)) == []
-    assert journal.holder("p", "https://x.test", "t-1") == "a"
-    assert journal.holder("p", "https://y.test", "t-1") is None
+    assert journal.key_for_task("p", "https://x.test", "t-1") == "a"
+    assert journal.key_for_task("p", "https://y.test", "t-1") is None
 
 
 async def test_keeping_nothing_is_no_error(journal: Journal) -> None:
-    await journal.keep()
+    await journal.save()
     assert journal.keys() == []
 
 
 async def test_an_intent_is_open_until_something_else_is_kept(journal: Journal) -> None:
     """What is interrupted between the two is in doubt."""
-    await journal.intend(a_job().submitting(), INTENT)
-    assert journal.interrupted() == [(a_job().submitting(), INTENT)]
+    await journal.record_intent(a_job().submitting(), INTENT)
+    assert journal.interrupted_jobs() == [(a_job().submitting(), INTENT)]
     assert journal.charges() == 1
-    await journal.keep(accepted())
-    assert journal.interrupted() == []
+    await journal.save(accepted())
+    assert journal.interrupted_jobs() == []
 
 
 def with_token(token: str | None) -> Intent:
@@ -83,35 +83,35 @@ def with_token(token: str | None) -> Intent:
 
 async def test_a_token_names_the_job_whose_latest_submission_carried_it(journal: Journal) -> None:
     """From the intent on, however the job stands; a newer attempt's takes its place, also where that has none."""
-    await journal.keep(a_job(), a_job("b"))
-    assert journal.addressed("t1") is None
-    await journal.intend(a_job().submitting(), with_token("t1"))
-    await journal.intend(a_job("b").submitting(), with_token("t2"))
-    assert (journal.addressed("t1"), journal.addressed("t2")) == (a_job().submitting(), a_job("b").submitting())
-    await journal.keep(accepted())
-    assert journal.addressed("t1") == accepted()
-    journal.note(attrs.evolve(accepted(), progress=3))
-    assert journal.addressed("t1") == attrs.evolve(accepted(), progress=3)
-    await journal.intend(a_job("b").submitting(), with_token("t3"))
-    assert (journal.addressed("t2"), journal.addressed("t3")) == (None, a_job("b").submitting())
-    await journal.intend(a_job("b").submitting(), INTENT)
-    assert journal.addressed("t3") is None
+    await journal.save(a_job(), a_job("b"))
+    assert journal.job_for_token("t1") is None
+    await journal.record_intent(a_job().submitting(), with_token("t1"))
+    await journal.record_intent(a_job("b").submitting(), with_token("t2"))
+    assert (journal.job_for_token("t1"), journal.job_for_token("t2")) == (a_job().submitting(), a_job("b").submitting())
+    await journal.save(accepted())
+    assert journal.job_for_token("t1") == accepted()
+    journal.save_later(attrs.evolve(accepted(), progress=3))
+    assert journal.job_for_token("t1") == attrs.evolve(accepted(), progress=3)
+    await journal.record_intent(a_job("b").submitting(), with_token("t3"))
+    assert (journal.job_for_token("t2"), journal.job_for_token("t3")) == (None, a_job("b").submitting())
+    await journal.record_intent(a_job("b").submitting(), INTENT)
+    assert journal.job_for_token("t3") is None
 
 
 async def test_an_archived_job_keeps_its_token(journal: Journal) -> None:
     """The job that takes its key does not inherit it."""
-    await journal.intend(a_job().submitting(), with_token("t1"))
-    await journal.keep(accepted())
+    await journal.record_intent(a_job().submitting(), with_token("t1"))
+    await journal.save(accepted())
     archived = await journal.archive(accepted())
-    assert journal.addressed("t1") == archived
-    await journal.keep(a_job())
-    assert journal.addressed("t1") == archived
-    await journal.intend(a_job().submitting(), with_token("t2"))
-    assert (journal.addressed("t1"), journal.addressed("t2")) == (archived, a_job().submitting())
+    assert journal.job_for_token("t1") == archived
+    await journal.save(a_job())
+    assert journal.job_for_token("t1") == archived
+    await journal.record_intent(a_job().submitting(), with_token("t2"))
+    assert (journal.job_for_token("t1"), journal.job_for_token("t2")) == (archived, a_job().submitting())
     await journal.close()
     await journal.open()
-    assert (journal.addressed("t1"), journal.addressed("t2")) == (archived, a_job().submitting())
-    assert [(job.key, intent.callback_sha256) for job, intent in journal.interrupted()] == [("a", "t2")]
+    assert (journal.job_for_token("t1"), journal.job_for_token("t2")) == (archived, a_job().submitting())
+    assert [(job.key, intent.callback_sha256) for job, intent in journal.interrupted_jobs()] == [("a", "t2")]
 
 
 async def test_only_the_hash_of_a_token_is_stored(tmp_path: Path) -> None:
@@ -119,42 +119,42 @@ async def test_only_the_hash_of_a_token_is_stored(tmp_path: Path) -> None:
     token, path = "GmXk0q4bQ8ZrT2vYw1N3sL6dJ9hPcF5e", tmp_path / "j.sqlite"
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.intend(a_job().submitting(), with_token(sha256(token.encode()).hexdigest()))
+    await journal.record_intent(a_job().submitting(), with_token(sha256(token.encode()).hexdigest()))
     written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert (token.encode() in written, sha256(token.encode()).hexdigest().encode() in written) == (False, True)
-    assert journal.addressed(sha256(token.encode()).hexdigest()) == a_job().submitting()
+    assert journal.job_for_token(sha256(token.encode()).hexdigest()) == a_job().submitting()
     await journal.close()
 
 
 async def test_a_note_is_read_at_once(journal: Journal) -> None:
     """The latest of them."""
-    await journal.keep(a_job("b"))
-    journal.note(attrs.evolve(accepted(), progress=10))
-    journal.note(attrs.evolve(accepted(), progress=20))
+    await journal.save(a_job("b"))
+    journal.save_later(attrs.evolve(accepted(), progress=10))
+    journal.save_later(attrs.evolve(accepted(), progress=20))
     assert journal.get("a") == attrs.evolve(accepted(), progress=20)
     assert journal.keys() == ["b", "a"]
-    await journal.keep(a_job("c"))
+    await journal.save(a_job("c"))
     assert journal.get("a") == attrs.evolve(accepted(), progress=20)
     assert journal.keys() == ["b", "a", "c"]
 
 
 async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journal: Journal) -> None:
     """An intent, a receipt, a doubt and a doubt that was given up count; what was never sent does not."""
-    doubt = a_job("b").submitting().doubted(error := _error(), 1.0)
-    await journal.keep(a_job("planned"), accepted(), doubt, attrs.evolve(doubt, key="c").canceled(error, 2.0))
-    await journal.intend(a_job("d").submitting(), INTENT)
+    doubt = a_job("b").submitting().in_doubt(error := _error(), 1.0)
+    await journal.save(a_job("planned"), accepted(), doubt, attrs.evolve(doubt, key="c").canceled(error, 2.0))
+    await journal.record_intent(a_job("d").submitting(), INTENT)
     assert journal.charges() == 4
 
 
 async def test_the_jobs_of_a_status_are_counted_as_they_are_listed(journal: Journal) -> None:
     """Whatever became of them: changed, given another key, replaced."""
-    await journal.keep(a_job("a"), a_job("b"), a_job("c"))
-    await journal.intend(a_job("a").submitting(), INTENT)
-    await journal.keep(accepted("a"))
-    journal.note(attrs.evolve(accepted("a"), progress=50))
-    await journal.keep(a_job("b").submitting().doubted(_error(), 1.0))
+    await journal.save(a_job("a"), a_job("b"), a_job("c"))
+    await journal.record_intent(a_job("a").submitting(), INTENT)
+    await journal.save(accepted("a"))
+    journal.save_later(attrs.evolve(accepted("a"), progress=50))
+    await journal.save(a_job("b").submitting().in_doubt(_error(), 1.0))
     await journal.archive(accepted("a"))
-    await journal.keep(a_job("a"))
+    await journal.save(a_job("a"))
     counts = {status: journal.count(status) for status in JobStatus}
     assert counts == {status: len(list(journal.all(status))) for status in JobStatus}
     assert {status: count for status, count in counts.items() if count} == {
@@ -165,30 +165,30 @@ async def test_the_jobs_of_a_status_are_counted_as_they_are_listed(journal: Jour
 def _error() -> Any:
     from pika_async.errors import SubmissionInDoubt
 
-    return SubmissionInDoubt(key="a", provider="p", reason="cut", at=instant(1.25), attempt=1)
+    return SubmissionInDoubt(key="a", provider="p", reason="cut", at=utc_from_timestamp(1.25), attempt=1)
 
 
 async def test_an_archived_job_frees_its_key(journal: Journal) -> None:
     """It comes last, its task id goes with it, and a new job takes the key."""
-    await journal.keep(accepted(), a_job("b"))
+    await journal.save(accepted(), a_job("b"))
     first = await journal.archive(accepted())
     assert first == attrs.evolve(accepted(), key="a~1")
     assert (journal.get("a"), journal.keys()) == (None, ["b", "a~1"])
-    await journal.keep(accepted("a", "t-2"))
+    await journal.save(accepted("a", "t-2"))
     second = await journal.archive(accepted("a", "t-2"))
-    await journal.keep(a_job("a"))
+    await journal.save(a_job("a"))
     assert second.key == "a~2"
     assert journal.keys() == ["b", "a~1", "a~2", "a"]
     assert (journal.get("a"), journal.get("a~1")) == (a_job("a"), first)
-    assert journal.holder("p", "https://x.test", "t-1") == "a~1"
+    assert journal.key_for_task("p", "https://x.test", "t-1") == "a~1"
     assert journal.charges() == 2
 
 
 @pytest.mark.parametrize("value", [None, 1, 2.5, "ü", [1, {"a": None}], {"b": [True]}])
 async def test_facts_are_values_of_json(journal: Journal, value: Any) -> None:
-    await journal.remember("x", "before")
-    await journal.remember("x", value)
-    assert (journal.recall("x"), journal.recall("y")) == (value, None)
+    await journal.set_setting("x", "before")
+    await journal.set_setting("x", value)
+    assert (journal.get_setting("x"), journal.get_setting("y")) == (value, None)
 
 
 async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Path) -> None:
@@ -196,20 +196,20 @@ async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Pa
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     seen = [
-        Observation("x", after=n, before=n + 1.5, told_age=0.5 * n, told=n % 100, accepted_at=1e9 + n)
+        DurationSample("x", lower=n, upper=n + 1.5, progress_age=0.5 * n, progress=n % 100, accepted_at=1e9 + n)
         for n in range(300)
     ]
-    other = Observation("y", after=0.0, before=1.0, accepted_at=7.0)
-    journal.observe(other)
+    other = DurationSample("y", lower=0.0, upper=1.0, accepted_at=7.0)
+    journal.add_sample(other)
     for observation in Random(4).sample(seen, 300):
-        journal.observe(observation)
-    assert journal.observations() == [other, *seen[-256:]]
-    await journal.keep(a_job())
-    assert journal.observations() == [other, *seen[-256:]]
+        journal.add_sample(observation)
+    assert journal.samples() == [other, *seen[-256:]]
+    await journal.save(a_job())
+    assert journal.samples() == [other, *seen[-256:]]
     await journal.close()
     await journal.open()
     (count,) = journal._writer.execute("SELECT count(*) FROM observations").fetchone()
-    assert (journal.observations(), count) == ([other, *seen[-256:]], 257)
+    assert (journal.samples(), count) == ([other, *seen[-256:]], 257)
     await journal.close()
 
 
@@ -220,10 +220,10 @@ async def test_a_batch_that_began_at_once_teaches_what_its_tasks_took(tmp_path: 
     random = Random(2)
     durations = [60 * math.exp(0.5 * random.gauss(0, 1)) for _ in range(1000)]
     for accepted_at, seconds in sorted(enumerate(durations), key=lambda each: each[1]):
-        journal.observe(Observation("x", 0.97 * seconds, 1.03 * seconds, accepted_at=accepted_at))
+        journal.add_sample(DurationSample("x", 0.97 * seconds, 1.03 * seconds, accepted_at=accepted_at))
     policy = AdaptivePolling()
-    for seen in journal.observations():
-        policy.settled(seen)
+    for seen in journal.samples():
+        policy.observe(seen)
     belief = policy.describe()["x"]
     await journal.close()
     assert belief.median == pytest.approx(60, rel=0.15)
@@ -267,7 +267,7 @@ class Twins:
         name = f"{key}{self.generation[key]}"
         base = known or attrs.evolve(a_job(key), request=GenerationRequest(name, key=key))
         accepted = base.task_id or (name if status in {JobStatus.QUEUED, JobStatus.SUCCEEDED} else None)
-        at = base.submitted_at or (instant(self.number) if accepted or status is JobStatus.UNKNOWN else None)
+        at = base.submitted_at or (utc_from_timestamp(self.number) if accepted or status is JobStatus.UNKNOWN else None)
         return attrs.evolve(base, status=status, task_id=accepted, submitted_at=at, polls=self.number)
 
     async def both(self, memory: Awaitable[Any], sqlite: Any) -> None:
@@ -290,21 +290,21 @@ class Twins:
             case "intend":
                 job = self.job(what[0], JobStatus.SUBMITTING)
                 intent = with_token(f"t{self.number}" if what[1] else None)
-                await self.both(self.memory.intend(job, intent), self.sqlite.intend(job, intent))
+                await self.both(self.memory.record_intent(job, intent), self.sqlite.record_intent(job, intent))
             case "keep":
                 jobs = [self.job(key, status) for key, status in dict(what).items()]
-                await self.both(self.memory.keep(*jobs), self.sqlite.keep(*jobs))
+                await self.both(self.memory.save(*jobs), self.sqlite.save(*jobs))
             case "note":
                 job = self.job(*what)
-                self.memory.note(job)
-                self.sqlite.note(job)
+                self.memory.save_later(job)
+                self.sqlite.save_later(job)
             case "archive":
                 known = self.memory.get(what)
                 if known is not None and known.status is not JobStatus.SUBMITTING:
                     self.generation[what] += 1
                     await self.both(self.memory.archive(known), self.sqlite.archive(known))
             case "remember":
-                await self.both(self.memory.remember("x", what), self.sqlite.remember("x", what))
+                await self.both(self.memory.set_setting("x", what), self.sqlite.set_setting("x", what))
             case "stall" if self.stalled is None and self.sqlite._thread is not None:
                 self.stalled = threading.Event()
                 self.sqlite._thread.submit(self.stalled.wait)
@@ -328,13 +328,17 @@ class Twins:
             assert other.get(key) == one.get(key)
         for job in one.all():
             if job.task_id is not None:
-                assert other.holder("p", job.base_url, job.task_id) == one.holder("p", job.base_url, job.task_id)
+                assert other.key_for_task("p", job.base_url, job.task_id) == one.key_for_task(
+                    "p", job.base_url, job.task_id
+                )
         assert other.charges() == one.charges() == sum(job.may_be_charged for job in one.all())
-        assert sorted(job.key for job, _ in other.interrupted()) == sorted(job.key for job, _ in one.interrupted())
-        assert dict(_keyed(other.interrupted())) == dict(_keyed(one.interrupted()))
+        assert sorted(job.key for job, _ in other.interrupted_jobs()) == sorted(
+            job.key for job, _ in one.interrupted_jobs()
+        )
+        assert dict(_keyed(other.interrupted_jobs())) == dict(_keyed(one.interrupted_jobs()))
         for number in range(self.number + 1):
-            assert other.addressed(f"t{number}") == one.addressed(f"t{number}")
-        assert other.recall("x") == one.recall("x")
+            assert other.job_for_token(f"t{number}") == one.job_for_token(f"t{number}")
+        assert other.get_setting("x") == one.get_setting("x")
 
 
 @settings(deadline=None, max_examples=60)
@@ -362,15 +366,15 @@ async def test_many_jobs_are_walked_while_more_are_kept(tmp_path: Path) -> None:
     """Each is given once, in order; those that come meanwhile are given too."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
-    await journal.keep(*[a_job(f"k{number}") for number in range(1200)])
+    await journal.save(*[a_job(f"k{number}") for number in range(1200)])
     walked = []
     for number, job in enumerate(journal.all()):
         walked.append(job.key)
         if number == 10:
-            journal.note(a_job("noted"))
-            journal.note(a_job("k5").submitting())
+            journal.save_later(a_job("noted"))
+            journal.save_later(a_job("k5").submitting())
         if number == 700:
-            await journal.keep(a_job("late"), a_job("k1100").submitting())
+            await journal.save(a_job("late"), a_job("k1100").submitting())
     assert walked == [*(f"k{number}" for number in range(1200)), "noted", "late"]
     assert [job.key for job in journal.all(JobStatus.SUBMITTING)] == ["k5", "k1100"]
     assert len(list(journal.all(JobStatus.PLANNED))) == 1200

@@ -60,11 +60,11 @@ def listened_to(journal: Any) -> bool:
 
 async def test_each_change_has_the_next_number(journal: Journal) -> None:
     """In the order of the puts; a reader sees each job as it stands, under its latest number."""
-    await journal.keep(a_job("a"), a_job("b"))
+    await journal.save(a_job("a"), a_job("b"))
     assert await soon(journal, 0) == [(1, a_job("a")), (2, a_job("b"))]
-    await journal.intend(a_job("a").submitting(), INTENT)
+    await journal.record_intent(a_job("a").submitting(), INTENT)
     assert journal.revision == 3
-    await journal.keep(accepted("a"))
+    await journal.save(accepted("a"))
     assert await soon(journal, 0) == [(2, a_job("b")), (4, accepted("a"))]
     assert await soon(journal, 2) == [(4, accepted("a"))]
     assert journal.revision == 4
@@ -74,38 +74,38 @@ async def test_each_change_has_the_next_number(journal: Journal) -> None:
 async def test_who_waits_is_told_of_the_next(journal: Journal) -> None:
     """All who wait; others than jobs are no change."""
     waiting = [asyncio.create_task(journal.changes(0)) for _ in range(3)]
-    await journal.remember("x", 1)
+    await journal.set_setting("x", 1)
     await asyncio.sleep(0.05)
     assert not any(task.done() for task in waiting)
-    await journal.keep(a_job())
+    await journal.save(a_job())
     assert await asyncio.gather(*waiting) == [[(1, a_job())]] * 3
     assert not listened_to(journal)
 
 
 async def test_a_note_is_told_soon_to_whoever_waits(journal: Journal) -> None:
     """Whether it was noted before or while one waits."""
-    await journal.keep(accepted())
-    journal.note(attrs.evolve(accepted(), progress=10))
+    await journal.save(accepted())
+    journal.save_later(attrs.evolve(accepted(), progress=10))
     assert await soon(journal, 1) == [(2, attrs.evolve(accepted(), progress=10))]
     waiting = asyncio.create_task(journal.changes(2))
     await asyncio.sleep(0.01)
-    journal.note(attrs.evolve(accepted(), progress=20))
+    journal.save_later(attrs.evolve(accepted(), progress=20))
     assert await waiting == [(3, attrs.evolve(accepted(), progress=20))]
 
 
 async def test_what_is_no_news_gets_no_number(journal: Journal) -> None:
     """The same again, more looks, and whatever becomes of a final job but another status."""
-    await journal.keep(accepted("b"))
-    await journal.keep(attrs.evolve(accepted("b"), polls=7, points=2.0))
-    await journal.keep(succeeded())
-    await journal.keep(succeeded().about_to_be_named("ab"))
-    await journal.keep(fetched := succeeded().fetched(Path("/x/a.mp4"), "ab"))
-    journal.note(fetched.not_fetched(_failed()))
-    await journal.keep(a_job("c"))
+    await journal.save(accepted("b"))
+    await journal.save(attrs.evolve(accepted("b"), polls=7, points=2.0))
+    await journal.save(succeeded())
+    await journal.save(succeeded().with_pending_file("ab"))
+    await journal.save(fetched := succeeded().with_file(Path("/x/a.mp4"), "ab"))
+    journal.save_later(fetched.with_download_error(_failed()))
+    await journal.save(a_job("c"))
     told = await soon(journal, 0)
     assert [(number, job.key) for number, job in told] == [(1, "b"), (2, "a"), (3, "c")]
     assert (told[0][1].polls, told[1][1].file, told[1][1].error) == (7, fetched.file, _failed_like(told[1][1]))
-    await journal.keep(attrs.evolve(fetched, status=JobStatus.CANCELED))
+    await journal.save(attrs.evolve(fetched, status=JobStatus.CANCELED))
     assert [(number, job.key) for number, job in await soon(journal, 3)] == [(4, "a")]
 
 
@@ -122,22 +122,22 @@ def _failed_like(job: Job) -> Any:
 
 async def test_an_error_is_news(journal: Journal) -> None:
     """A job that is put down says why, once."""
-    await journal.keep(a_job())
+    await journal.save(a_job())
     for _ in range(2):
-        journal.note(attrs.evolve(a_job(), error=_failed()))
+        journal.save_later(attrs.evolve(a_job(), error=_failed()))
     assert [number for number, _ in await soon(journal, 1)] == [2]
-    await journal.keep(attrs.evolve(a_job(), error=_failed()))
-    await journal.keep(a_job())
+    await journal.save(attrs.evolve(a_job(), error=_failed()))
+    await journal.save(a_job())
     assert journal.revision == 3
 
 
 async def test_an_archived_job_is_told_by_its_new_key(journal: Journal) -> None:
     """Under the number that it had: who knows it is not told again, and who does not still is."""
-    await journal.keep(succeeded(), a_job("b"))
+    await journal.save(succeeded(), a_job("b"))
     archived = await journal.archive(succeeded())
     assert await soon(journal, 0) == [(1, archived), (2, a_job("b"))]
     await nothing(journal, 2)
-    await journal.keep(a_job())
+    await journal.save(a_job())
     assert await soon(journal, 1) == [(2, a_job("b")), (3, a_job())]
     await journal.archive(attrs.evolve(a_job(), status=JobStatus.CANCELED))
     assert [(number, job.key, job.status) for number, job in await soon(journal, 2)] == [(4, "a~2", "canceled")]
@@ -145,7 +145,7 @@ async def test_an_archived_job_is_told_by_its_new_key(journal: Journal) -> None:
 
 async def test_many_changes_are_read_some_at_a_time(journal: Journal) -> None:
     """In order, none twice, none missed."""
-    await journal.keep(*[a_job(f"k{number}") for number in range(3 * CHANGES + 5)])
+    await journal.save(*[a_job(f"k{number}") for number in range(3 * CHANGES + 5)])
     seen: list[tuple[int, Job]] = []
     sizes = []
     while len(seen) < 3 * CHANGES + 5:
@@ -161,7 +161,7 @@ async def test_whole_images_are_read_few_at_a_time(tmp_path: Path) -> None:
     await journal.open()
     request = GenerationRequest("a cat", image=bytes(1 << 19))
     jobs = [attrs.evolve(a_job(f"{number}"), request=request) for number in range(5)]
-    await journal.keep(*jobs)
+    await journal.save(*jobs)
     read: list[tuple[int, Job]] = []
     while len(read) < 5:
         page = await soon(journal, read[-1][0] if read else 0)
@@ -169,14 +169,14 @@ async def test_whole_images_are_read_few_at_a_time(tmp_path: Path) -> None:
         read += page
     assert [job for _, job in read] == jobs
     huge = attrs.evolve(a_job("huge"), request=GenerationRequest("a cat", image=bytes(1 << 22)))
-    await journal.keep(huge)
+    await journal.save(huge)
     assert [job for _, job in await soon(journal, read[-1][0])] == [huge]
     await journal.close()
 
 
 async def test_reading_lets_others_have_their_turn(journal: Journal) -> None:
     """Also when there is always more to read."""
-    await journal.keep(a_job())
+    await journal.save(a_job())
     turns = 0
 
     async def other() -> None:
@@ -200,19 +200,19 @@ async def test_a_closed_journal_gives_what_it_has_and_then_nothing(journal: Jour
     await journal.close()
     assert await asyncio.wait_for(waiting, 5) == []
     await journal.open()
-    journal.note(accepted())
+    journal.save_later(accepted())
     await journal.close()
     assert await soon(journal, 0) == [(1, accepted())]
     assert await soon(journal, 1) == []
 
 
 async def test_numbers_go_on_when_it_is_opened_again(journal: Journal) -> None:
-    await journal.keep(a_job("a"), succeeded("b"))
+    await journal.save(a_job("a"), succeeded("b"))
     await journal.close()
     assert journal.revision == 2
     await journal.open()
     await nothing(journal, 2)
-    await journal.keep(a_job("c"))
+    await journal.save(a_job("c"))
     assert await soon(journal, 1) == [(2, succeeded("b")), (3, a_job("c"))]
 
 
@@ -220,11 +220,11 @@ async def test_jobs_that_nobody_follows_are_not_numbered() -> None:
     """In memory, numbers begin with the jobs that are there when one is asked for."""
     journal = MemoryJournal()
     await journal.open()
-    await journal.keep(a_job("a"), a_job("b"))
-    await journal.keep(accepted("a"))
+    await journal.save(a_job("a"), a_job("b"))
+    await journal.save(accepted("a"))
     assert journal._numbers is None
     assert await soon(journal, 0) == [(1, accepted("a")), (2, a_job("b"))]
-    await journal.keep(accepted("b", "t-2"))
+    await journal.save(accepted("b", "t-2"))
     assert await soon(journal, 1) == [(3, accepted("b", "t-2"))]
 
 
@@ -241,7 +241,7 @@ def test_each_loop_has_its_readers(tmp_path: Path) -> None:
     async def story() -> None:
         waiting = asyncio.create_task(journal.changes(0))
         await asyncio.sleep(0.01)
-        await journal.keep(a_job())
+        await journal.save(a_job())
         assert await asyncio.wait_for(waiting, 5) == [(1, a_job())]
         assert not listened_to(journal)
 
@@ -258,7 +258,7 @@ async def test_a_reader_that_leaves_is_forgotten(journal: Journal) -> None:
         reader = asyncio.create_task(journal.changes(journal.revision))
         for _ in range(turns):
             await asyncio.sleep(0)
-        keeping = asyncio.create_task(journal.keep(a_job(f"k{turns}")))
+        keeping = asyncio.create_task(journal.save(a_job(f"k{turns}")))
         await asyncio.sleep(0)
         reader.cancel()
         await asyncio.wait({reader, keeping})
@@ -270,7 +270,7 @@ async def test_nothing_is_told_before_it_is_committed(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     with stalled(journal):
-        keeping = asyncio.create_task(journal.keep(accepted()))
+        keeping = asyncio.create_task(journal.save(accepted()))
         waiting = asyncio.create_task(journal.changes(0))
         await asyncio.sleep(0.05)
         assert (journal.get("a"), journal.revision, waiting.done()) == (accepted(), 0, False)
@@ -284,11 +284,11 @@ async def test_what_was_refused_gets_its_number_when_it_is_written(tmp_path: Pat
     journal, double = await broken(tmp_path / "j.sqlite")
     waiting = asyncio.create_task(journal.changes(1))
     with pytest.raises(JournalFailed):
-        await journal.keep(accepted("r", "t-r"))
+        await journal.save(accepted("r", "t-r"))
     await asyncio.sleep(0.05)
     assert (journal.revision, waiting.done()) == (1, False)
     double.error = None
-    await journal.keep(a_job("b"))
+    await journal.save(a_job("b"))
     assert await waiting == [(2, accepted("r", "t-r")), (3, a_job("b"))]
     await journal.close()
 
@@ -299,7 +299,7 @@ async def test_what_no_column_can_hold_takes_no_number(tmp_path: Path) -> None:
     await journal.open()
     with stalled(journal):
         odd = attrs.evolve(a_job("odd"), polls=2**70)
-        jobs = [asyncio.create_task(journal.keep(job)) for job in (a_job("a"), odd, a_job("b"))]
+        jobs = [asyncio.create_task(journal.save(job)) for job in (a_job("a"), odd, a_job("b"))]
         await asyncio.sleep(0.01)
     assert [type(it) for it in await asyncio.gather(*jobs, return_exceptions=True)] == [
         type(None), JournalFailed, type(None),
@@ -312,12 +312,12 @@ async def test_a_rescued_job_is_a_change_when_it_is_taken_in(tmp_path: Path) -> 
     """Of the opening that takes it in."""
     journal, _ = await broken(tmp_path / "j.sqlite")
     with pytest.raises(JournalFailed):
-        await journal.keep(accepted("r", "t-r"))
+        await journal.save(accepted("r", "t-r"))
     await journal.close()
     again = SqliteJournal(tmp_path / "j.sqlite")
     await again.open()
     assert await soon(again, 1) == [(2, accepted("r", "t-r"))]
-    await again.keep(a_job("b"))
+    await again.save(a_job("b"))
     assert again.revision == 3
     await again.close()
 
@@ -341,7 +341,7 @@ asyncio.run(main())
     await journal.open()
     assert (await soon(journal, 0))[-1] == (5, journal.get(key))
     assert (journal.revision, int(number)) == (5, 5)
-    await journal.keep(a_job("new"))
+    await journal.save(a_job("new"))
     assert await soon(journal, 5) == [(6, a_job("new"))]
     await journal.close()
 
@@ -350,7 +350,7 @@ async def test_another_process_can_read_the_changes(tmp_path: Path) -> None:
     """What is there, and it does not wait for more."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
-    await journal.keep(a_job())
+    await journal.save(a_job())
     other = SqliteJournal(tmp_path / "j.sqlite")
     assert (other.revision, await soon(other, 0), await soon(other, 1)) == (1, [(1, a_job())], [])
     await journal.close()
@@ -450,7 +450,7 @@ def test_a_follower_goes_on_after_a_crash(puts: list[tuple[str, str, JobStatus |
                     assert status is not None
                     base = known or attrs.evolve(a_job(key), request=GenerationRequest(f"{key}{number}", key=key))
                     job = attrs.evolve(base, status=status, progress=number)
-                    await journal.keep(job) if name == "keep" else journal.note(job)
+                    await journal.save(job) if name == "keep" else journal.save_later(job)
                 case "read":
                     await follower.read(10**9)
                 case "crash":

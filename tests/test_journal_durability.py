@@ -45,7 +45,7 @@ async def test_what_is_asked_for_together_is_committed_together(path: Path) -> N
     await journal.open()
     said: list[str] = []
     journal._writer.set_trace_callback(said.append)
-    await asyncio.gather(*[journal.keep(a_job(f"k{number}")) for number in range(200)])
+    await asyncio.gather(*[journal.save(a_job(f"k{number}")) for number in range(200)])
     assert said.count("COMMIT") <= 2
     assert said.count("BEGIN IMMEDIATE") == said.count("COMMIT")
     assert len(SqliteJournal(path).keys()) == 200
@@ -59,13 +59,13 @@ async def test_notes_wait_for_something_else(path: Path) -> None:
     said: list[str] = []
     journal._writer.set_trace_callback(said.append)
     for progress in range(50):
-        journal.note(attrs.evolve(accepted(), progress=progress))
+        journal.save_later(attrs.evolve(accepted(), progress=progress))
     await asyncio.sleep(0.01)
     assert said == []
-    await journal.keep(a_job("b"))
+    await journal.save(a_job("b"))
     assert [word for word in said if "INSERT INTO jobs" in word and "'a'" in word] != []
     assert len([word for word in said if word.startswith("UPDATE")]) == 2
-    journal.note(attrs.evolve(accepted(), progress=99))
+    journal.save_later(attrs.evolve(accepted(), progress=99))
     await journal.close()
     assert SqliteJournal(path).get("a") == attrs.evolve(accepted(), progress=99)
 
@@ -74,10 +74,10 @@ async def test_a_request_is_written_once(path: Path) -> None:
     """Later states of a job do not rewrite what may hold whole images."""
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.keep(a_job())
+    await journal.save(a_job())
     said: list[str] = []
     journal._writer.set_trace_callback(said.append)
-    await journal.keep(accepted())
+    await journal.save(accepted())
     assert [word for word in said if "requests" in word or "a cat" in word] == []
     await journal.close()
 
@@ -120,8 +120,8 @@ asyncio.run(main())
 """
     assert child(script, path).returncode == -signal.SIGKILL
     journal = SqliteJournal(path)
-    assert journal.interrupted() == [(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))]
-    assert journal.addressed("cd" * 32) == a_job().submitting()
+    assert journal.interrupted_jobs() == [(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))]
+    assert journal.job_for_token("cd" * 32) == a_job().submitting()
 
 
 async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:
@@ -156,13 +156,13 @@ async def test_leaving_early_does_not_undo_it(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     with stalled(journal):
-        task = asyncio.create_task(journal.keep(accepted()))
+        task = asyncio.create_task(journal.save(accepted()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert journal.get("a") == accepted()
-    await journal.keep(a_job("b"))
+    await journal.save(a_job("b"))
     await journal.close()
     assert SqliteJournal(path).keys() == ["a", "b"]
 
@@ -172,7 +172,7 @@ async def test_leaving_a_failed_call_early_is_silent(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     with stalled(journal):
-        task = asyncio.create_task(journal.intend(a_job().submitting(), INTENT))
+        task = asyncio.create_task(journal.record_intent(a_job().submitting(), INTENT))
         await asyncio.sleep(0)
         task.cancel()
         journal._writer.execute("PRAGMA query_only=ON")
@@ -199,7 +199,7 @@ async def test_opening_that_is_left_early_holds_nothing(path: Path) -> None:
     await other.open()
     await other.close()
     with pytest.raises(JournalFailed, match="it is not open"):
-        await journal.keep(a_job())
+        await journal.save(a_job())
 
 
 def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
         await journal.open()
         assert journal._thread is not None
         journal._thread.submit(released.wait)
-        task = asyncio.create_task(journal.keep(accepted()))
+        task = asyncio.create_task(journal.save(accepted()))
         await asyncio.sleep(0)
         task.cancel()
 
@@ -223,7 +223,7 @@ def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
 
     async def again() -> None:
         await journal.open()
-        await journal.keep(a_job("b"))
+        await journal.save(a_job("b"))
         await journal.close()
 
     asyncio.run(again())
@@ -235,7 +235,7 @@ async def test_closing_twice_or_never_opened_is_nothing(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.close()
     await journal.open()
-    journal.note(a_job())
+    journal.save_later(a_job())
     with stalled(journal):
         closes = [asyncio.create_task(journal.close()) for _ in range(2)]
         await asyncio.sleep(0)
@@ -249,7 +249,7 @@ async def test_flush_waits_only_as_long_as_it_may(path: Path) -> None:
     journal = SqliteJournal(path)
     assert journal.flush(1)
     await journal.open()
-    journal.note(a_job())
+    journal.save_later(a_job())
     with stalled(journal):
         assert not journal.flush(0.01)
     assert journal.flush(10)
@@ -261,8 +261,8 @@ async def test_what_is_closed_takes_nothing(path: Path, caplog: pytest.LogCaptur
     """It says so, and logs the receipt; it is not its file any more."""
     journal = SqliteJournal(path)
     with pytest.raises(JournalFailed, match="it is not open") as caught:
-        await journal.keep(accepted())
-    journal.note(a_job())
+        await journal.save(accepted())
+    journal.save_later(a_job())
     assert (caught.value.provider, caught.value.rescued, journal.keys()) == ("p", None, [])
     assert "job a (queued, task t-1) is not in the journal" in caplog.text
     assert list(path.parent.iterdir()) == []
@@ -272,7 +272,7 @@ async def test_a_read_never_waits_for_the_writer(path: Path) -> None:
     """While a transaction is open, and while the thread is busy."""
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.keep(accepted())
+    await journal.save(accepted())
     with stalled(journal):
         journal._writer.execute("BEGIN IMMEDIATE")
         journal._writer.execute("UPDATE jobs SET task_id = 'x'")

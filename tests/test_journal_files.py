@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def filled(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.keep(accepted())
+    await journal.save(accepted())
     await journal.close()
 
 
@@ -93,7 +93,7 @@ async def test_only_the_owner_of_the_files_can_read_them(path: Path) -> None:
     try:
         journal = SqliteJournal(path)
         await journal.open()
-        await journal.keep(a_job())
+        await journal.save(a_job())
         made = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -112,7 +112,7 @@ async def test_a_journal_has_one_owner(path: Path) -> None:
     for other in (second, first, SqliteJournal(link)):
         with pytest.raises(JournalInUse, match=r"in use by another client of this process; share that one"):
             await other.open()
-    await first.keep(a_job())
+    await first.save(a_job())
     assert second.keys() == ["a"]
     await first.close()
     await second.open()
@@ -124,7 +124,7 @@ async def test_another_process_is_refused_and_can_read(path: Path) -> None:
     """It sees what is committed while the owner goes on."""
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.keep(accepted())
+    await journal.save(accepted())
     done = child(
         """
 try: asyncio.run(journal.open())
@@ -135,7 +135,7 @@ print(journal.keys(), journal.charges(), journal.get("a") == accepted())
     )
     assert done.stdout.splitlines()[1:] == ["['a'] 1 True"], done.stderr
     assert f"in use by process {os.getpid()}" in done.stdout
-    await journal.keep(a_job("b"))
+    await journal.save(a_job("b"))
     assert journal.keys() == ["a", "b"]
     await journal.close()
 
@@ -244,7 +244,7 @@ async def test_a_record_that_somebody_broke_is_named(path: Path, damage: str) ->
     """The others are read."""
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.keep(accepted(), a_job("b"))
+    await journal.save(accepted(), a_job("b"))
     await journal.close()
     foreign(path, f"UPDATE jobs SET {damage} WHERE key = 'a'")  # noqa: S608
     with pytest.raises(JournalUnusable, match="holds a record of job 'a' that cannot be read"):
@@ -341,7 +341,7 @@ async def test_a_moved_folder_keeps_its_files(tmp_path: Path) -> None:
     await journal.open()
     inside = attrs.evolve(accepted(), file=here / "videos" / "a.mp4")
     outside = attrs.evolve(accepted("b", "t-2"), file=tmp_path / "b.mp4")
-    await journal.keep(inside, outside)
+    await journal.save(inside, outside)
     assert journal.get("a") == inside
     await journal.close()
     here.rename(there)

@@ -55,7 +55,7 @@ async def broken(path: Path) -> tuple[SqliteJournal, Broken]:
     """An open journal that holds the job `a`, accepted, and cannot be written any more."""
     journal = SqliteJournal(path)
     await journal.open()
-    await journal.keep(accepted())
+    await journal.save(accepted())
     double = Broken(journal._writer, sqlite3.OperationalError("disk I/O error"))
     journal._writer = double  # type: ignore[assignment]
     return journal, double
@@ -80,17 +80,17 @@ async def test_room_is_taken_beforehand(path: Path) -> None:
 async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None:
     """It must not be sent, so it stays what it was: planned, a note, or nothing at all."""
     journal, double = await broken(path)
-    journal.note(a_job("noted"))
+    journal.save_later(a_job("noted"))
     for key, before in (("new", None), ("noted", a_job("noted"))):
         with pytest.raises(JournalFailed, match="disk I/O error; nothing more is sent; mend it") as caught:
-            await journal.intend(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
+            await journal.record_intent(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
         assert (journal.get(key), caught.value.provider, caught.value.path) == (before, "p", str(path))
-        assert journal.addressed("t1") is None
+        assert journal.job_for_token("t1") is None
     assert caught.value.rescued is None
-    assert (journal.interrupted(), journal.charges()) == ([], 1)
+    assert (journal.interrupted_jobs(), journal.charges()) == ([], 1)
     double.error = None
-    await journal.intend(a_job("new").submitting(), INTENT)
-    assert journal.interrupted() == [(a_job("new").submitting(), INTENT)]
+    await journal.record_intent(a_job("new").submitting(), INTENT)
+    assert journal.interrupted_jobs() == [(a_job("new").submitting(), INTENT)]
     await journal.close()
 
 
@@ -98,17 +98,17 @@ async def test_a_receipt_that_cannot_be_kept_is_rescued(path: Path, caplog: pyte
     """It is on the disk elsewhere, logged, read back, and in the journal as soon as that can be written."""
     journal, double = await broken(path)
     with pytest.raises(JournalFailed, match="what it lacks is in") as caught:
-        await journal.keep(accepted("b", "t-\x1b2"), accepted("c", "t-3"))
+        await journal.save(accepted("b", "t-\x1b2"), accepted("c", "t-3"))
     assert caught.value.rescued == f"{path}.rescue"
     assert len(lines(path)) == 2
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "CRITICAL"]
     assert "job b (queued, task t-�2) is not in the journal" in caplog.text
     assert journal.keys() == ["a", "b", "c"]
     assert journal.charges() == 3
-    assert journal.holder("p", "https://x.test", "t-3") == "c"
+    assert journal.key_for_task("p", "https://x.test", "t-3") == "c"
     assert SqliteJournal(path).keys() == ["a"]
     double.error = None
-    await journal.keep(a_job("d"))
+    await journal.save(a_job("d"))
     assert SqliteJournal(path).keys() == ["a", "b", "c", "d"]
     assert (lines(path), Path(f"{path}.rescue").stat().st_size) == ([], ROOM)
     await journal.close()
@@ -119,17 +119,17 @@ async def test_whatever_the_disk_says_is_a_journal_that_failed(path: Path, error
     journal, double = await broken(path)
     double.error = error
     with pytest.raises(JournalFailed):
-        await journal.keep(a_job("b"))
+        await journal.save(a_job("b"))
     with pytest.raises(JournalFailed):
-        await journal.remember("x", 1)
-    assert (journal.get("b"), journal.recall("x")) == (a_job("b"), 1)
+        await journal.set_setting("x", 1)
+    assert (journal.get("b"), journal.get_setting("x")) == (a_job("b"), 1)
     await journal.close()
 
 
 async def test_a_close_that_cannot_write_rescues(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It does not raise, lets go of the file, reads stay true, and the next one has it all."""
     journal, _ = await broken(path)
-    journal.note(a_job("b"))
+    journal.save_later(a_job("b"))
     await journal.close()
     assert "job b (planned, task -) is not in the journal" in caplog.text
     assert len(lines(path)) == 1
@@ -137,7 +137,7 @@ async def test_a_close_that_cannot_write_rescues(path: Path, caplog: pytest.LogC
     other = SqliteJournal(path)
     await other.open()
     assert other.keys() == ["a", "b"]
-    await other.keep(accepted("b", "t-2"))
+    await other.save(accepted("b", "t-2"))
     await other.close()
     await journal.open()
     assert journal.get("b") == accepted("b", "t-2")
@@ -146,7 +146,7 @@ async def test_a_close_that_cannot_write_rescues(path: Path, caplog: pytest.LogC
 
 async def test_flush_tells_of_what_is_not_written(path: Path) -> None:
     journal, double = await broken(path)
-    journal.note(a_job("b"))
+    journal.save_later(a_job("b"))
     assert not journal.flush(10)
     double.error = None
     assert journal.flush(10)
@@ -159,7 +159,7 @@ async def test_an_archive_that_cannot_be_kept_is_taken_in(path: Path) -> None:
     with pytest.raises(JournalFailed):
         await journal.archive(accepted())
     with pytest.raises(JournalFailed):
-        await journal.keep(a_job("a"))
+        await journal.save(a_job("a"))
     assert journal.keys() == ["a~1", "a"]
     await journal.close()
     other = SqliteJournal(path)
@@ -177,7 +177,7 @@ async def test_a_full_database_is_told_in_sqlites_words(path: Path) -> None:
     journal._writer.execute(f"PRAGMA max_page_count={pages}")
     big = attrs.evolve(accepted(), request=GenerationRequest("a cat", image=bytes(20_000)))
     with pytest.raises(JournalFailed, match="database or disk is full"):
-        await journal.keep(big)
+        await journal.save(big)
     assert journal.get("a") == big
     journal._writer.execute("PRAGMA max_page_count=100000")
     assert journal.flush(10)
@@ -234,7 +234,7 @@ async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(pat
     beside.unlink()
     beside.mkdir()
     with pytest.raises(JournalFailed) as caught:
-        await journal.keep(accepted("b", "t-2"))
+        await journal.save(accepted("b", "t-2"))
     place = Path(str(caught.value.rescued))
     assert (place.parent, stat.S_IMODE(place.stat().st_mode)) == (path.parent / "temporary", 0o600)
     await journal.close()
@@ -255,7 +255,7 @@ async def test_where_nothing_can_be_written_at_all_it_is_logged(path: Path, capl
     Path(f"{path}.rescue").mkdir()
     (path.parent / "temporary").rmdir()
     with pytest.raises(JournalFailed) as caught:
-        await journal.keep(accepted("b", "t-2"))
+        await journal.save(accepted("b", "t-2"))
     assert caught.value.rescued is None
     assert "it is nowhere else" in caplog.text
     await journal.close()
@@ -273,7 +273,7 @@ async def test_more_lines_than_there_is_room_are_taken_in(path: Path) -> None:
     jobs = [accepted(f"k{number}", f"t-{number}") for number in range(200)]
     for start in range(0, 200, 50):
         with pytest.raises(JournalFailed):
-            await journal.keep(*jobs[start : start + 50])
+            await journal.save(*jobs[start : start + 50])
     assert len(lines(path)) == 200
     assert Path(f"{path}.rescue").stat().st_size > ROOM
     await journal.close()
@@ -289,7 +289,7 @@ async def test_only_what_is_later_is_taken_in(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     done = attrs.evolve(accepted(), status=JobStatus.SUCCEEDED)
-    await journal.keep(done, a_job("b"))
+    await journal.save(done, a_job("b"))
     await journal.close()
     fetched = attrs.evolve(done, file=path.parent / "a.mp4", sha256="ab" * 32)
     written = [line_of(accepted(), None, path.parent), line_of(accepted("b", "t-2"), None, path.parent)]
@@ -323,15 +323,15 @@ async def test_what_no_column_can_hold_fails_alone(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     with stalled(journal):
-        odd = asyncio.ensure_future(journal.keep(accepted("odd", "t-\ud800")))
-        even = asyncio.ensure_future(journal.keep(accepted("even", "t-2")))
+        odd = asyncio.ensure_future(journal.save(accepted("odd", "t-\ud800")))
+        even = asyncio.ensure_future(journal.save(accepted("even", "t-2")))
         await asyncio.sleep(0)
     await even
     with pytest.raises(JournalFailed, match="surrogates not allowed"):
         await odd
-    await journal.keep(a_job("later"))
+    await journal.save(a_job("later"))
     assert SqliteJournal(path).keys() == ["even", "later"]
-    assert journal.holder("p", "https://x.test", "t-\ud800") == "odd"
+    assert journal.key_for_task("p", "https://x.test", "t-\ud800") == "odd"
     await journal.close()
 
 
@@ -349,7 +349,7 @@ async def test_a_link_is_not_followed(path: Path) -> None:
 async def test_the_database_is_sound_after_a_failure(path: Path) -> None:
     journal, double = await broken(path)
     with pytest.raises(JournalFailed):
-        await journal.keep(a_job("b"))
+        await journal.save(a_job("b"))
     double.error = None
     await journal.close()
     with closing(sqlite3.connect(path)) as connection:

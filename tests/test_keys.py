@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pika_async import GenerationRequest
-from pika_async._planning.keys import BatchKeys, lone_key
+from pika_async._planning.keys import KeyAssigner, single_key
 from pika_async.models import check_key
 
 
@@ -36,7 +36,7 @@ Known = dict[str, str]
 
 def keys_of(batch: Sequence[Row], known: Known) -> list[str]:
     """The keys of `batch`, whose jobs are then known too."""
-    keys = BatchKeys(list(known), known.get)
+    keys = KeyAssigner(list(known), known.get)
     given = [keys.of(cast("GenerationRequest", row), index) for index, row in enumerate(batch)]
     for key, row in zip(given, batch, strict=True):
         known.setdefault(key, row.content)
@@ -112,8 +112,8 @@ def test_a_key_of_ones_own_is_kept() -> None:
     """A request with a key has that key, whatever is known; alone, one without has a random one."""
     assert keys_of([Row("aaaaaaaa0", key="order-17")] * 2, {"order-17": "bbbbbbbb0"}) == ["order-17"] * 2
     asked = GenerationRequest("a cat")
-    assert lone_key(attrs.evolve(asked, key="order-17")) == "order-17"
-    assert lone_key(asked) != lone_key(asked)
+    assert single_key(attrs.evolve(asked, key="order-17")) == "order-17"
+    assert single_key(asked) != single_key(asked)
 
 
 @pytest.mark.parametrize("content", ["aaaaaaaa0", "aaaaaaaa1"], ids=["the same content", "another content"])

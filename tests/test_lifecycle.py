@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import DownloadFailed, GenerationFailed, GenerationRequest, Job, JobCanceled, Snapshot, TaskState, Video
-from pika_async.jobs import FINAL, JobStatus, instant
+from pika_async.jobs import FINAL, JobStatus, utc_from_timestamp
 
 S = JobStatus
 ERROR = JobCanceled(key="k", provider="p")
@@ -35,10 +35,10 @@ def snapshot(state: TaskState, **facts: Any) -> Snapshot:
 
 MOVES: dict[str, Callable[[Job], Job]] = {
     "submitting": lambda job: job.submitting(),
-    "returned": lambda job: job.returned(),
+    "returned": lambda job: job.requeued(),
     "accepted": lambda job: job.accepted("t", 1.0),
     "rejected": lambda job: job.rejected(ERROR, 1.0),
-    "doubted": lambda job: job.doubted(ERROR, 1.0),
+    "doubted": lambda job: job.in_doubt(ERROR, 1.0),
     "canceled": lambda job: job.canceled(ERROR, 1.0),
     "timed_out": lambda job: job.timed_out(ERROR),
     "reopened": lambda job: job.reopened(),
@@ -82,12 +82,12 @@ def test_every_snapshot_moves_a_job_where_it_should(state: TaskState, status: Jo
     """Of accepted jobs a snapshot makes what it says; of final ones nothing; of what was never accepted it is an error."""
     before = job(status)
     if status in FINAL:
-        assert before.seen(snapshot(state), 9.0) is before
+        assert before.with_snapshot(snapshot(state), 9.0) is before
     elif status in SEEN[state]:
-        assert before.seen(snapshot(state), 9.0).status is SEEN[state][status]
+        assert before.with_snapshot(snapshot(state), 9.0).status is SEEN[state][status]
     else:
         with pytest.raises(ValueError, match="no move from"):
-            before.seen(snapshot(state), 9.0)
+            before.with_snapshot(snapshot(state), 9.0)
 
 
 snapshots = st.builds(
@@ -102,17 +102,17 @@ snapshots = st.builds(
 @given(st.lists(snapshots, max_size=12))
 def test_final_is_a_latch(history: list[Snapshot]) -> None:
     """Whatever polls say in whatever order: the first that settles a job is the last that changes it."""
-    now = job(S.QUEUED, task_id="t", submitted_at=instant(0))
+    now = job(S.QUEUED, task_id="t", submitted_at=utc_from_timestamp(0))
     settled: Job | None = None
     for at, seen in enumerate(history, 1):
-        now = now.seen(seen, at, failure=GenerationFailed(key="k", provider="p", reason="r"))
+        now = now.with_snapshot(seen, at, failure=GenerationFailed(key="k", provider="p", reason="r"))
         assert now.task_id == "t"
-        assert now.submitted_at == instant(0)
+        assert now.submitted_at == utc_from_timestamp(0)
         if settled is not None:
             assert now is settled
         elif now.is_final:
             settled = now
-            assert now.settled_at == instant(at)
+            assert now.settled_at == utc_from_timestamp(at)
             assert now.status is (S.SUCCEEDED if seen.state is TaskState.SUCCEEDED else S.FAILED)
             assert (now.video == VIDEO) == (now.status is S.SUCCEEDED)
             assert (now.error is None) == (now.status is S.SUCCEEDED)
@@ -128,7 +128,7 @@ def test_running_does_not_go_back_to_queued(history: list[Snapshot]) -> None:
     now = job(S.QUEUED, task_id="t")
     ran = False
     for seen in history:
-        now = now.seen(seen, 1.0)
+        now = now.with_snapshot(seen, 1.0)
         ran = ran or seen.state in {TaskState.RUNNING, TaskState.SUCCEEDED_WITHOUT_URL}
         assert now.status is (S.RUNNING if ran else S.QUEUED)
         if seen.state is not TaskState.MISSING:
@@ -138,9 +138,9 @@ def test_running_does_not_go_back_to_queued(history: list[Snapshot]) -> None:
 
 def test_a_look_that_says_nothing_new_gives_the_same_job() -> None:
     """A second look with the same words is the same object, so that nothing is written for it."""
-    first = job(S.QUEUED, task_id="t").seen(snapshot(TaskState.RUNNING, progress=10), 1.0)
-    assert first.seen(snapshot(TaskState.RUNNING, progress=10), 2.0) is first
-    assert first.seen(snapshot(TaskState.RUNNING), 3.0) is first
+    first = job(S.QUEUED, task_id="t").with_snapshot(snapshot(TaskState.RUNNING, progress=10), 1.0)
+    assert first.with_snapshot(snapshot(TaskState.RUNNING, progress=10), 2.0) is first
+    assert first.with_snapshot(snapshot(TaskState.RUNNING), 3.0) is first
 
 
 def test_final_and_in_flight_do_not_overlap() -> None:
@@ -158,23 +158,23 @@ def test_attempts_count_what_was_sent() -> None:
     for attempt in (1, 2, 3):
         now = now.submitting()
         assert (now.attempts, now.error) == (attempt, None)
-        now = now.returned()
+        now = now.requeued()
     assert now.attempts == 3
 
 
 def test_what_is_proven_unsent_has_no_time_of_submission() -> None:
     """A doubt that a person resolved as not charged leaves no trace of a charge."""
-    doubted = job(S.SUBMITTING, attempts=1).doubted(ERROR, 5.0)
-    assert doubted.submitted_at == instant(5)
-    assert doubted.returned().submitted_at is None
+    doubted = job(S.SUBMITTING, attempts=1).in_doubt(ERROR, 5.0)
+    assert doubted.submitted_at == utc_from_timestamp(5)
+    assert doubted.requeued().submitted_at is None
 
 
 def test_a_file_or_its_failure_never_changes_the_status() -> None:
     """Fetched or not, a job stays succeeded; the failure of a download is its `error`."""
     done = job(S.SUCCEEDED, video=VIDEO)
-    failed = done.not_fetched(DownloadFailed(url=VIDEO.url, reason="short"))
+    failed = done.with_download_error(DownloadFailed(url=VIDEO.url, reason="short"))
     assert (failed.status, failed.file, isinstance(failed.error, DownloadFailed)) == (S.SUCCEEDED, None, True)
-    got = failed.fetched(Path("k.mp4"), "ab")
+    got = failed.with_file(Path("k.mp4"), "ab")
     assert (got.status, got.file, got.sha256, got.error) == (S.SUCCEEDED, Path("k.mp4"), "ab", None)
 
 
@@ -187,7 +187,7 @@ def test_a_job_is_frozen() -> None:
 @given(st.floats(0, 4e9))
 def test_instants_are_utc_and_to_the_millisecond(seconds: float) -> None:
     """A time is never later than it was, by less than a millisecond and what a float holds."""
-    at = instant(seconds)
+    at = utc_from_timestamp(seconds)
     assert at.tzinfo is UTC
     assert at.microsecond % 1000 == 0
     assert 0 <= seconds - at.timestamp() + 1e-6 < 1.1e-3

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import AccountStopped
-from pika_async._planning.backoff import ladder
-from pika_async._planning.limits import Breaker, Gate, Rate
+from pika_async._planning.backoff import backoff_delay
+from pika_async._planning.limits import CircuitBreaker, SubmitThrottle, TokenBucket
 
 chances = st.floats(0, 1, exclude_max=True)
 gaps = st.floats(0, 100)
@@ -21,7 +21,7 @@ gaps = st.floats(0, 100)
 @given(st.floats(0.01, 1000), st.lists(st.floats(0, 20), max_size=60), st.floats(0, 1e7))
 def test_a_rate_is_never_exceeded_over_any_window(per_second: float, pauses: list[float], start: float) -> None:
     """In every window of any length, calls begin at most as often as one second's worth (or one) plus the rate."""
-    rate = Rate(per_second)
+    rate = TokenBucket(per_second)
     now = start
     begun = []
     for pause in pauses:
@@ -39,7 +39,7 @@ def test_a_rate_is_never_exceeded_over_any_window(per_second: float, pauses: lis
 @given(st.floats(0.01, 1000), st.integers(1, 50), st.floats(0, 1e7))
 def test_a_rate_is_reached(per_second: float, calls: int, start: float) -> None:
     """One who always waits exactly as long as told gets the full rate, and is never told to wait for nothing."""
-    rate = Rate(per_second)
+    rate = TokenBucket(per_second)
     now = start
     for _ in range(calls):
         ready = rate.ready_at(now)
@@ -52,7 +52,7 @@ def test_a_rate_is_reached(per_second: float, calls: int, start: float) -> None:
 
 def test_no_rate_is_no_limit() -> None:
     """Without a number every call may begin at once."""
-    rate = Rate(None)
+    rate = TokenBucket(None)
     for _ in range(1000):
         assert rate.ready_at(5.0) == 5.0
         rate.take(5.0)
@@ -61,14 +61,14 @@ def test_no_rate_is_no_limit() -> None:
 # --- breaker ------------------------------------------------------------------------------------------------------------
 
 
-def is_open(breaker: Breaker) -> bool:
+def is_open(breaker: CircuitBreaker) -> bool:
     """Read anew each time: a type checker takes a property for constant."""
     return breaker.is_open
 
 
 def test_the_breaker_opens_after_its_threshold_and_not_before() -> None:
     """Seven failures in a row hold nothing back, the eighth does; one answer in between starts the count again."""
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(7):
         breaker.fail(0.0, 0.5)
     assert not is_open(breaker)
@@ -83,7 +83,7 @@ def test_the_breaker_opens_after_its_threshold_and_not_before() -> None:
 
 def test_polls_from_before_the_opening_say_nothing_new() -> None:
     """Failures of polls that were under way neither lengthen the pause nor count as the probe's."""
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(8):
         breaker.fail(0.0, 0.5)
     opens = breaker.ready_at(0.0)
@@ -101,7 +101,7 @@ def test_polls_from_before_the_opening_say_nothing_new() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["begin", "fail", "succeed"]), gaps, chances), max_size=120))
 def test_the_breaker_admits_one_probe_at_a_time(history: list[tuple[str, float, float]]) -> None:
     """While it is open, at most one poll is out as the probe; its pauses are above 0 and at most 60 s."""
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     under_way: list[bool] = []
     now = 0.0
     for what, gap, u in history:
@@ -133,33 +133,33 @@ def test_the_breaker_admits_one_probe_at_a_time(history: list[tuple[str, float, 
 @given(st.lists(st.tuples(st.sampled_from(["wait", "told", "unreachable", "answered"]), gaps, chances), max_size=80))
 def test_the_gates_pauses_are_bounded_and_never_shortened(history: list[tuple[str, float, float]]) -> None:
     """After any refusal the pause ends, at most 30 s from now or when the provider said; nothing ends it sooner."""
-    gate = Gate()
+    gate = SubmitThrottle()
     now = 0.0
     for what, gap, u in history:
         now += gap
         before = gate.ready_at(now)
         if what == "answered":
-            gate.answered()
+            gate.reset()
             assert gate.ready_at(now) == before
         elif what == "told":
             wish = 1 + 299 * u
-            gate.wait(now, u, wish)
+            gate.pause(now, u, wish)
             assert gate.ready_at(now) == max(before, now + wish)
         else:
             if what == "wait":
-                gate.wait(now, u, None)
+                gate.pause(now, u, None)
             else:
-                gate.unreachable(now, u)
+                gate.record_unreachable(now, u)
             assert gate.ready_at(now) >= before
             assert gate.ready_at(now) == before or now + 0.25 <= gate.ready_at(now) <= now + 30.0
 
 
 def test_at_once_is_no_time_to_wait_for() -> None:
     """An account that refuses and says `Retry-After: 0` is asked ever more seldom all the same."""
-    gate = Gate()
+    gate = SubmitThrottle()
     now, pauses = 0.0, []
     for _ in range(6):
-        gate.wait(now, 0.5, 0.0)
+        gate.pause(now, 0.5, 0.0)
         pauses.append(gate.ready_at(now) - now)
         now = gate.ready_at(now)
     assert pauses == sorted(pauses)
@@ -168,12 +168,12 @@ def test_at_once_is_no_time_to_wait_for() -> None:
 
 def test_the_gate_gives_up_after_six_attempts_in_a_row() -> None:
     """The sixth submission in a row that could not be sent says so; refusals during a pause are not counted."""
-    gate = Gate()
+    gate = SubmitThrottle()
     now = 0.0
     told = []
     for _ in range(6):
-        told.append(gate.unreachable(now, 0.5))
-        assert gate.unreachable(now, 0.5) is False  # it was under way when the pause began
+        told.append(gate.record_unreachable(now, 0.5))
+        assert gate.record_unreachable(now, 0.5) is False  # it was under way when the pause began
         now = gate.ready_at(now)
     assert told == [False] * 5 + [True]
     assert gate.unsent == 6
@@ -181,19 +181,19 @@ def test_the_gate_gives_up_after_six_attempts_in_a_row() -> None:
 
 def test_an_answer_starts_the_gates_count_again() -> None:
     """Any answer proves that the provider can be reached."""
-    gate = Gate()
+    gate = SubmitThrottle()
     now = 0.0
     for _ in range(5):
-        assert gate.unreachable(now, 0.5) is False
+        assert gate.record_unreachable(now, 0.5) is False
         now = gate.ready_at(now)
-    gate.answered()
-    assert gate.unreachable(now, 0.5) is False
+    gate.reset()
+    assert gate.record_unreachable(now, 0.5) is False
     assert gate.unsent == 1
 
 
 def test_a_stopped_gate_never_opens() -> None:
     """Once stopped, no time is early enough."""
-    gate = Gate(stop=AccountStopped(provider="p"))
+    gate = SubmitThrottle(stop=AccountStopped(provider="p"))
     assert gate.ready_at(0.0) == math.inf
 
 
@@ -203,10 +203,10 @@ def test_a_stopped_gate_never_opens() -> None:
 @given(st.integers(0, 10**9), chances, st.floats(0.01, 10), st.floats(10, 1000))
 def test_the_ladder_is_bounded_at_every_step(step: int, u: float, first: float, cap: float) -> None:
     """The wait before any try, the billionth included, is at least half the first rung and at most the cap."""
-    assert first / 2 <= ladder(step, u, first=first, cap=cap) <= max(cap, first / 2)
+    assert first / 2 <= backoff_delay(step, u, first=first, cap=cap) <= max(cap, first / 2)
 
 
 def test_the_ladder_doubles_up_to_its_cap() -> None:
     """With the greatest chance the rungs are 1, 2, 4 ... and then the cap."""
-    heights = [ladder(step, 1.0, first=1.0, cap=60.0) for step in range(9)]
+    heights = [backoff_delay(step, 1.0, first=1.0, cap=60.0) for step in range(9)]
     assert heights == [1, 2, 4, 8, 16, 32, 60, 60, 60]

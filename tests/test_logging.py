@@ -17,8 +17,9 @@ import pytest
 import pika_async._runtime.telemetry
 from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, debug_logging
 from pika_async._journal import Intent, MemoryJournal
-from pika_async._runtime.resolution import resolve, take_over
+from pika_async._runtime.resolution import recover_interrupted, resolve
 from pika_async.emulator import Emulator
+from pika_async.jobs import utc_from_timestamp
 from pika_async.logs import FIELDS, LineFormatter, about, describe, log_job
 from tests import virtual
 from tests.memory import client, gateway, remembering
@@ -136,8 +137,8 @@ def test_a_stop_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
 async def _doubtful() -> MemoryJournal:
     journal = MemoryJournal()
     job = Job(key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://127.0.0.1:1")
-    await journal.keep(job)
-    await journal.intend(job.submitting(), Intent(at=pika_async.jobs.instant(1), body_sha256=""))
+    await journal.save(job)
+    await journal.record_intent(job.submitting(), Intent(at=utc_from_timestamp(1), body_sha256=""))
     return journal
 
 
@@ -146,7 +147,7 @@ async def test_a_doubt_of_an_earlier_process_is_told(caplog: pytest.LogCaptureFi
     """What a killed process left in doubt is a warning at the next start; what a person says of it is a milestone."""
     caplog.set_level(logging.INFO, "pika_async")
     journal = await _doubtful()
-    await take_over(journal)
+    await recover_interrupted(journal)
     await resolve(journal, "k", task_id="t-1", charged=None, abandon=False)
     assert told(caplog, "k") == [("WARNING", "resolving", "unknown"), ("INFO", "resolving", "queued")]
 
@@ -155,9 +156,12 @@ def test_a_doubt_of_an_earlier_process_is_counted(monkeypatch: pytest.MonkeyPatc
     """Telemetry hears of it as well."""
     judged: list[tuple[Job, float | None]] = []
     monkeypatch.setattr(
-        "pika_async._runtime.telemetry.Silent.judged", lambda _, job, waited=None: judged.append((job, waited))
+        "pika_async._runtime.telemetry.NullTelemetry.submission_finished",
+        lambda _, job, waited=None: judged.append((job, waited)),
     )
-    monkeypatch.setattr("pika_async._runtime.session.watching", lambda *_: pika_async._runtime.telemetry.Silent())
+    monkeypatch.setattr(
+        "pika_async._runtime.session.create_telemetry", lambda *_: pika_async._runtime.telemetry.NullTelemetry()
+    )
 
     async def story() -> None:
         async with remembering(client(gateway(), "native"), await _doubtful()):

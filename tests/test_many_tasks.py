@@ -28,10 +28,10 @@ from pika_async import (
     find_provider,
 )
 from pika_async._journal import Journal
-from pika_async._runtime.results import Collector
+from pika_async._runtime.results import ResultDownloader
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers import Provider
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, remembering, until
 from tests.test_resuming import KINDS, making
@@ -60,11 +60,11 @@ def charges(at: Gateway) -> Counter[str]:
 
 def idle(pika: PikaClient) -> bool:
     """Whether the client holds nothing any more, neither a count nor a job."""
-    assert pika._running is not None
-    scheduler = pika._running.desk
-    agenda = scheduler.agenda
-    counts = (agenda.submitting, agenda.accepted, agenda.polling)
-    return counts == (0, 0, 0) and not (agenda.ready or list(agenda.lookout) or scheduler.active)
+    assert pika._session is not None
+    scheduler = pika._session.table
+    planner = scheduler.planner
+    counts = (planner.submitting, planner.in_flight, planner.polling)
+    return counts == (0, 0, 0) and not (planner.submit_queue or list(planner.poll_queue) or scheduler.jobs)
 
 
 async def outcome(task: asyncio.Future[Any]) -> Any:
@@ -447,7 +447,7 @@ def foreign(call: str, does: str) -> Provider:
 
 def served_by(pika: PikaClient, provider: Provider) -> None:
     pika.provider = provider
-    pika._terms = attrs.evolve(pika._terms, provider=provider)
+    pika._config = attrs.evolve(pika._config, provider=provider)
 
 
 @pytest.mark.parametrize("does", ["None", "raise"])
@@ -502,7 +502,7 @@ class Faulty(MemoryTransport):
         self.error = error
         self.calls = 0
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         answer = await super().send(request)
         self.calls += 1
         if self.calls % 3:
@@ -540,13 +540,13 @@ def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException 
 def test_a_download_that_fails_in_an_odd_way_is_its_own_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A worker that meets an error of no kind we know goes on: that job says so, the others are fetched."""
 
-    async def collect(self: Collector, job: Job, target: Path) -> Job:
+    async def collect(self: ResultDownloader, job: Job, target: Path) -> Job:
         await asyncio.sleep(1)
         if job.key.endswith("3"):
             raise ValueError("embedded null byte")
-        return job.fetched(target, "0" * 64)
+        return job.with_file(target, "0" * 64)
 
-    monkeypatch.setattr(Collector, "collect", collect)
+    monkeypatch.setattr(ResultDownloader, "collect", collect)
 
     async def story() -> None:
         at = gateway(durations="constant:10")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async._http.mp4 import EndsEarly, Mp4Walker, NotMp4
+from pika_async._http.mp4 import Mp4Validator, NotMp4, TruncatedMp4
 
 
 def box(kind: bytes, content: bytes = b"", *, size: int | None = None) -> bytes:
@@ -28,8 +28,8 @@ FTYP = box(b"ftyp", b"isom\0\0\2\0isom")
 WHOLE = FTYP + box(b"free") + box(b"mdat", b"m" * 50) + box(b"moov", b"i" * 30)
 
 
-def walk(*chunks: bytes) -> Mp4Walker:
-    walker = Mp4Walker()
+def walk(*chunks: bytes) -> Mp4Validator:
+    walker = Mp4Validator()
     for chunk in chunks:
         walker.feed(chunk)
     walker.finish()
@@ -82,7 +82,7 @@ def test_real_file_cut_at_any_byte_is_refused(movflags: str) -> None:
     """No beginning of a real file counts as whole, and each is told to end early."""
     whole = real_mp4(movflags)
     for length in range(len(whole)):
-        with pytest.raises(EndsEarly):
+        with pytest.raises(TruncatedMp4):
             walk(whole[:length])
 
 
@@ -90,7 +90,7 @@ def test_fragmented_file_cut_at_any_byte_proves_nothing() -> None:
     """A cut of a fragmented file is refused, or does not prove its end."""
     whole = real_mp4(LAYOUTS[2])
     for length in range(len(whole)):
-        with contextlib.suppress(EndsEarly):
+        with contextlib.suppress(TruncatedMp4):
             assert not walk(whole[:length]).proves_its_end
 
 
@@ -126,7 +126,7 @@ def test_single_bytes_do_not_matter(data: bytes) -> None:
 
 def test_nothing_but_a_header_is_kept() -> None:
     """However long a box is, the walker holds 16 bytes of it at most."""
-    walker = Mp4Walker()
+    walker = Mp4Validator()
     walker.feed(FTYP + box(b"mdat", size=1 << 30))
     for _ in range(64):
         walker.feed(bytes(1 << 16))
@@ -172,7 +172,7 @@ def test_last_box_may_run_to_the_end() -> None:
 
 def test_headers_alone_suffice() -> None:
     """A reader that seeks from header to header gets the verdict of one that reads every byte."""
-    walker = Mp4Walker()
+    walker = Mp4Validator()
     walker.box(0, 20, b"ftyp")
     walker.box(20, 100, b"mdat")
     walker.box(120, 0, b"moov")
@@ -181,7 +181,7 @@ def test_headers_alone_suffice() -> None:
 
 def test_headers_must_meet() -> None:
     """A header that does not stand where the last box ended is refused."""
-    walker = Mp4Walker()
+    walker = Mp4Validator()
     walker.box(0, 20, b"ftyp")
     with pytest.raises(NotMp4, match="has box 'mdat' at byte 24, where no box begins"):
         walker.box(24, 100, b"mdat")
@@ -193,17 +193,17 @@ def test_headers_must_meet() -> None:
 )
 def test_headers_are_held_against_the_length(length: int, said: str) -> None:
     """After headers alone, a length that differs from their sum is refused."""
-    walker = Mp4Walker()
+    walker = Mp4Validator()
     walker.box(0, 20, b"ftyp")
     walker.box(20, 100, b"mdat")
     walker.box(120, 100, b"moov")
-    with pytest.raises(EndsEarly, match=said):
+    with pytest.raises(TruncatedMp4, match=said):
         walker.finish(length)
 
 
 def test_headers_alone_begin_with_ftyp() -> None:
     """The first header must be that of `ftyp`, and of a possible size."""
     with pytest.raises(NotMp4, match="begins with box 'moov'"):
-        Mp4Walker().box(0, 20, b"moov")
+        Mp4Validator().box(0, 20, b"moov")
     with pytest.raises(NotMp4, match="impossible size"):
-        Mp4Walker().box(0, 15, b"ftyp")
+        Mp4Validator().box(0, 15, b"ftyp")

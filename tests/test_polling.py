@@ -17,7 +17,7 @@ from shapes import PROGRESS, SHAPES, bimodal, lognormal
 from waiting import Costs, Outcome, best_fixed, follow, known_in_full, run
 
 from pika_async import AdaptivePolling, ConfigurationError, FixedInterval, PollingPolicy
-from pika_async.polling import Distribution, Durations, Observation, Schedule, Waiting
+from pika_async.polling import Distribution, DurationEstimator, DurationSample, PollContext, Schedule
 
 chances = st.floats(0, 1, exclude_max=True)
 ages = st.floats(0, 1e6) | st.sampled_from([0.0, 1e-9, 1e9])
@@ -25,18 +25,18 @@ percents = st.none() | st.integers(0, 100)
 
 
 @st.composite
-def observations(draw: st.DrawFn) -> Observation:
+def observations(draw: st.DrawFn) -> DurationSample:
     """Any that could come: exact, of an interval, right-censored, left-truncated, with progress or without."""
     since, after, before = sorted(draw(st.tuples(ages, ages, ages)))
     before = draw(st.sampled_from([before, after, math.inf]))
     told = draw(percents)
-    return Observation(
+    return DurationSample(
         draw(st.sampled_from(["a", "b"])), after, before, since, after if told is not None else None, told
     )
 
 
 waitings = st.builds(
-    lambda stratum, early, late, looks, progress, told_age, resumed: Waiting(
+    lambda stratum, early, late, looks, progress, told_age, resumed: PollContext(
         stratum, max(early, late), looks, progress, min(early, late) if looks and not resumed else None, told_age
     ),
     st.sampled_from(["a", "c"]), ages, ages, st.integers(0, 10_000), percents, st.none() | ages, st.booleans(),
@@ -54,21 +54,21 @@ waitings = st.builds(
 def test_every_wait_is_finite_above_zero_and_within_its_cap(
     expected: float | None,
     weight: float | None,
-    history: list[Observation | Waiting],
-    waiting: Waiting,
+    history: list[DurationSample | PollContext],
+    waiting: PollContext,
     u: float,
 ) -> None:
     """After any history, at any age and progress: at least 0.05 s, and after the first look at most 0.35 x age + 2 s."""
     policy = AdaptivePolling(expected_seconds=expected, **({} if weight is None else {"delay_weight": weight}))
     for each in history:
-        if isinstance(each, Waiting):
-            policy.wait(each, u)
+        if isinstance(each, PollContext):
+            policy.next_delay(each, u)
         else:
-            policy.settled(each)
-    wait = policy.wait(waiting, u)
+            policy.observe(each)
+    wait = policy.next_delay(waiting, u)
     assert math.isfinite(wait)
     assert wait >= 0.05
-    if waiting.looks:
+    if waiting.polls:
         assert wait <= 0.35 * waiting.age + 2.0 + 1e-9
 
 
@@ -78,7 +78,7 @@ def test_readings_of_zero_are_finite_at_any_age_once_they_are_trusted() -> None:
     assert policy.describe()["a"].trusted_from == (0,)
     for age in (0.0, 1e-9, 1.0, 60.0, 1e9):
         for told_age in (None, 0.0, 1e-9, 30.0, 1e9):
-            wait = policy.wait(Waiting("a", age, 3, 0, age, told_age), 0.5)
+            wait = policy.next_delay(PollContext("a", age, 3, 0, age, told_age), 0.5)
             assert 0.05 <= wait <= 0.35 * age + 2.0 + 1e-9
 
 
@@ -88,7 +88,7 @@ def told_queued(count: int, seed: int = 5) -> AdaptivePolling:
     for _ in range(count):
         queued = random.expovariate(1 / 100)
         settled = queued + random.uniform(55, 65)
-        policy.settled(Observation("a", settled, settled, told_age=queued, told=0))
+        policy.observe(DurationSample("a", settled, settled, progress_age=queued, progress=0))
     return policy
 
 
@@ -97,7 +97,7 @@ def test_a_task_that_was_queued_is_expected_so_long_after() -> None:
     policy = told_queued(300)
     for queued in (50.0, 150.0, 400.0):
         age = queued + 45.0
-        look = age + policy.wait(Waiting("a", age, 3, 0, None, queued), 0.5)
+        look = age + policy.next_delay(PollContext("a", age, 3, 0, None, queued), 0.5)
         assert queued + 53 <= look <= queued + 60
 
 
@@ -107,7 +107,7 @@ def test_a_task_that_is_always_queued_is_not_believed() -> None:
     for _ in range(300):
         settled = 60 * math.exp(0.5 * random.gauss(0, 1))
         told_age = settled * random.random()
-        policy.settled(Observation("a", settled, settled, told_age=told_age, told=0))
+        policy.observe(DurationSample("a", settled, settled, progress_age=told_age, progress=0))
     assert policy.describe()["a"].trusted_from == ()
 
 
@@ -117,9 +117,9 @@ def test_percent_told_earlier_forecasts_the_same_settle() -> None:
     for _ in range(100):
         settled = 60 * math.exp(0.5 * random.gauss(0, 1))
         share = random.uniform(0.5, 0.7)
-        policy.settled(Observation("a", settled, settled, told_age=share * settled, told=int(100 * share)))
+        policy.observe(DurationSample("a", settled, settled, progress_age=share * settled, progress=int(100 * share)))
     assert policy.describe()["a"].trusted_from == (50,)
-    look = 50.0 + policy.wait(Waiting("a", 50.0, 3, 50, None, 30.0), 0.5)
+    look = 50.0 + policy.next_delay(PollContext("a", 50.0, 3, 50, None, 30.0), 0.5)
     assert look == pytest.approx(60.0, rel=0.05)
 
 
@@ -129,7 +129,7 @@ def test_resumed_tasks_neither_count_nor_teach(resumed: list[tuple[float, int, i
     """Asked for without an age they were last seen at: the same decisions after as before."""
     policy, other = told_queued(70), told_queued(70)
     for age, looks, progress in resumed:
-        policy.wait(Waiting("a", age, looks, progress), 0.5)
+        policy.next_delay(PollContext("a", age, looks, progress), 0.5)
     assert policy.describe() == other.describe()
     assert decisions(policy) == decisions(other)
 
@@ -138,8 +138,8 @@ def test_resumed_tasks_neither_count_nor_teach(resumed: list[tuple[float, int, i
 def test_a_fixed_interval_is_fixed(seconds: float, age: float, looks: int, u: float) -> None:
     """The wait is the interval, whatever the task, and nothing is learned."""
     policy = FixedInterval(seconds)
-    policy.settled(Observation("a", 1.0, 2.0))
-    assert policy.wait(Waiting("a", age, looks), u) == seconds
+    policy.observe(DurationSample("a", 1.0, 2.0))
+    assert policy.next_delay(PollContext("a", age, looks), u) == seconds
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan, math.inf, -math.inf, "5", True, [5]])
@@ -155,11 +155,11 @@ def test_bad_seconds_are_refused_by_name(seconds: Any) -> None:
 def test_the_policies_follow_the_protocol() -> None:
     """Both policies can stand where the protocol is asked for."""
     policies: list[PollingPolicy] = [AdaptivePolling(), FixedInterval(1)]
-    assert [policy.wait(Waiting("a", 0.0, 0), 0.5) > 0 for policy in policies] == [True, True]
+    assert [policy.next_delay(PollContext("a", 0.0, 0), 0.5) > 0 for policy in policies] == [True, True]
 
 
 def first_look(policy: PollingPolicy, stratum: str = "a", u: float = 0.5) -> float:
-    return policy.wait(Waiting(stratum, 0.0, 0), u)
+    return policy.next_delay(PollContext(stratum, 0.0, 0), u)
 
 
 @pytest.mark.parametrize("seconds", [5.0, 20.0, 200.0, 1000.0])
@@ -169,7 +169,7 @@ def test_learning_moves_the_first_look_to_the_durations_that_were_seen(seconds: 
     random = Random(7)
     for _ in range(100):
         duration = seconds * random.uniform(0.95, 1.05)
-        policy.settled(Observation("a", duration, duration))
+        policy.observe(DurationSample("a", duration, duration))
     assert 0.85 * seconds <= first_look(policy) <= 1.1 * seconds
 
 
@@ -178,7 +178,7 @@ def test_strata_are_learned_apart() -> None:
     policy = AdaptivePolling()
     before = first_look(policy, "b")
     for _ in range(50):
-        policy.settled(Observation("a", 5.0, 5.0))
+        policy.observe(DurationSample("a", 5.0, 5.0))
     assert first_look(policy, "b") == before
     assert first_look(policy, "a") < before / 2
 
@@ -187,7 +187,7 @@ def test_old_durations_are_forgotten() -> None:
     """When tasks become ten times slower, the first look has followed after one window of them."""
     policy = AdaptivePolling()
     for seconds in [10.0] * 300 + [100.0] * 200:
-        policy.settled(Observation("a", seconds, seconds))
+        policy.observe(DurationSample("a", seconds, seconds))
     assert first_look(policy) == pytest.approx(100.0, rel=0.06)
 
 
@@ -196,7 +196,7 @@ def test_a_burst_of_tasks_is_not_looked_at_in_a_burst(policy: AdaptivePolling) -
     """Of 10,000 tasks accepted in one second, no second holds more than a third of the first looks."""
     random = Random(11)
     looks = Counter(
-        int(accepted + policy.wait(Waiting("a", 0.0, 0), random.random()))
+        int(accepted + policy.next_delay(PollContext("a", 0.0, 0), random.random()))
         for accepted in (random.random() for _ in range(10_000))
     )
     assert sum(looks.values()) == 10_000
@@ -210,11 +210,11 @@ def test_looks_at_a_burst_stay_spread_until_it_has_settled() -> None:
     policy, random = told_lengths(256), Random(12)
     looks: Counter[int] = Counter()
     for _ in range(10_000):
-        policy.wait(Waiting("a", 0.0, 0), random.random())
+        policy.next_delay(PollContext("a", 0.0, 0), random.random())
     for _ in range(10_000):
         accepted, length, age, count = random.random(), 60 * math.exp(0.5 * random.gauss(0, 1)), 0.0, 0
         while age < length:
-            age += policy.again(Waiting("a", age, count), random.random())
+            age += policy.replan_delay(PollContext("a", age, count), random.random())
             count += 1
             looks[int(accepted + age)] += 1
     at = sorted(looks.elements())
@@ -225,7 +225,7 @@ def test_looks_at_a_burst_stay_spread_until_it_has_settled() -> None:
 def told_lengths(count: int) -> AdaptivePolling:
     policy = AdaptivePolling()
     for seen in settles(count):
-        policy.settled(seen)
+        policy.observe(seen)
     return policy
 
 
@@ -237,7 +237,7 @@ def test_a_task_is_found_out_soon_after_it_settles(expected: float, share: float
     settles_at = share * expected
     age, looks = 0.0, 0
     while True:
-        age += policy.wait(Waiting("a", age, looks), 0.5)
+        age += policy.next_delay(PollContext("a", age, looks), 0.5)
         looks += 1
         if age >= settles_at:
             break
@@ -248,28 +248,28 @@ def test_a_task_is_found_out_soon_after_it_settles(expected: float, share: float
 # --- what is believed ----------------------------------------------------------------------------------------------
 
 
-def settles(count: int, sigma: float = 0.5, seed: int = 3) -> list[Observation]:
+def settles(count: int, sigma: float = 0.5, seed: int = 3) -> list[DurationSample]:
     """Seen by looks that were 7 s apart."""
     random = Random(seed)
     lengths = [60 * math.exp(sigma * random.gauss(0, 1)) for _ in range(count)]
-    return [Observation("a", 7 * (x // 7), 7 * (x // 7) + 7) for x in lengths]
+    return [DurationSample("a", 7 * (x // 7), 7 * (x // 7) + 7) for x in lengths]
 
 
 def decisions(policy: AdaptivePolling) -> list[float]:
-    fresh = [policy.wait(Waiting("a", 0.0, 0), u) for u in (0.0, 0.5, 0.9)]
-    return fresh + [policy.wait(Waiting("a", float(age), 3), 0.5) for age in range(5, 200, 13)]
+    fresh = [policy.next_delay(PollContext("a", 0.0, 0), u) for u in (0.0, 0.5, 0.9)]
+    return fresh + [policy.next_delay(PollContext("a", float(age), 3), 0.5) for age in range(5, 200, 13)]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(observations().map(lambda seen: attrs.evolve(seen, stratum="a")), max_size=20), st.randoms())
-def test_the_order_of_observations_does_not_matter(seen: list[Observation], random: Any) -> None:
+def test_the_order_of_observations_does_not_matter(seen: list[DurationSample], random: Any) -> None:
     """The same tasks in another order: the same waits, but for what rounding leaves."""
     shuffled = list(seen)
     random.shuffle(shuffled)
     policies = AdaptivePolling(), AdaptivePolling()
     for policy, rows in zip(policies, (seen, shuffled), strict=True):
         for row in rows:
-            policy.settled(row)
+            policy.observe(row)
     assert decisions(policies[0]) == pytest.approx(decisions(policies[1]), rel=1e-6)
 
 
@@ -277,12 +277,12 @@ def test_what_is_restored_decides_the_same() -> None:
     """A policy told of the last 256 tasks in a new process, in JSON and back, decides as one that saw them settle."""
     lived = AdaptivePolling()
     for seen in settles(256):
-        lived.settled(seen)
-        lived.wait(Waiting("a", 0.0, 0), 0.5)
+        lived.observe(seen)
+        lived.next_delay(PollContext("a", 0.0, 0), 0.5)
     restored = [AdaptivePolling(), AdaptivePolling()]
     for policy in restored:
         for seen in settles(256):
-            policy.settled(Observation(**json.loads(json.dumps(attrs.asdict(seen)))))
+            policy.observe(DurationSample(**json.loads(json.dumps(attrs.asdict(seen)))))
     assert decisions(restored[0]) == decisions(restored[1])
     truth = known_in_full(lognormal(60, 0.5))
     jobs = [Outcome(truth.quantile((i + 0.5) / 2000)) for i in range(2000)]
@@ -299,13 +299,13 @@ def test_what_is_restored_decides_the_same() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(observations() | waitings, max_size=30), st.lists(observations() | waitings, max_size=8), chances)
 def test_to_describe_changes_no_decision(
-    history: list[Observation | Waiting], more: list[Observation | Waiting], u: float
+    history: list[DurationSample | PollContext], more: list[DurationSample | PollContext], u: float
 ) -> None:
     """After any history: it raises nothing, prints, and every wait from then on is that of a policy never described."""
     asked, left = AdaptivePolling(), AdaptivePolling()
     for policy in (asked, left):
         for each in history:
-            policy.wait(each, u) if isinstance(each, Waiting) else policy.settled(each)
+            policy.next_delay(each, u) if isinstance(each, PollContext) else policy.observe(each)
     beliefs = asked.describe()
     assert beliefs == asked.describe()
     assert set(beliefs) == {each.stratum for each in history}
@@ -313,12 +313,12 @@ def test_to_describe_changes_no_decision(
     for belief in beliefs.values():
         low, high = belief.spread
         assert 0 <= low <= belief.median <= high < math.inf
-        assert list(belief.looks) == sorted(belief.looks)
+        assert list(belief.polls) == sorted(belief.polls)
     for each in more:
-        if isinstance(each, Waiting):
-            assert asked.wait(each, u) == left.wait(each, u)
+        if isinstance(each, PollContext):
+            assert asked.next_delay(each, u) == left.next_delay(each, u)
         else:
-            assert asked.settled(each) == left.settled(each)
+            assert asked.observe(each) == left.observe(each)
         asked.describe()
 
 
@@ -326,17 +326,17 @@ def test_what_is_described_is_what_is_decided() -> None:
     """Of what was learned in earlier processes: the first look described is the first look, and the next the next."""
     policy = AdaptivePolling()
     for seen in settles(100):
-        policy.settled(seen)
-    first, second, *_ = policy.describe()["a"].looks
-    assert policy.wait(Waiting("a", 0.0, 0), 0.5) == pytest.approx(first)
-    assert policy.wait(Waiting("a", first, 1, None, 0.0), 0.5) == pytest.approx(second - first)
+        policy.observe(seen)
+    first, second, *_ = policy.describe()["a"].polls
+    assert policy.next_delay(PollContext("a", 0.0, 0), 0.5) == pytest.approx(first)
+    assert policy.next_delay(PollContext("a", first, 1, None, 0.0), 0.5) == pytest.approx(second - first)
 
 
 def test_beliefs_are_printed_for_people() -> None:
     """A line for what is known, one for the looks, one for the reason; nothing where nothing is known."""
     assert str(AdaptivePolling().describe()) == "no task yet"
     policy = AdaptivePolling(expected_seconds=20)
-    policy.wait(Waiting("native/-/text/plain", 0.0, 0), 0.5)
+    policy.next_delay(PollContext("native/-/text/plain", 0.0, 0), 0.5)
     name, counts, durations, looks, why = str(policy.describe()).splitlines()
     assert (name, counts) == ("native/-/text/plain", "  0 settled, 1 waiting")
     assert durations == "  half take less than 20 s, four in five 4.3 s to 93 s"
@@ -351,7 +351,7 @@ def test_the_reason_names_what_was_forgotten_and_what_is_believed() -> None:
     random = Random(2)
     for _ in range(100):
         seconds = 60 * math.exp(0.5 * random.gauss(0, 1))
-        policy.settled(Observation("a", seconds, seconds, told_age=seconds * 0.6, told=60))
+        policy.observe(DurationSample("a", seconds, seconds, progress_age=seconds * 0.6, progress=60))
     policy._strata["a"].durations.drifts = 2
     belief = policy.describe()["a"]
     assert belief.trusted_from == (50,)
@@ -364,32 +364,32 @@ def test_waiting_tasks_teach_as_much_as_settled_ones() -> None:
     """Of a hundred tasks ten settle before 20 s and ninety are seen unsettled at 100: the median is beyond that."""
     policy = AdaptivePolling(expected_seconds=20)
     for _ in range(100):
-        policy.wait(Waiting("a", 0.0, 0), 0.5)
+        policy.next_delay(PollContext("a", 0.0, 0), 0.5)
     for i in range(10):
-        policy.settled(Observation("a", 10.0 + i, 11.0 + i), 0.0)
+        policy.observe(DurationSample("a", 10.0 + i, 11.0 + i), 0.0)
     for _ in range(90):
-        policy.wait(Waiting("a", 100.0, 1, None, 0.0), 0.5)
-    policy.settled(Observation("a", 100.0, 101.0), 100.0)
+        policy.next_delay(PollContext("a", 100.0, 1, None, 0.0), 0.5)
+    policy.observe(DurationSample("a", 100.0, 101.0), 100.0)
     assert policy.describe()["a"].median > 95
-    assert policy.describe()["a"].waiting == 89
+    assert policy.describe()["a"].in_flight == 89
 
 
 def test_tasks_that_came_into_sight_late_do_not_make_all_seem_slow() -> None:
     """A hundred tasks take 10 or 100 s, half and half; another hundred are watched from 50 s on: half still settle by 50."""
-    durations = Durations(prior_median=60)
+    durations = DurationEstimator(prior_median=60)
     for seconds in [10.0, 100.0] * 50:
-        durations.add(Observation("a", seconds, seconds))
-        durations.add(Observation("a", 100.0, 100.0, since=50.0))
+        durations.add(DurationSample("a", seconds, seconds))
+        durations.add(DurationSample("a", 100.0, 100.0, since=50.0))
     assert durations.estimate().share(50.0) == pytest.approx(0.5, abs=0.05)
 
 
 def test_durations_that_double_are_believed_after_two_dozen() -> None:
     """After 256 tasks of a minute, 24 of two minutes: the median is beyond 100 s."""
     random = Random(4)
-    durations = Durations(prior_median=60)
+    durations = DurationEstimator(prior_median=60)
     for i in range(280):
         seconds = (60 if i < 256 else 120) * math.exp(0.2 * random.gauss(0, 1))
-        durations.add(Observation("a", seconds, seconds))
+        durations.add(DurationSample("a", seconds, seconds))
         if i % 20 == 0:
             durations.estimate()
     assert durations.estimate().quantile(0.5) > 100
@@ -402,10 +402,10 @@ def test_how_often_the_estimate_is_drawn_does_not_decide_what_is_believed(before
     found = []
     for every in (1, 20, 10_000):
         random = Random(4)
-        durations = Durations(prior_median=60)
+        durations = DurationEstimator(prior_median=60)
         for i in range(before + 48):
             seconds = (60 if i < before else then) * math.exp(0.2 * random.gauss(0, 1))
-            durations.add(Observation("a", seconds, seconds))
+            durations.add(DurationSample("a", seconds, seconds))
             if i % every == 0:
                 durations.estimate()
         found.append(durations.estimate().quantile(0.5))
@@ -416,10 +416,10 @@ def test_durations_that_stay_do_not_drift() -> None:
     """Of ten strata of 2,000 tasks none is thought to have changed."""
     for seed in range(10):
         random = Random(seed)
-        durations = Durations(prior_median=60)
+        durations = DurationEstimator(prior_median=60)
         for _ in range(2000):
             seconds = 60 * math.exp(0.5 * random.gauss(0, 1))
-            durations.add(Observation("a", seconds, seconds))
+            durations.add(DurationSample("a", seconds, seconds))
         assert durations.drifts == 0
 
 

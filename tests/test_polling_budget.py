@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapes import SHAPES, lognormal
 
-from pika_async._planning.due_queue import Budget
+from pika_async._planning.due_queue import DueQueue
 from pika_async.polling import Distribution
 
 TRUTH = Distribution.lognormal(60, 0.5)
@@ -24,7 +24,7 @@ def undetected(task: Task, now: float) -> float:
 def test_the_task_with_the_most_expected_delay_is_first(drawn: list[tuple[float, float]], later: float) -> None:
     """However long ago they were pushed: within a twentieth of the best of all."""
     tasks = [(accepted, accepted * share) for accepted, share in drawn]
-    budget = Budget(undetected)
+    budget = DueQueue(undetected)
     for task in tasks:
         budget.push(task, 0.0)
     left = list(tasks)
@@ -39,7 +39,7 @@ def test_the_task_with_the_most_expected_delay_is_first(drawn: list[tuple[float,
 def test_an_empty_budget_has_nothing_to_give() -> None:
     """Nothing is due."""
     with pytest.raises(IndexError):
-        Budget(undetected).pop(0.0)
+        DueQueue(undetected).pop(0.0)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async import AdaptivePolling, FixedInterval, Observation, Waiting
+from pika_async import AdaptivePolling, DurationSample, FixedInterval, PollContext
 from pika_async.polling.schedule import FLOOR
 
 SHARES = st.floats(1e-4, 1.0)
@@ -20,7 +20,7 @@ def taught(count: int = 200, sigma: float = 0.5) -> AdaptivePolling:
     policy, random = AdaptivePolling(), Random(5)
     for _ in range(count):
         took = 60 * math.exp(sigma * random.gauss(0, 1))
-        policy.settled(Observation("s", took * 0.97, took))
+        policy.observe(DurationSample("s", took * 0.97, took))
     return policy
 
 
@@ -28,7 +28,7 @@ def looks_at(policy: AdaptivePolling, settles: float, untold: float) -> tuple[in
     """How many looks find a task unsettled that nobody tells of, and how late the next one is."""
     age, looks = 0.0, 0
     while True:
-        age += policy.again(Waiting("s", age, looks, untold=untold), 0.5)
+        age += policy.replan_delay(PollContext("s", age, looks, callback_loss=untold), 0.5)
         if age >= settles:
             return looks, age - settles
         looks += 1
@@ -54,14 +54,16 @@ def test_the_fewer_are_untold_the_rarer_are_looks() -> None:
 @given(SHARES, st.floats(0, 1e5), st.integers(0, 50), st.floats(0, 0.999))
 def test_every_wait_is_a_time(share: float, age: float, looks: int, u: float) -> None:
     for policy in (AdaptivePolling(), FixedInterval(3.0)):
-        for ask in (policy.wait, policy.again):
-            wait = ask(Waiting("s", age, looks, untold=share), u)
+        for ask in (policy.next_delay, policy.replan_delay):
+            wait = ask(PollContext("s", age, looks, callback_loss=share), u)
             assert FLOOR <= wait < math.inf
 
 
 @given(SHARES)
 def test_a_fixed_interval_grows_as_the_square_root(share: float) -> None:
-    assert FixedInterval(2.0).wait(Waiting("s", 0.0, 0, untold=share), 0.5) == pytest.approx(2.0 / math.sqrt(share))
+    assert FixedInterval(2.0).next_delay(PollContext("s", 0.0, 0, callback_loss=share), 0.5) == pytest.approx(
+        2.0 / math.sqrt(share)
+    )
 
 
 def test_silence_teaches_what_a_look_would() -> None:
@@ -69,18 +71,18 @@ def test_silence_teaches_what_a_look_would() -> None:
     seen, silent = AdaptivePolling(), AdaptivePolling()
     for policy in (seen, silent):
         for _ in range(100):
-            policy.wait(Waiting("s", 0.0, 0), 0.5)
+            policy.next_delay(PollContext("s", 0.0, 0), 0.5)
         for _ in range(10):
-            policy.settled(Observation("s", 9.0, 10.0), 0.0)
+            policy.observe(DurationSample("s", 9.0, 10.0), 0.0)
     for _ in range(90):
-        seen.wait(Waiting("s", 12.0, 1, looked=0.0), 0.5)
-        silent.passed("s", 0.0, 12.0)
+        seen.next_delay(PollContext("s", 12.0, 1, last_unsettled_age=0.0), 0.5)
+        silent.observe_unsettled("s", 0.0, 12.0)
     assert seen.describe()["s"].median == silent.describe()["s"].median > 12
 
 
 def test_what_is_told_by_nobody_is_a_reason() -> None:
     policy = taught(20)
-    policy.wait(Waiting("s", 0.0, 0, untold=0.02), 0.5)
+    policy.next_delay(PollContext("s", 0.0, 0, callback_loss=0.02), 0.5)
     assert "2 % of settles are thought to be told by nobody" in policy.describe()["s"].why
     assert policy.medians() == {"s": pytest.approx(60, rel=0.3)}
     assert AdaptivePolling().medians() == {}

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pika_async import AdaptivePolling, Belief, FixedInterval, GenerationRequest, Job, Observation, Waiting
+from pika_async import (
+    AdaptivePolling,
+    DurationForecast,
+    DurationSample,
+    FixedInterval,
+    GenerationRequest,
+    Job,
+    PollContext,
+)
 from tests import virtual
 from tests.memory import client, gateway
 
@@ -30,11 +38,11 @@ def test_what_a_batch_taught_is_described_by_stratum() -> None:
             report = await pika.run([*plain, *effect])
             assert report.ok
             beliefs = pika.polling.describe()
-        counts = {stratum: (belief.settled, belief.waiting) for stratum, belief in beliefs.items()}
+        counts = {stratum: (belief.settled, belief.in_flight) for stratum, belief in beliefs.items()}
         assert counts == {"cometapi/-/text/plain": (40, 0), "cometapi/-/text/effect": (10, 0)}
         for belief in beliefs.values():
             assert 50 < belief.median < 72
-            assert 25 < belief.looks[0] < belief.median
+            assert 25 < belief.polls[0] < belief.median
         assert f"\n  why: learned from {beliefs['cometapi/-/text/plain'].settled} settled; " in str(beliefs)
 
     virtual.run(story())
@@ -47,8 +55,8 @@ def test_jobs_that_wait_are_described_while_they_wait() -> None:
         async with client(gateway(), polling=AdaptivePolling(expected_seconds=90)) as pika:
             jobs: list[Job] = [await pika.submit(f"p{n}") for n in range(3)]
             [belief] = pika.polling.describe().values()
-            assert isinstance(belief, Belief)
-            assert (belief.settled, belief.waiting, len(jobs)) == (0, 3, 3)
+            assert isinstance(belief, DurationForecast)
+            assert (belief.settled, belief.in_flight, len(jobs)) == (0, 3, 3)
             assert belief.median == pytest.approx(90, rel=0.02)
 
     virtual.run(story())
@@ -59,12 +67,12 @@ def test_ones_own_policy_needs_two_methods() -> None:
 
     class EveryTen:
         def __init__(self) -> None:
-            self.told: list[Observation] = []
+            self.told: list[DurationSample] = []
 
-        def wait(self, waiting: Waiting, u: float) -> float:
+        def next_delay(self, waiting: PollContext, u: float) -> float:
             return 10.0
 
-        def settled(self, seen: Observation, looked: float | None = None) -> None:
+        def observe(self, seen: DurationSample, looked: float | None = None) -> None:
             self.told.append(seen)
 
     async def story() -> None:
@@ -73,7 +81,7 @@ def test_ones_own_policy_needs_two_methods() -> None:
             job = await pika.wait(await pika.submit("a cat"))
             assert job.polls == 4
             [seen] = policy.told
-            assert (seen.after, seen.before) == pytest.approx((30, 40), abs=1)
+            assert (seen.lower, seen.upper) == pytest.approx((30, 40), abs=1)
 
     virtual.run(story())
 
@@ -88,7 +96,7 @@ def test_what_is_left_at_closing_waits_no_more() -> None:
             async with client(at, polling=policy) as pika:
                 for number in range(5):
                     await pika.submit(f"prompt {opening} {number}")
-                assert next(iter(policy.describe().values())).waiting == 5
-        assert next(iter(policy.describe().values())).waiting == 0
+                assert next(iter(policy.describe().values())).in_flight == 5
+        assert next(iter(policy.describe().values())).in_flight == 0
 
     virtual.run(story())

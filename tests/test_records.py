@@ -18,7 +18,7 @@ from pika_async import errors
 from pika_async._journal import Intent
 from pika_async._journal.serialization import is_later, job_of, line_of, record_of, values_of, written_request
 from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, PikaError, SubmissionInDoubt
-from pika_async.jobs import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Video
 
 FOLDER = Path("/videos")
@@ -28,7 +28,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 prompts = texts.filter(str.strip)
 keys = st.text("abcXYZ019é", min_size=1, max_size=10)
 numbers = st.floats(allow_nan=False)
-times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: instant(milliseconds / 1000))
+times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: utc_from_timestamp(milliseconds / 1000))
 media = st.one_of(
     st.sampled_from(["https://x.test/a?b=c", "cat.png", "/tmp/Katze ü.png"]),
     st.sampled_from([Path("cat.png"), Path("/tmp/ü.png"), Path("/tmp/\udcff")]),
@@ -230,7 +230,9 @@ def test_metadata_that_was_spoilt_after_its_check_is_kept_as_text() -> None:
 
 def test_times_are_utc_and_text() -> None:
     """A person reads the table too."""
-    values = values_of(a_job(submitted_at=instant(1.25)), Intent(at=instant(0.5), body_sha256="ab"), FOLDER)
+    values = values_of(
+        a_job(submitted_at=utc_from_timestamp(1.25)), Intent(at=utc_from_timestamp(0.5), body_sha256="ab"), FOLDER
+    )
     assert values["submitted_at"] == "1970-01-01T00:00:01.250000+00:00"
     assert values["intended_at"] == datetime(1970, 1, 1, 0, 0, 0, 500_000, UTC).isoformat()
 

@@ -43,10 +43,10 @@ from pika_async import (
     Video,
 )
 from pika_async._journal import Journal, MemoryJournal, SqliteJournal, schema
-from pika_async._journal.write_buffer import Operation
+from pika_async._journal.write_buffer import WriteOp
 from pika_async.emulator import Emulator, Gateway
-from pika_async.polling import Observation, Waiting
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.polling import DurationSample, PollContext
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests import virtual
 from tests.memory import MemoryTransport, SlowJournal, client, gateway, until
 
@@ -158,7 +158,7 @@ async def rewrite(path: Path, key: str, **changes: Any) -> None:
     await journal.open()
     job = journal.get(key)
     assert job is not None
-    await journal.keep(attrs.evolve(job, **changes))
+    await journal.save(attrs.evolve(job, **changes))
     await journal.close()
 
 
@@ -169,7 +169,7 @@ class Deaf:
 
     async def close(self) -> None: ...
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         raise AssertionError(f"{request.method} {request.url} was sent")
 
 
@@ -310,7 +310,7 @@ class Looking(MemoryTransport):
         self.path = path
         self.seen: list[int] = []
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         self.seen.append(len(SqliteJournal(self.path).keys()))
         return await super().send(request)
 
@@ -507,7 +507,7 @@ def test_paying_again_pays_once_more_and_the_earlier_job_stays_known(path: Path,
             first = (await pika.run([CAT])).jobs[0]
             assert first.status == fate
             paid = len(at.ledger)
-            archived = await outcome(pika.pay_again("cat"))
+            archived = await outcome(pika.resubmit("cat"))
             if fate != "planned":
                 assert isinstance(archived, Job)
                 assert (archived.task_id, archived.status) == (first.task_id, first.status)
@@ -661,7 +661,7 @@ def test_a_loop_that_is_torn_down_leaves_only_true_doubts(path: Path, number: in
         nonlocal sending
         using = asyncio.create_task(_under_way(pika))
         await asyncio.sleep(0.003 + 0.0967 * number)
-        sending = 0 if pika._running is None else pika._running.desk.agenda.submitting
+        sending = 0 if pika._session is None else pika._session.table.planner.submitting
         assert not using.done()
 
     async def later() -> None:
@@ -694,7 +694,7 @@ class Failing(SqliteJournal):
         """From now on, the commit of that number fails, and those after it, so many times in all."""
         self.left, self.times = number, times
 
-    def _commit(self, group: list[Operation]) -> None:
+    def _commit(self, group: list[WriteOp]) -> None:
         self.left -= 1
         if self.left <= 0 < self.times:
             self.times -= 1
@@ -864,19 +864,19 @@ def test_how_many_tasks_an_account_holds_is_remembered(path: Path) -> None:
         at = gateway(durations="lognormal:30,0.3", in_flight=6)
         async with client(at, journal=path) as pika:
             await pika.run(requests(60))
-            learned = pika._parts().desk.agenda.slots
-        assert learned.size is not None
-        assert 5 <= learned.size <= 9
+            learned = pika._require_session().table.planner.concurrency
+        assert learned.estimated_limit is not None
+        assert 5 <= learned.estimated_limit <= 9
         (name,) = facts(path)
         assert name.startswith("slots cometapi http")
         async with client(at, journal=path) as again:
-            slots = again._parts().desk.agenda.slots
-            assert slots.size == pytest.approx(learned.size, rel=0.1)
-            assert slots.gap == pytest.approx(learned.gap, rel=0.5)
+            slots = again._require_session().table.planner.concurrency
+            assert slots.estimated_limit == pytest.approx(learned.estimated_limit, rel=0.1)
+            assert slots.probe_interval == pytest.approx(learned.probe_interval, rel=0.5)
         other = client(at, journal=path)
-        other._terms = attrs.evolve(other._terms, account="another")
+        other._config = attrs.evolve(other._config, account_digest="another")
         async with other:
-            assert other._parts().desk.agenda.slots.size is None
+            assert other._require_session().table.planner.concurrency.estimated_limit is None
 
     virtual.run(story())
 
@@ -892,11 +892,11 @@ class Learning:
     def __init__(self) -> None:
         self.seen: list[tuple[float, float]] = []
 
-    def wait(self, waiting: Waiting, u: float) -> float:
+    def next_delay(self, waiting: PollContext, u: float) -> float:
         return 5.0
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
-        self.seen.append((seen.after, seen.before))
+    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
+        self.seen.append((seen.lower, seen.upper))
 
 
 def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:
@@ -918,7 +918,7 @@ def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:
                 assert len(second.seen) == 5
             async with pika:
                 assert len(first.seen) == 3
-        assert SqliteJournal(path).observations() != []
+        assert SqliteJournal(path).samples() != []
 
     virtual.run(story())
 
@@ -942,7 +942,7 @@ def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, mon
         async with later:
             assert len(policy.seen) == 3
 
-    def unreadable(_connection: sqlite3.Connection) -> list[Observation]:
+    def unreadable(_connection: sqlite3.Connection) -> list[DurationSample]:
         raise sqlite3.DatabaseError("the disk image is damaged")
 
     asyncio.run(story())
@@ -1167,7 +1167,7 @@ class Refusing(MemoryTransport):
         super().__init__(of, latency=0)
         self.bodies: list[bytes | None] = []
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         if request.method == "POST":
             self.bodies.append(request.body)
         if self.shut:

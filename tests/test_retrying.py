@@ -13,20 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import find_provider
-from pika_async._planning.backoff import ladder
+from pika_async._planning.backoff import backoff_delay
 from pika_async.models import Receipt
 from pika_async.providers._verdicts import (
     REASON_LIMIT,
     RETRY_AFTER_CAP,
     PollVerdict,
-    Verdict,
-    judge_answer,
-    judge_no_answer,
-    judge_poll,
-    poll_hint,
+    SubmitVerdict,
+    classify_failure,
+    classify_poll,
+    classify_response,
+    poll_after,
     retry_after,
 )
-from pika_async.providers._wire import HttpResponse, NoAnswer, Phase
+from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
 
 NOW = 1_767_348_000.0  # 2026-01-02 10:00:00 UTC
 DATE = "Fri, 02 Jan 2026 10:00:00 GMT"
@@ -36,13 +36,17 @@ STOP = {401, 402, 403, 407}
 WAIT = {421, 425, 429, 521, 523, 525, 526, 530}
 
 
-def _expected(status: int) -> Verdict:
+def _expected(status: int) -> SubmitVerdict:
     if 300 <= status < 400:
-        return Verdict.WRONG_URL
-    for statuses, verdict in ((REJECTED, Verdict.REJECTED), (STOP, Verdict.STOP), (WAIT, Verdict.WAIT)):
+        return SubmitVerdict.WRONG_URL
+    for statuses, verdict in (
+        (REJECTED, SubmitVerdict.REJECTED),
+        (STOP, SubmitVerdict.STOP),
+        (WAIT, SubmitVerdict.WAIT),
+    ):
         if status in statuses:
             return verdict
-    return Verdict.UNKNOWN
+    return SubmitVerdict.UNKNOWN
 
 
 def http_date(seconds: float) -> str:
@@ -54,71 +58,74 @@ def http_date(seconds: float) -> str:
 
 def test_every_status_without_a_word() -> None:
     """A status alone gives the table's verdict; one that no row names is in doubt, never refused."""
-    judged = {status: judge_answer(HttpResponse(status=status), Receipt()).verdict for status in range(100, 1000)}
+    judged = {status: classify_response(HttpResponse(status=status), Receipt()).verdict for status in range(100, 1000)}
     assert {status: _expected(status) for status in judged} == judged
 
 
 def test_an_id_is_a_receipt_in_a_success_only() -> None:
     """Every 2xx with an id is accepted and the judgement holds the id; in another answer it is not taken for a task."""
     judged = {
-        status: judge_answer(HttpResponse(status=status, body=b"{}"), Receipt(task_id="t-1"))
+        status: classify_response(HttpResponse(status=status, body=b"{}"), Receipt(task_id="t-1"))
         for status in range(100, 1000)
     }
     expected = {
-        status: (Verdict.ACCEPTED, "t-1") if 200 <= status < 300 else (_expected(status), None) for status in judged
+        status: (SubmitVerdict.ACCEPTED, "t-1") if 200 <= status < 300 else (_expected(status), None)
+        for status in judged
     }
-    assert expected == {status: (judgement.verdict, judgement.task_id) for status, judgement in judged.items()}
+    assert expected == {status: (outcome.verdict, outcome.task_id) for status, outcome in judged.items()}
 
 
 @pytest.mark.parametrize(
     "code, verdict",
     [
-        ("400", Verdict.REJECTED),
-        ("500", Verdict.REJECTED),
-        ("invalid_request", Verdict.REJECTED),
-        ("insufficient_user_quota", Verdict.STOP),
-        ("401", Verdict.STOP),
-        ("402", Verdict.STOP),
-        ("403", Verdict.STOP),
-        ("429", Verdict.WAIT),
-        (None, Verdict.UNKNOWN),
+        ("400", SubmitVerdict.REJECTED),
+        ("500", SubmitVerdict.REJECTED),
+        ("invalid_request", SubmitVerdict.REJECTED),
+        ("insufficient_user_quota", SubmitVerdict.STOP),
+        ("401", SubmitVerdict.STOP),
+        ("402", SubmitVerdict.STOP),
+        ("403", SubmitVerdict.STOP),
+        ("429", SubmitVerdict.WAIT),
+        (None, SubmitVerdict.UNKNOWN),
     ],
 )
-def test_a_success_with_a_failure_code(code: str | None, verdict: Verdict) -> None:
+def test_a_success_with_a_failure_code(code: str | None, verdict: SubmitVerdict) -> None:
     """A 2xx with an explicit failure code was refused; without a code and an id it is in doubt."""
-    assert verdict == judge_answer(HttpResponse(status=200, body=b"{}"), Receipt(failure_code=code)).verdict
+    assert verdict == classify_response(HttpResponse(status=200, body=b"{}"), Receipt(failure_code=code)).verdict
 
 
 def test_no_quota_stops_under_any_status() -> None:
     """`insufficient_user_quota` stops the account whatever status it comes with."""
     receipt = Receipt(failure_code="insufficient_user_quota")
     statuses = [*range(200, 300), *range(400, 600)]
-    assert {Verdict.STOP} == {judge_answer(HttpResponse(status=status), receipt).verdict for status in statuses}
+    assert {SubmitVerdict.STOP} == {
+        classify_response(HttpResponse(status=status), receipt).verdict for status in statuses
+    }
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
 def test_only_a_500_is_rejected_for_its_code(status: int) -> None:
     """`invalid_request` makes a rejection of a 500 and of no other 5xx."""
-    verdict = judge_answer(HttpResponse(status=status), Receipt(failure_code="invalid_request")).verdict
-    assert (Verdict.REJECTED if status == 500 else Verdict.UNKNOWN) == verdict
+    verdict = classify_response(HttpResponse(status=status), Receipt(failure_code="invalid_request")).verdict
+    assert (SubmitVerdict.REJECTED if status == 500 else SubmitVerdict.UNKNOWN) == verdict
 
 
 @pytest.mark.parametrize(
     "headers, message, verdict",
     [
-        ({}, "", Verdict.UNKNOWN),
-        ({}, "the upstream closed the channel", Verdict.UNKNOWN),
-        ({}, "No Available Channel for model pika", Verdict.WAIT),
-        ({}, "当前分组下对于模型无可用渠道", Verdict.WAIT),
-        ({"retry-after": "9"}, "", Verdict.WAIT),
-        ({"retry-after": "garbage"}, "", Verdict.WAIT),
+        ({}, "", SubmitVerdict.UNKNOWN),
+        ({}, "the upstream closed the channel", SubmitVerdict.UNKNOWN),
+        ({}, "No Available Channel for model pika", SubmitVerdict.WAIT),
+        ({}, "当前分组下对于模型无可用渠道", SubmitVerdict.WAIT),
+        ({"retry-after": "9"}, "", SubmitVerdict.WAIT),
+        ({"retry-after": "garbage"}, "", SubmitVerdict.WAIT),
     ],
 )
-def test_503(headers: Mapping[str, str], message: str, verdict: Verdict) -> None:
+def test_503(headers: Mapping[str, str], message: str, verdict: SubmitVerdict) -> None:
     """A 503 is waited for only if it says that nothing was done; the user may say that of every one."""
     answer = HttpResponse(status=503, headers=headers)
-    assert verdict == judge_answer(answer, Receipt(message=message)).verdict
-    assert judge_answer(answer, Receipt(message=message), lenient=True).verdict == Verdict.WAIT
+    assert verdict == classify_response(answer, Receipt(message=message)).verdict
+    assert classify_response(answer, Receipt(message=message), lenient=True).verdict == SubmitVerdict.WAIT
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 522, 524])
@@ -126,21 +133,26 @@ def test_a_phrase_counts_only_beside_its_status(status: int) -> None:
     """Neither "no available channel" nor `Retry-After` makes any other 5xx repeatable, leniently or not."""
     answer = HttpResponse(status=status, headers={"retry-after": "1"})
     receipt = Receipt(message="no available channel")
-    assert {Verdict.UNKNOWN} == {judge_answer(answer, receipt, lenient=lenient).verdict for lenient in (True, False)}
+    assert {SubmitVerdict.UNKNOWN} == {
+        classify_response(answer, receipt, lenient=lenient).verdict for lenient in (True, False)
+    }
 
 
 @pytest.mark.parametrize(
     "phase, kind, verdict",
     [
-        *((Phase.SENT, kind, Verdict.UNKNOWN) for kind in ("certificate", "url", "timeout", "dns", "other")),
-        (Phase.UNSENT, "certificate", Verdict.STOP),
-        (Phase.UNSENT, "url", Verdict.WRONG_URL),
-        *((Phase.UNSENT, kind, Verdict.NOT_SENT) for kind in ("dns", "connect", "tls", "timeout", "proxy", "other")),
+        *((SendPhase.SENT, kind, SubmitVerdict.UNKNOWN) for kind in ("certificate", "url", "timeout", "dns", "other")),
+        (SendPhase.UNSENT, "certificate", SubmitVerdict.STOP),
+        (SendPhase.UNSENT, "url", SubmitVerdict.WRONG_URL),
+        *(
+            (SendPhase.UNSENT, kind, SubmitVerdict.NOT_SENT)
+            for kind in ("dns", "connect", "tls", "timeout", "proxy", "other")
+        ),
     ],
 )
-def test_no_answer(phase: Phase, kind: str, verdict: Verdict) -> None:
+def test_no_answer(phase: SendPhase, kind: str, verdict: SubmitVerdict) -> None:
     """What was handed over is in doubt, whatever its kind; what was not is sent again, unless that is pointless."""
-    assert verdict == judge_no_answer(NoAnswer(phase=phase, kind=kind, detail="")).verdict
+    assert verdict == classify_failure(TransportFailure(phase=phase, kind=kind, detail="")).verdict
 
 
 # -- polls ---------------------------------------------------------------------------------------------------------
@@ -151,15 +163,15 @@ def test_every_status_of_a_poll() -> None:
     expected = dict.fromkeys(range(100, 1000), PollVerdict.AGAIN)
     expected |= dict.fromkeys(range(200, 300), PollVerdict.READ) | dict.fromkeys(STOP, PollVerdict.STOP)
     expected[404] = PollVerdict.MISSING
-    assert expected == {status: judge_poll(HttpResponse(status=status), None) for status in expected}
+    assert expected == {status: classify_poll(HttpResponse(status=status), None) for status in expected}
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 500])
 def test_a_task_that_does_not_exist(status: int) -> None:
     """`task_not_exist` denies the task under any status; a 404 page is somebody else's and denies nothing."""
-    assert judge_poll(HttpResponse(status=status), "task_not_exist") == PollVerdict.MISSING
+    assert classify_poll(HttpResponse(status=status), "task_not_exist") == PollVerdict.MISSING
     page = HttpResponse(status=404, headers={"content-type": "Text/HTML"})
-    assert judge_poll(page, None) == PollVerdict.AGAIN
+    assert classify_poll(page, None) == PollVerdict.AGAIN
 
 
 # -- properties ----------------------------------------------------------------------------------------------------
@@ -183,26 +195,26 @@ receipts = st.builds(
 @given(answers, receipts, st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
 def test_judging_never_raises(answer: HttpResponse, receipt: Receipt, lenient: bool, now: float) -> None:
     """Any answer is judged; an id means accepted and accepted means an id; a wish to wait comes with "wait" only."""
-    judgement = judge_answer(answer, receipt, lenient=lenient, now=now)
-    assert (judgement.verdict is Verdict.ACCEPTED) == bool(judgement.task_id)
-    if judgement.retry_after is not None:
-        assert judgement.verdict is Verdict.WAIT
-        assert 0 <= judgement.retry_after <= RETRY_AFTER_CAP
-    assert judgement.reason.isprintable()
-    assert len(judgement.reason) <= REASON_LIMIT
+    outcome = classify_response(answer, receipt, lenient=lenient, now=now)
+    assert (outcome.verdict is SubmitVerdict.ACCEPTED) == bool(outcome.task_id)
+    if outcome.retry_after is not None:
+        assert outcome.verdict is SubmitVerdict.WAIT
+        assert 0 <= outcome.retry_after <= RETRY_AFTER_CAP
+    assert outcome.reason.isprintable()
+    assert len(outcome.reason) <= REASON_LIMIT
 
 
 @given(answers, st.sampled_from(["cometapi", "yescale", "gptge", "native"]))
 def test_any_bytes_are_decoded_and_judged(answer: HttpResponse, provider: str) -> None:
     """Whatever a gateway answers, its receipt can be read and judged."""
     receipt = find_provider(provider).decode_receipt(answer)
-    assert judge_answer(answer, receipt).http_status == answer.status
+    assert classify_response(answer, receipt).http_status == answer.status
 
 
 @given(answers, st.none() | texts)
 def test_judging_a_poll_never_raises(answer: HttpResponse, failure_code: str | None) -> None:
     """Any answer to a poll has a verdict, and only a 2xx is read."""
-    verdict = judge_poll(answer, failure_code)
+    verdict = classify_poll(answer, failure_code)
     assert verdict is not PollVerdict.READ or 200 <= answer.status < 300
 
 
@@ -294,7 +306,7 @@ def test_retry_after_is_within_bounds(text: str, date: str, now: float) -> None:
 )
 def test_a_server_may_say_when_it_wants_to_be_asked_again(headers: dict[str, str], seconds: float | None) -> None:
     """In milliseconds by one header, in seconds or a date by the other; garbage says nothing."""
-    assert poll_hint(headers, NOW) == seconds
+    assert poll_after(headers, NOW) == seconds
 
 
 # -- the ladder ----------------------------------------------------------------------------------------------------
@@ -304,7 +316,7 @@ def test_a_server_may_say_when_it_wants_to_be_asked_again(headers: dict[str, str
 def test_the_ladder_stays_within_its_bounds(step: int, u: float) -> None:
     """No try waits for less than half of the first rung or longer than the cap, after whatever many tries."""
     for first, cap in ((0.5, 30.0), (0.5, 60.0), (1.0, 60.0)):
-        wait = ladder(step, u, first=first, cap=cap)
+        wait = backoff_delay(step, u, first=first, cap=cap)
         assert first / 2 <= wait <= cap
         assert math.isfinite(wait)
 
@@ -314,11 +326,11 @@ def test_the_ladder_stays_within_its_bounds(step: int, u: float) -> None:
 )
 def test_the_ladder_doubles_up_to_its_cap(step: int, height: float) -> None:
     """Each rung is twice the one before, with full jitter below it."""
-    assert height / 2 == ladder(step, 0.5, first=0.5, cap=60.0) or step == 0
-    assert pytest.approx(height, rel=1e-9) == ladder(step, 1 - 1e-12, first=0.5, cap=60.0)
+    assert height / 2 == backoff_delay(step, 0.5, first=0.5, cap=60.0) or step == 0
+    assert pytest.approx(height, rel=1e-9) == backoff_delay(step, 1 - 1e-12, first=0.5, cap=60.0)
 
 
 @given(st.integers(0, 10**9), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 def test_the_ladder_rises(step: int, u: float, v: float) -> None:
     """More chance or more tries never mean a shorter wait."""
-    assert ladder(step, min(u, v)) <= ladder(step, max(u, v)) <= ladder(step + 1, max(u, v))
+    assert backoff_delay(step, min(u, v)) <= backoff_delay(step, max(u, v)) <= backoff_delay(step + 1, max(u, v))

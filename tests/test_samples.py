@@ -10,8 +10,8 @@ import pytest
 from pika_async import TaskState
 from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._failure import read_failure
-from pika_async.providers._verdicts import PollVerdict, Verdict, judge_answer, judge_poll
-from pika_async.providers._wire import Unreadable, parse_json
+from pika_async.providers._verdicts import PollVerdict, SubmitVerdict, classify_poll, classify_response
+from pika_async.providers._wire import DecodeError, parse_json
 from tests import samples
 
 CALLBACK = "http://baidu.com"
@@ -62,8 +62,8 @@ def test_encoded_request_equals_the_recorded_one(provider: Provider, sample: dic
 def test_recorded_receipt_gives_its_task_id(provider: Provider, sample: dict[str, Any]) -> None:
     """The answer to every recorded submission is accepted with the recorded id."""
     response = samples.response_of(sample)
-    judgement = judge_answer(response, provider.decode_receipt(response))
-    assert (judgement.verdict, judgement.task_id) == (Verdict.ACCEPTED, sample["means"]["task_id"])
+    outcome = classify_response(response, provider.decode_receipt(response))
+    assert (outcome.verdict, outcome.task_id) == (SubmitVerdict.ACCEPTED, sample["means"]["task_id"])
 
 
 @pytest.mark.parametrize(("provider", "sample"), cases("feed", "callback"))
@@ -105,22 +105,22 @@ def test_recorded_error_gets_its_verdict(provider: Provider, sample: dict[str, A
     """A recorded error of a submission is judged as recorded, and that of a poll never fails the task."""
     response, means = samples.response_of(sample), sample["means"]
     if "verdict" in means:
-        judgement = judge_answer(response, provider.decode_receipt(response))
-        words = {Verdict.WRONG_URL: "rejected"}
-        assert words.get(judgement.verdict, judgement.verdict.value) == means["verdict"]
+        outcome = classify_response(response, provider.decode_receipt(response))
+        words = {SubmitVerdict.WRONG_URL: "rejected"}
+        assert words.get(outcome.verdict, outcome.verdict.value) == means["verdict"]
         if "retry_after" in means:
-            assert judgement.retry_after == means["retry_after"]
+            assert outcome.retry_after == means["retry_after"]
     if "poll" in means:
         try:
             code = read_failure(parse_json(response.body)).code
-        except Unreadable:
+        except DecodeError:
             code = None
-        verdict = judge_poll(response, code)
+        verdict = classify_poll(response, code)
         if verdict is PollVerdict.READ:
             try:
                 snapshot = provider.decode_snapshot(response, "any")
                 verdict = PollVerdict.MISSING if snapshot.state is TaskState.MISSING else verdict
-            except Unreadable:
+            except DecodeError:
                 verdict = PollVerdict.AGAIN
         assert {"again": "try-again"}.get(verdict.value, verdict.value) == means["poll"]
 

@@ -34,8 +34,8 @@ from pika_async import (
 )
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async.emulator import Gateway
-from pika_async.polling import AdaptivePolling, Observation, Waiting
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async.polling import AdaptivePolling, DurationSample, PollContext
+from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests import memory, virtual
 from tests.memory import MemoryTransport, client, gateway, now, prompts
 from tests.notified import receiver
@@ -66,7 +66,7 @@ class Watched(MemoryTransport):
         self.most_in_flight = 0
         self.times: list[float] = []
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         answer = await super().send(request)
         self.times.append(now())
         self.most_in_flight = max(self.most_in_flight, self.gateway.count_in_flight(self.provider, now()))
@@ -79,12 +79,12 @@ class Unreachable(MemoryTransport):
     down = True
     tries = 0
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         if not self.down:
             return await super().send(request)
         self.tries += 1
         await asyncio.sleep(0.01)
-        return NoAnswer(phase=Phase.UNSENT, kind="connect", detail="could not connect")
+        return TransportFailure(phase=SendPhase.UNSENT, kind="connect", detail="could not connect")
 
 
 class Learning:
@@ -92,12 +92,12 @@ class Learning:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.seen: list[Observation] = []
+        self.seen: list[DurationSample] = []
 
-    def wait(self, waiting: Waiting, u: float) -> float:
+    def next_delay(self, waiting: PollContext, u: float) -> float:
         return self.seconds
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
         self.seen.append(seen)
 
 
@@ -341,7 +341,7 @@ def test_the_policys_own_rate_is_held_as_well() -> None:
 class Hinting(MemoryTransport):
     """Adds a wish to every answer that a look gets."""
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         answer = await super().send(request)
         if "feed" in request.url and isinstance(answer, HttpResponse):
             return attrs.evolve(answer, headers={**answer.headers, "retry-after": "20"})
@@ -370,7 +370,7 @@ def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
         policy = Learning(seconds=25)
         async with client(at, polling=policy) as pika:
             assert (await pika.run(prompts(40))).counts == {S.SUCCEEDED: 40}
-        widths = [seen.before - seen.after for seen in policy.seen]
+        widths = [seen.upper - seen.lower for seen in policy.seen]
         assert max(widths[:3]) > 20
         assert max(widths[12:]) <= 2.0
 
@@ -879,7 +879,7 @@ def test_a_doubt_that_is_waited_for_is_sent_again_with_patience_of_its_own() -> 
         async with client(at, callbacks=receiver(), limits=Limits(patience=30)) as pika:
             asking = asyncio.create_task(pika.generate("a cat", key="cat"))
             await asyncio.sleep(300)
-            assert [job.status for job in pika.under_way()] == [S.UNKNOWN]
+            assert [job.status for job in pika.active_jobs()] == [S.UNKNOWN]
             await pika.resolve("cat", charged=False)
             assert (await asking).url
         assert len(at.ledger) == 1
@@ -958,14 +958,14 @@ class Odd:
     gives: Any
     asked: int = 0
 
-    def wait(self, waiting: object, u: float) -> float:
+    def next_delay(self, waiting: object, u: float) -> float:
         self.asked += 1
         if isinstance(self.gives, Exception):
             raise self.gives
         value: float = self.gives
         return value
 
-    def settled(self, stratum: str, after: float, before: float) -> None:
+    def observe(self, stratum: str, after: float, before: float) -> None:
         if isinstance(self.gives, Exception):
             raise self.gives
 

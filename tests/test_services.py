@@ -52,7 +52,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def counts(pika: PikaClient) -> tuple[int, ...]:
     """What is under way, which is to be nothing in the end."""
     stats = pika.stats()
-    return stats.planned, stats.submitting, stats.in_flight, stats.due, stats.polling, len(pika.under_way())
+    return stats.planned, stats.submitting, stats.in_flight, stats.due, stats.polling, len(pika.active_jobs())
 
 
 # --- many tasks -----------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Crowd:
                     break
 
     async def look(self) -> None:
-        for job in self.pika.under_way()[:3]:
+        for job in self.pika.active_jobs()[:3]:
             if job.task_id is not None:
                 assert (await self.pika.poll(job)).task_id == job.task_id
         found = await self.pika.job(self.request().key or "")
@@ -179,7 +179,7 @@ def test_a_cancelled_scope_withdraws_what_was_not_sent(journal: Journal) -> None
                         group.start_soon(pika.generate, GenerationRequest(f"p{number}", key=f"k{number}"))
             assert scope.cancelled_caught
             assert Counter(job.status for job in await pika.jobs()) == {S.QUEUED: 2, S.CANCELED: 8}
-            assert [(await pika.wait(job)).status for job in pika.under_way()] == [S.SUCCEEDED] * 2
+            assert [(await pika.wait(job)).status for job in pika.active_jobs()] == [S.SUCCEEDED] * 2
             assert (await pika.generate(GenerationRequest("p9", key="k9"))).url
             assert counts(pika) == (0,) * 6
         assert len(at.ledger) == 3
@@ -298,7 +298,7 @@ CALLS: Final[dict[str, Call]] = {
     "as_settled": lambda pika, _: anext(pika.as_settled(["a dog"])),
     "resume": lambda pika, _: pika.resume(),
     "resolve": lambda pika, job: pika.resolve(job.key, abandon=True),
-    "pay_again": lambda pika, job: pika.pay_again(job.key),
+    "pay_again": lambda pika, job: pika.resubmit(job.key),
     "events": lambda pika, _: _events(pika),
     "on_settled": lambda pika, _: _hook(pika),
     "aclose": lambda pika, _: pika.aclose(),
@@ -426,7 +426,7 @@ def test_a_job_is_found_by_its_key(journal: Journal) -> None:
             await asyncio.sleep(35)
             job = await pika.job("cat")
             assert job is not None
-            assert (job.status, job.polls, [job]) == (S.RUNNING, 3, pika.under_way())
+            assert (job.status, job.polls, [job]) == (S.RUNNING, 3, pika.active_jobs())
             await pika.wait(job)
         later = client(at, journal=journal)
         job = await later.job("cat")

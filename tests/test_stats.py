@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import FixedInterval, JobStatus, Limits, Stats
-from pika_async._planning.limits import SPAN, Meter
+from pika_async._planning.limits import RATE_WINDOW_S, RateMeter
 from tests import virtual
 from tests.memory import client, gateway, until
 from tests.notified import receiver
@@ -22,12 +22,12 @@ from tests.notified import receiver
 def test_a_meter_counts_the_last_minute(times: list[float], later: float) -> None:
     """What lies a minute back or more counts no more, to the second."""
     times.sort()
-    meter = Meter()
+    meter = RateMeter()
     for at in times:
         meter.add(at)
     now = (times[-1] if times else 0.0) + later
-    counted = [at for at in times if int(at) > int(now) - SPAN]
-    span = min(SPAN, int(now) - int(times[0]) + 1) if times else 1
+    counted = [at for at in times if int(at) > int(now) - RATE_WINDOW_S]
+    span = min(RATE_WINDOW_S, int(now) - int(times[0]) + 1) if times else 1
     assert meter.per_second(now) == pytest.approx(len(counted) / span)
 
 
@@ -48,9 +48,9 @@ def test_a_client_that_works_tells_what_it_does() -> None:
     fresh, busy, done, closed = virtual.run(main())
     assert (fresh.open, fresh.planned, fresh.in_flight, fresh.charges, fresh.medians) == (True, 0, 0, 0, {})
     assert fresh.provider == "native"
-    assert (busy.in_flight, busy.unknown, busy.charges, busy.untold) == (4, 1, 5, None)
+    assert (busy.in_flight, busy.unknown, busy.charges, busy.callback_loss_rate) == (4, 1, 5, None)
     assert busy.planned + busy.submitting > 0
-    assert busy.slots is not None
+    assert busy.estimated_limit is not None
     assert busy.submits_per_second > 0
     assert (done.in_flight, done.planned, done.unknown, done.charges) == (0, 0, 1, 13)
     assert done.polls_per_second > 0
@@ -83,13 +83,13 @@ def test_what_stops_it_is_told() -> None:
 
     held, after = virtual.run(strange())
     assert (held.breaker_open, held.in_flight) == (True, 20)
-    assert (after.breaker_open, after.strays > 0) == (False, True)
+    assert (after.breaker_open, after.mismatched_answers > 0) == (False, True)
 
 
 def test_how_many_callbacks_are_lost_is_told() -> None:
     async def main() -> float | None:
         async with client(gateway(), callbacks=receiver()) as pika:
-            return pika.stats().untold
+            return pika.stats().callback_loss_rate
 
     untold = virtual.run(main())
     assert untold is not None

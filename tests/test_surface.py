@@ -96,7 +96,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.type)
 def test_errors_survive_pickling(error: PikaError) -> None:
     """Facts and message are the same after a pickle, and `fresh` gives an equal error without a traceback."""
-    for copy in (pickle.loads(pickle.dumps(error)), error.fresh()):
+    for copy in (pickle.loads(pickle.dumps(error)), error.copy()):
         assert (type(copy), str(copy)) == (type(error), str(error))
         assert copy.__traceback__ is None
 

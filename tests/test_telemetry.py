@@ -35,8 +35,8 @@ from pika_async import (
     SubmissionInDoubt,
     find_provider,
 )
-from pika_async._runtime.telemetry import Silent
-from pika_async._runtime.telemetry.otel import Recording
+from pika_async._runtime.telemetry import NullTelemetry
+from pika_async._runtime.telemetry.otel import OtelTelemetry
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers._wire import HttpRequest
 from tests import virtual
@@ -103,15 +103,15 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
     meters.shutdown()
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, tracers: Any, meters: Any) -> list[Recording]:
+def tell(monkeypatch: pytest.MonkeyPatch, tracers: Any, meters: Any) -> list[OtelTelemetry]:
     """Every client that is opened from now on tells these providers; and is in the list."""
-    made: list[Recording] = []
+    made: list[OtelTelemetry] = []
 
-    def watching(provider: Provider, base_url: str) -> Silent:
-        made.append(Recording(provider, base_url, tracer_provider=tracers, meter_provider=meters))
+    def watching(provider: Provider, base_url: str) -> NullTelemetry:
+        made.append(OtelTelemetry(provider, base_url, tracer_provider=tracers, meter_provider=meters))
         return made[-1]
 
-    monkeypatch.setattr("pika_async._runtime.session.watching", watching)
+    monkeypatch.setattr("pika_async._runtime.session.create_telemetry", watching)
     return made
 
 
@@ -595,9 +595,9 @@ def test_a_client_may_be_opened_again(heard: Heard, caplog: pytest.LogCaptureFix
 
 def test_silence_has_every_call() -> None:
     """The stand-in takes the same calls with the same parameters."""
-    for name, method in vars(Silent).items():
+    for name, method in vars(NullTelemetry).items():
         if not name.startswith("_"):
-            assert inspect.signature(method) == inspect.signature(inspect.unwrap(getattr(Recording, name))).replace(
+            assert inspect.signature(method) == inspect.signature(inspect.unwrap(getattr(OtelTelemetry, name))).replace(
                 return_annotation=inspect.signature(method).return_annotation
             )
 

@@ -33,7 +33,7 @@ from pika_async import (
     PikaError,
 )
 from pika_async._http.transport import AiohttpTransport, classify, is_loopback, origin_of
-from pika_async.providers._wire import MAX_BODY, Credential, HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async.providers._wire import MAX_BODY, Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.raw import TASK, Act, Raw, answer, free_port, receipt
 
 KEY = "sk-canary/0123456789-abcdef"
@@ -133,8 +133,8 @@ async def test_another_origin_gets_nothing(paid: bool) -> None:
             "http://[",
         ):
             outcome = await transport.send(HttpRequest(method="POST", url=url, body=b"{}", paid=paid))
-            assert isinstance(outcome, NoAnswer)
-            assert (outcome.phase, outcome.kind) == (Phase.UNSENT, "url")
+            assert isinstance(outcome, TransportFailure)
+            assert (outcome.phase, outcome.kind) == (SendPhase.UNSENT, "url")
         assert (server.connections, other.connections) == (0, 0)
 
 
@@ -192,8 +192,8 @@ async def test_the_users_session_tells_sent_from_unsent() -> None:
         async with opened(server.url, session=session) as transport, opened(server.url, session=session):
             server.acts.append(Act(b"", "rst"))
             outcome = await transport.send(_post(server.url))
-        assert isinstance(outcome, NoAnswer)
-        assert Phase.SENT is outcome.phase
+        assert isinstance(outcome, TransportFailure)
+        assert SendPhase.SENT is outcome.phase
         assert session.trace_configs == []
 
 
@@ -225,8 +225,8 @@ async def test_a_session_closed_under_way_sends_nothing() -> None:
         async with opened(server.url, session=session) as transport:
             await session.close()
             outcome = await transport.send(_post(server.url))
-        assert isinstance(outcome, NoAnswer)
-        assert (outcome.phase, server.connections) == (Phase.UNSENT, 0)
+        assert isinstance(outcome, TransportFailure)
+        assert (outcome.phase, server.connections) == (SendPhase.UNSENT, 0)
 
 
 @pytest.mark.anyio
@@ -254,7 +254,7 @@ async def test_a_hook_of_the_user_that_fails_is_judged_by_the_marker() -> None:
     async def fail(*_: Any) -> None:
         raise LookupError("the user's own defect")
 
-    for signal, phase in (("on_request_start", Phase.UNSENT), ("on_request_chunk_sent", Phase.SENT)):
+    for signal, phase in (("on_request_start", SendPhase.UNSENT), ("on_request_chunk_sent", SendPhase.SENT)):
         trace = aiohttp.TraceConfig()
         getattr(trace, signal).append(fail)
         async with (
@@ -263,7 +263,7 @@ async def test_a_hook_of_the_user_that_fails_is_judged_by_the_marker() -> None:
             opened(server.url, session=session) as transport,
         ):
             outcome = await transport.send(_post(server.url))
-            assert isinstance(outcome, NoAnswer)
+            assert isinstance(outcome, TransportFailure)
             assert phase is outcome.phase
 
 
@@ -331,8 +331,8 @@ async def test_a_kept_connection_keeps_nothing_of_its_answers() -> None:
             await _answered(transport, _get(server.url))
         assert session.connector is not None
         [(protocol, _)] = next(iter(session.connector._conns.values()))
-        watchers: Any = protocol.closed
-        assert (server.connections, watchers._callbacks or []) == (1, [])
+        observers: Any = protocol.closed
+        assert (server.connections, observers._callbacks or []) == (1, [])
 
 
 @pytest.mark.anyio
@@ -501,13 +501,13 @@ def test_a_proxy_that_cannot_work_is_refused(proxy: str) -> None:
 
 # -- aiohttp's errors ----------------------------------------------------------------------------------------------
 
-SENT, UNSENT = Phase.SENT, Phase.UNSENT
+SENT, UNSENT = SendPhase.SENT, SendPhase.UNSENT
 _CONN = ConnectionKey("gateway.example", 443, True, True, None, None, None)
 _REQUEST = aiohttp.RequestInfo(URL("https://g.example"), "POST", {"Authorization": KEY}, URL("https://g.example"))  # type: ignore[arg-type]
 _REFUSED = OSError(111, "Connection refused")
 
 #: Each class: an instance, its phase when the marker did not fire, its kind. With the marker fired it is always SENT.
-_TABLE: list[tuple[BaseException, Phase, str]] = [
+_TABLE: list[tuple[BaseException, SendPhase, str]] = [
     (aiohttp.ClientError(), UNSENT, "other"),
     (aiohttp.ClientConnectionError(), UNSENT, "other"),
     (aiohttp.ClientConnectionResetError(), UNSENT, "disconnected"),
@@ -629,7 +629,7 @@ def test_one_client_lives_in_two_loops_one_after_the_other(run: Any) -> None:
 def test_faults_are_judged_alike_in_every_loop(run: Any) -> None:
     """Refused is not sent, and reset or ended after sending is sent, whatever loop runs it."""
 
-    async def main() -> list[tuple[Phase, str]]:
+    async def main() -> list[tuple[SendPhase, str]]:
         nobody = f"http://127.0.0.1:{free_port()}"
         async with opened(nobody) as transport:
             outcomes = [await transport.send(_post(nobody))]
@@ -637,8 +637,8 @@ def test_faults_are_judged_alike_in_every_loop(run: Any) -> None:
             for act in (Act(b"", "rst"), Act(b"", "fin")):
                 server.acts.append(act)
                 outcomes.append(await transport.send(_post(server.url)))
-        assert all(isinstance(outcome, NoAnswer) for outcome in outcomes)
-        return [(outcome.phase, outcome.kind) for outcome in outcomes if isinstance(outcome, NoAnswer)]
+        assert all(isinstance(outcome, TransportFailure) for outcome in outcomes)
+        return [(outcome.phase, outcome.kind) for outcome in outcomes if isinstance(outcome, TransportFailure)]
 
     assert run(main()) == [(UNSENT, "connect"), (SENT, "disconnected"), (SENT, "disconnected")]
 

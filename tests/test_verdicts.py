@@ -33,9 +33,9 @@ from pika_async import (
 )
 from pika_async._http.transport import AiohttpTransport
 from pika_async._runtime import scheduler as _scheduler
-from pika_async._runtime.gateway import Exchange
-from pika_async.providers._verdicts import Judgement, PollVerdict, Verdict
-from pika_async.providers._wire import Credential, HttpRequest, HttpResponse, NoAnswer, Phase
+from pika_async._runtime.gateway import GatewayClient
+from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
+from pika_async.providers._wire import Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests import memory
 from tests.raw import PROVIDERS, TASK, Act, Raw, answer, deaf, free_port, receipt, trusting_context
 
@@ -66,7 +66,7 @@ class Row:
     """One cell of the table: what the server does, and what must be concluded."""
 
     name: str
-    verdict: Verdict
+    verdict: SubmitVerdict
     act: Callable[[str], Act]
     retry_after: float | None = None
     timeout: aiohttp.ClientTimeout = PATIENT
@@ -136,12 +136,12 @@ def _gzip_cut(provider: str) -> bytes:
 
 
 A, R, S, W, U, X = (
-    Verdict.ACCEPTED,
-    Verdict.REJECTED,
-    Verdict.STOP,
-    Verdict.WAIT,
-    Verdict.UNKNOWN,
-    Verdict.WRONG_URL,
+    SubmitVerdict.ACCEPTED,
+    SubmitVerdict.REJECTED,
+    SubmitVerdict.STOP,
+    SubmitVerdict.WAIT,
+    SubmitVerdict.UNKNOWN,
+    SubmitVerdict.WRONG_URL,
 )
 
 LOST = [
@@ -298,12 +298,12 @@ def _transport(url: str, **options: Any) -> AiohttpTransport:
     return AiohttpTransport(url, Credential(KEY), **options)
 
 
-async def _judge(provider: str, url: str, **options: Any) -> Judgement:
+async def _judge(provider: str, url: str, **options: Any) -> SubmitOutcome:
     """One submission through the exchange."""
     transport = _transport(url, **options)
     await transport.open()
     try:
-        exchange = Exchange(find_provider(provider), url, transport)
+        exchange = GatewayClient(find_provider(provider), url, transport)
         return await memory.submitted(exchange, GenerationRequest("a cat"))
     finally:
         await transport.close()
@@ -319,7 +319,7 @@ class Healing:
 
     def __init__(self, inner: AiohttpTransport, heal: Callable[[], Any]) -> None:
         self.inner = inner
-        self.outcomes: list[HttpResponse | NoAnswer] = []
+        self.outcomes: list[HttpResponse | TransportFailure] = []
         self._heal = heal
 
     async def open(self) -> None:
@@ -328,7 +328,7 @@ class Healing:
     async def close(self) -> None:
         await self.inner.close()
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         outcome = await self.inner.send(request)
         if not self.outcomes:
             await self._heal()
@@ -354,10 +354,10 @@ async def test_what_was_answered(row: Row, provider: str) -> None:
 async def _check_judgement(row: Row, provider: str) -> None:
     async with Raw(provider) as server:
         server.acts.append(row.act(provider))
-        judgement = await _judge(provider, server.url, paid_timeout=row.timeout)
-        task_id = TASK if row.verdict is Verdict.ACCEPTED else None
+        outcome = await _judge(provider, server.url, paid_timeout=row.timeout)
+        task_id = TASK if row.verdict is SubmitVerdict.ACCEPTED else None
         expected = (row.verdict, task_id, row.retry_after, 1)
-        assert expected == (judgement.verdict, judgement.task_id, judgement.retry_after, len(server.seen)), judgement
+        assert expected == (outcome.verdict, outcome.task_id, outcome.retry_after, len(server.seen)), outcome
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -368,20 +368,20 @@ async def test_redirects_are_never_followed(status: int, provider: str) -> None:
         for target in (f"{server.url}/other/generate", f"{elsewhere.url}/pika/generate", "/pika/generate", ""):
             before = len(server.seen)
             server.acts.append(Act(answer(status, "", {"Location": target})))
-            judgement = await _judge(provider, server.url)
-            assert (X, before + 1, 0) == (judgement.verdict, len(server.seen), elsewhere.connections)
-            assert (judgement.http_status, judgement.reason.split(",")[0]) == (status, "a redirect")
+            outcome = await _judge(provider, server.url)
+            assert (X, before + 1, 0) == (outcome.verdict, len(server.seen), elsewhere.connections)
+            assert (outcome.http_status, outcome.reason.split(",")[0]) == (status, "a redirect")
 
 
 # -- the same rows, end to end -------------------------------------------------------------------------------------
 
 _ENDS = {
-    Verdict.ACCEPTED: (JobStatus.SUCCEEDED, None, 1),
-    Verdict.REJECTED: (JobStatus.REJECTED, SubmissionRejected, 1),
-    Verdict.WRONG_URL: (JobStatus.REJECTED, SubmissionRejected, 1),
-    Verdict.STOP: (JobStatus.PLANNED, AccountStopped, 1),
-    Verdict.UNKNOWN: (JobStatus.UNKNOWN, SubmissionInDoubt, 1),
-    Verdict.WAIT: (JobStatus.SUCCEEDED, None, 2),
+    SubmitVerdict.ACCEPTED: (JobStatus.SUCCEEDED, None, 1),
+    SubmitVerdict.REJECTED: (JobStatus.REJECTED, SubmissionRejected, 1),
+    SubmitVerdict.WRONG_URL: (JobStatus.REJECTED, SubmissionRejected, 1),
+    SubmitVerdict.STOP: (JobStatus.PLANNED, AccountStopped, 1),
+    SubmitVerdict.UNKNOWN: (JobStatus.UNKNOWN, SubmissionInDoubt, 1),
+    SubmitVerdict.WAIT: (JobStatus.SUCCEEDED, None, 2),
 }
 
 
@@ -391,7 +391,7 @@ def _end_to_end() -> pytest.MarkDecorator:
         if row.retry_after:
             continue  # its wait is long; the judgement has been checked above
         # Whoever waits takes a quarter of a second: one dialect each, in turn.
-        providers = DIALECTS if row.verdict is not Verdict.WAIT else (PROVIDERS[number % 4],)
+        providers = DIALECTS if row.verdict is not SubmitVerdict.WAIT else (PROVIDERS[number % 4],)
         cells += [pytest.param(row, name, id=f"{row.name}-{name}") for name in providers]
     return pytest.mark.parametrize("row, provider", cells)
 
@@ -518,12 +518,12 @@ async def test_what_was_not_sent(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     async with trouble(monkeypatch) as (url, options):
         transport = _transport(url, **options)
         await transport.open()
-        outcome = await transport.send(HttpRequest(method="POST", url=f"{url}/pika/generate", body=b"{}", paid=True))
+        answer = await transport.send(HttpRequest(method="POST", url=f"{url}/pika/generate", body=b"{}", paid=True))
         await transport.close()
-        assert isinstance(outcome, NoAnswer)
-        assert (Phase.UNSENT, kind) == (outcome.phase, outcome.kind), outcome
-        judgement = await _judge("gptge", url, **options) if "TLS" not in name and "proxy" not in name else None
-        assert judgement is None or judgement.verdict is Verdict.NOT_SENT
+        assert isinstance(answer, TransportFailure)
+        assert (SendPhase.UNSENT, kind) == (answer.phase, answer.kind), answer
+        outcome = await _judge("gptge", url, **options) if "TLS" not in name and "proxy" not in name else None
+        assert outcome is None or outcome.verdict is SubmitVerdict.NOT_SENT
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -593,8 +593,8 @@ async def _check_healed(transport: Healing, server: Raw, provider: str, url: str
     async with _client(provider, url, transport=transport) as pika:
         job = await pika.wait(await pika.submit("a cat"))
     first = transport.outcomes[0]
-    assert isinstance(first, NoAnswer)
-    assert first.phase is Phase.UNSENT
+    assert isinstance(first, TransportFailure)
+    assert first.phase is SendPhase.UNSENT
     assert (job.status, job.attempts, len(server.submissions)) == (JobStatus.SUCCEEDED, 2, 1)
 
 
@@ -648,8 +648,8 @@ class _Everywhere(aiohttp.abc.AbstractResolver):
 async def test_our_own_trust_refuses_a_stranger() -> None:
     """Without a session of the user's, a self-signed certificate stops the account."""
     async with Raw(tls=True) as server:
-        judgement = await _judge("gptge", server.url)
-        assert (judgement.verdict, server.seen) == (Verdict.STOP, [])
+        outcome = await _judge("gptge", server.url)
+        assert (outcome.verdict, server.seen) == (SubmitVerdict.STOP, [])
 
 
 # -- in a batch ----------------------------------------------------------------------------------------------------
@@ -860,10 +860,10 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
         transport = _transport(server.url)
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
-        exchange = Exchange(provider, base_url or server.url, transport)
+        exchange = GatewayClient(provider, base_url or server.url, transport)
         judged, looked = await memory.submitted(exchange, GenerationRequest("a cat")), await exchange.poll(TASK)
         await transport.close()
-        expected = Verdict.REJECTED if defect == "raises" else Verdict.WRONG_URL
+        expected = SubmitVerdict.REJECTED if defect == "raises" else SubmitVerdict.WRONG_URL
         assert (expected, PollVerdict.AGAIN) == (judged.verdict, looked.verdict)
         assert server.connections == 0
 
@@ -874,28 +874,30 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
 async def test_a_proxy_carries_a_submission_once() -> None:
     """With `proxy` the absolute address goes to the proxy, which sees one POST."""
     async with Raw() as proxy:
-        judgement = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
+        outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
         targets = [seen.target for seen in proxy.seen]
-        assert (judgement.verdict, targets) == (Verdict.ACCEPTED, ["http://gateway.invalid/pika/generate"])
+        assert (outcome.verdict, targets) == (SubmitVerdict.ACCEPTED, ["http://gateway.invalid/pika/generate"])
 
 
 async def test_a_tunnel_carries_a_submission_once() -> None:
     """Through a CONNECT tunnel the submission arrives once, and the proxy never sees the key."""
     async with Raw() as proxy, Raw(tls=True) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting_context())) as session:
-            judgement = await _judge("gptge", server.url, proxy=proxy.url, session=session)
-        assert (judgement.verdict, len(server.submissions)) == (Verdict.ACCEPTED, 1)
+            outcome = await _judge("gptge", server.url, proxy=proxy.url, session=session)
+        assert (outcome.verdict, len(server.submissions)) == (SubmitVerdict.ACCEPTED, 1)
         assert [seen.method for seen in proxy.seen] == ["CONNECT"]
         assert KEY not in str(proxy.seen)
 
 
-@pytest.mark.parametrize("status, verdict", [(407, Verdict.STOP), (502, Verdict.UNKNOWN), (504, Verdict.UNKNOWN)])
-async def test_what_a_proxy_answers_is_judged_like_a_gateway(status: int, verdict: Verdict) -> None:
+@pytest.mark.parametrize(
+    "status, verdict", [(407, SubmitVerdict.STOP), (502, SubmitVerdict.UNKNOWN), (504, SubmitVerdict.UNKNOWN)]
+)
+async def test_what_a_proxy_answers_is_judged_like_a_gateway(status: int, verdict: SubmitVerdict) -> None:
     """A forwarding proxy's own answer cannot be told from the gateway's: 407 stops, 502 and 504 are in doubt."""
     async with Raw() as proxy:
         proxy.acts.append(Act(answer(status, HTML, PAGE)))
-        judgement = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
-        assert (verdict, 1) == (judgement.verdict, len(proxy.seen))
+        outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
+        assert (verdict, 1) == (outcome.verdict, len(proxy.seen))
 
 
 async def test_the_environments_proxy_is_used_but_not_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -906,13 +908,13 @@ async def test_the_environments_proxy_is_used_but_not_for_loopback(monkeypatch: 
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         near = await _judge("gptge", server.url)
-        assert (near.verdict, len(server.seen), proxy.connections) == (Verdict.ACCEPTED, 1, 0)
+        assert (near.verdict, len(server.seen), proxy.connections) == (SubmitVerdict.ACCEPTED, 1, 0)
         far = await _judge("gptge", "http://gateway.invalid")
-        assert (far.verdict, len(proxy.seen)) == (Verdict.ACCEPTED, 1)
+        assert (far.verdict, len(proxy.seen)) == (SubmitVerdict.ACCEPTED, 1)
         monkeypatch.setenv("no_proxy", "gateway.invalid")
         monkeypatch.setattr(socket, "getaddrinfo", _nothing_found)
         none = await _judge("gptge", "http://gateway.invalid")
-        assert (none.verdict, len(proxy.seen)) == (Verdict.NOT_SENT, 1)
+        assert (none.verdict, len(proxy.seen)) == (SubmitVerdict.NOT_SENT, 1)
 
 
 def _nothing_found(*_: object, **__: object) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
-__all__ = ["address_refusal", "kind_of", "shown_url", "url_refusal"]
+__all__ = ["forbidden_reason", "classify_ip", "redact_url", "url_refusal"]
 
 _V4 = ipaddress.IPv4Network
 _V6 = ipaddress.IPv6Network
@@ -54,7 +54,7 @@ NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNOR
 SHOWN_LIMIT: Final = 200
 
 
-def kind_of(address: str) -> str:
+def classify_ip(address: str) -> str:
     """`"public"`, `"loopback"`, or the word for why an IP address is not on the public internet.
 
     An IPv4 address inside an IPv6 one (mapped, NAT64) is judged by itself.
@@ -66,16 +66,16 @@ def kind_of(address: str) -> str:
         return next((word for network, word in SPECIAL_V4 if ip in network), "public")
     plain = ipaddress.IPv6Address(int(ip))
     if plain in MAPPED or plain in NAT64:
-        inner = kind_of(str(ipaddress.IPv4Address(int(plain) & 0xFFFFFFFF)))
+        inner = classify_ip(str(ipaddress.IPv4Address(int(plain) & 0xFFFFFFFF)))
         return inner if plain in MAPPED or inner == "public" else f"embedded {inner}"
     special = next((word for network, word in SPECIAL_V6 if plain in network), None)
     return special or ("public" if plain in GLOBAL_V6 else "reserved")
 
 
-def address_refusal(address: str, *, loopback: bool) -> str | None:
+def forbidden_reason(address: str, *, loopback: bool) -> str | None:
     """Why the IP `address` may not be dialled, or None. `loopback` allows 127.0.0.0/8 and ::1 besides public ones."""
     try:
-        kind = kind_of(address)
+        kind = classify_ip(address)
     except ValueError:
         return "is no IP address"
     if kind == "public" or (kind == "loopback" and loopback):
@@ -98,12 +98,12 @@ def url_refusal(scheme: str, host: str | None, *, userinfo: bool, loopback: bool
     if local and not loopback:
         return f"{host} is a loopback address; only public ones are dialled"
     if _is_ip(host):
-        reason = address_refusal(host, loopback=loopback)
+        reason = forbidden_reason(host, loopback=loopback)
         return reason and f"{host} {reason}"
     return f"{host} is no plain IP address" if NUMERIC_HOST.fullmatch(host) else None
 
 
-def shown_url(url: str) -> str:
+def redact_url(url: str) -> str:
     """`url` as a message may show it: no query and no user information, since signed addresses are secrets."""
     bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*@", r"\1//", re.split(r"[?#]", url, maxsplit=1)[0])
     return bare if len(bare) <= SHOWN_LIMIT else bare[:SHOWN_LIMIT] + "…"
@@ -119,4 +119,4 @@ def _is_ip(host: str) -> bool:
 
 def _is_local(host: str) -> bool:
     name = host.rstrip(".").lower()
-    return name == "localhost" or name.endswith(".localhost") or (_is_ip(host) and kind_of(host) == "loopback")
+    return name == "localhost" or name.endswith(".localhost") or (_is_ip(host) and classify_ip(host) == "loopback")

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from pika_async.errors import ConfigurationError, quote
+from pika_async.errors import ConfigurationError, shorten
 
 __all__ = ["CLOSING_SECONDS", "CONNECTIONS", "CONNECTION_SECONDS", "CallbackServer"]
 
@@ -217,7 +217,7 @@ def _request(
 def _unusable(host: str, port: int, error: OSError | ValueError) -> ConfigurationError:
     # Since Python 3.13 an address that is not there has no number: none of the host's addresses could be bound.
     if isinstance(error, socket.gaierror | ValueError) or error.errno in {errno.EADDRNOTAVAIL, None}:
-        reason = f"{quote(host)} is no address of this machine; give one that is, such as 127.0.0.1"
+        reason = f"{shorten(host)} is no address of this machine; give one that is, such as 127.0.0.1"
         return ConfigurationError(setting="host", reason=reason)
     why = {errno.EADDRINUSE: "is taken", errno.EACCES: "is not allowed to this user"}.get(
         error.errno or 0, f"cannot be listened on ({error.strerror})"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from pika_async._http.mp4 import EndsEarly, Mp4Walker, NotMp4
-from pika_async.errors import quote
+from pika_async._http.mp4 import Mp4Validator, NotMp4, TruncatedMp4
+from pika_async.errors import shorten
 from pika_async.providers._verdicts import retry_after
 
-__all__ = ["MAX_WAIT", "REDIRECTS", "Again", "Progress", "Stop"]
+__all__ = ["MAX_WAIT", "REDIRECTS", "RetryDownload", "DownloadState", "AbortDownload"]
 
 #: Seconds: no server makes a download wait longer between two attempts.
 MAX_WAIT: Final = 60.0
@@ -24,7 +24,7 @@ PATIENCE: Final = frozenset({408, 425, 429})
 CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 
 
-class Again(Exception):  # noqa: N818 - a signal inside one fetch
+class RetryDownload(Exception):  # noqa: N818 - a signal inside one fetch
     """This attempt failed; another may not, after `wait` seconds at least."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
@@ -32,7 +32,7 @@ class Again(Exception):  # noqa: N818 - a signal inside one fetch
         self.wait = wait
 
 
-class Stop(Exception):  # noqa: N818 - a signal inside one fetch
+class AbortDownload(Exception):  # noqa: N818 - a signal inside one fetch
     """No attempt will succeed. `expired`: a fresh address may."""
 
     def __init__(self, reason: str, *, expired: bool = False) -> None:
@@ -40,7 +40,7 @@ class Stop(Exception):  # noqa: N818 - a signal inside one fetch
         self.expired = expired
 
 
-class Progress:
+class DownloadState:
     """How far one file has come, over all attempts: bytes, boxes, and what tells whether the rest may be asked for.
 
     `limit` is the most bytes that the file may have.
@@ -55,7 +55,7 @@ class Progress:
     def restart(self) -> None:
         """Forgets every byte."""
         self.rounds += 1
-        self._boxes = Mp4Walker()
+        self._boxes = Mp4Validator()
         self.size = 0
         #: Bytes of the whole file, once an answer told.
         self.total: int | None = None
@@ -81,26 +81,26 @@ class Progress:
         :raises Stop: for what it will not.
         """
         if status in EXPIRED:
-            raise Stop(f"HTTP {status}: the address has expired", expired=True)
+            raise AbortDownload(f"HTTP {status}: the address has expired", expired=True)
         if status in PATIENCE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise Again(f"HTTP {status}", min(retry_after(headers, now) or 0.0, MAX_WAIT))
+            raise RetryDownload(f"HTTP {status}", min(retry_after(headers, now) or 0.0, MAX_WAIT))
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.restart()
-            raise Again(f"HTTP {status}")
+            raise RetryDownload(f"HTTP {status}")
         if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-            raise Stop(f"HTTP {status}")
+            raise AbortDownload(f"HTTP {status}")
         coding = headers.get("Content-Encoding", "").strip().lower()
         if coding not in {"", "identity"}:
-            raise Stop(f"the body is compressed ({quote(coding)}), which was not asked for")
+            raise AbortDownload(f"the body is compressed ({shorten(coding)}), which was not asked for")
         etag = headers.get("ETag", "")
         if status == HTTPStatus.OK:
             self.restart()
             self._source, self._etag, self.total = source, etag if etag.startswith('"') else None, length
         elif not (asked and self._continues(headers.get("Content-Range", ""), etag, length)):
             self.restart()
-            raise Again("the server sent another part than the one asked for")
+            raise RetryDownload("the server sent another part than the one asked for")
         if (self.total or 0) > self.limit:
-            raise Stop(f"the body of {self.total:,} bytes is longer than the {self.limit:,} bytes allowed")
+            raise AbortDownload(f"the body of {self.total:,} bytes is longer than the {self.limit:,} bytes allowed")
 
     def _continues(self, content_range: str, etag: str, length: int | None) -> bool:
         found = CONTENT_RANGE.fullmatch(content_range.strip())
@@ -120,11 +120,11 @@ class Progress:
         """
         self.size += len(chunk)
         if self.size > self.limit:
-            raise Stop(f"the body is longer than the {self.limit:,} bytes allowed")
+            raise AbortDownload(f"the body is longer than the {self.limit:,} bytes allowed")
         try:
             self._boxes.feed(chunk)
         except NotMp4 as error:
-            raise Stop(f"what came is no MP4: it {error}") from None
+            raise AbortDownload(f"what came is no MP4: it {error}") from None
 
     def complete(self, *, terminated: bool) -> None:
         """Says that the body is over; `terminated`: by its own framing, and not by the end of the connection.
@@ -137,13 +137,13 @@ class Progress:
             missing = f"ended {self.total - self.size:,} bytes early" if short else "went on behind its end"
             if not short:
                 self.restart()
-            raise Again(f"the body {missing}")
+            raise RetryDownload(f"the body {missing}")
         told = terminated or self.total is not None
         try:
             self._boxes.finish()
-        except EndsEarly as error:
+        except TruncatedMp4 as error:
             if told:  # whole, says the server: then there is no rest to ask for
                 self.restart()
-            raise Again(f"what came is no whole MP4: it {error}") from None
+            raise RetryDownload(f"what came is no whole MP4: it {error}") from None
         if not (told or self._boxes.proves_its_end):
-            raise Stop("the server told no length, and the file does not prove that it is whole")
+            raise AbortDownload("the server told no length, and the file does not prove that it is whole")

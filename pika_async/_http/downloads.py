@@ -29,11 +29,11 @@ import anyio
 import attrs
 from yarl import URL
 
-from pika_async._http.addresses import address_refusal, shown_url, url_refusal
-from pika_async._http.download_state import MAX_WAIT, REDIRECTS, Again, Progress, Stop
-from pika_async._http.transport import told_of_the_end
-from pika_async._planning.backoff import ladder
-from pika_async.errors import ConfigurationError, DownloadFailed, quote
+from pika_async._http.addresses import forbidden_reason, redact_url, url_refusal
+from pika_async._http.download_state import MAX_WAIT, REDIRECTS, AbortDownload, DownloadState, RetryDownload
+from pika_async._http.transport import fail_on_connection_lost
+from pika_async._planning.backoff import backoff_delay
+from pika_async.errors import ConfigurationError, DownloadFailed, shorten
 
 __all__ = ["Download", "Downloader", "sha256_of"]
 
@@ -76,16 +76,16 @@ class Download:
     size: int
 
 
-def _failure(error: Exception) -> Again | Stop:
+def _failure(error: Exception) -> RetryDownload | AbortDownload:
     """What an error of the connection means; its own text may hold addresses and keys and is not repeated."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     # TLS and name look-ups number their errors anew
     number = None if isinstance(cause, ssl.SSLError | socket.gaierror) else getattr(cause, "errno", None)
     if number == errno.EACCES:
-        return Stop(str(getattr(cause, "strerror", "")))
+        return AbortDownload(str(getattr(cause, "strerror", "")))
     said, again = next((said, again) for kinds, said, again in FAILURES if isinstance(error, kinds))
     detail = f" ({os.strerror(number)})" if number else ""
-    return (Again if again else Stop)(said + detail)
+    return (RetryDownload if again else AbortDownload)(said + detail)
 
 
 def _digest_of(path: Path) -> str | None:
@@ -205,7 +205,7 @@ class _Partial:
         """The very same bytes are a success that was not recorded; anything else stays as it is."""
         if _digest_of(self.target) == self._digest.hexdigest():
             return
-        raise Stop(f"{quote(str(self.target))} exists with other content and is not overwritten")
+        raise AbortDownload(f"{shorten(str(self.target))} exists with other content and is not overwritten")
 
 
 class Downloader:
@@ -292,7 +292,7 @@ class Downloader:
             self._scopes.discard(scope)
             if not self._scopes:
                 self._idle.set()
-        raise DownloadFailed(url=shown_url(url), reason="the client was closed")
+        raise DownloadFailed(url=redact_url(url), reason="the client was closed")
 
     async def _fetch(self, url: str, target: Path, about_to_name: Callable[[str], Awaitable[None]] | None) -> Download:
         partial = _Partial(target)
@@ -302,35 +302,35 @@ class Downloader:
             if about_to_name is not None:
                 await about_to_name(sha256)
             return await self._in_thread(partial.publish)
-        except Stop as stop:
-            raise DownloadFailed(url=shown_url(url), reason=str(stop), expired=stop.expired) from None
+        except AbortDownload as stop:
+            raise DownloadFailed(url=redact_url(url), reason=str(stop), expired=stop.expired) from None
         finally:
             await self._in_thread(partial.discard)
 
     def _dial(self, info: Any) -> socket.socket:
         """The socket for one address that is about to be dialled; literals pass here too, unlike at a resolver."""
-        reason = address_refusal(str(info[4][0]), loopback=self._loopback)
+        reason = forbidden_reason(str(info[4][0]), loopback=self._loopback)
         if reason is not None:
             raise OSError(errno.EACCES, f"{info[4][0]} {reason}")  # an OSError: aiohttp then tries the host's next
         return socket.socket(*info[:3])
 
     async def _persist(self, url: URL, partial: _Partial) -> None:
-        progress = Progress(self._max_bytes)
+        progress = DownloadState(self._max_bytes)
         for attempt in itertools.count():
             try:
                 await self._attempt(url, progress, partial)
                 break
-            except Again as failure:
+            except RetryDownload as failure:
                 if attempt + 1 >= self._attempts:
-                    raise Stop(f"{failure} (attempt {attempt + 1}, the last)") from None
-                wait = max(failure.wait, ladder(attempt, random.random(), first=self._first_wait, cap=MAX_WAIT))
+                    raise AbortDownload(f"{failure} (attempt {attempt + 1}, the last)") from None
+                wait = max(failure.wait, backoff_delay(attempt, random.random(), first=self._first_wait, cap=MAX_WAIT))
             await asyncio.sleep(wait)
 
-    async def _attempt(self, url: URL, progress: Progress, partial: _Partial) -> None:
+    async def _attempt(self, url: URL, progress: DownloadState, partial: _Partial) -> None:
         try:
             response = await self._follow(url, progress)
             async with response:
-                with told_of_the_end(response):
+                with fail_on_connection_lost(response):
                     async for chunk in response.content.iter_any():
                         progress.feed(chunk)
                         if partial.add(chunk, progress.rounds):
@@ -339,7 +339,7 @@ class Downloader:
             raise _failure(error) from None
         progress.complete(terminated="chunked" in response.headers.get("Transfer-Encoding", "").lower())
 
-    async def _follow(self, url: URL, progress: Progress) -> aiohttp.ClientResponse:
+    async def _follow(self, url: URL, progress: DownloadState) -> aiohttp.ClientResponse:
         """The answer behind at most `MAX_REDIRECTS` redirects, judged; its body is not read yet."""
         assert self._session is not None  # noqa: S101 - `fetch` looked
         for _ in range(MAX_REDIRECTS + 1):
@@ -355,7 +355,7 @@ class Downloader:
                     unless_returned.pop_all()
                     return response
                 url = self._checked(head.get("Location", ""), url)
-        raise Stop(f"redirected more than {MAX_REDIRECTS} times")
+        raise AbortDownload(f"redirected more than {MAX_REDIRECTS} times")
 
     def _checked(self, text: str, base: URL | None = None) -> URL:
         """:raises Stop: unless this address, seen from `base`, may be asked, as far as its text tells."""
@@ -365,10 +365,10 @@ class Downloader:
             url = url if base is None else base.join(url)
             secret = url.raw_user is not None or url.raw_password is not None  # the parts are parsed only now
         except ValueError:
-            raise Stop("the address is malformed") from None
+            raise AbortDownload("the address is malformed") from None
         reason = url_refusal(url.scheme, url.raw_host, userinfo=secret, loopback=self._loopback)
         if reason is not None:
-            raise Stop(reason)
+            raise AbortDownload(reason)
         return url
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
@@ -387,4 +387,4 @@ class Downloader:
         try:
             return work.result()
         except OSError as error:
-            raise Stop(f"the file cannot be written: {error.strerror or error}") from None
+            raise AbortDownload(f"the file cannot be written: {error.strerror or error}") from None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pika_async.errors import quote
+from pika_async.errors import shorten
 
-__all__ = ["EndsEarly", "Mp4Walker", "NotMp4"]
+__all__ = ["TruncatedMp4", "Mp4Validator", "NotMp4"]
 
 #: Bytes of a header: size and type, and with a 64-bit size.
 SHORT, LONG = 8, 16
@@ -22,15 +22,15 @@ class NotMp4(ValueError):  # noqa: N818 - what the bytes are, rather than what w
     """The bytes are no MP4 file; `str()` says why, as the end of a sentence that begins with "the file"."""
 
 
-class EndsEarly(NotMp4):
+class TruncatedMp4(NotMp4):
     """Everything so far was right, but more should have come: the file is cut, or was never finished."""
 
 
 def _name(kind: bytes) -> str:
-    return quote(kind.decode("latin-1"))
+    return shorten(kind.decode("latin-1"))
 
 
-class Mp4Walker:
+class Mp4Validator:
     """Follows the boxes of one file from its first byte to its last, whatever the chunks.
 
     Holds: `ftyp` comes first, there is one `moov` and at least one `mdat`, and the sizes tile the file exactly. Once it
@@ -89,18 +89,18 @@ class Mp4Walker:
         """
         length = self.offset if length is None or self._end else length
         if not length:
-            raise EndsEarly("is empty")
+            raise TruncatedMp4("is empty")
         if length < self.offset:
-            raise EndsEarly(f"ends {self.offset - length:,} bytes early inside box {_name(self._kind)}")
+            raise TruncatedMp4(f"ends {self.offset - length:,} bytes early inside box {_name(self._kind)}")
         if self._left:
-            raise EndsEarly(f"ends {self._left:,} bytes early inside box {_name(self._kind)}")
+            raise TruncatedMp4(f"ends {self._left:,} bytes early inside box {_name(self._kind)}")
         if self._header and not self._kind:
-            raise EndsEarly(f"is only {self.offset:,} bytes long: {quote(self._header.decode('latin-1'))}")
+            raise TruncatedMp4(f"is only {self.offset:,} bytes long: {shorten(self._header.decode('latin-1'))}")
         if self._header or length > self.offset:
-            raise EndsEarly(f"ends inside the header of the box after {_name(self._kind)}")
+            raise TruncatedMp4(f"ends inside the header of the box after {_name(self._kind)}")
         missing = [name for name, seen in (("moov", self._moov), ("mdat", self._mdat)) if not seen]
         if missing:
-            raise EndsEarly(f"ends after box {_name(self._kind)} without a box {missing[0]!r}")
+            raise TruncatedMp4(f"ends after box {_name(self._kind)} without a box {missing[0]!r}")
 
     @property
     def proves_its_end(self) -> bool:
@@ -115,7 +115,7 @@ class Mp4Walker:
         header = bytes(self._header)
         size, kind = int.from_bytes(header[:4], "big"), header[4:SHORT]
         if not self._kind and kind != b"ftyp":
-            raise NotMp4(f"begins with {quote(header.decode('latin-1'))}, not with an MP4 header")
+            raise NotMp4(f"begins with {shorten(header.decode('latin-1'))}, not with an MP4 header")
         if size == 1:
             if len(header) < LONG:
                 self._need = LONG

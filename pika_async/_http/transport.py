@@ -19,20 +19,20 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from pika_async._http.addresses import kind_of
+from pika_async._http.addresses import classify_ip
 from pika_async.errors import ConfigurationError
 from pika_async.providers._wire import (
     MAX_BODY,
     Credential,
+    DecodeError,
     HttpRequest,
     HttpResponse,
-    NoAnswer,
-    Phase,
-    Unreadable,
+    SendPhase,
+    TransportFailure,
     inflate,
 )
 
-__all__ = ["AiohttpTransport", "Transport", "classify", "is_loopback", "origin_of", "told_of_the_end"]
+__all__ = ["AiohttpTransport", "Transport", "classify", "is_loopback", "origin_of", "fail_on_connection_lost"]
 
 _CHUNK: Final = 1 << 16
 #: A create may carry a megabyte of base64 over a slow line and then wait for the gateway's own upstream.
@@ -82,7 +82,7 @@ class Transport(Protocol):
     async def open(self) -> None:
         """Bind to the running loop."""
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """Carry one request; raises nothing but cancellation."""
 
     async def close(self) -> None:
@@ -115,16 +115,18 @@ def is_loopback(url: URL | str) -> bool:
     """Whether the address names this machine itself."""
     host = URL(url).host or ""
     try:
-        return host == "localhost" or kind_of(host) == "loopback"
+        return host == "localhost" or classify_ip(host) == "loopback"
     except ValueError:  # a name, whatever it begins with: only its owner knows where it leads
         return False
 
 
-def classify(error: BaseException, *, sent: bool) -> NoAnswer:
+def classify(error: BaseException, *, sent: bool) -> TransportFailure:
     """What an exception before the status line means; where class and marker disagree, "sent" wins."""
     reached = isinstance(error, _WAITING) and not isinstance(error, _CONNECTING)
     kind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), "other")
-    return NoAnswer(phase=Phase.SENT if sent or reached else Phase.UNSENT, kind=kind, detail=_detail(error, kind))
+    return TransportFailure(
+        phase=SendPhase.SENT if sent or reached else SendPhase.UNSENT, kind=kind, detail=_detail(error, kind)
+    )
 
 
 def _detail(error: BaseException, kind: str) -> str:
@@ -145,11 +147,11 @@ def _detail(error: BaseException, kind: str) -> str:
 
 async def _mark(_session: Any, context: SimpleNamespace, _params: Any) -> None:
     marker = context.trace_request_ctx
-    if isinstance(marker, _Marker):
+    if isinstance(marker, _SendMarker):
         marker.sent = True
 
 
-class _Marker:
+class _SendMarker:
     """Whether the headers of one request were handed to its connection."""
 
     __slots__ = ("sent",)
@@ -159,7 +161,7 @@ class _Marker:
 
 
 @contextmanager
-def told_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
+def fail_on_connection_lost(response: aiohttp.ClientResponse) -> Iterator[None]:
     """See that whoever reads the body hears when its connection ends.
 
     After a malformed later chunk aiohttp (3.14.5) closes the connection, drops its timer for silence and lets go of the
@@ -260,15 +262,15 @@ class AiohttpTransport:
                     await session.close()
         self._paid = self._free = None
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """Carry one request. `NoAnswer` says whether anything left this machine."""
         session = self._paid if request.paid else self._free
         if session is None:
             raise RuntimeError("the transport is not open")
         if not self._is_ours(request.url):
             detail = f"the address is not at {self._origin}, so the key is not sent to it"
-            return NoAnswer(phase=Phase.UNSENT, kind="url", detail=detail)
-        marker = _Marker()
+            return TransportFailure(phase=SendPhase.UNSENT, kind="url", detail=detail)
+        marker = _SendMarker()
         try:
             response = await session.request(
                 request.method,
@@ -309,7 +311,7 @@ class AiohttpTransport:
         body = bytearray()
         complete = True
         try:
-            with told_of_the_end(response):
+            with fail_on_connection_lost(response):
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     body += chunk
                     if len(body) > MAX_BODY:
@@ -326,7 +328,7 @@ class AiohttpTransport:
         headers = {name.lower(): value for name, value in response.headers.items()}
         try:
             plain, whole = inflate(bytes(body), headers.get("content-encoding", "").strip().lower())
-        except Unreadable:  # or the front end has decoded it and left the header: an id may stand there in the clear
+        except DecodeError:  # or the front end has decoded it and left the header: an id may stand there in the clear
             plain, whole = bytes(body), False
         return HttpResponse(
             status=response.status,

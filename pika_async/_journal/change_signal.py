@@ -7,38 +7,38 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-__all__ = ["Bell"]
+__all__ = ["ChangeSignal"]
 
 
-class Bell:
+class ChangeSignal:
     """May be rung from any thread, and from a signal handler; a loop that was closed hears nothing."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._ears: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._waiters: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     @property
-    def is_heard(self) -> bool:
+    def has_waiters(self) -> bool:
         """Whether anybody listens."""
-        return bool(self._ears)
+        return bool(self._waiters)
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[asyncio.Event]:
+    def subscribe(self) -> Iterator[asyncio.Event]:
         """Listen: the event is set by each ring from now on."""
         rung = asyncio.Event()
         with self._lock:
-            self._ears[rung] = asyncio.get_running_loop()
+            self._waiters[rung] = asyncio.get_running_loop()
         try:
             yield rung
         finally:
             with self._lock:
-                self._ears.pop(rung, None)
+                self._waiters.pop(rung, None)
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Something changed."""
         with self._lock:
-            for rung, loop in list(self._ears.items()):
+            for rung, loop in list(self._waiters.items()):
                 try:
                     loop.call_soon_threadsafe(rung.set)
                 except RuntimeError:  # the loop is closed: nobody waits
-                    del self._ears[rung]
+                    del self._waiters[rung]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Rescue"]
+__all__ = ["FallbackFile"]
 
 #: Bytes that are taken beforehand, so that a full disk has room for the last receipts.
 ROOM: Final = 64 * 1024
@@ -22,7 +22,7 @@ ROOM: Final = 64 * 1024
 _log = logging.getLogger("pika_async.journal")
 
 
-class Rescue:
+class FallbackFile:
     """Lines at `<path>.rescue`, or in the system's temporary folder where even that cannot be written."""
 
     def __init__(self, path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pika_async.errors import JournalInUse
 
-__all__ = ["Owner"]
+__all__ = ["FileLock"]
 
 
-class Owner:
+class FileLock:
     """Whoever holds `<path>.lock`. The file stays when it is let go: removing it would let two hold it."""
 
     def __init__(self, path: Path) -> None:

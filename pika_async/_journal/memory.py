@@ -11,11 +11,11 @@ from typing import Any
 
 import attrs
 
-from pika_async._journal.change_signal import Bell
+from pika_async._journal.change_signal import ChangeSignal
 from pika_async._journal.protocol import CHANGES, Intent
 from pika_async._journal.serialization import is_change
 from pika_async.jobs import Job, JobStatus, archive_key
-from pika_async.polling import Observation
+from pika_async.polling import DurationSample
 
 __all__ = ["MemoryJournal"]
 
@@ -38,7 +38,7 @@ class MemoryJournal:
         #: The latest change of each job, in order; None until somebody asks, so that a job that nobody follows pays
         #: nothing.
         self._numbers: dict[str, int] | None = None
-        self._bell = Bell()
+        self._bell = ChangeSignal()
         self._is_open = False
 
     async def open(self) -> None:
@@ -48,20 +48,20 @@ class MemoryJournal:
     async def close(self) -> None:
         """See `Journal`. It has nothing to write."""
         self._is_open = False
-        self._bell.ring()
+        self._bell.set()
 
-    async def intend(self, job: Job, intent: Intent) -> None:
+    async def record_intent(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
         self._intents[job.key] = intent
         self._address(job.key, intent.callback_sha256)
         self._put(job)
 
-    async def keep(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job) -> None:
         """See `Journal`."""
         for job in jobs:
             self._put(job)
 
-    def note(self, job: Job) -> None:
+    def save_later(self, job: Job) -> None:
         """See `Journal`."""
         self._put(job)
 
@@ -83,7 +83,7 @@ class MemoryJournal:
             number = self.revision + 1
             numbers.pop(job.key, None)  # the latest change comes last
             numbers[job.key] = number
-            self._bell.ring()
+            self._bell.set()
 
     @property
     def revision(self) -> int:
@@ -95,7 +95,7 @@ class MemoryJournal:
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
         await asyncio.sleep(0)
-        with self._bell.heard() as rung:
+        with self._bell.subscribe() as rung:
             while self.revision <= after and self._is_open:
                 rung.clear()
                 await rung.wait()
@@ -112,7 +112,7 @@ class MemoryJournal:
             self._tokens[key], self._addressed[token] = token, key
         return before
 
-    def observe(self, observation: Observation) -> None:
+    def add_sample(self, observation: DurationSample) -> None:
         """The policy of this process has it already."""
 
     async def archive(self, job: Job) -> Job:
@@ -126,11 +126,11 @@ class MemoryJournal:
         self._put(archived)
         return archived
 
-    async def remember(self, name: str, value: Any) -> None:
+    async def set_setting(self, name: str, value: Any) -> None:
         """See `Journal`."""
         self._facts[name] = value
 
-    def recall(self, name: str) -> Any:
+    def get_setting(self, name: str) -> Any:
         """See `Journal`."""
         return self._facts.get(name)
 
@@ -138,11 +138,11 @@ class MemoryJournal:
         """See `Journal`."""
         return self._jobs.get(key)
 
-    def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
+    def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
         return self._holders.get((provider, base_url), {}).get(task_id)
 
-    def addressed(self, callback_sha256: str) -> Job | None:
+    def job_for_token(self, callback_sha256: str) -> Job | None:
         """See `Journal`."""
         key = self._addressed.get(callback_sha256)
         return None if key is None else self._jobs[key]
@@ -155,7 +155,7 @@ class MemoryJournal:
         """See `Journal`."""
         return iter([job for job in self._jobs.values() if status is None or job.status is status])
 
-    def interrupted(self) -> list[tuple[Job, Intent]]:
+    def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
         return [(self._jobs[key], intent) for key, intent in self._intents.items()]
 
@@ -167,6 +167,6 @@ class MemoryJournal:
         """See `Journal`."""
         return sum(job.may_be_charged for job in self._jobs.values())
 
-    def observations(self) -> list[Observation]:
+    def samples(self) -> list[DurationSample]:
         """See `Journal`."""
         return []

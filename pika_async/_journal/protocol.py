@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import attrs
 
 from pika_async.jobs import Job, JobStatus
-from pika_async.polling import Observation
+from pika_async.polling import DurationSample
 
 __all__ = ["CHANGES", "Intent", "Journal"]
 
@@ -69,22 +69,22 @@ class Journal(Protocol):
     async def close(self) -> None:
         """Write what is left, and let go of it; reading goes on."""
 
-    async def intend(self, job: Job, intent: Intent) -> None:
+    async def record_intent(self, job: Job, intent: Intent) -> None:
         """Keep that `job` is about to be sent.
 
         :raises JournalFailed: if it could not be kept: it must not be sent.
         """
 
-    async def keep(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job) -> None:
         """Keep `jobs` as they now stand, all or none; each is there once this returns, also after a power cut.
 
         :raises JournalFailed: if they could not be kept; they are rescued as well as can be, and still read back.
         """
 
-    def note(self, job: Job) -> None:
+    def save_later(self, job: Job) -> None:
         """Keep `job` when something else is kept: for what a crash may lose, such as its progress."""
 
-    def observe(self, observation: Observation) -> None:
+    def add_sample(self, observation: DurationSample) -> None:
         """Keep how long a task took, when something else is kept."""
 
     async def archive(self, job: Job) -> Job:
@@ -93,22 +93,22 @@ class Journal(Protocol):
         :raises JournalFailed: if it could not be kept.
         """
 
-    async def remember(self, name: str, value: Any) -> None:
+    async def set_setting(self, name: str, value: Any) -> None:
         """Keep a value of JSON under a name.
 
         :raises JournalFailed: if it could not be kept.
         """
 
-    def recall(self, name: str) -> Any:
+    def get_setting(self, name: str) -> Any:
         """The value of that name; None if there is none."""
 
     def get(self, key: str) -> Job | None:
         """The job of that key."""
 
-    def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
+    def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """The key of the job that has this task id there."""
 
-    def addressed(self, callback_sha256: str) -> Job | None:
+    def job_for_token(self, callback_sha256: str) -> Job | None:
         """The job whose latest submission carried the token with that SHA-256, as it now stands, archived or not."""
 
     def keys(self) -> list[str]:
@@ -117,7 +117,7 @@ class Journal(Protocol):
     def all(self, status: JobStatus | None = None) -> Iterator[Job]:
         """Every job, or every one of a status, in the order in which they were first kept."""
 
-    def interrupted(self) -> list[tuple[Job, Intent]]:
+    def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """The jobs that were about to be sent, and nothing was kept of what became of that."""
 
     def count(self, status: JobStatus) -> int:
@@ -126,7 +126,7 @@ class Journal(Protocol):
     def charges(self) -> int:
         """How many submissions were accepted, or may have been."""
 
-    def observations(self) -> list[Observation]:
+    def samples(self) -> list[DurationSample]:
         """How long tasks took: of each stratum the 256 that were accepted last, in the order of acceptance.
 
         Not of settling: of many that began at once those that settle last are the slow ones.

@@ -15,12 +15,12 @@ from pika_async._journal.protocol import CHANGES, Intent
 from pika_async._journal.schema import WINDOW
 from pika_async._journal.serialization import COLUMNS, values_of, written_request
 from pika_async.jobs import FINAL, Job, JobStatus
-from pika_async.polling import Observation
+from pika_async.polling import DurationSample
 
 __all__ = [
-    "count_charges", "count_status", "insert_fact", "insert_observation", "move", "newest", "newest_revision", "put",
-    "select_addressed", "select_changes", "select_fact", "select_holder", "select_job", "select_keys",
-    "select_observations", "select_page", "select_stored", "transaction",
+    "count_charges", "count_status", "insert_setting", "insert_sample", "move", "newest", "newest_revision", "put",
+    "select_job_for_token", "select_changes", "select_setting", "select_key_for_task", "select_job", "select_keys",
+    "select_samples", "select_page", "select_stored", "transaction",
 ]  # fmt: skip
 
 #: Jobs that are read at once while all of them are walked.
@@ -83,19 +83,19 @@ def move(connection: sqlite3.Connection, was: str, key: str) -> None:
         connection.execute("UPDATE requests SET position = ? WHERE position = ?", (last + 1, found[0]))
 
 
-def insert_observation(connection: sqlite3.Connection, seen: Observation) -> None:
+def insert_sample(connection: sqlite3.Connection, seen: DurationSample) -> None:
     """Add a duration."""
-    row = (seen.stratum, seen.after, seen.before, seen.told_age, seen.told, seen.accepted_at)
+    row = (seen.stratum, seen.lower, seen.upper, seen.progress_age, seen.progress, seen.accepted_at)
     connection.execute(f"INSERT INTO observations ({_OBSERVED}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
-def select_observations(connection: sqlite3.Connection) -> list[Observation]:
+def select_samples(connection: sqlite3.Connection) -> list[DurationSample]:
     """All that are kept, in the order of settling."""
     rows = connection.execute(f"SELECT {_OBSERVED} FROM observations ORDER BY id")
-    return [Observation(**dict(zip(_OBSERVED.split(", "), row, strict=True))) for row in rows]
+    return [DurationSample(**dict(zip(_OBSERVED.split(", "), row, strict=True))) for row in rows]
 
 
-def newest(observations: list[Observation]) -> list[Observation]:
+def newest(observations: list[DurationSample]) -> list[DurationSample]:
     """At most `WINDOW` of each stratum, the latest accepted, in that order."""
     counts: Counter[str] = Counter()
     kept = []
@@ -106,14 +106,14 @@ def newest(observations: list[Observation]) -> list[Observation]:
     return kept[::-1]
 
 
-def insert_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
+def insert_setting(connection: sqlite3.Connection, name: str, value: str) -> None:
     """Set a fact, in place of what it was."""
     connection.execute(
         "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
     )
 
 
-def select_fact(connection: sqlite3.Connection, name: str) -> str | None:
+def select_setting(connection: sqlite3.Connection, name: str) -> str | None:
     """The JSON of a fact."""
     row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
@@ -134,14 +134,14 @@ def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | Non
     return rows[0] if rows else None
 
 
-def select_holder(connection: sqlite3.Connection, provider: str, base_url: str, task_id: str) -> list[str]:
+def select_key_for_task(connection: sqlite3.Connection, provider: str, base_url: str, task_id: str) -> list[str]:
     """The keys that have a task id, the latest first."""
     where = "WHERE provider = ? AND base_url = ? AND task_id = ?"
     rows = connection.execute(f"SELECT key FROM jobs {where} ORDER BY position DESC", (provider, base_url, task_id))
     return [key for (key,) in rows]
 
 
-def select_addressed(connection: sqlite3.Connection, callback_sha256: str) -> str | None:
+def select_job_for_token(connection: sqlite3.Connection, callback_sha256: str) -> str | None:
     """The key of the job whose latest submission carried that token."""
     rows = connection.execute("SELECT key FROM jobs WHERE callback_sha256 = ?", (callback_sha256,))
     return next((key for (key,) in rows), None)

@@ -18,10 +18,10 @@ from pika_async._journal import queries
 from pika_async._journal.protocol import Intent
 from pika_async._journal.schema import open_reader, unusable
 from pika_async._journal.serialization import intent_of, job_of
-from pika_async._journal.write_buffer import Pending
-from pika_async.errors import quote
-from pika_async.jobs import Job, JobStatus, instant
-from pika_async.polling import Observation
+from pika_async._journal.write_buffer import WriteBuffer
+from pika_async.errors import shorten
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
+from pika_async.polling import DurationSample
 
 __all__ = ["Reader"]
 
@@ -38,16 +38,16 @@ class Reader:
         self._folder = self.path.parent
         #: The same whatever the link: what is locked, and what the side files are named after.
         self._real = Path(os.path.realpath(path))
-        self._pending = Pending()
+        self._pending = WriteBuffer()
         self._reader: sqlite3.Connection | None = None
         self._reading = threading.Lock()
 
-    def recall(self, name: str) -> Any:
+    def get_setting(self, name: str) -> Any:
         """See `Journal`."""
-        text = self._pending.fact(name)
+        text = self._pending.setting(name)
         if text is None:
             with self._connection() as connection:
-                text = None if connection is None else queries.select_fact(connection, name)
+                text = None if connection is None else queries.select_setting(connection, name)
         return None if text is None else json.loads(text)
 
     def __contains__(self, key: object) -> bool:
@@ -62,7 +62,7 @@ class Reader:
             row = None if connection is None else queries.select_job(connection, key)
         return None if row is None else self._job(row)
 
-    def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
+    def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
         view = self._pending.view()
         wanted = (provider, base_url, task_id)
@@ -70,14 +70,14 @@ class Reader:
             if (job.provider, job.base_url, job.task_id) == wanted:
                 return job.key
         with self._connection() as connection:
-            keys = [] if connection is None else queries.select_holder(connection, *wanted)
+            keys = [] if connection is None else queries.select_key_for_task(connection, *wanted)
         return next((key for key in keys if key not in view.keys), None)
 
-    def addressed(self, callback_sha256: str) -> Job | None:
+    def job_for_token(self, callback_sha256: str) -> Job | None:
         """See `Journal`."""
-        follow = self._pending.addressed(callback_sha256)
+        follow = self._pending.job_for_token(callback_sha256)
         with self._connection() as connection:
-            stored = None if connection is None else queries.select_addressed(connection, callback_sha256)
+            stored = None if connection is None else queries.select_job_for_token(connection, callback_sha256)
         key = follow(stored)
         return None if key is None else self.get(key)
 
@@ -94,9 +94,9 @@ class Reader:
         for job, _ in self._walk(status):
             yield job
 
-    def interrupted(self) -> list[tuple[Job, Intent]]:
+    def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
-        none = Intent(at=instant(0), body_sha256="")
+        none = Intent(at=utc_from_timestamp(0), body_sha256="")
         found = self._walk(JobStatus.SUBMITTING)
         return [(job, self._pending.intent(job.key) or intent or none) for job, intent in found]
 
@@ -133,11 +133,11 @@ class Reader:
             stored = 0 if connection is None else queries.count_charges(connection, view.keys)
         return stored + sum(job.may_be_charged for job in view.jobs.values() if job is not None)
 
-    def observations(self) -> list[Observation]:
+    def samples(self) -> list[DurationSample]:
         """See `Journal`."""
-        waiting = self._pending.observations()
+        waiting = self._pending.samples()
         with self._connection() as connection:
-            stored = [] if connection is None else queries.select_observations(connection)
+            stored = [] if connection is None else queries.select_samples(connection)
         return queries.newest(stored + waiting)
 
     @property
@@ -156,7 +156,9 @@ class Reader:
         try:
             return job_of(row, self._folder)
         except Exception as error:  # whatever was written over it
-            reason = f"holds a record of job {quote(row['key'])} that cannot be read ({type(error).__name__}: {error})"
+            reason = (
+                f"holds a record of job {shorten(row['key'])} that cannot be read ({type(error).__name__}: {error})"
+            )
             raise unusable(self._real, f"{reason}; restore a copy of it") from None
 
     @contextlib.contextmanager

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pika_async.errors import JournalUnusable
 
-__all__ = ["MIGRATIONS", "WINDOW", "create", "look", "open_reader", "open_writer", "unusable"]
+__all__ = ["MIGRATIONS", "WINDOW", "create", "inspect_file", "open_reader", "open_writer", "unusable"]
 
 #: "PIKA": the file is a journal of pika_async, and `file` and the like can tell.
 APPLICATION_ID: Final = 0x50494B41
@@ -110,7 +110,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def look(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
+def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
     """Whether there is a file at `path`; only reads it, and knows a foreign one by its first bytes.
 
     Not while this process has it open: that a file is closed frees all of the locks that SQLite holds on it here.

@@ -14,7 +14,7 @@ import cattrs
 
 from pika_async import errors
 from pika_async._journal.protocol import Intent
-from pika_async.errors import JobError, PikaError, quote
+from pika_async.errors import JobError, PikaError, shorten
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import GenerationRequest, Media, Video
 
@@ -81,7 +81,7 @@ def _json(value: object) -> str:
     try:
         return json.dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError):  # a key that is no text, a circle, too deep
-        return json.dumps(quote(value))
+        return json.dumps(shorten(value))
 
 
 def _plain(value: object) -> object:
@@ -91,7 +91,7 @@ def _plain(value: object) -> object:
         case Mapping():
             return dict(value)
         case _:
-            return quote(value)
+            return shorten(value)
 
 
 def written_request(request: GenerationRequest) -> str:

@@ -18,18 +18,18 @@ from typing import Any, TypeVar
 import attrs
 
 from pika_async._journal import queries
-from pika_async._journal.change_signal import Bell
-from pika_async._journal.fallback_file import Rescue
-from pika_async._journal.lock import Owner
+from pika_async._journal.change_signal import ChangeSignal
+from pika_async._journal.fallback_file import FallbackFile
+from pika_async._journal.lock import FileLock
 from pika_async._journal.protocol import Intent
 from pika_async._journal.reader import Reader
-from pika_async._journal.schema import create, look, open_reader, open_writer, unusable
+from pika_async._journal.schema import create, inspect_file, open_reader, open_writer, unusable
 from pika_async._journal.serialization import is_later, line_of, record_of
-from pika_async._journal.write_buffer import Operation
-from pika_async.errors import JournalFailed, printable
+from pika_async._journal.write_buffer import WriteOp
+from pika_async.errors import JournalFailed, strip_control
 from pika_async.jobs import Job, archive_key
 from pika_async.logs import about, log_job
-from pika_async.polling import Observation
+from pika_async.polling import DurationSample
 
 __all__ = ["SqliteJournal"]
 
@@ -46,12 +46,12 @@ class SqliteJournal(Reader):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
-        self._rescue = Rescue(self._real)
+        self._rescue = FallbackFile(self._real)
         self._thread: ThreadPoolExecutor | None = None
         self._closing: Future[None] | None = None
         self._scheduled = False
         self._held = contextlib.ExitStack()
-        self._bell = Bell()
+        self._bell = ChangeSignal()
         self._writer: sqlite3.Connection
         #: The number of the latest change that is committed; of the thread.
         self._number = 0
@@ -76,7 +76,7 @@ class SqliteJournal(Reader):
         if self._thread is not None:
             thread, self._thread = self._thread, None
             self._closing = thread.submit(self._release)
-            self._closing.add_done_callback(lambda _: self._bell.ring())
+            self._closing.add_done_callback(lambda _: self._bell.set())
             thread.shutdown(wait=False)
         if self._closing is not None:
             await _outcome(self._closing)
@@ -96,40 +96,40 @@ class SqliteJournal(Reader):
         """Whether everything that it was told is committed, as far as was tried."""
         return not self._pending.unsaved
 
-    async def intend(self, job: Job, intent: Intent) -> None:
+    async def record_intent(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
-        await self._add(Operation(jobs={job.key: job}, intent=intent))
+        await self._add(WriteOp(jobs={job.key: job}, intent=intent))
 
-    async def keep(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job) -> None:
         """See `Journal`."""
-        await self._add(Operation(jobs={job.key: job for job in jobs}))
+        await self._add(WriteOp(jobs={job.key: job for job in jobs}))
 
-    def note(self, job: Job) -> None:
+    def save_later(self, job: Job) -> None:
         """See `Journal`."""
         if self._thread is not None:
-            self._pending.note(job)
-            if self._bell.is_heard:
+            self._pending.save_later(job)
+            if self._bell.has_waiters:
                 self._schedule()
 
-    def observe(self, observation: Observation) -> None:
+    def add_sample(self, observation: DurationSample) -> None:
         """See `Journal`."""
         if self._thread is not None:
-            self._pending.add(Operation(observation=observation))
+            self._pending.add(WriteOp(sample=observation))
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self))
-        await self._add(Operation(jobs={job.key: None, archived.key: archived}, moved=job.key))
+        await self._add(WriteOp(jobs={job.key: None, archived.key: archived}, moved=job.key))
         return archived
 
-    async def remember(self, name: str, value: Any) -> None:
+    async def set_setting(self, name: str, value: Any) -> None:
         """See `Journal`."""
-        await self._add(Operation(fact=(name, json.dumps(value))))
+        await self._add(WriteOp(setting=(name, json.dumps(value))))
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
         await asyncio.sleep(0)  # however much there is, others have their turn
-        with self._bell.heard() as rung:
+        with self._bell.subscribe() as rung:
             while True:
                 rung.clear()
                 is_over = self._thread is None and (self._closing is None or self._closing.done())
@@ -145,7 +145,7 @@ class SqliteJournal(Reader):
             self._scheduled = True
             self._thread.submit(self._drain)
 
-    async def _add(self, operation: Operation) -> None:
+    async def _add(self, operation: WriteOp) -> None:
         """Queue it, see that it is written, and wait for that."""
         if self._thread is None:
             self._log_lost(operation, "it is not open")  # nor is it ours: nothing is written beside it
@@ -154,7 +154,7 @@ class SqliteJournal(Reader):
         self._schedule()
         await _outcome(operation.done)
 
-    def _failure(self, operation: Operation, reason: str) -> JournalFailed:
+    def _failure(self, operation: WriteOp, reason: str) -> JournalFailed:
         provider = next((job.provider for job in operation.written), "")
         return JournalFailed(provider=provider, reason=reason, path=str(self.path), rescued=operation.rescued)
 
@@ -178,10 +178,10 @@ class SqliteJournal(Reader):
 
     def _own(self, held: contextlib.ExitStack) -> None:
         try:
-            if not Owner.was_here(self._real):
-                look(self._real)  # a file of someone else gets no lock beside it
-            held.callback(Owner(self._real).close)
-            if not look(self._real):
+            if not FileLock.was_here(self._real):
+                inspect_file(self._real)  # a file of someone else gets no lock beside it
+            held.callback(FileLock(self._real).close)
+            if not inspect_file(self._real):
                 create(self._real)
         except OSError as error:
             reason = f"cannot be made or locked: {error.strerror}; mend that or give another file"
@@ -208,7 +208,7 @@ class SqliteJournal(Reader):
         if group:
             self._store(group)
 
-    def _store(self, group: list[Operation]) -> None:
+    def _store(self, group: list[WriteOp]) -> None:
         try:
             self._commit(group)
         except Exception as error:
@@ -219,32 +219,32 @@ class SqliteJournal(Reader):
                 self._refuse(group, error)
             return
         self._pending.saved(group)
-        self._bell.ring()
+        self._bell.set()
         if any(operation.rescued for operation in group) and not self._pending.unsaved:
             self._rescue.clear()
         for operation in group:
             if not operation.done.done():
                 operation.done.set_result(None)
 
-    def _commit(self, group: list[Operation]) -> None:
+    def _commit(self, group: list[WriteOp]) -> None:
         with queries.transaction(self._writer) as connection:
             number = self._number
             for operation in group:
                 number = self._write(connection, operation, number)
         self._number = number  # only now: what was rolled back has taken no number
 
-    def _write(self, connection: sqlite3.Connection, operation: Operation, number: int) -> int:
+    def _write(self, connection: sqlite3.Connection, operation: WriteOp, number: int) -> int:
         for job in operation.written:
             if operation.moved is not None:
                 queries.move(connection, operation.moved, job.key)
             number = queries.put(connection, job, operation.intent, self._folder, number)
-        if operation.fact is not None:
-            queries.insert_fact(connection, *operation.fact)
-        if operation.observation is not None:
-            queries.insert_observation(connection, operation.observation)
+        if operation.setting is not None:
+            queries.insert_setting(connection, *operation.setting)
+        if operation.sample is not None:
+            queries.insert_sample(connection, operation.sample)
         return number
 
-    def _refuse(self, group: list[Operation], error: Exception) -> None:
+    def _refuse(self, group: list[WriteOp], error: Exception) -> None:
         """Save what can be saved elsewhere, and tell whoever waits; what was told before is only kept."""
         fresh = [operation for operation in group if not operation.done.done()]
         lost = [operation for operation in fresh if operation.intent is None and operation.written]
@@ -257,9 +257,9 @@ class SqliteJournal(Reader):
         for operation in fresh:
             operation.done.set_exception(self._failure(operation, str(error)))
 
-    def _log_lost(self, operation: Operation, reason: object) -> None:
+    def _log_lost(self, operation: WriteOp, reason: object) -> None:
         for job in operation.written:
-            words = (printable(job.key), job.status, printable(job.task_id or "-"), self._real, reason)
+            words = (strip_control(job.key), job.status, strip_control(job.task_id or "-"), self._real, reason)
             where = f"it is in {operation.rescued}" if operation.rescued else "it is nowhere else"
             _log.critical("job %s (%s, task %s) is not in the journal %s: %s; %s", *words, where, extra=about(job))
 

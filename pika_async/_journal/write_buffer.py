@@ -11,13 +11,13 @@ import attrs
 
 from pika_async._journal.protocol import Intent
 from pika_async.jobs import Job
-from pika_async.polling import Observation
+from pika_async.polling import DurationSample
 
-__all__ = ["Operation", "Pending", "View"]
+__all__ = ["WriteOp", "WriteBuffer", "PendingView"]
 
 
 @attrs.define(eq=False, kw_only=True)
-class Operation:
+class WriteOp:
     """One call that changes the journal, committed whole or not at all.
 
     `jobs` is by key; None says that the key is free again. `moved` is the key that an archived job had.
@@ -27,8 +27,8 @@ class Operation:
     intent: Intent | None = None
     moved: str | None = None
     #: Name and JSON.
-    fact: tuple[str, str] | None = None
-    observation: Observation | None = None
+    setting: tuple[str, str] | None = None
+    sample: DurationSample | None = None
     #: For the thread's answer; a failure is told once, though it is tried again.
     done: Future[None] = attrs.Factory(Future)
     #: Where it was rescued to; None if it was not.
@@ -43,7 +43,7 @@ class Operation:
 
 
 @attrs.frozen
-class View:
+class PendingView:
     """What is pending at one moment: jobs by key (None: that key is free), and the keys whose row is another's."""
 
     jobs: dict[str, Job | None]
@@ -55,21 +55,21 @@ class View:
         return {*self.jobs, *self.moved}
 
 
-class Pending:
+class WriteBuffer:
     """A queue of operations, and the latest of each key. Safe to use from any thread, and from a signal handler."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._queue: list[Operation] = []
-        self._unsaved: list[Operation] = []
-        self._latest: dict[str, Operation] = {}
-        self._moved: dict[str, Operation] = {}
-        self._facts: dict[str, Operation] = {}
-        self._observed: list[Operation] = []
+        self._queue: list[WriteOp] = []
+        self._unsaved: list[WriteOp] = []
+        self._latest: dict[str, WriteOp] = {}
+        self._moved: dict[str, WriteOp] = {}
+        self._facts: dict[str, WriteOp] = {}
+        self._observed: list[WriteOp] = []
         #: Those that say whose a token is, in order.
-        self._addresses: dict[Operation, None] = {}
+        self._addresses: dict[WriteOp, None] = {}
 
-    def add(self, operation: Operation) -> None:
+    def add(self, operation: WriteOp) -> None:
         """Queue it; reads see it from now on."""
         with self._lock:
             self._queue.append(operation)
@@ -82,21 +82,21 @@ class Pending:
                 self._moved[operation.moved] = operation
             if operation.moved is not None or operation.intent is not None:
                 self._addresses[operation] = None
-            if operation.fact is not None:
-                self._facts[operation.fact[0]] = operation
-            if operation.observation is not None:
+            if operation.setting is not None:
+                self._facts[operation.setting[0]] = operation
+            if operation.sample is not None:
                 self._observed.append(operation)
 
-    def note(self, job: Job) -> None:
+    def save_later(self, job: Job) -> None:
         """Queue `job`, in the place of what still waits for it."""
         with self._lock:
             waiting = self._latest.get(job.key)
             if waiting is not None and not waiting.taken and list(waiting.jobs) == [job.key] and waiting.intent is None:
                 waiting.jobs[job.key] = job
             else:
-                self.add(Operation(jobs={job.key: job}))
+                self.add(WriteOp(jobs={job.key: job}))
 
-    def take(self) -> list[Operation]:
+    def take(self) -> list[WriteOp]:
         """All that waits, what was refused before first; it is the caller's to tell what became of it."""
         with self._lock:
             group = self._unsaved + self._queue
@@ -105,13 +105,13 @@ class Pending:
                 operation.taken = True
             return group
 
-    def saved(self, group: list[Operation]) -> None:
+    def saved(self, group: list[WriteOp]) -> None:
         """It is in the database."""
         with self._lock:
             for operation in group:
                 self._drop(operation)
 
-    def refused(self, group: list[Operation]) -> None:
+    def refused(self, group: list[WriteOp]) -> None:
         """The database would not have it: an intent is undone, all else is kept and taken again."""
         with self._lock:
             self._unsaved += [operation for operation in group if operation.intent is None]
@@ -124,16 +124,16 @@ class Pending:
                         if others:
                             self._latest[key] = others[-1]
 
-    def _drop(self, operation: Operation) -> None:
+    def _drop(self, operation: WriteOp) -> None:
         for key in operation.jobs:
             if self._latest.get(key) is operation:
                 del self._latest[key]
         if operation.moved is not None and self._moved.get(operation.moved) is operation:
             del self._moved[operation.moved]
         self._addresses.pop(operation, None)
-        if operation.fact is not None and self._facts.get(operation.fact[0]) is operation:
-            del self._facts[operation.fact[0]]
-        if operation.observation is not None:
+        if operation.setting is not None and self._facts.get(operation.setting[0]) is operation:
+            del self._facts[operation.setting[0]]
+        if operation.sample is not None:
             self._observed.remove(operation)
 
     def forget_rescued(self) -> None:
@@ -161,7 +161,7 @@ class Pending:
             latest = self._latest.get(key)
             return None if latest is None else latest.intent
 
-    def addressed(self, callback_sha256: str) -> Callable[[str | None], str | None]:
+    def job_for_token(self, callback_sha256: str) -> Callable[[str | None], str | None]:
         """What makes of the key that the database has for a token the one that it will have."""
         with self._lock:
             steps = [(it.intent, it.moved, next(reversed(it.jobs))) for it in self._addresses]
@@ -176,18 +176,18 @@ class Pending:
 
         return follow
 
-    def view(self) -> View:
+    def view(self) -> PendingView:
         """All jobs that are pending, in the order in which their keys came."""
         with self._lock:
-            return View({key: it.jobs[key] for key, it in self._latest.items()}, frozenset(self._moved))
+            return PendingView({key: it.jobs[key] for key, it in self._latest.items()}, frozenset(self._moved))
 
-    def fact(self, name: str) -> Any:
+    def setting(self, name: str) -> Any:
         """The JSON that is pending for a name; None if there is none."""
         with self._lock:
             latest = self._facts.get(name)
-            return None if latest is None or latest.fact is None else latest.fact[1]
+            return None if latest is None or latest.setting is None else latest.setting[1]
 
-    def observations(self) -> list[Observation]:
+    def samples(self) -> list[DurationSample]:
         """The observations that are pending, oldest first."""
         with self._lock:
-            return [it.observation for it in self._observed if it.observation is not None]
+            return [it.sample for it in self._observed if it.sample is not None]

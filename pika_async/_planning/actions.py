@@ -13,26 +13,26 @@ from pika_async.models import Snapshot
 from pika_async.providers._verdicts import PollVerdict
 
 __all__ = [
-    "Decision",
-    "Entry",
-    "Expire",
-    "GiveUp",
-    "Look",
+    "Action",
+    "ActiveJob",
+    "DeadlinePassed",
+    "SubmitTimedOut",
+    "PollResult",
     "Poll",
-    "Reading",
-    "Sleep",
-    "Stop",
+    "ProgressSample",
+    "WaitUntil",
+    "StopSubmitting",
     "Submit",
-    "Unheard",
-    "Watcher",
+    "CallbackTimedOut",
+    "JobObserver",
 ]
 
 #: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
-Watcher = Callable[[Job, bool], None]
+JobObserver = Callable[[Job, bool], None]
 
 
 @attrs.frozen
-class Reading:
+class ProgressSample:
     """What the provider said of a task's progress at an age, in percent; 0 while it says that the task is queued."""
 
     age: float
@@ -40,33 +40,33 @@ class Reading:
 
 
 @attrs.define(eq=False, weakref_slot=False)
-class Entry:
+class ActiveJob:
     """A job that is not at rest, and what the agenda knows of it. Times are the caller's monotonic seconds."""
 
     job: Job
     stratum: str
-    watchers: tuple[Watcher, ...] = ()
+    observers: tuple[JobObserver, ...] = ()
     accepted_at: float = 0.0
     #: Until when it is waited for: after the first attempt, while the account says "wait"; once accepted, to settle.
     deadline_at: float = math.inf
     #: When it was last known to be unsettled; when it was planned, until it is accepted.
-    looked_at: float = 0.0
+    last_seen_unsettled_at: float = 0.0
     #: When it is to be looked at next; past all bounds while it is due, or being looked at.
-    due: float = -math.inf
+    next_poll_at: float = -math.inf
     #: The latest of what the provider said of its progress, one picked by chance, and how many there were.
-    reading: Reading | None = None
-    kept: Reading | None = None
-    readings: int = 0
+    progress: ProgressSample | None = None
+    sampled_progress: ProgressSample | None = None
+    progress_count: int = 0
     polls: int = 0
     #: Looks in a row that brought no usable answer.
-    misses: int = 0
-    denials: int = 0
-    denied_at: float = 0.0
+    failed_polls: int = 0
+    not_found_count: int = 0
+    first_not_found_at: float = 0.0
     awaits_url: bool = False
     #: Whether an earlier process, or an earlier opening, has sent it.
     resumed: bool = False
 
-    def __lt__(self, other: Entry) -> bool:
+    def __lt__(self, other: ActiveJob) -> bool:
         """Of two looks that are due at the same instant, the older task's is first."""
         return self.accepted_at < other.accepted_at
 
@@ -75,56 +75,56 @@ class Entry:
 class Submit:
     """Send it."""
 
-    entry: Entry
+    active: ActiveJob
 
 
 @attrs.frozen
 class Poll:
     """Look at it."""
 
-    entry: Entry
+    active: ActiveJob
 
 
 @attrs.frozen
-class Expire:
+class DeadlinePassed:
     """Its deadline has passed and no look is possible."""
 
-    entry: Entry
+    active: ActiveJob
 
 
 @attrs.frozen
-class GiveUp:
+class SubmitTimedOut:
     """The account has said "wait" for too long."""
 
-    entry: Entry
+    active: ActiveJob
 
 
 @attrs.frozen
-class Unheard:
+class CallbackTimedOut:
     """It is in doubt, and no callback has told of it for too long."""
 
-    entry: Entry
+    active: ActiveJob
 
 
 @attrs.frozen
-class Stop:
+class StopSubmitting:
     """Send no more."""
 
     error: SubmissionsStopped
 
 
 @attrs.frozen
-class Sleep:
+class WaitUntil:
     """Nothing to do until then, or until something changes."""
 
     until: float
 
 
-Decision = Submit | Poll | Expire | GiveUp | Unheard | Stop | Sleep
+Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | CallbackTimedOut | StopSubmitting | WaitUntil
 
 
 @attrs.frozen(kw_only=True)
-class Look:
+class PollResult:
     """What one poll brought: a verdict, and a snapshot when the verdict is "read"."""
 
     verdict: PollVerdict

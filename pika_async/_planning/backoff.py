@@ -6,10 +6,10 @@ from itertools import islice
 
 from backoff import expo
 
-__all__ = ["ladder"]
+__all__ = ["backoff_delay"]
 
 
-def ladder(step: int, u: float, *, first: float = 0.5, cap: float = 60.0) -> float:
+def backoff_delay(step: int, u: float, *, first: float = 0.5, cap: float = 60.0) -> float:
     """Seconds to wait before try `step` (0, 1, ...): exponential with full jitter, `u` in [0, 1), at least `first` / 2.
 
     The right tool for a call that failed or was refused, and the wrong one for waiting on a task.

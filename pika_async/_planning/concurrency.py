@@ -13,7 +13,7 @@ import math
 
 import attrs
 
-__all__ = ["Slots"]
+__all__ = ["AdaptiveConcurrency"]
 
 #: How far one refusal moves the logarithm of the gap; before the first acceptance, when nothing is known of the pace.
 STEP, SEARCH = 0.1, math.log(2)
@@ -24,7 +24,7 @@ SHORTEST, LONGEST = 0.02, 120.0
 
 
 @attrs.define(kw_only=True)
-class Slots:
+class AdaptiveConcurrency:
     """One account's room for tasks. `size` and `gap` are worth keeping for its next start.
 
     `ceiling`: tasks in flight that are never exceeded, whatever the account would take.
@@ -32,11 +32,11 @@ class Slots:
 
     ceiling: float = math.inf
     #: Tasks that were in flight when the account said "too many", on average of late; None: it never did.
-    size: float | None = None
+    estimated_limit: float | None = None
     #: Seconds between two tries while it is full.
-    gap: float = 1.0
+    probe_interval: float = 1.0
     #: How many submissions may be under way at once; the account is full while it is finite.
-    _abreast: float = math.inf
+    _window: float = math.inf
     _next_at: float = -math.inf
     _full_at: float = -math.inf
     _forced_until: float = -math.inf
@@ -46,49 +46,53 @@ class Slots:
     _paced: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if self.size is not None:
-            self._abreast = max(1.0, self.size)
+        if self.estimated_limit is not None:
+            self._window = max(1.0, self.estimated_limit)
             self._paced = True
 
-    def free(self, in_flight: int, submitting: int) -> bool:
+    def has_capacity(self, in_flight: int, submitting: int) -> bool:
         """Whether one more may be sent, as far as counts go; `ready_at` says when."""
-        return in_flight + submitting < self.ceiling and submitting < self._abreast
+        return in_flight + submitting < self.ceiling and submitting < self._window
 
     def ready_at(self, now: float) -> float:
         """When the next submission may begin; `now` if at once."""
         return max(now, self._next_at, self._forced_until)
 
-    def begin(self, now: float) -> None:
+    def on_submit_started(self, now: float) -> None:
         """A submission begins."""
         if self._full_at > -math.inf:
-            self._next_at = now + self.gap
+            self._next_at = now + self.probe_interval
 
-    def accept(self, now: float) -> None:
+    def on_accepted(self, now: float) -> None:
         """It was accepted: there may be room for more at once."""
         if self._full_at == -math.inf:
             return
         self._paced = True
-        self.gap = max(SHORTEST, self.gap * math.exp(-STEP))
-        self._abreast += 1
+        self.probe_interval = max(SHORTEST, self.probe_interval * math.exp(-STEP))
+        self._window += 1
         self._next_at = now
 
-    def refuse(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
+    def on_rejected(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
         """A submission sent at `sent_at` was answered "too many" while `in_flight` tasks were not seen settled."""
-        self.size = float(in_flight) if self.size is None else self.size + LEARN * (in_flight - self.size)
+        self.estimated_limit = (
+            float(in_flight)
+            if self.estimated_limit is None
+            else self.estimated_limit + LEARN * (in_flight - self.estimated_limit)
+        )
         searching = not self._paced and sent_at >= self._told_at  # of those that went out side by side one counts
-        self.gap = min(LONGEST, self.gap * math.exp(SEARCH if searching else STEP))
+        self.probe_interval = min(LONGEST, self.probe_interval * math.exp(SEARCH if searching else STEP))
         self._told_at = now
         self._full_at = max(self._full_at, sent_at)
-        self._next_at = max(self._next_at, sent_at + self.gap)
-        self._abreast = 1.0
+        self._next_at = max(self._next_at, sent_at + self.probe_interval)
+        self._window = 1.0
         if retry_after is not None:
             self._forced_until = max(self._forced_until, now + retry_after)
 
-    def skip(self, now: float) -> None:
+    def on_other_answer(self, now: float) -> None:
         """A submission's answer said nothing of slots: the next one need not wait for its gap."""
         self._next_at = min(self._next_at, now)
 
-    def settled(self, between: float, now: float) -> None:
+    def on_settled(self, between: float, now: float) -> None:
         """A task settled between the times `between` and `now`: a slot is free, unless it was found already."""
         if (between + now) / 2 > self._full_at:
             self._next_at = min(self._next_at, now)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-__all__ = ["Budget"]
+__all__ = ["DueQueue"]
 
 Task = TypeVar("Task")
 
@@ -18,7 +18,7 @@ GOOD_ENOUGH, SLACK = 0.05, 1e-3
 
 
 @attrs.define
-class Budget(Generic[Task]):
+class DueQueue(Generic[Task]):
     """Tasks that are due; the next look goes where the most delay is expected to be ended by it.
 
     `undetected(task, now)` is the expected number of seconds that it has been settled unseen

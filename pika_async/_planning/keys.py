@@ -10,18 +10,18 @@ from typing import Final
 
 from pika_async.models import GenerationRequest
 
-__all__ = ["BatchKeys", "lone_key"]
+__all__ = ["KeyAssigner", "single_key"]
 
 #: A position, counted from 1, and the first 8 digits of the content's fingerprint.
 _MADE: Final = re.compile(r"[0-9]{5,}-([0-9a-f]{8})")
 
 
-def lone_key(request: GenerationRequest) -> str:
+def single_key(request: GenerationRequest) -> str:
     """The key of a request that came alone: its own, else a random one."""
     return request.key or f"job-{uuid.uuid4().hex[:16]}"
 
 
-class BatchKeys:
+class KeyAssigner:
     """The keys of one batch. A request without a key is known by its content, and among equal ones by its position.
 
     So rows may be added, removed and reordered between two runs, and what was paid for is found again: the third of

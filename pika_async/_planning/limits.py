@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async._planning.backoff import ladder
+from pika_async._planning.backoff import backoff_delay
 from pika_async.errors import ConfigurationError, SubmissionsStopped
 
-__all__ = ["MAX_IN_FLIGHT", "Breaker", "Gate", "Limits", "Meter", "Rate"]
+__all__ = ["MAX_IN_FLIGHT", "CircuitBreaker", "SubmitThrottle", "Limits", "RateMeter", "TokenBucket"]
 
 #: Accepted jobs that are waited for at once, unless a number is given: what an endless source may cost unseen.
 MAX_IN_FLIGHT: Final = 10_000
 #: Seconds over which a rate is measured.
-SPAN: Final = 60
+RATE_WINDOW_S: Final = 60
 
 
 def _positive(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -54,7 +54,7 @@ class Limits:
 
 
 @attrs.define
-class Rate:
+class TokenBucket:
     """A token bucket: `per_second` calls on average, at most one second's worth at once. None: no limit."""
 
     per_second: float | None
@@ -86,31 +86,33 @@ class Rate:
 
 
 @attrs.define
-class Meter:
+class RateMeter:
     """Counts events by the second, and forgets those of more than a minute ago."""
 
-    _counts: list[int] = attrs.field(factory=lambda: [0] * SPAN, init=False)
+    _counts: list[int] = attrs.field(factory=lambda: [0] * RATE_WINDOW_S, init=False)
     _began: int | None = attrs.field(default=None, init=False)
     _at: int = attrs.field(default=0, init=False)
 
     def add(self, now: float) -> None:
         """One more, at `now`."""
         self._turn(int(now))
-        self._counts[self._at % SPAN] += 1
+        self._counts[self._at % RATE_WINDOW_S] += 1
 
     def per_second(self, now: float) -> float:
         """Events a second over the last minute, or since the first one."""
         if self._began is None:
             return 0.0
         second = int(now)
-        counted = range(second - SPAN + 1, self._at + 1)  # changes nothing: another thread may ask
-        return sum(self._counts[passed % SPAN] for passed in counted) / min(SPAN, second - self._began + 1)
+        counted = range(second - RATE_WINDOW_S + 1, self._at + 1)  # changes nothing: another thread may ask
+        return sum(self._counts[passed % RATE_WINDOW_S] for passed in counted) / min(
+            RATE_WINDOW_S, second - self._began + 1
+        )
 
     def _turn(self, second: int) -> None:
         if self._began is None:
             self._began = self._at = second
-        for passed in range(self._at + 1, min(second, self._at + SPAN) + 1):
-            self._counts[passed % SPAN] = 0
+        for passed in range(self._at + 1, min(second, self._at + RATE_WINDOW_S) + 1):
+            self._counts[passed % RATE_WINDOW_S] = 0
         self._at = max(self._at, second)
 
 
@@ -121,7 +123,7 @@ class _Switch(enum.Enum):
 
 
 @attrs.define
-class Breaker:
+class CircuitBreaker:
     """One for all polls: after `threshold` failures in a row every job waits, and one probe at a time is sent."""
 
     threshold: int = 8
@@ -159,21 +161,21 @@ class Breaker:
         self._failures += 1
         if self._failures >= self.threshold:
             self._state = _Switch.OPEN
-            self._until = now + ladder(self._failures - self.threshold, u, first=1.0, cap=60.0)
+            self._until = now + backoff_delay(self._failures - self.threshold, u, first=1.0, cap=60.0)
 
 
 @attrs.define
-class Gate:
+class SubmitThrottle:
     """One for all submissions of an account: pauses while it says "wait", stops when sending on is pointless."""
 
     attempts: int = 6
     #: So many web pages in a row, before anything else was answered, are another site's.
-    pages: int = 3
+    max_html_pages: int = 3
     stop: SubmissionsStopped | None = None
     _paused_until: float = -math.inf
     _unsent: int = 0
     _waits: int = 0
-    _strange: int = 0
+    _html_pages: int = 0
 
     @property
     def unsent(self) -> int:
@@ -184,29 +186,29 @@ class Gate:
         """When a submission may begin; infinite once stopped."""
         return math.inf if self.stop is not None else max(now, self._paused_until)
 
-    def answered(self) -> None:
+    def reset(self) -> None:
         """The provider answered something other than "wait"."""
-        self._unsent = self._waits = self._strange = 0
+        self._unsent = self._waits = self._html_pages = 0
 
-    def strange(self) -> bool:
+    def record_html_page(self) -> bool:
         """A web page came with a status of success; True when that happened `pages` times in a row."""
-        self._strange += 1
-        return self._strange >= self.pages
+        self._html_pages += 1
+        return self._html_pages >= self.max_html_pages
 
-    def wait(self, now: float, u: float, retry_after: float | None) -> None:
+    def pause(self, now: float, u: float, retry_after: float | None) -> None:
         """The provider said "wait", perhaps for `retry_after` seconds; none is no wish, for just now it refused."""
         self._unsent = 0
         retry_after = retry_after or None
         if now < self._paused_until and retry_after is None:
             return  # a refusal of a call that was under way before the pause says nothing new
-        pause = ladder(self._waits, u, first=0.5, cap=30.0) if retry_after is None else retry_after
+        pause = backoff_delay(self._waits, u, first=0.5, cap=30.0) if retry_after is None else retry_after
         self._waits += 1
         self._paused_until = max(self._paused_until, now + pause)
 
-    def unreachable(self, now: float, u: float) -> bool:
+    def record_unreachable(self, now: float, u: float) -> bool:
         """A submission could not be sent; True when that happened `attempts` times in a row."""
         if now < self._paused_until:
             return False
         self._unsent += 1
-        self._paused_until = now + ladder(self._unsent - 1, u, first=0.5, cap=30.0)
+        self._paused_until = now + backoff_delay(self._unsent - 1, u, first=0.5, cap=30.0)
         return self._unsent >= self.attempts

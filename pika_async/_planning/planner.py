@@ -9,10 +9,21 @@ from typing import Final
 
 import attrs
 
-from pika_async._planning.actions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Unheard
-from pika_async._planning.concurrency import Slots
-from pika_async._planning.limits import Breaker, Gate, Limits, Meter, Rate
-from pika_async._planning.poll_queue import Lookout
+from pika_async._planning.actions import (
+    Action,
+    ActiveJob,
+    CallbackTimedOut,
+    DeadlinePassed,
+    Poll,
+    PollResult,
+    StopSubmitting,
+    Submit,
+    SubmitTimedOut,
+    WaitUntil,
+)
+from pika_async._planning.concurrency import AdaptiveConcurrency
+from pika_async._planning.limits import CircuitBreaker, Limits, RateMeter, SubmitThrottle, TokenBucket
+from pika_async._planning.poll_queue import PollQueue
 from pika_async.errors import (
     AccountStopped,
     ChargeLimitReached,
@@ -25,11 +36,11 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
-from pika_async.jobs import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import TaskState
-from pika_async.providers._verdicts import Judgement, PollVerdict, Verdict
+from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
 
-__all__ = ["Agenda", "judged"]
+__all__ = ["Planner", "apply_verdict"]
 
 #: A task that was accepted and then denied is given up after this many denials over this many seconds.
 MISSING_ANSWERS: Final = 5
@@ -42,7 +53,7 @@ DOUBT_SHARE, DOUBT_SECONDS = 2.0, 600.0
 
 
 @attrs.define(kw_only=True)
-class Agenda:
+class Planner:
     """The decisions of one client: one provider, one account."""
 
     provider: str
@@ -50,306 +61,310 @@ class Agenda:
     limits: Limits
     #: Seconds from acceptance to settling, for each job.
     deadline: float
-    slots: Slots
-    lookout: Lookout
-    submit_rate: Rate
-    poll_rate: Rate
-    gate: Gate = attrs.field(factory=Gate)
-    breaker: Breaker = attrs.field(factory=Breaker)
+    concurrency: AdaptiveConcurrency
+    poll_queue: PollQueue
+    submit_rate: TokenBucket
+    poll_rate: TokenBucket
+    throttle: SubmitThrottle = attrs.field(factory=SubmitThrottle)
+    breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
     closing: bool = False
-    ready: deque[Entry] = attrs.field(factory=deque)
+    submit_queue: deque[ActiveJob] = attrs.field(factory=deque)
     submitting: int = 0
-    accepted: int = 0
+    in_flight: int = 0
     polling: int = 0
     charges: int = 0
-    submit_meter: Meter = attrs.field(factory=Meter)
-    poll_meter: Meter = attrs.field(factory=Meter)
+    submit_meter: RateMeter = attrs.field(factory=RateMeter)
+    poll_meter: RateMeter = attrs.field(factory=RateMeter)
     #: Whose look was the latest probe of an open breaker.
-    _probe: Entry | None = None
+    _probe: ActiveJob | None = None
     #: The jobs in doubt whose callbacks are waited for, and since when.
-    _doubts: dict[Entry, float] = attrs.field(factory=dict)
+    _unconfirmed: dict[ActiveJob, float] = attrs.field(factory=dict)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def next(self, now: float) -> Decision:
+    def next_action(self, now: float) -> Action:
         """The one thing to do at `now`; looks go first, because they make room."""
         poll = self._next_poll(now)
-        if isinstance(poll, Poll | Expire):
+        if isinstance(poll, Poll | DeadlinePassed):
             return poll
         submit = self._next_submit(now)
-        if not isinstance(submit, Sleep):
+        if not isinstance(submit, WaitUntil):
             return submit
-        doubt = self._next_doubt(now)
-        return doubt if isinstance(doubt, Unheard) else Sleep(min(poll.until, submit.until, doubt.until))
+        doubt = self._next_unconfirmed(now)
+        return doubt if isinstance(doubt, CallbackTimedOut) else WaitUntil(min(poll.until, submit.until, doubt.until))
 
-    def _next_doubt(self, now: float) -> Unheard | Sleep:
-        while self._doubts:
-            entry, since = next(iter(self._doubts.items()))
-            until = since + min(self.deadline, DOUBT_SHARE * self.lookout.longest or DOUBT_SECONDS)
-            if entry.job.status is JobStatus.UNKNOWN and until > now:
-                return Sleep(until)
-            del self._doubts[entry]
-            if entry.job.status is JobStatus.UNKNOWN:
-                return Unheard(entry)
-        return Sleep(math.inf)
+    def _next_unconfirmed(self, now: float) -> CallbackTimedOut | WaitUntil:
+        while self._unconfirmed:
+            active, since = next(iter(self._unconfirmed.items()))
+            until = since + min(self.deadline, DOUBT_SHARE * self.poll_queue.longest or DOUBT_SECONDS)
+            if active.job.status is JobStatus.UNKNOWN and until > now:
+                return WaitUntil(until)
+            del self._unconfirmed[active]
+            if active.job.status is JobStatus.UNKNOWN:
+                return CallbackTimedOut(active)
+        return WaitUntil(math.inf)
 
-    def _next_poll(self, now: float) -> Poll | Expire | Sleep:
-        due = self.lookout.ready_at(now)
+    def _next_poll(self, now: float) -> Poll | DeadlinePassed | WaitUntil:
+        due = self.poll_queue.ready_at(now)
         if due > now:
-            return Sleep(due)
+            return WaitUntil(due)
         held_until = self.breaker.ready_at(now)
         if held_until > now:
-            entry = self.lookout.expired(now)
-            if entry is not None:
-                return Expire(entry)
+            active = self.poll_queue.expired(now)
+            if active is not None:
+                return DeadlinePassed(active)
         if self.polling >= self.limits.polling:
-            return Sleep(math.inf)
+            return WaitUntil(math.inf)
         if held_until > now:
-            return Sleep(min(held_until, self.lookout.expires_at))
+            return WaitUntil(min(held_until, self.poll_queue.expires_at))
         can_begin = self.poll_rate.ready_at(now)
-        return Poll(self.lookout.take(now)) if can_begin <= now else Sleep(can_begin)
+        return Poll(self.poll_queue.pop(now)) if can_begin <= now else WaitUntil(can_begin)
 
-    def _next_submit(self, now: float) -> Submit | GiveUp | Stop | Sleep:
-        if not self.ready or self.closing or self.gate.stop is not None:
-            return Sleep(math.inf)
-        if now >= self.ready[0].deadline_at:
-            return GiveUp(self.ready.popleft())
+    def _next_submit(self, now: float) -> Submit | SubmitTimedOut | StopSubmitting | WaitUntil:
+        if not self.submit_queue or self.closing or self.throttle.stop is not None:
+            return WaitUntil(math.inf)
+        if now >= self.submit_queue[0].deadline_at:
+            return SubmitTimedOut(self.submit_queue.popleft())
         if self.limits.max_charges is not None and self.charges + self.submitting >= self.limits.max_charges:
             if self.submitting:
-                return Sleep(math.inf)
-            return Stop(ChargeLimitReached(provider=self.provider, limit=self.limits.max_charges))
-        if self.submitting >= self.limits.submitting or not self.slots.free(self.accepted, self.submitting):
-            return Sleep(math.inf)
-        can_begin = max(self.submit_rate.ready_at(now), self.gate.ready_at(now), self.slots.ready_at(now))
+                return WaitUntil(math.inf)
+            return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=self.limits.max_charges))
+        if self.submitting >= self.limits.submitting or not self.concurrency.has_capacity(
+            self.in_flight, self.submitting
+        ):
+            return WaitUntil(math.inf)
+        can_begin = max(self.submit_rate.ready_at(now), self.throttle.ready_at(now), self.concurrency.ready_at(now))
         if can_begin > now:
-            return Sleep(min(can_begin, self.ready[0].deadline_at))
-        return Submit(self.ready.popleft())
+            return WaitUntil(min(can_begin, self.submit_queue[0].deadline_at))
+        return Submit(self.submit_queue.popleft())
 
     def wants_more(self, planned_by_caller: int) -> bool:
         """Whether a caller with so many unsent jobs should plan another: as many as can be sent side by side."""
-        return self.gate.stop is None and planned_by_caller < self.limits.submitting
+        return self.throttle.stop is None and planned_by_caller < self.limits.submitting
 
     # --- what happened ----------------------------------------------------------------------------------------------
 
-    def plan(self, entry: Entry) -> None:
+    def queue(self, active: ActiveJob) -> None:
         """A job to submit, after all that are planned."""
-        self._doubts.pop(entry, None)
-        self.ready.append(entry)
+        self._unconfirmed.pop(active, None)
+        self.submit_queue.append(active)
 
-    def resume(self, entry: Entry, age: float, now: float, u: float) -> None:
+    def resume(self, active: ActiveJob, age: float, now: float, u: float) -> None:
         """A job that was accepted `age` seconds ago, by a clock that may have been moved: look at it soon.
 
         Its deadline begins anew. Looks follow its age, but never as if it were older than a deadline.
         """
-        self._adopt(entry, now - min(max(age, 0.0), self.deadline), now)
-        entry.resumed = True
-        self.lookout.resume(entry, now, u)
+        self._mark_accepted(active, now - min(max(age, 0.0), self.deadline), now)
+        active.resumed = True
+        self.poll_queue.resume(active, now, u)
 
-    def _adopt(self, entry: Entry, accepted_at: float, now: float) -> None:
-        self.accepted += 1
-        self._doubts.pop(entry, None)
-        entry.accepted_at = entry.looked_at = accepted_at
-        entry.deadline_at = now + self.deadline
+    def _mark_accepted(self, active: ActiveJob, accepted_at: float, now: float) -> None:
+        self.in_flight += 1
+        self._unconfirmed.pop(active, None)
+        active.accepted_at = active.last_seen_unsettled_at = accepted_at
+        active.deadline_at = now + self.deadline
 
-    def submit_begins(self, entry: Entry, now: float) -> None:
+    def on_submit_started(self, active: ActiveJob, now: float) -> None:
         """`entry` is being sent."""
         self.submitting += 1
         self.submit_meter.add(now)
         self.submit_rate.take(now)
-        self.slots.begin(now)
-        if math.isinf(entry.deadline_at):
-            entry.deadline_at = now + self.limits.patience
+        self.concurrency.on_submit_started(now)
+        if math.isinf(active.deadline_at):
+            active.deadline_at = now + self.limits.patience
 
-    def submit_ends(self, entry: Entry, judgement: Judgement, sent_at: float, now: float, u: float) -> Stop | None:
+    def on_submit_finished(
+        self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float
+    ) -> StopSubmitting | None:
         """`entry` was judged; its job has been changed and kept already. Says so if sending should stop."""
         self.submitting -= 1
-        match judgement.verdict:
-            case Verdict.ACCEPTED:
+        match outcome.verdict:
+            case SubmitVerdict.ACCEPTED:
                 self.charges += 1
-                self.gate.answered()
-                self._adopt(entry, now, now)
-                self.slots.accept(now)
-                self.lookout.schedule(entry, now, u)
-            case Verdict.NOT_SENT:
-                self.ready.appendleft(entry)
-                if self.gate.unreachable(now, u):
-                    return self._stop(ProviderUnreachable, judgement, attempts=self.gate.unsent)
-            case Verdict.WAIT:
-                self.ready.appendleft(entry)
-                self._wait(entry, judgement, sent_at, now, u)
-            case Verdict.STOP:
-                self.ready.appendleft(entry)
-                return self._stop(AccountStopped, judgement, http_status=judgement.http_status)
-            case Verdict.WRONG_URL:
-                return self._stop(WrongBaseUrl, judgement, base_url=self.base_url)
-            case Verdict.UNKNOWN:
+                self.throttle.reset()
+                self._mark_accepted(active, now, now)
+                self.concurrency.on_accepted(now)
+                self.poll_queue.schedule(active, now, u)
+            case SubmitVerdict.NOT_SENT:
+                self.submit_queue.appendleft(active)
+                if self.throttle.record_unreachable(now, u):
+                    return self._stop(ProviderUnreachable, outcome, attempts=self.throttle.unsent)
+            case SubmitVerdict.WAIT:
+                self.submit_queue.appendleft(active)
+                self._back_off(active, outcome, sent_at, now, u)
+            case SubmitVerdict.STOP:
+                self.submit_queue.appendleft(active)
+                return self._stop(AccountStopped, outcome, http_status=outcome.http_status)
+            case SubmitVerdict.WRONG_URL:
+                return self._stop(WrongBaseUrl, outcome, base_url=self.base_url)
+            case SubmitVerdict.UNKNOWN:
                 self.charges += 1
-                if judgement.page and self.gate.strange():
-                    return self._stop(WrongBaseUrl, judgement, base_url=self.base_url)
-            case Verdict.REJECTED:
-                self.gate.answered()
-                self.slots.skip(now)
+                if outcome.page and self.throttle.record_html_page():
+                    return self._stop(WrongBaseUrl, outcome, base_url=self.base_url)
+            case SubmitVerdict.REJECTED:
+                self.throttle.reset()
+                self.concurrency.on_other_answer(now)
         return None
 
-    def doubt(self, entry: Entry, now: float) -> bool:
+    def await_callback(self, active: ActiveJob, now: float) -> bool:
         """`entry` is in doubt; whether a callback is worth waiting for: there may be one, and most do come.
 
         It is waited for twice as long as the longest task has taken, at most a deadline; ten minutes if none is known.
         """
-        calls = self.lookout.calls
-        if not calls.listens or calls.untold.is_deaf:
+        calls = self.poll_queue.callbacks
+        if not calls.enabled or calls.loss.is_unreliable:
             return False
-        self._doubts.pop(entry, None)  # it may have been in doubt before, and have been sent again
-        self._doubts[entry] = now
+        self._unconfirmed.pop(active, None)  # it may have been in doubt before, and have been sent again
+        self._unconfirmed[active] = now
         return True
 
-    def heard(self, entry: Entry, now: float) -> None:
+    def on_callback(self, active: ActiveJob, now: float) -> None:
         """A callback has come for `entry`, which was accepted."""
-        self.lookout.call(entry, now)
+        self.poll_queue.on_callback(active, now)
 
-    def heard_late(self, key: str) -> None:
+    def on_late_callback(self, key: str) -> None:
         """A callback has come for a job that has settled."""
-        self.lookout.calls.late(key)
+        self.poll_queue.callbacks.on_late_callback(key)
 
-    def take_doubts(self) -> list[Entry]:
+    def drain_unconfirmed(self) -> list[ActiveJob]:
         """The jobs in doubt whose callbacks are waited for; they are not any more."""
-        entries = [entry for entry in self._doubts if entry.job.status is JobStatus.UNKNOWN]
-        self._doubts.clear()
-        return entries
+        active_jobs = [active for active in self._unconfirmed if active.job.status is JobStatus.UNKNOWN]
+        self._unconfirmed.clear()
+        return active_jobs
 
-    def submit_withdrawn(self, entry: Entry) -> None:
+    def on_submit_rolled_back(self, active: ActiveJob) -> None:
         """`entry` was not sent after all."""
         self.submitting -= 1
-        self.ready.appendleft(entry)
+        self.submit_queue.appendleft(active)
 
-    def _wait(self, entry: Entry, judgement: Judgement, sent_at: float, now: float, u: float) -> None:
-        if judgement.http_status == 429 and self.accepted:  # all slots busy, ours among them: one will get free
-            self.gate.answered()
-            self.slots.refuse(self.accepted, sent_at, now, judgement.retry_after)
-            entry.deadline_at = math.inf
+    def _back_off(self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float) -> None:
+        if outcome.http_status == 429 and self.in_flight:  # all slots busy, ours among them: one will get free
+            self.throttle.reset()
+            self.concurrency.on_rejected(self.in_flight, sent_at, now, outcome.retry_after)
+            active.deadline_at = math.inf
         else:
-            self.gate.wait(now, u, judgement.retry_after)
+            self.throttle.pause(now, u, outcome.retry_after)
 
-    def _stop(self, kind: type[SubmissionsStopped], judgement: Judgement, **facts: object) -> Stop:
-        return Stop(kind(provider=self.provider, reason=judgement.reason, **facts))
+    def _stop(self, kind: type[SubmissionsStopped], outcome: SubmitOutcome, **facts: object) -> StopSubmitting:
+        return StopSubmitting(kind(provider=self.provider, reason=outcome.reason, **facts))
 
-    def poll_begins(self, entry: Entry, now: float) -> None:
+    def on_poll_started(self, active: ActiveJob, now: float) -> None:
         """`entry` is being looked at."""
         self.polling += 1
-        entry.polls += 1
-        self.lookout.calls.begin(entry, now)
+        active.polls += 1
+        self.poll_queue.callbacks.on_poll_started(active, now)
         self.poll_meter.add(now)
         self.poll_rate.take(now)
         if self.breaker.begin():
-            self._probe = entry
+            self._probe = active
 
-    def poll_ends(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
+    def on_poll_finished(self, active: ActiveJob, look: PollResult, now: float, at: float, u: float) -> Job:
         """What a look brought -> the job as it stands; at rest if it is settled or parked, else scheduled again."""
         self.polling -= 1
         if look.verdict is PollVerdict.AGAIN or look.verdict is PollVerdict.STOP:
-            self.breaker.fail(now, u, probe=entry is self._probe)
+            self.breaker.fail(now, u, probe=active is self._probe)
         else:
             self.breaker.succeed()
         match look.verdict:
             case PollVerdict.READ if look.snapshot is not None:
-                return self._read(entry, look, now, at, u)
+                return self._on_snapshot(active, look, now, at, u)
             case PollVerdict.MISSING:
-                return self._denied(entry, look, now, u)
+                return self._on_not_found(active, look, now, u)
             case _:
-                entry.misses += 1
-                return self._again(entry, now, u, look)
+                active.failed_polls += 1
+                return self._poll_again(active, now, u, look)
 
-    def _read(self, entry: Entry, look: Look, now: float, at: float, u: float) -> Job:
-        job, snapshot = entry.job, look.snapshot
+    def _on_snapshot(self, active: ActiveJob, look: PollResult, now: float, at: float, u: float) -> Job:
+        job, snapshot = active.job, look.snapshot
         assert snapshot is not None  # noqa: S101 - `poll_ends` has seen it
         failure = GenerationFailed(
             key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason
         ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
-        seen = job.seen(snapshot, at, failure=failure)
-        entry.misses = entry.denials = 0
-        if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not entry.awaits_url:
-            entry.awaits_url = True
-            entry.deadline_at = now + URL_SECONDS
+        seen = job.with_snapshot(snapshot, at, failure=failure)
+        active.failed_polls = active.not_found_count = 0
+        if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not active.awaits_url:
+            active.awaits_url = True
+            active.deadline_at = now + URL_SECONDS
         if seen.is_final:
-            self.slots.settled(entry.looked_at, now)
-            self.lookout.learn(entry, snapshot, now, u)
-            return self._leave(entry, seen)
-        entry.job = seen
-        return self._again(entry, now, u, look)
+            self.concurrency.on_settled(active.last_seen_unsettled_at, now)
+            self.poll_queue.record_settled(active, snapshot, now, u)
+            return self._leave(active, seen)
+        active.job = seen
+        return self._poll_again(active, now, u, look)
 
-    def _denied(self, entry: Entry, look: Look, now: float, u: float) -> Job:
-        entry.denials += 1
-        if entry.denials == 1:
-            entry.denied_at = now
-        if entry.denials >= MISSING_ANSWERS and now - entry.denied_at >= MISSING_SECONDS:
-            job = entry.job
+    def _on_not_found(self, active: ActiveJob, look: PollResult, now: float, u: float) -> Job:
+        active.not_found_count += 1
+        if active.not_found_count == 1:
+            active.first_not_found_at = now
+        if active.not_found_count >= MISSING_ANSWERS and now - active.first_not_found_at >= MISSING_SECONDS:
+            job = active.job
             error = TaskNotFound(
                 key=job.key, provider=job.provider, task_id=job.task_id,
-                reason=f"{entry.denials} denials over {now - entry.denied_at:.0f} s: {look.reason}",
+                reason=f"{active.not_found_count} denials over {now - entry.first_not_found_at:.0f} s: {look.reason}",
             )  # fmt: skip
-            self.lookout.forget(entry)
-            return self._leave(entry, job.timed_out(error))
-        return self._again(entry, now, u, look)
+            self.poll_queue.record_censored(active)
+            return self._leave(active, job.timed_out(error))
+        return self._poll_again(active, now, u, look)
 
-    def _again(self, entry: Entry, now: float, u: float, look: Look) -> Job:
-        if now >= entry.deadline_at:
-            return self.expire(entry)
-        self.lookout.schedule(entry, now, u, look)
-        return entry.job
+    def _poll_again(self, active: ActiveJob, now: float, u: float, look: PollResult) -> Job:
+        if now >= active.deadline_at:
+            return self.expire(active)
+        self.poll_queue.schedule(active, now, u, look)
+        return active.job
 
-    def expire(self, entry: Entry) -> Job:
+    def expire(self, active: ActiveJob) -> Job:
         """`entry` is past its deadline: parked with its task id."""
-        job = entry.job
-        seconds = entry.deadline_at - entry.accepted_at
+        job = active.job
+        seconds = active.deadline_at - active.accepted_at
         error = DeadlineExceeded(key=job.key, provider=job.provider, task_id=job.task_id, seconds=seconds)
-        self.lookout.forget(entry)
-        return self._leave(entry, job.timed_out(error))
+        self.poll_queue.record_censored(active)
+        return self._leave(active, job.timed_out(error))
 
-    def withdraw(self, entry: Entry) -> bool:
+    def cancel_queued(self, active: ActiveJob) -> bool:
         """Take `entry` back if it has not been sent; False if it is too late for that."""
         try:
-            self.ready.remove(entry)
+            self.submit_queue.remove(active)
         except ValueError:
             return False
         return True
 
-    def park_all(self) -> list[Entry]:
+    def drain_accepted(self) -> list[ActiveJob]:
         """Take every accepted job off the heap: the account is stopped and looks are pointless."""
-        entries = self.lookout.clear()
-        for entry in entries:
-            self.lookout.forget(entry)
-        self.accepted -= len(entries)
-        return entries
+        active_jobs = self.poll_queue.clear()
+        for active in active_jobs:
+            self.poll_queue.record_censored(active)
+        self.in_flight -= len(active_jobs)
+        return active_jobs
 
-    def _leave(self, entry: Entry, job: Job) -> Job:
-        self.accepted -= 1
-        entry.job = attrs.evolve(job, polls=job.polls + entry.polls)
-        entry.polls = 0
-        return entry.job
+    def _leave(self, active: ActiveJob, job: Job) -> Job:
+        self.in_flight -= 1
+        active.job = attrs.evolve(job, polls=job.polls + active.polls)
+        active.polls = 0
+        return active.job
 
-    def counted(self, entry: Entry) -> Job:
+    def with_poll_count(self, active: ActiveJob) -> Job:
         """The job of `entry` with its looks."""
-        entry.job = attrs.evolve(entry.job, polls=entry.job.polls + entry.polls)
-        entry.polls = 0
-        return entry.job
+        active.job = attrs.evolve(active.job, polls=active.job.polls + active.polls)
+        active.polls = 0
+        return active.job
 
 
-def judged(job: Job, judgement: Judgement, at: float, sent_at: datetime | None = None) -> Job:
+def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime | None = None) -> Job:
     """`job` after its submission of `sent_at` was judged at `at` (unix seconds)."""
-    facts = {"key": job.key, "provider": job.provider, "reason": judgement.reason}
-    match judgement.verdict:
-        case Verdict.ACCEPTED if judgement.task_id is not None:
-            return job.accepted(judgement.task_id, at)
-        case Verdict.NOT_SENT | Verdict.WAIT | Verdict.STOP:
-            return job.returned()
-        case Verdict.REJECTED:
-            return job.rejected(SubmissionRejected(**facts, http_status=judgement.http_status), at)
-        case Verdict.WRONG_URL:
-            status, advice = judgement.http_status, "check the base URL"
+    facts = {"key": job.key, "provider": job.provider, "reason": outcome.reason}
+    match outcome.verdict:
+        case SubmitVerdict.ACCEPTED if outcome.task_id is not None:
+            return job.accepted(outcome.task_id, at)
+        case SubmitVerdict.NOT_SENT | SubmitVerdict.WAIT | SubmitVerdict.STOP:
+            return job.requeued()
+        case SubmitVerdict.REJECTED:
+            return job.rejected(SubmissionRejected(**facts, http_status=outcome.http_status), at)
+        case SubmitVerdict.WRONG_URL:
+            status, advice = outcome.http_status, "check the base URL"
             return job.rejected(SubmissionRejected(**facts, http_status=status, advice=advice), at)
         case _:
             error = SubmissionInDoubt(
-                **facts, http_status=judgement.http_status, request_id=judgement.request_id,
-                at=sent_at or instant(at), attempt=job.attempts,
+                **facts, http_status=outcome.http_status, request_id=outcome.request_id,
+                at=sent_at or utc_from_timestamp(at), attempt=job.attempts,
             )  # fmt: skip
-            return job.doubted(error, at)
+            return job.in_doubt(error, at)

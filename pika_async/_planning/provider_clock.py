@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["Stamps"]
+__all__ = ["ProviderTimestamps"]
 
 #: Both times are whole seconds, so their difference is off by less than this.
 ROUNDING: Final = 1.0
@@ -18,7 +18,7 @@ ENOUGH: Final = 6
 
 
 @attrs.define
-class Stamps:
+class ProviderTimestamps:
     """Whether "updated" minus "created" is how long tasks take at this provider.
 
     Both are read from one clock, so how far it is from ours does not matter. What would: an "updated" that is the time

@@ -8,17 +8,17 @@ from typing import Any
 
 import attrs
 
-from pika_async._planning.actions import Watcher
-from pika_async._planning.keys import BatchKeys
-from pika_async._runtime.gateway import with_bytes
-from pika_async._runtime.job_table import Desk
-from pika_async._runtime.results import wants_file
+from pika_async._planning.actions import JobObserver
+from pika_async._planning.keys import KeyAssigner
+from pika_async._runtime.gateway import load_image
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
-__all__ = ["Admission", "Intake", "request_of"]
+__all__ = ["JobAdmission", "BatchAdmission", "request_of"]
 
 
 def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:
@@ -37,16 +37,16 @@ def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> G
     return attrs.evolve(request, **fields) if fields else request
 
 
-class Admission:
+class JobAdmission:
     """The way in, for one provider at one address."""
 
-    def __init__(self, provider: Provider, base_url: str, desk: Desk) -> None:
+    def __init__(self, provider: Provider, base_url: str, table: JobTable) -> None:
         self._provider = provider
         self._base_url = base_url
-        self._desk = desk
-        self._journal = desk.journal
+        self._table = table
+        self._journal = table.journal
 
-    async def admit(self, asked: GenerationRequest, key: str, index: int | None, watcher: Watcher) -> Job:
+    async def admit(self, asked: GenerationRequest, key: str, index: int | None, observer: JobObserver) -> Job:
         """Plan a request, or find the job that it is already; `watcher` hears of the job from now on.
 
         `index` is its position in a batch, None for a request that came alone. In a batch, a request that the provider
@@ -57,27 +57,27 @@ class Admission:
         """
         known = self._same(key, asked)
         if known is not None and known.status is not JobStatus.PLANNED:
-            return await self.adopt(known, watcher)
+            return await self.adopt(known, observer)
         try:
             await self._check(asked)
         except InvalidRequest as error:
             if index is None:
                 raise
             job = (known or self.job(asked, key, index)).rejected(error, time.time())
-            await self._journal.keep(job)
-            watcher(job, True)
+            await self._journal.save(job)
+            observer(job, True)
             return job
         known = self._same(key, asked)
         if known is not None:  # perhaps it came in while the files were looked at
-            return await self.adopt(known, watcher)
+            return await self.adopt(known, observer)
         job = self.job(asked, key, index)
-        await self._desk.plan(job, watcher)
+        await self._table.add(job, observer)
         return job
 
     async def _check(self, asked: GenerationRequest) -> None:
         try:
             self._provider.check(asked)
-            await with_bytes(self._provider, asked)
+            await load_image(self._provider, asked)
         except InvalidRequest:
             raise
         except Exception as error:  # a third party's provider may fail as it likes
@@ -86,8 +86,8 @@ class Admission:
 
     def known(self, key: str) -> Job | None:
         """The job of that key as it now stands, at rest or not."""
-        entry = self._desk.active.get(key)
-        return self._journal.get(key) if entry is None else entry.job
+        active = self._table.jobs.get(key)
+        return self._journal.get(key) if active is None else active.job
 
     def job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
         """A new job of this client."""
@@ -105,18 +105,18 @@ class Admission:
             )
         return known
 
-    async def adopt(self, known: Job, watcher: Watcher) -> Job:
+    async def adopt(self, known: Job, observer: JobObserver) -> Job:
         """Go on with a job that is known; `watcher` hears of it from now on."""
-        if self._desk.watch(known.key, watcher):
-            entry = self._desk.active.get(known.key)
-            if entry is not None and entry.job.task_id is not None:
-                watcher(entry.job, False)
+        if self._table.subscribe(known.key, observer):
+            active = self._table.jobs.get(known.key)
+            if active is not None and active.job.task_id is not None:
+                observer(active.job, False)
             return known
         job = self._continued(known)
         if job.is_final or job.status is JobStatus.UNKNOWN or isinstance(job.error, AcceptedElsewhere):
-            watcher(job, True)
+            observer(job, True)
         else:
-            await self._desk.plan(job, watcher, kept=job == attrs.evolve(known, error=None))
+            await self._table.add(job, observer, kept=job == attrs.evolve(known, error=None))
         return job
 
     def _continued(self, known: Job) -> Job:
@@ -128,9 +128,9 @@ class Admission:
                 known, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
                 base_url=self._base_url,
             )  # fmt: skip
-        if wants_file(known) and here:
+        if needs_download(known) and here:
             return attrs.evolve(known, file=None, error=None)
-        if (known.is_final and not wants_file(known)) or known.status is JobStatus.UNKNOWN:
+        if (known.is_final and not needs_download(known)) or known.status is JobStatus.UNKNOWN:
             return known
         if here:
             return attrs.evolve(known, error=None)
@@ -140,13 +140,13 @@ class Admission:
         return attrs.evolve(known, error=error)
 
 
-class Intake:
+class BatchAdmission:
     """The way in for one batch: its requests by position."""
 
-    def __init__(self, admission: Admission, desk: Desk) -> None:
+    def __init__(self, admission: JobAdmission, table: JobTable) -> None:
         self._admission = admission
-        self._desk = desk
-        self._keys = BatchKeys(desk.journal.keys(), self._fingerprint_of)
+        self._table = table
+        self._keys = KeyAssigner(table.journal.keys(), self._fingerprint_of)
 
     def _fingerprint_of(self, key: str) -> str | None:
         job = self._admission.known(key)
@@ -175,21 +175,21 @@ class Intake:
             if self._admission.known(key) is None:
                 planned.setdefault(key, self._admission.job(asked, key, index))
         try:
-            await self._desk.journal.keep(*planned.values())
+            await self._table.journal.save(*planned.values())
         except JournalFailed as error:
-            self._desk.halt(error)
+            self._table.stop_submitting(error)
         return named
 
-    async def admit(self, request: GenerationRequest | str, index: int, watcher: Watcher) -> Job:
+    async def admit(self, request: GenerationRequest | str, index: int, observer: JobObserver) -> Job:
         """See `Admission.admit`. What cannot be kept is not sent, and comes to rest as it is."""
         asked = request_of(request, {})
         key = self._keys.of(asked, index)
         try:
-            return await self._admission.admit(asked, key, index, watcher)
+            return await self._admission.admit(asked, key, index, observer)
         except JournalFailed as error:
-            self._desk.halt(error)
+            self._table.stop_submitting(error)
             job = self._refused(asked, key, index, error)
-            watcher(job, True)
+            observer(job, True)
             return job
 
     def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:

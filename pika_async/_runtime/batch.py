@@ -11,14 +11,14 @@ from typing import Final, Protocol
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from pika_async._planning.actions import Watcher
+from pika_async._planning.actions import JobObserver
 from pika_async._runtime.gateway import was_cancelled
 from pika_async._runtime.scheduler import Scheduler
 from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["Batch", "Requests", "Source", "stream"]
+__all__ = ["BatchRun", "Requests", "Source", "stream"]
 
 #: What a batch takes: requests, or bare prompts.
 Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
@@ -30,10 +30,10 @@ BEHIND: Final = 256
 class Admit(Protocol):
     """Plans a request as the job at `index`, or finds the one that it is already."""
 
-    async def __call__(self, request: GenerationRequest | str, index: int, watcher: Watcher) -> Job: ...
+    async def __call__(self, request: GenerationRequest | str, index: int, observer: JobObserver) -> Job: ...
 
 
-class Batch:
+class BatchRun:
     """One `as_settled`: pulls requests as room allows, gives each job once it is at rest and, if wanted, on disk.
 
     After a stop nothing more is taken in; with `keep_rest` the rest of the source is read all the same.
@@ -49,14 +49,14 @@ class Batch:
         keep_rest: bool = False,
     ) -> None:
         self._scheduler = scheduler
-        self._desk = scheduler.desk
+        self._table = scheduler.table
         self._admit = admit
         self._fetch = fetch
         self._downloading = downloading
         self._keep_rest = keep_rest
         self._results, self._taken = anyio.create_memory_object_stream[Job](math.inf)
         self._to_fetch, self._fetches = anyio.create_memory_object_stream[Job](math.inf)
-        self._watcher: Watcher = self._watch  # one bound method for all jobs, not one a job
+        self._watcher: JobObserver = self._watch  # one bound method for all jobs, not one a job
         self._unsent: set[str] = set()
         self._open = 0
         self._behind = 0
@@ -87,13 +87,13 @@ class Batch:
         """
         async for job in self._taken:
             self._behind -= 1
-            self._desk.nudge()
+            self._table.wake()
             yield job
-        self._desk.check_failure()
+        self._table.check_failure()
         if self._error is not None:
             raise self._error
         if self._stop is not None:
-            raise self._stop.fresh()
+            raise self._stop.copy()
 
     async def aclose(self) -> None:
         """Nobody takes any more: stop pulling and downloading. What was submitted goes on, what was not is not.
@@ -104,11 +104,11 @@ class Batch:
         for scope in self._scopes:
             scope.cancel()
         for key in list(self._unsent):
-            self._desk.release(key, self._watcher)
+            self._table.release(key, self._watcher)
         for stream in (self._results, self._taken, self._to_fetch):
             stream.close()
         with anyio.CancelScope(shield=True):
-            await self._desk.until(lambda: not self._downloaders)
+            await self._table.wait_for(lambda: not self._downloaders)
 
     def _scoped(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()
@@ -123,7 +123,7 @@ class Batch:
                 await self._pull(source)
         except asyncio.CancelledError as error:
             if was_cancelled(error):  # the client is closing
-                self._stop = self._stop or ClientClosed(provider=self._desk.agenda.provider)
+                self._stop = self._stop or ClientClosed(provider=self._table.planner.provider)
                 raise
             self._error = RuntimeError("the iterable of requests was cancelled")
             self._error.__cause__ = error
@@ -135,10 +135,10 @@ class Batch:
 
     async def _pull(self, source: Source) -> None:
         index = 0
-        agenda = self._desk.agenda
+        planner = self._table.planner
         while True:
-            await self._desk.until(lambda: agenda.gate.stop is not None or self._has_room())
-            self._stop = self._stop or agenda.gate.stop
+            await self._table.wait_for(lambda: planner.throttle.stop is not None or self._has_room())
+            self._stop = self._stop or planner.throttle.stop
             if self._stop is not None:
                 if self._keep_rest and not isinstance(self._stop, ClientClosed):
                     # In this very task: a generator may hold scopes.
@@ -162,22 +162,22 @@ class Batch:
             self._open -= 1
             raise
         self.keys.append(job.key)
-        if job.status is JobStatus.PLANNED and job.key in self._desk.active:
+        if job.status is JobStatus.PLANNED and job.key in self._table.jobs:
             self._unsent.add(job.key)
             if self._left:  # meanwhile
-                self._desk.release(job.key, self._watcher)
+                self._table.release(job.key, self._watcher)
         elif not index % BEHIND:
             await asyncio.sleep(0)  # thousands that are known already must not hold the loop
 
     def _has_room(self) -> bool:
-        return self._behind < BEHIND and self._desk.agenda.wants_more(len(self._unsent))
+        return self._behind < BEHIND and self._table.planner.wants_more(len(self._unsent))
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def _watch(self, job: Job, at_rest: bool) -> None:
-        if job.status is not JobStatus.PLANNED or at_rest:
+    def _watch(self, job: Job, finished: bool) -> None:
+        if job.status is not JobStatus.PLANNED or finished:
             self._unsent.discard(job.key)
-        if not at_rest:
+        if not finished:
             return
         self._behind += 1
         if isinstance(job.error, SubmissionsStopped):
@@ -188,14 +188,14 @@ class Batch:
         if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._to_fetch.send_nowait(job)
-                self._desk.fetching += 1
+                self._table.fetching += 1
                 return
         self._hand_over(job)
 
     def _fetched(self, job: Job) -> None:
-        self._desk.fetching -= 1
+        self._table.fetching -= 1
         self._hand_over(job)
-        self._desk.nudge()
+        self._table.wake()
 
     def _hand_over(self, job: Job) -> None:
         self._open -= 1
@@ -226,7 +226,7 @@ class Batch:
                     await self._bring(job)
         finally:
             self._downloaders -= 1
-            self._desk.nudge()
+            self._table.wake()
 
     async def _bring(self, job: Job) -> None:
         assert self._fetch is not None  # noqa: S101 - called only then
@@ -235,7 +235,7 @@ class Batch:
             done = await self._fetch(job)
         except Exception as error:  # a defect or an odd path: this job's, never the scheduler's
             url = job.video.url if job.video is not None else ""
-            done = job.not_fetched(DownloadFailed(url=url, reason=repr(error)))
+            done = job.with_download_error(DownloadFailed(url=url, reason=repr(error)))
         finally:
             self._fetched(done)
 

@@ -21,7 +21,7 @@ from pika_async.errors import InvalidRequest, JournalFailed
 from pika_async.jobs import Job, JobEvent, JobSettled, event_of
 from pika_async.logs import log_job
 
-__all__ = ["Events", "Hook"]
+__all__ = ["EventStream", "Hook"]
 
 #: Is given each job that settles; what it returns is awaited where it can be.
 Hook = Callable[[Job], Awaitable[Any] | Any]
@@ -33,7 +33,7 @@ HOOK_CLEANUP: Final = 1.0
 _log = logging.getLogger("pika_async.events")
 
 
-class Events:
+class EventStream:
     """What is told during one opening of a client."""
 
     def __init__(self, journal: Journal) -> None:
@@ -46,7 +46,7 @@ class Events:
         self._hooks: set[asyncio.Task[None]] = set()
 
     @property
-    def is_here(self) -> bool:
+    def owns_current_task(self) -> bool:
         """Whether the running task is one that calls a hook, for which closing would wait in vain."""
         return asyncio.current_task() in self._hooks
 
@@ -82,14 +82,14 @@ class Events:
                 if event is not None:
                     yield event
 
-    def call(self, hook: Hook) -> None:
+    def add_hook(self, hook: Hook) -> None:
         """Call `hook` with each job that settles from now on."""
         settled = self.stream(None)
-        task = asyncio.create_task(self._call(hook, settled), name=f"pika_async hook {hook!r:.60}")
+        task = asyncio.create_task(self._run_hook(hook, settled), name=f"pika_async hook {hook!r:.60}")
         self._hooks.add(task)
         task.add_done_callback(self._ended)
 
-    async def _call(self, hook: Hook, events: AsyncGenerator[JobEvent, None]) -> None:
+    async def _run_hook(self, hook: Hook, events: AsyncGenerator[JobEvent, None]) -> None:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, JobSettled):
@@ -105,7 +105,7 @@ class Events:
         if not self._is_read:
             return
         with contextlib.suppress(JournalFailed):  # what it could not keep is told when it is taken in
-            await self._journal.keep()  # all that was asked for before is committed now
+            await self._journal.save()  # all that was asked for before is committed now
         self._until = self._journal.revision
         for scope in self._waits:
             scope.cancel()

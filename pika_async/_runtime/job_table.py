@@ -12,14 +12,14 @@ from collections.abc import Callable
 import attrs
 
 from pika_async._journal import Journal
-from pika_async._planning.actions import Entry, Watcher
-from pika_async._planning.planner import Agenda
-from pika_async._runtime.telemetry import Silent
+from pika_async._planning.actions import ActiveJob, JobObserver
+from pika_async._planning.planner import Planner
+from pika_async._runtime.telemetry import NullTelemetry
 from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
 
-__all__ = ["Desk", "now"]
+__all__ = ["JobTable", "now"]
 
 _log = logging.getLogger("pika_async.desk")
 
@@ -29,15 +29,15 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Desk:
+class JobTable:
     """Open while a scheduler works at it. What it tells others of, the journal has."""
 
-    def __init__(self, agenda: Agenda, journal: Journal, telemetry: Silent | None = None) -> None:
-        self.agenda = agenda
+    def __init__(self, planner: Planner, journal: Journal, telemetry: NullTelemetry | None = None) -> None:
+        self.planner = planner
         self.journal = journal
-        self.telemetry = telemetry or Silent()
+        self.telemetry = telemetry or NullTelemetry()
         #: The jobs that are not at rest, by key.
-        self.active: dict[str, Entry] = {}
+        self.jobs: dict[str, ActiveJob] = {}
         self.is_open = False
         #: Whether nothing is taken on any more.
         self.is_shut = False
@@ -45,7 +45,7 @@ class Desk:
         self.fetching = 0
         #: The defect that ended the scheduler, if one did.
         self.failure: BaseException | None = None
-        self.wake = asyncio.Event()
+        self.wake_event = asyncio.Event()
         self._observers: set[asyncio.Event] = set()
 
     def check_failure(self) -> None:
@@ -53,39 +53,39 @@ class Desk:
         if self.failure is not None:
             raise RuntimeError("the scheduler failed; see its cause") from self.failure
 
-    def check(self) -> None:
+    def require_open(self) -> None:
         """:raises ClientClosed: if the scheduler was stopped.
         :raises RuntimeError: if a defect ended it.
         """
         self.check_failure()
         if not self.is_open:
-            raise ClientClosed(provider=self.agenda.provider)
+            raise ClientClosed(provider=self.planner.provider)
 
     def check_intake(self) -> None:
         """:raises ClientClosed: also if nothing is taken on any more.
         :raises RuntimeError: see `check`.
         """
-        self.check()
+        self.require_open()
         if self.is_shut:
-            raise ClientClosed(provider=self.agenda.provider)
+            raise ClientClosed(provider=self.planner.provider)
 
     @property
     def is_empty(self) -> bool:
         """Whether every job is at rest, and nothing that settled is being fetched for a batch."""
-        return not self.active and not self.fetching
+        return not self.jobs and not self.fetching
 
-    def seen(self, job: Job) -> Job:
+    def with_pending_polls(self, job: Job) -> Job:
         """`job` with the looks that are not in its record yet."""
-        entry = self.active.get(job.key)
-        return job if entry is None or not entry.polls else attrs.evolve(job, polls=job.polls + entry.polls)
+        active = self.jobs.get(job.key)
+        return job if active is None or not active.polls else attrs.evolve(job, polls=job.polls + active.polls)
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Something changed: decide again."""
-        self.wake.set()
+        self.wake_event.set()
         for event in self._observers:
             event.set()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition that only a nudge can make true."""
         event = asyncio.Event()
         self._observers.add(event)
@@ -98,7 +98,7 @@ class Desk:
 
     # --- in and out -------------------------------------------------------------------------------------------------
 
-    async def plan(self, job: Job, watcher: Watcher, *, kept: bool = False) -> None:
+    async def add(self, job: Job, observer: JobObserver, *, kept: bool = False) -> None:
         """Take `job` on: planned ones to submit, accepted ones to look at. `watcher` hears of every change.
 
         `kept`: the journal has it as it is.
@@ -108,166 +108,169 @@ class Desk:
         self.check_intake()
         if job.status is JobStatus.TIMED_OUT:
             job, kept = job.reopened(), False
-        entry = Entry(job, job.stratum, (watcher,))
-        self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one
+        active = ActiveJob(job, job.stratum, (observer,))
+        self.jobs[job.key] = active  # before anything is awaited: who comes meanwhile watches this one
         try:
             if not kept:
-                await self.journal.keep(job)
+                await self.journal.save(job)
             self.check_intake()
         except BaseException:
-            self.unwatch_of(entry, watcher)  # the caller hears of it by this error
-            if self.is_open and entry.watchers:  # others came meanwhile, and want it still
-                self.go_on(entry)
+            self._unsubscribe(active, observer)  # the caller hears of it by this error
+            if self.is_open and active.observers:  # others came meanwhile, and want it still
+                self.activate(active)
             elif self.is_open:  # else `rest_all` sees to it
-                del self.active[job.key]
-                self.nudge()
+                del self.jobs[job.key]
+                self.wake()
             raise
-        self.go_on(entry)
+        self.activate(active)
 
-    def go_on(self, entry: Entry) -> None:
+    def activate(self, active: ActiveJob) -> None:
         """Look at an accepted job, submit a planned one."""
-        stop = self.agenda.gate.stop
-        job = entry.job
-        self.telemetry.began(entry)
+        stop = self.planner.throttle.stop
+        job = active.job
+        self.telemetry.job_started(active)
         if job.task_id is not None:
             age = 0.0 if job.submitted_at is None else time.time() - job.submitted_at.timestamp()
-            self.agenda.resume(entry, age, now(), random.random())
-            self.tell(entry, at_rest=False)
+            self.planner.resume(active, age, now(), random.random())
+            self.notify(active, finished=False)
         elif stop is not None:
-            self.put_down(entry, attrs.evolve(job, error=stop))
+            self.park(active, attrs.evolve(job, error=stop))
         else:
-            entry.looked_at, entry.deadline_at = now(), math.inf  # what was in doubt is sent with patience of its own
-            self.agenda.plan(entry)
-        self.nudge()
+            active.last_seen_unsettled_at, active.deadline_at = (
+                now(),
+                math.inf,
+            )  # what was in doubt is sent with patience of its own
+            self.planner.queue(active)
+        self.wake()
 
-    def watch(self, key: str, watcher: Watcher) -> bool:
+    def subscribe(self, key: str, observer: JobObserver) -> bool:
         """Let `watcher` hear of the job from now on; False if it is at rest."""
-        entry = self.active.get(key)
-        if entry is None:
+        active = self.jobs.get(key)
+        if active is None:
             return False
-        entry.watchers = (*entry.watchers, watcher)
+        active.observers = (*active.observers, observer)
         return True
 
-    def unwatch(self, key: str, watcher: Watcher) -> None:
+    def unsubscribe(self, key: str, observer: JobObserver) -> None:
         """`watcher` hears no more of the job."""
-        entry = self.active.get(key)
-        if entry is not None:
-            self.unwatch_of(entry, watcher)
+        active = self.jobs.get(key)
+        if active is not None:
+            self._unsubscribe(active, observer)
 
     @staticmethod
-    def unwatch_of(entry: Entry, watcher: Watcher) -> None:
-        entry.watchers = tuple(other for other in entry.watchers if other != watcher)
+    def _unsubscribe(active: ActiveJob, observer: JobObserver) -> None:
+        active.observers = tuple(other for other in active.observers if other != observer)
 
-    def release(self, key: str, watcher: Watcher) -> None:
+    def release(self, key: str, observer: JobObserver) -> None:
         """`watcher` wants the job no more; if nobody does and it was not sent, it comes to rest as planned."""
-        self.unwatch(key, watcher)
-        entry = self.active.get(key)
-        if entry is not None and not entry.watchers and self.agenda.withdraw(entry):
-            self.rest(entry)
+        self.unsubscribe(key, observer)
+        active = self.jobs.get(key)
+        if active is not None and not active.observers and self.planner.cancel_queued(active):
+            self.remove(active)
 
     async def withdraw(self, key: str, error: PikaError) -> None:
         """Cancel a job unless it has been sent or somebody else waits for it."""
-        entry = self.active.get(key)
-        job = self.journal.get(key) if entry is None else entry.job
-        if entry is not None:
-            if entry.watchers or not self.agenda.withdraw(entry):
+        active = self.jobs.get(key)
+        job = self.journal.get(key) if active is None else active.job
+        if active is not None:
+            if active.observers or not self.planner.cancel_queued(active):
                 return
-            del self.active[key]  # who asks for it from now on asks anew
+            del self.jobs[key]  # who asks for it from now on asks anew
         if job is not None and job.status is JobStatus.PLANNED:
             job = job.canceled(error, time.time())
-            await self.keep(job)
-            if entry is not None:
-                entry.job = job
-                self._told(entry)
-        self.nudge()
+            await self.save(job)
+            if active is not None:
+                active.job = job
+                self._log_finished(active)
+        self.wake()
 
-    def halt(self, error: SubmissionsStopped) -> None:
+    def stop_submitting(self, error: SubmissionsStopped) -> None:
         """Send no more: every planned job comes to rest as it is."""
-        if self.agenda.gate.stop is None:
+        if self.planner.throttle.stop is None:
             _log.warning("%s", error)
-        self.agenda.gate.stop = error
-        planned = list(self.agenda.ready)
-        self.agenda.ready.clear()
-        for entry in planned:
-            self.put_down(entry, attrs.evolve(entry.job, error=error))
+        self.planner.throttle.stop = error
+        planned = list(self.planner.submit_queue)
+        self.planner.submit_queue.clear()
+        for active in planned:
+            self.park(active, attrs.evolve(active.job, error=error))
 
-    def shut(self) -> None:
+    def close_intake(self) -> None:
         """Take nothing more on, and send no more: what is planned comes to rest as it is, what was sent goes on."""
         self.is_shut = True
-        self.agenda.gate.stop = self._closed
-        self.halt(self.agenda.gate.stop)
-        self.nudge()
+        self.planner.throttle.stop = self._closed
+        self.stop_submitting(self.planner.throttle.stop)
+        self.wake()
 
     @property
     def _closed(self) -> SubmissionsStopped:
-        return self.agenda.gate.stop or ClientClosed(provider=self.agenda.provider)
+        return self.planner.throttle.stop or ClientClosed(provider=self.planner.provider)
 
-    def lift(self) -> None:
+    def allow_submitting(self) -> None:
         """Try again after a stop: somebody asked for it.
 
         :raises ClientClosed: if nothing is taken on any more.
         """
         self.check_intake()
-        if self.agenda.gate.stop is not None:
-            self.agenda.gate = type(self.agenda.gate)()
+        if self.planner.throttle.stop is not None:
+            self.planner.throttle = type(self.planner.throttle)()
 
     def resolved(self, job: Job) -> None:
         """A person has said what became of a job in doubt, and kept it: if its callback is waited for, it goes on."""
-        entry = self.active.get(job.key)
-        if entry is None:
+        active = self.jobs.get(job.key)
+        if active is None:
             return
-        entry.job = job
+        active.job = job
         if job.is_final:
-            self.rest(entry)
+            self.remove(active)
         else:
-            self.go_on(entry)
+            self.activate(active)
 
-    async def settle(self, entry: Entry, job: Job) -> None:
+    async def finish(self, active: ActiveJob, job: Job) -> None:
         """`job` is settled: keep it, then tell."""
-        entry.job = job
-        await self.keep(job)
-        self.rest(entry)
+        active.job = job
+        await self.save(job)
+        self.remove(active)
 
-    def put_down(self, entry: Entry, job: Job) -> None:
+    def park(self, active: ActiveJob, job: Job) -> None:
         """`job` is at rest and says why: what a crash would lose of that is learned again."""
-        entry.job = job
-        self.journal.note(job)
-        self.rest(entry)
+        active.job = job
+        self.journal.save_later(job)
+        self.remove(active)
 
-    async def keep(self, job: Job) -> None:
+    async def save(self, job: Job) -> None:
         """Keep `job`. A journal that fails has rescued it, and stops the submissions."""
         try:
-            await self.journal.keep(job)
+            await self.journal.save(job)
         except JournalFailed as error:
-            self.halt(attrs.evolve(error, provider=self.agenda.provider))
+            self.stop_submitting(attrs.evolve(error, provider=self.planner.provider))
 
-    def rest(self, entry: Entry) -> None:
-        if self.active.get(entry.job.key) is entry:
-            del self.active[entry.job.key]
-        self._told(entry)
-        self.tell(entry, at_rest=True)
-        self.nudge()
+    def remove(self, active: ActiveJob) -> None:
+        if self.jobs.get(active.job.key) is active:
+            del self.jobs[active.job.key]
+        self._log_finished(active)
+        self.notify(active, finished=True)
+        self.wake()
 
-    def _told(self, entry: Entry) -> None:
+    def _log_finished(self, active: ActiveJob) -> None:
         """Who watches from outside hears how a job came to rest."""
-        job = entry.job
+        job = active.job
         why = "" if job.error is None else f" ({job.error.type})"
         log_job(_log, _level(job), job, "%s%s", job.status.value, why)
-        self.telemetry.rested(entry)
+        self.telemetry.job_finished(active)
 
     @staticmethod
-    def tell(entry: Entry, *, at_rest: bool) -> None:
-        for watcher in entry.watchers:
-            watcher(entry.job, at_rest)
+    def notify(active: ActiveJob, *, finished: bool) -> None:
+        for observer in active.observers:
+            observer(active.job, finished)
 
-    def rest_all(self) -> None:
+    def detach_all(self) -> None:
         """Nothing goes on: whoever waits is told how its job stands."""
-        self.agenda.gate.stop = stop = self._closed
-        for entry in list(self.active.values()):
-            job = self.agenda.counted(entry)
+        self.planner.throttle.stop = stop = self._closed
+        for active in list(self.jobs.values()):
+            job = self.planner.with_poll_count(active)
             if job.is_in_flight:
-                self.agenda.lookout.forget(entry)
-            self.put_down(entry, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
+                self.planner.poll_queue.record_censored(active)
+            self.park(active, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
 
 
 def _level(job: Job) -> int:

@@ -11,29 +11,29 @@ import anyio
 import attrs
 
 from pika_async._journal import Journal
-from pika_async._runtime.job_table import Desk
-from pika_async._runtime.telemetry import Silent
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.telemetry import NullTelemetry
 from pika_async.errors import InvalidRequest
-from pika_async.jobs import Job, archive_key, interrupted, replaced, resolved
+from pika_async.jobs import Job, apply_resolution, archive_key, mark_interrupted, mark_superseded
 from pika_async.logs import log_job
 
-__all__ = ["pay_again", "resolve", "take_over"]
+__all__ = ["resubmit", "resolve", "recover_interrupted"]
 
 _log = logging.getLogger("pika_async.resolving")
 
 
-async def take_over(journal: Journal, telemetry: Silent | None = None) -> None:
+async def recover_interrupted(journal: Journal, telemetry: NullTelemetry | None = None) -> None:
     """What an earlier owner was about to send, and nothing was kept of what became of that, is in doubt.
 
     :raises JournalFailed: if that could not be kept.
     """
-    doubts = [interrupted(job, intent.at) for job, intent in journal.interrupted()]
+    doubts = [mark_interrupted(job, intent.at) for job, intent in journal.interrupted_jobs()]
     if doubts:
-        await journal.keep(*doubts)
+        await journal.save(*doubts)
     for job in doubts:
         log_job(_log, logging.WARNING, job, "in doubt: an earlier process ended before its answer was kept")
         if telemetry is not None:
-            telemetry.judged(job)
+            telemetry.submission_finished(job)
 
 
 def _known(journal: Journal, key: str) -> Job:
@@ -46,22 +46,22 @@ def _known(journal: Journal, key: str) -> Job:
 async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
     """See `PikaClient.resolve`."""
     known = _known(journal, key)
-    job = resolved(known, time.time(), task_id=task_id, charged=charged, abandon=abandon)
-    holder = None if job.task_id is None else journal.holder(job.provider, job.base_url, job.task_id)
+    job = apply_resolution(known, time.time(), task_id=task_id, charged=charged, abandon=abandon)
+    holder = None if job.task_id is None else journal.key_for_task(job.provider, job.base_url, job.task_id)
     if holder is not None:
         raise InvalidRequest(field="task_id", value=task_id, reason=f"is job {holder}'s; look it up at the provider")
-    await journal.keep(job)
+    await journal.save(job)
     log_job(_log, logging.INFO, job, "no longer in doubt: %s", job.status.value)
     return job
 
 
-async def pay_again(desk: Desk, key: str) -> Job:
+async def resubmit(table: JobTable, key: str) -> Job:
     """See `PikaClient.pay_again`."""
-    journal = desk.journal
+    journal = table.journal
     job = _known(journal, key)
-    if key in desk.active or job.is_in_flight:
+    if key in table.jobs or job.is_in_flight:
         raise InvalidRequest(field="key", value=key, reason="is under way; wait for it, it is not paid again")
-    job = replaced(job, time.time())
+    job = mark_superseded(job, time.time())
     if job.file is None:
         return await journal.archive(job)
     new = job.file.with_name(f"{archive_key(key, journal.keys())}{job.file.suffix}")

@@ -13,18 +13,18 @@ import attrs
 
 from pika_async._http.downloads import Download, Downloader, sha256_of
 from pika_async._journal import Journal
-from pika_async._runtime.gateway import Exchange
+from pika_async._runtime.gateway import GatewayClient
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
 from pika_async.models import TaskState, Video
 
-__all__ = ["Collector", "wants_file"]
+__all__ = ["ResultDownloader", "needs_download"]
 
 _log = logging.getLogger("pika_async.collector")
 
 
-def wants_file(job: Job) -> bool:
+def needs_download(job: Job) -> bool:
     """Whether it succeeded, and its file was not fetched or is not where it was put."""
     return job.status is JobStatus.SUCCEEDED and (job.file is None or not job.file.exists())
 
@@ -37,11 +37,11 @@ def _let_go(target: Path) -> None:
             target.unlink()
 
 
-class Collector:
+class ResultDownloader:
     """Downloads for one client. A failed download never leads to a new generation."""
 
-    def __init__(self, exchange: Exchange, downloader: Downloader, journal: Journal) -> None:
-        self._exchange = exchange
+    def __init__(self, gateway: GatewayClient, downloader: Downloader, journal: Journal) -> None:
+        self._gateway = gateway
         self._downloader = downloader
         self._journal = journal
 
@@ -62,7 +62,7 @@ class Collector:
             raise InvalidRequest(field="job", value=job.key, reason=f"is {job.status} and has no video")
         await anyio.to_thread.run_sync(_let_go, target)
         if job.sha256 is not None and await sha256_of(target) == job.sha256:  # it was named, and this was not kept
-            done = job.fetched(target, job.sha256)
+            done = job.with_file(target, job.sha256)
         else:
             done = await self._fetched(job, job.video, target)
         await self._keep(done)
@@ -71,17 +71,17 @@ class Collector:
 
     async def _fetched(self, job: Job, video: Video, target: Path) -> Job:
         async def about_to_name(sha256: str) -> None:
-            await self._keep(job.about_to_be_named(sha256))
+            await self._keep(job.with_pending_file(sha256))
 
         try:
             got, video = await self.fetch(video, target, about_to_name)
-            return attrs.evolve(job, video=video).fetched(got.file, got.sha256)
+            return attrs.evolve(job, video=video).with_file(got.file, got.sha256)
         except DownloadFailed as error:
-            return job.not_fetched(error)
+            return job.with_download_error(error)
 
     async def _keep(self, job: Job) -> None:
         with contextlib.suppress(JournalFailed):  # it has rescued the record; the next submission hears of it
-            await self._journal.keep(job)
+            await self._journal.save(job)
 
     async def fetch(
         self, video: Video, target: Path, about_to_name: Callable[[str], Awaitable[None]] | None = None
@@ -95,7 +95,7 @@ class Collector:
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise
-            look = await self._exchange.poll(video.task_id)
+            look = await self._gateway.poll(video.task_id)
             snapshot = look.snapshot
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise

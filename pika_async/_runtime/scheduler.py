@@ -18,10 +18,21 @@ import attrs
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from pika_async._planning.actions import Decision, Entry, Expire, GiveUp, Look, Poll, Sleep, Stop, Submit, Unheard
-from pika_async._runtime.gateway import Exchange
-from pika_async._runtime.job_table import Desk, now
-from pika_async._runtime.submitter import Submissions
+from pika_async._planning.actions import (
+    Action,
+    ActiveJob,
+    CallbackTimedOut,
+    DeadlinePassed,
+    Poll,
+    PollResult,
+    StopSubmitting,
+    Submit,
+    SubmitTimedOut,
+    WaitUntil,
+)
+from pika_async._runtime.gateway import GatewayClient
+from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.submitter import Submitter
 from pika_async.errors import AccountStopped, ProviderBusy
 from pika_async.jobs import JobStatus
 from pika_async.logs import log_job
@@ -32,19 +43,19 @@ __all__ = ["Scheduler"]
 _log = logging.getLogger("pika_async.scheduler")
 #: Seconds that closing waits for the answers of submissions that are on their way.
 CLOSE_GRACE: Final = 20.0
-Queue = MemoryObjectSendStream[Entry]
+Queue = MemoryObjectSendStream[ActiveJob]
 
 
 class Scheduler:
     """Runs the jobs of one client in the running loop, between `start` and `stop`."""
 
-    def __init__(self, desk: Desk, exchange: Exchange, submissions: Submissions) -> None:
-        self.desk = desk
-        self._agenda = desk.agenda
-        self._exchange = exchange
-        self._submissions = submissions
+    def __init__(self, table: JobTable, gateway: GatewayClient, submitter: Submitter) -> None:
+        self.table = table
+        self._planner = table.planner
+        self._gateway = gateway
+        self._submitter = submitter
         self._root: asyncio.Task[None] | None = None
-        self._crew: Crew[Entry] | None = None
+        self._workers: WorkerPool[ActiveJob] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -57,129 +68,129 @@ class Scheduler:
         except BaseException:
             await self.stop()
             raise
-        self.desk.check()
+        self.table.require_open()
 
     @property
-    def is_here(self) -> bool:
+    def owns_current_task(self) -> bool:
         """Whether the running task is one of the scheduler's own, which it would wait for in vain."""
-        return self._crew is not None and self._crew.is_here
+        return self._workers is not None and self._workers.owns_current_task
 
     async def stop(self) -> None:
         """Send nothing more, wait for the answers that are on their way (at most 20 s), then stop looking.
 
         Jobs in flight stay as they are in the journal: accepted, with their task ids.
         """
-        self._agenda.closing = True
+        self._planner.closing = True
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(CLOSE_GRACE):
-                await self.desk.until(lambda: not self._agenda.submitting or self._crew is None)
-            self._submissions.cancel()
+                await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)
+            self._submitter.cancel()
             if self._root is not None and not self._root.done():
                 self._root.cancel()
                 await asyncio.wait({self._root})
             self._root = None
-            self.desk.rest_all()
+            self.table.detach_all()
 
     async def _main(self, started: asyncio.Event) -> None:
         try:
             async with anyio.create_task_group() as group:
-                self._crew = Crew(group)
-                submits = self._crew.workers("submit", self._agenda.limits.submitting, self._submissions.submit)
-                polls = self._crew.workers("poll", self._agenda.limits.polling, self._poll)
-                self.desk.is_open = True
+                self._workers = WorkerPool(group)
+                submits = self._workers.start_workers("submit", self._planner.limits.submitting, self._submitter.submit)
+                polls = self._workers.start_workers("poll", self._planner.limits.polling, self._poll)
+                self.table.is_open = True
                 started.set()
                 try:
                     await self._loop(submits, polls)
                 finally:  # whatever ends it: what was sent may still be answered, for a while
-                    self._submissions.end_within(CLOSE_GRACE)
+                    self._submitter.set_deadline(CLOSE_GRACE)
             # The group swallows the cancellation of one of its tasks, and with it the whole group's.
-            self.desk.failure = RuntimeError("a task of the scheduler was cancelled from outside")
+            self.table.failure = RuntimeError("a task of the scheduler was cancelled from outside")
         except asyncio.CancelledError as error:
-            if not self._agenda.closing:
-                self.desk.failure = error
+            if not self._planner.closing:
+                self.table.failure = error
             raise
         except BaseException as error:  # a defect: whoever waits must hear of it
             _log.exception("the scheduler failed")
-            self.desk.failure = error
+            self.table.failure = error
         finally:
-            self._crew = None
-            self.desk.is_open = False
+            self._workers = None
+            self.table.is_open = False
             started.set()
-            self.desk.nudge()
-            if self.desk.failure is not None:
-                self.desk.rest_all()
+            self.table.wake()
+            if self.table.failure is not None:
+                self.table.detach_all()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
         """Run `function` beside the loop until it ends or the scheduler stops."""
-        self.desk.check()
-        assert self._crew is not None  # noqa: S101 - `check` has said so
-        self._crew.spawn(function, *args, name=name)
+        self.table.require_open()
+        assert self._workers is not None  # noqa: S101 - `check` has said so
+        self._workers.spawn(function, *args, name=name)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
         with submits, polls:
             while True:
-                await self._carry_out(self._agenda.next(now()), submits, polls)
+                await self._carry_out(self._planner.next_action(now()), submits, polls)
 
-    async def _carry_out(self, decision: Decision, submits: Queue, polls: Queue) -> None:
+    async def _carry_out(self, decision: Action, submits: Queue, polls: Queue) -> None:
         match decision:
-            case Submit(entry):
-                self._agenda.submit_begins(entry, now())
-                submits.send_nowait(entry)
-            case Poll(entry):
-                self._agenda.poll_begins(entry, now())
-                polls.send_nowait(entry)
-            case Expire(entry):
-                self.desk.put_down(entry, self._agenda.expire(entry))
-            case GiveUp(entry):
+            case Submit(active):
+                self._planner.on_submit_started(active, now())
+                submits.send_nowait(active)
+            case Poll(active):
+                self._planner.on_poll_started(active, now())
+                polls.send_nowait(active)
+            case DeadlinePassed(active):
+                self.table.park(active, self._planner.expire(active))
+            case SubmitTimedOut(active):
                 error = ProviderBusy(
-                    key=entry.job.key, provider=entry.job.provider, seconds=self._agenda.limits.patience,
+                    key=active.job.key, provider=active.job.provider, seconds=self._planner.limits.patience,
                     reason="the account has no room or no rate left",
                 )  # fmt: skip
-                self.desk.put_down(entry, attrs.evolve(entry.job, error=error))
-            case Unheard(entry):
-                self.desk.rest(entry)
-            case Stop(error):
-                self.desk.halt(error)
-            case Sleep(until):
+                self.table.park(active, attrs.evolve(active.job, error=error))
+            case CallbackTimedOut(active):
+                self.table.remove(active)
+            case StopSubmitting(error):
+                self.table.stop_submitting(error)
+            case WaitUntil(until):
                 with anyio.CancelScope(deadline=until):
-                    await self.desk.wake.wait()
-                self.desk.wake.clear()
+                    await self.table.wake_event.wait()
+                self.table.wake_event.clear()
             case _:
                 assert_never(decision)
 
     # --- looks ------------------------------------------------------------------------------------------------------
 
-    async def _poll(self, entry: Entry) -> None:
-        assert entry.job.task_id is not None  # noqa: S101 - only accepted jobs are looked at
-        look = await self._exchange.poll(entry.job.task_id, entry)
-        await self.looked(entry, look)
+    async def _poll(self, active: ActiveJob) -> None:
+        assert active.job.task_id is not None  # noqa: S101 - only accepted jobs are looked at
+        look = await self._gateway.poll(active.job.task_id, active)
+        await self.on_poll_result(active, look)
 
-    async def looked(self, entry: Entry, look: Look) -> None:
+    async def on_poll_result(self, active: ActiveJob, look: PollResult) -> None:
         """What a look brought, taken in."""
-        before = entry.job
-        log_job(_log, logging.DEBUG, before, "look %d: %s", before.polls + entry.polls, _found(look))
-        job = self._agenda.poll_ends(entry, look, now(), time.time(), random.random())
+        before = active.job
+        log_job(_log, logging.DEBUG, before, "look %d: %s", before.polls + active.polls, _found(look))
+        job = self._planner.on_poll_finished(active, look, now(), time.time(), random.random())
         if job.is_final or job.status is JobStatus.TIMED_OUT:
-            await self.desk.settle(entry, job)
+            await self.table.finish(active, job)
         elif job is not before:
-            self.desk.journal.note(job)
-            self.desk.tell(entry, at_rest=False)
+            self.table.journal.save_later(job)
+            self.table.notify(active, finished=False)
         if look.verdict is PollVerdict.STOP:
             self._park(AccountStopped(provider=job.provider, reason=look.reason, http_status=look.http_status))
-        self.desk.nudge()
+        self.table.wake()
 
     def _park(self, error: AccountStopped) -> None:
         """The account is stopped: nothing is asked or sent any more, and nothing is failed for it."""
-        self.desk.halt(error)
-        for entry in self._agenda.take_doubts():
-            self.desk.rest(entry)
-        for entry in self._agenda.park_all():
-            self.desk.put_down(entry, attrs.evolve(self._agenda.counted(entry), error=error))
+        self.table.stop_submitting(error)
+        for active in self._planner.drain_unconfirmed():
+            self.table.remove(active)
+        for active in self._planner.drain_accepted():
+            self.table.park(active, attrs.evolve(self._planner.with_poll_count(active), error=error))
 
 
-def _found(look: Look) -> str:
+def _found(look: PollResult) -> str:
     """What a look brought, for the log: no words of a gateway; without an answer the reason is our own."""
     if look.snapshot is not None:
         return f"{look.verdict.value}, {look.snapshot.state.value}"
@@ -189,7 +200,7 @@ def _found(look: Look) -> str:
 T = TypeVar("T")
 
 
-class Crew(Generic[T]):
+class WorkerPool(Generic[T]):
     """The children of one task group."""
 
     def __init__(self, group: TaskGroup) -> None:
@@ -197,11 +208,11 @@ class Crew(Generic[T]):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
-    def is_here(self) -> bool:
+    def owns_current_task(self) -> bool:
         """Whether the running task is one of them, which would wait for the group in vain."""
         return asyncio.current_task() in self._tasks
 
-    def workers(self, name: str, size: int, work: Callable[[T], Awaitable[None]]) -> MemoryObjectSendStream[T]:
+    def start_workers(self, name: str, size: int, work: Callable[[T], Awaitable[None]]) -> MemoryObjectSendStream[T]:
         """A queue with `size` workers; who puts never more in than there are idle workers never waits."""
         send, receive = anyio.create_memory_object_stream[T](size)
         for number in range(size):

@@ -12,32 +12,32 @@ import attrs
 from pika_async._http.downloads import Downloader
 from pika_async._http.transport import Transport, is_loopback
 from pika_async._journal import Journal
-from pika_async._planning.callback_tracker import Calls
-from pika_async._planning.concurrency import Slots
-from pika_async._planning.limits import MAX_IN_FLIGHT, Limits, Rate
-from pika_async._planning.planner import Agenda
-from pika_async._planning.poll_queue import Lookout
-from pika_async._runtime.admission import Admission
-from pika_async._runtime.callback_handler import Hearing
-from pika_async._runtime.event_stream import Events
-from pika_async._runtime.gateway import Exchange
-from pika_async._runtime.job_table import Desk
-from pika_async._runtime.resolution import take_over
-from pika_async._runtime.results import Collector
+from pika_async._planning.callback_tracker import CallbackTracker
+from pika_async._planning.concurrency import AdaptiveConcurrency
+from pika_async._planning.limits import MAX_IN_FLIGHT, Limits, TokenBucket
+from pika_async._planning.planner import Planner
+from pika_async._planning.poll_queue import PollQueue
+from pika_async._runtime.admission import JobAdmission
+from pika_async._runtime.callback_handler import JobCallbackHandler
+from pika_async._runtime.event_stream import EventStream
+from pika_async._runtime.gateway import GatewayClient
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.resolution import recover_interrupted
+from pika_async._runtime.results import ResultDownloader
 from pika_async._runtime.scheduler import Scheduler
 from pika_async._runtime.stats import Stats
-from pika_async._runtime.submitter import Submissions
-from pika_async._runtime.telemetry import Silent, watching
+from pika_async._runtime.submitter import Submitter
+from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
 from pika_async.callbacks import CallbackReceiver
 from pika_async.jobs import JobStatus
-from pika_async.polling import Observation, PollingPolicy
+from pika_async.polling import DurationSample, PollingPolicy
 from pika_async.providers import Provider
 
-__all__ = ["Running", "Terms", "check_loop", "stats_of", "to_the_end"]
+__all__ = ["Session", "ClientConfig", "require_loop", "build_stats", "wait_uncancelled"]
 
 
 @attrs.frozen(kw_only=True)
-class Terms:
+class ClientConfig:
     """What a client was told, checked: these outlive every loop that it is opened in."""
 
     provider: Provider
@@ -51,107 +51,111 @@ class Terms:
     transport: Transport
     journal: Journal
     #: Tells one key from another.
-    account: str
+    account_digest: str
     #: Whether a bare 503 counts as a refusal.
     lenient: bool
 
     @property
-    def slots_name(self) -> str:
+    def concurrency_key(self) -> str:
         """The name by which the journal remembers how much this account holds."""
-        return f"slots {self.provider.name} {self.base_url} {self.account}"
+        return f"slots {self.provider.name} {self.base_url} {self.account_digest}"
 
-    def agenda(self, telemetry: Silent) -> Agenda:
+    def planner(self, telemetry: NullTelemetry) -> Planner:
         """An agenda that knows what this account was charged before, and how much it holds."""
 
-        def learned(seen: Observation, age: float) -> None:
-            self.journal.observe(seen)
-            telemetry.learned(seen, age)
+        def learned(seen: DurationSample, age: float) -> None:
+            self.journal.add_sample(seen)
+            telemetry.duration_observed(seen, age)
 
-        known = self.journal.recall(self.slots_name) or {}
+        known = self.journal.get_setting(self.concurrency_key) or {}
         poll_rates = (self.limits.polls_per_second, getattr(self.policy, "max_polls_per_second", None))
-        return Agenda(
+        return Planner(
             provider=self.provider.name,
             base_url=self.base_url,
             limits=self.limits,
             deadline=self.deadline,
-            slots=Slots(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
-            lookout=Lookout(policy=self.policy, learned=learned, calls=Calls(listens=self.callbacks is not None)),
-            submit_rate=Rate(self.limits.submits_per_second),
-            poll_rate=Rate(min((rate for rate in poll_rates if rate is not None), default=None)),
+            concurrency=AdaptiveConcurrency(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
+            poll_queue=PollQueue(
+                policy=self.policy, on_sample=learned, callbacks=CallbackTracker(enabled=self.callbacks is not None)
+            ),
+            submit_rate=TokenBucket(self.limits.submits_per_second),
+            poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
             charges=self.journal.charges(),
         )
 
 
 @attrs.frozen
-class Running:
+class Session:
     """The parts of an open client."""
 
-    desk: Desk
+    table: JobTable
     scheduler: Scheduler
-    exchange: Exchange
+    gateway: GatewayClient
     downloader: Downloader
-    admission: Admission
-    collector: Collector
-    hearing: Hearing
+    admission: JobAdmission
+    results: ResultDownloader
+    callback_handler: JobCallbackHandler
     callbacks: CallbackReceiver | None
     transport: Transport
     journal: Journal
-    events: Events
+    events: EventStream
     #: Where all of these live.
     loop: asyncio.AbstractEventLoop
 
     @classmethod
-    async def open(cls, terms: Terms) -> Self:
+    async def open(cls, config: ClientConfig) -> Self:
         """Open every part, or none.
 
         :raises ConfigurationError: if the journal (`JournalInUse`, `JournalUnusable`) or the user's session cannot be
             used.
         :raises JournalFailed: if what an earlier process left in doubt could not be kept.
         """
-        telemetry = watching(terms.provider, terms.base_url)
-        exchange = Exchange(terms.provider, terms.base_url, terms.transport, lenient=terms.lenient, telemetry=telemetry)
-        downloader = Downloader(loopback=is_loopback(terms.base_url), proxy=terms.proxy)
-        await terms.journal.open()
+        telemetry = create_telemetry(config.provider, config.base_url)
+        gateway = GatewayClient(
+            config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry
+        )
+        downloader = Downloader(loopback=is_loopback(config.base_url), proxy=config.proxy)
+        await config.journal.open()
         try:
-            desk = Desk(terms.agenda(telemetry), terms.journal, telemetry)
-            await take_over(terms.journal, telemetry)
+            table = JobTable(config.planner(telemetry), config.journal, telemetry)
+            await recover_interrupted(config.journal, telemetry)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await terms.journal.close()
+                await config.journal.close()
             raise
-        submissions = Submissions(desk, exchange, terms.slots_name, terms.callbacks)
-        scheduler = Scheduler(desk, exchange, submissions)
-        hearing = Hearing(scheduler, exchange, (terms.provider.name, terms.base_url))
-        admission = Admission(terms.provider, terms.base_url, desk)
-        collector = Collector(exchange, downloader, terms.journal)
-        running = cls(
-            desk, scheduler, exchange, downloader, admission, collector, hearing, terms.callbacks, terms.transport,
-            terms.journal, Events(terms.journal), asyncio.get_running_loop(),
+        submitter = Submitter(table, gateway, config.concurrency_key, config.callbacks)
+        scheduler = Scheduler(table, gateway, submitter)
+        callback_handler = JobCallbackHandler(scheduler, gateway, (config.provider.name, config.base_url))
+        admission = JobAdmission(config.provider, config.base_url, table)
+        results = ResultDownloader(gateway, downloader, config.journal)
+        session = cls(
+            table, scheduler, gateway, downloader, admission, results, callback_handler, config.callbacks, config.transport,
+            config.journal, EventStream(config.journal), asyncio.get_running_loop(),
         )  # fmt: skip
         try:
-            await terms.transport.open()
+            await config.transport.open()
             await downloader.__aenter__()
             await scheduler.start()
-            if terms.callbacks is not None:
-                await terms.callbacks.attach(hearing)
+            if config.callbacks is not None:
+                await config.callbacks.attach(callback_handler)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await running.close()
+                await session.close()
             raise
-        return running
+        return session
 
     @property
-    def is_here(self) -> bool:
+    def owns_current_task(self) -> bool:
         """Whether the running task is one that `close` would wait for in vain."""
-        return self.scheduler.is_here or self.events.is_here
+        return self.scheduler.owns_current_task or self.events.owns_current_task
 
     async def drain(self, seconds: float) -> None:
         """Take in and send nothing more, and wait at most `seconds` until every job is at rest, and on disk where a
         batch that is under way wants that.
         """
-        self.desk.shut()
+        self.table.close_intake()
         with anyio.move_on_after(seconds):
-            await self.desk.until(lambda: not self.desk.is_open or self.desk.is_empty)
+            await self.table.wait_for(lambda: not self.table.is_open or self.table.is_empty)
 
     async def close(self) -> None:
         """Close every part, the scheduler first: it waits for the answers that are on their way, at most 20 s.
@@ -163,7 +167,7 @@ class Running:
         finally:
             try:
                 if self.callbacks is not None:
-                    await self.callbacks.detach(self.hearing)
+                    await self.callbacks.detach(self.callback_handler)
                 await self.downloader.__aexit__(None, None, None)
                 await self.transport.close()
             finally:
@@ -173,21 +177,21 @@ class Running:
                     await self.journal.close()
 
 
-def stats_of(terms: Terms, running: Running | None) -> Stats:
+def build_stats(config: ClientConfig, session: Session | None) -> Stats:
     """See `PikaClient.stats`."""
-    agenda = terms.agenda(Silent()) if running is None else running.desk.agenda
-    medians = getattr(terms.policy, "medians", dict)
+    planner = config.planner(NullTelemetry()) if session is None else session.table.planner
+    medians = getattr(config.policy, "medians", dict)
     return Stats.of(
-        agenda,
-        time.monotonic() if running is None else running.loop.time(),
-        is_open=running is not None and running.desk.is_open,
-        parked=(terms.journal.count(JobStatus.UNKNOWN), terms.journal.count(JobStatus.TIMED_OUT)),
-        strays=0 if running is None else running.exchange.strays,
+        planner,
+        time.monotonic() if session is None else session.loop.time(),
+        is_open=session is not None and session.table.is_open,
+        parked=(config.journal.count(JobStatus.UNKNOWN), config.journal.count(JobStatus.TIMED_OUT)),
+        strays=0 if session is None else session.gateway.mismatched_answers,
         medians=medians(),
     )
 
 
-def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+def require_loop(loop: asyncio.AbstractEventLoop) -> None:
     """:raises RuntimeError: if it is not `loop`, which goes on, that runs here: its parts are of no use in another."""
     if loop is not asyncio.get_running_loop() and not loop.is_closed():
         raise RuntimeError(
@@ -196,7 +200,7 @@ def check_loop(loop: asyncio.AbstractEventLoop) -> None:
         )
 
 
-async def to_the_end(task: asyncio.Task[None]) -> None:
+async def wait_uncancelled(task: asyncio.Task[None]) -> None:
     """Wait for `task` to its end; a cancellation of the waiting is passed on only then.
 
     A cancel scope shields from other scopes, not from `Task.cancel`, which is what `asyncio.timeout` does.

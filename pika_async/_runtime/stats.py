@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from pika_async._planning.planner import Agenda
+from pika_async._planning.planner import Planner
 
 __all__ = ["Stats"]
 
@@ -36,21 +36,21 @@ class Stats:
     #: Submissions that were accepted, or may have been, over the life of the journal.
     charges: int
     #: How many tasks the account holds, where it was learned.
-    slots: float | None
+    estimated_limit: float | None
     #: Over the last minute.
     submits_per_second: float
     polls_per_second: float
     #: Answers that spoke of another task than the one asked for.
-    strays: int
+    mismatched_answers: int
     #: The share of settles that no callback is thought to tell of; None without a receiver.
-    untold: float | None
+    callback_loss_rate: float | None
     #: Half the tasks of a stratum take less, in seconds, as far as is learned.
     medians: Mapping[str, float]
 
     @classmethod
     def of(
         cls,
-        agenda: Agenda,
+        planner: Planner,
         now: float,
         *,
         is_open: bool,
@@ -59,25 +59,25 @@ class Stats:
         medians: Mapping[str, float],
     ) -> Stats:
         """What an agenda knows at `now`, with what it does not; `parked`: in doubt, timed out."""
-        calls = agenda.lookout.calls
+        calls = planner.poll_queue.callbacks
         return cls(
-            provider=agenda.provider,
-            base_url=agenda.base_url,
+            provider=planner.provider,
+            base_url=planner.base_url,
             open=is_open,
-            stopped=None if agenda.gate.stop is None else agenda.gate.stop.message,
-            planned=len(agenda.ready),
-            submitting=agenda.submitting,
-            in_flight=agenda.accepted,
-            due=agenda.lookout.due,
-            polling=agenda.polling,
-            breaker_open=agenda.breaker.is_open,
+            stopped=None if planner.throttle.stop is None else planner.throttle.stop.message,
+            planned=len(planner.submit_queue),
+            submitting=planner.submitting,
+            in_flight=planner.in_flight,
+            due=planner.poll_queue.due,
+            polling=planner.polling,
+            breaker_open=planner.breaker.is_open,
             unknown=parked[0],
             timed_out=parked[1],
-            charges=agenda.charges,
-            slots=agenda.slots.size,
-            submits_per_second=agenda.submit_meter.per_second(now),
-            polls_per_second=agenda.poll_meter.per_second(now),
-            strays=strays,
-            untold=calls.share if calls.listens else None,
+            charges=planner.charges,
+            estimated_limit=planner.concurrency.estimated_limit,
+            submits_per_second=planner.submit_meter.per_second(now),
+            polls_per_second=planner.poll_meter.per_second(now),
+            mismatched_answers=strays,
+            callback_loss_rate=calls.loss_rate if calls.enabled else None,
             medians=medians,
         )

@@ -14,18 +14,18 @@ import anyio
 import attrs
 
 from pika_async._journal import Intent
-from pika_async._planning.actions import Entry
-from pika_async._planning.planner import judged
-from pika_async._runtime.gateway import Exchange
-from pika_async._runtime.job_table import Desk, now
+from pika_async._planning.actions import ActiveJob
+from pika_async._planning.planner import apply_verdict
+from pika_async._runtime.gateway import GatewayClient
+from pika_async._runtime.job_table import JobTable, now
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import JournalFailed, JournalUnusable
-from pika_async.jobs import Job, JobStatus, instant
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.logs import log_job
-from pika_async.providers._verdicts import Judgement, Verdict
+from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 from pika_async.providers._wire import HttpRequest
 
-__all__ = ["Submissions"]
+__all__ = ["Submitter"]
 
 #: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
 #: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
@@ -36,15 +36,17 @@ NOTABLE: Final = 0.1
 _log = logging.getLogger("pika_async.submissions")
 
 
-class Submissions:
+class Submitter:
     """The submissions of one client that are on their way."""
 
-    def __init__(self, desk: Desk, exchange: Exchange, slots_name: str, callbacks: CallbackReceiver | None) -> None:
-        self._desk = desk
-        self._exchange = exchange
+    def __init__(
+        self, table: JobTable, gateway: GatewayClient, slots_name: str, callbacks: CallbackReceiver | None
+    ) -> None:
+        self._table = table
+        self._gateway = gateway
         self._callbacks = callbacks
-        self._slots_name = slots_name
-        self._slots_size = desk.agenda.slots.size
+        self._concurrency_key = slots_name
+        self._saved_limit = table.planner.concurrency.estimated_limit
         #: One for each: what ends the task group does not end it.
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -53,103 +55,109 @@ class Submissions:
         for scope in self._scopes:
             scope.cancel()
 
-    def end_within(self, seconds: float) -> None:
+    def set_deadline(self, seconds: float) -> None:
         """Wait for their answers that long at most."""
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, now() + seconds)
 
-    async def submit(self, entry: Entry) -> None:
+    async def submit(self, active: ActiveJob) -> None:
         """Intent, send, verdict, in the order that makes a payment provable; a cancelled send keeps what it learned."""
-        planned = entry.job
+        planned = active.job
         sent = None
-        judgement = Judgement(verdict=Verdict.UNKNOWN, reason="left before the answer came")
+        outcome = SubmitOutcome(verdict=SubmitVerdict.UNKNOWN, reason="left before the answer came")
         scope = anyio.CancelScope(shield=True)  # `stop` and `_main` bound it; a sibling's end does not end it
         self._scopes.add(scope)
         try:
             with scope:
                 address, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK, None)
-                call = await self._exchange.encode(planned.request, address)
+                call = await self._gateway.encode(planned.request, address)
                 if isinstance(call, HttpRequest):
-                    await self._intend(entry, call, token_sha256)
+                    await self._journal_intent(active, call, token_sha256)
                     sent = now()
-                    call = await self._exchange.submit(call, entry)
-                judgement = call
+                    call = await self._gateway.submit(call, active)
+                outcome = call
         except JournalFailed as error:
-            entry.job = planned
-            self._desk.halt(attrs.evolve(error, provider=self._desk.agenda.provider))
+            active.job = planned
+            self._table.stop_submitting(attrs.evolve(error, provider=self._table.planner.provider))
         except Exception as error:  # a defect: whether it was sent is not known
             log_job(_log, logging.ERROR, planned, "the submission failed", exc_info=True)
-            judgement = Judgement(verdict=Verdict.UNKNOWN, reason=f"the submission failed: {error!r}")
+            outcome = SubmitOutcome(verdict=SubmitVerdict.UNKNOWN, reason=f"the submission failed: {error!r}")
         finally:
             self._scopes.discard(scope)
             with anyio.CancelScope(shield=True):
-                if sent is None and judgement.verdict is Verdict.UNKNOWN:
-                    await self._not_sent(entry)
+                if sent is None and outcome.verdict is SubmitVerdict.UNKNOWN:
+                    await self._roll_back(active)
                 else:
-                    await self._judged(entry, judgement, now() if sent is None else sent)
+                    await self._apply_verdict(active, outcome, now() if sent is None else sent)
 
-    async def _intend(self, entry: Entry, call: HttpRequest, token_sha256: str | None) -> None:
+    async def _journal_intent(self, active: ActiveJob, call: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(call.body or b"").hexdigest()
-        entry.job = entry.job.submitting()
+        active.job = active.job.submitting()
         intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256)
-        await self._desk.journal.intend(entry.job, intent)
-        self._desk.tell(entry, at_rest=False)
+        await self._table.journal.record_intent(active.job, intent)
+        self._table.notify(active, finished=False)
 
-    async def _not_sent(self, entry: Entry) -> None:
+    async def _roll_back(self, active: ActiveJob) -> None:
         """It came to no sending: the intent is taken back, if there is one."""
-        if entry.job.status is JobStatus.SUBMITTING:
-            entry.job = entry.job.returned()
-            await self._desk.keep(entry.job)
-        self._desk.agenda.submit_withdrawn(entry)
-        if self._desk.agenda.gate.stop is not None:
-            self._desk.halt(self._desk.agenda.gate.stop)
-        self._desk.nudge()
+        if active.job.status is JobStatus.SUBMITTING:
+            active.job = active.job.requeued()
+            await self._table.save(active.job)
+        self._table.planner.on_submit_rolled_back(active)
+        if self._table.planner.throttle.stop is not None:
+            self._table.stop_submitting(self._table.planner.throttle.stop)
+        self._table.wake()
 
-    async def _judged(self, entry: Entry, judgement: Judgement, sent_at: float) -> None:
-        job, task_id = entry.job, judgement.task_id
-        holder = None if task_id is None else self._holder(job, task_id)
+    async def _apply_verdict(self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float) -> None:
+        job, task_id = active.job, outcome.task_id
+        holder = None if task_id is None else self._key_for_task(job, task_id)
         if holder is not None and holder != job.key:
             reason = f"the provider answered with task {task_id}, which is job {holder}'s"
-            judgement = attrs.evolve(judgement, verdict=Verdict.UNKNOWN, reason=reason, task_id=None)
+            outcome = attrs.evolve(outcome, verdict=SubmitVerdict.UNKNOWN, reason=reason, task_id=None)
         at = time.time()
-        entry.job = judged(job, judgement, at, instant(at - (now() - sent_at)))
-        await self._desk.keep(entry.job)
-        self._tell(entry, judgement)
-        stop = self._desk.agenda.submit_ends(entry, judgement, sent_at, now(), random.random())
-        in_doubt = entry.job.status is JobStatus.UNKNOWN
-        if entry.job.status is JobStatus.REJECTED or (in_doubt and not self._desk.agenda.doubt(entry, now())):
-            self._desk.rest(entry)
+        active.job = apply_verdict(job, outcome, at, utc_from_timestamp(at - (now() - sent_at)))
+        await self._table.save(active.job)
+        self._log_verdict(active, outcome)
+        stop = self._table.planner.on_submit_finished(active, outcome, sent_at, now(), random.random())
+        in_doubt = active.job.status is JobStatus.UNKNOWN
+        if active.job.status is JobStatus.REJECTED or (
+            in_doubt and not self._table.planner.await_callback(active, now())
+        ):
+            self._table.remove(active)
         else:
-            self._desk.tell(entry, at_rest=False)
-        await self._remember_slots()
+            self._table.notify(active, finished=False)
+        await self._save_concurrency()
         if stop is not None:
-            self._desk.halt(stop.error)
-        elif self._desk.agenda.gate.stop is not None and entry.job.status is JobStatus.PLANNED:
-            self._desk.halt(self._desk.agenda.gate.stop)
-        self._desk.nudge()
+            self._table.stop_submitting(stop.error)
+        elif self._table.planner.throttle.stop is not None and active.job.status is JobStatus.PLANNED:
+            self._table.stop_submitting(self._table.planner.throttle.stop)
+        self._table.wake()
 
-    def _tell(self, entry: Entry, judgement: Judgement) -> None:
+    def _log_verdict(self, active: ActiveJob, outcome: SubmitOutcome) -> None:
         """Who watches from outside hears of a verdict once it is kept."""
-        if entry.job.is_in_flight:
-            log_job(_log, logging.INFO, entry.job, "accepted")
+        if active.job.is_in_flight:
+            log_job(_log, logging.INFO, active.job, "accepted")
         else:  # what a gateway said may repeat the prompt, and what is wrong with a request its values
-            why = "" if judgement.verdict is Verdict.REJECTED else f", {judgement.reason}"
-            why = why if judgement.http_status is None else f", HTTP {judgement.http_status}"
-            log_job(_log, logging.DEBUG, entry.job, "%s%s", judgement.verdict.value, why)
-        self._desk.telemetry.judged(entry.job, now() - entry.looked_at)
+            why = "" if outcome.verdict is SubmitVerdict.REJECTED else f", {outcome.reason}"
+            why = why if outcome.http_status is None else f", HTTP {outcome.http_status}"
+            log_job(_log, logging.DEBUG, active.job, "%s%s", outcome.verdict.value, why)
+        self._table.telemetry.submission_finished(active.job, now() - active.last_seen_unsettled_at)
 
-    async def _remember_slots(self) -> None:
+    async def _save_concurrency(self) -> None:
         """Keep how many tasks the account holds, where that was learned anew, for the next process."""
-        slots, known = self._desk.agenda.slots, self._slots_size
-        if slots.size is None or (known is not None and abs(slots.size - known) <= NOTABLE * known):
+        concurrency, known = self._table.planner.concurrency, self._saved_limit
+        if concurrency.estimated_limit is None or (
+            known is not None and abs(concurrency.estimated_limit - known) <= NOTABLE * known
+        ):
             return
-        self._slots_size = slots.size
+        self._saved_limit = concurrency.estimated_limit
         with contextlib.suppress(JournalFailed):  # a hint; the next record that fails stops the submissions
-            await self._desk.journal.remember(self._slots_name, {"size": slots.size, "gap": slots.gap})
+            await self._table.journal.set_setting(
+                self._concurrency_key, {"size": concurrency.estimated_limit, "gap": concurrency.probe_interval}
+            )
 
-    def _holder(self, job: Job, task_id: str) -> str | None:
+    def _key_for_task(self, job: Job, task_id: str) -> str | None:
         try:
-            return self._desk.journal.holder(job.provider, job.base_url, task_id)
+            return self._table.journal.key_for_task(job.provider, job.base_url, task_id)
         except JournalUnusable as error:  # the receipt is worth more than the question
             _log.error("%s", error)
             return None

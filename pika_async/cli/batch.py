@@ -15,8 +15,8 @@ from pika_async.cli.callback_options import Listening
 from pika_async.cli.exits import Exit
 from pika_async.cli.gallery import write_gallery
 from pika_async.cli.posters import draw_posters
-from pika_async.cli.progress import Heard
-from pika_async.cli.requests import Planned
+from pika_async.cli.progress import CallbackCounts
+from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, as_line, row
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
@@ -24,7 +24,7 @@ from pika_async.errors import AccountStopped, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["Batch", "Ending", "is_unfinished", "leave_gallery", "summarize"]
+__all__ = ["Batch", "BatchOutcome", "is_unfinished", "leave_gallery", "summarize"]
 
 #: How many jobs that did not succeed are told one by one, besides every doubt; all are in the file.
 SHOWN: Final = 10
@@ -33,7 +33,7 @@ MOST: Final = 0.5
 
 
 @attrs.frozen(kw_only=True)
-class Ending:
+class BatchOutcome:
     """How a batch ended: the jobs, and why not all was sent, if so."""
 
     jobs: Sequence[Job]
@@ -66,7 +66,7 @@ class Batch:
     """
 
     client: PikaClient
-    planned: Sequence[Planned]
+    planned: Sequence[InputRequest]
     results: ResultsWriter
     terminal: Terminal
     echo: bool = False
@@ -111,15 +111,15 @@ class Batch:
 
     async def view(self) -> list[Job]:
         """The jobs as they now stand; those that wait to be taken in are left out."""
-        under_way = {job.key: job for job in self.client.under_way()}
+        under_way = {job.key: job for job in self.client.active_jobs()}
         return list({**self._doubts, **under_way, **self.jobs}.values())
 
-    def hear(self, listening: Listening) -> Heard:
+    def hear(self, listening: Listening) -> CallbackCounts:
         """What callbacks have told so far."""
-        waiting = sum(job.status is JobStatus.UNKNOWN for job in self.client.under_way())
+        waiting = sum(job.status is JobStatus.UNKNOWN for job in self.client.active_jobs())
         received = listening.receiver.received
-        lost = not received and (self.client.stats().untold or 0.0) > MOST
-        return Heard(received=received, waiting=waiting, lost_to=listening.place if lost else None)
+        lost = not received and (self.client.stats().callback_loss_rate or 0.0) > MOST
+        return CallbackCounts(received=received, waiting=waiting, lost_to=listening.place if lost else None)
 
     async def finish(self, stopped: SubmissionsStopped | None) -> list[Job]:
         """A line for every job that has none yet, as it now stands; all jobs in the order of the input."""
@@ -133,7 +133,7 @@ class Batch:
             if one.key not in self.jobs:
                 self._keep(known.get(one.key) or self._unsent(one, stopped))
 
-    def _unsent(self, one: Planned, stopped: SubmissionsStopped | None) -> Job:
+    def _unsent(self, one: InputRequest, stopped: SubmissionsStopped | None) -> Job:
         return Job(
             key=one.key, request=one.request, provider=self.client.provider.name, base_url=self.client.base_url,
             error=stopped,
@@ -167,7 +167,7 @@ def leave_gallery(
         return None
 
 
-def summarize(ending: Ending, folder: Folder, page: Path | None) -> Iterator[str]:
+def summarize(ending: BatchOutcome, folder: Folder, page: Path | None) -> Iterator[str]:
     """What a person is told at the end, a line each."""
     counts = Counter(job.status for job in ending.jobs)
     told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())

@@ -12,20 +12,20 @@ import attrs
 import cattrs
 
 from pika_async._journal import SqliteJournal
-from pika_async._runtime.resolution import take_over
-from pika_async._runtime.results import wants_file
+from pika_async._runtime.resolution import recover_interrupted
+from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
 from pika_async.cli.results import ResultsWriter
 from pika_async.polling import AdaptivePolling
 
-__all__ = ["Folder", "Terms"]
+__all__ = ["Folder", "BatchOptions"]
 
 #: What a download that was killed leaves behind.
 _STALE: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
 
 
 @attrs.frozen(kw_only=True)
-class Terms:
+class BatchOptions:
     """What a batch was told; kept in its journal, so that `resume` holds to it."""
 
     max_in_flight: int | None = None
@@ -102,7 +102,7 @@ class Folder:
             return
         await self.journal.open()
         try:
-            await take_over(self.journal)
+            await recover_interrupted(self.journal)
         finally:
             await self.journal.close()
 
@@ -125,26 +125,26 @@ class Folder:
             settled = (
                 attrs.evolve(job, index=positions.get(job.key, job.index))
                 for job in self.journal.all()
-                if job.key not in positions or (job.is_final and not (download and wants_file(job)))
+                if job.key not in positions or (job.is_final and not (download and needs_download(job)))
             )
             return ResultsWriter.replacing(self.results_file, settled)
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
-    def terms(self) -> Terms:
+    def terms(self) -> BatchOptions:
         """What the batch was told.
 
         :raises UsageError: if it cannot be read.
         """
         try:
-            return cattrs.structure(self.journal.recall("terms") or {}, Terms)
+            return cattrs.structure(self.journal.get_setting("terms") or {}, BatchOptions)
         except (cattrs.BaseValidationError, TypeError, ValueError):
             reason = "holds limits that cannot be read; upgrade pika_async, or restore a copy of the file"
             raise UsageError(f"{self.journal_file} {reason}") from None
 
-    async def keep_terms(self, terms: Terms) -> None:
+    async def keep_terms(self, terms: BatchOptions) -> None:
         """:raises JournalFailed: if they could not be kept."""
-        await self.journal.remember("terms", cattrs.unstructure(terms))
+        await self.journal.set_setting("terms", cattrs.unstructure(terms))
 
     def command(self, name: str, *rest: str) -> str:
         """The command `name` for this folder, to be copied."""

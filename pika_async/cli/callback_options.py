@@ -13,9 +13,9 @@ from yarl import URL
 
 from pika_async._http.transport import is_loopback
 from pika_async.callbacks import CallbackReceiver
-from pika_async.cli.batch_folder import Terms
+from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import UsageError
-from pika_async.errors import quote
+from pika_async.errors import shorten
 from pika_async.jobs import Job
 
 __all__ = ["Callbacks", "Listening"]
@@ -47,7 +47,7 @@ class Listening:
     place: str
 
     @classmethod
-    def of(cls, terms: Terms) -> Listening | None:
+    def of(cls, terms: BatchOptions) -> Listening | None:
         """What `terms` ask for; None if they ask for nothing.
 
         :raises ConfigurationError: if the public address cannot work.
@@ -56,7 +56,7 @@ class Listening:
         if terms.callbacks is None:
             if terms.listen is not None:
                 raise UsageError(
-                    f"--listen: {quote(terms.listen)} is for callbacks; give --callbacks URL too, the public address "
+                    f"--listen: {shorten(terms.listen)} is for callbacks; give --callbacks URL too, the public address "
                     "that leads there"
                 )
             return None
@@ -101,7 +101,7 @@ def _place_of(listen: str) -> tuple[str, int]:
     found = _PLACE.fullmatch(listen)
     if found is None:
         raise UsageError(
-            f"--listen: {quote(listen)} is no place to listen on; give HOST:PORT, such as 127.0.0.1:8080 or "
+            f"--listen: {shorten(listen)} is no place to listen on; give HOST:PORT, such as 127.0.0.1:8080 or "
             "[::1]:8080, or a PORT of 127.0.0.1"
         )
     port = int(found[2])

@@ -10,16 +10,16 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
-from pika_async.cli.batch_folder import Terms
+from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
 from pika_async.cli.folder_commands import batch, resolve, resume, status
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import Account, Common, Fields, Json, Whole, open_client, request_of
+from pika_async.cli.options import Common, Fields, Json, ProviderOptions, Whole, open_client, request_of
 from pika_async.cli.providers import show_providers
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.errors import PikaError, printable
+from pika_async.errors import PikaError, strip_control
 
 __all__ = ["app", "run"]
 
@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(list(argv), exit_on_error=False, print_error=False)
         code = command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        terminal.error(re.sub(r"\s+", " ", printable(str(error))).strip() + " (see --help)")
+        terminal.error(re.sub(r"\s+", " ", strip_control(str(error))).strip() + " (see --help)")
         return Exit.USAGE
     except InputErrors as error:
         terminal.say(error)
@@ -63,7 +63,7 @@ def generate(
     prompt: str,
     /,
     *,
-    account: Account,
+    account: ProviderOptions,
     fields: Fields | None = None,
     out: Path | None = None,
     deadline: float | None = None,
@@ -89,7 +89,7 @@ def generate(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         request = request_of(prompt, fields)
-        client = open_client(account, terms=Terms(deadline=deadline, expected_seconds=expected_seconds))
+        client = open_client(account, terms=BatchOptions(deadline=deadline, expected_seconds=expected_seconds))
         return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
@@ -184,7 +184,7 @@ def emulate(
 @app.command
 def doctor(
     *,
-    account: Account,
+    account: ProviderOptions,
     spend: Annotated[bool, Parameter(negative=())] = False,
     save: Path | None = None,
     deadline: float | None = None,
@@ -206,10 +206,10 @@ def doctor(
     expected_seconds
         How long it is thought to take.
     """
-    from pika_async.cli.doctor import Patient, diagnose  # noqa: PLC0415
+    from pika_async.cli.doctor import DoctorOptions, diagnose  # noqa: PLC0415
 
     terminal = Terminal()
-    patient = Patient(
+    patient = DoctorOptions(
         provider=account.provider, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
         spend=spend, save_to=save, deadline=deadline, expected_seconds=expected_seconds,
     )  # fmt: skip

@@ -14,14 +14,14 @@ from typing import Final
 import attrs
 
 from pika_async._planning.limits import Limits
-from pika_async.cli.batch import Batch, Ending, leave_gallery
+from pika_async.cli.batch import Batch, BatchOutcome, leave_gallery
 from pika_async.cli.demo_prompts import demo_requests
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.gallery import MARK, write_gallery
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.optional_deps import need_emulator
-from pika_async.cli.progress import Follower
-from pika_async.cli.requests import Planned
+from pika_async.cli.progress import ProgressDisplay
+from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, plain, table
@@ -47,7 +47,7 @@ _FAILED: Final = (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN, JobSt
 
 
 @attrs.frozen(kw_only=True)
-class Account:
+class ProviderTotals:
     """How the demo went at one provider, by our jobs and by the emulator's ledger."""
 
     name: str
@@ -114,16 +114,16 @@ def _make_room(out: Path) -> None:
 
 async def _run(
     out: Path, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal
-) -> tuple[Ending, Emulator]:
+) -> tuple[BatchOutcome, Emulator]:
     emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_SECONDS)
     batches: list[Batch] = []
 
     async def look() -> list[Job]:
         return [job for batch in batches for job in await batch.view()]
 
-    follower = Follower(terminal, look, prompts)
+    follower = ProgressDisplay(terminal, look, prompts)
 
-    async def work() -> Ending:
+    async def work() -> BatchOutcome:
         interrupted = False
         try:
             async with emulator:
@@ -134,7 +134,7 @@ async def _run(
         except asyncio.CancelledError:
             interrupted = True
         jobs = [job for batch in batches for job in await batch.finish(None)]
-        return Ending(jobs=jobs, interrupted=interrupted)
+        return BatchOutcome(jobs=jobs, interrupted=interrupted)
 
     def asked() -> None:
         follower.end()
@@ -154,9 +154,9 @@ def _batches(emulator: Emulator, prompts: int, seed: int, results: ResultsWriter
     ]
 
 
-def _planned(requests: Sequence[GenerationRequest], first: int) -> list[Planned]:
+def _planned(requests: Sequence[GenerationRequest], first: int) -> list[InputRequest]:
     step = len(PROVIDERS)
-    return [Planned(request, first + number * step, "demo") for number, request in enumerate(requests)]
+    return [InputRequest(request, first + number * step, "demo") for number, request in enumerate(requests)]
 
 
 def _client(emulator: Emulator, name: str) -> PikaClient:
@@ -174,17 +174,17 @@ async def _one(batch: Batch, out: Path) -> None:
         await batch.settle(out / "videos")
 
 
-def _accounts(jobs: Sequence[Job], ledger: Sequence[Charge]) -> list[Account]:
+def _accounts(jobs: Sequence[Job], ledger: Sequence[Charge]) -> list[ProviderTotals]:
     accounts = []
     for name in PROVIDERS:
         ours = [job for job in jobs if job.provider == name]
         charges = [charge for charge in ledger if charge.provider == name]
         size = sum(job.file.stat().st_size for job in ours if job.file is not None)
-        accounts.append(Account(name=name, jobs=ours, charges=charges, bytes=size))
+        accounts.append(ProviderTotals(name=name, jobs=ours, charges=charges, bytes=size))
     return accounts
 
 
-def _tell(accounts: Sequence[Account], terminal: Terminal, seconds: float) -> None:
+def _tell(accounts: Sequence[ProviderTotals], terminal: Terminal, seconds: float) -> None:
     shown = table(
         "Demo", "provider", "jobs", "succeeded", "failed", "charges", "polls", "median", "files", "MB", "time", right=1,
     )  # fmt: skip
@@ -199,7 +199,7 @@ def _tell(accounts: Sequence[Account], terminal: Terminal, seconds: float) -> No
     )
 
 
-def _figures(name: str, accounts: Sequence[Account]) -> list[str]:
+def _figures(name: str, accounts: Sequence[ProviderTotals]) -> list[str]:
     jobs = [job for account in accounts for job in account.jobs]
     counts: Mapping[JobStatus, int] = Counter(job.status for job in jobs)
     begins = [job.submitted_at for job in jobs if job.submitted_at]
@@ -219,7 +219,7 @@ def _figures(name: str, accounts: Sequence[Account]) -> list[str]:
     ]
 
 
-def _verdict(accounts: Sequence[Account], credentials: int) -> str:
+def _verdict(accounts: Sequence[ProviderTotals], credentials: int) -> str:
     charges = sum(len(account.charges) for account in accounts)
     sent = sum(bool(job.attempts) for account in accounts for job in account.jobs)
     once = "yes" if all(account.once_each for account in accounts) else "NO"

@@ -20,17 +20,17 @@ from yarl import URL
 from pika_async._http.transport import AiohttpTransport, Transport, is_loopback
 from pika_async.cli.documented_replies import compare, reply_of
 from pika_async.cli.exits import Exit, UsageError
-from pika_async.cli.recording_transport import Recorded, Recording, sample, save
+from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, sample, save
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.client import PikaClient
 from pika_async.config import read_credential
-from pika_async.errors import AccountStopped, PikaError, printable
+from pika_async.errors import AccountStopped, PikaError, strip_control
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState
 from pika_async.polling import AdaptivePolling
 from pika_async.providers import Provider, find_provider
-from pika_async.providers._verdicts import PollVerdict, judge_poll
-from pika_async.providers._wire import NoAnswer, Unreadable
+from pika_async.providers._verdicts import PollVerdict, classify_poll
+from pika_async.providers._wire import DecodeError, TransportFailure
 
 __all__ = ["Doctor", "Finding", "diagnose"]
 
@@ -53,14 +53,14 @@ class Doctor:
 
     provider: Provider
     base_url: str
-    transport: Recording
+    transport: RecordingTransport
     tell: Callable[[Finding], None]
     findings: list[Finding] = attrs.field(factory=list, init=False)
     samples: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
 
     def note(self, about: str, fine: bool, said: str) -> None:
         """Something was found."""
-        found = Finding(about, fine, printable(said))
+        found = Finding(about, fine, strip_control(said))
         self.findings.append(found)
         self.tell(found)
 
@@ -120,21 +120,21 @@ class Doctor:
         call = self.transport.calls[-1]
         self._keep(call, "error-unknown-task", "error")
         answer = call.answer
-        if isinstance(answer, NoAnswer):
+        if isinstance(answer, TransportFailure):
             self.note("made-up task", False, f"no answer: {answer.detail}")
             return
         told = f"HTTP {answer.status}: {answer.excerpt()}"
-        if judge_poll(answer, None) is PollVerdict.STOP:
+        if classify_poll(answer, None) is PollVerdict.STOP:
             raise AccountStopped(provider=self.provider.name, reason=answer.excerpt(), http_status=answer.status)
         self.note("made-up task", self._denies(call, task_id), told)
 
-    def _denies(self, call: Recorded, task_id: str) -> bool:
+    def _denies(self, call: RecordedExchange, task_id: str) -> bool:
         """Whether the answer is a documented form of "no such task": the code `task_not_exist`, whatever its status."""
-        if isinstance(call.answer, NoAnswer):
+        if isinstance(call.answer, TransportFailure):
             return False
         try:
             return self.provider.decode_snapshot(call.answer, task_id).state is TaskState.MISSING
-        except Unreadable:
+        except DecodeError:
             return False
 
     # --- one generation ---------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Doctor:
             file = await client.download(job, Path(folder) / "doctor.mp4")
             self.note("result", True, f"a whole MP4 of {file.stat().st_size:,} bytes")
 
-    def _compare(self, calls: list[Recorded]) -> None:
+    def _compare(self, calls: list[RecordedExchange]) -> None:
         """Compare and keep the answers of one generation: the create, and each feed that says something new."""
         said: set[str] = set()
         seen: set[str] = set()
@@ -191,10 +191,10 @@ class Doctor:
         if reply is not None and not said and calls:
             self.note("fields", True, f"{len(calls)} answers, every field as documented")
 
-    def _differences(self, call: Recorded, kind: str) -> Iterator[str]:
+    def _differences(self, call: RecordedExchange, kind: str) -> Iterator[str]:
         reply = reply_of(self.provider, kind)
         answer = call.answer
-        if isinstance(answer, NoAnswer):
+        if isinstance(answer, TransportFailure):
             yield f"no answer: {answer.detail}"
         elif answer.status >= 300:
             yield f"HTTP {answer.status}: {answer.excerpt()}"
@@ -202,22 +202,22 @@ class Doctor:
             for difference in compare(reply, call.body, ended=self._word(call) == "succeeded"):
                 yield str(difference)
 
-    def _word(self, call: Recorded) -> str:
-        if isinstance(call.answer, NoAnswer):
+    def _word(self, call: RecordedExchange) -> str:
+        if isinstance(call.answer, TransportFailure):
             return "none"
         try:
             return self.provider.decode_snapshot(call.answer, "").state.value
-        except Unreadable:
+        except DecodeError:
             return "unreadable"
 
-    def _keep(self, call: Recorded, name: str, kind: str) -> None:
+    def _keep(self, call: RecordedExchange, name: str, kind: str) -> None:
         source = f"doctor: {self.provider.title}'s answer of {datetime.now(UTC):%Y-%m-%d}"
         wanted = _REQUEST if kind == "create" else None
         self.samples[name] = sample(self.provider, call, name=name, kind=kind, source=source, wanted=wanted)
 
 
 @attrs.frozen(kw_only=True)
-class Patient:
+class DoctorOptions:
     """What is to be looked at, and how far."""
 
     provider: str
@@ -230,7 +230,7 @@ class Patient:
     expected_seconds: float | None = None
 
 
-async def diagnose(patient: Patient, terminal: Terminal, transport: Transport | None = None) -> Doctor:
+async def diagnose(patient: DoctorOptions, terminal: Terminal, transport: Transport | None = None) -> Doctor:
     """Look at everything. The doctor that comes back knows its findings and the samples.
 
     :raises ConfigurationError: if the key or the address cannot work.
@@ -241,7 +241,7 @@ async def diagnose(patient: Patient, terminal: Terminal, transport: Transport | 
     credential = read_credential(provider, None, patient.api_key_file)
     bare = PikaClient(provider, base_url=patient.base_url, api_key_file=patient.api_key_file, proxy=patient.proxy)
     inner = transport or AiohttpTransport(bare.base_url, credential, proxy=patient.proxy)
-    doctor = Doctor(provider, bare.base_url, Recording(inner), lambda finding: _show(finding, terminal))
+    doctor = Doctor(provider, bare.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
     key_from = f"the file {patient.api_key_file}" if patient.api_key_file else f"the variable {provider.api_key_env}"
     if patient.save_to is not None:
         _check_folder(patient.save_to)
@@ -263,7 +263,7 @@ async def diagnose(patient: Patient, terminal: Terminal, transport: Transport | 
     return doctor
 
 
-def _is_direct(patient: Patient, base_url: str) -> bool:
+def _is_direct(patient: DoctorOptions, base_url: str) -> bool:
     """Whether no proxy, of the command or of the environment, stands between: it looks up names by itself."""
     return patient.proxy is None and (is_loopback(base_url) or urlsplit(base_url).scheme not in getproxies())
 

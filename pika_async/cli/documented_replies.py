@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import quote
+from pika_async.errors import shorten
 from pika_async.providers import Provider
 
 __all__ = ["Difference", "Reply", "compare", "reply_of"]
@@ -155,7 +155,7 @@ def _check(reply: Reply, path: str, value: Any) -> Difference | None:
         return Difference("mistyped", path, f"is {_kind(value)}, documented is {types.replace(' ', ' or ')}")
     words = reply.words.get(path)
     if words is not None and str(value).lower() not in words:
-        return Difference("word", path, f"{quote(str(value))} is no documented status word; it counts as running")
+        return Difference("word", path, f"{shorten(str(value))} is no documented status word; it counts as running")
     return None
 
 

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Parameter
 
+from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.resolution import resolve as resolve_job
-from pika_async._runtime.resolution import take_over
 from pika_async.cli.batch import summarize
-from pika_async.cli.batch_folder import Folder, Terms
+from pika_async.cli.batch_folder import BatchOptions, Folder
 from pika_async.cli.callback_options import Callbacks, Listening
 from pika_async.cli.exits import Exit, UsageError
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import Account, Ambiguous, Common, Credentials, Json, Whole, open_client
+from pika_async.cli.options import Ambiguous, Common, Credentials, Json, ProviderOptions, Whole, open_client
 from pika_async.cli.polling import show_polling
-from pika_async.cli.requests import Planned, plan, read_input, with_keys
-from pika_async.cli.runner import Step, Work, steps_of
+from pika_async.cli.requests import InputRequest, plan, read_input, with_keys
+from pika_async.cli.runner import BatchRunner, ProviderRun, steps_of
 from pika_async.cli.status import show_resolved, show_standing
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.jobs import Job
@@ -31,7 +31,7 @@ def batch(
     input: Annotated[str, Parameter(allow_leading_hyphen=True)],  # noqa: A002 - the name in the help
     /,
     *,
-    account: Account,
+    account: ProviderOptions,
     out: Path = Path("pika-out"),
     max_in_flight: Whole | None = None,
     max_charges: Whole | None = None,
@@ -86,7 +86,7 @@ def batch(
         folder = Folder(out)
         run_in_loop(folder.take_over())
         limit = folder.terms().max_charges if max_charges is None else max_charges
-        terms = Terms(
+        terms = BatchOptions(
             max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
             download=download, ambiguous=ambiguous, callbacks=callbacks.callbacks, listen=callbacks.listen,
         )  # fmt: skip
@@ -94,16 +94,16 @@ def batch(
         receiver = None if listening is None else listening.receiver
         client = open_client(account, journal=folder.journal, terms=terms, callbacks=receiver)
 
-        def keyed() -> list[Planned]:
+        def keyed() -> list[InputRequest]:
             named = with_keys(planned, folder.journal, again)
             if unknown := set(again) - {one.key for one in named}:
                 raise UsageError(f"--again: {min(unknown)} is the key of no row of this input; nothing was sent")
             return named
 
         folder.make([one.key for one in keyed()] if folder.is_new and download else [])
-        work = Work(folder, terms, terminal, quiet=json, listening=listening)
+        work = BatchRunner(folder, terms, terminal, quiet=json, listening=listening)
         ending, page = run_in_loop(
-            work.run([Step(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")
+            work.run([ProviderRun(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")
         )
         for line in summarize(ending, folder, page):
             terminal.show(line, to_error=json or ending.code is not Exit.OK)
@@ -166,7 +166,7 @@ def resume(
             if steps and callbacks.callbacks is not None:
                 raise UsageError(f"--callbacks: {steps[0].client.provider.title} calls nobody back; leave it out")
             listening = None
-        work = Work(place, terms, terminal, quiet=json, listening=listening)
+        work = BatchRunner(place, terms, terminal, quiet=json, listening=listening)
         ending, page = run_in_loop(work.run(steps, title=folder.absolute().name, done=done))
         for line in summarize(ending, place, page):
             terminal.show(line, to_error=json or ending.code is not Exit.OK)
@@ -233,7 +233,7 @@ def resolve(
         async def settle() -> Job:
             await place.journal.open()
             try:
-                await take_over(place.journal)
+                await recover_interrupted(place.journal)
                 charged = False if not_charged else None
                 return await resolve_job(place.journal, key, task_id=task_id, charged=charged, abandon=abandon)
             finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from pika_async.errors import printable
+from pika_async.errors import strip_control
 
 __all__ = ["MARK", "gallery", "write_gallery"]
 
@@ -73,7 +73,7 @@ def gallery(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker:
 
 
 def _text(value: object) -> str:
-    return html.escape(printable(str(value)), quote=True)
+    return html.escape(strip_control(str(value)), quote=True)
 
 
 def _card(record: Mapping[str, Any], root: Path) -> str:

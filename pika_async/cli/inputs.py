@@ -13,7 +13,7 @@ import attrs
 
 from pika_async.cli.exits import InputErrors
 from pika_async.models import GenerationRequest
-from pika_async.providers._wire import Unreadable, parse_json
+from pika_async.providers._wire import DecodeError, parse_json
 
 __all__ = ["AXES", "FIELDS", "Row", "parse_camera", "parse_csv", "parse_jsonl", "parse_text", "parse_unnamed"]
 
@@ -98,7 +98,7 @@ def _json_row(number: int, line: str) -> Row:
         record = json.loads(line, object_pairs_hook=_once)
     except _Twice as twice:
         return Row(number, problem=f"{_shown(str(twice))}: is given twice")
-    except Unreadable as error:
+    except DecodeError as error:
         return Row(number, problem=f"is no JSON: {_reason(str(error))}")
     if not isinstance(record, dict):
         return Row(number, problem=f'is no JSON object but {_kind(record)}; write {{"prompt": "..."}}')
@@ -205,7 +205,7 @@ def _cell(column: str, cell: str) -> Any:
     if column == "metadata":
         try:
             return parse_json(text.encode())
-        except Unreadable as error:
+        except DecodeError as error:
             raise ValueError(f"metadata: {_shown(text)} is no JSON: {_reason(str(error))}") from None
     return text
 

@@ -11,7 +11,7 @@ import attrs
 from cyclopts import Parameter, Token
 
 from pika_async._planning.limits import Limits
-from pika_async.cli.batch_folder import Terms
+from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import UsageError
 from pika_async.cli.inputs import parse_camera
 from pika_async.cli.requests import make_request
@@ -20,7 +20,7 @@ from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
 
 __all__ = [
-    "Account",
+    "ProviderOptions",
     "Ambiguous",
     "Common",
     "Credentials",
@@ -69,7 +69,7 @@ class Credentials:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Account(Credentials):
+class ProviderOptions(Credentials):
     """Which gateway, at which address, with whose key."""
 
     provider: str
@@ -78,7 +78,7 @@ class Account(Credentials):
     "The gateway's address, instead of the provider's own."
 
 
-def open_client(account: Account, *, terms: Terms = Terms(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
+def open_client(account: ProviderOptions, *, terms: BatchOptions = BatchOptions(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
     """The client of `account`, not yet open.
 
     :raises ConfigurationError: names the option that cannot work.

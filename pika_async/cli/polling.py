@@ -16,7 +16,7 @@ from pika_async.cli.progress import duration
 from pika_async.cli.results import as_line
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.jobs import Job, JobStatus
-from pika_async.polling import AdaptivePolling, Belief, Waiting
+from pika_async.polling import AdaptivePolling, DurationForecast, PollContext
 from pika_async.polling.adaptive import seconds
 
 __all__ = ["show_polling"]
@@ -26,7 +26,7 @@ __all__ = ["show_polling"]
 class _Stratum:
     """Jobs that are alike: what is believed of them, how many have settled; of those in flight, ages and next waits."""
 
-    belief: Belief
+    belief: DurationForecast
     settled: int
     ages: list[float] = attrs.field(factory=list)
     waits: list[float] = attrs.field(factory=list)
@@ -40,8 +40,8 @@ def show_polling(folder: Folder, terminal: Terminal, *, as_json: bool) -> Exit:
     """
     folder.must_be_known()
     policy = folder.terms().polling
-    for seen in folder.journal.observations():
-        policy.settled(seen)
+    for seen in folder.journal.samples():
+        policy.observe(seen)
     strata = _strata(list(folder.journal.all()), policy, time.time())
     if as_json:
         for name, stratum in strata.items():
@@ -77,7 +77,7 @@ def _waiting(job: Job, policy: AdaptivePolling, now: float) -> tuple[float, floa
     """The age of `job`, and seconds until the next look at it, if it is watched from now on."""
     age = 0.0 if job.submitted_at is None else max(0.0, now - job.submitted_at.timestamp())
     looks = job.polls or int(job.progress is not None)
-    return age, policy.wait(Waiting(job.stratum, age, looks, job.progress), 0.5)
+    return age, policy.next_delay(PollContext(job.stratum, age, looks, job.progress), 0.5)
 
 
 def _figures(name: str, stratum: _Stratum) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def _figures(name: str, stratum: _Stratum) -> tuple[str, ...]:
 def _reasons(stratum: _Stratum) -> Table:
     belief = stratum.belief
     shown = Table.grid(padding=(0, 1))
-    looks = ", ".join(map(seconds, belief.looks))
+    looks = ", ".join(map(seconds, belief.polls))
     shown.add_row(plain("  next looks"), plain(f"{looks} after acceptance"))
     shown.add_row(plain("  why"), plain(belief.why))
     if stratum.ages:
@@ -112,7 +112,7 @@ def _record(name: str, stratum: _Stratum) -> dict[str, Any]:
         "used": belief.settled,
         "median": belief.median,
         "spread": belief.spread,
-        "looks": belief.looks,
+        "looks": belief.polls,
         "trusted_from": belief.trusted_from,
         "why": belief.why,
         "in_flight": len(stratum.ages),

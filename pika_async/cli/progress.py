@@ -20,7 +20,7 @@ from rich.text import Text
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["Follower", "Heard", "Pace", "Tally", "duration", "tally", "told"]
+__all__ = ["ProgressDisplay", "CallbackCounts", "Pace", "JobCounts", "duration", "tally", "told"]
 
 #: Seconds between two looks at the jobs, and at least between two plain lines.
 _LIVE: Final = 0.5
@@ -30,7 +30,7 @@ _WINDOW: Final = 120.0
 
 
 @attrs.frozen(kw_only=True)
-class Tally:
+class JobCounts:
     """How many jobs of `total` stand where; `settled` counts everything at rest, `failed` what will have no video,
     `waiting` the jobs in doubt whose callbacks are waited for.
     """
@@ -50,7 +50,7 @@ class Tally:
 
 
 @attrs.frozen(kw_only=True)
-class Heard:
+class CallbackCounts:
     """What callbacks have told: how many came, how many jobs in doubt wait for theirs; `lost_to`: where none arrives
     though they should.
     """
@@ -68,13 +68,13 @@ class Heard:
         return f"{came}{waits}{lost}"
 
 
-def tally(jobs: Sequence[Job], total: int, waiting: int = 0) -> Tally:
+def tally(jobs: Sequence[Job], total: int, waiting: int = 0) -> JobCounts:
     """The counts of `jobs`, of a batch of `total`; so many in doubt wait for a callback, and are not at rest."""
     counts = Counter(job.status for job in jobs)
     counts[JobStatus.UNKNOWN] -= waiting
     failed = sum(counts[status] for status in (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN))
     parked = counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
-    return Tally(
+    return JobCounts(
         total=total,
         submitted=sum(job.submitted_at is not None for job in jobs),
         running=counts[JobStatus.QUEUED] + counts[JobStatus.RUNNING],
@@ -120,7 +120,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min" if whole < 7200 else f"{whole / 3600:.1f} h"
 
 
-def told(now: Tally, pace: Pace, *, download: bool) -> str:
+def told(now: JobCounts, pace: Pace, *, download: bool) -> str:
     """The counts, the pace and the time left as one line."""
     done = f", {now.downloaded} downloaded" if download else ""
     failed = f", {now.failed} failed" if now.failed else ""
@@ -135,11 +135,11 @@ def told(now: Tally, pace: Pace, *, download: bool) -> str:
 
 
 Look = Callable[[], Awaitable[Sequence[Job]]]
-Hear = Callable[[], Heard]
+Hear = Callable[[], CallbackCounts]
 
 
 @attrs.define
-class Follower:
+class ProgressDisplay:
     """Shows where the jobs of `look` stand, of `total`: a display on a terminal, lines elsewhere, nothing if `silent`.
 
     `hear` says what callbacks have told; then even if `silent` a line says that only they are waited for, or that they
@@ -186,7 +186,7 @@ class Follower:
         if self._live is not None:
             self._live.stop()
 
-    async def _count(self) -> tuple[Tally, Heard | None]:
+    async def _count(self) -> tuple[JobCounts, CallbackCounts | None]:
         heard = None if self.hear is None else self.hear()
         return tally(await self.look(), self.total, 0 if heard is None else heard.waiting), heard
 
@@ -212,7 +212,7 @@ class Follower:
             await asyncio.sleep(_LIVE)
 
 
-def _display(now: Tally, heard: Heard | None, pace: Pace, download: bool) -> Group:
+def _display(now: JobCounts, heard: CallbackCounts | None, pace: Pace, download: bool) -> Group:
     done = now.downloaded + now.failed if download else now.settled
     bar = Table.grid(padding=(0, 2))
     left = f"about {duration(pace.seconds_left(now.total))} left" if pace.per_minute() else "learning how long it takes"

@@ -14,9 +14,9 @@ import attrs
 from pika_async._http.transport import Transport
 from pika_async.models import GenerationRequest, Snapshot, TaskState
 from pika_async.providers import Provider
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer, Unreadable, parse_json
+from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, TransportFailure, parse_json
 
-__all__ = ["Recorded", "Recording", "sample", "save"]
+__all__ = ["RecordedExchange", "RecordingTransport", "sample", "save"]
 
 #: The headers that say something of the wire; the others may say something of the account.
 _HEADERS: Final = {"content-type": "Content-Type", "retry-after": "Retry-After"}
@@ -27,38 +27,38 @@ _STATES: Final = {
 
 
 @attrs.frozen
-class Recorded:
+class RecordedExchange:
     """One call and its answer."""
 
     request: HttpRequest
-    answer: HttpResponse | NoAnswer
+    answer: HttpResponse | TransportFailure
 
     @property
     def body(self) -> Any:
         """The answer's JSON; None if there is none."""
-        if isinstance(self.answer, NoAnswer):
+        if isinstance(self.answer, TransportFailure):
             return None
         try:
             return parse_json(self.answer.body)
-        except Unreadable:
+        except DecodeError:
             return None
 
 
-class Recording:
+class RecordingTransport:
     """Another transport, and everything that went through it."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
-        self.calls: list[Recorded] = []
+        self.calls: list[RecordedExchange] = []
 
     async def open(self) -> None:
         """See `Transport`."""
         await self._inner.open()
 
-    async def send(self, request: HttpRequest) -> HttpResponse | NoAnswer:
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """See `Transport`."""
         answer = await self._inner.send(request)
-        self.calls.append(Recorded(request, answer))
+        self.calls.append(RecordedExchange(request, answer))
         return answer
 
     async def close(self) -> None:
@@ -86,7 +86,13 @@ def _redacted(value: Any, name: str = "") -> Any:
 
 
 def sample(
-    provider: Provider, call: Recorded, *, name: str, kind: str, source: str, wanted: GenerationRequest | None = None
+    provider: Provider,
+    call: RecordedExchange,
+    *,
+    name: str,
+    kind: str,
+    source: str,
+    wanted: GenerationRequest | None = None,
 ) -> dict[str, Any]:
     """`call` in the form of `tests/samples`, with what a reader must conclude from it."""
     url = urlsplit(call.request.url)
@@ -104,9 +110,9 @@ def sample(
     return made
 
 
-def _response(call: Recorded) -> dict[str, Any]:
+def _response(call: RecordedExchange) -> dict[str, Any]:
     answer = call.answer
-    if isinstance(answer, NoAnswer):
+    if isinstance(answer, TransportFailure):
         return {"status": 0, "headers": {}, "text": answer.detail}
     headers = {shown: answer.headers[name] for name, shown in _HEADERS.items() if name in answer.headers}
     body = call.body
@@ -114,16 +120,16 @@ def _response(call: Recorded) -> dict[str, Any]:
     return {"status": answer.status, "headers": headers, **content}
 
 
-def _means(provider: Provider, call: Recorded, kind: str) -> dict[str, Any]:
+def _means(provider: Provider, call: RecordedExchange, kind: str) -> dict[str, Any]:
     answer = call.answer
-    if isinstance(answer, NoAnswer):
+    if isinstance(answer, TransportFailure):
         return {}
     if kind == "create":
         task_id = provider.decode_receipt(answer).task_id
         return {"task_id": task_id, "verdict": "accepted"} if task_id else {}
     try:
         snapshot = provider.decode_snapshot(answer, _asked(call.request))
-    except Unreadable:
+    except DecodeError:
         return {}
     if snapshot.state is TaskState.MISSING:
         return {"poll": "missing"}

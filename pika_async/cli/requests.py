@@ -11,14 +11,14 @@ from typing import Any, Final
 import attrs
 
 from pika_async._journal import Journal
-from pika_async._planning.keys import BatchKeys
+from pika_async._planning.keys import KeyAssigner
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
-from pika_async.errors import InvalidRequest, printable, quote
+from pika_async.errors import InvalidRequest, shorten, strip_control
 from pika_async.models import GenerationRequest, is_url
 from pika_async.providers import Provider
 
-__all__ = ["Planned", "check_local_files", "plan", "read_input", "with_keys"]
+__all__ = ["InputRequest", "check_local_files", "plan", "read_input", "with_keys"]
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
     ".jsonl": parse_jsonl,
@@ -30,7 +30,7 @@ _HUGE: Final = 64 << 20
 
 
 @attrs.frozen
-class Planned:
+class InputRequest:
     """A request, its 0-based position among the rows of the input, and where it was written."""
 
     request: GenerationRequest
@@ -56,7 +56,7 @@ def read_input(source: str) -> tuple[str, list[Row]]:
         return "stdin", parse_unnamed("stdin", sys.stdin.buffer.read())
     path = Path(source)
     parse = _PARSERS.get(path.suffix.lower())
-    name = printable(source)
+    name = strip_control(source)
     if parse is None:
         raise UsageError(
             f"{name}: has no suffix that is known; give a .jsonl, .csv or .txt file, or - for standard input"
@@ -68,13 +68,13 @@ def read_input(source: str) -> tuple[str, list[Row]]:
     return name, parse(name, data)
 
 
-def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[Planned]:
+def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[InputRequest]:
     """The requests of `rows`, checked against `provider`. Rows that are equal in key and content are one request.
 
     :raises InputErrors: lists every row that cannot be sent; nothing was sent.
     """
-    planned: list[Planned] = []
-    by_key: dict[str, Planned] = {}
+    planned: list[InputRequest] = []
+    by_key: dict[str, InputRequest] = {}
     problems: list[str] = []
     for index, row in enumerate(rows):
         where = f"{name}:{row.line}"
@@ -99,7 +99,7 @@ def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[Planned]:
     return planned
 
 
-def with_keys(planned: Sequence[Planned], journal: Journal, again: Container[str]) -> list[Planned]:
+def with_keys(planned: Sequence[InputRequest], journal: Journal, again: Container[str]) -> list[InputRequest]:
     """The same with a key each: jobs that are known are found again. Those of `again` may have another content now.
 
     :raises InputErrors: lists every row whose key belongs to a known job with another content; nothing was sent.
@@ -109,7 +109,7 @@ def with_keys(planned: Sequence[Planned], journal: Journal, again: Container[str
         job = journal.get(key)
         return None if job is None else job.request.fingerprint()
 
-    keys = BatchKeys(journal.keys(), fingerprint_of)
+    keys = KeyAssigner(journal.keys(), fingerprint_of)
     given = {one.request.key for one in planned}
     named, problems = [], []
     for one in planned:
@@ -122,12 +122,12 @@ def with_keys(planned: Sequence[Planned], journal: Journal, again: Container[str
             pass
         elif key not in again:
             problems.append(
-                f"{one.where}: key: {quote(key)} is that of a job with another content ({job.status}); give the new "
+                f"{one.where}: key: {shorten(key)} is that of a job with another content ({job.status}); give the new "
                 f"content a key of its own, or say --again {key} to pay for it in the place of the other"
             )
         elif job.is_in_flight:
             problems.append(
-                f"{one.where}: key: {quote(key)} is that of a job with another content that is under way; give the new "
+                f"{one.where}: key: {shorten(key)} is that of a job with another content that is under way; give the new "
                 f"content a key of its own, or wait for the other before --again {key}"
             )
         named.append(attrs.evolve(one, request=request))
@@ -136,13 +136,13 @@ def with_keys(planned: Sequence[Planned], journal: Journal, again: Container[str
     return named
 
 
-def _planned(row: Row, index: int, where: str, provider: Provider) -> Planned:
+def _planned(row: Row, index: int, where: str, provider: Provider) -> InputRequest:
     if row.problem is not None:
-        raise ValueError(printable(row.problem))
+        raise ValueError(strip_control(row.problem))
     request = make_request(row.fields)
     provider.check(request)
     check_local_files(provider, request)
-    return Planned(request, index, where)
+    return InputRequest(request, index, where)
 
 
 def make_request(fields: Any) -> GenerationRequest:

@@ -12,14 +12,14 @@ from typing import Final
 
 import attrs
 
-from pika_async._runtime.results import wants_file
-from pika_async.cli.batch import Batch, Ending, is_unfinished, leave_gallery
-from pika_async.cli.batch_folder import Folder, Terms
+from pika_async._runtime.results import needs_download
+from pika_async.cli.batch import Batch, BatchOutcome, is_unfinished, leave_gallery
+from pika_async.cli.batch_folder import BatchOptions, Folder
 from pika_async.cli.callback_options import Listening
 from pika_async.cli.exits import UsageError
-from pika_async.cli.options import Account, Credentials, open_client
-from pika_async.cli.progress import Follower
-from pika_async.cli.requests import Planned, check_local_files
+from pika_async.cli.options import Credentials, ProviderOptions, open_client
+from pika_async.cli.progress import ProgressDisplay
+from pika_async.cli.requests import InputRequest, check_local_files
 from pika_async.cli.results import ResultsWriter
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
@@ -28,36 +28,38 @@ from pika_async.errors import AccountStopped, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.providers import find_provider
 
-__all__ = ["Step", "Work", "steps_of"]
+__all__ = ["ProviderRun", "BatchRunner", "steps_of"]
 
 #: Seconds that leaving at once gives the journal to write what it was told already.
 LEAVE: Final = 1.0
 
 
 @attrs.frozen
-class Step:
+class ProviderRun:
     """A client, what it is to do once it is open, and which of its jobs are to be paid for once more."""
 
     client: PikaClient
-    plan: Callable[[], Sequence[Planned]]
+    plan: Callable[[], Sequence[InputRequest]]
     again: Sequence[str] = ()
 
 
 @attrs.define
-class Work:
+class BatchRunner:
     """The steps of one command in one folder; all their jobs share `results.jsonl`."""
 
     folder: Folder
-    terms: Terms
+    terms: BatchOptions
     terminal: Terminal
     quiet: bool
     listening: Listening | None = None
     _began: datetime = attrs.field(factory=partial(datetime.now, UTC), init=False)
     _batches: list[Batch] = attrs.field(factory=list, init=False)
     _results: ResultsWriter | None = attrs.field(default=None, init=False)
-    _follower: Follower | None = attrs.field(default=None, init=False)
+    _follower: ProgressDisplay | None = attrs.field(default=None, init=False)
 
-    async def run(self, steps: Sequence[Step], title: str, done: Sequence[Job] = ()) -> tuple[Ending, Path | None]:
+    async def run(
+        self, steps: Sequence[ProviderRun], title: str, done: Sequence[Job] = ()
+    ) -> tuple[BatchOutcome, Path | None]:
         """Every step to its end; and the page. `done`: jobs of the command that need none.
 
         :raises UsageError: if the folder, an input or the journal cannot be used; nothing was sent.
@@ -69,7 +71,7 @@ class Work:
         posters = not ending.interrupted
         return ending, leave_gallery(rows, self.folder.root, self.terminal, title=title, maker="batch", posters=posters)
 
-    async def _work(self, steps: Sequence[Step], done: Sequence[Job], stack: ExitStack) -> Ending:
+    async def _work(self, steps: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> BatchOutcome:
         stopped: SubmissionsStopped | None = None
         interrupted = False
         try:
@@ -86,7 +88,7 @@ class Work:
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
         jobs += done
         keys = {job.key for job in jobs}
-        return Ending(
+        return BatchOutcome(
             jobs=jobs,
             stopped=stopped,
             interrupted=interrupted,
@@ -96,7 +98,7 @@ class Work:
             callbacks=[] if self.listening is None else self.listening.summary(jobs, self._began),
         )
 
-    async def _begin(self, steps: Sequence[Step], stack: ExitStack) -> None:
+    async def _begin(self, steps: Sequence[ProviderRun], stack: ExitStack) -> None:
         """The journal is ours: what is planned is known, and has its lines where it is settled already."""
         plans = [step.plan() for step in steps]
         await self.folder.keep_terms(self.terms)
@@ -114,13 +116,13 @@ class Work:
         if self.listening is not None:
             self.terminal.say(self.listening.announcement)
 
-    async def _pay_again(self, client: PikaClient, one: Planned) -> None:
+    async def _pay_again(self, client: PikaClient, one: InputRequest) -> None:
         job = self.folder.journal.get(one.key)
         unsent = job is not None and job.status is JobStatus.PLANNED
         if job is None or (unsent and job.request.fingerprint() == one.request.fingerprint()):
             return  # it was never paid for, and is about to be
         try:
-            earlier = await client.pay_again(one.key)
+            earlier = await client.resubmit(one.key)
             self.terminal.say(f"job {one.key} is paid for again; the earlier one is {earlier.key}")
         except InvalidRequest as error:
             if error.field == "file":
@@ -132,7 +134,7 @@ class Work:
 
     async def _settle(self, batch: Batch) -> SubmissionsStopped | None:
         download = self.terms.download
-        self._follower = Follower(
+        self._follower = ProgressDisplay(
             self.terminal, batch.view, len(batch.planned), download=download, silent=self.quiet,
             hear=None if self.listening is None else partial(batch.hear, self.listening),
         )  # fmt: skip
@@ -155,8 +157,8 @@ class Work:
 
 
 def steps_of(
-    folder: Folder, credentials: Credentials, terms: Terms, listening: Listening | None = None
-) -> tuple[list[Step], list[Job]]:
+    folder: Folder, credentials: Credentials, terms: BatchOptions, listening: Listening | None = None
+) -> tuple[list[ProviderRun], list[Job]]:
     """A step for each provider and address with a job of `folder` to go on with; and the jobs of the others.
 
     :raises ConfigurationError: names the option that cannot work, or the missing key.
@@ -166,9 +168,9 @@ def steps_of(
     going = {
         (job.provider, job.base_url)
         for job in known
-        if is_unfinished(job) or job.status is JobStatus.SUBMITTING or (terms.download and wants_file(job))
+        if is_unfinished(job) or job.status is JobStatus.SUBMITTING or (terms.download and needs_download(job))
     }
-    by_gateway: dict[tuple[str, str], list[Planned]] = {}
+    by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
     done = []
     for job in known:
         if (job.provider, job.base_url) not in going:
@@ -176,20 +178,20 @@ def steps_of(
             continue
         if job.status is JobStatus.PLANNED:
             _check_pictures(job)
-        planned = Planned(attrs.evolve(job.request, key=job.key), job.index, "journal.db")
+        planned = InputRequest(attrs.evolve(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(planned)
     if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
         variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
         raise UsageError(f"--api-key-file: the jobs are of {len(providers)} providers; give their keys as {variables}")
     steps = []
     for (provider, url), these in by_gateway.items():
-        account = Account(
+        account = ProviderOptions(
             provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy
         )
         hears = listening is not None and find_provider(provider).takes_callback
         receiver = listening.receiver if listening is not None and hears else None
         client = open_client(account, terms=terms, journal=folder.journal, callbacks=receiver)
-        steps.append(Step(client, partial(list, these)))
+        steps.append(ProviderRun(client, partial(list, these)))
     return steps, done
 
 

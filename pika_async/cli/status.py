@@ -11,7 +11,7 @@ from pika_async.cli.exits import Exit
 from pika_async.cli.results import as_line, row
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
-from pika_async.jobs import Job, JobStatus, interrupted
+from pika_async.jobs import Job, JobStatus, mark_interrupted
 
 __all__ = ["show_resolved", "show_standing"]
 
@@ -60,7 +60,7 @@ def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
     stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
     yield from sorted(stops)
     doubts = [job for job in jobs if job.status is JobStatus.UNKNOWN]
-    sending = [interrupted(job, intent.at) for job, intent in folder.journal.interrupted()]
+    sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
     if sending:
         yield f"{len(sending)} on their way; if no command runs here now, they are in doubt:"
     if doubts and folder.terms().callbacks is not None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pika_async.errors import printable
+from pika_async.errors import strip_control
 from pika_async.logs import LineFormatter
 
 __all__ = ["LEVELS", "Terminal", "logging_to", "plain", "table"]
@@ -25,7 +25,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 def plain(text: object, style: str = "") -> Text:
     """`text` without control characters and without markup; its line ends stay."""
     lines = str(text).split("\n")
-    return Text("\n".join(printable(line) for line in lines), style=style)
+    return Text("\n".join(strip_control(line) for line in lines), style=style)
 
 
 def table(title: str, *columns: str, right: int = 99) -> Table:

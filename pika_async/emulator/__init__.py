@@ -27,7 +27,7 @@ from pika_async.emulator.records import (
     Disruption,
     Polls,
     Refusal,
-    Seen,
+    RequestLogEntry,
     Task,
 )
 from pika_async.emulator.render import Picture, Renderer, RenderError, render_poster, render_video
@@ -56,7 +56,7 @@ __all__ = [
     "Rule",
     "Scenario",
     "ScenarioError",
-    "Seen",
+    "RequestLogEntry",
     "Task",
     "render_poster",
     "render_video",

@@ -13,9 +13,9 @@ from uuid import UUID
 
 import attrs
 
-from pika_async.emulator.faults import Deed
+from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Callback, Task
-from pika_async.emulator.scenario import Play
+from pika_async.emulator.scenario import ScenarioRun
 
 __all__ = ["Notices"]
 
@@ -30,7 +30,7 @@ class Notices:
     ``report`` gives the feed's bare ``data`` object of a task at a time.
     """
 
-    play: Play
+    play: ScenarioRun
     time_scale: float
     report: Callable[[Task, float], dict[str, Any]]
     _waiting: list[tuple[float, int, Task, bytes | None]] = attrs.field(init=False, factory=list, repr=False)
@@ -40,11 +40,11 @@ class Notices:
         """Plans the notification of a task, if its URL's host may exist."""
         if not _is_wanted(task.callback_url):
             return
-        deed = self.play.strike("callback", task, task.settles_at)
+        deed = self.play.fault_for("callback", task, task.settles_at)
         for due_at, body in [(task.settles_at, None)] if deed is None else self._struck(task, deed):
             heapq.heappush(self._waiting, (due_at, next(self._order), task, body))
 
-    def _struck(self, task: Task, deed: Deed) -> list[tuple[float, bytes | None]]:
+    def _struck(self, task: Task, deed: Fault) -> list[tuple[float, bytes | None]]:
         match deed.fault:
             case "lost":
                 return []

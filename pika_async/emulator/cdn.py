@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import attrs
 
 from pika_async.emulator.fault_effects import damaged
-from pika_async.emulator.faults import Deed
+from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, Task
 from pika_async.emulator.replies import slug
 
@@ -28,7 +28,7 @@ class Media:
 
     task: Task
     kind: MediaKind
-    deed: Deed | None = None
+    deed: Fault | None = None
 
 
 def media_files(origin: str, task: Task, expires_at: float | None, name: str | None = None) -> dict[str, str]:

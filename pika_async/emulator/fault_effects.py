@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from pika_async.emulator.faults import Deed
+from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, Disruption
 from pika_async.emulator.replies import error_answer, json_answer
 
@@ -25,7 +25,7 @@ class _Blow:
     """An answer and the fault that strikes it."""
 
     answer: Answer
-    deed: Deed
+    deed: Fault
     provider: str
     scale: float
     task_id: str
@@ -41,7 +41,7 @@ class _Blow:
         return self.answer.body[: int(len(self.answer.body) * self.deed["fraction"])]
 
 
-def damaged(answer: Answer, deed: Deed, *, provider: str, time_scale: float, task_id: str = "") -> Answer:
+def damaged(answer: Answer, deed: Fault, *, provider: str, time_scale: float, task_id: str = "") -> Answer:
     """The answer as a fault leaves it; a fault that is none of the connection's or body's only gets its name there.
 
     ``{task_id}`` in a scripted body stands for ``task_id``.

@@ -80,7 +80,7 @@ from typing import Any, TypeGuard
 
 import attrs
 
-__all__ = ["FAULTS", "Deed", "find_bad_option", "is_number"]
+__all__ = ["FAULTS", "Fault", "find_bad_option", "is_number"]
 
 _ANYWHERE = frozenset({"create", "feed", "cdn"})
 _CREATE = frozenset({"create"})
@@ -144,7 +144,7 @@ _CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
 
 
 @attrs.frozen
-class Deed:
+class Fault:
     """One fault with all of its options filled in."""
 
     fault: str

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from pika_async.emulator import cdn, replies
-from pika_async.emulator.faults import Deed
+from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, Task
 
 __all__ = ["Feeds", "unknown_task"]
@@ -45,7 +45,7 @@ class Feeds:
         """The bare ``data`` object of CometAPI's feed, as its callbacks carry it."""
         return replies.feed_data(task, self.view(task, now))
 
-    def struck(self, task: Task, other: Task, deed: Deed, now: float) -> Answer:
+    def struck(self, task: Task, other: Task, deed: Fault, now: float) -> Answer:
         """The feed as a script has it; ``other`` is the task it may be mistaken for."""
         if deed.fault == "vanish":
             return unknown_task(task.provider)
@@ -54,7 +54,7 @@ class Feeds:
         envelope = deed["shape"] if deed.fault == "envelope" else self.envelope
         return replies.feed_answer(task, self._bent(task, deed, now), envelope)
 
-    def _bent(self, task: Task, deed: Deed, now: float) -> replies.View:
+    def _bent(self, task: Task, deed: Fault, now: float) -> replies.View:
         view = self.view(task, now)
         match deed.fault:
             case "word":
@@ -70,12 +70,12 @@ class Feeds:
             case _:
                 return view
 
-    def _other_files(self, task: Task, deed: Deed, now: float) -> dict[str, str]:
+    def _other_files(self, task: Task, deed: Fault, now: float) -> dict[str, str]:
         if deed.fault == "hostile-name":
             return self._files(task, now, deed["name"])
         return {**self._files(task, now), "video": deed["url"]}
 
-    def _progress(self, task: Task, view: replies.View, deed: Deed) -> Any:
+    def _progress(self, task: Task, view: replies.View, deed: Fault) -> Any:
         match deed["mode"]:
             case "value":
                 return deed["value"]

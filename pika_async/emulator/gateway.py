@@ -25,11 +25,11 @@ from pika_async.emulator.records import (
     Disruption,
     Polls,
     Refusal,
-    Seen,
+    RequestLogEntry,
     Task,
 )
 from pika_async.emulator.routes import Route, find_route
-from pika_async.emulator.scenario import Play, Scenario
+from pika_async.emulator.scenario import Scenario, ScenarioRun
 
 __all__ = ["Gateway", "GatewayOptions"]
 
@@ -113,10 +113,10 @@ class Gateway:
     polls: Polls = attrs.field(init=False, factory=Polls)
     refusals: list[Refusal] = attrs.field(init=False, factory=list, repr=False)
     #: The API requests, the newest 200,000 of them.
-    requests: deque[Seen] = attrs.field(init=False, repr=False, factory=lambda: deque(maxlen=REMEMBERED))
+    requests: deque[RequestLogEntry] = attrs.field(init=False, repr=False, factory=lambda: deque(maxlen=REMEMBERED))
     cdn_requests: list[CdnRequest] = attrs.field(init=False, factory=list, repr=False)
 
-    _play: Play = attrs.field(init=False, repr=False)
+    _play: ScenarioRun = attrs.field(init=False, repr=False)
     _books: Books = attrs.field(init=False, repr=False)
     _notices: Notices = attrs.field(init=False, repr=False)
 
@@ -124,7 +124,7 @@ class Gateway:
         limits = self.in_flight.values() if isinstance(self.in_flight, Mapping) else [self.in_flight]
         if any(limit is not None and limit < 0 for limit in limits):
             raise ValueError(f"in_flight must not be below 0, but is {self.in_flight!r}")
-        self._play = Play(self.scenario, Random(f"{self.seed}:script"), self.time_scale)
+        self._play = ScenarioRun(self.scenario, Random(f"{self.seed}:script"), self.time_scale)
         self._books = Books(
             durations=self.durations,
             time_scale=self.time_scale,
@@ -174,7 +174,7 @@ class Gateway:
             self._play.started = now
         answer = self._answer(method, path, _lowered(headers), body, now)
         fault = answer.fault.name if answer.fault else None
-        self.requests.append(Seen(method, path, answer.status, now, fault))
+        self.requests.append(RequestLogEntry(method, path, answer.status, now, fault))
         return answer
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
@@ -231,7 +231,7 @@ class Gateway:
         return replies.error_answer(provider, 429, "rate_limit_exceeded", message, headers=headers)
 
     def _create(self, provider: str, wanted: request_schemas.Wanted, raw: bytes, now: float) -> Answer:
-        deed = self._play.strike("create", _Create("", provider, wanted.prompt), now)
+        deed = self._play.fault_for("create", _Create("", provider, wanted.prompt), now)
         if deed is not None and not deed.charges:
             # Nothing is accepted, so what is left of the answer must carry no task id.
             answer = replies.error_answer(provider, 502, "upstream_error", "the upstream did not accept the task")
@@ -262,7 +262,7 @@ class Gateway:
         task = self.tasks.get(task_id)
         if task is None or not _may_see(provider, task):
             return self._refused(unknown_task(provider or "native"), provider or "native", now)
-        deed = self._play.strike("feed", task, now)
+        deed = self._play.fault_for("feed", task, now)
         if deed is None:
             return self._feeds().honest(task, now)
         answer = self._feeds().struck(task, self._books.other_than(task), deed, now)
@@ -285,7 +285,7 @@ class Gateway:
         _, kind, expires_at = found
         if expires_at is not None and now > expires_at:
             return cdn.expired(403)
-        deed = self._play.strike("cdn", task, now)
+        deed = self._play.fault_for("cdn", task, now)
         if deed is not None and deed.fault == "expired":
             return attrs.evolve(cdn.expired(deed["status"]), fault=Disruption(name="expired"))
         return cdn.Media(task, kind, deed)

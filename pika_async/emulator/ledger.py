@@ -9,7 +9,7 @@ from uuid import UUID
 import attrs
 
 from pika_async.emulator.durations import Durations
-from pika_async.emulator.faults import Deed
+from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import PROVIDERS, Charge, Task
 from pika_async.emulator.request_schemas import Wanted
 
@@ -37,7 +37,7 @@ class Books:
         init=False, repr=False, factory=lambda: {provider: [] for provider in PROVIDERS}
     )
 
-    def accept(self, provider: str, wanted: Wanted, raw_body: bytes, deed: Deed | None, now: float) -> Task:
+    def accept(self, provider: str, wanted: Wanted, raw_body: bytes, deed: Fault | None, now: float) -> Task:
         """Books one paid task, and says it under the id that the client is to be told."""
         self._accepted += 1
         task = self._draw(provider, wanted, deed, now)
@@ -63,7 +63,7 @@ class Books:
         self.tasks[task.id] = task
         return task
 
-    def _draw(self, provider: str, wanted: Wanted, deed: Deed | None, now: float) -> Task:
+    def _draw(self, provider: str, wanted: Wanted, deed: Fault | None, now: float) -> Task:
         random = Random(f"{self.seed}:{self._accepted}")
         task_id = str(UUID(int=random.getrandbits(128), version=4))
         drawn = random.getrandbits(40 if random.random() < _LONG_SEEDS else 32)

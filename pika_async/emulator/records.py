@@ -18,7 +18,7 @@ __all__ = [
     "Ending",
     "Polls",
     "Refusal",
-    "Seen",
+    "RequestLogEntry",
     "Task",
 ]
 
@@ -122,7 +122,7 @@ class Polls:
 
 
 @attrs.frozen
-class Seen:
+class RequestLogEntry:
     """One API request: what was asked, the status answered, and when."""
 
     method: str

@@ -25,10 +25,10 @@ from typing import Any, Protocol
 
 import attrs
 
-from pika_async.emulator.faults import FAULTS, Deed, find_bad_option, is_number
+from pika_async.emulator.faults import FAULTS, Fault, find_bad_option, is_number
 from pika_async.emulator.records import PROVIDERS
 
-__all__ = ["Play", "Rule", "Scenario", "ScenarioError"]
+__all__ = ["ScenarioRun", "Rule", "Scenario", "ScenarioError"]
 
 _SELECTORS = ("nth", "first", "every", "share")
 _RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "comment", *_SELECTORS})
@@ -43,7 +43,7 @@ class Rule:
     """One line of a script."""
 
     on: str
-    do: Deed
+    do: Fault
     provider: str | None = None
     prompt: str | None = None
     between: tuple[float, float] | None = None
@@ -111,7 +111,7 @@ class Struck(Protocol):
 
 
 @attrs.define
-class Play:
+class ScenarioRun:
     """A scenario being played: the counters of its rules, and when the play began."""
 
     scenario: Scenario
@@ -121,7 +121,7 @@ class Play:
     started: float | None = None
     _counts: dict[tuple[int, str], int] = attrs.field(init=False, factory=dict)
 
-    def strike(self, on: str, task: Struck, now: float) -> Deed | None:
+    def fault_for(self, on: str, task: Struck, now: float) -> Fault | None:
         """What the script does to this request; counts it."""
         elapsed = (now - (self.started or 0.0)) / self.time_scale
         for index, rule in enumerate(self.scenario.rules):
@@ -188,7 +188,7 @@ def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
     return {"nth": frozenset(numbers)} if name == "nth" else {name: value}
 
 
-def _deed(number: int, on: str, do: object) -> Deed:
+def _deed(number: int, on: str, do: object) -> Fault:
     options = {"fault": do} if isinstance(do, str) else do
     if not isinstance(options, Mapping) or not isinstance(options.get("fault"), str):
         raise ScenarioError(f'rule {number}: "do" must be a fault\'s name, or an object with "fault"')
@@ -206,4 +206,4 @@ def _deed(number: int, on: str, do: object) -> Deed:
         problem = None if option == "fault" else find_bad_option(name, option, value)
         if problem:
             raise ScenarioError(f"rule {number}: {name!r} option {option!r} {problem}")
-    return Deed(name, {**defaults, **{key: value for key, value in options.items() if key != "fault"}})
+    return Fault(name, {**defaults, **{key: value for key, value in options.items() if key != "fault"}})

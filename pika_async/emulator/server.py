@@ -34,7 +34,7 @@ from pika_async.emulator.records import (
     Disruption,
     Polls,
     Refusal,
-    Seen,
+    RequestLogEntry,
 )
 from pika_async.emulator.render import Picture, Renderer, RenderError
 
@@ -116,7 +116,7 @@ class Emulator:
         return self.gateway.refusals
 
     @property
-    def requests(self) -> deque[Seen]:
+    def requests(self) -> deque[RequestLogEntry]:
         """The API requests, newest last."""
         return self.gateway.requests
 

@@ -3,21 +3,21 @@
 Bring your own by writing the two methods of `PollingPolicy`.
 """
 
-from pika_async.polling.adaptive import AdaptivePolling, Belief, Beliefs
+from pika_async.polling.adaptive import AdaptivePolling, DurationForecast, DurationForecasts
 from pika_async.polling.distribution import Distribution
-from pika_async.polling.durations import Durations, Observation
-from pika_async.polling.policy import FixedInterval, PollingPolicy, Waiting
+from pika_async.polling.durations import DurationEstimator, DurationSample
+from pika_async.polling.policy import FixedInterval, PollContext, PollingPolicy
 from pika_async.polling.schedule import Schedule
 
 __all__ = [
     "AdaptivePolling",
-    "Belief",
-    "Beliefs",
+    "DurationForecast",
+    "DurationForecasts",
     "Distribution",
-    "Durations",
+    "DurationEstimator",
     "FixedInterval",
-    "Observation",
+    "DurationSample",
     "PollingPolicy",
     "Schedule",
-    "Waiting",
+    "PollContext",
 ]

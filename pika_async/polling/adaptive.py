@@ -12,12 +12,12 @@ from copy import deepcopy
 import attrs
 
 from pika_async.polling.distribution import Distribution
-from pika_async.polling.durations import WINDOW, Durations, Observation
-from pika_async.polling.policy import Waiting, above_zero
-from pika_async.polling.progress import Progress, calibrated
+from pika_async.polling.durations import WINDOW, DurationEstimator, DurationSample
+from pika_async.polling.policy import PollContext, above_zero
+from pika_async.polling.progress import ProgressForecaster, calibrated
 from pika_async.polling.schedule import FLOOR, Schedule, cap
 
-__all__ = ["AdaptivePolling", "Belief", "Beliefs", "seconds"]
+__all__ = ["AdaptivePolling", "DurationForecast", "DurationForecasts", "seconds"]
 
 #: The default expectation of a task nothing is known of, in seconds.
 EXPECTED = 60.0
@@ -43,17 +43,17 @@ def seconds(value: float) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class Belief:
+class DurationForecast:
     """What is believed of one stratum; its `str` is for people."""
 
     #: Tasks that have settled, now and before; tasks that wait.
     settled: int
-    waiting: int
+    in_flight: int
     #: Seconds: half the tasks take less; four in five are between these.
     median: float
     spread: tuple[float, float]
     #: Ages, in seconds, of the next looks at a task that is accepted now, if its progress says nothing.
-    looks: tuple[float, ...]
+    polls: tuple[float, ...]
     #: Percents of progress, the first of each band, at which the forecast made from progress is used.
     trusted_from: tuple[int, ...]
     why: str
@@ -61,15 +61,15 @@ class Belief:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"{self.settled} settled, {self.waiting} waiting",
+                f"{self.settled} settled, {self.in_flight} waiting",
                 f"half take less than {seconds(self.median)}, four in five {' to '.join(map(seconds, self.spread))}",
-                f"next looks {', '.join(map(seconds, self.looks))} after acceptance",
+                f"next looks {', '.join(map(seconds, self.polls))} after acceptance",
                 f"why: {self.why}",
             ]
         )
 
 
-class Beliefs(dict[str, Belief]):
+class DurationForecasts(dict[str, DurationForecast]):
     """By stratum; a dict that prints for people."""
 
     def __str__(self) -> str:
@@ -81,52 +81,52 @@ class Beliefs(dict[str, Belief]):
 class _Stratum:
     """What is believed of one stratum, and the schedule made of it."""
 
-    durations: Durations
+    durations: DurationEstimator
     distribution: Distribution = attrs.field(init=False)
     schedule: Schedule = attrs.field(init=False)
     #: The share of settles that nobody tells of.
-    untold: float = attrs.field(default=1.0, init=False)
+    callback_loss: float = attrs.field(default=1.0, init=False)
     #: Looks that a second of delay is worth.
     weight: float = attrs.field(init=False)
-    progress: Progress = attrs.field(init=False)
+    progress: ProgressForecaster = attrs.field(init=False)
     #: The best first look, and how far from it to the second.
     first: float = attrs.field(init=False)
     room: float = attrs.field(init=False)
-    told: deque[Observation] = attrs.field(factory=lambda: deque(maxlen=WINDOW), init=False)
+    samples: deque[DurationSample] = attrs.field(factory=lambda: deque(maxlen=WINDOW), init=False)
     waiting: int = attrs.field(default=0, init=False)
     #: Since the schedule was made: settles, looks; and how many settles are enough for the next.
     settles: int = attrs.field(default=0, init=False)
-    looks: int = attrs.field(default=0, init=False)
-    enough: float = attrs.field(default=0.0, init=False)
+    polls: int = attrs.field(default=0, init=False)
+    enough_polls: float = attrs.field(default=0.0, init=False)
 
     def renew(self, delay_weight: float) -> None:
         """A schedule of all that is known."""
         self.distribution = self.durations.estimate()
-        self.weight = self.untold * delay_weight / self.distribution.quantile(0.5)
+        self.weight = self.callback_loss * delay_weight / self.distribution.quantile(0.5)
         self.schedule = Schedule.of(self.distribution, self.weight)
-        self.progress = calibrated(self.told, self.distribution, queued=self.durations.count > self.waiting)
+        self.progress = calibrated(self.samples, self.distribution, queued=self.durations.count > self.waiting)
         self.first = self.schedule.after(0.0)
         self.room = min(self.schedule.after(self.first) - self.first, cap(self.first), self.first)
-        self.settles = self.looks = 0
-        self.enough = max(1.0, RENEW * min(WINDOW, self.durations.count), self.waiting / CROWD)
+        self.settles = self.polls = 0
+        self.enough_polls = max(1.0, RENEW * min(WINDOW, self.durations.count), self.waiting / CROWD)
 
     @property
     def stale(self) -> bool:
         """Whether enough was learned since the schedule was made."""
-        return self.settles >= self.enough or self.looks > SURVIVALS * self.enough
+        return self.settles >= self.enough_polls or self.polls > SURVIVALS * self.enough_polls
 
-    def first_look(self, u: float) -> float:
+    def first_poll(self, u: float) -> float:
         """The age of a first look."""
         return self.first + self.room * (SPREAD + MORE * min(1.0, self.waiting / MANY)) * (u - 0.5)
 
-    def belief(self) -> Belief:
+    def forecast(self) -> DurationForecast:
         """The view of it."""
-        return Belief(
+        return DurationForecast(
             settled=self.durations.count,
-            waiting=self.waiting,
+            in_flight=self.waiting,
             median=self.distribution.quantile(0.5),
             spread=(self.distribution.quantile(0.1), self.distribution.quantile(0.9)),
-            looks=tuple(self.schedule.looks(5)),
+            polls=tuple(self.schedule.polls(5)),
             trusted_from=self.progress.trusted(),
             why="; ".join(self._reasons()),
         )
@@ -138,8 +138,8 @@ class _Stratum:
             yield f"older ones forgotten {self.durations.drifts} x, as durations changed"
         if trusted := self.progress.trusted():
             yield f"progress believed from {', '.join(map(str, trusted))} %"
-        if self.untold < 1:
-            yield f"{100 * self.untold:.2g} % of settles are thought to be told by nobody"
+        if self.callback_loss < 1:
+            yield f"{100 * self.callback_loss:.2g} % of settles are thought to be told by nobody"
         yield f"1 s of delay counts as much as {_figure(self.weight)} looks"
 
 
@@ -163,47 +163,47 @@ class AdaptivePolling:
     def _of(self, stratum: str) -> _Stratum:
         found = self._strata.get(stratum)
         if found is None:
-            found = self._strata[stratum] = _Stratum(Durations(prior_median=self.expected_seconds or EXPECTED))
+            found = self._strata[stratum] = _Stratum(DurationEstimator(prior_median=self.expected_seconds or EXPECTED))
             found.renew(self.delay_weight)
         return found
 
-    def _renew(self, found: _Stratum, waiting: Waiting) -> None:
-        found.untold = waiting.untold
+    def _renew(self, found: _Stratum, waiting: PollContext) -> None:
+        found.callback_loss = waiting.callback_loss
         found.renew(self.delay_weight)
 
-    def wait(self, waiting: Waiting, u: float) -> float:
+    def next_delay(self, waiting: PollContext, u: float) -> float:
         """Seconds until the next look; first looks are spread: tasks accepted together are not asked together."""
         found = self._of(waiting.stratum)
-        if not waiting.looks:
+        if not waiting.polls:
             found.waiting += 1
-        if waiting.looked is not None:
-            found.durations.pass_by(waiting.looked, waiting.age)
-            found.looks += 1
+        if waiting.last_unsettled_age is not None:
+            found.durations.add_exposure(waiting.last_unsettled_age, waiting.age)
+            found.polls += 1
         if found.stale:
             self._renew(found, waiting)
-        return self.again(waiting, u)
+        return self.replan_delay(waiting, u)
 
-    def again(self, waiting: Waiting, u: float) -> float:
+    def replan_delay(self, waiting: PollContext, u: float) -> float:
         """The same for a task that `wait` was asked of already, and nothing was seen of it since."""
         found, age = self._of(waiting.stratum), waiting.age
-        if waiting.untold != found.untold:
+        if waiting.callback_loss != found.callback_loss:
             self._renew(found, waiting)
-        if not waiting.looks:
-            first = found.first_look(u)
+        if not waiting.polls:
+            first = found.first_poll(u)
             return max(FLOOR, (first if first > age else found.schedule.after(age)) - age)
         look = None
         if waiting.progress is not None:
-            told_age = age if waiting.told_age is None else min(age, waiting.told_age)
-            look = found.progress.next_look(age, waiting.progress, told_age, found.weight)
+            told_age = age if waiting.progress_age is None else min(age, waiting.progress_age)
+            look = found.progress.next_poll(age, waiting.progress, told_age, found.weight)
         if look is None:
             look = found.schedule.after(age)
-        return max(FLOOR, min(look - age, cap(age) / waiting.untold))
+        return max(FLOOR, min(look - age, cap(age) / waiting.callback_loss))
 
-    def passed(self, stratum: str, looked: float, age: float) -> None:
+    def observe_unsettled(self, stratum: str, looked: float, age: float) -> None:
         """A task that was unsettled at age `looked` is so at `age`, as far as is known, though nobody has looked."""
-        self._of(stratum).durations.pass_by(looked, age)
+        self._of(stratum).durations.add_exposure(looked, age)
 
-    def settled(self, seen: Observation, looked: float | None = None) -> bool:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> bool:
         """Learn from one task; `looked`: its age when `wait` last heard of it, None if it never did.
 
         True if tasks of its stratum have become quicker: the looks at all that wait are worth asking for `again`.
@@ -214,15 +214,15 @@ class AdaptivePolling:
         found.settles += 1
         if looked is not None:
             found.waiting -= 1
-        if seen.told is not None:
-            found.told.append(seen)
+        if seen.progress is not None:
+            found.samples.append(seen)
         if found.durations.drifts == drifts:
             return False
         first = found.first
         found.renew(self.delay_weight)
         return found.first < QUICKER * first
 
-    def undetected(self, stratum: str, looked: float, age: float) -> float:
+    def expected_delay(self, stratum: str, looked: float, age: float) -> float:
         """The expected seconds that a task of `age`, unsettled at age `looked`, has been settled; see `Budget`."""
         return self._of(stratum).distribution.undetected(looked, age)
 
@@ -232,15 +232,15 @@ class AdaptivePolling:
         known = ((stratum, found) for stratum, found in strata if found.durations.count)
         return {stratum: found.distribution.quantile(0.5) for stratum, found in known}
 
-    def describe(self) -> Beliefs:
+    def describe(self) -> DurationForecasts:
         """What is believed of each stratum, by all that was learned so far; printed, it is for people.
 
         It changes nothing of what is decided. Looks may still follow the schedule before: see `RENEW`.
         """
-        return Beliefs((stratum, self._renewed(found).belief()) for stratum, found in self._strata.items())
+        return DurationForecasts((stratum, self._renewed(found).forecast()) for stratum, found in self._strata.items())
 
     def _renewed(self, found: _Stratum) -> _Stratum:
         copy = deepcopy(found)
-        if copy.settles or copy.looks:
+        if copy.settles or copy.polls:
             copy.renew(self.delay_weight)
         return copy

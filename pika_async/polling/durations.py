@@ -22,7 +22,7 @@ import attrs
 
 from pika_async.polling.distribution import Distribution
 
-__all__ = ["WINDOW", "Durations", "Observation"]
+__all__ = ["WINDOW", "DurationEstimator", "DurationSample"]
 
 #: A bin remembers about so many tasks; where more than these pass at once, all of them.
 WINDOW = 256
@@ -31,11 +31,11 @@ STEP = 0.04
 #: The shortest and the longest age that is told apart, in seconds.
 SHORTEST, LONGEST = 1e-3, 1e7
 #: The prior: tasks it is worth, standard deviation of the logarithm of their durations.
-WORTH, PRIOR_SIGMA = 4.0, 1.2
+PRIOR_WEIGHT, PRIOR_SIGMA = 4.0, 1.2
 #: What it is worth in a fit to many; how many times `WORTH` a fit is worth that is good, and one that is not.
 FIT_WORTH, FITS, LOOSE = 1.0, 15.0, 0.1
 #: The share of tasks that a fit may say nothing of: as wide as the prior.
-STRANGE = 0.02
+OUTLIER_SHARE = 0.02
 #: Settles of a block; the newest blocks, so many at most, are fresh: held against the old before they are put to it;
 #: and so many stay fresh then, and are held against the old by themselves each time that one of them is full.
 BLOCK, BLOCKS, NEWEST = 16, 6, 2
@@ -44,19 +44,19 @@ ROUNDS = 1
 #: The least standard deviation of a fit; how far the grid goes beyond what was seen, in shares that are left out.
 LEAST_SIGMA, BEYOND = 0.02, 2e-4
 #: What is new and what is old are so many standard deviations apart when durations have drifted.
-APART = 4.5
+DRIFT_SIGMAS = 4.5
 #: What is possible even where nothing was thought to settle: a settle seen there is not lost.
 UNLIKELY = 1e-9
 #: Fewer tasks of a bin than this are none.
-SOME = 1e-2
+MIN_COUNT = 1e-2
 #: Survival that the grid ends with, and the largest hazard of a bin.
-LEFT, MOST = 1e-5, 0.999
+MIN_SURVIVAL, MAX_HAZARD = 1e-5, 0.999
 
 _NORMAL = NormalDist()
 
 
 @attrs.frozen
-class Observation:
+class DurationSample:
     """A task of `stratum` settled at an age between `after` and `before` seconds since it was accepted.
 
     Equal ages: known exactly. `before` infinite: it left unsettled. `since`: the age from which it was watched; had it
@@ -66,17 +66,17 @@ class Observation:
     """
 
     stratum: str
-    after: float
-    before: float
+    lower: float
+    upper: float
     since: float = 0.0
-    told_age: float | None = None
-    told: int | None = None
+    progress_age: float | None = None
+    progress: int | None = None
     accepted_at: float = 0.0
 
     @property
     def middle(self) -> float:
         """One duration for it: the geometric middle of its interval, or half its end."""
-        return max(SHORTEST, math.sqrt(max(self.after, self.before / 4) * self.before))
+        return max(SHORTEST, math.sqrt(max(self.lower, self.upper / 4) * self.upper))
 
 
 def edge(age: float) -> int:
@@ -114,7 +114,7 @@ class _Block:
 
 
 @attrs.define
-class Durations:
+class DurationEstimator:
     """The durations of one stratum, in seconds."""
 
     prior_median: float
@@ -124,23 +124,23 @@ class Durations:
     drifts: int = attrs.field(default=0, init=False)
     #: Of each bin: tasks that were at risk in it, tasks that settled in it, and the hazard believed; of the old ones.
     _at_risk: list[float] = attrs.field(factory=_zeros, init=False)
-    _deaths: list[float] = attrs.field(factory=_zeros, init=False)
+    _events: list[float] = attrs.field(factory=_zeros, init=False)
     _hazards: list[float] | None = attrs.field(default=None, init=False)
     #: The newest last.
     _fresh: list[_Block] = attrs.field(factory=lambda: [_Block()], init=False)
 
-    def pass_by(self, looked: float, age: float) -> None:
+    def add_exposure(self, looked: float, age: float) -> None:
         """A task that was unsettled at age `looked` is so at `age`."""
         moves = self._fresh[-1].moves
         moves[edge(looked)] += 1
         moves[edge(age)] -= 1
 
-    def add(self, seen: Observation, looked: float | None = None) -> None:
+    def add(self, seen: DurationSample, looked: float | None = None) -> None:
         """A task has settled, or left; what `pass_by` heard of it goes as far as `looked`, None if it heard nothing."""
-        low, high = edge(seen.after), edge(seen.before)
+        low, high = edge(seen.lower), edge(seen.upper)
         came = edge(seen.since if looked is None else looked)
         new = self._fresh[-1]
-        if math.isinf(seen.before):
+        if math.isinf(seen.upper):
             if came < low:
                 new.moves[came] += 1
                 new.moves[low] -= 1
@@ -165,7 +165,7 @@ class Durations:
         """So many of the fresh blocks are fresh no more."""
         self._hazards = self._believed()[0]
         past = _Block.of(self._fresh[:count])
-        self._at_risk, self._deaths = self._counts(past, self._hazards, 0, self._seen(past)[1])
+        self._at_risk, self._events = self._counts(past, self._hazards, 0, self._seen(past)[1])
         del self._fresh[:count]
 
     def _believed(self) -> tuple[list[float], tuple[list[float], list[float]], int, int]:
@@ -186,7 +186,7 @@ class Durations:
         first = min(first, EDGES - 2)
         last = max(last, first + 2)
         plain = hazards[:first] + _hazards_of(law, mean, sigma, first, last) + hazards[last:]
-        worth = WORTH * max(LOOSE, FITS / (1 + apart**3))
+        worth = PRIOR_WEIGHT * max(LOOSE, FITS / (1 + apart**3))
         hazards = _posterior(plain, counts, worth, first, last)
         for _ in range(ROUNDS):
             counts = self._counts(fresh, hazards, first, last)
@@ -195,8 +195,8 @@ class Durations:
 
     def _seen(self, fresh: _Block) -> tuple[int, int]:
         """The first edge from which and the last to which anything is known of settles."""
-        lows = [next((i for i, died in enumerate(self._deaths) if died > SOME), EDGES)]
-        highs = [next((i + 1 for i in range(EDGES, -1, -1) if self._at_risk[i] > SOME), 0)]
+        lows = [next((i for i, died in enumerate(self._events) if died > MIN_COUNT), EDGES)]
+        highs = [next((i + 1 for i in range(EDGES, -1, -1) if self._at_risk[i] > MIN_COUNT), 0)]
         lows += [low for low, _ in fresh.within]
         highs += [high for _, high in fresh.within]
         highs += [next((i for i in range(EDGES, -1, -1) if fresh.moves[i] < 0), 0)]
@@ -207,7 +207,7 @@ class Durations:
         self, fresh: _Block, hazards: Sequence[float], first: int, last: int
     ) -> tuple[list[float], list[float]]:
         """At risk and deaths of each bin, the old ones as far as the fresh ones have not taken their place."""
-        at_risk, deaths = self._at_risk[:], self._deaths[:]
+        at_risk, deaths = self._at_risk[:], self._events[:]
         for i, (passing, died) in enumerate(zip(*_fresh_counts(fresh, hazards, first, last), strict=True), first):
             if passing > 0:
                 keeps = math.exp(-passing / WINDOW)
@@ -220,11 +220,14 @@ class Durations:
 
         Fresh stays what stands out most, but for its first block: in that, durations changed.
         """
-        if max(self._apart(NEWEST), self._apart(len(self._fresh)) if len(self._fresh) >= BLOCKS else 0.0) < APART:
+        if (
+            max(self._apart(NEWEST), self._apart(len(self._fresh)) if len(self._fresh) >= BLOCKS else 0.0)
+            < DRIFT_SIGMAS
+        ):
             return
         newest = max(range(1, len(self._fresh) + 1), key=self._apart)
         del self._fresh[: -max(1, newest - 1)]
-        self._at_risk, self._deaths = _zeros(), _zeros()
+        self._at_risk, self._events = _zeros(), _zeros()
         self.drifts += 1
 
     def _apart(self, newest: int) -> float:
@@ -238,7 +241,7 @@ class Durations:
         first, last = self._seen(fresh)
         apart = variance = 0.0
         counts = _fresh_counts(fresh, self._hazards, first, last)
-        for n, o, y, d in zip(*counts, self._at_risk[first:last], self._deaths[first:last], strict=True):
+        for n, o, y, d in zip(*counts, self._at_risk[first:last], self._events[first:last], strict=True):
             if n > 0 and y > 0:
                 share = n / (n + y)
                 apart += o - (o + d) * share
@@ -288,16 +291,16 @@ def _fit(
 
     The line through the points of a probability plot, each worth its deaths; the prior is two points more.
     """
-    worth = max(FIT_WORTH, WORTH - sum(deaths)) / 2
+    worth = max(FIT_WORTH, PRIOR_WEIGHT - sum(deaths)) / 2
     points = [(_NORMAL.cdf(z), prior + z * PRIOR_SIGMA, worth) for z in (-1.0, 1.0)]
     left = 1.0
     for i in range(first, last):
         died = left * hazards[i]
-        if deaths[i] > SOME:
+        if deaths[i] > MIN_COUNT:
             # Two points a bin: of durations that are all alike one bin has to say how alike.
             for part in (0.25, 0.75):
                 share = 1 - left + part * died
-                if LEFT < share < 1 - LEFT:
+                if MIN_SURVIVAL < share < 1 - MIN_SURVIVAL:
                     points.append((share, (_START + i + part) * STEP, deaths[i] / 2))
         left -= died
     return min((_line(law, points) for law in (_NORMAL_LAW, _WEIBULL_LAW)), key=lambda fit: fit[3])
@@ -322,7 +325,7 @@ def _posterior(
     found = list(prior)
     at_risk, deaths = (_smooth(each, first, last) for each in counts)
     for i, (risk, died) in enumerate(zip(at_risk, deaths, strict=True), first):
-        found[i] = min(MOST, (worth * prior[i] + died) / (worth + risk))
+        found[i] = min(MAX_HAZARD, (worth * prior[i] + died) / (worth + risk))
     return found
 
 
@@ -339,9 +342,11 @@ def _hazards_of(law: _Law, mean: float, sigma: float, first: int, last: int) -> 
     left = []
     for i in range(first, last + 1):
         away = (_START + i) * STEP - mean
-        left.append((1 - STRANGE) * law.survival(away / sigma) + STRANGE * _NORMAL_LAW.survival(away / PRIOR_SIGMA))
+        left.append(
+            (1 - OUTLIER_SHARE) * law.survival(away / sigma) + OUTLIER_SHARE * _NORMAL_LAW.survival(away / PRIOR_SIGMA)
+        )
     left[0] = 1.0
-    return [min(MOST, 1 - b / a) if a > 0 else MOST for a, b in pairwise(left)]
+    return [min(MAX_HAZARD, 1 - b / a) if a > 0 else MAX_HAZARD for a, b in pairwise(left)]
 
 
 def _drawn(hazards: Sequence[float], first: int, last: int) -> Distribution:
@@ -350,6 +355,6 @@ def _drawn(hazards: Sequence[float], first: int, last: int) -> Distribution:
         left *= 1 - hazards[i]
         ages.append(math.exp((_START + i + 1) * STEP))
         cdf.append(1 - left)
-        if left < LEFT:
+        if left < MIN_SURVIVAL:
             break
     return Distribution(ages, cdf)

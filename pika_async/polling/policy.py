@@ -8,30 +8,30 @@ from typing import Any, Protocol
 import attrs
 
 from pika_async.errors import ConfigurationError
-from pika_async.polling.durations import Observation
+from pika_async.polling.durations import DurationSample
 
-__all__ = ["FixedInterval", "PollingPolicy", "Waiting", "above_zero"]
+__all__ = ["FixedInterval", "PollingPolicy", "PollContext", "above_zero"]
 
 
 @attrs.frozen
-class Waiting:
+class PollContext:
     """One unsettled task as a policy sees it. Ages are seconds since it was accepted."""
 
     #: Tasks of one stratum are alike in what makes them slow: provider, model, kind.
     stratum: str
     age: float
     #: How often it was looked at.
-    looks: int
+    polls: int
     #: Percent, where the provider tells; 0 also where it only tells that a task is queued.
     progress: int | None = None
     #: The age at which it was last seen unsettled, before this time; None the first time, and where no age of it is
     #: certain: nothing is learned of it then.
-    looked: float | None = None
+    last_unsettled_age: float | None = None
     #: The age at which `progress` was told; None: now. A task that was last seen queued at that age and now runs, where
     #: no percent is told, has a progress of 0 that was told then.
-    told_age: float | None = None
+    progress_age: float | None = None
     #: The share of tasks of which nobody tells when they settle, 1 where nobody ever does: only those need a look.
-    untold: float = 1.0
+    callback_loss: float = 1.0
 
 
 class PollingPolicy(Protocol):
@@ -43,13 +43,13 @@ class PollingPolicy(Protocol):
     `medians()`: half the tasks of a stratum take less, in seconds.
     """
 
-    def wait(self, waiting: Waiting, u: float) -> float:
+    def next_delay(self, waiting: PollContext, u: float) -> float:
         """Seconds until the next look, above 0 and finite; `u` in [0, 1) is the chance to use.
 
         Asked once when a task is accepted or comes into sight, and after each look that found it unsettled.
         """
 
-    def settled(self, seen: Observation, looked: float | None = None) -> bool | None:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> bool | None:
         """A task has settled, now or in an earlier process; `looked`: its age when `wait` last heard of it, if it did.
 
         True if the looks at all that wait are worth asking for anew: of a policy with a method `again`, like `wait`.
@@ -76,15 +76,15 @@ class FixedInterval:
 
     seconds: float = attrs.field(validator=above_zero)
 
-    def wait(self, waiting: Waiting, u: float) -> float:  # noqa: ARG002 - the protocol's
+    def next_delay(self, waiting: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
         """Always `seconds`, or as many times more."""
-        return self.seconds / math.sqrt(waiting.untold)
+        return self.seconds / math.sqrt(waiting.callback_loss)
 
-    def again(self, waiting: Waiting, u: float) -> float:
+    def replan_delay(self, waiting: PollContext, u: float) -> float:
         """The same."""
-        return self.wait(waiting, u)
+        return self.next_delay(waiting, u)
 
-    def settled(self, seen: Observation, looked: float | None = None) -> None:
+    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
         """Nothing is learned."""
 
     def describe(self) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from functools import lru_cache
 import attrs
 
 from pika_async.polling.distribution import LEAST, Distribution
-from pika_async.polling.durations import SHORTEST, Observation
+from pika_async.polling.durations import SHORTEST, DurationSample
 from pika_async.polling.schedule import Schedule
 
-__all__ = ["Band", "Progress", "calibrated"]
+__all__ = ["ProgressBand", "ProgressForecaster", "calibrated"]
 
 #: Percents at which a new band begins.
 BANDS = (1, 10, 25, 50, 75, 90, 97)
@@ -42,7 +42,7 @@ WEIGHT_STEP = 1.3
 
 
 @attrs.frozen
-class Band:
+class ProgressBand:
     """The logarithm of a task's duration over what its reading said, or of the seconds left after a reading of 0.
 
     Median, spread, and how often it was seen.
@@ -64,12 +64,12 @@ class Band:
 
 
 @attrs.frozen
-class Progress:
+class ProgressForecaster:
     """The bands of one stratum, by number; a band without readings is absent."""
 
-    bands: dict[int, Band] = attrs.field(factory=dict)
+    bands: dict[int, ProgressBand] = attrs.field(factory=dict)
 
-    def next_look(self, age: float, percent: int, told_age: float, weight: float) -> float | None:
+    def next_poll(self, age: float, percent: int, told_age: float, weight: float) -> float | None:
         """The age of the next look at a task that was at `percent` at `told_age`; None where that says nothing."""
         band = self.bands.get(bisect_right(BANDS, percent))
         if band is None or not band.trusted:
@@ -91,18 +91,18 @@ def _schedule(spread: int, weight: int) -> Schedule:
     return Schedule.of(Distribution.lognormal(1.0, LEAST_SPREAD * SPREAD_STEP**spread), WEIGHT_STEP**weight)
 
 
-def calibrated(rows: Iterable[Observation], durations: Distribution, *, queued: bool = True) -> Progress:
+def calibrated(rows: Iterable[DurationSample], durations: Distribution, *, queued: bool = True) -> ProgressForecaster:
     """What the readings of these tasks are worth, beside `durations`; the order does not matter.
 
     `queued`: readings of 0 count. Where few have settled yet, they are the quick ones, and after 0 they were all quick.
     """
-    told: dict[int, list[Observation]] = {}
+    told: dict[int, list[DurationSample]] = {}
     for row in rows:
-        if row.told is None or row.told_age is None or math.isinf(row.before):
+        if row.progress is None or row.progress_age is None or math.isinf(row.upper):
             continue
-        if row.told or queued:
-            told.setdefault(bisect_right(BANDS, row.told), []).append(row)
-    return Progress({number: _band(rows, durations) for number, rows in told.items()})
+        if row.progress or queued:
+            told.setdefault(bisect_right(BANDS, row.progress), []).append(row)
+    return ProgressForecaster({number: _band(rows, durations) for number, rows in told.items()})
 
 
 def _said(percent: int, age: float) -> tuple[float, float]:
@@ -110,13 +110,13 @@ def _said(percent: int, age: float) -> tuple[float, float]:
     return (0.0, max(SHORTEST, age * 100 / percent)) if percent else (age, 1.0)
 
 
-def _error(row: Observation) -> float:
-    since, scale = _said(row.told or 0, row.told_age or 0.0)
-    after, before = row.after - since, row.before - since
+def _error(row: DurationSample) -> float:
+    since, scale = _said(row.progress or 0, row.progress_age or 0.0)
+    after, before = row.lower - since, row.upper - since
     return math.log(max(SHORTEST, math.sqrt(max(0.0, after, before / 4) * max(0.0, before))) / scale)
 
 
-def _band(rows: list[Observation], durations: Distribution) -> Band:
+def _band(rows: list[DurationSample], durations: Distribution) -> ProgressBand:
     errors = sorted(_error(row) for row in rows)
     count = len(errors)
     offset = errors[count // 2]
@@ -128,16 +128,16 @@ def _band(rows: list[Observation], durations: Distribution) -> Band:
     gain = sum(gains) / count
     error = math.sqrt(sum((each - gain) ** 2 for each in gains)) / count
     # Of a forecast that was fitted to the same tasks each of its two parameters flatters it by about 1 / count.
-    return Band(offset, spread, count, gain - 2 / count - DOUBT * error, queued=not rows[0].told)
+    return ProgressBand(offset, spread, count, gain - 2 / count - DOUBT * error, queued=not rows[0].progress)
 
 
-def _gain(row: Observation, offset: float, spread: float, durations: Distribution) -> float:
+def _gain(row: DurationSample, offset: float, spread: float, durations: Distribution) -> float:
     """Log ratio of the probabilities of what happened: by the forecast, by the durations; both given its age."""
-    age = row.told_age or 0.0
-    exact = row.after == row.before
-    low = max(age, row.after * (1 - EXACT) if exact else row.after)
-    high = max(low, row.before * (1 + EXACT) if exact else row.before)
-    since, said = _said(row.told or 0, age)
+    age = row.progress_age or 0.0
+    exact = row.lower == row.upper
+    low = max(age, row.lower * (1 - EXACT) if exact else row.lower)
+    high = max(low, row.upper * (1 + EXACT) if exact else row.upper)
+    since, said = _said(row.progress or 0, age)
     scale = 1 / (spread * math.sqrt(2))
     center = math.log(said) + offset
     left = [math.erfc((math.log(max(SHORTEST, each - since)) - center) * scale) for each in (age, low, high)]

@@ -80,7 +80,7 @@ class Schedule:
         share = (age - ages[i - 1]) / (ages[i] - ages[i - 1])
         return following[i - 1] + share * (following[i] - following[i - 1])
 
-    def looks(self, count: int) -> list[float]:
+    def polls(self, count: int) -> list[float]:
         """The ages of the first `count` looks."""
         ages = [self.after(0.0)]
         while len(ages) < count:

@@ -11,7 +11,7 @@ import attrs
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
 from pika_async.providers._fields import Address, Number, Record, Text, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
-from pika_async.providers._wire import HttpRequest, Unreadable
+from pika_async.providers._wire import DecodeError, HttpRequest
 
 __all__ = ["ENVELOPE"]
 
@@ -128,7 +128,7 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
     flat = "task_id" in body or not isinstance(data, dict)  # shape (c) has no wrapper
     task = _converter.structure(body if flat else data, _Task)
     if flat and task.task_id is None and "status" in body:
-        raise Unreadable("a status, but of no task")
+        raise DecodeError("a status, but of no task")
     inner = _converter.structure(task.data, _Task)
     said = [word.strip().lower() for word in (task.status, task.state) if word is not None]
     words = [word for word in said if word] or said  # an empty word beside a real one says nothing

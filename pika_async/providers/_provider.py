@@ -13,7 +13,7 @@ import attrs
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Media, Receipt, Snapshot, TaskState, is_url
 from pika_async.providers._failure import read_failure
-from pika_async.providers._wire import HttpRequest, HttpResponse, Unreadable, parse_json
+from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
 __all__ = ["Capability", "Dialect", "Provider", "inline"]
 
@@ -147,7 +147,7 @@ class Provider:
         """What the answer says, whatever its shape; an id is also read from a torn or unreadable body."""
         try:
             body = self._read(response)
-        except Unreadable as error:
+        except DecodeError as error:
             torn = self.dialect.torn_id.search(response.body)
             if torn is None:
                 return Receipt(message=response.excerpt() or str(error))
@@ -169,7 +169,7 @@ class Provider:
         """
         body = self._read(response)
         if not isinstance(body, dict):
-            raise Unreadable(f"no JSON object: {response.excerpt()}")
+            raise DecodeError(f"no JSON object: {response.excerpt()}")
         if read_failure(body).code == "task_not_exist":
             return Snapshot(task_id=task_id, state=TaskState.MISSING, word="task_not_exist", raw=body)
         return self.dialect.snapshot(body, task_id)
@@ -181,7 +181,7 @@ class Provider:
         """
         try:
             said = parse_json(body)
-        except Unreadable:
+        except DecodeError:
             return None
         named = [self.named_task({"data": said}), self.named_task(said)]
         return next((it for it in named if it and len(it) <= LONGEST_ID and it.isprintable()), None)
@@ -193,7 +193,7 @@ class Provider:
     @staticmethod
     def _read(response: HttpResponse) -> Any:
         if not response.complete:
-            raise Unreadable("the answer was cut")
+            raise DecodeError("the answer was cut")
         return parse_json(response.body)
 
 
@@ -201,7 +201,7 @@ def json_text(escaped: bytes) -> str | None:
     """The text of a JSON string's inside, None if it is broken or empty."""
     try:
         text = parse_json(b'"' + escaped + b'"')
-    except Unreadable:
+    except DecodeError:
         return None
     return text or None
 

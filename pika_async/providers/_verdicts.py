@@ -16,19 +16,19 @@ from typing import Final
 
 import attrs
 
-from pika_async.errors import printable
+from pika_async.errors import strip_control
 from pika_async.models import Receipt
-from pika_async.providers._wire import HttpResponse, NoAnswer, Phase
+from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
 
 __all__ = [
-    "Judgement",
+    "SubmitOutcome",
     "PollVerdict",
-    "Verdict",
-    "judge_answer",
-    "judge_no_answer",
-    "judge_poll",
-    "judge_poll_code",
-    "poll_hint",
+    "SubmitVerdict",
+    "classify_response",
+    "classify_failure",
+    "classify_poll",
+    "classify_poll_code",
+    "poll_after",
     "retry_after",
 ]
 
@@ -38,7 +38,7 @@ RETRY_AFTER_CAP: Final = 300.0
 REASON_LIMIT: Final = 500
 
 
-class Verdict(enum.Enum):
+class SubmitVerdict(enum.Enum):
     """What is known of one submission."""
 
     #: Nothing left this machine: send again within the budget.
@@ -58,10 +58,10 @@ class Verdict(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
-class Judgement:
+class SubmitOutcome:
     """A verdict and what led to it. `retry_after` is the provider's own wish in seconds, where it gave one."""
 
-    verdict: Verdict
+    verdict: SubmitVerdict
     reason: str = ""
     task_id: str | None = None
     http_status: int | None = None
@@ -85,20 +85,22 @@ _REDIRECTS: Final = range(300, 400)
 _REQUEST_IDS: Final = ("x-oneapi-request-id", "x-new-api-request-id", "x-request-id", "request-id", "cf-ray")
 
 
-def judge_no_answer(failure: NoAnswer) -> Judgement:
+def classify_failure(failure: TransportFailure) -> SubmitOutcome:
     """The verdict when no status line was read: what was handed to a connection may have arrived."""
-    if failure.phase is Phase.SENT:
-        verdict = Verdict.UNKNOWN
+    if failure.phase is SendPhase.SENT:
+        verdict = SubmitVerdict.UNKNOWN
     elif failure.kind == "certificate":
-        verdict = Verdict.STOP
+        verdict = SubmitVerdict.STOP
     elif failure.kind == "url":
-        verdict = Verdict.WRONG_URL
+        verdict = SubmitVerdict.WRONG_URL
     else:
-        verdict = Verdict.NOT_SENT
-    return Judgement(verdict=verdict, reason=failure.detail)
+        verdict = SubmitVerdict.NOT_SENT
+    return SubmitOutcome(verdict=verdict, reason=failure.detail)
 
 
-def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = False, now: float = 0.0) -> Judgement:
+def classify_response(
+    response: HttpResponse, receipt: Receipt, *, lenient: bool = False, now: float = 0.0
+) -> SubmitOutcome:
     """The verdict on a submission that was answered. `now` (unix seconds) serves a `Retry-After` without a `Date`.
 
     `lenient` counts a bare 503 as a refusal, which most gateways mean by it but none documents.
@@ -108,59 +110,59 @@ def judge_answer(response: HttpResponse, receipt: Receipt, *, lenient: bool = Fa
         verdict = _judge_success(response, receipt)
     else:
         verdict = _judge_status(status, response, receipt, lenient=lenient)
-    return Judgement(
+    return SubmitOutcome(
         verdict=verdict,
-        reason=printable(_reason(verdict, response, receipt)[:REASON_LIMIT]),
-        task_id=receipt.task_id if verdict is Verdict.ACCEPTED else None,
+        reason=strip_control(_reason(verdict, response, receipt)[:REASON_LIMIT]),
+        task_id=receipt.task_id if verdict is SubmitVerdict.ACCEPTED else None,
         http_status=status,
-        retry_after=retry_after(response.headers, now) if verdict is Verdict.WAIT else None,
+        retry_after=retry_after(response.headers, now) if verdict is SubmitVerdict.WAIT else None,
         request_id=_request_id(response.headers),
-        page=verdict is Verdict.UNKNOWN and status < 300 and response.is_html,
+        page=verdict is SubmitVerdict.UNKNOWN and status < 300 and response.is_html,
     )
 
 
 def _request_id(headers: Mapping[str, str]) -> str | None:
-    return next((printable(headers[name][:100]) for name in _REQUEST_IDS if headers.get(name)), None)
+    return next((strip_control(headers[name][:100]) for name in _REQUEST_IDS if headers.get(name)), None)
 
 
-def _judge_success(response: HttpResponse, receipt: Receipt) -> Verdict:
+def _judge_success(response: HttpResponse, receipt: Receipt) -> SubmitVerdict:
     if receipt.task_id:
-        return Verdict.UNKNOWN if response.is_markup else Verdict.ACCEPTED
+        return SubmitVerdict.UNKNOWN if response.is_markup else SubmitVerdict.ACCEPTED
     code = receipt.failure_code
     if code is None:
-        return Verdict.UNKNOWN
+        return SubmitVerdict.UNKNOWN
     if code in _STOP_CODES or code in {str(status) for status in _STOP}:
-        return Verdict.STOP
-    return Verdict.WAIT if code in {"429", "503"} else Verdict.REJECTED
+        return SubmitVerdict.STOP
+    return SubmitVerdict.WAIT if code in {"429", "503"} else SubmitVerdict.REJECTED
 
 
-def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> Verdict:
+def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> SubmitVerdict:
     if status in _REDIRECTS or (status == 404 and response.is_html):
-        return Verdict.WRONG_URL
+        return SubmitVerdict.WRONG_URL
     if status in _STOP or receipt.failure_code == _NO_QUOTA or (status < 500 and receipt.failure_code in _STOP_CODES):
-        return Verdict.STOP
+        return SubmitVerdict.STOP
     if status in _REJECTED or (status == 500 and receipt.failure_code == "invalid_request"):
-        return Verdict.REJECTED
+        return SubmitVerdict.REJECTED
     if status in _WAIT:
-        return Verdict.WAIT
+        return SubmitVerdict.WAIT
     if status == 503:
         said_so = "retry-after" in response.headers or any(said in receipt.message.lower() for said in _NO_CHANNEL)
-        return Verdict.WAIT if said_so or lenient else Verdict.UNKNOWN
-    return Verdict.UNKNOWN
+        return SubmitVerdict.WAIT if said_so or lenient else SubmitVerdict.UNKNOWN
+    return SubmitVerdict.UNKNOWN
 
 
-def _reason(verdict: Verdict, response: HttpResponse, receipt: Receipt) -> str:
-    if verdict is Verdict.ACCEPTED:
+def _reason(verdict: SubmitVerdict, response: HttpResponse, receipt: Receipt) -> str:
+    if verdict is SubmitVerdict.ACCEPTED:
         return ""
     code = f"{receipt.failure_code}: " if receipt.failure_code else ""
-    if verdict is Verdict.WRONG_URL and response.status in _REDIRECTS:
+    if verdict is SubmitVerdict.WRONG_URL and response.status in _REDIRECTS:
         return "a redirect, which is never followed with a paid request"
-    if verdict is Verdict.WRONG_URL:
+    if verdict is SubmitVerdict.WRONG_URL:
         return "a web page instead of the gateway's API"
     said = receipt.message or response.excerpt() or "empty answer"
-    if verdict is Verdict.UNKNOWN and response.status < 300 and response.is_html:
+    if verdict is SubmitVerdict.UNKNOWN and response.status < 300 and response.is_html:
         said = f"a web page (is the base URL right?): {said}"
-    return f"HTTP {response.status}: {code}{said}" if verdict is Verdict.UNKNOWN else f"{code}{said}"
+    return f"HTTP {response.status}: {code}{said}" if verdict is SubmitVerdict.UNKNOWN else f"{code}{said}"
 
 
 class PollVerdict(enum.Enum):
@@ -176,7 +178,7 @@ class PollVerdict(enum.Enum):
     STOP = "stop"
 
 
-def judge_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
+def classify_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
     """The verdict on the answer to a poll, before its body is believed."""
     status = response.status
     if failure_code == "task_not_exist" or (status == 404 and not response.is_html):
@@ -186,7 +188,7 @@ def judge_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
     return PollVerdict.READ if 200 <= status < 300 else PollVerdict.AGAIN
 
 
-def judge_poll_code(code: str) -> PollVerdict:
+def classify_poll_code(code: str) -> PollVerdict:
     """The verdict on a poll that was answered with 200 and an explicit failure `code` instead of a status."""
     if code in _STOP_CODES or code in {str(status) for status in _STOP}:
         return PollVerdict.STOP
@@ -211,7 +213,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return min(RETRY_AFTER_CAP, max(0.0, seconds)) if math.isfinite(seconds) else None
 
 
-def poll_hint(headers: Mapping[str, str], now: float) -> float | None:
+def poll_after(headers: Mapping[str, str], now: float) -> float | None:
     """The seconds, 0 to 300, before which a server that answered a poll wants no other; None for none or garbage.
 
     `openai-poll-after-ms` is what the clients of OpenAI's long-running tasks obey, and gateways of its kin pass on.

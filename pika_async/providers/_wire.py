@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import printable
+from pika_async.errors import strip_control
 
-__all__ = ["Credential", "HttpRequest", "HttpResponse", "NoAnswer", "Phase", "Unreadable", "parse_json"]
+__all__ = ["Credential", "HttpRequest", "HttpResponse", "TransportFailure", "SendPhase", "DecodeError", "parse_json"]
 
 #: The longest number that an answer may hold, in digits; Python's own limit is 4,300 and costs quadratic time.
 MAX_DIGITS: Final = 100
@@ -66,7 +66,7 @@ def _spellings(byte: int) -> bytes:
     return rb"(?:\\?%s|%s)" % (re.escape(bytes((byte,))), escape)
 
 
-class Phase(enum.Enum):
+class SendPhase(enum.Enum):
     """How far a request had come when it failed: the only proof of "not sent" (not the exception's class)."""
 
     #: The headers had not been handed to the connection: nothing left this machine.
@@ -115,21 +115,21 @@ class HttpResponse:
 
     def excerpt(self, limit: int = 160) -> str:
         """The body's beginning as one printable line, for messages."""
-        text = printable(self.body[: limit * 4].decode("utf-8", "replace"))
+        text = strip_control(self.body[: limit * 4].decode("utf-8", "replace"))
         text = re.sub(r"\s+", " ", text).strip()
         return text if len(text) <= limit else text[:limit] + "…"
 
 
 @attrs.frozen(kw_only=True)
-class NoAnswer:
+class TransportFailure:
     """No status line was read. `kind` is the family of the failure (`dns`, `timeout`, `certificate`, ...)."""
 
-    phase: Phase
+    phase: SendPhase
     kind: str
     detail: str
 
 
-class Unreadable(ValueError):  # noqa: N818 - a decoder's own signal, mapped before any user sees it
+class DecodeError(ValueError):  # noqa: N818 - a decoder's own signal, mapped before any user sees it
     """A body that is not the JSON that was expected; `str()` says what is wrong with it."""
 
 
@@ -143,30 +143,30 @@ def inflate(body: bytes, encoding: str) -> tuple[bytes, bool]:
     if encoding in {"", "identity"}:
         return body, True
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise Unreadable(f"content coding {encoding!r} was not asked for")
+        raise DecodeError(f"content coding {encoding!r} was not asked for")
     stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
     try:
         plain = stream.decompress(body, MAX_BODY)
     except zlib.error as error:
-        raise Unreadable(f"broken {encoding} data: {error}") from None
+        raise DecodeError(f"broken {encoding} data: {error}") from None
     return plain, stream.eof and not stream.unconsumed_tail
 
 
 def _whole(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise Unreadable(f"a number of {len(digits)} digits")
+        raise DecodeError(f"a number of {len(digits)} digits")
     return int(digits)
 
 
 def _fraction(text: str) -> float:
     value = float(text) if len(text) <= MAX_DIGITS else math.inf
     if math.isinf(value):
-        raise Unreadable("a number beyond every range")
+        raise DecodeError("a number beyond every range")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise Unreadable(f"{name} is no JSON")
+    raise DecodeError(f"{name} is no JSON")
 
 
 def parse_json(body: bytes) -> Any:
@@ -180,9 +180,9 @@ def parse_json(body: bytes) -> Any:
         if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
         return value
-    except Unreadable:
+    except DecodeError:
         raise
     except RecursionError:
-        raise Unreadable("nested too deep") from None
+        raise DecodeError("nested too deep") from None
     except ValueError as error:
-        raise Unreadable(str(error) if body.strip() else "empty") from None
+        raise DecodeError(str(error) if body.strip() else "empty") from None

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 
-from pika_async.cli.batch_folder import Terms
+from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.callback_options import Listening
 from pika_async.cli.exits import UsageError
 from pika_async.emulator import Emulator
@@ -247,7 +247,7 @@ def test_a_provider_that_calls_nobody_back(cli: CommandLine, provider: str) -> N
 )
 def test_where_it_listens(callbacks: str, listen: str | None, place: str) -> None:
     """Where it was said; else at a loopback address itself, as far as that needs no TLS; else where others forward to."""
-    listening = Listening.of(Terms(callbacks=callbacks, listen=listen))
+    listening = Listening.of(BatchOptions(callbacks=callbacks, listen=listen))
     assert listening is not None
     assert (listening.place, listening.receiver.public_url) == (place, callbacks.rstrip("/"))
     assert listening.announcement.endswith(f"listening on {place}")
@@ -261,9 +261,9 @@ def test_an_address_without_tls_is_warned_of_once(cli: CommandLine) -> None:
 
 
 def test_without_an_address_nobody_listens() -> None:
-    assert Listening.of(Terms()) is None
+    assert Listening.of(BatchOptions()) is None
     with pytest.raises(UsageError, match="give --callbacks URL too"):
-        Listening.of(Terms(listen="8080"))
+        Listening.of(BatchOptions(listen="8080"))
 
 
 # --- processes ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pika_async import AdaptivePolling, Observation, Waiting
+from pika_async import AdaptivePolling, DurationSample, PollContext
 from pika_async._journal import SqliteJournal
 from tests.cli.commandline import ENV, CommandLine, serving
 
@@ -70,9 +70,9 @@ def test_what_is_shown_is_what_the_next_command_decides_by(cli: CommandLine) -> 
     with serving(durations="lognormal:0.4,0.3") as emulator:
         cli.batch(emulator, rows(cli, 12), "--no-download")
     policy = AdaptivePolling(expected_seconds=0.2)
-    for seen in SqliteJournal(cli.folder / "pika-out" / "journal.db").observations():
-        policy.settled(seen)
-    assert learned(cli)[PLAIN]["looks"][0] == pytest.approx(policy.wait(Waiting(PLAIN, 0.0, 0), 0.5))
+    for seen in SqliteJournal(cli.folder / "pika-out" / "journal.db").samples():
+        policy.observe(seen)
+    assert learned(cli)[PLAIN]["looks"][0] == pytest.approx(policy.next_delay(PollContext(PLAIN, 0.0, 0), 0.5))
 
 
 def test_it_reads_only(cli: CommandLine) -> None:
@@ -147,7 +147,7 @@ def teach(cli: CommandLine, stratum: str, seconds: float) -> None:
         journal = SqliteJournal(cli.folder / "pika-out" / "journal.db")
         await journal.open()
         for n in range(300):
-            journal.observe(Observation(stratum, seconds * (1 + n % 10 / 100), seconds * (1.01 + n % 10 / 100)))
+            journal.add_sample(DurationSample(stratum, seconds * (1 + n % 10 / 100), seconds * (1.01 + n % 10 / 100)))
         await journal.close()
 
     (cli.folder / "pika-out").mkdir()

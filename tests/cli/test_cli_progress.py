@@ -13,16 +13,16 @@ from rich.console import Console
 
 from pika_async import GenerationRequest, Job, JobStatus
 from pika_async.cli.batch import Batch
-from pika_async.cli.progress import Follower, Heard, Pace, Tally, duration, tally, told
+from pika_async.cli.progress import CallbackCounts, JobCounts, Pace, ProgressDisplay, duration, tally, told
 from pika_async.cli.terminal import Terminal
-from pika_async.jobs import instant
+from pika_async.jobs import utc_from_timestamp
 
 
 def job(number: int, status: JobStatus, *, file: bool = False) -> Job:
     return Job(
         key=str(number), request=GenerationRequest("\x1b[31m[red]"), provider="native", base_url="http://h",
         status=status, file=Path("f") if file else None,
-        submitted_at=None if status in {JobStatus.PLANNED, JobStatus.REJECTED} else instant(0.0),
+        submitted_at=None if status in {JobStatus.PLANNED, JobStatus.REJECTED} else utc_from_timestamp(0.0),
     )  # fmt: skip
 
 
@@ -35,13 +35,13 @@ JOBS = [
 
 def test_every_status_is_counted_where_it_belongs() -> None:
     """What is at rest is settled; what will have no video is failed."""
-    assert tally(JOBS, 20) == Tally(total=20, submitted=7, running=2, settled=6, downloaded=1, failed=4)
+    assert tally(JOBS, 20) == JobCounts(total=20, submitted=7, running=2, settled=6, downloaded=1, failed=4)
 
 
 def test_a_doubt_that_is_waited_for_is_not_at_rest() -> None:
     """It is neither settled nor failed until then; where nothing else is left no time is promised."""
     now = tally(JOBS, 20, waiting=1)
-    assert now == Tally(total=20, submitted=7, running=2, settled=5, downloaded=1, failed=3, waiting=1)
+    assert now == JobCounts(total=20, submitted=7, running=2, settled=5, downloaded=1, failed=3, waiting=1)
     assert not now.only_waits
     pace = Pace()
     pace.see(0.0, 0)
@@ -67,13 +67,13 @@ def test_a_doubt_is_in_view_until_it_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("heard", "words"),
     [
-        (Heard(), "no callback yet"),
-        (Heard(received=1), "1 callback came"),
-        (Heard(received=7, waiting=2), "7 callbacks came; 2 in doubt, waiting for their callbacks"),
-        (Heard(lost_to="h:1"), "no callback yet; does the public address lead to h:1?"),
+        (CallbackCounts(), "no callback yet"),
+        (CallbackCounts(received=1), "1 callback came"),
+        (CallbackCounts(received=7, waiting=2), "7 callbacks came; 2 in doubt, waiting for their callbacks"),
+        (CallbackCounts(lost_to="h:1"), "no callback yet; does the public address lead to h:1?"),
     ],
 )
-def test_what_callbacks_told(heard: Heard, words: str) -> None:
+def test_what_callbacks_told(heard: CallbackCounts, words: str) -> None:
     assert str(heard) == words
 
 
@@ -111,12 +111,12 @@ def test_a_line_says_it_all() -> None:
     )
 
 
-def follow(terminal: Terminal, *, silent: bool = False, total: int = 9, heard: Heard | None = None) -> None:
+def follow(terminal: Terminal, *, silent: bool = False, total: int = 9, heard: CallbackCounts | None = None) -> None:
     async def look() -> list[Job]:
         return JOBS
 
     async def work() -> None:
-        async with Follower(terminal, look, total, silent=silent, hear=None if heard is None else lambda: heard):
+        async with ProgressDisplay(terminal, look, total, silent=silent, hear=None if heard is None else lambda: heard):
             await asyncio.sleep(0.05)
 
     asyncio.run(work())
@@ -142,7 +142,7 @@ def test_elsewhere_it_is_lines_or_nothing(capsys: pytest.CaptureFixture[str]) ->
 
 def test_callbacks_have_a_row_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     """On a terminal; elsewhere they are told with the counts, and silently only that nothing else is waited for."""
-    heard = Heard(received=3, waiting=1)
+    heard = CallbackCounts(received=3, waiting=1)
     terminal, shown = Terminal(), io.StringIO()
     terminal.err = Console(file=shown, force_terminal=True, width=80, color_system=None)
     follow(terminal, heard=heard)
@@ -162,7 +162,7 @@ def test_a_display_that_fails_stops_nothing(capsys: pytest.CaptureFixture[str]) 
         raise ValueError("broken")
 
     async def work() -> str:
-        async with Follower(Terminal(), look, 9):
+        async with ProgressDisplay(Terminal(), look, 9):
             await asyncio.sleep(0.01)
         return "done"
 

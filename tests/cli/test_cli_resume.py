@@ -24,7 +24,7 @@ from typing import Final
 import pytest
 
 from pika_async.emulator import Charge, Emulator
-from pika_async.emulator.records import Seen
+from pika_async.emulator.records import RequestLogEntry
 from tests.cli.commandline import ENV, KEY, CommandLine, Ran, Rule, serving
 
 #: How many submissions run side by side at most.
@@ -47,7 +47,7 @@ def charged(emulator: Emulator) -> Counter[str]:
     return Counter(charge.prompt for charge in emulator.ledger)
 
 
-def submissions(emulator: Emulator) -> list[Seen]:
+def submissions(emulator: Emulator) -> list[RequestLogEntry]:
     return [seen for seen in emulator.requests if seen.method == "POST" and "/feed" not in seen.path]
 
 

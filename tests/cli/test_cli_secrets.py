@@ -75,7 +75,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     folder, key_file = tmp_path / "work", tmp_path / "key"
     for each in (folder, folder / "tmp", folder / "home"):
         each.mkdir()
@@ -110,27 +110,27 @@ def _strikes() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
-def test_no_fault_brings_the_key_out(provider: str, source: str, desk: Desk) -> None:
+def test_no_fault_brings_the_key_out(provider: str, source: str, table: Desk) -> None:
     """Every fault of the script language at the first call of each kind, in one batch with its downloads."""
     strikes = list(_strikes())
     rules = [{"on": place, "prompt": name, "per": "task", "nth": 1, "do": deed} for name, place, deed in strikes]
     with emulating(rules, api_key=CANARY) as emulator:
         prompts = [name for name, *_ in strikes]
-        ran = desk.batch(provider, emulator.base_url(provider), prompts, "--max-in-flight", "99", source=source)
-        assert {record["status"] for record in results(desk.folder / "out").values()} >= {"succeeded", "unknown"}
+        ran = table.batch(provider, emulator.base_url(provider), prompts, "--max-in-flight", "99", source=source)
+        assert {record["status"] for record in results(table.folder / "out").values()} >= {"succeeded", "unknown"}
         assert len(emulator.ledger) > len(prompts) / 2
         assert emulator.cdn_credentials == []
-    assert (ran.code, desk.found(ran.out, ran.err)) == (1, [])
+    assert (ran.code, table.found(ran.out, ran.err)) == (1, [])
     assert "DEBUG" in ran.err
 
 
 @pytest.mark.parametrize("number", range(len(STOPPING)))
-def test_what_stops_a_batch_does_not_bring_the_key_out(number: int, desk: Desk) -> None:
+def test_what_stops_a_batch_does_not_bring_the_key_out(number: int, table: Desk) -> None:
     """A refused key, no balance, a redirect to an address that holds the key."""
     place, deed = STOPPING[number]
     with emulating([{"on": place, "do": deed}], api_key=CANARY) as emulator:
-        ran = desk.batch("native", emulator.base_url("native"), ["one", "two"])
-    assert (ran.code, desk.found(ran.out, ran.err)) == (1 if deed["fault"] == "redirect" else 3, [])
+        ran = table.batch("native", emulator.base_url("native"), ["one", "two"])
+    assert (ran.code, table.found(ran.out, ran.err)) == (1 if deed["fault"] == "redirect" else 3, [])
 
 
 # -- a gateway that repeats what it was told -------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def _always(act: Act) -> Callable[[str], Act]:
 
 
 @pytest.fixture
-def repeated(desk: Desk, elsewhere: Elsewhere) -> Callable[[str, dict[str, Act]], Ran]:
+def repeated(table: Desk, elsewhere: Elsewhere) -> Callable[[str, dict[str, Act]], Ran]:
     """A batch with one job for each act."""
 
     def of(provider: str, acts: dict[str, Act]) -> Ran:
@@ -206,7 +206,7 @@ def repeated(desk: Desk, elsewhere: Elsewhere) -> Callable[[str, dict[str, Act]]
         for name, act in acts.items():
             gateway.strike(f"[{name}]", _always(act))
         with elsewhere.serving(gateway):
-            ran = desk.batch(provider, gateway.url, [f"[{name}]" for name in acts], "--no-download")
+            ran = table.batch(provider, gateway.url, [f"[{name}]" for name in acts], "--no-download")
         assert set(gateway.posts) == {f"[{name}]" for name in acts}
         return ran
 
@@ -216,34 +216,34 @@ def repeated(desk: Desk, elsewhere: Elsewhere) -> Callable[[str, dict[str, Act]]
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_a_gateway_repeats_of_the_key_is_not_told(
-    provider: str, spelling: str, desk: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
+    provider: str, spelling: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
 ) -> None:
     """In the body of every kind of answer to a submission, however it is spelled."""
     ran = repeated(provider, _echoes(provider, SPELLINGS[spelling]))
-    assert desk.found(ran.out, ran.err) == []
+    assert table.found(ran.out, ran.err) == []
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_a_gateway_repeats_in_its_heads_is_not_told(
-    provider: str, desk: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
+    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
 ) -> None:
     """In headers, the status line, a chunk: well formed or not."""
     ran = repeated(provider, _heads(provider, CANARY))
-    assert desk.found(ran.out, ran.err) == []
+    assert table.found(ran.out, ran.err) == []
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_lost_answer_does_not_bring_the_key_out(
-    provider: str, desk: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
+    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
 ) -> None:
     """Everything that breaks on the wire; silence apart, for which no option can shorten the patience."""
     acts = {row.name: row.act(provider) for row in LOST}
     ran = repeated(provider, {name: act for name, act in acts.items() if act.then != "stall"})
-    assert desk.found(ran.out, ran.err) == []
+    assert table.found(ran.out, ran.err) == []
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_what_a_look_repeats_of_the_key_is_not_told(spelling: str, desk: Desk) -> None:
+def test_what_a_look_repeats_of_the_key_is_not_told(spelling: str, table: Desk) -> None:
     """A reason, an unknown word, an address with the key: none is in the results, the page or the log."""
     said = json.loads(f'"{SPELLINGS[spelling]}"')
     deeds: list[dict[str, Any]] = [
@@ -260,8 +260,8 @@ def test_what_a_look_repeats_of_the_key_is_not_told(spelling: str, desk: Desk) -
         for name, deed in zip(names, deeds, strict=True)
     ]
     with emulating(rules, api_key=CANARY) as emulator:
-        ran = desk.batch("native", emulator.base_url("native"), names, "--no-download")
-    assert desk.found(ran.out, ran.err) == []
+        ran = table.batch("native", emulator.base_url("native"), names, "--no-download")
+    assert table.found(ran.out, ran.err) == []
 
 
 def _raw_feeds(said: str) -> Iterator[dict[str, Any]]:
@@ -275,7 +275,7 @@ def _raw_feeds(said: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
-def test_generate_does_not_tell_the_key(provider: str, source: str, desk: Desk, elsewhere: Elsewhere) -> None:
+def test_generate_does_not_tell_the_key(provider: str, source: str, table: Desk, elsewhere: Elsewhere) -> None:
     """Through answers that repeat it, in the body and outside; also where the account is refused."""
     refusal = _says(provider, "no", f"Bearer {CANARY}")
     acts = {
@@ -289,45 +289,45 @@ def test_generate_does_not_tell_the_key(provider: str, source: str, desk: Desk, 
     with elsewhere.serving(gateway):
         for name, act in acts.items():
             gateway.strike(f"[{name}]", _always(act))
-            ran = desk.command(f"generate [{name.replace(' ', '_')}]", provider, gateway.url, *QUICK, source=source)
+            ran = table.command(f"generate [{name.replace(' ', '_')}]", provider, gateway.url, *QUICK, source=source)
             told += [ran.out, ran.err]
-    assert desk.found(*told) == []
+    assert table.found(*told) == []
 
 
 @pytest.mark.parametrize("source", ["variable", "file"])
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_doctor_does_not_tell_or_save_the_key(provider: str, source: str, desk: Desk, elsewhere: Elsewhere) -> None:
+def test_doctor_does_not_tell_or_save_the_key(provider: str, source: str, table: Desk, elsewhere: Elsewhere) -> None:
     """What it prints and what it saves of an answer that repeats the key in its body."""
     told = []
     acts = _echoes(provider, CANARY)
     with elsewhere.serving(server := Raw(provider)):
         for number, act in enumerate(acts.values()):
             server.poll_acts.append(act)
-            ran = desk.command("doctor", provider, server.url, "--save", f"samples-{number}", source=source)
+            ran = table.command("doctor", provider, server.url, "--save", f"samples-{number}", source=source)
             told += [ran.out, ran.err]
-    assert len(list(desk.folder.glob("samples-*/*.json"))) == len(acts)
-    assert desk.found(*told) == []
+    assert len(list(table.folder.glob("samples-*/*.json"))) == len(acts)
+    assert table.found(*told) == []
 
 
-def test_doctor_does_not_save_a_head_that_repeats_the_key(desk: Desk, elsewhere: Elsewhere) -> None:
+def test_doctor_does_not_save_a_head_that_repeats_the_key(table: Desk, elsewhere: Elsewhere) -> None:
     """The headers that it keeps as samples are cleaned like the body."""
     told = []
     with elsewhere.serving(server := Raw("native")):
         for number, act in enumerate(_heads("native", CANARY).values()):
             server.poll_acts.append(act)
-            ran = desk.command("doctor", "native", server.url, "--save", f"samples-{number}")
+            ran = table.command("doctor", "native", server.url, "--save", f"samples-{number}")
             told += [ran.out, ran.err]
-    assert desk.found(*told) == []
+    assert table.found(*told) == []
 
 
 @pytest.mark.parametrize("spelling", [name for name, spelling in SPELLINGS.items() if r"\u" in spelling])
-def test_doctor_does_not_save_what_spells_the_key(spelling: str, desk: Desk, elsewhere: Elsewhere) -> None:
+def test_doctor_does_not_save_what_spells_the_key(spelling: str, table: Desk, elsewhere: Elsewhere) -> None:
     """Whoever reads a sample reads its JSON, so an escaped key is the key."""
     body = _says("native", "bad", SPELLINGS[spelling])
     with elsewhere.serving(server := Raw("native")):
         server.poll_acts.append(Act(answer(400, body)))
-        ran = desk.command("doctor", "native", server.url, "--save", "samples")
-    assert desk.found(ran.out, ran.err) == []
+        ran = table.command("doctor", "native", server.url, "--save", "samples")
+    assert table.found(ran.out, ran.err) == []
 
 
 # -- a process -------------------------------------------------------------------------------------------------------
@@ -341,18 +341,18 @@ runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager
-def _started(emulator: Emulator, desk: Desk, source: str) -> Iterator[subprocess.Popen[str]]:
-    (desk.folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
+def _started(emulator: Emulator, table: Desk, source: str) -> Iterator[subprocess.Popen[str]]:
+    (table.folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
     argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "native", *SWIFT, *DEBUG]
     argv += ["--base-url", emulator.base_url("native"), "--max-in-flight", "20"]
     env = {name: value for name, value in os.environ.items() if name not in ENV.values()}
-    env |= {"TMPDIR": str(desk.folder / "tmp"), "HOME": str(desk.folder / "home")}
+    env |= {"TMPDIR": str(table.folder / "tmp"), "HOME": str(table.folder / "home")}
     if source == "variable":
         env[ENV["native"]] = CANARY
     else:
-        argv += ["--api-key-file", str(desk.key_file)]
+        argv += ["--api-key-file", str(table.key_file)]
     with subprocess.Popen(
-        argv, cwd=desk.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv, cwd=table.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
@@ -373,14 +373,14 @@ def _command_lines(pid: int) -> list[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("source", ["variable", "file"])
-def test_a_killed_process_leaves_the_key_nowhere(source: str, number: signal.Signals, desk: Desk) -> None:
+def test_a_killed_process_leaves_the_key_nowhere(source: str, number: signal.Signals, table: Desk) -> None:
     """While it runs no command line holds the key; in the midst of submissions, looks and downloads it is ended."""
     rules = [
         {"on": "create", "nth": 15, "do": {"fault": "stall", "seconds": 20.0}},
         {"on": "cdn", "nth": 4, "do": {"fault": "body-stall", "seconds": 20.0}},
     ]
     seen: set[bytes] = set()
-    with emulating(rules, api_key=CANARY) as emulator, _started(emulator, desk, source) as process:
+    with emulating(rules, api_key=CANARY) as emulator, _started(emulator, table, source) as process:
         deadline = time.monotonic() + 15
         while len(emulator.ledger) < 15 or len(emulator.cdn_requests) < 4:
             assert time.monotonic() < deadline
@@ -396,4 +396,4 @@ def test_a_killed_process_leaves_the_key_nowhere(source: str, number: signal.Sig
         out, err = process.communicate(timeout=20)
     assert any(b"batch" in line for line in seen)
     assert [line for line in seen if CANARY.encode() in line] == []
-    assert (desk.found(out, err), (desk.folder / "out" / "results.jsonl").exists()) == ([], True)
+    assert (table.found(out, err), (table.folder / "out" / "results.jsonl").exists()) == ([], True)

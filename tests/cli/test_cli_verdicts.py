@@ -21,7 +21,7 @@ import pytest
 
 from pika_async._http.transport import AiohttpTransport
 from pika_async.emulator import Emulator
-from pika_async.providers._verdicts import Verdict
+from pika_async.providers._verdicts import SubmitVerdict
 from tests.cli.commandline import Ran
 from tests.cli.faults import Elsewhere, Gateway, emulating, results, run
 from tests.raw import Act, Raw, answer, deaf, free_port, trusting_context
@@ -57,18 +57,20 @@ class Ending:
 
 
 ENDINGS = {
-    Verdict.ACCEPTED: Ending("succeeded", 0),
-    Verdict.REJECTED: Ending("rejected", 1),
-    Verdict.UNKNOWN: Ending("unknown", 1),
-    Verdict.WAIT: Ending("succeeded", 0, posts=2),
-    Verdict.STOP: Ending("planned", 3, stops=True),
-    Verdict.WRONG_URL: Ending("rejected", 1, stops=True),
+    SubmitVerdict.ACCEPTED: Ending("succeeded", 0),
+    SubmitVerdict.REJECTED: Ending("rejected", 1),
+    SubmitVerdict.UNKNOWN: Ending("unknown", 1),
+    SubmitVerdict.WAIT: Ending("succeeded", 0, posts=2),
+    SubmitVerdict.STOP: Ending("planned", 3, stops=True),
+    SubmitVerdict.WRONG_URL: Ending("rejected", 1, stops=True),
 }
 
 
 def _redirected(status: int) -> Row:
     """A redirect to the same gateway, where a second POST would be seen."""
-    return Row(f"a redirect {status}", Verdict.WRONG_URL, lambda _: Act(answer(status, "", {"Location": "/generate"})))
+    return Row(
+        f"a redirect {status}", SubmitVerdict.WRONG_URL, lambda _: Act(answer(status, "", {"Location": "/generate"}))
+    )
 
 
 #: A long wait is no matter of the command line.
@@ -102,7 +104,7 @@ def prompt(row: Row) -> str:
 
 
 def _groups(provider: str) -> Iterator[Group]:
-    kinds: dict[tuple[Verdict, aiohttp.ClientTimeout], list[Row]] = {}
+    kinds: dict[tuple[SubmitVerdict, aiohttp.ClientTimeout], list[Row]] = {}
     for row in ROWS:
         kinds.setdefault((row.verdict, row.timeout), []).append(row)
     for (verdict, _), rows in kinds.items():
@@ -341,7 +343,7 @@ def test_what_was_not_sent_is_sent_once_it_can_be(
     with contextlib.ExitStack() as stack:
         trouble = NOT_SENT[name](provider, elsewhere, stack, monkeypatch)
         more = (*trouble.options, "--log-level", "debug")
-        word = Verdict.NOT_SENT.value
+        word = SubmitVerdict.NOT_SENT.value
         ran = _batch(tmp_path, provider, trouble.url, ["a cat"], *more, word=word, on=trouble.heal)
     [record] = results(tmp_path / "out").values()
     assert word in ran.err

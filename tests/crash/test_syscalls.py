@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pika_async._journal.fallback_file import Rescue
+from pika_async._journal.fallback_file import FallbackFile
 from pika_async.jobs import JobStatus
 from tests.crash.story import Life, Story
 
@@ -91,7 +91,7 @@ def test_a_disk_that_takes_nothing_at_all(story: Stories) -> None:
     """Not even the rescue files can be written: the id is on standard error, the job is in doubt, and told the id it is
     settled without another charge."""
     told = story(COUNT)
-    beside, elsewhere = Rescue(told.path)._places()
+    beside, elsewhere = FallbackFile(told.path)._places()
     paths = ("-P", str(beside), "-P", str(told.scratch / elsewhere.name))
     tracer = strace(*paths, "-e", "inject=pwrite64:error=ENOSPC")
     life = told.run(tracer=tracer, fail_from="send-after:3", one_by_one=True)

@@ -26,7 +26,7 @@ from pika_async._http import downloads as _downloads
 from pika_async._http.transport import AiohttpTransport
 from pika_async._journal import Intent, SqliteJournal, fallback_file, schema
 from pika_async._journal import sqlite as journal
-from pika_async._planning.actions import Entry
+from pika_async._planning.actions import ActiveJob
 from pika_async._runtime import results as _collector
 from pika_async._runtime import submitter as _submissions
 from pika_async.cli import batch, results
@@ -65,7 +65,7 @@ NEWER: Final = "ALTER TABLE jobs ADD COLUMN later TEXT"
 def teach(migrations: Sequence[str]) -> Sequence[str]:
     """Let the journal know other migrations; returns those that it knew."""
     before: Sequence[str] = schema.MIGRATIONS
-    for function in (schema.look, schema.open_writer, schema.open_reader):
+    for function in (schema.inspect_file, schema.open_writer, schema.open_reader):
         assert function.__defaults__ is not None
         (before,) = function.__defaults__
         function.__defaults__ = (tuple(migrations),)
@@ -134,7 +134,7 @@ def _kind(job: Job) -> str:
 
 def watch_journal(points: Points) -> None:
     """Intents, records, archives."""
-    intend, keep, archive = SqliteJournal.intend, SqliteJournal.keep, SqliteJournal.archive
+    intend, keep, archive = SqliteJournal.record_intent, SqliteJournal.save, SqliteJournal.archive
     tell = points.witness.tell
 
     async def watched_intend(self: SqliteJournal, job: Job, intent: Intent) -> None:
@@ -195,7 +195,12 @@ def watch_database(points: Points) -> None:
                     points.reach("migrate-inside")
             return super().executescript(script)
 
-    connect, create, read, clear = sqlite3.connect, schema.create, fallback_file.Rescue.read, fallback_file.Rescue.clear
+    connect, create, read, clear = (
+        sqlite3.connect,
+        schema.create,
+        fallback_file.FallbackFile.read,
+        fallback_file.FallbackFile.clear,
+    )
 
     def watched_connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
         made: sqlite3.Connection = connect(*args, **{"factory": Watched} | kwargs)
@@ -205,21 +210,21 @@ def watch_database(points: Points) -> None:
         create(path)
         points.reach("create-after")
 
-    def watched_read(self: fallback_file.Rescue) -> list[bytes]:
+    def watched_read(self: fallback_file.FallbackFile) -> list[bytes]:
         lines = read(self)
         if lines:
             points.reach("rescue-read")
         return lines
 
-    def watched_clear(self: fallback_file.Rescue) -> None:
+    def watched_clear(self: fallback_file.FallbackFile) -> None:
         if read(self):
             points.reach("rescue-clear")
         clear(self)
 
     setattr(sqlite3, "connect", watched_connect)  # noqa: B010
     setattr(journal, "create", watched_create)  # noqa: B010
-    setattr(fallback_file.Rescue, "read", watched_read)  # noqa: B010
-    setattr(fallback_file.Rescue, "clear", watched_clear)  # noqa: B010
+    setattr(fallback_file.FallbackFile, "read", watched_read)  # noqa: B010
+    setattr(fallback_file.FallbackFile, "clear", watched_clear)  # noqa: B010
     if os.environ.get("PIKA_CRASH_NEWER"):
         teach((*schema.MIGRATIONS, NEWER))
 
@@ -276,19 +281,19 @@ def watch_files(points: Points) -> None:
 
 def one_by_one() -> None:
     """So that a death hits one submission, or one download, and what it costs can be told exactly."""
-    submit, collect = _submissions.Submissions.submit, _collector.Collector.collect
+    submit, collect = _submissions.Submitter.submit, _collector.ResultDownloader.collect
     submitting, collecting = asyncio.Lock(), asyncio.Lock()
 
-    async def alone_submit(self: _submissions.Submissions, entry: Entry) -> None:
+    async def alone_submit(self: _submissions.Submitter, entry: ActiveJob) -> None:
         async with submitting:
             await submit(self, entry)
 
-    async def alone_collect(self: _collector.Collector, job: Job, target: Path) -> Job:
+    async def alone_collect(self: _collector.ResultDownloader, job: Job, target: Path) -> Job:
         async with collecting:
             return await collect(self, job, target)
 
-    setattr(_submissions.Submissions, "submit", alone_submit)  # noqa: B010
-    setattr(_collector.Collector, "collect", alone_collect)  # noqa: B010
+    setattr(_submissions.Submitter, "submit", alone_submit)  # noqa: B010
+    setattr(_collector.ResultDownloader, "collect", alone_collect)  # noqa: B010
 
 
 def move_clock(seconds: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pika_async import Provider, find_provider, provider_names
-from pika_async.cli.doctor import Patient, diagnose
+from pika_async.cli.doctor import DoctorOptions, diagnose
 from pika_async.cli.terminal import Terminal
 
 
@@ -30,7 +30,7 @@ async def test_the_wire_is_as_documented(name: str) -> None:
     if not os.environ.get(provider.api_key_env) or base_url is None:
         pytest.skip(f"{provider.api_key_env} or an address is not set")
     save_to = os.environ.get("PIKA_LIVE_SAVE")
-    patient = Patient(
+    patient = DoctorOptions(
         provider=name,
         base_url=base_url,
         spend=os.environ.get("PIKA_LIVE_SPEND") == "1",

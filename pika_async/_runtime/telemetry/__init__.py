@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import logging
 
-from pika_async._runtime.telemetry.null import Call, Silent
-from pika_async.errors import printable
+from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
+from pika_async.errors import strip_control
 from pika_async.providers import Provider
 
-__all__ = ["Call", "Silent", "watching"]
+__all__ = ["RequestKind", "NullTelemetry", "create_telemetry"]
 
 _log = logging.getLogger("pika_async.telemetry")
 
 
-def watching(provider: Provider, base_url: str) -> Silent:
+def create_telemetry(provider: Provider, base_url: str) -> NullTelemetry:
     """The telemetry of one open client, from the global providers; silent where the extra `otel` is not installed.
 
     What is installed and cannot be used is silent too, and said once: no job depends on it.
     """
     try:
-        from pika_async._runtime.telemetry.otel import Recording  # noqa: PLC0415 - an extra
+        from pika_async._runtime.telemetry.otel import OtelTelemetry  # noqa: PLC0415 - an extra
 
-        return Recording(provider, base_url)
+        return OtelTelemetry(provider, base_url)
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("opentelemetry"):
-            _log.warning("OpenTelemetry cannot be used; nothing is told to it: %s", printable(repr(error)))
-        return Silent()
+            _log.warning("OpenTelemetry cannot be used; nothing is told to it: %s", strip_control(repr(error)))
+        return NullTelemetry()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import enum
 
-from pika_async._planning.actions import Entry
+from pika_async._planning.actions import ActiveJob
 from pika_async.jobs import Job
-from pika_async.polling import Observation
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.polling import DurationSample
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 
-__all__ = ["Call", "Silent"]
+__all__ = ["RequestKind", "NullTelemetry"]
 
 
-class Call(enum.Enum):
+class RequestKind(enum.Enum):
     """The two calls of a gateway."""
 
     #: The paid one.
@@ -21,23 +21,23 @@ class Call(enum.Enum):
     POLL = "poll"
 
 
-class Silent:
+class NullTelemetry:
     """Every call returns at once. None raises, here or where somebody listens."""
 
-    def began(self, entry: Entry) -> None:
+    def job_started(self, entry: ActiveJob) -> None:
         """`entry` was taken on: planned, or accepted by an earlier process; or it goes on after a doubt."""
 
-    def rested(self, entry: Entry) -> None:
+    def job_finished(self, entry: ActiveJob) -> None:
         """`entry` is at rest; its job says how."""
 
-    def sends(self, call: Call, request: HttpRequest, entry: Entry | None) -> object:
+    def request_started(self, call: RequestKind, request: HttpRequest, entry: ActiveJob | None) -> object:
         """`request` is about to be sent, for `entry` or for nobody's schedule; what `answered` wants to be given."""
 
-    def answered(self, sending: object, answer: HttpResponse | NoAnswer | None) -> None:
+    def request_finished(self, sending: object, answer: HttpResponse | TransportFailure | None) -> None:
         """What came back, in the same task; None: nobody waited for it any more."""
 
-    def judged(self, job: Job, waited: float | None = None) -> None:
+    def submission_finished(self, job: Job, waited: float | None = None) -> None:
         """A submission of `job`, planned `waited` seconds ago, has its verdict: accepted, in doubt, or neither."""
 
-    def learned(self, seen: Observation, age: float) -> None:
+    def duration_observed(self, seen: DurationSample, age: float) -> None:
         """A task has settled as `seen` says, and a look at `age` seconds found it so."""

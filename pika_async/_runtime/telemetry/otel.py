@@ -21,16 +21,16 @@ import attrs
 from opentelemetry import context, metrics, trace
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
-from pika_async._planning.actions import Entry
-from pika_async._runtime.telemetry.null import Call, Silent
-from pika_async.errors import printable
+from pika_async._planning.actions import ActiveJob
+from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
+from pika_async.errors import strip_control
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.logs import SHOWN
-from pika_async.polling import Observation
+from pika_async.polling import DurationSample
 from pika_async.providers import Provider
-from pika_async.providers._wire import HttpRequest, HttpResponse, NoAnswer
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 
-__all__ = ["Recording"]
+__all__ = ["OtelTelemetry"]
 
 _log = logging.getLogger("pika_async.telemetry")
 
@@ -53,7 +53,7 @@ R = TypeVar("R")
 class _Sending:
     """A call that is on its way."""
 
-    call: Call
+    call: RequestKind
     span: Span
     token: Token[context.Context]
     began: float
@@ -62,13 +62,13 @@ class _Sending:
     ours: dict[str, Any]
 
 
-def _harmless(
-    method: Callable[Concatenate[Recording, P], R],
-) -> Callable[Concatenate[Recording, P], R | None]:
+def _never_raises(
+    method: Callable[Concatenate[OtelTelemetry, P], R],
+) -> Callable[Concatenate[OtelTelemetry, P], R | None]:
     """`method`, which calls somebody else's providers and exporters: what they raise is said once."""
 
     @functools.wraps(method)
-    def guarded(self: Recording, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
+    def guarded(self: OtelTelemetry, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
@@ -78,7 +78,7 @@ def _harmless(
     return guarded
 
 
-class Recording(Silent):
+class OtelTelemetry(NullTelemetry):
     """Tells the providers of one application of one client. Providers are the global ones unless given.
 
     A job has a place here only while its span records.
@@ -93,7 +93,7 @@ class Recording(Silent):
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
         self._provider = provider.name
-        self._spans: dict[Entry, Span] = {}
+        self._spans: dict[ActiveJob, Span] = {}
         self._complained = False
         self._routes = _routes(provider, base_url)
         at = urlsplit(base_url)
@@ -123,24 +123,24 @@ class Recording(Silent):
         """Say what a provider or an exporter raised, once."""
         if not self._complained:
             self._complained = True
-            _log.warning("telemetry failed, no job is harmed: %s", printable(repr(error)))
+            _log.warning("telemetry failed, no job is harmed: %s", strip_control(repr(error)))
 
     def _alike(self, stratum: str) -> dict[str, Any]:
         return {"pika.provider": self._provider, "pika.stratum": stratum}
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
-    @_harmless
-    def began(self, entry: Entry) -> None:
+    @_never_raises
+    def job_started(self, entry: ActiveJob) -> None:
         if entry in self._spans:  # it was in doubt, and goes on
             return
-        told = {"pika.job.key": printable(entry.job.key), **self._alike(entry.stratum)}
+        told = {"pika.job.key": strip_control(entry.job.key), **self._alike(entry.stratum)}
         span = self._tracer.start_span("pika.job", kind=SpanKind.INTERNAL, attributes=told)
         if span.is_recording():
             self._spans[entry] = span
 
-    @_harmless
-    def rested(self, entry: Entry) -> None:
+    @_never_raises
+    def job_finished(self, entry: ActiveJob) -> None:
         job, span = entry.job, self._spans.pop(entry, None)
         if span is not None:
             span.set_attributes({
@@ -149,7 +149,7 @@ class Recording(Silent):
                 "pika.job.polls": job.polls,
             })  # fmt: skip
             if job.task_id is not None:
-                span.set_attribute("pika.task.id", printable(job.task_id[:SHOWN]))
+                span.set_attribute("pika.task.id", strip_control(job.task_id[:SHOWN]))
             if job.status in FAILED:
                 span.set_attribute("error.type", "_OTHER" if job.error is None else job.error.type)
                 span.set_status(StatusCode.ERROR)
@@ -157,8 +157,8 @@ class Recording(Silent):
         if job.status in FINAL | FAILED:
             self._jobs.add(1, {**self._alike(entry.stratum), "pika.job.status": job.status.value})
 
-    @_harmless
-    def judged(self, job: Job, waited: float | None = None) -> None:
+    @_never_raises
+    def submission_finished(self, job: Job, waited: float | None = None) -> None:
         if job.status is JobStatus.UNKNOWN:
             self._doubts.add(1, self._alike(job.stratum))
         elif job.status is JobStatus.QUEUED:
@@ -166,21 +166,21 @@ class Recording(Silent):
             if waited is not None:
                 self._queue_time.record(waited, self._alike(job.stratum))
 
-    @_harmless
-    def learned(self, seen: Observation, age: float) -> None:
-        middle = (seen.after + seen.before) / 2
+    @_never_raises
+    def duration_observed(self, seen: DurationSample, age: float) -> None:
+        middle = (seen.lower + seen.upper) / 2
         self._generation_time.record(middle, self._alike(seen.stratum))
         self._detection_delay.record(max(0.0, age - middle), self._alike(seen.stratum))
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
-    @_harmless
-    def sends(self, call: Call, request: HttpRequest, entry: Entry | None) -> _Sending:
+    @_never_raises
+    def request_started(self, call: RequestKind, request: HttpRequest, entry: ActiveJob | None) -> _Sending:
         route = self._routes[call]
         method = request.method if request.method in METHODS else "_OTHER"
         http = {"http.request.method": method, **self._server, "url.template": route}
         told: dict[str, Any] = {**http, "url.full": _shown(request.url)}
-        if entry is not None and call is Call.SUBMISSION and entry.job.attempts > 1:
+        if entry is not None and call is RequestKind.SUBMISSION and entry.job.attempts > 1:
             told["http.request.resend_count"] = entry.job.attempts - 1
         job = None if entry is None else self._spans.get(entry)
         kind = {"pika.call": call.value}
@@ -199,8 +199,8 @@ class Recording(Silent):
         token = context.attach(trace.set_span_in_context(span, around))
         return _Sending(call, span, token, began, http, ours)
 
-    @_harmless
-    def answered(self, sending: object, answer: HttpResponse | NoAnswer | None) -> None:
+    @_never_raises
+    def request_finished(self, sending: object, answer: HttpResponse | TransportFailure | None) -> None:
         if not isinstance(sending, _Sending):
             return
         context.detach(sending.token)
@@ -215,17 +215,17 @@ class Recording(Silent):
         sending.span.set_attributes(told)
         sending.span.end()
         self._duration.record(seconds, {**sending.http, **told})
-        if sending.call is Call.POLL:
+        if sending.call is RequestKind.POLL:
             self._polls.add(1, sending.ours)
         if isinstance(answer, HttpResponse) and answer.status == 429:
             self._refusals.add(1, {**sending.ours, "pika.call": sending.call.value})
 
 
-def _error_type(answer: HttpResponse | NoAnswer | None) -> str | None:
+def _error_type(answer: HttpResponse | TransportFailure | None) -> str | None:
     match answer:
         case None:
             return "canceled"
-        case NoAnswer():
+        case TransportFailure():
             return answer.kind
         case HttpResponse(status=status) if status >= 400:
             return str(status)
@@ -234,14 +234,14 @@ def _error_type(answer: HttpResponse | NoAnswer | None) -> str | None:
     return None
 
 
-def _routes(provider: Provider, base_url: str) -> dict[Call, str]:
+def _routes(provider: Provider, base_url: str) -> dict[RequestKind, str]:
     """The path of each call, with a word where the task id stands."""
     create = base_url + provider.dialect.create_path
     try:
         poll = provider.encode_poll(TASK_ID, base_url).url
     except Exception:  # a third party's may take no id but its own
         poll = base_url
-    return {Call.SUBMISSION: urlsplit(create).path or "/", Call.POLL: unquote(urlsplit(poll).path) or "/"}
+    return {RequestKind.SUBMISSION: urlsplit(create).path or "/", RequestKind.POLL: unquote(urlsplit(poll).path) or "/"}
 
 
 def _shown(url: str) -> str:
