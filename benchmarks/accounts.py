@@ -93,7 +93,7 @@ def fill(
                 in_flight += 1
                 slots.on_accepted(now)
                 age = now - began
-                at(now + policy.wait(PollContext("a", age, 0), chance.random()), "look", [job, began, age, 0])
+                at(now + policy.next_delay(PollContext("a", age, 0), chance.random()), "look", [job, began, age, 0])
             else:
                 refused += 1
                 ready.append(job)
@@ -106,10 +106,10 @@ def fill(
             if age >= plan[job]:
                 in_flight -= 1
                 seen += 1
-                policy.settled(DurationSample("a", looked, age), looked)
+                policy.observe(DurationSample("a", looked, age), looked)
                 slots.on_settled(began + looked, now)
             else:
-                wait = policy.wait(PollContext("a", age, looks + 1, None, looked), chance.random())
+                wait = policy.next_delay(PollContext("a", age, looks + 1, None, looked), chance.random())
                 at(now + wait, "look", [job, began, age, looks + 1])
         submit(now)
     return Filled(now, list_schedule(plan, room), refused / jobs)

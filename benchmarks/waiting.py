@@ -119,7 +119,7 @@ def run(
                     asked = PollContext(
                         other.stratum, other.looked, other.polls, other.progress, progress_age=other.progress_age
                     )
-                    wait = policy.again(asked, chance.random())  # type: ignore[attr-defined]
+                    wait = policy.replan_delay(asked, chance.random())  # type: ignore[attr-defined]
                     due = max(other.outcome.accepted + other.looked + wait, now + 0.05 + 2 * chance.random())
                     if due < other.due:
                         push(due, other)

@@ -26,7 +26,7 @@ from pika_async._http.callback_server import CallbackServer
 from pika_async._http.transport import is_loopback
 from pika_async.errors import ConfigurationError, shorten
 
-__all__ = ["BODY_LIMIT", "BODY_SECONDS", "CallbackReceiver", "CallbackHandler"]
+__all__ = ["BODY_LIMIT", "BODY_SECONDS", "CallbackHandler", "CallbackReceiver"]
 
 _log = logging.getLogger("pika_async.callbacks")
 

@@ -33,12 +33,12 @@ __all__ = [
     "JobRunning",
     "JobSettled",
     "JobStatus",
+    "apply_resolution",
     "archive_key",
     "event_of",
-    "utc_from_timestamp",
     "mark_interrupted",
     "mark_superseded",
-    "apply_resolution",
+    "utc_from_timestamp",
 ]
 
 

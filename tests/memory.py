@@ -26,7 +26,7 @@ class MemoryTransport:
     def __init__(self, gateway: Gateway, *, latency: float = 0.05) -> None:
         self.gateway = gateway
         self.latency = latency
-        self.under_way = 0
+        self.active_jobs = 0
         self.most_under_way = 0
 
     async def open(self) -> None:
@@ -36,12 +36,12 @@ class MemoryTransport:
         pass
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.active_jobs += 1
+        self.most_under_way = max(self.most_under_way, self.active_jobs)
         try:
             return await self._carry(request)
         finally:
-            self.under_way -= 1
+            self.active_jobs -= 1
 
     async def _carry(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         await asyncio.sleep(self.latency / 2)
@@ -90,11 +90,11 @@ class SlowJournal(MemoryJournal):
         super().__init__()
         self.seconds = seconds
 
-    async def intend(self, job: Job, intent: Intent) -> None:
+    async def record_intent(self, job: Job, intent: Intent) -> None:
         await asyncio.sleep(self.seconds)
         await super().record_intent(job, intent)
 
-    async def keep(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job) -> None:
         await asyncio.sleep(self.seconds)
         await super().save(*jobs)
 

@@ -488,8 +488,8 @@ def opened(jobs: int, deadline: float = 1000.0) -> tuple[Planner, list[ActiveJob
     """An agenda of `jobs` accepted ones whose breaker has just opened at 10.0."""
     on = planner(deadline=deadline, max_in_flight=jobs)
     entries = [accepted(on, 0.0) for _ in range(jobs)]
-    under_way = [poll(on, 10.0) for _ in range(8)]
-    for entry in under_way:
+    active_jobs = [poll(on, 10.0) for _ in range(8)]
+    for entry in active_jobs:
         seen(on, entry, 10.0, None, PollVerdict.AGAIN)
     assert on.breaker.is_open
     return on, entries
@@ -782,11 +782,15 @@ def test_a_policy_hears_when_each_task_was_last_seen_unsettled() -> None:
     look(on, 100.0, TaskState.RUNNING)
     look(on, 200.0, TaskState.RUNNING)
     look(on, 300.0, TaskState.SUCCEEDED)
-    assert [(waiting.age, waiting.looked) for waiting in policy.asked] == [(0.0, None), (100.0, 0.0), (200.0, 100.0)]
-    assert [(seen.after, seen.before, looked) for seen, looked in policy.told] == [(200.0, 300.0, 200.0)]
+    assert [(waiting.age, waiting.last_unsettled_age) for waiting in policy.asked] == [
+        (0.0, None),
+        (100.0, 0.0),
+        (200.0, 100.0),
+    ]
+    assert [(seen.lower, seen.upper, looked) for seen, looked in policy.told] == [(200.0, 300.0, 200.0)]
     accepted(on, 400.0)
     on.drain_accepted()
-    assert [(seen.before, looked) for seen, looked in policy.told[1:]] == [(math.inf, 0.0)]
+    assert [(seen.upper, looked) for seen, looked in policy.told[1:]] == [(math.inf, 0.0)]
 
 
 def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:

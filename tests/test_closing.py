@@ -403,10 +403,10 @@ class Fetches:
 
     def __init__(self, seconds: float, cleanup: float = 0.0) -> None:
         self.seconds, self.cleanup = seconds, cleanup
-        self.under_way = 0
+        self.active_jobs = 0
 
     async def __call__(self, job: Job, target: Path) -> Job:
-        self.under_way += 1
+        self.active_jobs += 1
         try:
             await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
@@ -414,7 +414,7 @@ class Fetches:
                 await asyncio.sleep(self.cleanup)
             raise
         finally:
-            self.under_way -= 1
+            self.active_jobs -= 1
         return job.with_file(target, "0" * 64)
 
 
@@ -433,7 +433,7 @@ def test_closing_hands_over_what_waits_for_its_download(monkeypatch: pytest.Monk
         report = await outcome(running)
         assert isinstance(report, BatchReport)
         assert (report.counts, {job.file for job in report.jobs}) == ({S.SUCCEEDED: 10}, {None})
-        assert (left(), fetches.under_way) == ([], 0)
+        assert (left(), fetches.active_jobs) == ([], 0)
         fetches.seconds = 1.0
         async with pika:
             again = await pika.resume(download_to=tmp_path)
@@ -454,14 +454,14 @@ def test_nothing_is_written_once_a_batch_was_left(monkeypatch: pytest.MonkeyPatc
             if how == "break":
                 settled = pika.as_settled(requests(10), download_to=tmp_path)
                 await anext(settled)
-                assert fetches.under_way
+                assert fetches.active_jobs
                 await settled.aclose()
             else:
                 running = asyncio.create_task(pika.run(requests(10), download_to=tmp_path))
-                await until(lambda: fetches.under_way > 0)
+                await until(lambda: fetches.active_jobs > 0)
                 running.cancel()
                 await asyncio.wait({running})
-            assert fetches.under_way == 0
+            assert fetches.active_jobs == 0
 
     virtual.run(story())
 
@@ -512,11 +512,11 @@ class Full(MemoryJournal):
         if self.calls == self.at or (self.full and self.calls > self.at):
             raise JournalFailed(provider="", path="journal.db", reason="the disk is full")
 
-    async def intend(self, job: Job, intent: Intent) -> None:
+    async def record_intent(self, job: Job, intent: Intent) -> None:
         self._count()
         await super().record_intent(job, intent)
 
-    async def keep(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job) -> None:
         await super().save(*jobs)  # what could not be kept is read back all the same
         if jobs:
             self._count()

@@ -221,11 +221,11 @@ def test_many_readers_one_of_them_leaves() -> None:
             readers[0].cancel()
             await asyncio.wait(readers[:1])
             await batch
-            assert len(pika._journal._bell._ears) == 2  # type: ignore[attr-defined]
+            assert len(pika._journal._bell._waiters) == 2  # type: ignore[attr-defined]
         await asyncio.gather(*readers[1:])
         assert lists[1] == lists[2]
         assert Counter(type(it) for it in lists[1])[JobSettled] == 3
-        assert len(pika._journal._bell._ears) == 0  # type: ignore[attr-defined]
+        assert len(pika._journal._bell._waiters) == 0  # type: ignore[attr-defined]
         assert [task.get_name() for task in asyncio.all_tasks() if "pika_async" in task.get_name()] == []
 
     virtual.run(story())

@@ -208,7 +208,7 @@ async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Pa
     assert journal.samples() == [other, *seen[-256:]]
     await journal.close()
     await journal.open()
-    (count,) = journal._writer.execute("SELECT count(*) FROM observations").fetchone()
+    (count,) = journal._writer.execute("SELECT count(*) FROM samples").fetchone()
     assert (journal.samples(), count) == ([other, *seen[-256:]], 257)
     await journal.close()
 

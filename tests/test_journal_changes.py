@@ -55,7 +55,7 @@ async def nothing(journal: Journal, after: int) -> None:
 
 
 def listened_to(journal: Any) -> bool:
-    return bool(journal._bell.is_heard)
+    return bool(journal._bell.has_waiters)
 
 
 async def test_each_change_has_the_next_number(journal: Journal) -> None:
@@ -328,7 +328,7 @@ async def test_a_killed_process_leaves_no_number_twice(tmp_path: Path) -> None:
 async def main():
     await journal.open()
     reader = asyncio.create_task(journal.changes(0))
-    await asyncio.gather(*[journal.keep(accepted(f"k{n}", f"t{n}")) for n in range(5)])
+    await asyncio.gather(*[journal.save(accepted(f"k{n}", f"t{n}")) for n in range(5)])
     await reader
     last = (await journal.changes(0))[-1]
     print(last[0], last[1].key, flush=True)

@@ -87,9 +87,9 @@ async def main():
     await journal.open()
     for number in range(8):
         job = a_job(f"k{number}")
-        await journal.intend(job.submitting(), INTENT)
-        await journal.keep(job.submitting().accepted(f"t-{number}", 1.0))
-    journal.note(a_job("note"))
+        await journal.record_intent(job.submitting(), INTENT)
+        await journal.save(job.submitting().accepted(f"t-{number}", 1.0))
+    journal.save_later(a_job("note"))
     die()
 asyncio.run(main())
 """
@@ -114,7 +114,7 @@ async def test_a_kill_between_the_intent_and_what_came_of_it_is_told(path: Path)
 import attrs
 async def main():
     await journal.open()
-    await journal.intend(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))
+    await journal.record_intent(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))
     die()
 asyncio.run(main())
 """

@@ -26,7 +26,7 @@ import asyncio, json, os, signal, sys
 from pathlib import Path
 from pika_async._journal import SqliteJournal, Intent
 from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
-from pika_async.jobs import JobStatus, instant
+from pika_async.jobs import JobStatus, utc_from_timestamp
 from tests.test_journal import INTENT, a_job, accepted
 import encodings.idna, tempfile, resource
 path = Path(sys.argv[1])
@@ -146,7 +146,7 @@ async def test_a_killed_owner_leaves_it_free(path: Path) -> None:
         """
 async def main():
     await journal.open()
-    await journal.keep(accepted())
+    await journal.save(accepted())
     die()
 asyncio.run(main())
 """,
@@ -283,7 +283,7 @@ async def attempt(path):
     except JournalUnusable as error: print(error.reason)
     else: print("opened")
 async def main():
-    await journal.open(); await journal.keep(accepted()); await journal.close()
+    await journal.open(); await journal.save(accepted()); await journal.close()
     path.chmod(0o400); await attempt(path)
     path.chmod(0); await attempt(path)
     path.chmod(0o600)
@@ -310,11 +310,11 @@ def test_a_journal_on_a_read_only_folder_can_be_read(public: Path) -> None:
     script = """
 drop()
 async def main():
-    await journal.open(); await journal.keep(accepted()); await journal.close()
+    await journal.open(); await journal.save(accepted()); await journal.close()
     path.parent.chmod(0o555)
     print(journal.keys(), journal.get("a") == accepted())
     path.parent.chmod(0o755)
-    await journal.open(); await journal.keep(a_job("b"))
+    await journal.open(); await journal.save(a_job("b"))
     log, shared = (Path(f"{path}{it}") for it in ("-wal", "-shm"))
     kept = log.read_bytes(), path.read_bytes()
     await journal.close()

@@ -188,24 +188,24 @@ async def test_a_full_database_is_told_in_sqlites_words(path: Path) -> None:
 FULL = """
 async def main():
     await journal.open()
-    await journal.keep(accepted("first", "t-first"))
+    await journal.save(accepted("first", "t-first"))
     limit = 400_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     for number in range(1000):
         job = a_job(f"k{number}").submitting()
         try:
-            await journal.intend(job, INTENT)
+            await journal.record_intent(job, INTENT)
         except JournalFailed as error:
             print("not sent", error.reason)
             break
         try:
-            await journal.keep(job.accepted(f"t-{number}", 1.0))
+            await journal.save(job.accepted(f"t-{number}", 1.0))
         except JournalFailed as error:
             print("rescued", number, error.rescued)
             break
     last = a_job("last").submitting().accepted("t-last", 1.0)
     try:
-        await journal.keep(last)
+        await journal.save(last)
     except JournalFailed as error:
         print("rescued", error.rescued, flush=True)
     die()

@@ -170,7 +170,7 @@ def test_expired_are_those_that_were_seen_and_are_past_their_deadline() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.booleans()), max_size=30), st.floats(0, 60))
 def test_no_job_is_lost_or_taken_twice(jobs: list[tuple[float, bool]], now: float) -> None:
-    """Waiting, due, expired or taken: each is in one of these, once."""
+    """PollContext, due, expired or taken: each is in one of these, once."""
     poll_queue = PollQueue(policy=Recording())
     entries = []
     for at, was_seen in jobs:

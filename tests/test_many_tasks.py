@@ -191,9 +191,9 @@ def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resume
     """Cancelled after it was written and before anybody knew of that: `resume` does not pay for it."""
 
     class Late(SlowJournal):
-        async def keep(self, *jobs: Job) -> None:
+        async def save(self, *jobs: Job) -> None:
             self._jobs.update({job.key: job for job in jobs})
-            await super().keep(*jobs)
+            await super().save(*jobs)
 
     async def story() -> None:
         at = gateway()
@@ -259,8 +259,8 @@ def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sen
     class Held(SlowJournal):
         written: asyncio.Future[None] | None = None
 
-        async def keep(self, *jobs: Job) -> None:
-            await super().keep(*jobs)
+        async def save(self, *jobs: Job) -> None:
+            await super().save(*jobs)
             if any(job.status is S.PLANNED and job.key == "left-2" for job in jobs):
                 self.written = asyncio.get_running_loop().create_future()
                 await self.written

@@ -177,7 +177,7 @@ class Deaf:
 
 
 def test_the_receipt_is_on_the_disk_when_submit_returns(path: Path, thread: None) -> None:
-    """At that instant another reader of the file finds the task id, with many submissions side by side."""
+    """At that utc_from_timestamp another reader of the file finds the task id, with many submissions side by side."""
 
     async def story() -> None:
         at = gateway()
@@ -565,7 +565,7 @@ def test_a_doubt_that_is_resolved_while_another_job_is_sent_counts_neither_twice
     virtual.run(story())
 
 
-# --- cancelled at any instant ---------------------------------------------------------------------------------------
+# --- cancelled at any utc_from_timestamp ---------------------------------------------------------------------------------------
 
 
 async def _under_way(pika: PikaClient) -> None:
@@ -758,7 +758,7 @@ def test_a_receipt_is_kept_though_the_file_cannot_be_read_any_more(path: Path) -
     """What was received is rescued, whatever the journal was asked besides."""
 
     class Unreadable(SqliteJournal):
-        def holder(self, provider: str, base_url: str, task_id: str) -> str | None:
+        def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
             raise JournalUnusable(setting="journal", reason=f"{self.path} cannot be read: disk I/O error")
 
     async def story() -> None:
@@ -883,7 +883,7 @@ def test_how_many_tasks_an_account_holds_is_remembered(path: Path) -> None:
 
 def facts(path: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return [name for (name,) in connection.execute("SELECT name FROM facts")]
+        return [name for (name,) in connection.execute("SELECT name FROM settings")]
 
 
 class Learning:
@@ -933,7 +933,7 @@ def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, mon
         policy = Learning()
         later = client(at, journal=path, polling=policy)
         with monkeypatch.context() as damaged:
-            damaged.setattr("pika_async._journal.queries.select_observations", unreadable)
+            damaged.setattr("pika_async._journal.queries.select_samples", unreadable)
             with pytest.raises(JournalUnusable, match="damaged"):
                 await later.__aenter__()
         assert [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}] == []

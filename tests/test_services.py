@@ -298,7 +298,7 @@ CALLS: Final[dict[str, Call]] = {
     "as_settled": lambda pika, _: anext(pika.as_settled(["a dog"])),
     "resume": lambda pika, _: pika.resume(),
     "resolve": lambda pika, job: pika.resolve(job.key, abandon=True),
-    "pay_again": lambda pika, job: pika.resubmit(job.key),
+    "resubmit": lambda pika, job: pika.resubmit(job.key),
     "events": lambda pika, _: _events(pika),
     "on_settled": lambda pika, _: _hook(pika),
     "aclose": lambda pika, _: pika.aclose(),

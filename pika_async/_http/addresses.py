@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
-__all__ = ["forbidden_reason", "classify_ip", "redact_url", "url_refusal"]
+__all__ = ["classify_ip", "forbidden_reason", "redact_url", "url_refusal"]
 
 _V4 = ipaddress.IPv4Network
 _V6 = ipaddress.IPv6Network

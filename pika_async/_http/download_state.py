@@ -11,7 +11,7 @@ from pika_async._http.mp4 import Mp4Validator, NotMp4, TruncatedMp4
 from pika_async.errors import shorten
 from pika_async.providers._verdicts import retry_after
 
-__all__ = ["MAX_WAIT", "REDIRECTS", "RetryDownload", "DownloadState", "AbortDownload"]
+__all__ = ["MAX_WAIT", "REDIRECTS", "AbortDownload", "DownloadState", "RetryDownload"]
 
 #: Seconds: no server makes a download wait longer between two attempts.
 MAX_WAIT: Final = 60.0

@@ -10,7 +10,7 @@ from typing import Final
 
 from pika_async.errors import shorten
 
-__all__ = ["TruncatedMp4", "Mp4Validator", "NotMp4"]
+__all__ = ["Mp4Validator", "NotMp4", "TruncatedMp4"]
 
 #: Bytes of a header: size and type, and with a 64-bit size.
 SHORT, LONG = 8, 16

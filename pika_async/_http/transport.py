@@ -32,7 +32,7 @@ from pika_async.providers._wire import (
     inflate,
 )
 
-__all__ = ["AiohttpTransport", "Transport", "classify", "is_loopback", "origin_of", "fail_on_connection_lost"]
+__all__ = ["AiohttpTransport", "Transport", "classify", "fail_on_connection_lost", "is_loopback", "origin_of"]
 
 _CHUNK: Final = 1 << 16
 #: A create may carry a megabyte of base64 over a slow line and then wait for the gateway's own upstream.

@@ -34,7 +34,7 @@ class MemoryJournal:
         #: The SHA-256 of a token by the key of its job, and the other way round.
         self._tokens: dict[str, str] = {}
         self._addressed: dict[str, str] = {}
-        self._facts: dict[str, Any] = {}
+        self._settings: dict[str, Any] = {}
         #: The latest change of each job, in order; None until somebody asks, so that a job that nobody follows pays
         #: nothing.
         self._numbers: dict[str, int] | None = None
@@ -128,11 +128,11 @@ class MemoryJournal:
 
     async def set_setting(self, name: str, value: Any) -> None:
         """See `Journal`."""
-        self._facts[name] = value
+        self._settings[name] = value
 
     def get_setting(self, name: str) -> Any:
         """See `Journal`."""
-        return self._facts.get(name)
+        return self._settings.get(name)
 
     def get(self, key: str) -> Job | None:
         """See `Journal`."""

@@ -18,9 +18,24 @@ from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.polling import DurationSample
 
 __all__ = [
-    "count_charges", "count_status", "insert_setting", "insert_sample", "move", "newest", "newest_revision", "put",
-    "select_job_for_token", "select_changes", "select_setting", "select_key_for_task", "select_job", "select_keys",
-    "select_samples", "select_page", "select_stored", "transaction",
+    "count_charges",
+    "count_status",
+    "insert_sample",
+    "insert_setting",
+    "move",
+    "newest",
+    "newest_revision",
+    "put",
+    "select_changes",
+    "select_job",
+    "select_job_for_token",
+    "select_key_for_task",
+    "select_keys",
+    "select_page",
+    "select_samples",
+    "select_setting",
+    "select_stored",
+    "transaction",
 ]  # fmt: skip
 
 #: Jobs that are read at once while all of them are walked.
@@ -42,7 +57,7 @@ _ALL: Final = ("key", *COLUMNS, *_INTENDED, "revision")
 _INSERT: Final = f"INSERT INTO jobs ({', '.join(_ALL)}) VALUES ({', '.join(f':{name}' for name in _ALL)})"
 #: A record whose request is gone is read all the same, so that the job can be named.
 _SELECT: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
-_OBSERVED: Final = "stratum, after, before, told_age, told, accepted_at"
+_SAMPLE: Final = "stratum, lower, upper, progress_age, progress, accepted_at"
 #: What `Job.may_be_charged` says.
 _CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
 
@@ -86,13 +101,13 @@ def move(connection: sqlite3.Connection, was: str, key: str) -> None:
 def insert_sample(connection: sqlite3.Connection, seen: DurationSample) -> None:
     """Add a duration."""
     row = (seen.stratum, seen.lower, seen.upper, seen.progress_age, seen.progress, seen.accepted_at)
-    connection.execute(f"INSERT INTO observations ({_OBSERVED}) VALUES (?, ?, ?, ?, ?, ?)", row)
+    connection.execute(f"INSERT INTO samples ({_SAMPLE}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def select_samples(connection: sqlite3.Connection) -> list[DurationSample]:
     """All that are kept, in the order of settling."""
-    rows = connection.execute(f"SELECT {_OBSERVED} FROM observations ORDER BY id")
-    return [DurationSample(**dict(zip(_OBSERVED.split(", "), row, strict=True))) for row in rows]
+    rows = connection.execute(f"SELECT {_SAMPLE} FROM samples ORDER BY id")
+    return [DurationSample(**dict(zip(_SAMPLE.split(", "), row, strict=True))) for row in rows]
 
 
 def newest(observations: list[DurationSample]) -> list[DurationSample]:
@@ -109,13 +124,13 @@ def newest(observations: list[DurationSample]) -> list[DurationSample]:
 def insert_setting(connection: sqlite3.Connection, name: str, value: str) -> None:
     """Set a fact, in place of what it was."""
     connection.execute(
-        "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+        "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
     )
 
 
 def select_setting(connection: sqlite3.Connection, name: str) -> str | None:
     """The JSON of a fact."""
-    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    row = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
 
 

@@ -58,12 +58,12 @@ MIGRATIONS: Final = (
     CREATE INDEX jobs_by_callback ON jobs (callback_sha256) WHERE callback_sha256 IS NOT NULL;
     CREATE INDEX jobs_by_revision ON jobs (revision);
     CREATE TABLE requests (position INTEGER PRIMARY KEY, request TEXT NOT NULL) STRICT;
-    CREATE TABLE observations (
-        id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, after REAL NOT NULL, before REAL NOT NULL,
-        told_age REAL, told INTEGER, accepted_at REAL NOT NULL
+    CREATE TABLE samples (
+        id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, lower REAL NOT NULL, upper REAL NOT NULL,
+        progress_age REAL, progress INTEGER, accepted_at REAL NOT NULL
     ) STRICT;
-    CREATE INDEX observations_by_stratum ON observations (stratum, accepted_at, id);
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX samples_by_stratum ON samples (stratum, accepted_at, id);
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
 )
 
@@ -256,8 +256,8 @@ def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[s
 def prune(connection: sqlite3.Connection) -> None:
     """Forget all but the latest accepted observations of each stratum."""
     connection.execute(
-        "DELETE FROM observations WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
-        "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM observations) WHERE age > ?)",
+        "DELETE FROM samples WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+        "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM samples) WHERE age > ?)",
         (WINDOW,),
     )
 

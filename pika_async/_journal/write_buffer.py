@@ -13,7 +13,7 @@ from pika_async._journal.protocol import Intent
 from pika_async.jobs import Job
 from pika_async.polling import DurationSample
 
-__all__ = ["WriteOp", "WriteBuffer", "PendingView"]
+__all__ = ["PendingView", "WriteBuffer", "WriteOp"]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -64,7 +64,7 @@ class WriteBuffer:
         self._unsaved: list[WriteOp] = []
         self._latest: dict[str, WriteOp] = {}
         self._moved: dict[str, WriteOp] = {}
-        self._facts: dict[str, WriteOp] = {}
+        self._settings: dict[str, WriteOp] = {}
         self._observed: list[WriteOp] = []
         #: Those that say whose a token is, in order.
         self._addresses: dict[WriteOp, None] = {}
@@ -83,7 +83,7 @@ class WriteBuffer:
             if operation.moved is not None or operation.intent is not None:
                 self._addresses[operation] = None
             if operation.setting is not None:
-                self._facts[operation.setting[0]] = operation
+                self._settings[operation.setting[0]] = operation
             if operation.sample is not None:
                 self._observed.append(operation)
 
@@ -131,8 +131,8 @@ class WriteBuffer:
         if operation.moved is not None and self._moved.get(operation.moved) is operation:
             del self._moved[operation.moved]
         self._addresses.pop(operation, None)
-        if operation.setting is not None and self._facts.get(operation.setting[0]) is operation:
-            del self._facts[operation.setting[0]]
+        if operation.setting is not None and self._settings.get(operation.setting[0]) is operation:
+            del self._settings[operation.setting[0]]
         if operation.sample is not None:
             self._observed.remove(operation)
 
@@ -184,7 +184,7 @@ class WriteBuffer:
     def setting(self, name: str) -> Any:
         """The JSON that is pending for a name; None if there is none."""
         with self._lock:
-            latest = self._facts.get(name)
+            latest = self._settings.get(name)
             return None if latest is None or latest.setting is None else latest.setting[1]
 
     def samples(self) -> list[DurationSample]:

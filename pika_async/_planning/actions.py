@@ -15,16 +15,16 @@ from pika_async.providers._verdicts import PollVerdict
 __all__ = [
     "Action",
     "ActiveJob",
+    "CallbackTimedOut",
     "DeadlinePassed",
-    "SubmitTimedOut",
-    "PollResult",
+    "JobObserver",
     "Poll",
+    "PollResult",
     "ProgressSample",
-    "WaitUntil",
     "StopSubmitting",
     "Submit",
-    "CallbackTimedOut",
-    "JobObserver",
+    "SubmitTimedOut",
+    "WaitUntil",
 ]
 
 #: Told of every change that others may see: the job, and whether it is at rest (settled or parked).

@@ -13,7 +13,7 @@ import attrs
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.callback_loss import CallbackLossEstimator
 
-__all__ = ["MIN_POLL_SPACING_S", "GRACE_SECONDS", "CallbackTracker"]
+__all__ = ["GRACE_SECONDS", "MIN_POLL_SPACING_S", "CallbackTracker"]
 
 #: Callbacks cause at most one look at a job in so many seconds.
 MIN_POLL_SPACING_S: Final = 5.0

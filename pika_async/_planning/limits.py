@@ -11,7 +11,7 @@ import attrs
 from pika_async._planning.backoff import backoff_delay
 from pika_async.errors import ConfigurationError, SubmissionsStopped
 
-__all__ = ["MAX_IN_FLIGHT", "CircuitBreaker", "SubmitThrottle", "Limits", "RateMeter", "TokenBucket"]
+__all__ = ["MAX_IN_FLIGHT", "CircuitBreaker", "Limits", "RateMeter", "SubmitThrottle", "TokenBucket"]
 
 #: Accepted jobs that are waited for at once, unless a number is given: what an endless source may cost unseen.
 MAX_IN_FLIGHT: Final = 10_000

@@ -300,7 +300,7 @@ class Planner:
             job = active.job
             error = TaskNotFound(
                 key=job.key, provider=job.provider, task_id=job.task_id,
-                reason=f"{active.not_found_count} denials over {now - entry.first_not_found_at:.0f} s: {look.reason}",
+                reason=f"{active.not_found_count} denials over {now - active.first_not_found_at:.0f} s: {look.reason}",
             )  # fmt: skip
             self.poll_queue.record_censored(active)
             return self._leave(active, job.timed_out(error))

@@ -385,7 +385,7 @@ class PollQueue:
 
     def _next_poll_time(self, active: ActiveJob, u: float) -> float:
         """When the next look at `entry` is best, counted from the last."""
-        wait = self._ask_policy(self._context(active, active.last_seen_unsettled_at, None), u, self.policy.again)  # type: ignore[attr-defined]
+        wait = self._ask_policy(self._context(active, active.last_seen_unsettled_at, None), u, self.policy.replan_delay)  # type: ignore[attr-defined]
         return active.last_seen_unsettled_at + max(self._provider_delay, wait)
 
 

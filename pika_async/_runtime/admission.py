@@ -18,7 +18,7 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
-__all__ = ["JobAdmission", "BatchAdmission", "request_of"]
+__all__ = ["BatchAdmission", "JobAdmission", "request_of"]
 
 
 def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:

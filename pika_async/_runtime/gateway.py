@@ -38,7 +38,7 @@ from pika_async.providers._verdicts import (
 )
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, SendPhase, TransportFailure, parse_json
 
-__all__ = ["GatewayClient", "was_cancelled", "load_image"]
+__all__ = ["GatewayClient", "load_image", "was_cancelled"]
 
 _log = logging.getLogger("pika_async.exchange")
 

@@ -17,7 +17,7 @@ from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, apply_resolution, archive_key, mark_interrupted, mark_superseded
 from pika_async.logs import log_job
 
-__all__ = ["resubmit", "resolve", "recover_interrupted"]
+__all__ = ["recover_interrupted", "resolve", "resubmit"]
 
 _log = logging.getLogger("pika_async.resolving")
 

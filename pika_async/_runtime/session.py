@@ -33,7 +33,7 @@ from pika_async.jobs import JobStatus
 from pika_async.polling import DurationSample, PollingPolicy
 from pika_async.providers import Provider
 
-__all__ = ["Session", "ClientConfig", "require_loop", "build_stats", "wait_uncancelled"]
+__all__ = ["ClientConfig", "Session", "build_stats", "require_loop", "wait_uncancelled"]
 
 
 @attrs.frozen(kw_only=True)

@@ -152,7 +152,8 @@ class Submitter:
         self._saved_limit = concurrency.estimated_limit
         with contextlib.suppress(JournalFailed):  # a hint; the next record that fails stops the submissions
             await self._table.journal.set_setting(
-                self._concurrency_key, {"size": concurrency.estimated_limit, "gap": concurrency.probe_interval}
+                self._concurrency_key,
+                {"estimated_limit": concurrency.estimated_limit, "probe_interval": concurrency.probe_interval},
             )
 
     def _key_for_task(self, job: Job, task_id: str) -> str | None:

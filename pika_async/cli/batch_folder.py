@@ -18,7 +18,7 @@ from pika_async.cli.exits import UsageError
 from pika_async.cli.results import ResultsWriter
 from pika_async.polling import AdaptivePolling
 
-__all__ = ["Folder", "BatchOptions"]
+__all__ = ["BatchOptions", "Folder"]
 
 #: What a download that was killed leaves behind.
 _STALE: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")

@@ -20,13 +20,13 @@ from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
 
 __all__ = [
-    "ProviderOptions",
     "Ambiguous",
     "Common",
     "Credentials",
     "Fields",
     "Json",
     "Level",
+    "ProviderOptions",
     "Whole",
     "open_client",
     "request_of",

@@ -20,7 +20,7 @@ from rich.text import Text
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["ProgressDisplay", "CallbackCounts", "Pace", "JobCounts", "duration", "tally", "told"]
+__all__ = ["CallbackCounts", "JobCounts", "Pace", "ProgressDisplay", "duration", "tally", "told"]
 
 #: Seconds between two looks at the jobs, and at least between two plain lines.
 _LIVE: Final = 0.5

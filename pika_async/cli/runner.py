@@ -28,7 +28,7 @@ from pika_async.errors import AccountStopped, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.providers import find_provider
 
-__all__ = ["ProviderRun", "BatchRunner", "steps_of"]
+__all__ = ["BatchRunner", "ProviderRun", "steps_of"]
 
 #: Seconds that leaving at once gives the journal to write what it was told already.
 LEAVE: Final = 1.0

@@ -28,7 +28,7 @@ import attrs
 from pika_async.emulator.faults import FAULTS, Fault, find_bad_option, is_number
 from pika_async.emulator.records import PROVIDERS
 
-__all__ = ["ScenarioRun", "Rule", "Scenario", "ScenarioError"]
+__all__ = ["Rule", "Scenario", "ScenarioError", "ScenarioRun"]
 
 _SELECTORS = ("nth", "first", "every", "share")
 _RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "comment", *_SELECTORS})

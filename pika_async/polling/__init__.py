@@ -11,13 +11,13 @@ from pika_async.polling.schedule import Schedule
 
 __all__ = [
     "AdaptivePolling",
-    "DurationForecast",
-    "DurationForecasts",
     "Distribution",
     "DurationEstimator",
-    "FixedInterval",
+    "DurationForecast",
+    "DurationForecasts",
     "DurationSample",
+    "FixedInterval",
+    "PollContext",
     "PollingPolicy",
     "Schedule",
-    "PollContext",
 ]

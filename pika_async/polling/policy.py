@@ -10,7 +10,7 @@ import attrs
 from pika_async.errors import ConfigurationError
 from pika_async.polling.durations import DurationSample
 
-__all__ = ["FixedInterval", "PollingPolicy", "PollContext", "above_zero"]
+__all__ = ["FixedInterval", "PollContext", "PollingPolicy", "above_zero"]
 
 
 @attrs.frozen

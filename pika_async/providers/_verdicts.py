@@ -21,13 +21,13 @@ from pika_async.models import Receipt
 from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
 
 __all__ = [
-    "SubmitOutcome",
     "PollVerdict",
+    "SubmitOutcome",
     "SubmitVerdict",
-    "classify_response",
     "classify_failure",
     "classify_poll",
     "classify_poll_code",
+    "classify_response",
     "poll_after",
     "retry_after",
 ]

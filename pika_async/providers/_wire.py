@@ -15,7 +15,7 @@ import attrs
 
 from pika_async.errors import strip_control
 
-__all__ = ["Credential", "HttpRequest", "HttpResponse", "TransportFailure", "SendPhase", "DecodeError", "parse_json"]
+__all__ = ["Credential", "DecodeError", "HttpRequest", "HttpResponse", "SendPhase", "TransportFailure", "parse_json"]
 
 #: The longest number that an answer may hold, in digits; Python's own limit is 4,300 and costs quadratic time.
 MAX_DIGITS: Final = 100

@@ -54,14 +54,14 @@ def test_a_doubt_that_is_waited_for_is_not_at_rest() -> None:
 def test_a_doubt_is_in_view_until_it_has_its_line() -> None:
     """At rest, as it is; found again, as it goes on."""
     [doubt] = [job for job in JOBS if job.status is JobStatus.UNKNOWN]
-    under_way: list[Job] = []
-    client: Any = SimpleNamespace(under_way=lambda: under_way)
+    active_jobs: list[Job] = []
+    client: Any = SimpleNamespace(active_jobs=lambda: active_jobs)
     nothing: Any = None
     batch = Batch(client, [], nothing, Terminal())
     batch._doubts[doubt.key] = doubt
     assert asyncio.run(batch.view()) == [doubt]
-    under_way.append(job(8, JobStatus.RUNNING))
-    assert asyncio.run(batch.view()) == under_way
+    active_jobs.append(job(8, JobStatus.RUNNING))
+    assert asyncio.run(batch.view()) == active_jobs
 
 
 @pytest.mark.parametrize(

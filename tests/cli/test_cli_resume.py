@@ -621,7 +621,7 @@ def _record(journal: Path) -> None:
 
 def _limits(journal: Path) -> None:
     with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
-        connection.execute("UPDATE facts SET value = '{\"ambiguous\": \"some other way\"}' WHERE name = 'terms'")
+        connection.execute("UPDATE settings SET value = '{\"ambiguous\": \"some other way\"}' WHERE name = 'terms'")
 
 
 def _folder(journal: Path) -> None:

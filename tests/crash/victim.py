@@ -173,8 +173,8 @@ def watch_journal(points: Points) -> None:
         points.reach("archive-after")
         return archived
 
-    setattr(SqliteJournal, "intend", watched_intend)  # noqa: B010 - mypy holds that a method is no variable
-    setattr(SqliteJournal, "keep", watched_keep)  # noqa: B010
+    setattr(SqliteJournal, "record_intent", watched_intend)  # noqa: B010 - mypy holds that a method is no variable
+    setattr(SqliteJournal, "save", watched_keep)  # noqa: B010
     setattr(SqliteJournal, "archive", watched_archive)  # noqa: B010
 
 

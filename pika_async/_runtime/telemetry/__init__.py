@@ -13,7 +13,7 @@ from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import strip_control
 from pika_async.providers import Provider
 
-__all__ = ["RequestKind", "NullTelemetry", "create_telemetry"]
+__all__ = ["NullTelemetry", "RequestKind", "create_telemetry"]
 
 _log = logging.getLogger("pika_async.telemetry")
 

@@ -9,7 +9,7 @@ from pika_async.jobs import Job
 from pika_async.polling import DurationSample
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 
-__all__ = ["RequestKind", "NullTelemetry"]
+__all__ = ["NullTelemetry", "RequestKind"]
 
 
 class RequestKind(enum.Enum):
