@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from pika_async import providers
-from tests.held import Held
+from tests.fakes.held_emulator import Held
 
 
 @pytest.fixture

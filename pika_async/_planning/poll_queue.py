@@ -27,7 +27,7 @@ from pika_async.providers._verdicts import PollVerdict
 
 __all__ = ["PollQueue"]
 
-_log = logging.getLogger("pika_async.lookout")
+_log = logging.getLogger("pika_async.poll_queue")
 
 #: The first looks at jobs that are resumed are spread over this many seconds.
 RESUME_SECONDS: Final = 1.0

@@ -24,7 +24,7 @@ from pika_async.providers._verdicts import PollVerdict
 
 __all__ = ["JobCallbackHandler"]
 
-_log = logging.getLogger("pika_async.hearing")
+_log = logging.getLogger("pika_async.callback_handler")
 
 #: A task that a callback named is asked for so many times, unless another callback comes; and so many tasks at once.
 CONFIRM_POLLS: Final = 6

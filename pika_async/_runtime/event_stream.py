@@ -30,7 +30,7 @@ HOOKS_GRACE: Final = 20.0
 #: Seconds for a hook that was cancelled to clean up.
 HOOK_CLEANUP: Final = 1.0
 
-_log = logging.getLogger("pika_async.events")
+_log = logging.getLogger("pika_async.event_stream")
 
 
 class EventStream:

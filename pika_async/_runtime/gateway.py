@@ -40,7 +40,7 @@ from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, S
 
 __all__ = ["GatewayClient", "load_image", "was_cancelled"]
 
-_log = logging.getLogger("pika_async.exchange")
+_log = logging.getLogger("pika_async.gateway")
 
 
 async def load_image(provider: Provider, request: GenerationRequest) -> GenerationRequest:

@@ -21,7 +21,7 @@ from pika_async.logs import log_job
 
 __all__ = ["JobTable", "now"]
 
-_log = logging.getLogger("pika_async.desk")
+_log = logging.getLogger("pika_async.job_table")
 
 
 def now() -> float:

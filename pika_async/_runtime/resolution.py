@@ -19,7 +19,7 @@ from pika_async.logs import log_job
 
 __all__ = ["recover_interrupted", "resolve", "resubmit"]
 
-_log = logging.getLogger("pika_async.resolving")
+_log = logging.getLogger("pika_async.resolution")
 
 
 async def recover_interrupted(journal: Journal, telemetry: NullTelemetry | None = None) -> None:

@@ -21,7 +21,7 @@ from pika_async.models import TaskState, Video
 
 __all__ = ["ResultDownloader", "needs_download"]
 
-_log = logging.getLogger("pika_async.collector")
+_log = logging.getLogger("pika_async.results")
 
 
 def needs_download(job: Job) -> bool:

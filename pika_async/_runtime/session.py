@@ -129,7 +129,8 @@ class Session:
         admission = JobAdmission(config.provider, config.base_url, table)
         results = ResultDownloader(gateway, downloader, config.journal)
         session = cls(
-            table, scheduler, gateway, downloader, admission, results, callback_handler, config.callbacks, config.transport,
+            table, scheduler, gateway, downloader, admission, results, callback_handler, config.callbacks,
+            config.transport,
             config.journal, EventStream(config.journal), asyncio.get_running_loop(),
         )  # fmt: skip
         try:

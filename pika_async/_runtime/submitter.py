@@ -33,7 +33,7 @@ NO_CALLBACK: Final = "https://callback.invalid/"
 #: The share by which an account's size has to change before it is kept anew.
 NOTABLE: Final = 0.1
 
-_log = logging.getLogger("pika_async.submissions")
+_log = logging.getLogger("pika_async.submitter")
 
 
 class Submitter:

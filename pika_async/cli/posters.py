@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["draw_posters"]
 
-_log = logging.getLogger("pika_async.report")
+_log = logging.getLogger("pika_async.posters")
 
 
 def draw_posters(videos: Iterable[Path], folder: Path) -> int:

@@ -127,7 +127,7 @@ def with_keys(planned: Sequence[InputRequest], journal: Journal, again: Containe
             )
         elif job.is_in_flight:
             problems.append(
-                f"{one.where}: key: {shorten(key)} is that of a job with another content that is under way; give the new "
+                f"{one.where}: key: {shorten(key)} belongs to a job in flight with other content; give the new "
                 f"content a key of its own, or wait for the other before --again {key}"
             )
         named.append(attrs.evolve(one, request=request))

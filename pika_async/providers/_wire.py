@@ -129,7 +129,7 @@ class TransportFailure:
     detail: str
 
 
-class DecodeError(ValueError):  # noqa: N818 - a decoder's own signal, mapped before any user sees it
+class DecodeError(ValueError):
     """A body that is not the JSON that was expected; `str()` says what is wrong with it."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pika_async.emulator import Emulator
-from tests.cli.commandline import KEY, CommandLine
+from tests.cli.command_line import KEY, CommandLine
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 
 from pika_async.cli.results import KEYS
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
-from tests.cli.commandline import ENV, KEY, CommandLine, files_with
+from tests.cli.command_line import ENV, KEY, CommandLine, files_with
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

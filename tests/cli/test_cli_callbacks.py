@@ -21,8 +21,8 @@ from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.callback_options import Listening
 from pika_async.cli.exits import UsageError
 from pika_async.emulator import Emulator
-from tests.cli.commandline import ENV, KEY, CommandLine, Ran, serving
-from tests.raw import free_port
+from tests.cli.command_line import ENV, KEY, CommandLine, Ran, serving
+from tests.fakes.raw_server import free_port
 
 LOST: Final = {"on": "create", "prompt": "lost", "do": "drop"}
 SILENT: Final = {"on": "callback", "do": "lost"}

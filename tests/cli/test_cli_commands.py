@@ -20,7 +20,7 @@ from pika_async.__main__ import main
 from pika_async.cli.demo_prompts import demo_requests
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
-from tests.cli.commandline import KEY, CommandLine, files_with
+from tests.cli.command_line import KEY, CommandLine, files_with
 
 
 @pytest.fixture(scope="module")

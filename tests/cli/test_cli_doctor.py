@@ -15,7 +15,7 @@ from pika_async.cli.documented_replies import Difference, compare, reply_of
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from pika_async.providers._wire import HttpResponse
-from tests.cli.commandline import ENV, KEY, CommandLine, files_with
+from tests.cli.command_line import ENV, KEY, CommandLine, files_with
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 #: Forms that are themselves drifts: the twin's older shapes, words that no page lists, a task that ends without an URL.

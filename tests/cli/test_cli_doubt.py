@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from pika_async.emulator import Emulator
-from tests.cli.commandline import ENV, CommandLine, serving
+from tests.cli.command_line import ENV, CommandLine, serving
 
 LOST: Final = {"on": "create", "do": "drop"}
 

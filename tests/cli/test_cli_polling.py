@@ -16,7 +16,7 @@ import pytest
 
 from pika_async import AdaptivePolling, DurationSample, PollContext
 from pika_async._journal import SqliteJournal
-from tests.cli.commandline import ENV, CommandLine, serving
+from tests.cli.command_line import ENV, CommandLine, serving
 
 PLAIN, EFFECT = "native/-/text/plain", "native/-/text/effect"
 

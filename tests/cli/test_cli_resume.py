@@ -25,7 +25,7 @@ import pytest
 
 from pika_async.emulator import Charge, Emulator
 from pika_async.emulator.records import RequestLogEntry
-from tests.cli.commandline import ENV, KEY, CommandLine, Ran, Rule, serving
+from tests.cli.command_line import ENV, KEY, CommandLine, Ran, Rule, serving
 
 #: How many submissions run side by side at most.
 SIDE_BY_SIDE: Final = 8

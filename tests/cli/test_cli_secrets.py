@@ -17,10 +17,10 @@ import attrs
 import pytest
 
 from pika_async.emulator import FAULTS, Emulator
-from tests.cli.commandline import ENV, Ran
-from tests.cli.faults import Elsewhere, Gateway, emulating, results, run
-from tests.raw import Act, Raw, answer
-from tests.test_verdicts import LOST
+from tests.cli.command_line import ENV, Ran
+from tests.cli.fault_gateway import Elsewhere, Gateway, emulating, results, run
+from tests.contracts.test_verdict_table import LOST
+from tests.fakes.raw_server import Act, Raw, answer
 
 #: One provider of each dialect.
 PROVIDERS = ("cometapi", "native")

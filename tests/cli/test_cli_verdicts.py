@@ -22,10 +22,10 @@ import pytest
 from pika_async._http.transport import AiohttpTransport
 from pika_async.emulator import Emulator
 from pika_async.providers._verdicts import SubmitVerdict
-from tests.cli.commandline import Ran
-from tests.cli.faults import Elsewhere, Gateway, emulating, results, run
-from tests.raw import Act, Raw, answer, deaf, free_port, trusting_context
-from tests.test_verdicts import ANSWERED, LOST, PATIENT, Row
+from tests.cli.command_line import Ran
+from tests.cli.fault_gateway import Elsewhere, Gateway, emulating, results, run
+from tests.contracts.test_verdict_table import ANSWERED, LOST, PATIENT, Row
+from tests.fakes.raw_server import Act, Raw, answer, deaf, free_port, trusting_context
 
 #: One provider of each dialect.
 PROVIDERS = ("cometapi", "native")

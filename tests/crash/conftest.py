@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pika_async.emulator import Emulator, Scenario
-from tests.cli.commandline import KEY
-from tests.crash.nursery import Nursery
-from tests.crash.story import Story
+from tests.cli.command_line import KEY
+from tests.crash.batch_story import Story
+from tests.crash.fork_server import Nursery
 
 #: What a prompt holds says how its submission and its generation go.
 RULES: list[dict[str, Any]] = [

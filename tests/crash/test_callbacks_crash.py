@@ -17,9 +17,9 @@ import pytest
 from pika_async._journal import SqliteJournal
 from pika_async.emulator import Emulator, Scenario
 from pika_async.jobs import JobStatus
-from tests.cli.commandline import KEY
-from tests.crash.story import ROOT
-from tests.raw import free_port
+from tests.cli.command_line import KEY
+from tests.crash.batch_story import ROOT
+from tests.fakes.raw_server import free_port
 
 JOBS = 200
 #: Answers that the first service does not live to see: its submissions are then between intent and verdict.

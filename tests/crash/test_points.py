@@ -12,9 +12,9 @@ import pytest
 from pika_async._journal.schema import MIGRATIONS
 from pika_async.emulator import Emulator
 from pika_async.jobs import JobStatus
-from tests.cli.commandline import KEY
-from tests.crash.nursery import Nursery
-from tests.crash.story import Story
+from tests.cli.command_line import KEY
+from tests.crash.batch_story import Story
+from tests.crash.fork_server import Nursery
 from tests.crash.victim import NEWER, POINTS, teach
 
 Stories = Callable[..., Story]

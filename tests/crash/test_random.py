@@ -13,10 +13,10 @@ import pytest
 
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.jobs import JobStatus
-from tests.cli.commandline import KEY
+from tests.cli.command_line import KEY
+from tests.crash.batch_story import Story
 from tests.crash.conftest import RULES
-from tests.crash.nursery import Nursery
-from tests.crash.story import Story
+from tests.crash.fork_server import Nursery
 
 #: Deaths in all; `nox -s crash` asks for 200.
 ROUNDS = int(os.environ.get("PIKA_CRASH_ROUNDS", "12"))

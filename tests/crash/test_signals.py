@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from pika_async.jobs import JobStatus
-from tests.crash.story import Story
+from tests.crash.batch_story import Story
 
 Stories = Callable[..., Story]
 COUNT = 12

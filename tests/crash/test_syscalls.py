@@ -10,7 +10,7 @@ import pytest
 
 from pika_async._journal.fallback_file import FallbackFile
 from pika_async.jobs import JobStatus
-from tests.crash.story import Life, Story
+from tests.crash.batch_story import Life, Story
 
 Stories = Callable[..., Story]
 COUNT = 6

@@ -1,0 +1,144 @@
+"""A gateway that strikes each job by its prompt, in a thread of its own, and the command line at it. Knows no fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from pika_async.__main__ import main
+from pika_async.emulator import Emulator, Scenario
+from tests.cli.command_line import ENV, KEY, Ran
+from tests.fakes.raw_server import TASK, Act, Raw, Seen, answer, receipt
+
+T = TypeVar("T")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+class Gateway(Raw):
+    """A `Raw` whose submissions each get the acts of their own prompt in turn, and then acceptance.
+
+    `posts`: the submissions that arrived whole, by prompt. `accepted`: those that were answered without an act.
+    """
+
+    def __init__(self, provider: str, **options: Any) -> None:
+        super().__init__(provider, **options)
+        self.strikes: dict[str, deque[Act]] = {}
+        self.posts: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+
+    def strike(self, prompt: str, make: Callable[[str], Act]) -> None:
+        """Answer the first submission of `prompt` with the act that `make` makes, whose receipt has an id of its own."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(receipt, "__defaults__", (f"{TASK}-{len(self.strikes)}",))
+            self.strikes[prompt] = deque([make(self.provider)])
+
+    def _next(self, seen: Seen) -> Act | None:
+        if not seen.path.endswith("/generate"):
+            return super()._next(seen)
+        prompt = prompt_of(seen)
+        self.posts[prompt] += 1
+        if self.strikes.get(prompt):
+            return self.strikes[prompt].popleft()
+        self.accepted[prompt] += 1
+        return Act(answer(200, receipt(self.provider, f"accepted-{len(self.seen)}")))
+
+
+def prompt_of(seen: Seen) -> str:
+    """The prompt of a submission, under either dialect's name."""
+    body = json.loads(seen.body)
+    prompt: str = body["prompt"] if "prompt" in body else body["promptText"]
+    return prompt
+
+
+class Elsewhere:
+    """An event loop in a thread of its own: whoever is served there can be started and ended from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gateways", daemon=True)
+        self._thread.start()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` there to its end."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _end(self, server: Raw) -> None:
+        self.do(server.__aexit__())
+
+    @contextlib.contextmanager
+    def serving(self, *servers: Raw) -> Iterator[None]:
+        """The servers serve meanwhile."""
+        with contextlib.ExitStack() as stack:
+            for server in servers:
+                self.do(server.__aenter__())
+                stack.callback(self._end, server)
+            yield
+
+
+class _Watched(io.StringIO):
+    """A stream that calls `on` once, as soon as `word` was written."""
+
+    def __init__(self, word: str, on: Callable[[], None]) -> None:
+        super().__init__()
+        self._word, self._on, self._called = word, on, False
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if not self._called and self._word in self.getvalue():
+            self._called = True
+            self._on()
+        return written
+
+
+def run(folder: Path, *argv: str, word: str = "", on: Callable[[], None] | None = None, key: str | None = KEY) -> Ran:
+    """One command in `folder`, in this process, with the shortest waits and `key` in every provider's variable.
+
+    `on` is called when `word` is told. With `key` None no variable holds one.
+    """
+    out = io.StringIO()
+    err = io.StringIO() if on is None else _Watched(word, on)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr("random.random", lambda: 0.0)
+        patch.setitem(sys.modules, "uvloop", None)  # asyncio's own loop, whatever is installed
+        for variable in ENV.values():
+            patch.delenv(variable, raising=False)
+            if key is not None:
+                patch.setenv(variable, key)
+        for variable in PROXIES:
+            patch.delenv(variable, raising=False)
+            patch.delenv(variable.upper(), raising=False)
+        code = main(list(argv))
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    """The lines of `results.jsonl`, by prompt; there is one for each prompt."""
+    records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    by_prompt = {record["prompt"]: record for record in records}
+    assert len(by_prompt) == len(records)
+    return by_prompt
+
+
+@contextlib.contextmanager
+def emulating(rules: list[dict[str, Any]], **options: Any) -> Iterator[Emulator]:
+    """An emulator whose tasks take a moment, and its script."""
+    settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "constant:0.02", "video_seconds": 1.0}
+    with Emulator(**{**settings, **options}, scenario=Scenario.of(rules)).in_thread() as emulator:
+        yield emulator

@@ -1,0 +1,628 @@
+"""Bad input on the Python API: each kind is refused by name, with the way out, before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pika_async import (
+    AdaptivePolling,
+    CallbackReceiver,
+    Camera,
+    ConfigurationError,
+    FixedInterval,
+    GenerationRequest,
+    InvalidRequest,
+    Job,
+    JobStatus,
+    Limits,
+    PikaClient,
+    Provider,
+    find_provider,
+)
+from pika_async.providers import PROVIDERS
+from tests.fakes import memory_gateway as memory
+from tests.fakes import virtual_clock as virtual
+
+# --- what no gateway can do ---------------------------------------------------------------------------------------------
+
+#: What a row is about: the fields, the field that is named, and words that the message must hold.
+FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "prompt empty": ({"prompt": ""}, "prompt", "is empty; give some text"),
+    "prompt blank": ({"prompt": " \t\n"}, "prompt", "is empty; give some text"),
+    "prompt no-break blank": ({"prompt": "\u00a0\u2003"}, "prompt", "is empty; give some text"),
+    "prompt None": ({"prompt": None}, "prompt", "is a NoneType; give text"),
+    "prompt number": ({"prompt": 42}, "prompt", "42 is a int; give text"),
+    "prompt bytes": ({"prompt": b"a cat"}, "prompt", "is a bytes; give text"),
+    "prompt list": ({"prompt": ["a cat"]}, "prompt", "is a list; give text"),
+    "prompt lone surrogate": ({"prompt": "a \ud83d cat"}, "prompt", "half of a character"),
+    "prompt NUL": ({"prompt": "a\0cat"}, "prompt", "NUL character; remove it"),
+    "image empty bytes": ({"image": b""}, "image", "is empty; give bytes, a path or an URL"),
+    "image empty text": ({"image": ""}, "image", "is empty; give some text"),
+    "image number": ({"image": 7}, "image", "7 is a int; give an URL, a path or bytes"),
+    "image bytearray": ({"image": bytearray(b"x")}, "image", "is a bytearray; give an URL, a path or bytes"),
+    "image ftp": ({"image": "ftp://x.example/y.png"}, "image", "'ftp://x.example/y.png' is no http or https address"),
+    "image data URI": ({"image": "data:image/png;base64,AAAA"}, "image", "is no http or https address; give one, or a path"),
+    "image without host": ({"image": "https:///cat.png"}, "image", "it needs a host"),
+    "image torn IPv6": ({"image": "http://[::1/cat.png"}, "image", "it needs a host"),
+    "image only a user": ({"image": "http://user@/cat.png"}, "image", "it needs a host"),
+    "image port beyond": ({"image": "https://x.example:99999/"}, "image", "'https://x.example:99999/' is no complete"),
+    "image white space": ({"image": "https://x.example/a cat.png"}, "image", "no white space"),
+    "image line break": ({"image": "https://x.example/a\r\nX-Evil: 1"}, "image", "no white space"),
+    "image NUL": ({"image": "cat\0.png"}, "image", "NUL character"),
+    "image surrogate": ({"image": "https://x.example/\udc00"}, "image", "half of a character"),
+    "video number": ({"video": 1.5}, "video", "1.5 is a float; give an URL"),
+    "video and image": ({"image": "https://x/1", "video": "https://x/2"}, "video", "image are both given"),
+    "ingredients text": ({"ingredients": "https://x/1"}, "ingredients", "is no list; give a list of images"),
+    "ingredients bytes": ({"ingredients": b"xyz"}, "ingredients", "is no list; give a list of images"),
+    "ingredients set": ({"ingredients": {"https://x/1"}}, "ingredients", "is no list; give a list of images"),
+    "ingredient number": ({"ingredients": ["https://x/1", 2]}, "ingredients[1]", "2 is a int; give an URL"),
+    "ingredient empty": ({"ingredients": [""]}, "ingredients[0]", "is empty"),
+    "ingredients and image": ({"ingredients": ["https://x/1"], "image": b"1"}, "ingredients", "give one kind of input"),
+    "mode unknown": ({"ingredients": ["https://x/1"], "ingredients_mode": "wild"}, "ingredients_mode", "not one of precise, creative"),
+    "mode alone": ({"ingredients_mode": "precise"}, "ingredients_mode", "needs ingredients; give them or leave it out"),
+    "mode list": ({"ingredients": ["https://x/1"], "ingredients_mode": []}, "ingredients_mode", "not one of precise"),
+    "effect unknown": ({"effect": "Vaporize"}, "effect", "'Vaporize' is not one of Inflate, Melt"),
+    "effect empty": ({"effect": " "}, "effect", "is empty"),
+    "effect number": ({"effect": 3}, "effect", "3 is a int; give text"),
+    "effect look-alike": ({"effect": "Меlt"}, "effect", "is not one of Inflate"),
+    "effect surrogate": ({"effect": "\ud800", "strict": False}, "effect", "half of a character"),
+    "ratio of words": ({"aspect_ratio": "wide"}, "aspect_ratio", "'wide' is no ratio; give \"16:9\""),
+    "ratio empty": ({"aspect_ratio": ""}, "aspect_ratio", "is no ratio"),
+    "ratio by zero": ({"aspect_ratio": "16:0"}, "aspect_ratio", "is no ratio"),
+    "ratio zero": ({"aspect_ratio": 0}, "aspect_ratio", "0 is outside 0.4 to 2.5 (width by height)"),
+    "ratio negative": ({"aspect_ratio": -1.7}, "aspect_ratio", "-1.7 is outside 0.4 to 2.5"),
+    "ratio negative text": ({"aspect_ratio": "-16:9"}, "aspect_ratio", "is no ratio"),
+    "ratio too wide": ({"aspect_ratio": "3:1"}, "aspect_ratio", "'3:1' is outside 0.4 to 2.5"),
+    "ratio too tall": ({"aspect_ratio": 0.39}, "aspect_ratio", "0.39 is outside 0.4 to 2.5"),
+    "ratio NaN": ({"aspect_ratio": math.nan}, "aspect_ratio", "nan is no ratio"),
+    "ratio infinite": ({"aspect_ratio": math.inf}, "aspect_ratio", "inf is no ratio"),
+    "ratio NaN text": ({"aspect_ratio": "nan"}, "aspect_ratio", "'nan' is no ratio"),
+    "ratio huge": ({"aspect_ratio": 10**400}, "aspect_ratio", "is no ratio"),
+    "ratio bool": ({"aspect_ratio": True}, "aspect_ratio", "True is no ratio"),
+    "ratio pair": ({"aspect_ratio": (16, 9)}, "aspect_ratio", "(16, 9) is no ratio"),
+    "ratio other digits": ({"aspect_ratio": "١٦:٩"}, "aspect_ratio", "is no ratio"),
+    "frame rate low": ({"frame_rate": 7}, "frame_rate", "7 is outside 8 to 24"),
+    "frame rate high": ({"frame_rate": 25}, "frame_rate", "25 is outside 8 to 24"),
+    "frame rate fraction": ({"frame_rate": 23.976}, "frame_rate", "23.976 is no whole number; give one from 8 to 24"),
+    "frame rate whole float": ({"frame_rate": 24.0}, "frame_rate", "24.0 is no whole number"),
+    "frame rate text": ({"frame_rate": "24"}, "frame_rate", "'24' is no whole number"),
+    "frame rate bool": ({"frame_rate": True}, "frame_rate", "True is no whole number"),
+    "guidance low": ({"guidance_scale": 4}, "guidance_scale", "4 is outside 5 to 25"),
+    "guidance NaN": ({"guidance_scale": math.nan}, "guidance_scale", "nan is no whole number; give one from 5 to 25"),
+    "motion high": ({"motion": 5}, "motion", "5 is outside 0 to 4"),
+    "motion negative": ({"motion": -1}, "motion", "-1 is outside 0 to 4"),
+    "motion bool": ({"motion": False}, "motion", "False is no whole number; give one from 0 to 4"),
+    "seed negative": ({"seed": -1}, "seed", "-1 is outside 0 to 9223372036854775807"),
+    "seed over 63 bits": ({"seed": 2**63}, "seed", "is outside 0 to 9223372036854775807"),
+    "seed text": ({"seed": "7"}, "seed", "'7' is no whole number"),
+    "camera text": ({"camera": "left"}, "camera", "'left' is no camera; give Camera(pan="),
+    "camera axis": ({"camera": {"roll": "left"}}, "camera", "'roll' is no camera axis; the axes are pan, tilt"),
+    "camera direction": ({"camera": {"pan": "up"}}, "camera.pan", "'up' is not one of left, right"),
+    "camera case": ({"camera": {"zoom": "In"}}, "camera.zoom", "'In' is not one of in, out"),
+    "negative prompt number": ({"negative_prompt": 0}, "negative_prompt", "0 is a int; give text"),
+    "negative prompt NUL": ({"negative_prompt": "\0"}, "negative_prompt", "NUL character"),
+    "sfx number": ({"sfx": 1}, "sfx", "1 is no boolean; give true or false"),
+    "sfx text": ({"sfx": "true"}, "sfx", "'true' is no boolean"),
+    "extend None": ({"extend": None}, "extend", "None is no boolean"),
+    "extend text": ({"extend": "yes"}, "extend", "'yes' is no boolean"),
+    "strict number": ({"strict": 0}, "strict", "0 is no boolean"),
+    "model empty": ({"model": ""}, "model", "is empty"),
+    "model NaN": ({"model": math.nan}, "model", "nan is a float; give text"),
+    "model list": ({"model": ["1.5"]}, "model", "is a list; give text"),
+    "model bool": ({"model": True}, "model", "True is a bool; give text"),
+    "key empty": ({"key": ""}, "key", "is empty"),
+    "key number": ({"key": 17}, "key", "17 is a int; give text"),
+    "key with a slash": ({"key": "a/b"}, "key", "may hold letters, digits and . _ - @ = + only"),
+    "key upwards": ({"key": "a..b"}, "key", "and no .."),
+    "key hidden": ({"key": ".profile"}, "key", "begin with a letter, digit or _"),
+    "key like an option": ({"key": "-rf"}, "key", "begin with a letter, digit or _"),
+    "key blank inside": ({"key": "a b"}, "key", "may hold letters"),
+    "key line break at its end": ({"key": "a\n"}, "key", "may hold letters"),
+    "key right-to-left override": ({"key": "a\u202egpj"}, "key", "may hold letters"),
+    "key NUL": ({"key": "a\0"}, "key", "NUL character"),
+    "key too long": ({"key": "x" * 201}, "key", "is 201 bytes long; a key has at most 200"),
+    "key too long in bytes": ({"key": "é" * 101}, "key", "is 202 bytes long; a key has at most 200"),
+    "metadata list": ({"metadata": [1]}, "metadata", "[1] is no mapping; give a dict"),
+    "metadata object": ({"metadata": {"at": object()}}, "metadata", "cannot be written as JSON"),
+    "metadata NaN": ({"metadata": {"at": math.nan}}, "metadata", "cannot be written as JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_bad_field_is_refused_by_name(kind: str) -> None:
+    """A request with this field is not made: the error names the field, shows the value and says the way out."""
+    fields, field, says = FIELDS[kind]
+    with pytest.raises(InvalidRequest) as caught:
+        GenerationRequest(**({"prompt": "a cat"} | fields))
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"{field}: ")
+    assert says in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert isinstance(caught.value, ValueError)
+
+
+def test_at_least_forty_kinds_of_bad_fields_are_refused() -> None:
+    """The table is as long as it promises."""
+    assert len(FIELDS) >= 40
+
+
+def test_an_unknown_field_is_refused() -> None:
+    """A misspelt field name raises, and is never dropped in silence."""
+    with pytest.raises(TypeError, match="promt_strength"):
+        GenerationRequest("a cat", promt_strength=1)  # type: ignore[call-arg]
+
+
+# --- what one gateway cannot do -----------------------------------------------------------------------------------------
+
+URL = "https://x.example/y"
+#: provider, fields, the field that is named, words of the message.
+REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "comet bytes": ("cometapi", {"image": b"123"}, "image", "'3 bytes' cannot be sent: CometAPI takes addresses only; upload it"),
+    "comet file": ("cometapi", {"image": Path("cat.png")}, "image", "'cat.png' is a file, and CometAPI takes addresses only; upload it"),
+    "comet video file": ("cometapi", {"video": "cat.mp4", "effect": "Melt"}, "video", "'cat.mp4' is no address; CometAPI"),
+    "comet video without effect": ("cometapi", {"video": URL}, "effect", "is required by CometAPI for a video; give one"),
+    "comet video with model": ("cometapi", {"video": URL, "effect": "Melt", "model": "1.5"}, "model", "leave it out"),
+    "comet ingredients": ("cometapi", {"ingredients": [URL]}, "ingredients", "is not possible at CometAPI"),
+    "comet extend": ("cometapi", {"extend": True}, "extend", "is not possible at CometAPI: its page documents no extension"),
+    "comet model name": ("cometapi", {"model": "turbo"}, "model", "'turbo' is no version; give 1.5"),
+    "comet model name, not strict": ("cometapi", {"model": "turbo", "strict": False}, "model", "is no number"),
+    "comet ratio with an image": ("cometapi", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "leave it out"),
+    "comet ratio with a video": ("cometapi", {"video": URL, "effect": "Melt", "aspect_ratio": 1}, "aspect_ratio", "leave it out"),
+    "yescale video": ("yescale", {"video": URL}, "video", "is not possible at YEScale: its page documents no video input"),
+    "yescale ingredients": ("yescale", {"ingredients": [URL]}, "ingredients", "is not possible at YEScale"),
+    "yescale effect": ("yescale", {"effect": "Levitate"}, "effect", "'Levitate' is no effect of YEScale; it documents Inflate"),
+    "yescale sound": ("yescale", {"sfx": True}, "sfx", "its wire has no switch for sound"),
+    "yescale model": ("yescale", {"model": "1.5-turbo"}, "model", "'1.5-turbo' is no version; give 1.5"),
+    "yescale large image": ("yescale", {"image": b"1" * 735_001}, "image", "'735,001 bytes' is more than YEScale takes, 735,000 bytes"),
+    "gptge effect": ("gptge", {"effect": "eye-pop"}, "effect", "'Eye-pop' is no effect of gpt.ge"),
+    "gptge ingredients": ("gptge", {"ingredients": [URL]}, "ingredients", "is not possible at gpt.ge"),
+    "gptge video file": ("gptge", {"video": b"123"}, "video", "is no address; gpt.ge takes one only: upload it first"),
+    "gptge ratio with an image": ("gptge", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "is not taken with an image"),
+    "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' is no file; give an existing one"),
+    "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' is no file; give an existing one"),
+    "native video": ("native", {"video": URL}, "video", "is not possible at native Pika"),
+    "native sound": ("native", {"sfx": True}, "sfx", "its wire has no switch for sound"),
+    "native ingredients on 1.5": ("native", {"ingredients": [URL], "model": "1.5"}, "model", "give 2.0 or leave it out"),
+    "native ingredient file": ("native", {"ingredients": [URL, b"123"]}, "ingredients[1]", "is no address; the wire takes"),
+    "native model": ("native", {"model": "latest"}, "model", "'latest' is no version; give 1.5 or 2.0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_a_provider_cannot_do_is_refused_before_it_costs(kind: str) -> None:
+    """`submit` and `generate` raise with field, value and way out; in a batch it is that job's rejection and stops no
+    sibling; either way nothing of it is sent."""
+    provider, fields, field, says = REFUSALS[kind]
+
+    async def story() -> None:
+        gateway = memory.gateway(durations="constant:0.02")
+        async with memory.client(gateway, provider, polling=FixedInterval(0.02)) as pika:
+            bad = GenerationRequest("bad", key="bad", **fields)
+            for call in (pika.submit, pika.generate):
+                with pytest.raises(InvalidRequest) as caught:
+                    await call(bad)
+                assert caught.value.field == field
+                assert says in str(caught.value)
+            assert (len(gateway.requests), await pika.jobs()) == (0, [])
+            settled = {job.key: job async for job in pika.as_settled([bad, GenerationRequest("good", key="good")])}
+            assert {key: job.status for key, job in settled.items()} == {
+                "bad": JobStatus.REJECTED,
+                "good": JobStatus.SUCCEEDED,
+            }
+            assert isinstance(settled["bad"].error, InvalidRequest)
+            assert says in str(settled["bad"].error)
+            assert settled["bad"].attempts == 0
+        assert [charge.prompt for charge in gateway.ledger] == ["good"]
+        assert not gateway.refusals
+
+    # To look for a file takes a thread, and with threads a virtual clock lies.
+    (asyncio.run if "is no file" in says else virtual.run)(story())
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_whatever_is_supported_false_means_nothing(provider: str) -> None:
+    """A field that a gateway lacks is refused when it is asked for, and not when it is left as it is."""
+    record = PROVIDERS[provider]
+    record.check(GenerationRequest("a", sfx=None, extend=False, ingredients=(), effect=None))
+
+
+CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], str]] = {
+    "no request": ("submit", (42,), {}, "request"),
+    "none": ("generate", (None,), {}, "request"),
+    "a dict": ("submit", ({"prompt": "a cat"},), {}, "request"),
+    "an empty prompt": ("generate", ("",), {}, "prompt"),
+    "a bad field beside a prompt": ("generate", ("a cat",), {"seed": -1}, "seed"),
+    "a bad field beside a request": ("submit", (GenerationRequest("a cat"),), {"motion": 9}, "motion"),
+    "an unknown field": ("generate", ("a cat",), {"sed": 1}, "sed"),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_bad_call_sends_nothing(kind: str) -> None:
+    """What is no request raises `InvalidRequest` that names what is wrong; nothing is sent and no job is made."""
+    name, arguments, fields, field = CALLS[kind]
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        async with memory.client(gateway) as pika:
+            with pytest.raises(InvalidRequest) as caught:
+                await getattr(pika, name)(*arguments, **fields)
+            assert caught.value.field == field
+            assert (len(gateway.requests), await pika.jobs()) == (0, [])
+
+    virtual.run(story())
+
+
+def test_a_key_that_belongs_to_another_content_is_refused() -> None:
+    """A second content under a known key raises and is not sent; the first job goes on."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        async with memory.client(gateway) as pika:
+            first = await pika.submit("a cat", key="order-1")
+            with pytest.raises(InvalidRequest, match="another content; give this one its own key"):
+                await pika.submit("a dog", key="order-1")
+            assert (await pika.wait(first)).status is JobStatus.SUCCEEDED
+        assert [charge.prompt for charge in gateway.ledger] == ["a cat"]
+
+    virtual.run(story())
+
+
+def test_two_contents_under_one_key_in_a_batch_raise_after_the_rest() -> None:
+    """In a batch the second content of a key raises once everything before it was handed over."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        requests = [
+            GenerationRequest("a cat", key="k"),
+            GenerationRequest("between"),
+            GenerationRequest("a dog", key="k"),
+        ]
+        seen: list[str] = []
+
+        async def consume() -> None:
+            async for job in pika.as_settled(requests):
+                seen.append(job.request.prompt)  # noqa: PERF401 - what came before the error is the point
+
+        async with memory.client(gateway) as pika:
+            with pytest.raises(InvalidRequest, match="another content"):
+                await consume()
+        assert sorted(seen) == sorted(charge.prompt for charge in gateway.ledger) == ["a cat", "between"]
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize("requests", [42, None, object()])
+def test_what_is_no_iterable_raises(requests: Any) -> None:
+    """A batch of something that holds no requests raises and sends nothing."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        async with memory.client(gateway) as pika:
+            with pytest.raises((TypeError, InvalidRequest)):
+                await pika.run(requests)
+        assert len(gateway.requests) == 0
+
+    virtual.run(story())
+
+
+def test_one_prompt_is_no_batch() -> None:
+    """`run("a cat")` raises instead of paying for five generations of a letter each."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        async with memory.client(gateway) as pika:
+            with pytest.raises((TypeError, InvalidRequest)):
+                await pika.run("a cat")
+        assert len(gateway.ledger) == 0
+
+    virtual.run(story())
+
+
+# --- the client ---------------------------------------------------------------------------------------------------------
+
+KEY = "k-0123456789"
+#: Arguments beside a good key and address, the setting that is named, and words of the message.
+SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no key": ({"api_key": None}, "api_key", "no key for gpt.ge; set GPTGE_API_KEY, or give api_key or api_key_file"),
+    "empty key": ({"api_key": ""}, "api_key", "is empty; give the provider's key"),
+    "blank key": ({"api_key": " \n"}, "api_key", "is empty"),
+    "key with a line break": ({"api_key": "k-0123\nX-Evil: 1"}, "api_key", "white space, control or non-ASCII"),
+    "key with a blank": ({"api_key": "Bearer k-0123"}, "api_key", "white space"),
+    "key outside ASCII": ({"api_key": "ключ-0123456"}, "api_key", "non-ASCII characters; copy it anew"),
+    "key number": ({"api_key": 42}, "api_key", "is empty; give"),
+    "key bytes": ({"api_key": b"k-0123456789"}, "api_key", "give the provider's key"),
+    "missing key file": ({"api_key": None, "api_key_file": "no/such/file"}, "api_key_file", "no/such/file cannot be read: No such"),
+    "key file is a folder": ({"api_key": None, "api_key_file": "/"}, "api_key_file", "/ cannot be read: Is a directory"),
+    "unknown provider": ({"provider": "picka"}, "provider", "'picka' is not known; choose one of cometapi, yescale"),
+    "provider none": ({"provider": None}, "provider", "None is no name and no Provider"),
+    "provider list": ({"provider": ["gptge"]}, "provider", "is no name and no Provider"),
+    "provider in capitals": ({"provider": "GPTGE"}, "provider", "choose one of"),
+    "native without address": ({"provider": "native", "base_url": None}, "base_url", "no address of its own; give the host"),
+    "address without scheme": ({"base_url": "api.gpt.ge"}, "base_url", "'api.gpt.ge' is no address; give an address such as"),
+    "address of another scheme": ({"base_url": "ftp://api.gpt.ge"}, "base_url", "is no http or https address"),
+    "address without host": ({"base_url": "https://"}, "base_url", "is no address"),
+    "address empty": ({"base_url": ""}, "base_url", "is no address"),
+    "address number": ({"base_url": 443}, "base_url", "443"),
+    "address port beyond": ({"base_url": "https://x.example:99999"}, "base_url", "is no address"),
+    "address torn IPv6": ({"base_url": "https://[::1"}, "base_url", "is no address"),
+    "address with a user": ({"base_url": "https://me:word@x.example"}, "base_url", "holds a user; give the bare address"),
+    "address with a query": ({"base_url": "https://x.example/?a=1"}, "base_url", "a query or a fragment; give an address such as"),
+    "address with a fragment": ({"base_url": "https://x.example/#a"}, "base_url", "a query or a fragment; give an address such as"),
+    "address surrogate": ({"base_url": "https://\ud800.example"}, "base_url", "give an address such as"),
+    "deadline zero": ({"deadline": 0}, "deadline", "0 is no number of seconds above 0"),
+    "deadline negative": ({"deadline": -5}, "deadline", "-5 is no number of seconds above 0"),
+    "deadline NaN": ({"deadline": math.nan}, "deadline", "nan is no number of seconds above 0"),
+    "deadline infinite": ({"deadline": math.inf}, "deadline", "inf is no number of seconds above 0"),
+    "deadline text": ({"deadline": "30"}, "deadline", "'30' is no number of seconds above 0"),
+    "deadline bool": ({"deadline": True}, "deadline", "True is no number of seconds above 0"),
+    "callbacks text": ({"callbacks": "https://x.example"}, "callbacks", "is no receiver; give CallbackReceiver(public_url=...)"),
+    "callbacks number": ({"callbacks": 1}, "callbacks", "1 is no receiver; give CallbackReceiver(public_url=...)"),
+    "callbacks surrogate": ({"callbacks": "https://x.example/\ud800"}, "callbacks", "is no receiver; give CallbackReceiver"),
+    "callbacks where none come": ({"callbacks": CallbackReceiver("https://x.example")}, "callbacks", "calls nobody back"),
+    "proxy other kind": ({"proxy": "socks5://x.example:1"}, "proxy", "is no http or https address"),
+    "proxy number": ({"proxy": 8080}, "proxy", "is no http or https address"),
+    "journal": ({"journal": ""}, "journal", "'' is no path; give the path of a file"),
+    "journal of bytes": ({"journal": b"jobs.db"}, "journal", "b'jobs.db' is no path; give the path of a file"),
+    "journal that is a number": ({"journal": 7}, "journal", "7 is no path; give the path of a file"),
+    "ambiguous": ({"ambiguous": "maybe"}, "ambiguous", "'maybe' is neither \"strict\" nor \"lenient\""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_setting_that_cannot_work_is_refused_by_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client is not made: the error names the argument and the way out, and never shows the key."""
+    for provider in PROVIDERS.values():
+        monkeypatch.delenv(provider.api_key_env, raising=False)
+    arguments, setting, says = SETTINGS[kind]
+    arguments = {"provider": "gptge", "api_key": KEY, "base_url": "https://x.example"} | arguments
+    with pytest.raises(ConfigurationError) as caught:
+        PikaClient(**arguments)
+    assert caught.value.setting == setting
+    assert says in str(caught.value)
+    assert str(caught.value).isprintable()
+    for secret in ("0123", "word"):
+        assert secret not in str(caught.value)
+
+
+#: Addresses that a parser takes and a gateway does not, and objects of the wrong kind.
+LATE: dict[str, dict[str, Any]] = {
+    "address with a bare question mark": {"base_url": "https://x.example/?"},
+    "address with a bare hash": {"base_url": "https://x.example/#"},
+    "address with a line break": {"base_url": "https://x.example\n"},
+    "address with a tab": {"base_url": "https://x.example/\ty"},
+    "address after a blank": {"base_url": " https://x.example"},
+    "address with a blank": {"base_url": "https://x .example"},
+    "address with a NUL": {"base_url": "https://x.example\0"},
+    "polling that is no policy": {"polling": 5},
+    "limits that are none": {"limits": 5},
+}
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_a_setting_that_fails_late_is_refused_early(kind: str) -> None:
+    """What would fail with the first request, or send it elsewhere, is refused when the client is made."""
+    with pytest.raises(ConfigurationError):
+        PikaClient(**({"provider": "gptge", "api_key": KEY, "base_url": "https://x.example"} | LATE[kind]))
+
+
+def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """A key file of other bytes than text is named, and its bytes are not shown."""
+    path = tmp_path / "key"
+    path.write_bytes(b"\xff\xfe\x00k")
+    with pytest.raises(ConfigurationError, match="cannot be read: it is no text"):
+        PikaClient("gptge", api_key_file=path)
+
+
+def test_a_key_file_may_end_with_a_line_break(tmp_path: Path) -> None:
+    """A key file as an editor writes it is taken; so is a key from the environment."""
+    path = tmp_path / "key"
+    path.write_text("k-0123456789\n")
+    assert "k-0123456789" not in repr(PikaClient("gptge", api_key_file=path))
+
+
+LIMITS: dict[str, dict[str, Any]] = {
+    "no jobs": {"max_in_flight": 0},
+    "half a job": {"max_in_flight": 0.5},
+    "two and a half jobs": {"max_in_flight": 2.5},
+    "negative": {"max_in_flight": -1},
+    "bool": {"max_in_flight": True},
+    "text": {"max_in_flight": "5"},
+    "no submits": {"submits_per_second": 0},
+    "NaN submits": {"submits_per_second": math.nan},
+    "infinite polls": {"polls_per_second": math.inf},
+    "negative polls": {"polls_per_second": -0.1},
+    "no workers": {"submitting": 0},
+    "half a worker": {"polling": 1.5},
+    "none of them": {"downloading": 0},
+    "no patience": {"patience": 0},
+    "endless patience": {"patience": math.inf},
+    "no charges": {"max_charges": 0},
+    "half a charge": {"max_charges": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+def test_limits_that_cannot_work_are_refused(kind: str) -> None:
+    """A limit that would let nothing through, or is no number, is refused by name with its value."""
+    ((name, value),) = LIMITS[kind].items()
+    with pytest.raises(ConfigurationError) as caught:
+        Limits(**LIMITS[kind])
+    assert caught.value.setting == f"limits.{name}"
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True])
+def test_polling_that_cannot_work_is_refused(seconds: Any) -> None:
+    """Neither policy takes seconds that are not above 0 and finite."""
+    with pytest.raises(ConfigurationError, match="seconds"):
+        FixedInterval(seconds)
+    with pytest.raises(ConfigurationError, match="expected_seconds"):
+        AdaptivePolling(expected_seconds=seconds)
+
+
+def test_a_closed_session_is_refused_when_the_client_opens() -> None:
+    """A session of one's own that is closed raises on entering, by name."""
+
+    async def story() -> None:
+        session = aiohttp.ClientSession()
+        await session.close()
+        with pytest.raises(ConfigurationError, match="session: is closed; give an open ClientSession"):
+            async with PikaClient("gptge", api_key=KEY, session=session):
+                raise AssertionError("it opened")
+
+    asyncio.run(story())
+
+
+def test_a_camera_of_wrong_direction_is_refused() -> None:
+    """Every axis refuses the other axes' directions."""
+    for axis, wrong in (("pan", "up"), ("tilt", "left"), ("rotate", "in"), ("zoom", "cw")):
+        with pytest.raises(InvalidRequest, match=rf"camera\.{axis}: '{wrong}' is not one of"):
+            Camera(**{axis: wrong})  # type: ignore[arg-type]
+
+
+def test_find_provider_gives_what_it_was_asked_for() -> None:
+    """Each of the four names gives the record of that name."""
+    found = [find_provider(name) for name in PROVIDERS]
+    assert [provider.name for provider in found] == list(PROVIDERS)
+    assert all(isinstance(provider, Provider) for provider in found)
+
+
+# --- the wrong moment ---------------------------------------------------------------------------------------------------
+
+
+def _job(pika: PikaClient, key: str = "k", **facts: Any) -> Job:
+    return Job(key=key, request=GenerationRequest("a"), provider=pika.provider.name, base_url=pika.base_url, **facts)
+
+
+@pytest.mark.parametrize("call", ["generate", "submit", "wait", "poll", "download", "run", "as_settled", "resume"])
+def test_outside_async_with_every_call_says_so(call: str) -> None:
+    """Before the client is open and after it is closed, each call raises `RuntimeError` and sends nothing."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        pika = memory.client(gateway)
+        job = _job(pika, task_id="t")
+        arguments: dict[str, tuple[Any, ...]] = {
+            "wait": (job,), "poll": (job,), "download": (job, "x.mp4"), "run": (["a"],), "as_settled": (["a"],),
+            "resume": (),
+        }  # fmt: skip
+
+        async def attempt() -> None:
+            made = getattr(pika, call)(*arguments.get(call, ("a cat",)))
+            if call == "as_settled":
+                async for _ in made:
+                    raise AssertionError("it gave a job")
+            else:
+                await made
+
+        with pytest.raises(RuntimeError, match="use it inside `async with`"):
+            await attempt()
+        async with pika:
+            pass
+        with pytest.raises(RuntimeError, match="use it inside `async with`"):
+            await attempt()
+        assert len(gateway.requests) == 0
+
+    virtual.run(story())
+
+
+def test_a_client_is_not_opened_twice() -> None:
+    """Entering an open client raises, and leaves it open."""
+
+    async def story() -> None:
+        async with memory.client(memory.gateway()) as pika:
+            with pytest.raises(RuntimeError, match="open already"):
+                await pika.__aenter__()
+            assert (await pika.generate("a cat")).url
+
+    virtual.run(story())
+
+
+def test_a_foreign_job_is_not_waited_for() -> None:
+    """A job that this client has never seen raises `KeyError` with its key, and is not asked for."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        async with memory.client(gateway) as pika:
+            with pytest.raises(KeyError, match="has no job 'foreign'"):
+                await pika.wait(_job(pika, "foreign", task_id="t", status=JobStatus.QUEUED))
+        assert len(gateway.requests) == 0
+
+    virtual.run(story())
+
+
+def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Path) -> None:
+    """`poll` of a job without a task id and `download` of one without a video raise by name; nothing is sent."""
+
+    async def story() -> None:
+        gateway = memory.gateway()
+        async with memory.client(gateway) as pika:
+            with pytest.raises(InvalidRequest, match="has no task id; only an accepted job can be asked"):
+                await pika.poll(_job(pika))
+            with pytest.raises(InvalidRequest, match="is planned and has no video"):
+                await pika.download(_job(pika), tmp_path / "x.mp4")
+        assert len(gateway.requests) == 0
+
+    virtual.run(story())
+
+
+RESOLUTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "unknown key": ("nobody", {"abandon": True}, "'nobody' is no job that is known here"),
+    "not in doubt": ("done", {"abandon": True}, "is succeeded, not in doubt; nothing to resolve"),
+    "nothing said": ("doubt", {}, "needs exactly one of task_id=..., charged=False, abandon=True"),
+    "two things said": ("doubt", {"task_id": "t", "abandon": True}, "needs exactly one"),
+    "charged, but no id": ("doubt", {"charged": True}, "needs exactly one"),
+    "three things said": ("doubt", {"task_id": "t", "charged": False, "abandon": True}, "needs exactly one"),
+}
+
+
+@pytest.mark.parametrize("kind", RESOLUTIONS)
+def test_a_resolution_that_makes_no_sense_changes_nothing(kind: str) -> None:
+    """`resolve` raises by name, and the job stays as it was."""
+    key, said, says = RESOLUTIONS[kind]
+
+    async def story() -> None:
+        gateway = memory.gateway([{"on": "create", "prompt": "doubt", "do": "drop"}])
+        async with memory.client(gateway) as pika:
+            await pika.run([GenerationRequest("doubt", key="doubt"), GenerationRequest("done", key="done")])
+            before = await pika.jobs()
+            with pytest.raises(InvalidRequest) as caught:
+                await pika.resolve(key, **said)
+            assert says in str(caught.value)
+            assert await pika.jobs() == before
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize("task_id", ["", " ", 42])
+def test_a_resolution_needs_a_real_task_id(task_id: Any) -> None:
+    """A task id that is empty or no text resolves nothing."""
+
+    async def story() -> None:
+        gateway = memory.gateway([{"on": "create", "do": "drop"}])
+        async with memory.client(gateway) as pika:
+            await pika.run([GenerationRequest("doubt", key="doubt")])
+            with pytest.raises(InvalidRequest, match="task_id"):
+                await pika.resolve("doubt", task_id=task_id)
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize("status", ["done", "", 1])
+def test_a_status_that_is_none_is_refused(status: Any) -> None:
+    """`jobs` of a status that does not exist raises instead of giving an empty list."""
+
+    async def story() -> None:
+        async with memory.client(memory.gateway()) as pika:
+            await pika.submit("a cat")
+            with pytest.raises(ValueError, match="is not a valid JobStatus"):
+                await pika.jobs(status)
+
+    virtual.run(story())

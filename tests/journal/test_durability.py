@@ -1,0 +1,282 @@
+"""What was said to be kept is there: after a kill, a cut log, a call that was left early, a loop that was closed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from pika_async._journal import SqliteJournal
+from pika_async.errors import JournalFailed
+from pika_async.jobs import Job
+from tests.journal.test_files import child
+from tests.journal.test_journal import INTENT, a_job, accepted
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "j.sqlite"
+
+
+@contextmanager
+def stalled(journal: SqliteJournal) -> Iterator[None]:
+    """While the writer does something else."""
+    event = threading.Event()
+    assert journal._thread is not None
+    journal._thread.submit(event.wait)
+    try:
+        yield
+    finally:
+        event.set()
+
+
+async def test_what_is_asked_for_together_is_committed_together(path: Path) -> None:
+    """Two hundred jobs take a commit or two, and each is there when its call returns."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    said: list[str] = []
+    journal._writer.set_trace_callback(said.append)
+    await asyncio.gather(*[journal.save(a_job(f"k{number}")) for number in range(200)])
+    assert said.count("COMMIT") <= 2
+    assert said.count("BEGIN IMMEDIATE") == said.count("COMMIT")
+    assert len(SqliteJournal(path).keys()) == 200
+    await journal.close()
+
+
+async def test_notes_wait_for_something_else(path: Path) -> None:
+    """They cost no commit of their own, the latest of a job is what is written, and a close writes the rest."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    said: list[str] = []
+    journal._writer.set_trace_callback(said.append)
+    for progress in range(50):
+        journal.save_later(attrs.evolve(accepted(), progress=progress))
+    await asyncio.sleep(0.01)
+    assert said == []
+    await journal.save(a_job("b"))
+    assert [word for word in said if "INSERT INTO jobs" in word and "'a'" in word] != []
+    assert len([word for word in said if word.startswith("UPDATE")]) == 2
+    journal.save_later(attrs.evolve(accepted(), progress=99))
+    await journal.close()
+    assert SqliteJournal(path).get("a") == attrs.evolve(accepted(), progress=99)
+
+
+async def test_a_request_is_written_once(path: Path) -> None:
+    """Later states of a job do not rewrite what may hold whole images."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(a_job())
+    said: list[str] = []
+    journal._writer.set_trace_callback(said.append)
+    await journal.save(accepted())
+    assert [word for word in said if "requests" in word or "a cat" in word] == []
+    await journal.close()
+
+
+KILLED = """
+async def main():
+    await journal.open()
+    for number in range(8):
+        job = a_job(f"k{number}")
+        await journal.record_intent(job.submitting(), INTENT)
+        await journal.save(job.submitting().accepted(f"t-{number}", 1.0))
+    journal.save_later(a_job("note"))
+    die()
+asyncio.run(main())
+"""
+
+
+def killed(path: Path) -> None:
+    done = child(KILLED, path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+async def test_a_kill_right_after_keep_loses_nothing(path: Path) -> None:
+    """Each id is there; a note may be lost, that is what makes it one."""
+    killed(path)
+    journal = SqliteJournal(path)
+    await journal.open()
+    assert [job.task_id for job in journal.all()] == [f"t-{number}" for number in range(8)]
+    await journal.close()
+
+
+async def test_a_kill_between_the_intent_and_what_came_of_it_is_told(path: Path) -> None:
+    script = """
+import attrs
+async def main():
+    await journal.open()
+    await journal.record_intent(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))
+    die()
+asyncio.run(main())
+"""
+    assert child(script, path).returncode == -signal.SIGKILL
+    journal = SqliteJournal(path)
+    assert journal.interrupted_jobs() == [(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))]
+    assert journal.job_for_token("cd" * 32) == a_job().submitting()
+
+
+async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:
+    """At the end of every frame and in the middle of each: it opens, and holds what was committed up to some moment."""
+    killed(path)
+    log = Path(f"{path}-wal").read_bytes()
+    main = path.read_bytes()
+    states = [(0, 0)]
+    for number in range(8):
+        states += [(number + 1, number), (number + 1, number + 1)]  # intended, then accepted
+    seen = []
+    frame = 24 + 4096
+    cuts = sorted({*range(32, len(log) + 1, frame), *range(32 + frame // 2, len(log), frame), 0, 31, len(log)})
+    for cut in cuts:
+        copy = path.with_name(f"cut{cut}")
+        copy.write_bytes(main)
+        Path(f"{copy}-wal").write_bytes(log[:cut])
+        journal = SqliteJournal(copy)
+        await journal.open()
+        jobs = list(journal.all())
+        await journal.close()
+        assert [job.key for job in jobs] == [f"k{number}" for number in range(len(jobs))]
+        seen.append((len(jobs), sum(job.task_id is not None for job in jobs)))
+    assert [state for state in seen if state not in states] == []
+    assert seen == sorted(seen)
+    assert seen[-1] == (8, 8)
+    assert len(set(seen)) == len(states)
+
+
+async def test_leaving_early_does_not_undo_it(path: Path) -> None:
+    """The task is cancelled, the job is kept, and the writer goes on."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    with stalled(journal):
+        task = asyncio.create_task(journal.save(accepted()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert journal.get("a") == accepted()
+    await journal.save(a_job("b"))
+    await journal.close()
+    assert SqliteJournal(path).keys() == ["a", "b"]
+
+
+async def test_leaving_a_failed_call_early_is_silent(path: Path) -> None:
+    """An error that nobody waits for disturbs no loop."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    with stalled(journal):
+        task = asyncio.create_task(journal.record_intent(a_job().submitting(), INTENT))
+        await asyncio.sleep(0)
+        task.cancel()
+        journal._writer.execute("PRAGMA query_only=ON")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert journal.flush(10)
+    assert journal.get("a") is None
+    await journal.close()
+
+
+async def test_opening_that_is_left_early_holds_nothing(path: Path) -> None:
+    """Another can open it as soon as the thread is done."""
+    journal = SqliteJournal(path)
+    task = asyncio.create_task(journal.open())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    until = time.monotonic() + 10
+    while [it for it in threading.enumerate() if it.name.startswith("pika_async-journal")]:
+        assert time.monotonic() < until
+        await asyncio.sleep(0.001)
+    other = SqliteJournal(path)
+    await other.open()
+    await other.close()
+    with pytest.raises(JournalFailed, match="it is not open"):
+        await journal.save(a_job())
+
+
+def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
+    """What it had begun is written; the journal is closed, and opened again, in other loops."""
+    journal = SqliteJournal(path)
+    released = threading.Event()
+
+    async def begin() -> None:
+        await journal.open()
+        assert journal._thread is not None
+        journal._thread.submit(released.wait)
+        task = asyncio.create_task(journal.save(accepted()))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(begin())
+    released.set()
+    assert journal.flush(10)
+    asyncio.run(journal.close())
+    assert SqliteJournal(path).keys() == ["a"]
+
+    async def again() -> None:
+        await journal.open()
+        await journal.save(a_job("b"))
+        await journal.close()
+
+    asyncio.run(again())
+    assert journal.keys() == ["a", "b"]
+
+
+async def test_closing_twice_or_never_opened_is_nothing(path: Path) -> None:
+    """Two at once wait for the same end."""
+    journal = SqliteJournal(path)
+    await journal.close()
+    await journal.open()
+    journal.save_later(a_job())
+    with stalled(journal):
+        closes = [asyncio.create_task(journal.close()) for _ in range(2)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*closes)
+    await journal.close()
+    assert journal.keys() == ["a"]
+
+
+async def test_flush_waits_only_as_long_as_it_may(path: Path) -> None:
+    """And tells whether everything is committed, notes included."""
+    journal = SqliteJournal(path)
+    assert journal.flush(1)
+    await journal.open()
+    journal.save_later(a_job())
+    with stalled(journal):
+        assert not journal.flush(0.01)
+    assert journal.flush(10)
+    assert SqliteJournal(path).keys() == ["a"]
+    await journal.close()
+
+
+async def test_what_is_closed_takes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It says so, and logs the receipt; it is not its file any more."""
+    journal = SqliteJournal(path)
+    with pytest.raises(JournalFailed, match="it is not open") as caught:
+        await journal.save(accepted())
+    journal.save_later(a_job())
+    assert (caught.value.provider, caught.value.rescued, journal.keys()) == ("p", None, [])
+    assert "job a (queued, task t-1) is not in the journal" in caplog.text
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_a_read_never_waits_for_the_writer(path: Path) -> None:
+    """While a transaction is open, and while the thread is busy."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(accepted())
+    with stalled(journal):
+        journal._writer.execute("BEGIN IMMEDIATE")
+        journal._writer.execute("UPDATE jobs SET task_id = 'x'")
+        found: list[Job | None] = [journal.get("a"), SqliteJournal(path).get("a")]
+        journal._writer.execute("ROLLBACK")
+    assert found == [accepted(), accepted()]
+    await journal.close()

@@ -1,0 +1,357 @@
+"""When the journal cannot be written: the receipt is kept elsewhere, told, read back, and taken in later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import stat
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from pika_async._journal import SqliteJournal
+from pika_async._journal.fallback_file import ROOM
+from pika_async._journal.serialization import line_of
+from pika_async.errors import JournalFailed, JournalUnusable
+from pika_async.jobs import JobStatus
+from pika_async.models import GenerationRequest
+from tests.journal.test_durability import stalled
+from tests.journal.test_files import child
+from tests.journal.test_journal import INTENT, a_job, accepted
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "j.sqlite"
+
+
+class Broken:
+    """A connection whose commits fail, with an error of the disk, as long as `error` is there."""
+
+    def __init__(self, connection: sqlite3.Connection, error: Exception) -> None:
+        self.connection = connection
+        self.error: Exception | None = error
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT" and self.error is not None:
+            raise self.error
+        return self.connection.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+
+async def broken(path: Path) -> tuple[SqliteJournal, Broken]:
+    """An open journal that holds the job `a`, accepted, and cannot be written any more."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(accepted())
+    double = Broken(journal._writer, sqlite3.OperationalError("disk I/O error"))
+    journal._writer = double  # type: ignore[assignment]
+    return journal, double
+
+
+def lines(path: Path) -> list[bytes]:
+    file = Path(f"{path}.rescue")
+    return file.read_bytes().partition(b"\0")[0].splitlines() if file.exists() else []
+
+
+async def test_room_is_taken_beforehand(path: Path) -> None:
+    """A full disk has no room left for the last receipts; a clean end gives it back."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    facts = Path(f"{path}.rescue").stat()
+    assert (facts.st_size, stat.S_IMODE(facts.st_mode), lines(path)) == (ROOM, 0o600, [])
+    assert facts.st_blocks * 512 >= ROOM
+    await journal.close()
+    assert not Path(f"{path}.rescue").exists()
+
+
+async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None:
+    """It must not be sent, so it stays what it was: planned, a note, or nothing at all."""
+    journal, double = await broken(path)
+    journal.save_later(a_job("noted"))
+    for key, before in (("new", None), ("noted", a_job("noted"))):
+        with pytest.raises(JournalFailed, match="disk I/O error; nothing more is sent; mend it") as caught:
+            await journal.record_intent(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
+        assert (journal.get(key), caught.value.provider, caught.value.path) == (before, "p", str(path))
+        assert journal.job_for_token("t1") is None
+    assert caught.value.rescued is None
+    assert (journal.interrupted_jobs(), journal.charges()) == ([], 1)
+    double.error = None
+    await journal.record_intent(a_job("new").submitting(), INTENT)
+    assert journal.interrupted_jobs() == [(a_job("new").submitting(), INTENT)]
+    await journal.close()
+
+
+async def test_a_receipt_that_cannot_be_kept_is_rescued(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is on the disk elsewhere, logged, read back, and in the journal as soon as that can be written."""
+    journal, double = await broken(path)
+    with pytest.raises(JournalFailed, match="what it lacks is in") as caught:
+        await journal.save(accepted("b", "t-\x1b2"), accepted("c", "t-3"))
+    assert caught.value.rescued == f"{path}.rescue"
+    assert len(lines(path)) == 2
+    assert [record.levelname for record in caplog.records] == ["CRITICAL", "CRITICAL"]
+    assert "job b (queued, task t-�2) is not in the journal" in caplog.text
+    assert journal.keys() == ["a", "b", "c"]
+    assert journal.charges() == 3
+    assert journal.key_for_task("p", "https://x.test", "t-3") == "c"
+    assert SqliteJournal(path).keys() == ["a"]
+    double.error = None
+    await journal.save(a_job("d"))
+    assert SqliteJournal(path).keys() == ["a", "b", "c", "d"]
+    assert (lines(path), Path(f"{path}.rescue").stat().st_size) == ([], ROOM)
+    await journal.close()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), sqlite3.DatabaseError("malformed")])
+async def test_whatever_the_disk_says_is_a_journal_that_failed(path: Path, error: Exception) -> None:
+    journal, double = await broken(path)
+    double.error = error
+    with pytest.raises(JournalFailed):
+        await journal.save(a_job("b"))
+    with pytest.raises(JournalFailed):
+        await journal.set_setting("x", 1)
+    assert (journal.get("b"), journal.get_setting("x")) == (a_job("b"), 1)
+    await journal.close()
+
+
+async def test_a_close_that_cannot_write_rescues(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not raise, lets go of the file, reads stay true, and the next one has it all."""
+    journal, _ = await broken(path)
+    journal.save_later(a_job("b"))
+    await journal.close()
+    assert "job b (planned, task -) is not in the journal" in caplog.text
+    assert len(lines(path)) == 1
+    assert journal.keys() == ["a", "b"]
+    other = SqliteJournal(path)
+    await other.open()
+    assert other.keys() == ["a", "b"]
+    await other.save(accepted("b", "t-2"))
+    await other.close()
+    await journal.open()
+    assert journal.get("b") == accepted("b", "t-2")
+    await journal.close()
+
+
+async def test_flush_tells_of_what_is_not_written(path: Path) -> None:
+    journal, double = await broken(path)
+    journal.save_later(a_job("b"))
+    assert not journal.flush(10)
+    double.error = None
+    assert journal.flush(10)
+    await journal.close()
+
+
+async def test_an_archive_that_cannot_be_kept_is_taken_in(path: Path) -> None:
+    """The earlier job under its new key, with its task id, once; and the one that took its place."""
+    journal, _ = await broken(path)
+    with pytest.raises(JournalFailed):
+        await journal.archive(accepted())
+    with pytest.raises(JournalFailed):
+        await journal.save(a_job("a"))
+    assert journal.keys() == ["a~1", "a"]
+    await journal.close()
+    other = SqliteJournal(path)
+    await other.open()
+    assert list(other.all()) == [attrs.evolve(accepted(), key="a~1"), a_job("a")]
+    assert other.charges() == 1
+    await other.close()
+
+
+async def test_a_full_database_is_told_in_sqlites_words(path: Path) -> None:
+    """By a real limit on its pages; when there is room again everything is written."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    (pages,) = journal._writer.execute("PRAGMA page_count").fetchone()
+    journal._writer.execute(f"PRAGMA max_page_count={pages}")
+    big = attrs.evolve(accepted(), request=GenerationRequest("a cat", image=bytes(20_000)))
+    with pytest.raises(JournalFailed, match="database or disk is full"):
+        await journal.save(big)
+    assert journal.get("a") == big
+    journal._writer.execute("PRAGMA max_page_count=100000")
+    assert journal.flush(10)
+    assert SqliteJournal(path).get("a") == big
+    await journal.close()
+
+
+FULL = """
+async def main():
+    await journal.open()
+    await journal.save(accepted("first", "t-first"))
+    limit = 400_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    for number in range(1000):
+        job = a_job(f"k{number}").submitting()
+        try:
+            await journal.record_intent(job, INTENT)
+        except JournalFailed as error:
+            print("not sent", error.reason)
+            break
+        try:
+            await journal.save(job.accepted(f"t-{number}", 1.0))
+        except JournalFailed as error:
+            print("rescued", number, error.rescued)
+            break
+    last = a_job("last").submitting().accepted("t-last", 1.0)
+    try:
+        await journal.save(last)
+    except JournalFailed as error:
+        print("rescued", error.rescued, flush=True)
+    die()
+asyncio.run(main())
+"""
+
+
+async def test_a_full_disk_loses_no_receipt(path: Path) -> None:
+    """A real limit of the system, then a kill: the id that came last is there when it is opened again."""
+    done = child(FULL, path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert f"rescued {path}.rescue" in done.stdout.splitlines(), done.stdout + done.stderr
+    journal = SqliteJournal(path)
+    await journal.open()
+    jobs = list(journal.all())
+    assert [job.key for job in jobs if job.status is JobStatus.QUEUED][-1] == "last"
+    assert jobs[0] == accepted("first", "t-first")
+    assert len(jobs) > 10
+    await journal.close()
+
+
+async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(path: Path) -> None:
+    """It is found there when the journal is opened again."""
+    journal, _ = await broken(path)
+    beside = Path(f"{path}.rescue")
+    beside.unlink()
+    beside.mkdir()
+    with pytest.raises(JournalFailed) as caught:
+        await journal.save(accepted("b", "t-2"))
+    place = Path(str(caught.value.rescued))
+    assert (place.parent, stat.S_IMODE(place.stat().st_mode)) == (path.parent / "temporary", 0o600)
+    await journal.close()
+    with pytest.raises(JournalUnusable, match="cannot take in"):
+        await SqliteJournal(path).open()
+    beside.rmdir()
+    other = SqliteJournal(path)
+    await other.open()
+    assert other.get("b") == accepted("b", "t-2")
+    assert not place.exists()
+    await other.close()
+
+
+async def test_where_nothing_can_be_written_at_all_it_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And kept, and tried again, also by the same journal when it is opened again."""
+    journal, _ = await broken(path)
+    Path(f"{path}.rescue").unlink()
+    Path(f"{path}.rescue").mkdir()
+    (path.parent / "temporary").rmdir()
+    with pytest.raises(JournalFailed) as caught:
+        await journal.save(accepted("b", "t-2"))
+    assert caught.value.rescued is None
+    assert "it is nowhere else" in caplog.text
+    await journal.close()
+    Path(f"{path}.rescue").rmdir()
+    await journal.open()
+    assert journal.keys() == ["a", "b"]
+    assert journal.flush(10)
+    assert SqliteJournal(path).keys() == ["a", "b"]
+    await journal.close()
+
+
+async def test_more_lines_than_there_is_room_are_taken_in(path: Path) -> None:
+    """The file grows where it can."""
+    journal, _ = await broken(path)
+    jobs = [accepted(f"k{number}", f"t-{number}") for number in range(200)]
+    for start in range(0, 200, 50):
+        with pytest.raises(JournalFailed):
+            await journal.save(*jobs[start : start + 50])
+    assert len(lines(path)) == 200
+    assert Path(f"{path}.rescue").stat().st_size > ROOM
+    await journal.close()
+    other = SqliteJournal(path)
+    await other.open()
+    assert list(other.all()) == [accepted(), *jobs]
+    assert Path(f"{path}.rescue").stat().st_size == ROOM
+    await other.close()
+
+
+async def test_only_what_is_later_is_taken_in(path: Path) -> None:
+    """A line that was written before the job went on changes nothing."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    done = attrs.evolve(accepted(), status=JobStatus.SUCCEEDED)
+    await journal.save(done, a_job("b"))
+    await journal.close()
+    fetched = attrs.evolve(done, file=path.parent / "a.mp4", sha256="ab" * 32)
+    written = [line_of(accepted(), None, path.parent), line_of(accepted("b", "t-2"), None, path.parent)]
+    Path(f"{path}.rescue").write_bytes(b"".join(written))
+    await journal.open()
+    assert list(journal.all()) == [done, accepted("b", "t-2")]
+    await journal.close()
+    Path(f"{path}.rescue").write_bytes(line_of(fetched, None, path.parent))
+    await journal.open()
+    assert journal.get("a") == fetched
+    await journal.close()
+
+
+async def test_lines_that_cannot_be_read_are_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A torn one, one of a stranger; the others are taken in, and an earlier one that was set aside stays."""
+    good = line_of(accepted(), None, path.parent)
+    for number, name in enumerate(["j.sqlite.rescue.broken", "j.sqlite.rescue.broken1"]):
+        data = good + b'{"key": "b"}\n[1]\n\xff\n' + good[: len(good) // 2]
+        Path(f"{path}.rescue").write_bytes(data + bytes(number))
+        journal = SqliteJournal(path)
+        await journal.open()
+        assert journal.keys() == ["a"]
+        await journal.close()
+        assert path.with_name(name).read_bytes() == data + bytes(number)
+    assert "it is kept as" in caplog.text
+    assert json.loads(good)["task_id"] == "t-1"
+
+
+async def test_what_no_column_can_hold_fails_alone(path: Path) -> None:
+    """A task id that a person gave with half a character; whoever was written with it is not harmed."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    with stalled(journal):
+        odd = asyncio.ensure_future(journal.save(accepted("odd", "t-\ud800")))
+        even = asyncio.ensure_future(journal.save(accepted("even", "t-2")))
+        await asyncio.sleep(0)
+    await even
+    with pytest.raises(JournalFailed, match="surrogates not allowed"):
+        await odd
+    await journal.save(a_job("later"))
+    assert SqliteJournal(path).keys() == ["even", "later"]
+    assert journal.key_for_task("p", "https://x.test", "t-\ud800") == "odd"
+    await journal.close()
+
+
+async def test_a_link_is_not_followed(path: Path) -> None:
+    """Nobody makes the journal write into another file."""
+    other = path.with_name("precious")
+    other.write_bytes(b"precious")
+    Path(f"{path}.rescue").symlink_to(other)
+    with pytest.raises(JournalUnusable, match="cannot take in"):
+        await SqliteJournal(path).open()
+    assert other.read_bytes() == b"precious"
+    assert Path(f"{path}.rescue").is_symlink()
+
+
+async def test_the_database_is_sound_after_a_failure(path: Path) -> None:
+    journal, double = await broken(path)
+    with pytest.raises(JournalFailed):
+        await journal.save(a_job("b"))
+    double.error = None
+    await journal.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert journal.keys() == ["a", "b"]

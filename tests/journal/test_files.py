@@ -1,0 +1,369 @@
+"""The file of a journal: one owner, nobody else's eyes, and never a change to a file that is not a sound one of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import attrs
+import pytest
+
+from pika_async._journal import SqliteJournal
+from pika_async.errors import JournalInUse, JournalUnusable
+from tests.journal.test_journal import a_job, accepted
+
+pytestmark = pytest.mark.anyio
+
+PRELUDE = """
+import asyncio, json, os, signal, sys
+from pathlib import Path
+from pika_async._journal import SqliteJournal, Intent
+from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
+from pika_async.jobs import JobStatus, utc_from_timestamp
+from tests.journal.test_journal import INTENT, a_job, accepted
+import encodings.idna, tempfile, resource
+path = Path(sys.argv[1])
+journal = SqliteJournal(path)
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+def drop():
+    if os.geteuid() == 0:
+        os.setgid(65534), os.setuid(65534)
+"""
+
+
+def child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `script` in another process, with `journal` at `path`."""
+    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "j.sqlite"
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files but locks."""
+    files = [it for it in folder.glob("*") if it.is_file() and it.suffix != ".lock"]
+    return {it.name: it.read_bytes() for it in files}
+
+
+async def filled(path: Path) -> None:
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(accepted())
+    await journal.close()
+
+
+async def refused(path: Path, words: str) -> None:
+    """Neither opened nor read, with these words, and nothing in the folder is other than before."""
+    before = contents(path.parent)
+    journal = SqliteJournal(path)
+    with pytest.raises(JournalUnusable) as opening:
+        await journal.open()
+    assert words in str(opening.value)
+    assert str(path) in str(opening.value)
+    assert opening.value.setting == "journal"
+    assert contents(path.parent) == before
+
+
+async def test_nothing_is_made_before_it_is_opened(path: Path) -> None:
+    SqliteJournal(path)
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_only_the_owner_of_the_files_can_read_them(path: Path) -> None:
+    """Whatever the umask; and only the lock outlives a close."""
+    before = os.umask(0)
+    try:
+        journal = SqliteJournal(path)
+        await journal.open()
+        await journal.save(a_job())
+        made = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    names = ["j.sqlite", "j.sqlite-shm", "j.sqlite-wal", "j.sqlite.lock", "j.sqlite.rescue"]
+    assert made == dict.fromkeys(names, 0o600)
+    await journal.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["j.sqlite", "j.sqlite.lock"]
+
+
+async def test_a_journal_has_one_owner(path: Path) -> None:
+    """A second one in this process is refused and told who it is, a link to it as well; after a close it is free."""
+    first, second = SqliteJournal(path), SqliteJournal(path)
+    await first.open()
+    link = path.with_name("link")
+    link.symlink_to(path)
+    for other in (second, first, SqliteJournal(link)):
+        with pytest.raises(JournalInUse, match=r"in use by another client of this process; share that one"):
+            await other.open()
+    await first.save(a_job())
+    assert second.keys() == ["a"]
+    await first.close()
+    await second.open()
+    assert second.keys() == ["a"]
+    await second.close()
+
+
+async def test_another_process_is_refused_and_can_read(path: Path) -> None:
+    """It sees what is committed while the owner goes on."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(accepted())
+    done = child(
+        """
+try: asyncio.run(journal.open())
+except JournalInUse as error: print(error.reason)
+print(journal.keys(), journal.charges(), journal.get("a") == accepted())
+""",
+        path,
+    )
+    assert done.stdout.splitlines()[1:] == ["['a'] 1 True"], done.stderr
+    assert f"in use by process {os.getpid()}" in done.stdout
+    await journal.save(a_job("b"))
+    assert journal.keys() == ["a", "b"]
+    await journal.close()
+
+
+async def test_a_killed_owner_leaves_it_free(path: Path) -> None:
+    """With all that it was told is kept."""
+    done = child(
+        """
+async def main():
+    await journal.open()
+    await journal.save(accepted())
+    die()
+asyncio.run(main())
+""",
+        path,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    journal = SqliteJournal(path)
+    assert journal.get("a") == accepted()
+    await journal.open()
+    assert journal.get("a") == accepted()
+    await journal.close()
+
+
+def foreign(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+async def test_what_is_no_journal_is_left_as_it_is(path: Path) -> None:
+    """Text, another program's database with or without a number, and half of a header."""
+    for data in (b"SQLite", b"a text\n" * 100, b"SQLite format 3\0"):
+        path.write_bytes(data)
+        await refused(path, "is no journal of pika_async")
+    path.unlink()
+    foreign(path, "CREATE TABLE photos (a)")
+    await refused(path, "is no journal of pika_async")
+    path.unlink()
+    foreign(path, "PRAGMA journal_mode=WAL", "CREATE TABLE photos (a)")
+    await refused(path, "is no journal of pika_async")
+    path.unlink()
+    foreign(path, "PRAGMA application_id=7", "CREATE TABLE photos (a)")
+    await refused(path, "is no journal of pika_async")
+    with pytest.raises(JournalUnusable, match="is no journal of pika_async"):
+        SqliteJournal(path).keys()
+
+
+async def test_a_foreign_log_is_not_folded_into_its_file(path: Path) -> None:
+    """A database whose tables are in its log only, as a killed program leaves it, stays so."""
+    made = path.with_name("made")
+    with closing(sqlite3.connect(made)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE photos (a)")
+        connection.commit()
+        files = {name: made.with_name(f"made{name}").read_bytes() for name in ("", "-wal")}
+    for name, data in files.items():
+        path.with_name(f"j.sqlite{name}").write_bytes(data)
+    with pytest.raises(JournalUnusable, match="is no journal of pika_async"):
+        await SqliteJournal(path).open()
+    assert {name: path.with_name(f"j.sqlite{name}").read_bytes() for name in files} == files
+
+
+async def test_a_newer_file_is_left_as_it_is(path: Path) -> None:
+    await filled(path)
+    foreign(path, "PRAGMA user_version=99")
+    await refused(path, "was written by a newer pika_async (version 99 of the file): upgrade pika_async")
+    with pytest.raises(JournalUnusable, match="newer"):
+        SqliteJournal(path).charges()
+
+
+async def test_an_empty_file_is_filled(path: Path) -> None:
+    """Of no bytes, or a database without tables: so a crash at the first start leaves it."""
+    path.touch(0o600)
+    await filled(path)
+    assert SqliteJournal(path).keys() == ["a"]
+    path.unlink()
+    foreign(path, "PRAGMA journal_mode=WAL")
+    assert SqliteJournal(path).keys() == []
+    await filled(path)
+    assert SqliteJournal(path).keys() == ["a"]
+
+
+@pytest.mark.parametrize("left", [99, 100, 101, 4095, 4096, 4097, 8192, -1, -4096, -5000])
+async def test_a_cut_file_is_left_as_it_is(path: Path, left: int) -> None:
+    await filled(path)
+    os.truncate(path, left if left > 0 else path.stat().st_size + left)
+    await refused(path, "is ")
+
+
+async def test_a_damaged_page_is_noticed(path: Path) -> None:
+    """Each page in turn is overwritten; none is taken for sound."""
+    await filled(path)
+    sound = path.read_bytes()
+    for start in range(4096, len(sound), 4096):
+        path.write_bytes(sound[:start] + b"\xa5" * 1000 + sound[start + 1000 :])
+        await refused(path, "is damaged")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["error = '{'", "status = 'lost'", "submitted_at = 'noon'", 'video = \'{"url": 1, "and": 2}\''],
+)
+async def test_a_record_that_somebody_broke_is_named(path: Path, damage: str) -> None:
+    """The others are read."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(accepted(), a_job("b"))
+    await journal.close()
+    foreign(path, f"UPDATE jobs SET {damage} WHERE key = 'a'")  # noqa: S608
+    with pytest.raises(JournalUnusable, match="holds a record of job 'a' that cannot be read"):
+        journal.get("a")
+    assert journal.get("b") == a_job("b")
+    foreign(path, "DELETE FROM requests")
+    with pytest.raises(JournalUnusable, match="holds a record of job 'b' that cannot be read"):
+        journal.get("b")
+
+
+async def test_paths_that_cannot_be_a_journal(path: Path) -> None:
+    """A folder, a pipe, a circle of links, a folder that is not there: each with its own words."""
+    folder = path.with_name("folder")
+    folder.mkdir()
+    await refused(folder, "is no plain file")
+    pipe = path.with_name("pipe")
+    os.mkfifo(pipe)
+    await refused(pipe, "is no plain file")
+    one, other = path.with_name("one"), path.with_name("other")
+    one.symlink_to(other)
+    other.symlink_to(one)
+    with pytest.raises(JournalUnusable, match="cannot be opened: Too many levels of symbolic links"):
+        await SqliteJournal(one).open()
+    await refused(path.parent / "nowhere" / "j.sqlite", "its folder does not exist; make the folder first")
+    assert SqliteJournal(path.parent / "nowhere" / "j.sqlite").keys() == []
+
+
+def test_files_that_may_not_be_read_or_written(public: Path) -> None:
+    """A file of mode 0400, one of mode 0, and a folder in which nothing can be made."""
+    path = public / "j.sqlite"
+    script = """
+import asyncio
+drop()
+async def attempt(path):
+    try: await SqliteJournal(path).open()
+    except JournalUnusable as error: print(error.reason)
+    else: print("opened")
+async def main():
+    await journal.open(); await journal.save(accepted()); await journal.close()
+    path.chmod(0o400); await attempt(path)
+    path.chmod(0); await attempt(path)
+    path.chmod(0o600)
+    folder = path.parent / "closed"
+    folder.mkdir(); folder.chmod(0o500)
+    await attempt(folder / "j.sqlite")
+    print(journal.keys())
+asyncio.run(main())
+"""
+    lines = child(script, path)
+    assert [line.replace(str(public), "") for line in lines.stdout.splitlines()] == [
+        "/j.sqlite cannot be opened: attempt to write a readonly database; mend that or give another file",
+        "/j.sqlite cannot be opened: Permission denied; mend that or give another file",
+        "/closed/j.sqlite cannot be made or locked: Permission denied; mend that or give another file",
+        "['a']",
+    ], lines.stderr
+
+
+def test_a_journal_on_a_read_only_folder_can_be_read(public: Path) -> None:
+    """After a clean close all of it; with a log that needs a writer it says so rather than leave something out."""
+    path = public / "in" / "j.sqlite"
+    path.parent.mkdir(0o777)
+    path.parent.chmod(0o777)
+    script = """
+drop()
+async def main():
+    await journal.open(); await journal.save(accepted()); await journal.close()
+    path.parent.chmod(0o555)
+    print(journal.keys(), journal.get("a") == accepted())
+    path.parent.chmod(0o755)
+    await journal.open(); await journal.save(a_job("b"))
+    log, shared = (Path(f"{path}{it}") for it in ("-wal", "-shm"))
+    kept = log.read_bytes(), path.read_bytes()
+    await journal.close()
+    log.write_bytes(kept[0]); path.write_bytes(kept[1])
+    path.parent.chmod(0o555)
+    try: print(journal.keys())
+    except JournalUnusable as error: print("unusable")
+    path.parent.chmod(0o777)
+    print(journal.keys())
+    path.parent.chmod(0o777)
+asyncio.run(main())
+"""
+    path.parent.rmdir()
+    script = script.replace("drop()\n", "drop()\npath.parent.mkdir(0o755)\n", 1)
+    done = child(script, path)
+    assert done.stdout.splitlines() == ["['a'] True", "unusable", "['a', 'b']"], done.stderr
+
+
+async def test_a_moved_folder_keeps_its_files(tmp_path: Path) -> None:
+    """A result inside it is found where the folder then is, one outside where it was."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    journal = SqliteJournal(here / "j.sqlite")
+    await journal.open()
+    inside = attrs.evolve(accepted(), file=here / "videos" / "a.mp4")
+    outside = attrs.evolve(accepted("b", "t-2"), file=tmp_path / "b.mp4")
+    await journal.save(inside, outside)
+    assert journal.get("a") == inside
+    await journal.close()
+    here.rename(there)
+    moved = SqliteJournal(there / "j.sqlite")
+    assert [job.file for job in moved.all()] == [there / "videos" / "a.mp4", tmp_path / "b.mp4"]
+
+
+async def test_a_relative_path_is_where_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes the folder of the process later changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    journal = SqliteJournal("j.sqlite")
+    monkeypatch.chdir("/")
+    await journal.open()
+    await journal.close()
+    assert (journal.path, (tmp_path / "j.sqlite").exists()) == (tmp_path / "j.sqlite", True)
+
+
+async def test_odd_names_are_names(tmp_path: Path) -> None:
+    """What means something in an URI, and bytes that are no text."""
+    for name in ("a?mode=memory", "a#b", "50% off", "ü", os.fsdecode(b"\xff")):
+        await filled(tmp_path / name)
+        assert {file.name for file in tmp_path.iterdir()} == {name, f"{name}.lock"}
+        assert SqliteJournal(tmp_path / name).keys() == ["a"]
+        for file in tmp_path.iterdir():
+            file.unlink()

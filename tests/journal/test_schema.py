@@ -1,0 +1,120 @@
+"""The schema: what a file says of itself, and the steps from one version to the next, each whole or not at all."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pika_async._journal import SqliteJournal, schema
+from pika_async.errors import JournalUnusable
+from tests.journal.test_files import child, filled, refused
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "j.sqlite"
+
+
+SECOND = "ALTER TABLE jobs ADD COLUMN note TEXT; UPDATE jobs SET note = 'new'"
+
+
+async def test_an_earlier_file_is_brought_up_to_date(path: Path) -> None:
+    """With what it holds; before that, a reader says what to do."""
+    await filled(path)
+    with pytest.raises(JournalUnusable, match="open it once with a client"):
+        schema.open_reader(path, (*schema.MIGRATIONS, SECOND))
+    with closing(schema.open_writer(path, (*schema.MIGRATIONS, SECOND))) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("SELECT key, note FROM jobs").fetchall() == [("a", "new")]
+    await refused(path, "newer")
+
+
+@pytest.mark.parametrize("at", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
+def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Whatever the owner commits between two of its questions, it is no other file."""
+    schema.create(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as owner:
+        owner.execute("PRAGMA journal_mode=WAL")
+        connect = schema._connect
+
+        def connected(path: Path, mode: str) -> sqlite3.Connection:
+            connection = connect(path, mode)
+            connection.set_trace_callback(lambda asked: fill() if asked == at else None)
+            return connection
+
+        def fill() -> None:
+            monkeypatch.setattr(schema, "_connect", connect)
+            schema.migrate(owner, 0, schema.MIGRATIONS)
+
+        monkeypatch.setattr(schema, "_connect", connected)
+        reader = schema.open_reader(path)
+        if reader is not None:
+            reader.close()
+        assert owner.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
+        with closing(schema.open_reader(path) or connect(path, "mode=ro")) as reader:
+            assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+async def test_a_step_that_fails_leaves_the_version_before(path: Path) -> None:
+    await filled(path)
+    with pytest.raises(JournalUnusable, match="no such table: nowhere"):
+        schema.open_writer(path, (*schema.MIGRATIONS, SECOND + "; DROP TABLE nowhere"))
+    journal = SqliteJournal(path)
+    await journal.open()
+    assert journal.keys() == ["a"]
+    await journal.close()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_kill_inside_a_step_leaves_one_version_or_the_other(path: Path, number: int) -> None:
+    """Of a new file as well: nothing or all of it."""
+    script = f"""
+import sqlite3
+from contextlib import closing
+from pika_async._journal import schema
+number = {number}
+class Killed(sqlite3.Connection):
+    def executescript(self, script):
+        seen = []
+        def trace(statement):
+            seen.append(statement)
+            if len(seen) > number: die()
+        self.set_trace_callback(trace)
+        return super().executescript(script)
+connect = sqlite3.connect
+sqlite3.connect = lambda *a, **k: connect(*a, **k, factory=Killed)
+path.touch(0o600)
+schema.open_writer(path).close()
+"""
+    done = child(script, path)
+    assert done.returncode in {-signal.SIGKILL, 0}, done.stderr
+    with closing(sqlite3.connect(path)) as connection:
+        facts = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    assert (facts, tables > 0) in [([1, schema.APPLICATION_ID], True), ([0, 0], False)]
+    assert tables or done.returncode
+    schema.open_writer(path).close()
+
+
+async def test_the_file_says_what_it_is(path: Path) -> None:
+    """And how it is to be written."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    facts: dict[str, Any] = {
+        name: journal._writer.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("application_id", "user_version", "journal_mode", "synchronous", "trusted_schema", "fullfsync")
+    }
+    assert facts == {
+        "application_id": int.from_bytes(b"PIKA", "big"), "user_version": 1, "journal_mode": "wal", "synchronous": 2,
+        "trusted_schema": 0, "fullfsync": 1,
+    }  # fmt: skip
+    await journal.close()

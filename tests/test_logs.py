@@ -1,0 +1,295 @@
+"""What is logged: a line for each milestone, with the same fields, under the room's own name, and nothing secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pika_async._runtime.telemetry
+from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, debug_logging
+from pika_async._journal import Intent, MemoryJournal
+from pika_async._runtime.resolution import recover_interrupted, resolve
+from pika_async.emulator import Emulator
+from pika_async.jobs import utc_from_timestamp
+from pika_async.logs import FIELDS, LineFormatter, about, describe, log_job
+from tests.fakes import virtual_clock as virtual
+from tests.fakes.callback_delivery import listening
+from tests.fakes.memory_gateway import client, gateway, remembering
+from tests.runtime.test_telemetry import CANARY, FAULTS, PROMPT
+
+LOG = logging.getLogger("pika_async")
+PACKAGE = Path(__file__).parents[1] / "pika_async"
+SECRET = "https://example.com/CANARY-callback"
+
+
+@pytest.fixture(autouse=True)
+def _undone() -> Iterator[None]:
+    """Each test finds the logger as it was."""
+    random.seed(7)
+    handlers, level = list(LOG.handlers), LOG.level
+    yield
+    LOG.handlers[:] = handlers
+    LOG.setLevel(level)
+
+
+def told(caplog: pytest.LogCaptureFixture, key: str, level: int = logging.INFO) -> list[tuple[str, str, str]]:
+    """Level, room and status of each line about the job, from `level` on."""
+    return [
+        (record.levelname, record.name.removeprefix("pika_async."), vars(record)["pika_status"])
+        for record in caplog.records
+        if vars(record).get("pika_job") == key and record.levelno >= level
+    ]
+
+
+def settled(scenario: list[dict[str, Any]] | None = None, provider: str = "native", **options: Any) -> Job:
+    """One job, "k", to its rest."""
+
+    async def story() -> Job:
+        async with client(gateway(scenario), provider, polling=FixedInterval(25), **options) as pika:
+            return (await pika.run([GenerationRequest("a cat", key="k")])).jobs[0]
+
+    return virtual.run(story())
+
+
+# --- lines --------------------------------------------------------------------------------------------------------------
+
+
+def test_every_logger_is_named_after_its_module_or_folder() -> None:
+    """The name below `pika_async` is that of the file, or of the journal's or the telemetry's folder."""
+    for file in PACKAGE.rglob("*.py"):
+        for name in re.findall(r'getLogger\("(.*?)"\)', file.read_text(encoding="utf-8")):
+            assert name.removeprefix("pika_async.") in {file.stem, file.parent.name.removeprefix("_"), "pika_async"}, (
+                file
+            )
+
+
+def test_a_job_has_one_line_a_milestone(caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO: accepted, succeeded, and no more, whatever was refused before."""
+    caplog.set_level(logging.INFO, "pika_async")
+    settled([{"on": "create", "first": 2, "do": "refuse"}, {"on": "feed", "first": 1, "do": {"fault": "drop"}}])
+    assert told(caplog, "k") == [("INFO", "submitter", "queued"), ("INFO", "job_table", "succeeded")]
+    assert len(caplog.records) == 2
+
+
+def test_every_look_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG: each refused attempt and each look, with what came of it."""
+    caplog.set_level(logging.DEBUG, "pika_async")
+    job = settled([{"on": "create", "first": 1, "do": "refuse"}, {"on": "feed", "first": 1, "do": {"fault": "drop"}}])
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    name = f"job k (native, task {job.task_id})"
+    assert lines == [
+        ("DEBUG", "job k (native): wait, HTTP 429"),
+        ("INFO", f"{name}: accepted"),
+        ("DEBUG", f"{name}: look 1: again, the connection was closed before an answer"),
+        ("DEBUG", f"{name}: look 2: read, running"),
+        ("DEBUG", f"{name}: look 3: read, running"),
+        ("DEBUG", f"{name}: look 4: read, succeeded"),
+        ("INFO", f"{name}: succeeded"),
+    ]
+    assert {(record.name, record.funcName) for record in caplog.records} == {
+        ("pika_async.submitter", "_tell"), ("pika_async.scheduler", "looked"), ("pika_async.job_table", "_told"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("deed", "options", "line"),
+    [
+        ({"on": "create", "do": {"fault": "fails"}}, {}, ("INFO", "failed", "(GenerationFailed)")),
+        ({"on": "create", "do": {"fault": "refuse", "as": "task"}}, {}, ("INFO", "rejected", "(SubmissionRejected)")),
+        ({"on": "create", "do": "refuse"}, {"limits": Limits(patience=60)}, ("INFO", "planned", "(ProviderBusy)")),
+        ({"on": "create", "do": {"fault": "drop"}}, {}, ("WARNING", "unknown", "(SubmissionInDoubt)")),
+        ({"on": "create", "do": {"fault": "takes", "seconds": 999}}, {"deadline": 60}, ("INFO", "timed_out", "(DeadlineExceeded)")),
+    ],
+)  # fmt: skip
+def test_a_fate_is_told(
+    deed: dict[str, Any], options: dict[str, Any], line: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last line says how it came to rest and by which error; only a doubt is a warning."""
+    caplog.set_level(logging.INFO, "pika_async")
+    settled([deed], **options)
+    level, status, words = line
+    assert told(caplog, "k")[-1] == (level, "job_table", status)
+    assert caplog.records[-1].getMessage().endswith(f"{status} {words}")
+    assert Counter(told(caplog, "k")).most_common(1)[0][1] == 1
+
+
+def test_a_stop_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """An account that is stopped is one warning, however many jobs it leaves planned; each of them is told at DEBUG."""
+
+    async def story() -> None:
+        async with client(gateway([{"on": "create", "do": {"fault": "refuse", "as": "quota"}}]), "native") as pika:
+            await pika.run([f"prompt {n}" for n in range(30)])
+
+    caplog.set_level(logging.DEBUG, "pika_async")
+    virtual.run(story())
+    levels = Counter(record.levelname for record in caplog.records)
+    assert (levels["WARNING"], levels["INFO"]) == (1, 0)
+    assert sum(record.getMessage().endswith("planned (AccountStopped)") for record in caplog.records) > 1
+
+
+async def _doubtful() -> MemoryJournal:
+    journal = MemoryJournal()
+    job = Job(key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://127.0.0.1:1")
+    await journal.save(job)
+    await journal.record_intent(job.submitting(), Intent(at=utc_from_timestamp(1), body_sha256=""))
+    return journal
+
+
+@pytest.mark.anyio
+async def test_a_doubt_of_an_earlier_process_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """What a killed process left in doubt is a warning at the next start; what a person says of it is a milestone."""
+    caplog.set_level(logging.INFO, "pika_async")
+    journal = await _doubtful()
+    await recover_interrupted(journal)
+    await resolve(journal, "k", task_id="t-1", charged=None, abandon=False)
+    assert told(caplog, "k") == [("WARNING", "resolution", "unknown"), ("INFO", "resolution", "queued")]
+
+
+def test_a_doubt_of_an_earlier_process_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telemetry hears of it as well."""
+    judged: list[tuple[Job, float | None]] = []
+    monkeypatch.setattr(
+        "pika_async._runtime.telemetry.NullTelemetry.submission_finished",
+        lambda _, job, waited=None: judged.append((job, waited)),
+    )
+    monkeypatch.setattr(
+        "pika_async._runtime.session.create_telemetry", lambda *_: pika_async._runtime.telemetry.NullTelemetry()
+    )
+
+    async def story() -> None:
+        async with remembering(client(gateway(), "native"), await _doubtful()):
+            pass
+
+    virtual.run(story())
+    assert [(job.key, job.status, waited) for job, waited in judged] == [("k", JobStatus.UNKNOWN, None)]
+
+
+def test_all_lines_of_jobs_have_the_same_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """Plain values, printable, whatever the provider calls its task."""
+    caplog.set_level(logging.DEBUG, "pika_async")
+    job = settled([{"on": "create", "first": 1, "do": "refuse"}])
+    assert [
+        {name: value for name, value in vars(record).items() if name.startswith("pika_")} for record in caplog.records
+    ] == [
+        {"pika_job": "k", "pika_task": task, "pika_provider": "native", "pika_status": status, "pika_attempt": attempt}
+        for task, status, attempt in [
+            (None, "planned", 1), *[(job.task_id, "queued", 2)] * 2, *[(job.task_id, "running", 2)] * 2,
+            (job.task_id, "succeeded", 2),
+        ]
+    ]  # fmt: skip
+    assert all(type(getattr(record, name)) in {str, int, type(None)} for record in caplog.records for name in FIELDS)
+    assert json.dumps(about(job))
+
+
+def odd(task_id: str = "t\x1b[2J\n\u202e-1") -> Job:
+    job = Job(key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://127.0.0.1:1")
+    return job.submitting().accepted(task_id, 0)
+
+
+def test_control_characters_reach_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither by the message, nor by a field, nor by an argument; a long id is cut."""
+    caplog.set_level(logging.DEBUG, "pika_async")
+    log_job(LOG, logging.INFO, odd(), "said %s", "a\x1b]0;b\r\nc")
+    [record] = caplog.records
+    assert record.getMessage().isprintable()
+    assert str(vars(record)["pika_task"]).isprintable()
+    assert len(describe(odd("x" * 9999))) < 300
+    assert len(str(about(odd("x" * 9999))["pika_task"])) < 300
+
+
+def test_a_handler_that_raises_harms_no_job() -> None:
+    """A line may stand between a payment and its record."""
+
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if hasattr(record, "pika_job"):
+                raise ZeroDivisionError
+
+    LOG.addHandler(Failing())
+    LOG.setLevel(logging.DEBUG)
+    assert settled([{"on": "create", "first": 1, "do": "refuse"}]).status is JobStatus.SUCCEEDED
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("provider", ["native", "cometapi"])
+async def test_nothing_secret_is_logged(
+    provider: str, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No key, no prompt and no callback's address in any record, message or field, at DEBUG, over faults and files."""
+    caplog.set_level(logging.DEBUG, "pika_async")
+    callbacks = listening(provider, monkeypatch)
+    async with Emulator(durations="constant:0.2", scenario=FAULTS, api_key=CANARY, video_seconds=1) as emulator:
+        url = emulator.base_url(provider)
+        policy = FixedInterval(0.1)
+        async with PikaClient(provider, api_key=CANARY, base_url=url, polling=policy, callbacks=callbacks) as pika:
+            wanted = [GenerationRequest(f"{PROMPT} {n}", key=f"k{n}") for n in range(8)]
+            wanted.append(GenerationRequest("a cat", image=tmp_path / "CANARY.png", key="k9"))
+            report = await pika.run(wanted, download_to=tmp_path)
+    assert report.counts[JobStatus.UNKNOWN] >= (2 if callbacks is None else 0)
+    lines = [LineFormatter().format(record) + str(vars(record)) for record in caplog.records]
+    assert len(lines) > 20
+    assert [line for line in lines if "CANARY" in line] == []
+    assert any("downloaded" in line for line in lines)
+
+
+# --- seeing them --------------------------------------------------------------------------------------------------------
+
+
+def test_debug_logging_shows_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """Time, level, room, message, then key=value; one line."""
+    debug_logging()
+    log_job(logging.getLogger("pika_async.job_table"), logging.INFO, odd("t 1"), "gone\nfar")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO pika_async\.desk: job k \(native, task t 1\): gone far "
+        r'pika_job=k pika_task="t 1" pika_provider=native pika_status=queued pika_attempt=1\n',
+        capsys.readouterr().err,
+    )
+
+
+def test_debug_logging_again_changes_the_level(capsys: pytest.CaptureFixture[str]) -> None:
+    """One handler, whatever it is called with; the root logger is not touched, and it can be undone."""
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    handler = debug_logging()
+    assert debug_logging("warning") is handler
+    assert debug_logging(logging.ERROR) is handler
+    assert (LOG.level, LOG.handlers.count(handler), LOG.propagate) == (logging.ERROR, 1, True)
+    LOG.warning("not shown")
+    LOG.error("shown")
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (list(root.handlers), root.level) == before
+    LOG.removeHandler(handler)
+    LOG.error("not shown")
+    assert capsys.readouterr().err == ""
+
+
+def test_debug_logging_refuses_what_is_no_level() -> None:
+    """And leaves no handler behind."""
+    before = list(LOG.handlers)
+    with pytest.raises(ValueError, match="LOUD"):
+        debug_logging("loud")
+    assert LOG.handlers == before
+
+
+def test_a_traceback_stands_below_its_line() -> None:
+    """And is as printable as the line."""
+    try:
+        int("a\x1b[31m\u202eb\n\x1b")
+    except ValueError:
+        record = LOG.makeRecord(LOG.name, logging.ERROR, __file__, 1, "it\nfailed %s", ("\x1b",), sys.exc_info())
+    first, *rest = LineFormatter().format(record).split("\n")
+    assert first.endswith("ERROR pika_async: it failed �")
+    assert rest[0] == "Traceback (most recent call last):"
+    assert all(line.isprintable() for line in rest)
