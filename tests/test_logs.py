@@ -21,10 +21,10 @@ from pika_async._runtime.resolution import recover_interrupted, resolve
 from pika_async.emulator import Emulator
 from pika_async.jobs import utc_from_timestamp
 from pika_async.logs import FIELDS, LineFormatter, about, describe, log_job
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import listening
+from tests.fakes.canary import CANARY, FAULTS, PROMPT
 from tests.fakes.memory_gateway import client, gateway, remembering
-from tests.runtime.test_telemetry import CANARY, FAULTS, PROMPT
 
 LOG = logging.getLogger("pika_async")
 PACKAGE = Path(__file__).parents[1] / "pika_async"
@@ -57,7 +57,7 @@ def settled(scenario: list[dict[str, Any]] | None = None, provider: str = "nativ
         async with client(gateway(scenario), provider, polling=FixedInterval(25), **options) as pika:
             return (await pika.run([GenerationRequest("a cat", key="k")])).jobs[0]
 
-    return virtual.run(story())
+    return virtual_clock.run(story())
 
 
 # --- lines --------------------------------------------------------------------------------------------------------------
@@ -96,7 +96,9 @@ def test_every_look_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> Non
         ("INFO", f"{name}: succeeded"),
     ]
     assert {(record.name, record.funcName) for record in caplog.records} == {
-        ("pika_async.submitter", "_tell"), ("pika_async.scheduler", "looked"), ("pika_async.job_table", "_told"),
+        ("pika_async.submitter", "_log_verdict"),
+        ("pika_async.scheduler", "on_poll_result"),
+        ("pika_async.job_table", "_log_finished"),
     }  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def test_a_stop_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
             await pika.run([f"prompt {n}" for n in range(30)])
 
     caplog.set_level(logging.DEBUG, "pika_async")
-    virtual.run(story())
+    virtual_clock.run(story())
     levels = Counter(record.levelname for record in caplog.records)
     assert (levels["WARNING"], levels["INFO"]) == (1, 0)
     assert sum(record.getMessage().endswith("planned (AccountStopped)") for record in caplog.records) > 1
@@ -169,7 +171,7 @@ def test_a_doubt_of_an_earlier_process_is_counted(monkeypatch: pytest.MonkeyPatc
         async with remembering(client(gateway(), "native"), await _doubtful()):
             pass
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert [(job.key, job.status, waited) for job, waited in judged] == [("k", JobStatus.UNKNOWN, None)]
 
 
@@ -252,7 +254,7 @@ def test_debug_logging_shows_fields(capsys: pytest.CaptureFixture[str]) -> None:
     debug_logging()
     log_job(logging.getLogger("pika_async.job_table"), logging.INFO, odd("t 1"), "gone\nfar")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO pika_async\.desk: job k \(native, task t 1\): gone far "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO pika_async\.job_table: job k \(native, task t 1\): gone far "
         r'pika_job=k pika_task="t 1" pika_provider=native pika_status=queued pika_attempt=1\n',
         capsys.readouterr().err,
     )

@@ -19,7 +19,7 @@ import pytest
 from pika_async.emulator import FAULTS, Emulator
 from tests.cli.command_line import ENV, Ran
 from tests.cli.fault_gateway import Elsewhere, Gateway, emulating, results, run
-from tests.contracts.test_verdict_table import LOST
+from tests.contracts.verdict_rows import LOST_ANSWERS
 from tests.fakes.raw_server import Act, Raw, answer
 
 #: One provider of each dialect.
@@ -237,7 +237,7 @@ def test_a_lost_answer_does_not_bring_the_key_out(
     provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
 ) -> None:
     """Everything that breaks on the wire; silence apart, for which no option can shorten the patience."""
-    acts = {row.name: row.act(provider) for row in LOST}
+    acts = {row.name: row.act(provider) for row in LOST_ANSWERS}
     ran = repeated(provider, {name: act for name, act in acts.items() if act.then != "stall"})
     assert table.found(ran.out, ran.err) == []
 

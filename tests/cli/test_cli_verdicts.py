@@ -24,7 +24,7 @@ from pika_async.emulator import Emulator
 from pika_async.providers._verdicts import SubmitVerdict
 from tests.cli.command_line import Ran
 from tests.cli.fault_gateway import Elsewhere, Gateway, emulating, results, run
-from tests.contracts.test_verdict_table import ANSWERED, LOST, PATIENT, Row
+from tests.contracts.verdict_rows import ANSWERED, LONG_TIMEOUT, LOST_ANSWERS, VerdictRow
 from tests.fakes.raw_server import Act, Raw, answer, deaf, free_port, trusting_context
 
 #: One provider of each dialect.
@@ -66,16 +66,16 @@ ENDINGS = {
 }
 
 
-def _redirected(status: int) -> Row:
+def _redirected(status: int) -> VerdictRow:
     """A redirect to the same gateway, where a second POST would be seen."""
-    return Row(
+    return VerdictRow(
         f"a redirect {status}", SubmitVerdict.WRONG_URL, lambda _: Act(answer(status, "", {"Location": "/generate"}))
     )
 
 
 #: A long wait is no matter of the command line.
 ROWS = [
-    *(row for row in (*LOST, *ANSWERED) if not row.retry_after),
+    *(row for row in (*LOST_ANSWERS, *ANSWERED) if not row.retry_after),
     *(_redirected(status) for status in (301, 302, 303, 307, 308)),
 ]
 
@@ -85,7 +85,7 @@ class Group:
     """Rows that may go through one batch: of one verdict and one patience, alone if they stop it."""
 
     provider: str
-    rows: tuple[Row, ...]
+    rows: tuple[VerdictRow, ...]
 
     @property
     def ending(self) -> Ending:
@@ -94,17 +94,17 @@ class Group:
     @property
     def prompts(self) -> list[str]:
         """The rows', and a bystander's where its answer cannot be thought to be late."""
-        patient = self.rows[0].timeout is PATIENT
+        patient = self.rows[0].timeout is LONG_TIMEOUT
         return [*map(prompt, self.rows), *([BYSTANDER] if patient else [])]
 
 
-def prompt(row: Row) -> str:
+def prompt(row: VerdictRow) -> str:
     """In brackets, so that no prompt is a part of another."""
     return f"[{row.name}]"
 
 
 def _groups(provider: str) -> Iterator[Group]:
-    kinds: dict[tuple[SubmitVerdict, aiohttp.ClientTimeout], list[Row]] = {}
+    kinds: dict[tuple[SubmitVerdict, aiohttp.ClientTimeout], list[VerdictRow]] = {}
     for row in ROWS:
         kinds.setdefault((row.verdict, row.timeout), []).append(row)
     for (verdict, _), rows in kinds.items():
@@ -172,7 +172,7 @@ def patience(paid: aiohttp.ClientTimeout) -> Iterator[None]:
     ("group", "row"),
     [pytest.param(group, row, id=f"{row.name}-{group.provider}") for group in GROUPS for row in group.rows],
 )
-def test_a_submission_ends_as_its_row_says(group: Group, row: Row, run_of: Run) -> None:
+def test_a_submission_ends_as_its_row_says(group: Group, row: VerdictRow, run_of: Run) -> None:
     """Its status, the exit code and the POSTs that arrived are those of the verdict; a doubt is told by its key."""
     ended, expected = run_of(group), group.ending
     record = ended.records[prompt(row)]

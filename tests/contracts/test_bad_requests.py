@@ -26,8 +26,7 @@ from pika_async import (
     find_provider,
 )
 from pika_async.providers import PROVIDERS
-from tests.fakes import memory_gateway as memory
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import memory_gateway, virtual_clock
 
 # --- what no gateway can do ---------------------------------------------------------------------------------------------
 
@@ -201,8 +200,8 @@ def test_what_a_provider_cannot_do_is_refused_before_it_costs(kind: str) -> None
     provider, fields, field, says = REFUSALS[kind]
 
     async def story() -> None:
-        gateway = memory.gateway(durations="constant:0.02")
-        async with memory.client(gateway, provider, polling=FixedInterval(0.02)) as pika:
+        gateway = memory_gateway.gateway(durations="constant:0.02")
+        async with memory_gateway.client(gateway, provider, polling=FixedInterval(0.02)) as pika:
             bad = GenerationRequest("bad", key="bad", **fields)
             for call in (pika.submit, pika.generate):
                 with pytest.raises(InvalidRequest) as caught:
@@ -222,7 +221,7 @@ def test_what_a_provider_cannot_do_is_refused_before_it_costs(kind: str) -> None
         assert not gateway.refusals
 
     # To look for a file takes a thread, and with threads a virtual clock lies.
-    (asyncio.run if "is no file" in says else virtual.run)(story())
+    (asyncio.run if "is no file" in says else virtual_clock.run)(story())
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -249,36 +248,36 @@ def test_a_bad_call_sends_nothing(kind: str) -> None:
     name, arguments, fields, field = CALLS[kind]
 
     async def story() -> None:
-        gateway = memory.gateway()
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway()
+        async with memory_gateway.client(gateway) as pika:
             with pytest.raises(InvalidRequest) as caught:
                 await getattr(pika, name)(*arguments, **fields)
             assert caught.value.field == field
             assert (len(gateway.requests), await pika.jobs()) == (0, [])
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_key_that_belongs_to_another_content_is_refused() -> None:
     """A second content under a known key raises and is not sent; the first job goes on."""
 
     async def story() -> None:
-        gateway = memory.gateway()
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway()
+        async with memory_gateway.client(gateway) as pika:
             first = await pika.submit("a cat", key="order-1")
             with pytest.raises(InvalidRequest, match="another content; give this one its own key"):
                 await pika.submit("a dog", key="order-1")
             assert (await pika.wait(first)).status is JobStatus.SUCCEEDED
         assert [charge.prompt for charge in gateway.ledger] == ["a cat"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_two_contents_under_one_key_in_a_batch_raise_after_the_rest() -> None:
     """In a batch the second content of a key raises once everything before it was handed over."""
 
     async def story() -> None:
-        gateway = memory.gateway()
+        gateway = memory_gateway.gateway()
         requests = [
             GenerationRequest("a cat", key="k"),
             GenerationRequest("between"),
@@ -290,12 +289,12 @@ def test_two_contents_under_one_key_in_a_batch_raise_after_the_rest() -> None:
             async for job in pika.as_settled(requests):
                 seen.append(job.request.prompt)  # noqa: PERF401 - what came before the error is the point
 
-        async with memory.client(gateway) as pika:
+        async with memory_gateway.client(gateway) as pika:
             with pytest.raises(InvalidRequest, match="another content"):
                 await consume()
         assert sorted(seen) == sorted(charge.prompt for charge in gateway.ledger) == ["a cat", "between"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("requests", [42, None, object()])
@@ -303,26 +302,26 @@ def test_what_is_no_iterable_raises(requests: Any) -> None:
     """A batch of something that holds no requests raises and sends nothing."""
 
     async def story() -> None:
-        gateway = memory.gateway()
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway()
+        async with memory_gateway.client(gateway) as pika:
             with pytest.raises((TypeError, InvalidRequest)):
                 await pika.run(requests)
         assert len(gateway.requests) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_one_prompt_is_no_batch() -> None:
     """`run("a cat")` raises instead of paying for five generations of a letter each."""
 
     async def story() -> None:
-        gateway = memory.gateway()
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway()
+        async with memory_gateway.client(gateway) as pika:
             with pytest.raises((TypeError, InvalidRequest)):
                 await pika.run("a cat")
         assert len(gateway.ledger) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- the client ---------------------------------------------------------------------------------------------------------
@@ -506,8 +505,8 @@ def test_outside_async_with_every_call_says_so(call: str) -> None:
     """Before the client is open and after it is closed, each call raises `RuntimeError` and sends nothing."""
 
     async def story() -> None:
-        gateway = memory.gateway()
-        pika = memory.client(gateway)
+        gateway = memory_gateway.gateway()
+        pika = memory_gateway.client(gateway)
         job = _job(pika, task_id="t")
         arguments: dict[str, tuple[Any, ...]] = {
             "wait": (job,), "poll": (job,), "download": (job, "x.mp4"), "run": (["a"],), "as_settled": (["a"],),
@@ -530,47 +529,47 @@ def test_outside_async_with_every_call_says_so(call: str) -> None:
             await attempt()
         assert len(gateway.requests) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_client_is_not_opened_twice() -> None:
     """Entering an open client raises, and leaves it open."""
 
     async def story() -> None:
-        async with memory.client(memory.gateway()) as pika:
+        async with memory_gateway.client(memory_gateway.gateway()) as pika:
             with pytest.raises(RuntimeError, match="open already"):
                 await pika.__aenter__()
             assert (await pika.generate("a cat")).url
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_foreign_job_is_not_waited_for() -> None:
     """A job that this client has never seen raises `KeyError` with its key, and is not asked for."""
 
     async def story() -> None:
-        gateway = memory.gateway()
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway()
+        async with memory_gateway.client(gateway) as pika:
             with pytest.raises(KeyError, match="has no job 'foreign'"):
                 await pika.wait(_job(pika, "foreign", task_id="t", status=JobStatus.QUEUED))
         assert len(gateway.requests) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Path) -> None:
     """`poll` of a job without a task id and `download` of one without a video raise by name; nothing is sent."""
 
     async def story() -> None:
-        gateway = memory.gateway()
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway()
+        async with memory_gateway.client(gateway) as pika:
             with pytest.raises(InvalidRequest, match="has no task id; only an accepted job can be asked"):
                 await pika.poll(_job(pika))
             with pytest.raises(InvalidRequest, match="is planned and has no video"):
                 await pika.download(_job(pika), tmp_path / "x.mp4")
         assert len(gateway.requests) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 RESOLUTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -589,8 +588,8 @@ def test_a_resolution_that_makes_no_sense_changes_nothing(kind: str) -> None:
     key, said, says = RESOLUTIONS[kind]
 
     async def story() -> None:
-        gateway = memory.gateway([{"on": "create", "prompt": "doubt", "do": "drop"}])
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway([{"on": "create", "prompt": "doubt", "do": "drop"}])
+        async with memory_gateway.client(gateway) as pika:
             await pika.run([GenerationRequest("doubt", key="doubt"), GenerationRequest("done", key="done")])
             before = await pika.jobs()
             with pytest.raises(InvalidRequest) as caught:
@@ -598,7 +597,7 @@ def test_a_resolution_that_makes_no_sense_changes_nothing(kind: str) -> None:
             assert says in str(caught.value)
             assert await pika.jobs() == before
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("task_id", ["", " ", 42])
@@ -606,13 +605,13 @@ def test_a_resolution_needs_a_real_task_id(task_id: Any) -> None:
     """A task id that is empty or no text resolves nothing."""
 
     async def story() -> None:
-        gateway = memory.gateway([{"on": "create", "do": "drop"}])
-        async with memory.client(gateway) as pika:
+        gateway = memory_gateway.gateway([{"on": "create", "do": "drop"}])
+        async with memory_gateway.client(gateway) as pika:
             await pika.run([GenerationRequest("doubt", key="doubt")])
             with pytest.raises(InvalidRequest, match="task_id"):
                 await pika.resolve("doubt", task_id=task_id)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("status", ["done", "", 1])
@@ -620,9 +619,9 @@ def test_a_status_that_is_none_is_refused(status: Any) -> None:
     """`jobs` of a status that does not exist raises instead of giving an empty list."""
 
     async def story() -> None:
-        async with memory.client(memory.gateway()) as pika:
+        async with memory_gateway.client(memory_gateway.gateway()) as pika:
             await pika.submit("a cat")
             with pytest.raises(ValueError, match="is not a valid JobStatus"):
                 await pika.jobs(status)
 
-    virtual.run(story())
+    virtual_clock.run(story())

@@ -27,7 +27,7 @@ from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.providers import PROVIDERS
 from pika_async.providers._wire import HttpRequest, HttpResponse
 from tests import samples
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport
 
 #: Over sockets a task of 60 s takes 0.3 s; in memory time is virtual and costs nothing.
@@ -76,7 +76,7 @@ P = ParamSpec("P")
 
 def drive(transport: str, story: Coroutine[Any, Any, None]) -> None:
     """Run a story: in virtual time where nothing but memory is used, else in the time that everybody has."""
-    (virtual.run if transport == "memory" else asyncio.run)(story)
+    (virtual_clock.run if transport == "memory" else asyncio.run)(story)
 
 
 def everywhere(story: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
-import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -36,19 +34,23 @@ from pika_async._runtime import scheduler as _scheduler
 from pika_async._runtime.gateway import GatewayClient
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
 from pika_async.providers._wire import Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
-from tests.fakes import memory_gateway as memory
+from tests.contracts.verdict_rows import (
+    ALL_ROWS,
+    ANSWERED,
+    HTML,
+    HTML_HEADERS,
+    LONG_TIMEOUT,
+    LOST_ANSWERS,
+    SHORT_TOTAL_TIMEOUT,
+    VerdictRow,
+    failure_body,
+)
+from tests.fakes import memory_gateway
 from tests.fakes.raw_server import PROVIDERS, TASK, Act, Raw, answer, deaf, free_port, receipt, trusting_context
 
 pytestmark = pytest.mark.anyio
 
 KEY = "sk-verdicts-0123456789"
-DATE = "Fri, 02 Jan 2026 10:00:00 GMT"
-NINE_SECONDS_LATER = "Fri, 02 Jan 2026 10:00:09 GMT"
-HTML = "<!DOCTYPE html><html><body>Hello</body></html>"
-PAGE = {"Content-Type": "text/html; charset=utf-8"}
-PATIENT = aiohttp.ClientTimeout(total=10)
-SILENCE = aiohttp.ClientTimeout(total=10, sock_read=0.2)
-TOTAL = aiohttp.ClientTimeout(total=0.2)
 #: One provider of each dialect.
 DIALECTS = ("cometapi", "gptge")
 
@@ -58,232 +60,7 @@ def _shortest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_scheduler, "random", SimpleNamespace(random=lambda: 0.0))
 
 
-# -- the rows ------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Row:
-    """One cell of the table: what the server does, and what must be concluded."""
-
-    name: str
-    verdict: SubmitVerdict
-    act: Callable[[str], Act]
-    retry_after: float | None = None
-    timeout: aiohttp.ClientTimeout = PATIENT
-
-
-Body = str | bytes | Callable[[str], str | bytes]
-
-
-def _raw(raw: bytes | Callable[[str], bytes], then: Any = "keep") -> Callable[[str], Act]:
-    return lambda provider: Act(raw(provider) if callable(raw) else raw, then)
-
-
-def _said(status: int | str, body: Body = b"", headers: dict[str, str] | None = None) -> Callable[[str], Act]:
-    return lambda provider: Act(answer(status, body(provider) if callable(body) else body, headers))
-
-
-def _failure(code: str, message: str = "no") -> Callable[[str], str]:
-    """An explicit failure as each dialect puts it."""
-
-    def body(provider: str) -> str:
-        if provider == "cometapi":
-            return json.dumps({"code": code, "msg": message, "data": None})
-        return json.dumps({"error": {"message": message, "type": "gateway_error", "param": "", "code": code}})
-
-    return body
-
-
-def _bytes(provider: str) -> bytes:
-    return receipt(provider).encode()
-
-
-def _torn(provider: str) -> bytes:
-    """An answer that promises more than what stands here, the id whole."""
-    return answer(200, b"", {"Content-Length": "4096"}) + _bytes(provider)[:-1] + b","
-
-
-def _torn_before_id(_provider: str) -> bytes:
-    return answer(200, b"", {"Content-Length": "4096"}) + b'{"code":200,"msg":"success"'
-
-
-def _torn_within_id(provider: str) -> bytes:
-    held, _, _ = _bytes(provider).partition(TASK.encode())
-    return answer(200, b"", {"Content-Length": "4096"}) + held + TASK[:4].encode()
-
-
-def _chunked(*chunks: bytes) -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
-
-
-def _whole_chunks(provider: str) -> bytes:
-    body = _bytes(provider)
-    return _chunked(body[:9], body[9:]) + b"0\r\n\r\n"
-
-
-def _until_the_end(provider: str) -> bytes:
-    return b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + _bytes(provider)
-
-
-def _after_interim(provider: str) -> bytes:
-    return b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" + answer(200, _bytes(provider))
-
-
-def _gzip_cut(provider: str) -> bytes:
-    packed = gzip.compress(_bytes(provider)[:-1] + b',"more":"' + hashlib.sha512(b"noise").hexdigest().encode() * 9)
-    return answer(200, b"", {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed[:-20]
-
-
-A, R, S, W, U, X = (
-    SubmitVerdict.ACCEPTED,
-    SubmitVerdict.REJECTED,
-    SubmitVerdict.STOP,
-    SubmitVerdict.WAIT,
-    SubmitVerdict.UNKNOWN,
-    SubmitVerdict.WRONG_URL,
-)
-
-LOST = [
-    Row("no reply in time, by silence", U, _raw(b"", "stall"), timeout=SILENCE),
-    Row("no reply in time, in all", U, _raw(b"", "stall"), timeout=TOTAL),
-    Row("FIN before the reply", U, _raw(b"", "fin")),
-    Row("RST before the reply", U, _raw(b"", "rst")),
-    Row("no HTTP", U, _raw(b"SSH-2.0-OpenSSH_9.6\r\n", "fin")),
-    Row("bad status line", U, _raw(b"HTTP/1.1 OK 200\r\nContent-Length: 0\r\n\r\n")),
-    Row("oversized header", U, _raw(answer(200, receipt("gptge"), {"X-Long": "x" * 20_000}))),
-    Row("oversized header of a refusal", U, _raw(answer(400, "{}", {"X-Long": "x" * 20_000}))),
-    Row("bad chunk", U, _raw(_chunked() + b"what\r\n{}\r\n", "fin")),
-    Row("bad chunk with the headers", U, _raw(lambda provider: _chunked(_bytes(provider)) + b"what\r\n", "fin")),
-    Row("bad chunk later, id held", A, lambda name: Act(_chunked(_bytes(name)), "fin", later=b"what\r\n")),
-    Row("bad chunk later before the id", U, lambda _: Act(_chunked(b'{"code":200,'), "fin", later=b"what\r\n")),
-    Row("two lengths", U, _raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", "fin")),
-    Row("cut in the status line, FIN", U, _raw(b"HTTP/1.1 2", "fin")),
-    Row("cut in the headers, FIN", U, _raw(b"HTTP/1.1 200 OK\r\nContent-Ty", "fin")),
-    Row("cut in the headers, RST", U, _raw(b"HTTP/1.1 200 OK\r\nContent-Ty", "rst")),
-    Row("cut in the headers of a refusal", U, _raw(b"HTTP/1.1 400 Bad Request\r\nContent-Ty", "fin")),
-    Row("stall in the headers", U, _raw(b"HTTP/1.1 200 OK\r\nContent-Ty", "stall"), timeout=SILENCE),
-    Row("cut in the body, id held", A, _raw(_torn, "fin")),
-    Row("cut in the body before the id", U, _raw(_torn_before_id, "fin")),
-    Row("cut in the body within the id", U, _raw(_torn_within_id, "fin")),
-    Row("cut in a chunk, id held", A, _raw(lambda provider: _chunked(_bytes(provider)) + b"40\r\n{", "fin")),
-    Row("body stalls, id held", A, _raw(_torn, "stall"), timeout=SILENCE),
-    Row("body stalls in all, id held", A, _raw(_torn, "stall"), timeout=TOTAL),
-    Row("body stalls before the id", U, _raw(_torn_before_id, "stall"), timeout=SILENCE),
-    Row("body stalls within the id", U, _raw(_torn_within_id, "stall"), timeout=TOTAL),
-    Row("gzip cut, id held", A, _raw(_gzip_cut, "fin")),
-]
-
-ACCEPTED = [
-    Row("200", A, _said(200, receipt)),
-    Row("201", A, _said(201, receipt)),
-    Row("202", A, _said(202, receipt)),
-    Row("299", A, _said(299, receipt)),
-    Row("text/plain", A, _said(200, receipt, {"Content-Type": "text/plain"})),
-    Row("text/html", A, _said(200, receipt, PAGE)),
-    Row("octet-stream", A, _said(200, receipt, {"Content-Type": "application/octet-stream"})),
-    Row("another charset", A, _said(200, receipt, {"Content-Type": "application/json; charset=gbk"})),
-    Row("a broken content type", A, _said(200, receipt, {"Content-Type": ";;=/"})),
-    Row("no content type", A, _said(200, receipt, {"Content-Type": ""})),
-    Row("BOM", A, _said(200, lambda provider: b"\xef\xbb\xbf" + _bytes(provider))),
-    Row("white space around", A, _said(200, lambda provider: b"\r\n \t" + _bytes(provider) + b"\n\n")),
-    Row("garbage behind", A, _said(200, lambda provider: _bytes(provider) + b"<!-- 3 ms -->")),
-    Row("no UTF-8", A, _said(200, lambda provider: _bytes(provider)[:-1] + b',"tip":"\xd6\xd0"}')),
-    Row("half a character", A, _said(200, lambda provider: _bytes(provider)[:-1] + b',"tip":"\\ud83d"}')),
-    Row("chunks", A, _raw(_whole_chunks)),
-    Row("HTTP/1.0 without a length", A, _raw(_until_the_end, "fin")),
-    Row("an interim answer first", A, _raw(_after_interim)),
-    Row("gzip", A, _said(200, lambda provider: gzip.compress(_bytes(provider)), {"Content-Encoding": "gzip"})),
-    Row("plain, called gzip", A, _said(200, receipt, {"Content-Encoding": "gzip"})),
-    Row("plain, called br", A, _said(200, receipt, {"Content-Encoding": "br"})),
-]
-REFUSED_IN_BODY = [
-    Row("2xx with a failure code", R, _said(200, _failure("400", "prompt is not allowed"))),
-    Row("2xx with a failure word", R, _said(200, _failure("invalid_request"))),
-    Row("2xx with a failure code as HTML", R, _said(200, _failure("400"), PAGE)),
-    Row(
-        "2xx with BOM and a failure code", R, _said(200, lambda name: b"\xef\xbb\xbf" + _failure("400")(name).encode())
-    ),
-    Row("2xx without quota", S, _said(200, _failure("insufficient_user_quota"))),
-]
-NOTHING_SAID = [
-    Row("2xx page", U, _said(200, HTML, PAGE)),
-    Row("2xx page, called JSON", U, _said(200, HTML)),
-    Row("2xx page with an id in its script", U, _said(200, '<html><script>{"id": "app", "task_id": "x"}</script>')),
-    Row(
-        "2xx markup with an id, cut",
-        U,
-        _raw(answer(200, '<!-- {"id": "x", "task_id": "x"}', {"Content-Length": "99"}), "fin"),
-    ),
-    Row("2xx empty", U, _said(200)),
-    Row("204", U, _raw(b"HTTP/1.1 204 No Content\r\n\r\n")),
-    Row("2xx white space", U, _said(200, b" \r\n")),
-    Row("2xx unknown JSON", U, _said(200, '{"hello": "world"}')),
-    Row("2xx list", U, _said(200, "[]")),
-    Row("2xx null", U, _said(200, "null")),
-    Row("2xx text", U, _said(200, '"ok"')),
-    Row("2xx null id", U, _said(200, '{"code": 200, "data": {"task_id": null}, "id": null}')),
-    Row("2xx empty id", U, _said(200, '{"code": 200, "data": {"task_id": ""}, "id": ""}')),
-    Row("2xx id of another type", U, _said(200, '{"code": 200, "data": {"task_id": []}, "id": true}')),
-    Row("2xx success without data", U, _said(200, '{"code": 200, "msg": "success"}')),
-    Row("2xx binary", U, _said(200, bytes(range(256)))),
-    Row("2xx of a coding unknown", U, _said(200, b"\x0b\x02\x80\x03", {"Content-Encoding": "br"})),
-]
-REJECTED = [
-    *(Row(str(status), R, _said(status, _failure("bad"))) for status in (400, 404, 405, 409, 413, 415, 422)),
-    Row("400 page", R, _said(400, HTML, PAGE)),
-    Row("400 empty", R, _said(400)),
-    Row("400 cut", R, _raw(answer(400, b"", {"Content-Length": "999"}) + b'{"error":', "fin")),
-    Row("400 with an id", R, _said(400, receipt)),
-    Row("500 invalid_request", R, _said(500, '{"error": {"message": "", "type": "x", "code": "invalid_request"}}')),
-]
-WRONG_URL = [
-    Row("404 page", X, _said(404, HTML, PAGE)),
-    Row("404 page in capitals", X, _said(404, "<H1>No</H1>", {"Content-Type": "Text/HTML"})),
-    Row("404 page, called JSON", X, _said(404, HTML)),
-]
-STOPPED = [
-    *(Row(str(status), S, _said(status, _failure("no"))) for status in (401, 402, 403, 407)),
-    *(Row(f"{status} page", S, _said(status, HTML, PAGE)) for status in (401, 403)),
-    *(
-        Row(f"{status} without quota", S, _said(status, _failure("insufficient_user_quota")))
-        for status in (400, 403, 429, 500, 503)
-    ),
-    Row("429 without quota, Retry-After", S, _said(429, _failure("insufficient_user_quota"), {"Retry-After": "1"})),
-]
-WAITED = [
-    *(Row(str(status), W, _said(status, _failure("later"))) for status in (421, 425, 429, 521, 523, 525, 526, 530)),
-    Row("521 page", W, _said(521, HTML, PAGE)),
-    Row("429 empty", W, _said(429)),
-    Row("429 at once", W, _said(429, "{}", {"Retry-After": "0"}), 0.0),
-    Row("429 in 7 s", W, _said(429, "{}", {"Retry-After": "7"}), 7.0),
-    Row("429 in a day", W, _said(429, "{}", {"Retry-After": "86400"}), 300.0),
-    Row("429 at a date", W, _said(429, "{}", {"Date": DATE, "Retry-After": NINE_SECONDS_LATER}), 9.0),
-    Row("429 at a date that is now", W, _said(429, "{}", {"Date": DATE, "Retry-After": DATE}), 0.0),
-    Row("429 at a date gone by", W, _said(429, "{}", {"Date": NINE_SECONDS_LATER, "Retry-After": DATE}), 0.0),
-    Row("429 with garbage", W, _said(429, "{}", {"Retry-After": "soon; maybe"})),
-    Row("503 with Retry-After", W, _said(503, "{}", {"Retry-After": "0"}), 0.0),
-    Row("503 with Retry-After, a page", W, _said(503, HTML, {**PAGE, "Retry-After": "0"}), 0.0),
-    Row("503 without a channel", W, _said(503, _failure("x", "No available channel for model pika (request id: 1)"))),
-    Row("503 without a channel, in Chinese", W, _said(503, _failure("x", "当前分组下无可用渠道"))),
-]
-DOUBTED = [
-    *(
-        Row(str(status), U, _said(status, _failure("oops")))
-        for status in (408, 500, 501, 502, 503, 504, 505, 520, 522, 524, 599)
-    ),
-    *(Row(f"{status} page", U, _said(status, HTML, PAGE)) for status in (500, 502, 503, 504, 524)),
-    Row("500 with a substring", U, _said(500, _failure("x", "no available channel, invalid_request, quota"))),
-    Row("504 invalid_request", U, _said(504, _failure("invalid_request"))),
-    Row("a status that no row names", U, _said(418, _failure("teapot"))),
-]
-ANSWERED = [
-    *ACCEPTED, *REFUSED_IN_BODY, *NOTHING_SAID, *REJECTED, *WRONG_URL, *STOPPED, *WAITED, *DOUBTED,
-]  # fmt: skip
-ROWS = [*LOST, *ANSWERED]
-
-
-def _cells(rows: list[Row], providers: tuple[str, ...]) -> pytest.MarkDecorator:
+def _cells(rows: list[VerdictRow], providers: tuple[str, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "row, provider",
         [pytest.param(row, name, id=f"{row.name}-{name}") for row in rows for name in providers],
@@ -294,7 +71,7 @@ def _cells(rows: list[Row], providers: tuple[str, ...]) -> pytest.MarkDecorator:
 
 
 def _transport(url: str, **options: Any) -> AiohttpTransport:
-    options.setdefault("paid_timeout", PATIENT)
+    options.setdefault("paid_timeout", LONG_TIMEOUT)
     return AiohttpTransport(url, Credential(KEY), **options)
 
 
@@ -304,7 +81,7 @@ async def _judge(provider: str, url: str, **options: Any) -> SubmitOutcome:
     await transport.open()
     try:
         exchange = GatewayClient(find_provider(provider), url, transport)
-        return await memory.submitted(exchange, GenerationRequest("a cat"))
+        return await memory_gateway.submitted(exchange, GenerationRequest("a cat"))
     finally:
         await transport.close()
 
@@ -339,19 +116,19 @@ class Healing:
 # -- the verdict on each row ---------------------------------------------------------------------------------------
 
 
-@_cells(LOST, DIALECTS)
-async def test_what_was_sent_and_lost(row: Row, provider: str) -> None:
+@_cells(LOST_ANSWERS, DIALECTS)
+async def test_what_was_sent_and_lost(row: VerdictRow, provider: str) -> None:
     """A submission that left this machine is accepted if its id was held when the answer broke, else in doubt."""
     await _check_judgement(row, provider)
 
 
 @_cells(ANSWERED, PROVIDERS)
-async def test_what_was_answered(row: Row, provider: str) -> None:
+async def test_what_was_answered(row: VerdictRow, provider: str) -> None:
     """Each answer gets the verdict of its row, whichever gateway gives it."""
     await _check_judgement(row, provider)
 
 
-async def _check_judgement(row: Row, provider: str) -> None:
+async def _check_judgement(row: VerdictRow, provider: str) -> None:
     async with Raw(provider) as server:
         server.acts.append(row.act(provider))
         outcome = await _judge(provider, server.url, paid_timeout=row.timeout)
@@ -369,7 +146,11 @@ async def test_redirects_are_never_followed(status: int, provider: str) -> None:
             before = len(server.seen)
             server.acts.append(Act(answer(status, "", {"Location": target})))
             outcome = await _judge(provider, server.url)
-            assert (X, before + 1, 0) == (outcome.verdict, len(server.seen), elsewhere.connections)
+            assert (SubmitVerdict.WRONG_URL, before + 1, 0) == (
+                outcome.verdict,
+                len(server.seen),
+                elsewhere.connections,
+            )
             assert (outcome.http_status, outcome.reason.split(",")[0]) == (status, "a redirect")
 
 
@@ -387,7 +168,7 @@ _ENDS = {
 
 def _end_to_end() -> pytest.MarkDecorator:
     cells = []
-    for number, row in enumerate(ROWS):
+    for number, row in enumerate(ALL_ROWS):
         if row.retry_after:
             continue  # its wait is long; the judgement has been checked above
         # Whoever waits takes a quarter of a second: one dialect each, in turn.
@@ -397,7 +178,7 @@ def _end_to_end() -> pytest.MarkDecorator:
 
 
 @_end_to_end()
-async def test_what_becomes_of_the_job(row: Row, provider: str) -> None:
+async def test_what_becomes_of_the_job(row: VerdictRow, provider: str) -> None:
     """In doubt, rejected or stopped: one POST. Told to wait: a second one is accepted. Accepted: one, and a video."""
     status, error, posts = _ENDS[row.verdict]
     async with Raw(provider) as server:
@@ -449,7 +230,7 @@ async def _nobody_accepts(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str
 @asynccontextmanager
 async def _nobody_accepts_in_all(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     async with deaf() as url:
-        yield url, {"paid_timeout": TOTAL}
+        yield url, {"paid_timeout": SHORT_TOTAL_TIMEOUT}
 
 
 def _handshake(how: Any) -> Trouble:
@@ -666,7 +447,7 @@ async def _batch(provider: str, first: Act, **limits: Any) -> tuple[Any, Raw]:
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_stopped_account_parks_the_batch(provider: str) -> None:
     """A 401 fails no job: all three stay planned, one POST was sent, and the report says why."""
-    report, server = await _batch(provider, Act(answer(401, _failure("no")(provider))))
+    report, server = await _batch(provider, Act(answer(401, failure_body("no")(provider))))
     assert ([job.status for job in report.jobs], len(server.submissions)) == ([JobStatus.PLANNED] * 3, 1)
     assert isinstance(report.stopped, AccountStopped)
     assert report.stopped.http_status == 401
@@ -688,7 +469,7 @@ async def test_a_redirect_stops_the_batch_with_a_hint(provider: str) -> None:
 )
 async def test_one_jobs_trouble_stops_no_other(first: str, status: JobStatus, provider: str) -> None:
     """A rejected or doubted first job leaves the second and third to succeed: three POSTs for three jobs."""
-    act = Act(b"", "fin") if first == "lost" else Act(answer(422, _failure("bad")(provider)))
+    act = Act(b"", "fin") if first == "lost" else Act(answer(422, failure_body("bad")(provider)))
     report, server = await _batch(provider, act)
     expected = [status, JobStatus.SUCCEEDED, JobStatus.SUCCEEDED]
     assert (expected, 3) == ([job.status for job in report.jobs], len(server.submissions))
@@ -861,7 +642,7 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
         exchange = GatewayClient(provider, base_url or server.url, transport)
-        judged, looked = await memory.submitted(exchange, GenerationRequest("a cat")), await exchange.poll(TASK)
+        judged, looked = await memory_gateway.submitted(exchange, GenerationRequest("a cat")), await exchange.poll(TASK)
         await transport.close()
         expected = SubmitVerdict.REJECTED if defect == "raises" else SubmitVerdict.WRONG_URL
         assert (expected, PollVerdict.AGAIN) == (judged.verdict, looked.verdict)
@@ -895,7 +676,7 @@ async def test_a_tunnel_carries_a_submission_once() -> None:
 async def test_what_a_proxy_answers_is_judged_like_a_gateway(status: int, verdict: SubmitVerdict) -> None:
     """A forwarding proxy's own answer cannot be told from the gateway's: 407 stops, 502 and 504 are in doubt."""
     async with Raw() as proxy:
-        proxy.acts.append(Act(answer(status, HTML, PAGE)))
+        proxy.acts.append(Act(answer(status, HTML, HTML_HEADERS)))
         outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
         assert (verdict, 1) == (outcome.verdict, len(proxy.seen))
 

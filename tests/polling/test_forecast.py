@@ -13,7 +13,7 @@ from pika_async import (
     Job,
     PollContext,
 )
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway
 
 
@@ -45,7 +45,7 @@ def test_what_a_batch_taught_is_described_by_stratum() -> None:
             assert 25 < belief.polls[0] < belief.median
         assert f"\n  why: learned from {beliefs['cometapi/-/text/plain'].settled} settled; " in str(beliefs)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_jobs_that_wait_are_described_while_they_wait() -> None:
@@ -59,7 +59,7 @@ def test_jobs_that_wait_are_described_while_they_wait() -> None:
             assert (belief.settled, belief.in_flight, len(jobs)) == (0, 3, 3)
             assert belief.median == pytest.approx(90, rel=0.02)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_ones_own_policy_needs_two_methods() -> None:
@@ -83,7 +83,7 @@ def test_ones_own_policy_needs_two_methods() -> None:
             [seen] = policy.told
             assert (seen.lower, seen.upper) == pytest.approx((30, 40), abs=1)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_what_is_left_at_closing_waits_no_more() -> None:
@@ -99,4 +99,4 @@ def test_what_is_left_at_closing_waits_no_more() -> None:
                 assert next(iter(policy.describe().values())).in_flight == 5
         assert next(iter(policy.describe().values())).in_flight == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())

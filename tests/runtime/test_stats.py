@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pika_async import FixedInterval, JobStatus, Limits, Stats
 from pika_async._planning.limits import RATE_WINDOW_S, RateMeter
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import receiver
 from tests.fakes.memory_gateway import client, gateway, until
 
@@ -45,7 +45,7 @@ def test_a_client_that_works_tells_what_it_does() -> None:
             seen.append(pika.stats())
         return [*seen, pika.stats()]
 
-    fresh, busy, done, closed = virtual.run(main())
+    fresh, busy, done, closed = virtual_clock.run(main())
     assert (fresh.open, fresh.planned, fresh.in_flight, fresh.charges, fresh.medians) == (True, 0, 0, 0, {})
     assert fresh.provider == "native"
     assert (busy.in_flight, busy.unknown, busy.charges, busy.callback_loss_rate) == (4, 1, 5, None)
@@ -68,7 +68,7 @@ def test_what_stops_it_is_told() -> None:
             await pika.run(["a"])
             return pika.stats()
 
-    assert "401" in str(virtual.run(stopped()).stopped) or virtual.run(stopped()).stopped
+    assert "401" in str(virtual_clock.run(stopped()).stopped) or virtual_clock.run(stopped()).stopped
 
     async def strange() -> tuple[Stats, Stats]:
         at = gateway([{"on": "feed", "between": [0, 200], "do": {"fault": "answer", "status": 502}},
@@ -81,7 +81,7 @@ def test_what_stops_it_is_told() -> None:
             assert report.counts == {JobStatus.SUCCEEDED: 20}
             return held, pika.stats()
 
-    held, after = virtual.run(strange())
+    held, after = virtual_clock.run(strange())
     assert (held.breaker_open, held.in_flight) == (True, 20)
     assert (after.breaker_open, after.mismatched_answers > 0) == (False, True)
 
@@ -91,7 +91,7 @@ def test_how_many_callbacks_are_lost_is_told() -> None:
         async with client(gateway(), callbacks=receiver()) as pika:
             return pika.stats().callback_loss_rate
 
-    untold = virtual.run(main())
+    untold = virtual_clock.run(main())
     assert untold is not None
     assert 0 < untold < 0.1
 

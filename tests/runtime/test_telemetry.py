@@ -39,13 +39,12 @@ from pika_async._runtime.telemetry import NullTelemetry
 from pika_async._runtime.telemetry.otel import OtelTelemetry
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers._wire import HttpRequest
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import listening, notifying, receiver
+from tests.fakes.canary import CANARY, FAULTS, PROMPT
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, client, gateway
 
 S = JobStatus
-CANARY = "sk-CANARY-4fJ8Qm2Zt7Xw1Lr9Bv6Kd3Hn5Gs0Y"
-PROMPT = "CANARY of a prompt, a cat in the rain"
 
 
 @attrs.define
@@ -130,7 +129,7 @@ def one(at: Gateway, request: GenerationRequest | str = "a cat", provider: str =
         async with client(at, provider, polling=FixedInterval(10), **options) as pika:
             return (await pika.run([request])).jobs[0]
 
-    return virtual.run(story())
+    return virtual_clock.run(story())
 
 
 # --- spans --------------------------------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ def test_a_job_has_a_span_under_the_callers(heard: Heard) -> None:
             assert [job.key async for job in pika.as_settled([GenerationRequest("b", key="many")])] == ["many"]
         await pika.aclose()
 
-    virtual.run(story())
+    virtual_clock.run(story())
     parents = {span.context.span_id: span.name for span in heard.spans() if span.context is not None}
     under = {
         (span.attributes or {})["pika.job.key"]: span.parent and parents[span.parent.span_id]
@@ -211,7 +210,7 @@ def test_jobs_and_calls_are_linked_both_ways(heard: Heard) -> None:
         async with client(at, "native", polling=FixedInterval(25)) as pika:
             await pika.run(["a", "b", "c"])
 
-    virtual.run(story())
+    virtual_clock.run(story())
     jobs, calls = heard.spans("pika.job"), [span for span in heard.spans() if span.kind is SpanKind.CLIENT]
     assert len(jobs) == 3
     for job in jobs:
@@ -287,7 +286,7 @@ def test_a_call_that_is_given_up_is_ended(heard: Heard) -> None:
         with pytest.raises(SubmissionInDoubt):
             await asking
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert (heard.span("POST").attributes or {})["error.type"] == "canceled"
     assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "unknown"
     assert heard.points("pika.doubts") == {(): 1}
@@ -300,7 +299,7 @@ def test_what_nobody_waits_for_is_ended(heard: Heard) -> None:
         async with client(gateway(), "native", polling=FixedInterval(10)) as pika:
             await pika.submit("a cat")
 
-    virtual.run(story())
+    virtual_clock.run(story())
     span = heard.span("pika.job")
     assert (span.status.status_code, (span.attributes or {})["pika.job.status"]) == (StatusCode.UNSET, "queued")
     assert heard.points("pika.jobs") == {}
@@ -331,7 +330,7 @@ def test_a_job_that_goes_on_after_a_doubt_has_one_span(way: str, heard: Heard) -
                 await pika.resolve("cat", **said)
                 await asking
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert [span.name for span in begun if span.end_time is None] == []
     assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "succeeded"
 
@@ -347,7 +346,7 @@ def test_what_is_withdrawn_is_ended(heard: Heard) -> None:
             asking.cancel()
             await asyncio.wait([asking])
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "canceled"
     assert heard.points("pika.jobs", "pika.job.status") == {("canceled",): 1}
 
@@ -363,7 +362,7 @@ def test_a_look_by_hand_is_the_callers(heard: Heard) -> None:
                 await pika.poll(job)
                 assert trace.get_current_span() is mine
 
-    virtual.run(story())
+    virtual_clock.run(story())
     look = heard.span("GET")
     assert (look.parent and look.parent.span_id, list(look.links)) == (next(iter(contexts(heard.spans("by hand")))), [])
     assert heard.points("pika.polls", "pika.provider") == {("native",): 1}
@@ -404,7 +403,7 @@ def test_query_and_user_are_not_shown(heard: Heard) -> None:
             with pytest.raises(ExchangeFailed):
                 await pika.poll(job)
 
-    virtual.run(story())
+    virtual_clock.run(story())
     told = heard.spans("HTTP /native/x")[0].attributes or {}
     assert told["url.full"] == "http://127.0.0.1:1/native/x?key=REDACTED&id=REDACTED"
     assert told["http.request.method"] == "_OTHER"
@@ -456,7 +455,7 @@ def test_counts(heard: Heard) -> None:
         assert len(at.ledger) == 20
         return jobs
 
-    jobs = virtual.run(story())
+    jobs = virtual_clock.run(story())
     assert heard.points("pika.charges", "pika.provider", "pika.stratum") == {("native", "native/-/text/plain"): 20}
     assert heard.points("pika.polls") == {(): sum(job.polls for job in jobs)}
     assert heard.points("pika.jobs", "pika.job.status") == {("succeeded",): 20}
@@ -476,7 +475,7 @@ def test_a_resumed_job_has_no_times(heard: Heard) -> None:
         async with pika:
             assert (await pika.resume()).ok
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert [(span.attributes or {})["pika.job.status"] for span in heard.spans("pika.job")] == ["queued", "succeeded"]
     assert heard.points("pika.charges") == {(): 1}
     assert {"pika.job.generation_time", "pika.job.detection_delay"} & heard.metrics().keys() == set()
@@ -543,7 +542,7 @@ def test_telemetry_that_raises_harms_no_job(
         assert len(at.ledger) == 3
         assert not trace.get_current_span().is_recording()
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert [record.name for record in caplog.records if "telemetry failed" in record.getMessage()] == [
         "pika_async.telemetry"
     ]
@@ -569,7 +568,7 @@ def test_a_job_that_nobody_records_is_kept_nowhere(tracers: Any, monkeypatch: py
                 await pika.submit(f"prompt {n}")
             assert [each._spans for each in made] == [{}]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_no_span_outlives_its_job(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,7 +587,7 @@ def test_a_client_may_be_opened_again(heard: Heard, caplog: pytest.LogCaptureFix
             async with pika:
                 assert (await pika.run([f"prompt {n}"])).ok
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert heard.points("pika.charges") == {(): 3}
 
@@ -603,17 +602,6 @@ def test_silence_has_every_call() -> None:
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------------
-
-#: Faults of each kind that a run survives.
-FAULTS: list[dict[str, Any]] = [
-    {"on": "create", "prompt": "1", "first": 1, "do": "refuse"},
-    {"on": "create", "prompt": "2", "do": {"fault": "drop"}},
-    {"on": "create", "prompt": "3", "do": {"fault": "refuse", "as": "task"}},
-    {"on": "create", "prompt": "4", "do": {"fault": "fails", "reason": f"{PROMPT} was refused, Bearer {CANARY}"}},
-    {"on": "create", "prompt": "5", "do": {"fault": "answer", "status": 500, "body": f"{PROMPT} {CANARY}"}},
-    {"on": "create", "prompt": "6", "do": {"fault": "answer", "status": 400, "body": {"error": {"message": PROMPT, "code": PROMPT}}}},
-    {"on": "feed", "first": 1, "do": {"fault": "answer", "status": 502, "body": f"{PROMPT} {CANARY}"}},
-]  # fmt: skip
 
 
 @pytest.mark.anyio
@@ -644,14 +632,14 @@ import json, sys
 import logging
 logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 from pika_async import FixedInterval
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway
 
 async def story():
     async with client(gateway(), "native", polling=FixedInterval(10)) as pika:
         return (await pika.run(["a cat"])).ok, type(pika._session.table.telemetry).__name__
 
-ok, kind = virtual.run(story())
+ok, kind = virtual_clock.run(story())
 {after}
 """
 

@@ -26,10 +26,19 @@ from pika_async import (
     Video,
 )
 from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
-from tests.fakes import memory_gateway as memory
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import addresses, notifying, post, receiver
-from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, now, prompts, remembering, until
+from tests.fakes.memory_gateway import (
+    ORIGIN,
+    MemoryTransport,
+    SlowJournal,
+    client,
+    gateway,
+    now,
+    prompts,
+    remembering,
+    until,
+)
 
 S = JobStatus
 DROP = {"on": "create", "first": 1, "do": "drop"}
@@ -48,7 +57,7 @@ def told(story: Callable[[PikaClient, CallbackReceiver], Awaitable[Any]], at: An
         async with notifying(at, to), client(at, callbacks=to, **options) as pika:
             return await story(pika, to)
 
-    return virtual.run(main())
+    return virtual_clock.run(main())
 
 
 async def delays(at: Any, pika: PikaClient, wanted: list[str]) -> tuple[list[Job], list[float]]:
@@ -108,7 +117,7 @@ def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple
         async with client(at, polling=policy()) as pika:
             return await story(pika)
 
-    found: tuple[float, float] = virtual.run(alone()) if lost is None else told(story, at, polling=policy())
+    found: tuple[float, float] = virtual_clock.run(alone()) if lost is None else told(story, at, polling=policy())
     return found
 
 
@@ -528,7 +537,7 @@ def test_a_job_of_an_earlier_life_is_settled_by_its_callback() -> None:
             assert [job.status for job in await pika.jobs()] == [S.SUCCEEDED, S.SUCCEEDED]
         assert len(at.ledger) == 2
 
-    virtual.run(main())
+    virtual_clock.run(main())
 
 
 def test_a_job_that_timed_out_is_settled_by_its_callback() -> None:
@@ -557,7 +566,7 @@ def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
             assert pika.active_jobs()[0].is_in_flight
             assert (await pika.wait(pika.active_jobs()[0])).status is S.SUCCEEDED
 
-    virtual.run(main())
+    virtual_clock.run(main())
 
 
 def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
@@ -623,7 +632,7 @@ def test_two_clients_share_a_receiver() -> None:
             assert all(report.ok for report in reports)
             assert all(set(at.polls.by_task.values()) <= {1, 2} for at in (one, two))
 
-    virtual.run(main())
+    virtual_clock.run(main())
 
 
 def test_what_cannot_be_called_back_is_said_before_anything_is_sent() -> None:
@@ -641,8 +650,8 @@ def test_nobody_listens_unless_asked_to() -> None:
     at = gateway(durations="constant:10")
 
     async def main() -> None:
-        async with PikaClient("cometapi", base_url=f"{memory.ORIGIN}/cometapi", transport=MemoryTransport(at)) as pika:
+        async with PikaClient("cometapi", base_url=f"{ORIGIN}/cometapi", transport=MemoryTransport(at)) as pika:
             await pika.submit("a")
 
-    virtual.run(main())
+    virtual_clock.run(main())
     assert addresses(at) == {"a": "https://callback.invalid/"}

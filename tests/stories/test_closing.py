@@ -30,9 +30,9 @@ from pika_async._journal import Intent, Journal, MemoryJournal
 from pika_async._runtime.results import ResultDownloader
 from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
+from tests.fakes.journals import JOURNAL_KINDS, JournalFactory, journal_factory
 from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, remembering, until
-from tests.stories.test_resuming import KINDS, Make, making
 
 S = JobStatus
 
@@ -58,9 +58,9 @@ async def outcome(task: asyncio.Future[Any], seconds: float = 300.0) -> Any:
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
 
-@pytest.fixture(params=KINDS)
-def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    return making(request.param, tmp_path, monkeypatch)
+@pytest.fixture(params=JOURNAL_KINDS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JournalFactory:
+    return journal_factory(request.param, tmp_path, monkeypatch)
 
 
 def charged_ids_are_kept(at: Gateway, jobs: list[Job]) -> None:
@@ -130,7 +130,7 @@ class Story:
 
 
 @pytest.mark.parametrize("how", ["aclose", "cancel", "cancel twice"])
-def test_whenever_it_ends_nothing_is_lost_and_nothing_is_paid_twice(how: str, journal: Make) -> None:
+def test_whenever_it_ends_nothing_is_lost_and_nothing_is_paid_twice(how: str, journal: JournalFactory) -> None:
     """At each of many instants: all calls end, every charge has its task id, and opening again settles the rest."""
 
     async def story(moment: float) -> None:
@@ -139,11 +139,11 @@ def test_whenever_it_ends_nothing_is_lost_and_nothing_is_paid_twice(how: str, jo
         await tale.finish()
 
     for step in range(0, 60, 1 if journal().path is None else 4):
-        virtual.run(story(0.003 + 0.151 * step))
+        virtual_clock.run(story(0.003 + 0.151 * step))
 
 
 @pytest.mark.parametrize("moment", [0.1, 0.3, 0.5, 1.1, 2.2, 3.4, 4.1])
-def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, journal: Make) -> None:
+def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, journal: JournalFactory) -> None:
     """When every task is cancelled at once, what was sent is accepted or in doubt in the journal, never planned."""
     tale = Story(journal())
 
@@ -164,8 +164,8 @@ def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, 
             assert set((await pika.run(requests(6))).counts) <= {S.SUCCEEDED, S.UNKNOWN}
         assert set(Counter(charge.prompt for charge in tale.at.ledger).values()) == {1}
 
-    virtual.run(leave())
-    virtual.run(later())
+    virtual_clock.run(leave())
+    virtual_clock.run(later())
 
 
 # --- what a call hears ----------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, 
 
 @pytest.mark.parametrize("latency", [0.05, 4.0], ids=["accepted", "on its way"])
 @pytest.mark.parametrize("call", ["generate", "submit", "wait", "run", "as_settled"])
-def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: float, journal: Make) -> None:
+def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: float, journal: JournalFactory) -> None:
     """Whatever is waited for when the client closes raises `ClientClosed` or gives the receipt; the id is kept."""
 
     async def story() -> None:
@@ -206,7 +206,7 @@ def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: floa
         assert job.task_id == at.ledger[0].task_id
         assert left() == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
@@ -222,10 +222,10 @@ def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
         assert isinstance(await outcome(using), ClientClosed)
         assert (left(), len(at.ledger)) == ([], 0)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
-def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_closed(journal: Make) -> None:
+def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_closed(journal: JournalFactory) -> None:
     """`as_settled` whose client is closed between two steps still gives every job, and then raises."""
 
     async def story() -> None:
@@ -247,14 +247,16 @@ def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_
         assert {job.key for job in (first, *rest)} >= {job.key for job in await pika.jobs()}
         await settled.aclose()
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- opening and closing side by side -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", range(7))
-def test_an_opening_that_is_cancelled_leaves_nothing_and_may_be_tried_again(steps: int, journal: Make) -> None:
+def test_an_opening_that_is_cancelled_leaves_nothing_and_may_be_tried_again(
+    steps: int, journal: JournalFactory
+) -> None:
     """Cancelled after any number of steps, `async with` leaves no task; the next one works."""
 
     async def story() -> None:
@@ -275,10 +277,10 @@ def test_an_opening_that_is_cancelled_leaves_nothing_and_may_be_tried_again(step
         async with pika:
             assert (await pika.generate("a cat")).url
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
-def test_of_two_openings_at_once_one_is_refused(journal: Make) -> None:
+def test_of_two_openings_at_once_one_is_refused(journal: JournalFactory) -> None:
     """A client that is being opened cannot be opened a second time, and nothing of a second one is left."""
 
     async def story() -> None:
@@ -288,10 +290,10 @@ def test_of_two_openings_at_once_one_is_refused(journal: Make) -> None:
         await pika.aclose()
         assert left() == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
-def test_a_timeout_inside_the_closing_does_not_cut_it_short(journal: Make) -> None:
+def test_a_timeout_inside_the_closing_does_not_cut_it_short(journal: JournalFactory) -> None:
     """`asyncio.timeout` around the block fires while a receipt is awaited: it is raised, after the receipt is kept."""
 
     async def story() -> None:
@@ -312,10 +314,10 @@ def test_a_timeout_inside_the_closing_does_not_cut_it_short(journal: Make) -> No
         await asyncio.sleep(100)
         assert len(at.requests) == seen
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
-def test_every_aclose_and_every_opening_waits_for_the_closing_under_way(journal: Make) -> None:
+def test_every_aclose_and_every_opening_waits_for_the_closing_under_way(journal: JournalFactory) -> None:
     """A second `aclose` returns no earlier than the first, and what is opened meanwhile is not closed by it."""
 
     async def story() -> None:
@@ -339,7 +341,7 @@ def test_every_aclose_and_every_opening_waits_for_the_closing_under_way(journal:
         assert isinstance(await outcome(opening), Video)
         assert left() == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_transport_that_fails_to_close_says_so_once() -> None:
@@ -364,7 +366,7 @@ def test_a_transport_that_fails_to_close_says_so_once() -> None:
             assert (await pika.generate("a cat")).url
         assert left() == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -392,7 +394,7 @@ def test_an_iterable_cannot_close_the_client_that_reads_it(asynchronous: bool) -
         assert {charge.prompt for charge in at.ledger} == {"a cat", "a bird"}
         assert left() == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- downloads ------------------------------------------------------------------------------------------------------
@@ -439,7 +441,7 @@ def test_closing_hands_over_what_waits_for_its_download(monkeypatch: pytest.Monk
             again = await pika.resume(download_to=tmp_path)
         assert (len(again.jobs), again.ok, len(at.ledger)) == (10, True, 10)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("how", ["break", "cancel"])
@@ -463,7 +465,7 @@ def test_nothing_is_written_once_a_batch_was_left(monkeypatch: pytest.MonkeyPatc
                 await asyncio.wait({running})
             assert fetches.active_jobs == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 async def _download_under_way(emulator: Emulator, folder: Path) -> tuple[PikaClient, asyncio.Task[Path]]:
@@ -550,10 +552,10 @@ def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None
             assert set((await pika.run(requests(4))).counts) == {S.SUCCEEDED}
         assert set(Counter(charge.prompt for charge in provider.ledger).values()) <= {1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
-def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all(journal: Make) -> None:
+def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all(journal: JournalFactory) -> None:
     """Cancelling a worker from outside ends the scheduler: whoever waits hears of it, and the receipts are kept."""
 
     class Slow(MemoryTransport):
@@ -580,4 +582,4 @@ def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all(journal: 
             assert (await pika.resume()).counts == {S.SUCCEEDED: 4}
         assert (left(), len(at.ledger)) == ([], 4)
 
-    virtual.run(story())
+    virtual_clock.run(story())

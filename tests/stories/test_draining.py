@@ -25,7 +25,7 @@ from pika_async import (
     Video,
 )
 from pika_async.emulator import Emulator
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import SlowJournal, client, gateway, remembering, requests, until
 
 S = JobStatus
@@ -66,7 +66,7 @@ def test_what_was_accepted_settles_and_what_was_not_sent_is_told_at_once() -> No
             assert (await pika.resume()).counts == {S.SUCCEEDED: 2}
         assert len(at.ledger) == 6
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_nothing_is_taken_in_while_it_drains() -> None:
@@ -91,7 +91,7 @@ def test_nothing_is_taken_in_while_it_drains() -> None:
         assert [it.key for it in await pika.jobs()] == ["k0"]
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, 5, 30.5])
@@ -110,7 +110,7 @@ def test_it_waits_no_longer_than_it_may(seconds: float) -> None:
         assert job.is_in_flight
         assert job.task_id is not None
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_each_job_has_its_deadline() -> None:
@@ -125,7 +125,7 @@ def test_each_job_has_its_deadline() -> None:
         assert 299 < loop.time() < 305
         assert [job.status for job in await pika.jobs()] == [S.TIMED_OUT]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_nothing_to_wait_for_is_no_wait() -> None:
@@ -140,7 +140,7 @@ def test_nothing_to_wait_for_is_no_wait() -> None:
             await pika.aclose(drain=True)
         assert loop.time() < 0.5
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("drain", [-1, -0.5, float("nan"), "5", None, [1]])
@@ -153,7 +153,7 @@ def test_what_is_no_time_is_refused(drain: Any) -> None:
                 await pika.aclose(drain)
             assert await pika.generate("a cat")
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("drain", [float("inf"), 10**400])
@@ -165,7 +165,7 @@ def test_a_time_without_an_end_is_as_long_as_it_takes(drain: float) -> None:
         await pika.aclose(drain)
         assert [job.status for job in await pika.jobs()] == [S.SUCCEEDED]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("how", ["cancel", "another", "timeout"])
@@ -199,7 +199,7 @@ def test_a_drain_that_is_cut_short_closes_properly(how: str) -> None:
         async with pika:
             assert [job.is_in_flight for job in await pika.jobs()] == [True]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_submissions_on_their_way_are_awaited() -> None:
@@ -219,7 +219,7 @@ def test_submissions_on_their_way_are_awaited() -> None:
         assert Counter(job.status for job in await pika.jobs()) == {S.SUCCEEDED: 1, S.PLANNED: 1}
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_job_that_is_being_planned_holds_nothing_up() -> None:
@@ -238,7 +238,7 @@ def test_a_job_that_is_being_planned_holds_nothing_up() -> None:
             await call
         assert [job.status for job in await pika.jobs()] in ([S.PLANNED], [S.CANCELED], [])
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def endless() -> Iterator[GenerationRequest]:
@@ -279,7 +279,7 @@ def test_a_batch_gets_what_settles(source: Any, whole: bool) -> None:
         if not whole:
             assert Counter(job.status for job in given)[S.SUCCEEDED] == known[S.SUCCEEDED]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_batch_that_was_taken_in_whole_has_its_report() -> None:
@@ -300,7 +300,7 @@ def test_a_batch_that_was_taken_in_whole_has_its_report() -> None:
         settled = [event.job.key async for event in events if isinstance(event, JobSettled)]
         assert settled == hooked
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_batch_has_its_files_before_the_client_is_closed(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from pika_async import (
 from pika_async._journal import MemoryJournal, SqliteJournal
 from pika_async._runtime import event_stream as room
 from pika_async.jobs import event_of
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway, remembering, requests, until
 from tests.journal.test_durability import stalled
 from tests.journal.test_journal import a_job
@@ -95,7 +95,7 @@ def test_a_reader_is_told_of_each_step() -> None:
             assert mine[-1].job.status is S.SUCCEEDED
         assert [event.number for event in told] == sorted({event.number for event in told})
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_what_is_put_aside_is_told() -> None:
@@ -119,7 +119,7 @@ def test_what_is_put_aside_is_told() -> None:
         assert parked[:2] == [("k0", S.UNKNOWN), ("k1", S.TIMED_OUT)]
         assert sorted(parked[2:]) == [("k2", S.PLANNED), ("k3", S.PLANNED)]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_closing_tells_nothing_that_is_no_news() -> None:
@@ -136,7 +136,7 @@ def test_closing_tells_nothing_that_is_no_news() -> None:
         assert [names(told, f"k{number}")[0] for number in range(5)] == ["JobAccepted"] * 5
         assert max(Counter((it.job.key, it.job.status, it.job.progress) for it in told).values()) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_from_now_on_and_from_a_number() -> None:
@@ -159,7 +159,7 @@ def test_from_now_on_and_from_a_number() -> None:
         assert len(all_told) == 3
         assert rest == all_told[1:]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("after", [-1, 10**9, True, 1.0, "1"])
@@ -171,7 +171,7 @@ def test_a_number_that_was_not_given_is_refused(after: Any) -> None:
             with pytest.raises(InvalidRequest, match="no number of an event of this journal"):
                 pika.events(after)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_client_that_is_not_open_has_no_events() -> None:
@@ -184,7 +184,7 @@ def test_a_client_that_is_not_open_has_no_events() -> None:
         with pytest.raises(RuntimeError, match="not open"):
             pika.events()
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_reader_of_one_opening_is_told_nothing_of_the_next() -> None:
@@ -205,7 +205,7 @@ def test_a_reader_of_one_opening_is_told_nothing_of_the_next() -> None:
         await read(second, again)
         assert {event.job.key for event in again} == {"x"}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_many_readers_one_of_them_leaves() -> None:
@@ -228,7 +228,7 @@ def test_many_readers_one_of_them_leaves() -> None:
         assert len(pika._journal._bell._waiters) == 0  # type: ignore[attr-defined]
         assert [task.get_name() for task in asyncio.all_tasks() if "pika_async" in task.get_name()] == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_slow_reader_loses_nothing_and_holds_nothing(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_nobody_listens_at_no_cost() -> None:
             await pika.run(requests(3))
         assert journal._numbers is None
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- hooks ----------------------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_hooks_are_called_once_for_each_job_in_the_order_of_settling() -> None:
             await pika.run([GenerationRequest("x", key="x")])
         assert (first[10:], second[10:]) == (["x"], ["x"])
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_hook_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -394,7 +394,7 @@ def test_a_hook_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> No
         assert sorted(given) == ["k0", "k1", "k2"]
 
     with caplog.at_level(logging.ERROR, logger="pika_async.jobs"):
-        virtual.run(story())
+        virtual_clock.run(story())
     words = [record.getMessage() for record in caplog.records if record.name == "pika_async.jobs"]
     assert sorted(word.split(" ")[1] for word in words) == ["k0", "k1"]
     assert "no such thing" in caplog.text
@@ -420,7 +420,7 @@ def test_a_slow_hook_delays_no_job_and_is_given_all_at_closing() -> None:
         assert len(given) == 10
         assert 5 < loop.time() - settled_at < 15
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_closing_waits_for_hooks_20_seconds_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
@@ -442,7 +442,7 @@ def test_closing_waits_for_hooks_20_seconds_and_no_more(caplog: pytest.LogCaptur
         assert loop.time() - began == pytest.approx(21, abs=0.5)
         assert (await pika.jobs("succeeded")) != []
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert "has not ended after 20 s" in caplog.text
 
 
@@ -465,7 +465,7 @@ def test_a_hook_cannot_close_the_client() -> None:
             await until(lambda: bool(raised))
         assert "its own hook" in str(raised[0])
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_hook_may_ask_for_more() -> None:
@@ -486,7 +486,7 @@ def test_a_hook_may_ask_for_more() -> None:
             await until(lambda: len(given) == 3)
         assert given == ["first", "next-1", "next-2"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_what_cannot_be_called_is_no_hook() -> None:
@@ -507,7 +507,7 @@ def test_a_journal_that_cannot_be_read_ends_the_hook_and_says_so(caplog: pytest.
         async with pika:
             assert (await pika.run(requests(1))).ok
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert "ended" in caplog.text
     assert "gone" in caplog.text
     assert room.HOOKS_GRACE == 20

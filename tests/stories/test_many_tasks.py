@@ -32,9 +32,9 @@ from pika_async._runtime.results import ResultDownloader
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers import Provider
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
+from tests.fakes.journals import JOURNAL_KINDS, journal_factory
 from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, remembering, until
-from tests.stories.test_resuming import KINDS, making
 
 S = JobStatus
 QUOTA: Final[dict[str, Any]] = {"fault": "refuse", "as": "quota"}
@@ -45,9 +45,9 @@ def _same_chance() -> None:
     random.seed(13)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=JOURNAL_KINDS)
 def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    return making(request.param, tmp_path, monkeypatch)()
+    return journal_factory(request.param, tmp_path, monkeypatch)()
 
 
 def requests(name: str, count: int) -> list[GenerationRequest]:
@@ -92,7 +92,7 @@ def test_a_key_that_many_tasks_ask_for_at_once_is_paid_once(journal: Journal) ->
             assert idle(pika)
         assert charges(at) == {"a cat": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_local_image_that_many_tasks_send_under_one_key_is_paid_once(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_identical_batches_side_by_side_pay_once_and_all_get_everything(journal:
             assert idle(pika)
         assert charges(at) == {request.prompt: 1 for request in requests("same", 20)}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.5, 40.0, 40.07], ids=str)
@@ -147,7 +147,7 @@ def test_cancelling_one_who_waits_for_a_shared_job_is_his_own_affair(journal: Jo
             assert idle(pika)
         assert charges(at)["a cat"] == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_who_asks_while_the_same_is_being_withdrawn_asks_anew(journal: Journal) -> None:
@@ -166,7 +166,7 @@ def test_who_asks_while_the_same_is_being_withdrawn_asks_anew(journal: Journal) 
             assert idle(pika)
         assert charges(at)["a cat"] == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_request_that_was_refused_withdrawn_and_asked_for_again_is_sent(journal: Journal) -> None:
@@ -184,7 +184,7 @@ def test_a_request_that_was_refused_withdrawn_and_asked_for_again_is_sent(journa
             assert (await pika.generate(CAT)).url
         assert charges(at) == {"a cat": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resumed() -> None:
@@ -206,7 +206,7 @@ def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resume
             assert (await pika.resume()).jobs == []
         assert len(at.ledger) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_once(journal: Journal) -> None:
@@ -225,7 +225,7 @@ def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_onc
             assert asyncio.get_running_loop().time() - began < 1
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- batches that are left ------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_a_batch_that_was_left_is_paid_for_no_more(how: str, journal: Journal) -
             assert len(at.ledger) == before
             assert idle(pika)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sent() -> None:
@@ -280,7 +280,7 @@ def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sen
             assert charges(at) == {"left 0": 1, "left 1": 1}
             assert idle(pika)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- strangers' iterables -------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str, journ
         assert set(charges(at).values()) == {1}
         assert len(at.ledger) == 2 + 2 + 3
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- stops ----------------------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_a_stop_that_another_call_lifts_is_still_told_to_the_batch_that_it_hit()
             assert idle(pika)
         assert charges(at) == {"one that takes long": 1, "another's": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_is_mended(journal: Journal) -> None:
@@ -382,7 +382,7 @@ def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_i
             assert idle(pika)
         assert charges(at) == {f"prompt {number}": 1 for number in range(100)}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_the_report_after_a_stop_knows_what_was_paid_before(journal: Journal) -> None:
@@ -398,7 +398,7 @@ def test_the_report_after_a_stop_knows_what_was_paid_before(journal: Journal) ->
         assert {job.status for job in report.jobs if job.error is not None} == {S.PLANNED}
         assert [job.key for job in report.jobs] == [one.key for one in requests("new", 20) + requests("old", 30)]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("scope", ["asyncio", "anyio"])
@@ -421,7 +421,7 @@ def test_a_source_that_holds_a_scope_is_read_to_its_end_after_a_stop(scope: str)
             report = await pika.run(rows())
         assert (len(report.jobs), report.counts, len(at.ledger)) == (100, {S.PLANNED: 100}, 0)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- strangers' providers and transports ----------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_a_strangers_provider_that_fails_costs_nothing_twice(call: str, does: st
             assert (await pika.generate("the next")).url
         assert set(charges(at).values()) == {1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_check_that_fails_is_the_callers_invalid_request() -> None:
@@ -491,7 +491,7 @@ def test_a_check_that_fails_is_the_callers_invalid_request() -> None:
                 await pika.generate("a cat")
         assert len(at.ledger) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 class Faulty(MemoryTransport):
@@ -531,7 +531,7 @@ def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException 
         assert set(charges(at).values()) == {1}
         assert len(at.ledger) == 12
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- downloads ------------------------------------------------------------------------------------------------------
@@ -557,7 +557,7 @@ def test_a_download_that_fails_in_an_odd_way_is_its_own_jobs(monkeypatch: pytest
             assert isinstance(odd[0].error, DownloadFailed)
             assert (await pika.generate("the next")).url
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("folder", ["a file", "a\0b"])
@@ -596,7 +596,7 @@ def test_a_task_id_that_two_jobs_get_belongs_to_the_first(journal: Journal) -> N
             assert at.ledger[0].task_id in str(doubted.error)
             assert idle(pika)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_doubt_that_was_not_charged_gives_its_charge_back(journal: Journal) -> None:
@@ -613,4 +613,4 @@ def test_a_doubt_that_was_not_charged_gives_its_charge_back(journal: Journal) ->
             assert (report.counts, report.stopped) == ({S.SUCCEEDED: 1}, None)
         assert charges(at) == {"a cat": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())

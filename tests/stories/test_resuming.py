@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 import shutil
 import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -42,13 +40,14 @@ from pika_async import (
     TaskNotFound,
     Video,
 )
-from pika_async._journal import Journal, MemoryJournal, SqliteJournal, schema
+from pika_async._journal import SqliteJournal
 from pika_async._journal.write_buffer import WriteOp
 from pika_async.emulator import Emulator, Gateway
 from pika_async.polling import DurationSample, PollContext
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
-from tests.fakes import virtual_clock as virtual
-from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, until
+from tests.fakes import virtual_clock
+from tests.fakes.journals import LoopExecutor, SlowLoopExecutor, write_in_loop_time
+from tests.fakes.memory_gateway import MemoryTransport, client, gateway, until
 
 S = JobStatus
 ONCE: Final[dict[str, Any]] = {"on": "create", "first": 1}
@@ -58,66 +57,11 @@ RATE: Final[dict[str, Any]] = {"fault": "refuse", "as": "rate"}
 often: Final = FixedInterval(0.5)
 
 
-class Writer:
-    """Stands for the journal's thread, in the time of the loop: each piece of work is done `seconds` later."""
-
-    seconds = 0.0
-
-    def __init__(self, *_: object) -> None:
-        self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def submit(self, work: Callable[[], Any]) -> Future[Any]:
-        loop = asyncio.get_running_loop()
-        while self._loop is not loop and self._waiting:  # a thread goes on without a loop
-            self._work()
-        self._loop = loop
-        done: Future[Any] = Future()
-        self._waiting.append((work, done))
-        loop.call_later(self.seconds, self._work)
-        return done
-
-    def _work(self) -> None:
-        if self._waiting:
-            work, done = self._waiting.popleft()
-            try:
-                done.set_result(work())
-            except BaseException as error:
-                done.set_exception(error)
-
-    def shutdown(self, *, wait: bool) -> None:
-        """What was asked for is done all the same."""
-
-
-class SlowWriter(Writer):
-    seconds = 0.01
-
-
-def on_a_quick_disk(monkeypatch: pytest.MonkeyPatch, writer: type[Writer] = Writer) -> None:
-    """Journals write in the loop's time, and are not proof against power cuts."""
-    monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", writer)
-    quick = [pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in schema.DURABILITY]
-    monkeypatch.setattr(schema, "DURABILITY", quick)
-
-
-KINDS: Final = ["in memory", "slow", "on disk", "slow on disk"]
-Make = Callable[[], Journal]
-
-
-def making(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Makes new journals of one of `KINDS`."""
-    numbers = itertools.count()
-    on_a_quick_disk(monkeypatch, SlowWriter if "slow" in kind else Writer)
-    if "disk" in kind:
-        return lambda: SqliteJournal(folder / f"{next(numbers)}.db")
-    return SlowJournal if kind == "slow" else MemoryJournal
-
-
 @pytest.fixture(autouse=True)
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     random.seed(17)
     if "thread" not in request.fixturenames:
-        on_a_quick_disk(monkeypatch)
+        write_in_loop_time(monkeypatch)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     return tmp_path / "j.db"
@@ -224,7 +168,7 @@ def test_a_later_client_on_the_same_file_goes_on_and_pays_nothing(path: Path, pr
         assert charges(at) == {"prompt 0": 1, "prompt 1": 1}
         assert {seen.path.split("/")[1] for seen in at.requests} == {provider}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("status", [S.QUEUED, S.TIMED_OUT])
@@ -254,7 +198,7 @@ def test_what_another_address_accepted_is_neither_asked_nor_paid_here(path: Path
             assert (await pika.resume()).counts == {S.SUCCEEDED: 1}
         assert charges(at) == {"a cat": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_single_look_at_a_job_of_another_address_is_refused(path: Path) -> None:
@@ -270,7 +214,7 @@ def test_a_single_look_at_a_job_of_another_address_is_refused(path: Path) -> Non
                 await other.poll(job)
             assert len(at.requests) == before
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("how", ["planned", "withdrawn"])
@@ -296,7 +240,7 @@ def test_what_was_never_sent_may_be_sent_by_another_client(path: Path, how: str,
         assert [charge.provider for charge in at.ledger if charge.prompt == "a cat"] == ["yescale"]
         assert (stored(path)["cat"].provider, stored(path)["cat"].error) == ("yescale", None)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- enrolment ------------------------------------------------------------------------------------------------------
@@ -345,7 +289,7 @@ def test_a_list_is_in_the_journal_before_any_of_it_is_sent(
             assert (await pika.run(prompts)).counts == {S.SUCCEEDED: 40}
         assert charges(at) == Counter(prompts)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_rows_without_keys_are_found_again_in_another_order(path: Path) -> None:
@@ -363,7 +307,7 @@ def test_rows_without_keys_are_found_again_in_another_order(path: Path) -> None:
             wanted |= Counter(prompts)
             assert charges(at) == wanted
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_row_that_the_journal_refused_is_reported_under_the_key_that_it_has(path: Path) -> None:
@@ -380,7 +324,7 @@ def test_a_row_that_the_journal_refused_is_reported_under_the_key_that_it_has(pa
         assert known.items() <= reported.items()
 
     for number in range(1, 5):
-        virtual.run(story(number))
+        virtual_clock.run(story(number))
 
 
 # --- doubts ---------------------------------------------------------------------------------------------------------
@@ -420,7 +364,7 @@ def test_an_intent_without_a_verdict_is_a_doubt_that_says_when(path: Path) -> No
                     await later.generate(CAT)
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def in_doubt(path: Path, **options: Any) -> Callable[[], Coroutine[Any, Any, Gateway]]:
@@ -462,7 +406,7 @@ def test_a_doubt_is_resolved_in_each_of_three_ways(path: Path, way: str, reopene
         assert (report.counts, charges(at)["a cat"]) == ({expected: 1}, 1)
         assert stored(path)["cat"].attempts == (2 if way == "not charged" else 1)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize(
@@ -487,7 +431,7 @@ def test_what_resolves_nothing_is_refused_and_changes_nothing(path: Path, key: s
                 await pika.resolve(key, **said)
         assert repr(stored(path)) == before
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 FATES: Final[dict[str, dict[str, Any]]] = {
@@ -520,7 +464,7 @@ def test_paying_again_pays_once_more_and_the_earlier_job_stays_known(path: Path,
         assert len(at.ledger) == paid + 1
         assert {job.task_id for job in stored(path).values()} >= {first.task_id} - {None}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- charges --------------------------------------------------------------------------------------------------------
@@ -544,7 +488,7 @@ def test_the_limit_of_charges_counts_those_of_earlier_lives(path: Path) -> None:
             assert (await pika.resume()).counts == {S.SUCCEEDED: 3}
         assert set(charges(at).values()) == {1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_doubt_that_is_resolved_while_another_job_is_sent_counts_neither_twice(path: Path) -> None:
@@ -562,7 +506,7 @@ def test_a_doubt_that_is_resolved_while_another_job_is_sent_counts_neither_twice
             assert (await pika.run(requests(3))).counts == {S.SUCCEEDED: 2, S.PLANNED: 1}
         assert len(at.ledger) == 3
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- cancelled at any utc_from_timestamp ---------------------------------------------------------------------------------------
@@ -617,13 +561,13 @@ async def _ended(how: str, pika: PikaClient, moment: float) -> None:
 WAYS: Final = ["asyncio.timeout", "cancel scope", "sibling fails", "aclose is cancelled", "each call"]
 
 
-@pytest.mark.parametrize("writer", [Writer, SlowWriter])
+@pytest.mark.parametrize("writer", [LoopExecutor, SlowLoopExecutor])
 @pytest.mark.parametrize("how", WAYS)
 def test_whatever_ends_it_the_journal_tells_the_truth(
-    path: Path, monkeypatch: pytest.MonkeyPatch, how: str, writer: type[Writer]
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str, writer: type[LoopExecutor]
 ) -> None:
     """At each of many instants: every charge has its id in the file, nothing is in doubt, a later client pays once."""
-    on_a_quick_disk(monkeypatch, writer)
+    write_in_loop_time(monkeypatch, writer)
 
     async def story(number: int) -> None:
         file = path.with_name(f"{number}.db")
@@ -646,7 +590,7 @@ def test_whatever_ends_it_the_journal_tells_the_truth(
         assert set(charges(at).values()) == {1}
 
     for number in range(16):
-        virtual.run(story(number))
+        virtual_clock.run(story(number))
 
 
 @pytest.mark.parametrize("number", range(12))
@@ -677,8 +621,8 @@ def test_a_loop_that_is_torn_down_leaves_only_true_doubts(path: Path, number: in
             assert report.counts[S.SUCCEEDED] >= 5 - len(doubts)
         assert set(charges(at).values()) == {1}
 
-    virtual.run(leave())
-    virtual.run(later())
+    virtual_clock.run(leave())
+    virtual_clock.run(later())
 
 
 # --- a disk that fails ----------------------------------------------------------------------------------------------
@@ -728,7 +672,7 @@ def test_whichever_write_fails_nothing_is_lost_and_nothing_is_in_doubt(path: Pat
         assert set(charges(at).values()) == {1}
 
     for number in range(1, 12):
-        virtual.run(story(number))
+        virtual_clock.run(story(number))
 
 
 @pytest.mark.parametrize("kind", [list, iter])
@@ -751,7 +695,7 @@ def test_a_batch_that_a_full_disk_stops_reports_what_there_is(
         assert set(charges(at).values()) == {1}
 
     for number in range(1, 4):
-        virtual.run(story(number))
+        virtual_clock.run(story(number))
 
 
 def test_a_receipt_is_kept_though_the_file_cannot_be_read_any_more(path: Path) -> None:
@@ -769,7 +713,7 @@ def test_a_receipt_is_kept_though_the_file_cannot_be_read_any_more(path: Path) -
         async with client(at, journal=path) as later:
             assert [job.task_id for job in await later.jobs()] == [charge.task_id for charge in at.ledger]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- one owner ------------------------------------------------------------------------------------------------------
@@ -799,7 +743,7 @@ def test_of_two_clients_on_one_file_the_second_is_refused_and_the_first_goes_on(
             assert (await second.generate(CAT)).url
         assert charges(at) == {"a cat": 1, "a dog": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_client_may_be_opened_again_in_another_loop(path: Path, thread: None) -> None:
@@ -851,7 +795,7 @@ def test_an_opening_that_fails_lets_go_of_the_file(path: Path) -> None:
         async with client(at, journal=path) as pika:
             assert (await pika.generate(CAT)).url
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- what was learned -----------------------------------------------------------------------------------------------
@@ -878,7 +822,7 @@ def test_how_many_tasks_an_account_holds_is_remembered(path: Path) -> None:
         async with other:
             assert other._require_session().table.planner.concurrency.estimated_limit is None
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def facts(path: Path) -> list[str]:
@@ -920,7 +864,7 @@ def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:
                 assert len(first.seen) == 3
         assert SqliteJournal(path).samples() != []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -972,7 +916,7 @@ def test_a_job_that_was_resumed_teaches_nothing_false(path: Path, away: float, m
         for after, before in policy.seen:
             assert after - 1 <= 400 <= before + 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_job_that_was_left_for_longer_than_its_deadline_teaches_nothing_false(path: Path) -> None:
@@ -990,7 +934,7 @@ def test_a_job_that_was_left_for_longer_than_its_deadline_teaches_nothing_false(
         for after, before in policy.seen:
             assert after - 1 <= 1000 <= before + 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("days", [-1, 0, 1])
@@ -1010,7 +954,7 @@ def test_a_deadline_begins_anew_whatever_the_clock_says(path: Path, days: int) -
         async with client(at, journal=path, polling=often, deadline=50) as later:
             assert (await later.resume()).counts == {S.TIMED_OUT: 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- parked ---------------------------------------------------------------------------------------------------------
@@ -1045,7 +989,7 @@ def test_a_job_that_timed_out_is_waited_for_again(path: Path, call: str) -> None
         assert stored(path)["cat"].error is None
         assert charges(at) == {"a cat": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_task_that_is_denied_is_parked_with_its_id_and_asked_for_again_later(path: Path) -> None:
@@ -1063,7 +1007,7 @@ def test_a_task_that_is_denied_is_parked_with_its_id_and_asked_for_again_later(p
             assert (await pika.resume()).counts == {S.SUCCEEDED: 1}
         assert charges(at) == {"a cat": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_an_account_that_is_stopped_while_looking_parks_and_goes_on_later(path: Path) -> None:
@@ -1086,7 +1030,7 @@ def test_an_account_that_is_stopped_while_looking_parks_and_goes_on_later(path: 
             assert (await pika.resume()).counts == {S.SUCCEEDED: 8}
         assert set(charges(at).values()) == {1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -1260,7 +1204,7 @@ def test_hundreds_of_requests_go_through_a_few_commits_and_come_back(
             assert (await later.run(prompts[::-1])).counts == {S.SUCCEEDED: 400}
         assert len(at.ledger) == 400
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 async def _prompts(count: int) -> AsyncIterator[str]:
@@ -1281,7 +1225,7 @@ def test_an_endless_source_is_pulled_and_kept_as_room_allows(path: Path) -> None
         assert known[S.PLANNED] <= 3
         assert known[S.SUCCEEDED] + known[S.QUEUED] + known[S.RUNNING] == len(at.ledger)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_bad_request_under_a_planned_jobs_key_leaves_that_job_alone(path: Path) -> None:
@@ -1296,4 +1240,4 @@ def test_a_bad_request_under_a_planned_jobs_key_leaves_that_job_alone(path: Path
             assert stored(path)["cat"].status is S.PLANNED
             assert (await pika.run([CAT])).counts == {S.SUCCEEDED: 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())

@@ -36,8 +36,7 @@ from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async.emulator import Gateway
 from pika_async.polling import AdaptivePolling, DurationSample, PollContext
 from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
-from tests.fakes import memory_gateway as memory
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import memory_gateway, virtual_clock
 from tests.fakes.callback_delivery import receiver
 from tests.fakes.memory_gateway import MemoryTransport, client, gateway, now, prompts
 
@@ -119,7 +118,7 @@ def test_half_of_all_answers_429_for_a_while() -> None:
         assert Counter(charge.prompt for charge in at.ledger) == Counter(prompts(500))
         assert len(creates(at)) < 3 * 500
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("do", ["drop", {"fault": "body", "kind": "html"}, {"fault": "answer", "status": 502}], ids=str)
@@ -137,7 +136,7 @@ def test_provider_down_for_ten_minutes_with_300_jobs_in_flight(do: Any) -> None:
         assert max(job.settled_at for job in report.jobs if job.settled_at)
         assert max(seen.at for seen in feeds(at)) < 620 + 180
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_provider_that_is_never_reached_stops_the_batch() -> None:
@@ -155,7 +154,7 @@ def test_a_provider_that_is_never_reached_stops_the_batch() -> None:
             assert (await pika.run(prompts(50))).counts == {S.SUCCEEDED: 50}
         assert len(at.ledger) == 50
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_short_outage_before_anything_is_sent_is_ridden_out() -> None:
@@ -176,7 +175,7 @@ def test_a_short_outage_before_anything_is_sent_is_ridden_out() -> None:
         assert report.counts == {S.SUCCEEDED: 20}
         assert len(at.ledger) == 20
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_busy_for_too_long_gives_up_and_leaves_jobs_planned() -> None:
@@ -193,7 +192,7 @@ def test_busy_for_too_long_gives_up_and_leaves_jobs_planned() -> None:
             assert (await pika.resume()).counts == {S.SUCCEEDED: 1}
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- deadlines ----------------------------------------------------------------------------------------------------------
@@ -215,7 +214,7 @@ def test_a_deadline_parks_with_the_task_id_and_waiting_again_settles() -> None:
             assert (done.status, done.task_id, done.error) == (S.SUCCEEDED, job.task_id, None)
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_timed_out_job_may_time_out_again_while_the_provider_is_down() -> None:
@@ -233,7 +232,7 @@ def test_a_timed_out_job_may_time_out_again_while_the_provider_is_down() -> None
             assert (await pika.wait(again)).status is S.SUCCEEDED
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_result_that_comes_with_the_last_look_counts() -> None:
@@ -244,7 +243,7 @@ def test_a_result_that_comes_with_the_last_look_counts() -> None:
         async with client(at, deadline=100, polling=FixedInterval(60)) as pika:
             assert (await pika.generate("a cat")).url
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- slots and rates ----------------------------------------------------------------------------------------------------
@@ -262,7 +261,7 @@ def test_without_a_number_all_is_sent_until_the_account_refuses() -> None:
         assert sum(seen.at < 1 for seen in creates(at)) == 150
         assert transport.most_in_flight == 150
 
-    virtual.run(story())
+    virtual_clock.run(story())
     assert Limits().max_in_flight is None
     assert MAX_IN_FLIGHT == 10_000
 
@@ -285,7 +284,7 @@ def test_the_accounts_limit_is_found_and_held(limit: int) -> None:
         assert refused <= (1.6 if limit < 5 else 1.1) * jobs
         assert took <= 2.0 * 25 * 63
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
@@ -299,7 +298,7 @@ def test_max_in_flight_is_never_exceeded(most: int) -> None:
             assert (await pika.run(prompts(20 * most))).counts == {S.SUCCEEDED: 20 * most}
         assert transport.most_in_flight == most
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def _worst(times: list[float], window: float = 1.0) -> int:
@@ -323,7 +322,7 @@ def test_rates_are_held() -> None:
         assert _worst(asked, 20.0) <= 10 + 10 * 20
         assert max(sent) >= 49 - 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_the_policys_own_rate_is_held_as_well() -> None:
@@ -336,7 +335,7 @@ def test_the_policys_own_rate_is_held_as_well() -> None:
             assert (await pika.run(prompts(60))).counts == {S.SUCCEEDED: 60}
         assert _worst([seen.at for seen in feeds(at)], 20.0) <= 3 + 3 * 20
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 class Hinting(MemoryTransport):
@@ -360,7 +359,7 @@ def test_a_server_that_says_when_to_look_again_is_obeyed() -> None:
         assert len(looks) == 3 * 5
         assert [round(at) for at in looks[::3]] == [5, 25, 45, 65, 85]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
@@ -375,7 +374,7 @@ def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
         assert max(widths[:3]) > 20
         assert max(widths[12:]) <= 2.0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_calls_side_by_side_are_bounded() -> None:
@@ -388,7 +387,7 @@ def test_calls_side_by_side_are_bounded() -> None:
             assert (await pika.run(prompts(40))).counts == {S.SUCCEEDED: 40}
         assert transport.most_under_way <= 7
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- the input ----------------------------------------------------------------------------------------------------------
@@ -422,7 +421,7 @@ def test_an_endless_input_is_pulled_only_as_room_allows_and_left_when_nobody_tak
             counts = Counter(job.status for job in await pika.jobs())
             assert counts == {S.SUCCEEDED: paid, S.PLANNED: len(await pika.jobs()) - paid}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_slow_consumer_holds_the_input_back() -> None:
@@ -449,7 +448,7 @@ def test_a_slow_consumer_holds_the_input_back() -> None:
             assert pulled > held
             await jobs.aclose()
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -480,7 +479,7 @@ def test_an_error_of_the_input_comes_after_what_was_submitted(asynchronous: bool
         assert {job.status for job in seen} == {S.SUCCEEDED}
         assert len(at.ledger) == 7
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("requests", [[], (), iter(())])
@@ -493,7 +492,7 @@ def test_an_empty_input_ends_at_once(requests: Any) -> None:
             report = await pika.run(requests)
             assert (report.jobs, dict(report.counts), report.ok, now()) == ([], {}, True, 0.0)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- cancellation -------------------------------------------------------------------------------------------------------
@@ -523,7 +522,7 @@ def test_cancelling_a_planned_submission_withdraws_it() -> None:
             assert isinstance((await pika.jobs(S.CANCELED))[0].error, JobCanceled)
         assert [charge.prompt for charge in at.ledger] == ["first"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("after", [0.01, 0.04, 3.0], ids=["on its way out", "on its way back", "accepted"])
@@ -541,7 +540,7 @@ def test_cancelling_what_was_sent_keeps_the_task_id(after: float) -> None:
             assert (job.status, job.task_id) == (S.SUCCEEDED, at.ledger[0].task_id)
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_cancelling_a_wait_stops_the_waiting_only() -> None:
@@ -560,7 +559,7 @@ def test_cancelling_a_wait_stops_the_waiting_only() -> None:
             done = await pika.wait(job, timeout=100)
             assert (done.status, len(at.ledger)) == (S.SUCCEEDED, 1)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_cancelling_a_batch_keeps_every_id() -> None:
@@ -581,7 +580,7 @@ def test_cancelling_a_batch_keeps_every_id() -> None:
             assert report.counts == {S.SUCCEEDED: 40}
         assert len(at.ledger) == 40
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_closing_keeps_receipts_that_are_on_their_way() -> None:
@@ -602,7 +601,7 @@ def test_closing_keeps_receipts_that_are_on_their_way() -> None:
             assert (await pika.run(prompts(20))).counts == {S.SUCCEEDED: 20}
         assert len(at.ledger) == 20
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_batch_whose_client_is_closed_under_it_says_so() -> None:
@@ -617,7 +616,7 @@ def test_a_batch_whose_client_is_closed_under_it_says_so() -> None:
         if task.exception() is None:
             assert len(task.result().jobs) == 40
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_no_answer_within_the_grace_is_in_doubt() -> None:
@@ -635,7 +634,7 @@ def test_no_answer_within_the_grace_is_in_doubt() -> None:
         (job,) = await pika.jobs()
         assert job.status is S.UNKNOWN
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_nothing_is_left_behind() -> None:
@@ -651,7 +650,7 @@ def test_nothing_is_left_behind() -> None:
         left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert left == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- results ------------------------------------------------------------------------------------------------------------
@@ -672,7 +671,7 @@ def test_run_gives_jobs_in_the_order_of_the_input() -> None:
         assert sum(report.counts.values()) == 60
         assert len(at.ledger) == 60
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_results_do_not_depend_on_the_order_of_the_input() -> None:
@@ -692,7 +691,7 @@ def test_results_do_not_depend_on_the_order_of_the_input() -> None:
             assert [job.key for job in report.jobs] == [f"k{n}" for n in order]
             return {job.key: (job.status, type(job.error).__name__) for job in report.jobs}
 
-        return virtual.run(story())
+        return virtual_clock.run(story())
 
     order = list(range(40))
     expected = outcome(order)
@@ -722,7 +721,7 @@ def test_one_jobs_failure_is_its_own() -> None:
             assert now() < 100
         assert [type(job.error) for job in report.jobs if job.status is S.FAILED] == [GenerationFailed]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_the_same_request_twice_is_paid_once() -> None:
@@ -741,7 +740,7 @@ def test_the_same_request_twice_is_paid_once() -> None:
             assert at.polls.total >= asked
         assert Counter(charge.prompt for charge in at.ledger)["a cat"] == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_two_batches_at_once_share_one_account() -> None:
@@ -761,7 +760,7 @@ def test_two_batches_at_once_share_one_account() -> None:
         assert transport.most_in_flight == 6
         assert len(at.ledger) == 40
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- stops --------------------------------------------------------------------------------------------------------------
@@ -785,7 +784,7 @@ def test_the_limit_of_charges_is_kept_and_the_rest_stays_planned() -> None:
                 await pika.generate("one more")
         assert len(at.ledger) == 10
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_as_settled_raises_the_stop_after_the_last_job() -> None:
@@ -805,7 +804,7 @@ def test_as_settled_raises_the_stop_after_the_last_job() -> None:
         assert Counter(job.status for job in seen)[S.SUCCEEDED] == 5 == len(at.ledger)
         assert {job.status for job in seen} <= {S.SUCCEEDED, S.PLANNED}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_refused_key_while_polling_parks_everything_and_fails_nothing() -> None:
@@ -824,7 +823,7 @@ def test_a_refused_key_while_polling_parks_everything_and_fails_nothing() -> Non
             assert (await pika.resume()).counts == {S.SUCCEEDED: 10}
         assert len(at.ledger) == 10
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_redirect_stops_the_batch_and_is_not_followed() -> None:
@@ -840,7 +839,7 @@ def test_a_redirect_stops_the_batch_and_is_not_followed() -> None:
             assert len(creates(at)) <= 8
         assert len(at.ledger) == 0
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- doubt --------------------------------------------------------------------------------------------------------------
@@ -869,7 +868,7 @@ def test_a_doubt_is_resolved_in_three_ways() -> None:
             }  # fmt: skip
         assert Counter(charge.prompt for charge in at.ledger) == {"found": 1, "unpaid": 2, "left": 1}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_doubt_that_is_waited_for_is_sent_again_with_patience_of_its_own() -> None:
@@ -885,7 +884,7 @@ def test_a_doubt_that_is_waited_for_is_sent_again_with_patience_of_its_own() -> 
             assert (await asking).url
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- looks --------------------------------------------------------------------------------------------------------------
@@ -900,7 +899,7 @@ def test_a_new_word_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
             assert (await pika.run(prompts(10))).counts == {S.SUCCEEDED: 10}
 
     with caplog.at_level(logging.WARNING, "pika_async"):
-        virtual.run(story())
+        virtual_clock.run(story())
     assert sum("moderating" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -915,7 +914,7 @@ def test_another_tasks_answer_is_put_aside() -> None:
             assert job.video is not None
             assert str(job.task_id) in job.video.url
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_success_without_address_is_waited_for_and_then_parked() -> None:
@@ -933,7 +932,7 @@ def test_a_success_without_address_is_waited_for_and_then_parked() -> None:
             assert report.jobs[1].task_id == at.ledger[1].task_id
             assert 650 <= now() <= 680
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_denied_task_is_parked_after_ten_minutes_and_can_still_be_asked() -> None:
@@ -949,7 +948,7 @@ def test_a_denied_task_is_parked_after_ten_minutes_and_can_still_be_asked() -> N
             assert again.status is S.SUCCEEDED
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @attrs.define
@@ -986,7 +985,7 @@ def test_a_misbehaving_policy_neither_hangs_nor_floods(gives: Any) -> None:
         assert at.polls.total <= 20 * 12
         assert policy.asked >= 20
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_resume_takes_up_everything_that_is_not_final() -> None:
@@ -1010,7 +1009,7 @@ def test_resume_takes_up_everything_that_is_not_final() -> None:
             assert {job.status for job in await pika.jobs()} == {S.SUCCEEDED}
         assert len(at.ledger) == len(after)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_client_may_be_used_in_two_loops_one_after_the_other() -> None:
@@ -1026,9 +1025,9 @@ def test_a_client_may_be_used_in_two_loops_one_after_the_other() -> None:
         async with pika:
             assert (await pika.wait(job)).status is S.SUCCEEDED
 
-    job = virtual.run(begin())
+    job = virtual_clock.run(begin())
     at.requests.clear()
-    virtual.run(end(job))
+    virtual_clock.run(end(job))
     assert (len(at.ledger), len(creates(at))) == (1, 0)
 
 
@@ -1042,7 +1041,7 @@ def test_polls_are_counted_and_few() -> None:
         assert sum(job.polls for job in report.jobs) == at.polls.total
         assert at.polls.total <= 40 * 12
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_thousands_settle_in_little_virtual_time() -> None:
@@ -1057,9 +1056,9 @@ def test_thousands_settle_in_little_virtual_time() -> None:
         assert report.counts == {S.SUCCEEDED: 2000}
         assert len(at.ledger) == 2000
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_memory_client_is_the_real_one() -> None:
     """The stories are told of the client that users have."""
-    assert type(memory.client(gateway())) is PikaClient
+    assert type(memory_gateway.client(gateway())) is PikaClient

@@ -34,19 +34,19 @@ from pika_async import (
 )
 from pika_async._journal import Journal
 from pika_async.emulator import Emulator, Gateway
-from tests.fakes import virtual_clock as virtual
+from tests.fakes import virtual_clock
+from tests.fakes.journals import JOURNAL_KINDS, journal_factory
 from tests.fakes.memory_gateway import client, gateway, until
 from tests.fakes.raw_server import free_port
-from tests.stories.test_resuming import KINDS, making
 
 S = JobStatus
 T = TypeVar("T")
 CAT: Final = GenerationRequest("a cat", key="cat")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=JOURNAL_KINDS)
 def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    return making(request.param, tmp_path, monkeypatch)()
+    return journal_factory(request.param, tmp_path, monkeypatch)()
 
 
 def counts(pika: PikaClient) -> tuple[int, ...]:
@@ -161,7 +161,7 @@ def test_whatever_many_tasks_do_at_once_each_key_is_paid_once(seed: int, journal
             assert len(charged) == len(at.ledger) == pika.stats().charges > KEYS / 2
             assert counts(pika) == (0,) * 6
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- task groups ----------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_cancelled_scope_withdraws_what_was_not_sent(journal: Journal) -> None
             assert counts(pika) == (0,) * 6
         assert len(at.ledger) == 3
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_child_that_raises_ends_its_siblings_and_not_the_client(journal: Journal) -> None:
@@ -211,7 +211,7 @@ def test_a_child_that_raises_ends_its_siblings_and_not_the_client(journal: Journ
             assert counts(pika) == (0,) * 6
         assert len(at.ledger) == 3
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_client_may_live_in_a_task_of_its_own(journal: Journal) -> None:
@@ -234,7 +234,7 @@ def test_a_client_may_live_in_a_task_of_its_own(journal: Journal) -> None:
             assert (await pika.wait(job)).status is S.SUCCEEDED
         assert len(at.ledger) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 # --- loops ----------------------------------------------------------------------------------------------------------
@@ -433,4 +433,4 @@ def test_a_job_is_found_by_its_key(journal: Journal) -> None:
         assert job is not None
         assert (job.status, await later.job("dog")) == (S.SUCCEEDED, None)
 
-    virtual.run(story())
+    virtual_clock.run(story())
