@@ -18,10 +18,10 @@ from pika_async.cli.exits import UsageError
 from pika_async.cli.results import ResultsWriter
 from pika_async.polling import AdaptivePolling
 
-__all__ = ["BatchOptions", "Folder"]
+__all__ = ["BatchFolder", "BatchOptions"]
 
 #: What a download that was killed leaves behind.
-_STALE: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
+_STALE_DOWNLOAD: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +44,7 @@ class BatchOptions:
 
 
 @attrs.define
-class Folder:
+class BatchFolder:
     """`root` and what lies in it."""
 
     root: Path
@@ -74,7 +74,7 @@ class Folder:
         """Whether no batch ran here before."""
         return not self.journal_file.exists()
 
-    def make(self, keys: Collection[str]) -> None:
+    def create(self, keys: Collection[str]) -> None:
         """Make the folder, for jobs of these `keys`, whose files will be put there.
 
         :raises UsageError: if it cannot be used, or holds what is no batch's and would be in the way.
@@ -92,7 +92,7 @@ class Folder:
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
-    async def take_over(self) -> None:
+    async def recover(self) -> None:
         """Bring the journal up to date, with what an earlier command left; so that it can be read before it is ours.
 
         :raises ConfigurationError: if it is in use or cannot be used.
@@ -106,7 +106,7 @@ class Folder:
         finally:
             await self.journal.close()
 
-    def must_be_known(self) -> None:
+    def require_existing(self) -> None:
         """:raises UsageError: if no batch ran here."""
         if self.is_new:
             raise UsageError(f"{self.root} holds no journal.db; give the --out folder of a batch")
@@ -120,7 +120,7 @@ class Folder:
         """
         try:
             for path in self.videos.iterdir() if self.videos.is_dir() else ():
-                if _STALE.fullmatch(path.name):
+                if _STALE_DOWNLOAD.fullmatch(path.name):
                     path.unlink(missing_ok=True)
             settled = (
                 attrs.evolve(job, index=positions.get(job.key, job.index))
@@ -131,7 +131,7 @@ class Folder:
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
-    def terms(self) -> BatchOptions:
+    def options(self) -> BatchOptions:
         """What the batch was told.
 
         :raises UsageError: if it cannot be read.
@@ -142,9 +142,9 @@ class Folder:
             reason = "holds limits that cannot be read; upgrade pika_async, or restore a copy of the file"
             raise UsageError(f"{self.journal_file} {reason}") from None
 
-    async def keep_terms(self, terms: BatchOptions) -> None:
+    async def save_options(self, options: BatchOptions) -> None:
         """:raises JournalFailed: if they could not be kept."""
-        await self.journal.set_setting("terms", cattrs.unstructure(terms))
+        await self.journal.set_setting("terms", cattrs.unstructure(options))
 
     def command(self, name: str, *rest: str) -> str:
         """The command `name` for this folder, to be copied."""

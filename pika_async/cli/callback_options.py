@@ -18,17 +18,17 @@ from pika_async.cli.exits import UsageError
 from pika_async.errors import shorten
 from pika_async.jobs import Job
 
-__all__ = ["Callbacks", "Listening"]
+__all__ = ["CallbackListener", "CallbackOptions"]
 
-HOST: Final = "127.0.0.1"
+DEFAULT_HOST: Final = "127.0.0.1"
 #: Where those who make an address public forward to in their own examples.
-PORT: Final = 8080
-_PLACE: Final = re.compile(r"(?:(\[[^\[\]]+\]|[^:\[\]]*):)?([0-9]{1,5})", re.ASCII)
+DEFAULT_PORT: Final = 8080
+_HOST_PORT: Final = re.compile(r"(?:(\[[^\[\]]+\]|[^:\[\]]*):)?([0-9]{1,5})", re.ASCII)
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Callbacks:
+class CallbackOptions:
     """Where a gateway that calls back reaches this machine."""
 
     callbacks: str | None = None
@@ -40,34 +40,34 @@ class Callbacks:
 
 
 @attrs.frozen
-class Listening:
+class CallbackListener:
     """A receiver, and where it listens, as it is written."""
 
     receiver: CallbackReceiver
-    place: str
+    address: str
 
     @classmethod
-    def of(cls, terms: BatchOptions) -> Listening | None:
+    def from_options(cls, options: BatchOptions) -> CallbackListener | None:
         """What `terms` ask for; None if they ask for nothing.
 
         :raises ConfigurationError: if the public address cannot work.
         :raises UsageError: if the place cannot, or there is no public address for it.
         """
-        if terms.callbacks is None:
-            if terms.listen is not None:
+        if options.callbacks is None:
+            if options.listen is not None:
                 raise UsageError(
-                    f"--listen: {shorten(terms.listen)} is for callbacks; give --callbacks URL too, the public address "
-                    "that leads there"
+                    f"--listen: {shorten(options.listen)} must be given with --callbacks URL, the public address that "
+                    "leads there"
                 )
             return None
-        host, port = _own_place(terms.callbacks) if terms.listen is None else _place_of(terms.listen)
+        host, port = _default_address(options.callbacks) if options.listen is None else _parse_address(options.listen)
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(CallbackReceiver(terms.callbacks, host=host, port=port), shown)
+        return cls(CallbackReceiver(options.callbacks, host=host, port=port), shown)
 
     @property
     def announcement(self) -> str:
         """The line for the beginning."""
-        return f"callbacks: the gateway is told {self.receiver.public_url}/callbacks/...; listening on {self.place}"
+        return f"callbacks: the gateway is told {self.receiver.public_url}/callbacks/...; listening on {self.address}"
 
     def summary(self, jobs: Sequence[Job], began: datetime) -> list[str]:
         """The lines for the end of a command that began then."""
@@ -79,26 +79,26 @@ class Listening:
             return [f"callbacks: {came or 'none'} came"]
         told = [
             f"callbacks: none came, though {here} of the jobs sent now have settled",
-            f"  is {self.receiver.public_url} reachable from where the gateway is, and forwarded to {self.place}?",
+            f"  is {self.receiver.public_url} reachable from where the gateway is, and forwarded to {self.address}?",
         ]
         if strange:
             told.append(f"  requests for none of these jobs came: {strange}; is the path forwarded as it is?")
         return told
 
 
-def _own_place(public: str) -> tuple[str, int]:
+def _default_address(public: str) -> tuple[str, int]:
     """Where to listen unless it is said: TLS is for whoever stands in front."""
     try:
         url = URL(public)
         if url.scheme == "http" and is_loopback(url) and url.port:
-            return (HOST if url.host == "localhost" else str(url.host)), url.port
+            return (DEFAULT_HOST if url.host == "localhost" else str(url.host)), url.port
     except ValueError:
         pass  # the receiver says what is wrong with it
-    return HOST, PORT
+    return DEFAULT_HOST, DEFAULT_PORT
 
 
-def _place_of(listen: str) -> tuple[str, int]:
-    found = _PLACE.fullmatch(listen)
+def _parse_address(listen: str) -> tuple[str, int]:
+    found = _HOST_PORT.fullmatch(listen)
     if found is None:
         raise UsageError(
             f"--listen: {shorten(listen)} is no place to listen on; give HOST:PORT, such as 127.0.0.1:8080 or "
@@ -107,4 +107,4 @@ def _place_of(listen: str) -> tuple[str, int]:
     port = int(found[2])
     if not 1 <= port <= 65_535:
         raise UsageError(f"--listen: {port} is no port that can be forwarded to; give one from 1 to 65535")
-    return (found[1] or HOST).strip("[]"), port
+    return (found[1] or DEFAULT_HOST).strip("[]"), port

@@ -11,11 +11,19 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
-from pika_async.cli.exits import Exit, InputErrors, Interrupted, UsageError, exit_of, words_of
+from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.folder_commands import batch, resolve, resume, status
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import Common, Fields, Json, ProviderOptions, Whole, open_client, request_of
+from pika_async.cli.options import (
+    CommonOptions,
+    JsonFlag,
+    ProviderOptions,
+    RequestOptions,
+    WholeNumber,
+    build_request,
+    create_client,
+)
 from pika_async.cli.providers import show_providers
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
@@ -39,23 +47,23 @@ def run(argv: Sequence[str]) -> int:
         code = command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         terminal.error(re.sub(r"\s+", " ", strip_control(str(error))).strip() + " (see --help)")
-        return Exit.USAGE
+        return ExitCode.USAGE
     except InputErrors as error:
-        terminal.say(error)
-        return exit_of(error)
+        terminal.note(error)
+        return exit_code_for(error)
     except (UsageError, PikaError) as error:
-        terminal.error(words_of(error))
-        return exit_of(error)
+        terminal.error(error_text(error))
+        return exit_code_for(error)
     except Interrupted as error:
-        terminal.say(error)
-        return exit_of(error)
+        terminal.note(error)
+        return exit_code_for(error)
     except KeyboardInterrupt:
-        terminal.say("interrupted")
-        return Exit.INTERRUPTED
+        terminal.note("interrupted")
+        return ExitCode.INTERRUPTED
     except OSError as error:  # of the help or a table: whatever a command does says itself what failed
         terminal.error(f"standard output cannot be written: {error.strerror}")
-        return Exit.SOME
-    return int(code or Exit.OK)
+        return ExitCode.INCOMPLETE
+    return int(code or ExitCode.OK)
 
 
 @app.command
@@ -64,12 +72,12 @@ def generate(
     /,
     *,
     account: ProviderOptions,
-    fields: Fields | None = None,
+    fields: RequestOptions | None = None,
     out: Path | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
-    json: Json = False,
-    common: Common = Common(),  # noqa: B008 - frozen
+    json: JsonFlag = False,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Generate one video; print its file (with --out) or its address.
 
@@ -88,8 +96,8 @@ def generate(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        request = request_of(prompt, fields)
-        client = open_client(account, terms=BatchOptions(deadline=deadline, expected_seconds=expected_seconds))
+        request = build_request(prompt, fields)
+        client = create_client(account, options=BatchOptions(deadline=deadline, expected_seconds=expected_seconds))
         return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
@@ -98,7 +106,7 @@ for command in (batch, resume, status, resolve):
 
 
 @app.command
-def providers(*, json: Json = False, common: Common = Common()) -> int:  # noqa: B008 - frozen
+def providers(*, json: JsonFlag = False, common: CommonOptions = CommonOptions()) -> int:  # noqa: B008 - frozen
     """Show what each provider can do, and how its wire spells it.
 
     Parameters
@@ -109,16 +117,16 @@ def providers(*, json: Json = False, common: Common = Common()) -> int:  # noqa:
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         show_providers(terminal, as_json=json)
-    return Exit.OK
+    return ExitCode.OK
 
 
 @app.command
 def demo(
     *,
     out: Path = Path("pika-demo"),
-    prompts: Whole = 200,
-    seed: Whole = 0,
-    common: Common = Common(),  # noqa: B008 - frozen
+    prompts: WholeNumber = 200,
+    seed: WholeNumber = 0,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Run 200 prompts through all four providers' wires on an emulator in this process: no key, no network.
 
@@ -142,13 +150,13 @@ def demo(
 def emulate(
     *,
     host: str = "127.0.0.1",
-    port: Whole = 8765,
+    port: WholeNumber = 8765,
     durations: str = "lognormal:60,0.5",
     time_scale: float = 1.0,
-    in_flight: Whole | None = None,
-    seed: Whole = 0,
+    in_flight: WholeNumber | None = None,
+    seed: WholeNumber = 0,
     scenario: Path | None = None,
-    common: Common = Common(),  # noqa: B008 - frozen
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Serve the emulator that stands in for all four gateways, until Ctrl-C.
 
@@ -189,7 +197,7 @@ def doctor(
     save: Path | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
-    common: Common = Common(),  # noqa: B008 - frozen
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Compare a provider's wire of today with the documented one. Free, unless you say --spend.
 
@@ -214,5 +222,5 @@ def doctor(
         spend=spend, save_to=save, deadline=deadline, expected_seconds=expected_seconds,
     )  # fmt: skip
     with logging_to(terminal, common.log_level):
-        found = run_in_loop(interruptible(diagnose(patient, terminal), lambda: terminal.say("stopping")))
+        found = run_in_loop(interruptible(diagnose(patient, terminal), lambda: terminal.note("stopping")))
     return found.code

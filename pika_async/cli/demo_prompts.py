@@ -12,16 +12,16 @@ from pika_async.providers import Provider
 
 __all__ = ["demo_requests"]
 
-_WHO: Final = (
+_SUBJECTS: Final = (
     "a paper boat", "an old lighthouse", "a clockwork owl", "a red fox", "a glass whale", "a tiny astronaut",
     "a brass tram", "a field of poppies", "a sleepy dragon", "a stone bridge", "a jellyfish", "a kite",
     "a snow leopard", "a cello", "a lemon tree", "a hot-air balloon", "a violet nebula", "a bicycle",
 )  # fmt: skip
-_WHAT: Final = (
+_ACTIONS: Final = (
     "drifting", "glowing softly", "waking up", "turning slowly", "reflected in water", "under falling petals",
     "covered in frost", "lit by lanterns", "seen from above", "made of folded paper", "in slow motion", "humming",
 )  # fmt: skip
-_WHERE: Final = (
+_PLACES: Final = (
     "at dawn", "in heavy rain", "above the clouds", "in a quiet library", "on a frozen lake", "in a neon alley",
     "at the edge of a desert", "beneath the sea", "in a greenhouse", "on a rooftop in Lisbon", "during an eclipse",
 )  # fmt: skip
@@ -35,7 +35,7 @@ _CAMERAS: Final = (
 def demo_requests(providers: list[Provider], count: int, seed: int) -> dict[str, list[GenerationRequest]]:
     """`count` requests with different prompts, dealt out to `providers` in turn, by provider name."""
     random = Random(seed)
-    scenes = [" ".join(words) for words in itertools.product(_WHO, _WHAT, _WHERE)]
+    scenes = [" ".join(words) for words in itertools.product(_SUBJECTS, _ACTIONS, _PLACES)]
     random.shuffle(scenes)
     dealt: dict[str, list[GenerationRequest]] = {provider.name: [] for provider in providers}
     for number in range(count):

@@ -18,9 +18,9 @@ import attrs
 from yarl import URL
 
 from pika_async._http.transport import AiohttpTransport, Transport, is_loopback
-from pika_async.cli.documented_replies import compare, reply_of
-from pika_async.cli.exits import Exit, UsageError
-from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, sample, save
+from pika_async.cli.documented_replies import compare, documented_reply
+from pika_async.cli.exits import ExitCode, UsageError
+from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.client import PikaClient
 from pika_async.config import read_credential
@@ -34,7 +34,7 @@ from pika_async.providers._wire import DecodeError, TransportFailure
 
 __all__ = ["Doctor", "Finding", "diagnose"]
 
-_SECONDS: Final = 15.0
+_CONNECT_TIMEOUT_S: Final = 15.0
 _REQUEST: Final = GenerationRequest("a paper boat on a calm lake", key="doctor")
 
 
@@ -42,9 +42,9 @@ _REQUEST: Final = GenerationRequest("a paper boat on a calm lake", key="doctor")
 class Finding:
     """One thing looked at: fine, or not as documented."""
 
-    about: str
-    fine: bool
-    said: str
+    subject: str
+    ok: bool
+    detail: str
 
 
 @attrs.define
@@ -54,59 +54,59 @@ class Doctor:
     provider: Provider
     base_url: str
     transport: RecordingTransport
-    tell: Callable[[Finding], None]
+    report: Callable[[Finding], None]
     findings: list[Finding] = attrs.field(factory=list, init=False)
     samples: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
 
-    def note(self, about: str, fine: bool, said: str) -> None:
+    def record(self, subject: str, ok: bool, detail: str) -> None:
         """Something was found."""
-        found = Finding(about, fine, strip_control(said))
+        found = Finding(subject, ok, strip_control(detail))
         self.findings.append(found)
-        self.tell(found)
+        self.report(found)
 
     @property
-    def code(self) -> Exit:
+    def code(self) -> ExitCode:
         """The exit code of what was found."""
-        return Exit.OK if all(finding.fine for finding in self.findings) else Exit.SOME
+        return ExitCode.OK if all(finding.ok for finding in self.findings) else ExitCode.INCOMPLETE
 
     # --- the way there ----------------------------------------------------------------------------------------------
 
-    async def look_up(self) -> bool:
+    async def check_dns(self) -> bool:
         """Whether the host's name is found."""
         url = URL(self.base_url)
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port)
         except (OSError, TimeoutError, UnicodeError) as error:
-            self.note("name", False, f"{url.host} is not found: {error}")
+            self.record("name", False, f"{url.host} is not found: {error}")
             return False
         addresses = sorted({str(entry[4][0]) for entry in found})
-        self.note("name", True, f"{url.host} is {', '.join(addresses)}")
+        self.record("name", True, f"{url.host} is {', '.join(addresses)}")
         return True
 
-    async def look_at_tls(self) -> None:
+    async def check_tls(self) -> None:
         """The protocol and the certificate's end, where there is TLS."""
         url = URL(self.base_url)
         if url.scheme != "https":
-            self.note("TLS", True, "none: the address is http")
+            self.record("TLS", True, "none: the address is http")
             return
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 _, writer = await asyncio.open_connection(url.host, url.port, ssl=ssl.create_default_context())
         except (OSError, TimeoutError) as error:
-            self.note("TLS", False, f"no connection: {error}")
+            self.record("TLS", False, f"no connection: {error}")
             return
         try:
             secured = writer.get_extra_info("ssl_object")
             until = ssl.cert_time_to_seconds(str(secured.getpeercert()["notAfter"]))
             days = (until - datetime.now(UTC).timestamp()) / 86400
-            self.note("TLS", days > 0, f"{secured.version()}, the certificate is good for {days:.0f} days more")
+            self.record("TLS", days > 0, f"{secured.version()}, the certificate is good for {days:.0f} days more")
         finally:
             writer.close()
 
     # --- free -------------------------------------------------------------------------------------------------------
 
-    async def ask_for_nothing(self) -> None:
+    async def check_unknown_task(self) -> None:
         """Poll a made-up task id, which is free.
 
         :raises AccountStopped: if the key is refused.
@@ -117,103 +117,103 @@ class Doctor:
             await self.transport.send(self.provider.encode_poll(task_id, self.base_url))
         finally:
             await self.transport.close()
-        call = self.transport.calls[-1]
-        self._keep(call, "error-unknown-task", "error")
-        answer = call.answer
+        call = self.transport.exchanges[-1]
+        self._add_sample(call, "error-unknown-task", "error")
+        answer = call.response
         if isinstance(answer, TransportFailure):
-            self.note("made-up task", False, f"no answer: {answer.detail}")
+            self.record("made-up task", False, f"no answer: {answer.detail}")
             return
         told = f"HTTP {answer.status}: {answer.excerpt()}"
         if classify_poll(answer, None) is PollVerdict.STOP:
             raise AccountStopped(provider=self.provider.name, reason=answer.excerpt(), http_status=answer.status)
-        self.note("made-up task", self._denies(call, task_id), told)
+        self.record("made-up task", self._reports_missing(call, task_id), told)
 
-    def _denies(self, call: RecordedExchange, task_id: str) -> bool:
+    def _reports_missing(self, exchange: RecordedExchange, task_id: str) -> bool:
         """Whether the answer is a documented form of "no such task": the code `task_not_exist`, whatever its status."""
-        if isinstance(call.answer, TransportFailure):
+        if isinstance(exchange.response, TransportFailure):
             return False
         try:
-            return self.provider.decode_snapshot(call.answer, task_id).state is TaskState.MISSING
+            return self.provider.decode_snapshot(exchange.response, task_id).state is TaskState.MISSING
         except DecodeError:
             return False
 
     # --- one generation ---------------------------------------------------------------------------------------------
 
-    async def spend(self, client: PikaClient) -> None:
+    async def check_generation(self, client: PikaClient) -> None:
         """One real generation, followed to its end and compared field by field.
 
         :raises AccountStopped: if the key or the balance is refused.
         """
-        begun = len(self.transport.calls)
+        begun = len(self.transport.exchanges)
         async with client:
             try:
                 job = await client.submit(_REQUEST)
-                self.note("submission", True, f"accepted as task {job.task_id}")
+                self.record("submission", True, f"accepted as task {job.task_id}")
                 job = await client.wait(job)
-                self._end(job)
-                await self._fetch(client, job)
+                self._record_outcome(job)
+                await self._check_download(client, job)
             except AccountStopped:
                 raise
             except PikaError as error:
-                self.note("generation", False, error.message)
+                self.record("generation", False, error.message)
             finally:
-                self._compare(self.transport.calls[begun:])
+                self._compare(self.transport.exchanges[begun:])
 
-    def _end(self, job: Job) -> None:
+    def _record_outcome(self, job: Job) -> None:
         seconds = (job.settled_at - job.submitted_at).total_seconds() if job.settled_at and job.submitted_at else None
         took = "" if seconds is None else f" after {seconds:.0f} s and {job.polls} polls"
         why = "" if job.error is None else f": {job.error.message}"
-        self.note("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.value}{took}{why}")
+        self.record("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.value}{took}{why}")
 
-    async def _fetch(self, client: PikaClient, job: Job) -> None:
+    async def _check_download(self, client: PikaClient, job: Job) -> None:
         if job.status is not JobStatus.SUCCEEDED:
             return
         with tempfile.TemporaryDirectory() as folder:
             file = await client.download(job, Path(folder) / "doctor.mp4")
-            self.note("result", True, f"a whole MP4 of {file.stat().st_size:,} bytes")
+            self.record("result", True, f"a whole MP4 of {file.stat().st_size:,} bytes")
 
-    def _compare(self, calls: list[RecordedExchange]) -> None:
+    def _compare(self, exchanges: list[RecordedExchange]) -> None:
         """Compare and keep the answers of one generation: the create, and each feed that says something new."""
         said: set[str] = set()
         seen: set[str] = set()
-        for call in calls:
+        for call in exchanges:
             kind = "create" if call.request.paid else "feed"
             differences = list(self._differences(call, kind))
             for difference in differences:
                 if difference not in said:
                     said.add(difference)
-                    self.note(f"{kind} reply", False, difference)
-            word = self._word(call) if kind == "feed" else ""
+                    self.record(f"{kind} reply", False, difference)
+            word = self._state_word(call) if kind == "feed" else ""
             if word not in seen:
                 seen.add(word)
-                self._keep(call, f"live-{kind}" + (f"-{word}" if word else ""), kind)
-        reply = reply_of(self.provider, "feed")
-        if reply is not None and not said and calls:
-            self.note("fields", True, f"{len(calls)} answers, every field as documented")
+                self._add_sample(call, f"live-{kind}" + (f"-{word}" if word else ""), kind)
+        reply = documented_reply(self.provider, "feed")
+        if reply is not None and not said and exchanges:
+            self.record("fields", True, f"{len(exchanges)} answers, every field as documented")
 
-    def _differences(self, call: RecordedExchange, kind: str) -> Iterator[str]:
-        reply = reply_of(self.provider, kind)
-        answer = call.answer
+    def _differences(self, exchange: RecordedExchange, kind: str) -> Iterator[str]:
+        reply = documented_reply(self.provider, kind)
+        answer = exchange.response
         if isinstance(answer, TransportFailure):
             yield f"no answer: {answer.detail}"
         elif answer.status >= 300:
             yield f"HTTP {answer.status}: {answer.excerpt()}"
         elif reply is not None:
-            for difference in compare(reply, call.body, ended=self._word(call) == "succeeded"):
+            for difference in compare(reply, exchange.body, succeeded=self._state_word(exchange) == "succeeded"):
                 yield str(difference)
 
-    def _word(self, call: RecordedExchange) -> str:
-        if isinstance(call.answer, TransportFailure):
+    def _state_word(self, exchange: RecordedExchange) -> str:
+        if isinstance(exchange.response, TransportFailure):
             return "none"
         try:
-            return self.provider.decode_snapshot(call.answer, "").state.value
+            return self.provider.decode_snapshot(exchange.response, "").state.value
         except DecodeError:
             return "unreadable"
 
-    def _keep(self, call: RecordedExchange, name: str, kind: str) -> None:
+    def _add_sample(self, exchange: RecordedExchange, name: str, kind: str) -> None:
         source = f"doctor: {self.provider.title}'s answer of {datetime.now(UTC):%Y-%m-%d}"
         wanted = _REQUEST if kind == "create" else None
-        self.samples[name] = sample(self.provider, call, name=name, kind=kind, source=source, wanted=wanted)
+        self.samples[name] = to_sample(self.provider, exchange, name=name, kind=kind, source=source, generation=wanted)
 
 
 @attrs.frozen(kw_only=True)
@@ -230,42 +230,42 @@ class DoctorOptions:
     expected_seconds: float | None = None
 
 
-async def diagnose(patient: DoctorOptions, terminal: Terminal, transport: Transport | None = None) -> Doctor:
+async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transport | None = None) -> Doctor:
     """Look at everything. The doctor that comes back knows its findings and the samples.
 
     :raises ConfigurationError: if the key or the address cannot work.
     :raises AccountStopped: if the account is refused.
     :raises UsageError: if a sample cannot be saved.
     """
-    provider = find_provider(patient.provider)
-    credential = read_credential(provider, None, patient.api_key_file)
-    bare = PikaClient(provider, base_url=patient.base_url, api_key_file=patient.api_key_file, proxy=patient.proxy)
-    inner = transport or AiohttpTransport(bare.base_url, credential, proxy=patient.proxy)
+    provider = find_provider(options.provider)
+    credential = read_credential(provider, None, options.api_key_file)
+    bare = PikaClient(provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy)
+    inner = transport or AiohttpTransport(bare.base_url, credential, proxy=options.proxy)
     doctor = Doctor(provider, bare.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
-    key_from = f"the file {patient.api_key_file}" if patient.api_key_file else f"the variable {provider.api_key_env}"
-    if patient.save_to is not None:
-        _check_folder(patient.save_to)
-    doctor.note("configuration", True, f"{provider.title} at {bare.base_url}, key from {key_from}")
+    key_from = f"the file {options.api_key_file}" if options.api_key_file else f"the variable {provider.api_key_env}"
+    if options.save_to is not None:
+        _check_folder(options.save_to)
+    doctor.record("configuration", True, f"{provider.title} at {bare.base_url}, key from {key_from}")
     try:
-        if _is_direct(patient, bare.base_url) and await doctor.look_up():
-            await doctor.look_at_tls()
-        await doctor.ask_for_nothing()
-        if patient.spend:
-            polling = AdaptivePolling(expected_seconds=patient.expected_seconds)
+        if _is_direct(options, bare.base_url) and await doctor.check_dns():
+            await doctor.check_tls()
+        await doctor.check_unknown_task()
+        if options.spend:
+            polling = AdaptivePolling(expected_seconds=options.expected_seconds)
             client = PikaClient(
-                provider, base_url=patient.base_url, transport=doctor.transport, polling=polling, proxy=patient.proxy,
-                deadline=patient.deadline,
+                provider, base_url=options.base_url, transport=doctor.transport, polling=polling, proxy=options.proxy,
+                deadline=options.deadline,
             )  # fmt: skip
-            await doctor.spend(client)
+            await doctor.check_generation(client)
     finally:
-        if patient.save_to is not None:
-            _save(patient.save_to, doctor, terminal)
+        if options.save_to is not None:
+            _save(options.save_to, doctor, terminal)
     return doctor
 
 
-def _is_direct(patient: DoctorOptions, base_url: str) -> bool:
+def _is_direct(options: DoctorOptions, base_url: str) -> bool:
     """Whether no proxy, of the command or of the environment, stands between: it looks up names by itself."""
-    return patient.proxy is None and (is_loopback(base_url) or urlsplit(base_url).scheme not in getproxies())
+    return options.proxy is None and (is_loopback(base_url) or urlsplit(base_url).scheme not in getproxies())
 
 
 def _check_folder(folder: Path) -> None:
@@ -279,14 +279,16 @@ def _check_folder(folder: Path) -> None:
 
 
 def _show(finding: Finding, terminal: Terminal) -> None:
-    mark = plain("as documented  ", "green") if finding.fine else plain("differs        ", "bold red")
-    terminal.show(mark + plain(f"{finding.about}: {finding.said}"))
+    mark = plain("as documented  ", "green") if finding.ok else plain("differs        ", "bold red")
+    terminal.show(mark + plain(f"{finding.subject}: {finding.detail}"))
 
 
 def _save(folder: Path, doctor: Doctor, terminal: Terminal) -> None:
     try:
-        save(folder, doctor.samples)
+        save_samples(folder, doctor.samples)
     except OSError as error:
         path = os.fspath(error.filename or folder)
         raise UsageError(f"--save: {path} cannot be written: {error.strerror}") from None
-    terminal.say(f"{len(doctor.samples)} answers saved in {folder}, without keys and signatures: look before you share")
+    terminal.note(
+        f"{len(doctor.samples)} answers saved in {folder}, without keys and signatures; review them before sharing"
+    )

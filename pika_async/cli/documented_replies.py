@@ -10,7 +10,7 @@ import attrs
 from pika_async.errors import shorten
 from pika_async.providers import Provider
 
-__all__ = ["Difference", "Reply", "compare", "reply_of"]
+__all__ = ["Difference", "DocumentedReply", "compare", "documented_reply"]
 
 #: JSON types by the word that a document uses.
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -37,7 +37,7 @@ class Difference:
 
 
 @attrs.frozen(kw_only=True)
-class Reply:
+class DocumentedReply:
     """What a document says of one answer: every field with its types, those that must be there, the status words.
 
     A path goes down by dots; `videos[]` is each item of a list.
@@ -46,20 +46,20 @@ class Reply:
     fields: Mapping[str, str]
     required: frozenset[str]
     #: Required too once the task has succeeded.
-    at_end: frozenset[str] = frozenset()
-    words: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
+    required_on_success: frozenset[str] = frozenset()
+    status_words: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
 
 
 #: CometAPI's page "pika feed" and the create page's example; numbers come as text there.
 _ENVELOPE: Final = {
-    "create": Reply(
+    "create": DocumentedReply(
         fields={
             "code": "whole", "msg": "text null", "ip": "text null", "exec_time": "number null", "data": "object",
             "data.task_id": "text",
         },
         required=frozenset({"data", "data.task_id"}),
     ),
-    "feed": Reply(
+    "feed": DocumentedReply(
         fields={
             "code": "whole", "msg": "text null", "exec_time": "number null", "data": "object", "data.task_id": "text",
             "data.state": "text", "data.status": "text", "data.prompt": "text null", "data.prompt_en": "text null",
@@ -68,8 +68,10 @@ _ENVELOPE: Final = {
             "data.update_time": "text",
         },
         required=frozenset({"data", "data.task_id", "data.state", "data.status"}),
-        at_end=frozenset({"data.video_url", "data.poster", "data.point", "data.create_time", "data.update_time"}),
-        words={
+        required_on_success=frozenset(
+            {"data.video_url", "data.poster", "data.point", "data.create_time", "data.update_time"}
+        ),
+        status_words={
             "data.status": frozenset("0123"),
             "data.state": frozenset({"", "pending", "running", "error", "failed", "succeeded", "success"}),
         },
@@ -77,8 +79,8 @@ _ENVELOPE: Final = {
 }  # fmt: skip
 #: The native shape's page, which YEScale and gpt.ge share; YEScale's own create fields are below.
 _VIDEOS: Final = {
-    "create": Reply(fields={"id": "text"}, required=frozenset({"id"})),
-    "feed": Reply(
+    "create": DocumentedReply(fields={"id": "text"}, required=frozenset({"id"})),
+    "feed": DocumentedReply(
         fields={
             "id": "text", "promptText": "text", "videos": "list null", "videos[]": "object", "videos[].id": "text",
             "videos[].status": "text", "videos[].seed": "whole null", "videos[].resultUrl": "text null",
@@ -87,8 +89,8 @@ _VIDEOS: Final = {
             "videos[].progress": "whole null",
         },
         required=frozenset({"id", "promptText", "videos[].status"}),
-        at_end=frozenset({"videos", "videos[].resultUrl", "videos[].videoPoster", "videos[].duration"}),
-        words={"videos[].status": frozenset({"queued", "pending", "finished", "error"})},
+        required_on_success=frozenset({"videos", "videos[].resultUrl", "videos[].videoPoster", "videos[].duration"}),
+        status_words={"videos[].status": frozenset({"queued", "pending", "finished", "error"})},
     ),
 }  # fmt: skip
 #: YEScale's page lists the replies of other models with it; all are known, only the id is expected.
@@ -99,7 +101,7 @@ _YESCALE_CREATE: Final = (
 )  # fmt: skip
 
 
-def reply_of(provider: Provider, kind: str) -> Reply | None:
+def documented_reply(provider: Provider, kind: str) -> DocumentedReply | None:
     """What is documented of `kind` ("create" or "feed") at `provider`; None for a dialect of another package."""
     known = {"envelope": _ENVELOPE, "videos": _VIDEOS}.get(provider.dialect.name)
     if known is None:
@@ -110,24 +112,24 @@ def reply_of(provider: Provider, kind: str) -> Reply | None:
     return reply
 
 
-def compare(reply: Reply, body: Any, *, ended: bool = False) -> list[Difference]:
+def compare(reply: DocumentedReply, body: Any, *, succeeded: bool = False) -> list[Difference]:
     """Every difference between an answer and its document; `ended` for the feed of a task that has succeeded."""
     if not isinstance(body, dict):
         return [Difference("mistyped", "$", f"is {_kind(body)}, documented is an object")]
     found = list(_walk(body, ""))
     present = {path for path, _ in found}
     differences = [_check(reply, path, value) for path, value in found]
-    required = reply.required | (reply.at_end if ended else frozenset())
+    required = reply.required | (reply.required_on_success if succeeded else frozenset())
     for path in sorted(required - present):
         parent = path.rpartition(".")[0]
         # One report for a whole branch that is not there.
         if not parent or parent in present:
             differences.append(Difference("missing", path, "is documented and not there"))
-    if ended:
+    if succeeded:
         differences += [
             Difference("missing", path, "is null though the task has succeeded")
             for path, value in found
-            if path in reply.at_end and value is None
+            if path in reply.required_on_success and value is None
         ]
     return list(dict.fromkeys(difference for difference in differences if difference is not None))
 
@@ -144,22 +146,22 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(inner, f"{path}[]")
 
 
-def _check(reply: Reply, path: str, value: Any) -> Difference | None:
+def _check(reply: DocumentedReply, path: str, value: Any) -> Difference | None:
     types = reply.fields.get(path)
     if types is None:
         # What is inside an undocumented object is not documented either: one report.
         parent = path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
         known_parent = not parent or reply.fields.get(parent, "") not in {"", "any"}
         return Difference("unknown", path, f"is not documented ({_kind(value)})") if known_parent else None
-    if not _fits(value, types.split()):
+    if not _has_type(value, types.split()):
         return Difference("mistyped", path, f"is {_kind(value)}, documented is {types.replace(' ', ' or ')}")
-    words = reply.words.get(path)
+    words = reply.status_words.get(path)
     if words is not None and str(value).lower() not in words:
         return Difference("word", path, f"{shorten(str(value))} is no documented status word; it counts as running")
     return None
 
 
-def _fits(value: Any, types: Sequence[str]) -> bool:
+def _has_type(value: Any, types: Sequence[str]) -> bool:
     if isinstance(value, bool):
         return "any" in types
     return any(isinstance(value, _TYPES[name]) for name in types)

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from pika_async.cli.exits import Exit, Interrupted, UsageError
-from pika_async.cli.optional_deps import need_emulator
+from pika_async.cli.exits import ExitCode, Interrupted, UsageError
+from pika_async.cli.optional_deps import require_emulator
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
@@ -16,9 +16,9 @@ from pika_async.providers import find_provider
 
 __all__ = ["emulate", "make_emulator"]
 
-PORTS: Final = 65535
+MAX_PORT: Final = 65535
 #: The emulator calls loopback addresses only; `batch` listens there by itself.
-CALLBACKS: Final = "http://127.0.0.1:8080"
+CALLBACK_URL: Final = "http://127.0.0.1:8080"
 
 
 def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
@@ -26,16 +26,16 @@ def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
 
     :raises UsageError: names what cannot work.
     """
-    need_emulator()
-    if not 0 <= options.get("port", 0) <= PORTS:
-        raise UsageError(f"--port: {options['port']} is no port; give 0 to {PORTS}, 0 for any free one")
+    require_emulator()
+    if not 0 <= options.get("port", 0) <= MAX_PORT:
+        raise UsageError(f"--port: {options['port']} is no port; give 0 to {MAX_PORT}, 0 for any free one")
     try:
-        return Emulator(scenario=None if scenario is None else _scenario(scenario), **options)
+        return Emulator(scenario=None if scenario is None else _load_scenario(scenario), **options)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def _scenario(path: Path) -> Scenario:
+def _load_scenario(path: Path) -> Scenario:
     try:
         return Scenario.load(path)
     except OSError as error:
@@ -44,7 +44,7 @@ def _scenario(path: Path) -> Scenario:
         raise UsageError(f"--scenario: {error}") from None
 
 
-async def emulate(emulator: Emulator, terminal: Terminal) -> Exit:
+async def emulate(emulator: Emulator, terminal: Terminal) -> ExitCode:
     """Serve until Ctrl-C or SIGTERM.
 
     :raises UsageError: if the port cannot be had.
@@ -55,11 +55,11 @@ async def emulate(emulator: Emulator, terminal: Terminal) -> Exit:
             try:
                 await interruptible(asyncio.Event().wait(), lambda: None)
             except Interrupted:
-                terminal.say("stopping")
+                terminal.note("stopping")
     except OSError as error:
         raise UsageError(f"--port: cannot be served: {error.strerror}") from None
     terminal.show(_totals(emulator))
-    return Exit.OK
+    return ExitCode.OK
 
 
 def _greeting(emulator: Emulator) -> str:
@@ -76,7 +76,7 @@ def _greeting(emulator: Emulator) -> str:
     return "\n".join(
         [
             "the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command,
-            f"for callbacks add: --callbacks {CALLBACKS}", "for the examples:", *exports, "Ctrl-C ends it",
+            f"for callbacks add: --callbacks {CALLBACK_URL}", "for the examples:", *exports, "Ctrl-C ends it",
         ]
     )  # fmt: skip
 

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 
 from pika_async.errors import AccountStopped, ConfigurationError, InvalidRequest, PikaError
 
-__all__ = ["Exit", "InputErrors", "Interrupted", "UsageError", "exit_of", "words_of"]
+__all__ = ["ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for"]
 
 #: How many faulty rows are listed.
-LISTED = 20
+MAX_LISTED_ROWS = 20
 
 
-class Exit(enum.IntEnum):
+class ExitCode(enum.IntEnum):
     """What the shell is told."""
 
     #: All succeeded, and is on disk where that was asked for.
     OK = 0
     #: Some did not.
-    SOME = 1
+    INCOMPLETE = 1
     #: The command or its input is wrong; nothing was sent.
     USAGE = 2
     #: The account is stopped.
-    ACCOUNT = 3
+    ACCOUNT_STOPPED = 3
     #: Ctrl-C or SIGTERM.
     INTERRUPTED = 130
 
@@ -37,8 +37,8 @@ class InputErrors(UsageError):  # noqa: N818 - it holds many
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        more = len(self.problems) - LISTED
-        shown = [*self.problems[:LISTED], *([f"... and {more} more"] if more > 0 else [])]
+        more = len(self.problems) - MAX_LISTED_ROWS
+        shown = [*self.problems[:MAX_LISTED_ROWS], *([f"... and {more} more"] if more > 0 else [])]
         count = "1 row" if len(self.problems) == 1 else f"{len(self.problems)} rows"
         super().__init__("\n".join([*shown, f"{count} cannot be sent; nothing was sent"]))
 
@@ -47,20 +47,20 @@ class Interrupted(Exception):  # noqa: N818 - no error: the user's wish
     """The first Ctrl-C or SIGTERM ended the work; the text says what stands where."""
 
 
-def exit_of(error: BaseException) -> Exit:
+def exit_code_for(error: BaseException) -> ExitCode:
     """The code of a command that ended with `error`."""
     match error:
         case UsageError() | ConfigurationError() | InvalidRequest():
-            return Exit.USAGE
+            return ExitCode.USAGE
         case AccountStopped():
-            return Exit.ACCOUNT
+            return ExitCode.ACCOUNT_STOPPED
         case Interrupted() | KeyboardInterrupt():
-            return Exit.INTERRUPTED
+            return ExitCode.INTERRUPTED
         case _:
-            return Exit.SOME
+            return ExitCode.INCOMPLETE
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What the user reads of `error`; settings of the client by the names of their options."""
     match error:
         case ConfigurationError(setting="api_key"):

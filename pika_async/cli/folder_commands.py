@@ -11,15 +11,23 @@ from cyclopts import Parameter
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.resolution import resolve as resolve_job
 from pika_async.cli.batch import summarize
-from pika_async.cli.batch_folder import BatchOptions, Folder
-from pika_async.cli.callback_options import Callbacks, Listening
-from pika_async.cli.exits import Exit, UsageError
+from pika_async.cli.batch_folder import BatchFolder, BatchOptions
+from pika_async.cli.callback_options import CallbackListener, CallbackOptions
+from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import Ambiguous, Common, Credentials, Json, ProviderOptions, Whole, open_client
+from pika_async.cli.options import (
+    AmbiguousMode,
+    CommonOptions,
+    CredentialOptions,
+    JsonFlag,
+    ProviderOptions,
+    WholeNumber,
+    create_client,
+)
 from pika_async.cli.polling import show_polling
-from pika_async.cli.requests import InputRequest, plan, read_input, with_keys
-from pika_async.cli.runner import BatchRunner, ProviderRun, steps_of
-from pika_async.cli.status import show_resolved, show_standing
+from pika_async.cli.requests import InputRequest, assign_keys, check_rows, read_input
+from pika_async.cli.runner import BatchRunner, ProviderRun, resume_runs
+from pika_async.cli.status import show_resolved, show_status
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.jobs import Job
 from pika_async.providers import find_provider
@@ -33,16 +41,16 @@ def batch(
     *,
     account: ProviderOptions,
     out: Path = Path("pika-out"),
-    max_in_flight: Whole | None = None,
-    max_charges: Whole | None = None,
+    max_in_flight: WholeNumber | None = None,
+    max_charges: WholeNumber | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
     again: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    ambiguous: Ambiguous = "strict",
-    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
-    json: Json = False,
-    common: Common = Common(),  # noqa: B008 - frozen
+    ambiguous: AmbiguousMode = "strict",
+    callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
+    json: JsonFlag = False,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Generate every request of a file, many at once; DIR/results.jsonl gets a line for each as it ends.
 
@@ -82,31 +90,31 @@ def batch(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        planned = plan(*read_input(input), find_provider(account.provider))
-        folder = Folder(out)
-        run_in_loop(folder.take_over())
-        limit = folder.terms().max_charges if max_charges is None else max_charges
+        planned = check_rows(*read_input(input), find_provider(account.provider))
+        folder = BatchFolder(out)
+        run_in_loop(folder.recover())
+        limit = folder.options().max_charges if max_charges is None else max_charges
         terms = BatchOptions(
             max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
             download=download, ambiguous=ambiguous, callbacks=callbacks.callbacks, listen=callbacks.listen,
         )  # fmt: skip
-        listening = Listening.of(terms)
+        listening = CallbackListener.from_options(terms)
         receiver = None if listening is None else listening.receiver
-        client = open_client(account, journal=folder.journal, terms=terms, callbacks=receiver)
+        client = create_client(account, journal=folder.journal, options=terms, callbacks=receiver)
 
         def keyed() -> list[InputRequest]:
-            named = with_keys(planned, folder.journal, again)
+            named = assign_keys(planned, folder.journal, again)
             if unknown := set(again) - {one.key for one in named}:
                 raise UsageError(f"--again: {min(unknown)} is the key of no row of this input; nothing was sent")
             return named
 
-        folder.make([one.key for one in keyed()] if folder.is_new and download else [])
-        work = BatchRunner(folder, terms, terminal, quiet=json, listening=listening)
+        folder.create([one.key for one in keyed()] if folder.is_new and download else [])
+        work = BatchRunner(folder, terms, terminal, quiet=json, listener=listening)
         ending, page = run_in_loop(
             work.run([ProviderRun(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")
         )
         for line in summarize(ending, folder, page):
-            terminal.show(line, to_error=json or ending.code is not Exit.OK)
+            terminal.show(line, to_error=json or ending.code is not ExitCode.OK)
         return ending.code
 
 
@@ -114,16 +122,16 @@ def resume(
     folder: Path,
     /,
     *,
-    credentials: Credentials = Credentials(),  # noqa: B008 - frozen
-    max_in_flight: Whole | None = None,
-    max_charges: Whole | None = None,
+    credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
+    max_in_flight: WholeNumber | None = None,
+    max_charges: WholeNumber | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool | None, Parameter(negative="--no-download")] = None,
-    ambiguous: Ambiguous | None = None,
-    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
-    json: Json = False,
-    common: Common = Common(),  # noqa: B008 - frozen
+    ambiguous: AmbiguousMode | None = None,
+    callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
+    json: JsonFlag = False,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Go on with every job of a batch's folder: send what was not sent, follow what was accepted, fetch what is ready.
 
@@ -151,25 +159,25 @@ def resume(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        place = Folder(folder)
-        place.must_be_known()
-        run_in_loop(place.take_over())
+        place = BatchFolder(folder)
+        place.require_existing()
+        run_in_loop(place.recover())
         said: dict[str, Any] = {
             "max_in_flight": max_in_flight, "max_charges": max_charges, "deadline": deadline,
             "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,
             "callbacks": callbacks.callbacks, "listen": callbacks.listen,
         }  # fmt: skip
-        terms = attrs.evolve(place.terms(), **{name: value for name, value in said.items() if value is not None})
-        listening = Listening.of(terms)
-        steps, done = steps_of(place, credentials, terms, listening)
+        terms = attrs.evolve(place.options(), **{name: value for name, value in said.items() if value is not None})
+        listening = CallbackListener.from_options(terms)
+        steps, done = resume_runs(place, credentials, terms, listening)
         if not any(step.client.provider.takes_callback for step in steps):
             if steps and callbacks.callbacks is not None:
                 raise UsageError(f"--callbacks: {steps[0].client.provider.title} calls nobody back; leave it out")
             listening = None
-        work = BatchRunner(place, terms, terminal, quiet=json, listening=listening)
+        work = BatchRunner(place, terms, terminal, quiet=json, listener=listening)
         ending, page = run_in_loop(work.run(steps, title=folder.absolute().name, done=done))
         for line in summarize(ending, place, page):
-            terminal.show(line, to_error=json or ending.code is not Exit.OK)
+            terminal.show(line, to_error=json or ending.code is not ExitCode.OK)
         return ending.code
 
 
@@ -178,8 +186,8 @@ def status(
     /,
     *,
     polling: Annotated[bool, Parameter(negative=())] = False,
-    json: Json = False,
-    common: Common = Common(),  # noqa: B008 - frozen
+    json: JsonFlag = False,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Show where every job of a batch's folder stands, those in doubt with the commands that settle each.
 
@@ -196,8 +204,8 @@ def status(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        show = show_polling if polling else show_standing
-        return show(Folder(folder), terminal, as_json=json)
+        show = show_polling if polling else show_status
+        return show(BatchFolder(folder), terminal, as_json=json)
 
 
 def resolve(
@@ -208,7 +216,7 @@ def resolve(
     task_id: str | None = None,
     not_charged: Annotated[bool, Parameter(negative=())] = False,
     abandon: Annotated[bool, Parameter(negative=())] = False,
-    common: Common = Common(),  # noqa: B008 - frozen
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Say what became of a job in doubt, after you have looked it up at the provider. Sends nothing.
 
@@ -227,8 +235,8 @@ def resolve(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        place = Folder(folder)
-        place.must_be_known()
+        place = BatchFolder(folder)
+        place.require_existing()
 
         async def settle() -> Job:
             await place.journal.open()
@@ -242,4 +250,4 @@ def resolve(
         if [task_id is not None, not_charged, abandon].count(True) != 1:
             raise UsageError("resolve needs exactly one of --task-id ID, --not-charged, --abandon")
         show_resolved(place, run_in_loop(settle()), terminal)
-        return Exit.OK
+        return ExitCode.OK

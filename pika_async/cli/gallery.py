@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 from pika_async.errors import strip_control
 
-__all__ = ["MARK", "gallery", "write_gallery"]
+__all__ = ["GENERATOR_TAG", "gallery_page", "write_gallery"]
 
 #: Says in the page who made it.
-MARK: Final = '<meta name="generator" content="pika_async {maker}">'
+GENERATOR_TAG: Final = '<meta name="generator" content="pika_async {maker}">'
 _POLICY: Final = "default-src 'none'; media-src 'self' file:; img-src 'self' file:; style-src 'unsafe-inline'"
 _STYLE: Final = """
 :root { color-scheme: light dark; --ground: #f6f6f4; --card: #fff; --ink: #1c1c1a; --faint: #6b6b66; --line: #e2e2dc;
@@ -46,7 +46,7 @@ video, .none { display: block; width: 100%; aspect-ratio: 16 / 9; background: #0
 """
 
 
-def gallery(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker: str = "batch") -> str:
+def gallery_page(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker: str = "batch") -> str:
     """The page for lines of `results.jsonl`; a poster is shown where `root`/posters/KEY.jpg is there."""
     counts = Counter(str(record["status"]) for record in rows)
     told = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
@@ -58,12 +58,12 @@ def gallery(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-{MARK.format(maker=maker)}
-<title>{_text(title)}</title>
+{GENERATOR_TAG.format(maker=maker)}
+<title>{_escape(title)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<header><h1>{_text(title)}</h1><p>{_text(told or "nothing yet")}</p></header>
+<header><h1>{_escape(title)}</h1><p>{_escape(told or "nothing yet")}</p></header>
 <main>
 {cards}
 </main>
@@ -72,22 +72,22 @@ def gallery(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker:
 """
 
 
-def _text(value: object) -> str:
+def _escape(value: object) -> str:
     return html.escape(strip_control(str(value)), quote=True)
 
 
 def _card(record: Mapping[str, Any], root: Path) -> str:
     status = str(record["status"])
     error = record.get("error")
-    facts = [_text(record["key"]), _text(record["provider"])]
+    facts = [_escape(record["key"]), _escape(record["provider"])]
     if record.get("task_id"):
-        facts.append(f"task {_text(record['task_id'])}")
+        facts.append(f"task {_escape(record['task_id'])}")
     spans = "".join(f"<span>{fact}</span>" for fact in facts)
-    reason = f'<p class="error" dir="auto">{_text(error["message"])}</p>' if error else ""
+    reason = f'<p class="error" dir="auto">{_escape(error["message"])}</p>' if error else ""
     return (
         f"<article>{_picture(record, root)}"
-        f'<div class="text"><p class="prompt" dir="auto">{_text(record["prompt"])}</p>{reason}'
-        f'<p class="facts"><span class="{_text(status)}">{_text(status.replace("_", " "))}</span>{spans}</p>'
+        f'<div class="text"><p class="prompt" dir="auto">{_escape(record["prompt"])}</p>{reason}'
+        f'<p class="facts"><span class="{_escape(status)}">{_escape(status.replace("_", " "))}</span>{spans}</p>'
         "</div></article>"
     )
 
@@ -114,5 +114,5 @@ def write_gallery(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, 
     :raises OSError: if it cannot be written.
     """
     path = root / "index.html"
-    path.write_text(gallery(rows, root, title=title, maker=maker), encoding="utf-8")
+    path.write_text(gallery_page(rows, root, title=title, maker=maker), encoding="utf-8")
     return path

@@ -7,9 +7,9 @@ from tempfile import TemporaryFile
 
 import attrs
 
-from pika_async.cli.exits import Exit, Interrupted, UsageError
+from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.requests import check_local_files
-from pika_async.cli.results import as_line, row
+from pika_async.cli.results import json_line, result_row
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
@@ -21,7 +21,7 @@ __all__ = ["generate"]
 
 async def generate(
     client: PikaClient, request: GenerationRequest, out: Path | None, terminal: Terminal, *, as_json: bool
-) -> Exit:
+) -> ExitCode:
     """Submit `request`, wait, and save the video to `out` if given.
 
     :raises PikaError: what the client's `submit` raises.
@@ -38,17 +38,17 @@ async def generate(
         async with client:
             job = await client.submit(request)
             jobs.append(job)
-            terminal.say(f"accepted by {job.provider}: task {job.task_id}")
+            terminal.note(f"accepted by {job.provider}: task {job.task_id}")
             job = await client.wait(job)
             if out is not None and job.status is JobStatus.SUCCEEDED:
                 job = await _save(client, job, out, terminal)
         return job
 
     try:
-        job = await interruptible(work(), lambda: terminal.say("stopping: a receipt on its way is kept"))
+        job = await interruptible(work(), lambda: terminal.note("stopping: a receipt on its way is kept"))
     except Interrupted:
-        raise Interrupted(_left(await client.jobs())) from None
-    return _tell(job, terminal, as_json=as_json)
+        raise Interrupted(_interrupted_text(await client.jobs())) from None
+    return _report(job, terminal, as_json=as_json)
 
 
 def _check_target(out: Path) -> None:
@@ -64,25 +64,25 @@ def _check_target(out: Path) -> None:
 
 
 async def _save(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:
-    terminal.say("generated; downloading")
+    terminal.note("generated; downloading")
     await client.download(job, out)
     known = {other.key: other for other in await client.jobs()}
     return known[job.key]
 
 
-def _left(jobs: list[Job]) -> str:
+def _interrupted_text(jobs: list[Job]) -> str:
     told = [f"task {job.task_id} is {job.status.value} and stays at {job.provider}" for job in jobs if job.task_id]
     doubts = [job.error.message for job in jobs if job.status is JobStatus.UNKNOWN and job.error is not None]
     return "interrupted: " + "; ".join([*told, *doubts] or ["nothing was sent"])
 
 
-def _tell(job: Job, terminal: Terminal, *, as_json: bool) -> Exit:
+def _report(job: Job, terminal: Terminal, *, as_json: bool) -> ExitCode:
     if as_json:
-        terminal.write(as_line(row(attrs.evolve(job, index=0), Path()), ascii_only=True))
+        terminal.write(json_line(result_row(attrs.evolve(job, index=0), Path()), ascii_only=True))
     if job.error is not None:
         terminal.error(job.error.message)
     if job.status is not JobStatus.SUCCEEDED or job.video is None:
-        return Exit.SOME
+        return ExitCode.INCOMPLETE
     if not as_json:
         terminal.show(str(job.file or job.video.url))
-    return Exit.OK
+    return ExitCode.OK

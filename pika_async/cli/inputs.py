@@ -15,14 +15,14 @@ from pika_async.cli.exits import InputErrors
 from pika_async.models import GenerationRequest
 from pika_async.providers._wire import DecodeError, parse_json
 
-__all__ = ["AXES", "FIELDS", "Row", "parse_camera", "parse_csv", "parse_jsonl", "parse_text", "parse_unnamed"]
+__all__ = ["CAMERA_AXES", "FIELDS", "Row", "parse_camera", "parse_csv", "parse_jsonl", "parse_text", "parse_unnamed"]
 
 FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
-AXES: Final = ("pan", "tilt", "rotate", "zoom")
-_COLUMNS: Final = (*FIELDS, *(f"camera.{axis}" for axis in AXES))
-_WHOLE: Final = frozenset({"frame_rate", "guidance_scale", "motion", "seed"})
-_FLAGS: Final = frozenset({"sfx", "extend", "strict"})
-_TRUE: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+CAMERA_AXES: Final = ("pan", "tilt", "rotate", "zoom")
+_COLUMNS: Final = (*FIELDS, *(f"camera.{axis}" for axis in CAMERA_AXES))
+_INTEGER_FIELDS: Final = frozenset({"frame_rate", "guidance_scale", "motion", "seed"})
+_BOOLEAN_FIELDS: Final = frozenset({"sfx", "extend", "strict"})
+_BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 @attrs.frozen
@@ -34,7 +34,7 @@ class Row:
     problem: str | None = None
 
 
-def _decoded(name: str, data: bytes) -> str:
+def _decode(name: str, data: bytes) -> str:
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as error:
@@ -45,7 +45,7 @@ def _decoded(name: str, data: bytes) -> str:
 
 def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, by number. Only LF, CR LF and CR end one, not all that Unicode says does."""
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", _decoded(name, data)), 1):
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", _decode(name, data)), 1):
         if line.strip():
             yield number, line
 
@@ -70,15 +70,15 @@ def parse_unnamed(name: str, data: bytes) -> list[Row]:
 # --- JSON lines ----------------------------------------------------------------------------------------------------
 
 
-class _Twice(ValueError):  # noqa: N818 - a hook's own signal
+class _DuplicateField(ValueError):  # noqa: N818 - a hook's own signal
     pass
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name, value in pairs:
         if name in record:
-            raise _Twice(name)
+            raise _DuplicateField(name)
         record[name] = value
     return record
 
@@ -95,9 +95,9 @@ def _json_row(number: int, line: str) -> Row:
     line = line.lstrip("\ufeff")  # files that were joined
     try:
         parse_json(line.encode())
-        record = json.loads(line, object_pairs_hook=_once)
-    except _Twice as twice:
-        return Row(number, problem=f"{_shown(str(twice))}: is given twice")
+        record = json.loads(line, object_pairs_hook=_reject_duplicates)
+    except _DuplicateField as twice:
+        return Row(number, problem=f"{_quote(str(twice))}: is given twice")
     except DecodeError as error:
         return Row(number, problem=f"is no JSON: {_reason(str(error))}")
     if not isinstance(record, dict):
@@ -119,13 +119,13 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _shown(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text[:60])
 
 
 def _unknown(field: str, known: tuple[str, ...], what: str) -> str:
     hint = "; columns are separated by commas" if what == "column" and re.search(r"[;\t]", field) else ""
-    return f"{_shown(field)}: is no known {what}{hint}; the {what}s are {', '.join(known)}"
+    return f"{_quote(field)}: is no known {what}{hint}; the {what}s are {', '.join(known)}"
 
 
 # --- CSV -----------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def parse_csv(name: str, data: bytes) -> list[Row]:
 
     :raises InputErrors: if it is not UTF-8 or its header is wrong.
     """
-    records = _records(_decoded(name, data))
+    records = _records(_decode(name, data))
     first, header = next(records, (1, []))
     if isinstance(header, csv.Error):
         raise InputErrors([f"{name}:{first}: is no CSV: {header}"])
@@ -172,7 +172,7 @@ def _header_problem(header: list[str]) -> str | None:
         if column not in _COLUMNS:
             return _unknown(column, _COLUMNS, "column")
         if header.count(column) > 1:
-            return f"{_shown(column)}: is a column twice"
+            return f"{_quote(column)}: is a column twice"
     return None if "prompt" in header else '"prompt": is no column of it; every request needs one'
 
 
@@ -180,7 +180,7 @@ def _csv_row(line: int, header: list[str], record: list[str]) -> Row:
     if len(record) != len(header):
         return Row(line, problem=f"has {len(record)} cells, but the header {len(header)}; quote cells that hold commas")
     cells = {column: cell for column, cell in zip(header, record, strict=True) if cell.strip()}
-    camera = {axis: cells.pop(f"camera.{axis}").strip() for axis in AXES if f"camera.{axis}" in cells}
+    camera = {axis: cells.pop(f"camera.{axis}").strip() for axis in CAMERA_AXES if f"camera.{axis}" in cells}
     if camera and "camera" in cells:
         return Row(line, problem="camera: is given as a whole and by its axes; give one")
     try:
@@ -194,10 +194,10 @@ def _cell(column: str, cell: str) -> Any:
     text = cell.strip()
     if column == "prompt":
         return cell
-    if column in _WHOLE:
+    if column in _INTEGER_FIELDS:
         return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else text
-    if column in _FLAGS:
-        return _TRUE.get(text.lower(), text)
+    if column in _BOOLEAN_FIELDS:
+        return _BOOLEANS.get(text.lower(), text)
     if column == "ingredients":
         return [part.strip() for part in text.split("|")]
     if column == "camera":
@@ -206,7 +206,7 @@ def _cell(column: str, cell: str) -> Any:
         try:
             return parse_json(text.encode())
         except DecodeError as error:
-            raise ValueError(f"metadata: {_shown(text)} is no JSON: {_reason(str(error))}") from None
+            raise ValueError(f"metadata: {_quote(text)} is no JSON: {_reason(str(error))}") from None
     return text
 
 
@@ -218,8 +218,10 @@ def parse_camera(text: str) -> dict[str, str]:
     moves: dict[str, str] = {}
     for part in re.split("[;,]", text):
         axis, equals, direction = (piece.strip() for piece in part.partition("="))
-        if not equals or axis not in AXES or axis in moves:
+        if not equals or axis not in CAMERA_AXES or axis in moves:
             wrong = "names an axis twice" if axis in moves else "is no camera"
-            raise ValueError(f'camera: {_shown(text)} {wrong}; write "pan=left;zoom=in" (axes: {", ".join(AXES)})')
+            raise ValueError(
+                f'camera: {_quote(text)} {wrong}; write "pan=left;zoom=in" (axes: {", ".join(CAMERA_AXES)})'
+            )
         moves[axis] = direction
     return moves

@@ -6,10 +6,10 @@ import importlib
 
 from pika_async.cli.exits import UsageError
 
-__all__ = ["need_emulator"]
+__all__ = ["require_emulator"]
 
 
-def need_emulator() -> None:
+def require_emulator() -> None:
     """:raises UsageError: if the libraries that draw the emulator's videos are not installed."""
     try:
         for library in ("av", "PIL"):

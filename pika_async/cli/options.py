@@ -20,45 +20,45 @@ from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
 
 __all__ = [
-    "Ambiguous",
-    "Common",
-    "Credentials",
-    "Fields",
-    "Json",
-    "Level",
+    "AmbiguousMode",
+    "CommonOptions",
+    "CredentialOptions",
+    "JsonFlag",
+    "LogLevel",
     "ProviderOptions",
-    "Whole",
-    "open_client",
-    "request_of",
+    "RequestOptions",
+    "WholeNumber",
+    "build_request",
+    "create_client",
 ]
 
-Level = Literal["debug", "info", "warning", "error"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def _whole(_type: Any, tokens: Sequence[Token]) -> int:
+def _parse_whole_number(_type: Any, tokens: Sequence[Token]) -> int:
     """A whole number as it is written: the parser's own conversion would round 1.7, which is then paid for."""
     if not re.fullmatch(r"[+-]?[0-9]{1,40}", tokens[0].value):
         raise ValueError(f'"{tokens[0].value}" is no whole number')
     return int(tokens[0].value)
 
 
-Ambiguous = Literal["strict", "lenient"]
-Whole = Annotated[int, Parameter(converter=_whole)]
-Json = Annotated[bool, Parameter(name="--json", negative=())]
+AmbiguousMode = Literal["strict", "lenient"]
+WholeNumber = Annotated[int, Parameter(converter=_parse_whole_number)]
+JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Common:
+class CommonOptions:
     """What every command takes."""
 
-    log_level: Level = "warning"
+    log_level: LogLevel = "warning"
     "What is logged to standard error."
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Credentials:
+class CredentialOptions:
     """Whose key, and the way out. No option takes the key itself: others see a command line."""
 
     api_key_file: Path | None = None
@@ -69,7 +69,7 @@ class Credentials:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class ProviderOptions(Credentials):
+class ProviderOptions(CredentialOptions):
     """Which gateway, at which address, with whose key."""
 
     provider: str
@@ -78,7 +78,7 @@ class ProviderOptions(Credentials):
     "The gateway's address, instead of the provider's own."
 
 
-def open_client(account: ProviderOptions, *, terms: BatchOptions = BatchOptions(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
+def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOptions(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
     """The client of `account`, not yet open.
 
     :raises ConfigurationError: names the option that cannot work.
@@ -88,17 +88,17 @@ def open_client(account: ProviderOptions, *, terms: BatchOptions = BatchOptions(
         base_url=account.base_url,
         api_key_file=account.api_key_file,
         proxy=account.proxy,
-        limits=Limits(max_in_flight=terms.max_in_flight, max_charges=terms.max_charges),
-        deadline=terms.deadline,
-        polling=terms.polling,
-        ambiguous=terms.ambiguous,
+        limits=Limits(max_in_flight=options.max_in_flight, max_charges=options.max_charges),
+        deadline=options.deadline,
+        polling=options.polling,
+        ambiguous=options.ambiguous,
         **more,
     )
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Fields:
+class RequestOptions:
     """The fields of a request, named as in `GenerationRequest`."""
 
     image: str | None = None
@@ -113,17 +113,17 @@ class Fields:
     "One of the provider's effects, in any case."
     aspect_ratio: str | None = None
     "16:9, or width by height as a number, 0.4 to 2.5."
-    frame_rate: Whole | None = None
+    frame_rate: WholeNumber | None = None
     "8 to 24."
     camera: str | None = None
     "Such as pan=left,zoom=in (pan, tilt, rotate, zoom)."
-    guidance_scale: Whole | None = None
+    guidance_scale: WholeNumber | None = None
     "5 to 25."
-    motion: Whole | None = None
+    motion: WholeNumber | None = None
     "0 to 4."
     negative_prompt: str | None = None
     "What should not be seen."
-    seed: Whole | None = None
+    seed: WholeNumber | None = None
     "0 to 2**63 - 1."
     sfx: bool | None = None
     "Sound."
@@ -135,13 +135,13 @@ class Fields:
     "Refuse effects that the provider does not document."
 
 
-def request_of(prompt: str, fields: Fields | None) -> GenerationRequest:
+def build_request(prompt: str, fields: RequestOptions | None) -> GenerationRequest:
     """The request of a command line.
 
     :raises InvalidRequest: if a field is wrong.
     :raises UsageError: if the camera cannot be read, or a number is beyond every range.
     """
-    given = attrs.asdict(fields or Fields(), recurse=False)
+    given = attrs.asdict(fields or RequestOptions(), recurse=False)
     ingredients, camera = given.pop("ingredient"), given.pop("camera")
     try:
         moves = None if camera is None else parse_camera(camera)

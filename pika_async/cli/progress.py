@@ -177,7 +177,7 @@ class ProgressDisplay:
             return
         await asyncio.wait({self._task})
         if not self._task.cancelled() and (failure := self._task.exception()) is not None:
-            self.terminal.say(f"the progress display failed: {failure!r}")
+            self.terminal.note(f"the progress display failed: {failure!r}")
 
     def end(self) -> None:
         """Show no more."""
@@ -200,7 +200,7 @@ class ProgressDisplay:
             if news > shown:
                 shown = news
                 heard_of = "" if heard is None else f"; {heard}"
-                self.terminal.say(f"{told(now, pace, download=self.download)}{heard_of}")
+                self.terminal.note(f"{told(now, pace, download=self.download)}{heard_of}")
             await asyncio.sleep(_PLAIN)
 
     async def _show_live(self, live: Live) -> None:

@@ -11,10 +11,10 @@ from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import ConfigurationError
 from pika_async.providers import Provider, find_provider, provider_names
 
-__all__ = ["known_providers", "show_providers"]
+__all__ = ["load_providers", "show_providers"]
 
 
-def known_providers(terminal: Terminal) -> list[Provider]:
+def load_providers(terminal: Terminal) -> list[Provider]:
     """Every provider that loads; of one that a package registers and that does not, the user is told."""
     found = []
     for name in provider_names():
@@ -27,13 +27,13 @@ def known_providers(terminal: Terminal) -> list[Provider]:
 
 def show_providers(terminal: Terminal, *, as_json: bool) -> None:
     """The capability table, and below it the reasons of what cannot be done."""
-    providers = known_providers(terminal)
+    providers = load_providers(terminal)
     if as_json:
         terminal.write(json.dumps([_record(provider) for provider in providers], indent=2) + "\n")
         return
     fields = list(dict.fromkeys(field for provider in providers for field in provider.capabilities))
     shown = table("What each provider takes (its own spelling, limits)", "field", *(p.name for p in providers))
-    for label, values in _heads(providers):
+    for label, values in _header_rows(providers):
         shown.add_row(plain(label, "bold"), *(plain(value) for value in values))
     shown.add_section()
     for field in fields:
@@ -48,7 +48,7 @@ def show_providers(terminal: Terminal, *, as_json: bool) -> None:
     terminal.show("\n".join(["not possible, and refused before anything is sent:", *reasons]))
 
 
-def _heads(providers: list[Provider]) -> list[tuple[str, list[str]]]:
+def _header_rows(providers: list[Provider]) -> list[tuple[str, list[str]]]:
     return [
         ("base URL", [provider.base_url or "give --base-url" for provider in providers]),
         ("key from", [provider.api_key_env for provider in providers]),

@@ -16,10 +16,10 @@ from pika_async.models import GenerationRequest, Snapshot, TaskState
 from pika_async.providers import Provider
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, TransportFailure, parse_json
 
-__all__ = ["RecordedExchange", "RecordingTransport", "sample", "save"]
+__all__ = ["RecordedExchange", "RecordingTransport", "save_samples", "to_sample"]
 
 #: The headers that say something of the wire; the others may say something of the account.
-_HEADERS: Final = {"content-type": "Content-Type", "retry-after": "Retry-After"}
+_RECORDED_HEADERS: Final = {"content-type": "Content-Type", "retry-after": "Retry-After"}
 _STATES: Final = {
     TaskState.SUCCEEDED: "succeeded",
     TaskState.FAILED: "failed",
@@ -31,15 +31,15 @@ class RecordedExchange:
     """One call and its answer."""
 
     request: HttpRequest
-    answer: HttpResponse | TransportFailure
+    response: HttpResponse | TransportFailure
 
     @property
     def body(self) -> Any:
         """The answer's JSON; None if there is none."""
-        if isinstance(self.answer, TransportFailure):
+        if isinstance(self.response, TransportFailure):
             return None
         try:
-            return parse_json(self.answer.body)
+            return parse_json(self.response.body)
         except DecodeError:
             return None
 
@@ -49,7 +49,7 @@ class RecordingTransport:
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
-        self.calls: list[RecordedExchange] = []
+        self.exchanges: list[RecordedExchange] = []
 
     async def open(self) -> None:
         """See `Transport`."""
@@ -58,7 +58,7 @@ class RecordingTransport:
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """See `Transport`."""
         answer = await self._inner.send(request)
-        self.calls.append(RecordedExchange(request, answer))
+        self.exchanges.append(RecordedExchange(request, answer))
         return answer
 
     async def close(self) -> None:
@@ -66,13 +66,13 @@ class RecordingTransport:
         await self._inner.close()
 
 
-def _redacted(value: Any, name: str = "") -> Any:
+def _redact(value: Any, name: str = "") -> Any:
     """`value` without the caller's network address and without what signs an address."""
     match value:
         case dict():
-            return {key: _redacted(inner, str(key)) for key, inner in value.items()}
+            return {key: _redact(inner, str(key)) for key, inner in value.items()}
         case list():
-            return [_redacted(inner, name) for inner in value]
+            return [_redact(inner, name) for inner in value]
         case str() if name.lower() in {"ip", "client_ip"}:
             return "192.0.2.1"
         case str() if value.lower().startswith(("http://", "https://")):
@@ -85,74 +85,74 @@ def _redacted(value: Any, name: str = "") -> Any:
             return value
 
 
-def sample(
+def to_sample(
     provider: Provider,
-    call: RecordedExchange,
+    exchange: RecordedExchange,
     *,
     name: str,
     kind: str,
     source: str,
-    wanted: GenerationRequest | None = None,
+    generation: GenerationRequest | None = None,
 ) -> dict[str, Any]:
     """`call` in the form of `tests/samples`, with what a reader must conclude from it."""
-    url = urlsplit(call.request.url)
+    url = urlsplit(exchange.request.url)
     path = url.path[url.path.rindex("/pika") :] if "/pika" in url.path else url.path
-    sent = {} if call.request.body is None else {"body": _redacted(parse_json(call.request.body))}
+    sent = {} if exchange.request.body is None else {"body": _redact(parse_json(exchange.request.body))}
     head = {"Content-Type": "application/json"} if sent else {}
     made = {
         "name": name, "kind": kind, "source": source, "origin": "live",
-        "request": {"method": call.request.method, "path": path, "headers": head, **sent},
+        "request": {"method": exchange.request.method, "path": path, "headers": head, **sent},
     }  # fmt: skip
-    if wanted is not None:
-        made["wanted"] = {"prompt": wanted.prompt}
-    made["response"] = _response(call)
-    made["means"] = _means(provider, call, kind)
+    if generation is not None:
+        made["wanted"] = {"prompt": generation.prompt}
+    made["response"] = _response(exchange)
+    made["means"] = _meaning(provider, exchange, kind)
     return made
 
 
-def _response(call: RecordedExchange) -> dict[str, Any]:
-    answer = call.answer
+def _response(exchange: RecordedExchange) -> dict[str, Any]:
+    answer = exchange.response
     if isinstance(answer, TransportFailure):
         return {"status": 0, "headers": {}, "text": answer.detail}
-    headers = {shown: answer.headers[name] for name, shown in _HEADERS.items() if name in answer.headers}
-    body = call.body
-    content = {"text": _redacted(answer.excerpt(2000))} if body is None else {"body": _redacted(body)}
+    headers = {shown: answer.headers[name] for name, shown in _RECORDED_HEADERS.items() if name in answer.headers}
+    body = exchange.body
+    content = {"text": _redact(answer.excerpt(2000))} if body is None else {"body": _redact(body)}
     return {"status": answer.status, "headers": headers, **content}
 
 
-def _means(provider: Provider, call: RecordedExchange, kind: str) -> dict[str, Any]:
-    answer = call.answer
+def _meaning(provider: Provider, exchange: RecordedExchange, kind: str) -> dict[str, Any]:
+    answer = exchange.response
     if isinstance(answer, TransportFailure):
         return {}
     if kind == "create":
         task_id = provider.decode_receipt(answer).task_id
         return {"task_id": task_id, "verdict": "accepted"} if task_id else {}
     try:
-        snapshot = provider.decode_snapshot(answer, _asked(call.request))
+        snapshot = provider.decode_snapshot(answer, _polled_task_id(exchange.request))
     except DecodeError:
         return {}
     if snapshot.state is TaskState.MISSING:
         return {"poll": "missing"}
-    return _seen(snapshot) if kind == "feed" else {}
+    return _snapshot_meaning(snapshot) if kind == "feed" else {}
 
 
-def _seen(snapshot: Snapshot) -> dict[str, Any]:
+def _snapshot_meaning(snapshot: Snapshot) -> dict[str, Any]:
     means: dict[str, Any] = {"task_id": snapshot.task_id, "status": _STATES.get(snapshot.state, "waiting")}
     if snapshot.video is not None:
-        means["url"] = _redacted(snapshot.video.url)
+        means["url"] = _redact(snapshot.video.url)
     if snapshot.points is not None:
         means["points"] = snapshot.points
     return means
 
 
-def _asked(request: HttpRequest) -> str:
+def _polled_task_id(request: HttpRequest) -> str:
     if request.body is not None:
         body = parse_json(request.body)
         return str(body.get("task_id", "")) if isinstance(body, dict) else ""
     return request.url.rstrip("/").rpartition("/")[2]
 
 
-def save(folder: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
+def save_samples(folder: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
     """Write each sample to `folder`/NAME.json; nothing is overwritten.
 
     :raises OSError: if one cannot be written.

@@ -18,7 +18,7 @@ from pika_async.errors import InvalidRequest, shorten, strip_control
 from pika_async.models import GenerationRequest, is_url
 from pika_async.providers import Provider
 
-__all__ = ["InputRequest", "check_local_files", "plan", "read_input", "with_keys"]
+__all__ = ["InputRequest", "assign_keys", "check_local_files", "check_rows", "read_input"]
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
     ".jsonl": parse_jsonl,
@@ -26,7 +26,7 @@ _PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
     ".txt": parse_text,
 }
 #: No gateway takes a picture of this size in a request, in bytes: it is not even read.
-_HUGE: Final = 64 << 20
+_MAX_IMAGE_BYTES: Final = 64 << 20
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ class InputRequest:
 
     request: GenerationRequest
     index: int
-    where: str
+    location: str
 
     @property
     def key(self) -> str:
@@ -68,7 +68,7 @@ def read_input(source: str) -> tuple[str, list[Row]]:
     return name, parse(name, data)
 
 
-def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[InputRequest]:
+def check_rows(name: str, rows: Sequence[Row], provider: Provider) -> list[InputRequest]:
     """The requests of `rows`, checked against `provider`. Rows that are equal in key and content are one request.
 
     :raises InputErrors: lists every row that cannot be sent; nothing was sent.
@@ -79,7 +79,7 @@ def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[InputReques
     for index, row in enumerate(rows):
         where = f"{name}:{row.line}"
         try:
-            found = _planned(row, index, where, provider)
+            found = _check_row(row, index, where, provider)
         except InvalidRequest as error:
             problems.append(f"{where}: {error.message}")
             continue
@@ -90,7 +90,7 @@ def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[InputReques
         if other is found:
             planned.append(found)
         elif other.request.fingerprint() != found.request.fingerprint():
-            reason = f"is the key of {other.where} too, which has another content; give each its own"
+            reason = f"is the key of {other.location} too, which has another content; give each its own"
             problems.append(f"{where}: {InvalidRequest(field='key', value=found.key, reason=reason).message}")
     if problems:
         raise InputErrors(problems)
@@ -99,7 +99,7 @@ def plan(name: str, rows: Sequence[Row], provider: Provider) -> list[InputReques
     return planned
 
 
-def with_keys(planned: Sequence[InputRequest], journal: Journal, again: Container[str]) -> list[InputRequest]:
+def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Container[str]) -> list[InputRequest]:
     """The same with a key each: jobs that are known are found again. Those of `again` may have another content now.
 
     :raises InputErrors: lists every row whose key belongs to a known job with another content; nothing was sent.
@@ -110,9 +110,9 @@ def with_keys(planned: Sequence[InputRequest], journal: Journal, again: Containe
         return None if job is None else job.request.fingerprint()
 
     keys = KeyAssigner(journal.keys(), fingerprint_of)
-    given = {one.request.key for one in planned}
+    given = {one.request.key for one in inputs}
     named, problems = [], []
-    for one in planned:
+    for one in inputs:
         key = keys.of(one.request, one.index)
         while one.request.key is None and key in given:  # another row says that it is this job
             key = keys.of(one.request, one.index)
@@ -122,12 +122,12 @@ def with_keys(planned: Sequence[InputRequest], journal: Journal, again: Containe
             pass
         elif key not in again:
             problems.append(
-                f"{one.where}: key: {shorten(key)} is that of a job with another content ({job.status}); give the new "
-                f"content a key of its own, or say --again {key} to pay for it in the place of the other"
+                f"{one.location}: key: {shorten(key)} belongs to a job with other content ({job.status}); give the new "
+                f"content its own key, or add --again {key} to pay for it in place of the other"
             )
         elif job.is_in_flight:
             problems.append(
-                f"{one.where}: key: {shorten(key)} belongs to a job in flight with other content; give the new "
+                f"{one.location}: key: {shorten(key)} belongs to a job in flight with other content; give the new "
                 f"content a key of its own, or wait for the other before --again {key}"
             )
         named.append(attrs.evolve(one, request=request))
@@ -136,13 +136,13 @@ def with_keys(planned: Sequence[InputRequest], journal: Journal, again: Containe
     return named
 
 
-def _planned(row: Row, index: int, where: str, provider: Provider) -> InputRequest:
+def _check_row(row: Row, index: int, location: str, provider: Provider) -> InputRequest:
     if row.problem is not None:
         raise ValueError(strip_control(row.problem))
     request = make_request(row.fields)
     provider.check(request)
     check_local_files(provider, request)
-    return InputRequest(request, index, where)
+    return InputRequest(request, index, location)
 
 
 def make_request(fields: Any) -> GenerationRequest:
@@ -170,14 +170,14 @@ def check_local_files(provider: Provider, request: GenerationRequest) -> None:
     path = Path(os.fspath(image))
     try:
         if not path.is_file():
-            raise _refused(path, "is no file; give an existing one, or an URL")
-        if path.stat().st_size > _HUGE:
-            raise _refused(path, "is too large for a request; upload it and give its URL")
+            raise _image_error(path, "is no file; give an existing one, or an URL")
+        if path.stat().st_size > _MAX_IMAGE_BYTES:
+            raise _image_error(path, "is too large for a request; upload it and give its URL")
         data = path.read_bytes()
     except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}") from None
+        raise _image_error(path, f"cannot be read: {error.strerror}") from None
     provider.check(attrs.evolve(request, image=data))
 
 
-def _refused(path: Path, reason: str) -> InvalidRequest:
+def _image_error(path: Path, reason: str) -> InvalidRequest:
     return InvalidRequest(field="image", value=str(path), reason=reason)

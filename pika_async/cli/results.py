@@ -13,16 +13,16 @@ from typing import Any, Final, Self
 
 from pika_async.jobs import Job
 
-__all__ = ["KEYS", "ResultsWriter", "as_line", "read_results", "row"]
+__all__ = ["COLUMNS", "ResultsWriter", "json_line", "read_results", "result_row"]
 
 #: The keys of every line, in this order.
-KEYS: Final = (
+COLUMNS: Final = (
     "key", "index", "status", "provider", "task_id", "prompt", "video_url", "file", "sha256", "error", "polls",
     "submitted_at", "settled_at", "points",
 )  # fmt: skip
 
 
-def row(job: Job, root: Path) -> dict[str, Any]:
+def result_row(job: Job, root: Path) -> dict[str, Any]:
     """`job` as a line of `results.jsonl`; its file relative to `root` where it lies inside."""
     return {
         "key": job.key,
@@ -32,38 +32,38 @@ def row(job: Job, root: Path) -> dict[str, Any]:
         "task_id": job.task_id,
         "prompt": job.request.prompt,
         "video_url": None if job.video is None else job.video.url,
-        "file": None if job.file is None else _relative(job.file, root),
+        "file": None if job.file is None else _relative_path(job.file, root),
         "sha256": job.sha256,
         "error": None if job.error is None else {"type": job.error.type, "message": job.error.message},
         "polls": job.polls,
-        "submitted_at": _time(job.submitted_at),
-        "settled_at": _time(job.settled_at),
+        "submitted_at": _format_time(job.submitted_at),
+        "settled_at": _format_time(job.settled_at),
         "points": job.points,
     }
 
 
-def _relative(file: Path, root: Path) -> str:
+def _relative_path(file: Path, root: Path) -> str:
     for base in (root, root.absolute(), root.resolve()):
         if file.is_relative_to(base):
             return file.relative_to(base).as_posix()
     return file.as_posix()
 
 
-def _time(at: datetime | None) -> str | None:
+def _format_time(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def as_line(record: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+def json_line(record: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     """`record` as one line of JSON with its end.
 
     Whatever is not printable is escaped: no reader splits the line in two, and no terminal obeys it.
     """
     text = json.dumps(record, ensure_ascii=ascii_only, allow_nan=False)
-    safe = text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+    safe = text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
     return safe + "\n"
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     escaped = json.dumps(character)[1:-1]
     return escaped if escaped != character else f"\\u{ord(character):04x}"
 
@@ -109,9 +109,9 @@ class ResultsWriter:
         """The line of `job`, now in the file; None if it has one already. It counts as held even if writing fails."""
         if job.key in self.rows:
             return None
-        record = self.rows[job.key] = row(job, self.root)
+        record = self.rows[job.key] = result_row(job, self.root)
         begins = self._file.tell()
-        line = memoryview(as_line(record).encode())
+        line = memoryview(json_line(record).encode())
         try:
             while line:
                 line = line[self._file.write(line) or 0 :]

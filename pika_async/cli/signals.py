@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from pika_async.cli.exits import Exit, Interrupted
+from pika_async.cli.exits import ExitCode, Interrupted
 
 __all__ = ["interruptible"]
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 async def interruptible(
-    work: Coroutine[Any, Any, T], asked: Callable[[], None], leaving: Callable[[], None] = lambda: None
+    work: Coroutine[Any, Any, T], on_interrupt: Callable[[], None], on_exit: Callable[[], None] = lambda: None
 ) -> T:
     """What `work` returns. The first signal calls `asked` and cancels it; the second calls `leaving` and leaves.
 
@@ -32,11 +32,11 @@ async def interruptible(
         nonlocal signals
         signals += 1
         if signals > 1:
-            _leave(leaving)
-        asked()
+            _exit_now(on_exit)
+        on_interrupt()
         task.cancel()
 
-    handled = [number for number in _signals() if _handle(loop, number, stop)]
+    handled = [number for number in _stop_signals() if _install_handler(loop, number, stop)]
     try:
         return await task
     except asyncio.CancelledError:
@@ -48,7 +48,7 @@ async def interruptible(
             loop.remove_signal_handler(number)
 
 
-def _signals() -> list[signal.Signals]:
+def _stop_signals() -> list[signal.Signals]:
     asked = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # `nohup` ignores it
@@ -56,7 +56,7 @@ def _signals() -> list[signal.Signals]:
     return asked
 
 
-def _handle(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], None]) -> bool:
+def _install_handler(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], None]) -> bool:
     try:
         loop.add_signal_handler(number, stop)
     except (NotImplementedError, RuntimeError, ValueError):
@@ -64,10 +64,10 @@ def _handle(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], Non
     return True
 
 
-def _leave(leaving: Callable[[], None]) -> None:
+def _exit_now(on_exit: Callable[[], None]) -> None:
     """Without waiting for anything: what was being sent may be charged, and its receipt is not read."""
     with contextlib.suppress(Exception):
-        leaving()
+        on_exit()
     sys.stderr.write("\npika-async: left at once; what was on its way may have been accepted\n")
     sys.stderr.flush()
-    os._exit(Exit.INTERRUPTED)
+    os._exit(ExitCode.INTERRUPTED)

@@ -6,28 +6,28 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pika_async.cli.batch import is_unfinished
-from pika_async.cli.batch_folder import Folder
-from pika_async.cli.exits import Exit
-from pika_async.cli.results import as_line, row
+from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.exits import ExitCode
+from pika_async.cli.results import json_line, result_row
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
 
-__all__ = ["show_resolved", "show_standing"]
+__all__ = ["show_resolved", "show_status"]
 
 
-def show_standing(folder: Folder, terminal: Terminal, *, as_json: bool) -> Exit:
+def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> ExitCode:
     """Print where the jobs of `folder` stand; as the lines of `results.jsonl` would be now, if `as_json`.
 
     :raises UsageError: if no batch ran there.
     :raises JournalUnusable: if its journal cannot be read.
     """
-    folder.must_be_known()
+    folder.require_existing()
     jobs = list(folder.journal.all())
     if as_json:
         for job in jobs:
-            terminal.write(as_line(row(job, folder.root), ascii_only=True))
-        return Exit.OK
+            terminal.write(json_line(result_row(job, folder.root), ascii_only=True))
+        return ExitCode.OK
     shown = table(f"{folder.root}: {len(jobs)} jobs", "status", "jobs", "on disk", "points", "refunded", right=1)
     counts = Counter(job.status for job in jobs)
     for status in JobStatus:
@@ -37,7 +37,7 @@ def show_standing(folder: Folder, terminal: Terminal, *, as_json: bool) -> Exit:
     terminal.show(shown)
     for line in _lines(folder, jobs):
         terminal.show(line)
-    return Exit.OK
+    return ExitCode.OK
 
 
 def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
@@ -53,9 +53,9 @@ def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
     )
 
 
-def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
+def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     charged = sum(job.may_be_charged for job in jobs)
-    limit = folder.terms().max_charges
+    limit = folder.options().max_charges
     yield f"charges: {charged} accepted or perhaps accepted{f', of {limit} allowed' if limit else ''}"
     stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
     yield from sorted(stops)
@@ -63,10 +63,10 @@ def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
     sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
     if sending:
         yield f"{len(sending)} on their way; if no command runs here now, they are in doubt:"
-    if doubts and folder.terms().callbacks is not None:
+    if doubts and folder.options().callbacks is not None:
         yield f"{len(doubts)} in doubt; a command that runs here now may wait for their callbacks:"
     for job in doubts + sending:
-        yield from _doubt(folder, job)
+        yield from _in_doubt_lines(folder, job)
     for job in jobs:
         if job.status is JobStatus.TIMED_OUT and job.error is not None:
             yield f"timed out: {job.error.message}"
@@ -74,7 +74,7 @@ def _lines(folder: Folder, jobs: Sequence[Job]) -> Iterator[str]:
         yield f"to go on: {folder.command('resume')}"
 
 
-def _doubt(folder: Folder, job: Job) -> Iterator[str]:
+def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:
     error = job.error
     yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
     if isinstance(error, SubmissionInDoubt):
@@ -87,7 +87,7 @@ def _doubt(folder: Folder, job: Job) -> Iterator[str]:
     yield f"  give it up:           {folder.command('resolve', job.key, '--abandon')}"
 
 
-def show_resolved(folder: Folder, job: Job, terminal: Terminal) -> None:
+def show_resolved(folder: BatchFolder, job: Job, terminal: Terminal) -> None:
     """Say how a job stands that was in doubt."""
     how = {
         JobStatus.QUEUED: f"is accepted as task {job.task_id}",

@@ -38,7 +38,7 @@ def table(title: str, *columns: str, right: int = 99) -> Table:
     return made
 
 
-class _Stream:
+class _SafeStream:
     """A stream whose reader may leave, or whose terminal may be closed: what it no longer takes is dropped.
 
     What is paid for goes on, into its files.
@@ -48,25 +48,25 @@ class _Stream:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
         self._stream = stream
-        self._gone = False
+        self._closed = False
 
     def write(self, text: str) -> int:
-        if not self._gone:
+        if not self._closed:
             try:
                 self._stream.write(text)
             except (OSError, ValueError):
-                self._leave()
+                self._discard()
         return len(text)
 
     def flush(self) -> None:
-        if not self._gone:
+        if not self._closed:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
-                self._leave()
+                self._discard()
 
-    def _leave(self) -> None:
-        self._gone = True
+    def _discard(self) -> None:
+        self._closed = True
         # What is still in the buffer is written when Python ends; that must not fail either.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -81,11 +81,11 @@ class Terminal:
     """Standard output for results, standard error for everything else."""
 
     def __init__(self) -> None:
-        self._out, err = _Stream(sys.stdout), _Stream(sys.stderr)
+        self._out, err = _SafeStream(sys.stdout), _SafeStream(sys.stderr)
         self.out = Console(file=cast("TextIO", self._out), highlight=False)
         self.err = Console(file=cast("TextIO", err), highlight=False)
 
-    def say(self, text: object, style: str = "") -> None:
+    def note(self, text: object, style: str = "") -> None:
         """One message to standard error."""
         self.err.print(plain(text, style), soft_wrap=True)
 
@@ -104,14 +104,14 @@ class Terminal:
         self._out.flush()
 
 
-class _Handler(logging.Handler):
+class _TerminalHandler(logging.Handler):
     def __init__(self, terminal: Terminal) -> None:
         super().__init__()
         self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._terminal.say(self.format(record), "dim")
+            self._terminal.note(self.format(record), "dim")
         except Exception:
             self.handleError(record)
 
@@ -120,7 +120,7 @@ class _Handler(logging.Handler):
 def logging_to(terminal: Terminal, level: str) -> Iterator[None]:
     """Show what `pika_async` logs from `level` on, on standard error, while the command runs."""
     log = logging.getLogger("pika_async")
-    handler = _Handler(terminal)
+    handler = _TerminalHandler(terminal)
     handler.setFormatter(LineFormatter())
     before, propagates = log.level, log.propagate
     log.addHandler(handler)

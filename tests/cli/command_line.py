@@ -22,7 +22,7 @@ ENV = {
     "cometapi": "COMETAPI_API_KEY", "yescale": "YESCALE_API_KEY", "gptge": "GPTGE_API_KEY", "native": "PIKA_API_KEY",
 }  # fmt: skip
 #: An emulator that settles at once and serves the same short clip for every task.
-SETTINGS: Final[dict[str, Any]] = {
+EMULATOR_OPTIONS: Final[dict[str, Any]] = {
     "api_key": KEY, "render": False, "durations": "constant:0.05", "video_seconds": 1.0,
 }  # fmt: skip
 
@@ -32,12 +32,12 @@ Rule = dict[str, Any]
 @contextlib.contextmanager
 def serving(*rules: Rule, **settings: Any) -> Iterator[Emulator]:
     """An emulator with these rules, in a thread of its own."""
-    with Emulator(**{**SETTINGS, **settings}, scenario=Scenario.of(rules)).in_thread() as emulator:
+    with Emulator(**{**EMULATOR_OPTIONS, **settings}, scenario=Scenario.of(rules)).in_thread() as emulator:
         yield emulator
 
 
 @attrs.frozen
-class Ran:
+class CommandResult:
     """How one command ended."""
 
     code: int
@@ -65,18 +65,18 @@ class CommandLine:
         self.monkeypatch.setenv("COLUMNS", "200")
         self.capsys.readouterr()
 
-    def __call__(self, *argv: str, stdin: bytes | None = None) -> Ran:
+    def __call__(self, *argv: str, stdin: bytes | None = None) -> CommandResult:
         if stdin is not None:
             self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main(list(argv))
         out, err = self.capsys.readouterr()
         assert "Traceback" not in out + err
         assert KEY not in out + err
-        return Ran(code, out, err)
+        return CommandResult(code, out, err)
 
     def batch(
         self, emulator: Emulator, source: str, *more: str, provider: str = "native", stdin: bytes | None = None
-    ) -> Ran:
+    ) -> CommandResult:
         """`batch` at the emulator, whose generations take a moment."""
         to = ("--provider", provider, "--base-url", emulator.base_url(provider), "--expected-seconds", "0.2")
         return self("batch", source, *to, *more, stdin=stdin)

@@ -17,14 +17,14 @@ import pytest
 
 from pika_async.__main__ import main
 from pika_async.emulator import Emulator, Scenario
-from tests.cli.command_line import ENV, KEY, Ran
+from tests.cli.command_line import ENV, KEY, CommandResult
 from tests.fakes.raw_server import TASK, Act, Raw, Seen, answer, receipt
 
 T = TypeVar("T")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
-class Gateway(Raw):
+class FaultGateway(Raw):
     """A `Raw` whose submissions each get the acts of their own prompt in turn, and then acceptance.
 
     `posts`: the submissions that arrived whole, by prompt. `accepted`: those that were answered without an act.
@@ -32,23 +32,23 @@ class Gateway(Raw):
 
     def __init__(self, provider: str, **options: Any) -> None:
         super().__init__(provider, **options)
-        self.strikes: dict[str, deque[Act]] = {}
+        self.acts_by_prompt: dict[str, deque[Act]] = {}
         self.posts: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
 
-    def strike(self, prompt: str, make: Callable[[str], Act]) -> None:
+    def answer_with(self, prompt: str, make: Callable[[str], Act]) -> None:
         """Answer the first submission of `prompt` with the act that `make` makes, whose receipt has an id of its own."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(receipt, "__defaults__", (f"{TASK}-{len(self.strikes)}",))
-            self.strikes[prompt] = deque([make(self.provider)])
+            patch.setattr(receipt, "__defaults__", (f"{TASK}-{len(self.acts_by_prompt)}",))
+            self.acts_by_prompt[prompt] = deque([make(self.provider)])
 
     def _next(self, seen: Seen) -> Act | None:
         if not seen.path.endswith("/generate"):
             return super()._next(seen)
         prompt = prompt_of(seen)
         self.posts[prompt] += 1
-        if self.strikes.get(prompt):
-            return self.strikes[prompt].popleft()
+        if self.acts_by_prompt.get(prompt):
+            return self.acts_by_prompt[prompt].popleft()
         self.accepted[prompt] += 1
         return Act(answer(200, receipt(self.provider, f"accepted-{len(self.seen)}")))
 
@@ -60,7 +60,7 @@ def prompt_of(seen: Seen) -> str:
     return prompt
 
 
-class Elsewhere:
+class ServerThread:
     """An event loop in a thread of its own: whoever is served there can be started and ended from any thread."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Elsewhere:
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateways", daemon=True)
         self._thread.start()
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` there to its end."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
@@ -78,19 +78,19 @@ class Elsewhere:
         self._loop.close()
 
     def _end(self, server: Raw) -> None:
-        self.do(server.__aexit__())
+        self.run(server.__aexit__())
 
     @contextlib.contextmanager
     def serving(self, *servers: Raw) -> Iterator[None]:
         """The servers serve meanwhile."""
         with contextlib.ExitStack() as stack:
             for server in servers:
-                self.do(server.__aenter__())
+                self.run(server.__aenter__())
                 stack.callback(self._end, server)
             yield
 
 
-class _Watched(io.StringIO):
+class _WatchedStream(io.StringIO):
     """A stream that calls `on` once, as soon as `word` was written."""
 
     def __init__(self, word: str, on: Callable[[], None]) -> None:
@@ -105,13 +105,15 @@ class _Watched(io.StringIO):
         return written
 
 
-def run(folder: Path, *argv: str, word: str = "", on: Callable[[], None] | None = None, key: str | None = KEY) -> Ran:
+def run_command(
+    folder: Path, *argv: str, word: str = "", on: Callable[[], None] | None = None, key: str | None = KEY
+) -> CommandResult:
     """One command in `folder`, in this process, with the shortest waits and `key` in every provider's variable.
 
     `on` is called when `word` is told. With `key` None no variable holds one.
     """
     out = io.StringIO()
-    err = io.StringIO() if on is None else _Watched(word, on)
+    err = io.StringIO() if on is None else _WatchedStream(word, on)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(folder)
         patch.setattr("random.random", lambda: 0.0)
@@ -125,10 +127,10 @@ def run(folder: Path, *argv: str, word: str = "", on: Callable[[], None] | None 
             patch.delenv(variable.upper(), raising=False)
         code = main(list(argv))
     assert "Traceback" not in out.getvalue() + err.getvalue()
-    return Ran(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
-def results(out: Path) -> dict[str, dict[str, Any]]:
+def results_by_prompt(out: Path) -> dict[str, dict[str, Any]]:
     """The lines of `results.jsonl`, by prompt; there is one for each prompt."""
     records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     by_prompt = {record["prompt"]: record for record in records}
@@ -137,7 +139,7 @@ def results(out: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def emulating(rules: list[dict[str, Any]], **options: Any) -> Iterator[Emulator]:
+def serving_emulator(rules: list[dict[str, Any]], **options: Any) -> Iterator[Emulator]:
     """An emulator whose tasks take a moment, and its script."""
     settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "constant:0.02", "video_seconds": 1.0}
     with Emulator(**{**settings, **options}, scenario=Scenario.of(rules)).in_thread() as emulator:

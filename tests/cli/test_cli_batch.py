@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pika_async.cli.results import KEYS
+from pika_async.cli.results import COLUMNS
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from tests.cli.command_line import ENV, KEY, CommandLine, files_with
 
@@ -71,7 +71,7 @@ def test_a_line_has_exactly_the_documented_keys(cli: CommandLine, emulator: Emul
     """In their order, with times in UTC, the file relative to the folder, and null where there is nothing."""
     cli.batch(emulator, cli.write("b.jsonl", '{"prompt": "schema", "key": "k-1"}'), provider="cometapi")
     [record] = cli.results()
-    assert tuple(record) == KEYS
+    assert tuple(record) == COLUMNS
     assert {name: record[name] for name in ("key", "index", "status", "provider", "prompt", "file", "error")} == {
         "key": "k-1", "index": 0, "status": "succeeded", "provider": "cometapi", "prompt": "schema",
         "file": "videos/k-1.mp4", "error": None,

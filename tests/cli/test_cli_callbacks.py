@@ -18,10 +18,10 @@ from typing import Any, Final
 import pytest
 
 from pika_async.cli.batch_folder import BatchOptions
-from pika_async.cli.callback_options import Listening
+from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError
 from pika_async.emulator import Emulator
-from tests.cli.command_line import ENV, KEY, CommandLine, Ran, serving
+from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, serving
 from tests.fakes.raw_server import free_port
 
 LOST: Final = {"on": "create", "prompt": "lost", "do": "drop"}
@@ -47,7 +47,7 @@ def stands(cli: CommandLine) -> dict[str, str]:
     return {record["key"]: record["status"] for record in cli.results()}
 
 
-def batch(cli: CommandLine, emulator: Emulator, source: str, *more: str, expected: str = "30") -> Ran:
+def batch(cli: CommandLine, emulator: Emulator, source: str, *more: str, expected: str = "30") -> CommandResult:
     """`batch` at the provider that calls back; unless it is expected sooner, a callback is quicker than any look."""
     to = ("--provider", "cometapi", "--base-url", emulator.base_url("cometapi"), "--expected-seconds", expected)
     return cli("batch", source, *to, *more)
@@ -179,7 +179,7 @@ BAD: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "no-host": (("--callbacks", "http://:80"), "--callbacks: 'http://:80' is no http"),
     "user": (("--callbacks", "https://u:hunter2@h"), "--callbacks: holds a user"),
     "empty": (("--callbacks", ""), "--callbacks: '' is no http or https address"),
-    "alone": (("--listen", "8080"), "--listen: '8080' is for callbacks; give --callbacks URL too"),
+    "alone": (("--listen", "8080"), "--listen: '8080' must be given with --callbacks URL"),
     "no-port": (("--callbacks", WAY, "--listen", "localhost"), "--listen: 'localhost' is no place to listen on; give"),
     "bare-v6": (("--callbacks", WAY, "--listen", "::1:8080"), "--listen: '::1:8080' is no place"),
     "url": (("--callbacks", WAY, "--listen", "http://h:1"), "--listen: 'http://h:1' is no place to listen on"),
@@ -247,9 +247,9 @@ def test_a_provider_that_calls_nobody_back(cli: CommandLine, provider: str) -> N
 )
 def test_where_it_listens(callbacks: str, listen: str | None, place: str) -> None:
     """Where it was said; else at a loopback address itself, as far as that needs no TLS; else where others forward to."""
-    listening = Listening.of(BatchOptions(callbacks=callbacks, listen=listen))
+    listening = CallbackListener.from_options(BatchOptions(callbacks=callbacks, listen=listen))
     assert listening is not None
-    assert (listening.place, listening.receiver.public_url) == (place, callbacks.rstrip("/"))
+    assert (listening.address, listening.receiver.public_url) == (place, callbacks.rstrip("/"))
     assert listening.announcement.endswith(f"listening on {place}")
 
 
@@ -261,9 +261,9 @@ def test_an_address_without_tls_is_warned_of_once(cli: CommandLine) -> None:
 
 
 def test_without_an_address_nobody_listens() -> None:
-    assert Listening.of(BatchOptions()) is None
-    with pytest.raises(UsageError, match="give --callbacks URL too"):
-        Listening.of(BatchOptions(listen="8080"))
+    assert CallbackListener.from_options(BatchOptions()) is None
+    with pytest.raises(UsageError, match="must be given with --callbacks URL"):
+        CallbackListener.from_options(BatchOptions(listen="8080"))
 
 
 # --- processes ----------------------------------------------------------------------------------------------------------

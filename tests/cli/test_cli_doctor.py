@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async.cli.documented_replies import Difference, compare, reply_of
+from pika_async.cli.documented_replies import Difference, compare, documented_reply
 from pika_async.emulator import PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from pika_async.providers._wire import HttpResponse
@@ -34,10 +34,10 @@ def samples() -> Iterator[Any]:
 @pytest.mark.parametrize(("provider", "sample"), list(samples()))
 def test_a_documented_answer_does_not_differ(provider: str, sample: dict[str, Any]) -> None:
     """Every recorded answer of a page has no difference to the table of its fields."""
-    reply = reply_of(RECORDS[provider], sample["kind"])
+    reply = documented_reply(RECORDS[provider], sample["kind"])
     assert reply is not None
     ended = sample["means"].get("status") == "succeeded"
-    assert compare(reply, sample["response"]["body"], ended=ended) == []
+    assert compare(reply, sample["response"]["body"], succeeded=ended) == []
 
 
 FEED = {
@@ -74,9 +74,9 @@ def changed(**changes: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_every_kind_of_drift_is_told(body: Any, told: list[str]) -> None:
     """Missing, null, mistyped, unknown fields and unknown words; one report for a whole unknown branch."""
-    reply = reply_of(RECORDS["native"], "feed")
+    reply = documented_reply(RECORDS["native"], "feed")
     assert reply is not None
-    assert [str(difference) for difference in compare(reply, body, ended=True)] == told
+    assert [str(difference) for difference in compare(reply, body, succeeded=True)] == told
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers() | st.floats(), lambda inner: (
@@ -86,9 +86,9 @@ def test_any_answer_can_be_compared(body: Any) -> None:
     """The comparison gives differences, whatever came."""
     for provider in RECORDS.values():
         for kind in ("create", "feed"):
-            reply = reply_of(provider, kind)
+            reply = documented_reply(provider, kind)
             assert reply is not None
-            assert all(isinstance(found, Difference) for found in compare(reply, body, ended=True))
+            assert all(isinstance(found, Difference) for found in compare(reply, body, succeeded=True))
 
 
 # --- the command --------------------------------------------------------------------------------------------------------

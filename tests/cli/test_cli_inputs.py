@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import FIELDS, Row, parse_camera, parse_csv, parse_jsonl, parse_text, parse_unnamed
-from pika_async.cli.requests import plan
+from pika_async.cli.requests import check_rows
 from pika_async.models import Camera
 from pika_async.providers import NATIVE
 
@@ -74,16 +74,16 @@ def test_a_camera_is_axes_with_directions(text: str) -> None:
 def test_equal_rows_are_one_request_and_unequal_ones_never() -> None:
     """Rows equal in key and content are paid once; without keys every row is its own."""
     rows = [Row(1, {"prompt": "a", "key": "k"}), Row(2, {"prompt": "a", "key": "k"}), Row(3, {"prompt": "a"})]
-    planned = plan("f", rows, NATIVE)
+    planned = check_rows("f", rows, NATIVE)
     assert [(one.request.key, one.index) for one in planned] == [("k", 0), (None, 2)]
     with pytest.raises(InputErrors, match=r"f:4: key: 'k' is the key of f:1 too"):
-        plan("f", [*rows, Row(4, {"prompt": "b", "key": "k"})], NATIVE)
+        check_rows("f", [*rows, Row(4, {"prompt": "b", "key": "k"})], NATIVE)
 
 
 def test_at_most_twenty_rows_are_listed() -> None:
     """The rest is counted."""
     with pytest.raises(InputErrors) as caught:
-        plan("f", [Row(number, {"prompt": " "}) for number in range(1, 31)], NATIVE)
+        check_rows("f", [Row(number, {"prompt": " "}) for number in range(1, 31)], NATIVE)
     lines = str(caught.value).splitlines()
     assert (lines[19][:5], lines[20:]) == ("f:20:", ["... and 10 more", "30 rows cannot be sent; nothing was sent"])
 
@@ -112,13 +112,13 @@ CAMERAS = st.dictionaries(st.sampled_from(["pan", "tilt", "x"]), JSON, max_size=
 def test_any_json_is_a_request_or_our_error(record: dict[str, object]) -> None:
     """Whatever a row holds, it is planned or named with its line, and nothing else happens."""
     try:
-        planned = plan("f", parse_jsonl("f", json.dumps(record).encode()), NATIVE)
+        planned = check_rows("f", parse_jsonl("f", json.dumps(record).encode()), NATIVE)
     except InputErrors as error:
         assert str(error).startswith("f:1: ")  # noqa: PT017
     else:
         assert len(planned) == 1
     try:
-        plan("f", [Row(1, record)], NATIVE)
+        check_rows("f", [Row(1, record)], NATIVE)
     except InputErrors as error:
         assert str(error).startswith("f:1: ")  # noqa: PT017
 
@@ -129,7 +129,7 @@ def test_any_bytes_are_rows_or_our_error(data: bytes) -> None:
     for parse in (parse_text, parse_jsonl, parse_csv, parse_unnamed):
         for prefix in (b"", b"prompt,seed\n", b'{"prompt": "'):
             try:
-                plan("f", parse("f", prefix + data), NATIVE)
+                check_rows("f", parse("f", prefix + data), NATIVE)
             except UsageError as error:
                 assert str(error)  # noqa: PT017
 
@@ -140,4 +140,4 @@ def test_a_camera_reaches_the_request() -> None:
         *parse_csv("f", b"prompt,camera.zoom\na,out\n"),
         *parse_jsonl("f", b'{"prompt":"b","camera":{"zoom":"out"}}'),
     ]
-    assert [one.request.camera for one in plan("f", rows, NATIVE)] == [Camera(zoom="out")] * 2
+    assert [one.request.camera for one in check_rows("f", rows, NATIVE)] == [Camera(zoom="out")] * 2

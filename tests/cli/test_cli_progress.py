@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from pika_async import GenerationRequest, Job, JobStatus
-from pika_async.cli.batch import Batch
+from pika_async.cli.batch import ProviderBatch
 from pika_async.cli.progress import CallbackCounts, JobCounts, Pace, ProgressDisplay, duration, tally, told
 from pika_async.cli.terminal import Terminal
 from pika_async.jobs import utc_from_timestamp
@@ -57,11 +57,11 @@ def test_a_doubt_is_in_view_until_it_has_its_line() -> None:
     active_jobs: list[Job] = []
     client: Any = SimpleNamespace(active_jobs=lambda: active_jobs)
     nothing: Any = None
-    batch = Batch(client, [], nothing, Terminal())
-    batch._doubts[doubt.key] = doubt
-    assert asyncio.run(batch.view()) == [doubt]
+    batch = ProviderBatch(client, [], nothing, Terminal())
+    batch._in_doubt[doubt.key] = doubt
+    assert asyncio.run(batch.current_jobs()) == [doubt]
     active_jobs.append(job(8, JobStatus.RUNNING))
-    assert asyncio.run(batch.view()) == active_jobs
+    assert asyncio.run(batch.current_jobs()) == active_jobs
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import pytest
 
 from pika_async.emulator import Charge, Emulator
 from pika_async.emulator.records import RequestLogEntry
-from tests.cli.command_line import ENV, KEY, CommandLine, Ran, Rule, serving
+from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, Rule, serving
 
 #: How many submissions run side by side at most.
 SIDE_BY_SIDE: Final = 8
@@ -58,7 +58,7 @@ def stands(cli: CommandLine, out: str = "pika-out") -> dict[str, str]:
     return {record["key"]: record["status"] for record in records}
 
 
-def at_rest_in_flight(cli: CommandLine, emulator: Emulator, source: str, *more: str) -> Ran:
+def at_rest_in_flight(cli: CommandLine, emulator: Emulator, source: str, *more: str) -> CommandResult:
     """A batch whose first look is refused with a 401, so that its jobs stay accepted; see `REFUSED_LOOK`."""
     ran = cli.batch(emulator, source, *more)
     assert ran.code == 3
@@ -189,7 +189,7 @@ def test_a_key_with_another_content_is_refused_before_anything_is_sent(cli: Comm
         calls = len(emulator.requests)
         ran = cli.batch(emulator, cli.write("b.jsonl", jsonl(("a", "a"), ("new", "n"), ("b", "edited"))))
         assert (ran.code, len(emulator.requests), cli.results()) == (2, calls, before)
-        assert "b.jsonl:3: key: 'b' is that of a job with another content (succeeded)" in ran.err
+        assert "b.jsonl:3: key: 'b' belongs to a job with other content (succeeded)" in ran.err
         assert "--again b" in ran.err
         assert "nothing was sent" in ran.err
         assert len(cli("status", "pika-out", "--json").records) == 2

@@ -17,8 +17,8 @@ import attrs
 import pytest
 
 from pika_async.emulator import FAULTS, Emulator
-from tests.cli.command_line import ENV, Ran
-from tests.cli.fault_gateway import Elsewhere, Gateway, emulating, results, run
+from tests.cli.command_line import ENV, CommandResult
+from tests.cli.fault_gateway import FaultGateway, ServerThread, results_by_prompt, run_command, serving_emulator
 from tests.contracts.verdict_rows import LOST_ANSWERS
 from tests.fakes.raw_server import Act, Raw, answer
 
@@ -36,8 +36,8 @@ SWIFT = (*QUICK, "--out", "out")
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Elsewhere]:
-    serving = Elsewhere()
+def elsewhere() -> Iterator[ServerThread]:
+    serving = ServerThread()
     yield serving
     serving.close()
 
@@ -62,14 +62,14 @@ class Desk:
             places += [text[max(0, text.index(half) - 60) :] for text in told if half in text]
         return places
 
-    def command(self, command: str, provider: str, url: str, *more: str, source: str = "variable") -> Ran:
+    def command(self, command: str, provider: str, url: str, *more: str, source: str = "variable") -> CommandResult:
         """A command with the canary from its `source`, at the most talkative level."""
         key = ["--api-key-file", str(self.key_file)] if source == "file" else []
         to = ["--provider", provider, "--base-url", url]
         secret = CANARY if source == "variable" else None
-        return run(self.folder, *command.split(), *to, *key, *more, *DEBUG, key=secret)
+        return run_command(self.folder, *command.split(), *to, *key, *more, *DEBUG, key=secret)
 
-    def batch(self, provider: str, url: str, prompts: list[str], *more: str, source: str = "variable") -> Ran:
+    def batch(self, provider: str, url: str, prompts: list[str], *more: str, source: str = "variable") -> CommandResult:
         (self.folder / "b.txt").write_text("\n".join(prompts))
         return self.command("batch b.txt", provider, url, *SWIFT, *more, source=source)
 
@@ -114,10 +114,13 @@ def test_no_fault_brings_the_key_out(provider: str, source: str, table: Desk) ->
     """Every fault of the script language at the first call of each kind, in one batch with its downloads."""
     strikes = list(_strikes())
     rules = [{"on": place, "prompt": name, "per": "task", "nth": 1, "do": deed} for name, place, deed in strikes]
-    with emulating(rules, api_key=CANARY) as emulator:
+    with serving_emulator(rules, api_key=CANARY) as emulator:
         prompts = [name for name, *_ in strikes]
         ran = table.batch(provider, emulator.base_url(provider), prompts, "--max-in-flight", "99", source=source)
-        assert {record["status"] for record in results(table.folder / "out").values()} >= {"succeeded", "unknown"}
+        assert {record["status"] for record in results_by_prompt(table.folder / "out").values()} >= {
+            "succeeded",
+            "unknown",
+        }
         assert len(emulator.ledger) > len(prompts) / 2
         assert emulator.cdn_credentials == []
     assert (ran.code, table.found(ran.out, ran.err)) == (1, [])
@@ -128,7 +131,7 @@ def test_no_fault_brings_the_key_out(provider: str, source: str, table: Desk) ->
 def test_what_stops_a_batch_does_not_bring_the_key_out(number: int, table: Desk) -> None:
     """A refused key, no balance, a redirect to an address that holds the key."""
     place, deed = STOPPING[number]
-    with emulating([{"on": place, "do": deed}], api_key=CANARY) as emulator:
+    with serving_emulator([{"on": place, "do": deed}], api_key=CANARY) as emulator:
         ran = table.batch("native", emulator.base_url("native"), ["one", "two"])
     assert (ran.code, table.found(ran.out, ran.err)) == (1 if deed["fault"] == "redirect" else 3, [])
 
@@ -198,13 +201,13 @@ def _always(act: Act) -> Callable[[str], Act]:
 
 
 @pytest.fixture
-def repeated(table: Desk, elsewhere: Elsewhere) -> Callable[[str, dict[str, Act]], Ran]:
+def repeated(table: Desk, elsewhere: ServerThread) -> Callable[[str, dict[str, Act]], CommandResult]:
     """A batch with one job for each act."""
 
-    def of(provider: str, acts: dict[str, Act]) -> Ran:
-        gateway = Gateway(provider)
+    def of(provider: str, acts: dict[str, Act]) -> CommandResult:
+        gateway = FaultGateway(provider)
         for name, act in acts.items():
-            gateway.strike(f"[{name}]", _always(act))
+            gateway.answer_with(f"[{name}]", _always(act))
         with elsewhere.serving(gateway):
             ran = table.batch(provider, gateway.url, [f"[{name}]" for name in acts], "--no-download")
         assert set(gateway.posts) == {f"[{name}]" for name in acts}
@@ -216,7 +219,7 @@ def repeated(table: Desk, elsewhere: Elsewhere) -> Callable[[str, dict[str, Act]
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_a_gateway_repeats_of_the_key_is_not_told(
-    provider: str, spelling: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
+    provider: str, spelling: str, table: Desk, repeated: Callable[[str, dict[str, Act]], CommandResult]
 ) -> None:
     """In the body of every kind of answer to a submission, however it is spelled."""
     ran = repeated(provider, _echoes(provider, SPELLINGS[spelling]))
@@ -225,7 +228,7 @@ def test_what_a_gateway_repeats_of_the_key_is_not_told(
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_a_gateway_repeats_in_its_heads_is_not_told(
-    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
+    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], CommandResult]
 ) -> None:
     """In headers, the status line, a chunk: well formed or not."""
     ran = repeated(provider, _heads(provider, CANARY))
@@ -234,7 +237,7 @@ def test_what_a_gateway_repeats_in_its_heads_is_not_told(
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_lost_answer_does_not_bring_the_key_out(
-    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], Ran]
+    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], CommandResult]
 ) -> None:
     """Everything that breaks on the wire; silence apart, for which no option can shorten the patience."""
     acts = {row.name: row.act(provider) for row in LOST_ANSWERS}
@@ -259,7 +262,7 @@ def test_what_a_look_repeats_of_the_key_is_not_told(spelling: str, table: Desk) 
         {"on": "feed", "prompt": name, "per": "task", "nth": 1, "do": deed}
         for name, deed in zip(names, deeds, strict=True)
     ]
-    with emulating(rules, api_key=CANARY) as emulator:
+    with serving_emulator(rules, api_key=CANARY) as emulator:
         ran = table.batch("native", emulator.base_url("native"), names, "--no-download")
     assert table.found(ran.out, ran.err) == []
 
@@ -275,7 +278,7 @@ def _raw_feeds(said: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
-def test_generate_does_not_tell_the_key(provider: str, source: str, table: Desk, elsewhere: Elsewhere) -> None:
+def test_generate_does_not_tell_the_key(provider: str, source: str, table: Desk, elsewhere: ServerThread) -> None:
     """Through answers that repeat it, in the body and outside; also where the account is refused."""
     refusal = _says(provider, "no", f"Bearer {CANARY}")
     acts = {
@@ -284,11 +287,11 @@ def test_generate_does_not_tell_the_key(provider: str, source: str, table: Desk,
         "404 page": Act(answer(404, f"<html>{CANARY}</html>", PAGE)),
         "a redirect": Act(answer(307, "", {"Location": f"https://elsewhere.invalid/{CANARY}"})),
     }  # fmt: skip
-    gateway = Gateway(provider)
+    gateway = FaultGateway(provider)
     told = []
     with elsewhere.serving(gateway):
         for name, act in acts.items():
-            gateway.strike(f"[{name}]", _always(act))
+            gateway.answer_with(f"[{name}]", _always(act))
             ran = table.command(f"generate [{name.replace(' ', '_')}]", provider, gateway.url, *QUICK, source=source)
             told += [ran.out, ran.err]
     assert table.found(*told) == []
@@ -296,7 +299,7 @@ def test_generate_does_not_tell_the_key(provider: str, source: str, table: Desk,
 
 @pytest.mark.parametrize("source", ["variable", "file"])
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_doctor_does_not_tell_or_save_the_key(provider: str, source: str, table: Desk, elsewhere: Elsewhere) -> None:
+def test_doctor_does_not_tell_or_save_the_key(provider: str, source: str, table: Desk, elsewhere: ServerThread) -> None:
     """What it prints and what it saves of an answer that repeats the key in its body."""
     told = []
     acts = _echoes(provider, CANARY)
@@ -309,7 +312,7 @@ def test_doctor_does_not_tell_or_save_the_key(provider: str, source: str, table:
     assert table.found(*told) == []
 
 
-def test_doctor_does_not_save_a_head_that_repeats_the_key(table: Desk, elsewhere: Elsewhere) -> None:
+def test_doctor_does_not_save_a_head_that_repeats_the_key(table: Desk, elsewhere: ServerThread) -> None:
     """The headers that it keeps as samples are cleaned like the body."""
     told = []
     with elsewhere.serving(server := Raw("native")):
@@ -321,7 +324,7 @@ def test_doctor_does_not_save_a_head_that_repeats_the_key(table: Desk, elsewhere
 
 
 @pytest.mark.parametrize("spelling", [name for name, spelling in SPELLINGS.items() if r"\u" in spelling])
-def test_doctor_does_not_save_what_spells_the_key(spelling: str, table: Desk, elsewhere: Elsewhere) -> None:
+def test_doctor_does_not_save_what_spells_the_key(spelling: str, table: Desk, elsewhere: ServerThread) -> None:
     """Whoever reads a sample reads its JSON, so an escaped key is the key."""
     body = _says("native", "bad", SPELLINGS[spelling])
     with elsewhere.serving(server := Raw("native")):
@@ -380,7 +383,7 @@ def test_a_killed_process_leaves_the_key_nowhere(source: str, number: signal.Sig
         {"on": "cdn", "nth": 4, "do": {"fault": "body-stall", "seconds": 20.0}},
     ]
     seen: set[bytes] = set()
-    with emulating(rules, api_key=CANARY) as emulator, _started(emulator, table, source) as process:
+    with serving_emulator(rules, api_key=CANARY) as emulator, _started(emulator, table, source) as process:
         deadline = time.monotonic() + 15
         while len(emulator.ledger) < 15 or len(emulator.cdn_requests) < 4:
             assert time.monotonic() < deadline

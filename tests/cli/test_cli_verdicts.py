@@ -22,8 +22,8 @@ import pytest
 from pika_async._http.transport import AiohttpTransport
 from pika_async.emulator import Emulator
 from pika_async.providers._verdicts import SubmitVerdict
-from tests.cli.command_line import Ran
-from tests.cli.fault_gateway import Elsewhere, Gateway, emulating, results, run
+from tests.cli.command_line import CommandResult
+from tests.cli.fault_gateway import FaultGateway, ServerThread, results_by_prompt, run_command, serving_emulator
 from tests.contracts.verdict_rows import ANSWERED, LONG_TIMEOUT, LOST_ANSWERS, VerdictRow
 from tests.fakes.raw_server import Act, Raw, answer, deaf, free_port, trusting_context
 
@@ -36,8 +36,8 @@ SWIFT = ("--expected-seconds", "0.05", "--no-download", "--out", "out")
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Elsewhere]:
-    serving = Elsewhere()
+def elsewhere() -> Iterator[ServerThread]:
+    serving = ServerThread()
     yield serving
     serving.close()
 
@@ -120,16 +120,16 @@ GROUPS = [group for provider in PROVIDERS for group in _groups(provider)]
 class Ended:
     """One batch: how it ended, its lines by prompt, and what the gateway has counted."""
 
-    ran: Ran
+    ran: CommandResult
     records: dict[str, dict[str, Any]]
-    gateway: Gateway
+    gateway: FaultGateway
 
 
 Run = Callable[[Group], Ended]
 
 
 @pytest.fixture(scope="module")
-def run_of(elsewhere: Elsewhere, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run_of(elsewhere: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The batch of a group, run when the first of its rows is looked at."""
     ended: dict[Group, Ended] = {}
 
@@ -141,19 +141,19 @@ def run_of(elsewhere: Elsewhere, tmp_path_factory: pytest.TempPathFactory) -> Ru
     return of
 
 
-def _run(group: Group, elsewhere: Elsewhere, folder: Path) -> Ended:
-    gateway = Gateway(group.provider)
+def _run(group: Group, elsewhere: ServerThread, folder: Path) -> Ended:
+    gateway = FaultGateway(group.provider)
     for row in group.rows:
-        gateway.strike(prompt(row), row.act)
+        gateway.answer_with(prompt(row), row.act)
     room = "1" if group.ending.stops else "16"
     with elsewhere.serving(gateway), patience(group.rows[0].timeout):
         ran = _batch(folder, group.provider, gateway.url, group.prompts, "--max-in-flight", room)
-    return Ended(ran, results(folder / "out"), gateway)
+    return Ended(ran, results_by_prompt(folder / "out"), gateway)
 
 
-def _batch(folder: Path, provider: str, url: str, prompts: list[str], *more: str, **options: Any) -> Ran:
+def _batch(folder: Path, provider: str, url: str, prompts: list[str], *more: str, **options: Any) -> CommandResult:
     (folder / "b.txt").write_text("\n".join(prompts))
-    return run(folder, "batch", "b.txt", "--provider", provider, "--base-url", url, *SWIFT, *more, **options)
+    return run_command(folder, "batch", "b.txt", "--provider", provider, "--base-url", url, *SWIFT, *more, **options)
 
 
 @contextlib.contextmanager
@@ -206,23 +206,25 @@ class Trouble:
     """Why a connection does not stand: the base URL to ask, other options, who serves once it does, and how it mends."""
 
     url: str
-    server: Gateway
+    server: FaultGateway
     heal: Callable[[], None]
     options: tuple[str, ...] = ()
 
 
-Make = Callable[[str, Elsewhere, contextlib.ExitStack, pytest.MonkeyPatch], Trouble]
+Make = Callable[[str, ServerThread, contextlib.ExitStack, pytest.MonkeyPatch], Trouble]
 
 
-def _refused(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch) -> Trouble:
-    server = Gateway(provider, port=free_port())
+def _refused(
+    provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
+) -> Trouble:
+    server = FaultGateway(provider, port=free_port())
     return Trouble(server.url, server, lambda: stack.enter_context(elsewhere.serving(server)))
 
 
 def _no_such_host(
-    provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
+    provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
 ) -> Trouble:
-    server = Gateway(provider)
+    server = FaultGateway(provider)
     stack.enter_context(elsewhere.serving(server))
     names: dict[str, str] = {}
     patch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Names(names))
@@ -231,14 +233,14 @@ def _no_such_host(
     )
 
 
-def _deaf(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch) -> Trouble:
+def _deaf(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch) -> Trouble:
     stack.enter_context(patience(aiohttp.ClientTimeout(total=10, sock_connect=0.2)))
     nobody = deaf()
-    url = elsewhere.do(nobody.__aenter__())
-    server = Gateway(provider, port=int(url.rpartition(":")[2]))
+    url = elsewhere.run(nobody.__aenter__())
+    server = FaultGateway(provider, port=int(url.rpartition(":")[2]))
 
     def heal() -> None:
-        elsewhere.do(nobody.__aexit__(None, None, None))
+        elsewhere.run(nobody.__aexit__(None, None, None))
         stack.enter_context(elsewhere.serving(server))
 
     return Trouble(url, server, heal)
@@ -247,16 +249,16 @@ def _deaf(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, _pat
 def _handshake(how: Any) -> Make:
     """The first server ends, or resets, every connection before TLS; the second is as it should be."""
 
-    def make(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
+    def make(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
         patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
         stack.enter_context(patience(aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)))
         broken = Raw()
         broken.greetings.extend([how] * 9)
-        elsewhere.do(broken.__aenter__())
-        server = Gateway(provider, tls=True, port=broken.port)
+        elsewhere.run(broken.__aenter__())
+        server = FaultGateway(provider, tls=True, port=broken.port)
 
         def heal() -> None:
-            elsewhere.do(broken.__aexit__())
+            elsewhere.run(broken.__aexit__())
             stack.enter_context(elsewhere.serving(server))
 
         return Trouble(server.url, server, heal)
@@ -264,17 +266,17 @@ def _handshake(how: Any) -> Make:
     return make
 
 
-def _no_tls(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
+def _no_tls(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
     patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
-    plain = elsewhere.do(asyncio.start_server(_speak_http, "127.0.0.1", 0))
-    server = Gateway(provider, tls=True, port=plain.sockets[0].getsockname()[1])
+    plain = elsewhere.run(asyncio.start_server(_speak_http, "127.0.0.1", 0))
+    server = FaultGateway(provider, tls=True, port=plain.sockets[0].getsockname()[1])
 
     async def end() -> None:
         plain.close()
         await plain.wait_closed()
 
     def heal() -> None:
-        elsewhere.do(end())
+        elsewhere.run(end())
         stack.enter_context(elsewhere.serving(server))
 
     return Trouble(server.url, server, heal)
@@ -286,16 +288,18 @@ async def _speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     writer.close()
 
 
-def _no_proxy(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch) -> Trouble:
-    proxy = Gateway(provider, port=free_port())
+def _no_proxy(
+    provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
+) -> Trouble:
+    proxy = FaultGateway(provider, port=free_port())
     heal = lambda: stack.enter_context(elsewhere.serving(proxy))  # noqa: E731
     return Trouble("http://gateway.invalid", proxy, heal, ("--proxy", proxy.url))
 
 
 def _no_tunnel(status: int) -> Make:
-    def make(provider: str, elsewhere: Elsewhere, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
+    def make(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
         patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
-        proxy, server = Raw(), Gateway(provider, tls=True)
+        proxy, server = Raw(), FaultGateway(provider, tls=True)
         proxy.connect_acts.append(Act(answer(status), "fin"))
         stack.enter_context(elsewhere.serving(proxy, server))
         return Trouble(server.url, server, lambda: None, ("--proxy", proxy.url))
@@ -337,7 +341,7 @@ UNSENT = [("refused", PROVIDERS[1]), *zip(NOT_SENT, itertools.cycle(PROVIDERS), 
 
 @pytest.mark.parametrize(("name", "provider"), [pytest.param(*cell, id="-".join(cell)) for cell in UNSENT])
 def test_what_was_not_sent_is_sent_once_it_can_be(
-    name: str, provider: str, elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, provider: str, elsewhere: ServerThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 0: it was tried again, one POST arrived, it was accepted, and nothing is in doubt."""
     with contextlib.ExitStack() as stack:
@@ -345,7 +349,7 @@ def test_what_was_not_sent_is_sent_once_it_can_be(
         more = (*trouble.options, "--log-level", "debug")
         word = SubmitVerdict.NOT_SENT.value
         ran = _batch(tmp_path, provider, trouble.url, ["a cat"], *more, word=word, on=trouble.heal)
-    [record] = results(tmp_path / "out").values()
+    [record] = results_by_prompt(tmp_path / "out").values()
     assert word in ran.err
     assert (ran.code, record["status"], record["error"]) == (0, "succeeded", None)
     assert trouble.server.posts == trouble.server.accepted == Counter({"a cat": 1})
@@ -358,7 +362,10 @@ def test_a_gateway_that_stays_away_leaves_every_job_planned(
     """Refused or not found: exit code 1, and neither a doubt nor a refusal is told of a job."""
     monkeypatch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Names({}))
     ran = _batch(tmp_path, "native", f"http://{host}:{free_port()}", ["one", "two"])
-    assert (ran.code, [record["status"] for record in results(tmp_path / "out").values()]) == (1, ["planned"] * 2)
+    assert (ran.code, [record["status"] for record in results_by_prompt(tmp_path / "out").values()]) == (
+        1,
+        ["planned"] * 2,
+    )
     assert "2 planned" in ran.err
 
 
@@ -371,17 +378,17 @@ CERTIFICATES = {
 @pytest.mark.parametrize("case", CERTIFICATES)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_certificate_that_is_not_right_gets_nothing(
-    case: str, provider: str, elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, provider: str, elsewhere: ServerThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 3, every job stays planned, and not a byte of a request arrived."""
     monkeypatch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Names({"gateway.invalid": "127.0.0.1"}))
     if case == "another name":
         monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
-    server = Gateway(provider, tls=True)
+    server = FaultGateway(provider, tls=True)
     with elsewhere.serving(server):
         ran = _batch(tmp_path, provider, f"https://{CERTIFICATES[case]}:{server.port}", ["one", "two"])
     assert (ran.code, server.seen, "certificate" in ran.err) == (3, [], True)
-    assert [record["status"] for record in results(tmp_path / "out").values()] == ["planned"] * 2
+    assert [record["status"] for record in results_by_prompt(tmp_path / "out").values()] == ["planned"] * 2
 
 
 # -- polls -----------------------------------------------------------------------------------------------------------
@@ -457,9 +464,9 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Looks:
 
 def _poll(provider: str, names: list[str], folder: Path) -> Looked:
     rules = [{"on": "feed", "prompt": f"[{name}]", "per": "task", "nth": 1, "do": POLLS[name]} for name in names]
-    with emulating(rules) as emulator:
+    with serving_emulator(rules) as emulator:
         ran = _batch(folder, provider, emulator.base_url(provider), [f"[{name}]" for name in names])
-        return Looked(ran.code, results(folder / "out"), emulator)
+        return Looked(ran.code, results_by_prompt(folder / "out"), emulator)
 
 
 @pytest.mark.parametrize(
@@ -490,9 +497,9 @@ def test_a_provider_that_is_down_costs_time_and_nothing_else(provider: str, tmp_
     """Forty tasks whose looks all fail for a while: no storm of looks, each succeeds afterwards, one charge each."""
     prompts = [f"[{number}]" for number in range(40)]
     rules = [{"on": "feed", "between": [0, 0.5], "do": {"fault": "answer", "status": 502, "body": "<html>bad</html>"}}]
-    with emulating(rules) as emulator:
+    with serving_emulator(rules) as emulator:
         ran = _batch(tmp_path, provider, emulator.base_url(provider), prompts, "--max-in-flight", "40")
-        records = results(tmp_path / "out")
+        records = results_by_prompt(tmp_path / "out")
         assert (ran.code, {record["status"] for record in records.values()}) == (0, {"succeeded"})
         assert sorted(charge.prompt for charge in emulator.ledger) == sorted(prompts)
         assert emulator.polls.total < 200
@@ -503,10 +510,10 @@ def test_a_provider_that_is_down_costs_time_and_nothing_else(provider: str, tmp_
 def test_a_look_that_is_refused_parks_what_is_paid(provider: str, status: int, tmp_path: Path) -> None:
     """Exit code 3: nothing more is sent, no job fails, and every accepted one keeps its task id."""
     rules = [{"on": "feed", "do": {"fault": "answer", "status": status, "body": {"error": {"message": "no"}}}}]
-    with emulating(rules) as emulator:
+    with serving_emulator(rules) as emulator:
         url = emulator.base_url(provider)
         ran = _batch(tmp_path, provider, url, ["one", "two", "three"], "--max-in-flight", "1")
-        records = results(tmp_path / "out")
+        records = results_by_prompt(tmp_path / "out")
         assert (ran.code, {record["status"] for record in records.values()} & {"failed", "unknown"}) == (3, set())
         ours = {record["task_id"] for record in records.values()} - {None}
         assert ours == {charge.task_id for charge in emulator.ledger}

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import GenerationFailed, GenerationRequest, Job, JobStatus, Video
-from pika_async.cli.gallery import gallery, write_gallery
+from pika_async.cli.gallery import gallery_page, write_gallery
 from pika_async.cli.posters import draw_posters
-from pika_async.cli.results import KEYS, ResultsWriter, as_line, read_results, row
+from pika_async.cli.results import COLUMNS, ResultsWriter, json_line, read_results, result_row
 
 
 def job(key: str = "k", **changes: Any) -> Job:
@@ -25,8 +25,8 @@ def job(key: str = "k", **changes: Any) -> Job:
 
 def test_a_planned_job_has_every_key_and_nulls() -> None:
     """Nothing is left out of a line because it is not known."""
-    made = row(job(), Path())
-    assert tuple(made) == KEYS
+    made = result_row(job(), Path())
+    assert tuple(made) == COLUMNS
     assert {name for name, value in made.items() if value is None} == {
         "task_id", "video_url", "file", "sha256", "error", "submitted_at", "settled_at", "points",
     }  # fmt: skip
@@ -36,21 +36,21 @@ def test_times_are_utc_and_files_are_relative(tmp_path: Path) -> None:
     """ISO 8601 with Z, to the millisecond; a file elsewhere keeps its path."""
     at = datetime(2026, 1, 2, 3, 4, 5, 6000, UTC)
     inside = job(status=JobStatus.SUCCEEDED, file=tmp_path / "videos" / "k.mp4", submitted_at=at, settled_at=at)
-    made = row(inside, tmp_path)
+    made = result_row(inside, tmp_path)
     assert (made["settled_at"], made["file"]) == ("2026-01-02T03:04:05.006Z", "videos/k.mp4")
-    assert row(inside, tmp_path / "other")["file"] == str(tmp_path / "videos" / "k.mp4")
+    assert result_row(inside, tmp_path / "other")["file"] == str(tmp_path / "videos" / "k.mp4")
 
 
 def test_an_error_is_its_type_and_its_message() -> None:
     """As an object."""
     error = GenerationFailed(key="k", provider="native", task_id="t", reason="moderation")
-    assert row(job(error=error), Path())["error"] == {"type": "GenerationFailed", "message": error.message}
+    assert result_row(job(error=error), Path())["error"] == {"type": "GenerationFailed", "message": error.message}
 
 
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.text())), st.booleans())
 def test_a_line_is_one_line_of_printable_text(record: dict[str, Any], ascii_only: bool) -> None:
     """Whatever is in it, also half characters: it reads back equal and no reader splits it."""
-    line = as_line(record, ascii_only=ascii_only)
+    line = json_line(record, ascii_only=ascii_only)
     assert json.loads(line) == record
     assert line.splitlines() == [line[:-1]]
     assert line[:-1].isprintable()
@@ -113,7 +113,7 @@ HOSTILE = [
 
 
 def record(text: str = "a cat", **changes: Any) -> dict[str, Any]:
-    made = row(job(status=JobStatus.SUCCEEDED, video=Video(url="https://cdn.example/v.mp4")), Path())
+    made = result_row(job(status=JobStatus.SUCCEEDED, video=Video(url="https://cdn.example/v.mp4")), Path())
     return {**made, "prompt": text, **changes}
 
 
@@ -139,7 +139,7 @@ def test_whatever_was_written_is_only_text(text: str) -> None:
     """In the prompt, the key, the task id, the error, the status and the title."""
     error = {"type": "GenerationFailed", "message": text}
     hostile = record(text, key=text, task_id=text, provider=text, error=error, status=text, video_url=text)
-    page = check(gallery([hostile, record(text, file="videos/k.mp4")], Path(), title=text))
+    page = check(gallery_page([hostile, record(text, file="videos/k.mp4")], Path(), title=text))
     shown = "".join(character if character.isprintable() else "�" for character in text)
     assert page.text.count(shown) >= 5
 
@@ -147,7 +147,7 @@ def test_whatever_was_written_is_only_text(text: str) -> None:
 @given(st.text())
 def test_any_text_is_only_text(text: str) -> None:
     """No text leaves its place on the page."""
-    check(gallery([record(text, error={"type": "x", "message": text}, task_id=text)], Path(), title=text))
+    check(gallery_page([record(text, error={"type": "x", "message": text}, task_id=text)], Path(), title=text))
 
 
 def test_the_page_shows_local_videos_and_posters_only(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def watch_files(points: Points) -> None:
 
     def watched_record(self: results.ResultsWriter, job: Job) -> Any:
         if points.due("line-half"):
-            line = results.as_line(results.row(job, self.root)).encode()
+            line = results.json_line(results.result_row(job, self.root)).encode()
             self._file.write(line[: len(line) // 2])
         points.reach("line-half")
         return record(self, job)

@@ -37,4 +37,4 @@ async def test_the_wire_is_as_documented(name: str) -> None:
         save_to=None if save_to is None else Path(save_to) / name,
     )
     doctor = await diagnose(patient, Terminal())
-    assert [finding.said for finding in doctor.findings if not finding.fine] == []
+    assert [finding.detail for finding in doctor.findings if not finding.ok] == []
