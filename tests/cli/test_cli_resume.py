@@ -276,7 +276,7 @@ def test_again_with_a_new_content_for_a_job_in_flight_sends_nothing(cli: Command
         calls = len(emulator.requests)
         ran = cli.batch(emulator, cli.write("b.jsonl", jsonl("new", ("a", "edited"))), "--again", "a")
         assert (ran.code, len(emulator.requests)) == (2, calls)
-        assert "b.jsonl:2: key: 'a' is that of a job with another content that is under way" in ran.err
+        assert "b.jsonl:2: key: 'a' belongs to a job in flight with other content" in ran.err
 
 
 def test_again_of_a_job_that_was_never_sent_pays_once(cli: CommandLine) -> None:
