@@ -11,7 +11,7 @@ from shapes import Durations
 from waiting import Outcome, known_in_full
 
 from pika_async._planning.due_queue import DueQueue
-from pika_async.polling import AdaptivePolling, DurationSample, PollContext
+from pika_async.polling import AdaptivePolling, DurationSample, PollContext, PollingPolicy
 
 
 @attrs.define(eq=False)
@@ -94,20 +94,20 @@ def limited(
     return done
 
 
-class Known:
+class Known(PollingPolicy):
     """Knows the distributions from the start, and wants each task to be looked at again at once: the index decides."""
 
     def __init__(self, durations: dict[str, Durations]) -> None:
         self._truth = {name: known_in_full(drawn) for name, drawn in durations.items()}
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
+    def next_delay(self, context: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
         return 1e-6
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
         pass
 
-    def expected_delay(self, stratum: str, looked: float, age: float) -> float:
-        return self._truth[stratum].undetected(looked, age)
+    def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
+        return self._truth[stratum].undetected(last_unsettled_age, age)
 
 
 def delay_ratio(

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,30 +63,30 @@ def limits(count: int) -> Limits:
 
 
 @attrs.frozen
-class Between:
+class Between(PollingPolicy):
     """A look after `low` to `high` seconds, anew by chance each time."""
 
     low: float
     high: float
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
+    def next_delay(self, context: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
         return self.low + (self.high - self.low) * u
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
         """Nothing is learned."""
 
 
 @attrs.frozen
-class FullJitter:
+class FullJitter(PollingPolicy):
     """Exponential backoff with full jitter: up to `first`, twice that, and so on to `cap`."""
 
     first: float
     cap: float
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
-        return max(1e-3, u * min(self.cap, self.first * 2.0 ** min(waiting.polls, 30)))
+    def next_delay(self, context: PollContext, u: float) -> float:
+        return max(1e-3, u * min(self.cap, self.first * 2.0 ** min(context.polls, 30)))
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
         """Nothing is learned."""
 
 
@@ -126,7 +127,7 @@ class Order:
 
 
 @attrs.define
-class Watched:
+class Watched(PollingPolicy):
     """A policy that is told no progress, if `blind`, and when the last of `count` tasks was accepted.
 
     A first wait is asked for once a task.
@@ -140,25 +141,34 @@ class Watched:
     cpu: float = 0.0
     before: int = 0
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
-        if waiting.polls:
+    def next_delay(self, context: PollContext, u: float) -> float:
+        if context.polls:
             self.looks += 1
         else:
             self.count -= 1
             if not self.count:
                 self.cpu, self.before = time.process_time(), self.looks
-        return self.policy.next_delay(self._seen(waiting), u)
+        return self.policy.next_delay(self._seen(context), u)
 
-    def replan_delay(self, waiting: PollContext, u: float) -> float:
-        assert isinstance(self.policy, AdaptivePolling)
-        return self.policy.replan_delay(self._seen(waiting), u)
+    def replan_delay(self, context: PollContext, u: float) -> float | None:
+        return self.policy.replan_delay(self._seen(context), u)
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> bool | None:
-        return self.policy.observe(attrs.evolve(seen, progress=None, progress_age=None) if self.blind else seen, looked)
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> bool | None:
+        if self.blind:
+            sample = attrs.evolve(sample, progress=None, progress_age=None)
+        return self.policy.observe(sample, last_unsettled_age)
 
-    def __getattr__(self, name: str) -> Any:
-        """What else a client may ask of a policy."""
-        return getattr(self.policy, name)
+    def observe_unsettled(self, stratum: str, last_unsettled_age: float, age: float) -> bool | None:
+        return self.policy.observe_unsettled(stratum, last_unsettled_age, age)
+
+    def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float | None:
+        return self.policy.expected_delay(stratum, last_unsettled_age, age)
+
+    def medians(self) -> Mapping[str, float]:
+        return self.policy.medians()
+
+    def describe(self) -> Mapping[str, Any]:
+        return self.policy.describe()
 
     def _seen(self, waiting: PollContext) -> PollContext:
         return attrs.evolve(waiting, progress=None) if self.blind else waiting

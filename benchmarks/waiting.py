@@ -11,7 +11,7 @@ import attrs
 from shapes import Durations, Progress
 
 from pika_async.polling import Distribution, DurationSample, PollContext, PollingPolicy, Schedule
-from pika_async.polling.schedule import FLOOR, cap
+from pika_async.polling.schedule import FLOOR, max_delay
 
 
 @attrs.define
@@ -119,7 +119,8 @@ def run(
                     asked = PollContext(
                         other.stratum, other.looked, other.polls, other.progress, progress_age=other.progress_age
                     )
-                    wait = policy.replan_delay(asked, chance.random())  # type: ignore[attr-defined]
+                    wait = policy.replan_delay(asked, chance.random())
+                    assert wait is not None
                     due = max(other.outcome.accepted + other.looked + wait, now + 0.05 + 2 * chance.random())
                     if due < other.due:
                         push(due, other)
@@ -169,7 +170,7 @@ def follow(jobs: Sequence[Outcome], after: Callable[[float], float]) -> tuple[fl
     ages, polls, delay = [after(0.0)], 0, 0.0
     for job in sorted(jobs, key=lambda job: job.duration):
         while ages[-1] < job.duration:
-            ages.append(max(ages[-1] + FLOOR, min(after(ages[-1]), ages[-1] + cap(ages[-1]))))
+            ages.append(max(ages[-1] + FLOOR, min(after(ages[-1]), ages[-1] + max_delay(ages[-1]))))
         polls += len(ages)
         delay += ages[-1] - job.duration
     return polls / len(jobs), delay / len(jobs)

@@ -94,17 +94,16 @@ def receiver_of(callbacks: object, provider: Provider) -> CallbackReceiver | Non
     return callbacks
 
 
-def policy_of(polling: PollingPolicy | None) -> PollingPolicy:
-    """The policy that was given, or the adaptive one.
+def policy_of(polling: object) -> PollingPolicy:
+    """Return the given policy, or an `AdaptivePolling` by default.
 
-    :raises ConfigurationError: if it has not the two methods of `PollingPolicy`.
+    :raises ConfigurationError: unless it is an instance of `PollingPolicy`.
     """
     if polling is None:
         return AdaptivePolling()
-    if isinstance(polling, type) or not all(
-        callable(getattr(polling, name, None)) for name in ("next_delay", "observe")
-    ):
-        raise ConfigurationError(setting="polling", reason=f"{polling!r} is no policy; give AdaptivePolling(...)")
+    if not isinstance(polling, PollingPolicy):
+        reason = f"must be an instance of PollingPolicy, not {polling!r}; give AdaptivePolling(...), or subclass it"
+        raise ConfigurationError(setting="polling", reason=reason)
     return polling
 
 

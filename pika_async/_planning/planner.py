@@ -96,7 +96,7 @@ class Planner:
     def _next_unconfirmed(self, now: float) -> CallbackTimedOut | WaitUntil:
         while self._unconfirmed:
             active, since = next(iter(self._unconfirmed.items()))
-            until = since + min(self.deadline, DOUBT_SHARE * self.poll_queue.longest or DOUBT_SECONDS)
+            until = since + min(self.deadline, DOUBT_SHARE * self.poll_queue.adapter.longest or DOUBT_SECONDS)
             if active.job.status is JobStatus.UNKNOWN and until > now:
                 return WaitUntil(until)
             del self._unconfirmed[active]
@@ -110,7 +110,7 @@ class Planner:
             return WaitUntil(due)
         held_until = self.breaker.ready_at(now)
         if held_until > now:
-            active = self.poll_queue.expired(now)
+            active = self.poll_queue.pop_expired(now)
             if active is not None:
                 return DeadlinePassed(active)
         if self.polling >= self.limits.polling:

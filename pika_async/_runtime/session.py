@@ -16,6 +16,7 @@ from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import MAX_IN_FLIGHT, Limits, TokenBucket
 from pika_async._planning.planner import Planner
+from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._runtime.admission import JobAdmission
 from pika_async._runtime.callback_handler import JobCallbackHandler
@@ -68,7 +69,7 @@ class ClientConfig:
             telemetry.duration_observed(seen, age)
 
         known = self.journal.get_setting(self.concurrency_key) or {}
-        poll_rates = (self.limits.polls_per_second, getattr(self.policy, "max_polls_per_second", None))
+        poll_rates = (self.limits.polls_per_second, self.policy.max_polls_per_second)
         return Planner(
             provider=self.provider.name,
             base_url=self.base_url,
@@ -76,7 +77,9 @@ class ClientConfig:
             deadline=self.deadline,
             concurrency=AdaptiveConcurrency(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
             poll_queue=PollQueue(
-                policy=self.policy, on_sample=learned, callbacks=CallbackTracker(enabled=self.callbacks is not None)
+                PolicyAdapter(
+                    policy=self.policy, on_sample=learned, callbacks=CallbackTracker(enabled=self.callbacks is not None)
+                )
             ),
             submit_rate=TokenBucket(self.limits.submits_per_second),
             poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
@@ -181,14 +184,13 @@ class Session:
 def build_stats(config: ClientConfig, session: Session | None) -> Stats:
     """See `PikaClient.stats`."""
     planner = config.planner(NullTelemetry()) if session is None else session.table.planner
-    medians = getattr(config.policy, "medians", dict)
     return Stats.of(
         planner,
         time.monotonic() if session is None else session.loop.time(),
         is_open=session is not None and session.table.is_open,
         parked=(config.journal.count(JobStatus.UNKNOWN), config.journal.count(JobStatus.TIMED_OUT)),
         strays=0 if session is None else session.gateway.mismatched_answers,
-        medians=medians(),
+        medians=config.policy.medians(),
     )
 
 

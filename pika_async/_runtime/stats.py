@@ -68,7 +68,7 @@ class Stats:
             planned=len(planner.submit_queue),
             submitting=planner.submitting,
             in_flight=planner.in_flight,
-            due=planner.poll_queue.due,
+            due=planner.poll_queue.due_count,
             polling=planner.polling,
             breaker_open=planner.breaker.is_open,
             unknown=parked[0],

@@ -13,9 +13,9 @@ import attrs
 
 from pika_async.polling.distribution import Distribution
 from pika_async.polling.durations import WINDOW, DurationEstimator, DurationSample
-from pika_async.polling.policy import PollContext, above_zero
+from pika_async.polling.policy import PollContext, PollingPolicy, above_zero
 from pika_async.polling.progress import ProgressForecaster, calibrated
-from pika_async.polling.schedule import FLOOR, Schedule, cap
+from pika_async.polling.schedule import FLOOR, Schedule, max_delay
 
 __all__ = ["AdaptivePolling", "DurationForecast", "DurationForecasts", "seconds"]
 
@@ -106,7 +106,7 @@ class _Stratum:
         self.schedule = Schedule.of(self.distribution, self.weight)
         self.progress = calibrated(self.samples, self.distribution, queued=self.durations.count > self.waiting)
         self.first = self.schedule.after(0.0)
-        self.room = min(self.schedule.after(self.first) - self.first, cap(self.first), self.first)
+        self.room = min(self.schedule.after(self.first) - self.first, max_delay(self.first), self.first)
         self.settles = self.polls = 0
         self.enough_polls = max(1.0, RENEW * min(WINDOW, self.durations.count), self.waiting / CROWD)
 
@@ -144,7 +144,7 @@ class _Stratum:
 
 
 @attrs.define
-class AdaptivePolling:
+class AdaptivePolling(PollingPolicy):
     """Looks where tasks settle: few before the first could have, dense where most do, never rare after that.
 
     `expected_seconds`: what a task is thought to take before any has settled (60 s). `delay_weight`: how many looks one
@@ -197,7 +197,7 @@ class AdaptivePolling:
             look = found.progress.next_poll(age, waiting.progress, told_age, found.weight)
         if look is None:
             look = found.schedule.after(age)
-        return max(FLOOR, min(look - age, cap(age) / waiting.callback_loss))
+        return max(FLOOR, min(look - age, max_delay(age) / waiting.callback_loss))
 
     def observe_unsettled(self, stratum: str, looked: float, age: float) -> None:
         """A task that was unsettled at age `looked` is so at `age`, as far as is known, though nobody has looked."""

@@ -1,9 +1,11 @@
-"""The seam: what a scheduler asks a polling policy, and the simplest one. No clock, no chance, no I/O of its own."""
+"""Interface of polling policies, and the simplest policy. Reads no clock, draws no random numbers, does no I/O."""
 
 from __future__ import annotations
 
+import abc
 import math
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -15,78 +17,132 @@ __all__ = ["FixedInterval", "PollContext", "PollingPolicy", "above_zero"]
 
 @attrs.frozen
 class PollContext:
-    """One unsettled task as a policy sees it. Ages are seconds since it was accepted."""
+    """One unsettled task as a policy sees it. Ages are seconds since the task was accepted."""
 
-    #: Tasks of one stratum are alike in what makes them slow: provider, model, kind.
+    #: The stratum of the task; see `pika_async.polling`.
     stratum: str
     age: float
-    #: How often it was looked at.
+    #: Number of polls so far.
     polls: int
-    #: Percent, where the provider tells; 0 also where it only tells that a task is queued.
+    #: Percent, where the provider reports it; 0 also while the provider only reports the task as queued.
     progress: int | None = None
-    #: The age at which it was last seen unsettled, before this time; None the first time, and where no age of it is
-    #: certain: nothing is learned of it then.
+    #: Age at the previous poll that found the task unsettled. None on the first call, and when the task's ages are
+    #: uncertain: then nothing can be learned from it.
     last_unsettled_age: float | None = None
-    #: The age at which `progress` was told; None: now. A task that was last seen queued at that age and now runs, where
-    #: no percent is told, has a progress of 0 that was told then.
+    #: Age at which `progress` was reported; None: now. A task that was queued at that age and now runs without a
+    #: reported percent keeps a `progress` of 0 and that age.
     progress_age: float | None = None
-    #: The share of tasks of which nobody tells when they settle, 1 where nobody ever does: only those need a look.
+    #: Fraction of completions without a callback, 0 to 1; 1 when callbacks are off. Only these have to be found by
+    #: polling.
     callback_loss: float = 1.0
 
 
-class PollingPolicy(Protocol):
-    """What the scheduler asks. The methods are pure but for what they remember of tasks.
+class PollingPolicy(abc.ABC):
+    """Base class of polling policies. `next_delay` and `observe` must be written, the rest has defaults.
 
-    A policy may have more, which is asked for where it is there. `again(waiting, u)`: like `wait`, for a task that was
-    not seen since. `passed(stratum, looked, age)`: a task that was unsettled at one age is so at another, for nobody
-    has told of it. `undetected(stratum, looked, age)`: the expected seconds that such a task has been settled.
-    `medians()`: half the tasks of a stratum take less, in seconds.
+    Methods must not block. They are called from the event loop of the client; `medians` and `describe` may be called
+    from other threads. A method that raises, or returns a value that is not usable, is logged once and replaced by a
+    default; no job is lost.
     """
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
-        """Seconds until the next look, above 0 and finite; `u` in [0, 1) is the chance to use.
+    __slots__ = ()
 
-        Asked once when a task is accepted or comes into sight, and after each look that found it unsettled.
+    #: Polls per second over all tasks; None: no limit.
+    max_polls_per_second: float | None = None
+
+    @abc.abstractmethod
+    def next_delay(self, context: PollContext, u: float) -> float:
+        """Return the seconds until the next poll, above 0 and finite.
+
+        Called when a task is accepted or resumed, and after each poll that found it unsettled.
+
+        :param context: the task.
+        :param u: a uniform random number in [0, 1), to spread polls.
         """
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> bool | None:
-        """A task has settled, now or in an earlier process; `looked`: its age when `wait` last heard of it, if it did.
+    @abc.abstractmethod
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> bool | None:
+        """Learn from one task that has settled or is no longer polled, now or in an earlier process.
 
-        True if the looks at all that wait are worth asking for anew: of a policy with a method `again`, like `wait`.
+        Return True if tasks of its stratum have become quicker: `replan_delay` is then called for all that are waiting.
+
+        :param sample: the interval in which the task settled.
+        :param last_unsettled_age: the last age at which this policy was informed that the task was unsettled, in
+            seconds; None if it was never informed.
         """
+
+    def replan_delay(self, context: PollContext, u: float) -> float | None:  # noqa: ARG002 - for subclasses
+        """Return the delay, from the last poll, for a task that was not polled since `next_delay` was called.
+
+        None, the default: keep the planned poll.
+
+        :param context: the task as it was at its last poll.
+        :param u: a uniform random number in [0, 1), to spread polls.
+        """
+        return None
+
+    def observe_unsettled(self, stratum: str, last_unsettled_age: float, age: float) -> bool | None:  # noqa: ARG002 - for subclasses
+        """Learn that a task is probably still unsettled at `age`, because no callback has come for it.
+
+        Return False, the default, if the policy does not use this.
+
+        :param stratum: the stratum of the task.
+        :param last_unsettled_age: the last age, in seconds, at which this policy was informed that it was unsettled.
+        :param age: its age now, in seconds.
+        """
+        return False
+
+    def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float | None:  # noqa: ARG002 - for subclasses
+        """Return the expected seconds since a task settled, given that it was unsettled at `last_unsettled_age`.
+
+        Among tasks that are due, the one with the largest value is polled first. None, the default: the one that was
+        polled the longest time ago.
+
+        :param stratum: the stratum of the task.
+        :param last_unsettled_age: its age, in seconds, when it was last found unsettled.
+        :param age: its age now, in seconds.
+        """
+        return None
+
+    def medians(self) -> Mapping[str, float]:
+        """Return the median duration of each stratum, in seconds; empty by default."""
+        return {}
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what was learned of each stratum, in a form that prints well; empty by default."""
+        return {}
 
 
 def above_zero(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    """Validates seconds, rates and weights.
+    """Validate seconds, rates and weights; None is allowed.
 
     :raises ConfigurationError: with the name and the value.
     """
     ok = value is None or (not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < math.inf)
     if not ok:
-        raise ConfigurationError(setting=attribute.name, reason=f"{value!r} is no number above 0")
+        raise ConfigurationError(setting=attribute.name, reason=f"must be a number above 0, not {value!r}")
 
 
 @attrs.frozen
-class FixedInterval:
-    """A look every `seconds`, the first after as long; where most settles are told of, 1 / sqrt(untold) as rarely.
+class FixedInterval(PollingPolicy):
+    """One poll every `seconds`, the first after as long; `seconds` / sqrt(callback_loss) where callbacks arrive.
 
-    That is the interval of the least looks + weight x delay, if delay is that of the untold alone: polls go as 1 / t,
-    delay as `untold` x t / 2.
+    That interval minimizes polls + weight x delay when only completions without a callback are delayed: the number of
+    polls is proportional to 1 / t, the delay to callback_loss x t / 2.
+
+    :param seconds: the interval in seconds, above 0.
+    :raises ConfigurationError: for a value that is not above 0.
     """
 
     seconds: float = attrs.field(validator=above_zero)
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:  # noqa: ARG002 - the protocol's
-        """Always `seconds`, or as many times more."""
-        return self.seconds / math.sqrt(waiting.callback_loss)
+    def next_delay(self, context: PollContext, u: float) -> float:  # noqa: ARG002 - the base class's
+        """Return `seconds` / sqrt(callback_loss)."""
+        return self.seconds / math.sqrt(context.callback_loss)
 
-    def replan_delay(self, waiting: PollContext, u: float) -> float:
-        """The same."""
-        return self.next_delay(waiting, u)
+    def replan_delay(self, context: PollContext, u: float) -> float:
+        """Return the same as `next_delay`."""
+        return self.next_delay(context, u)
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
-        """Nothing is learned."""
-
-    def describe(self) -> dict[str, Any]:
-        """Empty: nothing is believed of any stratum."""
-        return {}
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+        """Learn nothing."""

@@ -16,7 +16,7 @@ import attrs
 
 from pika_async.polling.distribution import LEAST, Distribution
 
-__all__ = ["CAP_SECONDS", "CAP_SHARE", "FLOOR", "Schedule", "cap"]
+__all__ = ["CAP_SECONDS", "CAP_SHARE", "FLOOR", "Schedule", "max_delay"]
 
 #: No wait is shorter, in seconds, however short the tasks are said to be.
 FLOOR = 0.05
@@ -31,7 +31,7 @@ COARSE = 4
 LEFT = 1e-3
 
 
-def cap(age: float) -> float:
+def max_delay(age: float) -> float:
     """The longest wait after a look at `age`, in seconds."""
     return CAP_SHARE * age + CAP_SECONDS
 
@@ -60,7 +60,7 @@ class Schedule:
         for i in range(end - 1, -1, -1):
             at, low = ages[i], weight * share[i]
             # The delay term is Monge, so the best next look never moves later as `at` moves earlier.
-            limit = min(reach, max(i + 2, bisect_right(ages, at + cap(at)))) if i else end + 1
+            limit = min(reach, max(i + 2, bisect_right(ages, at + max_delay(at)))) if i else end + 1
             choices = [later[j] - low * ages[j] for j in range(i + 1, limit)]
             least = min(choices)
             best[i] = i + 1 + choices.index(least)
@@ -84,7 +84,7 @@ class Schedule:
         """The ages of the first `count` looks."""
         ages = [self.after(0.0)]
         while len(ages) < count:
-            ages.append(max(ages[-1] + FLOOR, min(self.after(ages[-1]), ages[-1] + cap(ages[-1]))))
+            ages.append(max(ages[-1] + FLOOR, min(self.after(ages[-1]), ages[-1] + max_delay(ages[-1]))))
         return ages
 
 
@@ -93,7 +93,7 @@ def _tail_step(ages: list[float], share: list[float], weight: float) -> float:
     before = max(0, len(ages) - 1 - FINE)
     left = 1 - (share[-1] + share[before]) / 2
     hazard = max(1 / ages[-1], (share[-1] - share[before]) / (ages[-1] - ages[before]) / max(LEAST, left))
-    return max(FLOOR, min(cap(ages[-1]), math.sqrt(2 / (weight * hazard))))
+    return max(FLOOR, min(max_delay(ages[-1]), math.sqrt(2 / (weight * hazard))))
 
 
 def _grid(durations: Distribution, weight: float) -> list[float]:
@@ -122,7 +122,7 @@ def _grid(durations: Distribution, weight: float) -> list[float]:
 def _fill(grid: list[float], age: float) -> None:
     """Append `age`, and before it points between, so that no gap is over a part of the cap."""
     if len(grid) > 1:
-        while grid[-1] + cap(grid[-1]) / COARSE < age:
-            grid.append(grid[-1] + cap(grid[-1]) / COARSE)
+        while grid[-1] + max_delay(grid[-1]) / COARSE < age:
+            grid.append(grid[-1] + max_delay(grid[-1]) / COARSE)
     if age > grid[-1]:
         grid.append(age)

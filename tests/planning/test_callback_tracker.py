@@ -15,8 +15,9 @@ from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, J
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.callback_loss import SAMPLES, SETTLES, CallbackLossEstimator
 from pika_async._planning.callback_tracker import GRACE_SECONDS, MIN_POLL_SPACING_S, CallbackTracker
+from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
-from pika_async.polling import DurationSample, PollContext
+from pika_async.polling import DurationSample, PollContext, PollingPolicy
 from pika_async.providers._verdicts import PollVerdict
 
 NUMBERS = itertools.count()
@@ -33,7 +34,7 @@ def entry_at(now: float, stratum: str = "s") -> ActiveJob:
     return ActiveJob(job, stratum, accepted_at=now, last_seen_unsettled_at=now, deadline_at=now + DEADLINE)
 
 
-class Awkward:
+class Awkward(PollingPolicy):
     """A policy whose every method fails now and then, or gives a number of an odd kind."""
 
     def __init__(self) -> None:
@@ -45,18 +46,18 @@ class Awkward:
             raise ZeroDivisionError
         return answer
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
+    def next_delay(self, context: PollContext, u: float) -> float:
         return self._answer()  # type: ignore[no-any-return]
 
     replan_delay = next_delay
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> Any:
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> Any:
         return self._answer()
 
-    def observe_unsettled(self, stratum: str, looked: float, age: float) -> None:
+    def observe_unsettled(self, stratum: str, last_unsettled_age: float, age: float) -> None:
         self._answer()
 
-    def expected_delay(self, stratum: str, looked: float, age: float) -> float:
+    def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
         return self._answer()  # type: ignore[no-any-return]
 
 
@@ -66,7 +67,7 @@ class Lookouts(RuleBasedStateMachine):
     @initialize(policy=st.sampled_from([AdaptivePolling, lambda: FixedInterval(7.0), Awkward]))
     def begin(self, policy: Any) -> None:
         self.now = 1e6
-        self.poll_queue = PollQueue(policy=policy(), callbacks=CallbackTracker(enabled=True))
+        self.poll_queue = PollQueue(PolicyAdapter(policy=policy(), callbacks=CallbackTracker(enabled=True)))
         self.waiting: list[ActiveJob] = []
         self.looking: list[ActiveJob] = []
         self.gone: list[ActiveJob] = []
@@ -136,7 +137,7 @@ class Lookouts(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         self.poll_queue.ready_at(self.now)
-        entry = self.poll_queue.expired(self.now)
+        entry = self.poll_queue.pop_expired(self.now)
         if entry is not None:
             assert entry.deadline_at <= self.now
             self.waiting.remove(entry)
@@ -247,12 +248,12 @@ def test_two_places_of_one_time_are_one_job() -> None:
     """A look that a callback had brought forward is put back to where it was, and then all are put anew."""
 
     class Late(Awkward):
-        def next_delay(self, waiting: PollContext, u: float) -> float:
+        def next_delay(self, context: PollContext, u: float) -> float:
             return 1e9
 
         replan_delay = next_delay
 
-    poll_queue = PollQueue(policy=Late(), callbacks=CallbackTracker(enabled=True))
+    poll_queue = PollQueue(PolicyAdapter(policy=Late(), callbacks=CallbackTracker(enabled=True)))
     other, entry = entry_at(-100.0), entry_at(0.0)
     poll_queue.schedule(other, 0.0, 0.5)
     poll_queue.schedule(entry, 0.0, 0.5)
@@ -274,21 +275,21 @@ def test_where_nobody_listens_every_settle_is_untold() -> None:
     calls, asked = CallbackTracker(), []
 
     class Watching(Awkward):
-        def next_delay(self, waiting: PollContext, u: float) -> float:
-            asked.append(waiting.callback_loss)
+        def next_delay(self, context: PollContext, u: float) -> float:
+            asked.append(context.callback_loss)
             return 10.0
 
-        def observe(self, seen: DurationSample, looked: float | None = None) -> Any:
+        def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> Any:
             pass
 
-        def observe_unsettled(self, stratum: str, looked: float, age: float) -> None:
+        def observe_unsettled(self, stratum: str, last_unsettled_age: float, age: float) -> None:
             raise AssertionError("silence was heard")
 
-    poll_queue = PollQueue(policy=Watching(), callbacks=calls)
+    poll_queue = PollQueue(PolicyAdapter(policy=Watching(), callbacks=calls))
     for number in range(50):
         entry = entry_at(float(number))
         poll_queue.schedule(entry, float(number), 0.5)
         poll_queue.schedule(entry_at(float(number)), float(number), 0.5)
         poll_queue.record_settled(entry, SETTLED, number + 9.0, 0.5)
     assert set(asked) == {calls.loss_rate} == {1.0}
-    assert poll_queue._silent_at == -math.inf
+    assert poll_queue.adapter._silence_at == -math.inf

@@ -44,6 +44,7 @@ from pika_async._planning.actions import (
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
 from pika_async._planning.planner import Planner, apply_verdict
+from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async.polling import PollingPolicy
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
@@ -59,7 +60,7 @@ def planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0, **
         limits=made,
         deadline=deadline,
         concurrency=AdaptiveConcurrency(ceiling=made.max_in_flight or MAX_IN_FLIGHT),
-        poll_queue=PollQueue(policy=policy or FixedInterval(10.0)),
+        poll_queue=PollQueue(PolicyAdapter(policy=policy or FixedInterval(10.0))),
         submit_rate=TokenBucket(made.submits_per_second),
         poll_rate=TokenBucket(made.polls_per_second),
     )
@@ -560,18 +561,18 @@ def test_a_job_that_was_never_looked_at_does_not_expire_unseen() -> None:
 
 
 @attrs.define
-class Odd:
+class Odd(PollingPolicy):
     """A policy that gives what no policy should."""
 
     gives: Any
 
-    def next_delay(self, waiting: object, u: float) -> float:
+    def next_delay(self, context: object, u: float) -> float:
         if isinstance(self.gives, Exception):
             raise self.gives
         value: float = self.gives
         return value
 
-    def observe(self, seen: object, looked: float | None = None) -> None:
+    def observe(self, sample: object, last_unsettled_age: float | None = None) -> None:
         if isinstance(self.gives, Exception):
             raise self.gives
 
@@ -755,22 +756,22 @@ TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @attrs.define
-class Recording:
+class Recording(PollingPolicy):
     """A policy that looks every 100 s, until it says that tasks have become quicker: then every 10."""
 
     told: list[tuple[Any, float | None]] = attrs.field(factory=list)
     asked: list[Any] = attrs.field(factory=list)
     quicker: bool = False
 
-    def next_delay(self, waiting: Any, u: float) -> float:
-        self.asked.append(waiting)
+    def next_delay(self, context: Any, u: float) -> float:
+        self.asked.append(context)
         return 100.0
 
-    def replan_delay(self, waiting: Any, u: float) -> float:
+    def replan_delay(self, context: Any, u: float) -> float:
         return 10.0
 
-    def observe(self, seen: Any, looked: float | None = None) -> bool:
-        self.told.append((seen, looked))
+    def observe(self, sample: Any, last_unsettled_age: float | None = None) -> bool:
+        self.told.append((sample, last_unsettled_age))
         return self.quicker
 
 

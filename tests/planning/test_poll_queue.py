@@ -16,29 +16,30 @@ from hypothesis import strategies as st
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
 from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.provider_clock import ProviderTimestamps
-from pika_async.polling import DurationSample, PollContext
+from pika_async.polling import DurationSample, PollContext, PollingPolicy
 from pika_async.providers._verdicts import PollVerdict
 
 NUMBERS = itertools.count()
 
 
 @attrs.define
-class Recording:
+class Recording(PollingPolicy):
     """Writes down what it is asked and told; the look at stratum `n` is worth n seconds."""
 
     asked: list[PollContext] = attrs.Factory(list)
     told: list[DurationSample] = attrs.Factory(list)
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
-        self.asked.append(waiting)
+    def next_delay(self, context: PollContext, u: float) -> float:
+        self.asked.append(context)
         return 10.0
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> Any:
-        self.told.append(seen)
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> Any:
+        self.told.append(sample)
 
-    def expected_delay(self, stratum: str, looked: float, age: float) -> float:
+    def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
         return float(stratum)
 
 
@@ -72,7 +73,7 @@ def settled(poll_queue: PollQueue, entry: ActiveJob, now: float, **times: Any) -
 
 def test_the_look_that_ends_most_delay_is_first() -> None:
     """Of all that are due, in whichever order they became so."""
-    poll_queue = PollQueue(policy=Recording())
+    poll_queue = PollQueue(PolicyAdapter(policy=Recording()))
     for stratum in ("3", "1", "5", "2", "4"):
         accepted(poll_queue, 0.0, stratum)
     assert poll_queue.ready_at(9.0) == 10.0
@@ -90,7 +91,7 @@ def test_the_adaptive_policy_puts_the_likely_settled_before_the_old() -> None:
         for _ in range(64):
             seconds = median * math.exp(0.2 * random.gauss(0, 1))
             policy.observe(DurationSample(stratum, 0.97 * seconds, 1.03 * seconds))
-    poll_queue = PollQueue(policy=policy)
+    poll_queue = PollQueue(PolicyAdapter(policy=policy))
     old, young = accepted(poll_queue, 0.0, "hour"), accepted(poll_queue, 500.0, "minute")
     poll_queue.clear()
     for entry in (old, young):
@@ -104,10 +105,10 @@ def test_without_a_usable_index_the_longest_unseen_is_first(policy: Any, caplog:
     """A policy need not give one, and one that raises costs no job."""
 
     class Raises(Recording):
-        def expected_delay(self, stratum: str, looked: float, age: float) -> float:
+        def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
             raise KeyError(stratum)
 
-    poll_queue = PollQueue(policy=policy or Raises())
+    poll_queue = PollQueue(PolicyAdapter(policy=policy or Raises()))
     entries = [accepted(poll_queue, at) for at in (2.0, 0.0, 1.0)]
     poll_queue.ready_at(20.0)
     assert [poll_queue.pop(20.0) for _ in range(3)] == [entries[1], entries[2], entries[0]]
@@ -119,10 +120,10 @@ def test_tasks_that_surely_have_just_settled_end_no_loop(now: float) -> None:
     """On a machine that runs for months its clock rounds away such delays: they must not be weighed for ever."""
 
     class Tiny(Recording):
-        def expected_delay(self, stratum: str, looked: float, age: float) -> float:
+        def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
             return 1e-10 * float(stratum)
 
-    poll_queue = PollQueue(policy=Tiny())
+    poll_queue = PollQueue(PolicyAdapter(policy=Tiny()))
     for number in range(50):
         entry = accepted(poll_queue, now, str(number + 1))
         entry.accepted_at = entry.last_seen_unsettled_at = now + 10.0
@@ -134,10 +135,10 @@ def test_no_stratum_is_put_off_for_ever() -> None:
     """A task that is believed to be slow is looked at while others are due all the time, and long before its belief."""
 
     class Slow(Recording):
-        def expected_delay(self, stratum: str, looked: float, age: float) -> float:
+        def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
             return 0.0 if stratum == "slow" else 5.0
 
-    poll_queue = PollQueue(policy=Slow())
+    poll_queue = PollQueue(PolicyAdapter(policy=Slow()))
     entry = accepted(poll_queue, 0.0, "slow")
     now = 10.0
     while True:
@@ -152,15 +153,15 @@ def test_no_stratum_is_put_off_for_ever() -> None:
 
 def test_expired_are_those_that_were_seen_and_are_past_their_deadline() -> None:
     """Wherever they stand among the due; of the others those past their deadline are looked at first."""
-    poll_queue = PollQueue(policy=FixedInterval(10.0))
+    poll_queue = PollQueue(PolicyAdapter(policy=FixedInterval(10.0)))
     entries = [accepted(poll_queue, float(n), polls=n % 2) for n in range(10)]
     for entry, deadline in zip(entries, [20, 20, 30, 30, 99, 99, 20, 20, 30, 99], strict=True):
         entry.deadline_at = float(deadline)
     assert poll_queue.ready_at(19.0) == 19.0
-    assert (poll_queue.expires_at, poll_queue.expired(19.0)) == (20.0, None)
+    assert (poll_queue.expires_at, poll_queue.pop_expired(19.0)) == (20.0, None)
     assert poll_queue.ready_at(25.0) == 25.0
-    assert {poll_queue.expired(25.0), poll_queue.expired(25.0)} == {entries[1], entries[7]}
-    assert (poll_queue.expired(25.0), poll_queue.expires_at) == (None, 30.0)
+    assert {poll_queue.pop_expired(25.0), poll_queue.pop_expired(25.0)} == {entries[1], entries[7]}
+    assert (poll_queue.pop_expired(25.0), poll_queue.expires_at) == (None, 30.0)
     left = [entry for entry in entries if entry not in {entries[1], entries[7]}]
     assert sorted(poll_queue, key=entries.index) == left
     late = [entries[0], entries[6]]
@@ -171,18 +172,18 @@ def test_expired_are_those_that_were_seen_and_are_past_their_deadline() -> None:
 @given(st.lists(st.tuples(st.floats(0, 50), st.booleans()), max_size=30), st.floats(0, 60))
 def test_no_job_is_lost_or_taken_twice(jobs: list[tuple[float, bool]], now: float) -> None:
     """PollContext, due, expired or taken: each is in one of these, once."""
-    poll_queue = PollQueue(policy=Recording())
+    poll_queue = PollQueue(PolicyAdapter(policy=Recording()))
     entries = []
     for at, was_seen in jobs:
         entry = accepted(poll_queue, at, "1", polls=int(was_seen))
         entry.deadline_at = at + 20.0
         entries.append(entry)
     out = []
-    while (past := poll_queue.expired(now)) is not None:
+    while (past := poll_queue.pop_expired(now)) is not None:
         out.append(past)
     while poll_queue.ready_at(now) <= now:
         out.append(poll_queue.pop(now))
-        if (past := poll_queue.expired(now)) is not None:
+        if (past := poll_queue.pop_expired(now)) is not None:
             out.append(past)
     assert Counter(map(id, [*out, *poll_queue])) == Counter(map(id, entries))
     assert all(entry.accepted_at + 10.0 > now for entry in poll_queue)
@@ -194,7 +195,7 @@ def test_no_job_is_lost_or_taken_twice(jobs: list[tuple[float, bool]], now: floa
 @pytest.mark.parametrize(("asked", "due"), [(None, 20.0), (3.0, 20.0), (10.0, 20.0), (45.0, 55.0), (5000.0, 1000.0)])
 def test_a_provider_may_ask_for_a_later_look_and_for_no_sooner_one(asked: float | None, due: float) -> None:
     """Never beyond the deadline, which gets its look."""
-    poll_queue = PollQueue(policy=Recording())
+    poll_queue = PollQueue(PolicyAdapter(policy=Recording()))
     entry = accepted(poll_queue, 0.0)
     poll_queue.clear()
     entry.polls = 1
@@ -206,13 +207,13 @@ def test_what_a_provider_asked_for_holds_when_tasks_become_quicker() -> None:
     """Looks that are asked for anew come no sooner than it wants them."""
 
     class Quicker(Recording):
-        def replan_delay(self, waiting: PollContext, u: float) -> float:
+        def replan_delay(self, context: PollContext, u: float) -> float:
             return 10.0
 
-        def observe(self, seen: DurationSample, looked: float | None = None) -> Any:
+        def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> Any:
             return True
 
-    poll_queue = PollQueue(policy=Quicker())
+    poll_queue = PollQueue(PolicyAdapter(policy=Quicker()))
     waiting, done = accepted(poll_queue, 0.0), accepted(poll_queue, 0.0)
     poll_queue.clear()
     waiting.polls = 1
@@ -229,10 +230,10 @@ def test_whatever_a_policy_gives_the_next_look_is_a_time(wait: Any, due: float) 
     """A number of another kind is taken for what it is worth, what is no number for a pace of our own."""
 
     class Odd(Recording):
-        def next_delay(self, waiting: PollContext, u: float) -> Any:
+        def next_delay(self, context: PollContext, u: float) -> Any:
             return wait
 
-    poll_queue = PollQueue(policy=Odd())
+    poll_queue = PollQueue(PolicyAdapter(policy=Odd()))
     accepted(poll_queue, 0.0)
     assert (type(poll_queue.ready_at(0.0)), poll_queue.ready_at(0.0)) == (float, due)
 
@@ -240,7 +241,7 @@ def test_whatever_a_policy_gives_the_next_look_is_a_time(wait: Any, due: float) 
 def test_a_denial_is_no_reading_and_no_sighting() -> None:
     """A gateway that does not know the task yet says nothing of whether it has settled, nor how far it is."""
     policy = Recording()
-    poll_queue = PollQueue(policy=policy)
+    poll_queue = PollQueue(PolicyAdapter(policy=policy))
     entry = accepted(poll_queue, 0.0)
     seen(poll_queue, entry, 10.0, TaskState.RUNNING, percent=50)
     entry.polls += 1
@@ -252,7 +253,7 @@ def test_a_denial_is_no_reading_and_no_sighting() -> None:
 def test_queued_is_a_reading_of_nothing_and_is_told_on_until_another_comes() -> None:
     """At acceptance nothing was read yet; while it runs without a percent the age at which it was queued last is known."""
     policy = Recording()
-    poll_queue = PollQueue(policy=policy)
+    poll_queue = PollQueue(PolicyAdapter(policy=policy))
     entry = accepted(poll_queue, 0.0)
     seen(poll_queue, entry, 10.0, TaskState.QUEUED)
     seen(poll_queue, entry, 20.0, TaskState.QUEUED)
@@ -272,7 +273,7 @@ def test_of_a_queue_the_last_reading_is_kept_once_the_task_runs() -> None:
     """From there on it is waited for; while it is queued, one of its readings is picked by chance as any other."""
     for states, kept in ((3 * [TaskState.QUEUED], 10.0), ([*2 * [TaskState.QUEUED], TaskState.RUNNING], 20.0)):
         policy = Recording()
-        poll_queue = PollQueue(policy=policy)
+        poll_queue = PollQueue(PolicyAdapter(policy=policy))
         entry = accepted(poll_queue, 0.0)
         for number, state in enumerate(states, 1):
             seen(poll_queue, entry, 10.0 * number, state, u=0.9)
@@ -286,7 +287,7 @@ def test_each_reading_of_a_task_is_kept_with_the_same_chance() -> None:
     random = Random(8)
     for _ in range(2000):
         policy = Recording()
-        poll_queue = PollQueue(policy=policy)
+        poll_queue = PollQueue(PolicyAdapter(policy=policy))
         entry = accepted(poll_queue, 0.0)
         for number in range(1, 5):
             seen(poll_queue, entry, 10.0 * number, TaskState.RUNNING, percent=20 * number, u=random.random())
@@ -301,7 +302,7 @@ def test_each_reading_of_a_task_is_kept_with_the_same_chance() -> None:
 
 def test_a_settle_lies_between_the_look_that_found_it_and_the_one_before() -> None:
     policy = Recording()
-    poll_queue = PollQueue(policy=policy)
+    poll_queue = PollQueue(PolicyAdapter(policy=policy))
     entry = accepted(poll_queue, 100.0)
     seen(poll_queue, entry, 130.0, TaskState.RUNNING)
     settled(poll_queue, entry, 142.0)
@@ -312,7 +313,7 @@ def test_of_a_job_of_an_earlier_process_nothing_is_learned() -> None:
     """Its age is that of a clock that may have been moved; looks follow it all the same."""
     policy = Recording()
     learned: list[DurationSample] = []
-    poll_queue = PollQueue(policy=policy, on_sample=lambda seen, _: learned.append(seen))
+    poll_queue = PollQueue(PolicyAdapter(policy=policy, on_sample=lambda seen, _: learned.append(seen)))
     entry = accepted(poll_queue, 0.0, resumed=True)
     for now in (10.0, 20.0, 30.0):
         seen(poll_queue, entry, now, TaskState.RUNNING)
@@ -324,7 +325,7 @@ def test_of_a_job_of_an_earlier_process_nothing_is_learned() -> None:
 def test_exact_times_narrow_what_is_learned_once_they_have_proved_themselves() -> None:
     """Where a provider tells both, to the second, and settles fall all over the intervals between looks."""
     policy = Recording()
-    poll_queue = PollQueue(policy=policy)
+    poll_queue = PollQueue(PolicyAdapter(policy=policy))
     random = Random(5)
     for _ in range(40):
         entry = accepted(poll_queue, 0.0)
@@ -342,7 +343,7 @@ def test_exact_times_narrow_what_is_learned_once_they_have_proved_themselves() -
 def test_times_of_a_third_partys_provider_may_be_anything(odd: Any) -> None:
     """What is no time says nothing, and costs no job."""
     policy = Recording()
-    poll_queue = PollQueue(policy=policy)
+    poll_queue = PollQueue(PolicyAdapter(policy=policy))
     for times in ({"created_at": odd, "updated_at": 7.0}, {"created_at": 7.0, "updated_at": odd}):
         entry = accepted(poll_queue, 0.0)
         settled(poll_queue, entry, 40.0, **times)

@@ -6,12 +6,14 @@ import pytest
 
 from pika_async import (
     AdaptivePolling,
+    ConfigurationError,
     DurationForecast,
     DurationSample,
     FixedInterval,
     GenerationRequest,
     Job,
     PollContext,
+    PollingPolicy,
 )
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway
@@ -62,28 +64,44 @@ def test_jobs_that_wait_are_described_while_they_wait() -> None:
     virtual_clock.run(story())
 
 
-def test_ones_own_policy_needs_two_methods() -> None:
-    """Its waits are kept to, and it is told of what settles."""
+def test_a_custom_policy_needs_two_methods() -> None:
+    """Its delays are used, it receives the durations, and what it does not provide is empty."""
 
-    class EveryTen:
+    class EveryTen(PollingPolicy):
         def __init__(self) -> None:
-            self.told: list[DurationSample] = []
+            self.samples: list[DurationSample] = []
 
-        def next_delay(self, waiting: PollContext, u: float) -> float:
+        def next_delay(self, context: PollContext, u: float) -> float:
             return 10.0
 
-        def observe(self, seen: DurationSample, looked: float | None = None) -> None:
-            self.told.append(seen)
+        def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+            self.samples.append(sample)
 
     async def story() -> None:
         policy = EveryTen()
         async with client(gateway(durations="constant:35"), polling=policy) as pika:
             job = await pika.wait(await pika.submit("a cat"))
             assert job.polls == 4
-            [seen] = policy.told
-            assert (seen.lower, seen.upper) == pytest.approx((30, 40), abs=1)
+            [sample] = policy.samples
+            assert (sample.lower, sample.upper) == pytest.approx((30, 40), abs=1)
+            assert (pika.polling.describe(), pika.stats().medians) == ({}, {})
 
     virtual_clock.run(story())
+
+
+def test_a_policy_must_be_an_instance_of_the_base_class() -> None:
+    """An object with the same methods is refused, and so is a class instead of an instance."""
+
+    class Duck:
+        def next_delay(self, context: PollContext, u: float) -> float:
+            return 10.0
+
+        def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+            pass
+
+    for polling in (Duck(), AdaptivePolling, 5):
+        with pytest.raises(ConfigurationError, match="polling: must be an instance of PollingPolicy, not "):
+            client(gateway(), polling=polling)
 
 
 def test_what_is_left_at_closing_waits_no_more() -> None:

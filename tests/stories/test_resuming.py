@@ -43,7 +43,7 @@ from pika_async import (
 from pika_async._journal import SqliteJournal
 from pika_async._journal.write_buffer import WriteOp
 from pika_async.emulator import Emulator, Gateway
-from pika_async.polling import DurationSample, PollContext
+from pika_async.polling import DurationSample, PollContext, PollingPolicy
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
 from tests.fakes.journals import LoopExecutor, SlowLoopExecutor, write_in_loop_time
@@ -830,17 +830,17 @@ def facts(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM settings")]
 
 
-class Learning:
+class Learning(PollingPolicy):
     """A policy that looks at once in five seconds, and writes down what it is taught."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, float]] = []
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
+    def next_delay(self, context: PollContext, u: float) -> float:
         return 5.0
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
-        self.seen.append((seen.lower, seen.upper))
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+        self.seen.append((sample.lower, sample.upper))
 
 
 def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:

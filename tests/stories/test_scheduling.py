@@ -34,7 +34,7 @@ from pika_async import (
 )
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async.emulator import Gateway
-from pika_async.polling import AdaptivePolling, DurationSample, PollContext
+from pika_async.polling import AdaptivePolling, DurationSample, PollContext, PollingPolicy
 from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes import memory_gateway, virtual_clock
 from tests.fakes.callback_delivery import receiver
@@ -87,18 +87,18 @@ class Unreachable(MemoryTransport):
         return TransportFailure(phase=SendPhase.UNSENT, kind="connect", detail="could not connect")
 
 
-class Learning:
+class Learning(PollingPolicy):
     """Looks every so many seconds, and writes down what it is taught."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.seen: list[DurationSample] = []
 
-    def next_delay(self, waiting: PollContext, u: float) -> float:
+    def next_delay(self, context: PollContext, u: float) -> float:
         return self.seconds
 
-    def observe(self, seen: DurationSample, looked: float | None = None) -> None:
-        self.seen.append(seen)
+    def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+        self.seen.append(sample)
 
 
 # --- storms -------------------------------------------------------------------------------------------------------------
@@ -952,20 +952,20 @@ def test_a_denied_task_is_parked_after_ten_minutes_and_can_still_be_asked() -> N
 
 
 @attrs.define
-class Odd:
+class Odd(PollingPolicy):
     """A user's policy that misbehaves."""
 
     gives: Any
     asked: int = 0
 
-    def next_delay(self, waiting: object, u: float) -> float:
+    def next_delay(self, context: object, u: float) -> float:
         self.asked += 1
         if isinstance(self.gives, Exception):
             raise self.gives
         value: float = self.gives
         return value
 
-    def observe(self, stratum: str, after: float, before: float) -> None:
+    def observe(self, sample: object, last_unsettled_age: float | None = None) -> None:
         if isinstance(self.gives, Exception):
             raise self.gives
 
