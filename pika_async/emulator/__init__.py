@@ -1,16 +1,16 @@
-"""A local gateway that stands in for CometAPI, YEScale, gpt.ge and any host of the native shape.
+"""Emulated gateway for tests and demos: CometAPI, YEScale, gpt.ge and the native API, on this machine.
 
-It accepts, charges, settles and reports generations as the four pages say, serves real MP4s, and misbehaves on a
-script. It imports nothing of the SDK that encodes or decodes, and it never sends anything off this machine.
-
+It accepts, charges, settles and reports generations as the pages of the four gateways document them, serves playable
+MP4s, and produces the faults of a scenario. It imports no encoder or decoder of the SDK, and sends nothing to other
+machines.
     async with Emulator(durations="lognormal:60,0.5", time_scale=0.01) as emulator:
         client = YourClient(emulator.base_url("yescale"), emulator.api_key)
         ...
         assert len(emulator.ledger) == 1
 
-:class:`Emulator` serves on loopback; :class:`Gateway` is the same without sockets and without a clock, for tests in
-virtual time. What a script can do is listed in :mod:`pika_async.emulator.faults`, how one is written in
-:mod:`pika_async.emulator.scenario`.
+:class:`Emulator` serves HTTP on a loopback address. :class:`Gateway` is the same without sockets and clock, for tests
+in virtual time. The format of a scenario is described in :mod:`pika_async.emulator.scenario`, its faults in
+:mod:`pika_async.emulator.faults`.
 """
 
 from pika_async.emulator.cdn import Media
@@ -24,7 +24,7 @@ from pika_async.emulator.records import (
     CallbackResult,
     CdnRequest,
     Charge,
-    Disruption,
+    FaultEffect,
     Polls,
     Refusal,
     RequestLogEntry,
@@ -42,9 +42,9 @@ __all__ = [
     "CallbackResult",
     "CdnRequest",
     "Charge",
-    "Disruption",
     "Durations",
     "Emulator",
+    "FaultEffect",
     "Gateway",
     "GatewayOptions",
     "Media",

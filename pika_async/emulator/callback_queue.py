@@ -1,4 +1,4 @@
-"""Which notifications are due, and what they say; sends none."""
+"""Queue of callbacks, ordered by due time. Sends nothing."""
 
 from __future__ import annotations
 
@@ -17,69 +17,69 @@ from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Callback, Task
 from pika_async.emulator.scenario import ScenarioRun
 
-__all__ = ["Notices"]
+__all__ = ["CallbackQueue"]
 
-#: Host names that can never exist (RFC 2606, RFC 6761): a client gives one to say that it wants no notification.
-_RESERVED = ("invalid", "example", "test", "example.com", "example.net", "example.org")
+#: Host names that never resolve (RFC 2606, RFC 6761): a client that does not want callbacks passes one of them.
+_RESERVED_HOSTS = ("invalid", "example", "test", "example.com", "example.net", "example.org")
 
 
 @attrs.define(kw_only=True)
-class Notices:
-    """The notifications of CometAPI's tasks, each at its task's settling unless a script says otherwise.
+class CallbackQueue:
+    """Pending callbacks of CometAPI's tasks. Each is due when its task settles, unless the scenario changes that.
 
-    ``report`` gives the feed's bare ``data`` object of a task at a time.
+    ``feed_data(task, now)`` returns the ``data`` object of the feed of *task*, which is the callback's body.
     """
 
-    play: ScenarioRun
+    scenario_run: ScenarioRun
     time_scale: float
-    report: Callable[[Task, float], dict[str, Any]]
-    _waiting: list[tuple[float, int, Task, bytes | None]] = attrs.field(init=False, factory=list, repr=False)
+    feed_data: Callable[[Task, float], dict[str, Any]]
+    _pending: list[tuple[float, int, Task, bytes | None]] = attrs.field(init=False, factory=list, repr=False)
     _order: itertools.count[int] = attrs.field(init=False, factory=itertools.count, repr=False)
 
-    def plan(self, task: Task) -> None:
-        """Plans the notification of a task, if its URL's host may exist."""
-        if not _is_wanted(task.callback_url):
+    def add(self, task: Task) -> None:
+        """Schedule the callback of *task*, unless its URL names a reserved host."""
+        if not _is_callable(task.callback_url):
             return
-        deed = self.play.fault_for("callback", task, task.settles_at)
-        for due_at, body in [(task.settles_at, None)] if deed is None else self._struck(task, deed):
-            heapq.heappush(self._waiting, (due_at, next(self._order), task, body))
+        fault = self.scenario_run.fault_for("callback", task, task.settles_at)
+        for due_at, body in [(task.settles_at, None)] if fault is None else self._apply_fault(task, fault):
+            heapq.heappush(self._pending, (due_at, next(self._order), task, body))
 
-    def _struck(self, task: Task, deed: Fault) -> list[tuple[float, bytes | None]]:
-        match deed.fault:
+    def _apply_fault(self, task: Task, fault: Fault) -> list[tuple[float, bytes | None]]:
+        match fault.name:
             case "lost":
                 return []
             case "repeat":
-                return [(task.settles_at, None)] * int(deed["times"])
+                return [(task.settles_at, None)] * int(fault["times"])
             case "late":
-                return [(task.settles_at + deed["seconds"] * self.time_scale, None)]
+                return [(task.settles_at + fault["seconds"] * self.time_scale, None)]
             case "early":
                 return [(task.created_at, None)]
             case _:
-                return [(task.settles_at, _forged(task, deed["body"]))]
+                return [(task.settles_at, _forged_body(task, fault["body"]))]
 
-    def next_at(self) -> float | None:
-        """When the next notification is due, or ``None`` when none is waiting."""
-        return self._waiting[0][0] if self._waiting else None
+    def next_due_at(self) -> float | None:
+        """Return the time at which the next callback is due, or ``None`` if none is pending."""
+        return self._pending[0][0] if self._pending else None
 
-    def due(self, now: float) -> list[Callback]:
-        """The notifications that are due by now; each is handed out once."""
-        due = []
-        while self._waiting and self._waiting[0][0] <= now:
-            at, _, task, body = heapq.heappop(self._waiting)
+    def pop_due(self, now: float) -> list[Callback]:
+        """Remove and return the callbacks that are due at *now*."""
+        callbacks = []
+        while self._pending and self._pending[0][0] <= now:
+            due_at, _, task, body = heapq.heappop(self._pending)
             if body is None:
-                body = json.dumps(self.report(task, now)).encode()
-            due.append(Callback(task.id, task.callback_url or "", body, at))
-        return due
+                body = json.dumps(self.feed_data(task, now)).encode()
+            callbacks.append(Callback(task.id, task.callback_url or "", body, due_at))
+        return callbacks
 
 
-def _is_wanted(url: str | None) -> bool:
+def _is_callable(url: str | None) -> bool:
     host = (urlsplit(url).hostname or "") if url else ""
-    return bool(host) and not any(host == name or host.endswith(f".{name}") for name in _RESERVED)
+    return bool(host) and not any(host == name or host.endswith(f".{name}") for name in _RESERVED_HOSTS)
 
 
-def _forged(task: Task, body: object) -> bytes:
+def _forged_body(task: Task, body: object) -> bytes:
     if body is not None:
         return json.dumps(body).encode()
-    stranger = str(UUID(int=Random(f"forged:{task.id}").getrandbits(128), version=4))
-    forged = {"task_id": stranger, "state": "succeeded", "status": "3", "video_url": "http://169.254.169.254/x.mp4"}
+    unused_id = str(UUID(int=Random(f"forged:{task.id}").getrandbits(128), version=4))
+    forged = {"task_id": unused_id, "state": "succeeded", "status": "3", "video_url": "http://169.254.169.254/x.mp4"}
     return json.dumps(forged).encode()

@@ -1,4 +1,4 @@
-"""The pure side of the emulator's CDN: what a path names, and an answer with ranges and a strong ETag."""
+"""CDN of the emulator: paths, byte ranges, strong ETags. Pure: does no I/O and renders no files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import attrs
 
-from pika_async.emulator.fault_effects import damaged
+from pika_async.emulator.fault_effects import apply_fault
 from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, Task
 from pika_async.emulator.replies import slug
 
-__all__ = ["Media", "MediaKind", "expired", "media_files", "serve_media", "split_media_path"]
+__all__ = ["Media", "MediaKind", "expired_answer", "media_files", "parse_media_path", "serve_media"]
 
 MediaKind = Literal["video", "poster", "thumbnail"]
-#: Headers that are the API's business and must never reach a CDN.
+#: Headers that carry credentials, which must never be sent to a CDN.
 CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
 
 
 @attrs.frozen
 class Media:
-    """A file that the CDN has, and the fault that strikes its delivery."""
+    """File at the CDN, and the fault of its delivery."""
 
     task: Task
     kind: MediaKind
-    deed: Fault | None = None
+    fault: Fault | None = None
 
 
 def media_files(origin: str, task: Task, expires_at: float | None, name: str | None = None) -> dict[str, str]:
-    """The URLs of a finished task's files: ``video share poster thumbnail``; ``name`` replaces the video's."""
+    """Return the URLs of a task's files by kind: ``video share poster thumbnail``.
+
+    *name* replaces the file name of the video.
+    """
     root = f"{origin}/v1/{task.id}"
     stem = f"{slug(task.prompt)}_seed{task.seed}"
     query = "" if expires_at is None else f"?expires={expires_at:.3f}"
@@ -45,8 +48,8 @@ def media_files(origin: str, task: Task, expires_at: float | None, name: str | N
     }
 
 
-def split_media_path(path: str) -> tuple[str, MediaKind, float | None] | None:
-    """The task, the kind of file and the time at which a CDN path expires; ``None`` when it names no file."""
+def parse_media_path(path: str) -> tuple[str, MediaKind, float | None] | None:
+    """Return the task id, the kind of file and the expiry time of a CDN path, or ``None`` if it names no file."""
     parts = urlsplit(path)
     match = re.fullmatch(r"/v1/([^/]+)/([^/]+)", parts.path)
     if match is None:
@@ -60,8 +63,8 @@ def split_media_path(path: str) -> tuple[str, MediaKind, float | None] | None:
     return match[1], kind, expires
 
 
-def expired(status: int) -> Answer:
-    """What the CDN says when a URL has lived too long."""
+def expired_answer(status: int) -> Answer:
+    """Return the CDN's answer for an expired URL."""
     page = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
     return Answer(status, {"Content-Type": "application/xml"}, page)
 
@@ -69,37 +72,38 @@ def expired(status: int) -> Answer:
 def serve_media(
     media: Media, content: bytes, headers: Mapping[str, str], *, count: int = 0, time_scale: float = 1.0
 ) -> Answer:
-    """The CDN's answer for a file's content: the whole of it, a range, or what the script makes of it.
+    """Return the CDN's answer for a file: the whole content, a range of it, or the effect of the media's fault.
 
-    ``headers`` are looked up in lower case. ``count`` makes a changed ETag differ from the one before.
+    :param headers: headers of the request, with names in lower case.
+    :param count: a number that differs for each request, for the fault ``etag``.
     """
-    deed = media.deed
-    fault = deed.fault if deed else ""
+    fault = media.fault
+    name = fault.name if fault else ""
     tag = hashlib.sha256(content).hexdigest()[:32]
-    if fault == "etag":
+    if name == "etag":
         tag = f"{tag}-{count}"
     type_ = "video/mp4" if media.kind == "video" else "image/jpeg"
     base = {"Content-Type": type_, "ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Cache-Control": "no-store"}
-    wanted = None if fault == "no-range" else _range(headers, len(content), f'"{tag}"')
-    if wanted == ():
+    span = None if name == "no-range" else _parse_range(headers, len(content), f'"{tag}"')
+    if span == ():
         answer = Answer(416, {**base, "Content-Range": f"bytes */{len(content)}"}, b"")
-    elif wanted:
-        start, end = wanted
-        if deed and fault == "wrong-range":
-            start = max(0, min(start + deed["shift"], end - 1))
+    elif span:
+        start, end = span
+        if fault and name == "wrong-range":
+            start = max(0, min(start + fault["shift"], end - 1))
         base["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
         answer = Answer(206, base, content[start:end])
     else:
         answer = Answer(200, base, content)
-    if deed is None:
+    if fault is None:
         return answer
-    return damaged(answer, deed, provider=media.task.provider, time_scale=time_scale)
+    return apply_fault(answer, fault, provider=media.task.provider, time_scale=time_scale)
 
 
-def _range(headers: Mapping[str, str], size: int, tag: str) -> tuple[int, int] | tuple[()] | None:
-    """The half-open range that is asked for: ``None`` for the whole, ``()`` for one that cannot be met."""
+def _parse_range(headers: Mapping[str, str], size: int, tag: str) -> tuple[int, int] | tuple[()] | None:
+    """Return the requested half-open range, ``None`` for the whole content, or ``()`` if it cannot be satisfied."""
     condition = headers.get("if-range")
-    # A weak or other validator means: send the whole (RFC 9110, section 13.1.5).
+    # With a weak or different validator the whole content is sent (RFC 9110, section 13.1.5).
     if condition is not None and condition.strip() != tag:
         return None
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", headers.get("range", "").strip())

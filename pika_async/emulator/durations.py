@@ -1,4 +1,4 @@
-"""How long generations take: named distributions, drawn from a random source that the caller owns."""
+"""Distributions of generation times, by name. The caller passes the source of randomness."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ _FORMS = {
 
 @attrs.frozen
 class Durations:
-    """A distribution of durations in seconds, written as ``NAME:NUMBER,...``.
+    """Distribution of durations in seconds, written as ``NAME:NUMBER,...``.
 
-    ``constant:60``, ``lognormal:60,0.5`` (median, sigma), ``weibull:60,2`` (scale, shape), ``exponential:60``
-    (mean), ``bimodal:40,0.8,240`` (40 s for a share of 0.8, else 240 s).
+    - ``constant:60``
+    - ``lognormal:60,0.5``: median and sigma
+    - ``weibull:60,2``: scale and shape
+    - ``exponential:60``: mean
+    - ``bimodal:40,0.8,240``: 40 s with a probability of 0.8, otherwise 240 s
     """
 
     text: str
@@ -32,7 +35,10 @@ class Durations:
 
     @classmethod
     def parse(cls, text: str) -> Durations:
-        """Reads a distribution; raises ``ValueError`` naming the text when it is none."""
+        """Parse a distribution.
+
+        :raises ValueError: if *text* is not a distribution; the message quotes *text*.
+        """
         kind, _, rest = text.strip().partition(":")
         form = _FORMS.get(kind)
         if form is None:
@@ -44,9 +50,9 @@ class Durations:
         if len(numbers) != form.count(",") + 1:
             raise ValueError(f"durations {text!r}: expected {form}")
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
-            raise ValueError(f"durations {text!r}: numbers must be finite and not negative")
+            raise ValueError(f"durations {text!r}: numbers must be finite and >= 0")
         if kind == "bimodal" and numbers[1] > 1:
-            raise ValueError(f"durations {text!r}: the share must lie between 0 and 1")
+            raise ValueError(f"durations {text!r}: the share must be between 0 and 1")
         if kind == "weibull" and numbers[1] == 0:
             raise ValueError(f"durations {text!r}: the shape must be above 0")
         if kind == "lognormal" and numbers[0] == 0:
@@ -54,7 +60,7 @@ class Durations:
         return cls(text, kind, numbers)
 
     def draw(self, random: Random) -> float:
-        """One duration in seconds."""
+        """Draw one duration in seconds."""
         match self.kind, self.numbers:
             case "lognormal", (median, sigma):
                 return median * math.exp(sigma * random.gauss(0.0, 1.0))

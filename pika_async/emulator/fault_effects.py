@@ -1,4 +1,4 @@
-"""What a fault does to an answer: other bodies, other bytes, other endings; pure, and decides nothing about when."""
+"""Effects of faults on answers: bodies, raw bytes, connection endings. Pure; the scenario chooses the answers."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ from typing import Any
 import attrs
 
 from pika_async.emulator.faults import Fault
-from pika_async.emulator.records import Answer, Disruption
+from pika_async.emulator.records import Answer, FaultEffect
 from pika_async.emulator.replies import error_answer, json_answer
 
-__all__ = ["damaged", "raw_answer"]
+__all__ = ["apply_fault"]
 
 _HTML = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>One more step</body></html>"
 
 
 @attrs.frozen
-class _Blow:
-    """An answer and the fault that strikes it."""
+class _FaultyDelivery:
+    """An answer and the fault that it is delivered with."""
 
     answer: Answer
-    deed: Fault
+    fault: Fault
     provider: str
-    scale: float
+    time_scale: float
     task_id: str
 
-    def broken(self, **how: Any) -> Answer:
-        return attrs.evolve(self.answer, fault=Disruption(name=self.deed.fault, **how))
+    def with_effect(self, **options: Any) -> Answer:
+        return attrs.evolve(self.answer, effect=FaultEffect(name=self.fault.name, **options))
 
     def seconds(self) -> float | None:
-        seconds: float | None = self.deed["seconds"]
-        return None if seconds is None else seconds * self.scale
+        seconds: float | None = self.fault["seconds"]
+        return None if seconds is None else seconds * self.time_scale
 
-    def kept(self) -> bytes:
-        return self.answer.body[: int(len(self.answer.body) * self.deed["fraction"])]
+    def truncated_body(self) -> bytes:
+        return self.answer.body[: int(len(self.answer.body) * self.fault["fraction"])]
 
 
-def damaged(answer: Answer, deed: Fault, *, provider: str, time_scale: float, task_id: str = "") -> Answer:
-    """The answer as a fault leaves it; a fault that is none of the connection's or body's only gets its name there.
+def apply_fault(answer: Answer, fault: Fault, *, provider: str, time_scale: float, task_id: str = "") -> Answer:
+    """Return *answer* with the effect of *fault*.
 
-    ``{task_id}`` in a scripted body stands for ``task_id``.
+    A fault that changes neither the body nor the connection is recorded by its name only. ``{task_id}`` in a scripted
+    body is replaced by *task_id*.
     """
-    strike = _STRIKES.get(deed.fault)
-    if strike is None:
-        return attrs.evolve(answer, fault=Disruption(name=deed.fault))
-    return strike(_Blow(answer, deed, provider, time_scale, task_id))
+    effect = _EFFECTS.get(fault.name)
+    if effect is None:
+        return attrs.evolve(answer, effect=FaultEffect(name=fault.name))
+    return effect(_FaultyDelivery(answer, fault, provider, time_scale, task_id))
 
 
-def raw_answer(answer: Answer, *, length: bool = True, extra: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """The answer as bytes of HTTP/1.1, on a connection that is closed after it."""
+def _raw_answer(answer: Answer, *, length: bool = True, extra: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """Return *answer* as HTTP/1.1 bytes, with ``Connection: close``."""
     return _head(answer, length=length, extra=extra) + answer.body
 
 
@@ -69,30 +70,30 @@ def _head(answer: Answer, *, length: bool = True, extra: tuple[tuple[str, str], 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "replace")
 
 
-def _answer(blow: _Blow) -> Answer:
-    body = blow.deed["body"]
+def _answer(delivery: _FaultyDelivery) -> Answer:
+    body = delivery.fault["body"]
     text = body if isinstance(body, str) else json.dumps(body)
-    content = text.replace("{task_id}", blow.task_id).encode("utf-8", "surrogatepass")
-    headers = dict(blow.deed["headers"])
-    named = {name.lower(): value for name, value in headers.items()}
-    if "content-type" not in named:
+    content = text.replace("{task_id}", delivery.task_id).encode("utf-8", "surrogatepass")
+    headers = dict(delivery.fault["headers"])
+    lowered = {name.lower(): value for name, value in headers.items()}
+    if "content-type" not in lowered:
         html = text.lstrip().startswith("<")
         headers["Content-Type"] = "text/html; charset=utf-8" if html else "application/json"
-    if named.get("content-encoding") == "gzip":
+    if lowered.get("content-encoding") == "gzip":
         content = gzip.compress(content)
-    return Answer(blow.deed["status"], headers, content, Disruption(name="answer"))
+    return Answer(delivery.fault["status"], headers, content, FaultEffect(name="answer"))
 
 
-def _refuse(blow: _Blow) -> Answer:
-    wait = blow.deed["retry_after"]
-    headers = {} if wait is None else {"Retry-After": str(wait)}
-    how = blow.deed["as"]
-    if how == "envelope":
+def _refuse(delivery: _FaultyDelivery) -> Answer:
+    retry_after = delivery.fault["retry_after"]
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    reason = delivery.fault["as"]
+    if reason == "envelope":
         body = {"code": 400, "msg": "the prompt is not allowed", "data": None}
-        return attrs.evolve(json_answer(200, body, headers), fault=Disruption(name="refuse"))
-    status, code, message = _REFUSALS[how]
-    refusal = error_answer(blow.provider, status, code, message, headers=headers)
-    return attrs.evolve(refusal, fault=Disruption(name="refuse"))
+        return attrs.evolve(json_answer(200, body, headers), effect=FaultEffect(name="refuse"))
+    status, code, message = _REFUSALS[reason]
+    refusal = error_answer(delivery.provider, status, code, message, headers=headers)
+    return attrs.evolve(refusal, effect=FaultEffect(name="refuse"))
 
 
 _REFUSALS = {
@@ -105,76 +106,81 @@ _REFUSALS = {
 }
 
 
-def _redirect(blow: _Blow) -> Answer:
-    return Answer(blow.deed["status"], {"Location": blow.deed["location"]}, b"", Disruption(name="redirect"))
+def _redirect(delivery: _FaultyDelivery) -> Answer:
+    return Answer(delivery.fault["status"], {"Location": delivery.fault["location"]}, b"", FaultEffect(name="redirect"))
 
 
-def _drop(blow: _Blow) -> Answer:
-    return blow.broken(raw=b"", ending=blow.deed["how"])
+def _drop(delivery: _FaultyDelivery) -> Answer:
+    return delivery.with_effect(raw=b"", ending=delivery.fault["how"])
 
 
-def _delay(blow: _Blow) -> Answer:
-    return blow.broken(delay=blow.seconds() or 0.0)
+def _delay(delivery: _FaultyDelivery) -> Answer:
+    return delivery.with_effect(delay=delivery.seconds() or 0.0)
 
 
-def _stall(blow: _Blow) -> Answer:
-    return blow.broken(raw=b"", ending="stall", stall_seconds=blow.seconds())
+def _stall(delivery: _FaultyDelivery) -> Answer:
+    return delivery.with_effect(raw=b"", ending="stall", stall_seconds=delivery.seconds())
 
 
-def _cut(blow: _Blow) -> Answer:
-    head = _head(blow.answer, length=blow.deed["length"])
-    if blow.deed["at"] == "headers":
-        # Short of the blank line that would end the head, so that a fraction of 1 is a cut as well.
-        return blow.broken(raw=head[: int((len(head) - 4) * blow.deed["fraction"])], ending=blow.deed["how"])
-    kept = blow.kept()
-    return blow.broken(raw=head + kept, ending=blow.deed["how"])
+def _cut(delivery: _FaultyDelivery) -> Answer:
+    head = _head(delivery.answer, length=delivery.fault["length"])
+    if delivery.fault["at"] == "headers":
+        # Without the blank line that ends the head, so that a fraction of 1 is also a cut.
+        return delivery.with_effect(
+            raw=head[: int((len(head) - 4) * delivery.fault["fraction"])], ending=delivery.fault["how"]
+        )
+    return delivery.with_effect(raw=head + delivery.truncated_body(), ending=delivery.fault["how"])
 
 
-def _body_stall(blow: _Blow) -> Answer:
-    raw = _head(blow.answer) + blow.kept()
-    return blow.broken(raw=raw, ending="stall", stall_seconds=blow.seconds())
+def _body_stall(delivery: _FaultyDelivery) -> Answer:
+    raw = _head(delivery.answer) + delivery.truncated_body()
+    return delivery.with_effect(raw=raw, ending="stall", stall_seconds=delivery.seconds())
 
 
-def _garbage_status(blow: _Blow) -> Answer:
-    raw = blow.deed["line"].encode("utf-8", "replace") + b"\r\n" + raw_answer(blow.answer).split(b"\r\n", 1)[1]
-    return blow.broken(raw=raw, ending="fin")
+def _garbage_status(delivery: _FaultyDelivery) -> Answer:
+    raw = (
+        delivery.fault["line"].encode("utf-8", "replace") + b"\r\n" + _raw_answer(delivery.answer).split(b"\r\n", 1)[1]
+    )
+    return delivery.with_effect(raw=raw, ending="fin")
 
 
-def _oversized_header(blow: _Blow) -> Answer:
-    return blow.broken(raw=raw_answer(blow.answer, extra=(("X-Padding", "x" * blow.deed["size"]),)), ending="fin")
+def _oversized_header(delivery: _FaultyDelivery) -> Answer:
+    return delivery.with_effect(
+        raw=_raw_answer(delivery.answer, extra=(("X-Padding", "x" * delivery.fault["size"]),)), ending="fin"
+    )
 
 
-def _bad_chunk(blow: _Blow) -> Answer:
-    head = _head(blow.answer, length=False, extra=(("Transfer-Encoding", "chunked"),))
-    return blow.broken(raw=head + b"not-a-size\r\n" + blow.answer.body + b"\r\n0\r\n\r\n", ending="fin")
+def _bad_chunk(delivery: _FaultyDelivery) -> Answer:
+    head = _head(delivery.answer, length=False, extra=(("Transfer-Encoding", "chunked"),))
+    return delivery.with_effect(raw=head + b"not-a-size\r\n" + delivery.answer.body + b"\r\n0\r\n\r\n", ending="fin")
 
 
-def _endless(blow: _Blow) -> Answer:
-    return blow.broken(ending="endless")
+def _endless(delivery: _FaultyDelivery) -> Answer:
+    return delivery.with_effect(ending="endless")
 
 
-def _body(blow: _Blow) -> Answer:
-    kind, size = blow.deed["kind"], blow.deed["size"]
-    headers = dict(blow.answer.headers)
+def _body(delivery: _FaultyDelivery) -> Answer:
+    kind, size = delivery.fault["kind"], delivery.fault["size"]
+    headers = dict(delivery.answer.headers)
     if kind == "html":
         headers["Content-Type"] = "text/html; charset=utf-8"
     if kind == "wrong-type":
         headers["Content-Type"] = "text/plain"
     if kind == "gzip-bomb":
         headers["Content-Encoding"] = "gzip"
-    body = _BODIES[kind](_Reply(blow.answer.body, size))
-    return attrs.evolve(blow.answer, headers=headers, body=body, fault=Disruption(name="body"))
+    body = _BODIES[kind](_Reply(delivery.answer.body, size))
+    return attrs.evolve(delivery.answer, headers=headers, body=body, effect=FaultEffect(name="body"))
 
 
 @attrs.frozen
 class _Reply:
-    """The body that was due, and the size that the script asks for."""
+    """The regular body, and the size that the scenario asks for."""
 
     body: bytes
     size: int | None
 
     def with_field(self, name: str, value: bytes) -> bytes:
-        """The reply with one more field in front, given as raw JSON."""
+        """Return the reply with one more field in front; *value* is raw JSON."""
         return b'{"%s": %s, ' % (name.encode(), value) + self.body.lstrip()[1:]
 
 
@@ -184,30 +190,30 @@ def _bomb(size: int) -> bytes:
 
 
 def _with_number(body: bytes, token: str) -> bytes:
-    """The reply with a raw token for its first number, or as a field of its own where it has no number."""
+    """Return the reply with *token* in place of its first number, or as an additional field if it has no number."""
     try:
         reply = json.loads(body)
     except ValueError:
         return b'{"value": %s}' % token.encode()
-    mark = "\x00number\x00"
-    if not _replace_number(reply, mark):
-        reply = {"exec_time": mark, **reply}
-    return json.dumps(reply).replace(json.dumps(mark), token).encode()
+    placeholder = "\x00number\x00"
+    if not _replace_number(reply, placeholder):
+        reply = {"exec_time": placeholder, **reply}
+    return json.dumps(reply).replace(json.dumps(placeholder), token).encode()
 
 
-def _replace_number(value: Any, mark: str) -> bool:
+def _replace_number(value: Any, placeholder: str) -> bool:
     if isinstance(value, list):
-        return any(_replace_number(item, mark) for item in value)
+        return any(_replace_number(item, placeholder) for item in value)
     if not isinstance(value, dict):
         return False
     for name in ("progress", "exec_time"):
         if name in value:
-            value[name] = mark
+            value[name] = placeholder
             return True
-    return any(_replace_number(item, mark) for item in value.values())
+    return any(_replace_number(item, placeholder) for item in value.values())
 
 
-# A bomb is JSON white space of 64 MiB behind some 64 kB of gzip.
+# The gzip bomb is about 64 kB that unpack to 64 MiB of JSON white space.
 _BODIES: dict[str, Callable[[_Reply], bytes]] = {
     "html": lambda _: _HTML,
     "empty": lambda _: b"",
@@ -224,7 +230,7 @@ _BODIES: dict[str, Callable[[_Reply], bytes]] = {
     "wrong-type": lambda reply: reply.body,
 }
 
-_STRIKES: dict[str, Callable[[_Blow], Answer]] = {
+_EFFECTS: dict[str, Callable[[_FaultyDelivery], Answer]] = {
     "answer": _answer,
     "refuse": _refuse,
     "body": _body,

@@ -1,62 +1,61 @@
-"""The faults that a script may name: where each strikes and which options it has; strikes nothing itself.
+"""Faults that a scenario may name: where each applies and which options it has. Does not apply them.
 
-On a create, most take ``"charge": true | false``: whether the task is accepted and paid for all the same. Seconds are
-multiplied by the emulator's ``time_scale``.
+On a create, most faults take ``"charge": true | false``: whether the task is accepted and charged despite the fault.
+Seconds are multiplied by the emulator's ``time_scale``.
 
 ===================  ================================================================================================
 any answer           create, feed, cdn
 ===================  ================================================================================================
-``answer``           ``status``, ``headers``, ``body`` (text or JSON; ``{task_id}`` is filled in); not charged
-``body``             the due answer with a ``kind`` of body that no one expects (see below), of ``size``; charged
+``answer``           ``status``, ``headers``, ``body`` (text or JSON; ``{task_id}`` is replaced); not charged
+``body``             the regular answer with an unexpected ``kind`` of body (see below), of ``size``; charged
 ``redirect``         ``status`` 301 302 303 307 308 to ``location``; not charged
 ``drop``             no answer: ``how`` fin or rst, ``when`` before-reply (charged) or before-read (not charged)
-``delay``            the due answer after ``seconds``; charged
-``stall``            no answer for ``seconds`` (null: until the client leaves), then closed; charged
-``cut``              the due answer cut ``at`` headers or body, after a ``fraction``, ``how`` fin or rst, with its
-                     ``length`` or without; charged
-``body-stall``       the head and a ``fraction`` of the body, then as ``stall``; charged
-``garbage-status``   ``line`` for a status line; charged
-``oversized-header`` the due answer with a header of ``size`` bytes; charged
+``delay``            the regular answer after ``seconds``; charged
+``stall``            no answer for ``seconds`` (null: until the client disconnects), then closed; charged
+``cut``              the regular answer cut ``at`` headers or body, after a ``fraction``, ``how`` fin or rst, with
+                     or without its ``length``; charged
+``body-stall``       the headers and a ``fraction`` of the body, then as ``stall``; charged
+``garbage-status``   ``line`` in place of the status line; charged
+``oversized-header`` the regular answer with an additional header of ``size`` bytes; charged
 ``bad-chunk``        a chunked body whose first chunk has no size; charged
 ===================  ================================================================================================
 
 Kinds of ``body``: html empty bom nan infinity huge-int deep lone-surrogate gzip-bomb not-json not-utf8 list wrong-type.
-
 ===================  ================================================================================================
 create and feed
 ===================  ================================================================================================
 ``refuse``           ``as`` rate (429), quota (403), key (401), envelope (200 with code 400), invalid (500), no-channel
-                     (503), task (400), with ``retry_after`` as it is given; not charged
+                     (503), task (400), with ``retry_after`` as the value of the header; not charged
 ===================  ================================================================================================
 
 ===================  ================================================================================================
 create               always charged
 ===================  ================================================================================================
 ``duplicate-id``     the answer carries the id of the provider's first task
-``fails``            the task will fail for a ``reason``
+``fails``            the task will fail with a ``reason``
 ``takes``            the task will take ``seconds``
 ===================  ================================================================================================
 
 ===================  ================================================================================================
 feed
 ===================  ================================================================================================
-``word``             ``word`` for the status (null: none)
+``word``             ``word`` as the status (null: no status)
 ``no-url``           a success without URLs
-``other-task``       the answer of another task
-``unfinish``         a settled task is processing again
+``other-task``       the answer for another task
+``unfinish``         a settled task is pending again
 ``vanish``           the task does not exist
 ``progress``         ``mode`` stuck at ``value``, late (0 until nine tenths), faked (100 % at an age of ``seconds``), or
-                     value (``value`` whatever it is)
-``hostile-name``     ``name`` for the video's file name
-``link``             ``url`` for the video's URL
+                     value (always ``value``)
+``hostile-name``     ``name`` as the video's file name
+``link``             ``url`` as the video's URL
 ``envelope``         CometAPI's answer in ``shape`` a, b, b-old, c or c-result
 ===================  ================================================================================================
 
 ===================  ================================================================================================
 cdn
 ===================  ================================================================================================
-``etag``             another ETag every time
-``expired``          ``status`` as for a URL that has lived too long
+``etag``             a different ETag each time
+``expired``          ``status`` as for an expired URL
 ``no-range``         ranges are ignored
 ``wrong-range``      a range starts ``shift`` bytes off
 ``endless``          the body is repeated without a length
@@ -69,7 +68,7 @@ callback
 ``repeat``           sent ``times`` times
 ``late``             sent ``seconds`` after settling
 ``early``            sent at once, before the create is answered if that is delayed
-``forged``           ``body`` instead, by default a success of a task that nobody has
+``forged``           ``body`` instead, by default the success of a task that does not exist
 ===================  ================================================================================================
 """
 
@@ -89,7 +88,7 @@ _FEED = frozenset({"feed"})
 _CDN = frozenset({"cdn"})
 _CALLBACK = frozenset({"callback"})
 
-#: Every fault: where it may strike, and its options with their defaults.
+#: Every fault: where it may apply, and its options with their defaults.
 FAULTS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     "answer": (_ANYWHERE, {"status": 200, "headers": {}, "body": "", "charge": False}),
     "refuse": (_API, {"as": "rate", "retry_after": None, "charge": False}),
@@ -145,9 +144,9 @@ _CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
 
 @attrs.frozen
 class Fault:
-    """One fault with all of its options filled in."""
+    """Fault with a value for each of its options."""
 
-    fault: str
+    name: str
     options: Mapping[str, Any]
 
     def __getitem__(self, option: str) -> Any:
@@ -155,54 +154,54 @@ class Fault:
 
     @property
     def charges(self) -> bool:
-        """Whether a create that is struck by this is paid for all the same."""
+        """Whether a create with this fault is charged."""
         charge = self.options.get("charge", True)
-        if charge is None:  # a drop: charged unless the request was never read
+        if charge is None:  # a drop is charged unless the request was not read
             return bool(self.options.get("when") != "before-read")
         return bool(charge)
 
 
 def find_bad_option(fault: str, option: str, value: object) -> str | None:
-    """What is wrong with the value of a fault's option, or ``None``."""
+    """Return what is wrong with the value of a fault's option, or ``None``."""
     default = FAULTS[fault][1][option]
     choices = _CHOICES.get((fault, option))
     if choices is not None:
         return None if value in choices else f"must be one of {', '.join(map(str, choices))}, not {value!r}"
     if value is None and (default is None or option == "word"):
         return None
-    kind, fits = _OPTIONS.get(option, ("", None))
-    return None if fits is None or fits(value) else f"must be {kind}, not {value!r}"
+    kind, is_valid = _OPTIONS.get(option, ("", None))
+    return None if is_valid is None or is_valid(value) else f"must be {kind}, not {value!r}"
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value from JSON is a number."""
+    """Return whether a JSON value is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_text(value: object) -> bool:
+def _is_string(value: object) -> bool:
     return isinstance(value, str)
 
 
 def _is_headers(value: object) -> bool:
     if not isinstance(value, Mapping):
         return False
-    texts = [text for pair in value.items() for text in pair]
-    return all(isinstance(text, str) and "\r" not in text and "\n" not in text for text in texts)
+    parts = [part for header in value.items() for part in header]
+    return all(isinstance(part, str) and "\r" not in part and "\n" not in part for part in parts)
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "charge": ("true or false", lambda value: isinstance(value, bool)),
     "length": ("true or false", lambda value: isinstance(value, bool)),
-    "status": ("an HTTP status", lambda value: _is_whole(value) and value in range(200, 600)),
-    "size": ("a whole number above 0", lambda value: _is_whole(value) and value > 0),
-    "times": ("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0),
-    "shift": ("a whole number", _is_whole),
-    "seconds": ("a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0),
+    "status": ("an HTTP status", lambda value: _is_integer(value) and value in range(200, 600)),
+    "size": ("an integer >= 1", lambda value: _is_integer(value) and value > 0),
+    "times": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),
+    "shift": ("an integer", _is_integer),
+    "seconds": ("a number of seconds >= 0", lambda value: is_number(value) and value >= 0),
     "fraction": ("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
-    "headers": ("an object of names and texts", _is_headers),
-    **dict.fromkeys(("word", "name", "url", "location", "line", "reason"), ("text", _is_text)),
+    "headers": ("an object of strings", _is_headers),
+    **dict.fromkeys(("word", "name", "url", "location", "line", "reason"), ("a string", _is_string)),
 }

@@ -1,4 +1,4 @@
-"""What a feed says of a task, honestly or as a script has it; pure, and counts nothing."""
+"""Feed answers, regular or faulty. Pure: does not count polls and does not choose faults."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pika_async.emulator import cdn, replies
 from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, Task
 
-__all__ = ["Feeds", "unknown_task"]
+__all__ = ["FeedWriter", "unknown_task_answer"]
 
-# How much of a generation passes before a "late" progress begins to move.
-_LATE = 0.9
+# Share of a generation after which progress with the mode "late" begins to grow.
+_LATE_SHARE = 0.9
 
 
 @attrs.frozen(kw_only=True)
-class Feeds:
-    """The settings that feeds are written by; seconds are those of the gateway's clock."""
+class FeedWriter:
+    """Writer of feed answers and of their ``data`` objects. Times are seconds of the gateway's clock."""
 
     epoch: float
     duration: float
@@ -27,69 +27,69 @@ class Feeds:
     cdn_url: str
     envelope: replies.Envelope
 
-    def view(self, task: Task, now: float) -> replies.View:
-        """What an honest feed says of a task."""
+    def view(self, task: Task, now: float) -> replies.FeedView:
+        """Return the view of *task* without any fault."""
         share = task.age_share(now)
         files = self._files(task, now) if share >= 1.0 and task.failure is None else {}
-        return replies.View(now=now, epoch=self.epoch, share=share, duration=self.duration, files=files)
+        return replies.FeedView(now=now, epoch=self.epoch, share=share, duration=self.duration, files=files)
 
     def _files(self, task: Task, now: float, name: str | None = None) -> dict[str, str]:
         expires = None if self.url_lifetime is None else now + self.url_lifetime * self.time_scale
         return cdn.media_files(self.cdn_url, task, expires, name)
 
-    def honest(self, task: Task, now: float) -> Answer:
-        """The feed as it is."""
+    def answer(self, task: Task, now: float) -> Answer:
+        """Return the regular answer to a poll of *task*."""
         return replies.feed_answer(task, self.view(task, now), self.envelope)
 
     def data(self, task: Task, now: float) -> dict[str, Any]:
-        """The bare ``data`` object of CometAPI's feed, as its callbacks carry it."""
+        """Return the ``data`` object of CometAPI's feed, which is also the body of its callbacks."""
         return replies.feed_data(task, self.view(task, now))
 
-    def struck(self, task: Task, other: Task, deed: Fault, now: float) -> Answer:
-        """The feed as a script has it; ``other`` is the task it may be mistaken for."""
-        if deed.fault == "vanish":
-            return unknown_task(task.provider)
-        if deed.fault == "other-task":
-            return self.honest(other, now)
-        envelope = deed["shape"] if deed.fault == "envelope" else self.envelope
-        return replies.feed_answer(task, self._bent(task, deed, now), envelope)
+    def faulty_answer(self, task: Task, other: Task, fault: Fault, now: float) -> Answer:
+        """Return the answer to a poll of *task* with *fault*; *other* is the task that ``other-task`` reports."""
+        if fault.name == "vanish":
+            return unknown_task_answer(task.provider)
+        if fault.name == "other-task":
+            return self.answer(other, now)
+        envelope = fault["shape"] if fault.name == "envelope" else self.envelope
+        return replies.feed_answer(task, self._faulty_view(task, fault, now), envelope)
 
-    def _bent(self, task: Task, deed: Fault, now: float) -> replies.View:
+    def _faulty_view(self, task: Task, fault: Fault, now: float) -> replies.FeedView:
         view = self.view(task, now)
-        match deed.fault:
+        match fault.name:
             case "word":
-                return attrs.evolve(view, word=deed["word"] or "")
+                return attrs.evolve(view, word=fault["word"] or "")
             case "no-url":
                 return attrs.evolve(view, urls=False)
             case "unfinish" if view.share >= 1.0:
                 return attrs.evolve(view, share=0.5)
             case "progress":
-                return attrs.evolve(view, progress=self._progress(task, view, deed))
+                return attrs.evolve(view, progress=self._progress(task, view, fault))
             case "hostile-name" | "link" if view.files:
-                return attrs.evolve(view, files=self._other_files(task, deed, now))
+                return attrs.evolve(view, files=self._other_files(task, fault, now))
             case _:
                 return view
 
-    def _other_files(self, task: Task, deed: Fault, now: float) -> dict[str, str]:
-        if deed.fault == "hostile-name":
-            return self._files(task, now, deed["name"])
-        return {**self._files(task, now), "video": deed["url"]}
+    def _other_files(self, task: Task, fault: Fault, now: float) -> dict[str, str]:
+        if fault.name == "hostile-name":
+            return self._files(task, now, fault["name"])
+        return {**self._files(task, now), "video": fault["url"]}
 
-    def _progress(self, task: Task, view: replies.View, deed: Fault) -> Any:
-        match deed["mode"]:
+    def _progress(self, task: Task, view: replies.FeedView, fault: Fault) -> Any:
+        match fault["mode"]:
             case "value":
-                return deed["value"]
+                return fault["value"]
             case _ if view.share >= 1.0:
                 return None
             case "stuck":
-                return deed["value"]
+                return fault["value"]
             case "late":
-                return max(0, int((view.share - _LATE) / (1 - _LATE) * 100))
+                return max(0, int((view.share - _LATE_SHARE) / (1 - _LATE_SHARE) * 100))
             case _:
-                return min(99, int((view.now - task.created_at) / (deed["seconds"] * self.time_scale) * 100))
+                return min(99, int((view.now - task.created_at) / (fault["seconds"] * self.time_scale) * 100))
 
 
-def unknown_task(provider: str) -> Answer:
-    """What a provider says of a task id that it does not know."""
+def unknown_task_answer(provider: str) -> Answer:
+    """Return a provider's answer for an unknown task id."""
     status = 400 if provider == "cometapi" else 404
     return replies.error_answer(provider, status, "task_not_exist", "task_not_exist")

@@ -1,4 +1,4 @@
-"""The gateway that stands in for all four: requests and a time in, answers out; no clock, socket or loop of its own."""
+"""Emulated gateway: takes a request and the current time, returns an answer. Has no clock, sockets or event loop."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, TypedDict
 import attrs
 
 from pika_async.emulator import cdn, replies, request_schemas
-from pika_async.emulator.callback_queue import Notices
+from pika_async.emulator.callback_queue import CallbackQueue
 from pika_async.emulator.durations import Durations
-from pika_async.emulator.fault_effects import damaged
-from pika_async.emulator.feeds import Feeds, unknown_task
-from pika_async.emulator.ledger import Books
+from pika_async.emulator.fault_effects import apply_fault
+from pika_async.emulator.feeds import FeedWriter, unknown_task_answer
+from pika_async.emulator.ledger import Ledger
 from pika_async.emulator.records import (
     Answer,
     Callback,
     CdnRequest,
     Charge,
-    Disruption,
+    FaultEffect,
     Polls,
     Refusal,
     RequestLogEntry,
@@ -33,8 +33,8 @@ from pika_async.emulator.scenario import Scenario, ScenarioRun
 
 __all__ = ["Gateway", "GatewayOptions"]
 
-#: How many API requests are remembered one by one; the oldest are forgotten first.
-REMEMBERED = 200_000
+#: Number of API requests that the log keeps; the oldest entries are dropped first.
+REQUEST_LOG_SIZE = 200_000
 
 
 class GatewayOptions(TypedDict, total=False):
@@ -57,107 +57,121 @@ class GatewayOptions(TypedDict, total=False):
     epoch: float
 
 
-def _share(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _check_share(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} must lie between 0 and 1, not {value!r}")
+        raise ValueError(f"{attribute.name} must be between 0 and 1, not {value!r}")
 
 
-def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{attribute.name} must be above 0, not {value!r}")
 
 
-def _known_envelope(_: object, _attribute: attrs.Attribute[str], value: str) -> None:
+def _check_envelope(_: object, _attribute: attrs.Attribute[str], value: str) -> None:
     if value not in replies.ENVELOPES:
         raise ValueError(f"envelope must be one of {', '.join(replies.ENVELOPES)}, not {value!r}")
 
 
-def _parsed(durations: str | Durations) -> Durations:
+def _to_durations(durations: str | Durations) -> Durations:
     return durations if isinstance(durations, Durations) else Durations.parse(durations)
 
 
-def _script(rules: Scenario | Iterable[Mapping[str, Any]] | None) -> Scenario:
+def _to_scenario(rules: Scenario | Iterable[Mapping[str, Any]] | None) -> Scenario:
     return rules if isinstance(rules, Scenario) else Scenario.of(rules or ())
 
 
 @attrs.define(kw_only=True, eq=False)
 class Gateway:
-    """Accepts, charges, settles and reports generations on the four wires, as their pages say.
+    """Emulation of the four gateways, as their pages document them: accepts, charges, settles and reports tasks.
 
-    Times are seconds; every duration given here or in a script is multiplied by ``time_scale``. ``in_flight``
-    limits the unsettled tasks of each account (one per provider); creates beyond it are answered 429 with
-    ``retry_after`` (whole seconds, at least 1; ``None`` sends no header). Chance is drawn from ``seed`` and the
-    number of the accepted create, so the same requests meet the same fate. ``scenario`` is a script of faults, or
-    its rules. Result URLs expire ``url_lifetime`` seconds after the poll that handed them out (``None``: never).
-    ``epoch`` is the unix time at which ``now`` is 0.
-
-    Raises ``ValueError`` for settings that make no sense, :class:`ScenarioError` among them.
+    :param durations: how long generations take, in seconds (see :class:`Durations`).
+    :param time_scale: factor of every duration given here or in a scenario; default 1.0.
+    :param in_flight: maximum number of unsettled tasks of each account, or of each by provider; default unlimited.
+        There is one account per provider. Creates beyond the maximum are answered with 429.
+    :param seed: seed of durations, failures and task ids, which depend on it and on the number of the accepted create.
+    :param scenario: a :class:`Scenario`, or the rules of one; default no faults.
+    :param api_key: the key that every account accepts.
+    :param envelope: shape of CometAPI's feed (see :data:`~pika_async.emulator.replies.Envelope`); default ``a``.
+    :param failure_rate: probability that a task fails, 0 to 1; default 0.
+    :param failure_reason: error text of a failed task.
+    :param retry_after: seconds of the ``Retry-After`` header of a 429, rounded up to at least 1; default 5.
+        ``None`` sends no header.
+    :param url_lifetime: seconds after a poll until the result URLs in its answer expire; default never.
+    :param max_body: maximum size of a request body in bytes; larger bodies are answered with 413.
+    :param video_seconds: duration of the rendered videos in seconds; default 5.
+    :param cdn_url: origin of the result URLs.
+    :param epoch: unix time at which ``now`` is 0.
+    :raises ValueError: if a value is invalid. :class:`ScenarioError` is a ``ValueError``.
     """
 
-    durations: Durations = attrs.field(default=Durations.parse("lognormal:60,0.5"), converter=_parsed)
-    time_scale: float = attrs.field(default=1.0, validator=_positive)
+    durations: Durations = attrs.field(default=Durations.parse("lognormal:60,0.5"), converter=_to_durations)
+    time_scale: float = attrs.field(default=1.0, validator=_check_positive)
     in_flight: int | Mapping[str, int] | None = None
     seed: int = 0
-    scenario: Scenario = attrs.field(default=Scenario(), converter=_script)
+    scenario: Scenario = attrs.field(default=Scenario(), converter=_to_scenario)
     api_key: str = attrs.field(default="emulator-key", repr=False)
-    envelope: replies.Envelope = attrs.field(default="a", validator=_known_envelope)
-    failure_rate: float = attrs.field(default=0.0, validator=_share)
+    envelope: replies.Envelope = attrs.field(default="a", validator=_check_envelope)
+    failure_rate: float = attrs.field(default=0.0, validator=_check_share)
     failure_reason: str = "generation failed: the upstream model returned an error"
     retry_after: float | None = 5.0
     url_lifetime: float | None = None
     max_body: int = 1_000_000
-    video_seconds: float = attrs.field(default=5.0, validator=_positive)
+    video_seconds: float = attrs.field(default=5.0, validator=_check_positive)
     cdn_url: str = "http://cdn.invalid"
     epoch: float = 1_741_587_817.0
 
     polls: Polls = attrs.field(init=False, factory=Polls)
     refusals: list[Refusal] = attrs.field(init=False, factory=list, repr=False)
     #: The API requests, the newest 200,000 of them.
-    requests: deque[RequestLogEntry] = attrs.field(init=False, repr=False, factory=lambda: deque(maxlen=REMEMBERED))
+    requests: deque[RequestLogEntry] = attrs.field(
+        init=False, repr=False, factory=lambda: deque(maxlen=REQUEST_LOG_SIZE)
+    )
     cdn_requests: list[CdnRequest] = attrs.field(init=False, factory=list, repr=False)
 
-    _play: ScenarioRun = attrs.field(init=False, repr=False)
-    _books: Books = attrs.field(init=False, repr=False)
-    _notices: Notices = attrs.field(init=False, repr=False)
+    _scenario_run: ScenarioRun = attrs.field(init=False, repr=False)
+    _ledger: Ledger = attrs.field(init=False, repr=False)
+    _callback_queue: CallbackQueue = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         limits = self.in_flight.values() if isinstance(self.in_flight, Mapping) else [self.in_flight]
         if any(limit is not None and limit < 0 for limit in limits):
-            raise ValueError(f"in_flight must not be below 0, but is {self.in_flight!r}")
-        self._play = ScenarioRun(self.scenario, Random(f"{self.seed}:script"), self.time_scale)
-        self._books = Books(
+            raise ValueError(f"in_flight must be >= 0, not {self.in_flight!r}")
+        self._scenario_run = ScenarioRun(self.scenario, Random(f"{self.seed}:script"), self.time_scale)
+        self._ledger = Ledger(
             durations=self.durations,
             time_scale=self.time_scale,
             seed=self.seed,
             failure_rate=self.failure_rate,
             failure_reason=self.failure_reason,
         )
-        self._notices = Notices(
-            play=self._play, time_scale=self.time_scale, report=lambda task, now: self._feeds().data(task, now)
+        self._callback_queue = CallbackQueue(
+            scenario_run=self._scenario_run,
+            time_scale=self.time_scale,
+            feed_data=lambda task, now: self._feed_writer().data(task, now),
         )
 
     @property
     def ledger(self) -> list[Charge]:
-        """One entry per paid acceptance, written before the answer is given."""
-        return self._books.ledger
+        """The charges, one for each accepted create, recorded before the answer is returned."""
+        return self._ledger.charges
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """The accepted tasks by id."""
-        return self._books.tasks
+        """The accepted tasks by their ids."""
+        return self._ledger.tasks
 
     @property
     def cdn_credentials(self) -> list[CdnRequest]:
-        """The CDN requests that carried a credential; must stay empty."""
+        """The CDN requests that carried a credential. A correct client sends none."""
         return [request for request in self.cdn_requests if request.credentials]
 
     def count_in_flight(self, provider: str, now: float) -> int:
-        """How many paid tasks of a provider's account have not settled yet."""
-        return self._books.count_in_flight(provider, now)
+        """Return the number of charged tasks of a provider's account that have not settled."""
+        return self._ledger.count_in_flight(provider, now)
 
-    def _feeds(self) -> Feeds:
-        # Built anew each time, because the CDN's address is known only once it serves.
-        return Feeds(
+    def _feed_writer(self) -> FeedWriter:
+        # Not cached, because the server sets `cdn_url` and `epoch` when it starts.
+        return FeedWriter(
             epoch=self.epoch,
             duration=self.video_seconds,
             time_scale=self.time_scale,
@@ -169,11 +183,16 @@ class Gateway:
     # -- the API origin ------------------------------------------------------------------------------------------
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
-        """Answers one API request; header names in any case, ``now`` never less than the time before."""
-        if self._play.started is None:
-            self._play.started = now
+        """Answer one API request.
+
+        :param path: path of the URL, with the query if there is one.
+        :param headers: headers of the request, with names in any case.
+        :param now: time in seconds, not earlier than that of any previous request.
+        """
+        if self._scenario_run.started is None:
+            self._scenario_run.started = now
         answer = self._answer(method, path, _lowered(headers), body, now)
-        fault = answer.fault.name if answer.fault else None
+        fault = answer.effect.name if answer.effect else None
         self.requests.append(RequestLogEntry(method, path, answer.status, now, fault))
         return answer
 
@@ -184,28 +203,28 @@ class Gateway:
         provider = route.provider or "native"
         if headers.get("authorization") != f"Bearer {self.api_key}":
             message = 'Authorization must be "Bearer" and the key'
-            return self._refused(replies.error_answer(provider, 401, "invalid_api_key", message), provider, now)
+            return self._log_refusal(replies.error_answer(provider, 401, "invalid_api_key", message), provider, now)
         if route.task_id is not None:
             return self._feed(route.provider, route.task_id, now)
-        problem, value = self._read(headers, body)
+        problem, value = self._read_json(headers, body)
         if problem is not None:
-            return self._refused(problem, provider, now)
+            return self._log_refusal(problem, provider, now)
         return self._post_feed(value, now) if route.feeds else self._post_create(route, value, body, now)
 
-    def _read(self, headers: Mapping[str, str], body: bytes) -> tuple[Answer | None, Any]:
-        """The JSON of a body, or the refusal of one that is none."""
+    def _read_json(self, headers: Mapping[str, str], body: bytes) -> tuple[Answer | None, Any]:
+        """Return an error answer and no value, or no error and the decoded JSON body."""
         if len(body) > self.max_body:
             message = f"the body exceeds {self.max_body} bytes"
             return replies.error_answer("", 413, "body_too_large", message), None
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return _invalid("Content-Type", "must be application/json"), None
         try:
-            return None, json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+            return None, json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return _invalid("", "the body is not JSON in UTF-8"), None
 
-    def _refused(self, answer: Answer, provider: str, now: float) -> Answer:
-        """Notes a refusal and hands it on."""
+    def _log_refusal(self, answer: Answer, provider: str, now: float) -> Answer:
+        """Log a refusal and return its answer unchanged."""
         reply = answer.json()
         error = reply.get("error", reply)
         field = error.get("param") or ""
@@ -213,92 +232,94 @@ class Gateway:
         return answer
 
     def _post_create(self, route: Route, body: Any, raw: bytes, now: float) -> Answer:
-        provider = route.provider or _page_for(body)
+        provider = route.provider or _provider_for(body)
         problem = request_schemas.check_create(provider, body)
         if problem is not None:
-            return self._refused(_invalid(problem.field, problem.what), provider, now)
+            return self._log_refusal(_invalid(problem.field, problem.text), provider, now)
         limit = self.in_flight.get(provider) if isinstance(self.in_flight, Mapping) else self.in_flight
         if limit is not None and self.count_in_flight(provider, now) >= limit:
-            return self._refused(self._saturated(provider, limit), provider, now)
-        return self._create(provider, request_schemas.read_create(provider, body), raw, now)
+            return self._log_refusal(self._saturated(provider, limit), provider, now)
+        return self._accept(provider, request_schemas.parse_create(provider, body), raw, now)
 
     def _saturated(self, provider: str, limit: int) -> Answer:
         headers = {}
         if self.retry_after is not None:
-            # Whole seconds are all that the header can say (RFC 9110, section 10.2.3).
+            # The header holds whole seconds (RFC 9110, section 10.2.3).
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after * self.time_scale)))
         message = f"the current group is saturated: {limit} tasks in flight, please try again later"
         return replies.error_answer(provider, 429, "rate_limit_exceeded", message, headers=headers)
 
-    def _create(self, provider: str, wanted: request_schemas.Wanted, raw: bytes, now: float) -> Answer:
-        deed = self._play.fault_for("create", _Create("", provider, wanted.prompt), now)
-        if deed is not None and not deed.charges:
-            # Nothing is accepted, so what is left of the answer must carry no task id.
+    def _accept(self, provider: str, spec: request_schemas.GenerationSpec, raw: bytes, now: float) -> Answer:
+        fault = self._scenario_run.fault_for("create", _CreateTarget("", provider, spec.prompt), now)
+        if fault is not None and not fault.charges:
+            # The task is not accepted, so the answer must not contain a task id.
             answer = replies.error_answer(provider, 502, "upstream_error", "the upstream did not accept the task")
-            return damaged(answer, deed, provider=provider, time_scale=self.time_scale)
-        booked = len(self.tasks)
-        task = self._books.accept(provider, wanted, raw, deed, now)
-        if len(self.tasks) > booked:
-            self._notices.plan(task)
+            return apply_fault(answer, fault, provider=provider, time_scale=self.time_scale)
+        task_count = len(self.tasks)
+        task = self._ledger.accept(provider, spec, raw, fault, now)
+        if len(self.tasks) > task_count:
+            self._callback_queue.add(task)
         answer = replies.create_answer(provider, task.id)
-        if deed is None:
+        if fault is None:
             return answer
-        return damaged(answer, deed, provider=provider, time_scale=self.time_scale, task_id=task.id)
+        return apply_fault(answer, fault, provider=provider, time_scale=self.time_scale, task_id=task.id)
 
     def _post_feed(self, body: object, now: float) -> Answer:
         match body:
             case {"task_id": str(task_id), **others} if not others:
                 return self._feed("cometapi", task_id, now)
             case {"task_id": str(), **others}:
-                problem = _invalid(str(next(iter(others))), "is not a field of this page")
+                problem = _invalid(str(next(iter(others))), "must not be given: this page has no such field")
             case {"task_id": _}:
                 problem = _invalid("task_id", "must be a string")
             case _:
                 problem = _invalid("task_id", "is required")
-        return self._refused(problem, "cometapi", now)
+        return self._log_refusal(problem, "cometapi", now)
 
     def _feed(self, provider: str | None, task_id: str, now: float) -> Answer:
         self.polls.add(task_id)
         task = self.tasks.get(task_id)
-        if task is None or not _may_see(provider, task):
-            return self._refused(unknown_task(provider or "native"), provider or "native", now)
-        deed = self._play.fault_for("feed", task, now)
-        if deed is None:
-            return self._feeds().honest(task, now)
-        answer = self._feeds().struck(task, self._books.other_than(task), deed, now)
-        return damaged(answer, deed, provider=task.provider, time_scale=self.time_scale, task_id=task.id)
+        if task is None or not _is_visible(provider, task):
+            return self._log_refusal(unknown_task_answer(provider or "native"), provider or "native", now)
+        fault = self._scenario_run.fault_for("feed", task, now)
+        if fault is None:
+            return self._feed_writer().answer(task, now)
+        answer = self._feed_writer().faulty_answer(task, self._ledger.another_task(task), fault, now)
+        return apply_fault(answer, fault, provider=task.provider, time_scale=self.time_scale, task_id=task.id)
 
     # -- the CDN origin ------------------------------------------------------------------------------------------
 
     def locate(self, method: str, path: str, headers: Mapping[str, str], now: float) -> cdn.Media | Answer:
-        """What a CDN request names: a file to be served by :meth:`serve`, or the answer at once."""
-        found = self._locate(method, path, now)
-        return self._seen_at_cdn(method, path, headers, found, now) if isinstance(found, Answer) else found
+        """Return the file that a CDN request names, to be passed to :meth:`serve`, or an error answer."""
+        media = self._find_media(method, path, now)
+        return self._log_cdn_request(method, path, headers, media, now) if isinstance(media, Answer) else media
 
-    def _locate(self, method: str, path: str, now: float) -> cdn.Media | Answer:
-        found = cdn.split_media_path(path)
-        task = self.tasks.get(found[0]) if found else None
-        if found is None or task is None or task.settles_at > now or task.failure is not None:
+    def _find_media(self, method: str, path: str, now: float) -> cdn.Media | Answer:
+        parts = cdn.parse_media_path(path)
+        task = self.tasks.get(parts[0]) if parts else None
+        if parts is None or task is None or task.settles_at > now or task.failure is not None:
             return replies.not_found()
         if method not in ("GET", "HEAD"):
             return Answer(405, {"Allow": "GET, HEAD"}, b"")
-        _, kind, expires_at = found
+        _, kind, expires_at = parts
         if expires_at is not None and now > expires_at:
-            return cdn.expired(403)
-        deed = self._play.fault_for("cdn", task, now)
-        if deed is not None and deed.fault == "expired":
-            return attrs.evolve(cdn.expired(deed["status"]), fault=Disruption(name="expired"))
-        return cdn.Media(task, kind, deed)
+            return cdn.expired_answer(403)
+        fault = self._scenario_run.fault_for("cdn", task, now)
+        if fault is not None and fault.name == "expired":
+            return attrs.evolve(cdn.expired_answer(fault["status"]), effect=FaultEffect(name="expired"))
+        return cdn.Media(task, kind, fault)
 
     def serve(
         self, media: cdn.Media, content: bytes, *, method: str, path: str, headers: Mapping[str, str], now: float
     ) -> Answer:
-        """The answer for a located file, given its content; honours ``Range`` and ``If-Range``."""
+        """Return the answer for a file that :meth:`locate` returned; honours ``Range`` and ``If-Range``."""
         count = len(self.cdn_requests)
         answer = cdn.serve_media(media, content, _lowered(headers), count=count, time_scale=self.time_scale)
-        return self._seen_at_cdn(method, path, headers, answer, now)
+        return self._log_cdn_request(method, path, headers, answer, now)
 
-    def _seen_at_cdn(self, method: str, path: str, headers: Mapping[str, str], answer: Answer, now: float) -> Answer:
+    def _log_cdn_request(
+        self, method: str, path: str, headers: Mapping[str, str], answer: Answer, now: float
+    ) -> Answer:
         low = _lowered(headers)
         leaked = tuple(name for name in cdn.CREDENTIALS if name.lower() in low)
         if any(self.api_key in value for value in low.values()) or self.api_key in path:
@@ -309,42 +330,43 @@ class Gateway:
     # -- callbacks -----------------------------------------------------------------------------------------------
 
     def next_callback_at(self) -> float | None:
-        """When the next notification is due, or ``None`` when none is waiting."""
-        return self._notices.next_at()
+        """Return the time at which the next callback is due, or ``None`` if none is pending."""
+        return self._callback_queue.next_due_at()
 
     def due_callbacks(self, now: float) -> list[Callback]:
-        """The notifications that are due by now; each is handed out once."""
-        return self._notices.due(now)
+        """Return the callbacks that are due at *now*. Each callback is returned once."""
+        return self._callback_queue.pop_due(now)
 
 
 @attrs.frozen
-class _Create:
-    """A create that is not a task yet."""
+class _CreateTarget:
+    """Create that is not accepted yet."""
 
     id: str
     provider: str
     prompt: str
 
 
-def _invalid(field: str, what: str) -> Answer:
-    return replies.error_answer("", 400, "invalid_request", f"{field}: {what}" if field else what, field=field)
+def _invalid(field: str, problem: str) -> Answer:
+    message = f"{field}: {problem}" if field else problem
+    return replies.error_answer("", 400, "invalid_request", message, field=field)
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _no_constant(token: str) -> float:
-    raise ValueError(f"{token} is not JSON")
+def _refuse_constant(token: str) -> float:
+    raise ValueError(f"{token} must not be used in JSON")
 
 
-def _may_see(provider: str | None, task: Task) -> bool:
-    """At the root any videos task answers; behind a prefix only the provider's own."""
+def _is_visible(provider: str | None, task: Task) -> bool:
+    """Return whether *task* can be polled: at the root any task of the videos dialect, else the provider's own."""
     return task.provider == provider or (provider is None and task.provider != "cometapi")
 
 
-def _page_for(body: object) -> str:
-    """The videos page that a create at the root is measured by: the first that allows it."""
+def _provider_for(body: object) -> str:
+    """Return the provider of a create at the root path: the first whose page allows *body*."""
     for provider in ("yescale", "gptge", "native"):
         if request_schemas.check_create(provider, body) is None:
             return provider

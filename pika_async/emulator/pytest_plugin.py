@@ -1,4 +1,4 @@
-"""The pytest plugin for people who test their own apps: a gateway of your own on this machine, one fixture away.
+"""Pytest plugin with the fixture ``pika_emulator``: a local gateway for tests of applications that use pika_async.
 
 ::
 
@@ -8,13 +8,13 @@
             "cometapi",
             api_key=pika_emulator.api_key,
             base_url=pika_emulator.base_url("cometapi"),
-            polling=FixedInterval(0.05),  # a real task takes a minute, and is not asked for before half of it
+            polling=FixedInterval(0.05),  # the default policy expects tasks of about a minute
         ) as pika:
             await my_app.make_clip(pika, "a cat")
         assert len(pika_emulator.ledger) == 1
 
-It is found by itself once pika_async is installed. The emulator runs in a thread of its own, so that it serves
-synchronous tests and every async test framework alike. Serving videos needs the extra `emulator`.
+Pytest loads the plugin automatically once pika_async is installed. The emulator runs in a separate thread, so it works
+with synchronous tests and with every async test framework. Downloading videos needs the extra ``emulator``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["pika_emulator"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker ``pika_emulator``."""
     config.addinivalue_line(
         "markers", "pika_emulator(**options): options of the `pika_emulator` fixture, as `Emulator` takes them"
     )
@@ -39,8 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def pika_emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
-    """A running emulator: tasks take about a fifth of a second and share one real clip, unless the marker says else."""
-    from pika_async.emulator import Emulator  # noqa: PLC0415 - only tests that ask for it pay for the import
+    """Run an emulator for one test.
+
+    By default tasks take 0.2 s and share one playable clip. The marker ``pika_emulator`` passes other options.
+    """
+    from pika_async.emulator import Emulator  # noqa: PLC0415 - only tests that use the fixture pay for the import
 
     marker = request.node.get_closest_marker("pika_emulator")
     options: dict[str, Any] = {"durations": "constant:0.2", "render": False}

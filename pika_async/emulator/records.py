@@ -1,4 +1,4 @@
-"""The nouns of the emulator: answers, tasks, charges and what was seen; plain values that decide nothing."""
+"""Records of the emulator: answers, tasks, charges, logged requests, callbacks. Plain values without logic."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ __all__ = [
     "CallbackResult",
     "CdnRequest",
     "Charge",
-    "Disruption",
     "Ending",
+    "FaultEffect",
     "Polls",
     "Refusal",
     "RequestLogEntry",
     "Task",
 ]
 
-#: The gateways the emulator stands in for, by the path prefix that selects each.
+#: The emulated gateways. Each name is also the path prefix that selects the gateway.
 PROVIDERS = ("cometapi", "yescale", "gptge", "native")
 
-#: How a disturbed connection ends: kept alive, closed politely, reset, left hanging, or fed for ever.
+#: How a connection ends: kept alive, closed, reset, left open without data, or sent data without end.
 Ending = Literal["keep", "fin", "rst", "stall", "endless"]
 
 
 @attrs.frozen(kw_only=True)
-class Disruption:
-    """What happens to the connection instead of an ordinary delivery of the answer.
+class FaultEffect:
+    """Effect of a fault on the connection, in place of a regular delivery of the answer.
 
-    In order: wait ``delay`` seconds, write ``raw`` to the socket as it is (``None``: the ordinary answer when
-    ``ending`` is ``"keep"``, otherwise nothing), then end the connection as ``ending`` says. With ``"stall"``
-    the connection hangs ``stall_seconds`` (``None``: until the client leaves) and then closes. With
-    ``"endless"`` the answer's body is repeated without a length for as long as the client reads.
+    The server waits ``delay`` seconds, writes ``raw`` to the socket unchanged, then ends the connection as ``ending``
+    says. If ``raw`` is ``None``, the server sends the regular answer for ``"keep"`` and nothing otherwise.
+
+    - ``"stall"``: the connection stays open for ``stall_seconds`` (``None``: until the client disconnects).
+    - ``"endless"``: the answer's body is repeated, without a length, until the client disconnects.
     """
 
     name: str
@@ -48,21 +49,24 @@ class Disruption:
 
 @attrs.frozen
 class Answer:
-    """One HTTP answer; ``fault`` tells the shell what to do with the socket, ``None`` means deliver as usual."""
+    """HTTP answer. ``effect`` is what the server does to the connection; ``None`` is a regular delivery."""
 
     status: int
     headers: dict[str, str]
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
-    fault: Disruption | None = None
+    effect: FaultEffect | None = None
 
     def json(self) -> Any:
-        """The body as JSON; raises ``ValueError`` when it is none."""
+        """Return the decoded JSON body.
+
+        :raises ValueError: if the body is not JSON.
+        """
         return json.loads(self.body)
 
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One accepted generation; times are seconds of the gateway's clock."""
+    """Accepted generation. Times are seconds of the gateway's clock."""
 
     id: str
     provider: str
@@ -77,14 +81,14 @@ class Task:
     callback_url: str | None
 
     def age_share(self, now: float) -> float:
-        """How much of the generation has passed, 0.0 to 1.0."""
-        whole = self.settles_at - self.created_at
-        return 1.0 if now >= self.settles_at or whole <= 0 else max(0.0, (now - self.created_at) / whole)
+        """Return the elapsed share of the generation, 0.0 to 1.0."""
+        duration = self.settles_at - self.created_at
+        return 1.0 if now >= self.settles_at or duration <= 0 else max(0.0, (now - self.created_at) / duration)
 
 
 @attrs.frozen(kw_only=True)
 class Charge:
-    """One paid acceptance, written before its answer is sent; times are seconds of the gateway's clock."""
+    """Charge for one accepted task, recorded before the answer is sent. Times are seconds of the gateway's clock."""
 
     provider: str
     task_id: str
@@ -93,37 +97,37 @@ class Charge:
     settles_at: float
     #: Whether the provider will report this generation as failed.
     fails: bool
-    #: The fault that struck the answer, if a script's rule did.
+    #: Name of the fault that the scenario applied to the create, if any.
     fault: str | None
     raw_body: bytes = attrs.field(repr=False)
 
     @property
     def body(self) -> dict[str, Any]:
-        """The request body as it was sent."""
+        """The decoded request body."""
         parsed: dict[str, Any] = json.loads(self.raw_body)
         return parsed
 
 
 @attrs.define
 class Polls:
-    """How often feeds were asked: in total and by task."""
+    """Number of polls, in total and by task id."""
 
     total: int = 0
     by_task: dict[str, int] = attrs.field(factory=dict, repr=False)
 
     def of(self, task_id: str) -> int:
-        """How many polls named this task."""
+        """Return the number of polls of *task_id*."""
         return self.by_task.get(task_id, 0)
 
     def add(self, task_id: str) -> None:
-        """Counts one poll of a task."""
+        """Count one poll of *task_id*."""
         self.total += 1
         self.by_task[task_id] = self.by_task.get(task_id, 0) + 1
 
 
 @attrs.frozen
 class RequestLogEntry:
-    """One API request: what was asked, the status answered, and when."""
+    """Log entry of an API request. ``at`` is a time of the gateway's clock; ``fault`` is the name of a fault."""
 
     method: str
     path: str
@@ -134,7 +138,7 @@ class RequestLogEntry:
 
 @attrs.frozen
 class Refusal:
-    """One request that was refused: the field at fault (``""`` when no field is) and what was wrong."""
+    """Log entry of a refused request: the invalid field (``""`` if none is) and the problem with it."""
 
     provider: str
     status: int
@@ -146,7 +150,7 @@ class Refusal:
 
 @attrs.frozen
 class CdnRequest:
-    """One request at the CDN origin; ``credentials`` names the headers that had no business there."""
+    """Log entry of a request to the CDN. ``credentials`` names the credentials that it wrongly carried."""
 
     method: str
     path: str
@@ -158,7 +162,7 @@ class CdnRequest:
 
 @attrs.frozen
 class Callback:
-    """One notification that is due: the feed's bare ``data`` object for the address the client gave."""
+    """Callback that is due: the URL that the client passed, and the feed's ``data`` object as its body."""
 
     task_id: str
     url: str
@@ -168,7 +172,7 @@ class Callback:
 
 @attrs.frozen
 class CallbackResult:
-    """What became of one notification: the status answered, or why there is none."""
+    """Result of one callback: the status of the answer, or the error that prevented one."""
 
     task_id: str
     url: str

@@ -1,4 +1,4 @@
-"""The reply bodies of the four wires, as their pages show them; pure, and knows nothing of connections.
+"""Reply bodies of the four gateways, as their pages document them. Pure: does not handle connections.
 
 Sources: CometAPI "PIKA reference text generation" and "pika feed" (envelope dialect); YEScale "Create Video by Pika",
 gpt.ge "Task: Generate Video" and the native page "Pika Video" (videos dialect).
@@ -16,24 +16,33 @@ import attrs
 
 from pika_async.emulator.records import Answer, Task
 
-__all__ = ["Envelope", "View", "create_answer", "error_answer", "feed_answer", "feed_data", "json_answer", "not_found"]
+__all__ = [
+    "Envelope",
+    "FeedView",
+    "create_answer",
+    "error_answer",
+    "feed_answer",
+    "feed_data",
+    "json_answer",
+    "not_found",
+]
 
-#: The shapes in which an envelope feed has been documented over time: ``a`` is today's page; ``b`` has a word for
-#: a code; ``b-old`` carries the result URL in ``fail_reason``; ``c`` is flat with ``video_url``, ``c-result`` flat
-#: with ``result_url``.
+#: The documented shapes of an envelope feed: ``a`` is today's page; ``b`` has a word as its code; ``b-old`` carries
+#: the result URL in ``fail_reason``; ``c`` is flat with ``video_url``; ``c-result`` is flat with ``result_url``.
 Envelope = Literal["a", "b", "b-old", "c", "c-result"]
 ENVELOPES: tuple[str, ...] = get_args(Envelope)
 
+# Shares of a generation until which a task is reported as fresh (no state yet) and as queued.
 _FRESH_SHARE = 0.05
 _QUEUED_SHARE = 0.15
 
 
 @attrs.frozen(kw_only=True)
-class View:
-    """How one feed is to be answered: the task's age share, and what a script's rule changes about the truth.
+class FeedView:
+    """Values of one feed answer: the task's elapsed share and files, and the changes that a fault makes to them.
 
-    ``epoch`` is the unix time of the gateway clock's zero; ``files`` maps ``video share poster thumbnail`` to URLs.
-    ``word`` replaces the status word (``None``: as it is, ``""``: left out); ``progress`` replaces the number.
+    ``epoch`` is the unix time at which the gateway's clock is 0. ``files`` maps ``video share poster thumbnail`` to
+    URLs. ``word`` replaces the status word (``None``: unchanged, ``""``: omitted). ``progress`` replaces the number.
     """
 
     now: float
@@ -47,12 +56,12 @@ class View:
 
 
 def json_answer(status: int, value: object, headers: dict[str, str] | None = None) -> Answer:
-    """A JSON answer; text outside ASCII is escaped, so lone surrogates survive."""
+    """Return a JSON answer. Text outside ASCII is escaped, which preserves lone surrogates."""
     return Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode())
 
 
 def not_found() -> Answer:
-    """What a gateway's web server says for a path that is no route: a page, not JSON."""
+    """Return the HTML page that a gateway's web server sends for an unknown path."""
     page = "<!DOCTYPE html><html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
     return Answer(404, {"Content-Type": "text/html; charset=utf-8"}, page.encode())
 
@@ -60,7 +69,7 @@ def not_found() -> Answer:
 def error_answer(
     provider: str, status: int, code: str, message: str, *, field: str = "", headers: dict[str, str] | None = None
 ) -> Answer:
-    """An error in the form of the dialect: ``{"code","message","data"}`` for CometAPI's tasks, else ``{"error"}``."""
+    """Return an error in the dialect's form: code, message and data for CometAPI's tasks, else an ``error`` object."""
     if provider == "cometapi" and code == "task_not_exist":
         return json_answer(status, {"code": code, "message": message, "data": None}, headers)
     kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
@@ -71,7 +80,7 @@ def error_answer(
 
 
 def create_answer(provider: str, task_id: str) -> Answer:
-    """The reply to an accepted create."""
+    """Return the reply to an accepted create."""
     if provider == "cometapi":
         data = {"task_id": task_id}
         return json_answer(200, {"code": 200, "msg": "success", "ip": "127.0.0.1", "exec_time": 0, "data": data})
@@ -80,16 +89,16 @@ def create_answer(provider: str, task_id: str) -> Answer:
     return json_answer(200, {"id": task_id})
 
 
-def feed_answer(task: Task, view: View, envelope: Envelope) -> Answer:
-    """The reply to a poll of a known task."""
+def feed_answer(task: Task, view: FeedView, envelope: Envelope) -> Answer:
+    """Return the reply to a poll of an existing task."""
     if task.provider != "cometapi":
         return json_answer(200, _videos_feed(task, view))
     return json_answer(200, _ENVELOPES[envelope](task, view))
 
 
-def feed_data(task: Task, view: View) -> dict[str, Any]:
-    """The bare ``data`` object of CometAPI's feed, which its callbacks carry as well."""
-    status, state = _comet_words(task, view)
+def feed_data(task: Task, view: FeedView) -> dict[str, Any]:
+    """Return the ``data`` object of CometAPI's feed, which is also the body of its callbacks."""
+    status, state = _comet_status(task, view)
     fresh = view.share < _FRESH_SHARE
     done = status == "3"
     files = view.files if done and view.urls else {}
@@ -112,17 +121,13 @@ def feed_data(task: Task, view: View) -> dict[str, Any]:
         "update_time": "0" if fresh else str(updated),
     }
     if view.word is not None:
-        data.update(_replaced({"state": view.word, "status": view.word}))
+        data["state"] = data["status"] = view.word
         if not view.word:
             del data["state"], data["status"]
     return data
 
 
-def _replaced(words: dict[str, str]) -> dict[str, str]:
-    return {name: word for name, word in words.items() if word}
-
-
-def _comet_words(task: Task, view: View) -> tuple[str, str]:
+def _comet_status(task: Task, view: FeedView) -> tuple[str, str]:
     if view.share >= 1.0:
         return ("2", "error") if task.failure else ("3", "succeeded")
     if view.share < _FRESH_SHARE:
@@ -130,11 +135,11 @@ def _comet_words(task: Task, view: View) -> tuple[str, str]:
     return ("0", "pending") if view.share < _QUEUED_SHARE else ("1", "running")
 
 
-def _envelope_a(task: Task, view: View) -> dict[str, Any]:
+def _envelope_a(task: Task, view: FeedView) -> dict[str, Any]:
     return {"code": 200, "msg": "成功", "data": feed_data(task, view), "exec_time": 0}
 
 
-def _twin_word(task: Task, view: View) -> str:
+def _envelope_status(task: Task, view: FeedView) -> str:
     if view.word is not None:
         return view.word
     if view.share >= 1.0:
@@ -144,13 +149,13 @@ def _twin_word(task: Task, view: View) -> str:
     return "QUEUED" if view.share < _QUEUED_SHARE else "IN_PROGRESS"
 
 
-def _percent(view: View) -> str:
+def _percent(view: FeedView) -> str:
     progress = view.progress if view.progress is not None else int(view.share * 100)
     return f"{progress}%"
 
 
-def _envelope_b(task: Task, view: View, *, old: bool = False) -> dict[str, Any]:
-    word = _twin_word(task, view)
+def _envelope_b(task: Task, view: FeedView, *, old: bool = False) -> dict[str, Any]:
+    word = _envelope_status(task, view)
     done = view.share >= 1.0
     reason = task.failure or "" if done else ""
     if old and done and not task.failure and view.urls:
@@ -170,13 +175,13 @@ def _envelope_b(task: Task, view: View, *, old: bool = False) -> dict[str, Any]:
     return {"code": "success", "message": "", "data": data}
 
 
-def _envelope_b_old(task: Task, view: View) -> dict[str, Any]:
+def _envelope_b_old(task: Task, view: FeedView) -> dict[str, Any]:
     return _envelope_b(task, view, old=True)
 
 
-def _envelope_c(task: Task, view: View, *, name: str = "video_url") -> dict[str, Any]:
+def _envelope_c(task: Task, view: FeedView, *, name: str = "video_url") -> dict[str, Any]:
     done = view.share >= 1.0
-    word = _twin_word(task, view)
+    word = _envelope_status(task, view)
     reply: dict[str, Any] = {"task_id": task.id, "progress": _percent(view)}
     if word:
         reply["status"] = word
@@ -185,11 +190,11 @@ def _envelope_c(task: Task, view: View, *, name: str = "video_url") -> dict[str,
     return reply
 
 
-def _envelope_c_result(task: Task, view: View) -> dict[str, Any]:
+def _envelope_c_result(task: Task, view: FeedView) -> dict[str, Any]:
     return _envelope_c(task, view, name="result_url")
 
 
-_ENVELOPES: dict[str, Callable[[Task, View], dict[str, Any]]] = {
+_ENVELOPES: dict[str, Callable[[Task, FeedView], dict[str, Any]]] = {
     "a": _envelope_a,
     "b": _envelope_b,
     "b-old": _envelope_b_old,
@@ -198,14 +203,14 @@ _ENVELOPES: dict[str, Callable[[Task, View], dict[str, Any]]] = {
 }
 
 
-def _videos_feed(task: Task, view: View) -> dict[str, Any]:
+def _videos_feed(task: Task, view: FeedView) -> dict[str, Any]:
     reply: dict[str, Any] = {"id": task.id, "promptText": task.prompt, "videos": []}
     if view.share >= _FRESH_SHARE or view.word is not None:
         reply["videos"].append(_one_video(task, view))
     return reply
 
 
-def _one_video(task: Task, view: View) -> dict[str, Any]:
+def _one_video(task: Task, view: FeedView) -> dict[str, Any]:
     done = view.share >= 1.0
     word = "queued" if view.share < _QUEUED_SHARE else "pending"
     if done:
@@ -233,5 +238,5 @@ def _one_video(task: Task, view: View) -> dict[str, Any]:
 
 
 def slug(prompt: str) -> str:
-    """A prompt as the gateways write it into file names: ``Plane fly`` becomes ``Plane_fly``."""
+    """Return a prompt as the gateways write it in file names: ``Plane fly`` becomes ``Plane_fly``."""
     return re.sub(r"[^A-Za-z0-9]+", "_", prompt[:60]).strip("_") or "video"

@@ -1,7 +1,7 @@
-"""What each gateway's page allows in a create body, checked strictly; knows requests only, never replies.
+"""Schemas of create requests, checked as strictly as each gateway's page documents them. Contains no replies.
 
 Sources: CometAPI "PIKA reference text generation" (its image and video pages are not published with it, so those two
-operations follow the sister pages), YEScale "Create Video by Pika", gpt.ge "Task: Generate Video", and the
+operations follow the related pages), YEScale "Create Video by Pika", gpt.ge "Task: Generate Video", and the
 native shape's page "Pika Video".
 """
 
@@ -17,28 +17,39 @@ from urllib.parse import urlsplit
 
 import attrs
 
-__all__ = ["PAGES", "Problem", "Wanted", "check_create", "read_create"]
+__all__ = ["SCHEMAS", "GenerationSpec", "Problem", "check_create", "parse_create"]
 
 Body = Mapping[str, Any]
-#: Says what is wrong with a value, or ``None`` when nothing is.
+#: A function that returns what is wrong with a value, or ``None``.
 Check = Callable[[object], str | None]
 
-# The ten effects of the pages of YEScale and gpt.ge, and the three that only CometAPI's page adds.
-TEN = ("Ta-da", "Deflate", "Crumble", "Dissolve", "Squish", "Inflate", "Melt", "Crush", "Cake-ify", "Explode")
-THIRTEEN = (*TEN, "Levitate", "Decapitate", "Eye-pop")
+# The ten effects of the pages of YEScale and gpt.ge, and all thirteen of CometAPI's and the native page.
+COMMON_EFFECTS = (
+    "Ta-da",
+    "Deflate",
+    "Crumble",
+    "Dissolve",
+    "Squish",
+    "Inflate",
+    "Melt",
+    "Crush",
+    "Cake-ify",
+    "Explode",
+)
+ALL_EFFECTS = (*COMMON_EFFECTS, "Levitate", "Decapitate", "Eye-pop")
 
 
 @attrs.frozen
 class Problem:
-    """A field that the page does not allow as it stands."""
+    """Invalid field, and what is wrong with it."""
 
     field: str
-    what: str
+    text: str
 
 
 @attrs.frozen(kw_only=True)
-class Wanted:
-    """What a valid create body asks for, as far as an emulator cares."""
+class GenerationSpec:
+    """Values of a valid create body that affect the emulated task."""
 
     prompt: str
     seed: int | None
@@ -49,7 +60,7 @@ class Wanted:
 
 @attrs.frozen
 class Field:
-    """One row of a page's table; ``inner`` is set for objects."""
+    """Schema of one field: one row of a page's table. ``inner`` is the schema of an object's fields."""
 
     check: Check
     required: bool = False
@@ -60,7 +71,7 @@ def _text(value: object) -> str | None:
     return None if isinstance(value, str) else "must be a string"
 
 
-def _filled(value: object) -> str | None:
+def _non_empty_text(value: object) -> str | None:
     if not isinstance(value, str):
         return "must be a string"
     return None if value.strip() else "must not be empty"
@@ -78,7 +89,7 @@ def _integer(low: float = -math.inf, high: float = math.inf) -> Check:
     def check(value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
             return "must be an integer"
-        return None if low <= value <= high else f"must lie between {low} and {high}"
+        return None if low <= value <= high else f"must be between {low} and {high}"
 
     return check
 
@@ -87,7 +98,7 @@ def _number(low: float, high: float) -> Check:
     def check(value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return "must be a number"
-        return None if low <= value <= high else f"must lie between {low} and {high}"
+        return None if low <= value <= high else f"must be between {low} and {high}"
 
     return check
 
@@ -106,14 +117,14 @@ def _url(value: object) -> str | None:
         return "must be a string"
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
-        good = False
-    return None if good else "must be an http or https URL"
+        valid = False
+    return None if valid else "must be an http or https URL"
 
 
 def _media(value: object) -> str | None:
-    """A URL or plain base64, as "Base64 or image URL"; a ``data:`` URI is neither."""
+    """Check for a URL or plain base64 ("Base64 or image URL"); a ``data:`` URI is neither."""
     if not isinstance(value, str):
         return "must be a string"
     if not value:
@@ -135,7 +146,7 @@ def _media_or_empty(value: object) -> str | None:
 def _urls(value: object) -> str | None:
     if not isinstance(value, list) or not value:
         return "must be a list of at least one URL"
-    return next((f"[{i}] {what}" for i, item in enumerate(value) if (what := _url(item))), None)
+    return next((f"[{i}] {problem}" for i, item in enumerate(value) if (problem := _url(item))), None)
 
 
 _frame_rate = _integer(8, 24)
@@ -186,15 +197,15 @@ def _comet(operation: str) -> dict[str, Field]:
     video = operation == "video"
     fields = {
         "callback_url": Field(_url, required=True),
-        "prompt": Field(_filled, required=True),
-        "style": Field(_one_of(*THIRTEEN), required=video),
+        "prompt": Field(_non_empty_text, required=True),
+        "style": Field(_one_of(*ALL_EFFECTS), required=video),
         "sfx": Field(_boolean, required=video),
         "options": Field(
             _object,
             inner={
                 "frameRate": Field(_frame_rate),
                 "camera": _CAMERA,
-                # No range for guidanceScale and motion stands on CometAPI's page.
+                # CometAPI's page gives no range for guidanceScale and motion.
                 "parameters": _parameters(required=False, ranged=False),
             },
         ),
@@ -208,46 +219,46 @@ def _comet(operation: str) -> dict[str, Field]:
     return fields
 
 
-def _videos(*, needed: bool, frame_rate: Check = _frame_rate) -> dict[str, Field]:
+def _videos(*, required: bool, frame_rate: Check = _frame_rate) -> dict[str, Field]:
     return {
         "aspectRatio": Field(_number(0.4, 2.5)),
         "frameRate": Field(frame_rate),
         "camera": _CAMERA,
-        "parameters": _parameters(required=needed, ranged=True),
-        "extend": Field(_boolean, required=needed),
+        "parameters": _parameters(required=required, ranged=True),
+        "extend": Field(_boolean, required=required),
     }
 
 
 _COMET = {operation: _comet(operation) for operation in ("text", "image", "video")}
 _YESCALE = {
-    "promptText": Field(_filled, required=True),
+    "promptText": Field(_non_empty_text, required=True),
     "model": Field(_version, required=True),
-    "options": Field(_object, inner=_videos(needed=True, frame_rate=_frame_rate_or_text)),
+    "options": Field(_object, inner=_videos(required=True, frame_rate=_frame_rate_or_text)),
     "image": Field(_media),
-    "pikaffect": Field(_one_of(*TEN)),
+    "pikaffect": Field(_one_of(*COMMON_EFFECTS)),
 }
 _GPTGE = {
-    "promptText": Field(_filled, required=True),
+    "promptText": Field(_non_empty_text, required=True),
     "model": Field(_version),
-    "options": Field(_object, required=True, inner=_videos(needed=True)),
+    "options": Field(_object, required=True, inner=_videos(required=True)),
     "image": Field(_media),
     "video": Field(_media),
-    "pikaffect": Field(_one_of(*TEN)),
+    "pikaffect": Field(_one_of(*COMMON_EFFECTS)),
 }
 _NATIVE = {
-    "promptText": Field(_filled, required=True),
+    "promptText": Field(_non_empty_text, required=True),
     "model": Field(_version),
-    # The native page marks nothing as required; its samples send all of it.
+    # The native page marks no field as required; its samples send all of them.
     "options": Field(
-        _object, inner={**_videos(needed=False), "ingredients-mode": Field(_one_of("precise", "creative"))}
+        _object, inner={**_videos(required=False), "ingredients-mode": Field(_one_of("precise", "creative"))}
     ),
     "image": Field(_media_or_empty),
-    "pikaffect": Field(_one_of("", *THIRTEEN)),
+    "pikaffect": Field(_one_of("", *ALL_EFFECTS)),
     "ingredient": Field(_urls),
 }
 
-#: The table of each page, for reading; CometAPI has one per operation.
-PAGES: dict[str, Mapping[str, Field]] = {
+#: The schema of each page. CometAPI has one for each operation.
+SCHEMAS: dict[str, Mapping[str, Field]] = {
     "cometapi": _COMET["text"],
     "cometapi image": _COMET["image"],
     "cometapi video": _COMET["video"],
@@ -258,7 +269,7 @@ PAGES: dict[str, Mapping[str, Field]] = {
 
 
 def check_create(provider: str, body: object) -> Problem | None:
-    """The first thing that a provider's page does not allow in a create body, or ``None``."""
+    """Return the first problem of a create body by a provider's page, or ``None``."""
     if not isinstance(body, dict):
         return Problem("", "the body must be a JSON object")
     if provider == "cometapi":
@@ -273,7 +284,7 @@ def _check_comet(body: Body) -> Problem | None:
         return Problem("video", "image and video must not both be given")
     operation = "image" if "image" in body else "video" if "video" in body else "text"
     if operation != "text" and "ratio" in body:
-        return Problem("ratio", f"is not a field of {operation} generation")
+        return Problem("ratio", f"must not be given: {operation} generation has no such field")
     return _check_object(body, _COMET[operation], "")
 
 
@@ -285,22 +296,22 @@ def _check_ingredients(body: Body) -> Problem | None:
         if mode is None:
             return Problem("options.ingredients-mode", "is required together with ingredient")
     elif mode is not None:
-        return Problem("options.ingredients-mode", "is of no use without ingredient")
+        return Problem("options.ingredients-mode", "must not be given without ingredient")
     return None
 
 
 def _check_object(value: Body, fields: Mapping[str, Field], path: str) -> Problem | None:
     for name in value:
         if name not in fields:
-            return Problem(path + name, "is not a field of this page")
+            return Problem(path + name, "must not be given: this page has no such field")
     for name, field in fields.items():
         if name not in value:
             if field.required:
                 return Problem(path + name, "is required")
             continue
-        what = field.check(value[name])
-        if what:
-            return Problem(path + name, what)
+        text = field.check(value[name])
+        if text:
+            return Problem(path + name, text)
         if field.inner is not None:
             problem = _check_object(value[name], field.inner, f"{path}{name}.")
             if problem:
@@ -308,15 +319,15 @@ def _check_object(value: Body, fields: Mapping[str, Field], path: str) -> Proble
     return None
 
 
-def read_create(provider: str, body: Body) -> Wanted:
-    """What a body that passed :func:`check_create` asks for."""
+def parse_create(provider: str, body: Body) -> GenerationSpec:
+    """Return the values of a body that passed :func:`check_create`."""
     options = body.get("options") or {}
     if provider == "cometapi":
         width, _, height = str(body.get("ratio", "16:9")).partition(":")
         ratio = int(width) / int(height)
     else:
         ratio = float(options.get("aspectRatio", 16 / 9))
-    return Wanted(
+    return GenerationSpec(
         prompt=body["prompt" if provider == "cometapi" else "promptText"],
         seed=(options.get("parameters") or {}).get("seed"),
         aspect_ratio=ratio,

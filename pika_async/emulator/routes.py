@@ -1,4 +1,4 @@
-"""Where requests go: which provider a path belongs to, and which of its two calls; knows no bodies."""
+"""Routes of the emulated gateways: the provider and the call that a path names. Does not read bodies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ __all__ = ["Route", "find_route"]
 
 @attrs.frozen(kw_only=True)
 class Route:
-    """A call of a provider's wire; ``provider`` is ``None`` for the videos wire at the root.
+    """One call of a provider's API. ``provider`` is ``None`` for the videos dialect at the root path.
 
-    ``feeds`` marks CometAPI's feed, whose task id is in the body; ``task_id`` is set for the videos wire's.
+    ``feeds`` marks CometAPI's feed, which has the task id in its body. ``task_id`` is set for a feed of the videos
+    dialect, which has the task id in its path.
     """
 
     provider: str | None
@@ -24,12 +25,12 @@ class Route:
     task_id: str | None = None
 
 
-# The native page writes its feed with two slashes: https://{base_url}//pika/feed/{id}.
+# The native page writes its feed URL with two slashes: https://{base_url}//pika/feed/{id}.
 _PATH = re.compile(rf"(?:/({'|'.join(PROVIDERS)}))?/{{1,2}}pika/(pro/generate|generate|feed)(?:/([^/]+))?")
 
 
 def find_route(method: str, path: str) -> Route | Answer:
-    """The call that a request makes, or the answer that it is none."""
+    """Return the route of a request, or a 404 or 405 answer if there is none."""
     match = _PATH.fullmatch(path.partition("?")[0])
     if match is None:
         return not_found()

@@ -1,18 +1,17 @@
-"""Faults on a script: which requests are struck, and with what; reads and counts, and touches no answer.
+"""Scenarios: rules that select requests for faults. Parses and counts; does not change answers.
 
-A script is a list of rules. Each names where it applies, which requests it counts, which of those it strikes and
-what it does to them::
+A scenario is a list of rules. A rule names where it applies, which requests match, which of the matching requests it
+selects, and the fault for them::
 
     {"on": "create" | "feed" | "cdn" | "callback",
-     "provider": "yescale", "prompt": "a cat", "between": [10, 20],        # counts only requests like these
-     "nth": 3 | [3, 7], "first": 5, "every": 4, "share": 0.5,              # at most one; without: all counted
-     "per": "task",                                                        # counts each task by itself
-     "do": {"fault": "drop", ...}}                                         # or, with defaults, "do": "drop"
+     "provider": "yescale", "prompt": "a cat", "between": [10, 20],        # match only such requests
+     "nth": 3 | [3, 7], "first": 5, "every": 4, "share": 0.5,              # at most one; default: every match
+     "per": "task",                                                        # count the matches of each task separately
+     "do": {"fault": "drop", ...}}                                         # or "do": "drop", with default options
 
-``prompt`` matches as a part of the prompt. ``between`` is in seconds since the gateway's first request, like every
-time of the emulator multiplied by its ``time_scale``. The first rule that strikes a request wins; the rules after
-it do not count that request. Rules see only requests that would otherwise be answered well. The faults are listed in
-:mod:`pika_async.emulator.faults`.
+``prompt`` matches any part of the prompt. ``between`` is in seconds since the gateway's first request, multiplied by
+``time_scale`` like every time of the emulator. The first rule that selects a request applies; later rules do not count
+that request. Rules apply only to valid requests. The faults are listed in :mod:`pika_async.emulator.faults`.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ _RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "com
 
 
 class ScenarioError(ValueError):
-    """A script that cannot be played; the message names the rule by its number, from 1."""
+    """Invalid scenario. The message names the rule by its number, from 1."""
 
 
 @attrs.frozen(kw_only=True)
 class Rule:
-    """One line of a script."""
+    """One rule of a scenario."""
 
     on: str
     do: Fault
@@ -53,16 +52,16 @@ class Rule:
     share: float | None = None
     per_task: bool = False
 
-    def counts(self, provider: str, prompt: str, elapsed: float) -> bool:
-        """Whether a request is one of those that this rule is about."""
+    def matches(self, provider: str, prompt: str, elapsed: float) -> bool:
+        """Return whether a request matches this rule."""
         if self.provider is not None and self.provider != provider:
             return False
         if self.prompt is not None and self.prompt not in prompt:
             return False
         return self.between is None or self.between[0] <= elapsed < self.between[1]
 
-    def strikes(self, count: int, random: Random) -> bool:
-        """Whether the ``count``-th request of this rule, from 1, is struck."""
+    def selects(self, count: int, random: Random) -> bool:
+        """Return whether this rule selects its *count*-th matching request, counted from 1."""
         if self.nth is not None:
             return count in self.nth
         if self.first is not None:
@@ -74,33 +73,37 @@ class Rule:
 
 @attrs.frozen
 class Scenario:
-    """A script of faults; immutable, so that one script may serve many gateways."""
+    """List of rules. Immutable, so that several gateways may share it."""
 
     rules: tuple[Rule, ...] = ()
 
     @classmethod
     def of(cls, rules: Iterable[Mapping[str, Any]]) -> Scenario:
-        """Reads rules; raises :class:`ScenarioError` naming the first that cannot be played."""
-        return cls(tuple(_rule(number, rule) for number, rule in enumerate(rules, 1)))
+        """Parse rules.
+
+        :raises ScenarioError: for the first invalid rule.
+        """
+        return cls(tuple(_parse_rule(number, rule) for number, rule in enumerate(rules, 1)))
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
-        """Reads a JSON file holding a list of rules, or an object with such a list under ``"rules"``.
+        """Read a JSON file that contains a list of rules, or an object with such a list as ``"rules"``.
 
-        Raises :class:`ScenarioError` for anything else, and ``OSError`` when the file cannot be read.
+        :raises ScenarioError: if the file contains anything else.
+        :raises OSError: if the file cannot be read.
         """
         try:
-            script = json.loads(Path(path).read_text(encoding="utf-8"))
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ScenarioError(f"{path}: not JSON: {error}") from None
-        rules = script.get("rules") if isinstance(script, dict) else script
+            raise ScenarioError(f"{path}: must be JSON: {error}") from None
+        rules = value.get("rules") if isinstance(value, dict) else value
         if not isinstance(rules, list):
-            raise ScenarioError(f"{path}: expected a list of rules")
+            raise ScenarioError(f"{path}: must contain a list of rules")
         return cls.of(rules)
 
 
-class Struck(Protocol):
-    """What a rule looks at: a task, or a create that may become one."""
+class FaultTarget(Protocol):
+    """Interface of what a rule is matched against: a task, or a create that is not accepted yet."""
 
     @property
     def id(self) -> str: ...
@@ -112,31 +115,31 @@ class Struck(Protocol):
 
 @attrs.define
 class ScenarioRun:
-    """A scenario being played: the counters of its rules, and when the play began."""
+    """State of a scenario on one gateway: the counters of its rules and the time of the first request."""
 
     scenario: Scenario
-    #: Serves the rules with a share.
+    #: Decides for the rules with a share.
     random: Random
     time_scale: float
     started: float | None = None
     _counts: dict[tuple[int, str], int] = attrs.field(init=False, factory=dict)
 
-    def fault_for(self, on: str, task: Struck, now: float) -> Fault | None:
-        """What the script does to this request; counts it."""
+    def fault_for(self, on: str, task: FaultTarget, now: float) -> Fault | None:
+        """Count a request and return the fault of the first rule that selects it, or ``None``."""
         elapsed = (now - (self.started or 0.0)) / self.time_scale
         for index, rule in enumerate(self.scenario.rules):
-            if rule.on != on or not rule.counts(task.provider, task.prompt, elapsed):
+            if rule.on != on or not rule.matches(task.provider, task.prompt, elapsed):
                 continue
             key = (index, task.id if rule.per_task else "")
             self._counts[key] = count = self._counts.get(key, 0) + 1
-            if rule.strikes(count, self.random):
+            if rule.selects(count, self.random):
                 return rule.do
         return None
 
 
-def _rule(number: int, rule: object) -> Rule:
+def _parse_rule(number: int, rule: object) -> Rule:
     if not isinstance(rule, Mapping):
-        raise ScenarioError(f"rule {number}: expected an object, not {type(rule).__name__}")
+        raise ScenarioError(f"rule {number}: must be an object, not {type(rule).__name__}")
     unknown = sorted(set(rule) - _RULE_KEYS)
     if unknown:
         raise ScenarioError(f"rule {number}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_RULE_KEYS))}")
@@ -149,19 +152,19 @@ def _rule(number: int, rule: object) -> Rule:
     if rule.get("per", "task") != "task":
         raise ScenarioError(f'rule {number}: "per" must be "task", not {rule["per"]!r}')
     if not isinstance(rule.get("prompt", ""), str):
-        raise ScenarioError(f'rule {number}: "prompt" must be text')
+        raise ScenarioError(f'rule {number}: "prompt" must be a string')
     return Rule(
         on=on,
         provider=provider,
         prompt=rule.get("prompt"),
-        between=_between(number, rule.get("between")),
+        between=_parse_between(number, rule.get("between")),
         per_task="per" in rule,
-        do=_deed(number, on, rule.get("do")),
-        **_selector(number, rule),
+        do=_parse_fault(number, on, rule.get("do")),
+        **_parse_selector(number, rule),
     )
 
 
-def _between(number: int, value: object) -> tuple[float, float] | None:
+def _parse_between(number: int, value: object) -> tuple[float, float] | None:
     if value is None:
         return None
     match value:
@@ -171,7 +174,7 @@ def _between(number: int, value: object) -> tuple[float, float] | None:
             raise ScenarioError(f'rule {number}: "between" must be two numbers of seconds, not {value!r}')
 
 
-def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
     given = [name for name in _SELECTORS if name in rule]
     if len(given) > 1:
         raise ScenarioError(f"rule {number}: at most one of {', '.join(_SELECTORS)}, not {' and '.join(given)}")
@@ -180,15 +183,15 @@ def _selector(number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
     name, value = given[0], rule[given[0]]
     if name == "share":
         if not is_number(value) or not 0 <= value <= 1:
-            raise ScenarioError(f'rule {number}: "share" must lie between 0 and 1, not {value!r}')
+            raise ScenarioError(f'rule {number}: "share" must be between 0 and 1, not {value!r}')
         return {"share": float(value)}
     numbers = value if name == "nth" and isinstance(value, (list, tuple)) else [value]
     if not numbers or not all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in numbers):
-        raise ScenarioError(f'rule {number}: "{name}" must be a whole number above 0, not {value!r}')
+        raise ScenarioError(f'rule {number}: "{name}" must be an integer >= 1, not {value!r}')
     return {"nth": frozenset(numbers)} if name == "nth" else {name: value}
 
 
-def _deed(number: int, on: str, do: object) -> Fault:
+def _parse_fault(number: int, on: str, do: object) -> Fault:
     options = {"fault": do} if isinstance(do, str) else do
     if not isinstance(options, Mapping) or not isinstance(options.get("fault"), str):
         raise ScenarioError(f'rule {number}: "do" must be a fault\'s name, or an object with "fault"')
@@ -197,12 +200,12 @@ def _deed(number: int, on: str, do: object) -> Fault:
         raise ScenarioError(f"rule {number}: unknown fault {name!r}; known: {', '.join(FAULTS)}")
     places, defaults = FAULTS[name]
     if on not in places:
-        raise ScenarioError(f"rule {number}: fault {name!r} strikes {', '.join(sorted(places))}, not {on}")
+        raise ScenarioError(f"rule {number}: fault {name!r} applies to {', '.join(sorted(places))}, not {on}")
     allowed = {option for option in defaults if option != "charge" or on == "create"}
     for option, value in options.items():
         if option != "fault" and option not in allowed:
-            known = ", ".join(sorted(allowed)) or "none"
-            raise ScenarioError(f"rule {number}: fault {name!r} has no option {option!r} on {on}; it has: {known}")
+            names = ", ".join(sorted(allowed)) or "none"
+            raise ScenarioError(f"rule {number}: fault {name!r} has no option {option!r} on {on}; options: {names}")
         problem = None if option == "fault" else find_bad_option(name, option, value)
         if problem:
             raise ScenarioError(f"rule {number}: {name!r} option {option!r} {problem}")

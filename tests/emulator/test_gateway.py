@@ -1,4 +1,4 @@
-"""The pure gateway against its documents: what it takes, refuses, charges and reports, in virtual time."""
+"""Emulated gateway without sockets, checked against the documented samples, in virtual time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def task_id_of(answer: Answer) -> str:
 
 
 def paths_of(value: Any, prefix: str = "") -> set[str]:
-    """Dotted paths, as fields.json writes them."""
+    """Return the dotted paths of all fields of *value*, in the notation of fields.json."""
     found: set[str] = set()
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -75,12 +75,12 @@ def paths_of(value: Any, prefix: str = "") -> set[str]:
     return found
 
 
-# -- what the documents show ---------------------------------------------------------------------------------------
+# -- documented exchanges ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("provider", "sample"), samples("create"))
-def test_takes_every_create_of_the_samples(provider: str, sample: dict[str, Any]) -> None:
-    """Every create among the samples is accepted and charged once, with a reply of the documented form."""
+def test_accepts_every_create_of_the_samples(provider: str, sample: dict[str, Any]) -> None:
+    """Every create of the samples is accepted and charged once, with a reply of the documented form."""
     gateway = Gateway()
     body = json.dumps(sample["request"]["body"]).encode()
     answer = gateway.handle("POST", f"/{provider}{sample['request']['path']}", HEADERS, body, 0.0)
@@ -91,7 +91,7 @@ def test_takes_every_create_of_the_samples(provider: str, sample: dict[str, Any]
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_replies_hold_the_documented_fields(provider: str) -> None:
-    """A create's and a settled feed's reply have exactly the fields of the page's own examples."""
+    """The replies to a create and to a settled feed have exactly the fields of the page's examples."""
     gateway = Gateway(durations="constant:60")
     accepted = create(gateway, provider)
     example = json.loads((SAMPLES / provider / "create-documented.json").read_text())["response"]["body"]
@@ -105,7 +105,7 @@ def test_replies_hold_the_documented_fields(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_every_documented_field_has_a_sample(provider: str) -> None:
-    """Every field that a page names is in some sample's request, create reply or feed reply."""
+    """Every field of a page occurs in the request, the create reply or the feed reply of a sample."""
     fields = json.loads((SAMPLES / provider / "fields.json").read_text(encoding="utf-8"))
     found: dict[str, set[str]] = {"request": set(), "create": set(), "feed": set()}
     for path in (SAMPLES / provider).glob("*.json"):
@@ -120,8 +120,8 @@ def test_every_documented_field_has_a_sample(provider: str) -> None:
     assert set(fields["response"]["feed"]) - found["feed"] == set()
 
 
-def test_cometapi_settles_as_its_feed_example_does() -> None:
-    """A settled CometAPI feed differs from the example only in ids, texts, URLs and times, types included."""
+def test_a_settled_cometapi_feed_equals_the_example() -> None:
+    """A settled CometAPI feed equals the page's example, types included, except for the id and the URLs."""
     gateway = Gateway(durations="constant:232", epoch=1741587817.0)
     task_id = task_id_of(create(gateway, "cometapi", prompt="customize your prompt here"))
     example = json.loads((SAMPLES / "cometapi" / "feed-documented.json").read_text())["response"]["body"]
@@ -132,32 +132,32 @@ def test_cometapi_settles_as_its_feed_example_does() -> None:
     assert settled == example
 
 
-def test_cometapi_goes_through_its_states() -> None:
-    """A CometAPI task is fresh, pending, running, succeeded, with numbers as strings and null URLs until then."""
+def test_a_cometapi_task_passes_through_its_states() -> None:
+    """A CometAPI task is fresh, pending, running, succeeded; its codes are strings, its URL is null until the end."""
     gateway = Gateway(durations="constant:100")
     task_id = task_id_of(create(gateway, "cometapi"))
-    seen = [feed(gateway, "cometapi", task_id, now).json()["data"] for now in (0, 10, 50, 100)]
-    assert [(data["status"], data["state"]) for data in seen] == [
+    samples = [feed(gateway, "cometapi", task_id, now).json()["data"] for now in (0, 10, 50, 100)]
+    assert [(data["status"], data["state"]) for data in samples] == [
         ("0", ""),
         ("0", "pending"),
         ("1", "running"),
         ("3", "succeeded"),
     ]
-    assert [data["video_url"] is None for data in seen] == [True, True, True, False]
-    assert seen[0]["create_time"] == "0"
+    assert [data["video_url"] is None for data in samples] == [True, True, True, False]
+    assert samples[0]["create_time"] == "0"
 
 
 @pytest.mark.parametrize("provider", ["yescale", "gptge", "native"])
-def test_videos_go_through_their_states(provider: str) -> None:
-    """A videos task is an empty list, queued, pending, finished; its progress is whole, grows and ends at 100."""
+def test_a_videos_task_passes_through_its_states(provider: str) -> None:
+    """A videos task is an empty list, queued, pending, finished; its progress is an integer, grows and ends at 100."""
     gateway = Gateway(durations="constant:100")
     task_id = task_id_of(create(gateway, provider))
     assert feed(gateway, provider, task_id, 0.0).json()["videos"] == []
-    seen = [feed(gateway, provider, task_id, float(now)).json()["videos"][0] for now in range(5, 106)]
-    assert {video["status"] for video in seen[:10]} == {"queued"}
-    assert {video["status"] for video in seen[10:95]} == {"pending"}
-    assert {video["status"] for video in seen[95:]} == {"finished"}
-    progress = [video["progress"] for video in seen]
+    samples = [feed(gateway, provider, task_id, float(now)).json()["videos"][0] for now in range(5, 106)]
+    assert {video["status"] for video in samples[:10]} == {"queued"}
+    assert {video["status"] for video in samples[10:95]} == {"pending"}
+    assert {video["status"] for video in samples[95:]} == {"finished"}
+    progress = [video["progress"] for video in samples]
     assert progress == sorted(progress)
     assert all(type(number) is int for number in progress)
     assert (progress[0], progress[94], progress[95]) == (5, 99, 100)
@@ -165,7 +165,7 @@ def test_videos_go_through_their_states(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_failures_are_reported(provider: str) -> None:
-    """With a failure rate of 1 every task fails with the reason, and none has a URL."""
+    """With a failure rate of 1 a task fails with the reason and has no URL."""
     gateway = Gateway(durations="constant:10", failure_rate=1.0, failure_reason="no cats")
     reply = feed(gateway, provider, task_id_of(create(gateway, provider)), 10.0).json()
     if provider == "cometapi":
@@ -187,22 +187,22 @@ def test_failures_are_reported(provider: str) -> None:
         ("c-result", ("result_url",), ("status",)),
     ],
 )
-def test_envelope_drift(envelope: Any, url: tuple[str, ...], word: tuple[str, ...]) -> None:
-    """Each drifted shape of the envelope has its own words and its own place for the URL."""
+def test_other_shapes_of_the_envelope(envelope: Any, url: tuple[str, ...], word: tuple[str, ...]) -> None:
+    """The other shapes of the envelope report word statuses, and each has its own field for the URL."""
 
-    def at(reply: Any, path: tuple[str, ...]) -> Any:
+    def field_at(reply: Any, path: tuple[str, ...]) -> Any:
         for name in path:
             reply = reply[name]
         return reply
 
     gateway = Gateway(durations="constant:100", envelope=envelope)
     task_id = task_id_of(create(gateway, "cometapi"))
-    seen = [feed(gateway, "cometapi", task_id, now).json() for now in (0, 10, 50, 100)]
-    assert [at(reply, word) for reply in seen] == ["SUBMITTED", "QUEUED", "IN_PROGRESS", "SUCCESS"]
-    assert at(seen[3], url).endswith(".mp4")
+    feeds = [feed(gateway, "cometapi", task_id, now).json() for now in (0, 10, 50, 100)]
+    assert [field_at(reply, word) for reply in feeds] == ["SUBMITTED", "QUEUED", "IN_PROGRESS", "SUCCESS"]
+    assert field_at(feeds[3], url).endswith(".mp4")
 
 
-# -- what is refused -----------------------------------------------------------------------------------------------
+# -- refused requests ----------------------------------------------------------------------------------------------
 
 DEEP = {"parameters": {"guidanceScale": 12}, "extend": False}
 BAD = [
@@ -261,8 +261,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("provider", "changes", "field"), BAD, ids=lambda value: str(value)[:60])
-def test_refuses_by_name_what_the_page_does_not_allow(provider: str, changes: dict[str, Any], field: str) -> None:
-    """A field that is unknown, missing, mistyped or out of range is refused with 400, named, and not charged."""
+def test_refuses_invalid_fields_by_name(provider: str, changes: dict[str, Any], field: str) -> None:
+    """A field that is unknown, missing, of the wrong type or out of range is named in a 400 and not charged."""
     gateway = Gateway()
     answer = create(gateway, provider, **changes)
     assert answer.status == 400
@@ -274,7 +274,7 @@ def test_refuses_by_name_what_the_page_does_not_allow(provider: str, changes: di
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_refuses_a_body_without_what_is_required(provider: str) -> None:
+def test_refuses_a_body_without_required_fields(provider: str) -> None:
     """An empty object is refused for the first field that the page requires."""
     answer = Gateway().handle(
         "POST",
@@ -289,8 +289,8 @@ def test_refuses_a_body_without_what_is_required(provider: str) -> None:
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_no_body_upsets_it(data: st.DataObject) -> None:
-    """Whatever stands for a field of a valid body, the answer is an acceptance or a refusal in words."""
+def test_any_body_is_accepted_or_refused(data: st.DataObject) -> None:
+    """A body with an arbitrary value in one field is either accepted and charged, or refused with 400."""
     provider = data.draw(st.sampled_from(PROVIDERS))
     body = copy.deepcopy(BODIES[provider])
     leaf = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -318,8 +318,8 @@ def test_no_body_upsets_it(data: st.DataObject) -> None:
         (HEADERS, b" " * 1_000_001, 413),
     ],
 )
-def test_refuses_what_is_no_request(headers: dict[str, str], body: bytes, status: int) -> None:
-    """A wrong key, type, syntax or size is refused in the error form and charges nothing."""
+def test_refuses_invalid_requests(headers: dict[str, str], body: bytes, status: int) -> None:
+    """A wrong key, content type, syntax or size is refused with an error object and not charged."""
     gateway = Gateway()
     answer = gateway.handle("POST", "/gptge/pika/generate", headers, body, 0.0)
     assert answer.status == status
@@ -339,15 +339,15 @@ def test_refuses_what_is_no_request(headers: dict[str, str], body: bytes, status
         ("GET", "/", 404),
     ],
 )
-def test_a_wrong_path_is_a_page(method: str, path: str, status: int) -> None:
-    """A path of another wire is an HTML page, and a wrong method is refused."""
+def test_an_unknown_path_is_answered_with_a_page(method: str, path: str, status: int) -> None:
+    """A path of another dialect is answered with an HTML page, and a wrong method with 405."""
     answer = Gateway().handle(method, path, HEADERS, b"{}", 0.0)
     assert answer.status == status
     assert answer.headers["Content-Type"].startswith("text/html" if status == 404 else "application/json")
 
 
-def test_an_unknown_task_is_said_in_the_dialect() -> None:
-    """A task that does not exist, or is another provider's, is task_not_exist: 400 at CometAPI, 404 elsewhere."""
+def test_an_unknown_task_is_an_error_of_the_dialect() -> None:
+    """A task that does not exist or is another provider's is `task_not_exist`: 400 at CometAPI, 404 elsewhere."""
     gateway = Gateway()
     native = task_id_of(create(gateway, "native"))
     answer = feed(gateway, "cometapi", native, 0.0)
@@ -359,26 +359,26 @@ def test_an_unknown_task_is_said_in_the_dialect() -> None:
     assert (answer.status, answer.json()["error"]["code"]) == (404, "task_not_exist")
 
 
-def test_the_root_serves_both_wires() -> None:
-    """Without a prefix the pro path is CometAPI's, and the videos path takes what any of its three pages takes."""
+def test_the_root_serves_both_dialects() -> None:
+    """Without a prefix the pro path is CometAPI's, and the videos path accepts what any of its three pages allows."""
     gateway = Gateway(durations="constant:1")
     body = json.dumps(BODIES["cometapi"]).encode()
     assert gateway.handle("POST", "/pika/pro/generate", HEADERS, body, 0.0).status == 200
     for changes in ({}, {"video": "https://a.example/b.mp4"}, {"pikaffect": "Eye-pop"}):
         body = json.dumps({**BODIES["yescale"], **changes}).encode()
         answer = gateway.handle("POST", "/pika/generate", HEADERS, body, 0.0)
-        found = gateway.handle("GET", f"/pika/feed/{task_id_of(answer)}", HEADERS, b"", 1.0)
-        assert found.json()["videos"][0]["status"] == "finished"
+        settled = gateway.handle("GET", f"/pika/feed/{task_id_of(answer)}", HEADERS, b"", 1.0)
+        assert settled.json()["videos"][0]["status"] == "finished"
     assert [charge.provider for charge in gateway.ledger] == ["cometapi", "yescale", "gptge", "native"]
-    # The native page itself writes the feed with two slashes.
+    # The native page writes its feed URL with two slashes.
     assert gateway.handle("GET", f"//pika/feed/{gateway.ledger[1].task_id}", HEADERS, b"", 1.0).status == 200
 
 
 # -- accounts ------------------------------------------------------------------------------------------------------
 
 
-def test_creates_beyond_the_limit_wait() -> None:
-    """A create beyond the account's limit is 429 with whole seconds to wait, and not charged; settling makes room."""
+def test_creates_beyond_the_limit_are_refused() -> None:
+    """A create beyond the account's limit is 429 with a Retry-After, and not charged; a settled task frees its slot."""
     gateway = Gateway(durations="constant:60", in_flight=2, time_scale=0.01, retry_after=250.0)
     assert [create(gateway, "gptge").status for _ in range(3)] == [200, 200, 429]
     assert create(gateway, "gptge").headers["Retry-After"] == "3"
@@ -388,21 +388,21 @@ def test_creates_beyond_the_limit_wait() -> None:
     assert Gateway(in_flight={"native": 0}, retry_after=None).count_in_flight("native", 0.0) == 0
 
 
-def test_fates_depend_on_the_seed_and_the_ordinal_alone() -> None:
-    """Two gateways with one seed give the same ids, seeds and durations; another seed gives others."""
+def test_outcomes_depend_on_the_seed_and_the_ordinal_alone() -> None:
+    """Two gateways with the same seed give the same ids and durations; another seed gives different ones."""
 
-    def fates(seed: int, step: float) -> list[Any]:
+    def outcomes(seed: int, step: float) -> list[Any]:
         gateway = Gateway(seed=seed)
         for number in range(5):
             create(gateway, "gptge", now=number * step)
         return [(c.task_id, round(c.settles_at - c.charged_at, 6)) for c in gateway.ledger]
 
-    assert fates(1, 0.0) == fates(1, 7.0)
-    assert fates(1, 0.0) != fates(2, 0.0)
+    assert outcomes(1, 0.0) == outcomes(1, 7.0)
+    assert outcomes(1, 0.0) != outcomes(2, 0.0)
 
 
-def test_polls_are_counted_not_kept() -> None:
-    """Polls leave counters: 2,000 tasks polled twice are 4,000 in the total and 2 each."""
+def test_polls_are_counted() -> None:
+    """2,000 tasks that are polled twice are counted as 4,000 polls in total and 2 for each task."""
     gateway = Gateway()
     ids = [task_id_of(create(gateway, "gptge", now=float(number))) for number in range(2_000)]
     assert len(set(ids)) == len(ids)
@@ -412,8 +412,8 @@ def test_polls_are_counted_not_kept() -> None:
     assert len(gateway.requests) == 6_000
 
 
-def test_a_seed_is_kept_and_some_exceed_32_bits() -> None:
-    """A requested seed is reported from the start; of drawn ones some exceed 2^32."""
+def test_a_requested_seed_is_reported_and_some_drawn_seeds_exceed_32_bits() -> None:
+    """A requested seed is reported before the task settles; some drawn seeds exceed 2^32."""
     gateway = Gateway(durations="constant:100")
     task_id = task_id_of(create(gateway, "native", options={"parameters": {"seed": 7}}))
     assert feed(gateway, "native", task_id, 50.0).json()["videos"][0]["seed"] == 7
@@ -437,7 +437,7 @@ def test_a_seed_is_kept_and_some_exceed_32_bits() -> None:
     ],
 )
 def test_durations_have_their_median(text: str, median: float) -> None:
-    """A named distribution draws around its own median."""
+    """The median of many draws is the median of the distribution."""
     durations, random = Durations.parse(text), Random(1)
     drawn = sorted(durations.draw(random) for _ in range(4_001))
     assert drawn[2_000] == pytest.approx(median, rel=0.08)
@@ -446,36 +446,36 @@ def test_durations_have_their_median(text: str, median: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "60", "normal:60", "lognormal:60", "constant:x", "constant:-1", "constant:nan", "bimodal:1,2,3"]
 )
-def test_bad_durations_are_named(text: str) -> None:
-    """A text that is no distribution is an error that shows it."""
+def test_invalid_durations_are_quoted(text: str) -> None:
+    """The error for an invalid distribution quotes it."""
     with pytest.raises(ValueError, match="durations") as caught:
         Gateway(durations=text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("option", [{"time_scale": 0}, {"failure_rate": 2}, {"envelope": "d"}, {"video_seconds": -1}])
-def test_bad_settings_are_named(option: dict[str, Any]) -> None:
-    """A setting that makes no sense is an error that names it."""
+def test_invalid_options_are_named(option: dict[str, Any]) -> None:
+    """The error for an invalid option names it."""
     with pytest.raises(ValueError, match=next(iter(option))):
         Gateway(**option)
 
 
-# -- scripts -------------------------------------------------------------------------------------------------------
+# -- scenarios -----------------------------------------------------------------------------------------------------
 
 
-def scripted(*rules: dict[str, Any], **options: Any) -> Gateway:
+def gateway_with(*rules: dict[str, Any], **options: Any) -> Gateway:
     return Gateway(scenario=Scenario.of(rules), **{"durations": "constant:100", **options})
 
 
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ([], "expected an object"),
+        ([], "must be an object"),
         ({"on": "create", "do": "drop", "when": 1}, "unknown key 'when'"),
         ({"on": "submit", "do": "drop"}, '"on"'),
         ({"on": "create"}, '"do"'),
         ({"on": "create", "do": "explode"}, "unknown fault 'explode'"),
-        ({"on": "create", "do": "word"}, "strikes feed, not create"),
+        ({"on": "create", "do": "word"}, "applies to feed, not create"),
         ({"on": "create", "do": {"fault": "drop", "status": 1}}, "no option 'status'"),
         ({"on": "feed", "do": {"fault": "drop", "charge": True}}, "no option 'charge'"),
         ({"on": "create", "do": {"fault": "drop", "how": "softly"}}, "fin, rst"),
@@ -489,21 +489,21 @@ def scripted(*rules: dict[str, Any], **options: Any) -> Gateway:
         ({"on": "create", "do": "drop", "per": "job"}, '"per"'),
     ],
 )
-def test_a_bad_rule_is_named_by_its_number(rule: Any, words: str, tmp_path: Path) -> None:
-    """A rule that cannot be played is an error with its number and what is wrong, from Python and from a file."""
-    good = {"on": "create", "do": "drop"}
+def test_an_invalid_rule_is_named_by_its_number(rule: Any, words: str, tmp_path: Path) -> None:
+    """The error for an invalid rule names its number and the problem, from Python and from a file."""
+    valid = {"on": "create", "do": "drop"}
     with pytest.raises(ScenarioError, match="rule 2: ") as caught:
-        Scenario.of([good, rule])
+        Scenario.of([valid, rule])
     assert words in str(caught.value)
     path = tmp_path / "script.json"
-    path.write_text(json.dumps({"rules": [good, rule]}))
+    path.write_text(json.dumps({"rules": [valid, rule]}))
     with pytest.raises(ScenarioError, match="rule 2: "):
         Scenario.load(path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "3", '{"rules": {}}'])
-def test_a_file_that_is_no_script_is_named(text: str, tmp_path: Path) -> None:
-    """A file that holds no list of rules is an error with its path."""
+def test_an_invalid_scenario_file_is_named(text: str, tmp_path: Path) -> None:
+    """The error for a file without a list of rules names its path."""
     path = tmp_path / "script.json"
     path.write_text(text)
     with pytest.raises(ScenarioError, match=r"script\.json"):
@@ -511,7 +511,7 @@ def test_a_file_that_is_no_script_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("selector", "struck"),
+    ("selector", "selected"),
     [
         ({"nth": 2}, [2]),
         ({"nth": [1, 4]}, [1, 4]),
@@ -523,71 +523,71 @@ def test_a_file_that_is_no_script_is_named(text: str, tmp_path: Path) -> None:
         ({}, [1, 2, 3, 4, 5, 6]),
     ],
 )
-def test_a_rule_strikes_whom_it_names(selector: dict[str, Any], struck: list[int]) -> None:
-    """A rule strikes the requests that its selector names and no other."""
-    gateway = scripted({"on": "create", "do": {"fault": "answer", "status": 500}, **selector}, time_scale=2.0)
+def test_a_rule_applies_to_the_requests_it_selects(selector: dict[str, Any], selected: list[int]) -> None:
+    """A rule applies to the requests that its selector names and to no other."""
+    gateway = gateway_with({"on": "create", "do": {"fault": "answer", "status": 500}, **selector}, time_scale=2.0)
     answers = [create(gateway, "gptge", now=10.0 + 2 * n, promptText=f"cat {n + 1}") for n in range(6)]
-    assert [n + 1 for n, answer in enumerate(answers) if answer.status == 500] == struck
-    assert len(gateway.ledger) == 6 - len(struck)
+    assert [n + 1 for n, answer in enumerate(answers) if answer.status == 500] == selected
+    assert len(gateway.ledger) == 6 - len(selected)
 
 
 def test_a_share_is_seeded() -> None:
-    """A share of one half strikes about half of the requests, and the same ones each time."""
+    """A share of one half selects about half of the requests, and the same ones each time."""
 
-    def struck() -> list[int]:
-        gateway = scripted({"on": "create", "share": 0.5, "do": "refuse"}, seed=3)
+    def selected() -> list[int]:
+        gateway = gateway_with({"on": "create", "share": 0.5, "do": "refuse"}, seed=3)
         return [n for n in range(400) if create(gateway, "gptge").status == 429]
 
-    assert struck() == struck()
-    assert 150 < len(struck()) < 250
+    assert selected() == selected()
+    assert 150 < len(selected()) < 250
 
 
-def test_a_rule_can_count_each_task_by_itself() -> None:
-    """With "per" the first poll of every task is struck, and its second is not."""
-    gateway = scripted({"on": "feed", "first": 1, "per": "task", "do": "vanish"})
+def test_a_rule_can_count_each_task_separately() -> None:
+    """With "per" and "first" a rule applies to the first poll of every task, and not to its second."""
+    gateway = gateway_with({"on": "feed", "first": 1, "per": "task", "do": "vanish"})
     ids = [task_id_of(create(gateway, "native")) for _ in range(3)]
     assert [feed(gateway, "native", task_id, 1.0).status for task_id in ids * 2] == [404, 404, 404, 200, 200, 200]
 
 
 @pytest.mark.parametrize("fault", [name for name, (places, _) in FAULTS.items() if "create" in places])
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_the_ledger_stays_true(provider: str, fault: str) -> None:
-    """A struck create is in the ledger exactly if the fault charges, and then its task exists."""
+def test_the_ledger_records_every_charge(provider: str, fault: str) -> None:
+    """A create with a fault is in the ledger exactly if the fault charges it, and then its task exists."""
     options = FAULTS[fault][1]
     for charge in (True, False) if "charge" in options else (None,):
         do = {"fault": fault} | ({} if charge is None else {"charge": charge})
-        gateway = scripted({"on": "create", "nth": 2, "do": do})
+        gateway = gateway_with({"on": "create", "nth": 2, "do": do})
         create(gateway, provider)
         answer = create(gateway, provider)
         assert len(gateway.ledger) == (1 if charge is False else 2)
-        assert answer.fault is not None
-        assert answer.fault.name == fault
+        assert answer.effect is not None
+        assert answer.effect.name == fault
         for entry in gateway.ledger:
             assert feed(gateway, provider, entry.task_id, 100.0).status == 200
 
 
-def test_a_drop_before_the_request_is_read_is_free() -> None:
-    """A drop charges by default when it strikes before the reply, and not when before the reading."""
-    gateway = scripted(
+def test_a_drop_before_the_request_is_read_is_not_charged() -> None:
+    """By default a drop is charged if it comes before the reply, and not if it comes before the request is read."""
+    gateway = gateway_with(
         {"on": "create", "nth": 1, "do": "drop"},
         {"on": "create", "do": {"fault": "drop", "when": "before-read", "how": "rst"}},
     )
     answers = [create(gateway, "gptge") for _ in range(2)]
-    assert [answer.fault.ending for answer in answers if answer.fault] == ["fin", "rst"]
+    assert [answer.effect.ending for answer in answers if answer.effect] == ["fin", "rst"]
     assert [charge.fault for charge in gateway.ledger] == ["drop"]
 
 
-def test_an_uncharged_fault_hands_out_no_id() -> None:
-    """A create that is damaged but not charged carries no task id in what is left of its answer."""
-    gateway = scripted({"on": "create", "do": {"fault": "body", "kind": "bom", "charge": False}})
+def test_an_uncharged_create_returns_no_id() -> None:
+    """The answer to a create with a fault that does not charge it contains no task id."""
+    gateway = gateway_with({"on": "create", "do": {"fault": "body", "kind": "bom", "charge": False}})
     answer = create(gateway, "gptge")
     assert (answer.status, gateway.ledger) == (502, [])
     assert b'"id"' not in answer.body
 
 
-def test_one_id_for_two_jobs() -> None:
-    """A duplicated id is charged a second time under the first job's id."""
-    gateway = scripted({"on": "create", "nth": 2, "do": "duplicate-id"})
+def test_a_duplicate_id_is_charged_twice() -> None:
+    """A create with the fault `duplicate-id` is charged under the id of the first task."""
+    gateway = gateway_with({"on": "create", "nth": 2, "do": "duplicate-id"})
     first, second = create(gateway, "yescale"), create(gateway, "yescale", promptText="a dog")
     assert task_id_of(first) == task_id_of(second)
     assert [(charge.task_id, charge.prompt) for charge in gateway.ledger] == [
@@ -614,9 +614,9 @@ def test_one_id_for_two_jobs() -> None:
         ("wrong-type", lambda body: body.startswith(b"{")),
     ],
 )
-def test_bodies_that_no_one_expects(kind: str, check: Any) -> None:
-    """A scripted body is what its name says, at status 200, on a create and on a feed."""
-    gateway = scripted({"on": "feed", "do": {"fault": "body", "kind": kind}})
+def test_unexpected_bodies(kind: str, check: Any) -> None:
+    """The body of a feed is of the kind that the scenario names, with status 200."""
+    gateway = gateway_with({"on": "feed", "do": {"fault": "body", "kind": kind}})
     answer = feed(gateway, "native", task_id_of(create(gateway, "native")), 50.0)
     assert answer.status == 200
     assert check(answer.body)
@@ -624,22 +624,22 @@ def test_bodies_that_no_one_expects(kind: str, check: Any) -> None:
 
 @pytest.mark.parametrize("provider", ["cometapi", "native"])
 @pytest.mark.parametrize(
-    ("how", "status"),
+    ("reason", "status"),
     [("rate", 429), ("quota", 403), ("key", 401), ("invalid", 500), ("no-channel", 503), ("envelope", 200)],
 )
-def test_refusals_by_name(provider: str, how: str, status: int) -> None:
-    """A refusal by name has its status and its wait, and charges nothing."""
-    gateway = scripted({"on": "create", "do": {"fault": "refuse", "as": how, "retry_after": "soon"}})
+def test_refusals_by_name(provider: str, reason: str, status: int) -> None:
+    """A refusal has the status of its name and the given Retry-After, and is not charged."""
+    gateway = gateway_with({"on": "create", "do": {"fault": "refuse", "as": reason, "retry_after": "soon"}})
     answer = create(gateway, provider)
     assert (answer.status, answer.headers["Retry-After"]) == (status, "soon")
     assert gateway.ledger == []
-    assert how != "envelope" or answer.json()["code"] == 400
+    assert reason != "envelope" or answer.json()["code"] == 400
 
 
 def test_any_answer_can_be_scripted() -> None:
-    """A scripted answer has its status, headers and body, and may carry the charged task's id."""
+    """A scripted answer has the given status, headers and body, and may contain the charged task's id."""
     do = {"fault": "answer", "status": 202, "headers": {"X-A": "b"}, "body": {"id": "{task_id}"}, "charge": True}
-    gateway = scripted({"on": "create", "do": do})
+    gateway = gateway_with({"on": "create", "do": do})
     answer = create(gateway, "gptge")
     assert (answer.status, answer.headers["X-A"]) == (202, "b")
     assert task_id_of(answer) == gateway.ledger[0].task_id
@@ -649,40 +649,40 @@ def video_of(gateway: Gateway, now: float) -> Any:
     return feed(gateway, "native", next(iter(gateway.tasks)), now).json()["videos"][0]
 
 
-def struck_video(now: float, **do: Any) -> Any:
-    gateway = scripted({"on": "feed", "do": do})
+def faulty_video(now: float, **do: Any) -> Any:
+    gateway = gateway_with({"on": "feed", "do": do})
     create(gateway, "native")
     return video_of(gateway, now)
 
 
-def test_feeds_can_lie() -> None:
-    """Each fault of a feed makes the lie that it names."""
-    assert struck_video(50.0, fault="word", word="dreaming")["status"] == "dreaming"
-    assert "status" not in struck_video(50.0, fault="word", word=None)
-    assert struck_video(100.0, fault="no-url")["status"] == "finished"
-    assert struck_video(100.0, fault="no-url")["resultUrl"] is None
-    assert struck_video(100.0, fault="unfinish")["status"] == "pending"
-    assert struck_video(90.0, fault="progress", mode="stuck", value=99)["progress"] == 99
-    assert struck_video(85.0, fault="progress", mode="late")["progress"] == 0
-    assert struck_video(10.0, fault="progress", mode="faked", seconds=20)["progress"] == 50
-    assert struck_video(100.0, fault="progress", mode="faked")["progress"] == 100
-    assert struck_video(50.0, fault="progress", mode="value", value="half")["progress"] == "half"
-    assert "%2F..%2Fetc" in struck_video(100.0, fault="hostile-name")["resultUrl"]
-    assert struck_video(100.0, fault="link")["resultUrl"] == "http://169.254.169.254/latest/meta-data"
+def test_faults_change_feeds() -> None:
+    """Each fault of a feed changes the field that it names."""
+    assert faulty_video(50.0, fault="word", word="dreaming")["status"] == "dreaming"
+    assert "status" not in faulty_video(50.0, fault="word", word=None)
+    assert faulty_video(100.0, fault="no-url")["status"] == "finished"
+    assert faulty_video(100.0, fault="no-url")["resultUrl"] is None
+    assert faulty_video(100.0, fault="unfinish")["status"] == "pending"
+    assert faulty_video(90.0, fault="progress", mode="stuck", value=99)["progress"] == 99
+    assert faulty_video(85.0, fault="progress", mode="late")["progress"] == 0
+    assert faulty_video(10.0, fault="progress", mode="faked", seconds=20)["progress"] == 50
+    assert faulty_video(100.0, fault="progress", mode="faked")["progress"] == 100
+    assert faulty_video(50.0, fault="progress", mode="value", value="half")["progress"] == "half"
+    assert "%2F..%2Fetc" in faulty_video(100.0, fault="hostile-name")["resultUrl"]
+    assert faulty_video(100.0, fault="link")["resultUrl"] == "http://169.254.169.254/latest/meta-data"
 
 
-def test_another_tasks_answer() -> None:
-    """A feed can speak of another task, or of one that nobody was given when there is no other."""
-    gateway = scripted({"on": "feed", "do": "other-task"})
+def test_a_feed_can_answer_for_another_task() -> None:
+    """With `other-task` a feed answers for another task, or under an unused id if there is no other task."""
+    gateway = gateway_with({"on": "feed", "do": "other-task"})
     first = task_id_of(create(gateway, "gptge"))
     assert feed(gateway, "gptge", first, 1.0).json()["id"] not in ("", first)
     second = task_id_of(create(gateway, "gptge"))
     assert feed(gateway, "gptge", first, 1.0).json()["id"] == second
 
 
-def test_a_struck_task_can_fail_or_last() -> None:
-    """A script can decide that one create fails, or how long it takes."""
-    gateway = scripted(
+def test_a_scenario_can_set_failure_and_duration() -> None:
+    """A scenario can make one task fail and set the duration of another."""
+    gateway = gateway_with(
         {"on": "create", "nth": 1, "do": {"fault": "fails", "reason": "no"}},
         {"on": "create", "nth": 1, "do": {"fault": "takes", "seconds": 7}},
     )
@@ -692,16 +692,16 @@ def test_a_struck_task_can_fail_or_last() -> None:
     assert video_of(gateway, 100.0)["error"] == "no"
 
 
-# -- results -------------------------------------------------------------------------------------------------------
+# -- CDN -----------------------------------------------------------------------------------------------------------
 
 
 def path_of(url: str) -> str:
     return url.removeprefix("http://cdn.invalid")
 
 
-def test_ranges_follow_the_etag() -> None:
-    """A range is served when If-Range holds the strong ETag, and the whole otherwise."""
-    gateway = scripted()
+def test_ranges_depend_on_the_etag() -> None:
+    """A range is served if If-Range is the strong ETag, and the whole file otherwise."""
+    gateway = gateway_with()
     create(gateway, "native")
     path = path_of(video_of(gateway, 100.0)["resultUrl"])
     content = bytes(range(256)) * 4
@@ -723,12 +723,12 @@ def test_ranges_follow_the_etag() -> None:
     assert get(Range="bytes=1000-", If_Range=f"W/{tag}").status == 200
     assert get(Range="bytes=1024-").status == 416
     assert get(Range="lines=1-2").status == 200
-    assert [seen.range for seen in gateway.cdn_requests][1] == "bytes=1000-"
+    assert gateway.cdn_requests[1].range == "bytes=1000-"
 
 
 def test_urls_expire_and_are_renewed() -> None:
-    """A URL is 403 after its lifetime, and the next poll hands out one that works."""
-    gateway = scripted(url_lifetime=10.0)
+    """A URL is answered with 403 after its lifetime, and the next poll returns one that works."""
+    gateway = gateway_with(url_lifetime=10.0)
     create(gateway, "native")
     old = path_of(video_of(gateway, 100.0)["resultUrl"])
     assert isinstance(gateway.locate("GET", old, {}, 109.0), Media)
@@ -739,9 +739,9 @@ def test_urls_expire_and_are_renewed() -> None:
     assert isinstance(gateway.locate("GET", new, {}, 120.0), Media)
 
 
-def test_nothing_is_at_the_cdn_before_it_is_finished() -> None:
-    """An unfinished, failed or unknown task has no file."""
-    gateway = scripted({"on": "create", "nth": 2, "do": "fails"})
+def test_the_cdn_serves_succeeded_tasks_only() -> None:
+    """A task that is pending, failed or unknown has no file."""
+    gateway = gateway_with({"on": "create", "nth": 2, "do": "fails"})
     ids = [task_id_of(create(gateway, "native")) for _ in range(2)]
     for task_id, now in ((ids[0], 99.0), (ids[1], 100.0), ("x", 100.0)):
         answer = gateway.locate("GET", f"/v1/{task_id}/a.mp4", {}, now)
@@ -750,7 +750,7 @@ def test_nothing_is_at_the_cdn_before_it_is_finished() -> None:
 
 
 def test_credentials_at_the_cdn_are_recorded() -> None:
-    """A request that carries a credential, or the key anywhere, is listed with what it carried."""
+    """A request with a credential header, or with the key in any header or in the URL, is recorded with their names."""
     gateway = Gateway()
     gateway.locate("GET", "/v1/x/a.mp4", {}, 0.0)
     gateway.locate("GET", "/v1/x/a.mp4", {"authorization": "Bearer x"}, 0.0)
@@ -764,9 +764,9 @@ def test_credentials_at_the_cdn_are_recorded() -> None:
 # -- callbacks -----------------------------------------------------------------------------------------------------
 
 
-def test_callbacks_carry_the_bare_data() -> None:
-    """A notification is due at settling, once, and its body is the feed's data object."""
-    gateway = scripted()
+def test_a_callback_contains_the_data_of_the_feed() -> None:
+    """A callback is due once, when its task settles, and its body is the feed's data object."""
+    gateway = gateway_with()
     task_id = task_id_of(create(gateway, "cometapi", callback_url="http://127.0.0.1:9/c"))
     assert gateway.next_callback_at() == 100.0
     assert gateway.due_callbacks(99.0) == []
@@ -776,7 +776,7 @@ def test_callbacks_carry_the_bare_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "wanted"),
+    ("url", "called"),
     [
         ("http://a.invalid/x", False),
         ("http://example.com", False),
@@ -785,11 +785,11 @@ def test_callbacks_carry_the_bare_data() -> None:
         ("http://baidu.com", True),
     ],
 )
-def test_reserved_hosts_are_not_called(url: str, wanted: bool) -> None:
-    """A callback URL at a reserved name means that no notification is wanted."""
-    gateway = scripted()
+def test_reserved_hosts_are_not_called(url: str, called: bool) -> None:
+    """A callback URL with a reserved host name is not called."""
+    gateway = gateway_with()
     create(gateway, "cometapi", callback_url=url)
-    assert (gateway.next_callback_at() is not None) == wanted
+    assert (gateway.next_callback_at() is not None) == called
 
 
 @pytest.mark.parametrize(
@@ -802,9 +802,9 @@ def test_reserved_hosts_are_not_called(url: str, wanted: bool) -> None:
         ("forged", [100.0]),
     ],
 )
-def test_callbacks_on_a_script(do: Any, due: list[float]) -> None:
-    """Notifications can be lost, repeated, late, earlier than the create's answer, or forged."""
-    gateway = scripted({"on": "callback", "do": do})
+def test_faults_of_callbacks(do: Any, due: list[float]) -> None:
+    """Callbacks can be lost, repeated, late, sent before the create's answer, or forged."""
+    gateway = gateway_with({"on": "callback", "do": do})
     task_id = task_id_of(create(gateway, "cometapi", callback_url="http://127.0.0.1:9/c"))
     callbacks = gateway.due_callbacks(1_000.0)
     assert [callback.due_at for callback in callbacks] == due
@@ -815,8 +815,8 @@ def test_callbacks_on_a_script(do: Any, due: list[float]) -> None:
 # -- independence --------------------------------------------------------------------------------------------------
 
 
-def test_the_emulator_learns_nothing_from_the_sdk() -> None:
-    """No file of the emulator imports anything of the package but the emulator."""
+def test_the_emulator_does_not_import_the_sdk() -> None:
+    """No file of the emulator imports another part of the package."""
     folder = Path(__file__).parents[2] / "pika_async" / "emulator"
     foreign = [
         (path.name, line)
@@ -827,8 +827,8 @@ def test_the_emulator_learns_nothing_from_the_sdk() -> None:
     assert foreign == []
 
 
-def test_it_imports_without_the_drawing_libraries() -> None:
-    """The emulator imports without PyAV and Pillow, and drawing then says in one line what to install."""
+def test_imports_without_the_rendering_libraries() -> None:
+    """The emulator can be imported without PyAV and Pillow; the error of rendering says what to install."""
     script = (
         "import sys; sys.modules['av'] = sys.modules['PIL'] = None\n"
         "import pika_async.emulator as e\n"
@@ -836,4 +836,4 @@ def test_it_imports_without_the_drawing_libraries() -> None:
         "except e.RenderError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == 'drawing videos needs PyAV and Pillow: pip install "pika_async[emulator]"\n'
+    assert done.stdout == 'rendering videos needs PyAV and Pillow: pip install "pika_async[emulator]"\n'

@@ -1,4 +1,4 @@
-"""The plugin for other people's tests: found by itself, in synchronous tests and asynchronous ones."""
+"""Pytest plugin: loaded without configuration, usable in synchronous and asynchronous tests."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def anyio_backend():
 """
 
 
-def test_a_strangers_project_finds_the_fixture(tmp_path: Path) -> None:
-    """In an empty project the fixture and its marker are known without a line of configuration."""
+def test_the_plugin_needs_no_configuration(tmp_path: Path) -> None:
+    """In an empty project the fixture and its marker are available without configuration."""
     (tmp_path / "test_app.py").write_text(APP_TEST)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "--strict-markers", "-p", "no:cacheprovider"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout.splitlines()[-1].split(" in ")[0]) == (0, "2 passed")
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.splitlines()[-1].split(" in ")[0]) == (0, "2 passed")
 
 
-def test_naming_the_plugin_as_well_does_no_harm(tmp_path: Path) -> None:
-    """A project that lists the plugin in its conftest is not refused for loading it twice."""
+def test_the_plugin_may_also_be_listed_in_a_conftest(tmp_path: Path) -> None:
+    """Listing the plugin in `pytest_plugins` as well raises no error about a plugin that is loaded twice."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["pika_async.emulator.pytest_plugin"]\n')
     (tmp_path / "test_app.py").write_text(APP_TEST)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
 
 
 @pytest.mark.pika_emulator(in_flight=1, durations="constant:0.1")
-def test_the_marker_gives_the_emulators_options(pika_emulator: Emulator) -> None:
-    """What the marker says is what the emulator does: one place, so that two jobs run one after the other."""
+def test_the_marker_passes_options_to_the_emulator(pika_emulator: Emulator) -> None:
+    """The marker's options reach the emulator: with `in_flight=1` two jobs run one after the other."""
 
-    async def story() -> None:
+    async def run_two_jobs() -> None:
         url = pika_emulator.base_url("native")
         async with PikaClient(
             "native", api_key=pika_emulator.api_key, base_url=url, polling=FixedInterval(0.02)
         ) as pika:
             assert (await pika.run(["one", "two"])).ok
 
-    asyncio.run(story())
+    asyncio.run(run_two_jobs())
     first, second = pika_emulator.ledger
     assert second.charged_at >= first.settles_at

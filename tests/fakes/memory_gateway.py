@@ -54,7 +54,7 @@ class MemoryTransport:
 
 
 async def _delivered(answer: Answer) -> HttpResponse | TransportFailure:
-    fault = answer.fault
+    fault = answer.effect
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if fault is None:
         return HttpResponse(status=answer.status, headers=headers, body=answer.body)

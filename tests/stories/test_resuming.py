@@ -752,7 +752,7 @@ def test_a_client_may_be_opened_again_in_another_loop(path: Path, thread: None) 
     pika = client(at, journal=path, transport=MemoryTransport(at, latency=0.001), polling=FixedInterval(0.02))
 
     async def opened(number: int) -> None:
-        at._play.started = None
+        at._scenario_run.started = None
         async with pika:
             await pika.submit(requests(3)[number])
             assert len(await pika.jobs()) == number + 1
