@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import aiohttp
 
 from pika_async._http.transport import AiohttpTransport, Transport
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
 from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.session import ClientConfig, Session, require_loop, wait_uncancelled

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from pika_async._http.transport import origin_of
-from pika_async._journal import Journal, MemoryJournal, SqliteJournal
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Journal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.limits import Limits
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import ConfigurationError, shorten

@@ -333,19 +333,19 @@ class ChargeLimitReached(SubmissionsStopped):
 class JournalFailed(SubmissionsStopped):
     """The journal could not be written: nothing more is sent, for its receipt might be lost.
 
-    `path` is the journal. What could not be kept is in `rescued`, a file that is taken in when the journal is opened
-    again; None if nothing was to be rescued, or even that could not be written: then it was only logged.
+    `path` is the journal. Records that could not be saved are in `fallback_file`, which is read when the journal is
+    opened again; None if there were none, or if that file could not be written either: then they were only logged.
     """
 
     path: str
-    rescued: str | None = None
+    fallback_file: str | None = None
 
     @property
     def sentence(self) -> str:
-        rescued = f"; what it lacks is in {self.rescued}" if self.rescued else ""
+        fallback = f"; what it lacks is in {self.fallback_file}" if self.fallback_file else ""
         return (
             f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; "
-            f"nothing more is sent{rescued}; mend it, then run the same again"
+            f"nothing more is sent{fallback}; mend it, then run the same again"
         )
 
 

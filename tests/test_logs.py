@@ -16,7 +16,8 @@ import pytest
 
 import pika_async._runtime.telemetry
 from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, debug_logging
-from pika_async._journal import Intent, MemoryJournal
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Intent
 from pika_async._runtime.resolution import recover_interrupted, resolve
 from pika_async.emulator import Emulator
 from pika_async.jobs import utc_from_timestamp

@@ -34,7 +34,7 @@ class ChangeSignal:
             with self._lock:
                 self._waiters.pop(rung, None)
 
-    def set(self) -> None:
+    def notify(self) -> None:
         """Something changed."""
         with self._lock:
             for rung, loop in list(self._waiters.items()):

@@ -17,64 +17,64 @@ from typing import Final
 __all__ = ["FallbackFile"]
 
 #: Bytes that are taken beforehand, so that a full disk has room for the last receipts.
-ROOM: Final = 64 * 1024
+RESERVED_BYTES: Final = 64 * 1024
 
 _log = logging.getLogger("pika_async.journal")
 
 
 class FallbackFile:
-    """Lines at `<path>.rescue`, or in the system's temporary folder where even that cannot be written."""
+    """Lines at `<path>.fallback`, or in the system's temporary folder where even that cannot be written."""
 
     def __init__(self, path: Path) -> None:
         #: The file beside the journal.
-        self.path = Path(f"{path}.rescue")
+        self.path = Path(f"{path}.fallback")
 
-    def _places(self) -> list[Path]:
+    def _candidates(self) -> list[Path]:
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
         with contextlib.suppress(OSError):  # no temporary folder at all
-            return [self.path, Path(tempfile.gettempdir(), f"pika_async-{name}.rescue")]
+            return [self.path, Path(tempfile.gettempdir(), f"pika_async-{name}.fallback")]
         return [self.path]
 
-    def prepare(self) -> None:
+    def reserve(self) -> None:
         """Take the room, and forget what was in it; what cannot be taken is written all the same when it has to be."""
         with contextlib.suppress(OSError):
             file = self._open(self.path, os.O_RDWR | os.O_CREAT)
             try:
-                os.pwrite(file, bytes(ROOM), 0)
-                os.ftruncate(file, ROOM)
+                os.pwrite(file, bytes(RESERVED_BYTES), 0)
+                os.ftruncate(file, RESERVED_BYTES)
                 os.fsync(file)
             finally:
                 os.close(file)
 
-    def add(self, lines: Sequence[bytes]) -> Path | None:
+    def append(self, lines: Sequence[bytes]) -> Path | None:
         """Write `lines` to the disk; returns where, None if nowhere."""
-        for place in self._places():
+        for place in self._candidates():
             with contextlib.suppress(OSError):
                 file = self._open(place, os.O_RDWR | os.O_CREAT)
                 try:
-                    _append(file, b"".join(lines))
+                    _append_bytes(file, b"".join(lines))
                 finally:
                     os.close(file)
                 return place
         return None
 
-    def read(self) -> list[bytes]:
+    def read_lines(self) -> list[bytes]:
         """The lines that are there, a torn last one included.
 
         :raises OSError: if the file beside the journal cannot be read.
         """
-        return [line for place in self._places() for line in self._written(place).split(b"\n") if line]
+        return [line for place in self._candidates() for line in self._content(place).split(b"\n") if line]
 
     def clear(self) -> None:
         """Forget the lines and keep the room."""
-        self.prepare()
-        self._remove(self._places()[1:])
+        self.reserve()
+        self._unlink(self._candidates()[1:])
 
     def remove(self) -> None:
         """Remove the files."""
-        self._remove(self._places())
+        self._unlink(self._candidates())
 
-    def _remove(self, places: list[Path]) -> None:
+    def _unlink(self, places: list[Path]) -> None:
         for place in places:
             with contextlib.suppress(OSError):
                 os.close(self._open(place, os.O_RDONLY))  # ours, or it stays
@@ -82,8 +82,8 @@ class FallbackFile:
 
     def set_aside(self) -> bool:
         """Keep the files under another name, for a person to look at; whether that could be done."""
-        for place in self._places():
-            if self._written(place):
+        for place in self._candidates():
+            if self._content(place):
                 names = (Path(f"{place}.broken{number or ''}") for number in itertools.count())
                 aside = next(name for name in names if not name.exists())
                 _log.error("%s holds lines that cannot be read; it is kept as %s", place, aside)
@@ -93,7 +93,7 @@ class FallbackFile:
                     return False
         return True
 
-    def _written(self, place: Path) -> bytes:
+    def _content(self, place: Path) -> bytes:
         try:
             file = self._open(place, os.O_RDONLY)
         except OSError as error:
@@ -113,7 +113,7 @@ class FallbackFile:
         return file
 
 
-def _append(file: int, data: bytes) -> None:
+def _append_bytes(file: int, data: bytes) -> None:
     """Over the zeros behind what is written. A part that was written before an error is taken back."""
     with open(file, "rb", closefd=False) as opened:
         start = end = len(opened.read().partition(b"\0")[0])

@@ -12,10 +12,10 @@ from typing import Any
 import attrs
 
 from pika_async._journal.change_signal import ChangeSignal
-from pika_async._journal.protocol import CHANGES, Intent
+from pika_async._journal.protocol import MAX_CHANGES, Intent
 from pika_async._journal.serialization import is_change
 from pika_async.jobs import Job, JobStatus, archive_key
-from pika_async.polling import DurationSample
+from pika_async.polling.durations import DurationSample
 
 __all__ = ["MemoryJournal"]
 
@@ -30,15 +30,15 @@ class MemoryJournal:
         #: How many are of each status: a health check may ask every second, whatever is remembered.
         self._counts: Counter[JobStatus] = Counter()
         self._intents: dict[str, Intent] = {}
-        self._holders: dict[tuple[str, str], dict[str, str]] = {}
+        self._task_keys: dict[tuple[str, str], dict[str, str]] = {}
         #: The SHA-256 of a token by the key of its job, and the other way round.
-        self._tokens: dict[str, str] = {}
-        self._addressed: dict[str, str] = {}
+        self._token_by_key: dict[str, str] = {}
+        self._key_by_token: dict[str, str] = {}
         self._settings: dict[str, Any] = {}
         #: The latest change of each job, in order; None until somebody asks, so that a job that nobody follows pays
         #: nothing.
-        self._numbers: dict[str, int] | None = None
-        self._bell = ChangeSignal()
+        self._revisions: dict[str, int] | None = None
+        self._change_signal = ChangeSignal()
         self._is_open = False
 
     async def open(self) -> None:
@@ -48,82 +48,82 @@ class MemoryJournal:
     async def close(self) -> None:
         """See `Journal`. It has nothing to write."""
         self._is_open = False
-        self._bell.set()
+        self._change_signal.notify()
 
     async def record_intent(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
         self._intents[job.key] = intent
-        self._address(job.key, intent.callback_sha256)
-        self._put(job)
+        self._set_token(job.key, intent.callback_sha256)
+        self._store(job)
 
     async def save(self, *jobs: Job) -> None:
         """See `Journal`."""
         for job in jobs:
-            self._put(job)
+            self._store(job)
 
     def save_later(self, job: Job) -> None:
         """See `Journal`."""
-        self._put(job)
+        self._store(job)
 
-    def _put(self, job: Job) -> None:
+    def _store(self, job: Job) -> None:
         before = self._jobs.get(job.key)
-        if self._numbers is not None:
-            self._number(self._numbers, before, job)
+        if self._revisions is not None:
+            self._assign_revision(self._revisions, before, job)
         if before is not None:
             self._counts[before.status] -= 1
         self._counts[job.status] += 1
         self._jobs[job.key] = job
         if job.task_id is not None:
-            self._holders.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
+            self._task_keys.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
 
-    def _number(self, numbers: dict[str, int], before: Job | None, job: Job) -> None:
+    def _assign_revision(self, numbers: dict[str, int], before: Job | None, job: Job) -> None:
         if before is None or is_change(job, before):
             number = self.revision + 1
             numbers.pop(job.key, None)  # the latest change comes last
             numbers[job.key] = number
-            self._bell.set()
+            self._change_signal.notify()
 
     @property
     def revision(self) -> int:
         """See `Journal`. Numbers begin when one is asked for: with the jobs that are there, in their order."""
-        if self._numbers is None:
-            self._numbers = {key: number for number, key in enumerate(self._jobs, 1)}
-        return next(reversed(self._numbers.values()), 0)
+        if self._revisions is None:
+            self._revisions = {key: number for number, key in enumerate(self._jobs, 1)}
+        return next(reversed(self._revisions.values()), 0)
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
         await asyncio.sleep(0)
-        with self._bell.subscribe() as rung:
+        with self._change_signal.subscribe() as rung:
             while self.revision <= after and self._is_open:
                 rung.clear()
                 await rung.wait()
-        numbers = self._numbers or {}
+        numbers = self._revisions or {}
         behind = list(itertools.takewhile(lambda key: numbers[key] > after, reversed(numbers)))
-        return [(numbers[key], self._jobs[key]) for key in behind[: -CHANGES - 1 : -1]]
+        return [(numbers[key], self._jobs[key]) for key in behind[: -MAX_CHANGES - 1 : -1]]
 
-    def _address(self, key: str, token: str | None) -> str | None:
+    def _set_token(self, key: str, token: str | None) -> str | None:
         """Say which token is that of the job `key`; the one that was."""
-        before = self._tokens.pop(key, None)
+        before = self._token_by_key.pop(key, None)
         if before is not None:
-            del self._addressed[before]
+            del self._key_by_token[before]
         if token is not None:
-            self._tokens[key], self._addressed[token] = token, key
+            self._token_by_key[key], self._key_by_token[token] = token, key
         return before
 
-    def add_sample(self, observation: DurationSample) -> None:
+    def add_sample(self, sample: DurationSample) -> None:
         """The policy of this process has it already."""
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         self._jobs[archived.key] = self._jobs.pop(job.key)
-        if self._numbers is not None:
-            self._numbers = {archived.key if key == job.key else key: it for key, it in self._numbers.items()}
+        if self._revisions is not None:
+            self._revisions = {archived.key if key == job.key else key: it for key, it in self._revisions.items()}
         self._intents.pop(job.key, None)
-        self._address(archived.key, self._address(job.key, None))
-        self._put(archived)
+        self._set_token(archived.key, self._set_token(job.key, None))
+        self._store(archived)
         return archived
 
     async def set_setting(self, name: str, value: Any) -> None:
@@ -140,11 +140,11 @@ class MemoryJournal:
 
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
-        return self._holders.get((provider, base_url), {}).get(task_id)
+        return self._task_keys.get((provider, base_url), {}).get(task_id)
 
     def job_for_token(self, callback_sha256: str) -> Job | None:
         """See `Journal`."""
-        key = self._addressed.get(callback_sha256)
+        key = self._key_by_token.get(callback_sha256)
         return None if key is None else self._jobs[key]
 
     def keys(self) -> list[str]:

@@ -13,12 +13,12 @@ from typing import Any, Final, Protocol
 import attrs
 
 from pika_async.jobs import Job, JobStatus
-from pika_async.polling import DurationSample
+from pika_async.polling.durations import DurationSample
 
-__all__ = ["CHANGES", "Intent", "Journal"]
+__all__ = ["MAX_CHANGES", "Intent", "Journal"]
 
 #: Changes that are read at once: as much as a reader of changes holds.
-CHANGES: Final = 64
+MAX_CHANGES: Final = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -84,7 +84,7 @@ class Journal(Protocol):
     def save_later(self, job: Job) -> None:
         """Keep `job` when something else is kept: for what a crash may lose, such as its progress."""
 
-    def add_sample(self, observation: DurationSample) -> None:
+    def add_sample(self, sample: DurationSample) -> None:
         """Keep how long a task took, when something else is kept."""
 
     async def archive(self, job: Job) -> Job:

@@ -16,13 +16,13 @@ from urllib.parse import quote
 
 from pika_async.errors import JournalUnusable
 
-__all__ = ["MIGRATIONS", "WINDOW", "create", "inspect_file", "open_reader", "open_writer", "unusable"]
+__all__ = ["MIGRATIONS", "SAMPLES_PER_STRATUM", "create_file", "inspect_file", "open_reader", "open_writer", "unusable"]
 
 #: "PIKA": the file is a journal of pika_async, and `file` and the like can tell.
 APPLICATION_ID: Final = 0x50494B41
-MAGIC: Final = b"SQLite format 3\0"
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
 #: Observations that are kept of each stratum.
-WINDOW: Final = 256
+SAMPLES_PER_STRATUM: Final = 256
 
 #: What takes a file from version n to version n + 1, each in one transaction with its number. Never edit one that was
 #: released: add another.
@@ -67,11 +67,11 @@ MIGRATIONS: Final = (
     """,
 )
 
-GUARDS: Final = (
+CONNECTION_PRAGMAS: Final = (
     "PRAGMA trusted_schema=OFF",  # a file that someone prepared calls no function from its schema
     "PRAGMA cell_size_check=ON",  # a damaged page is noticed when it is read
 )
-DURABILITY: Final = (
+WRITER_PRAGMAS: Final = (
     "PRAGMA synchronous=FULL",  # NORMAL may lose the last commits when the power fails, and so pay twice
     "PRAGMA fullfsync=ON",  # on macOS an fsync alone stops at the drive's cache
     "PRAGMA busy_timeout=5000",  # milliseconds; nobody else writes, but a backup or a shell may look
@@ -84,16 +84,16 @@ def unusable(path: Path, reason: str) -> JournalUnusable:
     return JournalUnusable(setting="journal", reason=f"{path} {reason}")
 
 
-def _foreign(path: Path) -> JournalUnusable:
+def _foreign_file(path: Path) -> JournalUnusable:
     return unusable(path, "is no journal of pika_async; it is left as it is: give another file")
 
 
-def _newer(path: Path, version: int) -> JournalUnusable:
+def _newer_version(path: Path, version: int) -> JournalUnusable:
     reason = f"was written by a newer pika_async (version {version} of the file): upgrade pika_async"
     return unusable(path, reason)
 
 
-def _damaged(path: Path, words: object) -> JournalUnusable:
+def _damaged_file(path: Path, words: object) -> JournalUnusable:
     reason = f"is damaged ({words}); it is left as it is: restore a copy of it, or recover it with sqlite3's .recover"
     return unusable(path, reason)
 
@@ -102,7 +102,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file:{quote(os.fsencode(path))}?{mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        for guard in GUARDS:
+        for guard in CONNECTION_PRAGMAS:
             connection.execute(guard)
     except BaseException:
         connection.close()
@@ -135,17 +135,17 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
         os.close(file)
     if not header:
         return True  # made, and never filled: by us, or by `touch`
-    if len(header) < 100 or not header.startswith(MAGIC):
-        raise _foreign(path)
+    if len(header) < 100 or not header.startswith(SQLITE_MAGIC):
+        raise _foreign_file(path)
     version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
     if application not in {0, APPLICATION_ID} or (application == 0 and _has_tables(path)):
-        raise _foreign(path)
+        raise _foreign_file(path)
     if version > len(migrations):
-        raise _newer(path, version)
+        raise _newer_version(path, version)
     return True
 
 
-def create(path: Path) -> None:
+def create_file(path: Path) -> None:
     """An empty file that only its owner can read; its name is on the disk when this returns.
 
     :raises OSError: if it cannot be made, or is there already.
@@ -158,7 +158,7 @@ def create(path: Path) -> None:
         os.close(folder)
 
 
-def _has_log(path: Path) -> bool:
+def _has_wal(path: Path) -> bool:
     log = Path(f"{path}-wal")
     return log.exists() and log.stat().st_size > 0
 
@@ -170,7 +170,7 @@ def _has_tables(path: Path) -> bool:
     return False
 
 
-def _identify(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> int:
+def _read_version(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> int:
     """The version of the file, 0 for an empty one; see `look`."""
     connection.execute("BEGIN")  # all of one moment: its owner may be filling it
     try:
@@ -183,13 +183,13 @@ def _identify(connection: sqlite3.Connection, path: Path, migrations: Sequence[s
     if (application, version, tables) == (0, 0, 0):
         return 0
     if application != APPLICATION_ID:
-        raise _foreign(path)
+        raise _foreign_file(path)
     if version > len(migrations):
-        raise _newer(path, version)
+        raise _newer_version(path, version)
     return int(version)
 
 
-def _opened(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+def _open_prepared(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
     """A connection after `prepare`, or none that is left open."""
     try:
         connection = _connect(path, mode)
@@ -200,10 +200,10 @@ def _opened(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], objec
             raise
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise _foreign(path) from None
+            raise _foreign_file(path) from None
         if isinstance(error, sqlite3.OperationalError):
             raise unusable(path, f"cannot be opened: {error}; mend that or give another file") from None
-        raise _damaged(path, error) from None
+        raise _damaged_file(path, error) from None
     return connection
 
 
@@ -214,29 +214,29 @@ def open_writer(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
     """
 
     def inspect(connection: sqlite3.Connection) -> None:
-        _identify(connection, path, migrations)
+        _read_version(connection, path, migrations)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise _damaged(path, verdict)
+            raise _damaged_file(path, verdict)
         (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
         if not log and pages * size > path.stat().st_size:  # SQLite takes what a last page lacks for zeros
-            raise _damaged(path, "its end is missing")
+            raise _damaged_file(path, "its end is missing")
 
     def prepare(connection: sqlite3.Connection) -> None:
         # Readers never wait for the writer, and a commit is one fsync.
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
             raise unusable(path, "is on a file system that has no shared memory; give a file on a local disk")
-        for pragma in DURABILITY:
+        for pragma in WRITER_PRAGMAS:
             connection.execute(pragma)
-        migrate(connection, _identify(connection, path, migrations), migrations)
-        prune(connection)
+        migrate(connection, _read_version(connection, path, migrations), migrations)
+        prune_samples(connection)
 
     # By a connection that cannot write, for one that can also folds a foreign log into its file. Even that makes files
     # beside it, but where there is no log: nobody else writes now.
-    log = _has_log(path)
-    _opened(path, "mode=ro" if log else "immutable=1", inspect).close()
-    return _opened(path, "mode=rw", prepare)
+    log = _has_wal(path)
+    _open_prepared(path, "mode=ro" if log else "immutable=1", inspect).close()
+    return _open_prepared(path, "mode=rw", prepare)
 
 
 def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
@@ -253,16 +253,16 @@ def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[s
             raise
 
 
-def prune(connection: sqlite3.Connection) -> None:
+def prune_samples(connection: sqlite3.Connection) -> None:
     """Forget all but the latest accepted observations of each stratum."""
     connection.execute(
         "DELETE FROM samples WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
         "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM samples) WHERE age > ?)",
-        (WINDOW,),
+        (SAMPLES_PER_STRATUM,),
     )
 
 
-def _is_half_made(path: Path) -> bool:
+def _is_creation_interrupted(path: Path) -> bool:
     """Whether a crash while it was made left a journal for SQLite to roll back, which a reader may not; there is none
     while a process owns it.
     """
@@ -283,19 +283,19 @@ def open_reader(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
     def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA busy_timeout=5000")
-        versions.append(_identify(connection, path, migrations))
+        versions.append(_read_version(connection, path, migrations))
 
     if not path.exists():
         return None
     try:
-        connection = _opened(path, "mode=ro", prepare)
+        connection = _open_prepared(path, "mode=ro", prepare)
     except JournalUnusable:
-        if _is_half_made(path):
+        if _is_creation_interrupted(path):
             return None
         # On a read-only folder the shared memory of a log cannot be made: without a log none is needed.
-        if os.access(path.parent, os.W_OK) or _has_log(path):
+        if os.access(path.parent, os.W_OK) or _has_wal(path):
             raise
-        connection = _opened(path, "immutable=1", prepare)
+        connection = _open_prepared(path, "immutable=1", prepare)
     if versions[-1] == len(migrations):
         return connection
     connection.close()

@@ -11,7 +11,7 @@ import attrs
 
 from pika_async._journal.protocol import Intent
 from pika_async.jobs import Job
-from pika_async.polling import DurationSample
+from pika_async.polling.durations import DurationSample
 
 __all__ = ["PendingView", "WriteBuffer", "WriteOp"]
 
@@ -25,19 +25,19 @@ class WriteOp:
 
     jobs: dict[str, Job | None] = attrs.Factory(dict)
     intent: Intent | None = None
-    moved: str | None = None
+    previous_key: str | None = None
     #: Name and JSON.
     setting: tuple[str, str] | None = None
     sample: DurationSample | None = None
     #: For the thread's answer; a failure is told once, though it is tried again.
     done: Future[None] = attrs.Factory(Future)
     #: Where it was rescued to; None if it was not.
-    rescued: str | None = None
+    fallback_file: str | None = None
     #: Whether the thread has it: then it does not change any more.
-    taken: bool = False
+    is_being_written: bool = False
 
     @property
-    def written(self) -> list[Job]:
+    def jobs_to_write(self) -> list[Job]:
         """The jobs that it writes."""
         return [job for job in self.jobs.values() if job is not None]
 
@@ -47,12 +47,12 @@ class PendingView:
     """What is pending at one moment: jobs by key (None: that key is free), and the keys whose row is another's."""
 
     jobs: dict[str, Job | None]
-    moved: frozenset[str]
+    previous_keys: frozenset[str]
 
     @property
-    def keys(self) -> set[str]:
+    def stale_keys(self) -> set[str]:
         """Every key of which the database does not tell the truth."""
-        return {*self.jobs, *self.moved}
+        return {*self.jobs, *self.previous_keys}
 
 
 class WriteBuffer:
@@ -61,110 +61,115 @@ class WriteBuffer:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._queue: list[WriteOp] = []
-        self._unsaved: list[WriteOp] = []
-        self._latest: dict[str, WriteOp] = {}
-        self._moved: dict[str, WriteOp] = {}
-        self._settings: dict[str, WriteOp] = {}
-        self._observed: list[WriteOp] = []
+        self._failed: list[WriteOp] = []
+        self._by_key: dict[str, WriteOp] = {}
+        self._by_previous_key: dict[str, WriteOp] = {}
+        self._by_setting: dict[str, WriteOp] = {}
+        self._with_sample: list[WriteOp] = []
         #: Those that say whose a token is, in order.
-        self._addresses: dict[WriteOp, None] = {}
+        self._with_token: dict[WriteOp, None] = {}
 
     def add(self, operation: WriteOp) -> None:
         """Queue it; reads see it from now on."""
         with self._lock:
             self._queue.append(operation)
             for key in operation.jobs:
-                before = self._latest.get(key)
+                before = self._by_key.get(key)
                 if before is not None and before.jobs[key] is None:
-                    del self._latest[key]  # the key was free: its new job comes last
-                self._latest[key] = operation
-            if operation.moved is not None:
-                self._moved[operation.moved] = operation
-            if operation.moved is not None or operation.intent is not None:
-                self._addresses[operation] = None
+                    del self._by_key[key]  # the key was free: its new job comes last
+                self._by_key[key] = operation
+            if operation.previous_key is not None:
+                self._by_previous_key[operation.previous_key] = operation
+            if operation.previous_key is not None or operation.intent is not None:
+                self._with_token[operation] = None
             if operation.setting is not None:
-                self._settings[operation.setting[0]] = operation
+                self._by_setting[operation.setting[0]] = operation
             if operation.sample is not None:
-                self._observed.append(operation)
+                self._with_sample.append(operation)
 
     def save_later(self, job: Job) -> None:
         """Queue `job`, in the place of what still waits for it."""
         with self._lock:
-            waiting = self._latest.get(job.key)
-            if waiting is not None and not waiting.taken and list(waiting.jobs) == [job.key] and waiting.intent is None:
+            waiting = self._by_key.get(job.key)
+            if (
+                waiting is not None
+                and not waiting.is_being_written
+                and list(waiting.jobs) == [job.key]
+                and waiting.intent is None
+            ):
                 waiting.jobs[job.key] = job
             else:
                 self.add(WriteOp(jobs={job.key: job}))
 
-    def take(self) -> list[WriteOp]:
+    def take_all(self) -> list[WriteOp]:
         """All that waits, what was refused before first; it is the caller's to tell what became of it."""
         with self._lock:
-            group = self._unsaved + self._queue
-            self._unsaved, self._queue = [], []
+            group = self._failed + self._queue
+            self._failed, self._queue = [], []
             for operation in group:
-                operation.taken = True
+                operation.is_being_written = True
             return group
 
-    def saved(self, group: list[WriteOp]) -> None:
+    def on_committed(self, group: list[WriteOp]) -> None:
         """It is in the database."""
         with self._lock:
             for operation in group:
-                self._drop(operation)
+                self._discard(operation)
 
-    def refused(self, group: list[WriteOp]) -> None:
+    def on_commit_failed(self, group: list[WriteOp]) -> None:
         """The database would not have it: an intent is undone, all else is kept and taken again."""
         with self._lock:
-            self._unsaved += [operation for operation in group if operation.intent is None]
+            self._failed += [operation for operation in group if operation.intent is None]
             for operation in group:
                 if operation.intent is not None:
-                    undone = [key for key in operation.jobs if self._latest.get(key) is operation]
-                    self._drop(operation)
+                    undone = [key for key in operation.jobs if self._by_key.get(key) is operation]
+                    self._discard(operation)
                     for key in undone:
-                        others = [it for it in self._unsaved + self._queue if key in it.jobs]
+                        others = [it for it in self._failed + self._queue if key in it.jobs]
                         if others:
-                            self._latest[key] = others[-1]
+                            self._by_key[key] = others[-1]
 
-    def _drop(self, operation: WriteOp) -> None:
+    def _discard(self, operation: WriteOp) -> None:
         for key in operation.jobs:
-            if self._latest.get(key) is operation:
-                del self._latest[key]
-        if operation.moved is not None and self._moved.get(operation.moved) is operation:
-            del self._moved[operation.moved]
-        self._addresses.pop(operation, None)
-        if operation.setting is not None and self._settings.get(operation.setting[0]) is operation:
-            del self._settings[operation.setting[0]]
+            if self._by_key.get(key) is operation:
+                del self._by_key[key]
+        if operation.previous_key is not None and self._by_previous_key.get(operation.previous_key) is operation:
+            del self._by_previous_key[operation.previous_key]
+        self._with_token.pop(operation, None)
+        if operation.setting is not None and self._by_setting.get(operation.setting[0]) is operation:
+            del self._by_setting[operation.setting[0]]
         if operation.sample is not None:
-            self._observed.remove(operation)
+            self._with_sample.remove(operation)
 
-    def forget_rescued(self) -> None:
+    def discard_fallback_copies(self) -> None:
         """What was rescued is read from there: let go of it here."""
         with self._lock:
-            rescued = [operation for operation in self._unsaved if operation.rescued]
-            self._unsaved = [operation for operation in self._unsaved if not operation.rescued]
+            rescued = [operation for operation in self._failed if operation.fallback_file]
+            self._failed = [operation for operation in self._failed if not operation.fallback_file]
             for operation in rescued:
-                self._drop(operation)
+                self._discard(operation)
 
     @property
-    def unsaved(self) -> bool:
+    def has_failed_writes(self) -> bool:
         """Whether anything was refused and is still wanted."""
-        return bool(self._unsaved)
+        return bool(self._failed)
 
-    def job(self, key: str) -> tuple[bool, Job | None]:
+    def find_job(self, key: str) -> tuple[bool, Job | None]:
         """Whether `key` is pending, and as what."""
         with self._lock:
-            latest = self._latest.get(key)
+            latest = self._by_key.get(key)
             return (False, None) if latest is None else (True, latest.jobs[key])
 
     def intent(self, key: str) -> Intent | None:
         """The intent that is pending for `key`."""
         with self._lock:
-            latest = self._latest.get(key)
+            latest = self._by_key.get(key)
             return None if latest is None else latest.intent
 
-    def job_for_token(self, callback_sha256: str) -> Callable[[str | None], str | None]:
+    def token_resolver(self, callback_sha256: str) -> Callable[[str | None], str | None]:
         """What makes of the key that the database has for a token the one that it will have."""
         with self._lock:
-            steps = [(it.intent, it.moved, next(reversed(it.jobs))) for it in self._addresses]
+            steps = [(it.intent, it.previous_key, next(reversed(it.jobs))) for it in self._with_token]
 
         def follow(key: str | None) -> str | None:
             for intent, moved, name in steps:
@@ -179,15 +184,17 @@ class WriteBuffer:
     def view(self) -> PendingView:
         """All jobs that are pending, in the order in which their keys came."""
         with self._lock:
-            return PendingView({key: it.jobs[key] for key, it in self._latest.items()}, frozenset(self._moved))
+            return PendingView(
+                {key: it.jobs[key] for key, it in self._by_key.items()}, frozenset(self._by_previous_key)
+            )
 
     def setting(self, name: str) -> Any:
         """The JSON that is pending for a name; None if there is none."""
         with self._lock:
-            latest = self._settings.get(name)
+            latest = self._by_setting.get(name)
             return None if latest is None or latest.setting is None else latest.setting[1]
 
     def samples(self) -> list[DurationSample]:
         """The observations that are pending, oldest first."""
         with self._lock:
-            return [it.sample for it in self._observed if it.sample is not None]
+            return [it.sample for it in self._with_sample if it.sample is not None]

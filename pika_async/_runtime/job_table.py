@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import attrs
 
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._planning.actions import ActiveJob, JobObserver
 from pika_async._planning.planner import Planner
 from pika_async._runtime.telemetry import NullTelemetry
@@ -238,7 +238,7 @@ class JobTable:
         self.remove(active)
 
     async def save(self, job: Job) -> None:
-        """Keep `job`. A journal that fails has rescued it, and stops the submissions."""
+        """Keep `job`. A journal that fails has written it to its fallback file, and stops the submissions."""
         try:
             await self.journal.save(job)
         except JournalFailed as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import attrs
 
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.telemetry import NullTelemetry
 from pika_async.errors import InvalidRequest

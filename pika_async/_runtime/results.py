@@ -12,7 +12,7 @@ import anyio
 import attrs
 
 from pika_async._http.downloads import Download, Downloader, sha256_of
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._runtime.gateway import GatewayClient
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
 from pika_async.jobs import Job, JobStatus
@@ -80,7 +80,7 @@ class ResultDownloader:
             return job.with_download_error(error)
 
     async def _keep(self, job: Job) -> None:
-        with contextlib.suppress(JournalFailed):  # it has rescued the record; the next submission hears of it
+        with contextlib.suppress(JournalFailed):  # the record is in the fallback file; the next submission hears of it
             await self._journal.save(job)
 
     async def fetch(

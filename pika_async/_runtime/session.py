@@ -11,7 +11,7 @@ import attrs
 
 from pika_async._http.downloads import Downloader
 from pika_async._http.transport import Transport, is_loopback
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import MAX_IN_FLIGHT, Limits, TokenBucket

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 import attrs
 
-from pika_async._journal import Intent
+from pika_async._journal.protocol import Intent
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.planner import apply_verdict
 from pika_async._runtime.gateway import GatewayClient

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import attrs
 import cattrs
 
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._planning.keys import KeyAssigner
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed

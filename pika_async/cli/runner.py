@@ -97,7 +97,7 @@ class BatchRunner:
             stopped=stopped,
             interrupted=interrupted,
             results_complete=all(batch.write_error is None for batch in self._batches),
-            journal_complete=self.folder.journal.is_whole,
+            journal_complete=self.folder.journal.is_saved,
             other_jobs=[job for job in self.folder.journal.all() if job.key not in keys and "~" not in job.key],
             callback_lines=[] if self.listener is None else self.listener.summary(jobs, self._started_at),
         )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pika_async import AdaptivePolling, DurationSample, PollContext
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from tests.cli.command_line import ENV, CommandLine, serving
 
 PLAIN, EFFECT = "native/-/text/plain", "native/-/text/effect"

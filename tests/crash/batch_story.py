@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 import attrs
 
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.emulator import Charge, Emulator
 from pika_async.jobs import Job, JobStatus
 from tests.cli.command_line import ENV, KEY

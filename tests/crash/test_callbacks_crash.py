@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.emulator import Emulator, Scenario
 from pika_async.jobs import JobStatus
 from tests.cli.command_line import KEY

@@ -76,7 +76,7 @@ def test_a_death_costs_what_it_must_and_no_more(story: Stories, point: str) -> N
 
 def test_every_point_is_tried() -> None:
     """No point without a claim."""
-    elsewhere = {"rescue-read", "rescue-clear", "archive-before", "archive-after"}
+    elsewhere = {"fallback-read", "fallback-clear", "archive-before", "archive-after"}
     assert {point.partition(":")[0] for point in COSTS} | elsewhere == set(POINTS)
 
 
@@ -88,7 +88,7 @@ def test_many_deaths_of_one_batch(story: Stories) -> None:
     told.judge()
 
 
-@pytest.mark.parametrize("point", ["rescue-read", "rescue-clear"])
+@pytest.mark.parametrize("point", ["fallback-read", "fallback-clear"])
 def test_a_death_while_rescued_records_are_taken_in(story: Stories, point: str) -> None:
     """The journal fails as an id has come: it is rescued, nothing more is sent. Killed while it is taken in, it is taken
     in by the next."""

@@ -68,7 +68,7 @@ def sent_after_a_refusal(life: Life) -> int:
 
 def rescued(story: Story) -> bytes:
     """All that was rescued, beside the journal or in the temporary folder."""
-    return b"".join(path.read_bytes() for path in [*story.out.glob("*.rescue"), *story.scratch.glob("*.rescue")])
+    return b"".join(path.read_bytes() for path in [*story.out.glob("*.fallback"), *story.scratch.glob("*.fallback")])
 
 
 @pytest.mark.parametrize(("call", "number"), faults())
@@ -91,7 +91,7 @@ def test_a_disk_that_takes_nothing_at_all(story: Stories) -> None:
     """Not even the rescue files can be written: the id is on standard error, the job is in doubt, and told the id it is
     settled without another charge."""
     told = story(COUNT)
-    beside, elsewhere = FallbackFile(told.path)._places()
+    beside, elsewhere = FallbackFile(told.path)._candidates()
     paths = ("-P", str(beside), "-P", str(told.scratch / elsewhere.name))
     tracer = strace(*paths, "-e", "inject=pwrite64:error=ENOSPC")
     life = told.run(tracer=tracer, fail_from="send-after:3", one_by_one=True)

@@ -24,8 +24,10 @@ from typing import Any, Final
 from pika_async.__main__ import main
 from pika_async._http import downloads as _downloads
 from pika_async._http.transport import AiohttpTransport
-from pika_async._journal import Intent, SqliteJournal, fallback_file, schema
+from pika_async._journal import fallback_file, schema
 from pika_async._journal import sqlite as journal
+from pika_async._journal.protocol import Intent
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.actions import ActiveJob
 from pika_async._runtime import results as _collector
 from pika_async._runtime import submitter as _submissions
@@ -55,7 +57,7 @@ POINTS: Final = (
     "link-before", "link-after",  # after: it has both names
     "named-before", "named-after",
     "line-half",  # half a line is in results.jsonl
-    "rescue-read", "rescue-clear",
+    "fallback-read", "fallback-clear",
     "archive-before", "archive-after",
 )  # fmt: skip
 #: A migration of the future.
@@ -197,8 +199,8 @@ def watch_database(points: Points) -> None:
 
     connect, create, read, clear = (
         sqlite3.connect,
-        schema.create,
-        fallback_file.FallbackFile.read,
+        schema.create_file,
+        fallback_file.FallbackFile.read_lines,
         fallback_file.FallbackFile.clear,
     )
 
@@ -213,17 +215,17 @@ def watch_database(points: Points) -> None:
     def watched_read(self: fallback_file.FallbackFile) -> list[bytes]:
         lines = read(self)
         if lines:
-            points.reach("rescue-read")
+            points.reach("fallback-read")
         return lines
 
     def watched_clear(self: fallback_file.FallbackFile) -> None:
         if read(self):
-            points.reach("rescue-clear")
+            points.reach("fallback-clear")
         clear(self)
 
     setattr(sqlite3, "connect", watched_connect)  # noqa: B010
-    setattr(journal, "create", watched_create)  # noqa: B010
-    setattr(fallback_file.FallbackFile, "read", watched_read)  # noqa: B010
+    setattr(journal, "create_file", watched_create)  # noqa: B010
+    setattr(fallback_file.FallbackFile, "read_lines", watched_read)  # noqa: B010
     setattr(fallback_file.FallbackFile, "clear", watched_clear)  # noqa: B010
     if os.environ.get("PIKA_CRASH_NEWER"):
         teach((*schema.MIGRATIONS, NEWER))

@@ -12,7 +12,10 @@ from typing import Any, Final
 
 import pytest
 
-from pika_async._journal import Journal, MemoryJournal, SqliteJournal, schema
+from pika_async._journal import schema
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Journal
+from pika_async._journal.sqlite import SqliteJournal
 from tests.fakes.memory_gateway import SlowJournal
 
 JOURNAL_KINDS: Final = ["in memory", "slow", "on disk", "slow on disk"]
@@ -59,8 +62,8 @@ class SlowLoopExecutor(LoopExecutor):
 def write_in_loop_time(monkeypatch: pytest.MonkeyPatch, executor: type[LoopExecutor] = LoopExecutor) -> None:
     """Let SQLite journals write in the loop's time and without waiting for the disk."""
     monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", executor)
-    quick = [pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in schema.DURABILITY]
-    monkeypatch.setattr(schema, "DURABILITY", quick)
+    quick = [pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in schema.WRITER_PRAGMAS]
+    monkeypatch.setattr(schema, "WRITER_PRAGMAS", quick)
 
 
 def journal_factory(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> JournalFactory:

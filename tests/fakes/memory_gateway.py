@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from pika_async import PikaClient
-from pika_async._journal import Intent, MemoryJournal
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Intent
 from pika_async._runtime.gateway import GatewayClient
 from pika_async.emulator import Answer, Gateway, Scenario
 from pika_async.jobs import Job

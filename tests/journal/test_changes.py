@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pika_async._journal import Journal, MemoryJournal, SqliteJournal
-from pika_async._journal.protocol import CHANGES
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import MAX_CHANGES, Journal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
@@ -55,7 +56,7 @@ async def nothing(journal: Journal, after: int) -> None:
 
 
 def listened_to(journal: Any) -> bool:
-    return bool(journal._bell.has_waiters)
+    return bool(journal._change_signal.has_waiters)
 
 
 async def test_each_change_has_the_next_number(journal: Journal) -> None:
@@ -145,14 +146,14 @@ async def test_an_archived_job_is_told_by_its_new_key(journal: Journal) -> None:
 
 async def test_many_changes_are_read_some_at_a_time(journal: Journal) -> None:
     """In order, none twice, none missed."""
-    await journal.save(*[a_job(f"k{number}") for number in range(3 * CHANGES + 5)])
+    await journal.save(*[a_job(f"k{number}") for number in range(3 * MAX_CHANGES + 5)])
     seen: list[tuple[int, Job]] = []
     sizes = []
-    while len(seen) < 3 * CHANGES + 5:
+    while len(seen) < 3 * MAX_CHANGES + 5:
         sizes.append(len(page := await soon(journal, seen[-1][0] if seen else 0)))
         seen += page
-    assert sizes == [CHANGES, CHANGES, CHANGES, 5]
-    assert [(number, job.key) for number, job in seen] == [(n + 1, f"k{n}") for n in range(3 * CHANGES + 5)]
+    assert sizes == [MAX_CHANGES, MAX_CHANGES, MAX_CHANGES, 5]
+    assert [(number, job.key) for number, job in seen] == [(n + 1, f"k{n}") for n in range(3 * MAX_CHANGES + 5)]
 
 
 async def test_whole_images_are_read_few_at_a_time(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ async def test_jobs_that_nobody_follows_are_not_numbered() -> None:
     await journal.open()
     await journal.save(a_job("a"), a_job("b"))
     await journal.save(accepted("a"))
-    assert journal._numbers is None
+    assert journal._revisions is None
     assert await soon(journal, 0) == [(1, accepted("a")), (2, a_job("b"))]
     await journal.save(accepted("b", "t-2"))
     assert await soon(journal, 1) == [(3, accepted("b", "t-2"))]

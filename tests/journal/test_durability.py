@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job
 from tests.journal.test_files import child
@@ -31,8 +31,8 @@ def path(tmp_path: Path) -> Path:
 def stalled(journal: SqliteJournal) -> Iterator[None]:
     """While the writer does something else."""
     event = threading.Event()
-    assert journal._thread is not None
-    journal._thread.submit(event.wait)
+    assert journal._executor is not None
+    journal._executor.submit(event.wait)
     try:
         yield
     finally:
@@ -44,7 +44,7 @@ async def test_what_is_asked_for_together_is_committed_together(path: Path) -> N
     journal = SqliteJournal(path)
     await journal.open()
     said: list[str] = []
-    journal._writer.set_trace_callback(said.append)
+    journal._write_connection.set_trace_callback(said.append)
     await asyncio.gather(*[journal.save(a_job(f"k{number}")) for number in range(200)])
     assert said.count("COMMIT") <= 2
     assert said.count("BEGIN IMMEDIATE") == said.count("COMMIT")
@@ -57,7 +57,7 @@ async def test_notes_wait_for_something_else(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     said: list[str] = []
-    journal._writer.set_trace_callback(said.append)
+    journal._write_connection.set_trace_callback(said.append)
     for progress in range(50):
         journal.save_later(attrs.evolve(accepted(), progress=progress))
     await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ async def test_a_request_is_written_once(path: Path) -> None:
     await journal.open()
     await journal.save(a_job())
     said: list[str] = []
-    journal._writer.set_trace_callback(said.append)
+    journal._write_connection.set_trace_callback(said.append)
     await journal.save(accepted())
     assert [word for word in said if "requests" in word or "a cat" in word] == []
     await journal.close()
@@ -175,7 +175,7 @@ async def test_leaving_a_failed_call_early_is_silent(path: Path) -> None:
         task = asyncio.create_task(journal.record_intent(a_job().submitting(), INTENT))
         await asyncio.sleep(0)
         task.cancel()
-        journal._writer.execute("PRAGMA query_only=ON")
+        journal._write_connection.execute("PRAGMA query_only=ON")
     with pytest.raises(asyncio.CancelledError):
         await task
     assert journal.flush(10)
@@ -209,8 +209,8 @@ def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
 
     async def begin() -> None:
         await journal.open()
-        assert journal._thread is not None
-        journal._thread.submit(released.wait)
+        assert journal._executor is not None
+        journal._executor.submit(released.wait)
         task = asyncio.create_task(journal.save(accepted()))
         await asyncio.sleep(0)
         task.cancel()
@@ -263,7 +263,7 @@ async def test_what_is_closed_takes_nothing(path: Path, caplog: pytest.LogCaptur
     with pytest.raises(JournalFailed, match="it is not open") as caught:
         await journal.save(accepted())
     journal.save_later(a_job())
-    assert (caught.value.provider, caught.value.rescued, journal.keys()) == ("p", None, [])
+    assert (caught.value.provider, caught.value.fallback_file, journal.keys()) == ("p", None, [])
     assert "job a (queued, task t-1) is not in the journal" in caplog.text
     assert list(path.parent.iterdir()) == []
 
@@ -274,9 +274,9 @@ async def test_a_read_never_waits_for_the_writer(path: Path) -> None:
     await journal.open()
     await journal.save(accepted())
     with stalled(journal):
-        journal._writer.execute("BEGIN IMMEDIATE")
-        journal._writer.execute("UPDATE jobs SET task_id = 'x'")
+        journal._write_connection.execute("BEGIN IMMEDIATE")
+        journal._write_connection.execute("UPDATE jobs SET task_id = 'x'")
         found: list[Job | None] = [journal.get("a"), SqliteJournal(path).get("a")]
-        journal._writer.execute("ROLLBACK")
+        journal._write_connection.execute("ROLLBACK")
     assert found == [accepted(), accepted()]
     await journal.close()

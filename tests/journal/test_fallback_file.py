@@ -15,9 +15,9 @@ from typing import Any
 import attrs
 import pytest
 
-from pika_async._journal import SqliteJournal
-from pika_async._journal.fallback_file import ROOM
-from pika_async._journal.serialization import line_of
+from pika_async._journal.fallback_file import RESERVED_BYTES
+from pika_async._journal.serialization import job_to_line
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.jobs import JobStatus
 from pika_async.models import GenerationRequest
@@ -56,13 +56,13 @@ async def broken(path: Path) -> tuple[SqliteJournal, Broken]:
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted())
-    double = Broken(journal._writer, sqlite3.OperationalError("disk I/O error"))
-    journal._writer = double  # type: ignore[assignment]
+    double = Broken(journal._write_connection, sqlite3.OperationalError("disk I/O error"))
+    journal._write_connection = double  # type: ignore[assignment]
     return journal, double
 
 
 def lines(path: Path) -> list[bytes]:
-    file = Path(f"{path}.rescue")
+    file = Path(f"{path}.fallback")
     return file.read_bytes().partition(b"\0")[0].splitlines() if file.exists() else []
 
 
@@ -70,11 +70,11 @@ async def test_room_is_taken_beforehand(path: Path) -> None:
     """A full disk has no room left for the last receipts; a clean end gives it back."""
     journal = SqliteJournal(path)
     await journal.open()
-    facts = Path(f"{path}.rescue").stat()
-    assert (facts.st_size, stat.S_IMODE(facts.st_mode), lines(path)) == (ROOM, 0o600, [])
-    assert facts.st_blocks * 512 >= ROOM
+    facts = Path(f"{path}.fallback").stat()
+    assert (facts.st_size, stat.S_IMODE(facts.st_mode), lines(path)) == (RESERVED_BYTES, 0o600, [])
+    assert facts.st_blocks * 512 >= RESERVED_BYTES
     await journal.close()
-    assert not Path(f"{path}.rescue").exists()
+    assert not Path(f"{path}.fallback").exists()
 
 
 async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None
             await journal.record_intent(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
         assert (journal.get(key), caught.value.provider, caught.value.path) == (before, "p", str(path))
         assert journal.job_for_token("t1") is None
-    assert caught.value.rescued is None
+    assert caught.value.fallback_file is None
     assert (journal.interrupted_jobs(), journal.charges()) == ([], 1)
     double.error = None
     await journal.record_intent(a_job("new").submitting(), INTENT)
@@ -99,7 +99,7 @@ async def test_a_receipt_that_cannot_be_kept_is_rescued(path: Path, caplog: pyte
     journal, double = await broken(path)
     with pytest.raises(JournalFailed, match="what it lacks is in") as caught:
         await journal.save(accepted("b", "t-\x1b2"), accepted("c", "t-3"))
-    assert caught.value.rescued == f"{path}.rescue"
+    assert caught.value.fallback_file == f"{path}.fallback"
     assert len(lines(path)) == 2
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "CRITICAL"]
     assert "job b (queued, task t-�2) is not in the journal" in caplog.text
@@ -110,7 +110,7 @@ async def test_a_receipt_that_cannot_be_kept_is_rescued(path: Path, caplog: pyte
     double.error = None
     await journal.save(a_job("d"))
     assert SqliteJournal(path).keys() == ["a", "b", "c", "d"]
-    assert (lines(path), Path(f"{path}.rescue").stat().st_size) == ([], ROOM)
+    assert (lines(path), Path(f"{path}.fallback").stat().st_size) == ([], RESERVED_BYTES)
     await journal.close()
 
 
@@ -173,13 +173,13 @@ async def test_a_full_database_is_told_in_sqlites_words(path: Path) -> None:
     """By a real limit on its pages; when there is room again everything is written."""
     journal = SqliteJournal(path)
     await journal.open()
-    (pages,) = journal._writer.execute("PRAGMA page_count").fetchone()
-    journal._writer.execute(f"PRAGMA max_page_count={pages}")
+    (pages,) = journal._write_connection.execute("PRAGMA page_count").fetchone()
+    journal._write_connection.execute(f"PRAGMA max_page_count={pages}")
     big = attrs.evolve(accepted(), request=GenerationRequest("a cat", image=bytes(20_000)))
     with pytest.raises(JournalFailed, match="database or disk is full"):
         await journal.save(big)
     assert journal.get("a") == big
-    journal._writer.execute("PRAGMA max_page_count=100000")
+    journal._write_connection.execute("PRAGMA max_page_count=100000")
     assert journal.flush(10)
     assert SqliteJournal(path).get("a") == big
     await journal.close()
@@ -201,13 +201,13 @@ async def main():
         try:
             await journal.save(job.accepted(f"t-{number}", 1.0))
         except JournalFailed as error:
-            print("rescued", number, error.rescued)
+            print("fallback", number, error.fallback_file)
             break
     last = a_job("last").submitting().accepted("t-last", 1.0)
     try:
         await journal.save(last)
     except JournalFailed as error:
-        print("rescued", error.rescued, flush=True)
+        print("fallback", error.fallback_file, flush=True)
     die()
 asyncio.run(main())
 """
@@ -217,7 +217,7 @@ async def test_a_full_disk_loses_no_receipt(path: Path) -> None:
     """A real limit of the system, then a kill: the id that came last is there when it is opened again."""
     done = child(FULL, path)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert f"rescued {path}.rescue" in done.stdout.splitlines(), done.stdout + done.stderr
+    assert f"fallback {path}.fallback" in done.stdout.splitlines(), done.stdout + done.stderr
     journal = SqliteJournal(path)
     await journal.open()
     jobs = list(journal.all())
@@ -230,12 +230,12 @@ async def test_a_full_disk_loses_no_receipt(path: Path) -> None:
 async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(path: Path) -> None:
     """It is found there when the journal is opened again."""
     journal, _ = await broken(path)
-    beside = Path(f"{path}.rescue")
+    beside = Path(f"{path}.fallback")
     beside.unlink()
     beside.mkdir()
     with pytest.raises(JournalFailed) as caught:
         await journal.save(accepted("b", "t-2"))
-    place = Path(str(caught.value.rescued))
+    place = Path(str(caught.value.fallback_file))
     assert (place.parent, stat.S_IMODE(place.stat().st_mode)) == (path.parent / "temporary", 0o600)
     await journal.close()
     with pytest.raises(JournalUnusable, match="cannot take in"):
@@ -251,15 +251,15 @@ async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(pat
 async def test_where_nothing_can_be_written_at_all_it_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And kept, and tried again, also by the same journal when it is opened again."""
     journal, _ = await broken(path)
-    Path(f"{path}.rescue").unlink()
-    Path(f"{path}.rescue").mkdir()
+    Path(f"{path}.fallback").unlink()
+    Path(f"{path}.fallback").mkdir()
     (path.parent / "temporary").rmdir()
     with pytest.raises(JournalFailed) as caught:
         await journal.save(accepted("b", "t-2"))
-    assert caught.value.rescued is None
+    assert caught.value.fallback_file is None
     assert "it is nowhere else" in caplog.text
     await journal.close()
-    Path(f"{path}.rescue").rmdir()
+    Path(f"{path}.fallback").rmdir()
     await journal.open()
     assert journal.keys() == ["a", "b"]
     assert journal.flush(10)
@@ -275,12 +275,12 @@ async def test_more_lines_than_there_is_room_are_taken_in(path: Path) -> None:
         with pytest.raises(JournalFailed):
             await journal.save(*jobs[start : start + 50])
     assert len(lines(path)) == 200
-    assert Path(f"{path}.rescue").stat().st_size > ROOM
+    assert Path(f"{path}.fallback").stat().st_size > RESERVED_BYTES
     await journal.close()
     other = SqliteJournal(path)
     await other.open()
     assert list(other.all()) == [accepted(), *jobs]
-    assert Path(f"{path}.rescue").stat().st_size == ROOM
+    assert Path(f"{path}.fallback").stat().st_size == RESERVED_BYTES
     await other.close()
 
 
@@ -292,12 +292,12 @@ async def test_only_what_is_later_is_taken_in(path: Path) -> None:
     await journal.save(done, a_job("b"))
     await journal.close()
     fetched = attrs.evolve(done, file=path.parent / "a.mp4", sha256="ab" * 32)
-    written = [line_of(accepted(), None, path.parent), line_of(accepted("b", "t-2"), None, path.parent)]
-    Path(f"{path}.rescue").write_bytes(b"".join(written))
+    written = [job_to_line(accepted(), None, path.parent), job_to_line(accepted("b", "t-2"), None, path.parent)]
+    Path(f"{path}.fallback").write_bytes(b"".join(written))
     await journal.open()
     assert list(journal.all()) == [done, accepted("b", "t-2")]
     await journal.close()
-    Path(f"{path}.rescue").write_bytes(line_of(fetched, None, path.parent))
+    Path(f"{path}.fallback").write_bytes(job_to_line(fetched, None, path.parent))
     await journal.open()
     assert journal.get("a") == fetched
     await journal.close()
@@ -305,10 +305,10 @@ async def test_only_what_is_later_is_taken_in(path: Path) -> None:
 
 async def test_lines_that_cannot_be_read_are_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A torn one, one of a stranger; the others are taken in, and an earlier one that was set aside stays."""
-    good = line_of(accepted(), None, path.parent)
-    for number, name in enumerate(["j.sqlite.rescue.broken", "j.sqlite.rescue.broken1"]):
+    good = job_to_line(accepted(), None, path.parent)
+    for number, name in enumerate(["j.sqlite.fallback.broken", "j.sqlite.fallback.broken1"]):
         data = good + b'{"key": "b"}\n[1]\n\xff\n' + good[: len(good) // 2]
-        Path(f"{path}.rescue").write_bytes(data + bytes(number))
+        Path(f"{path}.fallback").write_bytes(data + bytes(number))
         journal = SqliteJournal(path)
         await journal.open()
         assert journal.keys() == ["a"]
@@ -339,11 +339,11 @@ async def test_a_link_is_not_followed(path: Path) -> None:
     """Nobody makes the journal write into another file."""
     other = path.with_name("precious")
     other.write_bytes(b"precious")
-    Path(f"{path}.rescue").symlink_to(other)
+    Path(f"{path}.fallback").symlink_to(other)
     with pytest.raises(JournalUnusable, match="cannot take in"):
         await SqliteJournal(path).open()
     assert other.read_bytes() == b"precious"
-    assert Path(f"{path}.rescue").is_symlink()
+    assert Path(f"{path}.fallback").is_symlink()
 
 
 async def test_the_database_is_sound_after_a_failure(path: Path) -> None:

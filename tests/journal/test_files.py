@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalInUse, JournalUnusable
 from tests.journal.test_journal import a_job, accepted
 
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.anyio
 PRELUDE = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
-from pika_async._journal import SqliteJournal, Intent
+from pika_async._journal.protocol import Intent
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
 from pika_async.jobs import JobStatus, utc_from_timestamp
 from tests.journal.test_journal import INTENT, a_job, accepted
@@ -97,7 +98,7 @@ async def test_only_the_owner_of_the_files_can_read_them(path: Path) -> None:
         made = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     finally:
         os.umask(before)
-    names = ["j.sqlite", "j.sqlite-shm", "j.sqlite-wal", "j.sqlite.lock", "j.sqlite.rescue"]
+    names = ["j.sqlite", "j.sqlite-shm", "j.sqlite-wal", "j.sqlite.lock", "j.sqlite.fallback"]
     assert made == dict.fromkeys(names, 0o600)
     await journal.close()
     assert sorted(file.name for file in path.parent.iterdir()) == ["j.sqlite", "j.sqlite.lock"]

@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pika_async._journal import Intent, Journal, MemoryJournal, SqliteJournal
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Intent, Journal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling, DurationSample
@@ -208,7 +210,7 @@ async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Pa
     assert journal.samples() == [other, *seen[-256:]]
     await journal.close()
     await journal.open()
-    (count,) = journal._writer.execute("SELECT count(*) FROM samples").fetchone()
+    (count,) = journal._write_connection.execute("SELECT count(*) FROM samples").fetchone()
     assert (journal.samples(), count) == ([other, *seen[-256:]], 257)
     await journal.close()
 
@@ -305,9 +307,9 @@ class Twins:
                     await self.both(self.memory.archive(known), self.sqlite.archive(known))
             case "remember":
                 await self.both(self.memory.set_setting("x", what), self.sqlite.set_setting("x", what))
-            case "stall" if self.stalled is None and self.sqlite._thread is not None:
+            case "stall" if self.stalled is None and self.sqlite._executor is not None:
                 self.stalled = threading.Event()
-                self.sqlite._thread.submit(self.stalled.wait)
+                self.sqlite._executor.submit(self.stalled.wait)
             case "flush" if self.stalled is None:
                 assert self.sqlite.flush(10)
             case "release":

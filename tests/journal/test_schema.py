@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pika_async._journal import SqliteJournal, schema
+from pika_async._journal import schema
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalUnusable
 from tests.journal.test_files import child, filled, refused
 
@@ -41,7 +42,7 @@ def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(
     path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     """Whatever the owner commits between two of its questions, it is no other file."""
-    schema.create(path)
+    schema.create_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as owner:
         owner.execute("PRAGMA journal_mode=WAL")
         connect = schema._connect
@@ -110,7 +111,7 @@ async def test_the_file_says_what_it_is(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     facts: dict[str, Any] = {
-        name: journal._writer.execute(f"PRAGMA {name}").fetchone()[0]
+        name: journal._write_connection.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("application_id", "user_version", "journal_mode", "synchronous", "trusted_schema", "fullfsync")
     }
     assert facts == {

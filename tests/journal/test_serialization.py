@@ -15,8 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import errors
-from pika_async._journal import Intent
-from pika_async._journal.serialization import is_later, job_of, line_of, record_of, values_of, written_request
+from pika_async._journal.protocol import Intent
+from pika_async._journal.serialization import (
+    is_later,
+    job_from_line,
+    job_from_row,
+    job_to_line,
+    job_to_row,
+    request_to_json,
+)
 from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, PikaError, SubmissionInDoubt
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import EFFECTS, Camera, GenerationRequest, Video
@@ -137,7 +144,7 @@ def same(one: Job, other: Job) -> bool:
 
 
 def through_values(job: Job) -> Job:
-    return job_of(values_of(job, None, FOLDER) | {"request": written_request(job.request)}, FOLDER)
+    return job_from_row(job_to_row(job, None, FOLDER) | {"request": request_to_json(job.request)}, FOLDER)
 
 
 @given(jobs)
@@ -147,11 +154,11 @@ def test_a_job_comes_back_as_it_was(job: Job) -> None:
 
 
 @given(jobs, st.none() | keys)
-def test_a_rescued_line_holds_the_whole_record(job: Job, was: str | None) -> None:
+def test_a_rescued_line_holds_the_whole_record(job: Job, previous_key: str | None) -> None:
     """One line, in ASCII, with nothing that a reader of lines could stumble over."""
-    line = line_of(job, was, FOLDER)
-    read, moved = record_of(line, FOLDER)
-    assert (same(read, job), moved) == (True, was)
+    line = job_to_line(job, previous_key, FOLDER)
+    read, moved = job_from_line(line, FOLDER)
+    assert (same(read, job), moved) == (True, previous_key)
     assert line.count(b"\n") == 1
     assert line.isascii()
     assert b"\0" not in line
@@ -210,10 +217,10 @@ def test_infinite_seconds_come_back() -> None:
 )
 def test_an_error_of_another_version_is_told_by_its_message(damage: dict[str, Any]) -> None:
     """A class or a fact that is not known any more costs the words of nobody."""
-    values = values_of(a_job(error=SubmissionInDoubt(key="a", provider="p", reason="cut")), None, FOLDER)
+    values = job_to_row(a_job(error=SubmissionInDoubt(key="a", provider="p", reason="cut")), None, FOLDER)
     stored = json.loads(str(values["error"]))
-    values |= {"error": json.dumps(stored | damage), "request": written_request(a_job().request)}
-    error = job_of(values, FOLDER).error
+    values |= {"error": json.dumps(stored | damage), "request": request_to_json(a_job().request)}
+    error = job_from_row(values, FOLDER).error
     assert type(error) is JobError
     assert error.reason == stored["message"]
 
@@ -230,7 +237,7 @@ def test_metadata_that_was_spoilt_after_its_check_is_kept_as_text() -> None:
 
 def test_times_are_utc_and_text() -> None:
     """A person reads the table too."""
-    values = values_of(
+    values = job_to_row(
         a_job(submitted_at=utc_from_timestamp(1.25)), Intent(at=utc_from_timestamp(0.5), body_sha256="ab"), FOLDER
     )
     assert values["submitted_at"] == "1970-01-01T00:00:01.250000+00:00"
@@ -239,8 +246,10 @@ def test_times_are_utc_and_text() -> None:
 
 def test_a_file_of_the_folder_moves_with_it() -> None:
     """Stored from the folder on, read from where the folder then is."""
-    values = values_of(a_job(file=FOLDER / "b" / "a.mp4"), None, FOLDER) | {"request": written_request(a_job().request)}
-    assert job_of(values, Path("/moved")).file == Path("/moved/b/a.mp4")
+    values = job_to_row(a_job(file=FOLDER / "b" / "a.mp4"), None, FOLDER) | {
+        "request": request_to_json(a_job().request)
+    }
+    assert job_from_row(values, Path("/moved")).file == Path("/moved/b/a.mp4")
 
 
 def test_later_means_further_on_the_way() -> None:

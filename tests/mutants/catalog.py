@@ -546,8 +546,8 @@ MUTANTS: Final = (
     Mutant(
         "numbers-of-a-rollback",
         "_journal/sqlite.py",
-        "                number = self._write(connection, operation, number)\n",
-        "                self._number = number = self._write(connection, operation, number)\n",
+        "                number = self._execute(connection, operation, number)\n",
+        "                self._revision = number = self._execute(connection, operation, number)\n",
         "changes that were rolled back leave gaps in the numbers",
         ("tests/journal/test_changes.py",),
     ),
@@ -729,7 +729,7 @@ MUTANTS: Final = (
     Mutant(
         "old-address-kept",
         "_journal/memory.py",
-        "            del self._addressed[before]\n",
+        "            del self._key_by_token[before]\n",
         "            pass\n",
         "a callback for a submission that was given up is heard for the next one",
         ("tests/stories/test_callbacks.py",),

@@ -26,7 +26,8 @@ from pika_async import (
     PikaClient,
     Video,
 )
-from pika_async._journal import Intent, Journal, MemoryJournal
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Intent, Journal
 from pika_async._runtime.results import ResultDownloader
 from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure

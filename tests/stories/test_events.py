@@ -31,7 +31,8 @@ from pika_async import (
     Limits,
     PikaClient,
 )
-from pika_async._journal import MemoryJournal, SqliteJournal
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime import event_stream as room
 from pika_async.jobs import event_of
 from tests.fakes import virtual_clock
@@ -221,11 +222,11 @@ def test_many_readers_one_of_them_leaves() -> None:
             readers[0].cancel()
             await asyncio.wait(readers[:1])
             await batch
-            assert len(pika._journal._bell._waiters) == 2  # type: ignore[attr-defined]
+            assert len(pika._journal._change_signal._waiters) == 2  # type: ignore[attr-defined]
         await asyncio.gather(*readers[1:])
         assert lists[1] == lists[2]
         assert Counter(type(it) for it in lists[1])[JobSettled] == 3
-        assert len(pika._journal._bell._waiters) == 0  # type: ignore[attr-defined]
+        assert len(pika._journal._change_signal._waiters) == 0  # type: ignore[attr-defined]
         assert [task.get_name() for task in asyncio.all_tasks() if "pika_async" in task.get_name()] == []
 
     virtual_clock.run(story())
@@ -334,7 +335,7 @@ def test_nobody_listens_at_no_cost() -> None:
         journal = MemoryJournal()
         async with remembering(client(gateway()), journal) as pika:
             await pika.run(requests(3))
-        assert journal._numbers is None
+        assert journal._revisions is None
 
     virtual_clock.run(story())
 

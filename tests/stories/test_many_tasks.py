@@ -27,7 +27,7 @@ from pika_async import (
     Video,
     find_provider,
 )
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async._runtime.results import ResultDownloader
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers import Provider

@@ -40,7 +40,7 @@ from pika_async import (
     TaskNotFound,
     Video,
 )
-from pika_async._journal import SqliteJournal
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async._journal.write_buffer import WriteOp
 from pika_async.emulator import Emulator, Gateway
 from pika_async.polling import DurationSample, PollContext, PollingPolicy
@@ -699,7 +699,7 @@ def test_a_batch_that_a_full_disk_stops_reports_what_there_is(
 
 
 def test_a_receipt_is_kept_though_the_file_cannot_be_read_any_more(path: Path) -> None:
-    """What was received is rescued, whatever the journal was asked besides."""
+    """What was received is in the fallback file, whatever the journal was asked besides."""
 
     class Unreadable(SqliteJournal):
         def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
@@ -1195,9 +1195,9 @@ def test_hundreds_of_requests_go_through_a_few_commits_and_come_back(
         prompts = [f"prompt {number % 300}" for number in range(400)]
         said: list[str] = []
         async with client(at, journal=path, polling=often, limits=Limits(max_in_flight=400)) as pika:
-            pika._journal._writer.set_trace_callback(said.append)  # type: ignore[attr-defined]
+            pika._journal._write_connection.set_trace_callback(said.append)  # type: ignore[attr-defined]
             assert (await pika.run(kind(prompts))).counts == {S.SUCCEEDED: 400}
-            pika._journal._writer.set_trace_callback(None)  # type: ignore[attr-defined]
+            pika._journal._write_connection.set_trace_callback(None)  # type: ignore[attr-defined]
         assert len(at.ledger) == 400
         assert len(said) < 20 * 400
         async with client(at, journal=path, polling=often) as later:

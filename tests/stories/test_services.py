@@ -32,7 +32,7 @@ from pika_async import (
     PikaError,
     Video,
 )
-from pika_async._journal import Journal
+from pika_async._journal.protocol import Journal
 from pika_async.emulator import Emulator, Gateway
 from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, journal_factory
