@@ -60,9 +60,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Mypy strict over everything, the tests and the file that shows the public types included."""
+    """Mypy strict over everything, pyright over the public types, and what both refuse."""
     session.install("-e", ".[cli,emulator,speed]", *_group("typing"), *_group("bench"), "nox")
     session.run("mypy")
+    session.run("pyright")
+    session.run("python", "-m", "pytest", "-m", "typing", "tests/typing", *session.posargs)
 
 
 @nox.session

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 import anyio
 import attrs
@@ -26,7 +26,7 @@ from pika_async._runtime.session import build_stats, require_loop
 from pika_async._runtime.stats import Stats
 from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
-from pika_async.models import GenerationRequest, Snapshot, Video
+from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
 
 __all__ = ["PikaClient"]
 
@@ -55,7 +55,7 @@ class PikaClient(Life):
 
     # --- one --------------------------------------------------------------------------------------------------------
 
-    async def generate(self, request: GenerationRequest | str, **fields: Any) -> Video:
+    async def generate(self, request: GenerationRequest | str, **fields: Unpack[RequestFields]) -> Video:
         """Submit one request and wait for its video. A prompt with fields is a request.
 
         Cancelling it withdraws the request if it was not sent; what was sent goes on until the client is closed.
@@ -78,7 +78,7 @@ class PikaClient(Life):
             return job.video
         raise job.to_exception()
 
-    async def submit(self, request: GenerationRequest | str, **fields: Any) -> Job:
+    async def submit(self, request: GenerationRequest | str, **fields: Unpack[RequestFields]) -> Job:
         """Submit one request; returns once it is accepted and its task id is kept, on disk if there is a journal.
 
         A request whose key and content are known already is not paid again. A job in doubt raises at once; where a

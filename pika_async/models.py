@@ -1,6 +1,6 @@
-"""What a user asks for and what comes back: requests, snapshots and videos, checked when they are made.
+"""Generation requests, poll snapshots and videos, as frozen records that are checked when they are made.
 
-A value here holds no client and does no I/O; what a single provider cannot do is checked by that provider.
+A record holds no client and does no I/O. What one provider cannot do is checked by that provider.
 """
 
 from __future__ import annotations
@@ -8,121 +8,47 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import PurePath
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypedDict
 
 import attrs
 
-from pika_async.errors import InvalidRequest
+from pika_async.errors import did_you_mean
+from pika_async.fields import (
+    AXES,
+    EFFECTS,
+    FRAME_RATE_RANGE,
+    GUIDANCE_SCALE_RANGE,
+    INGREDIENTS_MODES,
+    MOTION_RANGE,
+    SEED_RANGE,
+    CameraMoves,
+    Effect,
+    IngredientsMode,
+    Media,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_key,
+    check_media,
+    check_metadata,
+    check_text,
+    invalid,
+    parse_ratio,
+)
 
-__all__ = [
-    "EFFECTS",
-    "Camera",
-    "GenerationRequest",
-    "IngredientsMode",
-    "Media",
-    "Receipt",
-    "Snapshot",
-    "TaskState",
-    "Video",
-    "is_url",
-]
-
-#: Every effect that a gateway documents (CometAPI's page lists all; gpt.ge and YEScale the first ten).
-EFFECTS: Final = (
-    "Inflate", "Melt", "Explode", "Squish", "Crush", "Cake-ify", "Ta-da", "Deflate", "Crumble", "Dissolve",
-    "Levitate", "Decapitate", "Eye-pop",
-)  # fmt: skip
-#: Width by height, documented for the videos wire; the envelope wire says nothing narrower.
-ASPECT_RANGE: Final = (0.4, 2.5)
-KEY_PATTERN: Final = re.compile(r"[\w][\w.@=+-]*(~[0-9]+)?")
-#: Bytes of a key in UTF-8: it names a file, and file systems stop at 255 with the suffix.
-KEY_BYTES: Final = 200
-
-#: An address, a path of this machine, or the bytes themselves.
-Media = str | PurePath | bytes
-IngredientsMode = Literal["precise", "creative"]
-
-
-def is_url(media: object) -> bool:
-    """Whether `media` is an http or https address rather than a path or bytes."""
-    return isinstance(media, str) and media.lower().startswith(("http://", "https://"))
-
-
-def has_host(url: str) -> bool:
-    """Whether `url` names a host, and a port within range if any, as `urllib` reads it."""
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _bad(field: str, value: object, reason: str) -> InvalidRequest:
-    return InvalidRequest(field=field, value=value, reason=reason)
-
-
-def _check_text(field: str, value: object, *, empty: bool) -> None:
-    if not isinstance(value, str):
-        raise _bad(field, value, f"is a {type(value).__name__}; give text")
-    if not empty and not value.strip():
-        raise _bad(field, value, "is empty; give some text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _bad(field, value, "holds half of a character (a lone surrogate); give valid Unicode text") from None
-    if "\0" in value:
-        raise _bad(field, value, "holds a NUL character; remove it")
-
-
-def _check_whole(field: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _bad(field, value, f"is no whole number; give one from {low} to {high}")
-    if not low <= value <= high:
-        raise _bad(field, value, f"is outside {low} to {high}")
-
-
-def _check_flag(field: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise _bad(field, value, "is no boolean; give true or false")
-
-
-def _check_choice(field: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise _bad(field, value, f"is not one of {', '.join(choices)}")
-
-
-def _check_media(field: str, value: object) -> None:
-    if isinstance(value, bytes):
-        if not value:
-            raise _bad(field, value, "is empty; give bytes, a path or an URL, or leave it out")
-    elif isinstance(value, str):
-        _check_text(field, value, empty=False)
-        if is_url(value):
-            check_url(field, value)
-        elif "://" in value or value.lower().startswith("data:"):
-            raise _bad(field, value, "is no http or https address; give one, or a path, or bytes")
-    elif not isinstance(value, PurePath):
-        raise _bad(field, value, f"is a {type(value).__name__}; give an URL, a path or bytes")
-
-
-def check_url(field: str, value: object) -> None:
-    """:raises InvalidRequest: unless `value` is an http or https address with a host and no white space."""
-    _check_text(field, value, empty=False)
-    if not is_url(value) or not isinstance(value, str):
-        raise _bad(field, value, "is no http or https address")
-    if not has_host(value) or re.search(r"\s", value):
-        raise _bad(field, value, "is no complete address: it needs a host and no white space")
+__all__ = ["Camera", "GenerationRequest", "Receipt", "RequestFields", "Snapshot", "TaskState", "Video"]
 
 
 @attrs.frozen(kw_only=True)
 class Camera:
-    """How the camera moves. Every axis is optional; what is None is not sent.
+    """Camera moves, one an axis. An axis that is None is not sent.
 
+    :param pan: `"left"` or `"right"`.
+    :param tilt: `"up"` or `"down"`.
+    :param rotate: `"cw"` (clockwise) or `"ccw"`.
+    :param zoom: `"in"` or `"out"`.
     :raises InvalidRequest: for a direction that the axis does not have.
     """
 
@@ -132,154 +58,196 @@ class Camera:
     zoom: Literal["in", "out"] | None = None
 
     def __attrs_post_init__(self) -> None:
-        axes = {"pan": ("left", "right"), "tilt": ("up", "down"), "rotate": ("cw", "ccw"), "zoom": ("in", "out")}
-        for axis, choices in axes.items():
-            value = getattr(self, axis)
-            if value is not None:
-                _check_choice(f"camera.{axis}", value, choices)
+        for axis, direction in self.moves.items():
+            check_choice(f"camera.{axis}", direction, AXES[axis])
 
     @property
     def moves(self) -> dict[str, str]:
-        """The axes that are set, as the wire spells them."""
-        return {name: value for name, value in attrs.asdict(self).items() if value is not None}
+        """The axes that are set, as the wires spell them."""
+        return {axis: direction for axis, direction in attrs.asdict(self).items() if direction is not None}
 
 
-def _shown(media: object) -> str:
-    return f"<{len(media)} bytes>" if isinstance(media, bytes) else repr(media)
+class RequestFields(TypedDict, total=False):
+    """The fields of a `GenerationRequest` beside its prompt, as keyword arguments; that class documents each."""
+
+    image: Media | None
+    video: Media | None
+    ingredients: Sequence[Media]
+    ingredients_mode: IngredientsMode | None
+    effect: Effect | str | None
+    aspect_ratio: str | float | None
+    frame_rate: int | None
+    camera: Camera | CameraMoves | None
+    guidance_scale: int | None
+    motion: int | None
+    negative_prompt: str | None
+    seed: int | None
+    sfx: bool | None
+    extend: bool
+    model: str | float | None
+    key: str | None
+    metadata: Mapping[str, Any] | None
+    strict: bool
 
 
-def _camera(value: object) -> object:
-    if not isinstance(value, Mapping):
-        return value
-    unknown = [name for name in value if name not in {"pan", "tilt", "rotate", "zoom"}]
+# Type checkers take the types of the constructor's parameters from the signatures of these converters. Values of
+# other types are passed on, for `GenerationRequest` to refuse by name.
+
+
+def _to_camera(value: Camera | CameraMoves | None) -> Camera | None:
+    given: Any = value
+    if given is None or isinstance(given, Camera):
+        return given
+    if not isinstance(given, Mapping):
+        reason = "must be a camera; give Camera(pan=..., tilt=..., rotate=..., zoom=...)"
+        raise invalid("camera", given, reason)
+    unknown = [name for name in given if name not in AXES]
     if unknown:
-        raise _bad("camera", unknown[0], "is no camera axis; the axes are pan, tilt, rotate, zoom")
-    return Camera(**value)
+        reason = f"must be a camera axis{did_you_mean(unknown[0], AXES)}; the axes are {', '.join(AXES)}"
+        raise invalid("camera", unknown[0], reason)
+    return Camera(**given)
 
 
-def _effect(value: object) -> object:
-    if isinstance(value, str):
-        return next((known for known in EFFECTS if known.lower() == value.strip().lower()), value)
+def _to_effect(value: Effect | str | None) -> str | None:
+    """Return the documented spelling of an effect in any case; another value as it is."""
+    given: Any = value
+    if isinstance(given, str):
+        return next((effect for effect in EFFECTS if effect.lower() == given.strip().lower()), given)
     return value
 
 
-def _model(value: object) -> object:
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return str(float(value)) if abs(value) < 1000 else value  # anything else is no version, and refused as such
-    return value
+def _to_model(value: str | float | None) -> str | None:
+    """Return a model that was given as a number as text: 2 is "2.0"."""
+    given: Any = value
+    if isinstance(given, float | int) and not isinstance(given, bool) and abs(given) < 1000:
+        return str(float(given))
+    return value  # type: ignore[return-value]
 
 
-def _many(value: object) -> object:
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+def _to_tuple(value: Sequence[Media]) -> tuple[Media, ...]:
+    given: Any = value
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        return tuple(given)
+    return value  # type: ignore[return-value]
+
+
+def _media_repr(media: object) -> str:
+    return f"<{len(media)} bytes>" if isinstance(media, bytes) else repr(media)
 
 
 @attrs.frozen(weakref_slot=False)
 class GenerationRequest:
-    """What is wanted. Checked when it is made; `Provider.check` says what one gateway cannot do of it.
+    """One video to generate. `Provider.check` checks what a single gateway cannot do of it.
 
-    `image`, `video` and each of `ingredients` are an URL, a path or bytes. `aspect_ratio` is `"16:9"` or width by
-    height, 0.4 to 2.5. `effect` is a documented effect in any case, or any text with `strict=False`. `frame_rate` 8 to
-    24 frames a second, `guidance_scale` 5 to 25, `motion` 0 to 4, `seed` 0 to 2**63 - 1 (ranges: the gateways' pages).
-    `key` names the job and its file: letters, digits and `. _ - @ = +`, unique in a batch. `metadata` is yours and is
-    never sent.
+    Everything but the prompt is optional; what is None is not sent, or is sent as the gateway's documented default.
 
+    :param prompt: what the video shows.
+    :param image: the picture to start from: a URL, a path or bytes. Files and bytes go inline, at most about 735,000
+        bytes, where the provider takes them; CometAPI takes URLs only.
+    :param video: the video to start from: a URL. CometAPI (with an effect) and gpt.ge only.
+    :param ingredients: pictures to combine: URLs. Native Pika only, with model 2.0.
+    :param ingredients_mode: `"precise"` (the default, with ingredients) or `"creative"`.
+    :param effect: a documented effect in any case, see `EFFECTS`; any text with `strict=False`.
+    :param aspect_ratio: `"16:9"`, or width by height as a number, 0.4 to 2.5 (default 16:9; with an image or a video,
+        its own ratio).
+    :param frame_rate: frames a second, an integer from 8 to 24 (default 24).
+    :param camera: a `Camera`, or a mapping with its axes.
+    :param guidance_scale: how closely to follow the prompt, an integer from 5 to 25 (default 12).
+    :param motion: how much moves, an integer from 0 to 4 (default 1).
+    :param negative_prompt: what the video should not show.
+    :param seed: an integer from 0 to 2**63 - 1; the same seed aims at the same video (default: the gateway's choice).
+    :param sfx: whether to add sound effects. CometAPI only.
+    :param extend: whether to extend `video` (default False). Not at CometAPI.
+    :param model: `"1.5"` or `"2.0"`, also as a number (default: the provider's own, see `Provider.default_model`).
+    :param key: the name of the job and its file, unique in a journal: letters, digits and `. _ - @ = +`, at most 200
+        bytes (default: made from the position and the content).
+    :param metadata: your own facts, kept with the job and never sent; what JSON can hold.
+    :param strict: whether to refuse effects and models that the provider does not document (default True).
     :raises InvalidRequest: names the field, the value and the range.
     """
 
     prompt: str
-    image: Media | None = attrs.field(default=None, kw_only=True, repr=_shown)
-    video: Media | None = attrs.field(default=None, kw_only=True, repr=_shown)
-    ingredients: tuple[Media, ...] = attrs.field(default=(), kw_only=True, converter=_many)
+    image: Media | None = attrs.field(default=None, kw_only=True, repr=_media_repr)
+    video: Media | None = attrs.field(default=None, kw_only=True, repr=_media_repr)
+    ingredients: tuple[Media, ...] = attrs.field(default=(), kw_only=True, converter=_to_tuple)
     ingredients_mode: IngredientsMode | None = attrs.field(default=None, kw_only=True)
-    effect: str | None = attrs.field(default=None, kw_only=True, converter=_effect)
+    effect: str | None = attrs.field(default=None, kw_only=True, converter=_to_effect)
     aspect_ratio: str | float | None = attrs.field(default=None, kw_only=True)
     frame_rate: int | None = attrs.field(default=None, kw_only=True)
-    camera: Camera | None = attrs.field(default=None, kw_only=True, converter=_camera)
+    camera: Camera | None = attrs.field(default=None, kw_only=True, converter=_to_camera)
     guidance_scale: int | None = attrs.field(default=None, kw_only=True)
     motion: int | None = attrs.field(default=None, kw_only=True)
     negative_prompt: str | None = attrs.field(default=None, kw_only=True)
     seed: int | None = attrs.field(default=None, kw_only=True)
     sfx: bool | None = attrs.field(default=None, kw_only=True)
     extend: bool = attrs.field(default=False, kw_only=True)
-    model: str | None = attrs.field(default=None, kw_only=True, converter=_model)
+    model: str | None = attrs.field(default=None, kw_only=True, converter=_to_model)
     key: str | None = attrs.field(default=None, kw_only=True)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     strict: bool = attrs.field(default=True, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        _check_text("prompt", self.prompt, empty=False)
-        _check_flag("strict", self.strict)
+        check_text("prompt", self.prompt)
+        check_flag("strict", self.strict)
         self._check_inputs()
         self._check_options()
         if self.key is not None:
             check_key(self.key)
         if self.metadata is not None:
-            self._check_metadata()
+            check_metadata(self.metadata)
 
     def _check_inputs(self) -> None:
         for field in ("image", "video"):
             value = getattr(self, field)
             if value is not None:
-                _check_media(field, value)
+                check_media(field, value)
         if self.image is not None and self.video is not None:
-            raise _bad("video", self.video, "and image are both given; a generation starts from one of them")
+            raise invalid("video", self.video, "must not be given with an image; a generation starts from one of them")
         if not isinstance(self.ingredients, tuple):
-            raise _bad("ingredients", self.ingredients, "is no list; give a list of images")
+            raise invalid("ingredients", self.ingredients, "must be a list; give a list of images")
         for number, ingredient in enumerate(self.ingredients):
-            _check_media(f"ingredients[{number}]", ingredient)
+            check_media(f"ingredients[{number}]", ingredient)
         if self.ingredients and (self.image is not None or self.video is not None):
-            raise _bad("ingredients", len(self.ingredients), "come with an image or a video; give one kind of input")
+            reason = "must not be given with an image or a video; give one kind of input"
+            raise invalid("ingredients", len(self.ingredients), reason)
         if self.ingredients_mode is not None:
-            _check_choice("ingredients_mode", self.ingredients_mode, ("precise", "creative"))
+            check_choice("ingredients_mode", self.ingredients_mode, INGREDIENTS_MODES)
             if not self.ingredients:
-                raise _bad("ingredients_mode", self.ingredients_mode, "needs ingredients; give them or leave it out")
+                reason = "must come with ingredients; give them or leave it out"
+                raise invalid("ingredients_mode", self.ingredients_mode, reason)
 
     def _check_options(self) -> None:
         if self.effect is not None:
-            _check_text("effect", self.effect, empty=False)
+            check_text("effect", self.effect)
             if self.strict:
-                _check_choice("effect", self.effect, EFFECTS)
+                check_choice("effect", self.effect, EFFECTS, "; strict=False (--no-strict) sends any text")
         if self.aspect_ratio is not None:
-            self.ratio  # noqa: B018 - parsing it is the check
-        for field, low, high in (
-            ("frame_rate", 8, 24),
-            ("guidance_scale", 5, 25),
-            ("motion", 0, 4),
-            ("seed", 0, 2**63 - 1),
+            parse_ratio(self.aspect_ratio)
+        for field, limits in (
+            ("frame_rate", FRAME_RATE_RANGE),
+            ("guidance_scale", GUIDANCE_SCALE_RANGE),
+            ("motion", MOTION_RANGE),
+            ("seed", SEED_RANGE),
         ):
             value = getattr(self, field)
             if value is not None:
-                _check_whole(field, value, low, high)
-        if self.camera is not None and not isinstance(self.camera, Camera):
-            raise _bad("camera", self.camera, "is no camera; give Camera(pan=..., tilt=..., rotate=..., zoom=...)")
+                check_integer(field, value, limits)
         if self.negative_prompt is not None:
-            _check_text("negative_prompt", self.negative_prompt, empty=True)
+            check_text("negative_prompt", self.negative_prompt, may_be_empty=True)
         if self.sfx is not None:
-            _check_flag("sfx", self.sfx)
-        _check_flag("extend", self.extend)
+            check_flag("sfx", self.sfx)
+        check_flag("extend", self.extend)
         if self.model is not None:
-            _check_text("model", self.model, empty=False)
-
-    def _check_metadata(self) -> None:
-        if not isinstance(self.metadata, Mapping):
-            raise _bad("metadata", self.metadata, "is no mapping; give a dict")
-        try:
-            json.dumps(dict(self.metadata), allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise _bad("metadata", self.metadata, f"cannot be written as JSON ({error})") from None
+            check_text("model", self.model)
 
     @property
     def ratio(self) -> Fraction | None:
-        """`aspect_ratio` as width by height; a float within 0.1 % of a ratio of small numbers is that ratio.
-
-        :raises InvalidRequest: if it is no ratio from 0.4 to 2.5.
-        """
-        value = self.aspect_ratio
-        return None if value is None else parse_ratio(value)
+        """`aspect_ratio` as width by height, see `parse_ratio`; None if it is not given."""
+        return None if self.aspect_ratio is None else parse_ratio(self.aspect_ratio)
 
     @property
     def kind(self) -> Literal["text", "image", "video", "ingredients"]:
-        """What the generation starts from."""
+        """The input that the generation starts from."""
         if self.image is not None:
             return "image"
         if self.video is not None:
@@ -287,7 +255,7 @@ class GenerationRequest:
         return "ingredients" if self.ingredients else "text"
 
     def fingerprint(self) -> str:
-        """64 hex digits that are the same for the same content; `key` and `metadata` do not count."""
+        """Return 64 hex digits that are equal for equal content; `key`, `metadata` and `strict` do not count."""
         content = attrs.asdict(self, filter=lambda field, _: field.name not in {"key", "metadata", "strict"})
         text = json.dumps(content, sort_keys=True, default=_canonical, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -297,101 +265,79 @@ def _canonical(value: object) -> str:
     return f"sha256:{hashlib.sha256(value).hexdigest()}" if isinstance(value, bytes) else str(value)
 
 
-def check_key(key: object) -> None:
-    """:raises InvalidRequest: unless `key` may name a job and its file."""
-    _check_text("key", key, empty=False)
-    if not isinstance(key, str) or not KEY_PATTERN.fullmatch(key) or ".." in key:
-        raise _bad(
-            "key", key, "may hold letters, digits and . _ - @ = + only, begin with a letter, digit or _, and no .."
-        )
-    if len(key.encode()) > KEY_BYTES:
-        raise _bad("key", key, f"is {len(key.encode())} bytes long; a key has at most {KEY_BYTES}")
-
-
-def parse_ratio(value: object) -> Fraction:
-    """Width by height of `"16:9"`, `"1.78"` or 1.7777; see `GenerationRequest.ratio`."""
-    way_out = 'give "16:9" or width by height as a number, from 0.4 to 2.5'
-    match value:
-        case bool():
-            raise _bad("aspect_ratio", value, f"is no ratio; {way_out}")
-        case int() | float():
-            ratio = Fraction(value).limit_denominator(10_000) if abs(value) < 1e6 else None
-        case str() if found := re.fullmatch(r"\s*([0-9]{1,5})\s*[:/x]\s*([0-9]{1,5})\s*", value):
-            ratio = Fraction(int(found[1]), int(found[2])) if int(found[2]) else None
-        case str() if re.fullmatch(r"\s*[0-9]{1,5}(\.[0-9]{1,20})?\s*", value):
-            ratio = Fraction(value.strip())
-        case _:
-            ratio = None
-    if ratio is None:
-        raise _bad("aspect_ratio", value, f"is no ratio; {way_out}")
-    if not ASPECT_RANGE[0] <= float(ratio) <= ASPECT_RANGE[1]:
-        raise _bad("aspect_ratio", value, "is outside 0.4 to 2.5 (width by height)")
-    # Four digits are finer than a pixel of any video; a wire that writes the ratio as text takes no more.
-    ratio = ratio.limit_denominator(3999)
-    small = ratio.limit_denominator(21)
-    return small if abs(float(small) / float(ratio) - 1) < 1e-3 else ratio
-
-
 class TaskState(enum.Enum):
-    """What one poll said of a task, whatever the gateway's words."""
+    """The state of a task at one poll, in common terms for all gateways."""
 
     #: Accepted, not begun.
     QUEUED = "queued"
-    #: Being generated; also every word that is not known.
+    #: Being generated; also every status word that no document lists.
     RUNNING = "running"
-    #: Done, with an address of the result.
+    #: Done, with a URL of the result.
     SUCCEEDED = "succeeded"
-    #: Done, says the gateway, but it named no address yet.
+    #: Done according to the gateway, but the answer holds no URL yet.
     SUCCEEDED_WITHOUT_URL = "succeeded_without_url"
-    #: The gateway settled it as failed.
+    #: The gateway settled the task as failed.
     FAILED = "failed"
-    #: The gateway says that it knows no such task: transient when young.
+    #: The gateway answered that there is no such task: transient just after a submission.
     MISSING = "missing"
 
 
 @attrs.frozen(kw_only=True)
 class Video:
-    """A result as the provider describes it. Addresses live from ten minutes to for ever: download early."""
+    """A result as the provider describes it. URLs live from ten minutes to forever: download early."""
 
+    #: URL of the MP4.
     url: str
+    #: URL of a still picture.
     poster: str | None = None
+    #: URL of a small picture.
     thumbnail: str | None = None
+    #: URL of a page that shows the video.
     share_url: str | None = None
+    #: URL of the last frame as a picture.
     last_frame: str | None = None
+    #: The seed that was used; may be 2**32 or more.
     seed: int | None = None
-    #: Length in seconds, where the provider says.
+    #: Length in seconds.
     duration: float | None = None
     task_id: str | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """What one poll said. `word` is the provider's own status; `raw` the whole answer, unknown fields included."""
+    """The answer to one poll."""
 
     task_id: str
     state: TaskState
+    #: The provider's own status, in lower case; "" if the answer has none.
     word: str = ""
     #: False for a status word that no document lists; such a task counts as running.
     known_word: bool = True
+    #: Set exactly when `state` is `SUCCEEDED`.
     video: Video | None = None
     #: Percent, 0 to 100, where the wire has it.
     progress: int | None = None
+    #: The provider's reason of a failure; "" in every other state.
     reason: str = ""
-    #: Unix seconds by the provider's clock, where it tells; 0 is "not yet" and given as None.
+    #: Unix seconds by the provider's clock; None where it is missing or 0 ("not yet").
     created_at: float | None = None
+    #: Unix seconds by the provider's clock, as `created_at`.
     updated_at: float | None = None
-    #: Points that stay charged, and that were given back, where the provider tells.
+    #: Points that stay charged, where the wire has them.
     points: float | None = None
+    #: Points that were given back, where the wire has them.
     refunded: float | None = None
+    #: The whole answer, unknown fields included.
     raw: Any = attrs.field(default=None, repr=False, eq=False)
 
 
 @attrs.frozen(kw_only=True)
 class Receipt:
-    """What the answer to a submission says: an id, or an explicit failure code, or neither."""
+    """The answer to a submission: a task id, an explicit failure code, or neither."""
 
     task_id: str | None = None
     #: The body's own code where it is explicit and means failure (`400`, `"task_not_exist"`, ...), as text.
     failure_code: str | None = None
     message: str = ""
+    #: The whole answer.
     raw: Any = attrs.field(default=None, repr=False, eq=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 
@@ -13,27 +12,30 @@ from pika_async._planning.keys import KeyAssigner
 from pika_async._runtime.gateway import load_image
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.results import needs_download
-from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
+from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, did_you_mean
 from pika_async.jobs import Job, JobStatus
-from pika_async.models import GenerationRequest
+from pika_async.models import GenerationRequest, RequestFields
 from pika_async.providers import Provider
 
 __all__ = ["BatchAdmission", "JobAdmission", "request_of"]
 
 
-def request_of(request: GenerationRequest | str, fields: Mapping[str, Any]) -> GenerationRequest:
-    """A request, or a prompt with fields, as a request.
+def request_of(request: GenerationRequest | str, fields: RequestFields) -> GenerationRequest:
+    """Return a request, or a prompt with fields, as a request; fields replace those of a request.
 
-    :raises InvalidRequest: if it is neither, or a field has no such name or range.
+    :raises InvalidRequest: if `request` is neither, or a field has an unknown name or an invalid value.
     """
-    known = {field.name for field in attrs.fields(GenerationRequest)}
-    for name in fields:
-        if name not in known:
-            raise InvalidRequest(field=name, value=fields[name], reason="is no field of a request")
+    names = [field.name for field in attrs.fields(GenerationRequest)]
+    for name, value in fields.items():
+        if name not in names:
+            reason = f"must be given by the name of a field of GenerationRequest{did_you_mean(name, names)}"
+            raise InvalidRequest(field=name, value=value, reason=reason)
     if isinstance(request, str):
+        if "prompt" in fields:
+            raise InvalidRequest(field="prompt", value=request, reason="must be given once; leave prompt=... out")
         return GenerationRequest(request, **fields)
     if not isinstance(request, GenerationRequest):
-        raise InvalidRequest(field="request", value=request, reason="is neither a GenerationRequest nor a prompt")
+        raise InvalidRequest(field="request", value=request, reason="must be a GenerationRequest or a prompt (text)")
     return attrs.evolve(request, **fields) if fields else request
 
 

@@ -15,7 +15,8 @@ from pika_async._planning.keys import KeyAssigner
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
 from pika_async.errors import InvalidRequest, shorten, strip_control
-from pika_async.models import GenerationRequest, is_url
+from pika_async.fields import is_url
+from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
 __all__ = ["InputRequest", "assign_keys", "check_local_files", "check_rows", "read_input"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
-from pika_async.providers._fields import Address, Number, Record, Text, converter, rename
+from pika_async.providers._fields import Address, Number, Record, Text, as_text, as_url, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
 from pika_async.providers._wire import DecodeError, HttpRequest
 
@@ -114,7 +114,7 @@ def _receipt(body: Any) -> Receipt:
     data = body.get("data") if isinstance(body, dict) else None
     holder = data if isinstance(data, dict) else body if isinstance(body, dict) else {}
     # One drift of the twin puts the bare id where the object was.
-    task_id = _converter.structure(data if isinstance(data, str) else holder.get("task_id"), Text)
+    task_id = as_text(data if isinstance(data, str) else holder.get("task_id"))
     return Receipt(task_id=task_id or None, raw=body)
 
 
@@ -137,7 +137,7 @@ def _snapshot(body: Any, asked: str) -> Snapshot:
     url = task.video_url or task.result_url or inner.video_url or inner.result_url
     if state is TaskState.SUCCEEDED and url is None:
         # Shape (b): an older task carries its address where the reason of a failure stands.
-        url = _converter.structure(task.fail_reason, Address)
+        url = as_url(task.fail_reason)
         state = TaskState.SUCCEEDED if url else TaskState.SUCCEEDED_WITHOUT_URL
     task_id = task.task_id or asked
     points, refunded = _account(task.point, task.refund)

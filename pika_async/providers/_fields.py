@@ -9,9 +9,9 @@ from typing import Any, NewType, TypeVar, cast
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from pika_async.models import has_host, is_url
+from pika_async.fields import has_host, is_url
 
-__all__ = ["Address", "Number", "Record", "Rows", "Text", "Whole", "converter", "rename"]
+__all__ = ["Address", "Number", "Record", "Rows", "Text", "Whole", "as_text", "as_url", "converter", "rename"]
 
 Text = NewType("Text", str)
 Address = NewType("Address", str)
@@ -25,15 +25,16 @@ Rows = NewType("Rows", list[dict[str, Any]])
 _T = TypeVar("_T")
 
 
-def _text(value: Any, _: Any) -> str | None:
-    if isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+def as_text(value: Any, _: Any = None) -> Text | None:
+    """Return text, or an integer as text; None for everything else."""
+    is_text = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+    return Text(str(value)) if is_text else None
 
 
-def _address(value: Any, _: Any) -> str | None:
+def as_url(value: Any, _: Any = None) -> Address | None:
+    """Return an http or https URL with a host; None for everything else."""
     found = value.strip() if isinstance(value, str) else None
-    return found if found and is_url(found) and has_host(found) else None
+    return Address(found) if found and is_url(found) and has_host(found) else None
 
 
 def _number(value: Any, _: Any) -> float | None:
@@ -66,7 +67,7 @@ def converter() -> cattrs.Converter:
     """A converter of one dialect: lenient in what it structures, exact in what it unstructures."""
     made = cattrs.Converter(omit_if_default=True, detailed_validation=False)
     hooks: Mapping[Any, Callable[[Any, Any], Any]] = {
-        Text: _text, Address: _address, Number: _number, Whole: _whole, Record: _record, Rows: _rows,
+        Text: as_text, Address: as_url, Number: _number, Whole: _whole, Record: _record, Rows: _rows,
     }  # fmt: skip
     for kind, hook in hooks.items():
         made.register_structure_hook(kind, hook)

@@ -508,7 +508,7 @@ def test_what_was_accepted_elsewhere_is_neither_asked_nor_paid_here(cli: Command
         assert cli.batch(emulator, source, *first).code == 1
         ran = cli.batch(emulator, source, "--max-charges", "2", provider="cometapi")
         assert (ran.code, stands(cli)) == (1, {"a": "timed_out", "b": "succeeded"})
-        assert f"accepted at {emulator.base_url('native')}, which this client does not speak to" in ran.err
+        assert f"accepted at {emulator.base_url('native')}, which is not this client's base URL" in ran.err
         assert "to go on: pika-async resume pika-out" in ran.err
         assert (charged(emulator), emulator.refusals) == (Counter("ab"), [])
         assert cli("resume", "pika-out").code == 0
