@@ -166,9 +166,7 @@ def check_key(key: object) -> None:
     """:raises InvalidRequest: unless `key` can name a job and its file."""
     check_text("key", key)
     if not isinstance(key, str) or not KEY_PATTERN.fullmatch(key) or ".." in key:
-        reason = (
-            "must begin with a letter, digit or _ and hold only letters, digits and . _ - @ = +, without .. in it"
-        )
+        reason = "must begin with a letter, digit or _ and hold only letters, digits and . _ - @ = +, without .. in it"
         raise invalid("key", key, reason)
     if len(key.encode()) > MAX_KEY_BYTES:
         reason = f"must be at most {MAX_KEY_BYTES} bytes long in UTF-8, not {len(key.encode())}; give a shorter one"
