@@ -1,5 +1,6 @@
-"""The same service on FastAPI: `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`. GET /videos/{key}?wait=20
-waits up to 20 seconds for the job to finish. After SIGTERM submitted jobs have DRAIN seconds to finish."""
+"""The service of aiohttp_service.py on FastAPI: `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`.
+
+GET /videos/{key}?wait=20 waits up to 20 s for the job. After SIGTERM submitted jobs have DRAIN seconds to finish."""
 
 import asyncio
 import os
