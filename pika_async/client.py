@@ -1,169 +1,253 @@
-"""`PikaClient`: one provider and one account, awaited, in batches or from a service. The only room that users need."""
+"""`PikaClient`: one provider and one account, for single videos, for batches and for services."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
-import anyio
+import aiohttp
 import attrs
 
-from pika_async._life import Life
-from pika_async._planning.keys import single_key
-from pika_async._runtime.admission import BatchAdmission, request_of
-from pika_async._runtime.batch import BatchRun, Requests, stream
+from pika_async._http.transport import Transport
+from pika_async._journal.protocol import Journal
+from pika_async._planning.limits import Limits
+from pika_async._runtime.admission import request_of
+from pika_async._runtime.batch import Requests
+from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.event_stream import Hook
-from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.resolution import resolve, resubmit
 from pika_async._runtime.results import needs_download
-from pika_async._runtime.session import build_stats, require_loop
+from pika_async._runtime.session import Session, build_stats
+from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
-from pika_async.errors import ClientClosed, ConfigurationError, JobCanceled, SubmissionsStopped
+from pika_async._runtime.tasks import require_loop, wait_uncancelled
+from pika_async.callbacks import CallbackReceiver
+from pika_async.config import ClientConfig, drain_seconds
+from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
+from pika_async.polling.adaptive import AdaptivePolling
+from pika_async.polling.policy import PollingPolicy
+from pika_async.providers import Provider
 
 __all__ = ["PikaClient"]
 
 H = TypeVar("H", bound=Hook)
 
 
-class PikaClient(Life):
+class PikaClient:
     """A client of one provider and one account.
 
-    `provider`: a name (`cometapi`, `yescale`, `gptge`, `native`, or one that a package registers) or a `Provider`.
-    `api_key`: else from `api_key_file`, else from the provider's environment variable. `base_url`: else the provider's
-    own; native has none. `journal`: a file that remembers jobs, made with mode 0600 if it is missing; without one they
-    are remembered as long as the client lives. `polling`: a policy; `AdaptivePolling()` unless given. `callbacks`: a
-    `CallbackReceiver`, where the gateway calls back. `deadline`: seconds from acceptance, or from when it is
-    resumed, to settling (1800). `ambiguous`: "lenient" counts a bare 503 as a refusal and sends again, which most
-    gateways mean by it but none documents; "strict" leaves the job in doubt. `session`: your own
-    `aiohttp.ClientSession`. `proxy`: an address; else the environment's. `transport`: replaces the network, for tests.
+    Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
+    loop, and keeps its jobs. While it is open, every task of its event loop may use it.
 
-    Open it with `async with`; it may be opened again later, also in another event loop, and keeps its jobs. While it is
-    open it is for every task of that loop; in another it raises `RuntimeError`. Opening raises `JournalInUse` while
-    another client has the journal open, `JournalUnusable` if the file is no journal, is damaged or of a newer version,
-    `JournalFailed` if it cannot be written.
-
+    :param provider: a `Provider`, or a name in any case: `cometapi`, `yescale`, `gptge`, `native`, or one that a
+        package registers.
+    :param api_key: the key; default: from `api_key_file`, else from the provider's environment variable.
+    :param api_key_file: a text file that holds the key; default: none.
+    :param base_url: an http or https URL; default: the provider's own (`native` has none).
+    :param journal: the file that remembers jobs, created with mode 0600 if missing; default: in memory, as long as the
+        client lives.
+    :param polling: the polling policy; default: `AdaptivePolling()`.
+    :param limits: bounds of concurrency, rates, charges and patience; default: `Limits()`.
+    :param callbacks: a `CallbackReceiver`, for a provider that sends callbacks; default: none.
+    :param deadline: seconds from acceptance, or from when a job is resumed, to settling, above 0; default: 1800.
+    :param ambiguous: "lenient" counts a bare 503 as a refusal and sends again, which most gateways mean by it but none
+        documents; "strict" leaves the job in doubt; default: "strict".
+    :param session: your own `aiohttp.ClientSession`, which stays open; default: the client's own.
+    :param proxy: the http or https URL of a proxy; default: that of the environment.
+    :param transport: replaces the network, for tests; default: none.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
 
-    # --- one --------------------------------------------------------------------------------------------------------
+    def __init__(
+        self,
+        provider: str | Provider,
+        *,
+        api_key: str | None = None,
+        api_key_file: str | os.PathLike[str] | None = None,
+        base_url: str | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        polling: PollingPolicy | None = None,
+        limits: Limits | None = None,
+        callbacks: CallbackReceiver | None = None,
+        deadline: float | None = None,
+        ambiguous: Literal["strict", "lenient"] = "strict",
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._config = ClientConfig.create(
+            provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
+            limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session, proxy=proxy,
+            transport=transport,
+        )  # fmt: skip
+        self._journal = self._config.journal
+        self.provider = self._config.provider
+        self.base_url = self._config.base_url
+        self._hooks: list[Hook] = []
+        self._session: Session | None = None
+        self._opening = self._history_loaded = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PikaClient {self.provider.name} at {self.base_url}>"
+
+    @property
+    def polling(self) -> AdaptivePolling | Any:  # Any: a policy of the user's own
+        """The polling policy; see `AdaptivePolling.describe`."""
+        return self._config.policy
+
+    # --- opening and closing ----------------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Open the client, as `async with` does; for notebooks. Return the client.
+
+        :raises JournalInUse: while another client has the journal open.
+        :raises JournalUnusable: if the file is not a journal, is damaged, or is from a newer version.
+        :raises JournalFailed: if the journal cannot be written.
+        :raises ConfigurationError: if the given `aiohttp.ClientSession` cannot be used, or the callback server cannot
+            listen.
+        :raises RuntimeError: if the client is open already.
+        """
+        await self._wait_closed()
+        if self._session is not None:
+            require_loop(self._session.loop)
+        if self._session is not None or self._opening:
+            raise RuntimeError("the client is open already")
+        self._opening = True
+        try:  # the history is loaded once: the policy outlives every session
+            self._session = await Session.open(self._config, hooks=self._hooks, load_history=not self._history_loaded)
+            self._history_loaded = True
+        finally:
+            self._opening = False
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self, drain: bool | float = False) -> None:
+        """Submit nothing more, wait for the responses of submissions (at most 20 s), close every connection.
+
+        A job that was accepted and has not settled keeps its task id in `jobs()` and in the journal. Jobs that have
+        settled by then are given to the hooks, which have at most 20 s more. A drain ends early when `aclose` is called
+        again or this call is cancelled.
+
+        :param drain: seconds to wait first until every accepted job is finished, >= 0; True: until each has settled or
+            reached its deadline; default: False. Meanwhile batches and waiting calls continue; queued jobs stay planned
+            and get `ClientClosed` as their error at once.
+        :raises ConfigurationError: if `drain` is neither a bool nor a number of seconds >= 0.
+        :raises RuntimeError: from a hook or from the iterable that a batch reads, which `aclose` waits for; or from
+            another event loop.
+        """
+        seconds = drain_seconds(drain)
+        session = self._session
+        if session is not None:
+            require_loop(session.loop)
+            if session.owns_current_task:
+                raise RuntimeError("the client cannot be closed by the iterable that it reads, or by its own hook")
+            try:
+                if seconds:
+                    await session.drain(seconds)
+            finally:
+                if self._session is session:  # no other call has begun to close it
+                    self._session = None
+                    self._closing = asyncio.create_task(session.close(), name="pika_async closing")
+                await self._wait_closed()
+        await self._wait_closed()
+
+    async def _wait_closed(self) -> None:
+        if self._closing is not None and not self._closing.done():
+            require_loop(self._closing.get_loop())
+            await wait_uncancelled(self._closing)
+
+    def _require_session(self, *, accepting: bool = False) -> Session:
+        """Return the session: the one check of a public call that the client is open, or also accepts jobs."""
+        if self._session is None:
+            raise RuntimeError("the client is not open: use it inside `async with`")
+        self._session.require_open(accepting=accepting)
+        return self._session
+
+    # --- single jobs ------------------------------------------------------------------------------------------------
 
     async def generate(self, request: GenerationRequest | str, **fields: Unpack[RequestFields]) -> Video:
-        """Submit one request and wait for its video. A prompt with fields is a request.
+        """Submit one request and wait for its video.
 
-        Cancelling it withdraws the request if it was not sent; what was sent goes on until the client is closed.
+        Cancellation withdraws the request if it was not sent; a job that was sent continues until the client is closed.
 
+        :param request: a request, or a prompt.
+        :param fields: fields of the request, as in `GenerationRequest`.
         :raises InvalidRequest: the request cannot be sent as it is; nothing was sent.
-        :raises SubmissionRejected: the provider refused it; not charged.
+        :raises SubmissionRejected: the provider refused it; it is not charged.
         :raises SubmissionInDoubt: it may have been accepted; it is not sent again.
         :raises GenerationFailed: the provider settled it as failed.
         :raises DeadlineExceeded: not settled in time; the error holds the task id.
         :raises TaskNotFound: the provider denies the task; the error holds the task id.
         :raises ProviderBusy: refused with "wait" for too long; nothing was accepted.
         :raises SubmissionsStopped: the account or the address is at fault (`AccountStopped`, `ProviderUnreachable`,
-            `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be asked for.
+            `WrongBaseUrl`, `ChargeLimitReached`); nothing was accepted, or an accepted task could not be polled.
         """
-        table = self._require_session().table
-        job = await self._submitted(request_of(request, fields))
+        session = self._require_session(accepting=True)
+        job = await submit_job(session.table, session.admission, request_of(request, fields))
         if job.task_id is not None or job.status is JobStatus.UNKNOWN:
-            job = await self._rested(table, job)
+            job = await wait_finished(session.table, session.admission, job.key)
         if job.status is JobStatus.SUCCEEDED and job.video is not None:
             return job.video
         raise job.to_exception()
 
     async def submit(self, request: GenerationRequest | str, **fields: Unpack[RequestFields]) -> Job:
-        """Submit one request; returns once it is accepted and its task id is kept, on disk if there is a journal.
+        """Submit one request; return its job once it is accepted and its task id is saved.
 
-        A request whose key and content are known already is not paid again. A job in doubt raises at once; where a
-        callback may tell what became of it, `wait` waits for that.
+        A request whose key and content are in the journal already is not paid again. A job in doubt raises at once;
+        where a callback may still bring its task id, `wait` waits for the callback.
 
+        :param request: a request, or a prompt.
+        :param fields: fields of the request, as in `GenerationRequest`.
         :raises InvalidRequest: also if its key belongs to another content already.
         :raises SubmissionRejected: and the other errors of `generate` up to acceptance.
         """
-        job = await self._submitted(request_of(request, fields))
+        session = self._require_session(accepting=True)
+        job = await submit_job(session.table, session.admission, request_of(request, fields))
         if job.task_id is None:
             raise job.to_exception()
         return job
 
-    async def _submitted(self, asked: GenerationRequest) -> Job:
-        """The job once it is accepted, in doubt or at rest."""
-        table = self._require_session().table
-        judged: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-
-        def watch(job: Job, finished: bool) -> None:
-            if not judged.done() and (finished or job.task_id is not None or job.status is JobStatus.UNKNOWN):
-                judged.set_result(job)
-
-        key = single_key(asked)
-        table.allow_submitting()
-        try:
-            await self._require_session().admission.admit(attrs.evolve(asked, key=key), key, None, watch)
-            job = await judged
-        except asyncio.CancelledError:
-            table.unsubscribe(key, watch)
-            with anyio.CancelScope(shield=True):
-                await table.withdraw(key, JobCanceled(key=key, provider=self.provider.name))
-            raise
-        finally:
-            table.unsubscribe(key, watch)
-        if job.task_id is None:
-            table.check_failure()
-        return job
-
     async def wait(self, job: Job, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
-        """Wait until `job` is at rest: settled, in doubt, or parked. A job that timed out gets a new deadline.
+        """Wait until `job` is finished: settled or parked. A job that timed out gets a new deadline.
 
-        :raises TimeoutError: after `timeout` seconds; this stops the waiting, not the job.
+        :param job: a job of this client.
+        :param timeout: seconds; default: no limit.
+        :raises TimeoutError: after `timeout` seconds; this ends the waiting, not the job.
         :raises KeyError: if this client has no such job.
         """
+        session = self._require_session()
         async with asyncio.timeout(timeout):
-            return await self._rested(self._require_session().table, job)
-
-    async def _rested(self, table: JobTable, job: Job) -> Job:
-        table.check_failure()
-        known = self._journal.get(job.key)
-        if known is None:
-            raise KeyError(f"{self!r} has no job {job.key!r}")
-        rest: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-
-        def watch(now: Job, finished: bool) -> None:
-            if finished and not rest.done():
-                rest.set_result(now)
-
-        if not table.subscribe(job.key, watch):
-            if known.status is not JobStatus.TIMED_OUT and not known.is_in_flight:
-                return known
-            await self._require_session().admission.adopt(known, watch)
-        try:
-            now = await rest
-        finally:
-            table.unsubscribe(job.key, watch)
-        if not now.is_final:
-            table.check_failure()
-        return now
+            return await wait_finished(session.table, session.admission, job.key)
 
     async def poll(self, job: Job) -> Snapshot:
-        """Ask the provider about `job` once, now; free.
+        """Ask the provider for the state of `job` once, now; free.
 
+        :param job: a job with a task id.
         :raises ExchangeFailed: no usable answer came; ask again.
-        :raises TaskNotFound: the provider says that it knows no such task (also right after a create).
+        :raises TaskNotFound: the provider says that the task does not exist (also right after a submission).
         :raises AccountStopped: the credential was refused.
         :raises InvalidRequest: if the job has no task id.
         """
         return await self._require_session().gateway.poll_job(job)
 
     async def download(self, video: Video | Job, path: str | os.PathLike[str]) -> Path:
-        """Fetch a result to `path`, whole and verified. An address that has expired is asked for anew once.
+        """Download a result to `path`, whole and verified. A URL that has expired is requested anew once.
 
-        :raises DownloadFailed: says what was wrong; the generation stands and can be fetched again. An existing file
-            is never overwritten.
+        :param video: a video, or a job that has one.
+        :param path: the new file; an existing file is never overwritten.
+        :raises DownloadFailed: says what was wrong; the video remains available and can be downloaded again.
         :raises InvalidRequest: if the job has no video.
         """
         results = self._require_session().results
@@ -174,21 +258,22 @@ class PikaClient(Life):
             return done.file
         return (await results.fetch(video, Path(path)))[0].file
 
-    # --- many -------------------------------------------------------------------------------------------------------
+    # --- batches ----------------------------------------------------------------------------------------------------
 
     async def as_settled(
         self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None
     ) -> AsyncGenerator[Job, None]:
-        """Each job as it comes to rest, downloaded to `download_to`/KEY.mp4 if given.
+        """Yield each job when it is finished, and downloaded if `download_to` is given.
 
-        Pulls from `requests` (any iterable or async iterable) only as room allows. One job's failure raises nothing: it
-        is that job's `status` and `error`. A request whose key and content are known already is not paid again. A
-        request without a key gets one from its position and content.
+        One job's failure raises nothing: the job has it as `status` and `error`. A request whose key and content are in
+        the journal already is not paid again. A request without a key gets one from its position and content.
 
+        :param requests: an iterable or async iterable of requests or prompts, pulled only as room allows.
+        :param download_to: the folder for KEY.mp4; default: nothing is downloaded.
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
-        :raises InvalidRequest: after the last job, if an item is no request, or two share a key and differ.
+        :raises InvalidRequest: after the last job, if an item is not a request, or two share a key and differ.
         """
-        batch, _ = await self._batch(requests, download_to)
+        batch, _ = await self._require_session(accepting=True).start_batch(requests, download_to)
         try:
             async with aclosing(batch.results()) as results:
                 async for job in results:
@@ -197,83 +282,56 @@ class PikaClient(Life):
             await batch.aclose()
 
     async def run(self, requests: Requests, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
-        """The same, all at once. After a stop the rest of `requests` is read and reported as planned.
+        """Run a batch to its end. After a stop, the rest of `requests` is read and reported as planned.
 
+        :param requests: an iterable or async iterable of requests or prompts, pulled only as room allows.
+        :param download_to: the folder for KEY.mp4; default: nothing is downloaded.
         :raises ClientClosed: if the client is closed meanwhile.
+        :raises InvalidRequest: after the last job, if an item is not a request, or two share a key and differ.
         """
-        batch, intake = await self._batch(requests, download_to, keep_rest=True)
-        began = time.monotonic()
-        done: dict[str, Job] = {}
-        stopped = None
-        try:
-            async with aclosing(batch.results()) as results:
-                async for job in results:
-                    done[job.key] = job
-        except ClientClosed:
-            raise  # the rest of the requests was not read: there is no whole report
-        except SubmissionsStopped as error:
-            stopped = error
-        finally:
-            await batch.aclose()
-        jobs = [done[key] for key in batch.keys]
-        if stopped is not None:
-            for request in batch.rest:
-                jobs.append(intake.refused(request, len(jobs), stopped))
-        counts = Counter(job.status for job in jobs)
-        return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - began, stopped=stopped)
+        session = self._require_session(accepting=True)
+        batch, admission = await session.start_batch(requests, download_to, keep_rest=True)
+        return await collect_report(batch, admission)
 
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
-        """Take up every job of this provider and address that is not final; jobs in doubt stay so, and are reported.
+        """Run every job of this provider and address that is not final; jobs in doubt stay so and are reported.
 
-        With `download_to`, what succeeded and is not on disk is fetched too, again where the file is gone.
+        :param download_to: the folder for KEY.mp4, also for jobs that succeeded and whose file is missing; default:
+            nothing is downloaded.
         """
         here = (self.provider.name, self.base_url)
-        left = [
+        unfinished = [
             attrs.evolve(job.request, key=job.key)
             for job in self._journal.all()
             if (job.provider, job.base_url) == here
             and (not job.is_final or (download_to is not None and needs_download(job)))
         ]
-        return await self.run(left, download_to=download_to)
+        return await self.run(unfinished, download_to=download_to)
 
-    async def _batch(
-        self, requests: Requests, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False
-    ) -> tuple[BatchRun, BatchAdmission]:
-        session = self._require_session()
-        source = stream(requests)
-        session.table.allow_submitting()
-        intake = BatchAdmission(session.admission, session.table)
-        if self._journal.path is not None and isinstance(requests, Sequence):
-            source = stream(await intake.enroll(requests))
-        fetch = None if download_to is None else session.results.into(Path.cwd() / download_to)
-        batch = BatchRun(session.scheduler, intake.admit, fetch, self._config.limits.downloading, keep_rest=keep_rest)
-        batch.start(source)
-        return batch, intake
-
-    # --- told -------------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------------------------
 
     def events(self, after: int | None = None) -> AsyncGenerator[JobEvent, None]:
-        """What becomes of the jobs: `JobAccepted`, `JobRunning`, `JobSettled`, `JobParked`, in order, from now on.
+        """Yield what happens to the jobs: `JobAccepted`, `JobRunning`, `JobSettled`, `JobParked`, in order.
 
-        Nothing is kept for a reader: it reads the journal on behind the last number at its own pace, and is told of a
-        job that changed often only how it stands; that it settled, always, and once. `after`: the number of an event,
-        behind which to go on, also one of an earlier process with the same journal; 0 for all jobs that are known.
-        Ends when the client is closed, after all that there was; and, as every generator, when its waiting is cancelled
-        (`asyncio.timeout`, `wait_for`): `after` goes on behind what was read.
+        Events are read from the journal, so a slow consumer needs no buffer. Intermediate changes of a job may be
+        coalesced; each `JobSettled` is delivered exactly once. The generator ends after the last event of the client's
+        closing, and when its waiting is cancelled (`asyncio.timeout`, `wait_for`): continue behind the last number.
 
-        :raises InvalidRequest: if `after` is no number that this journal has given.
+        :param after: the number of an event, also one of an earlier process with the same journal; 0: all jobs in the
+            journal; default: only what happens from now on.
+        :raises InvalidRequest: if `after` is not a number that this journal has given.
         :raises RuntimeError: if the client is not open.
         """
         return self._require_session().events.stream(after)
 
     def on_settled(self, hook: H) -> H:
-        """Call `hook(job)` for each job that settles while the client is open; what it returns is awaited if it can be.
+        """Call `hook(job)` for each job that settles from now on, also in later sessions; a decorator.
 
-        One call at a time, in the order of settling; a slow one delays no job, but one that blocks the loop does. An
-        exception is logged (`pika_async.jobs`) and stops nothing. Given back, so that it serves as a decorator; from
-        now on, and in each later opening.
+        Calls are made one at a time, in the order of settling; a slow hook delays no job, but one that blocks the event
+        loop does. An exception is logged (`pika_async.event_stream`) and stops nothing.
 
-        :raises ConfigurationError: if it cannot be called.
+        :param hook: a function or coroutine function of one `Job`; an awaitable result is awaited.
+        :raises ConfigurationError: if `hook` cannot be called.
         :raises RuntimeError: in another event loop than the one in which the client is open.
         """
         if not callable(hook):
@@ -284,57 +342,57 @@ class PikaClient(Life):
         self._hooks.append(hook)
         return hook
 
-    # --- views and ways out -----------------------------------------------------------------------------------------
+    # --- views and resolutions --------------------------------------------------------------------------------------
 
     async def job(self, key: str) -> Job | None:
-        """The job of this key as it stands, also one of an earlier process with the same journal; None if unknown."""
-        table = None if self._session is None else self._session.table
-        known = self._journal.get(key)
-        return known if known is None or table is None else table.with_pending_polls(known)
+        """Return the job of this key as it is now, also one of an earlier process with the same journal, else None."""
+        job = self._journal.get(key)
+        return job if job is None or self._session is None else self._session.table.with_pending_polls(job)
 
     async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
-        """Every job of this client, or those of one status, in the order in which they were planned.
+        """Return the jobs of this client in the order in which they were planned.
 
+        :param status: only jobs of this status; default: all.
         :raises ValueError: if there is no such status.
         """
+        jobs = self._journal.all(None if status is None else JobStatus(status))
         table = None if self._session is None else self._session.table
-        known = self._journal.all(None if status is None else JobStatus(status))
-        return [job if table is None else table.with_pending_polls(job) for job in known]
+        return [job if table is None else table.with_pending_polls(job) for job in jobs]
 
     def active_jobs(self) -> list[Job]:
-        """The jobs that are not at rest: waiting to be sent, being sent, accepted and not settled."""
+        """Return the jobs that are not finished: queued, being sent, or accepted and not settled."""
         table = None if self._session is None else self._session.table
         return [] if table is None else [table.with_pending_polls(active.job) for active in list(table.jobs.values())]
 
     def stats(self) -> Stats:
-        """How this client stands now, for a health check: whether it is open or not, and from any thread; waits for
-        nothing.
-        """
+        """Return the state of this client for a health check; open or not, from any thread, without waiting."""
         return build_stats(self._config, self._session)
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
     ) -> Job:
-        """Say what became of a job in doubt: its `task_id`, or `charged=False` (it may be sent again), or `abandon`.
+        """Resolve a job in doubt by exactly one of its three outcomes. `resume()` then runs the job.
 
-        `resume()` takes up what was resolved.
-
-        :raises InvalidRequest: unless exactly one of the three is said, or if the job is not in doubt, or if another
-            job has that task id.
-        :raises JournalFailed: if it could not be kept.
+        :param key: the key of the job.
+        :param task_id: its task id, if it was accepted.
+        :param charged: False, if it was not accepted: it may be sent again.
+        :param abandon: True, to give the job up.
+        :raises InvalidRequest: unless exactly one outcome is given, or if the job is not in doubt, or if another job
+            has that task id.
+        :raises JournalFailed: if it could not be saved.
         """
         table = self._require_session().table
         job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
-        if not job.may_be_charged:
-            table.planner.charges -= 1
-        table.resolved(job)
+        table.on_resolved(job)
         return job
 
     async def resubmit(self, key: str) -> Job:
-        """Let the next request of this key be a new one, which is paid for. The earlier job, which is given back, stays
-        known by another key, with its task id and its file.
+        """Make the next request of this key a new one, which is charged; return the earlier job.
 
-        :raises InvalidRequest: if there is no such job, or it is under way, or its file cannot be moved aside.
-        :raises JournalFailed: if it could not be kept.
+        The earlier job stays in the journal under another key, with its task id and its file.
+
+        :param key: the key of the job.
+        :raises InvalidRequest: if there is no such job, or it is active, or its file cannot be moved aside.
+        :raises JournalFailed: if it could not be saved.
         """
         return await resubmit(self._require_session().table, key)

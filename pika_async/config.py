@@ -1,46 +1,110 @@
-"""What a client is told, checked before anything opens: the key, the addresses, the times. Keeps nothing."""
+"""The configuration of a client: its arguments, validated. Opens nothing."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pika_async._http.transport import origin_of
+import aiohttp
+import attrs
+
+from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.limits import Limits
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import ConfigurationError, shorten
-from pika_async.polling import AdaptivePolling, PollingPolicy
-from pika_async.providers import Provider
+from pika_async.polling.adaptive import AdaptivePolling
+from pika_async.polling.policy import PollingPolicy
+from pika_async.providers import Provider, find_provider
 from pika_async.providers._wire import Credential
 
-__all__ = [
-    "address_of",
-    "deadline_of",
-    "is_lenient",
-    "journal_of",
-    "limits_of",
-    "policy_of",
-    "read_credential",
-    "receiver_of",
-]
+__all__ = ["ClientConfig", "drain_seconds", "read_credential"]
 
-#: Seconds from acceptance to settling; the documented example took 232 s.
-DEADLINE: Final = 1800.0
-#: Seconds.
-AS_LONG_AS_IT_TAKES: Final = 1e9
+#: Default time from acceptance to settling, in seconds; the documented example took 232 s.
+DEFAULT_DEADLINE_S: Final = 1800.0
+#: Upper bound of a drain, in seconds: the deadlines of the jobs end it long before.
+MAX_DRAIN_S: Final = 1e9
+
+
+@attrs.frozen(kw_only=True)
+class ClientConfig:
+    """The validated arguments of a client. A configuration outlives every event loop in which the client is opened."""
+
+    provider: Provider
+    base_url: str
+    limits: Limits
+    #: Seconds from acceptance to settling.
+    deadline: float
+    policy: PollingPolicy
+    callbacks: CallbackReceiver | None
+    proxy: str | None
+    transport: Transport
+    journal: Journal
+    #: Distinguishes one API key from another.
+    account_digest: str
+    #: Whether a bare 503 counts as a refusal.
+    lenient: bool
+
+    @classmethod
+    def create(
+        cls,
+        provider: str | Provider,
+        *,
+        api_key: str | None,
+        api_key_file: str | os.PathLike[str] | None,
+        base_url: str | None,
+        journal: str | os.PathLike[str] | Journal | None,
+        polling: PollingPolicy | None,
+        limits: Limits | None,
+        callbacks: CallbackReceiver | None,
+        deadline: float | None,
+        ambiguous: str,
+        session: aiohttp.ClientSession | None,
+        proxy: str | None,
+        transport: Transport | None,
+    ) -> Self:
+        """Validate the arguments of `PikaClient`, which documents them.
+
+        :raises ConfigurationError: names the argument that cannot work and the way out.
+        """
+        provider = provider if isinstance(provider, Provider) else find_provider(provider)
+        url = _resolve_base_url(provider, base_url)
+        credential = Credential("") if transport else read_credential(provider, api_key, api_key_file)
+        limits = _checked_limits(limits)
+        return cls(
+            provider=provider,
+            base_url=url,
+            limits=limits,
+            deadline=_checked_deadline(deadline),
+            policy=_checked_policy(polling),
+            callbacks=_checked_callbacks(callbacks, provider),
+            proxy=proxy,
+            transport=transport
+            or AiohttpTransport(url, credential, session=session, proxy=proxy, connections=int(limits.polling)),
+            journal=_create_journal(journal),
+            account_digest=credential.account(),
+            lenient=_is_lenient(ambiguous),
+        )
+
+    @property
+    def concurrency_key(self) -> str:
+        """The journal setting that holds the learned concurrency limit of this account."""
+        return f"slots {self.provider.name} {self.base_url} {self.account_digest}"
 
 
 def read_credential(
     provider: Provider, api_key: str | None = None, api_key_file: str | os.PathLike[str] | None = None
 ) -> Credential:
-    """The key from the argument, else from the file, else from the provider's environment variable.
+    """Return the key from the argument, else from the file, else from the provider's environment variable.
 
-    :raises ConfigurationError: if there is none, or it holds what no header may hold; the key itself is not shown.
+    :param provider: its `api_key_env` names the environment variable.
+    :param api_key: the key itself; default: read from `api_key_file`.
+    :param api_key_file: a text file that holds the key alone; default: read from the environment.
+    :raises ConfigurationError: if there is no key, or it holds what a header cannot hold. The key is not shown.
     """
     setting, key = "api_key", api_key
     if key is None and api_key_file is not None:
@@ -48,7 +112,7 @@ def read_credential(
         try:
             key = Path(api_key_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = f"{os.fspath(api_key_file)} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+            reason = f"{os.fspath(api_key_file)} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
             raise ConfigurationError(setting=setting, reason=reason) from None
     if key is None:
         setting, key = provider.api_key_env, os.environ.get(provider.api_key_env, "")
@@ -66,11 +130,20 @@ def read_credential(
     return Credential(key)
 
 
-def address_of(provider: Provider, base_url: str | None) -> str:
-    """The address that was given, or the provider's own, without a slash at its end.
+def drain_seconds(value: bool | float) -> float:
+    """Return how long a drain may take: 0 for False, `MAX_DRAIN_S` for True.
 
-    :raises ConfigurationError: if there is none, or it is no http or https address.
+    :raises ConfigurationError: unless `value` is a bool or a number of seconds >= 0.
     """
+    if isinstance(value, bool):
+        return MAX_DRAIN_S if value else 0.0
+    if not isinstance(value, int | float) or not value >= 0:
+        raise ConfigurationError(setting="drain", reason=f"{value!r} must be True, False or a number of seconds >= 0")
+    return float(min(value, MAX_DRAIN_S))
+
+
+def _resolve_base_url(provider: Provider, base_url: str | None) -> str:
+    """Return `base_url`, else the provider's own, without a slash at its end."""
     url = base_url if base_url is not None else provider.base_url
     if url is None:
         raise ConfigurationError(
@@ -80,27 +153,19 @@ def address_of(provider: Provider, base_url: str | None) -> str:
     return url.rstrip("/")
 
 
-def receiver_of(callbacks: object, provider: Provider) -> CallbackReceiver | None:
-    """The receiver that was given.
-
-    :raises ConfigurationError: if it is none, or the provider tells nobody.
-    """
+def _checked_callbacks(callbacks: object, provider: Provider) -> CallbackReceiver | None:
     if callbacks is None:
         return None
     if not isinstance(callbacks, CallbackReceiver):
-        reason = f"{shorten(callbacks)} is no receiver; give CallbackReceiver(public_url=...)"
+        reason = f"{shorten(callbacks)} must be a CallbackReceiver; give CallbackReceiver(public_url=...)"
         raise ConfigurationError(setting="callbacks", reason=reason)
     if not provider.takes_callback:
-        reason = f"{provider.title} calls nobody back, its feed is asked; leave callbacks out"
+        reason = f"{provider.title} sends no callbacks, its feed is polled; leave callbacks out"
         raise ConfigurationError(setting="callbacks", reason=reason)
     return callbacks
 
 
-def policy_of(polling: object) -> PollingPolicy:
-    """Return the given policy, or an `AdaptivePolling` by default.
-
-    :raises ConfigurationError: unless it is an instance of `PollingPolicy`.
-    """
+def _checked_policy(polling: object) -> PollingPolicy:
     if polling is None:
         return AdaptivePolling()
     if not isinstance(polling, PollingPolicy):
@@ -109,11 +174,8 @@ def policy_of(polling: object) -> PollingPolicy:
     return polling
 
 
-def journal_of(journal: str | os.PathLike[str] | Journal | None) -> Journal:
-    """A journal in the file that was given, or one in memory, or the one that was given.
-
-    :raises ConfigurationError: if it is no path.
-    """
+def _create_journal(journal: str | os.PathLike[str] | Journal | None) -> Journal:
+    """Return `journal` itself if it is one, a journal in the file of that path, or one in memory for None."""
     if journal is None:
         return MemoryJournal()
     if isinstance(journal, str | os.PathLike):
@@ -121,50 +183,26 @@ def journal_of(journal: str | os.PathLike[str] | Journal | None) -> Journal:
             return SqliteJournal(journal)
     elif hasattr(journal, "record_intent"):
         return journal
-    raise ConfigurationError(setting="journal", reason=f"{journal!r} is no path; give the path of a file")
+    raise ConfigurationError(setting="journal", reason=f"{journal!r} must be a path; give the path of a file")
 
 
-def limits_of(limits: Limits | None) -> Limits:
-    """The limits that were given, or the usual ones.
-
-    :raises ConfigurationError: if they are none.
-    """
+def _checked_limits(limits: Limits | None) -> Limits:
     if limits is None:
         return Limits()
     if not isinstance(limits, Limits):
-        raise ConfigurationError(setting="limits", reason=f"{limits!r} are none; give Limits(...)")
+        raise ConfigurationError(setting="limits", reason=f"{limits!r} must be a Limits; give Limits(...)")
     return limits
 
 
-def drain_of(value: bool | float) -> float:
-    """Seconds that a closing waits for what was accepted, 0 to 1e9: True is as long as it takes.
-
-    :raises ConfigurationError: unless it is True, False, or a number from 0.
-    """
-    if isinstance(value, bool):
-        return AS_LONG_AS_IT_TAKES if value else 0.0
-    if not isinstance(value, int | float) or not value >= 0:
-        raise ConfigurationError(setting="drain", reason=f"{value!r} is neither True nor a number of seconds from 0")
-    return float(min(value, AS_LONG_AS_IT_TAKES))
-
-
-def is_lenient(ambiguous: str) -> bool:
-    """Whether a bare 503 counts as a refusal.
-
-    :raises ConfigurationError: if it is neither "strict" nor "lenient".
-    """
+def _is_lenient(ambiguous: str) -> bool:
     if ambiguous not in {"strict", "lenient"}:
-        raise ConfigurationError(setting="ambiguous", reason=f'{ambiguous!r} is neither "strict" nor "lenient"')
+        raise ConfigurationError(setting="ambiguous", reason=f'{ambiguous!r} must be "strict" or "lenient"')
     return ambiguous == "lenient"
 
 
-def deadline_of(value: float | None) -> float:
-    """Seconds from acceptance to settling.
-
-    :raises ConfigurationError: unless it is a finite number above 0.
-    """
+def _checked_deadline(value: float | None) -> float:
     if value is None:
-        return DEADLINE
+        return DEFAULT_DEADLINE_S
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(setting="deadline", reason=f"{value!r} is no number of seconds above 0")
+        raise ConfigurationError(setting="deadline", reason=f"{value!r} must be a number of seconds above 0")
     return float(value)

@@ -142,11 +142,39 @@ class Planner:
         """Whether a caller with so many unsent jobs should plan another: as many as can be sent side by side."""
         return self.throttle.stop is None and planned_by_caller < self.limits.submitting
 
+    # --- stopping ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stop_reason(self) -> SubmissionsStopped | None:
+        """Why nothing is submitted, if so."""
+        return self.throttle.stop
+
+    def stop_submitting(self, reason: SubmissionsStopped) -> list[ActiveJob]:
+        """Submit nothing more; return the jobs that were queued."""
+        self.throttle.stop = reason
+        queued = list(self.submit_queue)
+        self.submit_queue.clear()
+        return queued
+
+    def allow_submitting(self) -> None:
+        """Submit again after a stop."""
+        if self.throttle.stop is not None:
+            self.throttle = SubmitThrottle()
+
+    def close(self) -> None:
+        """Start no submission any more."""
+        self.closing = True
+
+    def on_uncharged(self) -> None:
+        """Take back the charge of a submission that a person found not to be charged."""
+        self.charges -= 1
+
     # --- what happened ----------------------------------------------------------------------------------------------
 
-    def queue(self, active: ActiveJob) -> None:
-        """A job to submit, after all that are planned."""
+    def queue(self, active: ActiveJob, now: float) -> None:
+        """Queue a job for submission, with the patience of a new one."""
         self._unconfirmed.pop(active, None)
+        active.last_seen_unsettled_at, active.deadline_at = now, math.inf
         self.submit_queue.append(active)
 
     def resume(self, active: ActiveJob, age: float, now: float, u: float) -> None:

@@ -17,7 +17,8 @@ from pika_async._planning.actions import ActiveJob, PollResult, ProgressSample
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.provider_clock import ProviderTimestamps
 from pika_async.models import Snapshot, TaskState
-from pika_async.polling import DurationSample, PollContext, PollingPolicy
+from pika_async.polling.durations import DurationSample
+from pika_async.polling.policy import PollContext, PollingPolicy
 from pika_async.polling.schedule import max_delay
 from pika_async.providers._verdicts import PollVerdict
 

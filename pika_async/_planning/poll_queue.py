@@ -20,7 +20,7 @@ from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.due_queue import DueQueue
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async.models import Snapshot
-from pika_async.polling import DurationSample
+from pika_async.polling.durations import DurationSample
 
 __all__ = ["PollQueue"]
 

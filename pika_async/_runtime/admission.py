@@ -118,7 +118,7 @@ class JobAdmission:
         if job.is_final or job.status is JobStatus.UNKNOWN or isinstance(job.error, AcceptedElsewhere):
             observer(job, True)
         else:
-            await self._table.add(job, observer, kept=job == attrs.evolve(known, error=None))
+            await self._table.add(job, observer, saved=job == attrs.evolve(known, error=None))
         return job
 
     def _continued(self, known: Job) -> Job:
@@ -179,7 +179,7 @@ class BatchAdmission:
         try:
             await self._table.journal.save(*planned.values())
         except JournalFailed as error:
-            self._table.stop_submitting(error)
+            self._table.intake.stop_submitting(error)
         return named
 
     async def admit(self, request: GenerationRequest | str, index: int, observer: JobObserver) -> Job:
@@ -189,7 +189,7 @@ class BatchAdmission:
         try:
             return await self._admission.admit(asked, key, index, observer)
         except JournalFailed as error:
-            self._table.stop_submitting(error)
+            self._table.intake.stop_submitting(error)
             job = self._refused(asked, key, index, error)
             observer(job, True)
             return job

@@ -13,7 +13,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._planning.actions import JobObserver
 from pika_async._runtime.gateway import was_cancelled
-from pika_async._runtime.scheduler import Scheduler
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.tasks import Spawn
 from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
@@ -41,15 +42,16 @@ class BatchRun:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        table: JobTable,
+        spawn: Spawn,
         admit: Admit,
         fetch: Callable[[Job], Awaitable[Job]] | None,
         downloading: int,
         *,
         keep_rest: bool = False,
     ) -> None:
-        self._scheduler = scheduler
-        self._table = scheduler.table
+        self._table = table
+        self._spawn = spawn
         self._admit = admit
         self._fetch = fetch
         self._downloading = downloading
@@ -73,10 +75,10 @@ class BatchRun:
 
     def start(self, source: Source) -> None:
         """Begin to pull."""
-        self._scheduler.spawn(self._feed, source, name="pika_async feed")
+        self._spawn(self._feed, source, name="pika_async feed")
         if self._fetch is not None:
             for number in range(self._downloading):
-                self._scheduler.spawn(self._download, self._fetches.clone(), name=f"pika_async download {number}")
+                self._spawn(self._download, self._fetches.clone(), name=f"pika_async download {number}")
         self._fetches.close()
 
     async def results(self) -> AsyncGenerator[Job, None]:
@@ -89,7 +91,7 @@ class BatchRun:
             self._behind -= 1
             self._table.wake()
             yield job
-        self._table.check_failure()
+        self._table.intake.require_sound()
         if self._error is not None:
             raise self._error
         if self._stop is not None:
@@ -137,8 +139,8 @@ class BatchRun:
         index = 0
         planner = self._table.planner
         while True:
-            await self._table.wait_for(lambda: planner.throttle.stop is not None or self._has_room())
-            self._stop = self._stop or planner.throttle.stop
+            await self._table.wait_for(lambda: planner.stop_reason is not None or self._has_room())
+            self._stop = self._stop or planner.stop_reason
             if self._stop is not None:
                 if self._keep_rest and not isinstance(self._stop, ClientClosed):
                     # In this very task: a generator may hold scopes.

@@ -15,8 +15,8 @@ import attrs
 from pika_async._planning.backoff import backoff_delay
 from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
 from pika_async._runtime.gateway import GatewayClient
-from pika_async._runtime.job_table import now
-from pika_async._runtime.scheduler import Scheduler
+from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.tasks import Spawn
 from pika_async.errors import ClientClosed, JournalUnusable, strip_control
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
@@ -41,9 +41,9 @@ class _Named:
 class JobCallbackHandler:
     """The `Listener` of one open client."""
 
-    def __init__(self, scheduler: Scheduler, gateway: GatewayClient, here: tuple[str, str]) -> None:
-        self._scheduler = scheduler
-        self._table = scheduler.table
+    def __init__(self, table: JobTable, gateway: GatewayClient, spawn: Spawn, here: tuple[str, str]) -> None:
+        self._table = table
+        self._spawn = spawn
         self._gateway = gateway
         #: The provider and the base URL: a job of another is not ours to ask for.
         self._here = here
@@ -98,7 +98,7 @@ class JobCallbackHandler:
         if token in self._running:
             return
         try:
-            self._scheduler.spawn(self._guarded, token, job.key, attend, name=f"pika_async callback of {job.key}")
+            self._spawn(self._guarded, token, job.key, attend, name=f"pika_async callback of {job.key}")
         except ClientClosed:
             self._named.pop(token, None)
             return
@@ -125,7 +125,7 @@ class JobCallbackHandler:
             return
         if job.key not in self._table.jobs:
             self._record_poll(token)
-            await self._table.add(job, _ignore, kept=True)
+            await self._table.add(job, _ignore, saved=True)
         active = self._table.jobs.get(job.key)
         if active is not None:
             self._table.planner.on_callback(active, now())

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Generic, TypeVar, assert_never
+from typing import Any, Final, Generic, Protocol, TypeVar, assert_never
 
 import anyio
 import attrs
@@ -32,7 +32,6 @@ from pika_async._planning.actions import (
 )
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
-from pika_async._runtime.submitter import Submitter
 from pika_async.errors import AccountStopped, ProviderBusy
 from pika_async.jobs import JobStatus
 from pika_async.logs import log_job
@@ -46,12 +45,21 @@ CLOSE_GRACE: Final = 20.0
 Queue = MemoryObjectSendStream[ActiveJob]
 
 
+class SubmitWorker(Protocol):
+    """Submits jobs; see `Submitter`."""
+
+    async def submit(self, active: ActiveJob) -> None: ...
+    def cancel(self) -> None: ...
+    def set_deadline(self, seconds: float) -> None: ...
+
+
 class Scheduler:
     """Runs the jobs of one client in the running loop, between `start` and `stop`."""
 
-    def __init__(self, table: JobTable, gateway: GatewayClient, submitter: Submitter) -> None:
+    def __init__(self, table: JobTable, gateway: GatewayClient, submitter: SubmitWorker) -> None:
         self.table = table
         self._planner = table.planner
+        self._intake = table.intake
         self._gateway = gateway
         self._submitter = submitter
         self._root: asyncio.Task[None] | None = None
@@ -68,7 +76,7 @@ class Scheduler:
         except BaseException:
             await self.stop()
             raise
-        self.table.require_open()
+        self._intake.require_open()
 
     @property
     def owns_current_task(self) -> bool:
@@ -80,7 +88,7 @@ class Scheduler:
 
         Jobs in flight stay as they are in the journal: accepted, with their task ids.
         """
-        self._planner.closing = True
+        self._planner.close()
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(CLOSE_GRACE):
                 await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)
@@ -97,32 +105,32 @@ class Scheduler:
                 self._workers = WorkerPool(group)
                 submits = self._workers.start_workers("submit", self._planner.limits.submitting, self._submitter.submit)
                 polls = self._workers.start_workers("poll", self._planner.limits.polling, self._poll)
-                self.table.is_open = True
+                self._intake.is_open = True
                 started.set()
                 try:
                     await self._loop(submits, polls)
                 finally:  # whatever ends it: what was sent may still be answered, for a while
                     self._submitter.set_deadline(CLOSE_GRACE)
             # The group swallows the cancellation of one of its tasks, and with it the whole group's.
-            self.table.failure = RuntimeError("a task of the scheduler was cancelled from outside")
+            self._intake.failure = RuntimeError("a task of the scheduler was cancelled from outside")
         except asyncio.CancelledError as error:
             if not self._planner.closing:
-                self.table.failure = error
+                self._intake.failure = error
             raise
         except BaseException as error:  # a defect: whoever waits must hear of it
             _log.exception("the scheduler failed")
-            self.table.failure = error
+            self._intake.failure = error
         finally:
             self._workers = None
-            self.table.is_open = False
+            self._intake.is_open = False
             started.set()
             self.table.wake()
-            if self.table.failure is not None:
+            if self._intake.failure is not None:
                 self.table.detach_all()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
         """Run `function` beside the loop until it ends or the scheduler stops."""
-        self.table.require_open()
+        self._intake.require_open()
         assert self._workers is not None  # noqa: S101 - `check` has said so
         self._workers.spawn(function, *args, name=name)
 
@@ -152,7 +160,7 @@ class Scheduler:
             case CallbackTimedOut(active):
                 self.table.remove(active)
             case StopSubmitting(error):
-                self.table.stop_submitting(error)
+                self._intake.stop_submitting(error)
             case WaitUntil(until):
                 with anyio.CancelScope(deadline=until):
                     await self.table.wake_event.wait()
@@ -183,7 +191,7 @@ class Scheduler:
 
     def _park(self, error: AccountStopped) -> None:
         """The account is stopped: nothing is asked or sent any more, and nothing is failed for it."""
-        self.table.stop_submitting(error)
+        self._intake.stop_submitting(error)
         for active in self._planner.drain_unconfirmed():
             self.table.remove(active)
         for active in self._planner.drain_accepted():

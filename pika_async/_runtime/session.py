@@ -1,26 +1,30 @@
-"""What an open client runs on, in the loop that it was opened in: made together, closed together. Schedules nothing."""
+"""The parts of an open client, opened together and closed together. Schedules nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Self
 
 import anyio
 import attrs
 
 from pika_async._http.downloads import Downloader
-from pika_async._http.transport import Transport, is_loopback
-from pika_async._journal.protocol import Journal
+from pika_async._http.transport import is_loopback
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.concurrency import AdaptiveConcurrency
-from pika_async._planning.limits import MAX_IN_FLIGHT, Limits, TokenBucket
+from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
 from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
-from pika_async._runtime.admission import JobAdmission
+from pika_async._runtime.admission import BatchAdmission, JobAdmission
+from pika_async._runtime.batch import BatchRun, Requests, stream
 from pika_async._runtime.callback_handler import JobCallbackHandler
-from pika_async._runtime.event_stream import EventStream
+from pika_async._runtime.event_stream import EventStream, Hook
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.resolution import recover_interrupted
@@ -28,193 +32,195 @@ from pika_async._runtime.results import ResultDownloader
 from pika_async._runtime.scheduler import Scheduler
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.submitter import Submitter
+from pika_async._runtime.tasks import require_loop
 from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
-from pika_async.callbacks import CallbackReceiver
+from pika_async.config import ClientConfig
 from pika_async.jobs import JobStatus
-from pika_async.polling import DurationSample, PollingPolicy
-from pika_async.providers import Provider
+from pika_async.polling.durations import DurationSample
 
-__all__ = ["ClientConfig", "Session", "build_stats", "require_loop", "wait_uncancelled"]
+__all__ = ["Session", "build_stats", "new_planner"]
 
 
 @attrs.frozen(kw_only=True)
-class ClientConfig:
-    """What a client was told, checked: these outlive every loop that it is opened in."""
-
-    provider: Provider
-    base_url: str
-    limits: Limits
-    #: Seconds from acceptance to settling.
-    deadline: float
-    policy: PollingPolicy
-    callbacks: CallbackReceiver | None
-    proxy: str | None
-    transport: Transport
-    journal: Journal
-    #: Tells one key from another.
-    account_digest: str
-    #: Whether a bare 503 counts as a refusal.
-    lenient: bool
-
-    @property
-    def concurrency_key(self) -> str:
-        """The name by which the journal remembers how much this account holds."""
-        return f"slots {self.provider.name} {self.base_url} {self.account_digest}"
-
-    def planner(self, telemetry: NullTelemetry) -> Planner:
-        """An agenda that knows what this account was charged before, and how much it holds."""
-
-        def learned(seen: DurationSample, age: float) -> None:
-            self.journal.add_sample(seen)
-            telemetry.duration_observed(seen, age)
-
-        known = self.journal.get_setting(self.concurrency_key) or {}
-        poll_rates = (self.limits.polls_per_second, self.policy.max_polls_per_second)
-        return Planner(
-            provider=self.provider.name,
-            base_url=self.base_url,
-            limits=self.limits,
-            deadline=self.deadline,
-            concurrency=AdaptiveConcurrency(ceiling=self.limits.max_in_flight or MAX_IN_FLIGHT, **known),
-            poll_queue=PollQueue(
-                PolicyAdapter(
-                    policy=self.policy, on_sample=learned, callbacks=CallbackTracker(enabled=self.callbacks is not None)
-                )
-            ),
-            submit_rate=TokenBucket(self.limits.submits_per_second),
-            poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
-            charges=self.journal.charges(),
-        )
-
-
-@attrs.frozen
 class Session:
-    """The parts of an open client."""
+    """The parts of an open client, in the event loop in which it was opened."""
 
+    config: ClientConfig
     table: JobTable
     scheduler: Scheduler
     gateway: GatewayClient
-    downloader: Downloader
     admission: JobAdmission
     results: ResultDownloader
     callback_handler: JobCallbackHandler
-    callbacks: CallbackReceiver | None
-    transport: Transport
-    journal: Journal
     events: EventStream
-    #: Where all of these live.
     loop: asyncio.AbstractEventLoop
+    #: Closes the parts, the last opened first.
+    _stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, config: ClientConfig) -> Self:
+    async def open(cls, config: ClientConfig, *, hooks: Iterable[Hook], load_history: bool) -> Self:
         """Open every part, or none.
 
+        :param config: the validated arguments of the client.
+        :param hooks: called with each job that settles.
+        :param load_history: whether to teach the polling policy the durations in the journal.
         :raises ConfigurationError: if the journal (`JournalInUse`, `JournalUnusable`) or the user's session cannot be
             used.
-        :raises JournalFailed: if what an earlier process left in doubt could not be kept.
+        :raises JournalFailed: if the jobs that an earlier process left in doubt could not be saved.
         """
+        stack = AsyncExitStack()
+        try:
+            return await cls._open(config, stack, hooks, load_history)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await stack.aclose()
+            raise
+
+    @classmethod
+    async def _open(
+        cls, config: ClientConfig, stack: AsyncExitStack, hooks: Iterable[Hook], load_history: bool
+    ) -> Self:
+        journal = config.journal
         telemetry = create_telemetry(config.provider, config.base_url)
         gateway = GatewayClient(
             config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry
         )
         downloader = Downloader(loopback=is_loopback(config.base_url), proxy=config.proxy)
-        await config.journal.open()
-        try:
-            table = JobTable(config.planner(telemetry), config.journal, telemetry)
-            await recover_interrupted(config.journal, telemetry)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await config.journal.close()
-            raise
-        submitter = Submitter(table, gateway, config.concurrency_key, config.callbacks)
-        scheduler = Scheduler(table, gateway, submitter)
-        callback_handler = JobCallbackHandler(scheduler, gateway, (config.provider.name, config.base_url))
-        admission = JobAdmission(config.provider, config.base_url, table)
-        results = ResultDownloader(gateway, downloader, config.journal)
+        await journal.open()
+        stack.push_async_callback(journal.close)
+        table = JobTable(new_planner(config, telemetry), journal, telemetry)
+        await recover_interrupted(journal, telemetry)
+        scheduler = Scheduler(table, gateway, Submitter(table, gateway, config.concurrency_key, config.callbacks))
+        here = (config.provider.name, config.base_url)
         session = cls(
-            table, scheduler, gateway, downloader, admission, results, callback_handler, config.callbacks,
-            config.transport,
-            config.journal, EventStream(config.journal), asyncio.get_running_loop(),
-        )  # fmt: skip
-        try:
-            await config.transport.open()
-            await downloader.__aenter__()
-            await scheduler.start()
-            if config.callbacks is not None:
-                await config.callbacks.attach(callback_handler)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await session.close()
-            raise
+            config=config,
+            table=table,
+            scheduler=scheduler,
+            gateway=gateway,
+            admission=JobAdmission(config.provider, config.base_url, table),
+            results=ResultDownloader(gateway, downloader, journal),
+            callback_handler=JobCallbackHandler(table, gateway, scheduler.spawn, here),
+            events=EventStream(journal),
+            loop=asyncio.get_running_loop(),
+            stack=stack,
+        )
+        await session._start(downloader, hooks, load_history)
         return session
+
+    async def _start(self, downloader: Downloader, hooks: Iterable[Hook], load_history: bool) -> None:
+        config, stack = self.config, self._stack
+        stack.push_async_callback(self.events.close)
+        stack.push_async_callback(config.transport.close)  # also closes a transport that failed to open
+        await config.transport.open()
+        await stack.enter_async_context(downloader)
+        if config.callbacks is not None:
+            # Detached after the scheduler has stopped: while it waits for responses, a callback may bring a task id.
+            stack.push_async_callback(config.callbacks.detach, self.callback_handler)
+        stack.push_async_callback(self.scheduler.stop)
+        await self.scheduler.start()
+        if config.callbacks is not None:
+            await config.callbacks.attach(self.callback_handler)
+        for hook in hooks:
+            self.events.add_hook(hook)
+        if load_history:
+            self.table.planner.poll_queue.load_history(config.journal.samples())
+
+    def require_open(self, *, accepting: bool = False) -> None:
+        """Require that the client is open, in the running loop.
+
+        :param accepting: whether to require also that new jobs are accepted.
+        :raises ClientClosed: if the client was closed, or is being drained and `accepting` is true.
+        :raises RuntimeError: if another loop is running, or the scheduler failed.
+        """
+        require_loop(self.loop)
+        if accepting:
+            self.table.intake.require_accepting()
+        else:
+            self.table.intake.require_open()
+
+    async def start_batch(
+        self, requests: Requests, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False
+    ) -> tuple[BatchRun, BatchAdmission]:
+        """Start a batch.
+
+        With a journal file, the requests of a sequence are saved as planned before the first is sent.
+
+        :param requests: an iterable or async iterable of requests or prompts.
+        :param download_to: the folder for KEY.mp4; None: nothing is downloaded.
+        :param keep_rest: whether to read the rest of the requests after a stop.
+        :raises InvalidRequest: if `requests` cannot be iterated.
+        """
+        source = stream(requests)
+        self.table.intake.allow_submitting()
+        admission = BatchAdmission(self.admission, self.table)
+        if self.config.journal.path is not None and isinstance(requests, Sequence):
+            source = stream(await admission.enroll(requests))
+        fetch = None if download_to is None else self.results.into(Path.cwd() / download_to)
+        downloading = self.config.limits.downloading
+        batch = BatchRun(self.table, self.scheduler.spawn, admission.admit, fetch, downloading, keep_rest=keep_rest)
+        batch.start(source)
+        return batch, admission
 
     @property
     def owns_current_task(self) -> bool:
-        """Whether the running task is one that `close` would wait for in vain."""
+        """Whether `close`, called from the running task, would wait for that task."""
         return self.scheduler.owns_current_task or self.events.owns_current_task
 
     async def drain(self, seconds: float) -> None:
-        """Take in and send nothing more, and wait at most `seconds` until every job is at rest, and on disk where a
-        batch that is under way wants that.
+        """Accept and submit nothing more; wait until every job is finished and every file of a batch is downloaded.
+
+        :param seconds: the longest wait.
         """
-        self.table.close_intake()
+        intake = self.table.intake
+        intake.close()
+        self.table.wake()
         with anyio.move_on_after(seconds):
-            await self.table.wait_for(lambda: not self.table.is_open or self.table.is_empty)
+            await self.table.wait_for(lambda: not intake.is_open or self.table.is_empty)
 
     async def close(self) -> None:
-        """Close every part, the scheduler first: it waits for the answers that are on their way, at most 20 s.
+        """Close every part, the scheduler first: it waits for the responses of submissions, at most 20 s.
 
-        What has settled by then is given to the hooks, which have another 20 s.
+        The hooks get what has settled by then, and have another 20 s.
         """
-        try:
-            await self.scheduler.stop()
-        finally:
-            try:
-                if self.callbacks is not None:
-                    await self.callbacks.detach(self.callback_handler)
-                await self.downloader.__aexit__(None, None, None)
-                await self.transport.close()
-            finally:
-                try:
-                    await self.events.close()
-                finally:
-                    await self.journal.close()
+        await self._stack.aclose()
+
+
+def new_planner(config: ClientConfig, telemetry: NullTelemetry) -> Planner:
+    """Create a planner with the charges and the concurrency limit that the journal has for this account."""
+
+    def on_sample(sample: DurationSample, age: float) -> None:
+        config.journal.add_sample(sample)
+        telemetry.duration_observed(sample, age)
+
+    learned = config.journal.get_setting(config.concurrency_key) or {}
+    poll_rates = (config.limits.polls_per_second, config.policy.max_polls_per_second)
+    return Planner(
+        provider=config.provider.name,
+        base_url=config.base_url,
+        limits=config.limits,
+        deadline=config.deadline,
+        concurrency=AdaptiveConcurrency(ceiling=config.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
+        poll_queue=PollQueue(
+            PolicyAdapter(
+                policy=config.policy,
+                on_sample=on_sample,
+                callbacks=CallbackTracker(enabled=config.callbacks is not None),
+            )
+        ),
+        submit_rate=TokenBucket(config.limits.submits_per_second),
+        poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
+        charges=config.journal.charges(),
+    )
 
 
 def build_stats(config: ClientConfig, session: Session | None) -> Stats:
-    """See `PikaClient.stats`."""
-    planner = config.planner(NullTelemetry()) if session is None else session.table.planner
+    """Return the `Stats` of a client that is open with `session`, or is not open."""
+    planner = new_planner(config, NullTelemetry()) if session is None else session.table.planner
     return Stats.of(
         planner,
         time.monotonic() if session is None else session.loop.time(),
-        is_open=session is not None and session.table.is_open,
+        is_open=session is not None and session.table.intake.is_open,
         parked=(config.journal.count(JobStatus.UNKNOWN), config.journal.count(JobStatus.TIMED_OUT)),
         strays=0 if session is None else session.gateway.mismatched_answers,
         medians=config.policy.medians(),
     )
-
-
-def require_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """:raises RuntimeError: if it is not `loop`, which goes on, that runs here: its parts are of no use in another."""
-    if loop is not asyncio.get_running_loop() and not loop.is_closed():
-        raise RuntimeError(
-            "the client is open in another event loop: call it there (from another thread with "
-            "`asyncio.run_coroutine_threadsafe(..., loop)`), close it there first, or use another client here"
-        )
-
-
-async def wait_uncancelled(task: asyncio.Task[None]) -> None:
-    """Wait for `task` to its end; a cancellation of the waiting is passed on only then.
-
-    A cancel scope shields from other scopes, not from `Task.cancel`, which is what `asyncio.timeout` does.
-    """
-    canceled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                canceled = error
-    if canceled is not None:
-        raise canceled
-    task.result()

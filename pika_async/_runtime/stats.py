@@ -64,7 +64,7 @@ class Stats:
             provider=planner.provider,
             base_url=planner.base_url,
             open=is_open,
-            stopped=None if planner.throttle.stop is None else planner.throttle.stop.message,
+            stopped=None if planner.stop_reason is None else planner.stop_reason.message,
             planned=len(planner.submit_queue),
             submitting=planner.submitting,
             in_flight=planner.in_flight,

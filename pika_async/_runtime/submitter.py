@@ -78,7 +78,7 @@ class Submitter:
                 outcome = call
         except JournalFailed as error:
             active.job = planned
-            self._table.stop_submitting(attrs.evolve(error, provider=self._table.planner.provider))
+            self._table.intake.stop_submitting(attrs.evolve(error, provider=self._table.planner.provider))
         except Exception as error:  # a defect: whether it was sent is not known
             log_job(_log, logging.ERROR, planned, "the submission failed", exc_info=True)
             outcome = SubmitOutcome(verdict=SubmitVerdict.UNKNOWN, reason=f"the submission failed: {error!r}")
@@ -103,8 +103,9 @@ class Submitter:
             active.job = active.job.requeued()
             await self._table.save(active.job)
         self._table.planner.on_submit_rolled_back(active)
-        if self._table.planner.throttle.stop is not None:
-            self._table.stop_submitting(self._table.planner.throttle.stop)
+        stopped = self._table.planner.stop_reason
+        if stopped is not None:
+            self._table.intake.stop_submitting(stopped)
         self._table.wake()
 
     async def _apply_verdict(self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float) -> None:
@@ -126,10 +127,11 @@ class Submitter:
         else:
             self._table.notify(active, finished=False)
         await self._save_concurrency()
+        stopped = self._table.planner.stop_reason
         if stop is not None:
-            self._table.stop_submitting(stop.error)
-        elif self._table.planner.throttle.stop is not None and active.job.status is JobStatus.PLANNED:
-            self._table.stop_submitting(self._table.planner.throttle.stop)
+            self._table.intake.stop_submitting(stop.error)
+        elif stopped is not None and active.job.status is JobStatus.PLANNED:
+            self._table.intake.stop_submitting(stopped)
         self._table.wake()
 
     def _log_verdict(self, active: ActiveJob, outcome: SubmitOutcome) -> None:

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import pika_async
-
-PACKAGE = Path(pika_async.__file__).parent
+PACKAGE = Path(__file__).parents[2] / "pika_async"
 EMULATOR = "emulator"
 
 #: Folder or module at the top level -> its row. It imports from lower rows, or from its own.

@@ -355,22 +355,22 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "address with a query": ({"base_url": "https://x.example/?a=1"}, "base_url", "a query or a fragment; give an address such as"),
     "address with a fragment": ({"base_url": "https://x.example/#a"}, "base_url", "a query or a fragment; give an address such as"),
     "address surrogate": ({"base_url": "https://\ud800.example"}, "base_url", "give an address such as"),
-    "deadline zero": ({"deadline": 0}, "deadline", "0 is no number of seconds above 0"),
-    "deadline negative": ({"deadline": -5}, "deadline", "-5 is no number of seconds above 0"),
-    "deadline NaN": ({"deadline": math.nan}, "deadline", "nan is no number of seconds above 0"),
-    "deadline infinite": ({"deadline": math.inf}, "deadline", "inf is no number of seconds above 0"),
-    "deadline text": ({"deadline": "30"}, "deadline", "'30' is no number of seconds above 0"),
-    "deadline bool": ({"deadline": True}, "deadline", "True is no number of seconds above 0"),
-    "callbacks text": ({"callbacks": "https://x.example"}, "callbacks", "is no receiver; give CallbackReceiver(public_url=...)"),
-    "callbacks number": ({"callbacks": 1}, "callbacks", "1 is no receiver; give CallbackReceiver(public_url=...)"),
-    "callbacks surrogate": ({"callbacks": "https://x.example/\ud800"}, "callbacks", "is no receiver; give CallbackReceiver"),
-    "callbacks where none come": ({"callbacks": CallbackReceiver("https://x.example")}, "callbacks", "calls nobody back"),
+    "deadline zero": ({"deadline": 0}, "deadline", "0 must be a number of seconds above 0"),
+    "deadline negative": ({"deadline": -5}, "deadline", "-5 must be a number of seconds above 0"),
+    "deadline NaN": ({"deadline": math.nan}, "deadline", "nan must be a number of seconds above 0"),
+    "deadline infinite": ({"deadline": math.inf}, "deadline", "inf must be a number of seconds above 0"),
+    "deadline text": ({"deadline": "30"}, "deadline", "'30' must be a number of seconds above 0"),
+    "deadline bool": ({"deadline": True}, "deadline", "True must be a number of seconds above 0"),
+    "callbacks text": ({"callbacks": "https://x.example"}, "callbacks", "must be a CallbackReceiver; give CallbackReceiver(public_url=...)"),
+    "callbacks number": ({"callbacks": 1}, "callbacks", "1 must be a CallbackReceiver; give CallbackReceiver(public_url=...)"),
+    "callbacks surrogate": ({"callbacks": "https://x.example/\ud800"}, "callbacks", "must be a CallbackReceiver; give CallbackReceiver"),
+    "callbacks where none come": ({"callbacks": CallbackReceiver("https://x.example")}, "callbacks", "sends no callbacks"),
     "proxy other kind": ({"proxy": "socks5://x.example:1"}, "proxy", "is no http or https address"),
     "proxy number": ({"proxy": 8080}, "proxy", "is no http or https address"),
-    "journal": ({"journal": ""}, "journal", "'' is no path; give the path of a file"),
-    "journal of bytes": ({"journal": b"jobs.db"}, "journal", "b'jobs.db' is no path; give the path of a file"),
-    "journal that is a number": ({"journal": 7}, "journal", "7 is no path; give the path of a file"),
-    "ambiguous": ({"ambiguous": "maybe"}, "ambiguous", "'maybe' is neither \"strict\" nor \"lenient\""),
+    "journal": ({"journal": ""}, "journal", "'' must be a path; give the path of a file"),
+    "journal of bytes": ({"journal": b"jobs.db"}, "journal", "b'jobs.db' must be a path; give the path of a file"),
+    "journal that is a number": ({"journal": 7}, "journal", "7 must be a path; give the path of a file"),
+    "ambiguous": ({"ambiguous": "maybe"}, "ambiguous", "'maybe' must be \"strict\" or \"lenient\""),
 }  # fmt: skip
 
 
@@ -415,7 +415,7 @@ def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """A key file of other bytes than text is named, and its bytes are not shown."""
     path = tmp_path / "key"
     path.write_bytes(b"\xff\xfe\x00k")
-    with pytest.raises(ConfigurationError, match="cannot be read: it is no text"):
+    with pytest.raises(ConfigurationError, match="cannot be read: it is not text"):
         PikaClient("gptge", api_key_file=path)
 
 

@@ -69,7 +69,7 @@ def planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0, **
 def planned(on: Planner) -> ActiveJob:
     job = Job(key=f"k{next(NUMBERS)}", request=GenerationRequest("a"), provider="p", base_url="https://x.example")
     entry = ActiveJob(job, "s")
-    on.queue(entry)
+    on.queue(entry, 0.0)
     return entry
 
 
@@ -625,7 +625,7 @@ def test_backpressure_asks_for_as_many_as_can_be_sent_side_by_side() -> None:
     """A caller is asked for more while it has fewer unsent jobs than there are submitters, and never after a stop."""
     on = planner(submitting=3)
     assert [on.wants_more(unsent) for unsent in range(5)] == [True, True, True, False, False]
-    on.throttle.stop = AccountStopped(provider="p")
+    on.stop_submitting(AccountStopped(provider="p"))
     assert not on.wants_more(0)
 
 

@@ -606,7 +606,7 @@ def test_nothing_is_kept_of_jobs_that_are_at_rest() -> None:
             assert calls._pending.keys() | calls._sampled <= set(table.jobs.values())
         await asyncio.sleep(120)
         for kept in (
-            table.jobs, table._observers, planner._unconfirmed, planner.submit_queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
+            table.jobs, table._waiters, planner._unconfirmed, planner.submit_queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
             calls._pending, calls._grace, calls._sampled, hearing._running, hearing._named,
         ):  # fmt: skip
             assert len(kept) == 0, kept
@@ -638,10 +638,10 @@ def test_two_clients_share_a_receiver() -> None:
 def test_what_cannot_be_called_back_is_said_before_anything_is_sent() -> None:
     at = gateway()
     for provider in ("yescale", "gptge", "native"):
-        with pytest.raises(ConfigurationError, match=r"callbacks: .* calls nobody back"):
+        with pytest.raises(ConfigurationError, match=r"callbacks: .* sends no callbacks"):
             client(at, provider, callbacks=receiver())
     odd: Any = "https://example.com/hook"
-    with pytest.raises(ConfigurationError, match=r"callbacks: .* is no receiver; give CallbackReceiver"):
+    with pytest.raises(ConfigurationError, match=r"callbacks: .* must be a CallbackReceiver; give CallbackReceiver"):
         client(at, callbacks=odd)
 
 

@@ -6,7 +6,7 @@ import enum
 
 from pika_async._planning.actions import ActiveJob
 from pika_async.jobs import Job
-from pika_async.polling import DurationSample
+from pika_async.polling.durations import DurationSample
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 
 __all__ = ["NullTelemetry", "RequestKind"]

@@ -26,7 +26,7 @@ from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import strip_control
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.logs import SHOWN
-from pika_async.polling import DurationSample
+from pika_async.polling.durations import DurationSample
 from pika_async.providers import Provider
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 

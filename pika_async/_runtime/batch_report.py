@@ -1,0 +1,41 @@
+"""Report of a batch that is run to its end. Starts nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import aclosing
+
+from pika_async._runtime.admission import BatchAdmission
+from pika_async._runtime.batch import BatchRun
+from pika_async.errors import ClientClosed, SubmissionsStopped
+from pika_async.jobs import BatchReport, Job
+
+__all__ = ["collect_report"]
+
+
+async def collect_report(batch: BatchRun, admission: BatchAdmission) -> BatchReport:
+    """Consume the results of `batch`, close it, and return its jobs by position, with the unsent ones after a stop.
+
+    :raises ClientClosed: if the client is closed meanwhile.
+    :raises InvalidRequest: after the last job, if an item is not a request, or two share a key and differ.
+    """
+    started_at = time.monotonic()
+    finished: dict[str, Job] = {}
+    stopped = None
+    try:
+        async with aclosing(batch.results()) as results:
+            async for job in results:
+                finished[job.key] = job
+    except ClientClosed:
+        raise  # the rest of the requests was not read, so the report would be incomplete
+    except SubmissionsStopped as error:
+        stopped = error
+    finally:
+        await batch.aclose()
+    jobs = [finished[key] for key in batch.keys]
+    if stopped is not None:
+        for request in batch.rest:
+            jobs.append(admission.refused(request, len(jobs), stopped))
+    counts = Counter(job.status for job in jobs)
+    return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - started_at, stopped=stopped)

@@ -1,0 +1,51 @@
+"""Rules for asyncio tasks: where they may be awaited, and how they are started. Knows no jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import anyio
+
+__all__ = ["Spawn", "require_loop", "wait_uncancelled"]
+
+
+class Spawn(Protocol):
+    """Starts a task that ends with its function or with the client."""
+
+    def __call__(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
+        """Start `function(*args)` as the task `name`.
+
+        :raises ClientClosed: if the client is closed.
+        :raises RuntimeError: if the scheduler failed.
+        """
+
+
+def require_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Require that `loop` is the running one, or is closed.
+
+    :raises RuntimeError: if `loop` is another loop, which may still run.
+    """
+    if loop is not asyncio.get_running_loop() and not loop.is_closed():
+        raise RuntimeError(
+            "the client is open in another event loop: call it there (from another thread with "
+            "`asyncio.run_coroutine_threadsafe(..., loop)`), close it there first, or use another client here"
+        )
+
+
+async def wait_uncancelled(task: asyncio.Task[None]) -> None:
+    """Wait until `task` has ended; a cancellation of the waiting is raised only then.
+
+    A cancel scope shields from other scopes, but not from `Task.cancel`, which `asyncio.timeout` calls.
+    """
+    canceled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                canceled = error
+    if canceled is not None:
+        raise canceled
+    task.result()
