@@ -26,7 +26,7 @@ from pika_async.cli.results import ResultsWriter
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.client import PikaClient
-from pika_async.emulator import PROVIDERS, Charge, Emulator
+from pika_async.emulator import EMULATED_PROVIDERS, Charge, Emulator
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
@@ -40,7 +40,7 @@ _TIME_SCALE: Final = 0.025
 #: Seconds that the emulator's videos last: enough to see them move, soon drawn.
 _VIDEO_SECONDS: Final = 4.0
 _MARK: Final = GENERATOR_TAG.format(maker="demo")
-_OWN_FILES: Final = re.compile(rf"({'|'.join(PROVIDERS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
+_OWN_FILES: Final = re.compile(rf"({'|'.join(EMULATED_PROVIDERS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
 
 
 _FAILED: Final = (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN, JobStatus.TIMED_OUT)
@@ -140,14 +140,14 @@ async def _run(
         follower.end()
         terminal.note("stopping")
 
-    terminal.note(f"{prompts} prompts through {', '.join(PROVIDERS)}, on an emulator in this process")
+    terminal.note(f"{prompts} prompts through {', '.join(EMULATED_PROVIDERS)}, on an emulator in this process")
     return await interruptible(work(), asked), emulator
 
 
 def _batches(
     emulator: Emulator, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal
 ) -> list[ProviderBatch]:
-    providers = [find_provider(name) for name in PROVIDERS]
+    providers = [find_provider(name) for name in EMULATED_PROVIDERS]
     dealt = demo_requests(providers, prompts, seed)
     return [
         ProviderBatch(_client(emulator, name), _input_requests(requests, number), results, terminal)
@@ -157,7 +157,7 @@ def _batches(
 
 
 def _input_requests(requests: Sequence[GenerationRequest], first: int) -> list[InputRequest]:
-    step = len(PROVIDERS)
+    step = len(EMULATED_PROVIDERS)
     return [InputRequest(request, first + number * step, "demo") for number, request in enumerate(requests)]
 
 
@@ -178,7 +178,7 @@ async def _run_batch(batch: ProviderBatch, out: Path) -> None:
 
 def _provider_totals(jobs: Sequence[Job], ledger: Sequence[Charge]) -> list[ProviderTotals]:
     accounts = []
-    for name in PROVIDERS:
+    for name in EMULATED_PROVIDERS:
         ours = [job for job in jobs if job.provider == name]
         charges = [charge for charge in ledger if charge.provider == name]
         size = sum(job.file.stat().st_size for job in ours if job.file is not None)

@@ -11,7 +11,7 @@ from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.optional_deps import require_emulator
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
-from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import find_provider
 
 __all__ = ["emulate", "make_emulator"]
@@ -63,8 +63,8 @@ async def emulate(emulator: Emulator, terminal: Terminal) -> ExitCode:
 
 
 def _greeting(emulator: Emulator) -> str:
-    urls = [f"  {name:<9} {emulator.base_url(name)}" for name in PROVIDERS]
-    first = PROVIDERS[0]
+    urls = [f"  {name:<9} {emulator.base_url(name)}" for name in EMULATED_PROVIDERS]
+    first = EMULATED_PROVIDERS[0]
     command = (
         f"  {find_provider(first).api_key_env}={emulator.api_key} pika-async batch prompts.txt --provider {first} "
         f"--base-url {emulator.base_url(first)}"
@@ -83,7 +83,7 @@ def _greeting(emulator: Emulator) -> str:
 
 def _totals(emulator: Emulator) -> str:
     charges = Counter(charge.provider for charge in emulator.ledger)
-    told = ", ".join(f"{name} {charges[name]}" for name in PROVIDERS)
+    told = ", ".join(f"{name} {charges[name]}" for name in EMULATED_PROVIDERS)
     return (
         f"charges: {len(emulator.ledger)} ({told}); polls: {emulator.polls.total}; refused: {len(emulator.refusals)}; "
         f"credentials seen at the CDN: {len(emulator.cdn_credentials)}"

@@ -18,7 +18,7 @@ from pika_async.emulator.durations import Durations
 from pika_async.emulator.faults import FAULTS
 from pika_async.emulator.gateway import Gateway, GatewayOptions
 from pika_async.emulator.records import (
-    PROVIDERS,
+    EMULATED_PROVIDERS,
     Answer,
     Callback,
     CallbackResult,
@@ -35,8 +35,8 @@ from pika_async.emulator.scenario import Rule, Scenario, ScenarioError
 from pika_async.emulator.server import Emulator
 
 __all__ = [
+    "EMULATED_PROVIDERS",
     "FAULTS",
-    "PROVIDERS",
     "Answer",
     "Callback",
     "CallbackResult",

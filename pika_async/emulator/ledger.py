@@ -10,7 +10,7 @@ import attrs
 
 from pika_async.emulator.durations import Durations
 from pika_async.emulator.faults import Fault
-from pika_async.emulator.records import PROVIDERS, Charge, Task
+from pika_async.emulator.records import EMULATED_PROVIDERS, Charge, Task
 from pika_async.emulator.request_schemas import GenerationSpec
 
 __all__ = ["Ledger"]
@@ -34,7 +34,7 @@ class Ledger:
     _accepted: int = attrs.field(init=False, default=0)
     _first_ids: dict[str, str] = attrs.field(init=False, factory=dict, repr=False)
     _unsettled: dict[str, list[float]] = attrs.field(
-        init=False, repr=False, factory=lambda: {provider: [] for provider in PROVIDERS}
+        init=False, repr=False, factory=lambda: {provider: [] for provider in EMULATED_PROVIDERS}
     )
 
     def accept(self, provider: str, spec: GenerationSpec, raw_body: bytes, fault: Fault | None, now: float) -> Task:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 __all__ = [
-    "PROVIDERS",
+    "EMULATED_PROVIDERS",
     "Answer",
     "Callback",
     "CallbackResult",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 #: The emulated gateways. Each name is also the path prefix that selects the gateway.
-PROVIDERS = ("cometapi", "yescale", "gptge", "native")
+EMULATED_PROVIDERS = ("cometapi", "yescale", "gptge", "native")
 
 #: How a connection ends: kept alive, closed, reset, left open without data, or sent data without end.
 Ending = Literal["keep", "fin", "rst", "stall", "endless"]

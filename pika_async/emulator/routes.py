@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from pika_async.emulator.records import PROVIDERS, Answer
+from pika_async.emulator.records import EMULATED_PROVIDERS, Answer
 from pika_async.emulator.replies import json_answer, not_found
 
 __all__ = ["Route", "find_route"]
@@ -26,7 +26,7 @@ class Route:
 
 
 # The native page writes its feed URL with two slashes: https://{base_url}//pika/feed/{id}.
-_PATH = re.compile(rf"(?:/({'|'.join(PROVIDERS)}))?/{{1,2}}pika/(pro/generate|generate|feed)(?:/([^/]+))?")
+_PATH = re.compile(rf"(?:/({'|'.join(EMULATED_PROVIDERS)}))?/{{1,2}}pika/(pro/generate|generate|feed)(?:/([^/]+))?")
 
 
 def find_route(method: str, path: str) -> Route | Answer:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import attrs
 
 from pika_async.emulator.faults import FAULTS, Fault, find_bad_option, is_number
-from pika_async.emulator.records import PROVIDERS
+from pika_async.emulator.records import EMULATED_PROVIDERS
 
 __all__ = ["Rule", "Scenario", "ScenarioError", "ScenarioRun"]
 
@@ -147,8 +147,10 @@ def _parse_rule(number: int, rule: object) -> Rule:
     if on not in ("create", "feed", "cdn", "callback"):
         raise ScenarioError(f'rule {number}: "on" must be "create", "feed", "cdn" or "callback", not {on!r}')
     provider = rule.get("provider")
-    if provider is not None and provider not in PROVIDERS:
-        raise ScenarioError(f'rule {number}: "provider" must be one of {", ".join(PROVIDERS)}, not {provider!r}')
+    if provider is not None and provider not in EMULATED_PROVIDERS:
+        raise ScenarioError(
+            f'rule {number}: "provider" must be one of {", ".join(EMULATED_PROVIDERS)}, not {provider!r}'
+        )
     if rule.get("per", "task") != "task":
         raise ScenarioError(f'rule {number}: "per" must be "task", not {rule["per"]!r}')
     if not isinstance(rule.get("prompt", ""), str):

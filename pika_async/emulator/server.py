@@ -25,7 +25,7 @@ from aiohttp import web
 from pika_async.emulator.cdn import Media
 from pika_async.emulator.gateway import Gateway, GatewayOptions
 from pika_async.emulator.records import (
-    PROVIDERS,
+    EMULATED_PROVIDERS,
     Answer,
     Callback,
     CallbackResult,
@@ -141,8 +141,8 @@ class Emulator:
 
         :raises ValueError: if *provider* is not emulated.
         """
-        if provider not in PROVIDERS:
-            raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, not {provider!r}")
+        if provider not in EMULATED_PROVIDERS:
+            raise ValueError(f"provider must be one of {', '.join(EMULATED_PROVIDERS)}, not {provider!r}")
         return f"{self.url}/{provider}"
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pika_async.cli.results import COLUMNS
-from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from tests.cli.command_line import ENV, KEY, CommandLine, files_with
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -45,7 +45,7 @@ FORMS: dict[str, Callable[[list[str]], str]] = {
 }
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_prompt_is_charged_once_and_downloaded(
     cli: CommandLine, emulator: Emulator, provider: str, form: str

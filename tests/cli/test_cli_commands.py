@@ -18,7 +18,7 @@ import pika_async.cli.demo
 from pika_async import PikaClient, provider_names
 from pika_async.__main__ import main
 from pika_async.cli.demo_prompts import demo_requests
-from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from tests.cli.command_line import KEY, CommandLine, files_with
 
@@ -169,7 +169,7 @@ def test_the_demo_leaves_real_videos_and_an_honest_summary(cli: CommandLine, mon
         assert "one charge for each prompt: yes (12 charges in the emulator's ledger, 12 prompts sent)" in ran.out
         assert "credentials seen at the CDN: 0" in ran.out
         records = cli.results("pika-demo")
-        assert [sum(r["provider"] == name for r in records) for name in PROVIDERS] == [3, 3, 3, 3]
+        assert [sum(r["provider"] == name for r in records) for name in EMULATED_PROVIDERS] == [3, 3, 3, 3]
         assert len({record["sha256"] for record in records}) == 12
         for record in records:
             assert (cli.folder / "pika-demo" / "posters" / f"{record['key']}.jpg").is_file()
@@ -199,7 +199,7 @@ def test_the_emulator_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         assert process.stdout is not None
         head = [process.stdout.readline() for _ in range(9)]
         urls = dict(line.split() for line in head[1:5])
-        assert list(urls) == list(PROVIDERS)
+        assert list(urls) == list(EMULATED_PROVIDERS)
         key = head[5].removeprefix("key: ").strip()
         code = main(
             ["batch", _written(tmp_path), "--provider", "native", "--base-url", urls["native"], "--out",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async.cli.documented_replies import Difference, compare, documented_reply
-from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from pika_async.providers._wire import HttpResponse
 from tests.cli.command_line import ENV, KEY, CommandLine, files_with
@@ -24,7 +24,7 @@ DRIFTS = ("feed-b-", "feed-c-", "unknown-status", "without-url", "feed-fresh", "
 
 
 def samples() -> Iterator[Any]:
-    for provider in PROVIDERS:
+    for provider in EMULATED_PROVIDERS:
         for path in sorted((SAMPLES / provider).glob("*.json")):
             sample = json.loads(path.read_text(encoding="utf-8"))
             if sample.get("kind") in {"create", "feed"} and not any(drift in path.name for drift in DRIFTS):
@@ -111,7 +111,7 @@ def doctor(cli: CommandLine, emulator: Emulator, provider: str, *more: str) -> A
     )
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
 def test_a_wire_as_documented_is_well(cli: CommandLine, provider: str) -> None:
     """Free it charges nothing; with --spend it charges once; the samples that it saves can be read again."""
     with serving().in_thread() as emulator:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pika_async.emulator import PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.jobs import JobStatus
 from tests.cli.command_line import KEY
 from tests.crash.batch_story import Story
@@ -60,10 +60,10 @@ def test_deaths_at_random(nursery: Nursery, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "lognormal:0.4,0.5", "video_seconds": 1.0}
     with (
         Emulator(**settings, seed=SEED, scenario=Scenario.of(RULES)).in_thread() as emulator,
-        ThreadPoolExecutor(len(PROVIDERS)) as pool,
+        ThreadPoolExecutor(len(EMULATED_PROVIDERS)) as pool,
     ):
         parts = [ROUNDS // 4 + (number < ROUNDS % 4) for number in range(4)]
-        told = pool.map(live, [emulator] * 4, [nursery] * 4, [tmp_path] * 4, PROVIDERS, parts)
+        told = pool.map(live, [emulator] * 4, [nursery] * 4, [tmp_path] * 4, EMULATED_PROVIDERS, parts)
         stories = [story for part in told for story in part]
     deaths = sum(life.was_killed for story in stories for life in story.lives)
     doubts = sum(story.statuses[JobStatus.UNKNOWN] for story in stories)
