@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "lint", "typing", "demo"]
+nox.options.sessions = ["lint", "typing", "tests", "slow", "demo"]
 # A machine has one Python more often than four: what is found is tested.
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+#: Four workers for two cores: most of what the suite does is wait.
+PYTEST = ("python", "-m", "pytest", "-n", "4", "--dist", "worksteal")
 
 
 def _group(name: str) -> list[str]:
@@ -27,17 +32,38 @@ def _direct(*extras: str) -> list[str]:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite, warnings as errors."""
+    """Run the suite without its slowest cases on every Python found; warnings are errors."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    session.run("python", "-m", "pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
+    session.run(*PYTEST, "-m", "not live and not slow", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
-def lowest(session: nox.Session) -> None:
-    """The suite on the lowest direct dependencies that pyproject.toml allows."""
+def slow(session: nox.Session) -> None:
+    """Run the slowest cases on one Python."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.run(*PYTEST, "-m", "slow", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def wheel(session: nox.Session) -> None:
+    """Run the suite on the built wheel, with the lowest direct dependencies that pyproject.toml allows."""
     extras = ("cli", "emulator", "otel", "speed")
-    session.install("-e", f".[{','.join(extras)}]", *_group("test"), *_direct(*extras))
-    session.run("python", "-m", "pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
+    built = Path(session.create_tmp(), "dist")
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(built), ".", silent=True)
+    (package,) = built.glob("*.whl")
+    # --force-reinstall: the version stays the same while the code changes.
+    session.install("--force-reinstall", "--no-deps", str(package))
+    session.install(f"{package}[{','.join(extras)}]", *_group("test"), *_direct(*extras))
+    # The suite runs in a copy without the package's source, so that the installed package is what it imports.
+    copy = Path(session.create_tmp(), "copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("tests", "benchmarks", "examples", "docs"):
+        shutil.copytree(name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*Path().glob("*.md"), Path("pyproject.toml"), Path("noxfile.py")):
+        shutil.copy(path, copy)
+    with session.chdir(copy):
+        session.run(*PYTEST, "-m", "not live and not slow", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

@@ -1,6 +1,7 @@
-"""A chat bot. Commands come in from the platform, each is answered in its channel when its video settles, and never
-twice: the bot remembers the number of the last event that it has seen to, and goes on behind it after a restart, also
-with what it was asked for before. `Chat` stands in for your platform's library: its stream ends when it disconnects.
+"""A chat bot that answers each command once, in its channel, when the video is finished.
+
+The bot stores the number of the last event it has processed and continues after it when it is restarted. `Chat` stands
+for the library of your platform; its stream of commands ends when the bot is disconnected.
 """
 
 import asyncio
@@ -11,33 +12,33 @@ from pathlib import Path
 
 from pika_async import ClientClosed, InvalidRequest, JobSettled, PikaClient, PikaError
 
-SEEN = Path("bot.seen")
+LAST_EVENT = Path("bot.last-event")
 
 
 class Chat:
-    async def commands(self) -> AsyncIterator[tuple[str, str, str]]:  # the platform's id, the channel, the prompt
+    async def commands(self) -> AsyncIterator[tuple[str, str, str]]:  # message id, channel, prompt
         for number, prompt in enumerate(["a cat in the rain", "a dog on the moon", "a heron at night"]):
             yield f"message-{number}", "films", prompt
 
-    async def say(self, channel: str, text: str) -> None:
+    async def send(self, channel: str, text: str) -> None:
         print(f"#{channel} {text}")
 
 
-async def obey(pika: PikaClient, chat: Chat, key: str, channel: str, prompt: str) -> None:
-    try:  # the key is the platform's own: a command that is delivered twice is paid once
+async def submit(pika: PikaClient, chat: Chat, key: str, channel: str, prompt: str) -> None:
+    try:  # the message id is the key, so a command that is delivered twice is charged once
         await pika.submit(prompt, key=key, metadata={"channel": channel})
-    except InvalidRequest as error:  # there is no job
-        await chat.say(channel, f"{key}: {error}")
-    except PikaError as error:  # in doubt, or not sent yet; a rejection is an event like any settling
+    except InvalidRequest as error:  # no job was created, so there will be no event
+        await chat.send(channel, f"{key}: {error}")
+    except PikaError as error:  # a rejected job has an event; other jobs are in doubt or not submitted yet
         print(error)
 
 
-async def answer(pika: PikaClient, chat: Chat, after: int) -> None:
+async def send_answers(pika: PikaClient, chat: Chat, after: int) -> None:
     async for event in pika.events(after):
         job = event.job
         if isinstance(event, JobSettled) and job.request.metadata:
-            await chat.say(job.request.metadata["channel"], f"{job.key}: {job.video.url if job.video else job.error}")
-        SEEN.write_text(str(event.number))  # noqa: ASYNC240 - ten bytes; a kill just before it repeats one answer
+            await chat.send(job.request.metadata["channel"], f"{job.key}: {job.video.url if job.video else job.error}")
+        LAST_EVENT.write_text(str(event.number))  # noqa: ASYNC240 - a few bytes; a crash before it repeats one answer
 
 
 async def resume(pika: PikaClient) -> None:
@@ -48,12 +49,12 @@ async def resume(pika: PikaClient) -> None:
 async def main(chat: Chat, after: int) -> None:
     client = PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], journal="bot.db")
     async with asyncio.TaskGroup() as group, client as pika:
-        group.create_task(answer(pika, chat, after))
+        group.create_task(send_answers(pika, chat, after))
         group.create_task(resume(pika))
-        orders = [group.create_task(obey(pika, chat, *command)) async for command in chat.commands()]
-        await asyncio.gather(*orders)
-        await resume(pika)  # disconnected: whoever still waits is answered first
+        submissions = [group.create_task(submit(pika, chat, *command)) async for command in chat.commands()]
+        await asyncio.gather(*submissions)
+        await resume(pika)  # after a disconnect, wait for the jobs that are not finished
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Chat(), int(SEEN.read_text()) if SEEN.exists() else 0))
+    asyncio.run(main(Chat(), int(LAST_EVENT.read_text()) if LAST_EVENT.exists() else 0))

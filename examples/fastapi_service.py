@@ -1,5 +1,6 @@
-"""The same with FastAPI, for `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`. GET /videos/KEY?wait=20
-waits at most 20 s for the job to be at rest. After SIGTERM what was accepted has DRAIN seconds more to settle."""
+"""The service of aiohttp_service.py on FastAPI: `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`.
+
+GET /videos/{key}?wait=20 waits up to 20 s for the job. After SIGTERM submitted jobs have DRAIN seconds to finish."""
 
 import asyncio
 import os
@@ -29,29 +30,29 @@ app = FastAPI(lifespan=lifespan)
 app.mount("/hooks", callbacks.asgi)
 
 
-def shown(job: Job) -> dict[str, Any]:
+def as_json(job: Job) -> dict[str, Any]:
     url, error = job.video and job.video.url, job.error and job.error.message
     return {"key": job.key, "status": job.status, "task_id": job.task_id, "url": url, "error": error}
 
 
 @app.exception_handler(PikaError)
-async def errors(_: Request, error: PikaError) -> responses.Response:  # 503: the same may be asked again
+async def handle_error(_: Request, error: PikaError) -> responses.Response:  # 503: the client may try again
     status = 400 if isinstance(error, InvalidRequest | SubmissionRejected) else 503
     return responses.JSONResponse({"error": error.type, "message": error.message}, status)
 
 
 @app.post("/videos", status_code=202)
-async def submit(key: Annotated[str, Body()], prompt: Annotated[str, Body()]) -> dict[str, Any]:
-    return shown(await pika.submit(prompt, key=key))
+async def post_video(key: Annotated[str, Body()], prompt: Annotated[str, Body()]) -> dict[str, Any]:
+    return as_json(await pika.submit(prompt, key=key))
 
 
 @app.get("/videos/{key}")
-async def look(key: str, wait: Annotated[float, Query(ge=0, le=20)] = 0) -> dict[str, Any]:
+async def get_video(key: str, wait: Annotated[float, Query(ge=0, le=20)] = 0) -> dict[str, Any]:
     if (job := await pika.job(key)) is None:
         raise HTTPException(404, "no such job")
     with suppress(TimeoutError):
         job = await pika.wait(job, timeout=wait)
-    return shown(job)
+    return as_json(job)
 
 
 @app.get("/health")

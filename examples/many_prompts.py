@@ -1,4 +1,7 @@
-"""A lazy stream of prompts, at most six at the gateway, each handled as it settles; run again, it goes on."""
+"""A stream of requests, at most six in flight, each handled when it is finished.
+
+Run it again after an interruption: the journal knows which requests were submitted, so nothing is charged twice.
+"""
 
 import asyncio
 import os
@@ -7,7 +10,7 @@ from collections.abc import AsyncIterator
 from pika_async import GenerationRequest, JobStatus, Limits, PikaClient
 
 
-async def stories() -> AsyncIterator[GenerationRequest]:
+async def requests() -> AsyncIterator[GenerationRequest]:
     for animal in ("cat", "dog", "heron", "otter", "lynx", "newt", "crane", "bat"):
         yield GenerationRequest(f"a {animal} that reads the news", key=animal, frame_rate=12)
 
@@ -16,9 +19,9 @@ async def main() -> None:
     limits = Limits(max_in_flight=6)
     base_url = os.environ["PIKA_BASE_URL"]
     async with PikaClient("native", base_url=base_url, journal="animals.db", limits=limits) as pika:
-        async for job in pika.as_settled(stories(), download_to="animals"):
+        async for job in pika.as_settled(requests(), download_to="animals"):
             if job.status is JobStatus.SUCCEEDED and job.file:
-                print(f"{job.key}: {job.file}, asked {job.polls} times")
+                print(f"{job.key}: {job.file} after {job.polls} polls")
             else:
                 print(f"{job.key}: {job.status}, {job.error}")
 

@@ -1,7 +1,8 @@
 # %%
-"""A notebook: run it cell by cell, in any editor that knows `# %%`, or as a script. Each cell opens the client anew and
-what the cells before have made is there: the journal holds it, so a cell that is run again pays nothing. In Jupyter,
-where a loop is running already, write `await settle(...)` in place of `asyncio.run(settle(...))`.
+"""A notebook, to be run cell by cell in an editor that supports `# %%`, or as a script.
+
+Each cell opens the client again. The journal keeps the jobs, so a cell that is run twice is charged once. In Jupyter,
+which runs an event loop already, write `await run(...)` instead of `asyncio.run(run(...))`.
 """
 
 import asyncio
@@ -9,12 +10,12 @@ import os
 
 from pika_async import GenerationRequest, JobStatus, PikaClient, debug_logging
 
-debug_logging("INFO")  # each milestone on standard error; "DEBUG" shows each look
+debug_logging("INFO")  # logs each change of a job to standard error; "DEBUG" also logs each poll
 pika = PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], journal="notebook.db")
 
 
-async def settle(*requests: GenerationRequest) -> None:
-    print(f"{'key':12} {'status':10} {'looks':>5}  file")
+async def run(*requests: GenerationRequest) -> None:
+    print(f"{'key':12} {'status':10} {'polls':>5}  file")
     async with pika:
         async for job in pika.as_settled(requests, download_to="notebook"):
             print(f"{job.key:12} {job.status:10} {job.polls:5}  {job.file or job.error}")
@@ -22,11 +23,11 @@ async def settle(*requests: GenerationRequest) -> None:
 
 # %%
 cats = [GenerationRequest("a cat in the rain", key=f"cat-{seed}", seed=seed) for seed in range(3)]
-asyncio.run(settle(*cats))
+asyncio.run(run(*cats))
 
-# %% The first again, and another: only the other is paid for.
-asyncio.run(settle(cats[0], GenerationRequest("a cat in the snow", key="cat-in-snow")))
+# %% The first request again, and a new one: only the new one is charged.
+asyncio.run(run(cats[0], GenerationRequest("a cat in the snow", key="cat-in-snow")))
 
 # %%
-print(len(asyncio.run(pika.jobs(JobStatus.SUCCEEDED))), "videos, and how long such tasks take:")
+print(len(asyncio.run(pika.jobs(JobStatus.SUCCEEDED))), "videos; durations of such tasks:")
 print(pika.polling.describe())

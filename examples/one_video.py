@@ -1,4 +1,7 @@
-"""One awaited video. Start `pika-async emulate` and export what it prints, or use your own key and host."""
+"""One video: submit a prompt, wait for the result, download it.
+
+Run `pika-async emulate` and export the variables that it prints, or set PIKA_API_KEY and PIKA_BASE_URL to your own.
+"""
 
 import asyncio
 import os
@@ -8,7 +11,7 @@ from pika_async import PikaClient
 
 
 async def main(prompt: str) -> None:
-    async with PikaClient("native", base_url=os.environ["PIKA_BASE_URL"]) as pika:  # the key is in PIKA_API_KEY
+    async with PikaClient("native", base_url=os.environ["PIKA_BASE_URL"]) as pika:  # reads the key from PIKA_API_KEY
         video = await pika.generate(prompt, effect="Levitate", aspect_ratio="9:16")
         print(await pika.download(video, "one.mp4"))
 

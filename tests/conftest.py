@@ -7,9 +7,31 @@ from pathlib import Path
 
 import attrs
 import pytest
+from blockbuster import BlockBuster
 
 from pika_async import providers
+from pika_async._journal.reader import Reader
 from tests.fakes.held_emulator import Held
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Fail a test in which the package blocks a running event loop: it sleeps, waits for a socket, reads or writes a file.
+
+    Calls that only look at names (`os.stat`, `os.path.abspath`) take microseconds and stay allowed. The journal reads
+    its database in the loop on purpose: a read by key takes about 20 us, less than handing it to a thread would.
+    """
+    guard = BlockBuster("pika_async", excluded_modules=["pika_async.emulator", "pika_async.cli"])
+    for name, function in guard.functions.items():
+        if name.startswith("os."):
+            continue
+        if name.startswith("sqlite3."):
+            function.can_block_in("_journal/reader.py", set(vars(Reader)))
+            function.can_block_in("_journal/schema.py", {"open_reader"})
+        function.can_block_in("_journal/sqlite.py", {"flush"})  # documented as blocking; called from threads
+        function.activate()
+    yield
+    guard.deactivate()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import pika_async
 import pika_async._runtime.telemetry
 from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, debug_logging
 from pika_async._journal.memory import MemoryJournal
@@ -28,7 +29,7 @@ from tests.fakes.canary import CANARY, FAULTS, PROMPT
 from tests.fakes.memory_gateway import client, gateway, remembering
 
 LOG = logging.getLogger("pika_async")
-PACKAGE = Path(__file__).parents[1] / "pika_async"
+PACKAGE = Path(pika_async.__file__).parent
 SECRET = "https://example.com/CANARY-callback"
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "pika_async"
+import pika_async
+
+PACKAGE = Path(pika_async.__file__).parent
 EMULATOR = "emulator"
 
 #: Folder or module at the top level -> its row. It imports from lower rows, or from its own.

@@ -812,21 +812,6 @@ def test_faults_of_callbacks(do: Any, due: list[float]) -> None:
         assert json.loads(callbacks[0].body)["task_id"] != task_id
 
 
-# -- independence --------------------------------------------------------------------------------------------------
-
-
-def test_the_emulator_does_not_import_the_sdk() -> None:
-    """No file of the emulator imports another part of the package."""
-    folder = Path(__file__).parents[2] / "pika_async" / "emulator"
-    foreign = [
-        (path.name, line)
-        for path in folder.glob("*.py")
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if ("import pika_async" in line or "from pika_async" in line) and "from pika_async.emulator" not in line
-    ]
-    assert foreign == []
-
-
 def test_imports_without_the_rendering_libraries() -> None:
     """The emulator can be imported without PyAV and Pillow; the error of rendering says what to install."""
     script = (
