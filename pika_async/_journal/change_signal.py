@@ -1,4 +1,7 @@
-"""Wakes whoever waits for a change, each in its own loop. Carries nothing: who hears it looks for himself."""
+"""Thread-safe change notification across event loops.
+
+Carries no payload: waiters read the journal again.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ __all__ = ["ChangeSignal"]
 
 
 class ChangeSignal:
-    """May be rung from any thread, and from a signal handler; a loop that was closed hears nothing."""
+    """Set of waiting events, each with the loop it belongs to.
+
+    `notify` may be called from any thread and from a signal handler: the lock is reentrant, so a handler that
+    interrupts `notify` does not deadlock.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -19,26 +26,26 @@ class ChangeSignal:
 
     @property
     def has_waiters(self) -> bool:
-        """Whether anybody listens."""
+        """Whether an event is subscribed."""
         return bool(self._waiters)
 
     @contextlib.contextmanager
     def subscribe(self) -> Iterator[asyncio.Event]:
-        """Listen: the event is set by each ring from now on."""
-        rung = asyncio.Event()
+        """Yield an event of the running loop that each later `notify` sets."""
+        changed = asyncio.Event()
         with self._lock:
-            self._waiters[rung] = asyncio.get_running_loop()
+            self._waiters[changed] = asyncio.get_running_loop()
         try:
-            yield rung
+            yield changed
         finally:
             with self._lock:
-                self._waiters.pop(rung, None)
+                self._waiters.pop(changed, None)
 
     def notify(self) -> None:
-        """Something changed."""
+        """Set every subscribed event in its own loop; drop the events of loops that are closed."""
         with self._lock:
-            for rung, loop in list(self._waiters.items()):
+            for changed, loop in list(self._waiters.items()):
                 try:
-                    loop.call_soon_threadsafe(rung.set)
-                except RuntimeError:  # the loop is closed: nobody waits
-                    del self._waiters[rung]
+                    loop.call_soon_threadsafe(changed.set)
+                except RuntimeError:  # the loop is closed, so its waiters are gone
+                    del self._waiters[changed]

@@ -1,4 +1,4 @@
-"""Where records go that the database refused: lines in a file whose room was taken while there was room."""
+"""File for records that the database did not accept, with disk space reserved in advance. Does not parse its lines."""
 
 from __future__ import annotations
 
@@ -16,114 +16,124 @@ from typing import Final
 
 __all__ = ["FallbackFile"]
 
-#: Bytes that are taken beforehand, so that a full disk has room for the last receipts.
+#: Bytes reserved in advance, so that the last receipts can be written to a full disk.
 RESERVED_BYTES: Final = 64 * 1024
 
 _log = logging.getLogger("pika_async.journal")
 
 
 class FallbackFile:
-    """Lines at `<path>.fallback`, or in the system's temporary folder where even that cannot be written."""
+    """Lines in `<path>.fallback`, or in the system's temporary folder where that file cannot be written.
+
+    The lines are followed by zero bytes: the reserved space.
+    """
 
     def __init__(self, path: Path) -> None:
         #: The file beside the journal.
         self.path = Path(f"{path}.fallback")
 
     def _candidates(self) -> list[Path]:
+        """Return the files to try, in order."""
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
-        with contextlib.suppress(OSError):  # no temporary folder at all
+        with contextlib.suppress(OSError):  # there is no temporary folder
             return [self.path, Path(tempfile.gettempdir(), f"pika_async-{name}.fallback")]
         return [self.path]
 
     def reserve(self) -> None:
-        """Take the room, and forget what was in it; what cannot be taken is written all the same when it has to be."""
+        """Empty the file and reserve its space on the disk; if that fails, `append` still tries to write."""
         with contextlib.suppress(OSError):
-            file = self._open(self.path, os.O_RDWR | os.O_CREAT)
+            descriptor = self._open(self.path, os.O_RDWR | os.O_CREAT)
             try:
-                os.pwrite(file, bytes(RESERVED_BYTES), 0)
-                os.ftruncate(file, RESERVED_BYTES)
-                os.fsync(file)
+                os.pwrite(descriptor, bytes(RESERVED_BYTES), 0)
+                os.ftruncate(descriptor, RESERVED_BYTES)
+                os.fsync(descriptor)
             finally:
-                os.close(file)
+                os.close(descriptor)
 
     def append(self, lines: Sequence[bytes]) -> Path | None:
-        """Write `lines` to the disk; returns where, None if nowhere."""
-        for place in self._candidates():
+        """Write `lines` and sync them to the disk; return the file, or None if no file could be written."""
+        for candidate in self._candidates():
             with contextlib.suppress(OSError):
-                file = self._open(place, os.O_RDWR | os.O_CREAT)
+                descriptor = self._open(candidate, os.O_RDWR | os.O_CREAT)
                 try:
-                    _append_bytes(file, b"".join(lines))
+                    _append_bytes(descriptor, b"".join(lines))
                 finally:
-                    os.close(file)
-                return place
+                    os.close(descriptor)
+                return candidate
         return None
 
     def read_lines(self) -> list[bytes]:
-        """The lines that are there, a torn last one included.
+        """Return the lines of both files; the last one may be incomplete.
 
         :raises OSError: if the file beside the journal cannot be read.
         """
-        return [line for place in self._candidates() for line in self._content(place).split(b"\n") if line]
+        return [line for candidate in self._candidates() for line in self._content(candidate).split(b"\n") if line]
 
     def clear(self) -> None:
-        """Forget the lines and keep the room."""
+        """Remove the lines and reserve the space again."""
         self.reserve()
         self._unlink(self._candidates()[1:])
 
     def remove(self) -> None:
-        """Remove the files."""
+        """Remove both files."""
         self._unlink(self._candidates())
 
-    def _unlink(self, places: list[Path]) -> None:
-        for place in places:
+    def _unlink(self, files: list[Path]) -> None:
+        for file in files:
             with contextlib.suppress(OSError):
-                os.close(self._open(place, os.O_RDONLY))  # ours, or it stays
-                place.unlink()
+                os.close(self._open(file, os.O_RDONLY))  # fails for a file that is not ours, which then stays
+                file.unlink()
 
     def set_aside(self) -> bool:
-        """Keep the files under another name, for a person to look at; whether that could be done."""
-        for place in self._candidates():
-            if self._content(place):
-                names = (Path(f"{place}.broken{number or ''}") for number in itertools.count())
-                aside = next(name for name in names if not name.exists())
-                _log.error("%s holds lines that cannot be read; it is kept as %s", place, aside)
+        """Rename the files that hold lines, for a person to inspect; return False if a rename failed."""
+        for candidate in self._candidates():
+            if self._content(candidate):
+                names = (Path(f"{candidate}.broken{number or ''}") for number in itertools.count())
+                target = next(name for name in names if not name.exists())
+                _log.error("%s holds lines that cannot be read; it is kept as %s", candidate, target)
                 try:
-                    place.rename(aside)
+                    candidate.rename(target)
                 except OSError:
                     return False
         return True
 
-    def _content(self, place: Path) -> bytes:
+    def _content(self, file: Path) -> bytes:
+        """Return the bytes before the reserved zeros; none for a file that is missing or, elsewhere, unreadable."""
         try:
-            file = self._open(place, os.O_RDONLY)
+            descriptor = self._open(file, os.O_RDONLY)
         except OSError as error:
-            if place == self.path and not isinstance(error, FileNotFoundError):
+            if file == self.path and not isinstance(error, FileNotFoundError):
                 raise
             return b""
-        with open(file, "rb") as opened:  # noqa: PTH123 - a descriptor, not a path
+        with open(descriptor, "rb") as opened:  # noqa: PTH123 - a descriptor, not a path
             return opened.read().partition(b"\0")[0]
 
-    def _open(self, place: Path, flags: int) -> int:
-        """:raises OSError: also if it is a link or no plain file, or lies elsewhere and is of another user."""
-        file = os.open(place, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        facts = os.fstat(file)
-        if not stat.S_ISREG(facts.st_mode) or (place != self.path and facts.st_uid != os.geteuid()):
-            os.close(file)
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(place))
-        return file
+    def _open(self, file: Path, flags: int) -> int:
+        """Open a regular file without following a link.
+
+        The temporary folder is shared with other users, so a file there must also belong to this user.
+
+        :raises OSError: if the file cannot be opened, or is one of those.
+        """
+        descriptor = os.open(file, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or (file != self.path and status.st_uid != os.geteuid()):
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(file))
+        return descriptor
 
 
-def _append_bytes(file: int, data: bytes) -> None:
-    """Over the zeros behind what is written. A part that was written before an error is taken back."""
-    with open(file, "rb", closefd=False) as opened:
+def _append_bytes(descriptor: int, data: bytes) -> None:
+    """Write `data` over the zeros after the lines, and sync; on an error overwrite the written part with zeros."""
+    with open(descriptor, "rb", closefd=False) as opened:
         start = end = len(opened.read().partition(b"\0")[0])
-    left = memoryview(data)
+    remaining = memoryview(data)
     try:
-        while left:
-            written = os.pwrite(file, left, end)
-            left, end = left[written:], end + written
-        os.fsync(file)
+        while remaining:
+            written = os.pwrite(descriptor, remaining, end)
+            remaining, end = remaining[written:], end + written
+        os.fsync(descriptor)
     except OSError:
         with contextlib.suppress(OSError):
-            os.pwrite(file, bytes(end - start), start)
+            os.pwrite(descriptor, bytes(end - start), start)
         raise

@@ -1,4 +1,4 @@
-"""One owner for one journal: a lock on a file beside it, which the system takes back from a process that dies."""
+"""Exclusive lock on a journal file. The kernel releases the lock of a process that dies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ __all__ = ["FileLock"]
 
 
 class FileLock:
-    """Whoever holds `<path>.lock`. The file stays when it is let go: removing it would let two hold it."""
+    """Advisory lock (`flock`) on `<path>.lock`, held from construction until `release`.
+
+    The lock file is never removed: a process that had opened the removed file and one that made a new file could both
+    hold a lock.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Take it.
+        """Acquire the lock without waiting.
 
-        :raises JournalInUse: if another has it, in this process or in another.
-        :raises OSError: if the file cannot be made.
+        :param path: the journal, after links are resolved.
+        :raises JournalInUse: if it is held, by another client of this process or by another process.
+        :raises OSError: if the lock file cannot be made or locked.
         """
         self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -39,9 +44,9 @@ class FileLock:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether there ever was an owner of `path`."""
+        """Whether `path` has a lock file, so that a journal of ours was opened there before."""
         return Path(f"{path}.lock").exists()
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""The journal of a client that was given no file: gone with the process, the same calls."""
+"""Journal in memory, for a client without a file. Nothing survives the process."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
-        #: How many are of each status: a health check may ask every second, whatever is remembered.
+        #: Jobs of each status, so that `count` takes the same time for any number of jobs.
         self._counts: Counter[JobStatus] = Counter()
         self._intents: dict[str, Intent] = {}
+        #: Keys by task id, for each provider and base URL.
         self._task_keys: dict[tuple[str, str], dict[str, str]] = {}
-        #: The SHA-256 of a token by the key of its job, and the other way round.
+        #: The SHA-256 of a job's callback token by its key, and the key by the SHA-256.
         self._token_by_key: dict[str, str] = {}
         self._key_by_token: dict[str, str] = {}
         self._settings: dict[str, Any] = {}
-        #: The latest change of each job, in order; None until somebody asks, so that a job that nobody follows pays
-        #: nothing.
+        #: The latest revision of each job, in ascending order. None until a reader asks, because numbering costs time
+        #: that most clients need not spend.
         self._revisions: dict[str, int] | None = None
         self._change_signal = ChangeSignal()
         self._is_open = False
@@ -46,7 +47,7 @@ class MemoryJournal:
         self._is_open = True
 
     async def close(self) -> None:
-        """See `Journal`. It has nothing to write."""
+        """See `Journal`. Nothing has to be written."""
         self._is_open = False
         self._change_signal.notify()
 
@@ -78,33 +79,33 @@ class MemoryJournal:
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
 
-    def _assign_revision(self, numbers: dict[str, int], before: Job | None, job: Job) -> None:
+    def _assign_revision(self, revisions: dict[str, int], before: Job | None, job: Job) -> None:
         if before is None or is_change(job, before):
-            number = self.revision + 1
-            numbers.pop(job.key, None)  # the latest change comes last
-            numbers[job.key] = number
+            revision = self.revision + 1
+            revisions.pop(job.key, None)  # so that the latest change comes last
+            revisions[job.key] = revision
             self._change_signal.notify()
 
     @property
     def revision(self) -> int:
-        """See `Journal`. Numbers begin when one is asked for: with the jobs that are there, in their order."""
+        """See `Journal`. The first call numbers the existing jobs, in their order."""
         if self._revisions is None:
-            self._revisions = {key: number for number, key in enumerate(self._jobs, 1)}
+            self._revisions = {key: revision for revision, key in enumerate(self._jobs, 1)}
         return next(reversed(self._revisions.values()), 0)
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
         await asyncio.sleep(0)
-        with self._change_signal.subscribe() as rung:
+        with self._change_signal.subscribe() as changed:
             while self.revision <= after and self._is_open:
-                rung.clear()
-                await rung.wait()
-        numbers = self._revisions or {}
-        behind = list(itertools.takewhile(lambda key: numbers[key] > after, reversed(numbers)))
-        return [(numbers[key], self._jobs[key]) for key in behind[: -MAX_CHANGES - 1 : -1]]
+                changed.clear()
+                await changed.wait()
+        revisions = self._revisions or {}
+        newest_first = list(itertools.takewhile(lambda key: revisions[key] > after, reversed(revisions)))
+        return [(revisions[key], self._jobs[key]) for key in newest_first[: -MAX_CHANGES - 1 : -1]]
 
     def _set_token(self, key: str, token: str | None) -> str | None:
-        """Say which token is that of the job `key`; the one that was."""
+        """Replace the token of the job `key`; return the previous one."""
         before = self._token_by_key.pop(key, None)
         if before is not None:
             del self._key_by_token[before]
@@ -113,14 +114,16 @@ class MemoryJournal:
         return before
 
     def add_sample(self, sample: DurationSample) -> None:
-        """The policy of this process has it already."""
+        """See `Journal`. Discards `sample`: the policy of this process has it already."""
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         self._jobs[archived.key] = self._jobs.pop(job.key)
         if self._revisions is not None:
-            self._revisions = {archived.key if key == job.key else key: it for key, it in self._revisions.items()}
+            self._revisions = {
+                archived.key if key == job.key else key: revision for key, revision in self._revisions.items()
+            }
         self._intents.pop(job.key, None)
         self._set_token(archived.key, self._set_token(job.key, None))
         self._store(archived)
@@ -168,5 +171,5 @@ class MemoryJournal:
         return sum(job.may_be_charged for job in self._jobs.values())
 
     def samples(self) -> list[DurationSample]:
-        """See `Journal`."""
+        """See `Journal`. There are none; see `add_sample`."""
         return []

@@ -1,6 +1,6 @@
-"""What a client asks of its journal. The order of the calls is what makes a payment provable.
+"""The interface of a journal. The order of its calls is what makes a payment provable.
 
-`intend` returns before anything is sent, `keep` returns before anything else sees what came back.
+`record_intent` returns before a submission is sent; `save` returns before the answer is shown to anything else.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from pika_async.polling.durations import DurationSample
 
 __all__ = ["MAX_CHANGES", "Intent", "Journal"]
 
-#: Changes that are read at once: as much as a reader of changes holds.
+#: Changes returned by one call of `changes`, at most; it bounds what a reader of changes holds in memory.
 MAX_CHANGES: Final = 64
 
 
 @attrs.frozen(kw_only=True)
 class Intent:
-    """What is about to be sent, and when: 64 hex digits of the SHA-256 of its body, and of the token in the address at
-    which the gateway may tell of it, where it is given one. The token itself is kept nowhere.
+    """A submission that is about to be sent.
+
+    Hashes are SHA-256 in 64 hex digits. The callback token itself is never stored.
     """
 
+    #: When it is sent.
     at: datetime
+    #: The hash of its body.
     body_sha256: str
+    #: The hash of the token in its callback address; None if it asks for no callback.
     callback_sha256: str | None = None
 
 
 class Journal(Protocol):
-    """Where jobs are remembered, by key.
+    """Store of jobs by key, of settings by name, and of duration samples.
 
-    Reading is not awaited: between a look and what follows from it nothing else can happen. Every read sees every
+    Reads are not awaited, so that no other task runs between a read and what follows from it. Every read sees every
     write whose call has begun.
     """
 
@@ -44,90 +48,92 @@ class Journal(Protocol):
 
     @property
     def revision(self) -> int:
-        """The number of the latest change that is committed; 0 if there is none.
+        """The number of the latest committed change; 0 if there is none.
 
-        Changes are numbered in the order in which they are committed, over the life of the journal. A change is a new
-        job, or another status, progress or error of one; of a final job only another status. What becomes of its file
-        is none, and so is another key.
+        Changes are numbered in the order of their commits, over the life of the journal. A new job is a change, and so
+        is another status, progress or error of a job. Of a final job only another status is a change: neither its file
+        nor another key.
         """
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
-        """Wait for a change behind the number `after`; the next jobs that have changed, each with its latest number.
+        """Wait for a change with a number above `after`; return the next changed jobs, each with its latest number.
 
-        At most `CHANGES`, in the order of numbers, each as it is committed at that moment: who reads on behind the last
-        number is told of everything, of a job that changed often only the latest. None once the journal is closed and
-        has no more. While anybody waits here, what is noted is written soon.
+        At most `MAX_CHANGES` jobs are returned, in the order of their numbers and as they are committed at that moment.
+        A reader that passes the last number it got misses no job, but of several changes of one job it may get only the
+        latest. An empty list means that the journal is closed and has no more changes. While a reader waits, jobs that
+        were passed to `save_later` are written soon.
         """
 
     async def open(self) -> None:
-        """Make it ready to be written.
+        """Make the journal ready to be written.
 
         :raises JournalInUse: if another client has it open.
-        :raises JournalUnusable: if it is no journal, is damaged, is from a newer version, or cannot be opened.
+        :raises JournalUnusable: if the file is not a journal, is damaged, is of a newer version, or cannot be opened.
         """
 
     async def close(self) -> None:
-        """Write what is left, and let go of it; reading goes on."""
+        """Write everything that is pending and release the file; reads still work afterwards."""
 
     async def record_intent(self, job: Job, intent: Intent) -> None:
-        """Keep that `job` is about to be sent.
+        """Save that `job` is about to be sent.
 
-        :raises JournalFailed: if it could not be kept: it must not be sent.
+        :raises JournalFailed: if it could not be saved; then the job must not be sent.
         """
 
     async def save(self, *jobs: Job) -> None:
-        """Keep `jobs` as they now stand, all or none; each is there once this returns, also after a power cut.
+        """Save all of `jobs` or none; once this returns, they survive a crash and a power cut.
 
-        :raises JournalFailed: if they could not be kept; they are rescued as well as can be, and still read back.
+        :raises JournalFailed: if they could not be saved. They are written to the fallback file where possible, and
+            reads still return them.
         """
 
     def save_later(self, job: Job) -> None:
-        """Keep `job` when something else is kept: for what a crash may lose, such as its progress."""
+        """Save `job` together with the next write; for facts that a crash may lose, such as its progress."""
 
     def add_sample(self, sample: DurationSample) -> None:
-        """Keep how long a task took, when something else is kept."""
+        """Save `sample` together with the next write."""
 
     async def archive(self, job: Job) -> Job:
-        """Give the record `job` another key, which is made from its own and no request can have; its key is free then.
+        """Free the key of `job`: save it under a new key made from the old one, which no request can have.
 
-        :raises JournalFailed: if it could not be kept.
+        :raises JournalFailed: if it could not be saved.
         """
 
     async def set_setting(self, name: str, value: Any) -> None:
-        """Keep a value of JSON under a name.
+        """Save a JSON value under `name`.
 
-        :raises JournalFailed: if it could not be kept.
+        :raises JournalFailed: if it could not be saved.
         """
 
     def get_setting(self, name: str) -> Any:
-        """The value of that name; None if there is none."""
+        """Return the value saved under `name`; None if there is none."""
 
     def get(self, key: str) -> Job | None:
-        """The job of that key."""
+        """Return the job with that key."""
 
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
-        """The key of the job that has this task id there."""
+        """Return the key of the job that has this task id at that gateway."""
 
     def job_for_token(self, callback_sha256: str) -> Job | None:
-        """The job whose latest submission carried the token with that SHA-256, as it now stands, archived or not."""
+        """Return the job, archived or not, whose latest submission carried the token with that SHA-256."""
 
     def keys(self) -> list[str]:
-        """The key of every job, in the order in which they were first kept."""
+        """Return the key of every job, in the order in which they were first saved."""
 
     def all(self, status: JobStatus | None = None) -> Iterator[Job]:
-        """Every job, or every one of a status, in the order in which they were first kept."""
+        """Iterate over all jobs, or those with `status`, in the order in which they were first saved."""
 
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
-        """The jobs that were about to be sent, and nothing was kept of what became of that."""
+        """Return the jobs with a saved intent for whose submission no result was saved."""
 
     def count(self, status: JobStatus) -> int:
-        """How many jobs are of a status."""
+        """Return the number of jobs with `status`."""
 
     def charges(self) -> int:
-        """How many submissions were accepted, or may have been."""
+        """Return the number of submissions that were accepted, or may have been."""
 
     def samples(self) -> list[DurationSample]:
-        """How long tasks took: of each stratum the 256 that were accepted last, in the order of acceptance.
+        """Return the 256 most recently accepted samples of each stratum, in the order of acceptance.
 
-        Not of settling: of many that began at once those that settle last are the slow ones.
+        Selecting by the time of settling would be biased: of many tasks that began together, the slow ones settle last.
         """

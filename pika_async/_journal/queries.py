@@ -1,5 +1,5 @@
-"""Every sentence in which the journal speaks to its database, over a connection that it is given."""
-# ruff: noqa: S608 - sentences are put together from constants of this file, values are bound
+"""SQL statements of the journal, each a function of a connection. Opens no connection and commits nothing by itself."""
+# ruff: noqa: S608 - statements are built from constants of this file, values are bound
 
 from __future__ import annotations
 
@@ -38,63 +38,65 @@ __all__ = [
     "upsert_job",
 ]  # fmt: skip
 
-#: Jobs that are read at once while all of them are walked.
+#: Rows read at once while all jobs are iterated.
 PAGE_ROWS: Final = 500
-#: Characters of requests after which no further change is read at once: whoever follows shares the loop.
+#: Characters of requests after which a read of changes stops: it runs in the event loop, and a request may hold images.
 MAX_CHANGES_CHARS: Final = 1 << 20
 
 _ASSIGNMENTS: Final = ", ".join(f"{name} = :{name}" for name in JOB_COLUMNS)
-#: An intent replaces the one before as a whole: the token of a submission that was not the latest names no job.
+#: An intent replaces all of the previous one, so that only the token of the latest submission finds the job.
 _INTENT_COLUMNS: Final = ("intended_at", "body_sha256", "callback_sha256")
-#: The number that it has where this is no change, else the next; see `is_change`.
+_INTENT_ASSIGNMENTS: Final = ", ".join(f"{name} = :{name}" for name in _INTENT_COLUMNS)
+#: The row's own revision if the update is not a change, else the next one; the condition is that of `is_change`.
 _NEXT_REVISION: Final = (
     "iif(status = :status AND (progress IS :progress AND error IS :error OR status IN "
     f"({', '.join(repr(str(it)) for it in sorted(FINAL))})), revision, :revision)"
 )
 _UPDATE_JOB: Final = f"UPDATE jobs SET {_ASSIGNMENTS}, revision = {_NEXT_REVISION} WHERE key = :key RETURNING revision"
-_UPDATE_WITH_INTENT: Final = _UPDATE_JOB.replace(
-    "SET", f"SET {', '.join(f'{name} = :{name}' for name in _INTENT_COLUMNS)},"
-)
+_UPDATE_WITH_INTENT: Final = _UPDATE_JOB.replace("SET", f"SET {_INTENT_ASSIGNMENTS},")
 _ALL_COLUMNS: Final = ("key", *JOB_COLUMNS, *_INTENT_COLUMNS, "revision")
-_INSERT_JOB: Final = (
-    f"INSERT INTO jobs ({', '.join(_ALL_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _ALL_COLUMNS)})"
-)
-#: A record whose request is gone is read all the same, so that the job can be named.
+_PLACEHOLDERS: Final = ", ".join(f":{name}" for name in _ALL_COLUMNS)
+_INSERT_JOB: Final = f"INSERT INTO jobs ({', '.join(_ALL_COLUMNS)}) VALUES ({_PLACEHOLDERS})"
+#: A row without its request is returned too, so that the error about it can name the job.
 _SELECT_JOBS: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
 _SAMPLE_COLUMNS: Final = "stratum, lower, upper, progress_age, progress, accepted_at"
-#: What `Job.may_be_charged` says.
+#: The condition of `Job.may_be_charged`.
 _MAY_BE_CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
 
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All or nothing. IMMEDIATE: a transaction that begins to write later may find that it cannot any more."""
+    """Commit all statements of the block, or none of them if it raises.
+
+    IMMEDIATE, because a deferred transaction takes its write lock only at its first write, where taking it may fail.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # a full disk has ended it already
+        if connection.in_transaction:  # SQLite rolls back by itself when the disk is full
             connection.execute("ROLLBACK")
         raise
 
 
 def upsert_job(connection: sqlite3.Connection, job: Job, intent: Intent | None, folder: Path, revision: int) -> int:
-    """Write a job: a new one at the end, a known one without its request, which stays.
+    """Insert `job` at the last position, or update its row; an update leaves the request as it is.
 
-    `number` is that of the latest change; the one after this.
+    :param folder: the journal's folder; files inside it are stored relative to it.
+    :param revision: the number of the latest change; returned, or the next number if this is a change.
     """
-    values = job_to_row(job, intent, folder) | {"revision": revision + 1}
-    updated = connection.execute(_UPDATE_JOB if intent is None else _UPDATE_WITH_INTENT, values).fetchall()
+    row = job_to_row(job, intent, folder) | {"revision": revision + 1}
+    updated = connection.execute(_UPDATE_JOB if intent is None else _UPDATE_WITH_INTENT, row).fetchall()
     if not updated:
-        position = connection.execute(_INSERT_JOB, values).lastrowid
+        position = connection.execute(_INSERT_JOB, row).lastrowid
         connection.execute("INSERT INTO requests VALUES (?, ?)", (position, request_to_json(job.request)))
         return revision + 1
     return max(revision, int(updated[0][0]))
 
 
 def rename_job(connection: sqlite3.Connection, previous_key: str, key: str) -> None:
-    """Give the job `previous_key` another key and the last position."""
+    """Give the job `previous_key`, if it exists, the key `key` and the last position."""
     found = connection.execute("SELECT position FROM jobs WHERE key = ?", (previous_key,)).fetchone()
     if found is not None:
         (last,) = connection.execute("SELECT max(position) FROM jobs").fetchone()
@@ -102,38 +104,40 @@ def rename_job(connection: sqlite3.Connection, previous_key: str, key: str) -> N
         connection.execute("UPDATE requests SET position = ? WHERE position = ?", (last + 1, found[0]))
 
 
-def insert_sample(connection: sqlite3.Connection, seen: DurationSample) -> None:
-    """Add a duration."""
-    row = (seen.stratum, seen.lower, seen.upper, seen.progress_age, seen.progress, seen.accepted_at)
+def insert_sample(connection: sqlite3.Connection, sample: DurationSample) -> None:
+    """Insert a duration sample."""
+    row = (
+        sample.stratum, sample.lower, sample.upper, sample.progress_age, sample.progress, sample.accepted_at,
+    )  # fmt: skip
     connection.execute(f"INSERT INTO samples ({_SAMPLE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def select_samples(connection: sqlite3.Connection) -> list[DurationSample]:
-    """All that are kept, in the order of settling."""
+    """Return all samples, in the order of settling."""
     rows = connection.execute(f"SELECT {_SAMPLE_COLUMNS} FROM samples ORDER BY id")
     return [DurationSample(**dict(zip(_SAMPLE_COLUMNS.split(", "), row, strict=True))) for row in rows]
 
 
-def latest_samples(observations: list[DurationSample]) -> list[DurationSample]:
-    """At most `WINDOW` of each stratum, the latest accepted, in that order."""
+def latest_samples(samples: list[DurationSample]) -> list[DurationSample]:
+    """Return the last accepted `SAMPLES_PER_STRATUM` samples of each stratum, in the order of acceptance."""
     counts: Counter[str] = Counter()
-    kept = []
-    for seen in sorted(observations, key=lambda seen: seen.accepted_at)[::-1]:
-        counts[seen.stratum] += 1
-        if counts[seen.stratum] <= SAMPLES_PER_STRATUM:
-            kept.append(seen)
-    return kept[::-1]
+    latest = []
+    for sample in sorted(samples, key=lambda sample: sample.accepted_at)[::-1]:
+        counts[sample.stratum] += 1
+        if counts[sample.stratum] <= SAMPLES_PER_STRATUM:
+            latest.append(sample)
+    return latest[::-1]
 
 
 def insert_setting(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Set a fact, in place of what it was."""
+    """Insert or replace the JSON text of a setting."""
     connection.execute(
         "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
     )
 
 
 def select_setting(connection: sqlite3.Connection, name: str) -> str | None:
-    """The JSON of a fact."""
+    """Return the JSON text of a setting; None if it is not set."""
     row = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
 
@@ -148,36 +152,39 @@ def _all_rows(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
 
 
 def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
-    """The row of a job."""
+    """Return the row of a job; None if there is none."""
     rows = _all_rows(connection.execute(f"{_SELECT_JOBS} WHERE key = ?", (key,)))
     return rows[0] if rows else None
 
 
 def select_keys_for_task(connection: sqlite3.Connection, provider: str, base_url: str, task_id: str) -> list[str]:
-    """The keys that have a task id, the latest first."""
+    """Return the keys of the jobs with that task id, the last position first."""
     where = "WHERE provider = ? AND base_url = ? AND task_id = ?"
     rows = connection.execute(f"SELECT key FROM jobs {where} ORDER BY position DESC", (provider, base_url, task_id))
     return [key for (key,) in rows]
 
 
 def select_key_for_token(connection: sqlite3.Connection, callback_sha256: str) -> str | None:
-    """The key of the job whose latest submission carried that token."""
+    """Return the key of the job whose latest submission carried the token with that SHA-256."""
     rows = connection.execute("SELECT key FROM jobs WHERE callback_sha256 = ?", (callback_sha256,))
     return next((key for (key,) in rows), None)
 
 
 def latest_revision(connection: sqlite3.Connection) -> int:
-    """The number of the latest change; 0 if there is none."""
-    (number,) = connection.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
-    return int(number)
+    """Return the number of the latest change; 0 if there is none."""
+    (revision,) = connection.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
+    return int(revision)
 
 
 def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
-    """The next rows behind a change, in the order of changes; fewer where their requests hold whole images."""
+    """Return the next rows with a revision above `after`, in ascending order.
+
+    At most `MAX_CHANGES` rows; fewer once their requests hold `MAX_CHANGES_CHARS` characters.
+    """
     found, size = [], 0
-    sentence = f"{_SELECT_JOBS} WHERE revision > ? ORDER BY revision LIMIT {MAX_CHANGES}"
-    with contextlib.closing(connection.execute(sentence, (after,))) as rows:
-        for row in _rows(rows):
+    sql = f"{_SELECT_JOBS} WHERE revision > ? ORDER BY revision LIMIT {MAX_CHANGES}"
+    with contextlib.closing(connection.execute(sql, (after,))) as cursor:
+        for row in _rows(cursor):
             found.append(row)
             size += len(row["request"] or "")
             if size >= MAX_CHANGES_CHARS:
@@ -186,41 +193,44 @@ def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str,
 
 
 def select_keys(connection: sqlite3.Connection) -> list[str]:
-    """Every key in the order of positions."""
+    """Return every key, in the order of positions."""
     return [key for (key,) in connection.execute("SELECT key FROM jobs ORDER BY position")]
 
 
 def select_page(
     connection: sqlite3.Connection, after: int, status: JobStatus | None, also: Collection[str]
 ) -> list[dict[str, Any]]:
-    """The next rows behind a position: of a status, and those of the keys `also`, or all."""
+    """Return the next `PAGE_ROWS` rows with a position above `after`, in the order of positions.
+
+    :param status: return only rows with this status; None for all rows.
+    :param also: keys whose rows are returned whatever their status.
+    """
     if status is None:
-        return _all_rows(
-            connection.execute(f"{_SELECT_JOBS} WHERE position > ? ORDER BY position LIMIT {PAGE_ROWS}", (after,))
-        )
+        sql = f"{_SELECT_JOBS} WHERE position > ? ORDER BY position LIMIT {PAGE_ROWS}"
+        return _all_rows(connection.execute(sql, (after,)))
     where = "position > ? AND (status = ? OR key IN (SELECT value FROM json_each(?)))"
     values = (after, status.value, json.dumps(list(also)))
     return _all_rows(connection.execute(f"{_SELECT_JOBS} WHERE {where} ORDER BY position LIMIT {PAGE_ROWS}", values))
 
 
-def select_existing_keys(connection: sqlite3.Connection, keys: Collection[str], until: int) -> set[str]:
-    """Those of `keys` that have a row up to a position."""
+def select_existing_keys(connection: sqlite3.Connection, keys: Collection[str], last_position: int) -> set[str]:
+    """Return those of `keys` whose row has a position up to `last_position`."""
     if not keys:
         return set()
-    where = "position <= ? AND key IN (SELECT value FROM json_each(?))"
-    return {k for (k,) in connection.execute(f"SELECT key FROM jobs WHERE {where}", (until, json.dumps(list(keys))))}
+    sql = "SELECT key FROM jobs WHERE position <= ? AND key IN (SELECT value FROM json_each(?))"
+    return {key for (key,) in connection.execute(sql, (last_position, json.dumps(list(keys))))}
 
 
-def count_status(connection: sqlite3.Connection, status: JobStatus, besides: Collection[str]) -> int:
-    """How many jobs are of a status, those of the keys `besides` apart."""
+def count_status(connection: sqlite3.Connection, status: JobStatus, excluded: Collection[str]) -> int:
+    """Count the jobs with `status`, without those whose keys are in `excluded`."""
     where = "status = ? AND key NOT IN (SELECT value FROM json_each(?))"
-    values = (status.value, json.dumps(list(besides)))
+    values = (status.value, json.dumps(list(excluded)))
     (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()
     return int(count)
 
 
-def count_charges(connection: sqlite3.Connection, besides: Collection[str]) -> int:
-    """How many jobs may be charged, those of the keys `besides` apart."""
+def count_charges(connection: sqlite3.Connection, excluded: Collection[str]) -> int:
+    """Count the jobs that may be charged, without those whose keys are in `excluded`."""
     where = f"{_MAY_BE_CHARGED} AND key NOT IN (SELECT value FROM json_each(?))"
-    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", (json.dumps(list(besides)),)).fetchone()
+    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", (json.dumps(list(excluded)),)).fetchone()
     return int(count)

@@ -1,6 +1,6 @@
-"""What an SQLite journal says: read where it is asked for, over a connection that never waits for whoever writes.
+"""Reads of an SQLite journal, over a connection that never waits for the writer. Writes nothing.
 
-Every read sees what waits to be written, but that of changes, which tells only of what is committed. Writes nothing.
+Every read sees the pending writes of the buffer, except the read of changes, which returns committed jobs only.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["Reader"]
 
 
 class Reader:
-    """The reads of the journal at `path`; see `Journal` for the calls.
+    """Read half of `SqliteJournal`; see `Journal` for the calls.
 
-    Each raises `JournalUnusable` for a file that is no sound journal, and for a record that cannot be read.
+    :raises JournalUnusable: from each read, if the file is not a sound journal or a record cannot be decoded.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         #: The file, absolute. A job's `file` in its folder is stored relative to that, so that the folder can be moved.
         self.path: Path | None = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib would follow links first
         self._folder = self.path.parent
-        #: The same whatever the link: what is locked, and what the side files are named after.
+        #: The file behind all links, which is locked and whose name the side files share: two links are one journal.
         self._real_path = Path(os.path.realpath(path))
         self._buffer = WriteBuffer()
         self._read_connection: sqlite3.Connection | None = None
@@ -55,8 +55,8 @@ class Reader:
 
     def get(self, key: str) -> Job | None:
         """See `Journal`."""
-        pending, job = self._buffer.find_job(key)
-        if pending:
+        is_pending, job = self._buffer.find_job(key)
+        if is_pending:
             return job
         with self._connection() as connection:
             row = None if connection is None else queries.select_job(connection, key)
@@ -64,83 +64,83 @@ class Reader:
 
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
-        view = self._buffer.view()
-        wanted = (provider, base_url, task_id)
-        for job in reversed([job for job in view.jobs.values() if job is not None]):
-            if (job.provider, job.base_url, job.task_id) == wanted:
+        pending = self._buffer.view()
+        task = (provider, base_url, task_id)
+        for job in reversed([job for job in pending.jobs.values() if job is not None]):
+            if (job.provider, job.base_url, job.task_id) == task:
                 return job.key
         with self._connection() as connection:
-            keys = [] if connection is None else queries.select_keys_for_task(connection, *wanted)
-        return next((key for key in keys if key not in view.stale_keys), None)
+            keys = [] if connection is None else queries.select_keys_for_task(connection, *task)
+        return next((key for key in keys if key not in pending.stale_keys), None)
 
     def job_for_token(self, callback_sha256: str) -> Job | None:
         """See `Journal`."""
-        follow = self._buffer.token_resolver(callback_sha256)
+        resolve = self._buffer.token_resolver(callback_sha256)
         with self._connection() as connection:
             stored = None if connection is None else queries.select_key_for_token(connection, callback_sha256)
-        key = follow(stored)
+        key = resolve(stored)
         return None if key is None else self.get(key)
 
     def keys(self) -> list[str]:
         """See `Journal`."""
-        view = self._buffer.view()
+        pending = self._buffer.view()
         with self._connection() as connection:
             stored = [] if connection is None else queries.select_keys(connection)
-        kept = dict.fromkeys(key for key in stored if key not in view.previous_keys)
-        return list(kept | dict.fromkeys(key for key, job in view.jobs.items() if job is not None))
+        kept = dict.fromkeys(key for key in stored if key not in pending.previous_keys)
+        return list(kept | dict.fromkeys(key for key, job in pending.jobs.items() if job is not None))
 
     def all(self, status: JobStatus | None = None) -> Iterator[Job]:
-        """See `Journal`. Jobs are read some hundreds at a time: one that is kept meanwhile is given as it then is."""
+        """See `Journal`. Reads some hundred jobs at a time; a job saved meanwhile is returned as it is then."""
         for job, _ in self._iterate(status):
             yield job
 
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
-        none = Intent(at=utc_from_timestamp(0), body_sha256="")
+        missing = Intent(at=utc_from_timestamp(0), body_sha256="")
         found = self._iterate(JobStatus.SUBMITTING)
-        return [(job, self._buffer.intent(job.key) or intent or none) for job, intent in found]
+        return [(job, self._buffer.intent(job.key) or intent or missing) for job, intent in found]
 
     def _iterate(self, status: JobStatus | None) -> Iterator[tuple[Job, Intent | None]]:
+        """Iterate over the stored jobs, a page at a time, then over the pending ones that have no row yet."""
         position = 0
         while True:
-            view = self._buffer.view()
+            pending = self._buffer.view()
             with self._connection() as connection:
-                rows = [] if connection is None else queries.select_page(connection, position, status, view.jobs)
+                rows = [] if connection is None else queries.select_page(connection, position, status, pending.jobs)
                 if not rows:
-                    stored = (
-                        set() if connection is None else queries.select_existing_keys(connection, view.jobs, position)
-                    )
+                    keys = pending.jobs
+                    stored = set() if connection is None else queries.select_existing_keys(connection, keys, position)
                     break
             for row in rows:
-                if row["key"] not in view.previous_keys:
-                    job = view.jobs.get(row["key"]) or self._decode(row)
+                if row["key"] not in pending.previous_keys:
+                    job = pending.jobs.get(row["key"]) or self._decode(row)
                     if status is None or job.status is status:
                         yield job, intent_from_row(row)
             position = rows[-1]["position"]
-        for key, waiting in view.jobs.items():
-            if waiting is not None and key not in stored - view.previous_keys and status in {None, waiting.status}:
-                yield waiting, None
+        for key, new in pending.jobs.items():
+            if new is not None and key not in stored - pending.previous_keys and status in {None, new.status}:
+                yield new, None
 
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""
-        view = self._buffer.view()
+        pending = self._buffer.view()
         with self._connection() as connection:
-            stored = 0 if connection is None else queries.count_status(connection, status, view.stale_keys)
-        return stored + sum(job.status is status for job in view.jobs.values() if job is not None)
+            stored = 0 if connection is None else queries.count_status(connection, status, pending.stale_keys)
+        return stored + sum(job.status is status for job in pending.jobs.values() if job is not None)
 
     def charges(self) -> int:
         """See `Journal`."""
-        view = self._buffer.view()
+        pending = self._buffer.view()
         with self._connection() as connection:
-            stored = 0 if connection is None else queries.count_charges(connection, view.stale_keys)
-        return stored + sum(job.may_be_charged for job in view.jobs.values() if job is not None)
+            stored = 0 if connection is None else queries.count_charges(connection, pending.stale_keys)
+        return stored + sum(job.may_be_charged for job in pending.jobs.values() if job is not None)
 
     def samples(self) -> list[DurationSample]:
         """See `Journal`."""
-        waiting = self._buffer.samples()
+        pending = self._buffer.samples()
         with self._connection() as connection:
             stored = [] if connection is None else queries.select_samples(connection)
-        return queries.latest_samples(stored + waiting)
+        return queries.latest_samples(stored + pending)
 
     @property
     def revision(self) -> int:
@@ -149,7 +149,7 @@ class Reader:
             return 0 if connection is None else queries.latest_revision(connection)
 
     def _committed_changes(self, after: int) -> list[tuple[int, Job]]:
-        """The next changes that are committed; see `Journal.changes`."""
+        """Return the next committed changes without waiting; see `Journal.changes`."""
         with self._connection() as connection:
             rows = [] if connection is None else queries.select_changes(connection, after)
         return [(row["revision"], self._decode(row)) for row in rows]
@@ -157,15 +157,14 @@ class Reader:
     def _decode(self, row: dict[str, Any]) -> Job:
         try:
             return job_from_row(row, self._folder)
-        except Exception as error:  # whatever was written over it
-            reason = (
-                f"holds a record of job {shorten(row['key'])} that cannot be read ({type(error).__name__}: {error})"
-            )
-            raise unusable(self._real_path, f"{reason}; restore a copy of it") from None
+        except Exception as error:  # a damaged value may fail in any way
+            cause = f"{type(error).__name__}: {error}"
+            reason = f"holds a record of job {shorten(row['key'])} that cannot be read ({cause}); restore a copy of it"
+            raise unusable(self._real_path, reason) from None
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection | None]:
-        """The reader, or one for this moment; None where there is no journal yet."""
+        """Yield the open connection, or a new one that is closed after the block; None if there is no journal yet."""
         try:
             with self._read_lock:
                 if self._read_connection is not None:

@@ -1,6 +1,6 @@
-"""The database of a journal: what it looks like, how it is told from any other file, and how it is opened.
+"""Database schema of the journal: migrations, pragmas, and the checks of a file before it is opened.
 
-A file that is no sound journal of this version or an earlier one is refused before anything is written to it.
+Writes nothing to a file that is not a sound journal of this version or an earlier one.
 """
 
 from __future__ import annotations
@@ -18,16 +18,23 @@ from pika_async.errors import JournalUnusable
 
 __all__ = ["MIGRATIONS", "SAMPLES_PER_STRATUM", "create_file", "inspect_file", "open_reader", "open_writer", "unusable"]
 
-#: "PIKA": the file is a journal of pika_async, and `file` and the like can tell.
+#: "PIKA" in the header marks a file as a journal of pika_async; tools such as `file` can show it.
 APPLICATION_ID: Final = 0x50494B41
+#: The first bytes of every SQLite database.
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
-#: Observations that are kept of each stratum.
+#: Length of the database header (https://sqlite.org/fileformat.html#the_database_header) in bytes.
+HEADER_BYTES: Final = 100
+#: Offset of `user_version` in the header, a big-endian 32-bit integer.
+USER_VERSION_OFFSET: Final = 60
+#: Offset of `application_id` in the header, a big-endian 32-bit integer.
+APPLICATION_ID_OFFSET: Final = 68
+#: Duration samples kept for each stratum.
 SAMPLES_PER_STRATUM: Final = 256
 
-#: What takes a file from version n to version n + 1, each in one transaction with its number. Never edit one that was
-#: released: add another.
+#: Item n migrates a file from version n to n + 1, in one transaction with the new version number. Never edit a released
+#: migration; append another.
 MIGRATIONS: Final = (
-    # The requests are apart: they are written once and may hold whole images, while a job changes many times.
+    # Requests have a table of their own: they are written once and may hold images, while a job is updated many times.
     """
     CREATE TABLE jobs (
         position INTEGER PRIMARY KEY,
@@ -67,25 +74,40 @@ MIGRATIONS: Final = (
     """,
 )
 
+#: Executed on every connection.
 CONNECTION_PRAGMAS: Final = (
-    "PRAGMA trusted_schema=OFF",  # a file that someone prepared calls no function from its schema
-    "PRAGMA cell_size_check=ON",  # a damaged page is noticed when it is read
+    # Do not run functions that are named in the schema of a manipulated file.
+    "PRAGMA trusted_schema=OFF",
+    # Notice a damaged page when it is read.
+    "PRAGMA cell_size_check=ON",
 )
+#: Executed on the connection that writes.
 WRITER_PRAGMAS: Final = (
-    "PRAGMA synchronous=FULL",  # NORMAL may lose the last commits when the power fails, and so pay twice
-    "PRAGMA fullfsync=ON",  # on macOS an fsync alone stops at the drive's cache
-    "PRAGMA busy_timeout=5000",  # milliseconds; nobody else writes, but a backup or a shell may look
-    "PRAGMA wal_autocheckpoint=1000",  # pages: the log stays near 4 MB
+    # Sync the log at each commit. NORMAL may lose the last commits at a power cut, and a lost receipt is paid twice.
+    "PRAGMA synchronous=FULL",
+    # On macOS, sync to the disk; a plain fsync stops at the cache of the drive.
+    "PRAGMA fullfsync=ON",
+    # Wait up to 5,000 ms for a lock. No other client writes, but a backup or a shell may hold a lock for a moment.
+    "PRAGMA busy_timeout=5000",
+    # Copy the log into the database every 1,000 pages, which keeps the log near 4 MB.
+    "PRAGMA wal_autocheckpoint=1000",
+)
+#: Executed on a connection that only reads.
+READER_PRAGMAS: Final = (
+    # Fail instead of writing, whatever statement is executed.
+    "PRAGMA query_only=ON",
+    # Wait up to 5,000 ms while the writer opens or closes the log.
+    "PRAGMA busy_timeout=5000",
 )
 
 
 def unusable(path: Path, reason: str) -> JournalUnusable:
-    """The error that `path` cannot be the journal for `reason`, which holds the way out."""
+    """Return the error that `path` cannot be used as the journal; `reason` includes the way out."""
     return JournalUnusable(setting="journal", reason=f"{path} {reason}")
 
 
 def _foreign_file(path: Path) -> JournalUnusable:
-    return unusable(path, "is no journal of pika_async; it is left as it is: give another file")
+    return unusable(path, "is not a journal of pika_async; it is left as it is: give another file")
 
 
 def _newer_version(path: Path, version: int) -> JournalUnusable:
@@ -111,11 +133,12 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
-    """Whether there is a file at `path`; only reads it, and knows a foreign one by its first bytes.
+    """Check the header of the file at `path` without writing to it; return whether the file exists.
 
-    Not while this process has it open: that a file is closed frees all of the locks that SQLite holds on it here.
+    Must not be called while this process has the database open: closing any descriptor of a file releases all POSIX
+    locks that the process holds on it, those of SQLite included.
 
-    :raises JournalUnusable: if it is no file, no database, not ours, newer, or cannot be read.
+    :raises JournalUnusable: if it is not a regular file, not a journal, of a newer version, or cannot be read.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -127,17 +150,18 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
         raise unusable(path, f"cannot be opened: {error.strerror}; mend that or give another file") from None
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise unusable(path, "is no plain file; give a file")
-        header = os.read(file, 100)
+            raise unusable(path, "must be a regular file; give another path")
+        header = os.read(file, HEADER_BYTES)
     except OSError as error:
         raise unusable(path, f"cannot be read: {error.strerror}; mend that or give another file") from None
     finally:
         os.close(file)
     if not header:
-        return True  # made, and never filled: by us, or by `touch`
-    if len(header) < 100 or not header.startswith(SQLITE_MAGIC):
+        return True  # empty: a crash followed its creation, or `touch` made it
+    if len(header) < HEADER_BYTES or not header.startswith(SQLITE_MAGIC):
         raise _foreign_file(path)
-    version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    version = int.from_bytes(header[USER_VERSION_OFFSET:][:4], "big")
+    application = int.from_bytes(header[APPLICATION_ID_OFFSET:][:4], "big")
     if application not in {0, APPLICATION_ID} or (application == 0 and _has_tables(path)):
         raise _foreign_file(path)
     if version > len(migrations):
@@ -146,9 +170,9 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
 
 
 def create_file(path: Path) -> None:
-    """An empty file that only its owner can read; its name is on the disk when this returns.
+    """Create an empty file that only its user can read and write, and sync its folder to the disk.
 
-    :raises OSError: if it cannot be made, or is there already.
+    :raises OSError: if it cannot be made, or exists already.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -164,15 +188,18 @@ def _has_wal(path: Path) -> bool:
 
 
 def _has_tables(path: Path) -> bool:
-    """Whether the file alone, without its log, has a table; what it does not touch it does not change."""
+    """Whether the database without its log has a table; `immutable` leaves the log and the file unchanged."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(path, "immutable=1")) as connection:
         return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
     return False
 
 
 def _read_version(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> int:
-    """The version of the file, 0 for an empty one; see `look`."""
-    connection.execute("BEGIN")  # all of one moment: its owner may be filling it
+    """Return the version of the database, 0 for an empty one.
+
+    :raises JournalUnusable: if it is not a journal, or of a newer version.
+    """
+    connection.execute("BEGIN")  # one snapshot for all three reads: another process may be migrating the file
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -190,7 +217,10 @@ def _read_version(connection: sqlite3.Connection, path: Path, migrations: Sequen
 
 
 def _open_prepared(path: Path, mode: str, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
-    """A connection after `prepare`, or none that is left open."""
+    """Open a connection and pass it to `prepare`; close it again if `prepare` raises.
+
+    :raises JournalUnusable: if the database is not a journal, is damaged, or cannot be opened.
+    """
     try:
         connection = _connect(path, mode)
         try:
@@ -208,9 +238,11 @@ def _open_prepared(path: Path, mode: str, prepare: Callable[[sqlite3.Connection]
 
 
 def open_writer(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
-    """The connection of the owner, to a sound file of the latest version; an empty one is filled.
+    """Open the connection that writes; check the file, and migrate it to the latest version.
 
-    :raises JournalUnusable: if it is not ours, newer, damaged, or cannot be written.
+    The caller must hold the `FileLock`.
+
+    :raises JournalUnusable: if it is not a journal, of a newer version, damaged, or cannot be written.
     """
 
     def inspect(connection: sqlite3.Connection) -> None:
@@ -219,11 +251,11 @@ def open_writer(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
         if verdict != "ok":
             raise _damaged_file(path, verdict)
         (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
-        if not log and pages * size > path.stat().st_size:  # SQLite takes what a last page lacks for zeros
+        if not log and pages * size > path.stat().st_size:  # SQLite reads the missing part of the last page as zeros
             raise _damaged_file(path, "its end is missing")
 
     def prepare(connection: sqlite3.Connection) -> None:
-        # Readers never wait for the writer, and a commit is one fsync.
+        # With a write-ahead log readers never wait for the writer, and a commit is one fsync.
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
             raise unusable(path, "is on a file system that has no shared memory; give a file on a local disk")
@@ -232,15 +264,16 @@ def open_writer(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
         migrate(connection, _read_version(connection, path, migrations), migrations)
         prune_samples(connection)
 
-    # By a connection that cannot write, for one that can also folds a foreign log into its file. Even that makes files
-    # beside it, but where there is no log: nobody else writes now.
+    # Check over a read-only connection first: one that can write would copy a foreign log into its database. Even a
+    # read-only one makes files beside the database, unless it is opened as immutable; without a log that is correct,
+    # since no other process writes now.
     log = _has_wal(path)
     _open_prepared(path, "mode=ro" if log else "immutable=1", inspect).close()
     return _open_prepared(path, "mode=rw", prepare)
 
 
 def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
-    """Bring a file of `version` to the latest, one transaction a step: a crash leaves a whole version."""
+    """Migrate a database of `version` to the latest, one transaction a step, so that a crash leaves a whole version."""
     for number, script in enumerate(migrations[version:], version + 1):
         try:
             connection.executescript(
@@ -254,7 +287,7 @@ def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[s
 
 
 def prune_samples(connection: sqlite3.Connection) -> None:
-    """Forget all but the latest accepted observations of each stratum."""
+    """Delete all but the last accepted `SAMPLES_PER_STRATUM` samples of each stratum."""
     connection.execute(
         "DELETE FROM samples WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
         "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM samples) WHERE age > ?)",
@@ -263,26 +296,28 @@ def prune_samples(connection: sqlite3.Connection) -> None:
 
 
 def _is_creation_interrupted(path: Path) -> bool:
-    """Whether a crash while it was made left a journal for SQLite to roll back, which a reader may not; there is none
-    while a process owns it.
+    """Whether a crash during the first migration left a rollback journal and a database that has no version yet.
+
+    Only a writer may roll that back, so a reader cannot open the database. While a client has the database open, no
+    rollback journal exists.
     """
     if not Path(f"{path}-journal").exists():
         return False
     with path.open("rb") as file:
-        header = file.read(100)
-    return header[60:64] == header[68:72] == bytes(4)
+        header = file.read(HEADER_BYTES)
+    return header[USER_VERSION_OFFSET:][:4] == header[APPLICATION_ID_OFFSET:][:4] == bytes(4)
 
 
 def open_reader(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection | None:
-    """A connection that only reads, also while another process owns the file; None if there is nothing yet.
+    """Open a connection that only reads, also while another process writes; return None if there is no journal yet.
 
-    :raises JournalUnusable: if it is not ours, newer, damaged, or cannot be read.
+    :raises JournalUnusable: if it is not a journal, of another version, damaged, or cannot be read.
     """
     versions: list[int] = []
 
     def prepare(connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute("PRAGMA busy_timeout=5000")
+        for pragma in READER_PRAGMAS:
+            connection.execute(pragma)
         versions.append(_read_version(connection, path, migrations))
 
     if not path.exists():
@@ -292,7 +327,7 @@ def open_reader(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
     except JournalUnusable:
         if _is_creation_interrupted(path):
             return None
-        # On a read-only folder the shared memory of a log cannot be made: without a log none is needed.
+        # In a read-only folder SQLite cannot make the shared memory of a log; without a log none is needed.
         if os.access(path.parent, os.W_OK) or _has_wal(path):
             raise
         connection = _open_prepared(path, "immutable=1", prepare)

@@ -1,4 +1,4 @@
-"""Turns what is remembered into plain values and back: text, numbers, JSON. Knows no file and no database."""
+"""Conversion of jobs, requests and errors to column values and JSON, and back. Reads no file and no database."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ __all__ = [
     "request_to_json",
 ]
 
-#: What a column can hold.
+#: Value of a database column.
 ColumnValue = str | int | float | None
 
-#: The columns of a job that change; its key and its request do not.
+#: The columns of a job that are updated; its key and its request never change.
 JOB_COLUMNS: Final = (
     "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress", "polls",
     "attempts", "submitted_at", "settled_at", "points", "refunded",
 )  # fmt: skip
-#: The names of columns that are not those of the job's fields.
+#: Names of the job's fields by column, where they differ (`index` is an SQL keyword).
 FIELD_NAMES: Final = {"idx": "index"}
+#: Error classes by name.
 ERROR_CLASSES: Final = {name: getattr(errors, name) for name in errors.__all__}
-#: How far a job is on its way after as many attempts: planned is what a refusal leaves of one; final is furthest.
+#: Order of the statuses within one attempt, for `is_later`. A rejected submission leaves its job planned, so planned is
+#: later than unknown; final statuses are last.
 STATUS_RANKS: Final = {
     JobStatus.SUBMITTING: 0,
     JobStatus.UNKNOWN: 1,
@@ -78,10 +80,13 @@ def _media_from_json(value: Any) -> Any:
 
 
 def _dump_json(value: object) -> str:
-    """`value` as JSON of ASCII only, so that half a character breaks no column; what JSON cannot hold becomes text."""
+    """Return `value` as JSON text, with a shortened repr in place of what JSON cannot express.
+
+    ASCII only, because SQLite rejects text with a lone surrogate.
+    """
     try:
         return json.dumps(value, default=_json_default)
-    except (TypeError, ValueError, RecursionError):  # a key that is no text, a circle, too deep
+    except (TypeError, ValueError, RecursionError):  # keys that are not text, a reference to itself, too deep
         return json.dumps(shorten(value))
 
 
@@ -96,7 +101,7 @@ def _json_default(value: object) -> object:
 
 
 def request_to_json(request: GenerationRequest) -> str:
-    """A request as JSON. Every field is written, so that a default of a later version changes no request."""
+    """Return a request as JSON. Every field is written, so that a later version's defaults change no stored request."""
     facts = attrs.asdict(request, recurse=False)
     facts |= {"image": _media_to_json(request.image), "video": _media_to_json(request.video)}
     facts["ingredients"] = [_media_to_json(ingredient) for ingredient in request.ingredients]
@@ -110,7 +115,8 @@ def _request_from_json(text: str) -> GenerationRequest:
     facts |= {"image": _media_from_json(facts["image"]), "video": _media_from_json(facts["video"])}
     facts["ingredients"] = [_media_from_json(ingredient) for ingredient in facts["ingredients"]]
     if facts["metadata"] is not None and not isinstance(facts["metadata"], dict):
-        facts["metadata"] = {"text": facts["metadata"]}  # it was changed after it was checked, and could not be written
+        # Metadata that was mutated after its validation, and could not be written as JSON, was stored as text.
+        facts["metadata"] = {"text": facts["metadata"]}
     return GenerationRequest(**facts)
 
 
@@ -120,11 +126,11 @@ def _error_to_json(error: PikaError) -> str:
 
 
 def _error_from_json(text: str, key: str, provider: str) -> PikaError:
-    """An error as it was; one that this version cannot make any more is told by its message."""
+    """Return the stored error; a `JobError` with its message if this version cannot construct it."""
     stored = json.loads(text)
     try:
         error: PikaError = _converter.structure(stored["facts"], ERROR_CLASSES[stored["type"]])
-    except Exception:  # a class or a fact of another version: cattrs raises groups, a class its own
+    except Exception:  # a class or field of another version: cattrs raises groups, and each class its own errors
         return JobError(key=key, provider=provider, reason=str(stored["message"]))
     return error
 
@@ -138,7 +144,7 @@ def _time_from_text(text: str | None) -> datetime | None:
 
 
 def _path_to_text(file: Path | None, folder: Path) -> str | None:
-    """The path from `folder` where the file lies inside it, so that the folder can be moved."""
+    """Return the path relative to `folder` if the file is inside it, so that the folder can be moved."""
     if file is None:
         return None
     file = file.absolute()
@@ -146,7 +152,7 @@ def _path_to_text(file: Path | None, folder: Path) -> str | None:
 
 
 def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, ColumnValue]:
-    """The columns of `job`, but its request; `folder` is where the journal lies."""
+    """Return the columns of `job` and `intent`, without the request; `folder` is the journal's folder."""
     values: dict[str, Any] = {name: getattr(job, FIELD_NAMES.get(name, name)) for name in JOB_COLUMNS}
     return values | {
         "key": job.key,
@@ -163,9 +169,9 @@ def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, Colum
 
 
 def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
-    """The job of a row of columns, `request` included.
+    """Return the job of a row that includes its request.
 
-    :raises Exception: of any kind, if the values were not made by `values_of` and `written_request`.
+    :raises Exception: of any kind, if the row was not made by `job_to_row` and `request_to_json`.
     """
     return Job(
         **{FIELD_NAMES.get(name, name): row[name] for name in JOB_COLUMNS}
@@ -183,7 +189,7 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
 
 
 def intent_from_row(row: Mapping[str, Any]) -> Intent | None:
-    """The intent of a row of columns, where one was kept."""
+    """Return the intent of a row; None if none was saved."""
     at = _time_from_text(row["intended_at"])
     if at is None:
         return None
@@ -191,22 +197,22 @@ def intent_from_row(row: Mapping[str, Any]) -> Intent | None:
 
 
 def job_to_line(job: Job, previous_key: str | None, folder: Path) -> bytes:
-    """The whole record as one line; `previous_key` is the key that it had in the database, if another."""
+    """Return the job as a line of JSON; `previous_key` is its key in the database, if an archive changed it."""
     values = job_to_row(job, None, folder)
     return json.dumps(values | {"request": request_to_json(job.request), "previous_key": previous_key}).encode() + b"\n"
 
 
 def job_from_line(line: bytes, folder: Path) -> tuple[Job, str | None]:
-    """What `line_of` wrote.
+    """Return the job and the previous key of a line.
 
-    :raises Exception: of any kind, if it did not.
+    :raises Exception: of any kind, if the line was not made by `job_to_line`.
     """
     values = json.loads(line)
     return job_from_row(values, folder), values["previous_key"]
 
 
 def is_change(job: Job, before: Job) -> bool:
-    """Whether `job` is news to whoever knows `before`, an earlier record of it; see `Journal.revision`."""
+    """Whether `job` differs from `before`, an earlier state of it, by what `Journal.revision` counts as a change."""
     if job.status is not before.status or job.is_final:
         return job.status is not before.status
     one, other = (None if it.error is None else _error_to_json(it.error) for it in (job, before))
@@ -214,6 +220,6 @@ def is_change(job: Job, before: Job) -> bool:
 
 
 def is_later(job: Job, than: Job) -> bool:
-    """Whether `job` is further on its way than an earlier or later record of the same key."""
+    """Whether `job` has made more progress than `than`, another state of the same job."""
     one, other = ((it.attempts, STATUS_RANKS[it.status], it.file is not None) for it in (job, than))
     return one > other

@@ -1,7 +1,7 @@
-"""The journal in an SQLite file: what it says is kept survives the process and the power; decides nothing about jobs.
+"""Journal in an SQLite file: what a call has saved survives a crash and a power cut. Makes no decisions about jobs.
 
-One thread writes, and what was asked for while it wrote goes into one commit. Reads take place where they are asked
-for, over a connection of their own that never waits for the writer, and see what waits to be written.
+One thread writes; everything queued while it wrote goes into its next commit. Reads run in the calling thread, over a
+connection of their own that never waits for the writer, and see the queued writes.
 """
 
 from __future__ import annotations
@@ -39,50 +39,56 @@ _log = logging.getLogger("pika_async.journal")
 
 
 class SqliteJournal(Reader):
-    """Jobs in the file `path`, of one owner at a time; see `Journal` for the calls, and `Reader` for its reads.
+    """Jobs in the file `path`, opened by one client at a time; see `Journal` for the calls, `Reader` for the reads.
 
-    Nothing is opened before `open`; a journal that is not open can be read, also while another process owns it.
+    Nothing is opened or created before `open`. A journal that is not open can be read, also while another process has
+    it open.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._fallback = FallbackFile(self._real_path)
+        #: The writer thread; None while the journal is not open.
         self._executor: ThreadPoolExecutor | None = None
         self._closing: Future[None] | None = None
         self._is_write_scheduled = False
         self._resources = contextlib.ExitStack()
         self._change_signal = ChangeSignal()
+        #: Used only in the writer thread.
         self._write_connection: sqlite3.Connection
-        #: The number of the latest change that is committed; of the thread.
+        #: The number of the latest committed change. Used only in the writer thread.
         self._revision = 0
 
     async def open(self) -> None:
         """See `Journal`."""
-        thread = ThreadPoolExecutor(1, "pika_async-journal")
-        opening = thread.submit(self._open_files)
+        executor = ThreadPoolExecutor(1, "pika_async-journal")
+        opening = executor.submit(self._open_files)
         try:
-            held = await _result_of(opening)
+            resources = await _result_of(opening)
         except asyncio.CancelledError:
-            # Left early, the thread may still succeed: then it lets go again, and only then may another try.
-            await _result_of(thread.submit(lambda: None if opening.exception() else opening.result().close()))
+            # The thread may still succeed. Then it closes the files again, before another client may open them.
+            await _result_of(executor.submit(lambda: None if opening.exception() else opening.result().close()))
             raise
         finally:
             if not opening.done() or opening.exception():
-                thread.shutdown(wait=False)
-        self._resources, self._executor, self._closing = held, thread, None
+                executor.shutdown(wait=False)
+        self._resources, self._executor, self._closing = resources, executor, None
 
     async def close(self) -> None:
-        """See `Journal`. What cannot be written is rescued and logged, not raised."""
+        """See `Journal`. Jobs that cannot be written go to the fallback file and are logged; nothing is raised."""
         if self._executor is not None:
-            thread, self._executor = self._executor, None
-            self._closing = thread.submit(self._close_files)
+            executor, self._executor = self._executor, None
+            self._closing = executor.submit(self._close_files)
             self._closing.add_done_callback(lambda _: self._change_signal.notify())
-            thread.shutdown(wait=False)
+            executor.shutdown(wait=False)
         if self._closing is not None:
             await _result_of(self._closing)
 
     def flush(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds; whether all that was asked for is committed. Not a coroutine: for an exit."""
+        """Wait at most `timeout` seconds for the queued writes; return whether all of them are committed.
+
+        Blocks the thread: for use at the exit of the process, after the event loop has ended.
+        """
         if self._executor is None:
             return not self._buffer.has_failed_writes
         try:
@@ -93,7 +99,7 @@ class SqliteJournal(Reader):
 
     @property
     def is_saved(self) -> bool:
-        """Whether everything that it was told is committed, as far as was tried."""
+        """Whether every write that was attempted so far has been committed."""
         return not self._buffer.has_failed_writes
 
     async def record_intent(self, job: Job, intent: Intent) -> None:
@@ -128,27 +134,31 @@ class SqliteJournal(Reader):
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
-        await asyncio.sleep(0)  # however much there is, others have their turn
-        with self._change_signal.subscribe() as rung:
+        await asyncio.sleep(0)  # other tasks get a turn between two pages, however many changes there are
+        with self._change_signal.subscribe() as changed:
             while True:
-                rung.clear()
+                changed.clear()
                 is_over = self._executor is None and (self._closing is None or self._closing.done())
                 found = self._committed_changes(after)
                 if found or is_over:
                     return found
-                self._schedule_write()  # what was noted while nobody listened
-                await rung.wait()
+                self._schedule_write()  # `save_later` schedules a write only while a reader waits
+                await changed.wait()
 
     def _schedule_write(self) -> None:
-        """See that what is pending is written."""
+        """Let the writer thread commit the buffer, unless that is scheduled already."""
         if self._executor is not None and not self._is_write_scheduled:
             self._is_write_scheduled = True
             self._executor.submit(self._write_pending)
 
     async def _write_and_wait(self, operation: WriteOp) -> None:
-        """Queue it, see that it is written, and wait for that."""
+        """Queue `operation` and wait until it is committed.
+
+        :raises JournalFailed: if it could not be committed, or the journal is not open.
+        """
         if self._executor is None:
-            self._log_unsaved(operation, "it is not open")  # nor is it ours: nothing is written beside it
+            # Without the lock the fallback file must not be written either: it may belong to another client.
+            self._log_unsaved(operation, "it is not open")
             raise self._journal_failed(operation, "it is not open")
         self._buffer.add(operation)
         self._schedule_write()
@@ -156,33 +166,32 @@ class SqliteJournal(Reader):
 
     def _journal_failed(self, operation: WriteOp, reason: str) -> JournalFailed:
         provider = next((job.provider for job in operation.jobs_to_write), "")
-        return JournalFailed(
-            provider=provider, reason=reason, path=str(self.path), fallback_file=operation.fallback_file
-        )
+        path, fallback = str(self.path), operation.fallback_file
+        return JournalFailed(provider=provider, reason=reason, path=path, fallback_file=fallback)
 
-    # What follows runs in the thread.
+    # The methods below run in the writer thread.
 
     def _open_files(self) -> contextlib.ExitStack:
-        """Take the file and open it; what was taken is let go again where that fails."""
-        held = contextlib.ExitStack()
+        """Lock and open the file; return what closes it. If a step fails, undo those before it."""
+        resources = contextlib.ExitStack()
         try:
-            self._lock_file(held)
-            self._write_connection = held.enter_context(contextlib.closing(open_writer(self._real_path)))
+            self._lock_file(resources)
+            self._write_connection = resources.enter_context(contextlib.closing(open_writer(self._real_path)))
             self._revision = queries.latest_revision(self._write_connection)
             self._recover_records()
             self._buffer.discard_fallback_copies()
             self._read_connection = open_reader(self._real_path)
-            held.callback(self._close_reader)
+            resources.callback(self._close_reader)
         except BaseException:
-            held.close()
+            resources.close()
             raise
-        return held
+        return resources
 
-    def _lock_file(self, held: contextlib.ExitStack) -> None:
+    def _lock_file(self, resources: contextlib.ExitStack) -> None:
         try:
             if not FileLock.exists(self._real_path):
-                inspect_file(self._real_path)  # a file of someone else gets no lock beside it
-            held.callback(FileLock(self._real_path).release)
+                inspect_file(self._real_path)  # first, so that no lock file is made beside a file that is not ours
+            resources.callback(FileLock(self._real_path).release)
             if not inspect_file(self._real_path):
                 create_file(self._real_path)
         except OSError as error:
@@ -191,9 +200,9 @@ class SqliteJournal(Reader):
 
     def _close_reader(self) -> None:
         with self._read_lock:
-            reader, self._read_connection = self._read_connection, None
-            if reader is not None:
-                reader.close()
+            connection, self._read_connection = self._read_connection, None
+            if connection is not None:
+                connection.close()
 
     def _close_files(self) -> None:
         try:
@@ -204,7 +213,7 @@ class SqliteJournal(Reader):
             self._resources.close()
 
     def _write_pending(self) -> None:
-        """Write all that waits; never raises."""
+        """Write everything in the buffer; never raises."""
         self._is_write_scheduled = False
         group = self._buffer.take_all()
         if group:
@@ -215,7 +224,7 @@ class SqliteJournal(Reader):
             self._commit(group)
         except Exception as error:
             if len(group) > 1 and not isinstance(error, (OSError, sqlite3.OperationalError)):
-                for operation in group:  # a value that no column can hold fails alone
+                for operation in group:  # one by one, so that a value no column can hold fails alone
                     self._write_group([operation])
             else:
                 self._on_commit_failed(group, error)
@@ -230,84 +239,94 @@ class SqliteJournal(Reader):
 
     def _commit(self, group: list[WriteOp]) -> None:
         with queries.transaction(self._write_connection) as connection:
-            number = self._revision
+            revision = self._revision
             for operation in group:
-                number = self._execute(connection, operation, number)
-        self._revision = number  # only now: what was rolled back has taken no number
+                revision = self._execute(connection, operation, revision)
+        self._revision = revision  # only after the commit, so that a rolled back write uses no number
 
-    def _execute(self, connection: sqlite3.Connection, operation: WriteOp, number: int) -> int:
+    def _execute(self, connection: sqlite3.Connection, operation: WriteOp, revision: int) -> int:
+        """Execute the statements of `operation`; return the number of the latest change."""
         for job in operation.jobs_to_write:
             if operation.previous_key is not None:
                 queries.rename_job(connection, operation.previous_key, job.key)
-            number = queries.upsert_job(connection, job, operation.intent, self._folder, number)
+            revision = queries.upsert_job(connection, job, operation.intent, self._folder, revision)
         if operation.setting is not None:
             queries.insert_setting(connection, *operation.setting)
         if operation.sample is not None:
             queries.insert_sample(connection, operation.sample)
-        return number
+        return revision
 
     def _on_commit_failed(self, group: list[WriteOp], error: Exception) -> None:
-        """Save what can be saved elsewhere, and tell whoever waits; what was told before is only kept."""
-        fresh = [operation for operation in group if not operation.done.done()]
-        lost = [operation for operation in fresh if operation.intent is None and operation.jobs_to_write]
+        """Write the jobs to the fallback file and fail the waiting calls.
+
+        Operations whose failure was reported before are only kept for the next attempt.
+        """
+        new = [operation for operation in group if not operation.done.done()]
+        unsaved = [operation for operation in new if operation.intent is None and operation.jobs_to_write]
         lines = [
             job_to_line(job, operation.previous_key, self._folder)
-            for operation in lost
+            for operation in unsaved
             for job in operation.jobs_to_write
         ]
-        place = self._fallback.append(lines) if lines else None
-        for operation in lost:
-            operation.fallback_file = None if place is None else str(place)
+        file = self._fallback.append(lines) if lines else None
+        for operation in unsaved:
+            operation.fallback_file = None if file is None else str(file)
             self._log_unsaved(operation, error)
         self._buffer.on_commit_failed(group)
-        for operation in fresh:
+        for operation in new:
             operation.done.set_exception(self._journal_failed(operation, str(error)))
 
     def _log_unsaved(self, operation: WriteOp, reason: object) -> None:
         for job in operation.jobs_to_write:
-            words = (strip_control(job.key), job.status, strip_control(job.task_id or "-"), self._real_path, reason)
+            task_id = strip_control(job.task_id or "-")
+            words = (strip_control(job.key), job.status, task_id, self._real_path, reason)
             where = f"it is in {operation.fallback_file}" if operation.fallback_file else "it is nowhere else"
             _log.critical("job %s (%s, task %s) is not in the journal %s: %s; %s", *words, where, extra=about(job))
 
     def _recover_records(self) -> None:
-        """Take in what was rescued before: each record that is later than what is stored."""
-        broken, number = False, self._revision
+        """Save each record of the fallback file that is later than the stored one, and clear that file.
+
+        :raises JournalUnusable: if the file cannot be read, or a record cannot be saved.
+        """
+        has_bad_lines, revision = False, self._revision
         try:
             with queries.transaction(self._write_connection) as connection:
                 for line in self._fallback.read_lines():
                     try:
                         job, previous_key = job_from_line(line, self._folder)
-                    except Exception:  # torn, or of a stranger
-                        broken = True
+                    except Exception:  # incomplete, or not written by a journal
+                        has_bad_lines = True
                     else:
-                        number = self._recover_record(connection, job, previous_key, number)
-            self._revision = number
-            if not broken or self._fallback.set_aside():
+                        revision = self._recover_record(connection, job, previous_key, revision)
+            self._revision = revision
+            if not has_bad_lines or self._fallback.set_aside():
                 self._fallback.clear()
         except (sqlite3.Error, OSError) as error:
-            reason = f"cannot take in {self._fallback.path}: {error}; mend that, then open it again"
+            reason = (
+                f"cannot be completed with the records in {self._fallback.path}: {error}; mend that, then open it again"
+            )
             raise unusable(self._real_path, reason) from None
 
-    def _recover_record(self, connection: sqlite3.Connection, job: Job, previous_key: str | None, number: int) -> int:
+    def _recover_record(self, connection: sqlite3.Connection, job: Job, previous_key: str | None, revision: int) -> int:
         stored = queries.select_job(connection, job.key)
         if previous_key is not None and stored is None:
             queries.rename_job(connection, previous_key, job.key)
             stored = queries.select_job(connection, job.key)
         if stored is None or is_later(job, self._decode(stored)):
-            number = queries.upsert_job(connection, job, None, self._folder, number)
-            log_job(_log, logging.WARNING, job, "taken in from what was rescued")
-        return number
+            revision = queries.upsert_job(connection, job, None, self._folder, revision)
+            log_job(_log, logging.WARNING, job, "recovered from the fallback file")
+        return revision
 
 
 async def _result_of(work: Future[T]) -> T:
-    """The result of `work` of the thread; whoever leaves early leaves it alone."""
+    """Wait for `work` of the writer thread and return its result; cancelling the wait does not cancel the work."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    finished = asyncio.Event()
 
-    def tell(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(told.set)
+    def notify(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so this call has ended
+            loop.call_soon_threadsafe(finished.set)
 
-    work.add_done_callback(tell)
-    await told.wait()
+    work.add_done_callback(notify)
+    await finished.wait()
     return work.result()

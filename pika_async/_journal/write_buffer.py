@@ -1,11 +1,13 @@
-"""What was asked to be kept and is not in the database yet; every read looks here first. Writes nothing itself."""
+"""Queue of writes that are not in the database yet; reads look here first (write-behind, read-your-writes).
+
+Writes nothing itself.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 import attrs
 
@@ -18,65 +20,71 @@ __all__ = ["PendingView", "WriteBuffer", "WriteOp"]
 
 @attrs.define(eq=False, kw_only=True)
 class WriteOp:
-    """One call that changes the journal, committed whole or not at all.
+    """Write of one call to the journal, committed as a whole or not at all."""
 
-    `jobs` is by key; None says that the key is free again. `moved` is the key that an archived job had.
-    """
-
+    #: Jobs by key; None frees the key.
     jobs: dict[str, Job | None] = attrs.Factory(dict)
     intent: Intent | None = None
+    #: The key that an archived job had before.
     previous_key: str | None = None
-    #: Name and JSON.
+    #: Name and JSON text.
     setting: tuple[str, str] | None = None
     sample: DurationSample | None = None
-    #: For the thread's answer; a failure is told once, though it is tried again.
+    #: Set by the writer thread after the first attempt. A failed write is attempted again, but reported once.
     done: Future[None] = attrs.Factory(Future)
-    #: Where it was rescued to; None if it was not.
+    #: The file that its jobs were written to after a failed commit; None if there is none.
     fallback_file: str | None = None
-    #: Whether the thread has it: then it does not change any more.
+    #: Whether the writer thread has taken it, so that `jobs` must not change any more.
     is_being_written: bool = False
 
     @property
     def jobs_to_write(self) -> list[Job]:
-        """The jobs that it writes."""
+        """The jobs without the freed keys."""
         return [job for job in self.jobs.values() if job is not None]
 
 
 @attrs.frozen
 class PendingView:
-    """What is pending at one moment: jobs by key (None: that key is free), and the keys whose row is another's."""
+    """Copy of the pending jobs at one moment."""
 
+    #: Jobs by key; None means that the key is free.
     jobs: dict[str, Job | None]
+    #: Keys whose row in the database belongs to a job that has another key now.
     previous_keys: frozenset[str]
 
     @property
     def stale_keys(self) -> set[str]:
-        """Every key of which the database does not tell the truth."""
+        """Every key whose row in the database is out of date."""
         return {*self.jobs, *self.previous_keys}
 
 
 class WriteBuffer:
-    """A queue of operations, and the latest of each key. Safe to use from any thread, and from a signal handler."""
+    """Queue of operations, indexed by what they write.
+
+    May be used from any thread and from a signal handler: its lock is reentrant.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._queue: list[WriteOp] = []
+        #: Operations whose commit failed; they are attempted again before the queue.
         self._failed: list[WriteOp] = []
+        #: The latest operation for each key.
         self._by_key: dict[str, WriteOp] = {}
         self._by_previous_key: dict[str, WriteOp] = {}
         self._by_setting: dict[str, WriteOp] = {}
         self._with_sample: list[WriteOp] = []
-        #: Those that say whose a token is, in order.
+        #: Operations that change which job a callback token belongs to, in order; a dict as an ordered set.
         self._with_token: dict[WriteOp, None] = {}
 
     def add(self, operation: WriteOp) -> None:
-        """Queue it; reads see it from now on."""
+        """Queue `operation`; reads see it from now on."""
         with self._lock:
             self._queue.append(operation)
             for key in operation.jobs:
                 before = self._by_key.get(key)
                 if before is not None and before.jobs[key] is None:
-                    del self._by_key[key]  # the key was free: its new job comes last
+                    del self._by_key[key]  # the key was free, so its new job comes last
                 self._by_key[key] = operation
             if operation.previous_key is not None:
                 self._by_previous_key[operation.previous_key] = operation
@@ -88,21 +96,24 @@ class WriteBuffer:
                 self._with_sample.append(operation)
 
     def save_later(self, job: Job) -> None:
-        """Queue `job`, in the place of what still waits for it."""
+        """Queue `job`, replacing a queued earlier state of it where possible."""
         with self._lock:
-            waiting = self._by_key.get(job.key)
+            queued = self._by_key.get(job.key)
             if (
-                waiting is not None
-                and not waiting.is_being_written
-                and list(waiting.jobs) == [job.key]
-                and waiting.intent is None
+                queued is not None
+                and not queued.is_being_written
+                and list(queued.jobs) == [job.key]
+                and queued.intent is None
             ):
-                waiting.jobs[job.key] = job
+                queued.jobs[job.key] = job
             else:
                 self.add(WriteOp(jobs={job.key: job}))
 
     def take_all(self) -> list[WriteOp]:
-        """All that waits, what was refused before first; it is the caller's to tell what became of it."""
+        """Take everything that is to be written, earlier failures first.
+
+        The caller must pass the operations to `on_committed` or `on_commit_failed`.
+        """
         with self._lock:
             group = self._failed + self._queue
             self._failed, self._queue = [], []
@@ -111,13 +122,13 @@ class WriteBuffer:
             return group
 
     def on_committed(self, group: list[WriteOp]) -> None:
-        """It is in the database."""
+        """Forget operations that are in the database now."""
         with self._lock:
             for operation in group:
                 self._discard(operation)
 
     def on_commit_failed(self, group: list[WriteOp]) -> None:
-        """The database would not have it: an intent is undone, all else is kept and taken again."""
+        """Drop the intents of a failed commit, since nothing was sent for them; keep every other write to retry it."""
         with self._lock:
             self._failed += [operation for operation in group if operation.intent is None]
             for operation in group:
@@ -125,11 +136,12 @@ class WriteBuffer:
                     undone = [key for key in operation.jobs if self._by_key.get(key) is operation]
                     self._discard(operation)
                     for key in undone:
-                        others = [it for it in self._failed + self._queue if key in it.jobs]
+                        others = [other for other in self._failed + self._queue if key in other.jobs]
                         if others:
                             self._by_key[key] = others[-1]
 
     def _discard(self, operation: WriteOp) -> None:
+        """Remove `operation` from every index."""
         for key in operation.jobs:
             if self._by_key.get(key) is operation:
                 del self._by_key[key]
@@ -142,59 +154,64 @@ class WriteBuffer:
             self._with_sample.remove(operation)
 
     def discard_fallback_copies(self) -> None:
-        """What was rescued is read from there: let go of it here."""
+        """Drop failed writes that are in the fallback file: they are recovered from there, and may be outdated here."""
         with self._lock:
-            rescued = [operation for operation in self._failed if operation.fallback_file]
+            recovered = [operation for operation in self._failed if operation.fallback_file]
             self._failed = [operation for operation in self._failed if not operation.fallback_file]
-            for operation in rescued:
+            for operation in recovered:
                 self._discard(operation)
 
     @property
     def has_failed_writes(self) -> bool:
-        """Whether anything was refused and is still wanted."""
+        """Whether a failed write is still to be attempted again."""
         return bool(self._failed)
 
     def find_job(self, key: str) -> tuple[bool, Job | None]:
-        """Whether `key` is pending, and as what."""
+        """Return whether a write of `key` is pending, and the job that it will hold."""
         with self._lock:
             latest = self._by_key.get(key)
             return (False, None) if latest is None else (True, latest.jobs[key])
 
     def intent(self, key: str) -> Intent | None:
-        """The intent that is pending for `key`."""
+        """Return the pending intent of `key`; None if there is none."""
         with self._lock:
             latest = self._by_key.get(key)
             return None if latest is None else latest.intent
 
     def token_resolver(self, callback_sha256: str) -> Callable[[str | None], str | None]:
-        """What makes of the key that the database has for a token the one that it will have."""
+        """Return a function that applies the pending writes to the stored owner of a callback token.
+
+        It takes the key that the database has for the token, and returns the key after all pending writes.
+        """
         with self._lock:
-            steps = [(it.intent, it.previous_key, next(reversed(it.jobs))) for it in self._with_token]
+            writes = [
+                (operation.intent, operation.previous_key, next(reversed(operation.jobs)))
+                for operation in self._with_token
+            ]
 
-        def follow(key: str | None) -> str | None:
-            for intent, moved, name in steps:
+        def resolve(owner: str | None) -> str | None:
+            for intent, previous_key, key in writes:
                 if intent is not None and intent.callback_sha256 == callback_sha256:
-                    key = name
-                elif key is not None and key in {moved, name}:
-                    key = name if moved else None
-            return key
+                    owner = key
+                elif owner is not None and owner in {previous_key, key}:
+                    owner = key if previous_key else None  # archived under `key`, or submitted again with another token
+            return owner
 
-        return follow
+        return resolve
 
     def view(self) -> PendingView:
-        """All jobs that are pending, in the order in which their keys came."""
+        """Return all pending jobs, in the order in which their keys were first queued."""
         with self._lock:
-            return PendingView(
-                {key: it.jobs[key] for key, it in self._by_key.items()}, frozenset(self._by_previous_key)
-            )
+            jobs = {key: operation.jobs[key] for key, operation in self._by_key.items()}
+            return PendingView(jobs, frozenset(self._by_previous_key))
 
-    def setting(self, name: str) -> Any:
-        """The JSON that is pending for a name; None if there is none."""
+    def setting(self, name: str) -> str | None:
+        """Return the pending JSON text of a setting; None if there is none."""
         with self._lock:
             latest = self._by_setting.get(name)
             return None if latest is None or latest.setting is None else latest.setting[1]
 
     def samples(self) -> list[DurationSample]:
-        """The observations that are pending, oldest first."""
+        """Return the pending samples, oldest first."""
         with self._lock:
-            return [it.sample for it in self._with_sample if it.sample is not None]
+            return [operation.sample for operation in self._with_sample if operation.sample is not None]

@@ -630,7 +630,7 @@ def _folder(journal: Path) -> None:
 
 
 DAMAGES: Final[dict[str, tuple[Callable[[Path], None], str, bool]]] = {
-    "text": (_text, "is no journal of pika_async", True),
+    "text": (_text, "is not a journal of pika_async", True),
     "newer": (_newer, "newer pika_async", True),
     "torn": (_torn, "damaged", True),
     "a-record": (_record, "holds a record of job 'a' that cannot be read", True),

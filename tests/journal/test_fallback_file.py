@@ -238,7 +238,7 @@ async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(pat
     place = Path(str(caught.value.fallback_file))
     assert (place.parent, stat.S_IMODE(place.stat().st_mode)) == (path.parent / "temporary", 0o600)
     await journal.close()
-    with pytest.raises(JournalUnusable, match="cannot take in"):
+    with pytest.raises(JournalUnusable, match="cannot be completed with the records in"):
         await SqliteJournal(path).open()
     beside.rmdir()
     other = SqliteJournal(path)
@@ -340,7 +340,7 @@ async def test_a_link_is_not_followed(path: Path) -> None:
     other = path.with_name("precious")
     other.write_bytes(b"precious")
     Path(f"{path}.fallback").symlink_to(other)
-    with pytest.raises(JournalUnusable, match="cannot take in"):
+    with pytest.raises(JournalUnusable, match="cannot be completed with the records in"):
         await SqliteJournal(path).open()
     assert other.read_bytes() == b"precious"
     assert Path(f"{path}.fallback").is_symlink()

@@ -172,17 +172,17 @@ async def test_what_is_no_journal_is_left_as_it_is(path: Path) -> None:
     """Text, another program's database with or without a number, and half of a header."""
     for data in (b"SQLite", b"a text\n" * 100, b"SQLite format 3\0"):
         path.write_bytes(data)
-        await refused(path, "is no journal of pika_async")
+        await refused(path, "is not a journal of pika_async")
     path.unlink()
     foreign(path, "CREATE TABLE photos (a)")
-    await refused(path, "is no journal of pika_async")
+    await refused(path, "is not a journal of pika_async")
     path.unlink()
     foreign(path, "PRAGMA journal_mode=WAL", "CREATE TABLE photos (a)")
-    await refused(path, "is no journal of pika_async")
+    await refused(path, "is not a journal of pika_async")
     path.unlink()
     foreign(path, "PRAGMA application_id=7", "CREATE TABLE photos (a)")
-    await refused(path, "is no journal of pika_async")
-    with pytest.raises(JournalUnusable, match="is no journal of pika_async"):
+    await refused(path, "is not a journal of pika_async")
+    with pytest.raises(JournalUnusable, match="is not a journal of pika_async"):
         SqliteJournal(path).keys()
 
 
@@ -196,7 +196,7 @@ async def test_a_foreign_log_is_not_folded_into_its_file(path: Path) -> None:
         files = {name: made.with_name(f"made{name}").read_bytes() for name in ("", "-wal")}
     for name, data in files.items():
         path.with_name(f"j.sqlite{name}").write_bytes(data)
-    with pytest.raises(JournalUnusable, match="is no journal of pika_async"):
+    with pytest.raises(JournalUnusable, match="is not a journal of pika_async"):
         await SqliteJournal(path).open()
     assert {name: path.with_name(f"j.sqlite{name}").read_bytes() for name in files} == files
 
@@ -260,10 +260,10 @@ async def test_paths_that_cannot_be_a_journal(path: Path) -> None:
     """A folder, a pipe, a circle of links, a folder that is not there: each with its own words."""
     folder = path.with_name("folder")
     folder.mkdir()
-    await refused(folder, "is no plain file")
+    await refused(folder, "must be a regular file")
     pipe = path.with_name("pipe")
     os.mkfifo(pipe)
-    await refused(pipe, "is no plain file")
+    await refused(pipe, "must be a regular file")
     one, other = path.with_name("one"), path.with_name("other")
     one.symlink_to(other)
     other.symlink_to(one)

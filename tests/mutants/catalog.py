@@ -211,8 +211,8 @@ MUTANTS: Final = (
     Mutant(
         "kept-as-settled",
         "_journal/queries.py",
-        "sorted(observations, key=lambda seen: seen.accepted_at)[::-1]",
-        "observations[::-1]",
+        "sorted(samples, key=lambda sample: sample.accepted_at)[::-1]",
+        "samples[::-1]",
         "a journal teaches that durations grow",
         ("tests/journal/test_journal.py",),
     ),
@@ -546,8 +546,8 @@ MUTANTS: Final = (
     Mutant(
         "numbers-of-a-rollback",
         "_journal/sqlite.py",
-        "                number = self._execute(connection, operation, number)\n",
-        "                self._revision = number = self._execute(connection, operation, number)\n",
+        "                revision = self._execute(connection, operation, revision)\n",
+        "                self._revision = revision = self._execute(connection, operation, revision)\n",
         "changes that were rolled back leave gaps in the numbers",
         ("tests/journal/test_changes.py",),
     ),
