@@ -1,4 +1,4 @@
-"""Two pictures of polling for the README beside this file: looks against delay, and where the looks fall.
+"""Two pictures of polling for the README beside this file: polls against delay, and the ages of polls.
 
     python benchmarks/plots.py
 
@@ -47,35 +47,35 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
 }
-#: Waits of what others ship, from how often a task was looked at and a random source.
+#: Waits of what others ship, from the number of polls so far and a random source.
 PEERS: dict[str, Callable[[int, Random], float]] = {
     "fal 0.1 s": lambda _n, _r: 0.1,
     "replicate 0.5 s": lambda _n, _r: 0.5,
     "openai 1 s": lambda _n, _r: 1.0,
     "comfy 5 s": lambda _n, _r: 5.0,
     "runway 6 ± 1.5 s": lambda _n, random: random.uniform(4.5, 7.5),
-    "full jitter\nto 60 s": lambda looks, random: random.uniform(0, min(60.0, 2.0 ** min(looks, 9))),
+    "full jitter\nto 60 s": lambda count, random: random.uniform(0, min(60.0, 2.0 ** min(count, 9))),
 }
 #: Where a name stands from its point, in points; all to the right and above the lines, but the two that are close.
 ASIDE = {"comfy 5 s": (4, 9), "runway 6 ± 1.5 s": (8, 1), "full jitter\nto 60 s": (6, -4)}
 
 
 def peer(jobs: Sequence[Outcome], draw: Callable[[int, Random], float]) -> tuple[float, float]:
-    """Mean looks and mean delay."""
+    """Return the mean number of polls and the mean delay."""
     random = Random(SEED)
     polls = delay = 0.0
     for job in jobs:
-        age, looks = 0.0, 0
+        age, count = 0.0, 0
         while age < job.duration:
-            age += draw(looks, random)
-            looks += 1
-        polls += looks
+            age += draw(count, random)
+            count += 1
+        polls += count
         delay += age - job.duration
     return polls / len(jobs), delay / len(jobs)
 
 
 def best_of(every: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of (looks, delay) that none other beats in both."""
+    """Return the pairs (polls, delay) that no other pair beats in both."""
     best: list[tuple[float, float]] = []
     for polls, delay in sorted(every, key=lambda each: each[1]):
         if not best or polls < best[-1][0]:
@@ -100,7 +100,7 @@ def on_logs(axes: Axes) -> None:
     axes.grid(visible=True)
 
 
-def looks_and_delay(axes: Axes, durations: Durations) -> None:
+def polls_and_delay(axes: Axes, durations: Durations) -> None:
     """One panel."""
     random = Random(SEED)
     jobs = [Outcome(durations(i, random)) for i in range(3000)]
@@ -129,9 +129,9 @@ def looks_and_delay(axes: Axes, durations: Durations) -> None:
     )  # fmt: skip
     default = ours[DEFAULT]
     axes.plot(default.delay, default.polls, "o", color=OURS, ms=7, zorder=6)
-    told = f"our default: {share:.2f} of the looks\nof a fixed interval as quick"
+    label = f"our default: {share:.2f} of the polls\nof a fixed interval as quick"
     axes.annotate(
-        told, (default.delay, default.polls), (0.05, 2.7), textcoords="data", color=OURS, fontsize=8,
+        label, (default.delay, default.polls), (0.05, 2.7), textcoords="data", color=OURS, fontsize=8,
         arrowprops={"arrowstyle": "-", "color": OURS, "lw": 0.7, "shrinkB": 4},
     )  # fmt: skip
 
@@ -144,30 +144,30 @@ def labelled(axes: Axes) -> None:
 
 
 def trade() -> Figure:
-    """Looks against delay, a panel for each shape of the durations."""
+    """Draw polls against delay, a panel for each shape of the durations."""
     figure = Figure(figsize=(9.2, 7.4), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
     for axes, (shape, title) in zip(panels.flat, PANELS.items(), strict=True):
         on_logs(axes)
         axes.set_title(title, loc="left")
-        looks_and_delay(axes, SHAPES[shape])
+        polls_and_delay(axes, SHAPES[shape])
     labelled(panels[1, 1])
     for axes in panels[1]:
-        axes.set_xlabel("mean delay from settled to seen, seconds")
+        axes.set_xlabel("mean delay from settled to found, seconds")
     for axes in panels[:, 0]:
-        axes.set_ylabel("looks a task")
+        axes.set_ylabel("polls a task")
     return figure
 
 
-# --- where the looks fall -------------------------------------------------------------------------------------------
+# --- the ages of polls ----------------------------------------------------------------------------------------------
 
 
 def schedule(axes: Axes, durations: Durations, end: float) -> None:
-    """The durations of one class of tasks, and below them the looks at a task that has not settled yet."""
+    """The durations of one class of tasks, and below them the polls of a task that has not settled yet."""
     policy = AdaptivePolling()
     settled = run(policy, durations, seed=SEED)[WARM:]
     costs = Costs.of(settled)
-    looks = [age for age in policy._strata["a"].schedule.polls(60) if age <= end]
+    ages_of_polls = [age for age in policy._strata["a"].schedule.polls(60) if age <= end]
     interval = min(
         (fixed(settled, costs.delay * 0.8 * 1.012**step)[0], costs.delay * 0.8 * 1.012**step)
         for step in range(160)
@@ -183,12 +183,12 @@ def schedule(axes: Axes, durations: Durations, end: float) -> None:
     top = axes.get_ylim()[1]
     polls, _ = fixed(settled, interval)
     rows = (
-        (looks, -0.2, OURS, f"ours, learned:\n{costs.polls:.1f} looks a task"),
-        (every, -0.54, "#606060", f"every {interval:.1f} s, as quick:\n{polls:.1f} looks a task"),
+        (ages_of_polls, -0.2, OURS, f"ours, learned:\n{costs.polls:.1f} polls a task"),
+        (every, -0.54, "#606060", f"every {interval:.1f} s, as quick:\n{polls:.1f} polls a task"),
     )
-    for ages, row, colour, told in rows:
+    for ages, row, colour, label in rows:
         axes.plot(ages, [row * top] * len(ages), "|", color=colour, ms=11, mew=1.3)
-        axes.text(end * 1.015, row * top, told, color=colour, va="center")
+        axes.text(end * 1.015, row * top, label, color=colour, va="center")
     axes.set_xlim(0, end)
     axes.set_ylim(-0.74 * top, top)
     axes.set_yticks([])
@@ -198,13 +198,13 @@ def schedule(axes: Axes, durations: Durations, end: float) -> None:
 
 
 def where() -> Figure:
-    """Where the looks fall, for two shapes."""
+    """Draw the ages of polls, for two shapes."""
     figure = Figure(figsize=(9.2, 5.2), layout="constrained")
     panels = figure.subplots(2, 1)
     for axes, shape, end in ((panels[0], "lognormal 0.5", 200.0), (panels[1], "bimodal", 320.0)):
         schedule(axes, SHAPES[shape], end)
         axes.set_title(
-            f"{PANELS[shape]}. Grey: how long tasks take. A stroke: a look, if none has found it settled", loc="left"
+            f"{PANELS[shape]}. Grey: how long tasks take. A stroke: a poll, if none has found it settled", loc="left"
         )
         axes.set_xlabel("age of the task, seconds")
     return figure
@@ -213,7 +213,7 @@ def where() -> Figure:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with mpl.rc_context(STYLE):
-        for name, draw in (("looks-and-delay", trade), ("schedule", where)):
+        for name, draw in (("polls-and-delay", trade), ("schedule", where)):
             file = FOLDER / f"{name}.svg"
             draw().savefig(file, facecolor="white", metadata={"Date": None, "Creator": None})
             lines = file.read_text(encoding="utf-8").splitlines()
