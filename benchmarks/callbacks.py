@@ -8,9 +8,9 @@ whose policy knows only the median; the second is a steady flow of JOBS, 50 in f
 are sent over sockets to the client's own receiver.
 
 A delay runs from the settle time in the ledger until the client has read the answer that reported it (`Job.settled_at`,
-in whole milliseconds). CPU is that of the client's process from opening to closing, with its receiver. The makespan runs
-from the start until the last job was found settled. The grace of 2 s for a callback and the limit of one poll in 5 s are
-not scaled: relative to tasks of a minute, both weigh four times less than here.
+in whole milliseconds). CPU is that of the client's process from opening to closing, with its receiver. The makespan is
+the time from the start until the last job was found settled. The 2 s grace for a callback and the limit of one poll in
+5 s are not scaled: relative to tasks of a minute, both weigh four times less than here.
 """
 
 from __future__ import annotations
