@@ -65,8 +65,8 @@ def test_sources_use_plain_terms(file: Path) -> None:
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_pages_use_plain_terms(file: Path) -> None:
-    """Pages hold no private metaphor."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    """Pages hold no private metaphor; names of code, which the changelog has old ones of, are left out."""
+    lines = re.sub(r"`[^`\n]+`", "", file.read_text(encoding="utf-8")).splitlines()
     assert [(number, found) for number, line in enumerate(lines, 1) if (found := markers_in(line))] == []
 
 
