@@ -35,6 +35,8 @@ from pika_async.providers._wire import (
 __all__ = ["AiohttpTransport", "Transport", "classify", "fail_on_connection_lost", "is_loopback", "origin_of"]
 
 _CHUNK: Final = 1 << 16
+#: Read once, at import: the metadata is a file.
+_USER_AGENT: Final = f"pika_async/{version('pika_async')}"
 #: A create may carry a megabyte of base64 over a slow line and then wait for the gateway's own upstream.
 _PAID: Final = aiohttp.ClientTimeout(total=180, connect=30, sock_connect=15, sock_read=120)
 _FREE: Final = aiohttp.ClientTimeout(total=60, connect=30, sock_connect=15, sock_read=30)
@@ -216,7 +218,6 @@ class AiohttpTransport:
         self._free_timeout = free_timeout
         self._paid: aiohttp.ClientSession | None = None
         self._free: aiohttp.ClientSession | None = None
-        self._agent = f"pika_async/{version('pika_async')}"
         self._tracing = aiohttp.TraceConfig()
         self._tracing.on_request_headers_sent.append(_mark)
         self._tracing.freeze()
@@ -300,7 +301,7 @@ class AiohttpTransport:
             "Authorization": f"Bearer {self._credential.reveal()}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "User-Agent": self._agent,
+            "User-Agent": _USER_AGENT,
         }
         if request.body is not None:
             headers["Content-Type"] = "application/json"

@@ -35,6 +35,8 @@ __all__ = ["OtelTelemetry"]
 _log = logging.getLogger("pika_async.telemetry")
 
 SCOPE: Final = "pika_async"
+#: Read once, at import: the metadata is a file.
+VERSION: Final = version(SCOPE)
 #: Seconds, as the HTTP conventions advise.
 HTTP_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 #: Seconds that jobs and looks take.
@@ -99,8 +101,8 @@ class OtelTelemetry(NullTelemetry):
         at = urlsplit(base_url)
         port = at.port or (443 if at.scheme == "https" else 80)
         self._server = {"server.address": at.hostname or "", "server.port": port}
-        self._tracer = trace.get_tracer(SCOPE, version("pika_async"), tracer_provider)
-        meter = metrics.get_meter(SCOPE, version("pika_async"), meter_provider)
+        self._tracer = trace.get_tracer(SCOPE, VERSION, tracer_provider)
+        meter = metrics.get_meter(SCOPE, VERSION, meter_provider)
         self._duration = meter.create_histogram(
             "http.client.request.duration", "s", "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=HTTP_SECONDS,
