@@ -66,8 +66,10 @@ __all__ = [
 
 #: How much of a value that a user or a provider wrote is repeated in a message, in characters.
 QUOTE_LIMIT = 120
-#: How alike a mistyped name must be to a suggested one, 0 to 1 (`difflib`); "ratio" and "aspect_ratio" have 0.59.
-SIMILARITY = 0.55
+#: How alike a mistyped name must be to a suggested one, 0 to 1, by `difflib`.
+SIMILARITY = 0.6
+#: From how many letters on a name is also suggested that holds the mistyped one, or lies in it.
+MIN_PART_LENGTH = 4
 
 
 def shorten(value: object) -> str:
@@ -89,8 +91,11 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
     """
     if not isinstance(value, str):
         return ""
+    letters = _letters(value[:QUOTE_LIMIT])
     by_letters = {_letters(name): name for name in names}
-    closest = get_close_matches(_letters(value[:QUOTE_LIMIT]), by_letters, n=1, cutoff=SIMILARITY)
+    closest = get_close_matches(letters, by_letters, n=1, cutoff=SIMILARITY)
+    if not closest and len(letters) >= MIN_PART_LENGTH:
+        closest = [name for name in by_letters if letters in name or (len(name) >= MIN_PART_LENGTH and name in letters)]
     return f"; did you mean {by_letters[closest[0]]}?" if closest else ""
 
 

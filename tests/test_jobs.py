@@ -71,7 +71,7 @@ def test_every_move_is_made_exactly_where_it_is_allowed(move: str, status: JobSt
     if status in ALLOWED[move]:
         assert MOVES[move](before).status is ALLOWED[move][status]
     else:
-        with pytest.raises(ValueError, match=f"job k: no move from {status}"):
+        with pytest.raises(ValueError, match=f"job k: no transition from {status}"):
             MOVES[move](before)
     assert before == job(status)
 
@@ -86,7 +86,7 @@ def test_every_snapshot_moves_a_job_where_it_should(state: TaskState, status: Jo
     elif status in SEEN[state]:
         assert before.with_snapshot(snapshot(state), 9.0).status is SEEN[state][status]
     else:
-        with pytest.raises(ValueError, match="no move from"):
+        with pytest.raises(ValueError, match="no transition from"):
             before.with_snapshot(snapshot(state), 9.0)
 
 

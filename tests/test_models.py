@@ -77,6 +77,15 @@ def test_a_new_effect_needs_strict_false() -> None:
     assert GenerationRequest("a", effect="Vaporize", strict=False).effect == "Vaporize"
 
 
+@pytest.mark.parametrize(
+    ("effect", "closest"), [("Inflat", "Inflate"), ("cakeify", "Cake-ify"), ("eye pop", "Eye-pop"), ("TADA", "Ta-da")]
+)
+def test_a_mistyped_effect_names_the_closest_one(effect: str, closest: str) -> None:
+    """An effect that resembles a documented one is refused with that one as a suggestion."""
+    with pytest.raises(InvalidRequest, match=rf"did you mean {closest}\?; strict=False"):
+        GenerationRequest("a", effect=effect)
+
+
 def test_a_camera_from_a_mapping_is_a_camera() -> None:
     """A mapping of axes is the same as a `Camera`, and only the axes that are set are moves."""
     request = GenerationRequest("a", camera={"pan": "left", "zoom": "in"})

@@ -178,7 +178,7 @@ class GatewayClient:
         Raises nothing.
         """
         try:
-            return self._provider.named_task(snapshot.raw) == task_id
+            return self._provider.task_id_in(snapshot.raw) == task_id
         except Exception:
             _log.exception("the provider %s could not decode a poll", self._provider.name)
             return False

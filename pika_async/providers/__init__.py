@@ -1,15 +1,15 @@
-"""The gateways by name: the four that come along, and those that other packages register as entry points.
+"""Registry of gateways by name: four built in, others registered as entry points. Sends nothing.
 
 A package registers a `Provider` under the entry-point group `pika_async.providers`; the entry's name is the
-provider's name. A name that comes along cannot be taken over.
+provider's name. The names and titles of the four cannot be replaced.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import Final
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Literal
 
-from pika_async.errors import ConfigurationError
+from pika_async.errors import ConfigurationError, did_you_mean, shorten
 from pika_async.providers._envelope import ENVELOPE
 from pika_async.providers._provider import Capability, Dialect, Provider
 from pika_async.providers._videos import VIDEOS
@@ -29,38 +29,61 @@ __all__ = [
     "Capability",
     "Dialect",
     "Provider",
+    "ProviderName",
     "find_provider",
     "provider_names",
 ]
 
-ENTRY_POINTS: Final = "pika_async.providers"
+#: The names of the built-in providers, for editors and type checkers; `find_provider` takes others too.
+ProviderName = Literal["cometapi", "yescale", "gptge", "native"]
+
+ENTRY_POINT_GROUP: Final = "pika_async.providers"
 PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, YESCALE, GPTGE, NATIVE)}
 
 
 def provider_names() -> list[str]:
-    """Every name that `find_provider` knows, the four first."""
-    return [*PROVIDERS, *sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)} - set(PROVIDERS))]
+    """Return the names that `find_provider` accepts, the built-in ones first."""
+    return [*PROVIDERS, *sorted(set(_registered()))]
 
 
-def find_provider(name: str) -> Provider:
-    """The provider of that name.
+def find_provider(name: ProviderName | str) -> Provider:
+    """Return the provider with that name or title.
 
-    :raises ConfigurationError: if there is none, or the package that registered it gives no `Provider`.
+    :param name: a name or a title (`"gptge"`, `"gpt.ge"`), in any letter case and with blanks around it.
+    :raises ConfigurationError: if there is no such provider, or if the package that registered it does not load or
+        does not hold a `Provider`.
     """
     if not isinstance(name, str):
-        raise ConfigurationError(setting="provider", reason=f"{name!r} is no name and no Provider")
-    if name in PROVIDERS:
-        return PROVIDERS[name]
-    for entry in entry_points(group=ENTRY_POINTS, name=name):
-        try:
-            found = entry.load()
-        except Exception as error:
-            raise ConfigurationError(
-                setting="provider", reason=f"{name!r} is registered by {entry.value}, which fails to load: {error!r}"
-            ) from error
-        if not isinstance(found, Provider):
-            raise ConfigurationError(setting="provider", reason=f"{entry.value} is no pika_async Provider")
-        return found
-    raise ConfigurationError(
-        setting="provider", reason=f"{name!r} is not known; choose one of {', '.join(provider_names())}"
-    )
+        raise _refused(f"{shorten(name)} must be a name or a Provider; choose one of {', '.join(provider_names())}")
+    wanted = name.strip().casefold()
+    for provider in PROVIDERS.values():
+        if wanted in {provider.name, provider.title.casefold()}:
+            return provider
+    for registered, entry in _registered().items():
+        if wanted == registered.casefold():
+            return _load(registered, entry)
+    names = provider_names()
+    raise _refused(f"{shorten(name)} must be one of {', '.join(names)}{did_you_mean(name, names)}")
+
+
+def _registered() -> dict[str, EntryPoint]:
+    """Return the entry points of other packages by name; names and titles of the built-in providers are left out."""
+    taken = {text.casefold() for provider in PROVIDERS.values() for text in (provider.name, provider.title)}
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name.casefold() not in taken}
+
+
+def _load(name: str, entry: EntryPoint) -> Provider:
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise _refused(
+            f"{shorten(name)} is registered by {entry.value}, which fails to load: {error!r}; "
+            "repair or uninstall that package"
+        ) from error
+    if not isinstance(found, Provider):
+        raise _refused(f"{entry.value} must be a pika_async Provider; repair or uninstall its package")
+    return found
+
+
+def _refused(reason: str) -> ConfigurationError:
+    return ConfigurationError(setting="provider", reason=reason)

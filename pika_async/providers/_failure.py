@@ -1,4 +1,4 @@
-"""The error forms that all four gateways share: which code and which words an answer carries."""
+"""Error forms that all four gateways share. Reads the code and the message of an answer; judges nothing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import attrs
 
 __all__ = ["Failure", "read_failure"]
 
-#: What `code` says when all is well (the envelope's pages; shape (b) spells it as a word).
-_FINE = frozenset({"200", "0", "success", "ok", "none", ""})
+#: Values of `code` that mean success (the envelope's pages; its shape (b) has a word).
+_SUCCESS_CODES = frozenset({"200", "0", "success", "ok", "none", ""})
 
 
 @attrs.frozen
 class Failure:
-    """An explicit failure of an answer's body: `code` as text ("400", "task_not_exist", ...) and its message."""
+    """Error code and message of an answer's body."""
 
+    #: The code as text ("400", "task_not_exist", ...); None if the body does not explicitly fail.
     code: str | None
     message: str
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
 def _code(value: Any) -> str:
-    """A code as text; "" for what is none, such as a list, whose `str` may nest deeper than the interpreter takes."""
+    """Return a code as text, "" for a value of another type: `str` of a list may exceed the recursion limit."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if isinstance(value, bool) or not isinstance(value, str | int | float) else str(value)
@@ -38,9 +39,9 @@ def read_failure(body: Any) -> Failure:
     error = body.get("error")
     if isinstance(error, dict):
         code = _code(error.get("code")) or _code(error.get("type")) or "error"
-        return Failure(code, _words(error.get("message")))
+        return Failure(code, _text(error.get("message")))
     if isinstance(error, str) and error:
         return Failure(_code(body.get("code")) or "error", error)
-    message = _words(body.get("message")) or _words(body.get("msg"))
+    message = _text(body.get("message")) or _text(body.get("msg"))
     explicit = _code(body.get("code"))
-    return Failure(None if explicit.lower() in _FINE else explicit, message)
+    return Failure(None if explicit.lower() in _SUCCESS_CODES else explicit, message)

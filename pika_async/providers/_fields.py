@@ -1,4 +1,7 @@
-"""Field types of answers, read leniently: a mistyped or odd value is `None`, never an error. Knows no provider."""
+"""Field types of answers, read leniently: a value of another type is None, never an error.
+
+Holds nothing of a single provider.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,27 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from pika_async.fields import has_host, is_url
 
-__all__ = ["Address", "Number", "Record", "Rows", "Text", "Whole", "as_text", "as_url", "converter", "rename"]
+__all__ = [
+    "Address",
+    "Number",
+    "Record",
+    "Rows",
+    "Text",
+    "Whole",
+    "as_text",
+    "as_url",
+    "converter",
+    "percent",
+    "rename",
+]
 
 Text = NewType("Text", str)
 Address = NewType("Address", str)
 Number = NewType("Number", float)
 Whole = NewType("Whole", int)
-#: A JSON object, kept as it came.
+#: A JSON object, unchanged.
 Record = NewType("Record", dict[str, Any])
-#: The objects of a JSON list; whatever else it holds is passed over.
+#: The objects of a JSON list; its other items are skipped.
 Rows = NewType("Rows", list[dict[str, Any]])
 
 _T = TypeVar("_T")
@@ -38,7 +53,7 @@ def as_url(value: Any, _: Any = None) -> Address | None:
 
 
 def _number(value: Any, _: Any) -> float | None:
-    """A finite number, also written as text, also with a percent sign: all three are seen in the wild."""
+    """Return a finite number, also one that is written as text or with a percent sign: gateways send all three."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -63,23 +78,28 @@ def _rows(value: Any, _: Any) -> list[dict[str, Any]]:
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
+def percent(progress: float | None) -> int | None:
+    """Return a progress as a whole number from 0 to 100; None if there is none."""
+    return None if progress is None else min(100, max(0, int(progress)))
+
+
 def converter() -> cattrs.Converter:
-    """A converter of one dialect: lenient in what it structures, exact in what it unstructures."""
-    made = cattrs.Converter(omit_if_default=True, detailed_validation=False)
+    """Return a converter for one dialect: lenient in what it structures, exact in what it unstructures."""
+    result = cattrs.Converter(omit_if_default=True, detailed_validation=False)
     hooks: Mapping[Any, Callable[[Any, Any], Any]] = {
         Text: as_text, Address: as_url, Number: _number, Whole: _whole, Record: _record, Rows: _rows,
     }  # fmt: skip
     for kind, hook in hooks.items():
-        made.register_structure_hook(kind, hook)
-        made.register_structure_hook(kind | None, hook)
-    return made
+        result.register_structure_hook(kind, hook)
+        result.register_structure_hook(kind | None, hook)
+    return result
 
 
-def rename(made: cattrs.Converter, kind: type[_T], **spellings: str) -> None:
-    """Let `made` read and write the fields of `kind` under the wire's own spellings."""
+def rename(target: cattrs.Converter, kind: type[_T], **spellings: str) -> None:
+    """Make a converter read and write the fields of `kind` under the wire's own spellings."""
     names = {field: override(rename=wire) for field, wire in spellings.items()}
-    made.register_structure_hook(kind, make_dict_structure_fn(kind, made, **cast("Any", names)))
-    made.register_unstructure_hook(
+    target.register_structure_hook(kind, make_dict_structure_fn(kind, target, **cast("Any", names)))
+    target.register_unstructure_hook(
         kind,
-        cattrs.gen.make_dict_unstructure_fn(kind, made, _cattrs_omit_if_default=True, **cast("Any", names)),
+        cattrs.gen.make_dict_unstructure_fn(kind, target, _cattrs_omit_if_default=True, **cast("Any", names)),
     )

@@ -1,4 +1,4 @@
-"""A gateway as a frozen record: data where data will do, a dialect's functions where not. Sends nothing."""
+"""Gateway as a frozen record: data where data will do, the functions of a dialect where not. Sends nothing."""
 
 from __future__ import annotations
 
@@ -21,61 +21,72 @@ __all__ = ["Capability", "Dialect", "Provider", "inline"]
 
 @attrs.frozen
 class Capability:
-    """What a provider does with one field of a request: `wire` is its spelling there, None if it cannot."""
+    """Support of a provider for one field of a request."""
 
+    #: The field's spelling on the wire; None if the provider has no such field.
     wire: str | None
-    #: The range, the limit, or why it cannot.
+    #: The range or the limit; why the provider has no such field.
     note: str = ""
 
     @property
     def supported(self) -> bool:
-        """Whether the field may be sent."""
+        """Whether the field can be sent."""
         return self.wire is not None
 
 
 @attrs.frozen(kw_only=True)
 class Dialect:
-    """A wire shape that several providers share: four pure functions, and where to look for an id in a torn answer."""
+    """Wire shape that several providers share: four pure functions, and a pattern for task ids in torn answers."""
 
     name: str
     create_path: str
-    #: (provider, request, callback address) -> the JSON body of a submission.
+    #: (provider, request, callback URL) -> the JSON body of a submission.
     create_body: Callable[[Provider, GenerationRequest, str], dict[str, Any]]
-    #: The parsed answer of a submission -> its receipt.
+    #: (the parsed answer to a submission) -> its receipt.
     receipt: Callable[[Any], Receipt]
     #: (base URL, task id) -> the request of one poll.
     poll: Callable[[str, str], HttpRequest]
-    #: (the parsed answer of a poll, the task id asked for) -> what it says.
+    #: (the parsed answer to a poll, the task id that was asked for) -> its snapshot.
     snapshot: Callable[[Any, str], Snapshot]
-    #: Matches a whole `"id": "..."` pair, the id in group 1.
+    #: Matches a whole `"id": "..."` pair in a body that is not valid JSON; group 1 is the id, still escaped.
     torn_id: re.Pattern[bytes]
 
 
-#: A model as the pages write it. One that a gateway does not list yet may be asked for, a mistyped one not.
+#: A model as the pages write it. A version that a gateway does not list yet can be sent, a mistyped one cannot.
 VERSION: Final = re.compile(r"[1-9][0-9]?(\.[0-9]{1,3})?")
 
-#: Characters of a task id that a callback may name.
-LONGEST_ID: Final = 256
+#: The longest task id that a callback may name, in characters.
+MAX_TASK_ID_LENGTH: Final = 256
 
-#: A rule that one provider adds to the ranges that all share; raises `InvalidRequest`.
+#: A check of one provider beyond the ranges that all share; raises `InvalidRequest`.
 Rule = Callable[["Provider", GenerationRequest], None]
 
 
 @attrs.frozen(kw_only=True)
 class Provider:
-    """One gateway: its address, its spellings, its limits. Two of them side by side show how they differ.
+    """One gateway: its base URL, its spellings, its limits. Two records side by side show how two gateways differ.
 
-    `inline_limit` is how many characters of base64 an image may have in a body; 0 means addresses only.
+    :param name: the name for `find_provider`, the journal and the command line; lower case.
+    :param title: the name in messages.
+    :param dialect: the wire shape, `ENVELOPE` or `VIDEOS`, or your own.
+    :param base_url: the gateway's URL; None if the user must give one.
+    :param api_key_env: the environment variable that holds the API key.
+    :param documentation: where the gateway documents its wire, for people.
+    :param capabilities: a row for each field of `GenerationRequest` beside prompt, key, metadata and strict.
+    :param effects: the effects that the gateway documents.
+    :param models: the models that the gateway documents.
+    :param default_model: the model of a request that names none; None sends none.
+    :param inline_limit: the longest base64 text of an image in a body, in characters (default 0: URLs only).
+    :param takes_callback: whether the gateway calls back (default False).
+    :param rules: further checks, called with the provider and the request (default none).
     """
 
     name: str
     title: str
     dialect: Dialect
-    #: None: the user must give one.
     base_url: str | None
     api_key_env: str
     documentation: str
-    #: By field name of `GenerationRequest`.
     capabilities: Mapping[str, Capability]
     effects: tuple[str, ...]
     models: tuple[str, ...]
@@ -85,57 +96,57 @@ class Provider:
     rules: tuple[Rule, ...] = ()
 
     def check(self, request: GenerationRequest) -> None:
-        """Refuse what this gateway cannot do, before it costs.
+        """Refuse a request that this gateway cannot serve, before it costs.
+
+        The size of a local file is checked by `check_size`, once the file has been read.
 
         :raises InvalidRequest: names the field, the value and the way out.
         """
         for field, capability in self.capabilities.items():
             value = getattr(request, field)
             if value not in (None, False, ()) and not capability.supported:
-                raise self.refusal(field, value, f"is not possible at {self.title}: {capability.note}")
+                raise self.refusal(field, value, f"must be left out at {self.title}: {capability.note}")
         if request.strict and request.effect is not None and request.effect not in self.effects:
             raise self.refusal(
                 "effect", request.effect,
-                f"is no effect of {self.title}; it documents {', '.join(self.effects)} "
-                "(strict=False, or --no-strict, sends any)",
+                f"must be an effect that {self.title} documents: {', '.join(self.effects)}; "
+                "strict=False (--no-strict) sends any text",
             )  # fmt: skip
         if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
-            raise self.refusal("model", request.model, f"is no version; give {' or '.join(self.models)}")
+            raise self.refusal("model", request.model, f"must be a version; give {' or '.join(self.models)}")
         if isinstance(request.image, bytes):
             self.check_size("image", len(request.image))
         elif request.image is not None and not is_url(request.image) and not self.inline_limit:
-            # Where files may be sent, the size of one is checked once it is known.
-            reason = f"is a file, and {self.title} takes addresses only; upload it and give its URL"
-            raise self.refusal("image", str(request.image), reason)
+            raise self._url_only("image", str(request.image))
         if request.video is not None and not is_url(request.video):
-            raise self.refusal("video", request.video, f"is no address; {self.title} takes one only: upload it first")
+            raise self._url_only("video", request.video)
         for rule in self.rules:
             rule(self, request)
 
     def check_size(self, field: str, size: int) -> None:
         """Refuse a local file or bytes of `size` bytes that the body cannot hold as base64.
 
-        :raises InvalidRequest: with both sizes, or because the gateway takes addresses only.
+        :raises InvalidRequest: with both sizes, or because the gateway takes URLs only.
         """
+        shown = f"{size:,} bytes"
         if not self.inline_limit:
-            raise self.refusal(
-                field,
-                f"{size:,} bytes",
-                f"cannot be sent: {self.title} takes addresses only; upload it and give its URL",
-            )
+            raise self._url_only(field, shown)
         if 4 * ((size + 2) // 3) > self.inline_limit:
             raise self.refusal(
-                field, f"{size:,} bytes",
-                f"is more than {self.title} takes, {self.inline_limit // 4 * 3:,} bytes as base64 in the request; "
-                "upload it and give its URL",
+                field, shown,
+                f"must be at most {self.inline_limit // 4 * 3:,} bytes at {self.title}, which takes an image as base64 "
+                "in the request; upload it and give its URL",
             )  # fmt: skip
 
+    def _url_only(self, field: str, value: object) -> InvalidRequest:
+        return self.refusal(field, value, f"must be a URL at {self.title}; upload the file and give its URL")
+
     def refusal(self, field: str, value: object, reason: str) -> InvalidRequest:
-        """The error for one field of a request."""
+        """Return the error for one field of a request."""
         return InvalidRequest(field=field, value=value, reason=reason)
 
     def encode_submission(self, request: GenerationRequest, base_url: str, callback_url: str) -> HttpRequest:
-        """The paid call. `request` has passed `check`, and its local files have been read into bytes."""
+        """Return the paid call for a request that has passed `check`, with its local files read into bytes."""
         body = self.dialect.create_body(self, request, callback_url)
         return HttpRequest(
             method="POST",
@@ -145,7 +156,7 @@ class Provider:
         )
 
     def decode_receipt(self, response: HttpResponse) -> Receipt:
-        """What the answer says, whatever its shape; an id is also read from a torn or unreadable body."""
+        """Read the answer to a submission, whatever its shape; a task id is read from a torn or invalid body too."""
         try:
             body = self._read(response)
         except DecodeError as error:
@@ -160,36 +171,36 @@ class Provider:
         return attrs.evolve(receipt, failure_code=failure.code, message=failure.message or response.excerpt(), raw=body)
 
     def encode_poll(self, task_id: str, base_url: str) -> HttpRequest:
-        """One look at a task; free."""
+        """Return the call that polls a task; free."""
         return self.dialect.poll(base_url, task_id)
 
     def decode_snapshot(self, response: HttpResponse, task_id: str) -> Snapshot:
-        """What a poll's answer says of `task_id`.
+        """Read the answer to a poll of `task_id`.
 
-        :raises Unreadable: if the body is no JSON object, or is cut; ask again later.
+        :raises DecodeError: if the body is not a JSON object or was cut; poll again later.
         """
         body = self._read(response)
         if not isinstance(body, dict):
-            raise DecodeError(f"no JSON object: {response.excerpt()}")
+            raise DecodeError(f"the body must be a JSON object, not {response.excerpt()}")
         if read_failure(body).code == "task_not_exist":
             return Snapshot(task_id=task_id, state=TaskState.MISSING, word="task_not_exist", raw=body)
         return self.dialect.snapshot(body, task_id)
 
     def decode_callback(self, body: bytes) -> str | None:
-        """The task id that the body of a callback names: a feed's bare task, or an answer as a submission's.
+        """Return the task id in the body of a callback: a bare task of a feed, or the answer to a submission.
 
-        None where it names none that a task can have: at most 256 characters, all printable.
+        None if there is none, or none that a task can have: at most 256 characters, all printable.
         """
         try:
-            said = parse_json(body)
+            answer = parse_json(body)
         except DecodeError:
             return None
-        named = [self.named_task({"data": said}), self.named_task(said)]
-        return next((it for it in named if it and len(it) <= LONGEST_ID and it.isprintable()), None)
+        ids = [self.task_id_in({"data": answer}), self.task_id_in(answer)]
+        return next((it for it in ids if it and len(it) <= MAX_TASK_ID_LENGTH and it.isprintable()), None)
 
-    def named_task(self, said: Any) -> str | None:
-        """The task id that an answer itself names."""
-        return self.dialect.receipt(said).task_id
+    def task_id_in(self, answer: Any) -> str | None:
+        """Return the task id that a parsed answer itself names."""
+        return self.dialect.receipt(answer).task_id
 
     @staticmethod
     def _read(response: HttpResponse) -> Any:
@@ -199,7 +210,7 @@ class Provider:
 
 
 def json_text(escaped: bytes) -> str | None:
-    """The text of a JSON string's inside, None if it is broken or empty."""
+    """Return the text of a JSON string without its quotes; None if it is broken or empty."""
     try:
         text = parse_json(b'"' + escaped + b'"')
     except DecodeError:
@@ -208,10 +219,10 @@ def json_text(escaped: bytes) -> str | None:
 
 
 def inline(media: Media) -> str:
-    """An address as it is, bytes as base64: the two forms that a JSON body can hold."""
+    """Return a URL as it is, bytes as base64: the two forms that a JSON body can hold."""
     if isinstance(media, bytes):
         return base64.b64encode(media).decode()
     if not is_url(media):
-        raise TypeError("a local file is read before it is encoded")
+        raise TypeError("a local file must be read into bytes before it is encoded")
     scheme, _, rest = str(media).partition("://")
     return f"{scheme.lower()}://{rest}"

@@ -1,8 +1,8 @@
-"""May it be sent again? The verdict on each submission and each poll, as pure tables; sends and waits for nothing.
+"""Verdicts on submissions and polls: whether to send again, as pure tables. Sends nothing and waits for nothing.
 
-The verdicts on a submission rest on one proof: nothing left this machine before the phase marker fired. An exception's
-class alone decides nothing, and neither does a substring of a text that the provider wrote, but for the two phrases
-named below, which count only beside their own HTTP status.
+A verdict on a submission rests on one proof: nothing leaves this machine before the send phase is `SENT`. An
+exception's class alone decides nothing. A text of the provider decides nothing either, with one exception: the phrases
+of `_NO_CHANNEL` beside HTTP status 503.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ __all__ = [
     "retry_after",
 ]
 
-#: The longest `Retry-After` that is honoured, in seconds: a gateway's clock or mistake must not stop a batch for a day.
+#: The longest `Retry-After` that is honoured, in seconds: a gateway's wrong clock must not stop a batch for a day.
 RETRY_AFTER_CAP: Final = 300.0
-#: How much of what a provider says is kept with a job, in characters.
+#: How much of a provider's message is kept with a job, in characters.
 REASON_LIMIT: Final = 500
 
 
 class SubmitVerdict(enum.Enum):
-    """What is known of one submission."""
+    """What to do about one submission."""
 
-    #: Nothing left this machine: send again within the budget.
+    #: Nothing left this machine: send again, within the retry limits.
     NOT_SENT = "not_sent"
-    #: The provider said no before doing anything: wait, then send again.
+    #: The provider refused it for now, before doing anything: wait, then send again.
     WAIT = "wait"
     #: The request is at fault: do not send it again.
     REJECTED = "rejected"
-    #: Credential, balance or certificate: park every job of the account, fail none.
+    #: The credential, the balance or the certificate is at fault: park every job of the account, fail none.
     STOP = "stop"
-    #: No gateway answered there, but a web page or a redirect: stop, and reject this job.
+    #: A web page or a redirect came instead of the gateway's API: stop, and reject this job.
     WRONG_URL = "wrong_url"
-    #: Perhaps accepted and charged: never send again.
+    #: It may have been accepted and charged: never send again.
     UNKNOWN = "unknown"
     #: A task id was read.
     ACCEPTED = "accepted"
@@ -59,34 +59,38 @@ class SubmitVerdict(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class SubmitOutcome:
-    """A verdict and what led to it. `retry_after` is the provider's own wish in seconds, where it gave one."""
+    """Verdict on a submission with the facts of its answer."""
 
     verdict: SubmitVerdict
+    #: Why, for messages; printable, at most `REASON_LIMIT` long, "" if accepted.
     reason: str = ""
+    #: Set exactly when accepted.
     task_id: str | None = None
+    #: None if no answer came.
     http_status: int | None = None
+    #: The delay in seconds that the provider asks for, where the verdict is `WAIT` and it asks for one.
     retry_after: float | None = None
-    #: What the provider calls this request, where it said: what its support asks for.
+    #: The provider's own id of the request, where the answer has one; its support asks for it.
     request_id: str | None = None
-    #: A web page came with a status of success: perhaps a proxy's, perhaps the base URL is another site.
+    #: Whether a web page came with a status of success: from a proxy, or because the base URL is another site.
     page: bool = False
 
 
 _REJECTED: Final = frozenset({400, 404, 405, 409, 413, 415, 422})
 _STOP: Final = frozenset({401, 402, 403, 407})
-#: 521, 523, 525, 526, 530: the front end says that it never reached the gateway.
+#: 521, 523, 525, 526, 530: the front end never reached the gateway.
 _WAIT: Final = frozenset({421, 425, 429, 521, 523, 525, 526, 530})
-#: Said before anything is done, under whatever status.
+#: Refusals before anything is done, under any status.
 _NO_QUOTA: Final = "insufficient_user_quota"
 _STOP_CODES: Final = frozenset({_NO_QUOTA, "insufficient_quota", "invalid_api_key"})
 _NO_CHANNEL: Final = ("no available channel", "无可用渠道")
 _REDIRECTS: Final = range(300, 400)
-#: Where gateways of this family (new-api and its kin), and the front ends before them, name a request.
+#: The headers in which gateways of this family (new-api and its forks) and their front ends name a request.
 _REQUEST_IDS: Final = ("x-oneapi-request-id", "x-new-api-request-id", "x-request-id", "request-id", "cf-ray")
 
 
 def classify_failure(failure: TransportFailure) -> SubmitOutcome:
-    """The verdict when no status line was read: what was handed to a connection may have arrived."""
+    """Return the verdict on a submission without an answer: what was handed to a connection may have arrived."""
     if failure.phase is SendPhase.SENT:
         verdict = SubmitVerdict.UNKNOWN
     elif failure.kind == "certificate":
@@ -101,9 +105,11 @@ def classify_failure(failure: TransportFailure) -> SubmitOutcome:
 def classify_response(
     response: HttpResponse, receipt: Receipt, *, lenient: bool = False, now: float = 0.0
 ) -> SubmitOutcome:
-    """The verdict on a submission that was answered. `now` (unix seconds) serves a `Retry-After` without a `Date`.
+    """Return the verdict on a submission with an answer.
 
-    `lenient` counts a bare 503 as a refusal, which most gateways mean by it but none documents.
+    :param receipt: what `Provider.decode_receipt` read from `response`.
+    :param lenient: count a bare 503 as a refusal, which most gateways mean by it but none documents (default False).
+    :param now: unix seconds, for a `Retry-After` that is a date, in an answer without a `Date`.
     """
     status = response.status
     if 200 <= status < 300:
@@ -146,8 +152,9 @@ def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, leni
     if status in _WAIT:
         return SubmitVerdict.WAIT
     if status == 503:
-        said_so = "retry-after" in response.headers or any(said in receipt.message.lower() for said in _NO_CHANNEL)
-        return SubmitVerdict.WAIT if said_so or lenient else SubmitVerdict.UNKNOWN
+        message = receipt.message.lower()
+        refused = "retry-after" in response.headers or any(phrase in message for phrase in _NO_CHANNEL)
+        return SubmitVerdict.WAIT if refused or lenient else SubmitVerdict.UNKNOWN
     return SubmitVerdict.UNKNOWN
 
 
@@ -159,27 +166,27 @@ def _reason(verdict: SubmitVerdict, response: HttpResponse, receipt: Receipt) ->
         return "a redirect, which is never followed with a paid request"
     if verdict is SubmitVerdict.WRONG_URL:
         return "a web page instead of the gateway's API"
-    said = receipt.message or response.excerpt() or "empty answer"
+    text = receipt.message or response.excerpt() or "empty answer"
     if verdict is SubmitVerdict.UNKNOWN and response.status < 300 and response.is_html:
-        said = f"a web page (is the base URL right?): {said}"
-    return f"HTTP {response.status}: {code}{said}" if verdict is SubmitVerdict.UNKNOWN else f"{code}{said}"
+        text = f"a web page (is the base URL right?): {text}"
+    return f"HTTP {response.status}: {code}{text}" if verdict is SubmitVerdict.UNKNOWN else f"{code}{text}"
 
 
 class PollVerdict(enum.Enum):
-    """What is known after one look at a task. A look is free, so nearly everything is "again"."""
+    """What to do about the answer to one poll. Polls are free, so nearly every verdict is `AGAIN`."""
 
-    #: Decode it.
+    #: Decode the answer.
     READ = "read"
-    #: No usable answer: look again later.
+    #: No usable answer: poll again later.
     AGAIN = "again"
-    #: The provider says that it knows no such task.
+    #: The provider answered that there is no such task.
     MISSING = "missing"
-    #: Credential or balance: park, fail nothing.
+    #: The credential or the balance is at fault: park the jobs of the account, fail none.
     STOP = "stop"
 
 
 def classify_poll(response: HttpResponse, failure_code: str | None) -> PollVerdict:
-    """The verdict on the answer to a poll, before its body is believed."""
+    """Return the verdict on the answer to a poll, before its body is decoded."""
     status = response.status
     if failure_code == "task_not_exist" or (status == 404 and not response.is_html):
         return PollVerdict.MISSING
@@ -189,16 +196,18 @@ def classify_poll(response: HttpResponse, failure_code: str | None) -> PollVerdi
 
 
 def classify_poll_code(code: str) -> PollVerdict:
-    """The verdict on a poll that was answered with 200 and an explicit failure `code` instead of a status."""
+    """Return the verdict on a poll that was answered with 200 and an explicit failure `code` instead of a status."""
     if code in _STOP_CODES or code in {str(status) for status in _STOP}:
         return PollVerdict.STOP
     return PollVerdict.MISSING if code in {"task_not_exist", "404"} else PollVerdict.AGAIN
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds that `Retry-After` asks for, 0 to 300; None for none or garbage.
+    """Return the delay of `Retry-After` in seconds, 0 to 300; None if it is missing or invalid.
 
     A date is compared with the answer's own `Date`, so that a wrong clock on either side does not matter.
+
+    :param now: unix seconds, for an answer without a `Date`.
     """
     text = headers.get("retry-after", "").strip()
     if not text:
@@ -214,9 +223,10 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def poll_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds, 0 to 300, before which a server that answered a poll wants no other; None for none or garbage.
+    """Return the seconds to wait before the next poll that a server asks for, 0 to 300; None if it asks for none.
 
-    `openai-poll-after-ms` is what the clients of OpenAI's long-running tasks obey, and gateways of its kin pass on.
+    `openai-poll-after-ms` is the header of OpenAI's long-running tasks, which gateways for them pass on; it is
+    preferred to `Retry-After`.
     """
     try:
         seconds = float(headers["openai-poll-after-ms"]) / 1000
@@ -228,7 +238,7 @@ def poll_after(headers: Mapping[str, str], now: float) -> float | None:
 def _unix(date: str) -> float | None:
     try:
         parsed = parsedate_to_datetime(date)
-        # HTTP dates are in GMT, said (RFC 9110, 5.6.7) or not: never in the zone of this machine.
+        # HTTP dates are in GMT (RFC 9110, 5.6.7), also where they name no zone: never in the zone of this machine.
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

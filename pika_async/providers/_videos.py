@@ -1,4 +1,7 @@
-"""The videos dialect `{id, ..., videos[]}`: gpt.ge, YEScale and every host that serves the native shape."""
+"""Videos dialect, `{id, ..., videos: [...]}`: gpt.ge, YEScale and every host that serves the native shape.
+
+Encodes and decodes; judges nothing and sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,26 @@ from urllib.parse import quote
 import attrs
 
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
-from pika_async.providers._fields import Address, Number, Record, Rows, Text, Whole, converter, rename
+from pika_async.providers._fields import Address, Number, Record, Rows, Text, Whole, converter, percent, rename
 from pika_async.providers._provider import Dialect, Provider, inline
 from pika_async.providers._wire import HttpRequest
 
 __all__ = ["VIDEOS"]
 
-_WORDS: Final = {
+#: State for each documented word of `status`.
+_STATES: Final = {
     "queued": TaskState.QUEUED,
     "pending": TaskState.QUEUED,
     "finished": TaskState.SUCCEEDED,
     "error": TaskState.FAILED,
 }
-#: Defaults of the gateways' pages. Their examples send all of them, and gpt.ge lists the objects as required.
-_FRAME_RATE, _GUIDANCE_SCALE, _MOTION, _RATIO = 24, 12, 1, 16 / 9
+# Defaults of the gateways' pages. Their examples send all of them, and gpt.ge lists the objects as required.
+#: Frames a second.
+_DEFAULT_FRAME_RATE: Final = 24
+_DEFAULT_GUIDANCE_SCALE: Final = 12
+_DEFAULT_MOTION: Final = 1
+#: Width by height.
+_DEFAULT_RATIO: Final = 16 / 9
 
 
 @attrs.frozen(kw_only=True)
@@ -96,8 +105,8 @@ rename(
 def _aspect_ratio(request: GenerationRequest) -> float | None:
     if request.ratio is not None:
         return float(request.ratio)
-    # With a picture or a clip its own ratio is used: the pages ask to leave the field out.
-    return None if request.kind in {"image", "video"} else _RATIO
+    # The pages ask to leave the field out with a picture or a clip, whose own ratio is used.
+    return None if request.kind in {"image", "video"} else _DEFAULT_RATIO
 
 
 def _create_body(provider: Provider, request: GenerationRequest, _callback_url: str) -> dict[str, Any]:
@@ -111,11 +120,11 @@ def _create_body(provider: Provider, request: GenerationRequest, _callback_url: 
         ingredient=tuple(inline(ingredient) for ingredient in request.ingredients),
         options=_Options(
             aspect_ratio=_aspect_ratio(request),
-            frame_rate=_FRAME_RATE if request.frame_rate is None else request.frame_rate,
+            frame_rate=_DEFAULT_FRAME_RATE if request.frame_rate is None else request.frame_rate,
             camera=request.camera.moves if request.camera else {},
             parameters=_Parameters(
-                guidance_scale=_GUIDANCE_SCALE if request.guidance_scale is None else request.guidance_scale,
-                motion=_MOTION if request.motion is None else request.motion,
+                guidance_scale=_DEFAULT_GUIDANCE_SCALE if request.guidance_scale is None else request.guidance_scale,
+                motion=_DEFAULT_MOTION if request.motion is None else request.motion,
                 negative_prompt=request.negative_prompt or "",
                 seed=request.seed,
             ),
@@ -123,8 +132,8 @@ def _create_body(provider: Provider, request: GenerationRequest, _callback_url: 
             ingredients_mode=(request.ingredients_mode or "precise") if request.ingredients else None,
         ),
     )
-    made: dict[str, Any] = _converter.unstructure(body)
-    return made
+    encoded: dict[str, Any] = _converter.unstructure(body)
+    return encoded
 
 
 def _receipt(body: Any) -> Receipt:
@@ -140,36 +149,42 @@ def _poll(base_url: str, task_id: str) -> HttpRequest:
 def _snapshot(body: Any, asked: str) -> Snapshot:
     feed = _converter.structure(body, _Feed)
     task_id = feed.id or asked
-    if not feed.videos:
+    if not feed.videos:  # just after a submission
         return Snapshot(task_id=task_id, state=TaskState.QUEUED, raw=body)
     row = _converter.structure(feed.videos[0], _Row)
     word = (row.status or "").strip().lower()
-    state = _WORDS.get(word, TaskState.RUNNING)
-    video = None
-    if state is TaskState.SUCCEEDED and row.result_url is None:
-        state = TaskState.SUCCEEDED_WITHOUT_URL
-    elif state is TaskState.SUCCEEDED and row.result_url is not None:
-        video = Video(
-            url=row.result_url,
-            poster=row.poster,
-            thumbnail=row.thumbnail,
-            share_url=row.sharing_url,
-            seed=row.seed,
-            duration=row.duration,
-            task_id=task_id,
-        )
-    progress = None if row.progress is None else min(100, max(0, int(row.progress)))
-    if state is TaskState.QUEUED and progress:
-        state = TaskState.RUNNING
+    state = _state(word, row)
     return Snapshot(
         task_id=task_id,
         state=state,
         word=word,
-        known_word=word in _WORDS,
-        video=video,
-        progress=progress,
+        known_word=word in _STATES,
+        video=_video(row, task_id) if state is TaskState.SUCCEEDED else None,
+        progress=percent(row.progress),
         reason=(row.error or "") if state is TaskState.FAILED else "",
         raw=body,
+    )
+
+
+def _state(word: str, row: _Row) -> TaskState:
+    """Return the state that a status word means beside the other facts of its row."""
+    state = _STATES.get(word, TaskState.RUNNING)
+    if state is TaskState.SUCCEEDED and row.result_url is None:
+        return TaskState.SUCCEEDED_WITHOUT_URL
+    return TaskState.RUNNING if state is TaskState.QUEUED and percent(row.progress) else state
+
+
+def _video(row: _Row, task_id: str) -> Video | None:
+    if row.result_url is None:
+        return None
+    return Video(
+        url=row.result_url,
+        poster=row.poster,
+        thumbnail=row.thumbnail,
+        share_url=row.sharing_url,
+        seed=row.seed,
+        duration=row.duration,
+        task_id=task_id,
     )
 
 

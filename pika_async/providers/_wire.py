@@ -1,4 +1,4 @@
-"""What goes over the wire and comes back, as plain bytes; knows no provider and opens no connection."""
+"""Requests and responses as plain bytes, and the JSON in them. Opens no connection; holds nothing of a provider."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from pika_async.errors import strip_control
 
 __all__ = ["Credential", "DecodeError", "HttpRequest", "HttpResponse", "SendPhase", "TransportFailure", "parse_json"]
 
-#: The longest number that an answer may hold, in digits; Python's own limit is 4,300 and costs quadratic time.
+#: The longest number in an answer, in digits. Python's own limit is 4,300, and parsing takes quadratic time.
 MAX_DIGITS: Final = 100
-#: An escape that may be half of a character; only then is the whole value checked.
+#: An escape that may be a lone surrogate (half of a character); only then is the whole value checked.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-#: How many bytes of one API answer are kept; the documented ones are under 2 KiB.
+#: The most bytes of one API answer that are kept; the documented ones are under 2 KiB.
 MAX_BODY: Final = 1 << 20
+#: The shortest key that is replaced in answers, in bytes.
+MIN_REDACTED_KEY: Final = 8
 
 
 class Credential:
-    """A bearer key that no `repr`, `str`, log line, traceback or pickle shows."""
+    """Bearer key that no `repr`, `str`, log line, traceback or pickle shows."""
 
     __slots__ = ("_bytes", "_escaped", "_key")
 
@@ -36,20 +38,23 @@ class Credential:
         self._escaped: re.Pattern[bytes] | None = None
 
     def reveal(self) -> str:
-        """The key itself: only the transport asks, once for each request, after it has checked the origin."""
+        """Return the key itself. Only the transport calls this, once a request, after it has checked the origin."""
         return self._key
 
     def account(self) -> str:
-        """Tells one key from another: 4 hex digits of its SHA-256, too few to tell even a short key by."""
+        """Return 4 hex digits of the key's SHA-256, to distinguish keys; too few to guess even a short key from."""
         return sha256(self._bytes).hexdigest()[:4]
 
     def redact(self, data: bytes) -> bytes:
-        """`data` without the key: gateways repeat it in their errors. Keys under 8 bytes are too short to tell."""
+        """Return `data` with the key replaced: gateways repeat it in their errors.
+
+        A key of less than `MIN_REDACTED_KEY` bytes is left, because it would match ordinary text.
+        """
         key = self._bytes
-        if len(key) < 8:
+        if len(key) < MIN_REDACTED_KEY:
             return data
         data = data.replace(key, b"[key]")
-        if b"\\" in data:  # JSON may spell each character as an escape, and parsing would make the key of it again
+        if b"\\" in data:  # JSON may spell each character as an escape, which parsing would turn back into the key
             self._escaped = self._escaped or re.compile(b"".join(map(_spellings, key)))
             data = self._escaped.sub(b"[key]", data)
         return data
@@ -58,7 +63,7 @@ class Credential:
         return "Credential(***)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("a credential is not pickled: give the key again where it is needed")
+        raise TypeError("a credential must not be pickled: give the key again where it is needed")
 
 
 def _spellings(byte: int) -> bytes:
@@ -67,7 +72,7 @@ def _spellings(byte: int) -> bytes:
 
 
 class SendPhase(enum.Enum):
-    """How far a request had come when it failed: the only proof of "not sent" (not the exception's class)."""
+    """How far a request had come when it failed. Only this proves "not sent"; the exception's class does not."""
 
     #: The headers had not been handed to the connection: nothing left this machine.
     UNSENT = "unsent"
@@ -77,26 +82,27 @@ class SendPhase(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class HttpRequest:
-    """One call of a gateway, without its credential. `body` is sent as JSON when there is one."""
+    """One call of a gateway, without its credential."""
 
     method: str
     url: str
+    #: JSON; None for no body.
     body: bytes | None = attrs.field(default=None, repr=lambda body: "None" if body is None else f"<{len(body)} bytes>")
-    #: True for a call that is paid for: it gets a connection of its own and is never repeated by the transport.
+    #: Whether the call is charged: it gets a connection of its own, and the transport never repeats it.
     paid: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class HttpResponse:
-    """A status line that was read, its headers (lower-case names) and at most `MAX_BODY` bytes of body.
-
-    `complete` is False when the connection ended or stalled inside the body, or the body was over the cap: what is
-    held may still name a task id.
-    """
+    """Answer of a gateway. Its status line was read; its body may be incomplete."""
 
     status: int
+    #: By lower-case name.
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=lambda headers: f"<{len(headers)} headers>")
+    #: At most `MAX_BODY` bytes.
     body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
+    #: False if the connection ended or stalled inside the body, or the body was longer than `MAX_BODY`. The part that
+    #: came may still hold a task id.
     complete: bool = True
 
     @property
@@ -110,11 +116,11 @@ class HttpResponse:
 
     @property
     def is_markup(self) -> bool:
-        """Whether the body is no JSON but a page, whatever it is called: an id in its scripts is no receipt."""
+        """Whether the body is a page, whatever its content type: an id in the scripts of a page is not a receipt."""
         return self.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
     def excerpt(self, limit: int = 160) -> str:
-        """The body's beginning as one printable line, for messages."""
+        """Return the beginning of the body as one printable line of at most `limit` characters, for messages."""
         text = strip_control(self.body[: limit * 4].decode("utf-8", "replace"))
         text = re.sub(r"\s+", " ", text).strip()
         return text if len(text) <= limit else text[:limit] + "…"
@@ -122,23 +128,25 @@ class HttpResponse:
 
 @attrs.frozen(kw_only=True)
 class TransportFailure:
-    """No status line was read. `kind` is the family of the failure (`dns`, `timeout`, `certificate`, ...)."""
+    """Failed call of which no status line was read."""
 
     phase: SendPhase
+    #: The family of the failure: `dns`, `timeout`, `certificate`, ...
     kind: str
+    #: The failure in words, for messages.
     detail: str
 
 
 class DecodeError(ValueError):
-    """A body that is not the JSON that was expected; `str()` says what is wrong with it."""
+    """Body that is not the expected JSON; `str()` is what is wrong with it."""
 
 
 def inflate(body: bytes, encoding: str) -> tuple[bytes, bool]:
-    """`body` without its content coding, and whether all of it fitted in `MAX_BODY`.
+    """Return `body` without its content coding, and whether all of it fitted in `MAX_BODY`.
 
-    Answers are asked for uncompressed; some front ends compress all the same. Memory stays bounded for a bomb.
+    Answers are requested uncompressed, but some front ends compress them. A compression bomb is cut at `MAX_BODY`.
 
-    :raises Unreadable: for a coding other than gzip or deflate, or broken data.
+    :raises DecodeError: for a coding other than gzip or deflate, or broken data.
     """
     if encoding in {"", "identity"}:
         return body, True
@@ -154,26 +162,26 @@ def inflate(body: bytes, encoding: str) -> tuple[bytes, bool]:
 
 def _whole(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise DecodeError(f"a number of {len(digits)} digits")
+        raise DecodeError(f"a number must have at most {MAX_DIGITS} digits, not {len(digits)}")
     return int(digits)
 
 
 def _fraction(text: str) -> float:
     value = float(text) if len(text) <= MAX_DIGITS else math.inf
     if math.isinf(value):
-        raise DecodeError("a number beyond every range")
+        raise DecodeError("a number must be within the range of a float")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise DecodeError(f"{name} is no JSON")
+    raise DecodeError(f"{name} must not stand in JSON")
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of `body`, with or without a byte order mark.
+    """Return the JSON value of `body`, with or without a byte order mark.
 
-    :raises Unreadable: for anything else, whatever the bytes: NaN, 1e999, numbers over 100 digits, nesting deeper than
-        the interpreter takes, bytes that are no UTF-8, escapes that are half a character.
+    :raises DecodeError: for every other content: NaN, 1e999, numbers of more than 100 digits, nesting beyond the
+        recursion limit, bytes that are not UTF-8, escapes that are a lone surrogate.
     """
     try:
         value = json.loads(body.decode("utf-8-sig"), parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
@@ -183,6 +191,6 @@ def parse_json(body: bytes) -> Any:
     except DecodeError:
         raise
     except RecursionError:
-        raise DecodeError("nested too deep") from None
+        raise DecodeError("nested too deeply") from None
     except ValueError as error:
         raise DecodeError(str(error) if body.strip() else "empty") from None

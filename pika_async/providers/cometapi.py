@@ -1,4 +1,8 @@
-"""CometAPI: the envelope dialect, a number for the model, the ratio as text, the effect under the name `style`."""
+"""CometAPI: the envelope dialect, a number for the model, the ratio as text, the effect under the name `style`.
+
+Source: CometAPI's API Doc, PIKA(video), read in November 2026. It has pages for text input only; what an image or a
+video takes is from the pages of a gateway with the same wire.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +17,25 @@ __all__ = ["COMETAPI"]
 
 
 def _video_needs_effect(provider: Provider, request: GenerationRequest) -> None:
-    # The video operation lists `style` as required (the twin's page; CometAPI's own names the operation only).
+    # The twin gateway's page lists `style` as required for a video.
     if request.kind == "video" and request.effect is None:
-        raise provider.refusal("effect", None, f"is required by {provider.title} for a video; give one")
+        raise provider.refusal("effect", None, f"must be given for a video at {provider.title}; give one")
 
 
 def _model_is_a_number(provider: Provider, request: GenerationRequest) -> None:
     if request.model is None:
         return
     if request.kind == "video":
-        raise provider.refusal("model", request.model, f"is not chosen for a video at {provider.title}; leave it out")
+        raise provider.refusal("model", request.model, f"must be left out for a video at {provider.title}")
     if not VERSION.fullmatch(request.model):
-        raise provider.refusal("model", request.model, f"is no number, as {provider.title} writes it; give 1.5")
+        raise provider.refusal("model", request.model, f"must be a number at {provider.title}; give 1.5")
 
 
 def _ratio_is_for_text(provider: Provider, request: GenerationRequest) -> None:
     if request.aspect_ratio is not None and request.kind != "text":
         raise provider.refusal(
             "aspect_ratio", request.aspect_ratio,
-            f"is not taken with an {request.kind} at {provider.title}: its own ratio is used; leave it out",
+            f"must be left out with {request.kind} input at {provider.title}, which uses the ratio of that input",
         )  # fmt: skip
 
 
@@ -43,19 +47,19 @@ COMETAPI: Final = Provider(
     api_key_env="COMETAPI_API_KEY",
     documentation="https://api.cometapi.com, API Doc, PIKA(video)",
     capabilities={
-        "image": Capability("image", "an address"),
-        "video": Capability("video", "an address; needs an effect"),
+        "image": Capability("image", "a URL"),
+        "video": Capability("video", "a URL; needs an effect"),
         "ingredients": Capability(None, "its page documents no ingredients"),
         "ingredients_mode": Capability(None, "its page documents no ingredients"),
         "effect": Capability("style", "13 effects"),
-        "aspect_ratio": Capability("ratio", 'text, "16:9" unless given; text to video only'),
+        "aspect_ratio": Capability("ratio", 'text, default "16:9"; text to video only'),
         "frame_rate": Capability("options.frameRate", "8 to 24"),
         "camera": Capability("options.camera", "pan, tilt, rotate, zoom"),
         "guidance_scale": Capability("options.parameters.guidanceScale", "5 to 25"),
         "motion": Capability("options.parameters.motion", "0 to 4"),
         "negative_prompt": Capability("options.parameters.negativePrompt"),
         "seed": Capability("options.parameters.seed"),
-        "sfx": Capability("sfx", "sound; false for a video unless given"),
+        "sfx": Capability("sfx", "sound; default false for a video"),
         "extend": Capability(None, "its page documents no extension of a video"),
         "model": Capability("model", "a number, 1.5; not for a video"),
     },

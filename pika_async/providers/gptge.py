@@ -1,4 +1,7 @@
-"""gpt.ge (V-API): the videos dialect, with a reference or extension video; images also as base64."""
+"""gpt.ge (V-API): the videos dialect, with a reference or extension video; images also as base64.
+
+Source: gpt.ge's API pages, Task: Generate Video, read in November 2026.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ GPTGE: Final = Provider(
     base_url="https://api.gpt.ge",
     api_key_env="GPTGE_API_KEY",
     documentation="gpt.ge API pages, Task: Generate Video",
-    capabilities=capabilities(video="a reference or extension video, an address"),
+    capabilities=capabilities(video="a reference or extension video, a URL"),
     effects=TEN_EFFECTS,
     models=("1.5",),
     default_model="1.5",

@@ -1,4 +1,7 @@
-"""Native Pika: the videos dialect at any host that serves it, with ingredients on model 2.0. It has no home address."""
+"""Native Pika: the videos dialect at any host that serves it, with ingredients on model 2.0. Has no base URL.
+
+Source: the integration page of the native shape, read in November 2026.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ __all__ = ["NATIVE"]
 
 def _ingredients_need_model_2(provider: Provider, request: GenerationRequest) -> None:
     if request.ingredients and request.model not in {None, "2.0"}:
-        raise provider.refusal("model", request.model, "cannot mix ingredients; give 2.0 or leave it out")
+        raise provider.refusal("model", request.model, "must be 2.0 with ingredients; give that or leave it out")
 
 
-def _ingredients_are_addresses(provider: Provider, request: GenerationRequest) -> None:
+def _ingredients_are_urls(provider: Provider, request: GenerationRequest) -> None:
     for number, ingredient in enumerate(request.ingredients):
         if not is_url(ingredient):
             raise provider.refusal(
                 f"ingredients[{number}]", ingredient,
-                "is no address; the wire takes a list of addresses only: upload it and give its URL",
+                f"must be a URL at {provider.title}; upload the file and give its URL",
             )  # fmt: skip
 
 
@@ -34,10 +37,10 @@ NATIVE: Final = Provider(
     base_url=None,
     api_key_env="PIKA_API_KEY",
     documentation="the native shape's integration page",
-    capabilities=capabilities(ingredients="addresses; model 2.0"),
+    capabilities=capabilities(ingredients="URLs; model 2.0"),
     effects=EFFECTS,
     models=("1.5", "2.0"),
     default_model="1.5",
     inline_limit=INLINE_LIMIT,
-    rules=(_ingredients_need_model_2, _ingredients_are_addresses, ratio_is_not_for_images),
+    rules=(_ingredients_need_model_2, _ingredients_are_urls, ratio_is_not_for_images),
 )

@@ -1,4 +1,7 @@
-"""YEScale: the videos dialect with a required model; its own example sends the ratio beside an image."""
+"""YEScale: the videos dialect with a required model; its own example sends the ratio beside an image.
+
+Source: YEScale Docs, Create Video by Pika, read in November 2026.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ YESCALE: Final = Provider(
     base_url="https://api.yescale.io",
     api_key_env="YESCALE_API_KEY",
     documentation="YEScale Docs, Create Video by Pika",
-    capabilities=capabilities(aspect_ratio="a number, 0.4 to 2.5; left out with an image unless given"),
+    capabilities=capabilities(aspect_ratio="a number, 0.4 to 2.5; with an image, sent only when given"),
     effects=TEN_EFFECTS,
     models=("1.5",),
     default_model="1.5",

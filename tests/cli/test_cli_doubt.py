@@ -194,7 +194,7 @@ def test_a_doubt_is_settled_once(cli: CommandLine) -> None:
         for key in said:
             for way in said.values():
                 ran = cli("resolve", "pika-out", key, *way)
-                assert (ran.code, "not in doubt; nothing to resolve" in ran.err) == (2, True)
+                assert (ran.code, "must be in doubt to be resolved, but is" in ran.err) == (2, True)
         assert cli("status", "pika-out", "--json").out == before
 
 

@@ -162,34 +162,34 @@ def test_an_unknown_field_is_refused() -> None:
 URL = "https://x.example/y"
 #: provider, fields, the field that is named, words of the message.
 REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
-    "comet bytes": ("cometapi", {"image": b"123"}, "image", "'3 bytes' cannot be sent: CometAPI takes addresses only; upload it"),
-    "comet file": ("cometapi", {"image": Path("cat.png")}, "image", "'cat.png' is a file, and CometAPI takes addresses only; upload it"),
-    "comet video file": ("cometapi", {"video": "cat.mp4", "effect": "Melt"}, "video", "'cat.mp4' is no address; CometAPI"),
-    "comet video without effect": ("cometapi", {"video": URL}, "effect", "is required by CometAPI for a video; give one"),
-    "comet video with model": ("cometapi", {"video": URL, "effect": "Melt", "model": "1.5"}, "model", "leave it out"),
-    "comet ingredients": ("cometapi", {"ingredients": [URL]}, "ingredients", "is not possible at CometAPI"),
-    "comet extend": ("cometapi", {"extend": True}, "extend", "is not possible at CometAPI: its page documents no extension"),
-    "comet model name": ("cometapi", {"model": "turbo"}, "model", "'turbo' is no version; give 1.5"),
-    "comet model name, not strict": ("cometapi", {"model": "turbo", "strict": False}, "model", "is no number"),
-    "comet ratio with an image": ("cometapi", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "leave it out"),
-    "comet ratio with a video": ("cometapi", {"video": URL, "effect": "Melt", "aspect_ratio": 1}, "aspect_ratio", "leave it out"),
-    "yescale video": ("yescale", {"video": URL}, "video", "is not possible at YEScale: its page documents no video input"),
-    "yescale ingredients": ("yescale", {"ingredients": [URL]}, "ingredients", "is not possible at YEScale"),
-    "yescale effect": ("yescale", {"effect": "Levitate"}, "effect", "'Levitate' is no effect of YEScale; it documents Inflate"),
+    "comet bytes": ("cometapi", {"image": b"123"}, "image", "'3 bytes' must be a URL at CometAPI; upload the file"),
+    "comet file": ("cometapi", {"image": Path("cat.png")}, "image", "'cat.png' must be a URL at CometAPI; upload the file"),
+    "comet video file": ("cometapi", {"video": "cat.mp4", "effect": "Melt"}, "video", "'cat.mp4' must be a URL at CometAPI"),
+    "comet video without effect": ("cometapi", {"video": URL}, "effect", "must be given for a video at CometAPI; give one"),
+    "comet video with model": ("cometapi", {"video": URL, "effect": "Melt", "model": "1.5"}, "model", "must be left out for a video"),
+    "comet ingredients": ("cometapi", {"ingredients": [URL]}, "ingredients", "must be left out at CometAPI"),
+    "comet extend": ("cometapi", {"extend": True}, "extend", "must be left out at CometAPI: its page documents no extension"),
+    "comet model name": ("cometapi", {"model": "turbo"}, "model", "'turbo' must be a version; give 1.5"),
+    "comet model name, not strict": ("cometapi", {"model": "turbo", "strict": False}, "model", "must be a number at CometAPI"),
+    "comet ratio with an image": ("cometapi", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "must be left out with image input"),
+    "comet ratio with a video": ("cometapi", {"video": URL, "effect": "Melt", "aspect_ratio": 1}, "aspect_ratio", "must be left out with video input"),
+    "yescale video": ("yescale", {"video": URL}, "video", "must be left out at YEScale: its page documents no video input"),
+    "yescale ingredients": ("yescale", {"ingredients": [URL]}, "ingredients", "must be left out at YEScale"),
+    "yescale effect": ("yescale", {"effect": "Levitate"}, "effect", "'Levitate' must be an effect that YEScale documents: Inflate"),
     "yescale sound": ("yescale", {"sfx": True}, "sfx", "its wire has no switch for sound"),
-    "yescale model": ("yescale", {"model": "1.5-turbo"}, "model", "'1.5-turbo' is no version; give 1.5"),
-    "yescale large image": ("yescale", {"image": b"1" * 735_001}, "image", "'735,001 bytes' is more than YEScale takes, 735,000 bytes"),
-    "gptge effect": ("gptge", {"effect": "eye-pop"}, "effect", "'Eye-pop' is no effect of gpt.ge"),
-    "gptge ingredients": ("gptge", {"ingredients": [URL]}, "ingredients", "is not possible at gpt.ge"),
-    "gptge video file": ("gptge", {"video": b"123"}, "video", "is no address; gpt.ge takes one only: upload it first"),
-    "gptge ratio with an image": ("gptge", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "is not taken with an image"),
+    "yescale model": ("yescale", {"model": "1.5-turbo"}, "model", "'1.5-turbo' must be a version; give 1.5"),
+    "yescale large image": ("yescale", {"image": b"1" * 735_001}, "image", "'735,001 bytes' must be at most 735,000 bytes at YEScale"),
+    "gptge effect": ("gptge", {"effect": "eye-pop"}, "effect", "'Eye-pop' must be an effect that gpt.ge documents"),
+    "gptge ingredients": ("gptge", {"ingredients": [URL]}, "ingredients", "must be left out at gpt.ge"),
+    "gptge video file": ("gptge", {"video": b"123"}, "video", "must be a URL at gpt.ge; upload the file"),
+    "gptge ratio with an image": ("gptge", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "must be left out with image input"),
     "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' is no file; give an existing one"),
     "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' is no file; give an existing one"),
-    "native video": ("native", {"video": URL}, "video", "is not possible at native Pika"),
+    "native video": ("native", {"video": URL}, "video", "must be left out at native Pika"),
     "native sound": ("native", {"sfx": True}, "sfx", "its wire has no switch for sound"),
-    "native ingredients on 1.5": ("native", {"ingredients": [URL], "model": "1.5"}, "model", "give 2.0 or leave it out"),
-    "native ingredient file": ("native", {"ingredients": [URL, b"123"]}, "ingredients[1]", "is no address; the wire takes"),
-    "native model": ("native", {"model": "latest"}, "model", "'latest' is no version; give 1.5 or 2.0"),
+    "native ingredients on 1.5": ("native", {"ingredients": [URL], "model": "1.5"}, "model", "must be 2.0 with ingredients; give that or leave it out"),
+    "native ingredient file": ("native", {"ingredients": [URL, b"123"]}, "ingredients[1]", "must be a URL at native Pika"),
+    "native model": ("native", {"model": "latest"}, "model", "'latest' must be a version; give 1.5 or 2.0"),
 }  # fmt: skip
 
 
@@ -239,6 +239,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], str]] = {
     "a bad field beside a prompt": ("generate", ("a cat",), {"seed": -1}, "seed"),
     "a bad field beside a request": ("submit", (GenerationRequest("a cat"),), {"motion": 9}, "motion"),
     "an unknown field": ("generate", ("a cat",), {"sed": 1}, "sed"),
+    "a prompt twice": ("generate", ("a cat",), {"prompt": "a dog"}, "prompt"),
 }
 
 
@@ -254,6 +255,25 @@ def test_a_bad_call_sends_nothing(kind: str) -> None:
                 await getattr(pika, name)(*arguments, **fields)
             assert caught.value.field == field
             assert (len(gateway.requests), await pika.jobs()) == (0, [])
+
+    virtual_clock.run(story())
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("aspect", "aspect_ratio"), ("ratio", "aspect_ratio"), ("aspectRatio", "aspect_ratio"), ("sed", "seed"),
+        ("pikaffect", "effect"), ("negative", "negative_prompt"), ("frameRate", "frame_rate"), ("Camera", "camera"),
+    ],
+)  # fmt: skip
+def test_an_unknown_field_names_the_closest_one(name: str, closest: str) -> None:
+    """A mistyped field, or one as the wires spell it, is refused with the field that it resembles most."""
+
+    async def story() -> None:
+        async with memory_gateway.client(memory_gateway.gateway()) as pika:
+            for call in (pika.generate, pika.submit):
+                with pytest.raises(InvalidRequest, match=rf"did you mean {closest}\?"):
+                    await call("a cat", **{name: 7})  # type: ignore[arg-type]
 
     virtual_clock.run(story())
 
@@ -339,10 +359,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "key bytes": ({"api_key": b"k-0123456789"}, "api_key", "give the provider's key"),
     "missing key file": ({"api_key": None, "api_key_file": "no/such/file"}, "api_key_file", "no/such/file cannot be read: No such"),
     "key file is a folder": ({"api_key": None, "api_key_file": "/"}, "api_key_file", "/ cannot be read: Is a directory"),
-    "unknown provider": ({"provider": "picka"}, "provider", "'picka' is not known; choose one of cometapi, yescale"),
-    "provider none": ({"provider": None}, "provider", "None is no name and no Provider"),
-    "provider list": ({"provider": ["gptge"]}, "provider", "is no name and no Provider"),
-    "provider in capitals": ({"provider": "GPTGE"}, "provider", "choose one of"),
+    "unknown provider": ({"provider": "picka"}, "provider", "'picka' must be one of cometapi, yescale"),
+    "provider none": ({"provider": None}, "provider", "None must be a name or a Provider"),
+    "provider list": ({"provider": ["gptge"]}, "provider", "must be a name or a Provider"),
+    "provider mistyped": ({"provider": "GTPGE"}, "provider", "did you mean gptge?"),
     "native without address": ({"provider": "native", "base_url": None}, "base_url", "no address of its own; give the host"),
     "address without scheme": ({"base_url": "api.gpt.ge"}, "base_url", "'api.gpt.ge' is no address; give an address such as"),
     "address of another scheme": ({"base_url": "ftp://api.gpt.ge"}, "base_url", "is no http or https address"),
@@ -574,11 +594,15 @@ def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Pat
 
 RESOLUTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     "unknown key": ("nobody", {"abandon": True}, "'nobody' is no job that is known here"),
-    "not in doubt": ("done", {"abandon": True}, "is succeeded, not in doubt; nothing to resolve"),
-    "nothing said": ("doubt", {}, "needs exactly one of task_id=..., charged=False, abandon=True"),
-    "two things said": ("doubt", {"task_id": "t", "abandon": True}, "needs exactly one"),
-    "charged, but no id": ("doubt", {"charged": True}, "needs exactly one"),
-    "three things said": ("doubt", {"task_id": "t", "charged": False, "abandon": True}, "needs exactly one"),
+    "not in doubt": ("done", {"abandon": True}, "must be in doubt to be resolved, but is succeeded"),
+    "nothing said": ("doubt", {}, "must be resolved by exactly one of task_id=..., charged=False, abandon=True"),
+    "two things said": ("doubt", {"task_id": "t", "abandon": True}, "must be resolved by exactly one"),
+    "charged, but no id": ("doubt", {"charged": True}, "must be resolved by exactly one"),
+    "three things said": (
+        "doubt",
+        {"task_id": "t", "charged": False, "abandon": True},
+        "must be resolved by exactly one",
+    ),
 }
 
 

@@ -26,6 +26,8 @@ acme = acme_pika:ACME
 broken = acme_pika_that_is_not_there:ACME
 text = acme_pika:NO_PROVIDER
 cometapi = acme_pika:ACME
+CometAPI = acme_pika:ACME
+gpt.ge = acme_pika:ACME
 """
 
 
@@ -56,20 +58,61 @@ def test_an_installed_provider_is_found_by_name(installed: Path, monkeypatch: py
     assert "acme" not in provider_names()
     monkeypatch.syspath_prepend(str(installed))
     assert provider_names() == [*PROVIDERS, "acme", "broken", "text"]
-    acme = find_provider("acme")
+    acme = find_provider("ACME")
     assert (acme.name, acme.base_url) == ("acme", "https://api.acme.example")
     client = PikaClient("acme", api_key="a-key-of-acme")
     assert repr(client) == "<PikaClient acme at https://api.acme.example>"
 
 
-def test_a_name_that_comes_along_cannot_be_taken_over(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that registers `cometapi` does not get its users' keys."""
+def test_a_built_in_name_cannot_be_replaced(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that registers `cometapi` or `gpt.ge`, in any letter case, does not get its users' keys."""
     monkeypatch.syspath_prepend(str(installed))
     assert find_provider("cometapi") is PROVIDERS["cometapi"]
+    assert find_provider("CometAPI") is PROVIDERS["cometapi"]
+    assert find_provider("GPT.ge") is PROVIDERS["gptge"]
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("broken", "fails to load"), ("text", "is no pika_async Provider"), ("none", "choose one of")]
+    ("name", "provider"),
+    [
+        ("CometAPI", "cometapi"), ("COMETAPI", "cometapi"), ("YEScale", "yescale"), ("gpt.ge", "gptge"),
+        ("GPT.GE", "gptge"), ("gptge", "gptge"), (" Native ", "native"), ("native Pika", "native"),
+    ],
+)  # fmt: skip
+def test_providers_are_found_by_name_or_title_in_any_case(name: str, provider: str) -> None:
+    """A name or a title, in any letter case and with blanks around it, is that provider; a client takes it too."""
+    assert find_provider(name) is PROVIDERS[provider]
+    assert PikaClient(name, api_key="a-key", base_url="https://pika.example").provider is PROVIDERS[provider]
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [("comet", "cometapi"), ("gtpge", "gptge"), ("yes-scale", "yescale"), ("natve", "native"), ("Acne", "acme")],
+)
+def test_an_unknown_provider_names_the_closest_one(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, name: str, closest: str
+) -> None:
+    """A mistyped name is refused with all names and the one that it resembles most, registered ones included."""
+    monkeypatch.syspath_prepend(str(installed))
+    with pytest.raises(ConfigurationError) as caught:
+        find_provider(name)
+    assert str(caught.value) == (
+        f"provider: {name!r} must be one of cometapi, yescale, gptge, native, acme, broken, text; did you mean {closest}?"
+    )
+
+
+@pytest.mark.parametrize("name", ["", " ", "fal", "openai", "\x1b[31m"])
+def test_a_name_that_resembles_no_provider_gets_no_suggestion(name: str) -> None:
+    """A name that is far from all others is refused with the list of names only."""
+    with pytest.raises(ConfigurationError) as caught:
+        find_provider(name)
+    assert "did you mean" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("broken", "fails to load"), ("text", "must be a pika_async Provider"), ("none", "must be one of")],
 )
 def test_a_bad_registration_is_named(installed: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
     """A provider that cannot be loaded is a configuration error that names it, not a traceback of a stranger."""
@@ -103,7 +146,7 @@ def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
     if provider.capabilities[field].supported:
         provider.check(request)
     else:
-        with pytest.raises(InvalidRequest, match=f"^{field}: .* is not possible at {provider.title}: "):
+        with pytest.raises(InvalidRequest, match=f"^{field}: .* must be left out at {provider.title}: "):
             provider.check(request)
 
 
