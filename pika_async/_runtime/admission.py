@@ -15,7 +15,7 @@ from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, did_you_mean
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, RequestFields
-from pika_async.providers import Provider
+from pika_async.providers._provider import Provider
 
 __all__ = ["BatchAdmission", "JobAdmission", "request_of"]
 

@@ -24,8 +24,8 @@ from pika_async.errors import (
 from pika_async.fields import is_url
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
-from pika_async.providers import Provider
 from pika_async.providers._failure import Failure, read_failure
+from pika_async.providers._provider import Provider
 from pika_async.providers._verdicts import (
     PollVerdict,
     SubmitOutcome,

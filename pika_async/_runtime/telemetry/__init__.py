@@ -11,7 +11,7 @@ import logging
 
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import strip_control
-from pika_async.providers import Provider
+from pika_async.providers._provider import Provider
 
 __all__ = ["NullTelemetry", "RequestKind", "create_telemetry"]
 

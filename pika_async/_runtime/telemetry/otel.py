@@ -27,7 +27,7 @@ from pika_async.errors import strip_control
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.logs import SHOWN
 from pika_async.polling.durations import DurationSample
-from pika_async.providers import Provider
+from pika_async.providers._provider import Provider
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 
 __all__ = ["OtelTelemetry"]
