@@ -126,6 +126,13 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_pictures_are_small() -> None:
+    """No picture of the pages is larger than 150 KB."""
+    sizes = {file.name: file.stat().st_size for file in (ROOT / "docs" / "images").iterdir()}
+    assert sizes
+    assert {name: size for name, size in sizes.items() if size > 150_000} == {}
+
+
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     """No example escapes the tests below by its language."""
     assert {block.language for block in BLOCKS} <= LANGUAGES
