@@ -44,7 +44,7 @@ def without_empties(body: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(("provider", "sample"), cases("create"))
 def test_encoded_request_equals_the_recorded_one(provider: Provider, sample: dict[str, Any]) -> None:
     """What we send is the recorded body, type by type; where the record sends less, we add documented defaults only."""
-    request = samples.wanted_of(sample)
+    request = samples.generation_request_of(sample)
     provider.check(request)
     call = provider.encode_submission(request, "https://gateway.example", sample.get("callback_url", CALLBACK))
     recorded = sample["request"]
@@ -130,7 +130,9 @@ def test_every_documented_request_field_is_sent_or_refused_with_a_reason(name: s
     """No field of a gateway's page is forgotten: some sample sends it, or the capability table says why not."""
     sent: set[str] = set()
     for sample in samples.load(name, "create"):
-        call = PROVIDERS[name].encode_submission(samples.wanted_of(sample), "https://gateway.example", CALLBACK)
+        call = PROVIDERS[name].encode_submission(
+            samples.generation_request_of(sample), "https://gateway.example", CALLBACK
+        )
         assert call.body is not None
         sent |= leaves(json.loads(call.body))
     unsupported = {field for field, can in PROVIDERS[name].capabilities.items() if not can.supported and can.note}
@@ -145,6 +147,8 @@ def test_no_undocumented_request_field_is_sent(name: str) -> None:
     axes = {f"options.camera.{axis}" for axis in ("pan", "tilt", "rotate", "zoom")}
     documented = set(samples.fields(name)["request"]) | twin | axes
     for sample in samples.load(name, "create"):
-        call = PROVIDERS[name].encode_submission(samples.wanted_of(sample), "https://gateway.example", CALLBACK)
+        call = PROVIDERS[name].encode_submission(
+            samples.generation_request_of(sample), "https://gateway.example", CALLBACK
+        )
         assert call.body is not None
         assert leaves(json.loads(call.body)) <= documented

@@ -1,7 +1,7 @@
-"""The wires of today against the documented ones, for the owner of keys: `python -m pytest -m live`.
+"""Real gateways compared with their documentation, with your own keys: `python -m pytest -m live`.
 
-A provider is looked at where its key is in the environment, free of charge. `PIKA_LIVE_SPEND=1` pays for one generation
-each; `PIKA_LIVE_SAVE=DIR` keeps the answers; `PIKA_BASE_URL` is where native Pika is served.
+Tests every provider whose key is in the environment, free of charge. With `PIKA_LIVE_SPEND=1` each test pays for one
+generation. `PIKA_LIVE_SAVE=DIR` saves the answers. `PIKA_BASE_URL` is the address of native Pika.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def address(provider: Provider) -> str | None:
 @pytest.mark.live
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", provider_names())
-async def test_the_wire_is_as_documented(name: str) -> None:
-    """Nothing that the gateway answers today differs from its pages."""
+async def test_the_gateway_answers_as_documented(name: str) -> None:
+    """The gateway's answers do not differ from its documentation."""
     provider = find_provider(name)
     base_url = address(provider)
     if not os.environ.get(provider.api_key_env) or base_url is None:
         pytest.skip(f"{provider.api_key_env} or an address is not set")
     save_to = os.environ.get("PIKA_LIVE_SAVE")
-    patient = DoctorOptions(
+    options = DoctorOptions(
         provider=name,
         base_url=base_url,
         spend=os.environ.get("PIKA_LIVE_SPEND") == "1",
         save_to=None if save_to is None else Path(save_to) / name,
     )
-    doctor = await diagnose(patient, Terminal())
+    doctor = await diagnose(options, Terminal())
     assert [finding.detail for finding in doctor.findings if not finding.ok] == []
