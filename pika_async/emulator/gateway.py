@@ -64,7 +64,7 @@ def _check_share(_: object, attribute: attrs.Attribute[float], value: float) -> 
 
 def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{attribute.name} must be above 0, not {value!r}")
+        raise ValueError(f"{attribute.name} must be a finite number above 0, not {value!r}")
 
 
 def _check_envelope(_: object, _attribute: attrs.Attribute[str], value: str) -> None:
@@ -84,23 +84,24 @@ def _to_scenario(rules: Scenario | Iterable[Mapping[str, Any]] | None) -> Scenar
 class Gateway:
     """Emulation of the four gateways, as their pages document them: accepts, charges, settles and reports tasks.
 
-    :param durations: how long generations take, in seconds (see :class:`Durations`).
+    :param durations: how long generations take, in seconds (see :class:`Durations`); default ``lognormal:60,0.5``.
     :param time_scale: factor of every duration given here or in a scenario; default 1.0.
     :param in_flight: maximum number of unsettled tasks of each account, or of each by provider; default unlimited.
         There is one account per provider. Creates beyond the maximum are answered with 429.
-    :param seed: seed of durations, failures and task ids, which depend on it and on the number of the accepted create.
+    :param seed: seed of durations, failures and task ids, which depend on it and on the number of the accepted create;
+        default 0.
     :param scenario: a :class:`Scenario`, or the rules of one; default no faults.
-    :param api_key: the key that every account accepts.
+    :param api_key: the key that every account accepts; default ``emulator-key``.
     :param envelope: shape of CometAPI's feed (see :data:`~pika_async.emulator.replies.Envelope`); default ``a``.
     :param failure_rate: probability that a task fails, 0 to 1; default 0.
     :param failure_reason: error text of a failed task.
     :param retry_after: seconds of the ``Retry-After`` header of a 429, rounded up to at least 1; default 5.
         ``None`` sends no header.
     :param url_lifetime: seconds after a poll until the result URLs in its answer expire; default never.
-    :param max_body: maximum size of a request body in bytes; larger bodies are answered with 413.
+    :param max_body: maximum size of a request body in bytes; default 1,000,000. Larger bodies are answered with 413.
     :param video_seconds: duration of the rendered videos in seconds; default 5.
-    :param cdn_url: origin of the result URLs.
-    :param epoch: unix time at which ``now`` is 0.
+    :param cdn_url: origin of the result URLs. :class:`Emulator` sets it to its own.
+    :param epoch: unix time at which ``now`` is 0. :class:`Emulator` sets it to the time of its start.
     :raises ValueError: if a value is invalid. :class:`ScenarioError` is a ``ValueError``.
     """
 
@@ -221,7 +222,7 @@ class Gateway:
         try:
             return None, json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            return _invalid("", "the body is not JSON in UTF-8"), None
+            return _invalid("", "the body must be JSON in UTF-8"), None
 
     def _log_refusal(self, answer: Answer, provider: str, now: float) -> Answer:
         """Log a refusal and return its answer unchanged."""

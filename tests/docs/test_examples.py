@@ -45,7 +45,7 @@ def test_every_example_is_run_and_short() -> None:
 def test_a_script_runs_to_its_end(
     name: str, everywhere: Held, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The script prints at least one line for each task, and charges no prompt twice for one task."""
+    """The script prints at least one line for each charge, and every charge is for a different task."""
     monkeypatch.setattr(sys, "argv", [name])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     prompts = [(charge.prompt, charge.task_id) for charge in everywhere.ledger]
