@@ -1,34 +1,41 @@
-"""Takes requests in: each becomes a planned job, or is found to be one that is known, so that none is paid twice."""
+"""Admission of requests: each becomes a new planned job, or is matched with an existing one and not paid again.
+
+Sends nothing.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
-from pika_async._runtime.gateway import load_image
+from pika_async._runtime.gateway import check_image
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, did_you_mean
 from pika_async.jobs import Job, JobStatus
-from pika_async.models import GenerationRequest, RequestFields
+from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.providers._provider import Provider
 
 __all__ = ["BatchAdmission", "JobAdmission", "request_of"]
 
+_FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
+
 
 def request_of(request: GenerationRequest | str, fields: RequestFields) -> GenerationRequest:
-    """Return a request, or a prompt with fields, as a request; fields replace those of a request.
+    """Return a request for a request or a prompt, with *fields* set.
 
-    :raises InvalidRequest: if `request` is neither, or a field has an unknown name or an invalid value.
+    :param request: a request, which is returned as it is if *fields* is empty, or a prompt.
+    :param fields: fields of `GenerationRequest` by name; they replace those of *request*.
+    :raises InvalidRequest: if *request* is neither of the two, or a field has an unknown name or an invalid value.
     """
-    names = [field.name for field in attrs.fields(GenerationRequest)]
     for name, value in fields.items():
-        if name not in names:
-            reason = f"must be given by the name of a field of GenerationRequest{did_you_mean(name, names)}"
+        if name not in _FIELDS:
+            reason = f"must be given by the name of a field of GenerationRequest{did_you_mean(name, _FIELDS)}"
             raise InvalidRequest(field=name, value=value, reason=reason)
     if isinstance(request, str):
         if "prompt" in fields:
@@ -40,7 +47,12 @@ def request_of(request: GenerationRequest | str, fields: RequestFields) -> Gener
 
 
 class JobAdmission:
-    """The way in, for one provider at one address."""
+    """Admission of single requests for one provider at one base URL.
+
+    :param provider: checks requests before they are planned.
+    :param base_url: where new jobs are sent.
+    :param table: gets every admitted job; existing jobs are looked up in it and in its journal.
+    """
 
     def __init__(self, provider: Provider, base_url: str, table: JobTable) -> None:
         self._provider = provider
@@ -48,102 +60,112 @@ class JobAdmission:
         self._table = table
         self._journal = table.journal
 
-    async def admit(self, asked: GenerationRequest, key: str, index: int | None, observer: JobObserver) -> Job:
-        """Plan a request, or find the job that it is already; `watcher` hears of the job from now on.
+    async def admit(self, request: GenerationRequest, key: str, index: int | None, observer: JobObserver) -> Job:
+        """Plan *request*, or return the job that exists for *key*.
 
-        `index` is its position in a batch, None for a request that came alone. In a batch, a request that the provider
-        cannot do is that job's rejection.
+        In a batch, a request that the provider cannot fulfil becomes a rejected job instead of an error.
 
-        :raises InvalidRequest: if it came alone and cannot be sent, or if its key belongs to another content.
-        :raises JournalFailed: if it could not be kept; it is not sent.
+        :param request: a validated request.
+        :param key: the key of its job.
+        :param index: the position in a batch, from 0; None for a request outside a batch.
+        :param observer: called with every later change of the job.
+        :raises InvalidRequest: outside a batch, if the request cannot be sent; always, if a job with other content has
+            the same key.
+        :raises JournalFailed: if the job could not be saved; it is not sent.
         """
-        known = self._same(key, asked)
-        if known is not None and known.status is not JobStatus.PLANNED:
-            return await self.adopt(known, observer)
+        existing = self._existing(key, request)
+        if existing is not None and existing.status is not JobStatus.PLANNED:
+            return await self.adopt(existing, observer)
         try:
-            await self._check(asked)
+            await self._check(request)
         except InvalidRequest as error:
             if index is None:
                 raise
-            job = (known or self.job(asked, key, index)).rejected(error, time.time())
+            job = (existing or self.new_job(request, key, index)).rejected(error, time.time())
             await self._journal.save(job)
             observer(job, True)
             return job
-        known = self._same(key, asked)
-        if known is not None:  # perhaps it came in while the files were looked at
-            return await self.adopt(known, observer)
-        job = self.job(asked, key, index)
+        existing = self._existing(key, request)
+        if existing is not None:  # another task may have added the job while the image was checked
+            return await self.adopt(existing, observer)
+        job = self.new_job(request, key, index)
         await self._table.add(job, observer)
         return job
 
-    async def _check(self, asked: GenerationRequest) -> None:
+    async def _check(self, request: GenerationRequest) -> None:
         try:
-            self._provider.check(asked)
-            await load_image(self._provider, asked)
+            self._provider.check(request)
+            await check_image(self._provider, request)
         except InvalidRequest:
             raise
-        except Exception as error:  # a third party's provider may fail as it likes
+        except Exception as error:  # third-party providers may raise anything
             reason = f"could not be checked: {error!r}"
-            raise InvalidRequest(field="request", value=asked.prompt, reason=reason) from error
+            raise InvalidRequest(field="request", value=request.prompt, reason=reason) from error
 
-    def known(self, key: str) -> Job | None:
-        """The job of that key as it now stands, at rest or not."""
+    def current_job(self, key: str) -> Job | None:
+        """Return the latest state of the job of *key*, active or finished; None if there is no such job."""
         active = self._table.jobs.get(key)
         return self._journal.get(key) if active is None else active.job
 
-    def job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
-        """A new job of this client."""
+    def new_job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
+        """Return a planned job for *request*. It is neither saved nor added to the table."""
         return Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
 
-    def _same(self, key: str, asked: GenerationRequest) -> Job | None:
-        """The job of that key, which asks for the same.
+    def _existing(self, key: str, request: GenerationRequest) -> Job | None:
+        """Return the job of *key*, which must have the content of *request*; None if there is no such job.
 
-        :raises InvalidRequest: if it asks for something else.
+        :raises InvalidRequest: if its content differs.
         """
-        known = self.known(key)
-        if known is not None and known.request.fingerprint() != asked.fingerprint():
+        existing = self.current_job(key)
+        if existing is not None and existing.request.fingerprint() != request.fingerprint():
             raise InvalidRequest(
-                field="key", value=known.key, reason="belongs to a job with another content; give this one its own key"
+                field="key",
+                value=existing.key,
+                reason="belongs to a job with another content; give this one its own key",
             )
-        return known
+        return existing
 
-    async def adopt(self, known: Job, observer: JobObserver) -> Job:
-        """Go on with a job that is known; `watcher` hears of it from now on."""
-        if self._table.subscribe(known.key, observer):
-            active = self._table.jobs.get(known.key)
+    async def adopt(self, existing: Job, observer: JobObserver) -> Job:
+        """Continue an existing job and call *observer* with every later change of it."""
+        if self._table.subscribe(existing.key, observer):
+            active = self._table.jobs.get(existing.key)
             if active is not None and active.job.task_id is not None:
                 observer(active.job, False)
-            return known
-        job = self._continued(known)
+            return existing
+        job = self._continued(existing)
         if job.is_final or job.status is JobStatus.UNKNOWN or isinstance(job.error, AcceptedElsewhere):
             observer(job, True)
         else:
-            await self._table.add(job, observer, saved=job == attrs.evolve(known, error=None))
+            await self._table.add(job, observer, saved=job == attrs.evolve(existing, error=None))
         return job
 
-    def _continued(self, known: Job) -> Job:
-        """How a job that is at rest goes on with this client."""
-        here = known.provider == self._provider.name and known.base_url == self._base_url
-        withdrawn = known.status is JobStatus.CANCELED and not known.may_be_charged
-        if known.status is JobStatus.PLANNED or withdrawn:  # nothing was accepted anywhere
+    def _continued(self, existing: Job) -> Job:
+        """Return the state in which this client continues a finished job."""
+        here = existing.provider == self._provider.name and existing.base_url == self._base_url
+        withdrawn = existing.status is JobStatus.CANCELED and not existing.may_be_charged
+        if existing.status is JobStatus.PLANNED or withdrawn:  # not accepted by any gateway
             return attrs.evolve(
-                known, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
+                existing, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
                 base_url=self._base_url,
             )  # fmt: skip
-        if needs_download(known) and here:
-            return attrs.evolve(known, file=None, error=None)
-        if (known.is_final and not needs_download(known)) or known.status is JobStatus.UNKNOWN:
-            return known
+        if needs_download(existing) and here:
+            return attrs.evolve(existing, file=None, error=None)
+        if (existing.is_final and not needs_download(existing)) or existing.status is JobStatus.UNKNOWN:
+            return existing
         if here:
-            return attrs.evolve(known, error=None)
+            return attrs.evolve(existing, error=None)
         error = AcceptedElsewhere(
-            key=known.key, provider=known.provider, task_id=known.task_id, base_url=known.base_url
+            key=existing.key, provider=existing.provider, task_id=existing.task_id, base_url=existing.base_url
         )
-        return attrs.evolve(known, error=error)
+        return attrs.evolve(existing, error=error)
 
 
 class BatchAdmission:
-    """The way in for one batch: its requests by position."""
+    """Admission of the requests of one batch, by position.
+
+    :param admission: plans each request.
+    :param table: stops submitting when a job could not be saved.
+    """
 
     def __init__(self, admission: JobAdmission, table: JobTable) -> None:
         self._admission = admission
@@ -151,54 +173,56 @@ class BatchAdmission:
         self._keys = KeyAssigner(table.journal.keys(), self._fingerprint_of)
 
     def _fingerprint_of(self, key: str) -> str | None:
-        job = self._admission.known(key)
+        job = self._admission.current_job(key)
         return None if job is None else job.request.fingerprint()
 
     async def enroll(self, requests: Sequence[GenerationRequest | str]) -> Sequence[GenerationRequest | str]:
-        """Keep every new one of `requests` as planned before any is sent, so that a later process can go on with them.
+        """Save every new request as a planned job before any of them is sent, so that a later process can resume all.
 
-        Gives them back with their keys; what is no request is left for `admit` to refuse. If they cannot be kept,
-        nothing is sent.
+        Nothing is sent if they cannot be saved.
+
+        :param requests: the whole batch.
+        :return: the batch with a key in every request. Items that are not requests are left for `admit` to refuse.
         """
-        named: list[GenerationRequest | str] = []
+        keyed: list[GenerationRequest | str] = []
         planned: dict[str, Job] = {}
-        for request in requests:
-            if isinstance(request, GenerationRequest) and request.key is not None:
-                self._keys.take(request.key)
-        for index, request in enumerate(requests):
+        for item in requests:
+            if isinstance(item, GenerationRequest) and item.key is not None:
+                self._keys.take(item.key)
+        for index, item in enumerate(requests):
             try:
-                asked = request_of(request, {})
+                request = request_of(item, {})
             except InvalidRequest:
-                named.append(request)
+                keyed.append(item)
                 continue
-            key = self._keys.of(asked, index)
-            asked = asked if asked.key == key else attrs.evolve(asked, key=key)
-            named.append(asked)
-            if self._admission.known(key) is None:
-                planned.setdefault(key, self._admission.job(asked, key, index))
+            key = self._keys.of(request, index)
+            request = request if request.key == key else evolve_unchecked(request, key=key)
+            keyed.append(request)
+            if self._admission.current_job(key) is None:
+                planned.setdefault(key, self._admission.new_job(request, key, index))
         try:
             await self._table.journal.save(*planned.values())
         except JournalFailed as error:
             self._table.intake.stop_submitting(error)
-        return named
+        return keyed
 
-    async def admit(self, request: GenerationRequest | str, index: int, observer: JobObserver) -> Job:
-        """See `Admission.admit`. What cannot be kept is not sent, and comes to rest as it is."""
-        asked = request_of(request, {})
-        key = self._keys.of(asked, index)
+    async def admit(self, item: GenerationRequest | str, index: int, observer: JobObserver) -> Job:
+        """Admit the item at *index*, see `JobAdmission.admit`. A job that could not be saved is finished unsent."""
+        request = request_of(item, {})
+        key = self._keys.of(request, index)
         try:
-            return await self._admission.admit(asked, key, index, observer)
+            return await self._admission.admit(request, key, index, observer)
         except JournalFailed as error:
             self._table.intake.stop_submitting(error)
-            job = self._refused(asked, key, index, error)
+            job = self._unsent(request, key, index, error)
             observer(job, True)
             return job
 
-    def refused(self, request: GenerationRequest | str, index: int, error: PikaError) -> Job:
-        """The job of a request that is not taken in any more; a known one is what it is."""
-        asked = request_of(request, {})
-        return self._refused(asked, self._keys.of(asked, index), index, error)
+    def refused(self, item: GenerationRequest | str, index: int, error: PikaError) -> Job:
+        """Return the job of an item that is no longer admitted, with *error*; an existing job as it is."""
+        request = request_of(item, {})
+        return self._unsent(request, self._keys.of(request, index), index, error)
 
-    def _refused(self, asked: GenerationRequest, key: str, index: int, error: PikaError) -> Job:
-        job = self._admission.known(key) or self._admission.job(asked, key, index)
+    def _unsent(self, request: GenerationRequest, key: str, index: int, error: PikaError) -> Job:
+        job = self._admission.current_job(key) or self._admission.new_job(request, key, index)
         return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job

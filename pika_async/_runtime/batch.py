@@ -31,7 +31,7 @@ BEHIND: Final = 256
 class Admit(Protocol):
     """Plans a request as the job at `index`, or finds the one that it is already."""
 
-    async def __call__(self, request: GenerationRequest | str, index: int, observer: JobObserver) -> Job: ...
+    async def __call__(self, item: GenerationRequest | str, index: int, observer: JobObserver) -> Job: ...
 
 
 class BatchRun:

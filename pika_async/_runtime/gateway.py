@@ -1,14 +1,19 @@
-"""One submission or one look, from the request to its verdict: encode, carry, judge, decode. Schedules nothing."""
+"""Submissions and polls of one gateway: encode the request, send it, classify and decode the response.
+
+Schedules nothing, and sends nothing twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import UnionType
+from typing import Final, TypeVar
 
 import anyio
-import attrs
 
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
@@ -23,7 +28,7 @@ from pika_async.errors import (
 )
 from pika_async.fields import is_url
 from pika_async.jobs import Job
-from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
+from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, evolve_unchecked
 from pika_async.providers._failure import Failure, read_failure
 from pika_async.providers._provider import Provider
 from pika_async.providers._verdicts import (
@@ -39,37 +44,83 @@ from pika_async.providers._verdicts import (
 )
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, SendPhase, TransportFailure, parse_json
 
-__all__ = ["GatewayClient", "load_image", "was_cancelled"]
+__all__ = ["GatewayClient", "check_image", "load_image", "was_cancelled"]
 
 _log = logging.getLogger("pika_async.gateway")
+#: How many unknown status words are logged, each once.
+MAX_LOGGED_STATUSES: Final = 100
+
+T = TypeVar("T")
+
+
+def _image_path(request: GenerationRequest) -> Path | None:
+    image = request.image
+    return None if image is None or isinstance(image, bytes) or is_url(image) else Path(image)
+
+
+def _check_file(provider: Provider, path: Path) -> None:
+    if not path.is_file():
+        raise InvalidRequest(field="image", value=str(path), reason="is not a file; give an existing one, or a URL")
+    size = path.stat().st_size
+    if not size:
+        raise InvalidRequest(field="image", value=str(path), reason="is an empty file; give another one, or a URL")
+    provider.check_size("image", size)
+
+
+def _check_readable(provider: Provider, path: Path) -> None:
+    _check_file(provider, path)
+    path.open("rb").close()
+
+
+def _read_file(provider: Provider, path: Path) -> bytes:
+    _check_file(provider, path)  # again: a file that has grown since admission must not fill the memory
+    return path.read_bytes()
+
+
+async def _in_thread(work: Callable[[Provider, Path], T], provider: Provider, path: Path) -> T:
+    try:
+        return await anyio.to_thread.run_sync(work, provider, path)
+    except InvalidRequest:
+        raise
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise InvalidRequest(field="image", value=str(path), reason=reason) from None
+
+
+async def check_image(provider: Provider, request: GenerationRequest) -> None:
+    """Check that the local image of *request*, if it has one, can be read and is not too large for *provider*.
+
+    The file is opened, but its content is not read: the images of a whole batch must not be in memory at once.
+
+    :raises InvalidRequest: if the file is missing, empty, not readable, not a regular file, or too large.
+    """
+    path = _image_path(request)
+    if path is not None:
+        await _in_thread(_check_readable, provider, path)
 
 
 async def load_image(provider: Provider, request: GenerationRequest) -> GenerationRequest:
-    """`request` with its local image read, if it has one, and checked again now that its size is known.
+    """Return *request* with the bytes of its local image in place of the path; other requests are returned as they are.
 
-    :raises InvalidRequest: if the file is missing, no file, not readable, or too big for this gateway.
+    :raises InvalidRequest: as `check_image`, or if the provider cannot send this content.
     """
-    image = request.image
-    if image is None or isinstance(image, bytes) or is_url(image):
+    path = _image_path(request)
+    if path is None:
         return request
-    path = anyio.Path(image)
-    try:
-        if not await path.is_file():
-            raise InvalidRequest(field="image", value=str(path), reason="is no file; give an existing one, or an URL")
-        provider.check_size("image", (await path.stat()).st_size)
-        data = await path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, InvalidRequest):
-            raise
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise InvalidRequest(field="image", value=str(path), reason=reason) from None
-    loaded = attrs.evolve(request, image=data)
-    provider.check(loaded)
+    loaded = evolve_unchecked(request, image=await _in_thread(_read_file, provider, path))
+    provider.check(loaded)  # a provider's rules see the content here for the first time
     return loaded
 
 
 class GatewayClient:
-    """The two calls of one provider at one address."""
+    """Client of one provider at one base URL. Its calls return failures as verdicts.
+
+    :param provider: encodes requests and decodes responses; it may be a third party's and raise anything.
+    :param base_url: where requests are sent.
+    :param transport: sends them.
+    :param lenient: whether HTTP 503 without a body that explains it counts as "not accepted" (default: in doubt).
+    :param telemetry: records each request (default: none).
+    """
 
     def __init__(
         self,
@@ -86,86 +137,94 @@ class GatewayClient:
         self._transport = transport
         self._telemetry = telemetry or NullTelemetry()
         self._unknown_statuses: set[str] = set()
-        #: Answers that spoke of another task than the one asked for.
+        #: Number of responses to polls that were about another task than the one polled.
         self.mismatched_answers = 0
 
     async def encode(self, request: GenerationRequest, callback_url: str) -> HttpRequest | SubmitOutcome:
-        """What to send for `request`, with the address that may be told of it; a rejection if that cannot be made.
+        """Encode the submission of *request*, its local image loaded. Raises nothing but cancellation.
 
-        Raises nothing but cancellation.
+        :param callback_url: where the gateway sends its callbacks.
+        :return: the HTTP request, or a rejection if *request* cannot be encoded.
         """
         try:
             loaded = await load_image(self._provider, request)
-            call = self._provider.encode_submission(loaded, self._base_url, callback_url)
-            _expect_type(HttpRequest, call)
-            return call
+            encoded = self._provider.encode_submission(loaded, self._base_url, callback_url)
+            _expect_type(HttpRequest, encoded)
+            return encoded
         except InvalidRequest as error:
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=error.message)
-        except Exception as error:  # a third party's provider may fail as it likes
+        except Exception as error:  # third-party providers may raise anything
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=f"could not be encoded: {error!r}")
 
-    async def submit(self, call: HttpRequest, active: ActiveJob | None = None) -> SubmitOutcome:
-        """Send `call` once, for `entry`, and judge what came back. Raises nothing but cancellation."""
-        answer = await self._send(RequestKind.SUBMISSION, call, active)
-        if isinstance(answer, TransportFailure):
-            return classify_failure(answer)
-        return classify_response(answer, self._receipt(answer), lenient=self._lenient, now=time.time())
+    async def submit(self, request: HttpRequest, active: ActiveJob | None = None) -> SubmitOutcome:
+        """Send an encoded submission once and classify the response. Raises nothing but cancellation.
+
+        :param active: the job that is submitted, for telemetry.
+        """
+        response = await self._send(RequestKind.SUBMISSION, request, active)
+        if isinstance(response, TransportFailure):
+            return classify_failure(response)
+        return classify_response(response, self._receipt(response), lenient=self._lenient, now=time.time())
 
     async def _send(
-        self, kind: RequestKind, call: HttpRequest, active: ActiveJob | None
+        self, kind: RequestKind, request: HttpRequest, active: ActiveJob | None
     ) -> HttpResponse | TransportFailure:
-        sending, answer = self._telemetry.request_started(kind, call, active), None
+        context, response = self._telemetry.request_started(kind, request, active), None
         try:
-            answer = await self._send_once(call)
-            return answer
+            response = await self._send_once(request)
+            return response
         finally:
-            self._telemetry.request_finished(sending, answer)
+            self._telemetry.request_finished(context, response)
 
-    async def _send_once(self, call: HttpRequest) -> HttpResponse | TransportFailure:
+    async def _send_once(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         try:
-            answer = await self._transport.send(call)
-            _expect_type(HttpResponse | TransportFailure, answer)
-            return answer
-        except (Exception, asyncio.CancelledError) as error:  # a third party's transport: was it sent?
+            response = await self._transport.send(request)
+            _expect_type(HttpResponse | TransportFailure, response)
+            return response
+        except (Exception, asyncio.CancelledError) as error:
             if was_cancelled(error):
                 raise
+            # A third-party transport failed. The request may have been sent before that.
             _log.exception("the transport failed")
             return TransportFailure(phase=SendPhase.SENT, kind="defect", detail=f"the transport failed: {error!r}")
 
-    def _receipt(self, answer: HttpResponse) -> Receipt:
+    def _receipt(self, response: HttpResponse) -> Receipt:
         try:
-            receipt = self._provider.decode_receipt(answer)
+            receipt = self._provider.decode_receipt(response)
             _expect_type(Receipt, receipt)
             return receipt
         except Exception:
             _log.exception("the provider %s could not decode a receipt", self._provider.name)
-            return Receipt(message=answer.excerpt())
+            return Receipt(message=response.excerpt())
 
     async def poll(self, task_id: str, active: ActiveJob | None = None) -> PollResult:
-        """Look at a task once, for `entry` if it is due. Raises nothing but cancellation."""
+        """Poll a task once. Raises nothing but cancellation.
+
+        :param active: the job whose poll is due, for telemetry; None for a poll outside the schedule.
+        """
         try:
-            call = self._provider.encode_poll(task_id, self._base_url)
-            _expect_type(HttpRequest, call)
-        except Exception as error:  # a third party's provider may fail as it likes
+            request = self._provider.encode_poll(task_id, self._base_url)
+            _expect_type(HttpRequest, request)
+        except Exception as error:  # third-party providers may raise anything
             _log.exception("the provider %s could not encode a poll", self._provider.name)
             return PollResult(verdict=PollVerdict.AGAIN, reason=f"could not be encoded: {error!r}")
-        answer = await self._send(RequestKind.POLL, call, active)
-        if isinstance(answer, TransportFailure):
-            return PollResult(verdict=PollVerdict.AGAIN, reason=answer.detail)
-        failure = _failure(answer)
-        verdict = classify_poll(answer, None if failure is None else failure.code)
+        response = await self._send(RequestKind.POLL, request, active)
+        if isinstance(response, TransportFailure):
+            return PollResult(verdict=PollVerdict.AGAIN, reason=response.detail)
+        failure = _failure(response)
+        verdict = classify_poll(response, None if failure is None else failure.code)
         if verdict is PollVerdict.READ:
-            return self._poll_result(answer, task_id)
+            return self._poll_result(response, task_id)
         return PollResult(
             verdict=verdict,
-            reason=(failure and strip_control(failure.message[:500])) or answer.excerpt(),
-            http_status=answer.status,
-            retry_after=retry_after(answer.headers, time.time()),
+            reason=(failure and strip_control(failure.message[:500])) or response.excerpt(),
+            http_status=response.status,
+            retry_after=retry_after(response.headers, time.time()),
         )
 
     def callback_task_id(self, body: bytes) -> str | None:
-        """The task id that the body of a callback names, if it names one. Raises nothing."""
+        """Return the task id in the body of a callback, None if there is none. Raises nothing."""
         try:
             return self._provider.decode_callback(body)
         except Exception:
@@ -173,9 +232,9 @@ class GatewayClient:
             return None
 
     def is_about(self, snapshot: Snapshot, task_id: str) -> bool:
-        """Whether the answer of a poll itself speaks of that task: an empty one counts as that of the task asked for.
+        """Whether the response behind *snapshot* itself contains *task_id*. Raises nothing.
 
-        Raises nothing.
+        `Snapshot.task_id` cannot tell: for a response without an id it is the id that was polled.
         """
         try:
             return self._provider.task_id_in(snapshot.raw) == task_id
@@ -186,70 +245,72 @@ class GatewayClient:
     async def poll_job(self, job: Job) -> Snapshot:
         """See `PikaClient.poll`."""
         if job.task_id is None:
-            raise InvalidRequest(field="job", value=job.key, reason="has no task id; only an accepted job can be asked")
+            raise InvalidRequest(
+                field="job", value=job.key, reason="must have a task id; only accepted jobs can be polled"
+            )
         if (job.provider, job.base_url) != (self._provider.name, self._base_url):
             raise AcceptedElsewhere(key=job.key, provider=job.provider, task_id=job.task_id, base_url=job.base_url)
-        look = await self.poll(job.task_id)
-        facts = {"provider": job.provider, "reason": look.reason}
-        match look.verdict:
-            case PollVerdict.READ if look.snapshot is not None:
-                return look.snapshot
+        result = await self.poll(job.task_id)
+        facts = {"provider": job.provider, "reason": result.reason}
+        match result.verdict:
+            case PollVerdict.READ if result.snapshot is not None:
+                return result.snapshot
             case PollVerdict.MISSING:
                 raise TaskNotFound(key=job.key, task_id=job.task_id, **facts)
             case PollVerdict.STOP:
-                raise AccountStopped(http_status=look.http_status, **facts)
+                raise AccountStopped(http_status=result.http_status, **facts)
             case _:
-                raise ExchangeFailed(http_status=look.http_status, **facts)
+                raise ExchangeFailed(http_status=result.http_status, **facts)
 
-    def _poll_result(self, answer: HttpResponse, task_id: str) -> PollResult:
+    def _poll_result(self, response: HttpResponse, task_id: str) -> PollResult:
         try:
-            snapshot = self._provider.decode_snapshot(answer, task_id)
+            snapshot = self._provider.decode_snapshot(response, task_id)
             _expect_type(Snapshot, snapshot)
         except DecodeError as error:
-            return PollResult(verdict=PollVerdict.AGAIN, reason=str(error), http_status=answer.status)
+            return PollResult(verdict=PollVerdict.AGAIN, reason=str(error), http_status=response.status)
         except Exception as error:
             _log.exception("the provider %s could not decode a poll", self._provider.name)
-            return PollResult(verdict=PollVerdict.AGAIN, reason=repr(error), http_status=answer.status)
+            return PollResult(verdict=PollVerdict.AGAIN, reason=repr(error), http_status=response.status)
         if snapshot.task_id != task_id:
             self.mismatched_answers += 1
-            _log.warning("an answer spoke of another task than %s; it was put aside", strip_control(task_id))
-            return PollResult(verdict=PollVerdict.AGAIN, reason="another task's answer", http_status=answer.status)
+            _log.warning("a response was about another task than %s; it was ignored", strip_control(task_id))
+            return PollResult(verdict=PollVerdict.AGAIN, reason="another task's answer", http_status=response.status)
         failure = None if snapshot.word else read_failure(snapshot.raw)
         if failure is not None and failure.code is not None:
             return PollResult(
-                verdict=classify_poll_code(failure.code), reason=failure.message, http_status=answer.status
+                verdict=classify_poll_code(failure.code), reason=failure.message, http_status=response.status
             )
         if not snapshot.known_word:
             self._log_unknown_status(snapshot.word[:64])
         verdict = PollVerdict.MISSING if snapshot.state is TaskState.MISSING else PollVerdict.READ
-        hint = poll_after(answer.headers, time.time())
-        return PollResult(verdict=verdict, snapshot=snapshot, http_status=answer.status, retry_after=hint)
+        hint = poll_after(response.headers, time.time())
+        return PollResult(verdict=verdict, snapshot=snapshot, http_status=response.status, retry_after=hint)
 
     def _log_unknown_status(self, word: str) -> None:
-        """Log a status word that no document lists, once, and at most a hundred of them."""
-        if word and word not in self._unknown_statuses and len(self._unknown_statuses) < 100:
+        """Log a status word that the gateway's documentation does not list, once."""
+        if word and word not in self._unknown_statuses and len(self._unknown_statuses) < MAX_LOGGED_STATUSES:
             self._unknown_statuses.add(word)
             _log.warning(
-                "%s says the new status word %r; it counts as running", self._provider.name, strip_control(word)
+                "%s sent the unknown status word %r; it counts as running", self._provider.name, strip_control(word)
             )
 
 
 def _expect_type(kind: type | UnionType, value: object) -> None:
-    """A third party's provider may return anything; it is known here, before anything is done with it."""
+    """Raise TypeError unless *value* is a *kind*. Guards against third-party providers and transports."""
     if not isinstance(value, kind):
-        raise TypeError(f"a {getattr(kind, '__name__', kind)} was due, not {value!r}")
+        raise TypeError(f"expected {getattr(kind, '__name__', kind)}, got {value!r}")
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Whether `error` is the cancellation of the running task, rather than of something that it awaits."""
+    """Whether *error* cancels the running task itself, not only something that it awaits."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _failure(answer: HttpResponse) -> Failure | None:
-    if answer.status < 300:
+def _failure(response: HttpResponse) -> Failure | None:
+    if response.status < 300:
         return None
     try:
-        return read_failure(parse_json(answer.body))
+        return read_failure(parse_json(response.body))
     except DecodeError:
         return None

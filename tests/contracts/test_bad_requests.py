@@ -183,8 +183,8 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "gptge ingredients": ("gptge", {"ingredients": [URL]}, "ingredients", "must be left out at gpt.ge"),
     "gptge video file": ("gptge", {"video": b"123"}, "video", "must be a URL at gpt.ge; upload the file"),
     "gptge ratio with an image": ("gptge", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "must be left out with image input"),
-    "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' is no file; give an existing one"),
-    "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' is no file; give an existing one"),
+    "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' is not a file; give an existing one"),
+    "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' is not a file; give an existing one"),
     "native video": ("native", {"video": URL}, "video", "must be left out at native Pika"),
     "native sound": ("native", {"sfx": True}, "sfx", "its wire has no switch for sound"),
     "native ingredients on 1.5": ("native", {"ingredients": [URL], "model": "1.5"}, "model", "must be 2.0 with ingredients; give that or leave it out"),
@@ -221,7 +221,7 @@ def test_what_a_provider_cannot_do_is_refused_before_it_costs(kind: str) -> None
         assert not gateway.refusals
 
     # To look for a file takes a thread, and with threads a virtual clock lies.
-    (asyncio.run if "is no file" in says else virtual_clock.run)(story())
+    (asyncio.run if "is not a file" in says else virtual_clock.run)(story())
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -583,7 +583,7 @@ def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Pat
     async def story() -> None:
         gateway = memory_gateway.gateway()
         async with memory_gateway.client(gateway) as pika:
-            with pytest.raises(InvalidRequest, match="has no task id; only an accepted job can be asked"):
+            with pytest.raises(InvalidRequest, match="must have a task id; only accepted jobs can be polled"):
                 await pika.poll(_job(pika))
             with pytest.raises(InvalidRequest, match="is planned and has no video"):
                 await pika.download(_job(pika), tmp_path / "x.mp4")
