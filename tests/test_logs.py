@@ -1,4 +1,4 @@
-"""What is logged: a line for each milestone, with the same fields, under the room's own name, and nothing secret."""
+"""Log lines: one for each milestone of a job, with the same fields, under the module's own logger, without secrets."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SECRET = "https://example.com/CANARY-callback"
 
 
 @pytest.fixture(autouse=True)
-def _undone() -> Iterator[None]:
-    """Each test finds the logger as it was."""
+def _restored_logger() -> Iterator[None]:
+    """Restore the handlers and the level of the logger after each test."""
     random.seed(7)
     handlers, level = list(LOG.handlers), LOG.level
     yield
@@ -43,8 +43,8 @@ def _undone() -> Iterator[None]:
     LOG.setLevel(level)
 
 
-def told(caplog: pytest.LogCaptureFixture, key: str, level: int = logging.INFO) -> list[tuple[str, str, str]]:
-    """Level, room and status of each line about the job, from `level` on."""
+def lines_of(caplog: pytest.LogCaptureFixture, key: str, level: int = logging.INFO) -> list[tuple[str, str, str]]:
+    """Return level, logger and job status of each line about the job *key*, from *level* on."""
     return [
         (record.levelname, record.name.removeprefix("pika_async."), vars(record)["pika_status"])
         for record in caplog.records
@@ -53,7 +53,7 @@ def told(caplog: pytest.LogCaptureFixture, key: str, level: int = logging.INFO) 
 
 
 def settled(scenario: list[dict[str, Any]] | None = None, provider: str = "native", **options: Any) -> Job:
-    """One job, "k", to its rest."""
+    """Run one job with the key "k" until it is finished."""
 
     async def story() -> Job:
         async with client(gateway(scenario), provider, polling=FixedInterval(25), **options) as pika:
@@ -66,7 +66,7 @@ def settled(scenario: list[dict[str, Any]] | None = None, provider: str = "nativ
 
 
 def test_every_logger_is_named_after_its_module_or_folder() -> None:
-    """The name below `pika_async` is that of the file, or of the journal's or the telemetry's folder."""
+    """The part below `pika_async` is the name of the file or of its folder, such as `journal` and `telemetry`."""
     for file in PACKAGE.rglob("*.py"):
         for name in re.findall(r'getLogger\("(.*?)"\)', file.read_text(encoding="utf-8")):
             assert name.removeprefix("pika_async.") in {file.stem, file.parent.name.removeprefix("_"), "pika_async"}, (
@@ -74,16 +74,16 @@ def test_every_logger_is_named_after_its_module_or_folder() -> None:
             )
 
 
-def test_a_job_has_one_line_a_milestone(caplog: pytest.LogCaptureFixture) -> None:
-    """At INFO: accepted, succeeded, and no more, whatever was refused before."""
+def test_each_milestone_of_a_job_has_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO there are two lines, accepted and succeeded, also after refused submissions and failed polls."""
     caplog.set_level(logging.INFO, "pika_async")
     settled([{"on": "create", "first": 2, "do": "refuse"}, {"on": "feed", "first": 1, "do": {"fault": "drop"}}])
-    assert told(caplog, "k") == [("INFO", "submitter", "queued"), ("INFO", "job_table", "succeeded")]
+    assert lines_of(caplog, "k") == [("INFO", "submitter", "queued"), ("INFO", "job_table", "succeeded")]
     assert len(caplog.records) == 2
 
 
-def test_every_look_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> None:
-    """At DEBUG: each refused attempt and each look, with what came of it."""
+def test_every_attempt_and_poll_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG each refused attempt and each poll has a line with its result."""
     caplog.set_level(logging.DEBUG, "pika_async")
     job = settled([{"on": "create", "first": 1, "do": "refuse"}, {"on": "feed", "first": 1, "do": {"fault": "drop"}}])
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
@@ -105,7 +105,7 @@ def test_every_look_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize(
-    ("deed", "options", "line"),
+    ("rule", "options", "line"),
     [
         ({"on": "create", "do": {"fault": "fails"}}, {}, ("INFO", "failed", "(GenerationFailed)")),
         ({"on": "create", "do": {"fault": "refuse", "as": "task"}}, {}, ("INFO", "rejected", "(SubmissionRejected)")),
@@ -114,20 +114,20 @@ def test_every_look_has_a_line_at_debug(caplog: pytest.LogCaptureFixture) -> Non
         ({"on": "create", "do": {"fault": "takes", "seconds": 999}}, {"deadline": 60}, ("INFO", "timed_out", "(DeadlineExceeded)")),
     ],
 )  # fmt: skip
-def test_a_fate_is_told(
-    deed: dict[str, Any], options: dict[str, Any], line: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+def test_the_last_line_of_a_job_has_its_outcome(
+    rule: dict[str, Any], options: dict[str, Any], line: tuple[str, str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last line says how it came to rest and by which error; only a doubt is a warning."""
+    """It has the status and the type of the error; only a job in doubt is a warning."""
     caplog.set_level(logging.INFO, "pika_async")
-    settled([deed], **options)
-    level, status, words = line
-    assert told(caplog, "k")[-1] == (level, "job_table", status)
-    assert caplog.records[-1].getMessage().endswith(f"{status} {words}")
-    assert Counter(told(caplog, "k")).most_common(1)[0][1] == 1
+    settled([rule], **options)
+    level, status, error = line
+    assert lines_of(caplog, "k")[-1] == (level, "job_table", status)
+    assert caplog.records[-1].getMessage().endswith(f"{status} {error}")
+    assert Counter(lines_of(caplog, "k")).most_common(1)[0][1] == 1
 
 
-def test_a_stop_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """An account that is stopped is one warning, however many jobs it leaves planned; each of them is told at DEBUG."""
+def test_a_stopped_account_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A stopped account is one warning, however many jobs stay planned; each of these has a line at DEBUG."""
 
     async def story() -> None:
         async with client(gateway([{"on": "create", "do": {"fault": "refuse", "as": "quota"}}]), "native") as pika:
@@ -140,7 +140,7 @@ def test_a_stop_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert sum(record.getMessage().endswith("planned (AccountStopped)") for record in caplog.records) > 1
 
 
-async def _doubtful() -> MemoryJournal:
+async def _interrupted() -> MemoryJournal:
     journal = MemoryJournal()
     job = Job(key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://127.0.0.1:1")
     await journal.save(job)
@@ -149,36 +149,36 @@ async def _doubtful() -> MemoryJournal:
 
 
 @pytest.mark.anyio
-async def test_a_doubt_of_an_earlier_process_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """What a killed process left in doubt is a warning at the next start; what a person says of it is a milestone."""
+async def test_an_interrupted_submission_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A job that a killed process left in doubt is a warning at the next start, and its resolution a milestone."""
     caplog.set_level(logging.INFO, "pika_async")
-    journal = await _doubtful()
+    journal = await _interrupted()
     await recover_interrupted(journal)
     await resolve(journal, "k", task_id="t-1", charged=None, abandon=False)
-    assert told(caplog, "k") == [("WARNING", "resolution", "unknown"), ("INFO", "resolution", "queued")]
+    assert lines_of(caplog, "k") == [("WARNING", "resolution", "unknown"), ("INFO", "resolution", "queued")]
 
 
-def test_a_doubt_of_an_earlier_process_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Telemetry hears of it as well."""
-    judged: list[tuple[Job, float | None]] = []
+def test_an_interrupted_submission_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telemetry records a job that a killed process left in doubt."""
+    finished: list[tuple[Job, float | None]] = []
     monkeypatch.setattr(
         "pika_async._runtime.telemetry.NullTelemetry.submission_finished",
-        lambda _, job, waited=None: judged.append((job, waited)),
+        lambda _, job, queue_time=None: finished.append((job, queue_time)),
     )
     monkeypatch.setattr(
         "pika_async._runtime.session.create_telemetry", lambda *_: pika_async._runtime.telemetry.NullTelemetry()
     )
 
     async def story() -> None:
-        async with remembering(client(gateway(), "native"), await _doubtful()):
+        async with remembering(client(gateway(), "native"), await _interrupted()):
             pass
 
     virtual_clock.run(story())
-    assert [(job.key, job.status, waited) for job, waited in judged] == [("k", JobStatus.UNKNOWN, None)]
+    assert [(job.key, job.status, queue_time) for job, queue_time in finished] == [("k", JobStatus.UNKNOWN, None)]
 
 
-def test_all_lines_of_jobs_have_the_same_fields(caplog: pytest.LogCaptureFixture) -> None:
-    """Plain values, printable, whatever the provider calls its task."""
+def test_all_lines_about_jobs_have_the_same_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """The fields are plain values that can be written as JSON."""
     caplog.set_level(logging.DEBUG, "pika_async")
     job = settled([{"on": "create", "first": 1, "do": "refuse"}])
     assert [
@@ -194,24 +194,24 @@ def test_all_lines_of_jobs_have_the_same_fields(caplog: pytest.LogCaptureFixture
     assert json.dumps(about(job))
 
 
-def odd(task_id: str = "t\x1b[2J\n\u202e-1") -> Job:
+def accepted(task_id: str = "t\x1b[2J\n\u202e-1") -> Job:
     job = Job(key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://127.0.0.1:1")
     return job.submitting().accepted(task_id, 0)
 
 
-def test_control_characters_reach_no_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither by the message, nor by a field, nor by an argument; a long id is cut."""
+def test_no_line_contains_control_characters(caplog: pytest.LogCaptureFixture) -> None:
+    """They are replaced in the message, in fields and in arguments; a long task id is shortened."""
     caplog.set_level(logging.DEBUG, "pika_async")
-    log_job(LOG, logging.INFO, odd(), "said %s", "a\x1b]0;b\r\nc")
+    log_job(LOG, logging.INFO, accepted(), "reason %s", "a\x1b]0;b\r\nc")
     [record] = caplog.records
     assert record.getMessage().isprintable()
     assert str(vars(record)["pika_task"]).isprintable()
-    assert len(describe(odd("x" * 9999))) < 300
-    assert len(str(about(odd("x" * 9999))["pika_task"])) < 300
+    assert len(describe(accepted("x" * 9999))) < 300
+    assert len(str(about(accepted("x" * 9999))["pika_task"])) < 300
 
 
-def test_a_handler_that_raises_harms_no_job() -> None:
-    """A line may stand between a payment and its record."""
+def test_a_handler_that_raises_affects_no_job() -> None:
+    """A job succeeds although every line about it raises in a handler."""
 
     class Failing(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -231,16 +231,16 @@ def test_a_handler_that_raises_harms_no_job() -> None:
 async def test_nothing_secret_is_logged(
     provider: str, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No key, no prompt and no callback's address in any record, message or field, at DEBUG, over faults and files."""
+    """No record has an API key, a prompt or a callback URL, at DEBUG, in a run with faults and missing files."""
     caplog.set_level(logging.DEBUG, "pika_async")
     callbacks = listening(provider, monkeypatch)
     async with Emulator(durations="constant:0.2", scenario=FAULTS, api_key=CANARY, video_seconds=1) as emulator:
         url = emulator.base_url(provider)
         policy = FixedInterval(0.1)
         async with PikaClient(provider, api_key=CANARY, base_url=url, polling=policy, callbacks=callbacks) as pika:
-            wanted = [GenerationRequest(f"{PROMPT} {n}", key=f"k{n}") for n in range(8)]
-            wanted.append(GenerationRequest("a cat", image=tmp_path / "CANARY.png", key="k9"))
-            report = await pika.run(wanted, download_to=tmp_path)
+            requests = [GenerationRequest(f"{PROMPT} {n}", key=f"k{n}") for n in range(8)]
+            requests.append(GenerationRequest("a cat", image=tmp_path / "CANARY.png", key="k9"))
+            report = await pika.run(requests, download_to=tmp_path)
     assert report.counts[JobStatus.UNKNOWN] >= (2 if callbacks is None else 0)
     lines = [LineFormatter().format(record) + str(vars(record)) for record in caplog.records]
     assert len(lines) > 20
@@ -248,22 +248,22 @@ async def test_nothing_secret_is_logged(
     assert any("downloaded" in line for line in lines)
 
 
-# --- seeing them --------------------------------------------------------------------------------------------------------
+# --- showing them --------------------------------------------------------------------------------------------------------
 
 
 def test_debug_logging_shows_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    """Time, level, room, message, then key=value; one line."""
+    """A line has time, level, logger, message and the fields as key=value."""
     debug_logging()
-    log_job(logging.getLogger("pika_async.job_table"), logging.INFO, odd("t 1"), "gone\nfar")
+    log_job(logging.getLogger("pika_async.job_table"), logging.INFO, accepted("t 1"), "first\nsecond")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO pika_async\.job_table: job k \(native, task t 1\): gone far "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO pika_async\.job_table: job k \(native, task t 1\): first second "
         r'pika_job=k pika_task="t 1" pika_provider=native pika_status=queued pika_attempt=1\n',
         capsys.readouterr().err,
     )
 
 
 def test_debug_logging_again_changes_the_level(capsys: pytest.CaptureFixture[str]) -> None:
-    """One handler, whatever it is called with; the root logger is not touched, and it can be undone."""
+    """There is one handler after several calls, the root logger is unchanged, and removing the handler undoes it."""
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
     handler = debug_logging()
@@ -279,16 +279,16 @@ def test_debug_logging_again_changes_the_level(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == ""
 
 
-def test_debug_logging_refuses_what_is_no_level() -> None:
-    """And leaves no handler behind."""
+def test_debug_logging_refuses_an_unknown_level() -> None:
+    """It raises ValueError and adds no handler."""
     before = list(LOG.handlers)
     with pytest.raises(ValueError, match="LOUD"):
         debug_logging("loud")
     assert LOG.handlers == before
 
 
-def test_a_traceback_stands_below_its_line() -> None:
-    """And is as printable as the line."""
+def test_a_traceback_follows_its_line() -> None:
+    """Every line of a traceback is printable, and it begins below the message."""
     try:
         int("a\x1b[31m\u202eb\n\x1b")
     except ValueError:

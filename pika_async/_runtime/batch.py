@@ -1,4 +1,7 @@
-"""Many requests through one scheduler, as they settle: feeding, downloading, handing over. Decides nothing."""
+"""One batch: pulls requests, downloads results and returns jobs as they finish.
+
+Does not decide when jobs are sent or polled.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +24,28 @@ from pika_async.models import GenerationRequest
 
 __all__ = ["BatchRun", "Requests", "Source", "stream"]
 
-#: What a batch takes: requests, or bare prompts.
+#: The input of a batch: requests or prompts.
 Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
 Source = AsyncIterator[GenerationRequest | str]
-#: Jobs that are at rest and not handed over, or handed over and not taken; with more, nothing new is planned.
-BEHIND: Final = 256
+#: Number of finished jobs that the caller has not received yet at which no further request is pulled.
+MAX_UNDELIVERED: Final = 256
 
 
 class Admit(Protocol):
-    """Plans a request as the job at `index`, or finds the one that it is already."""
+    """`BatchAdmission.admit`: plans the item at *index* of a batch, or returns the job that exists for it."""
 
     async def __call__(self, item: GenerationRequest | str, index: int, observer: JobObserver) -> Job: ...
 
 
 class BatchRun:
-    """One `as_settled`: pulls requests as room allows, gives each job once it is at rest and, if wanted, on disk.
+    """One `as_settled` or `run`: pulls requests as room allows and returns each job once it is finished and downloaded.
 
-    After a stop nothing more is taken in; with `keep_rest` the rest of the source is read all the same.
+    :param table: gets the jobs of the batch.
+    :param spawn: starts tasks that end with the client.
+    :param admit: plans each request.
+    :param fetch: downloads the result of a job; None to download nothing.
+    :param downloading: number of downloads at a time.
+    :param keep_rest: whether to read the rest of the source into `rest` after submitting has stopped (default: no).
     """
 
     def __init__(
@@ -56,94 +64,96 @@ class BatchRun:
         self._fetch = fetch
         self._downloading = downloading
         self._keep_rest = keep_rest
-        self._results, self._taken = anyio.create_memory_object_stream[Job](math.inf)
-        self._to_fetch, self._fetches = anyio.create_memory_object_stream[Job](math.inf)
-        self._watcher: JobObserver = self._watch  # one bound method for all jobs, not one a job
+        self._results, self._results_out = anyio.create_memory_object_stream[Job](math.inf)
+        self._downloads, self._downloads_out = anyio.create_memory_object_stream[Job](math.inf)
+        self._observer: JobObserver = self._on_change  # one bound method, shared by all jobs of the batch
         self._unsent: set[str] = set()
-        self._open = 0
-        self._behind = 0
-        self._fed = False
-        self._left = False
+        self._unfinished = 0
+        self._undelivered = 0
+        self._source_ended = False
+        self._closed = False
         self._downloaders = 0
         self._scopes: list[anyio.CancelScope] = []
         self._error: BaseException | None = None
-        self._stop: SubmissionsStopped | None = None
-        #: The key of each request that was pulled, by position.
+        self._stopped: SubmissionsStopped | None = None
+        #: The keys of the admitted jobs, in the order of their requests.
         self.keys: list[str] = []
-        #: After a stop, the requests that were not taken in.
+        #: The requests that were not admitted because submitting had stopped; read with `keep_rest` only.
         self.rest: list[GenerationRequest | str] = []
 
     def start(self, source: Source) -> None:
-        """Begin to pull."""
-        self._spawn(self._feed, source, name="pika_async feed")
+        """Start pulling requests and downloading results."""
+        self._spawn(self._pull_all, source, name="pika_async requests")
         if self._fetch is not None:
             for number in range(self._downloading):
-                self._spawn(self._download, self._fetches.clone(), name=f"pika_async download {number}")
-        self._fetches.close()
+                self._spawn(
+                    self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}"
+                )
+        self._downloads_out.close()
 
     async def results(self) -> AsyncGenerator[Job, None]:
-        """Each job once it is at rest.
+        """Yield each job once it is finished and its result, if wanted, is downloaded.
 
-        :raises InvalidRequest: after the last job, if an item was no request, or two share a key and differ.
-        :raises SubmissionsStopped: after the last job, if not everything could be sent.
+        :raises InvalidRequest: after the last job, if an item was not a request or two requests with one key differ.
+        :raises SubmissionsStopped: after the last job, if some requests could not be sent.
         """
-        async for job in self._taken:
-            self._behind -= 1
+        async for job in self._results_out:
+            self._undelivered -= 1
             self._table.wake()
             yield job
         self._table.intake.require_sound()
         if self._error is not None:
             raise self._error
-        if self._stop is not None:
-            raise self._stop.copy()
+        if self._stopped is not None:
+            raise self._stopped.copy()
 
     async def aclose(self) -> None:
-        """Nobody takes any more: stop pulling and downloading. What was submitted goes on, what was not is not.
+        """Stop pulling requests and downloading results, and wait until no file is being written.
 
-        When it returns, nothing is written any more.
+        Submitted jobs keep running; unsent ones are not sent.
         """
-        self._left = True
+        self._closed = True
         for scope in self._scopes:
             scope.cancel()
         for key in list(self._unsent):
-            self._table.release(key, self._watcher)
-        for stream in (self._results, self._taken, self._to_fetch):
+            self._table.release(key, self._observer)
+        for stream in (self._results, self._results_out, self._downloads):
             stream.close()
         with anyio.CancelScope(shield=True):
             await self._table.wait_for(lambda: not self._downloaders)
 
-    def _scoped(self) -> anyio.CancelScope:
+    def _new_scope(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()
         self._scopes.append(scope)
         return scope
 
-    # --- feeding ----------------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------------------------
 
-    async def _feed(self, source: Source) -> None:
+    async def _pull_all(self, source: Source) -> None:
         try:
-            with self._scoped():
+            with self._new_scope():
                 await self._pull(source)
         except asyncio.CancelledError as error:
             if was_cancelled(error):  # the client is closing
-                self._stop = self._stop or ClientClosed(provider=self._table.planner.provider)
+                self._stopped = self._stopped or ClientClosed(provider=self._table.planner.provider)
                 raise
             self._error = RuntimeError("the iterable of requests was cancelled")
             self._error.__cause__ = error
-        except Exception as error:  # the user's own iterable failed: the user hears of it
+        except Exception as error:  # the caller's iterable failed; `results` raises the error
             self._error = error
         finally:
-            self._fed = True
-            self._finish()
+            self._source_ended = True
+            self._close_if_done()
 
     async def _pull(self, source: Source) -> None:
         index = 0
         planner = self._table.planner
         while True:
             await self._table.wait_for(lambda: planner.stop_reason is not None or self._has_room())
-            self._stop = self._stop or planner.stop_reason
-            if self._stop is not None:
-                if self._keep_rest and not isinstance(self._stop, ClientClosed):
-                    # In this very task: a generator may hold scopes.
+            self._stopped = self._stopped or planner.stop_reason
+            if self._stopped is not None:
+                if self._keep_rest and not isinstance(self._stopped, ClientClosed):
+                    # In this task, because a generator may have entered cancel scopes here.
                     self.rest = [request async for request in source]
                 return
             try:
@@ -151,109 +161,109 @@ class BatchRun:
             except StopAsyncIteration:
                 return
             try:
-                await self._take_in(request, index)
-            except InvalidRequest as error:  # of no job: said at the end, so that it stops no other
+                await self._admit_next(request, index)
+            except InvalidRequest as error:  # belongs to no job; raised by `results` after the last one
                 self._error = self._error or error
             index += 1
 
-    async def _take_in(self, request: GenerationRequest | str, index: int) -> None:
-        self._open += 1
+    async def _admit_next(self, request: GenerationRequest | str, index: int) -> None:
+        self._unfinished += 1
         try:
-            job = await self._admit(request, index, self._watcher)
+            job = await self._admit(request, index, self._observer)
         except BaseException:
-            self._open -= 1
+            self._unfinished -= 1
             raise
         self.keys.append(job.key)
         if job.status is JobStatus.PLANNED and job.key in self._table.jobs:
             self._unsent.add(job.key)
-            if self._left:  # meanwhile
-                self._table.release(job.key, self._watcher)
-        elif not index % BEHIND:
-            await asyncio.sleep(0)  # thousands that are known already must not hold the loop
+            if self._closed:  # while the job was being admitted
+                self._table.release(job.key, self._observer)
+        elif not index % MAX_UNDELIVERED:
+            await asyncio.sleep(0)  # thousands of jobs that are finished already must not block the loop
 
     def _has_room(self) -> bool:
-        return self._behind < BEHIND and self._table.planner.wants_more(len(self._unsent))
+        return self._undelivered < MAX_UNDELIVERED and self._table.planner.wants_more(len(self._unsent))
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def _watch(self, job: Job, finished: bool) -> None:
+    def _on_change(self, job: Job, finished: bool) -> None:
         if job.status is not JobStatus.PLANNED or finished:
             self._unsent.discard(job.key)
         if not finished:
             return
-        self._behind += 1
+        self._undelivered += 1
         if isinstance(job.error, SubmissionsStopped):
-            self._stop = job.error
+            self._stopped = job.error
         elif job.is_in_flight and job.error is None:
-            self._stop = self._stop or ClientClosed(provider=job.provider)
+            self._stopped = self._stopped or ClientClosed(provider=job.provider)
         elsewhere = isinstance(job.error, AcceptedElsewhere)
         if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                self._to_fetch.send_nowait(job)
+                self._downloads.send_nowait(job)
                 self._table.fetching += 1
                 return
-        self._hand_over(job)
+        self._deliver(job)
 
-    def _fetched(self, job: Job) -> None:
+    def _on_downloaded(self, job: Job) -> None:
         self._table.fetching -= 1
-        self._hand_over(job)
+        self._deliver(job)
         self._table.wake()
 
-    def _hand_over(self, job: Job) -> None:
-        self._open -= 1
-        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody takes them any more
+    def _deliver(self, job: Job) -> None:
+        self._unfinished -= 1
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the caller has left the batch
             self._results.send_nowait(job)
-        self._finish()
+        self._close_if_done()
 
-    def _finish(self) -> None:
-        if self._fed and not self._open:
+    def _close_if_done(self) -> None:
+        if self._source_ended and not self._unfinished:
             self._results.close()
-            self._to_fetch.close()
+            self._downloads.close()
 
     @contextlib.contextmanager
-    def _passed_on(self, fetches: MemoryObjectReceiveStream[Job]) -> Iterator[None]:
-        """What nobody will fetch any more is handed over as it is."""
+    def _drain(self, downloads: MemoryObjectReceiveStream[Job]) -> Iterator[None]:
+        """Deliver the jobs that are still queued on leaving, without their files."""
         try:
             yield
         finally:
             with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
                 while True:
-                    self._fetched(fetches.receive_nowait())
+                    self._on_downloaded(downloads.receive_nowait())
 
-    async def _download(self, fetches: MemoryObjectReceiveStream[Job]) -> None:
+    async def _download_worker(self, downloads: MemoryObjectReceiveStream[Job]) -> None:
         self._downloaders += 1
         try:
-            with fetches, self._passed_on(fetches), self._scoped():
-                async for job in fetches:
-                    await self._bring(job)
+            with downloads, self._drain(downloads), self._new_scope():
+                async for job in downloads:
+                    await self._download_one(job)
         finally:
             self._downloaders -= 1
             self._table.wake()
 
-    async def _bring(self, job: Job) -> None:
-        assert self._fetch is not None  # noqa: S101 - called only then
+    async def _download_one(self, job: Job) -> None:
+        assert self._fetch is not None  # noqa: S101 - without it nothing is queued
         done = job
         try:
             done = await self._fetch(job)
-        except Exception as error:  # a defect or an odd path: this job's, never the scheduler's
+        except Exception as error:  # fails this job only, not the scheduler
             url = job.video.url if job.video is not None else ""
             done = job.with_download_error(DownloadFailed(url=url, reason=repr(error)))
         finally:
-            self._fetched(done)
+            self._on_downloaded(done)
 
 
 def stream(requests: Requests) -> Source:
-    """Any iterable or async iterable of requests, as an async iterator.
+    """Return an async iterator over any iterable or async iterable of requests.
 
-    :raises InvalidRequest: if it is a single prompt or request, or cannot be iterated.
+    :raises InvalidRequest: if *requests* is a single prompt or request, or cannot be iterated.
     """
     if isinstance(requests, AsyncIterable):
         return aiter(requests)
     if isinstance(requests, str | GenerationRequest) or not isinstance(requests, Iterable):
-        raise InvalidRequest(field="requests", value=requests, reason="is no iterable of requests; give a list")
-    return _steps(requests)
+        raise InvalidRequest(field="requests", value=requests, reason="must be an iterable of requests; give a list")
+    return _iterate(requests)
 
 
-async def _steps(requests: Iterable[GenerationRequest | str]) -> Source:
+async def _iterate(requests: Iterable[GenerationRequest | str]) -> Source:
     for request in requests:
         yield request

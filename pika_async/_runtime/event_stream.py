@@ -1,6 +1,6 @@
-"""Tells of jobs what the journal has, in order: to those who iterate, and to hooks. Keeps nothing for anybody.
+"""Job events for iterators and hooks, read from the journal in order.
 
-A reader is a number: it reads on behind it at its own pace, and what it has not read yet is in the journal.
+A consumer is only the number of the last event that it read, so a slow one needs no buffer.
 """
 
 from __future__ import annotations
@@ -23,46 +23,49 @@ from pika_async.logs import log_job
 
 __all__ = ["EventStream", "Hook"]
 
-#: Is given each job that settles; what it returns is awaited where it can be.
+#: Called with each job that settles. An awaitable result is awaited.
 Hook = Callable[[Job], Awaitable[Any] | Any]
-#: Seconds that closing waits for hooks, all together.
-HOOKS_GRACE: Final = 20.0
-#: Seconds for a hook that was cancelled to clean up.
-HOOK_CLEANUP: Final = 1.0
+#: Seconds that closing waits for all hooks together.
+HOOKS_GRACE_S: Final = 20.0
+#: Seconds that a cancelled hook has to clean up.
+HOOK_CLEANUP_S: Final = 1.0
 
 _log = logging.getLogger("pika_async.event_stream")
 
 
 class EventStream:
-    """What is told during one opening of a client."""
+    """The events between one opening of a client and its close.
+
+    :param journal: numbers the changes of jobs.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        #: Whether anybody ever asked: else nothing is numbered.
-        self._is_read = False
-        #: The number of the last change of this opening, once it is known.
-        self._until: int | None = None
+        #: Whether there has been a consumer. Without one, closing need not wait for pending writes.
+        self._has_consumers = False
+        #: The number of the last change before the close; None while the client is open.
+        self._last_number: int | None = None
         self._waits: set[anyio.CancelScope] = set()
         self._hooks: set[asyncio.Task[None]] = set()
 
     @property
     def owns_current_task(self) -> bool:
-        """Whether the running task is one that calls a hook, for which closing would wait in vain."""
+        """Whether the running task calls a hook. Closing from it would wait for itself."""
         return asyncio.current_task() in self._hooks
 
     def stream(self, after: int | None) -> AsyncGenerator[JobEvent, None]:
-        """See `PikaClient.events`."""
-        self._is_read = True
+        """Yield the events after number *after*, or from now on if it is None; see `PikaClient.events`."""
+        self._has_consumers = True
         newest = self._journal.revision
         if after is None:
             after = newest
         elif isinstance(after, bool) or not isinstance(after, int) or not 0 <= after <= newest:
-            reason = f"is no number of an event of this journal, whose latest is {newest}"
+            reason = f"must be the number of an event of this journal, 0 to {newest}"
             raise InvalidRequest(field="after", value=after, reason=reason)
-        return self._behind(after)
+        return self._events_after(after)
 
-    async def _behind(self, after: int) -> AsyncGenerator[JobEvent, None]:
-        while self._until is None or after < self._until:
+    async def _events_after(self, after: int) -> AsyncGenerator[JobEvent, None]:
+        while self._last_number is None or after < self._last_number:
             changes: list[tuple[int, Job]] | None = None
             with anyio.CancelScope() as scope:
                 self._waits.add(scope)
@@ -70,12 +73,14 @@ class EventStream:
                     changes = await self._journal.changes(after)
                 finally:
                     self._waits.discard(scope)
-            if changes is None:  # the end is known now
+            if changes is None:  # cancelled by `close`
                 continue
             if not changes:  # the journal was closed
                 return
             for number, job in changes:
-                if self._until is not None and number > self._until:  # of a later opening
+                if (
+                    self._last_number is not None and number > self._last_number
+                ):  # made after the client was opened again
                     return
                 after = number
                 event = event_of(number, job)
@@ -83,43 +88,50 @@ class EventStream:
                     yield event
 
     def add_hook(self, hook: Hook) -> None:
-        """Call `hook` with each job that settles from now on."""
+        """Call *hook* with each job that settles from now on."""
         settled = self.stream(None)
         task = asyncio.create_task(self._run_hook(hook, settled), name=f"pika_async hook {hook!r:.60}")
         self._hooks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_hook_ended)
 
     async def _run_hook(self, hook: Hook, events: AsyncGenerator[JobEvent, None]) -> None:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, JobSettled):
-                    await _give(hook, event.job)
+                    await _call_hook(hook, event.job)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_hook_ended(self, task: asyncio.Task[None]) -> None:
         self._hooks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("%s ended", task.get_name(), exc_info=task.exception())
 
     async def close(self) -> None:
-        """Nothing changes any more: whoever reads ends with what there is. Waits for the hooks, at most 20 s."""
-        if not self._is_read:
+        """Let every consumer end after the last change so far, and wait at most 20 s for the hooks.
+
+        Call it when no job changes any more.
+        """
+        if not self._has_consumers:
             return
-        with contextlib.suppress(JournalFailed):  # what it could not keep is told when it is taken in
-            await self._journal.save()  # all that was asked for before is committed now
-        self._until = self._journal.revision
+        with contextlib.suppress(JournalFailed):  # changes in the fallback file get their events once they are imported
+            await self._journal.save()  # commits every earlier write
+        self._last_number = self._journal.revision
         for scope in self._waits:
             scope.cancel()
         if not self._hooks:
             return
-        _, late = await asyncio.wait(self._hooks, timeout=HOOKS_GRACE)
+        _, late = await asyncio.wait(self._hooks, timeout=HOOKS_GRACE_S)
         for task in late:
-            _log.error("%s has not ended after %g s; what is left is not given to it", task.get_name(), HOOKS_GRACE)
+            _log.error(
+                "%s has not finished after %g s and is cancelled; it misses the remaining jobs",
+                task.get_name(),
+                HOOKS_GRACE_S,
+            )
             task.cancel()
         if late:
-            await asyncio.wait(late, timeout=HOOK_CLEANUP)
+            await asyncio.wait(late, timeout=HOOK_CLEANUP_S)
 
 
-async def _give(hook: Hook, job: Job) -> None:
+async def _call_hook(hook: Hook, job: Job) -> None:
     try:
         result = hook(job)
         if inspect.isawaitable(result):
@@ -128,5 +140,5 @@ async def _give(hook: Hook, job: Job) -> None:
         if was_cancelled(error):
             raise
         log_job(_log, logging.ERROR, job, "the hook %r was cancelled", hook, exc_info=True)
-    except Exception:  # the user's own: it is told, and ends nothing
+    except Exception:  # the caller's code; it must not end the stream
         log_job(_log, logging.ERROR, job, "the hook %r failed", hook, exc_info=True)

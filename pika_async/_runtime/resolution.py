@@ -1,4 +1,7 @@
-"""What a person says of a job: what became of a doubt, or that it is to be paid for once more. Sends nothing."""
+"""Resolution of jobs in doubt, and archiving of jobs whose request is to be paid for again.
+
+Sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,70 +26,75 @@ _log = logging.getLogger("pika_async.resolution")
 
 
 async def recover_interrupted(journal: Journal, telemetry: NullTelemetry | None = None) -> None:
-    """What an earlier owner was about to send, and nothing was kept of what became of that, is in doubt.
+    """Mark submissions that a previous process started but never resolved as in doubt.
 
-    :raises JournalFailed: if that could not be kept.
+    :raises JournalFailed: if the jobs could not be saved.
     """
-    doubts = [mark_interrupted(job, intent.at) for job, intent in journal.interrupted_jobs()]
-    if doubts:
-        await journal.save(*doubts)
-    for job in doubts:
-        log_job(_log, logging.WARNING, job, "in doubt: an earlier process ended before its answer was kept")
+    interrupted = [mark_interrupted(job, intent.at) for job, intent in journal.interrupted_jobs()]
+    if interrupted:
+        await journal.save(*interrupted)
+    for job in interrupted:
+        log_job(_log, logging.WARNING, job, "in doubt: an earlier process ended before it saved the response")
         if telemetry is not None:
             telemetry.submission_finished(job)
 
 
-def _known(journal: Journal, key: str) -> Job:
+def _job_of(journal: Journal, key: str) -> Job:
     job = journal.get(key)
     if job is None:
-        raise InvalidRequest(field="key", value=key, reason="is no job that is known here")
+        raise InvalidRequest(
+            field="key", value=key, reason="is not the key of a job in this journal; `jobs()` lists them"
+        )
     return job
 
 
 async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
-    """See `PikaClient.resolve`."""
-    known = _known(journal, key)
-    job = apply_resolution(known, time.time(), task_id=task_id, charged=charged, abandon=abandon)
+    """Resolve a job in doubt, see `PikaClient.resolve`."""
+    existing = _job_of(journal, key)
+    job = apply_resolution(existing, time.time(), task_id=task_id, charged=charged, abandon=abandon)
     holder = None if job.task_id is None else journal.key_for_task(job.provider, job.base_url, job.task_id)
     if holder is not None:
-        raise InvalidRequest(field="task_id", value=task_id, reason=f"is job {holder}'s; look it up at the provider")
+        raise InvalidRequest(
+            field="task_id", value=task_id, reason=f"belongs to job {holder}; look up this one's at the provider"
+        )
     await journal.save(job)
     log_job(_log, logging.INFO, job, "no longer in doubt: %s", job.status.value)
     return job
 
 
 async def resubmit(table: JobTable, key: str) -> Job:
-    """See `PikaClient.pay_again`."""
+    """Archive a job under another key, so that a new request may use its key; see `PikaClient.resubmit`."""
     journal = table.journal
-    job = _known(journal, key)
+    job = _job_of(journal, key)
     if key in table.jobs or job.is_in_flight:
-        raise InvalidRequest(field="key", value=key, reason="is under way; wait for it, it is not paid again")
+        raise InvalidRequest(field="key", value=key, reason="must be finished before it is paid again; wait for it")
     job = mark_superseded(job, time.time())
     if job.file is None:
         return await journal.archive(job)
-    new = job.file.with_name(f"{archive_key(key, journal.keys())}{job.file.suffix}")
-    linked = await anyio.to_thread.run_sync(_put_aside, job.file, new)
-    archived = await journal.archive(attrs.evolve(job, file=new))
+    archived_file = job.file.with_name(f"{archive_key(key, journal.keys())}{job.file.suffix}")
+    linked = await anyio.to_thread.run_sync(_link_archived, job.file, archived_file)
+    archived = await journal.archive(attrs.evolve(job, file=archived_file))
     if linked:
         await anyio.Path(job.file).unlink(missing_ok=True)
     else:
-        await anyio.to_thread.run_sync(os.replace, job.file, new)
+        await anyio.to_thread.run_sync(os.replace, job.file, archived_file)
     return archived
 
 
-def _put_aside(old: Path, new: Path) -> bool:
-    """Give the file its other name too: a crash leaves it under both. False where there are no hard links.
+def _link_archived(file: Path, archived: Path) -> bool:
+    """Link *file* to its archive name as well, so that it has a name at every moment.
 
-    :raises InvalidRequest: if another file has that name.
+    :return: False if the file system has no hard links.
+    :raises InvalidRequest: if another file has the archive name.
     """
     try:
-        new.hardlink_to(old)
+        archived.hardlink_to(file)
     except FileNotFoundError:
-        pass  # it is gone, and not missed
+        pass  # the file was deleted; there is nothing to archive
     except FileExistsError:
-        if not new.samefile(old):
-            reason = f"cannot be moved aside: {new} is there already; remove one of them"
-            raise InvalidRequest(field="file", value=str(old), reason=reason) from None
+        if not archived.samefile(file):
+            reason = f"cannot be moved to {archived}, which exists already; remove one of them"
+            raise InvalidRequest(field="file", value=str(file), reason=reason) from None
     except OSError:
         return False
     return True

@@ -1,4 +1,7 @@
-"""Brings results home: the file of a settled job, with one look for a fresh address where the first has expired."""
+"""Downloads of results, with one poll for a new URL if the first has expired.
+
+Never submits anything.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,15 @@ _log = logging.getLogger("pika_async.results")
 
 
 def needs_download(job: Job) -> bool:
-    """Whether it succeeded, and its file was not fetched or is not where it was put."""
+    """Whether *job* succeeded and its file was not downloaded or no longer exists."""
     return job.status is JobStatus.SUCCEEDED and (job.file is None or not job.file.exists())
 
 
-def _let_go(target: Path) -> None:
-    """An earlier job's file that was being put aside, and has both names still, keeps the other only."""
+def _unlink_archived(target: Path) -> None:
+    """Remove *target* if it is a second link to the archived file of an earlier job.
+
+    `resubmit` links a file to its archive name before it removes the old name; a crash leaves both.
+    """
     if target.is_file():
         others = target.parent.glob(f"{glob.escape(target.stem)}~*{target.suffix}")
         if any(other.samefile(target) for other in others):
@@ -38,7 +44,12 @@ def _let_go(target: Path) -> None:
 
 
 class ResultDownloader:
-    """Downloads for one client. A failed download never leads to a new generation."""
+    """Downloads of the results of one client. A failed download never leads to a new submission.
+
+    :param gateway: polls for a new URL when one has expired.
+    :param downloader: fetches and verifies files.
+    :param journal: gets the file name and the hash of each result.
+    """
 
     def __init__(self, gateway: GatewayClient, downloader: Downloader, journal: Journal) -> None:
         self._gateway = gateway
@@ -46,7 +57,7 @@ class ResultDownloader:
         self._journal = journal
 
     def into(self, folder: Path) -> Callable[[Job], Awaitable[Job]]:
-        """Collects each job as KEY.mp4 in `folder`."""
+        """Return a function that downloads a job's result to KEY.mp4 in *folder*."""
 
         async def collect(job: Job) -> Job:
             return await self.collect(job, folder / f"{job.key}.mp4")
@@ -54,49 +65,56 @@ class ResultDownloader:
         return collect
 
     async def collect(self, job: Job, target: Path) -> Job:
-        """`job` with its file, or with the `DownloadFailed` that says why there is none.
+        """Download the result of *job* to *target*, unless the file is there already.
 
+        :return: the job with its file, or with the `DownloadFailed` that explains why there is none.
         :raises InvalidRequest: if the job has no video.
         """
         if job.video is None:
-            raise InvalidRequest(field="job", value=job.key, reason=f"is {job.status} and has no video")
-        await anyio.to_thread.run_sync(_let_go, target)
-        if job.sha256 is not None and await sha256_of(target) == job.sha256:  # it was named, and this was not kept
-            done = job.with_file(target, job.sha256)
+            raise InvalidRequest(
+                field="job",
+                value=job.key,
+                reason=f"is {job.status} and has no video; only a succeeded job can be downloaded",
+            )
+        await anyio.to_thread.run_sync(_unlink_archived, target)
+        if job.sha256 is not None and await sha256_of(target) == job.sha256:  # renamed into place just before a crash
+            finished = job.with_file(target, job.sha256)
         else:
-            done = await self._fetched(job, job.video, target)
-        await self._keep(done)
-        log_job(_log, logging.INFO, done, "not downloaded" if done.file is None else "downloaded")
-        return done
+            finished = await self._fetched(job, job.video, target)
+        await self._save(finished)
+        log_job(_log, logging.INFO, finished, "not downloaded" if finished.file is None else "downloaded")
+        return finished
 
     async def _fetched(self, job: Job, video: Video, target: Path) -> Job:
-        async def about_to_name(sha256: str) -> None:
-            await self._keep(job.with_pending_file(sha256))
+        async def before_rename(sha256: str) -> None:
+            await self._save(job.with_pending_file(sha256))
 
         try:
-            got, video = await self.fetch(video, target, about_to_name)
-            return attrs.evolve(job, video=video).with_file(got.file, got.sha256)
+            download, video = await self.fetch(video, target, before_rename)
+            return attrs.evolve(job, video=video).with_file(download.file, download.sha256)
         except DownloadFailed as error:
             return job.with_download_error(error)
 
-    async def _keep(self, job: Job) -> None:
-        with contextlib.suppress(JournalFailed):  # the record is in the fallback file; the next submission hears of it
+    async def _save(self, job: Job) -> None:
+        # A journal that fails keeps the record in its fallback file, and fails the next submission as well.
+        with contextlib.suppress(JournalFailed):
             await self._journal.save(job)
 
     async def fetch(
-        self, video: Video, target: Path, about_to_name: Callable[[str], Awaitable[None]] | None = None
+        self, video: Video, target: Path, before_rename: Callable[[str], Awaitable[None]] | None = None
     ) -> tuple[Download, Video]:
-        """The file of `video`, and the video with the address that served it.
+        """Download *video* to *target*.
 
-        :raises DownloadFailed: also if the address has expired and no poll brought another.
+        :param before_rename: called with the SHA-256 of the verified file before it gets its final name.
+        :return: the download, and the video with the URL that served it.
+        :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
         try:
-            return await self._downloader.fetch(video.url, target, about_to_name), video
+            return await self._downloader.fetch(video.url, target, before_rename), video
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise
-            look = await self._gateway.poll(video.task_id)
-            snapshot = look.snapshot
+            snapshot = (await self._gateway.poll(video.task_id)).snapshot
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
-            return await self._downloader.fetch(snapshot.video.url, target, about_to_name), snapshot.video
+            return await self._downloader.fetch(snapshot.video.url, target, before_rename), snapshot.video

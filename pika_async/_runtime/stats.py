@@ -1,4 +1,7 @@
-"""How a client stands at a moment, in plain values: for a health check or a dashboard. Decides nothing."""
+"""Statistics of a client in plain values, for a health check or a dashboard.
+
+Makes no decisions.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +16,43 @@ __all__ = ["Stats"]
 
 @attrs.frozen(kw_only=True)
 class Stats:
-    """A client at a moment; `attrs.asdict` of it is ready for JSON. Of one that is not open nothing is under way."""
+    """Statistics of a client at one moment. `attrs.asdict` of them can be written as JSON."""
 
     provider: str
     base_url: str
-    #: False once it was closed, or a defect ended it.
+    #: False before opening, after closing, and after a defect has stopped the client.
     open: bool
-    #: Why nothing is sent any more, if so: an account that is stopped, an address that is wrong, a closing.
+    #: Why submitting has stopped (a stopped account, a wrong base URL, closing); None while it has not.
     stopped: str | None
-    #: Jobs that wait to be sent; submissions on their way; accepted jobs that are not settled.
+    #: Number of jobs that wait to be sent.
     planned: int
+    #: Number of submissions that await a response.
     submitting: int
+    #: Number of accepted jobs that are not finished.
     in_flight: int
-    #: Looks that are due, and looks on their way.
+    #: Number of polls that are due and wait for a worker or for the poll rate.
     due: int
+    #: Number of polls that await a response.
     polling: int
-    #: Whether looks are held back, because the provider answers nothing usable.
+    #: Whether the circuit breaker holds back polls, because the provider sends no usable responses.
     breaker_open: bool
-    #: Parked, by the journal: in doubt, and past their deadline or denied.
+    #: Number of jobs in doubt in the journal.
     unknown: int
+    #: Number of jobs in the journal that are past their deadline or whose task the provider does not find.
     timed_out: int
-    #: Submissions that were accepted, or may have been, over the life of the journal.
+    #: Number of submissions that were or may have been accepted, over the life of the journal.
     charges: int
-    #: How many tasks the account holds, where it was learned.
+    #: Estimated number of tasks that the account runs at a time; None until submissions have met that limit.
     estimated_limit: float | None
-    #: Over the last minute.
+    #: Submissions per second, mean of the last minute.
     submits_per_second: float
+    #: Polls per second, mean of the last minute.
     polls_per_second: float
-    #: Answers that spoke of another task than the one asked for.
+    #: Number of responses to polls that were about another task; they are ignored.
     mismatched_answers: int
-    #: The share of settles that no callback is thought to tell of; None without a receiver.
+    #: Estimated fraction of completions without a callback, 0 to 1; None without a receiver.
     callback_loss_rate: float | None
-    #: Half the tasks of a stratum take less, in seconds, as far as is learned.
+    #: Estimated median duration of a task in seconds, by stratum; a stratum without a settled task is missing.
     medians: Mapping[str, float]
 
     @classmethod
@@ -58,8 +66,14 @@ class Stats:
         strays: int,
         medians: Mapping[str, float],
     ) -> Stats:
-        """What an agenda knows at `now`, with what it does not; `parked`: in doubt, timed out."""
-        calls = planner.poll_queue.callbacks
+        """Return the statistics of *planner* at *now*, in the loop's seconds.
+
+        :param is_open: whether the client is open.
+        :param parked: the number of jobs in doubt and of timed-out jobs.
+        :param strays: the number of responses about another task.
+        :param medians: the median durations by stratum, in seconds.
+        """
+        callbacks = planner.poll_queue.callbacks
         return cls(
             provider=planner.provider,
             base_url=planner.base_url,
@@ -78,6 +92,6 @@ class Stats:
             submits_per_second=planner.submit_meter.per_second(now),
             polls_per_second=planner.poll_meter.per_second(now),
             mismatched_answers=strays,
-            callback_loss_rate=calls.loss_rate if calls.enabled else None,
+            callback_loss_rate=callbacks.loss_rate if callbacks.enabled else None,
             medians=medians,
         )

@@ -1,4 +1,7 @@
-"""Sends planned jobs: intent, send, id, verdict, in the order that makes a payment provable. Decides nothing."""
+"""Submission of planned jobs: journal the intent, send, journal the verdict.
+
+Does not decide which jobs are sent, or when.
+"""
 
 from __future__ import annotations
 
@@ -27,78 +30,91 @@ from pika_async.providers._wire import HttpRequest
 
 __all__ = ["Submitter"]
 
-#: What CometAPI, which lists `callback_url` as required, is told when nobody listens. The name is reserved (RFC 2606)
-#: and resolves nowhere, so that no stranger is told of a video; the example of its page is a stranger's address.
-NO_CALLBACK: Final = "https://callback.invalid/"
-#: The share by which an account's size has to change before it is kept anew.
-NOTABLE: Final = 0.1
+#: The `callback_url` of submissions without a receiver: CometAPI lists the field as required. The domain is reserved
+#: (RFC 2606) and never resolves, unlike the example on CometAPI's page, which is the address of a third party.
+NO_CALLBACK_URL: Final = "https://callback.invalid/"
+#: Relative change of the estimated concurrency limit, as a fraction, from which it is saved again.
+MIN_LIMIT_CHANGE: Final = 0.1
 
 _log = logging.getLogger("pika_async.submitter")
 
 
 class Submitter:
-    """The submissions of one client that are on their way."""
+    """The submissions of one client that await a response.
+
+    :param table: gets every change of the submitted jobs.
+    :param gateway: sends them.
+    :param concurrency_key: the journal setting that stores the estimated concurrency limit of the account.
+    :param callbacks: issues the callback URLs; None if there is no receiver.
+    """
 
     def __init__(
-        self, table: JobTable, gateway: GatewayClient, slots_name: str, callbacks: CallbackReceiver | None
+        self, table: JobTable, gateway: GatewayClient, concurrency_key: str, callbacks: CallbackReceiver | None
     ) -> None:
         self._table = table
         self._gateway = gateway
         self._callbacks = callbacks
-        self._concurrency_key = slots_name
+        self._concurrency_key = concurrency_key
         self._saved_limit = table.planner.concurrency.estimated_limit
-        #: One for each: what ends the task group does not end it.
+        #: One shielded scope per submission, so that cancelling the task group does not cancel it.
         self._scopes: set[anyio.CancelScope] = set()
 
     def cancel(self) -> None:
-        """Wait for their answers no longer: what was sent is in doubt."""
+        """Stop waiting for responses. Submissions without one are in doubt."""
         for scope in self._scopes:
             scope.cancel()
 
     def set_deadline(self, seconds: float) -> None:
-        """Wait for their answers that long at most."""
+        """Wait at most *seconds* from now for the responses that are outstanding."""
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, now() + seconds)
 
     async def submit(self, active: ActiveJob) -> None:
-        """Intent, send, verdict, in the order that makes a payment provable; a cancelled send keeps what it learned."""
+        """Submit one job: journal the intent, send, journal the verdict.
+
+        The order proves after a crash which jobs may have been charged. The send is shielded from cancellation, so that
+        a task id that was read is never lost.
+        """
         planned = active.job
-        sent = None
-        outcome = SubmitOutcome(verdict=SubmitVerdict.UNKNOWN, reason="left before the answer came")
-        scope = anyio.CancelScope(shield=True)  # `stop` and `_main` bound it; a sibling's end does not end it
+        sent_at = None
+        outcome = SubmitOutcome(
+            verdict=SubmitVerdict.UNKNOWN, reason="the client was closed before the response arrived"
+        )
+        scope = anyio.CancelScope(shield=True)  # bounded by `cancel` and `set_deadline`, not by sibling tasks
         self._scopes.add(scope)
         try:
             with scope:
-                address, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK, None)
-                call = await self._gateway.encode(planned.request, address)
-                if isinstance(call, HttpRequest):
-                    await self._journal_intent(active, call, token_sha256)
-                    sent = now()
-                    call = await self._gateway.submit(call, active)
-                outcome = call
+                callback_url, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK_URL, None)
+                encoded = await self._gateway.encode(planned.request, callback_url)
+                if isinstance(encoded, HttpRequest):
+                    await self._journal_intent(active, encoded, token_sha256)
+                    sent_at = now()
+                    outcome = await self._gateway.submit(encoded, active)
+                else:
+                    outcome = encoded
         except JournalFailed as error:
             active.job = planned
             self._table.intake.stop_submitting(attrs.evolve(error, provider=self._table.planner.provider))
-        except Exception as error:  # a defect: whether it was sent is not known
+        except Exception as error:  # a defect; the request may have been sent
             log_job(_log, logging.ERROR, planned, "the submission failed", exc_info=True)
             outcome = SubmitOutcome(verdict=SubmitVerdict.UNKNOWN, reason=f"the submission failed: {error!r}")
         finally:
             self._scopes.discard(scope)
             with anyio.CancelScope(shield=True):
-                if sent is None and outcome.verdict is SubmitVerdict.UNKNOWN:
+                if sent_at is None and outcome.verdict is SubmitVerdict.UNKNOWN:
                     await self._roll_back(active)
                 else:
-                    await self._apply_verdict(active, outcome, now() if sent is None else sent)
+                    await self._apply_verdict(active, outcome, now() if sent_at is None else sent_at)
 
-    async def _journal_intent(self, active: ActiveJob, call: HttpRequest, token_sha256: str | None) -> None:
-        body = sha256(call.body or b"").hexdigest()
+    async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
+        body = sha256(request.body or b"").hexdigest()
         active.job = active.job.submitting()
         intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256)
         await self._table.journal.record_intent(active.job, intent)
         self._table.notify(active, finished=False)
 
     async def _roll_back(self, active: ActiveJob) -> None:
-        """It came to no sending: the intent is taken back, if there is one."""
+        """Return a job that was not sent to the queue, and delete its intent if one was saved."""
         if active.job.status is JobStatus.SUBMITTING:
             active.job = active.job.requeued()
             await self._table.save(active.job)
@@ -135,24 +151,24 @@ class Submitter:
         self._table.wake()
 
     def _log_verdict(self, active: ActiveJob, outcome: SubmitOutcome) -> None:
-        """Who watches from outside hears of a verdict once it is kept."""
+        """Log a verdict that has been saved, and report it to telemetry."""
         if active.job.is_in_flight:
             log_job(_log, logging.INFO, active.job, "accepted")
-        else:  # what a gateway said may repeat the prompt, and what is wrong with a request its values
+        else:  # not the gateway's or the rejection's text: it may contain the prompt or other fields of the request
             why = "" if outcome.verdict is SubmitVerdict.REJECTED else f", {outcome.reason}"
             why = why if outcome.http_status is None else f", HTTP {outcome.http_status}"
             log_job(_log, logging.DEBUG, active.job, "%s%s", outcome.verdict.value, why)
         self._table.telemetry.submission_finished(active.job, now() - active.last_seen_unsettled_at)
 
     async def _save_concurrency(self) -> None:
-        """Keep how many tasks the account holds, where that was learned anew, for the next process."""
-        concurrency, known = self._table.planner.concurrency, self._saved_limit
+        """Save the estimated concurrency limit for the next process if it has changed enough."""
+        concurrency, saved = self._table.planner.concurrency, self._saved_limit
         if concurrency.estimated_limit is None or (
-            known is not None and abs(concurrency.estimated_limit - known) <= NOTABLE * known
+            saved is not None and abs(concurrency.estimated_limit - saved) <= MIN_LIMIT_CHANGE * saved
         ):
             return
         self._saved_limit = concurrency.estimated_limit
-        with contextlib.suppress(JournalFailed):  # a hint; the next record that fails stops the submissions
+        with contextlib.suppress(JournalFailed):  # only a hint; a failing journal stops submitting with the next job
             await self._table.journal.set_setting(
                 self._concurrency_key,
                 {"estimated_limit": concurrency.estimated_limit, "probe_interval": concurrency.probe_interval},
@@ -161,6 +177,6 @@ class Submitter:
     def _key_for_task(self, job: Job, task_id: str) -> str | None:
         try:
             return self._table.journal.key_for_task(job.provider, job.base_url, task_id)
-        except JournalUnusable as error:  # the receipt is worth more than the question
+        except JournalUnusable as error:  # the task id must be saved even if this check cannot be made
             _log.error("%s", error)
             return None

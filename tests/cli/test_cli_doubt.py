@@ -179,7 +179,7 @@ def test_resolve_changes_nothing_unless_it_is_said_right(cli: CommandLine) -> No
             assert (name, ran.code, ran.out, ran.err.startswith("error: ")) == (name, 2, "", True)
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", ran.err)
             assert cli("status", "pika-out", "--json").out == before
-        assert "is job fine's; look it up at the provider" in ran.err
+        assert "belongs to job fine; look up this one's at the provider" in ran.err
         assert len(emulator.ledger) == 2
 
 

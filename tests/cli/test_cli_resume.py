@@ -266,7 +266,7 @@ def test_again_of_a_job_in_flight_goes_on_with_it(cli: CommandLine) -> None:
         at_rest_in_flight(cli, emulator, source)
         ran = cli.batch(emulator, source, "--again", "a")
         assert (ran.code, stands(cli), charged(emulator)) == (0, {"a": "succeeded"}, Counter("a"))
-        assert "'a' is under way; wait for it, it is not paid again" in ran.err
+        assert "'a' must be finished before it is paid again; wait for it" in ran.err
 
 
 def test_again_with_a_new_content_for_a_job_in_flight_sends_nothing(cli: CommandLine) -> None:
@@ -302,7 +302,7 @@ def test_again_does_not_write_over_a_file(cli: CommandLine) -> None:
         ran = cli.batch(emulator, source, "--again", "a")
         assert (ran.code, len(emulator.requests), (videos / "a~1.mp4").read_text()) == (2, calls, "mine")
         assert "--again a: " in ran.err
-        assert "is there already; remove one of them; nothing was sent" in ran.err
+        assert "which exists already; remove one of them; nothing was sent" in ran.err
         assert cli.batch(emulator, source).code == 0
         assert charged(emulator) == Counter("a")
 

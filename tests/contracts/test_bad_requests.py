@@ -593,7 +593,7 @@ def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Pat
 
 
 RESOLUTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "unknown key": ("nobody", {"abandon": True}, "'nobody' is no job that is known here"),
+    "unknown key": ("nobody", {"abandon": True}, "'nobody' is not the key of a job in this journal"),
     "not in doubt": ("done", {"abandon": True}, "must be in doubt to be resolved, but is succeeded"),
     "nothing said": ("doubt", {}, "must be resolved by exactly one of task_id=..., charged=False, abandon=True"),
     "two things said": ("doubt", {"task_id": "t", "abandon": True}, "must be resolved by exactly one"),

@@ -619,13 +619,13 @@ MUTANTS: Final = (
         ("tests/http/test_downloads.py",),
     ),
     Mutant(
-        "telemetry-that-harms",
+        "telemetry-failure-ends-jobs",
         "_runtime/telemetry/otel.py",
         "        except Exception as error:\n            self.complain(error)",
         "        except KeyError as error:\n            self.complain(error)",
         "an exporter that fails ends jobs that are paid for",
         ("tests/runtime/test_telemetry.py",),
-        "harms_no_job",
+        "affects_no_job",
     ),
     Mutant(
         "current-for-ever",
@@ -652,7 +652,7 @@ MUTANTS: Final = (
         "    with contextlib.suppress(KeyError):\n",
         "a log handler that fails ends jobs that are paid for",
         ("tests/test_logs.py",),
-        "harms_no_job",
+        "affects_no_job",
     ),
     Mutant(
         "words-in-a-line",

@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told of a run: names, values, links; and that telemetry never costs a job, nor a secret."""
+"""Telemetry of a run: names, values and links; failures of telemetry affect no job, and no secret is exported."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ S = JobStatus
 
 
 @attrs.define
-class Heard:
-    """What was exported, and what was counted."""
+class Exported:
+    """The spans and metrics that a client has exported."""
 
     exporter: InMemorySpanExporter
     reader: InMemoryMetricReader
@@ -75,7 +75,7 @@ class Heard:
         }
 
     def points(self, name: str, *by: str) -> dict[Any, Any]:
-        """The count or the sum of each point of a metric, by the values of some attributes."""
+        """Return the count or the sum of each point of a metric, by the values of the attributes *by*."""
         found: Counter[Any] = Counter()
         if name in self.metrics():
             for point in self.metrics()[name].data.data_points:
@@ -83,47 +83,47 @@ class Heard:
         return dict(found)
 
     def text(self) -> str:
-        """All that was told, as text."""
-        told = [span.to_json() for span in self.spans()]
+        """Return all spans and metrics as text."""
+        spans = [span.to_json() for span in self.spans()]
         data = self.reader.get_metrics_data()
-        return "\n".join([*told, "" if data is None else data.to_json()])
+        return "\n".join([*spans, "" if data is None else data.to_json()])
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
+def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers = TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     meters = MeterProvider([reader], shutdown_on_exit=False)
-    tell(monkeypatch, tracers, meters)
+    export_to(monkeypatch, tracers, meters)
     random.seed(7)
-    yield Heard(exporter, reader, tracers, meters)
+    yield Exported(exporter, reader, tracers, meters)
     tracers.shutdown()
     meters.shutdown()
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, tracers: Any, meters: Any) -> list[OtelTelemetry]:
-    """Every client that is opened from now on tells these providers; and is in the list."""
+def export_to(monkeypatch: pytest.MonkeyPatch, tracers: Any, meters: Any) -> list[OtelTelemetry]:
+    """Let every client that is opened from now on use these providers; the list gets the telemetry of each."""
     made: list[OtelTelemetry] = []
 
-    def watching(provider: Provider, base_url: str) -> NullTelemetry:
+    def create(provider: Provider, base_url: str) -> NullTelemetry:
         made.append(OtelTelemetry(provider, base_url, tracer_provider=tracers, meter_provider=meters))
         return made[-1]
 
-    monkeypatch.setattr("pika_async._runtime.session.create_telemetry", watching)
+    monkeypatch.setattr("pika_async._runtime.session.create_telemetry", create)
     return made
 
 
-def contexts(spans: Sequence[ReadableSpan]) -> set[Any]:
+def span_ids(spans: Sequence[ReadableSpan]) -> set[Any]:
     return {span.context.span_id for span in spans if span.context is not None}
 
 
-def linked(span: ReadableSpan) -> set[Any]:
+def linked_ids(span: ReadableSpan) -> set[Any]:
     return {link.context.span_id for link in span.links}
 
 
-def one(at: Gateway, request: GenerationRequest | str = "a cat", provider: str = "native", **options: Any) -> Any:
-    """A story: one job to its rest."""
+def run_one(at: Gateway, request: GenerationRequest | str = "a cat", provider: str = "native", **options: Any) -> Any:
+    """Run one job until it is finished, and return it."""
 
     async def story() -> Any:
         async with client(at, provider, polling=FixedInterval(10), **options) as pika:
@@ -142,15 +142,15 @@ def one(at: Gateway, request: GenerationRequest | str = "a cat", provider: str =
         ("cometapi", "POST /cometapi/pika/pro/generate", "POST /cometapi/pika/feed"),
     ],
 )
-def test_calls_follow_the_http_conventions(provider: str, create: str, feed: str, heard: Heard) -> None:
-    """A submission and a look are CLIENT spans named by method and route; no route holds a task id."""
-    job = one(gateway(durations="constant:15"), provider=provider)
-    submission, look = heard.span(create), heard.spans(feed)[0]
-    for span in (submission, look):
+def test_requests_follow_the_http_conventions(provider: str, create: str, feed: str, exported: Exported) -> None:
+    """Submissions and polls are CLIENT spans named by method and route; no route contains a task id."""
+    job = run_one(gateway(durations="constant:15"), provider=provider)
+    submission, poll = exported.span(create), exported.spans(feed)[0]
+    for span in (submission, poll):
         assert (span.kind, span.status.status_code, span.parent) == (SpanKind.CLIENT, StatusCode.UNSET, None)
-        told = dict(span.attributes or {})
-        assert str(told.pop("url.full")).startswith(f"{ORIGIN}/{provider}/pika/")
-        assert told == {
+        attributes = dict(span.attributes or {})
+        assert str(attributes.pop("url.full")).startswith(f"{ORIGIN}/{provider}/pika/")
+        assert attributes == {
             "http.request.method": span.name.split()[0],
             "server.address": "127.0.0.1",
             "server.port": 1,
@@ -160,14 +160,14 @@ def test_calls_follow_the_http_conventions(provider: str, create: str, feed: str
         assert job.task_id not in span.name
         assert span.instrumentation_scope is not None
         assert (span.instrumentation_scope.name, span.instrumentation_scope.version) == ("pika_async", "0.1.0")
-    assert len(heard.spans(feed)) == job.polls == 2
+    assert len(exported.spans(feed)) == job.polls == 2
 
 
-def test_a_job_has_a_span_under_the_callers(heard: Heard) -> None:
-    """`pika.job` is a child of the span that is current where the job is asked for, by whichever way."""
+def test_the_span_of_a_job_is_a_child_of_the_callers_span(exported: Exported) -> None:
+    """`pika.job` is a child of the span that is current where the job is requested, by `generate` or in a batch."""
 
     async def story() -> None:
-        tracer = heard.tracer_provider.get_tracer("app")
+        tracer = exported.tracer_provider.get_tracer("app")
         with tracer.start_as_current_span("opening"):
             pika = await client(gateway(durations="constant:15"), "native", polling=FixedInterval(10)).__aenter__()
         with tracer.start_as_current_span("one"):
@@ -177,19 +177,19 @@ def test_a_job_has_a_span_under_the_callers(heard: Heard) -> None:
         await pika.aclose()
 
     virtual_clock.run(story())
-    parents = {span.context.span_id: span.name for span in heard.spans() if span.context is not None}
-    under = {
+    parents = {span.context.span_id: span.name for span in exported.spans() if span.context is not None}
+    parent_of = {
         (span.attributes or {})["pika.job.key"]: span.parent and parents[span.parent.span_id]
-        for span in heard.spans("pika.job")
+        for span in exported.spans("pika.job")
     }
-    assert under == {"lone": "one", "many": "many"}
-    assert {span.parent for span in heard.spans() if span.kind is SpanKind.CLIENT} == {None}
+    assert parent_of == {"lone": "one", "many": "many"}
+    assert {span.parent for span in exported.spans() if span.kind is SpanKind.CLIENT} == {None}
 
 
-def test_a_job_says_how_it_ended(heard: Heard) -> None:
-    """Its span lasts from planned to at rest, with what is known then."""
-    job = one(gateway(durations="constant:15"), GenerationRequest("a cat", key="k"))
-    span = heard.span("pika.job")
+def test_the_span_of_a_job_has_its_final_state(exported: Exported) -> None:
+    """It lasts from planned to finished and ends with the status, the task id and the numbers of attempts and polls."""
+    job = run_one(gateway(durations="constant:15"), GenerationRequest("a cat", key="k"))
+    span = exported.span("pika.job")
     assert (span.kind, span.status.status_code) == (SpanKind.INTERNAL, StatusCode.UNSET)
     assert dict(span.attributes or {}) == {
         "pika.job.key": "k",
@@ -202,8 +202,8 @@ def test_a_job_says_how_it_ended(heard: Heard) -> None:
     }
 
 
-def test_jobs_and_calls_are_linked_both_ways(heard: Heard) -> None:
-    """A job's span links to its submissions and looks, these link to it, and to no other job's."""
+def test_jobs_and_requests_are_linked_both_ways(exported: Exported) -> None:
+    """The span of a job links to its own submissions and polls, and these link to it and to no other job."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "per": "task", "first": 1, "do": "refuse"}])
@@ -211,29 +211,29 @@ def test_jobs_and_calls_are_linked_both_ways(heard: Heard) -> None:
             await pika.run(["a", "b", "c"])
 
     virtual_clock.run(story())
-    jobs, calls = heard.spans("pika.job"), [span for span in heard.spans() if span.kind is SpanKind.CLIENT]
+    jobs, requests = exported.spans("pika.job"), [span for span in exported.spans() if span.kind is SpanKind.CLIENT]
     assert len(jobs) == 3
     for job in jobs:
-        mine = [call for call in calls if linked(call) == contexts([job])]
-        assert linked(job) == contexts(mine)
-        kinds = Counter((link.attributes or {})["pika.call"] for link in job.links)
-        told = job.attributes or {}
-        assert kinds == {"submission": told["pika.job.attempts"], "poll": told["pika.job.polls"]}
-        assert all((link.attributes or {})["pika.call"] for call in mine for link in call.links)
-    assert sum(len(linked(call)) for call in calls) == len(calls)
+        own = [request for request in requests if linked_ids(request) == span_ids([job])]
+        assert linked_ids(job) == span_ids(own)
+        kinds = Counter((link.attributes or {})["pika.request.kind"] for link in job.links)
+        attributes = job.attributes or {}
+        assert kinds == {"submission": attributes["pika.job.attempts"], "poll": attributes["pika.job.polls"]}
+        assert all((link.attributes or {})["pika.request.kind"] for request in own for link in request.links)
+    assert sum(len(linked_ids(request)) for request in requests) == len(requests)
 
 
-def test_later_attempts_are_told_apart(heard: Heard) -> None:
-    """A refusal is an error of its own call, and the next attempt says how many came before it."""
-    one(gateway([{"on": "create", "first": 2, "do": "refuse"}]))
-    calls = [span.attributes or {} for span in heard.spans("POST")]
+def test_later_attempts_have_a_resend_count(exported: Exported) -> None:
+    """A refused submission is an error of its own span, and each attempt has the number of those before it."""
+    run_one(gateway([{"on": "create", "first": 2, "do": "refuse"}]))
+    attempts = [span.attributes or {} for span in exported.spans("POST")]
     assert [
-        (call["http.response.status_code"], call.get("error.type"), call.get("http.request.resend_count"))
-        for call in calls
+        (attempt["http.response.status_code"], attempt.get("error.type"), attempt.get("http.request.resend_count"))
+        for attempt in attempts
     ] == [(429, "429", None), (429, "429", 1), (200, None, 2)]
-    assert [span.status.status_code for span in heard.spans("POST")] == [StatusCode.ERROR] * 2 + [StatusCode.UNSET]
-    assert {span.status.description for span in heard.spans()} == {None}
-    assert heard.points("pika.refusals", "pika.call", "pika.provider") == {("submission", "native"): 2}
+    assert [span.status.status_code for span in exported.spans("POST")] == [StatusCode.ERROR] * 2 + [StatusCode.UNSET]
+    assert {span.status.description for span in exported.spans()} == {None}
+    assert exported.points("pika.rate_limited", "pika.request.kind", "pika.provider") == {("submission", "native"): 2}
 
 
 @pytest.mark.parametrize(
@@ -245,38 +245,38 @@ def test_later_attempts_are_told_apart(heard: Heard) -> None:
         ({"on": "create", "do": {"fault": "takes", "seconds": 999}}, {"deadline": 60}, "timed_out", "DeadlineExceeded"),
     ],
 )
-def test_a_job_that_is_no_success_is_an_error(
-    deed: dict[str, Any], options: dict[str, Any], status: str, error: str, heard: Heard
+def test_a_job_without_a_video_is_an_error(
+    deed: dict[str, Any], options: dict[str, Any], status: str, error: str, exported: Exported
 ) -> None:
-    """Failed, rejected, in doubt, timed out: ERROR, with the error's type and none of its words."""
-    one(gateway([deed]), **options)
-    span = heard.span("pika.job")
-    told = span.attributes or {}
+    """The span of a job that failed, was rejected, is in doubt or timed out has the error's type and not its text."""
+    run_one(gateway([deed]), **options)
+    span = exported.span("pika.job")
+    attributes = span.attributes or {}
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
-    assert (told["pika.job.status"], told["error.type"]) == (status, error)
-    assert heard.points("pika.jobs", "pika.job.status") == {(status,): 1}
+    assert (attributes["pika.job.status"], attributes["error.type"]) == (status, error)
+    assert exported.points("pika.jobs_finished", "pika.job.status") == {(status,): 1}
 
 
-def test_a_call_without_an_answer_is_an_error(heard: Heard) -> None:
-    """The family of the failure is the error's type; the time until it is measured too."""
-    one(gateway([{"on": "create", "do": {"fault": "drop"}}]))
-    told = heard.span("POST").attributes or {}
-    assert told["error.type"] == "disconnected"
-    assert "http.response.status_code" not in told
-    assert heard.points("pika.doubts", "pika.stratum") == {("native/-/text/plain",): 1}
-    assert heard.points("pika.charges") == {}
-    assert heard.points("http.client.request.duration", "error.type").keys() == {("disconnected",)}
+def test_a_request_without_a_response_is_an_error(exported: Exported) -> None:
+    """The kind of the transport failure is the error's type; the duration is measured as well."""
+    run_one(gateway([{"on": "create", "do": {"fault": "drop"}}]))
+    attributes = exported.span("POST").attributes or {}
+    assert attributes["error.type"] == "disconnected"
+    assert "http.response.status_code" not in attributes
+    assert exported.points("pika.submissions_in_doubt", "pika.stratum") == {("native/-/text/plain",): 1}
+    assert exported.points("pika.charges") == {}
+    assert exported.points("http.client.request.duration", "error.type").keys() == {("disconnected",)}
 
 
-def test_a_cut_answer_is_an_error(heard: Heard) -> None:
-    """A status line that was read does not make an answer whole."""
-    one(gateway([{"on": "feed", "first": 1, "do": {"fault": "cut"}}]))
-    cut = heard.spans("GET")[0].attributes or {}
+def test_a_truncated_response_is_an_error(exported: Exported) -> None:
+    """A response with status 200 and a truncated body has the error type `cut`."""
+    run_one(gateway([{"on": "feed", "first": 1, "do": {"fault": "cut"}}]))
+    cut = exported.spans("GET")[0].attributes or {}
     assert (cut["http.response.status_code"], cut["error.type"]) == (200, "cut")
 
 
-def test_a_call_that_is_given_up_is_ended(heard: Heard) -> None:
-    """A submission whose answer the closing client waits for no longer: canceled, and its job is in doubt."""
+def test_a_cancelled_request_is_ended(exported: Exported) -> None:
+    """The span of a submission that a closing client gives up ends as canceled, and its job is in doubt."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "do": {"fault": "stall"}}])
@@ -287,56 +287,56 @@ def test_a_call_that_is_given_up_is_ended(heard: Heard) -> None:
             await asking
 
     virtual_clock.run(story())
-    assert (heard.span("POST").attributes or {})["error.type"] == "canceled"
-    assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "unknown"
-    assert heard.points("pika.doubts") == {(): 1}
+    assert (exported.span("POST").attributes or {})["error.type"] == "canceled"
+    assert (exported.span("pika.job").attributes or {})["pika.job.status"] == "unknown"
+    assert exported.points("pika.submissions_in_doubt") == {(): 1}
 
 
-def test_what_nobody_waits_for_is_ended(heard: Heard) -> None:
-    """A client that closes ends every span: jobs in flight as they are, without an error."""
+def test_a_closing_client_ends_every_span(exported: Exported) -> None:
+    """The spans of jobs in flight end with their current status and without an error."""
 
     async def story() -> None:
         async with client(gateway(), "native", polling=FixedInterval(10)) as pika:
             await pika.submit("a cat")
 
     virtual_clock.run(story())
-    span = heard.span("pika.job")
+    span = exported.span("pika.job")
     assert (span.status.status_code, (span.attributes or {})["pika.job.status"]) == (StatusCode.UNSET, "queued")
-    assert heard.points("pika.jobs") == {}
+    assert exported.points("pika.jobs_finished") == {}
 
 
-@pytest.mark.parametrize("way", ["a callback", "a person", "a person, unpaid"])
-def test_a_job_that_goes_on_after_a_doubt_has_one_span(way: str, heard: Heard) -> None:
-    """From planned to at rest, with the doubt in between."""
-    begun: list[Any] = []
+@pytest.mark.parametrize("way", ["a callback", "a person", "a person, not charged"])
+def test_a_job_that_was_in_doubt_has_one_span(way: str, exported: Exported) -> None:
+    """The span lasts from planned to finished, the time in doubt included."""
+    started: list[Any] = []
 
-    class Begun(SpanProcessor):
+    class Starts(SpanProcessor):
         def on_start(self, span: Any, parent_context: Any = None) -> None:
-            begun.append(span)
+            started.append(span)
 
-    heard.tracer_provider.add_span_processor(Begun())
+    exported.tracer_provider.add_span_processor(Starts())
 
     async def story() -> None:
-        at, told = gateway([{"on": "create", "first": 1, "do": "drop"}]), receiver()
-        async with client(at, callbacks=told) as pika:
+        at, callbacks = gateway([{"on": "create", "first": 1, "do": "drop"}]), receiver()
+        async with client(at, callbacks=callbacks) as pika:
             asking = asyncio.create_task(pika.generate("a cat", key="cat"))
             if way == "a callback":
-                async with notifying(at, told):
+                async with notifying(at, callbacks):
                     await asking
             else:
                 await asyncio.sleep(100)
                 [charge] = at.ledger
-                said: dict[str, Any] = {"task_id": charge.task_id} if way == "a person" else {"charged": False}
-                await pika.resolve("cat", **said)
+                resolution: dict[str, Any] = {"task_id": charge.task_id} if way == "a person" else {"charged": False}
+                await pika.resolve("cat", **resolution)
                 await asking
 
     virtual_clock.run(story())
-    assert [span.name for span in begun if span.end_time is None] == []
-    assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "succeeded"
+    assert [span.name for span in started if span.end_time is None] == []
+    assert (exported.span("pika.job").attributes or {})["pika.job.status"] == "succeeded"
 
 
-def test_what_is_withdrawn_is_ended(heard: Heard) -> None:
-    """A job that is canceled before it is sent comes to rest as canceled."""
+def test_a_withdrawn_job_is_ended(exported: Exported) -> None:
+    """The span of a job that is canceled before it is sent ends with the status canceled."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "do": "refuse"}])
@@ -347,15 +347,15 @@ def test_what_is_withdrawn_is_ended(heard: Heard) -> None:
             await asyncio.wait([asking])
 
     virtual_clock.run(story())
-    assert (heard.span("pika.job").attributes or {})["pika.job.status"] == "canceled"
-    assert heard.points("pika.jobs", "pika.job.status") == {("canceled",): 1}
+    assert (exported.span("pika.job").attributes or {})["pika.job.status"] == "canceled"
+    assert exported.points("pika.jobs_finished", "pika.job.status") == {("canceled",): 1}
 
 
-def test_a_look_by_hand_is_the_callers(heard: Heard) -> None:
-    """`PikaClient.poll` is counted, and a child of the caller's span, without a job's link."""
+def test_a_poll_by_the_caller_is_a_child_of_the_callers_span(exported: Exported) -> None:
+    """`PikaClient.poll` is counted, and its span is not linked to a job."""
 
     async def story() -> None:
-        tracer = heard.tracer_provider.get_tracer("app")
+        tracer = exported.tracer_provider.get_tracer("app")
         async with client(gateway(), "native", polling=FixedInterval(999)) as pika:
             job = await pika.submit("a cat")
             with tracer.start_as_current_span("by hand") as mine:
@@ -363,28 +363,31 @@ def test_a_look_by_hand_is_the_callers(heard: Heard) -> None:
                 assert trace.get_current_span() is mine
 
     virtual_clock.run(story())
-    look = heard.span("GET")
-    assert (look.parent and look.parent.span_id, list(look.links)) == (next(iter(contexts(heard.spans("by hand")))), [])
-    assert heard.points("pika.polls", "pika.provider") == {("native",): 1}
+    poll = exported.span("GET")
+    assert (poll.parent and poll.parent.span_id, list(poll.links)) == (
+        next(iter(span_ids(exported.spans("by hand")))),
+        [],
+    )
+    assert exported.points("pika.polls", "pika.provider") == {("native",): 1}
 
 
-def test_what_runs_inside_a_call_is_its_child(heard: Heard) -> None:
-    """Spans of an instrumented transport are children of ours; afterwards nothing of it is current."""
+def test_spans_inside_a_request_are_its_children(exported: Exported) -> None:
+    """The spans of an instrumented transport are children of the request's span."""
 
     class Instrumented(MemoryTransport):
         async def send(self, request: Any) -> Any:
-            with heard.tracer_provider.get_tracer("aiohttp").start_as_current_span("inner"):
+            with exported.tracer_provider.get_tracer("aiohttp").start_as_current_span("inner"):
                 return await super().send(request)
 
     at = gateway()
-    one(at, transport=Instrumented(at))
-    outer = [span for span in heard.spans() if span.kind is SpanKind.CLIENT]
-    assert {span.parent.span_id for span in heard.spans("inner") if span.parent} == contexts(outer)
-    assert len(heard.spans("inner")) == len(outer)
+    run_one(at, transport=Instrumented(at))
+    outer = [span for span in exported.spans() if span.kind is SpanKind.CLIENT]
+    assert {span.parent.span_id for span in exported.spans("inner") if span.parent} == span_ids(outer)
+    assert len(exported.spans("inner")) == len(outer)
 
 
-def test_query_and_user_are_not_shown(heard: Heard) -> None:
-    """The address of a call is told without what may be a credential; a route is never a stranger's."""
+def test_query_and_user_are_redacted(exported: Exported) -> None:
+    """`url.full` contains no user and no query values, and an unknown HTTP method becomes `_OTHER`."""
 
     def poll(url: str, task_id: str) -> Any:
         return HttpRequest(
@@ -404,49 +407,49 @@ def test_query_and_user_are_not_shown(heard: Heard) -> None:
                 await pika.poll(job)
 
     virtual_clock.run(story())
-    told = heard.spans("HTTP /native/x")[0].attributes or {}
-    assert told["url.full"] == "http://127.0.0.1:1/native/x?key=REDACTED&id=REDACTED"
-    assert told["http.request.method"] == "_OTHER"
-    assert CANARY not in heard.text()
+    attributes = exported.spans("HTTP /native/x")[0].attributes or {}
+    assert attributes["url.full"] == "http://127.0.0.1:1/native/x?key=REDACTED&id=REDACTED"
+    assert attributes["http.request.method"] == "_OTHER"
+    assert CANARY not in exported.text()
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------------
 
 
-def test_times_are_measured(heard: Heard) -> None:
-    """Queue, generation and detection, in seconds of the loop: their sum is what a job took, but for its submission."""
-    one(gateway(durations="constant:33"))  # accepted after 0.05 s; looks every 10 s, each 0.05 s on its way
+def test_durations_are_measured(exported: Exported) -> None:
+    """Queue time, generation time and detection delay add up to the duration of a job, in seconds of the loop."""
+    run_one(gateway(durations="constant:33"))  # accepted after 0.05 s; a poll every 10 s takes 0.05 s
     stratum = ("native/-/text/plain",)
-    queue = heard.points("pika.job.queue_time", "pika.stratum")
-    generation = heard.points("pika.job.generation_time", "pika.stratum")
-    delay = heard.points("pika.job.detection_delay", "pika.stratum")
+    queue = exported.points("pika.job.queue_time", "pika.stratum")
+    generation = exported.points("pika.job.generation_time", "pika.stratum")
+    delay = exported.points("pika.job.detection_delay", "pika.stratum")
     assert queue == {stratum: pytest.approx(0.05)}
     assert generation[stratum] == pytest.approx((30.15 + 40.2) / 2, abs=0.1)  # seen unsettled, then settled
     assert generation[stratum] + delay[stratum] == pytest.approx(40.2, abs=0.1)
-    assert heard.points("http.client.request.duration", "url.template") == {
+    assert exported.points("http.client.request.duration", "url.template") == {
         ("/native/pika/generate",): pytest.approx(0.05), ("/native/pika/feed/{task_id}",): pytest.approx(0.2),
     }  # fmt: skip
-    found = heard.metrics()
+    metrics = exported.metrics()
     assert {
-        name: found[name].unit for name in found if found[name].data.data_points[0].__class__.__name__[0] == "H"
+        name: metrics[name].unit for name in metrics if metrics[name].data.data_points[0].__class__.__name__[0] == "H"
     } == dict.fromkeys(
         ("http.client.request.duration", "pika.job.queue_time", "pika.job.generation_time", "pika.job.detection_delay"),
         "s",
     )
-    assert found["http.client.request.duration"].data.data_points[0].explicit_bounds == (
+    assert metrics["http.client.request.duration"].data.data_points[0].explicit_bounds == (
         0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
     )  # fmt: skip
 
 
-def test_waiting_counts_as_queueing(heard: Heard) -> None:
-    """The time until acceptance holds every attempt that was refused."""
-    one(gateway([{"on": "create", "first": 1, "do": {"fault": "refuse", "retry_after": "20"}}]))
-    [waited] = heard.points("pika.job.queue_time").values()
-    assert 20 < waited < 60
+def test_queue_time_includes_refused_attempts(exported: Exported) -> None:
+    """The queue time of a job ends with its acceptance, not with its first attempt."""
+    run_one(gateway([{"on": "create", "first": 1, "do": {"fault": "refuse", "retry_after": "20"}}]))
+    [queue_time] = exported.points("pika.job.queue_time").values()
+    assert 20 < queue_time < 60
 
 
-def test_counts(heard: Heard) -> None:
-    """Charges, polls and jobs are what the gateway's ledger and the jobs say; nothing is counted as a doubt."""
+def test_charges_polls_and_jobs_are_counted(exported: Exported) -> None:
+    """The counters equal the gateway's ledger and the counts in the jobs; no submission is counted as in doubt."""
 
     async def story() -> list[Any]:
         at = gateway(durations="lognormal:30,0.3", seed=3)
@@ -456,17 +459,17 @@ def test_counts(heard: Heard) -> None:
         return jobs
 
     jobs = virtual_clock.run(story())
-    assert heard.points("pika.charges", "pika.provider", "pika.stratum") == {("native", "native/-/text/plain"): 20}
-    assert heard.points("pika.polls") == {(): sum(job.polls for job in jobs)}
-    assert heard.points("pika.jobs", "pika.job.status") == {("succeeded",): 20}
-    assert heard.points("pika.doubts") == heard.points("pika.refusals") == {}
+    assert exported.points("pika.charges", "pika.provider", "pika.stratum") == {("native", "native/-/text/plain"): 20}
+    assert exported.points("pika.polls") == {(): sum(job.polls for job in jobs)}
+    assert exported.points("pika.jobs_finished", "pika.job.status") == {("succeeded",): 20}
+    assert exported.points("pika.submissions_in_doubt") == exported.points("pika.rate_limited") == {}
     assert {
-        metric.data.data_points[0].count for name, metric in heard.metrics().items() if name.startswith("pika.job.")
+        metric.data.data_points[0].count for name, metric in exported.metrics().items() if name.startswith("pika.job.")
     } == {20}
 
 
-def test_a_resumed_job_has_no_times(heard: Heard) -> None:
-    """What an earlier opening had sent has a span, and is looked at; how long it took is not known."""
+def test_a_resumed_job_has_no_durations(exported: Exported) -> None:
+    """A job that an earlier opening submitted has a span and is polled; its duration is not known."""
 
     async def story() -> None:
         pika = client(gateway(), "native", polling=FixedInterval(10))
@@ -476,25 +479,28 @@ def test_a_resumed_job_has_no_times(heard: Heard) -> None:
             assert (await pika.resume()).ok
 
     virtual_clock.run(story())
-    assert [(span.attributes or {})["pika.job.status"] for span in heard.spans("pika.job")] == ["queued", "succeeded"]
-    assert heard.points("pika.charges") == {(): 1}
-    assert {"pika.job.generation_time", "pika.job.detection_delay"} & heard.metrics().keys() == set()
+    assert [(span.attributes or {})["pika.job.status"] for span in exported.spans("pika.job")] == [
+        "queued",
+        "succeeded",
+    ]
+    assert exported.points("pika.charges") == {(): 1}
+    assert {"pika.job.generation_time", "pika.job.detection_delay"} & exported.metrics().keys() == set()
 
 
-def test_refused_looks_are_told_from_refused_submissions(heard: Heard) -> None:
-    """HTTP 429 on a poll counts as a poll's."""
-    one(gateway([{"on": "feed", "first": 1, "do": "refuse"}]))
-    assert heard.points("pika.refusals", "pika.call") == {("poll",): 1}
+def test_rate_limited_polls_are_counted_as_polls(exported: Exported) -> None:
+    """The kind of a request that got HTTP 429 is an attribute of the counter."""
+    run_one(gateway([{"on": "feed", "first": 1, "do": "refuse"}]))
+    assert exported.points("pika.rate_limited", "pika.request.kind") == {("poll",): 1}
 
 
-# --- harmlessness -------------------------------------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------------------------------
 
 
 class Broken:
-    """Raises whatever is asked of it, but for what it is told to do."""
+    """An object whose every method raises, except those that are passed to it."""
 
-    def __init__(self, **does: Any) -> None:
-        self.__dict__.update(does)
+    def __init__(self, **methods: Any) -> None:
+        self.__dict__.update(methods)
 
     def __getattr__(self, name: str) -> Any:
         def fail(*args: Any, **kwargs: Any) -> Any:
@@ -529,11 +535,11 @@ NoOpMeters = MeterProvider(shutdown_on_exit=False)
 
 
 @pytest.mark.parametrize("where", ["tracer", "span", "exporter", "meter"])
-def test_telemetry_that_raises_harms_no_job(
+def test_failing_telemetry_affects_no_job(
     where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever of it fails, each job is paid for once and succeeds; that is said once."""
-    tell(monkeypatch, *_broken(where))
+    """Each job is charged once and succeeds, and the failure is logged once."""
+    export_to(monkeypatch, *_broken(where))
 
     async def story() -> None:
         at = gateway([{"on": "create", "per": "task", "first": 1, "do": "refuse"}])
@@ -548,19 +554,17 @@ def test_telemetry_that_raises_harms_no_job(
     ]
 
 
-def test_providers_that_cannot_be_used_are_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Global providers that raise when they are asked for a tracer leave a client without telemetry."""
+def test_unusable_providers_are_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A client whose global tracer provider raises has no telemetry and logs one warning."""
     monkeypatch.setattr("opentelemetry.trace.get_tracer", Broken().get_tracer)
-    assert one(gateway()).status is S.SUCCEEDED
+    assert run_one(gateway()).status is S.SUCCEEDED
     assert [(record.name, record.levelname) for record in caplog.records] == [("pika_async.telemetry", "WARNING")]
 
 
 @pytest.mark.parametrize("tracers", [NoOpTracerProvider(), TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)])
-def test_a_job_that_nobody_records_is_kept_nowhere(tracers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a tracer does not record, a waiting job has no span and no place in any dict."""
-    made = tell(monkeypatch, tracers, NoOpMeters)
+def test_an_unrecorded_job_is_not_kept(tracers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telemetry keeps no span of a job whose tracer does not record."""
+    made = export_to(monkeypatch, tracers, NoOpMeters)
 
     async def story() -> None:
         async with client(gateway(), "native", polling=FixedInterval(10)) as pika:
@@ -571,15 +575,15 @@ def test_a_job_that_nobody_records_is_kept_nowhere(tracers: Any, monkeypatch: py
     virtual_clock.run(story())
 
 
-def test_no_span_outlives_its_job(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When all are at rest none is held."""
-    made = tell(monkeypatch, heard.tracer_provider, heard.meter_provider)
-    one(gateway())
+def test_no_span_outlives_its_job(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telemetry keeps no span once all jobs are finished."""
+    made = export_to(monkeypatch, exported.tracer_provider, exported.meter_provider)
+    run_one(gateway())
     assert [each._spans for each in made] == [{}]
 
 
-def test_a_client_may_be_opened_again(heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
-    """The same instruments are made again without a complaint."""
+def test_a_client_may_be_opened_again(exported: Exported, caplog: pytest.LogCaptureFixture) -> None:
+    """Creating the same instruments again logs no warning and continues the counters."""
 
     async def story() -> None:
         pika = client(gateway(), "native", polling=FixedInterval(10))
@@ -589,11 +593,11 @@ def test_a_client_may_be_opened_again(heard: Heard, caplog: pytest.LogCaptureFix
 
     virtual_clock.run(story())
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert heard.points("pika.charges") == {(): 3}
+    assert exported.points("pika.charges") == {(): 3}
 
 
-def test_silence_has_every_call() -> None:
-    """The stand-in takes the same calls with the same parameters."""
+def test_null_telemetry_has_every_method() -> None:
+    """`NullTelemetry` and `OtelTelemetry` have the same methods with the same parameters."""
     for name, method in vars(NullTelemetry).items():
         if not name.startswith("_"):
             assert inspect.signature(method) == inspect.signature(inspect.unwrap(getattr(OtelTelemetry, name))).replace(
@@ -606,8 +610,8 @@ def test_silence_has_every_call() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("provider", ["native", "cometapi"])
-async def test_nothing_secret_is_told(provider: str, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no prompt and no callback's address is in any span or metric of a run with faults."""
+async def test_no_secret_is_exported(provider: str, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No API key, prompt or callback URL is in any span or metric of a run with faults."""
     callbacks = listening(provider, monkeypatch)
     async with Emulator(durations="constant:0.2", scenario=FAULTS, api_key=CANARY) as emulator:
         url = emulator.base_url(provider)
@@ -619,9 +623,9 @@ async def test_nothing_secret_is_told(provider: str, heard: Heard, monkeypatch: 
     assert report.counts[S.SUCCEEDED] >= 2
     assert callbacks is None or callbacks.received
     assert any(isinstance(job.error, SubmissionInDoubt | GenerationFailed) for job in report.jobs)
-    told = heard.text()
-    assert "pika.job.key" in told
-    assert "CANARY" not in told
+    text = exported.text()
+    assert "pika.job.key" in text
+    assert "CANARY" not in text
 
 
 # --- the package itself -------------------------------------------------------------------------------------------------
@@ -652,8 +656,8 @@ def run_story(before: str = "", after: str = "") -> Any:
     return json.loads(done.stdout)
 
 
-def test_without_the_package_nothing_is_imported() -> None:
-    """Where OpenTelemetry is not installed a client works the same, in silence."""
+def test_a_client_works_without_opentelemetry() -> None:
+    """Without the package a client uses `NullTelemetry`, logs nothing and imports nothing of OpenTelemetry."""
     before = (
         "class Missing:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
@@ -665,7 +669,7 @@ def test_without_the_package_nothing_is_imported() -> None:
 
 
 def test_the_global_providers_are_used() -> None:
-    """What an application has set up hears of a client without being handed to it."""
+    """A client exports to the providers that the application has set, without being passed them."""
     before = (
         "from opentelemetry import metrics, trace\n"
         "from opentelemetry.sdk.trace import TracerProvider\n"
@@ -687,5 +691,5 @@ def test_the_global_providers_are_used() -> None:
     assert names == ["GET /native/pika/feed/{task_id}", "POST /native/pika/generate", "pika.job"]
     assert metrics == [
         "http.client.request.duration", "pika.charges", "pika.job.detection_delay", "pika.job.generation_time",
-        "pika.job.queue_time", "pika.jobs", "pika.polls",
+        "pika.job.queue_time", "pika.jobs_finished", "pika.polls",
     ]  # fmt: skip

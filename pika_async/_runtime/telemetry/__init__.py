@@ -1,8 +1,7 @@
-"""What an open client tells OpenTelemetry: spans of jobs and calls, counters, times. Without its package, nothing.
+"""Telemetry: spans of jobs and requests, counters and durations, through OpenTelemetry.
 
-A line for each call that the rest of the house makes is in `silent`; what they say where somebody may listen is in
-`recording`, the only file that knows OpenTelemetry. Only its API package is used: where spans and metrics go is for the
-application to say.
+`null` is the interface and the default. `otel`, the only module that imports OpenTelemetry, records. It uses the API
+package only: the application configures where spans and metrics are exported.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ _log = logging.getLogger("pika_async.telemetry")
 
 
 def create_telemetry(provider: Provider, base_url: str) -> NullTelemetry:
-    """The telemetry of one open client, from the global providers; silent where the extra `otel` is not installed.
+    """Return telemetry that uses OpenTelemetry's global providers, or none if the extra `otel` is not installed.
 
-    What is installed and cannot be used is silent too, and said once: no job depends on it.
+    If OpenTelemetry is installed but unusable, log a warning and return no telemetry: jobs do not depend on it.
     """
     try:
         from pika_async._runtime.telemetry.otel import OtelTelemetry  # noqa: PLC0415 - an extra
@@ -29,5 +28,5 @@ def create_telemetry(provider: Provider, base_url: str) -> NullTelemetry:
         return OtelTelemetry(provider, base_url)
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("opentelemetry"):
-            _log.warning("OpenTelemetry cannot be used; nothing is told to it: %s", strip_control(repr(error)))
+            _log.warning("OpenTelemetry cannot be used; no telemetry is recorded: %s", strip_control(repr(error)))
         return NullTelemetry()

@@ -1,4 +1,7 @@
-"""Telemetry that nobody listens to, and with that the list of what there is to tell. Keeps nothing, costs nothing."""
+"""Null telemetry, which is also the interface of all telemetry.
+
+Records nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,46 @@ __all__ = ["NullTelemetry", "RequestKind"]
 
 
 class RequestKind(enum.Enum):
-    """The two calls of a gateway."""
+    """The kinds of HTTP requests to a gateway."""
 
-    #: The paid one.
+    #: A paid submission.
     SUBMISSION = "submission"
-    #: The free one, whoever wants to know.
+    #: A free poll.
     POLL = "poll"
 
 
 class NullTelemetry:
-    """Every call returns at once. None raises, here or where somebody listens."""
+    """Telemetry that records nothing. No method raises, here or in `OtelTelemetry`."""
 
-    def job_started(self, entry: ActiveJob) -> None:
-        """`entry` was taken on: planned, or accepted by an earlier process; or it goes on after a doubt."""
+    def job_started(self, active: ActiveJob) -> None:
+        """Record that a job became active: newly planned, resumed, or confirmed after it was in doubt."""
 
-    def job_finished(self, entry: ActiveJob) -> None:
-        """`entry` is at rest; its job says how."""
+    def job_finished(self, active: ActiveJob) -> None:
+        """Record that a job is no longer active, with its status."""
 
-    def request_started(self, call: RequestKind, request: HttpRequest, entry: ActiveJob | None) -> object:
-        """`request` is about to be sent, for `entry` or for nobody's schedule; what `answered` wants to be given."""
+    def request_started(self, kind: RequestKind, request: HttpRequest, active: ActiveJob | None) -> object:
+        """Record that *request* is about to be sent.
 
-    def request_finished(self, sending: object, answer: HttpResponse | TransportFailure | None) -> None:
-        """What came back, in the same task; None: nobody waited for it any more."""
+        :param active: the job that it is sent for; None for a poll outside the schedule.
+        :return: the context that `request_finished` needs.
+        """
 
-    def submission_finished(self, job: Job, waited: float | None = None) -> None:
-        """A submission of `job`, planned `waited` seconds ago, has its verdict: accepted, in doubt, or neither."""
+    def request_finished(self, started: object, response: HttpResponse | TransportFailure | None) -> None:
+        """Record the result of a request. Call it in the task that called `request_started`.
 
-    def duration_observed(self, seen: DurationSample, age: float) -> None:
-        """A task has settled as `seen` says, and a look at `age` seconds found it so."""
+        :param started: what `request_started` returned.
+        :param response: None if the request was cancelled.
+        """
+
+    def submission_finished(self, job: Job, queue_time: float | None = None) -> None:
+        """Record the verdict of a submission: accepted, in doubt, or neither.
+
+        :param queue_time: seconds since the job was planned; None if unknown.
+        """
+
+    def duration_observed(self, sample: DurationSample, age: float) -> None:
+        """Record the duration of a settled task.
+
+        :param sample: the bounds of the duration, in seconds.
+        :param age: seconds from acceptance to the poll that found the task settled.
+        """
