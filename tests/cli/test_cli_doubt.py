@@ -237,7 +237,7 @@ def test_a_doubt_stays_listed_when_another_is_paid_for_in_its_place(cli: Command
         assert "charges: 2 accepted" in told
         new = emulator.ledger[1].task_id
         ran = cli("resolve", "pika-out", "a~1", "--task-id", new)
-        assert (ran.code, "is job a's" in ran.err) == (2, True)
+        assert (ran.code, "belongs to job a" in ran.err) == (2, True)
         ran = cli("resolve", "pika-out", "a~1", "--task-id", emulator.ledger[0].task_id)
         assert (ran.code, "to go on" in ran.out) == (0, True)
         assert cli("resume", "pika-out").code == 0

@@ -1,4 +1,4 @@
-"""`client.stats()`: what a health check is told, while jobs wait, are parked, and after all is closed."""
+"""`PikaClient.stats()` while jobs wait, run and are parked, and after the client is closed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.memory_gateway import client, gateway, until
 
 @given(st.lists(st.floats(0, 500), max_size=60), st.floats(0, 100))
 def test_a_meter_counts_the_last_minute(times: list[float], later: float) -> None:
-    """What lies a minute back or more counts no more, to the second."""
+    """Events of a minute ago and before are not counted, to the second."""
     times.sort()
     meter = RateMeter()
     for at in times:
@@ -31,19 +31,20 @@ def test_a_meter_counts_the_last_minute(times: list[float], later: float) -> Non
     assert meter.per_second(now) == pytest.approx(len(counted) / span)
 
 
-def test_a_client_that_works_tells_what_it_does() -> None:
+def test_stats_count_the_jobs_of_a_running_client() -> None:
+    """Stats before, during and after a batch have the numbers of jobs, charges, rates and medians of that moment."""
     at = gateway([{"on": "create", "prompt": "lost", "do": "drop"}], in_flight=5, durations="constant:60")
 
     async def main() -> list[Stats]:
         async with client(at, "native", limits=Limits(polls_per_second=100)) as pika:
-            seen = [pika.stats()]
+            samples = [pika.stats()]
             batch = asyncio.create_task(pika.run(["lost", *(f"p{number}" for number in range(12))]))
             await until(lambda: pika.stats().in_flight == 4 and pika.stats().unknown == 1)
             await asyncio.sleep(20)
-            seen.append(pika.stats())
+            samples.append(pika.stats())
             await batch
-            seen.append(pika.stats())
-        return [*seen, pika.stats()]
+            samples.append(pika.stats())
+        return [*samples, pika.stats()]
 
     fresh, busy, done, closed = virtual_clock.run(main())
     assert (fresh.open, fresh.planned, fresh.in_flight, fresh.charges, fresh.medians) == (True, 0, 0, 0, {})
@@ -59,8 +60,8 @@ def test_a_client_that_works_tells_what_it_does() -> None:
     assert json.loads(json.dumps(attrs.asdict(done)))["charges"] == 13
 
 
-def test_what_stops_it_is_told() -> None:
-    """A stopped account, strays and a provider that answers nothing."""
+def test_stats_show_a_stop_and_an_open_breaker() -> None:
+    """`stopped`, `breaker_open` and `mismatched_answers` show a stopped account, failing polls and others' answers."""
     key = {"on": "create", "do": {"fault": "refuse", "as": "key"}}
 
     async def stopped() -> Stats:
@@ -70,7 +71,7 @@ def test_what_stops_it_is_told() -> None:
 
     assert "401" in str(virtual_clock.run(stopped()).stopped) or virtual_clock.run(stopped()).stopped
 
-    async def strange() -> tuple[Stats, Stats]:
+    async def failing() -> tuple[Stats, Stats]:
         at = gateway([{"on": "feed", "between": [0, 200], "do": {"fault": "answer", "status": 502}},
                       {"on": "feed", "between": [200, 400], "do": "other-task"}])  # fmt: skip
         async with client(at, "native") as pika:
@@ -81,42 +82,44 @@ def test_what_stops_it_is_told() -> None:
             assert report.counts == {JobStatus.SUCCEEDED: 20}
             return held, pika.stats()
 
-    held, after = virtual_clock.run(strange())
+    held, after = virtual_clock.run(failing())
     assert (held.breaker_open, held.in_flight) == (True, 20)
     assert (after.breaker_open, after.mismatched_answers > 0) == (False, True)
 
 
-def test_how_many_callbacks_are_lost_is_told() -> None:
+def test_stats_have_a_callback_loss_rate_with_a_receiver() -> None:
+    """Before any callback the estimate is above 0 and below 10 %."""
+
     async def main() -> float | None:
         async with client(gateway(), callbacks=receiver()) as pika:
             return pika.stats().callback_loss_rate
 
-    untold = virtual_clock.run(main())
-    assert untold is not None
-    assert 0 < untold < 0.1
+    loss_rate = virtual_clock.run(main())
+    assert loss_rate is not None
+    assert 0 < loss_rate < 0.1
 
 
 @pytest.mark.anyio
-async def test_a_health_check_may_ask_from_a_thread(tmp_path: Path) -> None:
-    """As a web framework does with a handler that is no coroutine."""
+async def test_stats_may_be_called_from_a_thread(tmp_path: Path) -> None:
+    """As a web framework calls a handler that is not a coroutine, while a batch runs."""
     at = gateway(durations="constant:0.2")
     async with client(at, "native", journal=tmp_path / "jobs.db", polling=FixedInterval(0.05)) as pika:
         batch = asyncio.create_task(pika.run(["a", "b", "c"]))
-        seen: list[Stats] = []
+        samples: list[Stats] = []
         while not batch.done():
-            seen.append(await asyncio.to_thread(pika.stats))
-    assert max(stats.in_flight for stats in seen) > 0
-    assert (seen[-1].open, seen[-1].charges) == (True, 3)
-    assert seen[-1].submits_per_second > 0
+            samples.append(await asyncio.to_thread(pika.stats))
+    assert max(stats.in_flight for stats in samples) > 0
+    assert (samples[-1].open, samples[-1].charges) == (True, 3)
+    assert samples[-1].submits_per_second > 0
 
 
 @pytest.mark.anyio
-async def test_the_parked_of_earlier_lives_are_counted(tmp_path: Path) -> None:
-    """By the journal, also of a client that is not open."""
+async def test_stats_count_parked_jobs_of_earlier_processes(tmp_path: Path) -> None:
+    """They are counted in the journal, also before the client is opened."""
     at = gateway([{"on": "create", "do": "drop"}])
     pika = client(at, "native", journal=tmp_path / "jobs.db")
     assert pika.stats().unknown == 0
     async with pika:
         await pika.run(["a", "b"])
-    again = client(at, "native", journal=tmp_path / "jobs.db")
-    assert (again.stats().unknown, again.stats().charges, again.stats().open) == (2, 2, False)
+    later = client(at, "native", journal=tmp_path / "jobs.db")
+    assert (later.stats().unknown, later.stats().charges, later.stats().open) == (2, 2, False)

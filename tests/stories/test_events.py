@@ -1,4 +1,4 @@
-"""What is told as jobs go on: events and hooks, in order, none lost and none twice, however slow and whoever ends it."""
+"""Stories of events and hooks: in order, none lost and none twice, also for slow consumers and a closing client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pika_async import (
 )
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async._runtime import event_stream as room
+from pika_async._runtime import event_stream
 from pika_async.jobs import event_of
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway, remembering, requests, until
@@ -44,20 +44,20 @@ S = JobStatus
 
 
 def fast(**options: Any) -> PikaClient:
-    """A client of tasks that take no time, for stories in real time."""
+    """Return a client whose tasks take 20 ms, for stories in real time."""
     at = gateway(durations="constant:0.02")
     limits = Limits(max_in_flight=5000, submitting=64)
     return client(at, polling=FixedInterval(0.02), limits=limits, **options)
 
 
-async def read(events: AsyncGenerator[JobEvent, None], told: list[JobEvent]) -> None:
+async def read(events: AsyncGenerator[JobEvent, None], received: list[JobEvent]) -> None:
     async with aclosing(events):
         async for event in events:
-            told.append(event)  # noqa: PERF401 - at once, so that others can look
+            received.append(event)  # noqa: PERF401 - one by one, so that the caller sees them at once
 
 
-def names(told: list[JobEvent], key: str) -> list[str]:
-    return [type(event).__name__ for event in told if event.job.key == key]
+def names(received: list[JobEvent], key: str) -> list[str]:
+    return [type(event).__name__ for event in received if event.job.key == key]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def names(told: list[JobEvent], key: str) -> list[str]:
         (S.UNKNOWN, JobParked), (S.TIMED_OUT, JobParked),
     ],
 )  # fmt: skip
-def test_the_event_of_each_status(status: JobStatus, kind: type[JobEvent] | None) -> None:
-    """What is about to be sent is told of only where it is put aside."""
+def test_each_status_has_its_event(status: JobStatus, kind: type[JobEvent] | None) -> None:
+    """A planned job has an event only if it has an error, a submitting one has none, and every other status has one."""
     job = attrs.evolve(a_job(), status=status)
     assert event_of(7, job) == (None if kind is None else kind(7, job))
     if status is S.PLANNED:
@@ -77,33 +77,33 @@ def test_the_event_of_each_status(status: JobStatus, kind: type[JobEvent] | None
         assert event_of(7, parked) == JobParked(7, parked)
 
 
-def test_a_reader_is_told_of_each_step() -> None:
-    """Accepted with its task id, running at each percent that a look saw, settled; numbers ascend; it ends at closing."""
+def test_a_consumer_gets_every_change_of_a_job() -> None:
+    """It gets accepted with the task id, running for each percentage, then settled; numbers ascend, closing ends it."""
 
     async def story() -> None:
-        told: list[JobEvent] = []
+        received: list[JobEvent] = []
         async with client(gateway(), "native", polling=FixedInterval(10)) as pika:
-            reader = asyncio.create_task(read(pika.events(), told))
+            reader = asyncio.create_task(read(pika.events(), received))
             await pika.run(requests(3))
         await reader
         for number in range(3):
-            mine = [event for event in told if event.job.key == f"k{number}"]
-            kinds = [kind for kind, _ in itertools.groupby(mine, type)]
+            own = [event for event in received if event.job.key == f"k{number}"]
+            kinds = [kind for kind, _ in itertools.groupby(own, type)]
             assert kinds == [JobAccepted, JobRunning, JobSettled]
-            percents = [event.job.progress for event in mine if isinstance(event, JobRunning)]
+            percents = [event.job.progress for event in own if isinstance(event, JobRunning)]
             assert len(set(percents)) == len(percents) >= 3
-            assert all(event.job.task_id for event in mine)
-            assert mine[-1].job.status is S.SUCCEEDED
-        assert [event.number for event in told] == sorted({event.number for event in told})
+            assert all(event.job.task_id for event in own)
+            assert own[-1].job.status is S.SUCCEEDED
+        assert [event.number for event in received] == sorted({event.number for event in received})
 
     virtual_clock.run(story())
 
 
-def test_what_is_put_aside_is_told() -> None:
-    """A doubt, a deadline, and what is not sent because the account is stopped; each once."""
+def test_parked_jobs_have_events() -> None:
+    """A job in doubt, a timed-out one, and those that a stopped account leaves unsent are parked once each."""
 
     async def story() -> None:
-        told: list[JobEvent] = []
+        received: list[JobEvent] = []
         script: list[dict[str, Any]] = [
             {"on": "create", "first": 1, "do": {"fault": "drop"}},
             {"on": "create", "first": 1, "do": {"fault": "takes", "seconds": 9999}},
@@ -111,71 +111,73 @@ def test_what_is_put_aside_is_told() -> None:
         ]
         at = gateway(script)
         async with client(at, polling=FixedInterval(10), deadline=100) as pika:
-            reader = asyncio.create_task(read(pika.events(), told))
+            reader = asyncio.create_task(read(pika.events(), received))
             for one in requests(2):
                 await pika.run([one])
             await pika.run(requests(4)[2:])
         await reader
-        parked = [(event.job.key, event.job.status) for event in told if isinstance(event, JobParked)]
+        parked = [(event.job.key, event.job.status) for event in received if isinstance(event, JobParked)]
         assert parked[:2] == [("k0", S.UNKNOWN), ("k1", S.TIMED_OUT)]
         assert sorted(parked[2:]) == [("k2", S.PLANNED), ("k3", S.PLANNED)]
 
     virtual_clock.run(story())
 
 
-def test_closing_tells_nothing_that_is_no_news() -> None:
-    """What goes on at the provider is not told again because nobody looks any more."""
+def test_closing_repeats_no_event() -> None:
+    """Jobs in flight get no further event when the client closes."""
 
     async def story() -> None:
-        told: list[JobEvent] = []
+        received: list[JobEvent] = []
         async with client(gateway(), polling=FixedInterval(10)) as pika:
-            reader = asyncio.create_task(read(pika.events(), told))
+            reader = asyncio.create_task(read(pika.events(), received))
             for one in requests(5):
                 await pika.submit(one)
             await asyncio.sleep(15)
         await reader
-        assert [names(told, f"k{number}")[0] for number in range(5)] == ["JobAccepted"] * 5
-        assert max(Counter((it.job.key, it.job.status, it.job.progress) for it in told).values()) == 1
+        assert [names(received, f"k{number}")[0] for number in range(5)] == ["JobAccepted"] * 5
+        assert max(Counter((it.job.key, it.job.status, it.job.progress) for it in received).values()) == 1
 
     virtual_clock.run(story())
 
 
-def test_from_now_on_and_from_a_number() -> None:
-    """`events()` begins when it is called, before anybody reads; `after=0` with all that is known."""
+def test_events_begin_now_or_after_a_number() -> None:
+    """`events()` begins with its call, before the first read; `events(0)` with every job in the journal."""
 
     async def story() -> None:
         async with client(gateway()) as pika:
             await pika.run(requests(2))
             late = pika.events()
             await pika.run(requests(3)[2:])
-            told: list[JobEvent] = []
-            all_told: list[JobEvent] = []
+            received: list[JobEvent] = []
+            everything: list[JobEvent] = []
             rest: list[JobEvent] = []
-            tasks = [asyncio.create_task(read(late, told)), asyncio.create_task(read(pika.events(0), all_told))]
+            tasks = [asyncio.create_task(read(late, received)), asyncio.create_task(read(pika.events(0), everything))]
             await asyncio.sleep(1)
-            tasks.append(asyncio.create_task(read(pika.events(all_told[0].number), rest)))
+            tasks.append(asyncio.create_task(read(pika.events(everything[0].number), rest)))
         await asyncio.gather(*tasks)
-        assert {event.job.key for event in told} == {"k2"}
-        assert [event.job.key for event in all_told[2:]] == ["k2"]
-        assert len(all_told) == 3
-        assert rest == all_told[1:]
+        assert {event.job.key for event in received} == {"k2"}
+        assert [event.job.key for event in everything[2:]] == ["k2"]
+        assert len(everything) == 3
+        assert rest == everything[1:]
 
     virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("after", [-1, 10**9, True, 1.0, "1"])
-def test_a_number_that_was_not_given_is_refused(after: Any) -> None:
-    """It would wait for what never comes, or miss what does."""
+def test_an_invalid_number_is_refused(after: Any) -> None:
+    """`events(after)` raises unless *after* is an integer from 0 to the number of the latest event."""
 
     async def story() -> None:
         async with client(gateway()) as pika:
-            with pytest.raises(InvalidRequest, match="no number of an event of this journal"):
+            with pytest.raises(InvalidRequest, match="must be the number of an event of this journal"):
                 pika.events(after)
 
     virtual_clock.run(story())
 
 
 def test_a_client_that_is_not_open_has_no_events() -> None:
+    """`events` raises RuntimeError before the client is opened and after it is closed."""
+
     async def story() -> None:
         pika = client(gateway())
         with pytest.raises(RuntimeError, match="not open"):
@@ -188,8 +190,8 @@ def test_a_client_that_is_not_open_has_no_events() -> None:
     virtual_clock.run(story())
 
 
-def test_a_reader_of_one_opening_is_told_nothing_of_the_next() -> None:
-    """However late it reads."""
+def test_a_consumer_gets_only_the_events_of_its_opening() -> None:
+    """A consumer that reads after the client was opened again gets the events of the first opening only."""
 
     async def story() -> None:
         pika = client(gateway())
@@ -199,9 +201,9 @@ def test_a_reader_of_one_opening_is_told_nothing_of_the_next() -> None:
         async with pika:
             second = pika.events()
             await pika.run([GenerationRequest("another", key="x")])
-            told: list[JobEvent] = []
-            await read(early, told)
-        assert sorted(event.job.key for event in told) == ["k0", "k1"]
+            received: list[JobEvent] = []
+            await read(early, received)
+        assert sorted(event.job.key for event in received) == ["k0", "k1"]
         again: list[JobEvent] = []
         await read(second, again)
         assert {event.job.key for event in again} == {"x"}
@@ -209,13 +211,13 @@ def test_a_reader_of_one_opening_is_told_nothing_of_the_next() -> None:
     virtual_clock.run(story())
 
 
-def test_many_readers_one_of_them_leaves() -> None:
-    """Each is told all; the one that leaves early, or is cancelled, leaves nothing behind."""
+def test_consumers_are_independent() -> None:
+    """Each gets all events; one that stops or is cancelled leaves no task and no waiter behind."""
 
     async def story() -> None:
         lists: list[list[JobEvent]] = [[], [], []]
         async with client(gateway()) as pika:
-            readers = [asyncio.create_task(read(pika.events(), told)) for told in lists]
+            readers = [asyncio.create_task(read(pika.events(), received)) for received in lists]
             async with aclosing(pika.events()) as events:
                 batch = asyncio.create_task(pika.run(requests(3)))
                 assert isinstance(await anext(events), JobAccepted)
@@ -232,8 +234,8 @@ def test_many_readers_one_of_them_leaves() -> None:
     virtual_clock.run(story())
 
 
-def test_a_slow_reader_loses_nothing_and_holds_nothing(tmp_path: Path) -> None:
-    """2,000 jobs settle while it sleeps: each is told once, settled, and what it holds meanwhile is one number."""
+def test_a_slow_consumer_misses_nothing_and_needs_no_buffer(tmp_path: Path) -> None:
+    """2,000 jobs settle before the first read: each has one event, and memory does not grow with their number."""
 
     async def story() -> None:
         count = 2000
@@ -242,84 +244,84 @@ def test_a_slow_reader_loses_nothing_and_holds_nothing(tmp_path: Path) -> None:
             batch = await pika.run(requests(count))
             assert batch.ok
             del batch
-            told = []
+            received = []
             gc.collect()
             tracemalloc.start()
             before = tracemalloc.get_traced_memory()[0]
             async for event in slow:
-                told.append((event.number, event.job.key, type(event)))
-                if len(told) == count:
+                received.append((event.number, event.job.key, type(event)))
+                if len(received) == count:
                     break
             del event
             peak = tracemalloc.get_traced_memory()[1] - before
             tracemalloc.stop()
             await slow.aclose()
             await never.aclose()
-        assert Counter(key for _, key, _ in told) == {f"k{number}": 1 for number in range(count)}
-        assert {kind for *_, kind in told} == {JobSettled}
+        assert Counter(key for _, key, _ in received) == {f"k{number}": 1 for number in range(count)}
+        assert {kind for *_, kind in received} == {JobSettled}
         assert peak < 1_500_000
 
     asyncio.run(story())
 
 
-def test_a_reader_in_real_time_is_told_what_is_on_disk(tmp_path: Path) -> None:
-    """Each event is in the file by then, and each job settles once."""
+def test_an_event_is_delivered_after_its_change_is_on_disk(tmp_path: Path) -> None:
+    """Another reader of the file finds the change of every event, and each job settles once."""
 
     async def story() -> None:
-        told: list[JobEvent] = []
+        received: list[JobEvent] = []
         other = SqliteJournal(tmp_path / "j.db")
         async with fast(journal=tmp_path / "j.db") as pika:
             events = pika.events()
             batch = asyncio.create_task(pika.run(requests(100)))
             async for event in events:
-                told.append(event)
+                received.append(event)
                 stored = other.get(event.job.key)
                 assert stored is not None
                 assert stored.task_id == event.job.task_id is not None
-                if Counter(map(type, told))[JobSettled] == 100:
+                if Counter(map(type, received))[JobSettled] == 100:
                     break
             await batch
             await events.aclose()
-        assert Counter(it.job.key for it in told if isinstance(it, JobSettled)) == {f"k{n}": 1 for n in range(100)}
+        assert Counter(it.job.key for it in received if isinstance(it, JobSettled)) == {f"k{n}": 1 for n in range(100)}
 
     asyncio.run(story())
 
 
-def test_another_process_goes_on_from_a_number(tmp_path: Path) -> None:
-    """What settled behind it is told, what was told before it is not."""
+def test_another_process_continues_after_a_number(tmp_path: Path) -> None:
+    """It gets the events after the number and none up to it."""
 
     async def story() -> None:
-        told: list[JobEvent] = []
+        received: list[JobEvent] = []
         async with fast(journal=tmp_path / "j.db") as pika:
             async with aclosing(pika.events()) as events:
                 batch = asyncio.create_task(pika.run(requests(40)))
                 async for event in events:
-                    told.append(event)
+                    received.append(event)
                     if isinstance(event, JobSettled):
                         break
             await batch
         async with fast(journal=tmp_path / "j.db") as pika:
-            reader = asyncio.create_task(read(pika.events(told[-1].number), told))
+            reader = asyncio.create_task(read(pika.events(received[-1].number), received))
             await asyncio.sleep(0.1)
         await reader
-        assert Counter(it.job.key for it in told if isinstance(it, JobSettled)) == {f"k{n}": 1 for n in range(40)}
-        assert [event.number for event in told] == sorted({event.number for event in told})
+        assert Counter(it.job.key for it in received if isinstance(it, JobSettled)) == {f"k{n}": 1 for n in range(40)}
+        assert [event.number for event in received] == sorted({event.number for event in received})
 
     asyncio.run(story())
 
 
-def test_a_reader_ends_with_what_was_on_its_way(tmp_path: Path) -> None:
-    """A closing in the middle of a batch: the reader's last word of each job is the journal's."""
+def test_a_consumer_ends_with_the_final_state_of_the_journal(tmp_path: Path) -> None:
+    """When a client closes in the middle of a batch, the last event of each job has its status in the journal."""
 
     async def story() -> None:
-        told: list[JobEvent] = []
+        received: list[JobEvent] = []
         async with fast(journal=tmp_path / "j.db") as pika:
-            reader = asyncio.create_task(read(pika.events(), told))
+            reader = asyncio.create_task(read(pika.events(), received))
             batch = asyncio.create_task(pika.run(requests(300)))
             await asyncio.sleep(0.3)
         await asyncio.wait({batch})
         await asyncio.wait_for(reader, 10)
-        last = {event.job.key: event.job.status for event in told}
+        last = {event.job.key: event.job.status for event in received}
         here = {job.key: job.status for job in SqliteJournal(tmp_path / "j.db").all()}
         assert {it: status for it, status in here.items() if status is not S.PLANNED} == {
             it: status for it, status in last.items() if status is not S.PLANNED
@@ -328,8 +330,8 @@ def test_a_reader_ends_with_what_was_on_its_way(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_nobody_listens_at_no_cost() -> None:
-    """Without a reader nothing is numbered, not even at closing."""
+def test_without_a_consumer_no_change_is_numbered() -> None:
+    """A journal numbers no change, not even at closing, if there was no consumer."""
 
     async def story() -> None:
         journal = MemoryJournal()
@@ -344,7 +346,7 @@ def test_nobody_listens_at_no_cost() -> None:
 
 
 def test_hooks_are_called_once_for_each_job_in_the_order_of_settling() -> None:
-    """Given before or after opening, sync or async, as a decorator; again in the next opening."""
+    """Hooks may be added before or after opening, may be sync or async, and are called again in the next opening."""
 
     async def story() -> None:
         pika = client(gateway(durations="lognormal:60,0.5"), polling=FixedInterval(5))
@@ -374,16 +376,16 @@ def test_hooks_are_called_once_for_each_job_in_the_order_of_settling() -> None:
     virtual_clock.run(story())
 
 
-def test_a_hook_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever it raises is logged with the job's key; the next job is given to it all the same."""
+def test_a_failing_hook_is_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Its exception is logged with the job's key, and it is called with the next job."""
 
     async def story() -> None:
         pika = client(gateway())
-        given: list[str] = []
+        called: list[str] = []
 
         @pika.on_settled
         async def fail(job: Job) -> None:
-            given.append(job.key)
+            called.append(job.key)
             if job.key == "k0":
                 raise ValueError("no such thing")
             if job.key == "k1":
@@ -392,40 +394,40 @@ def test_a_hook_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> No
         async with pika:
             report = await pika.run(requests(3))
             assert report.ok
-        assert sorted(given) == ["k0", "k1", "k2"]
+        assert sorted(called) == ["k0", "k1", "k2"]
 
-    with caplog.at_level(logging.ERROR, logger="pika_async.jobs"):
+    with caplog.at_level(logging.ERROR, logger="pika_async.event_stream"):
         virtual_clock.run(story())
-    words = [record.getMessage() for record in caplog.records if record.name == "pika_async.jobs"]
-    assert sorted(word.split(" ")[1] for word in words) == ["k0", "k1"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "pika_async.event_stream"]
+    assert sorted(line.split(" ")[1] for line in lines) == ["k0", "k1"]
     assert "no such thing" in caplog.text
 
 
-def test_a_slow_hook_delays_no_job_and_is_given_all_at_closing() -> None:
-    """It is as late as it likes; closing waits for it."""
+def test_a_slow_hook_delays_no_job_and_gets_all_before_closing_ends() -> None:
+    """The batch ends before the hook has been called with all jobs; closing waits for the rest."""
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
         pika = client(gateway())
-        given: list[str] = []
+        called: list[str] = []
 
         @pika.on_settled
         async def slow(job: Job) -> None:
             await asyncio.sleep(1.5)
-            given.append(job.key)
+            called.append(job.key)
 
         async with pika:
             await pika.run(requests(10))
             settled_at = loop.time()
-            assert len(given) < 9
-        assert len(given) == 10
+            assert len(called) < 9
+        assert len(called) == 10
         assert 5 < loop.time() - settled_at < 15
 
     virtual_clock.run(story())
 
 
-def test_closing_waits_for_hooks_20_seconds_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    """Also for one that will not be cancelled."""
+def test_closing_waits_at_most_20_seconds_for_hooks(caplog: pytest.LogCaptureFixture) -> None:
+    """A hook that ignores its cancellation delays closing by one second more."""
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
@@ -439,16 +441,16 @@ def test_closing_waits_for_hooks_20_seconds_and_no_more(caplog: pytest.LogCaptur
 
         async with pika:
             await pika.run(requests(2))
-            began = loop.time()
-        assert loop.time() - began == pytest.approx(21, abs=0.5)
+            closing_at = loop.time()
+        assert loop.time() - closing_at == pytest.approx(21, abs=0.5)
         assert (await pika.jobs("succeeded")) != []
 
     virtual_clock.run(story())
     assert "has not finished after 20 s" in caplog.text
 
 
-def test_a_hook_cannot_close_the_client() -> None:
-    """It would wait for itself."""
+def test_a_hook_must_not_close_the_client() -> None:
+    """`aclose` raises RuntimeError in a hook, because closing waits for hooks."""
 
     async def story() -> None:
         pika = client(gateway())
@@ -469,41 +471,42 @@ def test_a_hook_cannot_close_the_client() -> None:
     virtual_clock.run(story())
 
 
-def test_a_hook_may_ask_for_more() -> None:
-    """A job that settles leads to the next."""
+def test_a_hook_may_submit_requests() -> None:
+    """The jobs that a hook submits settle and reach the hook as well."""
 
     async def story() -> None:
         pika = client(gateway())
-        given: list[str] = []
+        called: list[str] = []
 
         @pika.on_settled
         async def chain(job: Job) -> None:
-            given.append(job.key)
-            if len(given) < 3:
-                await pika.submit(f"after {job.key}", key=f"next-{len(given)}")
+            called.append(job.key)
+            if len(called) < 3:
+                await pika.submit(f"after {job.key}", key=f"next-{len(called)}")
 
         async with pika:
             await pika.submit("first", key="first")
-            await until(lambda: len(given) == 3)
-        assert given == ["first", "next-1", "next-2"]
+            await until(lambda: len(called) == 3)
+        assert called == ["first", "next-1", "next-2"]
 
     virtual_clock.run(story())
 
 
-def test_what_cannot_be_called_is_no_hook() -> None:
+def test_a_hook_must_be_callable() -> None:
+    """`on_settled` raises ConfigurationError for an object that cannot be called."""
     with pytest.raises(ConfigurationError, match="on_settled"):
         client(gateway()).on_settled(3)  # type: ignore[type-var]
 
 
-def test_a_journal_that_cannot_be_read_ends_the_hook_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """And nothing else."""
+def test_a_journal_that_cannot_be_read_ends_hooks_only(caplog: pytest.LogCaptureFixture) -> None:
+    """The hook's end is logged, and the batch succeeds."""
 
-    class Odd(MemoryJournal):
+    class Unreadable(MemoryJournal):
         async def changes(self, after: int) -> list[tuple[int, Job]]:
             raise OSError("gone")
 
     async def story() -> None:
-        pika = remembering(client(gateway()), Odd())
+        pika = remembering(client(gateway()), Unreadable())
         pika.on_settled(print)
         async with pika:
             assert (await pika.run(requests(1))).ok
@@ -511,30 +514,30 @@ def test_a_journal_that_cannot_be_read_ends_the_hook_and_says_so(caplog: pytest.
     virtual_clock.run(story())
     assert "ended" in caplog.text
     assert "gone" in caplog.text
-    assert room.HOOKS_GRACE_S == 20
+    assert event_stream.HOOKS_GRACE_S == 20
 
 
-def test_a_job_that_settles_as_the_client_closes_is_told(tmp_path: Path) -> None:
-    """What the disk has not taken yet is waited for."""
+def test_a_job_that_settles_while_the_client_closes_has_its_event(tmp_path: Path) -> None:
+    """Closing waits until pending writes are committed and their events delivered."""
 
     async def story() -> None:
         journal = SqliteJournal(tmp_path / "j.db")
-        hooked: list[str] = []
+        called: list[str] = []
         pika = fast(journal=journal)
-        pika.on_settled(lambda job: hooked.append(job.key))
+        pika.on_settled(lambda job: called.append(job.key))
         async with pika:
-            told: list[JobEvent] = []
-            reader = asyncio.create_task(read(pika.events(), told))
+            received: list[JobEvent] = []
+            reader = asyncio.create_task(read(pika.events(), received))
             await pika.submit(requests(1)[0])
             with stalled(journal):
                 while not (job := journal.get("k0")) or not job.is_final:
                     await asyncio.sleep(0.01)
                 closing = asyncio.create_task(pika.aclose())
                 await asyncio.sleep(0.2)
-                assert hooked == []
+                assert called == []
             await closing
-            assert hooked == ["k0"]
+            assert called == ["k0"]
         await reader
-        assert names(told, "k0")[-1] == "JobSettled"
+        assert names(received, "k0")[-1] == "JobSettled"
 
     asyncio.run(story())
