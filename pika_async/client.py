@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 import aiohttp
-import attrs
 
 from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal
@@ -29,7 +28,7 @@ from pika_async.callbacks import CallbackReceiver
 from pika_async.config import ClientConfig, drain_seconds
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
-from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
+from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video, evolve_unchecked
 from pika_async.polling.adaptive import AdaptivePolling
 from pika_async.polling.policy import PollingPolicy
 from pika_async.providers import Provider
@@ -301,7 +300,7 @@ class PikaClient:
         """
         here = (self.provider.name, self.base_url)
         unfinished = [
-            attrs.evolve(job.request, key=job.key)
+            evolve_unchecked(job.request, key=job.key)
             for job in self._journal.all()
             if (job.provider, job.base_url) == here
             and (not job.is_final or (download_to is not None and needs_download(job)))

@@ -218,8 +218,8 @@ class BatchAdmission:
             observer(job, True)
             return job
 
-    def refused(self, item: GenerationRequest | str, index: int, error: PikaError) -> Job:
-        """Return the job of an item that is no longer admitted, with *error*; an existing job as it is."""
+    def unsent_job(self, item: GenerationRequest | str, index: int, error: PikaError) -> Job:
+        """Return the planned job of an item that was not admitted, with *error*, or the job that exists for it."""
         request = request_of(item, {})
         return self._unsent(request, self._keys.of(request, index), index, error)
 

@@ -86,9 +86,7 @@ class BatchRun:
         self._spawn(self._pull_all, source, name="pika_async requests")
         if self._fetch is not None:
             for number in range(self._downloading):
-                self._spawn(
-                    self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}"
-                )
+                self._spawn(self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}")
         self._downloads_out.close()
 
     async def results(self) -> AsyncGenerator[Job, None]:

@@ -36,6 +36,6 @@ async def collect_report(batch: BatchRun, admission: BatchAdmission) -> BatchRep
     jobs = [finished[key] for key in batch.keys]
     if stopped is not None:
         for request in batch.rest:
-            jobs.append(admission.refused(request, len(jobs), stopped))
+            jobs.append(admission.unsent_job(request, len(jobs), stopped))
     counts = Counter(job.status for job in jobs)
     return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - started_at, stopped=stopped)

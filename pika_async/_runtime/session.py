@@ -221,6 +221,6 @@ def build_stats(config: ClientConfig, session: Session | None) -> Stats:
         time.monotonic() if session is None else session.loop.time(),
         is_open=session is not None and session.table.intake.is_open,
         parked=(config.journal.count(JobStatus.UNKNOWN), config.journal.count(JobStatus.TIMED_OUT)),
-        strays=0 if session is None else session.gateway.mismatched_answers,
+        mismatched_answers=0 if session is None else session.gateway.mismatched_answers,
         medians=config.policy.medians(),
     )

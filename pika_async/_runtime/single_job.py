@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import anyio
-import attrs
 
 from pika_async._planning.keys import single_key
 from pika_async._runtime.admission import JobAdmission
 from pika_async._runtime.job_table import JobTable
 from pika_async.errors import JobCanceled
 from pika_async.jobs import Job, JobStatus
-from pika_async.models import GenerationRequest
+from pika_async.models import GenerationRequest, evolve_unchecked
 
 __all__ = ["submit_job", "wait_finished"]
 
@@ -34,7 +33,7 @@ async def submit_job(table: JobTable, admission: JobAdmission, request: Generati
     key = single_key(request)
     table.intake.allow_submitting()
     try:
-        await admission.admit(attrs.evolve(request, key=key), key, None, on_change)
+        await admission.admit(evolve_unchecked(request, key=key), key, None, on_change)
         job = await decided
     except asyncio.CancelledError:
         table.unsubscribe(key, on_change)

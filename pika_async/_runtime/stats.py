@@ -63,14 +63,14 @@ class Stats:
         *,
         is_open: bool,
         parked: tuple[int, int],
-        strays: int,
+        mismatched_answers: int,
         medians: Mapping[str, float],
     ) -> Stats:
         """Return the statistics of *planner* at *now*, in the loop's seconds.
 
         :param is_open: whether the client is open.
         :param parked: the number of jobs in doubt and of timed-out jobs.
-        :param strays: the number of responses about another task.
+        :param mismatched_answers: the number of responses about another task.
         :param medians: the median durations by stratum, in seconds.
         """
         callbacks = planner.poll_queue.callbacks
@@ -91,7 +91,7 @@ class Stats:
             estimated_limit=planner.concurrency.estimated_limit,
             submits_per_second=planner.submit_meter.per_second(now),
             polls_per_second=planner.poll_meter.per_second(now),
-            mismatched_answers=strays,
+            mismatched_answers=mismatched_answers,
             callback_loss_rate=callbacks.loss_rate if callbacks.enabled else None,
             medians=medians,
         )
