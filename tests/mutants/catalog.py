@@ -349,7 +349,7 @@ MUTANTS: Final = (
     Mutant(
         "duplicate-keys-accepted",
         "_runtime/admission.py",
-        "if known is not None and known.request.fingerprint() != asked.fingerprint():",
+        "if existing is not None and existing.request.fingerprint() != request.fingerprint():",
         "if False:",
         "another content is given the result of the first",
         ("tests/contracts/test_bad_requests.py",),
@@ -358,8 +358,8 @@ MUTANTS: Final = (
     Mutant(
         "bad-request-stops-siblings",
         "_runtime/admission.py",
-        "            if index is None:\n                raise\n            job = (known or self.job(asked, key, index)).rejected(",
-        "            if index is not None:\n                raise\n            job = (known or self.job(asked, key, index)).rejected(",
+        "            if index is None:\n                raise\n            job = (existing or self.new_job(",
+        "            if index is not None:\n                raise\n            job = (existing or self.new_job(",
         "one bad request ends a batch",
         ("tests/contracts/test_bad_requests.py",),
         "what_a_provider_cannot_do",
@@ -367,7 +367,7 @@ MUTANTS: Final = (
     Mutant(
         "backpressure-off",
         "_runtime/batch.py",
-        "return self._behind < BEHIND and ",
+        "return self._undelivered < MAX_UNDELIVERED and ",
         "return ",
         "a slow consumer pays for the whole input at once",
         ("tests/stories/test_scheduling.py",),
@@ -385,8 +385,8 @@ MUTANTS: Final = (
     Mutant(
         "send-not-shielded",
         "_runtime/submitter.py",
-        "scope = anyio.CancelScope(shield=True)  # `stop` and",
-        "scope = anyio.CancelScope()  # `stop` and",
+        "scope = anyio.CancelScope(shield=True)  # bounded by",
+        "scope = anyio.CancelScope()  # bounded by",
         "a scheduler that fails loses the receipts that are on their way",
         ("tests/stories/test_closing.py",),
         "by_a_stranger",
@@ -435,7 +435,7 @@ MUTANTS: Final = (
     Mutant(
         "left-batch-goes-on",
         "_runtime/batch.py",
-        "            if self._left:  # meanwhile\n",
+        "            if self._closed:  # while the job was being admitted\n",
         "            if False:\n",
         "what is written at the moment a batch is left is sent",
         ("tests/stories/test_many_tasks.py",),
@@ -444,7 +444,7 @@ MUTANTS: Final = (
     Mutant(
         "downloads-outlive-their-batch",
         "_runtime/batch.py",
-        "await self._desk.until(lambda: not self._downloaders)",
+        "await self._table.wait_for(lambda: not self._downloaders)",
         "pass",
         "files appear in a folder after the batch was left",
         ("tests/stories/test_closing.py",),
@@ -480,18 +480,20 @@ MUTANTS: Final = (
     Mutant(
         "sent-before-the-intent",
         "_runtime/submitter.py",
-        "                    await self._intend(entry, call, token_sha256)\n                    sent = now()\n"
-        "                    call = await self._exchange.submit(call, entry)\n",
-        "                    sent = now()\n                    call = await self._exchange.submit(call, entry)\n"
-        "                    await self._intend(entry, call, token_sha256)\n",
+        "                    await self._journal_intent(active, encoded, token_sha256)\n"
+        "                    sent_at = now()\n"
+        "                    outcome = await self._gateway.submit(encoded, active)\n",
+        "                    sent_at = now()\n"
+        "                    outcome = await self._gateway.submit(encoded, active)\n"
+        "                    await self._journal_intent(active, encoded, token_sha256)\n",
         "what a crash interrupts is paid again",
         ("tests/crash/test_points.py",),
     ),
     Mutant(
         "id-told-before-it-is-kept",
         "_runtime/submitter.py",
-        "        await self._desk.keep(entry.job)\n        self._tell(entry, judgement)\n        stop =",
-        "        self._desk.journal.note(entry.job)\n        self._tell(entry, judgement)\n        stop =",
+        "        await self._table.save(active.job)\n        self._log_verdict(active, outcome)\n        stop =",
+        "        self._table.journal.save_later(active.job)\n        self._log_verdict(active, outcome)\n        stop =",
         "a task id that somebody was told is lost with the process",
         ("tests/stories/test_resuming.py",),
     ),
@@ -514,8 +516,8 @@ MUTANTS: Final = (
     Mutant(
         "asked-at-the-wrong-gateway",
         "_runtime/admission.py",
-        "        if here:\n            return attrs.evolve(known, error=None)\n",
-        "        return attrs.evolve(known, error=None)\n",
+        "        if here:\n            return attrs.evolve(existing, error=None)\n",
+        "        return attrs.evolve(existing, error=None)\n",
         "a task id is asked for where nobody knows it",
         ("tests/stories/test_resuming.py",),
     ),
@@ -554,7 +556,7 @@ MUTANTS: Final = (
     Mutant(
         "last-word-missed",
         "_runtime/event_stream.py",
-        "            await self._journal.keep()  # all that was asked for before is committed now\n",
+        "            await self._journal.save()  # commits every earlier write\n",
         "            pass\n",
         "a job that settles as the client closes is not told",
         ("tests/stories/test_events.py",),
@@ -621,8 +623,8 @@ MUTANTS: Final = (
     Mutant(
         "telemetry-failure-ends-jobs",
         "_runtime/telemetry/otel.py",
-        "        except Exception as error:\n            self.complain(error)",
-        "        except KeyError as error:\n            self.complain(error)",
+        "        except Exception as error:\n            self.log_once(error)",
+        "        except KeyError as error:\n            self.log_once(error)",
         "an exporter that fails ends jobs that are paid for",
         ("tests/runtime/test_telemetry.py",),
         "affects_no_job",
@@ -630,16 +632,16 @@ MUTANTS: Final = (
     Mutant(
         "current-for-ever",
         "_runtime/telemetry/otel.py",
-        "        context.detach(sending.token)\n",
+        "        context.detach(started.token)\n",
         "",
         "the span of a call stays current after its end",
         ("tests/runtime/test_telemetry.py",),
-        "by_hand",
+        "poll_by_the_caller",
     ),
     Mutant(
         "id-in-a-route",
         "_runtime/telemetry/otel.py",
-        "        route = self._routes[call]\n",
+        "        route = self._routes[kind]\n",
         "        route = urlsplit(request.url).path\n",
         "the name of a span holds a task id: as many names as tasks",
         ("tests/runtime/test_telemetry.py",),
@@ -657,8 +659,8 @@ MUTANTS: Final = (
     Mutant(
         "words-in-a-line",
         "_runtime/submitter.py",
-        'else f", HTTP {judgement.http_status}"\n',
-        'else f", {judgement.reason}"\n',
+        'else f", HTTP {outcome.http_status}"\n',
+        'else f", {outcome.reason}"\n',
         "a prompt that a gateway repeats is in the log",
         ("tests/test_logs.py",),
         "nothing_secret",
