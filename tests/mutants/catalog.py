@@ -417,7 +417,7 @@ MUTANTS: Final = (
         "if not self.agenda.withdraw(entry):",
         "cancelling one who waits cancels the job of all",
         ("tests/stories/test_many_tasks.py",),
-        "his_own_affair",
+        "does_not_cancel_a_shared",
     ),
     Mutant(
         "withdrawn-late",
@@ -430,7 +430,7 @@ MUTANTS: Final = (
         "        if entry is not None:\n            entry.job = self.journal.get(key)\n            self.rest(entry)\n",
         "who asks while the same request is withdrawn is told that it was cancelled",
         ("tests/stories/test_many_tasks.py",),
-        "asks_anew",
+        "during_its_withdrawal",
     ),
     Mutant(
         "left-batch-goes-on",
@@ -439,7 +439,7 @@ MUTANTS: Final = (
         "            if False:\n",
         "what is written at the moment a batch is left is sent",
         ("tests/stories/test_many_tasks.py",),
-        "very_moment",
+        "while_its_batch_is_left",
     ),
     Mutant(
         "downloads-outlive-their-batch",
@@ -457,7 +457,7 @@ MUTANTS: Final = (
         "task is not None",
         "a cancelled task of the user's iterable ends everybody's work",
         ("tests/stories/test_many_tasks.py",),
-        "whatever_an_iterable_raises",
+        "error_of_an_iterable",
     ),
     Mutant(
         "closing-cut-short",
@@ -592,7 +592,7 @@ MUTANTS: Final = (
         "return attrs.evolve(job, error=error)",
         "the report after a stop denies what was paid before",
         ("tests/stories/test_many_tasks.py",),
-        "knows_what_was_paid",
+        "paid_before",
     ),
     Mutant(
         "doubled-id-believed",
@@ -610,7 +610,7 @@ MUTANTS: Final = (
         "            pass\n",
         "a doubt that cost nothing keeps counting towards the limit",
         ("tests/stories/test_many_tasks.py",),
-        "gives_its_charge_back",
+        "frees_its_charge",
     ),
     Mutant(
         "length-not-checked",

@@ -1,4 +1,4 @@
-"""One client in many tasks, with strangers' code inside: what one does or suffers is not another's."""
+"""Stories of one client in many tasks and with third-party code: no task is affected by what happens to another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUOTA: Final[dict[str, Any]] = {"fault": "refuse", "as": "quota"}
 
 
 @pytest.fixture(autouse=True)
-def _same_chance() -> None:
+def _fixed_seed() -> None:
     random.seed(13)
 
 
@@ -59,12 +59,12 @@ def charges(at: Gateway) -> Counter[str]:
 
 
 def idle(pika: PikaClient) -> bool:
-    """Whether the client holds nothing any more, neither a count nor a job."""
+    """Whether the client holds no job and every counter of its planner is 0."""
     assert pika._session is not None
-    scheduler = pika._session.table
-    planner = scheduler.planner
+    table = pika._session.table
+    planner = table.planner
     counts = (planner.submitting, planner.in_flight, planner.polling)
-    return counts == (0, 0, 0) and not (planner.submit_queue or list(planner.poll_queue) or scheduler.jobs)
+    return counts == (0, 0, 0) and not (planner.submit_queue or list(planner.poll_queue) or table.jobs)
 
 
 async def outcome(task: asyncio.Future[Any]) -> Any:
@@ -77,8 +77,8 @@ CAT: Final = GenerationRequest("a cat", key="order-17")
 # --- one key, many tasks --------------------------------------------------------------------------------------------
 
 
-def test_a_key_that_many_tasks_ask_for_at_once_is_paid_once(journal: Journal) -> None:
-    """Submissions, waits and batches of one key at the same moment all get the one task."""
+def test_a_key_that_many_tasks_submit_at_once_is_paid_once(journal: Journal) -> None:
+    """Simultaneous submissions, waits and batches of one key all get the same task."""
 
     async def story() -> None:
         at = gateway(durations="constant:10")
@@ -95,25 +95,25 @@ def test_a_key_that_many_tasks_ask_for_at_once_is_paid_once(journal: Journal) ->
     virtual_clock.run(story())
 
 
-def test_a_local_image_that_many_tasks_send_under_one_key_is_paid_once(tmp_path: Path) -> None:
-    """While the file is looked at, the same request comes in again: it is the same job."""
+def test_a_local_image_that_many_tasks_submit_under_one_key_is_paid_once(tmp_path: Path) -> None:
+    """A request that is submitted again while its file is being checked is the same job."""
 
     async def story() -> None:
         image = tmp_path / "cat.png"
         image.write_bytes(b"\x89PNG" + bytes(100))
         at = gateway(durations="constant:0.1")
         async with client(at, "native", polling=FixedInterval(0.05), transport=MemoryTransport(at, latency=0)) as pika:
-            asked = GenerationRequest("a cat", image=str(image), key="k")
-            jobs = await asyncio.gather(*(pika.submit(asked) for _ in range(5)))
+            request = GenerationRequest("a cat", image=str(image), key="k")
+            jobs = await asyncio.gather(*(pika.submit(request) for _ in range(5)))
             assert {job.task_id for job in jobs} == {at.ledger[0].task_id}
-            assert (await pika.run([asked] * 3)).counts == {S.SUCCEEDED: 3}
+            assert (await pika.run([request] * 3)).counts == {S.SUCCEEDED: 3}
         assert len(at.ledger) == 1
 
     asyncio.run(story())  # a file is read in a thread
 
 
-def test_identical_batches_side_by_side_pay_once_and_all_get_everything(journal: Journal) -> None:
-    """Ten batches of the same twenty requests: twenty charges, ten whole reports."""
+def test_simultaneous_batches_of_equal_requests_pay_once(journal: Journal) -> None:
+    """Ten batches of the same twenty requests have twenty charges and ten complete reports."""
 
     async def story() -> None:
         at = gateway(durations="lognormal:30,0.5")
@@ -127,13 +127,13 @@ def test_identical_batches_side_by_side_pay_once_and_all_get_everything(journal:
 
 
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.5, 40.0, 40.07], ids=str)
-def test_cancelling_one_who_waits_for_a_shared_job_is_his_own_affair(journal: Journal, after: float) -> None:
-    """Whenever the first of three tasks on one key is cancelled, the others get their result, for one charge."""
+def test_cancelling_one_task_does_not_cancel_a_shared_job(journal: Journal, after: float) -> None:
+    """Whenever the first of three tasks with one key is cancelled, the others get the result, for one charge."""
 
     async def story() -> None:
         at = gateway(durations="constant:39.9")
         async with client(at, limits=Limits(max_in_flight=1), journal=journal) as pika:
-            await pika.submit("one that takes all the room")
+            await pika.submit("one that takes all capacity")
             first = asyncio.create_task(pika.generate(CAT))
             await asyncio.sleep(0)
             second = asyncio.create_task(pika.generate(CAT))
@@ -150,13 +150,13 @@ def test_cancelling_one_who_waits_for_a_shared_job_is_his_own_affair(journal: Jo
     virtual_clock.run(story())
 
 
-def test_who_asks_while_the_same_is_being_withdrawn_asks_anew(journal: Journal) -> None:
-    """The withdrawal of a cancelled request that the journal is still writing cancels no later one."""
+def test_a_request_repeated_during_its_withdrawal_is_a_new_job(journal: Journal) -> None:
+    """A cancelled request whose withdrawal is still being written does not cancel a later equal one."""
 
     async def story() -> None:
         at = gateway(durations="constant:30")
         async with client(at, limits=Limits(max_in_flight=1), journal=journal) as pika:
-            await pika.submit("one that takes all the room")
+            await pika.submit("one that takes all capacity")
             first = asyncio.create_task(pika.generate(CAT))
             await asyncio.sleep(0.1)
             first.cancel()
@@ -169,8 +169,8 @@ def test_who_asks_while_the_same_is_being_withdrawn_asks_anew(journal: Journal) 
     virtual_clock.run(story())
 
 
-def test_a_request_that_was_refused_withdrawn_and_asked_for_again_is_sent(journal: Journal) -> None:
-    """A 429, then a cancellation: nothing was accepted, so the key may be asked for again."""
+def test_a_withdrawn_request_may_be_submitted_again(journal: Journal) -> None:
+    """After HTTP 429 and a cancellation nothing was accepted, so a request with the same key is sent."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 1, "do": {"fault": "refuse", "as": "rate"}}])
@@ -187,21 +187,21 @@ def test_a_request_that_was_refused_withdrawn_and_asked_for_again_is_sent(journa
     virtual_clock.run(story())
 
 
-def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resumed() -> None:
-    """Cancelled after it was written and before anybody knew of that: `resume` does not pay for it."""
+def test_a_request_that_is_cancelled_while_it_is_being_saved_is_not_resumed() -> None:
+    """`resume` does not pay for a request that was cancelled between its commit and the return of `save`."""
 
-    class Late(SlowJournal):
+    class CommitsEarly(SlowJournal):
         async def save(self, *jobs: Job) -> None:
             self._jobs.update({job.key: job for job in jobs})
             await super().save(*jobs)
 
     async def story() -> None:
         at = gateway()
-        async with remembering(client(at), Late(1.0)) as pika:
-            asking = asyncio.create_task(pika.generate("a cat"))
+        async with remembering(client(at), CommitsEarly(1.0)) as pika:
+            generating = asyncio.create_task(pika.generate("a cat"))
             await asyncio.sleep(0.5)
-            asking.cancel()
-            await asyncio.wait({asking})
+            generating.cancel()
+            await asyncio.wait({generating})
             assert [job.status for job in await pika.jobs()] == [S.CANCELED]
             assert (await pika.resume()).jobs == []
         assert len(at.ledger) == 0
@@ -209,8 +209,8 @@ def test_a_request_that_is_cancelled_while_the_journal_takes_it_in_is_not_resume
     virtual_clock.run(story())
 
 
-def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_once(journal: Journal) -> None:
-    """After the client was opened again, `submit` of a known task waits for nothing."""
+def test_an_accepted_job_that_is_submitted_after_reopening_returns_at_once(journal: Journal) -> None:
+    """After the client is opened again, `submit` returns an accepted job without waiting for a poll."""
 
     async def story() -> None:
         at = gateway(durations="constant:1000")
@@ -219,10 +219,10 @@ def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_onc
             job = await pika.submit(CAT)
             await asyncio.sleep(30)
         async with pika:
-            began = asyncio.get_running_loop().time()
+            started_at = asyncio.get_running_loop().time()
             again = [await pika.submit(CAT), await pika.submit(CAT)]
             assert {one.task_id for one in again} == {job.task_id}
-            assert asyncio.get_running_loop().time() - began < 1
+            assert asyncio.get_running_loop().time() - started_at < 1
         assert len(at.ledger) == 1
 
     virtual_clock.run(story())
@@ -232,8 +232,8 @@ def test_an_accepted_job_that_is_submitted_again_after_reopening_is_given_at_onc
 
 
 @pytest.mark.parametrize("how", ["break", "timeout"])
-def test_a_batch_that_was_left_is_paid_for_no_more(how: str, journal: Journal) -> None:
-    """What was not sent when the consumer went away is never sent."""
+def test_a_batch_that_was_left_sends_nothing_more(how: str, journal: Journal) -> None:
+    """Requests that were not sent when the consumer left the batch are never sent."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
@@ -253,10 +253,10 @@ def test_a_batch_that_was_left_is_paid_for_no_more(how: str, journal: Journal) -
     virtual_clock.run(story())
 
 
-def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sent() -> None:
-    """A request that has just been written when the consumer goes away is as unwanted as the others."""
+def test_a_request_that_is_saved_while_its_batch_is_left_is_not_sent() -> None:
+    """A request whose `save` returns after the consumer left is not sent either."""
 
-    class Held(SlowJournal):
+    class Blocking(SlowJournal):
         written: asyncio.Future[None] | None = None
 
         async def save(self, *jobs: Job) -> None:
@@ -267,15 +267,15 @@ def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sen
 
     async def story() -> None:
         at = gateway()
-        journal = Held(0.0)
+        journal = Blocking(0.0)
         async with remembering(client(at), journal) as pika:
-            taking = asyncio.create_task(pika.run(requests("left", 5)))
+            running = asyncio.create_task(pika.run(requests("left", 5)))
             await until(lambda: journal.written is not None)
             await asyncio.sleep(1)
-            taking.cancel()
+            running.cancel()
             assert journal.written is not None
             journal.written.set_result(None)
-            await asyncio.wait({taking})
+            await asyncio.wait({running})
             await asyncio.sleep(300)
             assert charges(at) == {"left 0": 1, "left 1": 1}
             assert idle(pika)
@@ -283,24 +283,24 @@ def test_what_the_journal_takes_in_at_the_very_moment_a_batch_is_left_is_not_sen
     virtual_clock.run(story())
 
 
-# --- strangers' iterables -------------------------------------------------------------------------------------------
+# --- third-party iterables ------------------------------------------------------------------------------------------
 
 
-async def _nothing_else_is_disturbed(pika: PikaClient, source: Any, error: type[Exception]) -> None:
-    innocent = asyncio.create_task(pika.generate("innocent"))
+async def _only_its_own_batch_fails(pika: PikaClient, source: Any, error: type[Exception]) -> None:
+    single = asyncio.create_task(pika.generate("single"))
     other = asyncio.create_task(pika.run(requests("other", 3)))
     await asyncio.sleep(1)
     with pytest.raises(error):
         await asyncio.wait_for(pika.run(source), 600)
-    assert isinstance(await asyncio.wait_for(innocent, 600), Video)
+    assert isinstance(await asyncio.wait_for(single, 600), Video)
     assert (await asyncio.wait_for(other, 600)).counts == {S.SUCCEEDED: 3}
     assert (await pika.generate("the next")).url
     assert idle(pika)
 
 
 @pytest.mark.parametrize("kind", ["a cancelled task", "a bare CancelledError", "a synchronous one", "a bad row"])
-def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str, journal: Journal) -> None:
-    """Also a `CancelledError` that is not ours: the batch tells it as an error, and nobody else hears of it."""
+def test_an_error_of_an_iterable_is_raised_by_its_own_batch(kind: str, journal: Journal) -> None:
+    """Also a `CancelledError` of the iterable itself is an error of its batch, and other tasks are not cancelled."""
 
     async def rows() -> AsyncIterator[str]:
         yield "row 0"
@@ -314,7 +314,7 @@ def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str, journ
             raise ValueError("row 2 is bad")
         raise asyncio.CancelledError
 
-    def steps() -> Iterator[str]:
+    def sync_rows() -> Iterator[str]:
         yield "row 0"
         yield "row 1"
         raise asyncio.CancelledError
@@ -323,8 +323,8 @@ def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str, journ
         at = gateway()
         transport, limits = MemoryTransport(at, latency=2.0), Limits(max_in_flight=50)
         async with client(at, transport=transport, limits=limits, journal=journal) as pika:
-            source = steps() if kind == "a synchronous one" else rows()
-            await _nothing_else_is_disturbed(pika, source, ValueError if kind == "a bad row" else RuntimeError)
+            source = sync_rows() if kind == "a synchronous one" else rows()
+            await _only_its_own_batch_fails(pika, source, ValueError if kind == "a bad row" else RuntimeError)
         assert set(charges(at).values()) == {1}
         assert len(at.ledger) == 2 + 2 + 3
 
@@ -334,8 +334,8 @@ def test_whatever_an_iterable_raises_is_raised_by_its_own_batch(kind: str, journ
 # --- stops ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_that_another_call_lifts_is_still_told_to_the_batch_that_it_hit() -> None:
-    """A batch whose requests were refused for the account raises, though somebody tried again meanwhile."""
+def test_a_stopped_batch_has_its_stop_even_if_another_call_submits_again() -> None:
+    """The report of a batch that a stopped account has ended keeps `stopped` after another call has succeeded."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "prompt": "batch", "do": QUOTA}])
@@ -346,10 +346,10 @@ def test_a_stop_that_another_call_lifts_is_still_told_to_the_batch_that_it_hit()
                 for number in range(100):
                     yield f"batch {number}"
 
-            pulled = asyncio.create_task(pika.run(rows()))
+            running = asyncio.create_task(pika.run(rows()))
             await asyncio.sleep(5)
             assert (await pika.generate("another's")).url
-            report = await pulled
+            report = await running
             assert isinstance(report.stopped, AccountStopped)
             assert (len(report.jobs), report.counts) == (101, {S.SUCCEEDED: 1, S.PLANNED: 100})
             assert idle(pika)
@@ -358,8 +358,8 @@ def test_a_stop_that_another_call_lifts_is_still_told_to_the_batch_that_it_hit()
     virtual_clock.run(story())
 
 
-def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_is_mended(journal: Journal) -> None:
-    """A hundred tasks that try again after each refusal: each is charged once, and nothing is left counted."""
+def test_calls_that_retry_after_a_stop_all_succeed_once_the_account_accepts(journal: Journal) -> None:
+    """A hundred tasks retry after each refusal: each is charged once, and every counter returns to 0."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 20, "do": QUOTA}], durations="constant:10")
@@ -375,7 +375,7 @@ def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_i
                     await asyncio.sleep(0.3)
                 else:
                     return
-            raise AssertionError("never got through")
+            raise AssertionError("never accepted")
 
         async with pika:
             await asyncio.gather(*(persistent(number) for number in range(100)))
@@ -385,8 +385,8 @@ def test_calls_that_stop_and_lift_one_another_all_get_through_once_the_account_i
     virtual_clock.run(story())
 
 
-def test_the_report_after_a_stop_knows_what_was_paid_before(journal: Journal) -> None:
-    """Requests behind the stop that succeeded in an earlier run are reported as the successes that they are."""
+def test_the_report_after_a_stop_includes_jobs_that_were_paid_before(journal: Journal) -> None:
+    """Requests after the stop that succeeded in an earlier run are reported as succeeded."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "prompt": "new", "do": QUOTA}], durations="constant:10")
@@ -402,8 +402,8 @@ def test_the_report_after_a_stop_knows_what_was_paid_before(journal: Journal) ->
 
 
 @pytest.mark.parametrize("scope", ["asyncio", "anyio"])
-def test_a_source_that_holds_a_scope_is_read_to_its_end_after_a_stop(scope: str) -> None:
-    """The rest of a generator is read in the task that read its beginning."""
+def test_a_source_with_a_cancel_scope_is_read_to_its_end_after_a_stop(scope: str) -> None:
+    """The rest of a generator is read in the task that read its first items."""
 
     async def rows() -> AsyncIterator[str]:
         if scope == "asyncio":
@@ -424,7 +424,7 @@ def test_a_source_that_holds_a_scope_is_read_to_its_end_after_a_stop(scope: str)
     virtual_clock.run(story())
 
 
-# --- strangers' providers and transports ----------------------------------------------------------------------------
+# --- third-party providers and transports ---------------------------------------------------------------------------
 
 _BASE = find_provider("cometapi")
 _FIELDS = {field.name: getattr(_BASE, field.name) for field in attrs.fields(Provider) if field.init}
@@ -432,16 +432,16 @@ CALLS: Final = ("check", "encode_submission", "decode_receipt", "encode_poll", "
 
 
 def foreign(call: str, does: str) -> Provider:
-    """CometAPI's provider, but for one function that fails for every prompt or task that it sees."""
+    """Return CometAPI's provider with one function that raises, or returns None, for every request."""
 
-    def odd(self: Provider, *given: Any) -> Any:
+    def failing(self: Provider, *arguments: Any) -> Any:
         if call == "check" and does == "None":
-            return Provider.check(self, *given)
+            return Provider.check(self, *arguments)
         if does == "None":
             return None
-        raise KeyError("a stranger's mistake")
+        raise KeyError("a third party's mistake")
 
-    kind: type[Provider] = type("Foreign", (Provider,), {call: odd})
+    kind: type[Provider] = type("Foreign", (Provider,), {call: failing})
     return kind(**_FIELDS)
 
 
@@ -452,8 +452,8 @@ def served_by(pika: PikaClient, provider: Provider) -> None:
 
 @pytest.mark.parametrize("does", ["None", "raise"])
 @pytest.mark.parametrize("call", CALLS)
-def test_a_strangers_provider_that_fails_costs_nothing_twice(call: str, does: str, journal: Journal) -> None:
-    """Whatever function of it fails, the batch ends, the client lives on, and a mended one goes on from there."""
+def test_a_failing_third_party_provider_pays_nothing_twice(call: str, does: str, journal: Journal) -> None:
+    """Whichever function fails, the batch ends, the client stays usable, and a repaired provider resumes the jobs."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
@@ -479,8 +479,8 @@ def test_a_strangers_provider_that_fails_costs_nothing_twice(call: str, does: st
     virtual_clock.run(story())
 
 
-def test_a_check_that_fails_is_the_callers_invalid_request() -> None:
-    """A provider whose `check` raises something else refuses a single request like one that says no."""
+def test_a_failing_check_is_an_invalid_request() -> None:
+    """A request is refused with InvalidRequest if the provider's `check` raises any other error."""
 
     async def story() -> None:
         at = gateway()
@@ -495,7 +495,7 @@ def test_a_check_that_fails_is_the_callers_invalid_request() -> None:
 
 
 class Faulty(MemoryTransport):
-    """Raises, or gives what is no answer, at every third call, after the gateway had it."""
+    """A transport whose every third call raises or returns None, after the gateway has handled the request."""
 
     def __init__(self, of: Gateway, error: BaseException | None) -> None:
         super().__init__(of)
@@ -513,8 +513,8 @@ class Faulty(MemoryTransport):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError(), None], ids=repr)
-def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException | None, journal: Journal) -> None:
-    """A failure while sending is a doubt, one while looking is looked at again; the other jobs succeed."""
+def test_a_failing_transport_puts_only_its_own_jobs_in_doubt(error: BaseException | None, journal: Journal) -> None:
+    """A job whose submission fails is in doubt, a failed poll is repeated, and the other jobs succeed."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
@@ -524,8 +524,8 @@ def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException 
             assert report.counts[S.SUCCEEDED] >= 6
             assert idle(pika)
             job = next(job for job in report.jobs if job.status is S.SUCCEEDED)
-            looks = [await outcome(asyncio.ensure_future(pika.poll(job))) for _ in range(3)]
-            (failed,) = [look for look in looks if isinstance(look, Exception)]
+            polls = [await outcome(asyncio.ensure_future(pika.poll(job))) for _ in range(3)]
+            (failed,) = [poll for poll in polls if isinstance(poll, Exception)]
             assert isinstance(failed, ExchangeFailed)
             assert "the transport failed" in str(failed)
         assert set(charges(at).values()) == {1}
@@ -537,8 +537,8 @@ def test_a_transport_that_fails_puts_its_own_jobs_in_doubt(error: BaseException 
 # --- downloads ------------------------------------------------------------------------------------------------------
 
 
-def test_a_download_that_fails_in_an_odd_way_is_its_own_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A worker that meets an error of no kind we know goes on: that job says so, the others are fetched."""
+def test_an_unexpected_download_error_fails_one_job_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The job of a download that raises an unexpected error has it as DownloadFailed; the others are downloaded."""
 
     async def collect(self: ResultDownloader, job: Job, target: Path) -> Job:
         await asyncio.sleep(1)
@@ -552,17 +552,17 @@ def test_a_download_that_fails_in_an_odd_way_is_its_own_jobs(monkeypatch: pytest
         at = gateway(durations="constant:10")
         async with client(at, limits=Limits(max_in_flight=20, downloading=2)) as pika:
             report = await pika.run(requests("prompt", 8), download_to=tmp_path)
-            odd = [job for job in report.jobs if job.file is None]
-            assert ([job.key for job in odd], report.counts) == (["prompt-3"], {S.SUCCEEDED: 8})
-            assert isinstance(odd[0].error, DownloadFailed)
+            failed = [job for job in report.jobs if job.file is None]
+            assert ([job.key for job in failed], report.counts) == (["prompt-3"], {S.SUCCEEDED: 8})
+            assert isinstance(failed[0].error, DownloadFailed)
             assert (await pika.generate("the next")).url
 
     virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("folder", ["a file", "a\0b"])
-def test_a_folder_that_cannot_be_one_fails_the_downloads_only(tmp_path: Path, folder: str) -> None:
-    """Under an odd path every job succeeds without a file, and says why; no worker hangs or dies."""
+def test_an_impossible_folder_fails_downloads_only(tmp_path: Path, folder: str) -> None:
+    """Every job succeeds, without a file and with a DownloadFailed, and no download worker hangs or ends."""
 
     async def story() -> None:
         (tmp_path / "a file").write_bytes(b"")
@@ -583,24 +583,24 @@ def test_a_folder_that_cannot_be_one_fails_the_downloads_only(tmp_path: Path, fo
 
 
 def test_a_task_id_that_two_jobs_get_belongs_to_the_first(journal: Journal) -> None:
-    """When the provider answers with a task that another job has, the second is in doubt, not given its video."""
+    """A job whose response contains another job's task id is in doubt and does not get the other's video."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "nth": 2, "do": "duplicate-id"}], durations="constant:10")
         async with client(at, journal=journal) as pika:
             report = await pika.run(requests("prompt", 2))
             assert report.counts == {S.SUCCEEDED: 1, S.UNKNOWN: 1}
-            (doubted,) = await pika.jobs(S.UNKNOWN)
-            assert doubted.task_id is None
-            assert doubted.error is not None
-            assert at.ledger[0].task_id in str(doubted.error)
+            (in_doubt,) = await pika.jobs(S.UNKNOWN)
+            assert in_doubt.task_id is None
+            assert in_doubt.error is not None
+            assert at.ledger[0].task_id in str(in_doubt.error)
             assert idle(pika)
 
     virtual_clock.run(story())
 
 
-def test_a_doubt_that_was_not_charged_gives_its_charge_back(journal: Journal) -> None:
-    """With a limit of one charge, `resolve(charged=False)` lets the job be sent again; without it, nothing is."""
+def test_a_job_in_doubt_that_was_not_charged_frees_its_charge(journal: Journal) -> None:
+    """With `max_charges=1` nothing is sent while a job is in doubt; after `resolve(charged=False)` it is sent again."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 1, "do": {"fault": "drop", "charge": False}}], durations="constant:10")
