@@ -1,4 +1,4 @@
-"""`pika-async` and `python -m pika_async`: the command line where its extra is installed, else a hint how to get it."""
+"""Entry point of `pika-async` and `python -m pika_async`. Without the extra `cli` it only says how to install it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command (`sys.argv` unless given) and return its exit code."""
+    """Run one command and return its exit code.
+
+    :param argv: arguments without the program name; default `sys.argv[1:]`.
+    """
     try:
         for library in ("cyclopts", "rich"):
             importlib.import_module(library)
     except ImportError as error:
         if (error.name or "").split(".")[0] not in {"cyclopts", "rich"}:
             raise
-        sys.stderr.write('pika-async: the command line is an extra: python -m pip install "pika_async[cli]"\n')
+        sys.stderr.write('pika-async: the command line needs an extra: python -m pip install "pika_async[cli]"\n')
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""The command line, `pika-async`. Needs the extra `cli`; every command returns an exit code and shows no traceback."""
+"""Command line `pika-async`. Needs the extra `cli`; every command returns an exit code and prints no traceback."""
 
 from pika_async.cli.commands import run
 

@@ -1,4 +1,4 @@
-"""Jobs of one client on their way into one `results.jsonl`, a line for each as it comes to rest; and how that ended."""
+"""Batches of one client and the outcome of a command: writes a `results.jsonl` line for each job as it finishes."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ from pika_async.models import GenerationRequest
 
 __all__ = ["BatchOutcome", "ProviderBatch", "finish_gallery", "is_unfinished", "summarize"]
 
-#: How many jobs that did not succeed are told one by one, besides every doubt; all are in the file.
+#: Jobs without success that the summary lists one by one, besides every job in doubt; `results.jsonl` holds all.
 MAX_LISTED_JOBS: Final = 10
-#: With a larger share of settles that no callback told of, and none at all, callbacks seem to be lost.
+#: Callbacks seem to be lost if none was received and a larger share of completions than this came without one.
 CALLBACK_LOSS_WARNING_SHARE: Final = 0.5
 
 
 @attrs.frozen(kw_only=True)
 class BatchOutcome:
-    """How a batch ended: the jobs, and why not all was sent, if so."""
+    """Outcome of a command: its jobs, and what kept it from finishing, if anything did."""
 
     jobs: Sequence[Job]
+    #: Why not every job was sent.
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
-    #: Whether every job has its line in the file, and is in the journal as it stands.
+    #: Whether `results.jsonl` has a line for every job.
     results_complete: bool = True
+    #: Whether the journal holds every change.
     journal_complete: bool = True
-    #: Known jobs that this command left as they are.
+    #: Jobs in the journal that are not in the input of this command.
     other_jobs: Sequence[Job] = ()
-    #: What is said of callbacks, a line each.
+    #: Lines of the summary about callbacks.
     callback_lines: Sequence[str] = ()
 
     @property
     def code(self) -> ExitCode:
-        """The exit code."""
+        """Exit code of the command."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
         if isinstance(self.stopped, AccountStopped):
@@ -60,9 +62,12 @@ class BatchOutcome:
 
 @attrs.define
 class ProviderBatch:
-    """One client's jobs on their way into one `results.jsonl`, which other batches may share.
+    """One client's share of a batch, with a line in `results.jsonl` for each of its jobs.
 
-    `echo`: write each line to standard output too.
+    :param client: must be open while the batch runs.
+    :param inputs: requests to run, each with its key.
+    :param results: file that several batches may share.
+    :param echo: write each line to standard output too; default False.
     """
 
     client: PikaClient
@@ -71,9 +76,9 @@ class ProviderBatch:
     terminal: Terminal
     echo: bool = False
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
-    #: Why the file could not be written, if so: the rest is not sent.
+    #: Why `results.jsonl` could not be written; nothing more is sent after that.
     write_error: OSError | None = attrs.field(default=None, init=False)
-    #: Jobs in doubt, at rest: their lines are written last, because a callback may settle them meanwhile.
+    #: Jobs parked in doubt. Their lines are written last, because a callback may still resolve them.
     _in_doubt: dict[str, Job] = attrs.field(factory=dict, init=False)
     _positions: dict[str, int] = attrs.field(init=False)
 
@@ -81,9 +86,9 @@ class ProviderBatch:
         self._positions = {one.key: one.index for one in self.inputs}
 
     async def run(self, download_to: Path | None) -> SubmissionsStopped | None:
-        """Run every request; each job's line is written as it comes to rest. What stopped it, if something did.
+        """Run every request and write each job's line as it finishes; return what stopped the submissions, if anything.
 
-        The client must be open.
+        :param download_to: folder for the videos; None downloads nothing.
         """
         requests = [one.request for one in self.inputs]
         try:
@@ -102,36 +107,44 @@ class ProviderBatch:
         return None
 
     async def _pop_resolved(self) -> list[GenerationRequest]:
-        """The requests that were in doubt when they came to rest, and are not any more."""
-        known = {job.key: job for job in await self.client.jobs()} if self._in_doubt else {}
-        found = [key for key in self._in_doubt if known[key].status is not JobStatus.UNKNOWN]
-        for key in found:
+        """Remove the jobs that are not in doubt any more from `_in_doubt`; return their requests."""
+        current = {job.key: job for job in await self.client.jobs()} if self._in_doubt else {}
+        resolved = [key for key in self._in_doubt if current[key].status is not JobStatus.UNKNOWN]
+        for key in resolved:
             del self._in_doubt[key]
-        return [one.request for one in self.inputs if one.key in found]
+        return [one.request for one in self.inputs if one.key in resolved]
 
     async def current_jobs(self) -> list[Job]:
-        """The jobs as they now stand; those that wait to be taken in are left out."""
-        under_way = {job.key: job for job in self.client.active_jobs()}
-        return list({**self._in_doubt, **under_way, **self.jobs}.values())
+        """Return the current state of every job that was taken in."""
+        active = {job.key: job for job in self.client.active_jobs()}
+        return list({**self._in_doubt, **active, **self.jobs}.values())
 
-    def callback_counts(self, listening: CallbackListener) -> CallbackCounts:
-        """What callbacks have told so far."""
-        waiting = sum(job.status is JobStatus.UNKNOWN for job in self.client.active_jobs())
-        received = listening.receiver.received
+    def callback_counts(self, listener: CallbackListener) -> CallbackCounts:
+        """Count the callbacks that `listener` received and the jobs that wait for one."""
+        awaiting = sum(job.status is JobStatus.UNKNOWN for job in self.client.active_jobs())
+        received = listener.receiver.received
         lost = not received and (self.client.stats().callback_loss_rate or 0.0) > CALLBACK_LOSS_WARNING_SHARE
-        return CallbackCounts(received=received, waiting=waiting, lost_to=listening.address if lost else None)
+        return CallbackCounts(
+            received=received, awaiting=awaiting, unreached_address=listener.address if lost else None
+        )
 
     async def finish(self, stopped: SubmissionsStopped | None) -> list[Job]:
-        """A line for every job that has none yet, as it now stands; all jobs in the order of the input."""
+        """Write the remaining lines; return all jobs in the order of the input.
+
+        :param stopped: the error of jobs that were never taken in.
+        """
         if len(self.jobs) < len(self._positions):
             self.write_remaining({job.key: job for job in await self.client.jobs()}, stopped)
         return [self.jobs[one.key] for one in self.inputs]
 
-    def write_remaining(self, known: Mapping[str, Job], stopped: SubmissionsStopped | None = None) -> None:
-        """A line for every job that has none yet; waits for nothing."""
+    def write_remaining(self, current: Mapping[str, Job], stopped: SubmissionsStopped | None = None) -> None:
+        """Write a line for every job without one, without waiting.
+
+        :param current: the jobs in the journal, by key.
+        """
         for one in self.inputs:
             if one.key not in self.jobs:
-                self._write(known.get(one.key) or self._unsent_job(one, stopped))
+                self._write(current.get(one.key) or self._unsent_job(one, stopped))
 
     def _unsent_job(self, one: InputRequest, stopped: SubmissionsStopped | None) -> Job:
         return Job(
@@ -147,7 +160,7 @@ class ProviderBatch:
                 self.results.write(placed)
             except OSError as error:
                 self.write_error = error
-                self.terminal.error(f"results.jsonl cannot be written ({error.strerror}); what it lacks follows here")
+                self.terminal.error(f"results.jsonl cannot be written ({error.strerror}); the missing lines follow")
         if self.write_error is not None:
             self.terminal.note(json_line(record).rstrip())
         if self.echo:
@@ -157,10 +170,10 @@ class ProviderBatch:
 def finish_gallery(
     rows: Sequence[Mapping[str, Any]], root: Path, terminal: Terminal, *, title: str, maker: str, posters: bool = True
 ) -> Path | None:
-    """Poster frames, where they can be drawn, and the page; None, and said, if it cannot be written."""
+    """Draw poster frames and write the gallery page; print an error and return None if that fails."""
     try:
         if posters:
-            draw_posters((root / str(made["file"]) for made in rows if made["file"]), root / "posters")
+            draw_posters((root / str(record["file"]) for record in rows if record["file"]), root / "posters")
         return write_gallery(rows, root, title=title, maker=maker)
     except OSError as error:
         terminal.error(f"{root / 'index.html'} cannot be written: {error.strerror}")
@@ -168,28 +181,28 @@ def finish_gallery(
 
 
 def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> Iterator[str]:
-    """What a person is told at the end, a line each."""
+    """Yield the lines of the summary at the end of a command."""
     counts = Counter(job.status for job in outcome.jobs)
-    told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())
+    by_status = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())
     files = sum(job.file is not None for job in outcome.jobs)
-    yield f"{len(outcome.jobs)} jobs: {told or 'none to go on with'}; {files} on disk{_points_text(outcome.jobs)}"
+    yield f"{len(outcome.jobs)} jobs: {by_status or 'nothing to do'}; {files} on disk{_points_text(outcome.jobs)}"
     yield from _error_lines(outcome.jobs)
     yield from outcome.callback_lines
     if outcome.stopped is not None:
         yield outcome.stopped.message
     if outcome.interrupted:
-        flying = sum(job.is_in_flight for job in outcome.jobs)
-        yield f"interrupted: {flying} accepted and not settled, {counts[JobStatus.PLANNED]} not sent; nothing is lost"
+        in_flight = sum(job.is_in_flight for job in outcome.jobs)
+        yield f"interrupted: {in_flight} still in flight, {counts[JobStatus.PLANNED]} not sent; nothing is lost"
     if counts[JobStatus.UNKNOWN]:
-        doubts = counts[JobStatus.UNKNOWN]
-        yield f"in doubt, perhaps charged: {doubts}; which, and the ways out: {folder.command('status')}"
+        in_doubt = counts[JobStatus.UNKNOWN]
+        yield f"in doubt, possibly charged: {in_doubt}; to list and resolve them: {folder.command('status')}"
     if not outcome.journal_complete:
-        yield "the journal could not be written; what it lacks was put aside, and the next command here takes it in"
+        yield "the journal could not be written; the next command here reads the missing changes from a file beside it"
     if any(is_unfinished(job) for job in outcome.jobs) or not outcome.journal_complete:
-        yield f"to go on: {folder.command('resume')}"
+        yield f"to continue: {folder.command('resume')}"
     if outcome.other_jobs:
         yield (
-            f"{len(outcome.other_jobs)} jobs of an earlier input are not in this one and were left as they are; "
+            f"{len(outcome.other_jobs)} jobs of an earlier input are not in this one and were left as they are: "
             f"{folder.command('status')}"
         )
     yield f"results: {folder.results_file}"
@@ -198,16 +211,16 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
 
 
 def is_unfinished(job: Job) -> bool:
-    """Whether `resume` has something to do for it."""
-    undone = job.status is JobStatus.SUCCEEDED and job.error is not None
-    return undone or not (job.is_final or job.status is JobStatus.UNKNOWN)
+    """Return whether `resume` has something to do for `job`."""
+    not_downloaded = job.status is JobStatus.SUCCEEDED and job.error is not None
+    return not_downloaded or not (job.is_final or job.status is JobStatus.UNKNOWN)
 
 
 def _error_lines(jobs: Sequence[Job]) -> Iterator[str]:
-    told = [job for job in jobs if job.error is not None and not isinstance(job.error, SubmissionsStopped)]
-    doubts = [job for job in told if job.status is JobStatus.UNKNOWN]
-    others = [job for job in told if job.status is not JobStatus.UNKNOWN]
-    for job in doubts + others[:MAX_LISTED_JOBS]:
+    with_error = [job for job in jobs if job.error is not None and not isinstance(job.error, SubmissionsStopped)]
+    in_doubt = [job for job in with_error if job.status is JobStatus.UNKNOWN]
+    others = [job for job in with_error if job.status is not JobStatus.UNKNOWN]
+    for job in in_doubt + others[:MAX_LISTED_JOBS]:
         message = job.error.message if job.error is not None else ""
         yield f"  {message}" if job.key in message else f"  job {job.key}: {message}"
     if len(others) > MAX_LISTED_JOBS:
@@ -216,5 +229,5 @@ def _error_lines(jobs: Sequence[Job]) -> Iterator[str]:
 
 def _points_text(jobs: Sequence[Job]) -> str:
     charged = [job.points for job in jobs if job.points is not None]
-    back = sum(job.refunded or 0.0 for job in jobs)
-    return f"; {sum(charged):g} points charged{f', {back:g} refunded' if back else ''}" if charged else ""
+    refunded = sum(job.refunded or 0.0 for job in jobs)
+    return f"; {sum(charged):g} points charged{f', {refunded:g} refunded' if refunded else ''}" if charged else ""

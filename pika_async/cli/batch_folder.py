@@ -1,4 +1,4 @@
-"""The folder of a batch: its journal, its results, its videos and its page. Sends nothing."""
+"""Folder of a batch: its journal, results, videos and page. Sends nothing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,23 @@ from pika_async.polling import AdaptivePolling
 
 __all__ = ["BatchFolder", "BatchOptions"]
 
-#: What a download that was killed leaves behind.
+#: Name of a file that a killed download leaves behind.
 _STALE_DOWNLOAD: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
 
 
 @attrs.frozen(kw_only=True)
 class BatchOptions:
-    """What a batch was told; kept in its journal, so that `resume` holds to it."""
+    """Options of a batch, saved in its journal so that `resume` applies them too.
+
+    :param max_in_flight: most generations at once; default None, as many as the account takes.
+    :param max_charges: most accepted submissions of all commands in the folder; default None, no limit.
+    :param deadline: seconds from a job's acceptance to its end; default None, the client's.
+    :param expected_seconds: expected duration of a generation, in seconds; default None, the policy's.
+    :param download: whether to download the videos; default True.
+    :param ambiguous: "lenient" sends again after a bare 503; default "strict".
+    :param callbacks: public URL for callbacks; default None, no callbacks.
+    :param listen: HOST:PORT or PORT to listen on for callbacks; default None.
+    """
 
     max_in_flight: int | None = None
     max_charges: int | None = None
@@ -39,13 +49,13 @@ class BatchOptions:
 
     @property
     def polling(self) -> AdaptivePolling:
-        """A policy that has learned nothing yet."""
+        """New polling policy without any samples."""
         return AdaptivePolling(expected_seconds=self.expected_seconds)
 
 
 @attrs.define
 class BatchFolder:
-    """`root` and what lies in it."""
+    """A batch folder and the files in it."""
 
     root: Path
     journal: SqliteJournal = attrs.field(init=False)
@@ -55,48 +65,49 @@ class BatchFolder:
 
     @property
     def journal_file(self) -> Path:
-        """What is known of every job."""
+        """Path of the journal."""
         return self.root / "journal.db"
 
     @property
     def results_file(self) -> Path:
-        """A line for every job."""
+        """Path of `results.jsonl`."""
         return self.root / "results.jsonl"
 
     @property
     def videos(self) -> Path:
-        """Where the files are; absolute, as the journal has them, and so the same from wherever it is asked."""
-        assert self.journal.path is not None  # noqa: S101 - it is a file
+        """Absolute path of the videos, as in the journal: it does not depend on the working directory."""
+        assert self.journal.path is not None  # noqa: S101 - the journal is a file
         return self.journal.path.parent / "videos"
 
     @property
     def is_new(self) -> bool:
-        """Whether no batch ran here before."""
+        """Whether no batch has run here."""
         return not self.journal_file.exists()
 
     def create(self, keys: Collection[str]) -> None:
-        """Make the folder, for jobs of these `keys`, whose files will be put there.
+        """Create the folder.
 
-        :raises UsageError: if it cannot be used, or holds what is no batch's and would be in the way.
+        :param keys: keys of the jobs that will be downloaded into it.
+        :raises UsageError: if it cannot be used, or if a new batch would overwrite a file in it.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if self.is_new:
-                in_the_way = [self.results_file, self.root / "index.html"]
-                in_the_way += [self.root / "videos" / f"{key}.mp4" for key in keys]
-                for path in in_the_way:
+                targets = [self.results_file, self.root / "index.html"]
+                targets += [self.root / "videos" / f"{key}.mp4" for key in keys]
+                for path in targets:
                     if path.exists() or path.is_symlink():
-                        raise UsageError(f"--out: {path} is there already and is not overwritten; choose another --out")
+                        raise UsageError(f"--out: {path} exists and is never overwritten; choose another --out")
         except FileExistsError:
-            raise UsageError(f"--out: {self.root} is no folder; choose another --out; nothing was sent") from None
+            raise UsageError(f"--out: {self.root} must be a folder; choose another --out; nothing was sent") from None
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
     async def recover(self) -> None:
-        """Bring the journal up to date, with what an earlier command left; so that it can be read before it is ours.
+        """Complete the journal of an interrupted command, so that it can be read before the client opens it.
 
-        :raises ConfigurationError: if it is in use or cannot be used.
-        :raises JournalFailed: if it cannot be written.
+        :raises ConfigurationError: if the journal is in use or cannot be used.
+        :raises JournalFailed: if the journal cannot be written.
         """
         if self.is_new:
             return
@@ -107,46 +118,54 @@ class BatchFolder:
             await self.journal.close()
 
     def require_existing(self) -> None:
-        """:raises UsageError: if no batch ran here."""
+        """Raise unless a batch ran here.
+
+        :raises UsageError: if there is no journal.
+        """
         if self.is_new:
             raise UsageError(f"{self.root} holds no journal.db; give the --out folder of a batch")
 
     def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
-        """A new `results.jsonl` with what is settled already, and with every job that has no position in this command.
+        """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.
 
-        Downloads that were killed are swept away: the journal is ours alone now.
+        Also removes what killed downloads left behind. The journal must be open, so that no other process downloads.
 
-        :raises UsageError: if it cannot be written.
+        :param positions: index of each job of this command, by key.
+        :param download: whether jobs without their video still need one.
+        :raises UsageError: if `results.jsonl` cannot be written.
         """
         try:
             for path in self.videos.iterdir() if self.videos.is_dir() else ():
                 if _STALE_DOWNLOAD.fullmatch(path.name):
                     path.unlink(missing_ok=True)
-            settled = (
+            done = (
                 attrs.evolve(job, index=positions.get(job.key, job.index))
                 for job in self.journal.all()
                 if job.key not in positions or (job.is_final and not (download and needs_download(job)))
             )
-            return ResultsWriter.replacing(self.results_file, settled)
+            return ResultsWriter.replacing(self.results_file, done)
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
     def options(self) -> BatchOptions:
-        """What the batch was told.
+        """Return the saved options of the batch.
 
-        :raises UsageError: if it cannot be read.
+        :raises UsageError: if they cannot be read.
         """
         try:
             return cattrs.structure(self.journal.get_setting("terms") or {}, BatchOptions)
         except (cattrs.BaseValidationError, TypeError, ValueError):
-            reason = "holds limits that cannot be read; upgrade pika_async, or restore a copy of the file"
+            reason = "holds options that cannot be read; upgrade pika_async, or restore a copy of the file"
             raise UsageError(f"{self.journal_file} {reason}") from None
 
     async def save_options(self, options: BatchOptions) -> None:
-        """:raises JournalFailed: if they could not be kept."""
+        """Save the options of the batch.
+
+        :raises JournalFailed: if they could not be saved.
+        """
         await self.journal.set_setting("terms", cattrs.unstructure(options))
 
     def command(self, name: str, *rest: str) -> str:
-        """The command `name` for this folder, to be copied."""
+        """Return the shell command `name` for this folder, quoted so that it can be copied."""
         root = str(self.root)
         return shlex.join(["pika-async", name, f"./{root}" if root.startswith("-") else root, *rest])

@@ -1,4 +1,4 @@
-"""Where a command listens for callbacks: its two options, and what a person is told of it. Never shows a token."""
+"""Options for callbacks, the listener that they describe, and its messages. Never shows a callback token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pika_async.jobs import Job
 __all__ = ["CallbackListener", "CallbackOptions"]
 
 DEFAULT_HOST: Final = "127.0.0.1"
-#: Where those who make an address public forward to in their own examples.
+#: The port in the examples of ngrok and Caddy.
 DEFAULT_PORT: Final = 8080
 _HOST_PORT: Final = re.compile(r"(?:(\[[^\[\]]+\]|[^:\[\]]*):)?([0-9]{1,5})", re.ASCII)
 
@@ -29,29 +29,29 @@ _HOST_PORT: Final = re.compile(r"(?:(\[[^\[\]]+\]|[^:\[\]]*):)?([0-9]{1,5})", re
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class CallbackOptions:
-    """Where a gateway that calls back reaches this machine."""
+    """How a gateway that calls back reaches this machine."""
 
     callbacks: str | None = None
-    """The public address that leads to --listen, such as https://example.com/pika. Each submission is given an address
-    below it; a callback there has its job looked at at once, and a lost answer is found again."""
+    """Public URL for callbacks, forwarded to --listen, such as https://example.com/pika. A callback makes its job
+    polled at once, and recovers a submission whose response was lost."""
     listen: str | None = None
-    """HOST:PORT or PORT, where what arrives at the public address is forwarded to (without TLS); 127.0.0.1:8080
-    unless given, or that of --callbacks itself if it is http at a loopback address."""
+    """HOST:PORT or PORT to listen on for callbacks, without TLS. [default: 127.0.0.1:8080, or the address in
+    --callbacks if that is plain http on a loopback address]"""
 
 
 @attrs.frozen
 class CallbackListener:
-    """A receiver, and where it listens, as it is written."""
+    """A callback receiver and its local address, as HOST:PORT."""
 
     receiver: CallbackReceiver
     address: str
 
     @classmethod
     def from_options(cls, options: BatchOptions) -> CallbackListener | None:
-        """What `terms` ask for; None if they ask for nothing.
+        """Return the listener that `options` describe, or None without a public URL.
 
-        :raises ConfigurationError: if the public address cannot work.
-        :raises UsageError: if the place cannot, or there is no public address for it.
+        :raises ConfigurationError: if the public URL cannot work.
+        :raises UsageError: if the local address cannot work, or is given without a public URL.
         """
         if options.callbacks is None:
             if options.listen is not None:
@@ -66,34 +66,35 @@ class CallbackListener:
 
     @property
     def announcement(self) -> str:
-        """The line for the beginning."""
-        return f"callbacks: the gateway is told {self.receiver.public_url}/callbacks/...; listening on {self.address}"
+        """Message for the start of a command."""
+        return f"callbacks: public URL {self.receiver.public_url}/callbacks/...; listening on {self.address}"
 
-    def summary(self, jobs: Sequence[Job], began: datetime) -> list[str]:
-        """The lines for the end of a command that began then."""
-        came, strange = self.receiver.received, self.receiver.refused
-        here = sum(
-            job.submitted_at is not None and began <= job.submitted_at and job.settled_at is not None for job in jobs
+    def summary(self, jobs: Sequence[Job], started_at: datetime) -> list[str]:
+        """Return the summary lines for the end of a command that began at `started_at`."""
+        received, refused = self.receiver.received, self.receiver.refused
+        settled = sum(
+            job.submitted_at is not None and started_at <= job.submitted_at and job.settled_at is not None
+            for job in jobs
         )
-        if came or not here:
-            return [f"callbacks: {came or 'none'} came"]
-        told = [
-            f"callbacks: none came, though {here} of the jobs sent now have settled",
+        if received or not settled:
+            return [f"callbacks: {received or 'none'} received"]
+        lines = [
+            f"callbacks: none received, although {settled} of the submitted jobs have settled",
             f"  is {self.receiver.public_url} reachable from where the gateway is, and forwarded to {self.address}?",
         ]
-        if strange:
-            told.append(f"  requests for none of these jobs came: {strange}; is the path forwarded as it is?")
-        return told
+        if refused:
+            lines.append(f"  requests that match none of these jobs: {refused}; is the path forwarded unchanged?")
+        return lines
 
 
 def _default_address(public: str) -> tuple[str, int]:
-    """Where to listen unless it is said: TLS is for whoever stands in front."""
+    """Return the default address to listen on: the public one if that is http on loopback, else `DEFAULT_PORT`."""
     try:
         url = URL(public)
         if url.scheme == "http" and is_loopback(url) and url.port:
             return (DEFAULT_HOST if url.host == "localhost" else str(url.host)), url.port
     except ValueError:
-        pass  # the receiver says what is wrong with it
+        pass  # the receiver raises the error that says what is wrong
     return DEFAULT_HOST, DEFAULT_PORT
 
 
@@ -101,10 +102,10 @@ def _parse_address(listen: str) -> tuple[str, int]:
     found = _HOST_PORT.fullmatch(listen)
     if found is None:
         raise UsageError(
-            f"--listen: {shorten(listen)} is no place to listen on; give HOST:PORT, such as 127.0.0.1:8080 or "
-            "[::1]:8080, or a PORT of 127.0.0.1"
+            f"--listen: {shorten(listen)} must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, or a PORT of "
+            "127.0.0.1"
         )
     port = int(found[2])
     if not 1 <= port <= 65_535:
-        raise UsageError(f"--listen: {port} is no port that can be forwarded to; give one from 1 to 65535")
+        raise UsageError(f"--listen: {port} must be a port from 1 to 65535")
     return (found[1] or DEFAULT_HOST).strip("[]"), port

@@ -1,4 +1,4 @@
-"""The commands and their options: parses, hands over, and turns every ending into an exit code."""
+"""Commands of `pika-async` and their options. Parses, delegates, and turns every outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ __all__ = ["app", "run"]
 
 app = App(
     name="pika-async",
-    help="Pika video generation through four gateways: one video, or hundreds at once.",
+    help="Generate Pika videos through four gateways: one video, or hundreds at once.",
     version=__version__,
     help_format="markdown",
+    group_parameters="Options",
 )
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code.
+
+    :param argv: arguments without the program name.
+    """
     terminal = Terminal()
     try:
         command, bound, _ = app.parse_args(list(argv), exit_on_error=False, print_error=False)
@@ -60,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         terminal.note("interrupted")
         return ExitCode.INTERRUPTED
-    except OSError as error:  # of the help or a table: whatever a command does says itself what failed
+    except OSError as error:  # printing a help text or a table failed; the commands handle their own errors
         terminal.error(f"standard output cannot be written: {error.strerror}")
         return ExitCode.INCOMPLETE
     return int(code or ExitCode.OK)
@@ -79,20 +83,15 @@ def generate(
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Generate one video; print its file (with --out) or its address.
+    """Generate one video and print its URL, or its file with --out.
 
-    Parameters
-    ----------
-    prompt
-        What the video shows.
-    out
-        Save the video here; an existing file is never overwritten.
-    deadline
-        Seconds from acceptance to the end; 1800 unless given.
-    expected_seconds
-        How long a generation is thought to take.
-    json
-        Print the job as one line of JSON.
+    Example: `pika-async generate "a cat in the rain" --provider cometapi --out cat.mp4`
+
+    :param prompt: What the video shows.
+    :param out: File to save the video to; an existing file is never overwritten.
+    :param deadline: Seconds from acceptance to the end. [default: 1800]
+    :param expected_seconds: Expected duration of a generation in seconds. [default: 60]
+    :param json: Print the job as one line of JSON.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
@@ -107,12 +106,11 @@ for command in (batch, resume, status, resolve):
 
 @app.command
 def providers(*, json: JsonFlag = False, common: CommonOptions = CommonOptions()) -> int:  # noqa: B008 - frozen
-    """Show what each provider can do, and how its wire spells it.
+    """List the providers, what each supports and how it spells it.
 
-    Parameters
-    ----------
-    json
-        As JSON.
+    Example: `pika-async providers`
+
+    :param json: Print JSON.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
@@ -128,16 +126,13 @@ def demo(
     seed: WholeNumber = 0,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Run 200 prompts through all four providers' wires on an emulator in this process: no key, no network.
+    """Run 200 prompts through all four providers on a local emulator; needs no key and no network.
 
-    Parameters
-    ----------
-    out
-        The folder for videos/, results.jsonl and index.html; an earlier demo there is replaced.
-    prompts
-        How many prompts, dealt out to the four.
-    seed
-        Of the prompts and of how long each takes.
+    Example: `pika-async demo --prompts 40`
+
+    :param out: Folder for videos/, results.jsonl and index.html; an earlier demo there is replaced.
+    :param prompts: Number of prompts, dealt to the four providers in turn.
+    :param seed: Seed of the prompts and of the durations.
     """
     from pika_async.cli.demo import demo as run_demo  # noqa: PLC0415 - the emulator is loaded where it is used
 
@@ -158,24 +153,18 @@ def emulate(
     scenario: Path | None = None,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Serve the emulator that stands in for all four gateways, until Ctrl-C.
+    """Serve an emulator of all four gateways until Ctrl-C.
 
-    Parameters
-    ----------
-    host
-        A loopback address.
-    port
-        0 takes any free one.
-    durations
-        How long generations take, such as constant:60, lognormal:60,0.5 (median, sigma) or exponential:60.
-    time_scale
-        Every duration is multiplied by this.
-    in_flight
-        How many unsettled generations each account may have; more are answered 429.
-    seed
-        Of everything that is drawn.
-    scenario
-        A JSON file of faults to inject.
+    Example: `pika-async emulate --time-scale 0.1`
+
+    :param host: Loopback address to listen on.
+    :param port: Port to listen on; 0 takes any free one.
+    :param durations: Distribution of the durations in seconds: constant:60, lognormal:60,0.5 (median, sigma) or
+        exponential:60.
+    :param time_scale: Factor for every duration.
+    :param in_flight: Most unfinished generations per account; more are answered 429. [default: no limit]
+    :param seed: Seed of every random choice.
+    :param scenario: JSON file of faults to inject.
     """
     from pika_async.cli.emulate import emulate as serve  # noqa: PLC0415
     from pika_async.cli.emulate import make_emulator  # noqa: PLC0415
@@ -199,28 +188,24 @@ def doctor(
     expected_seconds: float | None = None,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Compare a provider's wire of today with the documented one. Free, unless you say --spend.
+    """Compare a provider's actual replies with its documentation; free unless --spend is given.
 
-    Exit code 0: all is as documented; 1: something differs; 2: the configuration is wrong; 3: the account is stopped.
+    Example: `pika-async doctor --provider cometapi`
 
-    Parameters
-    ----------
-    spend
-        Pay for one generation and follow it to its end.
-    save
-        A folder for every kind of answer, without keys, as sample files that the tests can read.
-    deadline
-        Seconds that the generation may take; 1800 unless given.
-    expected_seconds
-        How long it is thought to take.
+    Exit codes: 0 all as documented, 1 something differs, 2 wrong configuration, 3 the account is stopped.
+
+    :param spend: Pay for one generation and follow it to its end.
+    :param save: New or empty folder for one sample of every kind of reply, without keys.
+    :param deadline: Seconds from acceptance to the end of the generation. [default: 1800]
+    :param expected_seconds: Expected duration of the generation in seconds. [default: 60]
     """
     from pika_async.cli.doctor import DoctorOptions, diagnose  # noqa: PLC0415
 
     terminal = Terminal()
-    patient = DoctorOptions(
+    options = DoctorOptions(
         provider=account.provider, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
         spend=spend, save_to=save, deadline=deadline, expected_seconds=expected_seconds,
     )  # fmt: skip
     with logging_to(terminal, common.log_level):
-        found = run_in_loop(interruptible(diagnose(patient, terminal), lambda: terminal.note("stopping")))
-    return found.code
+        examined = run_in_loop(interruptible(diagnose(options, terminal), lambda: terminal.note("stopping")))
+    return examined.code

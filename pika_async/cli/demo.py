@@ -1,4 +1,4 @@
-"""`demo`: hundreds of prompts through all four wires at once, on an emulator in this process. No key, no network."""
+"""`demo`: a batch for each of the four providers at once, on an emulator in this process. Needs no key."""
 
 from __future__ import annotations
 
@@ -34,21 +34,20 @@ from pika_async.providers import find_provider
 
 __all__ = ["demo"]
 
-#: A minute's generation, as lognormal as in the field, in a second and a half.
+#: Durations as real gateways have them, a minute in the median, shortened to a second and a half.
 _DURATIONS: Final = "lognormal:60,0.4"
 _TIME_SCALE: Final = 0.025
-#: Seconds that the emulator's videos last: enough to see them move, soon drawn.
-_VIDEO_SECONDS: Final = 4.0
-_MARK: Final = GENERATOR_TAG.format(maker="demo")
+#: Length of the emulator's videos in seconds; longer ones take longer to draw.
+_VIDEO_LENGTH_S: Final = 4.0
+_DEMO_TAG: Final = GENERATOR_TAG.format(maker="demo")
 _OWN_FILES: Final = re.compile(rf"({'|'.join(EMULATED_PROVIDERS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
-
 
 _FAILED: Final = (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN, JobStatus.TIMED_OUT)
 
 
 @attrs.frozen(kw_only=True)
 class ProviderTotals:
-    """How the demo went at one provider, by our jobs and by the emulator's ledger."""
+    """Totals of one provider, from our jobs and from the emulator's ledger."""
 
     name: str
     jobs: Sequence[Job]
@@ -57,7 +56,7 @@ class ProviderTotals:
 
     @property
     def charged_once_each(self) -> bool:
-        """Whether the ledger holds exactly one charge for each prompt that was sent, and none for another."""
+        """Whether the ledger holds exactly one charge for each prompt that was sent and no other charge."""
         sent = Counter(job.request.prompt for job in self.jobs if job.attempts)
         return Counter(charge.prompt for charge in self.charges) == sent
 
@@ -65,41 +64,46 @@ class ProviderTotals:
 def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> ExitCode:
     """Run the demo into `out`.
 
-    :raises UsageError: if the emulator's extra is missing, or `out` holds something that is not a demo's.
+    :param out: folder for the results; those of an earlier demo are replaced.
+    :param prompts: number of prompts, 1 or more.
+    :param seed: seed of the prompts and of the durations.
+    :raises UsageError: if the emulator's extra is missing, or `out` holds files that no demo made.
     """
     if prompts < 1:
-        raise UsageError(f"--prompts: {prompts} is not above 0")
+        raise UsageError(f"--prompts: {prompts} must be an integer >= 1")
     require_emulator()
     _clear_folder(out)
-    began = time.monotonic()
+    started = time.monotonic()
     with ResultsWriter(out / "results.jsonl") as results:
         write_gallery([], out, title="pika_async demo", maker="demo")
-        ending, emulator = run_in_loop(_run(out, prompts, seed, results, terminal))
-        seconds = time.monotonic() - began
+        outcome, emulator = run_in_loop(_run(out, prompts, seed, results, terminal))
+        seconds = time.monotonic() - started
         page = finish_gallery(
             list(results.rows.values()),
             out,
             terminal,
             title="pika_async demo",
             maker="demo",
-            posters=not ending.interrupted,
+            posters=not outcome.interrupted,
         )
-    accounts = _provider_totals(ending.jobs, emulator.ledger)
-    _show_totals(accounts, terminal, seconds)
-    honest = all(account.charged_once_each for account in accounts) and not emulator.cdn_credentials
-    terminal.show(_charge_summary(accounts, len(emulator.cdn_credentials)))
+    totals = _provider_totals(outcome.jobs, emulator.ledger)
+    _show_totals(totals, terminal, seconds)
+    correct = all(each.charged_once_each for each in totals) and not emulator.cdn_credentials
+    terminal.show(_charge_summary(totals, len(emulator.cdn_credentials)))
     terminal.show(f"gallery: {page}\nresults: {out / 'results.jsonl'}")
-    return ending.code if honest or ending.code else ExitCode.INCOMPLETE
+    return outcome.code if correct or outcome.code else ExitCode.INCOMPLETE
 
 
 def _clear_folder(out: Path) -> None:
-    """An empty folder, or an earlier demo's without what that left."""
-    way_out = "choose another --out, or remove it; nothing was touched"
+    """Create the folder, or remove the files of an earlier demo from it."""
+    way_out = "choose another --out, or remove it; nothing was changed"
     try:
         if out.is_dir() and any(out.iterdir()):
             page = out / "index.html"
-            if not ((out / "results.jsonl").is_file() and page.is_file() and _MARK in page.read_text(encoding="utf-8")):
-                raise UsageError(f"--out: {out} holds files that are no demo's; {way_out}")
+            if not (
+                (out / "results.jsonl").is_file() and page.is_file() and _DEMO_TAG in page.read_text(encoding="utf-8")
+            ):
+                raise UsageError(f"--out: {out} must be empty or hold an earlier demo; {way_out}")
             for folder in (out / "videos", out / "posters"):
                 for file in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
                     if _OWN_FILES.fullmatch(file.name):
@@ -108,27 +112,27 @@ def _clear_folder(out: Path) -> None:
                 (out / name).unlink()
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "its index.html is no text"
+        reason = getattr(error, "strerror", None) or "its index.html is not text"
         raise UsageError(f"--out: {out} cannot be used: {reason}; {way_out}") from None
 
 
 async def _run(
     out: Path, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal
 ) -> tuple[BatchOutcome, Emulator]:
-    emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_SECONDS)
+    emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_LENGTH_S)
     batches: list[ProviderBatch] = []
 
-    async def look() -> list[Job]:
+    async def current_jobs() -> list[Job]:
         return [job for batch in batches for job in await batch.current_jobs()]
 
-    follower = ProgressDisplay(terminal, look, prompts)
+    display = ProgressDisplay(terminal, current_jobs, prompts)
 
     async def work() -> BatchOutcome:
         interrupted = False
         try:
             async with emulator:
                 batches.extend(_batches(emulator, prompts, seed, results, terminal))
-                async with follower, asyncio.TaskGroup() as group:
+                async with display, asyncio.TaskGroup() as group:
                     for batch in batches:
                         group.create_task(_run_batch(batch, out), name=f"pika_async demo {batch.client.provider.name}")
         except asyncio.CancelledError:
@@ -136,12 +140,12 @@ async def _run(
         jobs = [job for batch in batches for job in await batch.finish(None)]
         return BatchOutcome(jobs=jobs, interrupted=interrupted)
 
-    def asked() -> None:
-        follower.end()
+    def on_interrupt() -> None:
+        display.stop()
         terminal.note("stopping")
 
     terminal.note(f"{prompts} prompts through {', '.join(EMULATED_PROVIDERS)}, on an emulator in this process")
-    return await interruptible(work(), asked), emulator
+    return await interruptible(work(), on_interrupt), emulator
 
 
 def _batches(
@@ -177,54 +181,56 @@ async def _run_batch(batch: ProviderBatch, out: Path) -> None:
 
 
 def _provider_totals(jobs: Sequence[Job], ledger: Sequence[Charge]) -> list[ProviderTotals]:
-    accounts = []
+    totals = []
     for name in EMULATED_PROVIDERS:
-        ours = [job for job in jobs if job.provider == name]
+        its_jobs = [job for job in jobs if job.provider == name]
         charges = [charge for charge in ledger if charge.provider == name]
-        size = sum(job.file.stat().st_size for job in ours if job.file is not None)
-        accounts.append(ProviderTotals(name=name, jobs=ours, charges=charges, bytes=size))
-    return accounts
+        size = sum(job.file.stat().st_size for job in its_jobs if job.file is not None)
+        totals.append(ProviderTotals(name=name, jobs=its_jobs, charges=charges, bytes=size))
+    return totals
 
 
 def _show_totals(totals: Sequence[ProviderTotals], terminal: Terminal, seconds: float) -> None:
     shown = table(
         "Demo", "provider", "jobs", "succeeded", "failed", "charges", "polls", "median", "files", "MB", "time", right=1,
     )  # fmt: skip
-    for account in totals:
-        shown.add_row(*map(plain, _figures(account.name, [account])))
+    for each in totals:
+        shown.add_row(*map(plain, _figures(each.name, [each])))
     shown.add_section()
     shown.add_row(*(plain(figure, "bold") for figure in _figures("all", totals)))
     terminal.show(shown)
     terminal.show(
-        f"{seconds:.1f} s in all; median: of the generations, as the client saw them; every file is a checked MP4, its "
-        "SHA-256 in results.jsonl"
+        f"{seconds:.1f} s in total; median: duration of a generation as the client measured it; every file is a "
+        "verified MP4 with its SHA-256 in results.jsonl"
     )
 
 
 def _figures(name: str, totals: Sequence[ProviderTotals]) -> list[str]:
-    jobs = [job for account in totals for job in account.jobs]
+    jobs = [job for each in totals for job in each.jobs]
     counts: Mapping[JobStatus, int] = Counter(job.status for job in jobs)
-    begins = [job.submitted_at for job in jobs if job.submitted_at]
-    ends = [job.settled_at for job in jobs if job.settled_at]
-    times = [(job.settled_at - job.submitted_at).total_seconds() for job in jobs if job.settled_at and job.submitted_at]
+    submitted = [job.submitted_at for job in jobs if job.submitted_at]
+    settled = [job.settled_at for job in jobs if job.settled_at]
+    durations = [
+        (job.settled_at - job.submitted_at).total_seconds() for job in jobs if job.settled_at and job.submitted_at
+    ]
     return [
         name,
         str(len(jobs)),
         str(counts[JobStatus.SUCCEEDED]),
         str(sum(counts[status] for status in _FAILED)),
-        str(sum(len(account.charges) for account in totals)),
+        str(sum(len(each.charges) for each in totals)),
         f"{sum(job.polls for job in jobs) / max(1, len(jobs)):.1f}/job",
-        f"{statistics.median(times):.2f} s" if times else "-",
+        f"{statistics.median(durations):.2f} s" if durations else "-",
         str(sum(job.file is not None for job in jobs)),
-        f"{sum(account.bytes for account in totals) / 1e6:.1f}",
-        f"{(max(ends) - min(begins)).total_seconds():.0f} s" if begins and ends else "-",
+        f"{sum(each.bytes for each in totals) / 1e6:.1f}",
+        f"{(max(settled) - min(submitted)).total_seconds():.0f} s" if submitted and settled else "-",
     ]
 
 
 def _charge_summary(totals: Sequence[ProviderTotals], credentials: int) -> str:
-    charges = sum(len(account.charges) for account in totals)
-    sent = sum(bool(job.attempts) for account in totals for job in account.jobs)
-    once = "yes" if all(account.charged_once_each for account in totals) else "NO"
+    charges = sum(len(each.charges) for each in totals)
+    sent = sum(bool(job.attempts) for each in totals for job in each.jobs)
+    once = "yes" if all(each.charged_once_each for each in totals) else "NO"
     return (
         f"one charge for each prompt: {once} ({charges} charges in the emulator's ledger, {sent} prompts sent)\n"
         f"credentials seen at the CDN: {credentials}"

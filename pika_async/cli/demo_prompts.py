@@ -1,4 +1,4 @@
-"""The demo's requests: different prompts and options from word lists, the same for the same seed. Pure."""
+"""Requests of the demo: distinct prompts and options drawn from word lists by a seed. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _CAMERAS: Final = (
 
 
 def demo_requests(providers: list[Provider], count: int, seed: int) -> dict[str, list[GenerationRequest]]:
-    """`count` requests with different prompts, dealt out to `providers` in turn, by provider name."""
+    """Return `count` requests with distinct prompts, dealt to `providers` in turn, by provider name.
+
+    The same seed gives the same requests.
+    """
     random = Random(seed)
     scenes = [" ".join(words) for words in itertools.product(_SUBJECTS, _ACTIONS, _PLACES)]
     random.shuffle(scenes)
@@ -46,9 +49,9 @@ def demo_requests(providers: list[Provider], count: int, seed: int) -> dict[str,
 
 
 def _request(provider: Provider, prompt: str, key: str, random: Random) -> GenerationRequest:
-    """Each wish with some chance; one that the provider refuses is left out."""
+    """Return a request with a random choice of the options that the provider supports."""
     request = GenerationRequest(prompt, key=key)
-    wishes: tuple[tuple[str, Any, float], ...] = (
+    options: tuple[tuple[str, Any, float], ...] = (
         ("effect", random.choice(provider.effects), 0.3),
         ("aspect_ratio", random.choice(_RATIOS), 0.6),
         ("frame_rate", random.choice((8, 12, 16, 24)), 0.5),
@@ -60,7 +63,7 @@ def _request(provider: Provider, prompt: str, key: str, random: Random) -> Gener
         ("sfx", True, 0.2),
     )
     fields: dict[str, Any] = {}
-    for field, value, chance in wishes:
+    for field, value, chance in options:
         if random.random() < chance:
             try:
                 provider.check(GenerationRequest(prompt, **{field: value}))

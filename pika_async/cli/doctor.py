@@ -1,4 +1,4 @@
-"""`doctor`: what a provider's wire is today, against what it documents; free unless told to spend."""
+"""`doctor`: compare a provider's actual replies with its documentation. Costs nothing without `--spend`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REQUEST: Final = GenerationRequest("a paper boat on a calm lake", key="doctor")
 
 @attrs.frozen
 class Finding:
-    """One thing looked at: fine, or not as documented."""
+    """Result of one check."""
 
     subject: str
     ok: bool
@@ -49,7 +49,10 @@ class Finding:
 
 @attrs.define
 class Doctor:
-    """Looks at one provider at one address. `tell` hears of every finding as it comes."""
+    """Checks of one provider at one base URL.
+
+    :param report: called with every finding.
+    """
 
     provider: Provider
     base_url: str
@@ -59,36 +62,36 @@ class Doctor:
     samples: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
 
     def record(self, subject: str, ok: bool, detail: str) -> None:
-        """Something was found."""
-        found = Finding(subject, ok, strip_control(detail))
-        self.findings.append(found)
-        self.report(found)
+        """Record a finding and report it."""
+        finding = Finding(subject, ok, strip_control(detail))
+        self.findings.append(finding)
+        self.report(finding)
 
     @property
     def code(self) -> ExitCode:
-        """The exit code of what was found."""
+        """Exit code of the command."""
         return ExitCode.OK if all(finding.ok for finding in self.findings) else ExitCode.INCOMPLETE
 
-    # --- the way there ----------------------------------------------------------------------------------------------
+    # --- connection -------------------------------------------------------------------------------------------------
 
     async def check_dns(self) -> bool:
-        """Whether the host's name is found."""
+        """Check that the host name resolves; return whether it does."""
         url = URL(self.base_url)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port)
+                records = await asyncio.get_running_loop().getaddrinfo(url.host, url.port)
         except (OSError, TimeoutError, UnicodeError) as error:
-            self.record("name", False, f"{url.host} is not found: {error}")
+            self.record("DNS", False, f"{url.host} does not resolve: {error}")
             return False
-        addresses = sorted({str(entry[4][0]) for entry in found})
-        self.record("name", True, f"{url.host} is {', '.join(addresses)}")
+        addresses = sorted({str(entry[4][0]) for entry in records})
+        self.record("DNS", True, f"{url.host} resolves to {', '.join(addresses)}")
         return True
 
     async def check_tls(self) -> None:
-        """The protocol and the certificate's end, where there is TLS."""
+        """Check the TLS version and the expiry of the certificate, if the base URL is https."""
         url = URL(self.base_url)
         if url.scheme != "https":
-            self.record("TLS", True, "none: the address is http")
+            self.record("TLS", True, "not used: the address is http")
             return
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -97,17 +100,17 @@ class Doctor:
             self.record("TLS", False, f"no connection: {error}")
             return
         try:
-            secured = writer.get_extra_info("ssl_object")
-            until = ssl.cert_time_to_seconds(str(secured.getpeercert()["notAfter"]))
+            tls = writer.get_extra_info("ssl_object")
+            until = ssl.cert_time_to_seconds(str(tls.getpeercert()["notAfter"]))
             days = (until - datetime.now(UTC).timestamp()) / 86400
-            self.record("TLS", days > 0, f"{secured.version()}, the certificate is good for {days:.0f} days more")
+            self.record("TLS", days > 0, f"{tls.version()}, the certificate expires in {days:.0f} days")
         finally:
             writer.close()
 
     # --- free -------------------------------------------------------------------------------------------------------
 
     async def check_unknown_task(self) -> None:
-        """Poll a made-up task id, which is free.
+        """Poll an invented task id, which costs nothing.
 
         :raises AccountStopped: if the key is refused.
         """
@@ -117,19 +120,19 @@ class Doctor:
             await self.transport.send(self.provider.encode_poll(task_id, self.base_url))
         finally:
             await self.transport.close()
-        call = self.transport.exchanges[-1]
-        self._add_sample(call, "error-unknown-task", "error")
-        answer = call.response
-        if isinstance(answer, TransportFailure):
-            self.record("made-up task", False, f"no answer: {answer.detail}")
+        exchange = self.transport.exchanges[-1]
+        self._add_sample(exchange, "error-unknown-task", "error")
+        response = exchange.response
+        if isinstance(response, TransportFailure):
+            self.record("unknown task", False, f"no response: {response.detail}")
             return
-        told = f"HTTP {answer.status}: {answer.excerpt()}"
-        if classify_poll(answer, None) is PollVerdict.STOP:
-            raise AccountStopped(provider=self.provider.name, reason=answer.excerpt(), http_status=answer.status)
-        self.record("made-up task", self._reports_missing(call, task_id), told)
+        detail = f"HTTP {response.status}: {response.excerpt()}"
+        if classify_poll(response, None) is PollVerdict.STOP:
+            raise AccountStopped(provider=self.provider.name, reason=response.excerpt(), http_status=response.status)
+        self.record("unknown task", self._reports_missing(exchange, task_id), detail)
 
     def _reports_missing(self, exchange: RecordedExchange, task_id: str) -> bool:
-        """Whether the answer is a documented form of "no such task": the code `task_not_exist`, whatever its status."""
+        """Return whether the response is a documented "no such task": code `task_not_exist`, any HTTP status."""
         if isinstance(exchange.response, TransportFailure):
             return False
         try:
@@ -140,11 +143,11 @@ class Doctor:
     # --- one generation ---------------------------------------------------------------------------------------------
 
     async def check_generation(self, client: PikaClient) -> None:
-        """One real generation, followed to its end and compared field by field.
+        """Pay for one generation, wait for it, and compare every reply field by field.
 
         :raises AccountStopped: if the key or the balance is refused.
         """
-        begun = len(self.transport.exchanges)
+        first = len(self.transport.exchanges)
         async with client:
             try:
                 job = await client.submit(_REQUEST)
@@ -157,11 +160,11 @@ class Doctor:
             except PikaError as error:
                 self.record("generation", False, error.message)
             finally:
-                self._compare(self.transport.exchanges[begun:])
+                self._compare(self.transport.exchanges[first:])
 
     def _record_outcome(self, job: Job) -> None:
-        seconds = (job.settled_at - job.submitted_at).total_seconds() if job.settled_at and job.submitted_at else None
-        took = "" if seconds is None else f" after {seconds:.0f} s and {job.polls} polls"
+        duration = (job.settled_at - job.submitted_at).total_seconds() if job.settled_at and job.submitted_at else None
+        took = "" if duration is None else f" after {duration:.0f} s and {job.polls} polls"
         why = "" if job.error is None else f": {job.error.message}"
         self.record("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.value}{took}{why}")
 
@@ -170,34 +173,34 @@ class Doctor:
             return
         with tempfile.TemporaryDirectory() as folder:
             file = await client.download(job, Path(folder) / "doctor.mp4")
-            self.record("result", True, f"a whole MP4 of {file.stat().st_size:,} bytes")
+            self.record("result", True, f"a complete MP4 of {file.stat().st_size:,} bytes")
 
     def _compare(self, exchanges: list[RecordedExchange]) -> None:
-        """Compare and keep the answers of one generation: the create, and each feed that says something new."""
-        said: set[str] = set()
-        seen: set[str] = set()
-        for call in exchanges:
-            kind = "create" if call.request.paid else "feed"
-            differences = list(self._differences(call, kind))
+        """Compare the replies of one generation; add a sample of the create and of the first feed with each state."""
+        reported: set[str] = set()
+        sampled: set[str] = set()
+        for exchange in exchanges:
+            kind = "create" if exchange.request.paid else "feed"
+            differences = list(self._differences(exchange, kind))
             for difference in differences:
-                if difference not in said:
-                    said.add(difference)
+                if difference not in reported:
+                    reported.add(difference)
                     self.record(f"{kind} reply", False, difference)
-            word = self._state_word(call) if kind == "feed" else ""
-            if word not in seen:
-                seen.add(word)
-                self._add_sample(call, f"live-{kind}" + (f"-{word}" if word else ""), kind)
+            word = self._state_word(exchange) if kind == "feed" else ""
+            if word not in sampled:
+                sampled.add(word)
+                self._add_sample(exchange, f"live-{kind}" + (f"-{word}" if word else ""), kind)
         reply = documented_reply(self.provider, "feed")
-        if reply is not None and not said and exchanges:
-            self.record("fields", True, f"{len(exchanges)} answers, every field as documented")
+        if reply is not None and not reported and exchanges:
+            self.record("fields", True, f"{len(exchanges)} replies, every field as documented")
 
     def _differences(self, exchange: RecordedExchange, kind: str) -> Iterator[str]:
         reply = documented_reply(self.provider, kind)
-        answer = exchange.response
-        if isinstance(answer, TransportFailure):
-            yield f"no answer: {answer.detail}"
-        elif answer.status >= 300:
-            yield f"HTTP {answer.status}: {answer.excerpt()}"
+        response = exchange.response
+        if isinstance(response, TransportFailure):
+            yield f"no response: {response.detail}"
+        elif response.status >= 300:
+            yield f"HTTP {response.status}: {response.excerpt()}"
         elif reply is not None:
             for difference in compare(reply, exchange.body, succeeded=self._state_word(exchange) == "succeeded"):
                 yield str(difference)
@@ -211,14 +214,24 @@ class Doctor:
             return "unreadable"
 
     def _add_sample(self, exchange: RecordedExchange, name: str, kind: str) -> None:
-        source = f"doctor: {self.provider.title}'s answer of {datetime.now(UTC):%Y-%m-%d}"
+        source = f"doctor: reply of {self.provider.title} on {datetime.now(UTC):%Y-%m-%d}"
         wanted = _REQUEST if kind == "create" else None
         self.samples[name] = to_sample(self.provider, exchange, name=name, kind=kind, source=source, generation=wanted)
 
 
 @attrs.frozen(kw_only=True)
 class DoctorOptions:
-    """What is to be looked at, and how far."""
+    """Options of `doctor`.
+
+    :param provider: name of the provider.
+    :param base_url: default None, the provider's own.
+    :param api_key_file: file with the key; default None, the provider's environment variable.
+    :param proxy: URL of a proxy; default None, the environment's.
+    :param spend: pay for one generation; default False.
+    :param save_to: new or empty folder for samples; default None saves nothing.
+    :param deadline: seconds from acceptance to the end; default None, the client's.
+    :param expected_seconds: expected duration in seconds; default None, the policy's.
+    """
 
     provider: str
     base_url: str | None = None
@@ -231,23 +244,24 @@ class DoctorOptions:
 
 
 async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transport | None = None) -> Doctor:
-    """Look at everything. The doctor that comes back knows its findings and the samples.
+    """Run every check; return the doctor with its findings and samples.
 
-    :raises ConfigurationError: if the key or the address cannot work.
-    :raises AccountStopped: if the account is refused.
+    :param transport: replaces the real transport; default None.
+    :raises ConfigurationError: if the key or the base URL cannot work.
+    :raises AccountStopped: if the provider refuses the account.
     :raises UsageError: if a sample cannot be saved.
     """
     provider = find_provider(options.provider)
     credential = read_credential(provider, None, options.api_key_file)
-    bare = PikaClient(provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy)
-    inner = transport or AiohttpTransport(bare.base_url, credential, proxy=options.proxy)
-    doctor = Doctor(provider, bare.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
+    probe = PikaClient(provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy)
+    inner = transport or AiohttpTransport(probe.base_url, credential, proxy=options.proxy)
+    doctor = Doctor(provider, probe.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
     key_from = f"the file {options.api_key_file}" if options.api_key_file else f"the variable {provider.api_key_env}"
     if options.save_to is not None:
         _check_folder(options.save_to)
-    doctor.record("configuration", True, f"{provider.title} at {bare.base_url}, key from {key_from}")
+    doctor.record("configuration", True, f"{provider.title} at {probe.base_url}, key from {key_from}")
     try:
-        if _is_direct(options, bare.base_url) and await doctor.check_dns():
+        if _is_direct(options, probe.base_url) and await doctor.check_dns():
             await doctor.check_tls()
         await doctor.check_unknown_task()
         if options.spend:
@@ -264,16 +278,16 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
 
 
 def _is_direct(options: DoctorOptions, base_url: str) -> bool:
-    """Whether no proxy, of the command or of the environment, stands between: it looks up names by itself."""
+    """Return whether no proxy is in use, neither an option nor the environment's; a proxy resolves names itself."""
     return options.proxy is None and (is_loopback(base_url) or urlsplit(base_url).scheme not in getproxies())
 
 
 def _check_folder(folder: Path) -> None:
-    """See that samples can be written, before anything is spent for them."""
+    """Check that samples can be written, before paying for them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise UsageError(f"--save: {folder} is not empty, and nothing is overwritten; choose another folder")
+            raise UsageError(f"--save: {folder} must be empty, nothing is overwritten; choose another folder")
     except OSError as error:
         raise UsageError(f"--save: {folder} cannot be used: {error.strerror}") from None
 
@@ -290,5 +304,5 @@ def _save(folder: Path, doctor: Doctor, terminal: Terminal) -> None:
         path = os.fspath(error.filename or folder)
         raise UsageError(f"--save: {path} cannot be written: {error.strerror}") from None
     terminal.note(
-        f"{len(doctor.samples)} answers saved in {folder}, without keys and signatures; review them before sharing"
+        f"{len(doctor.samples)} replies saved in {folder}, without keys and signatures; review them before sharing"
     )

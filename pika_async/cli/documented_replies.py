@@ -1,4 +1,4 @@
-"""The reply fields that the gateways document, and how an answer differs from them. Pure: data and one comparison."""
+"""Documented reply fields of the gateways, and the differences of an actual reply. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pika_async.providers import Provider
 
 __all__ = ["Difference", "DocumentedReply", "compare", "documented_reply"]
 
-#: JSON types by the word that a document uses.
+#: Python types of a JSON value, by the word for it in the tables below.
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "text": (str,),
     "number": (int, float),
@@ -26,7 +26,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 
 @attrs.frozen
 class Difference:
-    """One way in which an answer is not as documented. `kind`: missing, unknown, mistyped, or word."""
+    """Difference between a reply and its documentation. `kind` is missing, unknown, mistyped or word."""
 
     kind: str
     path: str
@@ -38,19 +38,23 @@ class Difference:
 
 @attrs.frozen(kw_only=True)
 class DocumentedReply:
-    """What a document says of one answer: every field with its types, those that must be there, the status words.
+    """Documentation of one kind of reply.
 
-    A path goes down by dots; `videos[]` is each item of a list.
+    In a path, dots separate the levels and `videos[]` stands for each item of a list.
+
+    :param fields: type words of each field, by path.
+    :param required: paths that every reply must have.
+    :param required_on_success: paths that the reply of a succeeded task must have too; default none.
+    :param status_words: documented values by path; default none.
     """
 
     fields: Mapping[str, str]
     required: frozenset[str]
-    #: Required too once the task has succeeded.
     required_on_success: frozenset[str] = frozenset()
     status_words: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
 
 
-#: CometAPI's page "pika feed" and the create page's example; numbers come as text there.
+#: From CometAPI's page "pika feed" and the example on its create page; numbers are text there.
 _ENVELOPE: Final = {
     "create": DocumentedReply(
         fields={
@@ -77,7 +81,7 @@ _ENVELOPE: Final = {
         },
     ),
 }  # fmt: skip
-#: The native shape's page, which YEScale and gpt.ge share; YEScale's own create fields are below.
+#: From the page of the native dialect, which YEScale and gpt.ge share; YEScale's own create fields are below.
 _VIDEOS: Final = {
     "create": DocumentedReply(fields={"id": "text"}, required=frozenset({"id"})),
     "feed": DocumentedReply(
@@ -93,7 +97,7 @@ _VIDEOS: Final = {
         status_words={"videos[].status": frozenset({"queued", "pending", "finished", "error"})},
     ),
 }  # fmt: skip
-#: YEScale's page lists the replies of other models with it; all are known, only the id is expected.
+#: YEScale's page also lists the fields of other models; all are documented, only the id is required.
 _YESCALE_CREATE: Final = (
     "message", "batch_id", "created_at", "estimate_wait_seconds", "last_frame", "liked", "prompt", "queue_state",
     "state", "thumbnail", "video", "video_raw", "code", "request_id", "data", "data.task_id", "data.task_status",
@@ -102,33 +106,36 @@ _YESCALE_CREATE: Final = (
 
 
 def documented_reply(provider: Provider, kind: str) -> DocumentedReply | None:
-    """What is documented of `kind` ("create" or "feed") at `provider`; None for a dialect of another package."""
-    known = {"envelope": _ENVELOPE, "videos": _VIDEOS}.get(provider.dialect.name)
-    if known is None:
+    """Return the documentation of replies of `kind`, "create" or "feed"; None for a dialect of another package."""
+    dialect_replies = {"envelope": _ENVELOPE, "videos": _VIDEOS}.get(provider.dialect.name)
+    if dialect_replies is None:
         return None
-    reply = known[kind]
+    reply = dialect_replies[kind]
     if provider.name == "yescale" and kind == "create":
         return attrs.evolve(reply, fields={**reply.fields, **dict.fromkeys(_YESCALE_CREATE, "any")})
     return reply
 
 
 def compare(reply: DocumentedReply, body: Any, *, succeeded: bool = False) -> list[Difference]:
-    """Every difference between an answer and its document; `ended` for the feed of a task that has succeeded."""
+    """Return every difference between a reply and its documentation.
+
+    :param succeeded: whether the reply is the feed of a succeeded task; default False.
+    """
     if not isinstance(body, dict):
-        return [Difference("mistyped", "$", f"is {_kind(body)}, documented is an object")]
-    found = list(_walk(body, ""))
-    present = {path for path, _ in found}
-    differences = [_check(reply, path, value) for path, value in found]
+        return [Difference("mistyped", "$", f"is {_kind(body)}, documented as an object")]
+    values = list(_walk(body, ""))
+    present = {path for path, _ in values}
+    differences = [_check(reply, path, value) for path, value in values]
     required = reply.required | (reply.required_on_success if succeeded else frozenset())
     for path in sorted(required - present):
         parent = path.rpartition(".")[0]
-        # One report for a whole branch that is not there.
+        # Report a missing branch once.
         if not parent or parent in present:
-            differences.append(Difference("missing", path, "is documented and not there"))
+            differences.append(Difference("missing", path, "is documented but missing"))
     if succeeded:
         differences += [
-            Difference("missing", path, "is null though the task has succeeded")
-            for path, value in found
+            Difference("missing", path, "is null although the task has succeeded")
+            for path, value in values
             if path in reply.required_on_success and value is None
         ]
     return list(dict.fromkeys(difference for difference in differences if difference is not None))
@@ -149,15 +156,15 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _check(reply: DocumentedReply, path: str, value: Any) -> Difference | None:
     types = reply.fields.get(path)
     if types is None:
-        # What is inside an undocumented object is not documented either: one report.
+        # Report an undocumented branch once.
         parent = path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
-        known_parent = not parent or reply.fields.get(parent, "") not in {"", "any"}
-        return Difference("unknown", path, f"is not documented ({_kind(value)})") if known_parent else None
+        documented_parent = not parent or reply.fields.get(parent, "") not in {"", "any"}
+        return Difference("unknown", path, f"is not documented ({_kind(value)})") if documented_parent else None
     if not _has_type(value, types.split()):
-        return Difference("mistyped", path, f"is {_kind(value)}, documented is {types.replace(' ', ' or ')}")
+        return Difference("mistyped", path, f"is {_kind(value)}, documented as {types.replace(' ', ' or ')}")
     words = reply.status_words.get(path)
     if words is not None and str(value).lower() not in words:
-        return Difference("word", path, f"{shorten(str(value))} is no documented status word; it counts as running")
+        return Difference("word", path, f"{shorten(str(value))} is not a documented status word; it counts as running")
     return None
 
 

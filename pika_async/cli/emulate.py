@@ -1,4 +1,4 @@
-"""`emulate`: the emulator as a server until Ctrl-C; tells where it is, how to use it, and what it charged."""
+"""`emulate`: serve the emulator until Ctrl-C. Prints its addresses, a first command and, at the end, the charges."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from pika_async.providers import find_provider
 __all__ = ["emulate", "make_emulator"]
 
 MAX_PORT: Final = 65535
-#: The emulator calls loopback addresses only; `batch` listens there by itself.
+#: The emulator calls only loopback addresses; `batch` listens on this one without `--listen`.
 CALLBACK_URL: Final = "http://127.0.0.1:8080"
 
 
 def make_emulator(*, scenario: Path | None, **options: Any) -> Emulator:
-    """The emulator of a command line.
+    """Create the emulator from the options of the command line.
 
-    :raises UsageError: names what cannot work.
+    :param scenario: JSON file of faults; None injects none.
+    :raises UsageError: names the option that cannot work.
     """
     require_emulator()
     if not 0 <= options.get("port", 0) <= MAX_PORT:
-        raise UsageError(f"--port: {options['port']} is no port; give 0 to {MAX_PORT}, 0 for any free one")
+        raise UsageError(f"--port: {options['port']} must be a port from 0 to {MAX_PORT}; 0 takes any free one")
     try:
         return Emulator(scenario=None if scenario is None else _load_scenario(scenario), **options)
     except ValueError as error:
@@ -47,7 +48,7 @@ def _load_scenario(path: Path) -> Scenario:
 async def emulate(emulator: Emulator, terminal: Terminal) -> ExitCode:
     """Serve until Ctrl-C or SIGTERM.
 
-    :raises UsageError: if the port cannot be had.
+    :raises UsageError: if the port cannot be opened.
     """
     try:
         async with emulator:
@@ -75,16 +76,16 @@ def _greeting(emulator: Emulator) -> str:
     ]
     return "\n".join(
         [
-            "the emulator serves at", *urls, f"key: {emulator.api_key}", "try:", command,
-            f"for callbacks add: --callbacks {CALLBACK_URL}", "for the examples:", *exports, "Ctrl-C ends it",
+            "emulator addresses:", *urls, f"key: {emulator.api_key}", "try:", command,
+            f"for callbacks add: --callbacks {CALLBACK_URL}", "for the examples:", *exports, "press Ctrl-C to stop",
         ]
     )  # fmt: skip
 
 
 def _totals(emulator: Emulator) -> str:
     charges = Counter(charge.provider for charge in emulator.ledger)
-    told = ", ".join(f"{name} {charges[name]}" for name in EMULATED_PROVIDERS)
+    by_provider = ", ".join(f"{name} {charges[name]}" for name in EMULATED_PROVIDERS)
     return (
-        f"charges: {len(emulator.ledger)} ({told}); polls: {emulator.polls.total}; refused: {len(emulator.refusals)}; "
-        f"credentials seen at the CDN: {len(emulator.cdn_credentials)}"
+        f"charges: {len(emulator.ledger)} ({by_provider}); polls: {emulator.polls.total}; "
+        f"refused: {len(emulator.refusals)}; credentials seen at the CDN: {len(emulator.cdn_credentials)}"
     )

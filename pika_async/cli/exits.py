@@ -1,4 +1,4 @@
-"""How a command may end: the exit codes, and the errors that are a user's to mend. Prints nothing."""
+"""Exit codes, and the errors that a user can fix. Prints nothing."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pika_async.errors import AccountStopped, ConfigurationError, InvalidRequest
 
 __all__ = ["ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for"]
 
-#: How many faulty rows are listed.
+#: Faulty rows that are listed one by one; the others are counted.
 MAX_LISTED_ROWS = 20
 
 
 class ExitCode(enum.IntEnum):
-    """What the shell is told."""
+    """Exit code of a command."""
 
-    #: All succeeded, and is on disk where that was asked for.
+    #: Every job succeeded and, unless downloads are off, its video is on disk.
     OK = 0
-    #: Some did not.
+    #: Some job did not succeed.
     INCOMPLETE = 1
-    #: The command or its input is wrong; nothing was sent.
+    #: Usage or input error; nothing was sent.
     USAGE = 2
-    #: The account is stopped.
+    #: The provider stopped the account: wrong key, or no balance.
     ACCOUNT_STOPPED = 3
-    #: Ctrl-C or SIGTERM.
+    #: Interrupted by Ctrl-C, SIGTERM or a closed terminal.
     INTERRUPTED = 130
 
 
 class UsageError(Exception):
-    """The command cannot do what it was asked; the text says why and the way out."""
+    """The command cannot run as given; the text says why and how to fix it."""
 
 
-class InputErrors(UsageError):  # noqa: N818 - it holds many
-    """Rows of the input that cannot be sent, each as `FILE:LINE: what`."""
+class InputErrors(UsageError):  # noqa: N818 - holds several errors
+    """Rows of the input that cannot be sent, each as `FILE:LINE: reason`."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -43,12 +43,12 @@ class InputErrors(UsageError):  # noqa: N818 - it holds many
         super().__init__("\n".join([*shown, f"{count} cannot be sent; nothing was sent"]))
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: the user's wish
-    """The first Ctrl-C or SIGTERM ended the work; the text says what stands where."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
+    """Ctrl-C or SIGTERM ended the work; the text says what has been submitted."""
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
-    """The code of a command that ended with `error`."""
+    """Return the exit code of a command that ended with `error`."""
     match error:
         case UsageError() | ConfigurationError() | InvalidRequest():
             return ExitCode.USAGE
@@ -61,7 +61,7 @@ def exit_code_for(error: BaseException) -> ExitCode:
 
 
 def error_text(error: BaseException) -> str:
-    """What the user reads of `error`; settings of the client by the names of their options."""
+    """Return the text of `error` for the command line: settings of the client appear as options."""
     match error:
         case ConfigurationError(setting="api_key"):
             return error.reason.replace("give api_key or api_key_file", "give --api-key-file")
@@ -69,9 +69,9 @@ def error_text(error: BaseException) -> str:
             return error.reason
         case ConfigurationError(setting="public_url"):
             return f"--callbacks: {error.reason.replace('this receiver', 'this machine')}"
-        case ConfigurationError(setting="host" | "port"):  # of a receiver; whoever forwards to it must know which
+        case ConfigurationError(setting="host" | "port"):  # a proxy forwards to this port: it cannot be any free one
             return f"--listen: {error.reason.replace(', or 0 for any free one', '')}"
-        case ConfigurationError() if not error.setting.isupper():  # else it is a variable
+        case ConfigurationError() if not error.setting.isupper():  # an upper-case setting is an environment variable
             return f"--{error.setting.removeprefix('limits.').replace('_', '-')}: {error.reason}"
         case PikaError():
             return error.message

@@ -1,4 +1,4 @@
-"""The commands that work in a batch's folder: run it, go on with it, see how it stands, settle its doubts."""
+"""Commands on the folder of a batch: `batch`, `resume`, `status` and `resolve`."""
 
 from __future__ import annotations
 
@@ -46,76 +46,66 @@ def batch(
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
-    again: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    again: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     ambiguous: AmbiguousMode = "strict",
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Generate every request of a file, many at once; DIR/results.jsonl gets a line for each as it ends.
+    """Generate every request of a file, many at once, into a folder with results and videos.
 
-    Everything is checked before anything is sent. The same command again goes on where the first one ended, however
-    it ended: rows are known by their key, else by their content, and none that is known is paid for again. Exit code
-    0: all succeeded; 1: some did not; 2: usage or input error, nothing sent; 3: the account is stopped; 130:
+    Example: `pika-async batch prompts.csv --provider cometapi --out clips --max-charges 300`
+
+    The whole input is checked before anything is sent. Run the same command again to continue a batch, however it
+    ended: a row is recognized by its key or else by its content, and is not paid for again.
+
+    Exit codes: 0 all succeeded, 1 some did not, 2 usage or input error and nothing sent, 3 the account is stopped, 130
     interrupted.
 
-    Parameters
-    ----------
-    input
-        A .jsonl file (an object a line, fields as in GenerationRequest), a .csv file (a header with those fields;
-        camera.pan or camera as pan=left;zoom=in; ingredients with | between them; an empty cell is not given), a .txt
-        file (a prompt a line; blank lines and lines that begin with # are left out), or - for standard input (JSON
-        lines if the first line begins with {, else text).
-    out
-        The folder for journal.db, results.jsonl, index.html and videos/KEY.mp4.
-    max_in_flight
-        How many generations may run at once; else as many as the account takes, at most 10,000.
-    max_charges
-        Never have more submissions accepted than this, of all the commands that ever ran in DIR; later ones hold to it
-        until another number is said.
-    deadline
-        Seconds from a job's acceptance to its end; 1800 unless given.
-    expected_seconds
-        How long a generation is thought to take.
-    download
-        Fetch the videos.
-    again
-        Pay for the job of this key once more, each time that it is said; give it once for each. The earlier one stays
-        known as KEY~1.
-    ambiguous
-        lenient sends again after a bare 503, which most gateways mean by it but none documents; strict leaves the job
-        in doubt.
-    json
-        Print the lines of results.jsonl on standard output, and nothing else there.
+    :param input: .jsonl (one object per line, fields as in GenerationRequest), .csv (a header with those fields;
+        camera.pan, or camera as pan=left;zoom=in; ingredients separated by |; empty cells are ignored), .txt (one
+        prompt per line; blank lines and lines starting with # are ignored), or - for standard input (JSON lines if it
+        starts with {, otherwise text).
+    :param out: Folder for journal.db, results.jsonl, index.html and videos/KEY.mp4.
+    :param max_in_flight: Most generations at once. [default: as many as the account takes, at most 10,000]
+    :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder; later commands
+        keep the limit unless they give another one. [default: no limit]
+    :param deadline: Seconds from a job's acceptance to its end. [default: 1800]
+    :param expected_seconds: Expected duration of a generation in seconds. [default: 60]
+    :param download: Download the videos.
+    :param again: Key of a job to pay for once more; may be given several times. The earlier job is kept as KEY~1.
+    :param ambiguous: What to do after a bare 503, which usually but not certainly means "not accepted": lenient sends
+        again, strict leaves the job in doubt.
+    :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        planned = check_rows(*read_input(input), find_provider(account.provider))
+        inputs = check_rows(*read_input(input), find_provider(account.provider))
         folder = BatchFolder(out)
         run_in_loop(folder.recover())
         limit = folder.options().max_charges if max_charges is None else max_charges
-        terms = BatchOptions(
+        options = BatchOptions(
             max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
             download=download, ambiguous=ambiguous, callbacks=callbacks.callbacks, listen=callbacks.listen,
         )  # fmt: skip
-        listening = CallbackListener.from_options(terms)
-        receiver = None if listening is None else listening.receiver
-        client = create_client(account, journal=folder.journal, options=terms, callbacks=receiver)
+        listener = CallbackListener.from_options(options)
+        receiver = None if listener is None else listener.receiver
+        client = create_client(account, journal=folder.journal, options=options, callbacks=receiver)
 
-        def keyed() -> list[InputRequest]:
-            named = assign_keys(planned, folder.journal, again)
-            if unknown := set(again) - {one.key for one in named}:
-                raise UsageError(f"--again: {min(unknown)} is the key of no row of this input; nothing was sent")
-            return named
+        def load_inputs() -> list[InputRequest]:
+            keyed = assign_keys(inputs, folder.journal, again)
+            if unknown := set(again) - {one.key for one in keyed}:
+                raise UsageError(f"--again: {min(unknown)} must be the key of a row of this input; nothing was sent")
+            return keyed
 
-        folder.create([one.key for one in keyed()] if folder.is_new and download else [])
-        work = BatchRunner(folder, terms, terminal, quiet=json, listener=listening)
-        ending, page = run_in_loop(
-            work.run([ProviderRun(client, keyed, again)], title=f"{account.provider}: {out.absolute().name}")
+        folder.create([one.key for one in load_inputs()] if folder.is_new and download else [])
+        runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
+        outcome, page = run_in_loop(
+            runner.run([ProviderRun(client, load_inputs, again)], title=f"{account.provider}: {out.absolute().name}")
         )
-        for line in summarize(ending, folder, page):
-            terminal.show(line, to_error=json or ending.code is not ExitCode.OK)
-        return ending.code
+        for line in summarize(outcome, folder, page):
+            terminal.show(line, to_error=json or outcome.code is not ExitCode.OK)
+        return outcome.code
 
 
 def resume(
@@ -133,52 +123,48 @@ def resume(
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Go on with every job of a batch's folder: send what was not sent, follow what was accepted, fetch what is ready.
+    """Continue every unfinished job of a folder: submit, poll and download.
 
-    Each job is asked for at the provider and the address that accepted it. Jobs in doubt stay so: see status. What was
-    said to the batch (its limits and the like) holds unless it is said anew. Exit codes are those of batch.
+    Example: `pika-async resume clips`
 
-    Parameters
-    ----------
-    folder
-        The --out folder of a batch.
-    max_in_flight
-        How many generations may run at once.
-    max_charges
-        Never have more submissions accepted than this, of all the commands that ever ran in the folder.
-    deadline
-        Seconds from now, or from a job's acceptance, to its end.
-    expected_seconds
-        How long a generation is thought to take.
-    download
-        Fetch the videos.
-    ambiguous
-        lenient sends again after a bare 503; strict leaves the job in doubt.
-    json
-        Print the lines of results.jsonl on standard output, and nothing else there.
+    Each job is polled at the provider and address that accepted it. Jobs in doubt stay in doubt; see `pika-async
+    status`. The options of the batch apply unless they are given again. Exit codes are those of batch.
+
+    :param folder: The --out folder of a batch.
+    :param max_in_flight: Most generations at once.
+    :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder.
+    :param deadline: Seconds to a job's end, counted from now or, if that is later, from its acceptance.
+    :param expected_seconds: Expected duration of a generation in seconds.
+    :param download: Download the videos.
+    :param ambiguous: What to do after a bare 503: lenient sends again, strict leaves the job in doubt.
+    :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        place = BatchFolder(folder)
-        place.require_existing()
-        run_in_loop(place.recover())
-        said: dict[str, Any] = {
+        batch_folder = BatchFolder(folder)
+        batch_folder.require_existing()
+        run_in_loop(batch_folder.recover())
+        given: dict[str, Any] = {
             "max_in_flight": max_in_flight, "max_charges": max_charges, "deadline": deadline,
             "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,
             "callbacks": callbacks.callbacks, "listen": callbacks.listen,
         }  # fmt: skip
-        terms = attrs.evolve(place.options(), **{name: value for name, value in said.items() if value is not None})
-        listening = CallbackListener.from_options(terms)
-        steps, done = resume_runs(place, credentials, terms, listening)
-        if not any(step.client.provider.takes_callback for step in steps):
-            if steps and callbacks.callbacks is not None:
-                raise UsageError(f"--callbacks: {steps[0].client.provider.title} calls nobody back; leave it out")
-            listening = None
-        work = BatchRunner(place, terms, terminal, quiet=json, listener=listening)
-        ending, page = run_in_loop(work.run(steps, title=folder.absolute().name, done=done))
-        for line in summarize(ending, place, page):
-            terminal.show(line, to_error=json or ending.code is not ExitCode.OK)
-        return ending.code
+        options = attrs.evolve(
+            batch_folder.options(), **{name: value for name, value in given.items() if value is not None}
+        )
+        listener = CallbackListener.from_options(options)
+        runs, done = resume_runs(batch_folder, credentials, options, listener)
+        if not any(run.client.provider.takes_callback for run in runs):
+            if runs and callbacks.callbacks is not None:
+                raise UsageError(
+                    f"--callbacks: {runs[0].client.provider.title} sends no callbacks; leave the option out"
+                )
+            listener = None
+        runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
+        outcome, page = run_in_loop(runner.run(runs, title=folder.absolute().name, done=done))
+        for line in summarize(outcome, batch_folder, page):
+            terminal.show(line, to_error=json or outcome.code is not ExitCode.OK)
+        return outcome.code
 
 
 def status(
@@ -189,18 +175,15 @@ def status(
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Show where every job of a batch's folder stands, those in doubt with the commands that settle each.
+    """Show the jobs of a folder by status, and how to resolve those in doubt.
 
-    It may be asked while the batch runs.
+    Example: `pika-async status clips`
 
-    Parameters
-    ----------
-    folder
-        The --out folder of a batch.
-    polling
-        Show instead what was learned of how long jobs take, when a command that starts now would look, and why.
-    json
-        Print a line of JSON for each job, as in results.jsonl; with --polling, for each kind of job.
+    It also works while a batch runs there.
+
+    :param folder: The --out folder of a batch.
+    :param polling: Show instead when a command that starts now would poll, and the durations that it learned from.
+    :param json: Print a line of JSON for each job, as in results.jsonl; with --polling, for each stratum.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
@@ -218,36 +201,31 @@ def resolve(
     abandon: Annotated[bool, Parameter(negative=())] = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Say what became of a job in doubt, after you have looked it up at the provider. Sends nothing.
+    """Record what became of a job in doubt, after looking it up at the provider. Sends nothing.
 
-    Parameters
-    ----------
-    folder
-        The --out folder of a batch.
-    key
-        The job's key.
-    task_id
-        It was accepted, as this task.
-    not_charged
-        It was not accepted: it may be sent again.
-    abandon
-        Give it up, whatever became of it.
+    Example: `pika-async resolve clips 00017-5d8a91c2 --not-charged`
+
+    :param folder: The --out folder of a batch.
+    :param key: Key of the job.
+    :param task_id: The submission was accepted, as this task.
+    :param not_charged: The submission was not accepted: it may be sent again.
+    :param abandon: Abandon the job, whether it was accepted or not.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        place = BatchFolder(folder)
-        place.require_existing()
+        batch_folder = BatchFolder(folder)
+        batch_folder.require_existing()
 
-        async def settle() -> Job:
-            await place.journal.open()
+        async def resolve_in_journal() -> Job:
+            await batch_folder.journal.open()
             try:
-                await recover_interrupted(place.journal)
+                await recover_interrupted(batch_folder.journal)
                 charged = False if not_charged else None
-                return await resolve_job(place.journal, key, task_id=task_id, charged=charged, abandon=abandon)
+                return await resolve_job(batch_folder.journal, key, task_id=task_id, charged=charged, abandon=abandon)
             finally:
-                await place.journal.close()
+                await batch_folder.journal.close()
 
         if [task_id is not None, not_charged, abandon].count(True) != 1:
             raise UsageError("resolve needs exactly one of --task-id ID, --not-charged, --abandon")
-        show_resolved(place, run_in_loop(settle()), terminal)
+        show_resolved(batch_folder, run_in_loop(resolve_in_journal()), terminal)
         return ExitCode.OK

@@ -1,6 +1,6 @@
-"""`index.html`: a plain page of a batch's videos and prompts that loads nothing from elsewhere and runs no script.
+"""Gallery page `index.html` of a batch's videos and prompts. Loads nothing from elsewhere and runs no script.
 
-Every text on it came from users or providers and is escaped; texts of another writing direction stay inside their box.
+Every text comes from users or providers and is escaped; right-to-left text stays inside its own box.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pika_async.errors import strip_control
 
 __all__ = ["GENERATOR_TAG", "gallery_page", "write_gallery"]
 
-#: Says in the page who made it.
+#: Marks the page with the command that made it.
 GENERATOR_TAG: Final = '<meta name="generator" content="pika_async {maker}">'
 _POLICY: Final = "default-src 'none'; media-src 'self' file:; img-src 'self' file:; style-src 'unsafe-inline'"
 _STYLE: Final = """
@@ -47,9 +47,14 @@ video, .none { display: block; width: 100%; aspect-ratio: 16 / 9; background: #0
 
 
 def gallery_page(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker: str = "batch") -> str:
-    """The page for lines of `results.jsonl`; a poster is shown where `root`/posters/KEY.jpg is there."""
+    """Return the page for lines of `results.jsonl`; a video has a poster if `root`/posters/KEY.jpg exists.
+
+    :param root: folder that the files are relative to.
+    :param title: title of the page.
+    :param maker: command that made the page; default "batch".
+    """
     counts = Counter(str(record["status"]) for record in rows)
-    told = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
+    by_status = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards = "\n".join(_card(record, root) for record in sorted(rows, key=lambda record: int(record["index"])))
     return f"""<!doctype html>
 <html lang="en">
@@ -63,7 +68,7 @@ def gallery_page(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, m
 <style>{_STYLE}</style>
 </head>
 <body>
-<header><h1>{_escape(title)}</h1><p>{_escape(told or "nothing yet")}</p></header>
+<header><h1>{_escape(title)}</h1><p>{_escape(by_status or "nothing yet")}</p></header>
 <main>
 {cards}
 </main>
@@ -99,7 +104,7 @@ def _picture(record: Mapping[str, Any], root: Path) -> str:
         return f'<div class="none">{words}</div>'
     poster = f"posters/{record['key']}.jpg"
     attribute = f' poster="{_link(poster)}"' if (root / poster).is_file() else ""
-    # A page of hundreds must not open hundreds of files: with a poster nothing is read before it is played.
+    # A page with hundreds of videos must not open them all: with a poster, no video is read before it is played.
     preload = "none" if attribute else "metadata"
     return f'<video controls preload="{preload}"{attribute} src="{_link(str(file))}"></video>'
 
@@ -109,7 +114,7 @@ def _link(path: str) -> str:
 
 
 def write_gallery(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, maker: str = "batch") -> Path:
-    """Write `root`/index.html.
+    """Write `root`/index.html and return its path; see `gallery_page`.
 
     :raises OSError: if it cannot be written.
     """

@@ -1,4 +1,4 @@
-"""`generate`: one prompt, one video; its task id is told as soon as there is one."""
+"""`generate`: one prompt, one video. Prints the task id as soon as the submission is accepted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ __all__ = ["generate"]
 async def generate(
     client: PikaClient, request: GenerationRequest, out: Path | None, terminal: Terminal, *, as_json: bool
 ) -> ExitCode:
-    """Submit `request`, wait, and save the video to `out` if given.
+    """Submit `request`, wait, and save the video.
 
-    :raises PikaError: what the client's `submit` raises.
+    :param out: file to save the video to; None prints its URL instead.
+    :param as_json: print the job as one line of JSON.
+    :raises PikaError: whatever the client's `submit` raises.
     :raises UsageError: if `out` cannot be written; nothing was sent.
-    :raises Interrupted: says the task id, if there is one.
+    :raises Interrupted: names the task id if the submission was accepted.
     """
     client.provider.check(request)
     check_local_files(client.provider, request)
@@ -45,7 +47,7 @@ async def generate(
         return job
 
     try:
-        job = await interruptible(work(), lambda: terminal.note("stopping: a receipt on its way is kept"))
+        job = await interruptible(work(), lambda: terminal.note("stopping: a pending submission is still recorded"))
     except Interrupted:
         raise Interrupted(_interrupted_text(await client.jobs())) from None
     return _report(job, terminal, as_json=as_json)
@@ -53,9 +55,9 @@ async def generate(
 
 def _check_target(out: Path) -> None:
     if out.exists() or out.is_symlink():
-        raise UsageError(f"--out: {out} is there already and is not overwritten; nothing was sent")
+        raise UsageError(f"--out: {out} exists and is never overwritten; choose another --out; nothing was sent")
     if not out.parent.is_dir():
-        raise UsageError(f"--out: {out.parent} is no folder; nothing was sent")
+        raise UsageError(f"--out: {out.parent} must be a folder; nothing was sent")
     try:
         with TemporaryFile(dir=out.parent):
             pass
@@ -66,14 +68,16 @@ def _check_target(out: Path) -> None:
 async def _save(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:
     terminal.note("generated; downloading")
     await client.download(job, out)
-    known = {other.key: other for other in await client.jobs()}
-    return known[job.key]
+    jobs = {other.key: other for other in await client.jobs()}
+    return jobs[job.key]
 
 
 def _interrupted_text(jobs: list[Job]) -> str:
-    told = [f"task {job.task_id} is {job.status.value} and stays at {job.provider}" for job in jobs if job.task_id]
-    doubts = [job.error.message for job in jobs if job.status is JobStatus.UNKNOWN and job.error is not None]
-    return "interrupted: " + "; ".join([*told, *doubts] or ["nothing was sent"])
+    accepted = [
+        f"task {job.task_id} is {job.status.value} and continues at {job.provider}" for job in jobs if job.task_id
+    ]
+    in_doubt = [job.error.message for job in jobs if job.status is JobStatus.UNKNOWN and job.error is not None]
+    return "interrupted: " + "; ".join([*accepted, *in_doubt] or ["nothing was sent"])
 
 
 def _report(job: Job, terminal: Terminal, *, as_json: bool) -> ExitCode:

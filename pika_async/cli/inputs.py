@@ -1,4 +1,4 @@
-"""A batch's input: bytes of JSON lines, CSV or text -> rows of fields with their line numbers. Sends nothing."""
+"""Parsers of a batch's input: JSON lines, CSV or text to rows of fields with line numbers. Checks no field values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": F
 
 @attrs.frozen
 class Row:
-    """One row: the line it begins on, and its fields, or what is wrong with it."""
+    """One row of the input: the line it begins on, and its fields or what is wrong with it."""
 
     line: int
     fields: Mapping[str, Any] = attrs.field(factory=dict)
@@ -44,7 +44,7 @@ def _decode(name: str, data: bytes) -> str:
 
 
 def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, by number. Only LF, CR LF and CR end one, not all that Unicode says does."""
+    """Yield the lines that are not blank with their numbers. Only LF, CR LF and CR end a line."""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", _decode(name, data)), 1):
         if line.strip():
             yield number, line
@@ -54,15 +54,18 @@ def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def parse_text(name: str, data: bytes) -> list[Row]:
-    """A prompt a line; blank lines and lines that begin with `#` are left out.
+    """Parse one prompt per line, skipping blank lines and lines that begin with `#`.
 
-    :raises InputErrors: if it is not UTF-8.
+    :raises InputErrors: if `data` is not UTF-8.
     """
     return [Row(number, {"prompt": line.strip()}) for number, line in _lines(name, data) if line.strip()[0] != "#"]
 
 
 def parse_unnamed(name: str, data: bytes) -> list[Row]:
-    """JSON lines if the first line that is not blank begins with `{`, else text: what standard input holds."""
+    """Parse standard input: JSON lines if the first line that is not blank begins with `{`, otherwise text.
+
+    :raises InputErrors: if `data` is not UTF-8.
+    """
     head = data.removeprefix(b"\xef\xbb\xbf").lstrip()
     return parse_jsonl(name, data) if head.startswith(b"{") else parse_text(name, data)
 
@@ -70,7 +73,7 @@ def parse_unnamed(name: str, data: bytes) -> list[Row]:
 # --- JSON lines ----------------------------------------------------------------------------------------------------
 
 
-class _DuplicateField(ValueError):  # noqa: N818 - a hook's own signal
+class _DuplicateField(ValueError):  # noqa: N818 - carries a field name out of the JSON hook
     pass
 
 
@@ -84,9 +87,9 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_jsonl(name: str, data: bytes) -> list[Row]:
-    """An object a line with the fields of `GenerationRequest`; blank lines are left out.
+    """Parse one JSON object per line, with the fields of `GenerationRequest`; skip blank lines.
 
-    :raises InputErrors: if it is not UTF-8.
+    :raises InputErrors: if `data` is not UTF-8.
     """
     return [_json_row(number, line) for number, line in _lines(name, data)]
 
@@ -96,12 +99,12 @@ def _json_row(number: int, line: str) -> Row:
     try:
         parse_json(line.encode())
         record = json.loads(line, object_pairs_hook=_reject_duplicates)
-    except _DuplicateField as twice:
-        return Row(number, problem=f"{_quote(str(twice))}: is given twice")
+    except _DuplicateField as duplicate:
+        return Row(number, problem=f"{_quote(str(duplicate))}: must be given once")
     except DecodeError as error:
-        return Row(number, problem=f"is no JSON: {_reason(str(error))}")
+        return Row(number, problem=f"must be JSON: {_reason(str(error))}")
     if not isinstance(record, dict):
-        return Row(number, problem=f'is no JSON object but {_kind(record)}; write {{"prompt": "..."}}')
+        return Row(number, problem=f'must be a JSON object, not {_kind(record)}; write {{"prompt": "..."}}')
     unknown = [field for field in record if field not in FIELDS]
     if unknown:
         return Row(number, problem=_unknown(unknown[0], FIELDS, "field"))
@@ -110,7 +113,7 @@ def _json_row(number: int, line: str) -> Row:
 
 def _reason(text: str) -> str:
     if "surrogates" in text:
-        return "it holds half of a character (a lone surrogate)"
+        return "it holds a lone surrogate, which is half a character"
     return re.sub(r": line 1 (column \d+) \(char \d+\)", r" at \1", text)
 
 
@@ -124,22 +127,24 @@ def _quote(text: str) -> str:
 
 
 def _unknown(field: str, known: tuple[str, ...], what: str) -> str:
-    hint = "; columns are separated by commas" if what == "column" and re.search(r"[;\t]", field) else ""
-    return f"{_quote(field)}: is no known {what}{hint}; the {what}s are {', '.join(known)}"
+    hint = "; separate columns by commas" if what == "column" and re.search(r"[;\t]", field) else ""
+    return f"{_quote(field)}: unknown {what}{hint}; must be one of {', '.join(known)}"
 
 
 # --- CSV -----------------------------------------------------------------------------------------------------------
 
 
 def parse_csv(name: str, data: bytes) -> list[Row]:
-    """A header with field names (`camera.pan` or `camera`; ingredients with `|` between them) and a request a row.
+    """Parse a header with field names and one request per row.
 
-    :raises InputErrors: if it is not UTF-8 or its header is wrong.
+    Columns may be `camera.pan` or `camera`; ingredients are separated by `|`.
+
+    :raises InputErrors: if `data` is not UTF-8 or the header is wrong.
     """
     records = _records(_decode(name, data))
     first, header = next(records, (1, []))
     if isinstance(header, csv.Error):
-        raise InputErrors([f"{name}:{first}: is no CSV: {header}"])
+        raise InputErrors([f"{name}:{first}: must be CSV: {header}"])
     if not header:
         return []
     problem = _header_problem(header)
@@ -149,7 +154,7 @@ def parse_csv(name: str, data: bytes) -> list[Row]:
 
 
 def _records(text: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """The records that are not blank, each with the line it begins on; an error ends them."""
+    """Yield the records that are not blank, each with the line it begins on; the last may be an error."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
@@ -163,7 +168,7 @@ def _records(text: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
 
 def _csv_row_or_error(line: int, header: list[str], record: list[str] | csv.Error) -> Row:
     if isinstance(record, csv.Error):
-        return Row(line, problem=f"is no CSV from here on: {record}")
+        return Row(line, problem=f"must be CSV; cannot be read from here on: {record}")
     return _csv_row(line, header, record)
 
 
@@ -172,17 +177,20 @@ def _header_problem(header: list[str]) -> str | None:
         if column not in _COLUMNS:
             return _unknown(column, _COLUMNS, "column")
         if header.count(column) > 1:
-            return f"{_quote(column)}: is a column twice"
-    return None if "prompt" in header else '"prompt": is no column of it; every request needs one'
+            return f"{_quote(column)}: must be one column, but occurs twice"
+    return None if "prompt" in header else '"prompt": must be a column; every request needs one'
 
 
 def _csv_row(line: int, header: list[str], record: list[str]) -> Row:
     if len(record) != len(header):
-        return Row(line, problem=f"has {len(record)} cells, but the header {len(header)}; quote cells that hold commas")
+        return Row(
+            line,
+            problem=f"must have {len(header)} cells like the header, not {len(record)}; quote cells that hold commas",
+        )
     cells = {column: cell for column, cell in zip(header, record, strict=True) if cell.strip()}
     camera = {axis: cells.pop(f"camera.{axis}").strip() for axis in CAMERA_AXES if f"camera.{axis}" in cells}
     if camera and "camera" in cells:
-        return Row(line, problem="camera: is given as a whole and by its axes; give one")
+        return Row(line, problem="camera: must be given either as a whole or by its axes")
     try:
         fields = {column: _cell(column, cell) for column, cell in cells.items()}
     except ValueError as error:
@@ -206,20 +214,20 @@ def _cell(column: str, cell: str) -> Any:
         try:
             return parse_json(text.encode())
         except DecodeError as error:
-            raise ValueError(f"metadata: {_quote(text)} is no JSON: {_reason(str(error))}") from None
+            raise ValueError(f"metadata: {_quote(text)} must be JSON: {_reason(str(error))}") from None
     return text
 
 
 def parse_camera(text: str) -> dict[str, str]:
-    """`pan=left;zoom=in` (or with commas) as axes.
+    """Parse `pan=left;zoom=in`, or the same with commas, to directions by axis.
 
-    :raises ValueError: says how it is written.
+    :raises ValueError: says how a camera is written.
     """
     moves: dict[str, str] = {}
     for part in re.split("[;,]", text):
         axis, equals, direction = (piece.strip() for piece in part.partition("="))
         if not equals or axis not in CAMERA_AXES or axis in moves:
-            wrong = "names an axis twice" if axis in moves else "is no camera"
+            wrong = "must name each axis once" if axis in moves else "must be a camera"
             raise ValueError(
                 f'camera: {_quote(text)} {wrong}; write "pan=left;zoom=in" (axes: {", ".join(CAMERA_AXES)})'
             )

@@ -1,4 +1,4 @@
-"""The event loop of a command: uvloop's where the extra `speed` is installed, else asyncio's own."""
+"""Event loop of a command: uvloop if the extra `speed` is installed, otherwise asyncio's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end, as `asyncio.run` does."""
+    """Run `main` as `asyncio.run` does and return its result."""
     try:
         from uvloop import new_event_loop  # noqa: PLC0415 - an extra
     except ImportError:

@@ -1,4 +1,4 @@
-"""Whether an optional part is installed, and the one line that says how to get it."""
+"""Check for optional dependencies; the error says how to install them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ __all__ = ["require_emulator"]
 
 
 def require_emulator() -> None:
-    """:raises UsageError: if the libraries that draw the emulator's videos are not installed."""
+    """Raise unless the libraries that draw the emulator's videos are installed.
+
+    :raises UsageError: says how to install them.
+    """
     try:
         for library in ("av", "PIL"):
             importlib.import_module(library)
     except ImportError:
         raise UsageError(
-            'the emulator draws real videos, which is an extra: python -m pip install "pika_async[cli,emulator]"'
+            'the emulator draws real videos, which needs an extra: python -m pip install "pika_async[cli,emulator]"'
         ) from None

@@ -1,4 +1,4 @@
-"""The options that several commands share, as records that the parser fills; `client` makes a client of them."""
+"""Options that several commands share, as records for the parser, and the client and request built from them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def _parse_whole_number(_type: Any, tokens: Sequence[Token]) -> int:
-    """A whole number as it is written: the parser's own conversion would round 1.7, which is then paid for."""
+    """Parse an integer. The parser's own conversion would round 1.7, and a rounded limit would be paid for."""
     if not re.fullmatch(r"[+-]?[0-9]{1,40}", tokens[0].value):
-        raise ValueError(f'"{tokens[0].value}" is no whole number')
+        raise ValueError(f'"{tokens[0].value}" must be an integer')
     return int(tokens[0].value)
 
 
@@ -50,37 +50,40 @@ JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class CommonOptions:
-    """What every command takes."""
+    """Options of every command."""
 
     log_level: LogLevel = "warning"
-    "What is logged to standard error."
+    "Least level of log records printed to standard error."
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class CredentialOptions:
-    """Whose key, and the way out. No option takes the key itself: others see a command line."""
+    """API key and proxy. No option takes the key itself, because other users can see a command line."""
 
     api_key_file: Path | None = None
-    "A file that holds the key; otherwise the provider's environment variable."
+    "File with the API key. [default: the provider's environment variable]"
     proxy: str | None = None
-    "A proxy's address; otherwise the environment's."
+    "URL of an HTTP proxy. [default: the environment's]"
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class ProviderOptions(CredentialOptions):
-    """Which gateway, at which address, with whose key."""
+    """Provider, its base URL and its API key."""
 
     provider: str
-    "cometapi, yescale, gptge, native, or a registered one (see: pika-async providers)."
+    "Provider: cometapi, yescale, gptge, native or a registered one; see `pika-async providers`."
     base_url: str | None = None
-    "The gateway's address, instead of the provider's own."
+    "Base URL of the gateway. [default: the provider's]"
 
 
 def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOptions(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
-    """The client of `account`, not yet open.
+    """Create a client, not yet open.
 
+    :param account: provider, base URL and key.
+    :param options: limits, deadline and polling; default none.
+    :param more: further arguments of `PikaClient`.
     :raises ConfigurationError: names the option that cannot work.
     """
     return PikaClient(
@@ -99,47 +102,47 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class RequestOptions:
-    """The fields of a request, named as in `GenerationRequest`."""
+    """Fields of a request, named as in `GenerationRequest`."""
 
     image: str | None = None
-    "An address, or a file where the provider takes one."
+    "URL of an image, or a local file if the provider takes one."
     video: str | None = None
-    "The address of a video."
-    ingredient: Annotated[tuple[str, ...], Parameter(negative=())] = ()
-    "The address of an ingredient; give it once for each."
+    "URL of a video."
+    ingredient: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
+    "URL of an ingredient; may be given several times."
     ingredients_mode: str | None = None
-    "precise or creative."
+    "How ingredients are used: precise or creative."
     effect: str | None = None
-    "One of the provider's effects, in any case."
+    "Name of an effect, in any case; see `pika-async providers`."
     aspect_ratio: str | None = None
-    "16:9, or width by height as a number, 0.4 to 2.5."
+    "Width to height, such as 16:9, or as a number from 0.4 to 2.5."
     frame_rate: WholeNumber | None = None
-    "8 to 24."
+    "Frames per second, 8 to 24."
     camera: str | None = None
-    "Such as pan=left,zoom=in (pan, tilt, rotate, zoom)."
+    "Camera moves, such as pan=left,zoom=in; axes: pan, tilt, rotate, zoom."
     guidance_scale: WholeNumber | None = None
-    "5 to 25."
+    "How closely to follow the prompt, 5 to 25."
     motion: WholeNumber | None = None
-    "0 to 4."
+    "Amount of motion, 0 to 4."
     negative_prompt: str | None = None
-    "What should not be seen."
+    "What the video must not show."
     seed: WholeNumber | None = None
-    "0 to 2**63 - 1."
+    "Seed, 0 to 2**63 - 1."
     sfx: bool | None = None
-    "Sound."
+    "Add sound effects."
     extend: Annotated[bool, Parameter(negative=())] = False
     "Extend the video."
     model: str | None = None
-    "The provider's model."
+    "Model. [default: the provider's]"
     strict: Annotated[bool, Parameter(negative="--no-strict")] = True
     "Refuse effects that the provider does not document."
 
 
 def build_request(prompt: str, fields: RequestOptions | None) -> GenerationRequest:
-    """The request of a command line.
+    """Build the request of a command line.
 
     :raises InvalidRequest: if a field is wrong.
-    :raises UsageError: if the camera cannot be read, or a number is beyond every range.
+    :raises UsageError: if the camera cannot be parsed, or a number is out of range.
     """
     given = attrs.asdict(fields or RequestOptions(), recurse=False)
     ingredients, camera = given.pop("ingredient"), given.pop("camera")

@@ -1,4 +1,4 @@
-"""Poster frames of videos on disk, where PyAV is installed; without it there are none, and nothing fails."""
+"""Poster frames of downloaded videos, drawn if PyAV is installed. Never fails: a video may have no poster."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ _log = logging.getLogger("pika_async.posters")
 
 
 def draw_posters(videos: Iterable[Path], folder: Path) -> int:
-    """The first frame of each video as `folder`/NAME.jpg, best effort; how many there are. Blocks: use a thread."""
+    """Save the first frame of each video as `folder`/NAME.jpg; return the number of posters.
+
+    Blocks: in an event loop, use a thread.
+    """
     try:
         av = importlib.import_module("av")
         importlib.import_module("PIL")
     except ImportError:
         return 0
-    made = 0
+    count = 0
     for video in videos:
         try:
             folder.mkdir(exist_ok=True)
             _draw(av, video, folder / f"{video.stem}.jpg")
-            made += 1
-        except Exception as error:  # a provider's file: whatever the decoder raises, it has no poster
+            count += 1
+        except Exception as error:  # the file comes from a provider: the decoder may raise anything
             _log.info("no poster of %s: %r", video.name, error)
-    return made
+    return count
 
 
 def _draw(av: Any, video: Path, poster: Path) -> None:

@@ -1,233 +1,215 @@
-"""Where a batch stands while it runs: counts, pace and the time left, as a display or as plain lines. Sends nothing."""
+"""Progress of a running batch: job counts, pace and time left, as a live display or as plain lines. Sends nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
 import attrs
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["CallbackCounts", "JobCounts", "Pace", "ProgressDisplay", "duration", "tally", "told"]
+__all__ = ["CallbackCounts", "JobCounts", "ProgressDisplay", "count_jobs", "progress_line"]
 
-#: Seconds between two looks at the jobs, and at least between two plain lines.
-_LIVE: Final = 0.5
-_PLAIN: Final = 2.0
-#: Seconds of the recent past that the pace is taken from.
-_WINDOW: Final = 120.0
+#: Seconds between two updates of the live display.
+_LIVE_INTERVAL_S: Final = 0.5
+#: Shortest time between two plain lines, in seconds.
+_LINE_INTERVAL_S: Final = 2.0
+#: Seconds of the recent past that the pace is estimated from.
+_PACE_WINDOW_S: Final = 120.0
+_BAR_WIDTH: Final = 40
 
 
 @attrs.frozen(kw_only=True)
 class JobCounts:
-    """How many jobs of `total` stand where; `settled` counts everything at rest, `failed` what will have no video,
-    `waiting` the jobs in doubt whose callbacks are waited for.
-    """
+    """Number of jobs by progress."""
 
     total: int
     submitted: int = 0
     running: int = 0
-    settled: int = 0
+    #: Settled or parked.
+    finished: int = 0
     downloaded: int = 0
+    #: Finished without a video, or with one that could not be downloaded.
     failed: int = 0
-    waiting: int = 0
+    #: In doubt, while the batch still waits for the callback that may resolve them; not finished.
+    awaiting_callback: int = 0
 
     @property
-    def only_waits(self) -> bool:
-        """Whether callbacks of jobs in doubt are all that is left: how long that takes, no pace tells."""
-        return 0 < self.waiting >= self.total - self.settled
+    def only_awaits_callbacks(self) -> bool:
+        """Whether every unfinished job waits for a callback; the pace then says nothing about the time left."""
+        return 0 < self.awaiting_callback >= self.total - self.finished
 
 
 @attrs.frozen(kw_only=True)
 class CallbackCounts:
-    """What callbacks have told: how many came, how many jobs in doubt wait for theirs; `lost_to`: where none arrives
-    though they should.
-    """
+    """Number of callbacks received, and of jobs in doubt that still wait for one."""
 
     received: int = 0
-    waiting: int = 0
-    lost_to: str | None = None
+    awaiting: int = 0
+    #: Set if callbacks seem to be lost: the address that the public one should forward to.
+    unreached_address: str | None = None
 
     def __str__(self) -> str:
-        came = (
-            f"{self.received} callback{'' if self.received == 1 else 's'} came" if self.received else "no callback yet"
-        )
-        lost = "" if self.lost_to is None else f"; does the public address lead to {self.lost_to}?"
-        waits = f"; {self.waiting} in doubt, waiting for their callbacks" if self.waiting else ""
-        return f"{came}{waits}{lost}"
+        plural = "" if self.received == 1 else "s"
+        received = f"{self.received} callback{plural} received" if self.received else "no callback yet"
+        awaiting = f"; {self.awaiting} in doubt, waiting for their callbacks" if self.awaiting else ""
+        address = self.unreached_address
+        hint = "" if address is None else f"; does the public address forward to {address}?"
+        return f"{received}{awaiting}{hint}"
 
 
-def tally(jobs: Sequence[Job], total: int, waiting: int = 0) -> JobCounts:
-    """The counts of `jobs`, of a batch of `total`; so many in doubt wait for a callback, and are not at rest."""
+def count_jobs(jobs: Sequence[Job], total: int, awaiting_callback: int = 0) -> JobCounts:
+    """Count `jobs` by progress.
+
+    :param total: number of jobs of the whole batch.
+    :param awaiting_callback: number of jobs in doubt that still wait for a callback and are not finished.
+    """
     counts = Counter(job.status for job in jobs)
-    counts[JobStatus.UNKNOWN] -= waiting
+    counts[JobStatus.UNKNOWN] -= awaiting_callback
     failed = sum(counts[status] for status in (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN))
-    parked = counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
+    failed += counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
     return JobCounts(
         total=total,
         submitted=sum(job.submitted_at is not None for job in jobs),
         running=counts[JobStatus.QUEUED] + counts[JobStatus.RUNNING],
-        settled=counts[JobStatus.SUCCEEDED] + failed + parked,
+        finished=counts[JobStatus.SUCCEEDED] + failed,
         downloaded=sum(job.file is not None for job in jobs),
-        failed=failed + parked + sum(job.status is JobStatus.SUCCEEDED and job.error is not None for job in jobs),
-        waiting=waiting,
+        failed=failed + sum(job.status is JobStatus.SUCCEEDED and job.error is not None for job in jobs),
+        awaiting_callback=awaiting_callback,
     )
 
 
-@attrs.define
-class Pace:
-    """How many jobs come to their end in a minute, learned from the recent past."""
+def progress_line(counts: JobCounts, task: Task, *, download: bool) -> str:
+    """Return the counts, the pace and the time left as one line.
 
-    _seen: deque[tuple[float, int]] = attrs.field(factory=deque)
-
-    def see(self, now: float, done: int) -> None:
-        """`done` jobs are done at `now` (seconds)."""
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:
-            self._seen.popleft()
-
-    def per_minute(self) -> float:
-        """Jobs a minute; 0 until one was done."""
-        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
-            return 0.0
-        (since, before), (now, done) = self._seen[0], self._seen[-1]
-        return 60.0 * (done - before) / (now - since)
-
-    def seconds_left(self, total: int) -> float:
-        """Until `total` are done at this pace; infinite until one was done."""
-        rate = self.per_minute()
-        return 60.0 * (total - self._seen[-1][1]) / rate if rate else math.inf
-
-
-def duration(seconds: float) -> str:
-    """`seconds` as people say it."""
-    if not math.isfinite(seconds):
-        return "not known yet"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole / 3600:.1f} h"
-
-
-def told(now: JobCounts, pace: Pace, *, download: bool) -> str:
-    """The counts, the pace and the time left as one line."""
-    done = f", {now.downloaded} downloaded" if download else ""
-    failed = f", {now.failed} failed" if now.failed else ""
-    left = (
-        "" if now.settled >= now.total or now.only_waits else f", about {duration(pace.seconds_left(now.total))} left"
-    )
-    rate = f", {pace.per_minute():.0f} a minute" if pace.per_minute() else ""
+    :param task: Rich's record of the batch, which estimates pace and time left.
+    :param download: whether finished videos are downloaded.
+    """
+    downloaded = f", {counts.downloaded} downloaded" if download else ""
+    failed = f", {counts.failed} failed" if counts.failed else ""
+    pace = f", {60 * task.speed:.0f} a minute" if task.speed else ""
+    left = f", about {timedelta(seconds=int(task.time_remaining))} left" if task.time_remaining else ""
     return (
-        f"{now.settled} of {now.total} settled ({now.submitted} submitted, {now.running} running{done}{failed}){rate}"
-        f"{left if rate else ''}"
+        f"{counts.finished} of {counts.total} finished ({counts.submitted} submitted, {counts.running} running"
+        f"{downloaded}{failed}){pace}{left}"
     )
-
-
-Look = Callable[[], Awaitable[Sequence[Job]]]
-Hear = Callable[[], CallbackCounts]
 
 
 @attrs.define
 class ProgressDisplay:
-    """Shows where the jobs of `look` stand, of `total`: a display on a terminal, lines elsewhere, nothing if `silent`.
+    """Progress of a batch on standard error, for as long as its `async with` block runs.
 
-    `hear` says what callbacks have told; then even if `silent` a line says that only they are waited for, or that they
-    seem to be lost.
+    A live display on a terminal; elsewhere a line for every tenth of the jobs.
 
-    Use it with `async with`; `end` ends the display early.
+    :param jobs: returns the jobs that the batch has taken in so far.
+    :param total: number of jobs of the whole batch.
+    :param download: whether finished videos are downloaded; default True.
+    :param silent: show only a line when nothing but callbacks is left to wait for, or when callbacks seem to be lost;
+        default False.
+    :param callbacks: returns the callback counts; None, the default, without a listener.
     """
 
     terminal: Terminal
-    look: Look
+    jobs: Callable[[], Awaitable[Sequence[Job]]]
     total: int
     download: bool = True
     silent: bool = False
-    hear: Hear | None = None
+    callbacks: Callable[[], CallbackCounts] | None = None
     _live: Live | None = attrs.field(default=None, init=False)
-    _task: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _updates: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _progress: Progress = attrs.field(init=False)
+    _task: Task = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._progress = Progress(
+            BarColumn(bar_width=_BAR_WIDTH),
+            MofNCompleteColumn(separator=" of "),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.terminal.err,
+            speed_estimate_period=_PACE_WINDOW_S,
+        )
+        self._progress.add_task("jobs", total=self.total)
+        [self._task] = self._progress.tasks
 
     async def __aenter__(self) -> Self:
-        if self.silent and self.hear is None:
+        if self.silent and self.callbacks is None:
             return self
         if self.terminal.err.is_terminal and not self.silent:
             self._live = Live(console=self.terminal.err, auto_refresh=False, transient=True)
             self._live.start()
-            shows = self._show_live(self._live)
+            updates = self._update_live(self._live)
         else:
-            shows = self._show_lines()
-        self._task = asyncio.get_running_loop().create_task(shows, name="pika_async progress")
+            updates = self._print_lines()
+        self._updates = asyncio.get_running_loop().create_task(updates, name="pika_async progress")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
-        if self._task is None:
+        self.stop()
+        if self._updates is None:
             return
-        await asyncio.wait({self._task})
-        if not self._task.cancelled() and (failure := self._task.exception()) is not None:
+        await asyncio.wait({self._updates})
+        if not self._updates.cancelled() and (failure := self._updates.exception()) is not None:
             self.terminal.note(f"the progress display failed: {failure!r}")
 
-    def end(self) -> None:
-        """Show no more."""
-        if self._task is not None:
-            self._task.cancel()
+    def stop(self) -> None:
+        """Remove the display and print no more lines."""
+        if self._updates is not None:
+            self._updates.cancel()
         if self._live is not None:
             self._live.stop()
 
-    async def _count(self) -> tuple[JobCounts, CallbackCounts | None]:
-        heard = None if self.hear is None else self.hear()
-        return tally(await self.look(), self.total, 0 if heard is None else heard.waiting), heard
+    async def _measure(self) -> tuple[JobCounts, CallbackCounts | None]:
+        callbacks = None if self.callbacks is None else self.callbacks()
+        counts = count_jobs(await self.jobs(), self.total, 0 if callbacks is None else callbacks.awaiting)
+        completed = counts.downloaded + counts.failed if self.download else counts.finished
+        if counts.only_awaits_callbacks:  # without samples Rich estimates no time
+            self._progress.reset(self._task.id, completed=completed)
+        else:
+            self._progress.update(self._task.id, completed=completed)
+        return counts, callbacks
 
-    async def _show_lines(self) -> None:
-        pace, shown = Pace(), (0, False, False)
+    async def _print_lines(self) -> None:
+        printed = (0, False, False)
         while True:
-            now, heard = await self._count()
-            pace.see(time.monotonic(), now.settled)
-            tenth = 0 if self.silent else now.settled * 10 // max(1, self.total)
-            news = (tenth, now.only_waits, heard is not None and heard.lost_to is not None)
-            if news > shown:
-                shown = news
-                heard_of = "" if heard is None else f"; {heard}"
-                self.terminal.note(f"{told(now, pace, download=self.download)}{heard_of}")
-            await asyncio.sleep(_PLAIN)
+            counts, callbacks = await self._measure()
+            tenth = 0 if self.silent else counts.finished * 10 // max(1, self.total)
+            callbacks_lost = callbacks is not None and callbacks.unreached_address is not None
+            current = (tenth, counts.only_awaits_callbacks, callbacks_lost)
+            if current > printed:
+                printed = current
+                suffix = "" if callbacks is None else f"; {callbacks}"
+                self.terminal.note(f"{progress_line(counts, self._task, download=self.download)}{suffix}")
+            await asyncio.sleep(_LINE_INTERVAL_S)
 
-    async def _show_live(self, live: Live) -> None:
-        pace = Pace()
+    async def _update_live(self, live: Live) -> None:
         while True:
-            now, heard = await self._count()
-            pace.see(time.monotonic(), now.downloaded + now.failed if self.download else now.settled)
-            live.update(_display(now, heard, pace, self.download), refresh=True)
-            await asyncio.sleep(_LIVE)
+            counts, callbacks = await self._measure()
+            rows: list[RenderableType] = [self._progress, self._counts_text(counts)]
+            if callbacks is not None:
+                rows.append(plain(callbacks))
+            live.update(Group(*rows), refresh=True)
+            await asyncio.sleep(_LIVE_INTERVAL_S)
 
-
-def _display(now: JobCounts, heard: CallbackCounts | None, pace: Pace, download: bool) -> Group:
-    done = now.downloaded + now.failed if download else now.settled
-    bar = Table.grid(padding=(0, 2))
-    left = f"about {duration(pace.seconds_left(now.total))} left" if pace.per_minute() else "learning how long it takes"
-    left = "" if now.only_waits else left
-    bar.add_row(
-        ProgressBar(total=max(1, now.total), completed=done, width=40), plain(f"{done} of {now.total}"), plain(left)
-    )
-    counts = Text("  ").join(
-        [
-            plain(f"{now.submitted} submitted"),
-            plain(f"{now.running} running", "cyan"),
-            plain(f"{now.settled} settled", "green"),
-            *([plain(f"{now.downloaded} downloaded", "green")] if download else []),
-            plain(f"{now.failed} failed", "red" if now.failed else "dim"),
-            plain(f"{pace.per_minute():.0f} a minute", "dim"),
+    def _counts_text(self, counts: JobCounts) -> Text:
+        parts = [
+            plain(f"{counts.submitted} submitted"),
+            plain(f"{counts.running} running", "cyan"),
+            plain(f"{counts.finished} finished", "green"),
+            *([plain(f"{counts.downloaded} downloaded", "green")] if self.download else []),
+            plain(f"{counts.failed} failed", "red" if counts.failed else "dim"),
+            plain(f"{60 * (self._task.speed or 0):.0f} a minute", "dim"),
         ]
-    )
-    return Group(bar, counts) if heard is None else Group(bar, counts, plain(heard))
+        return Text("  ").join(parts)

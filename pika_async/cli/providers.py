@@ -1,4 +1,4 @@
-"""`providers`: what each gateway can do, as its record says; asks nobody."""
+"""`providers`: the capabilities in each provider's record. Sends nothing."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["load_providers", "show_providers"]
 
 
 def load_providers(terminal: Terminal) -> list[Provider]:
-    """Every provider that loads; of one that a package registers and that does not, the user is told."""
-    found = []
+    """Return every provider that loads; print an error for one of another package that does not."""
+    providers = []
     for name in provider_names():
         try:
-            found.append(find_provider(name))
+            providers.append(find_provider(name))
         except ConfigurationError as error:
             terminal.error(error.message)
-    return found
+    return providers
 
 
 def show_providers(terminal: Terminal, *, as_json: bool) -> None:
-    """The capability table, and below it the reasons of what cannot be done."""
+    """Print the table of capabilities, then why the missing ones are not supported."""
     providers = load_providers(terminal)
     if as_json:
         terminal.write(json.dumps([_record(provider) for provider in providers], indent=2) + "\n")
         return
     fields = list(dict.fromkeys(field for provider in providers for field in provider.capabilities))
-    shown = table("What each provider takes (its own spelling, limits)", "field", *(p.name for p in providers))
+    shown = table("What each provider supports (its own spelling, limits)", "field", *(p.name for p in providers))
     for label, values in _header_rows(providers):
         shown.add_row(plain(label, "bold"), *(plain(value) for value in values))
     shown.add_section()
@@ -45,7 +45,7 @@ def show_providers(terminal: Terminal, *, as_json: bool) -> None:
         for field, capability in provider.capabilities.items()
         if not capability.supported
     ]
-    terminal.show("\n".join(["not possible, and refused before anything is sent:", *reasons]))
+    terminal.show("\n".join(["not supported, and refused before anything is sent:", *reasons]))
 
 
 def _header_rows(providers: list[Provider]) -> list[tuple[str, list[str]]]:

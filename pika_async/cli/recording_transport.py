@@ -1,4 +1,4 @@
-"""A transport that remembers what went through it, and its answers as sample files without secrets."""
+"""Transport that records its exchanges, and their conversion to sample files without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, T
 
 __all__ = ["RecordedExchange", "RecordingTransport", "save_samples", "to_sample"]
 
-#: The headers that say something of the wire; the others may say something of the account.
+#: Headers that a sample keeps; others may identify the account.
 _RECORDED_HEADERS: Final = {"content-type": "Content-Type", "retry-after": "Retry-After"}
 _STATES: Final = {
     TaskState.SUCCEEDED: "succeeded",
@@ -28,14 +28,14 @@ _STATES: Final = {
 
 @attrs.frozen
 class RecordedExchange:
-    """One call and its answer."""
+    """One request and its response, or its failure."""
 
     request: HttpRequest
     response: HttpResponse | TransportFailure
 
     @property
     def body(self) -> Any:
-        """The answer's JSON; None if there is none."""
+        """JSON of the response; None if there is none."""
         if isinstance(self.response, TransportFailure):
             return None
         try:
@@ -45,7 +45,7 @@ class RecordedExchange:
 
 
 class RecordingTransport:
-    """Another transport, and everything that went through it."""
+    """Transport that forwards to `inner` and records every exchange."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -57,9 +57,9 @@ class RecordingTransport:
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """See `Transport`."""
-        answer = await self._inner.send(request)
-        self.exchanges.append(RecordedExchange(request, answer))
-        return answer
+        response = await self._inner.send(request)
+        self.exchanges.append(RecordedExchange(request, response))
+        return response
 
     async def close(self) -> None:
         """See `Transport`."""
@@ -67,7 +67,7 @@ class RecordingTransport:
 
 
 def _redact(value: Any, name: str = "") -> Any:
-    """`value` without the caller's network address and without what signs an address."""
+    """Return `value` without client IP addresses, credentials and URL signatures."""
     match value:
         case dict():
             return {key: _redact(inner, str(key)) for key, inner in value.items()}
@@ -94,41 +94,47 @@ def to_sample(
     source: str,
     generation: GenerationRequest | None = None,
 ) -> dict[str, Any]:
-    """`call` in the form of `tests/samples`, with what a reader must conclude from it."""
+    """Return `exchange` in the format of `tests/samples`, with the meaning that the decoders must find in it.
+
+    :param name: name of the sample.
+    :param kind: "create", "feed" or "error".
+    :param source: where and when it was recorded.
+    :param generation: the request of a create; default None.
+    """
     url = urlsplit(exchange.request.url)
     path = url.path[url.path.rindex("/pika") :] if "/pika" in url.path else url.path
     sent = {} if exchange.request.body is None else {"body": _redact(parse_json(exchange.request.body))}
     head = {"Content-Type": "application/json"} if sent else {}
-    made = {
+    content = {
         "name": name, "kind": kind, "source": source, "origin": "live",
         "request": {"method": exchange.request.method, "path": path, "headers": head, **sent},
     }  # fmt: skip
     if generation is not None:
-        made["wanted"] = {"prompt": generation.prompt}
-    made["response"] = _response(exchange)
-    made["means"] = _meaning(provider, exchange, kind)
-    return made
+        content["wanted"] = {"prompt": generation.prompt}
+    content["response"] = _response(exchange)
+    content["means"] = _meaning(provider, exchange, kind)
+    return content
 
 
 def _response(exchange: RecordedExchange) -> dict[str, Any]:
-    answer = exchange.response
-    if isinstance(answer, TransportFailure):
-        return {"status": 0, "headers": {}, "text": answer.detail}
-    headers = {shown: answer.headers[name] for name, shown in _RECORDED_HEADERS.items() if name in answer.headers}
+    response = exchange.response
+    if isinstance(response, TransportFailure):
+        return {"status": 0, "headers": {}, "text": response.detail}
+    headers = {shown: response.headers[name] for name, shown in _RECORDED_HEADERS.items() if name in response.headers}
     body = exchange.body
-    content = {"text": _redact(answer.excerpt(2000))} if body is None else {"body": _redact(body)}
-    return {"status": answer.status, "headers": headers, **content}
+    content = {"text": _redact(response.excerpt(2000))} if body is None else {"body": _redact(body)}
+    return {"status": response.status, "headers": headers, **content}
 
 
 def _meaning(provider: Provider, exchange: RecordedExchange, kind: str) -> dict[str, Any]:
-    answer = exchange.response
-    if isinstance(answer, TransportFailure):
+    response = exchange.response
+    if isinstance(response, TransportFailure):
         return {}
     if kind == "create":
-        task_id = provider.decode_receipt(answer).task_id
+        task_id = provider.decode_receipt(response).task_id
         return {"task_id": task_id, "verdict": "accepted"} if task_id else {}
     try:
-        snapshot = provider.decode_snapshot(answer, _polled_task_id(exchange.request))
+        snapshot = provider.decode_snapshot(response, _polled_task_id(exchange.request))
     except DecodeError:
         return {}
     if snapshot.state is TaskState.MISSING:
@@ -153,9 +159,9 @@ def _polled_task_id(request: HttpRequest) -> str:
 
 
 def save_samples(folder: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write each sample to `folder`/NAME.json; nothing is overwritten.
+    """Write each sample to `folder`/NAME.json.
 
-    :raises OSError: if one cannot be written.
+    :raises OSError: if a sample cannot be written or its file exists.
     """
     for name, content in samples.items():
         with (folder / f"{name}.json").open("x", encoding="utf-8") as file:

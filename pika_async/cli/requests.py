@@ -1,4 +1,4 @@
-"""Rows -> checked requests with a key each: everything that can be refused without the provider is refused here."""
+"""Rows of an input to checked requests with keys. Refuses whatever can be refused without asking the provider."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
     ".csv": parse_csv,
     ".txt": parse_text,
 }
-#: No gateway takes a picture of this size in a request, in bytes: it is not even read.
+#: A larger image file is not even read: no gateway takes so many bytes in a request.
 _MAX_IMAGE_BYTES: Final = 64 << 20
 
 
 @attrs.frozen
 class InputRequest:
-    """A request, its 0-based position among the rows of the input, and where it was written."""
+    """A request, its 0-based position among the rows of the input, and its location as `FILE:LINE`."""
 
     request: GenerationRequest
     index: int
@@ -40,28 +40,27 @@ class InputRequest:
 
     @property
     def key(self) -> str:
-        """The key of the job; a row that was written without one has it from `with_keys`."""
-        assert self.request.key is not None  # noqa: S101 - every use comes after
+        """Key of the job; `assign_keys` gives one to a row without."""
+        assert self.request.key is not None  # noqa: S101 - used only after `assign_keys`
         return self.request.key
 
 
 def read_input(source: str) -> tuple[str, list[Row]]:
-    """The name and the rows of a file, or of standard input for `-`.
+    """Return the name and the rows of an input.
 
-    :raises UsageError: if it cannot be read, is no file, or its suffix is not known.
-    :raises InputErrors: if it is not UTF-8, or its header is wrong.
+    :param source: path of a .jsonl, .csv or .txt file, or `-` for standard input.
+    :raises UsageError: if the input cannot be read or its suffix is unknown.
+    :raises InputErrors: if the input is not UTF-8 or its header is wrong.
     """
     if source == "-":
         if sys.stdin is None:
-            raise UsageError("-: standard input is closed")
+            raise UsageError("-: standard input must be open, but is closed")
         return "stdin", parse_unnamed("stdin", sys.stdin.buffer.read())
     path = Path(source)
     parse = _PARSERS.get(path.suffix.lower())
     name = strip_control(source)
     if parse is None:
-        raise UsageError(
-            f"{name}: has no suffix that is known; give a .jsonl, .csv or .txt file, or - for standard input"
-        )
+        raise UsageError(f"{name}: must be a .jsonl, .csv or .txt file, or - for standard input")
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -70,40 +69,42 @@ def read_input(source: str) -> tuple[str, list[Row]]:
 
 
 def check_rows(name: str, rows: Sequence[Row], provider: Provider) -> list[InputRequest]:
-    """The requests of `rows`, checked against `provider`. Rows that are equal in key and content are one request.
+    """Return the requests of `rows`, checked against `provider`. Rows with equal key and content are one request.
 
+    :param name: name of the input in error texts.
     :raises InputErrors: lists every row that cannot be sent; nothing was sent.
     """
-    planned: list[InputRequest] = []
+    requests: list[InputRequest] = []
     by_key: dict[str, InputRequest] = {}
     problems: list[str] = []
     for index, row in enumerate(rows):
-        where = f"{name}:{row.line}"
+        location = f"{name}:{row.line}"
         try:
-            found = _check_row(row, index, where, provider)
+            checked = _check_row(row, index, location, provider)
         except InvalidRequest as error:
-            problems.append(f"{where}: {error.message}")
+            problems.append(f"{location}: {error.message}")
             continue
         except ValueError as error:
-            problems.append(f"{where}: {error}")
+            problems.append(f"{location}: {error}")
             continue
-        other = found if found.request.key is None else by_key.setdefault(found.key, found)
-        if other is found:
-            planned.append(found)
-        elif other.request.fingerprint() != found.request.fingerprint():
-            reason = f"is the key of {other.location} too, which has another content; give each its own"
-            problems.append(f"{where}: {InvalidRequest(field='key', value=found.key, reason=reason).message}")
+        other = checked if checked.request.key is None else by_key.setdefault(checked.key, checked)
+        if other is checked:
+            requests.append(checked)
+        elif other.request.fingerprint() != checked.request.fingerprint():
+            reason = f"must be unique, but {other.location} has it with other content; give each its own key"
+            problems.append(f"{location}: {InvalidRequest(field='key', value=checked.key, reason=reason).message}")
     if problems:
         raise InputErrors(problems)
-    if not planned:
-        raise UsageError(f"{name}: holds no request; nothing was sent")
-    return planned
+    if not requests:
+        raise UsageError(f"{name}: must hold at least one request; nothing was sent")
+    return requests
 
 
 def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Container[str]) -> list[InputRequest]:
-    """The same with a key each: jobs that are known are found again. Those of `again` may have another content now.
+    """Return `inputs` with a key each, such that a request that the journal holds gets the key of its job.
 
-    :raises InputErrors: lists every row whose key belongs to a known job with another content; nothing was sent.
+    :param again: keys that may have other content than their job.
+    :raises InputErrors: lists every row whose key belongs to a job with other content; nothing was sent.
     """
 
     def fingerprint_of(key: str) -> str | None:
@@ -112,10 +113,10 @@ def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Contain
 
     keys = KeyAssigner(journal.keys(), fingerprint_of)
     given = {one.request.key for one in inputs}
-    named, problems = [], []
+    keyed, problems = [], []
     for one in inputs:
         key = keys.of(one.request, one.index)
-        while one.request.key is None and key in given:  # another row says that it is this job
+        while one.request.key is None and key in given:  # another row claims this key
             key = keys.of(one.request, one.index)
         request = attrs.evolve(one.request, key=key)
         job = journal.get(key)
@@ -131,10 +132,10 @@ def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Contain
                 f"{one.location}: key: {shorten(key)} belongs to a job in flight with other content; give the new "
                 f"content a key of its own, or wait for the other before --again {key}"
             )
-        named.append(attrs.evolve(one, request=request))
+        keyed.append(attrs.evolve(one, request=request))
     if problems:
         raise InputErrors(problems)
-    return named
+    return keyed
 
 
 def _check_row(row: Row, index: int, location: str, provider: Provider) -> InputRequest:
@@ -147,23 +148,23 @@ def _check_row(row: Row, index: int, location: str, provider: Provider) -> Input
 
 
 def make_request(fields: Any) -> GenerationRequest:
-    """The request of `fields`.
+    """Return the request with these `fields`.
 
-    :raises InvalidRequest: if one is wrong.
-    :raises ValueError: if there is no prompt, or a value is beyond every range.
+    :raises InvalidRequest: if a field is wrong.
+    :raises ValueError: if the prompt is missing or a number is out of range.
     """
     if "prompt" not in fields:
-        raise ValueError("prompt: is missing; every request needs one")
+        raise ValueError("prompt: must be given; every request needs one")
     try:
         return GenerationRequest(**fields)
     except OverflowError as error:
-        raise ValueError(f"a number is beyond every range ({error})") from None
+        raise ValueError(f"a number is out of range ({error})") from None
 
 
 def check_local_files(provider: Provider, request: GenerationRequest) -> None:
-    """See that the local image of `request` can be read and fits into a request.
+    """Check that the local image of `request` can be read and that the provider takes its size.
 
-    :raises InvalidRequest: says what is wrong with it.
+    :raises InvalidRequest: says what is wrong with the image.
     """
     image = request.image
     if image is None or isinstance(image, bytes) or is_url(image):
@@ -171,9 +172,9 @@ def check_local_files(provider: Provider, request: GenerationRequest) -> None:
     path = Path(os.fspath(image))
     try:
         if not path.is_file():
-            raise _image_error(path, "is no file; give an existing one, or an URL")
+            raise _image_error(path, "must be an existing file or a URL")
         if path.stat().st_size > _MAX_IMAGE_BYTES:
-            raise _image_error(path, "is too large for a request; upload it and give its URL")
+            raise _image_error(path, f"must be at most {_MAX_IMAGE_BYTES:,} bytes; upload it and give its URL")
         data = path.read_bytes()
     except OSError as error:
         raise _image_error(path, f"cannot be read: {error.strerror}") from None

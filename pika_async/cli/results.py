@@ -1,4 +1,4 @@
-"""`results.jsonl`: one JSON object a line for each job, as it comes to rest. Knows no client."""
+"""`results.jsonl`: a line of JSON for each finished job. Depends on no client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pika_async.jobs import Job
 
 __all__ = ["COLUMNS", "ResultsWriter", "json_line", "read_results", "result_row"]
 
-#: The keys of every line, in this order.
+#: Names of the fields of every line, in this order.
 COLUMNS: Final = (
     "key", "index", "status", "provider", "task_id", "prompt", "video_url", "file", "sha256", "error", "polls",
     "submitted_at", "settled_at", "points",
@@ -23,7 +23,7 @@ COLUMNS: Final = (
 
 
 def result_row(job: Job, root: Path) -> dict[str, Any]:
-    """`job` as a line of `results.jsonl`; its file relative to `root` where it lies inside."""
+    """Return the fields of `job` for `results.jsonl`; its file is relative to `root` if it is inside."""
     return {
         "key": job.key,
         "index": job.index,
@@ -54,9 +54,11 @@ def _format_time(at: datetime | None) -> str | None:
 
 
 def json_line(record: Mapping[str, Any], *, ascii_only: bool = False) -> str:
-    """`record` as one line of JSON with its end.
+    """Return `record` as one line of JSON with its line end.
 
-    Whatever is not printable is escaped: no reader splits the line in two, and no terminal obeys it.
+    Every character that is not printable is escaped, so that no reader splits the line and no terminal obeys it.
+
+    :param ascii_only: escape every character outside ASCII too; default False.
     """
     text = json.dumps(record, ensure_ascii=ascii_only, allow_nan=False)
     safe = text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
@@ -69,21 +71,21 @@ def _escape(character: str) -> str:
 
 
 class ResultsWriter:
-    """Writes a new `results.jsonl`, each line at once, at most one line for each key.
+    """Writer of a new `results.jsonl`: at most one line for each key, written at once.
 
-    :raises FileExistsError: if there is one already, unless it is to be replaced.
-    :raises OSError: if it cannot be made or written.
+    :raises FileExistsError: if the file exists; see `replacing`.
+    :raises OSError: if it cannot be created or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.root = path.parent
         self.rows: dict[str, dict[str, Any]] = {}
-        # Without a buffer: what could not be written is not tried again when the file is closed.
+        # Unbuffered: after a failed write, closing the file must not try again.
         self._file: RawIOBase = path.open("xb", buffering=0)
 
     @classmethod
     def replacing(cls, path: Path, jobs: Iterable[Job]) -> Self:
-        """A new file with the lines of `jobs`, in the place of an earlier one, which stays until they are written."""
+        """Replace the file at `path` by one with the lines of `jobs`, once all of them are written."""
         part = path.with_name(f".{path.name}.part")
         part.unlink(missing_ok=True)
         writer = cls(part)
@@ -106,27 +108,30 @@ class ResultsWriter:
         self._file.close()
 
     def write(self, job: Job) -> dict[str, Any] | None:
-        """The line of `job`, now in the file; None if it has one already. It counts as held even if writing fails."""
+        """Write the line of `job` and return its fields; return None if the key has a line already.
+
+        The key counts as written even if the write fails.
+        """
         if job.key in self.rows:
             return None
         record = self.rows[job.key] = result_row(job, self.root)
-        begins = self._file.tell()
+        start = self._file.tell()
         line = memoryview(json_line(record).encode())
         try:
             while line:
                 line = line[self._file.write(line) or 0 :]
         except OSError:
-            with contextlib.suppress(OSError):  # half a line would be no JSON
-                self._file.truncate(begins)
-                self._file.seek(begins)
+            with contextlib.suppress(OSError):  # half a line would not be JSON
+                self._file.truncate(start)
+                self._file.seek(start)
             raise
         return record
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `results.jsonl`.
+    """Return the lines of a `results.jsonl`.
 
-    :raises ValueError: if a line is no object of JSON; names the line.
+    :raises ValueError: if a line is not a JSON object; names the line.
     :raises OSError: if it cannot be read.
     """
     records = []
@@ -136,8 +141,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}:{number}: is no JSON ({error})") from None
+            raise ValueError(f"{path}:{number}: must be JSON ({error})") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}:{number}: is no JSON object")  # noqa: TRY004 - the content is wrong, not a type
+            raise ValueError(f"{path}:{number}: must be a JSON object")  # noqa: TRY004 - the content is wrong, not a type
         records.append(record)
     return records

@@ -1,4 +1,4 @@
-"""Runs the jobs of a folder to their end, one client after the other; interrupted, it puts everything away."""
+"""Runner of the batches of one command, one client after the other. Saves every job, even if interrupted."""
 
 from __future__ import annotations
 
@@ -30,13 +30,17 @@ from pika_async.providers import find_provider
 
 __all__ = ["BatchRunner", "ProviderRun", "resume_runs"]
 
-#: Seconds that leaving at once gives the journal to write what it was told already.
+#: Seconds that the second Ctrl-C leaves the journal for its pending writes.
 FLUSH_TIMEOUT_S: Final = 1.0
 
 
 @attrs.frozen
 class ProviderRun:
-    """A client, what it is to do once it is open, and which of its jobs are to be paid for once more."""
+    """A client and its share of the command.
+
+    :param load_inputs: returns the requests; called once the client is open.
+    :param again: keys of jobs to pay for once more, each as often as it occurs; default none.
+    """
 
     client: PikaClient
     load_inputs: Callable[[], Sequence[InputRequest]]
@@ -45,7 +49,11 @@ class ProviderRun:
 
 @attrs.define
 class BatchRunner:
-    """The steps of one command in one folder; all their jobs share `results.jsonl`."""
+    """Runner of one command in one folder; all its jobs share `results.jsonl`.
+
+    :param quiet: write the lines of `results.jsonl` to standard output and show no progress.
+    :param listener: receives callbacks; default None.
+    """
 
     folder: BatchFolder
     options: BatchOptions
@@ -60,31 +68,33 @@ class BatchRunner:
     async def run(
         self, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = ()
     ) -> tuple[BatchOutcome, Path | None]:
-        """Every step to its end; and the page. `done`: jobs of the command that need none.
+        """Run each of `runs` in turn, then write the gallery; return the outcome and the page.
 
+        :param title: title of the gallery page.
+        :param done: jobs of the command that need no client; default none.
         :raises UsageError: if the folder, an input or the journal cannot be used; nothing was sent.
-        :raises Interrupted: if it was interrupted before anything was taken in.
+        :raises Interrupted: if it was interrupted before any request was taken in.
         """
         with ExitStack() as stack:
-            ending = await interruptible(
+            outcome = await interruptible(
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt
             )
             rows = list(self._results.rows.values()) if self._results is not None else []
-        posters = not ending.interrupted
-        return ending, finish_gallery(
-            rows, self.folder.root, self.terminal, title=title, maker="batch", posters=posters
-        )
+        posters = not outcome.interrupted
+        page = finish_gallery(rows, self.folder.root, self.terminal, title=title, maker="batch", posters=posters)
+        return outcome, page
 
     async def _run_all(self, runs: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> BatchOutcome:
         stopped: SubmissionsStopped | None = None
         interrupted = False
         try:
-            for number, step in enumerate(runs):
-                async with step.client:
+            for number, run in enumerate(runs):
+                async with run.client:
                     if not number:
                         await self._prepare(runs, stack)
-                    found = await self._run_batch(self._batches[number])
-                    stopped = stopped if found is None or isinstance(stopped, AccountStopped) else found
+                    reason = await self._run_batch(self._batches[number])
+                    # A stopped account decides the exit code, whatever stops a later run.
+                    stopped = stopped if reason is None or isinstance(stopped, AccountStopped) else reason
         except asyncio.CancelledError:
             if not self._batches:
                 raise
@@ -103,19 +113,22 @@ class BatchRunner:
         )
 
     async def _prepare(self, runs: Sequence[ProviderRun], stack: ExitStack) -> None:
-        """The journal is ours: what is planned is known, and has its lines where it is settled already."""
-        plans = [step.load_inputs() for step in runs]
+        """Load all inputs, save the options, resubmit what `again` names, and start `results.jsonl`.
+
+        The first client is open, so the journal belongs to this process.
+        """
+        inputs_of_runs = [run.load_inputs() for run in runs]
         await self.folder.save_options(self.options)
-        for step, planned in zip(runs, plans, strict=True):
-            for one in planned:
-                if one.key in step.again:
-                    await self._resubmit(step.client, one)
-        positions = {one.key: one.index for planned in plans for one in planned}
+        for run, inputs in zip(runs, inputs_of_runs, strict=True):
+            for one in inputs:
+                if one.key in run.again:
+                    await self._resubmit(run.client, one)
+        positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
         results = self.folder.start_results(positions, download=self.options.download)
         self._results = stack.enter_context(results)
         self._batches += [
-            ProviderBatch(step.client, planned, self._results, self.terminal, echo=self.quiet)
-            for step, planned in zip(runs, plans, strict=True)
+            ProviderBatch(run.client, inputs, self._results, self.terminal, echo=self.quiet)
+            for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
         if self.listener is not None:
             self.terminal.note(self.listener.announcement)
@@ -124,7 +137,7 @@ class BatchRunner:
         job = self.folder.journal.get(input_request.key)
         unsent = job is not None and job.status is JobStatus.PLANNED
         if job is None or (unsent and job.request.fingerprint() == input_request.request.fingerprint()):
-            return  # it was never paid for, and is about to be
+            return  # never paid for: it is sent like any other
         try:
             earlier = await client.resubmit(input_request.key)
             self.terminal.note(f"job {input_request.key} is paid for again; the earlier one is {earlier.key}")
@@ -133,76 +146,84 @@ class BatchRunner:
                 raise UsageError(f"--again {input_request.key}: {error.message}; nothing was sent") from None
             self.terminal.note(error.message)
         except OSError as error:
-            reason = f"{job.file} cannot make room for a new one: {error.strerror}; nothing was sent"
+            reason = f"{job.file} cannot be renamed to make room for the new video: {error.strerror}; nothing was sent"
             raise UsageError(f"--again {input_request.key}: {reason}") from None
 
     async def _run_batch(self, batch: ProviderBatch) -> SubmissionsStopped | None:
         download = self.options.download
         self._display = ProgressDisplay(
             self.terminal, batch.current_jobs, len(batch.inputs), download=download, silent=self.quiet,
-            hear=None if self.listener is None else partial(batch.callback_counts, self.listener),
+            callbacks=None if self.listener is None else partial(batch.callback_counts, self.listener),
         )  # fmt: skip
         async with self._display:
             return await batch.run(self.folder.videos if download else None)
 
     def _on_interrupt(self) -> None:
         if self._display is not None:
-            self._display.end()
+            self._display.stop()
         self.terminal.note(
-            "stopping: nothing more is sent, receipts on their way are kept (Ctrl-C again leaves at once)"
+            "stopping: nothing more is sent, pending submissions are still recorded (Ctrl-C again exits at once)"
         )
 
     def _on_second_interrupt(self) -> None:
         self.folder.journal.flush(FLUSH_TIMEOUT_S)
-        known = {job.key: job for job in self.folder.journal.all()}
+        current = {job.key: job for job in self.folder.journal.all()}
         for batch in self._batches:
-            batch.write_remaining(known)
-        self.terminal.note(f"to go on: {self.folder.command('resume')}")
+            batch.write_remaining(current)
+        self.terminal.note(f"to continue: {self.folder.command('resume')}")
 
 
 def resume_runs(
     folder: BatchFolder, credentials: CredentialOptions, options: BatchOptions, listener: CallbackListener | None = None
 ) -> tuple[list[ProviderRun], list[Job]]:
-    """A step for each provider and address with a job of `folder` to go on with; and the jobs of the others.
+    """Return a run for each provider and base URL with unfinished jobs in `folder`, and the jobs of all others.
 
+    :param credentials: key file and proxy for every client.
+    :param options: options for every client.
+    :param listener: receives callbacks where the provider sends them; default None.
     :raises ConfigurationError: names the option that cannot work, or the missing key.
-    :raises UsageError: if one key would be shown to several providers, or a picture that is to be sent is not there.
+    :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
     """
-    known = [attrs.evolve(job, index=index) for index, job in enumerate(folder.journal.all())]
-    going = {
+    jobs = [attrs.evolve(job, index=index) for index, job in enumerate(folder.journal.all())]
+    unfinished = {
         (job.provider, job.base_url)
-        for job in known
+        for job in jobs
         if is_unfinished(job) or job.status is JobStatus.SUBMITTING or (options.download and needs_download(job))
     }
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
     done = []
-    for job in known:
-        if (job.provider, job.base_url) not in going:
+    for job in jobs:
+        if (job.provider, job.base_url) not in unfinished:
             done.append(job)
             continue
         if job.status is JobStatus.PLANNED:
             _check_images(job)
-        planned = InputRequest(attrs.evolve(job.request, key=job.key), job.index, "journal.db")
-        by_gateway.setdefault((job.provider, job.base_url), []).append(planned)
+        input_request = InputRequest(attrs.evolve(job.request, key=job.key), job.index, "journal.db")
+        by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
         variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
-        raise UsageError(f"--api-key-file: the jobs are of {len(providers)} providers; give their keys as {variables}")
-    steps = []
-    for (provider, url), these in by_gateway.items():
+        raise UsageError(
+            f"--api-key-file: must belong to one provider, but the jobs have {len(providers)}; set {variables}"
+        )
+    runs = []
+    for (provider, url), inputs in by_gateway.items():
         account = ProviderOptions(
             provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy
         )
-        hears = listener is not None and find_provider(provider).takes_callback
-        receiver = listener.receiver if listener is not None and hears else None
+        takes_callback = find_provider(provider).takes_callback
+        receiver = listener.receiver if listener is not None and takes_callback else None
         client = create_client(account, options=options, journal=folder.journal, callbacks=receiver)
-        steps.append(ProviderRun(client, partial(list, these)))
-    return steps, done
+        runs.append(ProviderRun(client, partial(list, inputs)))
+    return runs, done
 
 
 def _check_images(job: Job) -> None:
-    """Their paths may count from where the batch was called: a job that is sent without them is refused for good."""
+    """Check the local images of an unsent job.
+
+    Their paths may be relative to another working directory, and a job sent without its image is rejected for good.
+    """
     try:
         check_local_files(find_provider(job.provider), job.request)
     except InvalidRequest as error:
-        way_out = "go on from where the batch was called, or run the batch again without that row; nothing was sent"
+        way_out = "resume from the directory where the batch ran, or run the batch without that row; nothing was sent"
         raise UsageError(f"job {job.key}: {error.message}; {way_out}") from None

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the first lets the work put everything away, the second leaves at once."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP: the first signal cancels the work, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ T = TypeVar("T")
 async def interruptible(
     work: Coroutine[Any, Any, T], on_interrupt: Callable[[], None], on_exit: Callable[[], None] = lambda: None
 ) -> T:
-    """What `work` returns. The first signal calls `asked` and cancels it; the second calls `leaving` and leaves.
+    """Run `work` and return its result, unless a signal cancels it.
 
-    :raises Interrupted: if it was cancelled so and did not return.
+    :param on_interrupt: called at the first signal, before `work` is cancelled.
+    :param on_exit: called at the second signal, before the process ends; default does nothing.
+    :raises Interrupted: if a signal cancelled `work` and it did not return a result.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work, name="pika_async command")
@@ -49,25 +51,25 @@ async def interruptible(
 
 
 def _stop_signals() -> list[signal.Signals]:
-    asked = [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # `nohup` ignores it
-        asked.append(hangup)
-    return asked
+        signals.append(hangup)
+    return signals
 
 
 def _install_handler(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], None]) -> bool:
     try:
         loop.add_signal_handler(number, stop)
     except (NotImplementedError, RuntimeError, ValueError):
-        return False  # no main thread, or a system without them: KeyboardInterrupt remains
+        return False  # not the main thread, or not supported: Ctrl-C still raises KeyboardInterrupt
     return True
 
 
 def _exit_now(on_exit: Callable[[], None]) -> None:
-    """Without waiting for anything: what was being sent may be charged, and its receipt is not read."""
+    """End the process without waiting; submissions on their way may be charged, and their receipts are lost."""
     with contextlib.suppress(Exception):
         on_exit()
-    sys.stderr.write("\npika-async: left at once; what was on its way may have been accepted\n")
+    sys.stderr.write("\npika-async: exited at once; pending submissions may have been accepted\n")
     sys.stderr.flush()
     os._exit(ExitCode.INTERRUPTED)

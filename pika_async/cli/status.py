@@ -1,4 +1,4 @@
-"""`status`: where every job of a folder stands, and what settles those in doubt. Sends nothing, waits for nobody."""
+"""`status`: the jobs of a folder by status, and the commands that resolve those in doubt. Sends nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ __all__ = ["show_resolved", "show_status"]
 
 
 def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> ExitCode:
-    """Print where the jobs of `folder` stand; as the lines of `results.jsonl` would be now, if `as_json`.
+    """Print the number of jobs of `folder` by status, and what to do next.
 
+    :param as_json: print the current line of `results.jsonl` for each job instead.
     :raises UsageError: if no batch ran there.
     :raises JournalUnusable: if its journal cannot be read.
     """
@@ -32,8 +33,8 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     counts = Counter(job.status for job in jobs)
     for status in JobStatus:
         if counts[status]:
-            these = [job for job in jobs if job.status is status]
-            shown.add_row(*map(plain, _figures(status.value.replace("_", " "), these)))
+            matching = [job for job in jobs if job.status is status]
+            shown.add_row(*map(plain, _figures(status.value.replace("_", " "), matching)))
     terminal.show(shown)
     for line in _lines(folder, jobs):
         terminal.show(line)
@@ -43,35 +44,35 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
 def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
     files = sum(job.file is not None for job in jobs)
     points = [job.points for job in jobs if job.points is not None]
-    back = [job.refunded for job in jobs if job.refunded]
+    refunds = [job.refunded for job in jobs if job.refunded]
     return (
         name,
         str(len(jobs)),
         str(files) if files else "-",
         f"{sum(points):g}" if points else "-",
-        f"{sum(back):g}" if back else "-",
+        f"{sum(refunds):g}" if refunds else "-",
     )
 
 
 def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     charged = sum(job.may_be_charged for job in jobs)
     limit = folder.options().max_charges
-    yield f"charges: {charged} accepted or perhaps accepted{f', of {limit} allowed' if limit else ''}"
+    yield f"charges: {charged} accepted or possibly accepted{f', of {limit} allowed' if limit else ''}"
     stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
     yield from sorted(stops)
-    doubts = [job for job in jobs if job.status is JobStatus.UNKNOWN]
+    in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
     sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
     if sending:
-        yield f"{len(sending)} on their way; if no command runs here now, they are in doubt:"
-    if doubts and folder.options().callbacks is not None:
-        yield f"{len(doubts)} in doubt; a command that runs here now may wait for their callbacks:"
-    for job in doubts + sending:
+        yield f"{len(sending)} being submitted; in doubt unless a command is running here:"
+    if in_doubt and folder.options().callbacks is not None:
+        yield f"{len(in_doubt)} in doubt; a command running here may still wait for their callbacks:"
+    for job in in_doubt + sending:
         yield from _in_doubt_lines(folder, job)
     for job in jobs:
         if job.status is JobStatus.TIMED_OUT and job.error is not None:
             yield f"timed out: {job.error.message}"
     if any(is_unfinished(job) for job in jobs):
-        yield f"to go on: {folder.command('resume')}"
+        yield f"to continue: {folder.command('resume')}"
 
 
 def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:
@@ -79,20 +80,20 @@ def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:
     yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
     if isinstance(error, SubmissionInDoubt):
         when = "" if error.at is None else f"sent {error.at:%Y-%m-%dT%H:%M:%SZ}, "
-        back = "no answer" if error.http_status is None else f"HTTP {error.http_status}"
+        response = "no response" if error.http_status is None else f"HTTP {error.http_status}"
         request = "" if error.request_id is None else f", request id {error.request_id}"
-        yield f"  {when}attempt {error.attempt}; came back: {back}{request}; {error.reason}"
-    yield f"  it was accepted:      {folder.command('resolve', job.key, '--task-id', 'ID')}"
-    yield f"  it was not charged:   {folder.command('resolve', job.key, '--not-charged')}"
-    yield f"  give it up:           {folder.command('resolve', job.key, '--abandon')}"
+        yield f"  {when}attempt {error.attempt}; response: {response}{request}; {error.reason}"
+    yield f"  it was accepted:     {folder.command('resolve', job.key, '--task-id', 'ID')}"
+    yield f"  it was not charged:  {folder.command('resolve', job.key, '--not-charged')}"
+    yield f"  abandon it:          {folder.command('resolve', job.key, '--abandon')}"
 
 
 def show_resolved(folder: BatchFolder, job: Job, terminal: Terminal) -> None:
-    """Say how a job stands that was in doubt."""
-    how = {
+    """Print the new status of a job that was in doubt."""
+    outcome = {
         JobStatus.QUEUED: f"is accepted as task {job.task_id}",
         JobStatus.PLANNED: "was not charged and will be sent again",
-    }.get(job.status, "is given up" + ("; it still counts as perhaps charged" if job.may_be_charged else ""))
-    terminal.show(f"job {job.key} {how}")
+    }.get(job.status, "is abandoned" + ("; it still counts as possibly charged" if job.may_be_charged else ""))
+    terminal.show(f"job {job.key} {outcome}")
     if is_unfinished(job):
-        terminal.show(f"to go on: {folder.command('resume')}")
+        terminal.show(f"to continue: {folder.command('resume')}")

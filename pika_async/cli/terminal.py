@@ -1,4 +1,4 @@
-"""The two streams of a command, and its log: whatever strangers wrote is shown as plain printable text."""
+"""Standard output, standard error and log of a command. Prints foreign text without control characters or markup."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def plain(text: object, style: str = "") -> Text:
-    """`text` without control characters and without markup; its line ends stay."""
+    """Return `text` without control characters and markup, keeping its line ends."""
     lines = str(text).split("\n")
     return Text("\n".join(strip_control(line) for line in lines), style=style)
 
 
 def table(title: str, *columns: str, right: int = 99) -> Table:
-    """An empty table; columns from the one at `right` on hold numbers."""
-    made = Table(
+    """Return an empty table.
+
+    :param right: index of the first right-aligned column; default none is.
+    """
+    empty = Table(
         title=plain(title, "bold"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for number, column in enumerate(columns):
-        made.add_column(plain(column), justify="right" if number >= right else "left", overflow="fold")
-    return made
+        empty.add_column(plain(column), justify="right" if number >= right else "left", overflow="fold")
+    return empty
 
 
 class _SafeStream:
-    """A stream whose reader may leave, or whose terminal may be closed: what it no longer takes is dropped.
+    """Stream that drops what it can no longer write, because its reader or its terminal is gone.
 
-    What is paid for goes on, into its files.
+    The paid work continues and ends up in the files.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -67,7 +70,7 @@ class _SafeStream:
 
     def _discard(self) -> None:
         self._closed = True
-        # What is still in the buffer is written when Python ends; that must not fail either.
+        # Python writes the rest of the buffer when it exits; that must not fail either.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -78,7 +81,7 @@ class _SafeStream:
 
 
 class Terminal:
-    """Standard output for results, standard error for everything else."""
+    """Console of a command: standard output for results, standard error for everything else."""
 
     def __init__(self) -> None:
         self._out, err = _SafeStream(sys.stdout), _SafeStream(sys.stderr)
@@ -86,20 +89,23 @@ class Terminal:
         self.err = Console(file=cast("TextIO", err), highlight=False)
 
     def note(self, text: object, style: str = "") -> None:
-        """One message to standard error."""
+        """Print a message to standard error."""
         self.err.print(plain(text, style), soft_wrap=True)
 
     def error(self, text: object) -> None:
-        """What went wrong."""
+        """Print an error to standard error."""
         self.err.print(Text("error: ", style="bold red") + plain(text), soft_wrap=True)
 
     def show(self, what: str | Text | Table, *, to_error: bool = False) -> None:
-        """A table or a message of the result."""
+        """Print a table or a message of the result.
+
+        :param to_error: print it to standard error; default False.
+        """
         item = plain(what) if isinstance(what, str) else what
         (self.err if to_error else self.out).print(item, soft_wrap=isinstance(item, Text))
 
     def write(self, line: str) -> None:
-        """A line for programs to standard output, as it is."""
+        """Write a machine-readable line to standard output, unchanged."""
         self._out.write(line)
         self._out.flush()
 
@@ -118,11 +124,11 @@ class _TerminalHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to(terminal: Terminal, level: str) -> Iterator[None]:
-    """Show what `pika_async` logs from `level` on, on standard error, while the command runs."""
+    """Print log records of `pika_async` from `level` upwards to standard error while the command runs."""
     log = logging.getLogger("pika_async")
     handler = _TerminalHandler(terminal)
     handler.setFormatter(LineFormatter())
-    before, propagates = log.level, log.propagate
+    level_before, propagated = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(level.upper())
     log.propagate = False
@@ -130,5 +136,5 @@ def logging_to(terminal: Terminal, level: str) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(before)
-        log.propagate = propagates
+        log.setLevel(level_before)
+        log.propagate = propagated
