@@ -80,6 +80,8 @@ class ProviderBatch:
     write_error: OSError | None = attrs.field(default=None, init=False)
     #: Jobs parked in doubt. Their lines are written last, because a callback may still resolve them.
     _in_doubt: dict[str, Job] = attrs.field(factory=dict, init=False)
+    #: Latest state of each job for the display: a job that is being downloaded is neither active nor written yet.
+    _latest: dict[str, Job] = attrs.field(factory=dict, init=False)
     _positions: dict[str, int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -115,9 +117,11 @@ class ProviderBatch:
         return [one.request for one in self.inputs if one.key in resolved]
 
     async def current_jobs(self) -> list[Job]:
-        """Return the current state of every job that was taken in."""
-        active = {job.key: job for job in self.client.active_jobs()}
-        return list({**self._in_doubt, **active, **self.jobs}.values())
+        """Return the latest state of every job that was taken in."""
+        self._latest.update(self._in_doubt)
+        self._latest.update((job.key, job) for job in self.client.active_jobs())
+        self._latest.update(self.jobs)
+        return list(self._latest.values())
 
     def callback_counts(self, listener: CallbackListener) -> CallbackCounts:
         """Count the callbacks that `listener` received and the jobs that wait for one."""

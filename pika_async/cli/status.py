@@ -80,9 +80,9 @@ def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:
     yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
     if isinstance(error, SubmissionInDoubt):
         when = "" if error.at is None else f"sent {error.at:%Y-%m-%dT%H:%M:%SZ}, "
-        response = "no response" if error.http_status is None else f"HTTP {error.http_status}"
+        response = "no response" if error.http_status is None else f"response HTTP {error.http_status}"
         request = "" if error.request_id is None else f", request id {error.request_id}"
-        yield f"  {when}attempt {error.attempt}; response: {response}{request}; {error.reason}"
+        yield f"  {when}attempt {error.attempt}; {response}{request}; {error.reason}"
     yield f"  it was accepted:     {folder.command('resolve', job.key, '--task-id', 'ID')}"
     yield f"  it was not charged:  {folder.command('resolve', job.key, '--not-charged')}"
     yield f"  abandon it:          {folder.command('resolve', job.key, '--abandon')}"

@@ -1,4 +1,4 @@
-"""The command line as a test drives it: in this process, against an emulator, with its two streams apart."""
+"""Runner of commands for tests: in this process, against an emulator, with standard output and error apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "canary-3f9b2c7d51e84a06"
 ENV = {
     "cometapi": "COMETAPI_API_KEY", "yescale": "YESCALE_API_KEY", "gptge": "GPTGE_API_KEY", "native": "PIKA_API_KEY",
 }  # fmt: skip
-#: An emulator that settles at once and serves the same short clip for every task.
+#: Options of an emulator that settles tasks at once and serves one short clip for all of them.
 EMULATOR_OPTIONS: Final[dict[str, Any]] = {
     "api_key": KEY, "render": False, "durations": "constant:0.05", "video_seconds": 1.0,
 }  # fmt: skip
@@ -31,14 +31,14 @@ Rule = dict[str, Any]
 
 @contextlib.contextmanager
 def serving(*rules: Rule, **settings: Any) -> Iterator[Emulator]:
-    """An emulator with these rules, in a thread of its own."""
+    """Serve an emulator with fault rules in a thread of its own."""
     with Emulator(**{**EMULATOR_OPTIONS, **settings}, scenario=Scenario.of(rules)).in_thread() as emulator:
         yield emulator
 
 
 @attrs.frozen
 class CommandResult:
-    """How one command ended."""
+    """Exit code and output of one command."""
 
     code: int
     out: str
@@ -46,13 +46,13 @@ class CommandResult:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Standard output as lines of JSON."""
+        """Standard output, parsed as lines of JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 @attrs.define
 class CommandLine:
-    """Runs commands in `folder` with the canary as every provider's key."""
+    """Runner of commands in `folder` with the canary as every provider's key."""
 
     folder: Path
     capsys: pytest.CaptureFixture[str]
@@ -77,22 +77,22 @@ class CommandLine:
     def batch(
         self, emulator: Emulator, source: str, *more: str, provider: str = "native", stdin: bytes | None = None
     ) -> CommandResult:
-        """`batch` at the emulator, whose generations take a moment."""
-        to = ("--provider", provider, "--base-url", emulator.base_url(provider), "--expected-seconds", "0.2")
-        return self("batch", source, *to, *more, stdin=stdin)
+        """Run `batch` against the emulator, whose generations take a moment."""
+        target = ("--provider", provider, "--base-url", emulator.base_url(provider), "--expected-seconds", "0.2")
+        return self("batch", source, *target, *more, stdin=stdin)
 
     def results(self, out: str = "pika-out") -> list[dict[str, Any]]:
-        """The lines of `results.jsonl`."""
+        """Return the lines of `results.jsonl`."""
         return [json.loads(line) for line in (self.folder / out / "results.jsonl").read_text().splitlines()]
 
     def write(self, name: str, content: str | bytes) -> str:
-        """A file in the folder; its name."""
+        """Write a file in the folder and return its name."""
         (self.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return name
 
 
 def files_with(folder: Path, secret: str) -> list[str]:
-    """The files anywhere below `folder` that hold `secret`."""
+    """Return the names of the files below `folder` that hold `secret`."""
     found = []
     for root, _, names in os.walk(folder):
         found += [name for name in names if secret.encode() in (Path(root) / name).read_bytes()]

@@ -1,4 +1,4 @@
-"""A gateway that strikes each job by its prompt, in a thread of its own, and the command line at it. Knows no fault."""
+"""Gateway that answers each job by its prompt, in a thread of its own, and a runner of commands against it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 class FaultGateway(Raw):
-    """A `Raw` whose submissions each get the acts of their own prompt in turn, and then acceptance.
-
-    `posts`: the submissions that arrived whole, by prompt. `accepted`: those that were answered without an act.
-    """
+    """Server that answers each submission with the acts of its own prompt in turn, and then accepts it."""
 
     def __init__(self, provider: str, **options: Any) -> None:
         super().__init__(provider, **options)
         self.acts_by_prompt: dict[str, deque[Act]] = {}
+        #: Number of submissions that arrived whole, by prompt.
         self.posts: Counter[str] = Counter()
+        #: Number of submissions that were accepted without an act, by prompt.
         self.accepted: Counter[str] = Counter()
 
     def answer_with(self, prompt: str, make: Callable[[str], Act]) -> None:
-        """Answer the first submission of `prompt` with the act that `make` makes, whose receipt has an id of its own."""
+        """Answer the first submission of `prompt` with the act that `make` returns; a receipt in it has its own id."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(receipt, "__defaults__", (f"{TASK}-{len(self.acts_by_prompt)}",))
             self.acts_by_prompt[prompt] = deque([make(self.provider)])
@@ -54,14 +53,14 @@ class FaultGateway(Raw):
 
 
 def prompt_of(seen: Seen) -> str:
-    """The prompt of a submission, under either dialect's name."""
+    """Return the prompt of a submission in either dialect."""
     body = json.loads(seen.body)
     prompt: str = body["prompt"] if "prompt" in body else body["promptText"]
     return prompt
 
 
 class ServerThread:
-    """An event loop in a thread of its own: whoever is served there can be started and ended from any thread."""
+    """Event loop in a thread of its own; servers on it can be started and stopped from any thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -69,7 +68,7 @@ class ServerThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` there to its end."""
+        """Run `work` on the loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     def close(self) -> None:
@@ -82,7 +81,7 @@ class ServerThread:
 
     @contextlib.contextmanager
     def serving(self, *servers: Raw) -> Iterator[None]:
-        """The servers serve meanwhile."""
+        """Serve `servers` while the block runs."""
         with contextlib.ExitStack() as stack:
             for server in servers:
                 self.run(server.__aenter__())
@@ -91,7 +90,7 @@ class ServerThread:
 
 
 class _WatchedStream(io.StringIO):
-    """A stream that calls `on` once, as soon as `word` was written."""
+    """Stream that calls `on` once, as soon as `word` has been written."""
 
     def __init__(self, word: str, on: Callable[[], None]) -> None:
         super().__init__()
@@ -108,16 +107,18 @@ class _WatchedStream(io.StringIO):
 def run_command(
     folder: Path, *argv: str, word: str = "", on: Callable[[], None] | None = None, key: str | None = KEY
 ) -> CommandResult:
-    """One command in `folder`, in this process, with the shortest waits and `key` in every provider's variable.
+    """Run one command in `folder`, in this process, with the shortest delays.
 
-    `on` is called when `word` is told. With `key` None no variable holds one.
+    :param word: text on standard error at which `on` is called.
+    :param on: called once when `word` has been written; default None.
+    :param key: value of every provider's key variable; None unsets them.
     """
     out = io.StringIO()
     err = io.StringIO() if on is None else _WatchedStream(word, on)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(folder)
         patch.setattr("random.random", lambda: 0.0)
-        patch.setitem(sys.modules, "uvloop", None)  # asyncio's own loop, whatever is installed
+        patch.setitem(sys.modules, "uvloop", None)  # always asyncio's own loop
         for variable in ENV.values():
             patch.delenv(variable, raising=False)
             if key is not None:
@@ -131,7 +132,7 @@ def run_command(
 
 
 def results_by_prompt(out: Path) -> dict[str, dict[str, Any]]:
-    """The lines of `results.jsonl`, by prompt; there is one for each prompt."""
+    """Return the lines of `results.jsonl` by prompt, asserting that each prompt has one line."""
     records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     by_prompt = {record["prompt"]: record for record in records}
     assert len(by_prompt) == len(records)
@@ -140,7 +141,7 @@ def results_by_prompt(out: Path) -> dict[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def serving_emulator(rules: list[dict[str, Any]], **options: Any) -> Iterator[Emulator]:
-    """An emulator whose tasks take a moment, and its script."""
+    """Serve an emulator with fault rules, whose tasks take a moment."""
     settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "constant:0.02", "video_seconds": 1.0}
     with Emulator(**{**settings, **options}, scenario=Scenario.of(rules)).in_thread() as emulator:
         yield emulator

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a command or its input: exit code 2, one clear line for each fault, and nothing is sent."""
+"""Errors in commands and inputs: exit code 2, one clear line for each error, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 GOOD = '{"prompt": "fine"}\n'
-# name of the case, file name, its content, what the error names
-ROWS = [
-    ("no-json", "b.jsonl", GOOD + "{oops}", "b.jsonl:2: is no JSON"),
-    ("cut-json", "b.jsonl", GOOD + '{"prompt": "a', "b.jsonl:2: is no JSON: Unterminated string"),
-    ("two-objects", "b.jsonl", '{"prompt": "a"} {"prompt": "b"}', "b.jsonl:1: is no JSON: Extra data"),
-    ("a-list", "b.jsonl", GOOD + '\n["a"]', "b.jsonl:3: is no JSON object but a list"),
-    ("a-number", "b.jsonl", "17", "b.jsonl:1: is no JSON object but a number"),
-    ("null", "b.jsonl", "null", "b.jsonl:1: is no JSON object but null"),
-    ("nan", "b.jsonl", '{"prompt": "a", "aspect_ratio": NaN}', "b.jsonl:1: is no JSON: NaN"),
-    ("huge-number", "b.jsonl", '{"prompt": "a", "seed": 1' + "0" * 5000 + "}", "b.jsonl:1: is no JSON: a number must have at most 100 digits"),
-    ("deep", "b.jsonl", "[" * 100_000, "b.jsonl:1: is no JSON: nested too deep"),
-    ("surrogate", "b.jsonl", '{"prompt": "a\\ud800"}', "b.jsonl:1: is no JSON: it holds half of a character"),
-    ("twice", "b.jsonl", '{"prompt": "a", "prompt": "b"}', 'b.jsonl:1: "prompt": is given twice'),
-    ("unknown-field", "b.jsonl", '{"prompt": "a", "promt": "b"}', 'b.jsonl:1: "promt": is no known field; the fields are'),
-    ("no-prompt", "b.jsonl", GOOD + '{"seed": 4}', "b.jsonl:2: prompt: is missing"),
+# name of the case, file name, its content, text of the error
+BAD_ROWS = [
+    ("no-json", "b.jsonl", GOOD + "{oops}", "b.jsonl:2: must be JSON"),
+    ("cut-json", "b.jsonl", GOOD + '{"prompt": "a', "b.jsonl:2: must be JSON: Unterminated string"),
+    ("two-objects", "b.jsonl", '{"prompt": "a"} {"prompt": "b"}', "b.jsonl:1: must be JSON: Extra data"),
+    ("a-list", "b.jsonl", GOOD + '\n["a"]', "b.jsonl:3: must be a JSON object, not a list"),
+    ("a-number", "b.jsonl", "17", "b.jsonl:1: must be a JSON object, not a number"),
+    ("null", "b.jsonl", "null", "b.jsonl:1: must be a JSON object, not null"),
+    ("nan", "b.jsonl", '{"prompt": "a", "aspect_ratio": NaN}', "b.jsonl:1: must be JSON: NaN"),
+    ("huge-number", "b.jsonl", '{"prompt": "a", "seed": 1' + "0" * 5000 + "}", "b.jsonl:1: must be JSON: a number must have at most 100 digits"),
+    ("deep", "b.jsonl", "[" * 100_000, "b.jsonl:1: must be JSON: nested too deep"),
+    ("surrogate", "b.jsonl", '{"prompt": "a\\ud800"}', "b.jsonl:1: must be JSON: it holds a lone surrogate"),
+    ("twice", "b.jsonl", '{"prompt": "a", "prompt": "b"}', 'b.jsonl:1: "prompt": must be given once'),
+    ("unknown-field", "b.jsonl", '{"prompt": "a", "promt": "b"}', 'b.jsonl:1: "promt": unknown field; must be one of'),
+    ("no-prompt", "b.jsonl", GOOD + '{"seed": 4}', "b.jsonl:2: prompt: must be given"),
     ("empty-prompt", "b.jsonl", '{"prompt": "  "}', "b.jsonl:1: prompt: '  ' must not be empty"),
     ("number-prompt", "b.jsonl", '{"prompt": 4}', "b.jsonl:1: prompt: 4 must be text, not int"),
     ("nul-prompt", "b.jsonl", '{"prompt": "a\\u0000"}', "b.jsonl:1: prompt: 'a\\x00' must not hold a NUL"),
@@ -54,8 +54,8 @@ ROWS = [
     ("camera-text", "b.jsonl", '{"prompt": "a", "camera": "left"}', "camera: 'left' must be a camera"),
     ("image-and-video", "b.jsonl", '{"prompt": "a", "image": "http://h/a.png", "video": "http://h/a.mp4"}', "video: "),
     ("image-scheme", "b.jsonl", '{"prompt": "a", "image": "ftp://h/a.png"}', "image: 'ftp://h/a.png' must be an http"),
-    ("image-missing", "b.jsonl", '{"prompt": "a", "image": "none.png"}', "image: 'none.png' is no file"),
-    ("image-folder", "b.jsonl", '{"prompt": "a", "image": "."}', "image: '.' is no file"),
+    ("image-missing", "b.jsonl", '{"prompt": "a", "image": "none.png"}', "image: 'none.png' must be an existing file"),
+    ("image-folder", "b.jsonl", '{"prompt": "a", "image": "."}', "image: '.' must be an existing file"),
     ("image-too-large", "b.jsonl", '{"prompt": "a", "image": "large.png"}', "'900,000 bytes' must be at most 735,000 bytes at native Pika"),
     ("video-not-here", "b.jsonl", '{"prompt": "a", "video": "http://h/a.mp4"}', "video: 'http://h/a.mp4' must be left out"),
     ("sfx-not-here", "b.jsonl", '{"prompt": "a", "sfx": true}', "sfx: True must be left out at native Pika"),
@@ -63,37 +63,37 @@ ROWS = [
     ("ingredients", "b.jsonl", '{"prompt": "a", "ingredients": 5}', "ingredients: 5 must be a list"),
     ("key-path", "b.jsonl", '{"prompt": "a", "key": "../a"}', "key: '../a' must begin with a letter"),
     ("key-long", "b.jsonl", '{"prompt": "a", "key": "' + "k" * 201 + '"}', "must be at most 200 bytes long in UTF-8, not 201"),
-    ("key-twice", "b.jsonl", '{"prompt":"a","key":"k"}\n{"prompt":"b","key":"k"}', "b.jsonl:2: key: 'k' is the key of b.jsonl:1"),
+    ("key-twice", "b.jsonl", '{"prompt":"a","key":"k"}\n{"prompt":"b","key":"k"}', "b.jsonl:2: key: 'k' must be unique, but b.jsonl:1 has it"),
     ("metadata", "b.jsonl", '{"prompt": "a", "metadata": [1]}', "metadata: [1] must be a mapping"),
     ("strict", "b.jsonl", '{"prompt": "a", "strict": 0}', "strict: 0 must be true or false"),
     ("utf-16", "b.jsonl", GOOD.encode("utf-16"), "b.jsonl:1: byte 0xff is not UTF-8"),
     ("latin-1", "b.txt", b"fine\ncaf\xe9\n", "b.txt:2: byte 0xe9 is not UTF-8"),
-    ("empty-file", "b.jsonl", "", "b.jsonl: holds no request"),
-    ("only-comments", "b.txt", "# a\n\n  # b\n", "b.txt: holds no request"),
-    ("only-a-header", "b.csv", "prompt,seed\n", "b.csv: holds no request"),
-    ("csv-quote", "b.csv", 'prompt\nfine\n"a', "b.csv:3: is no CSV from here on"),
-    ("csv-after-quote", "b.csv", 'prompt\n"a"b\n', "b.csv:2: is no CSV from here on"),
-    ("csv-header-quote", "b.csv", '"prompt\n', "b.csv:1: is no CSV"),
-    ("csv-column", "b.csv", "prompt,Seed\na,1\n", 'b.csv:1: "Seed": is no known column; the columns are'),
-    ("csv-semicolons", "b.csv", "prompt;seed\na;1\n", "columns are separated by commas"),
-    ("csv-twice", "b.csv", "prompt,prompt\na,b\n", 'b.csv:1: "prompt": is a column twice'),
-    ("csv-no-prompt", "b.csv", "key,seed\na,1\n", 'b.csv:1: "prompt": is no column'),
-    ("csv-cells", "b.csv", "prompt,seed\nred, white\nfine,1,2\n", "b.csv:3: has 3 cells, but the header 2"),
+    ("empty-file", "b.jsonl", "", "b.jsonl: must hold at least one request"),
+    ("only-comments", "b.txt", "# a\n\n  # b\n", "b.txt: must hold at least one request"),
+    ("only-a-header", "b.csv", "prompt,seed\n", "b.csv: must hold at least one request"),
+    ("csv-quote", "b.csv", 'prompt\nfine\n"a', "b.csv:3: must be CSV"),
+    ("csv-after-quote", "b.csv", 'prompt\n"a"b\n', "b.csv:2: must be CSV"),
+    ("csv-header-quote", "b.csv", '"prompt\n', "b.csv:1: must be CSV"),
+    ("csv-column", "b.csv", "prompt,Seed\na,1\n", 'b.csv:1: "Seed": unknown column; must be one of'),
+    ("csv-semicolons", "b.csv", "prompt;seed\na;1\n", "separate columns by commas"),
+    ("csv-twice", "b.csv", "prompt,prompt\na,b\n", 'b.csv:1: "prompt": must be one column'),
+    ("csv-no-prompt", "b.csv", "key,seed\na,1\n", 'b.csv:1: "prompt": must be a column'),
+    ("csv-cells", "b.csv", "prompt,seed\nred, white\nfine,1,2\n", "b.csv:3: must have 2 cells like the header, not 3"),
     ("csv-whole", "b.csv", "prompt,seed\na,1.0\n", "b.csv:2: seed: '1.0' must be an integer from"),
     ("csv-flag", "b.csv", "prompt,extend\na,maybe\n", "b.csv:2: extend: 'maybe' must be true or false"),
-    ("csv-camera", "b.csv", "prompt,camera\na,left\n", 'b.csv:2: camera: "left" is no camera; write "pan=left;zoom=in"'),
-    ("csv-cameras", "b.csv", "prompt,camera,camera.pan\na,zoom=in,left\n", "b.csv:2: camera: is given as a whole and"),
+    ("csv-camera", "b.csv", "prompt,camera\na,left\n", 'b.csv:2: camera: "left" must be a camera; write "pan=left;zoom=in"'),
+    ("csv-cameras", "b.csv", "prompt,camera,camera.pan\na,zoom=in,left\n", "b.csv:2: camera: must be given either as a whole or"),
     ("csv-metadata", "b.csv", "prompt,metadata\na,{\n", "b.csv:2: metadata: "),
-    ("no-suffix", "prompts", "a", "prompts: has no suffix that is known"),
-    ("other-suffix", "b.json", "[]", "b.json: has no suffix that is known"),
+    ("no-suffix", "prompts", "a", "prompts: must be a .jsonl, .csv or .txt file"),
+    ("other-suffix", "b.json", "[]", "b.json: must be a .jsonl, .csv or .txt file"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "named"), [pytest.param(*case[1:], id=case[0]) for case in ROWS])
+@pytest.mark.parametrize(("name", "content", "named"), [pytest.param(*case[1:], id=case[0]) for case in BAD_ROWS])
 def test_a_bad_row_is_named_and_nothing_is_sent(
     cli: CommandLine, emulator: Emulator, name: str, content: str | bytes, named: str
 ) -> None:
-    """The error names the file, the line and the field; the exit code is 2; the gateway never hears of it."""
+    """The error names the file, the line and the field, the exit code is 2, and the gateway gets no request."""
     cli.write("large.png", b"x" * 900_000)
     ran = cli.batch(emulator, cli.write(name, content))
     assert (ran.code, ran.out, len(emulator.requests)) == (2, "", 0)
@@ -102,7 +102,7 @@ def test_a_bad_row_is_named_and_nothing_is_sent(
 
 
 def test_every_bad_row_is_listed(cli: CommandLine, emulator: Emulator) -> None:
-    """One run tells of all of them."""
+    """One run lists all of them."""
     cli.write("b.jsonl", GOOD + "{\n" + GOOD + '{"prompt": "a", "motion": 9}\n{"prompt": ""}\n')
     ran = cli.batch(emulator, "b.jsonl")
     assert [line.split(" ")[0] for line in ran.err.splitlines()] == ["b.jsonl:2:", "b.jsonl:4:", "b.jsonl:5:", "3"]
@@ -126,7 +126,7 @@ def test_every_bad_row_is_listed(cli: CommandLine, emulator: Emulator) -> None:
         (["--provider", "native", "--base-url", "http://h", "--api-key-file", "none"], "--api-key-file: none cannot be read"),
         (["--provider", "native", "--base-url", "http://h", "--api-key-file", "empty"], "--api-key-file: is empty"),
         (["--provider", "native", "--base-url", "http://h", "--api-key-file", "two"], "--api-key-file: holds white space"),
-        (["--provider", "native", "--base-url", "http://h", "--out", "two"], "--out: two is no folder"),
+        (["--provider", "native", "--base-url", "http://h", "--out", "two"], "--out: two must be a folder"),
         (["--provider", "native", "--base-url", "http://h", "--out", "two/x"], "--out: two/x cannot be used"),
         (["--provider", "native", "--api-key", "sk-1"], "Unknown option"),
         (["--provider", "native", "--log-level", "loud"], "--log-level"),
@@ -134,7 +134,7 @@ def test_every_bad_row_is_listed(cli: CommandLine, emulator: Emulator) -> None:
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(cli: CommandLine, argv: list[str], named: str) -> None:
-    """One line that names it, and exit code 2."""
+    """There is one line that names it, and exit code 2."""
     cli.write("b.txt", "a cat")
     cli.write("empty", " \n")
     cli.write("two", "a b")
@@ -144,15 +144,15 @@ def test_a_bad_option_is_named(cli: CommandLine, argv: list[str], named: str) ->
 
 
 def test_a_missing_key_names_the_variable(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the option that reads it from a file."""
+    """The error also names the option that reads it from a file."""
     monkeypatch.delenv("GPTGE_API_KEY")
     ran = cli("batch", cli.write("b.txt", "a cat"), "--provider", "gptge")
     assert ran.code == 2
     assert "set GPTGE_API_KEY, or give --api-key-file" in ran.err
 
 
-def test_a_broken_key_is_not_shown(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is named, its content is not."""
+def test_a_malformed_key_is_not_shown(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and not its content."""
     monkeypatch.setenv("GPTGE_API_KEY", "secret-one secret-two")
     ran = cli("batch", cli.write("b.txt", "a cat"), "--provider", "gptge")
     assert (ran.code, "secret" in ran.err) == (2, False)
@@ -161,9 +161,9 @@ def test_a_broken_key_is_not_shown(cli: CommandLine, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("source", ["none.txt", "folder.txt", "locked.txt", "a\0.txt"])
 def test_an_input_that_cannot_be_read_is_named(cli: CommandLine, emulator: Emulator, source: str) -> None:
-    """Missing, a folder, an input that fails when it is read, or no name at all."""
+    """A missing file, a folder, a file that fails when it is read, or an invalid name."""
     (cli.folder / "folder.txt").mkdir()
-    # A mode of 0 would not keep the superuser from reading; this file keeps everybody.
+    # A mode of 0 does not keep the superuser from reading; this file cannot be read by any user.
     (cli.folder / "locked.txt").symlink_to("/proc/self/mem")
     ran = cli.batch(emulator, source)
     assert (ran.code, len(emulator.requests)) == (2, 0)
@@ -172,23 +172,23 @@ def test_an_input_that_cannot_be_read_is_named(cli: CommandLine, emulator: Emula
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"# none\n", b'{"prompt": 1}', b"\xff"])
 def test_bad_standard_input_is_named(cli: CommandLine, emulator: Emulator, data: bytes) -> None:
-    """As a file is, under the name stdin."""
+    """The error names it stdin."""
     ran = cli.batch(emulator, "-", stdin=data)
     assert (ran.code, len(emulator.requests)) == (2, 0)
     assert ran.err.removeprefix("error: ").startswith("stdin:")
 
 
-@pytest.mark.parametrize("there", ["results.jsonl", "index.html", "videos/k.mp4"])
-def test_nothing_is_paid_for_into_a_folder_that_holds_something(
-    cli: CommandLine, emulator: Emulator, there: str
+@pytest.mark.parametrize("existing", ["results.jsonl", "index.html", "videos/k.mp4"])
+def test_a_batch_does_not_overwrite_existing_files(
+    cli: CommandLine, emulator: Emulator, existing: str
 ) -> None:
-    """An earlier batch, a stranger's page or a video of the same name: refused before anything is sent."""
-    (cli.folder / "pika-out" / there).parent.mkdir(parents=True)
-    (cli.folder / "pika-out" / there).write_text("mine")
+    """Results of an earlier batch, a foreign page or a video of the same name are refused before anything is sent."""
+    (cli.folder / "pika-out" / existing).parent.mkdir(parents=True)
+    (cli.folder / "pika-out" / existing).write_text("mine")
     ran = cli.batch(emulator, cli.write("b.jsonl", '{"prompt": "a", "key": "k"}'))
     assert (ran.code, len(emulator.requests)) == (2, 0)
     assert "choose another --out" in ran.err
-    assert (cli.folder / "pika-out" / there).read_text() == "mine"
+    assert (cli.folder / "pika-out" / existing).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -200,15 +200,15 @@ def test_nothing_is_paid_for_into_a_folder_that_holds_something(
         (["a cat", "--camera", "left"], "camera: "),
         (["a cat", "--effect", "Nope"], "effect: 'Nope'"),
         (["a cat", "--sfx"], "sfx: True must be left out"),
-        (["a cat", "--image", "none.png"], "image: 'none.png' is no file"),
-        (["a cat", "--out", "there.mp4"], "--out: there.mp4 is there already"),
-        (["a cat", "--out", "nowhere/a.mp4"], "--out: nowhere is no folder"),
+        (["a cat", "--image", "none.png"], "image: 'none.png' must be an existing file"),
+        (["a cat", "--out", "there.mp4"], "--out: there.mp4 exists"),
+        (["a cat", "--out", "nowhere/a.mp4"], "--out: nowhere must be a folder"),
         (["a cat", "--ingredient", "here.png"], "ingredients[0]"),
         (["a cat", "--aspect-ratio", "wide"], "aspect_ratio: 'wide' must be a ratio"),
     ],
 )  # fmt: skip
 def test_a_bad_field_of_generate_is_named(cli: CommandLine, emulator: Emulator, argv: list[str], named: str) -> None:
-    """Exit code 2, one line, nothing sent."""
+    """It gives exit code 2 and one line, and nothing is sent."""
     cli.write("there.mp4", "mine")
     ran = cli("generate", *argv, "--provider", "native", "--base-url", emulator.base_url("native"))
     assert (ran.code, ran.out, len(emulator.requests), len(ran.err.splitlines())) == (2, "", 0, 1)
@@ -219,8 +219,8 @@ def test_a_bad_field_of_generate_is_named(cli: CommandLine, emulator: Emulator, 
     ("argv", "named"),
     [
         (["frobnicate"], "Unknown command"),
-        (["demo", "--prompts", "0"], "--prompts: 0 is not above 0"),
-        (["demo", "--out", "full"], "--out: full holds files that are no demo's"),
+        (["demo", "--prompts", "0"], "--prompts: 0 must be an integer >= 1"),
+        (["demo", "--out", "full"], "--out: full must be empty or hold an earlier demo"),
         (["emulate", "--durations", "often"], "durations 'often'"),
         (["emulate", "--host", "192.0.2.1"], "host must be a loopback address"),
         (["emulate", "--time-scale", "0"], "time_scale must be above 0"),
@@ -228,12 +228,12 @@ def test_a_bad_field_of_generate_is_named(cli: CommandLine, emulator: Emulator, 
         (["emulate", "--scenario", "full/bad.json"], "--scenario: "),
         (["emulate", "--port", "99999"], "--port"),
         (["doctor", "--provider", "nope"], "--provider: 'nope' must be one of"),
-        (["doctor", "--provider", "gptge", "--save", "full"], "--save: full is not empty"),
+        (["doctor", "--provider", "gptge", "--save", "full"], "--save: full must be empty"),
         (["doctor", "--provider", "gptge", "--save", "full/bad.json"], "--save: full/bad.json cannot be used"),
     ],
 )
 def test_a_bad_command_is_named(cli: CommandLine, argv: list[str], named: str) -> None:
-    """Exit code 2 and one line for every other command."""
+    """Every other command gives exit code 2 and one line."""
     (cli.folder / "full").mkdir()
     cli.write("full/bad.json", '[{"on": "nothing"}]')
     ran = cli(*argv)
@@ -243,10 +243,10 @@ def test_a_bad_command_is_named(cli: CommandLine, argv: list[str], named: str) -
 
 @pytest.mark.parametrize("option", ["--max-in-flight", "--max-charges"])
 @pytest.mark.parametrize("value", ["1.5", "1e3", "0x10", "one", ""])
-def test_a_count_that_is_no_whole_number_is_not_rounded(
+def test_a_limit_that_is_not_an_integer_is_not_rounded(
     cli: CommandLine, emulator: Emulator, option: str, value: str
 ) -> None:
-    """A limit of 1.5 charges is neither 1 nor 2: nothing is sent."""
+    """A limit of 1.5 charges is refused, and nothing is sent."""
     cli.write("two.txt", "one\ntwo\n")
     ran = cli.batch(emulator, "two.txt", option, value)
     assert (ran.code, len(emulator.requests)) == (2, 0)

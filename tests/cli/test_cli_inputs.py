@@ -1,4 +1,4 @@
-"""The rows of a batch's input: what is read from each form, and that no bytes lead to anything but rows or our error."""
+"""Parsing of a batch's input: each format gives its rows, and any other bytes give rows or our own error."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PROMPTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")),
 )
 
 
-def test_text_is_a_prompt_a_line() -> None:
-    """Blank lines and comments are left out, and the numbers are those of the file."""
+def test_text_has_one_prompt_per_line() -> None:
+    """Blank lines and comments are skipped, and line numbers are those of the file."""
     assert parse_text("f", b"\xef\xbb\xbfa cat\n\n  # no\r\n a dog \r") == [
         Row(1, {"prompt": "a cat"}),
         Row(4, {"prompt": "a dog"}),
@@ -30,13 +30,13 @@ def test_text_is_a_prompt_a_line() -> None:
 
 
 def test_json_lines_are_objects_of_fields() -> None:
-    """A field that is null is not given."""
+    """A null field counts as not given."""
     rows = parse_jsonl("f", b'{"prompt": "a", "seed": 1, "image": null}\n\n{"prompt": "b", "camera": {"pan": "left"}}')
     assert rows == [Row(1, {"prompt": "a", "seed": 1}), Row(3, {"prompt": "b", "camera": {"pan": "left"}})]
 
 
 def test_csv_cells_become_the_types_of_their_fields() -> None:
-    """Whole numbers, booleans, cameras, lists and JSON are read; an empty cell is not given."""
+    """Integers, booleans, cameras, lists and JSON are parsed; an empty cell counts as not given."""
     data = (
         "prompt,seed,sfx,extend,camera,ingredients,metadata,effect\n"
         '"a, b",7,Yes,0,pan=left;zoom=in,http://a/x.png|http://b/y.png,"{""n"": 1}",\n'
@@ -49,7 +49,7 @@ def test_csv_cells_become_the_types_of_their_fields() -> None:
     ]  # fmt: skip
 
 
-def test_csv_rows_are_named_by_the_line_on_which_they_begin() -> None:
+def test_csv_rows_have_the_number_of_their_first_line() -> None:
     """A quoted cell may hold line ends."""
     rows = parse_csv("f", b'prompt,camera.pan\n"one\ntwo",left\n\nthree,\n')
     assert [(row.line, row.fields) for row in rows] == [
@@ -58,30 +58,30 @@ def test_csv_rows_are_named_by_the_line_on_which_they_begin() -> None:
     ]
 
 
-def test_what_has_no_name_is_json_or_text() -> None:
+def test_standard_input_is_json_or_text() -> None:
     """The first line that is not blank decides."""
     assert parse_unnamed("stdin", b'\n {"prompt": "a"}')[0].fields == {"prompt": "a"}
     assert parse_unnamed("stdin", b"\n[a cat]")[0].fields == {"prompt": "[a cat]"}
 
 
 @pytest.mark.parametrize("text", ["pan", "pan=left;pan=right", "roll=left", "", "pan=left;;zoom=in"])
-def test_a_camera_is_axes_with_directions(text: str) -> None:
-    """Anything else is refused with how it is written."""
+def test_a_malformed_camera_is_refused(text: str) -> None:
+    """The error shows how a camera is written."""
     with pytest.raises(ValueError, match="pan=left;zoom=in"):
         parse_camera(text)
 
 
-def test_equal_rows_are_one_request_and_unequal_ones_never() -> None:
-    """Rows equal in key and content are paid once; without keys every row is its own."""
+def test_only_equal_rows_are_one_request() -> None:
+    """Rows with equal key and content are one request; rows without a key are always separate."""
     rows = [Row(1, {"prompt": "a", "key": "k"}), Row(2, {"prompt": "a", "key": "k"}), Row(3, {"prompt": "a"})]
     planned = check_rows("f", rows, NATIVE)
     assert [(one.request.key, one.index) for one in planned] == [("k", 0), (None, 2)]
-    with pytest.raises(InputErrors, match=r"f:4: key: 'k' is the key of f:1 too"):
+    with pytest.raises(InputErrors, match=r"f:4: key: 'k' must be unique, but f:1 has it"):
         check_rows("f", [*rows, Row(4, {"prompt": "b", "key": "k"})], NATIVE)
 
 
 def test_at_most_twenty_rows_are_listed() -> None:
-    """The rest is counted."""
+    """The others are counted."""
     with pytest.raises(InputErrors) as caught:
         check_rows("f", [Row(number, {"prompt": " "}) for number in range(1, 31)], NATIVE)
     lines = str(caught.value).splitlines()
@@ -89,15 +89,15 @@ def test_at_most_twenty_rows_are_listed() -> None:
 
 
 @given(st.lists(PROMPTS, min_size=1))
-def test_every_form_gives_back_every_prompt(prompts: list[str]) -> None:
-    """Text, JSON lines and CSV that are written by the book lose and change nothing (text: but for outer blanks)."""
+def test_every_format_preserves_every_prompt(prompts: list[str]) -> None:
+    """Well-formed text, JSON lines and CSV change no prompt; text loses only leading and trailing blanks."""
     lines = "\n".join(json.dumps({"prompt": prompt}) for prompt in prompts)
     table = io.StringIO()
     csv.writer(table).writerows([["prompt"], *([prompt] for prompt in prompts)])
     assert [row.fields["prompt"] for row in parse_jsonl("f", lines.encode())] == prompts
     assert [row.fields["prompt"] for row in parse_csv("f", table.getvalue().encode())] == prompts
-    found = [row.fields["prompt"] for row in parse_text("f", "\n".join(prompts).encode())]
-    assert found == [prompt.strip() for prompt in prompts]
+    parsed = [row.fields["prompt"] for row in parse_text("f", "\n".join(prompts).encode())]
+    assert parsed == [prompt.strip() for prompt in prompts]
 
 
 JSON = st.recursive(
@@ -110,7 +110,7 @@ CAMERAS = st.dictionaries(st.sampled_from(["pan", "tilt", "x"]), JSON, max_size=
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON | CAMERAS | st.just(10**400)).map(lambda d: {"prompt": "a", **d}))
 def test_any_json_is_a_request_or_our_error(record: dict[str, object]) -> None:
-    """Whatever a row holds, it is planned or named with its line, and nothing else happens."""
+    """A row becomes a request or an error that names its line."""
     try:
         planned = check_rows("f", parse_jsonl("f", json.dumps(record).encode()), NATIVE)
     except InputErrors as error:
@@ -125,7 +125,7 @@ def test_any_json_is_a_request_or_our_error(record: dict[str, object]) -> None:
 
 @given(st.binary() | st.text().map(str.encode) | st.text('{}[]",:\\ud8prompt\n\r0\0').map(str.encode))
 def test_any_bytes_are_rows_or_our_error(data: bytes) -> None:
-    """No parser raises anything else."""
+    """No parser raises any other error."""
     for parse in (parse_text, parse_jsonl, parse_csv, parse_unnamed):
         for prefix in (b"", b"prompt,seed\n", b'{"prompt": "'):
             try:
@@ -135,7 +135,7 @@ def test_any_bytes_are_rows_or_our_error(data: bytes) -> None:
 
 
 def test_a_camera_reaches_the_request() -> None:
-    """From a CSV row as from JSON."""
+    """It may come from CSV or from JSON."""
     rows = [
         *parse_csv("f", b"prompt,camera.zoom\na,out\n"),
         *parse_jsonl("f", b'{"prompt":"b","camera":{"zoom":"out"}}'),

@@ -44,7 +44,9 @@ def test_durations_are_learned_from_a_batch(cli: CommandLine) -> None:
     """Every settled job of each stratum counts, failed ones too; the median is near the emulator's duration."""
     fails = {"on": "create", "prompt": "p3", "do": "fails"}
     with serving(fails, durations="lognormal:0.6,0.1") as emulator:
+        started = time.monotonic()
         assert cli.batch(emulator, rows(cli, 20, 6), "--no-download").code == 1
+        batch_seconds = time.monotonic() - started
         records = polling_records(cli)
         assert {name: (record["settled"], record["used"]) for name, record in records.items()} == {
             EFFECT: (6, 6), PLAIN: (20, 20)
@@ -54,7 +56,7 @@ def test_durations_are_learned_from_a_batch(cli: CommandLine) -> None:
             assert low < record["median"] < high
             assert record["polls"] == sorted(record["polls"])
             assert (record["in_flight"], record["oldest"], record["next_polls_in"]) == (0, None, None)
-        assert 0.3 < records[PLAIN]["median"] < 2.0  # a busy machine adds to the durations
+        assert 0.3 < records[PLAIN]["median"] < batch_seconds, "the median is outside of what the batch can have seen"
         shown = cli("status", "pika-out", "--polling").out
         assert re.search(rf"^ {PLAIN} +20 +20 +\d\.\d+ s +\d\.\d+ s to \d\.\d+ s *$", shown, re.MULTILINE), shown
         assert re.search(
@@ -92,13 +94,14 @@ def test_status_polling_only_reads(cli: CommandLine) -> None:
 def test_status_polling_works_while_the_batch_runs(cli: CommandLine) -> None:
     """It shows how many jobs are in flight, for how long and when they are polled; nothing is learned yet."""
     with serving(durations="constant:60") as emulator:
+        started = time.monotonic()
         argv = ["batch", rows(cli, 2, 1), "--provider", "native", "--base-url", emulator.base_url("native")]
         with subprocess.Popen(
             [sys.executable, "-m", "pika_async", *argv, "--expected-seconds", "50"], cwd=cli.folder,
             stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         ) as process:  # fmt: skip
             try:
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 in_flight = 0
                 while in_flight < 3:
                     assert (process.poll(), time.monotonic() < deadline) == (None, True)
@@ -118,7 +121,7 @@ def test_status_polling_works_while_the_batch_runs(cli: CommandLine) -> None:
         for record in polling_records(cli).values():
             soonest, latest = record["next_polls_in"]
             assert 0 < soonest <= latest <= record["polls"][0]
-        assert polling_records(cli)[PLAIN]["oldest"] < 30
+        assert polling_records(cli)[PLAIN]["oldest"] < time.monotonic() - started, "older than the batch"
 
 
 def test_a_rejected_input_teaches_nothing(cli: CommandLine) -> None:

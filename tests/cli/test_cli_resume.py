@@ -1,4 +1,4 @@
-"""Going on: the same command again, edited inputs, `--again`, limits, stops, `resume`; the ledger is the judge."""
+"""Continuing a batch: the same command again, edited inputs, `--again`, limits, stops, `resume`; checked by charges."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from pika_async.emulator import Charge, Emulator
 from pika_async.emulator.records import RequestLogEntry
 from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, Rule, serving
 
-#: How many submissions run side by side at most.
-SIDE_BY_SIDE: Final = 8
+#: Most submissions that are sent at the same time.
+MAX_CONCURRENT_SUBMITS: Final = 8
 
 
 @pytest.fixture
@@ -37,42 +37,43 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def jsonl(*rows: str | tuple[str, str]) -> str:
-    """Prompts, or keys and prompts, as JSON lines."""
+    """Return prompts, or keys and prompts, as JSON lines."""
     made = [{"prompt": row} if isinstance(row, str) else {"key": row[0], "prompt": row[1]} for row in rows]
     return "".join(json.dumps(row) + "\n" for row in made)
 
 
 def charged(emulator: Emulator) -> Counter[str]:
-    """How often each prompt was paid for."""
+    """Count the charges of each prompt."""
     return Counter(charge.prompt for charge in emulator.ledger)
 
 
 def submissions(emulator: Emulator) -> list[RequestLogEntry]:
-    return [seen for seen in emulator.requests if seen.method == "POST" and "/feed" not in seen.path]
+    """Return the submissions among the requests."""
+    return [request for request in emulator.requests if request.method == "POST" and "/feed" not in request.path]
 
 
-def stands(cli: CommandLine, out: str = "pika-out") -> dict[str, str]:
-    """The status of each job by its key; every job has one line in `results.jsonl`."""
+def statuses(cli: CommandLine, out: str = "pika-out") -> dict[str, str]:
+    """Return the status of each job by its key, asserting that each job has one line in `results.jsonl`."""
     records = cli.results(out)
     assert len({record["key"] for record in records}) == len(records)
     return {record["key"]: record["status"] for record in records}
 
 
-def at_rest_in_flight(cli: CommandLine, emulator: Emulator, source: str, *more: str) -> CommandResult:
-    """A batch whose first look is refused with a 401, so that its jobs stay accepted; see `REFUSED_LOOK`."""
+def stop_while_in_flight(cli: CommandLine, emulator: Emulator, source: str, *more: str) -> CommandResult:
+    """Run a batch whose first poll is refused with a 401, so that its jobs stay accepted; see `REFUSED_POLL`."""
     ran = cli.batch(emulator, source, *more)
     assert ran.code == 3
     return ran
 
 
-REFUSED_LOOK: Final[Rule] = {"on": "feed", "first": 1, "do": {"fault": "refuse", "as": "key"}}
+REFUSED_POLL: Final[Rule] = {"on": "feed", "first": 1, "do": {"fault": "refuse", "as": "key"}}
 
 
 # --- the same command -------------------------------------------------------------------------------------------------
 
 
-def test_the_same_command_again_asks_nobody_anything(cli: CommandLine) -> None:
-    """All is done: exit code 0, no call, no download; the same lines in file and output, and the page is made anew."""
+def test_the_same_command_again_sends_nothing(cli: CommandLine) -> None:
+    """Exit code 0, no request and no download; file and output have the same lines, and the page is written again."""
     with serving() as emulator:
         source = cli.write("b.txt", "a\nb\nc")
         assert cli.batch(emulator, source).code == 0
@@ -88,8 +89,8 @@ def test_the_same_command_again_asks_nobody_anything(cli: CommandLine) -> None:
         assert charged(emulator) == Counter("abc")
 
 
-def test_a_deleted_video_is_fetched_again_and_not_paid_again(cli: CommandLine) -> None:
-    """Only that one is fetched, without a call to the gateway."""
+def test_a_deleted_video_is_downloaded_and_not_paid_again(cli: CommandLine) -> None:
+    """Only the missing video is downloaded, without a request to the gateway."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         cli.batch(emulator, source)
@@ -102,8 +103,8 @@ def test_a_deleted_video_is_fetched_again_and_not_paid_again(cli: CommandLine) -
 
 
 @pytest.mark.parametrize("command", ["batch", "resume"])
-def test_an_address_that_has_expired_costs_one_look(cli: CommandLine, command: str) -> None:
-    """A fresh address is asked for once, and the video fetched from it."""
+def test_an_expired_url_costs_one_poll(cli: CommandLine, command: str) -> None:
+    """One poll gives a fresh URL, and the video is downloaded from it."""
     with serving({"on": "cdn", "nth": 2, "do": "expired"}) as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
         cli.batch(emulator, source)
@@ -112,12 +113,12 @@ def test_an_address_that_has_expired_costs_one_look(cli: CommandLine, command: s
         calls = len(emulator.requests)
         ran = cli.batch(emulator, source) if command == "batch" else cli("resume", "pika-out")
         later = list(emulator.requests)[calls:]
-        assert (ran.code, gone.is_file(), [seen.method for seen in later]) == (0, True, ["GET"])
+        assert (ran.code, gone.is_file(), [request.method for request in later]) == (0, True, ["GET"])
         assert charged(emulator) == Counter("a")
 
 
-def test_a_file_that_was_put_in_the_place_of_a_video_stays(cli: CommandLine) -> None:
-    """It is not overwritten, the job says so, nothing is paid again; once it is gone the video is fetched."""
+def test_a_foreign_file_in_place_of_a_video_is_kept(cli: CommandLine) -> None:
+    """The job has an error, and nothing is paid again; once the file is gone the video is downloaded."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
         cli.batch(emulator, source, "--no-download")
@@ -125,7 +126,7 @@ def test_a_file_that_was_put_in_the_place_of_a_video_stays(cli: CommandLine) -> 
         mine.parent.mkdir()
         mine.write_text("mine")
         ran = cli.batch(emulator, source)
-        assert (ran.code, mine.read_text(), stands(cli)) == (1, "mine", {"a": "succeeded"})
+        assert (ran.code, mine.read_text(), statuses(cli)) == (1, "mine", {"a": "succeeded"})
         assert cli.results()[0]["error"]["type"] == "DownloadFailed"
         mine.unlink()
         assert cli.batch(emulator, source).code == 0
@@ -135,8 +136,8 @@ def test_a_file_that_was_put_in_the_place_of_a_video_stays(cli: CommandLine) -> 
 # --- edits ------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_known_wherever_they_stand(cli: CommandLine) -> None:
-    """Reordered, with a row inserted on top, one removed, one edited: only what is new is paid for."""
+def test_rows_are_recognized_in_any_order(cli: CommandLine) -> None:
+    """After reordering, inserting, removing and editing rows, only new content is paid for."""
     with serving() as emulator:
         cli.batch(emulator, cli.write("b.txt", "a\nb\nc\nd"), "--no-download")
         first = {record["prompt"]: record["key"] for record in cli.results()}
@@ -148,18 +149,18 @@ def test_rows_are_known_wherever_they_stand(cli: CommandLine) -> None:
         assert [records[prompt]["index"] for prompt in ("new", "d", "c, edited", "a", "b")] == [0, 1, 2, 3, 4]
         assert "5 jobs: 5 succeeded" in ran.out
         assert "1 jobs of an earlier input are not in this one and were left as they are" in ran.out
-        assert len(stands(cli)) == 6
+        assert len(statuses(cli)) == 6
 
 
-def test_equal_rows_are_as_many_jobs(cli: CommandLine) -> None:
-    """Three equal rows where two are known: one new charge; fewer rows again: none, and the third is left as it is."""
+def test_every_equal_row_is_a_job(cli: CommandLine) -> None:
+    """A third equal row adds one charge; removing rows adds none and leaves their jobs as they are."""
     with serving() as emulator:
         for rows, paid in ((2, 2), (3, 3), (1, 3), (3, 3)):
             assert cli.batch(emulator, cli.write("b.txt", "same\n" * rows), "--no-download").code == 0
-            assert (len(emulator.ledger), len(stands(cli))) == (paid, paid)
+            assert (len(emulator.ledger), len(statuses(cli))) == (paid, paid)
 
 
-def test_the_form_of_the_input_does_not_matter(cli: CommandLine) -> None:
+def test_the_format_of_the_input_does_not_matter(cli: CommandLine) -> None:
     """The same content as text, JSON lines and CSV is the same job."""
     with serving() as emulator:
         for name, content in (
@@ -169,19 +170,19 @@ def test_the_form_of_the_input_does_not_matter(cli: CommandLine) -> None:
         assert charged(emulator) == Counter(["a cat", "a dog"])
 
 
-def test_a_row_that_names_its_job_does_not_stand_for_an_equal_one(cli: CommandLine) -> None:
-    """A key copied from the results beside the same prompt without a key: two rows, two jobs, in either order."""
+def test_a_row_with_a_copied_key_does_not_replace_an_equal_row(cli: CommandLine) -> None:
+    """A row with a key from the results and an equal row without one are two jobs, in either order."""
     with serving() as emulator:
         cli.batch(emulator, cli.write("b.txt", "a"), "--no-download")
         [record] = cli.results()
         named = (str(record["key"]), "a")
         for content in (jsonl(named, "a"), jsonl("a", named)):
             ran = cli.batch(emulator, cli.write("b.jsonl", content), "--no-download")
-            assert (ran.code, len(emulator.ledger), len(stands(cli))) == (0, 2, 2)
+            assert (ran.code, len(emulator.ledger), len(statuses(cli))) == (0, 2, 2)
 
 
-def test_a_key_with_another_content_is_refused_before_anything_is_sent(cli: CommandLine) -> None:
-    """Exit code 2 with the line, the key and the way out; the other rows are not sent either."""
+def test_a_key_with_other_content_is_refused_before_anything_is_sent(cli: CommandLine) -> None:
+    """Exit code 2 with the line, the key and the fix; the other rows are not sent either."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         cli.batch(emulator, source, "--no-download")
@@ -200,7 +201,7 @@ def test_a_key_with_another_content_is_refused_before_anything_is_sent(cli: Comm
 
 @pytest.mark.parametrize("out", ["pika-out", "deep/../other out"])
 def test_again_pays_exactly_once_more(cli: CommandLine, out: str) -> None:
-    """The earlier job and its file stay, as KEY~1 and so on; the same command without it pays nothing."""
+    """Earlier jobs and files are kept as KEY~1 and so on; the same command without --again pays nothing."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         for more in ((), ("--again", "a"), (), ("--again", "a", "--again", "a"), ()):
@@ -219,8 +220,8 @@ def test_again_pays_exactly_once_more(cli: CommandLine, out: str) -> None:
         assert len(emulator.requests) == 8
 
 
-def test_again_with_a_new_content(cli: CommandLine) -> None:
-    """The key is the new content's from then on."""
+def test_again_with_new_content(cli: CommandLine) -> None:
+    """The key then belongs to the new content."""
     with serving() as emulator:
         cli.batch(emulator, cli.write("b.jsonl", jsonl(("a", "old"))), "--no-download")
         source = cli.write("b.jsonl", jsonl(("a", "new")))
@@ -231,7 +232,7 @@ def test_again_with_a_new_content(cli: CommandLine) -> None:
 
 
 def test_again_for_a_job_that_failed(cli: CommandLine) -> None:
-    """Failed and refused jobs are left alone by the same command; `--again` is the way to try them once more."""
+    """The same command skips failed and rejected jobs; `--again` tries them once more."""
     rules = (
         {"on": "create", "prompt": "fails", "nth": 1, "do": "fails"},
         {"on": "create", "prompt": "refused", "nth": 1, "do": {"fault": "refuse", "as": "invalid"}},
@@ -243,11 +244,11 @@ def test_again_for_a_job_that_failed(cli: CommandLine) -> None:
             assert len(submissions(emulator)) == 2
         assert cli.batch(emulator, source, "--no-download", "--again", "f", "--again", "r").code == 0
         assert charged(emulator) == Counter({"fails": 2, "refused": 1})
-        assert stands(cli) == {"f~1": "failed", "r~1": "rejected", "f": "succeeded", "r": "succeeded"}
+        assert statuses(cli) == {"f~1": "failed", "r~1": "rejected", "f": "succeeded", "r": "succeeded"}
 
 
 def test_again_of_a_key_that_is_not_in_the_input(cli: CommandLine) -> None:
-    """Exit code 2, nothing sent; of one that is in the input and new: it is paid once, as without."""
+    """Exit code 2, nothing sent; a key of a new row is paid for once, as without --again."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
         for key in ("b", "a~1", "", "\x1b[2J"):
@@ -256,23 +257,23 @@ def test_again_of_a_key_that_is_not_in_the_input(cli: CommandLine) -> None:
             assert "--again" in ran.err
             assert "\x1b" not in ran.err
         assert cli.batch(emulator, source, "--again", "a").code == 0
-        assert (charged(emulator), stands(cli)) == (Counter("a"), {"a": "succeeded"})
+        assert (charged(emulator), statuses(cli)) == (Counter("a"), {"a": "succeeded"})
 
 
-def test_again_of_a_job_in_flight_goes_on_with_it(cli: CommandLine) -> None:
-    """It is refused, said, and the job is followed to its end; one charge."""
-    with serving(REFUSED_LOOK) as emulator:
+def test_again_of_a_job_in_flight_continues_it(cli: CommandLine) -> None:
+    """A message says so, and the job is polled to its end; one charge."""
+    with serving(REFUSED_POLL) as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
-        at_rest_in_flight(cli, emulator, source)
+        stop_while_in_flight(cli, emulator, source)
         ran = cli.batch(emulator, source, "--again", "a")
-        assert (ran.code, stands(cli), charged(emulator)) == (0, {"a": "succeeded"}, Counter("a"))
+        assert (ran.code, statuses(cli), charged(emulator)) == (0, {"a": "succeeded"}, Counter("a"))
         assert "'a' must be finished before it is paid again; wait for it" in ran.err
 
 
-def test_again_with_a_new_content_for_a_job_in_flight_sends_nothing(cli: CommandLine) -> None:
-    """Exit code 2 naming the row, before any other row is sent."""
-    with serving(REFUSED_LOOK) as emulator:
-        at_rest_in_flight(cli, emulator, cli.write("b.jsonl", jsonl(("a", "a"))))
+def test_again_with_new_content_for_a_job_in_flight_sends_nothing(cli: CommandLine) -> None:
+    """Exit code 2 with the row, before any other row is sent."""
+    with serving(REFUSED_POLL) as emulator:
+        stop_while_in_flight(cli, emulator, cli.write("b.jsonl", jsonl(("a", "a"))))
         calls = len(emulator.requests)
         ran = cli.batch(emulator, cli.write("b.jsonl", jsonl("new", ("a", "edited"))), "--again", "a")
         assert (ran.code, len(emulator.requests)) == (2, calls)
@@ -280,19 +281,19 @@ def test_again_with_a_new_content_for_a_job_in_flight_sends_nothing(cli: Command
 
 
 def test_again_of_a_job_that_was_never_sent_pays_once(cli: CommandLine) -> None:
-    """There is no earlier job of it, and nothing is left to go on with."""
+    """No earlier job is kept, and nothing is left to continue."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         cli.batch(emulator, source, "--no-download", "--max-charges", "1", "--max-in-flight", "1")
-        assert stands(cli) == {"a": "succeeded", "b": "planned"}
+        assert statuses(cli) == {"a": "succeeded", "b": "planned"}
         ran = cli.batch(emulator, source, "--no-download", "--again", "b", "--max-charges", "2")
         assert (ran.code, charged(emulator)) == (0, Counter("ab"))
-        assert stands(cli) == {"a": "succeeded", "b": "succeeded"}
-        assert "to go on" not in cli("status", "pika-out").out
+        assert statuses(cli) == {"a": "succeeded", "b": "succeeded"}
+        assert "to continue" not in cli("status", "pika-out").out
 
 
 def test_again_does_not_write_over_a_file(cli: CommandLine) -> None:
-    """Where the earlier video's new name is taken: exit code 2, nothing is sent, both files stay."""
+    """If the new name of the earlier video is taken: exit code 2, nothing is sent, both files are kept."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
         cli.batch(emulator, source)
@@ -311,18 +312,18 @@ def test_again_does_not_write_over_a_file(cli: CommandLine) -> None:
 
 
 def test_the_limit_of_charges_holds_over_all_commands(cli: CommandLine) -> None:
-    """The rest stays planned and the exit code is not 0; whoever says no limit holds to it; raising it goes on."""
+    """The rest stays planned with exit code 1; commands without a limit keep it, and a higher one continues."""
     with serving() as emulator:
         source = cli.write("b.txt", "a\nb\nc\nd\ne")
         first = cli.batch(emulator, source, "--no-download", "--max-charges", "2")
         same = cli.batch(emulator, source, "--no-download", "--max-charges", "2")
-        unsaid = cli.batch(emulator, source, "--no-download")
+        without_limit = cli.batch(emulator, source, "--no-download")
         resumed = cli("resume", "pika-out")
-        for ran in (first, same, unsaid, resumed):
+        for ran in (first, same, without_limit, resumed):
             assert ran.code == 1
             assert "the limit of 2 charges is reached; raise it to send the rest" in ran.err
-        assert (len(emulator.ledger), Counter(stands(cli).values())) == (2, {"succeeded": 2, "planned": 3})
-        assert "2 accepted or perhaps accepted, of 2 allowed" in cli("status", "pika-out").out
+        assert (len(emulator.ledger), Counter(statuses(cli).values())) == (2, {"succeeded": 2, "planned": 3})
+        assert "2 accepted or possibly accepted, of 2 allowed" in cli("status", "pika-out").out
         assert cli("resume", "pika-out", "--max-charges", "4").code == 1
         assert cli("resume", "pika-out").code == 1
         assert len(emulator.ledger) == 4
@@ -330,8 +331,8 @@ def test_the_limit_of_charges_holds_over_all_commands(cli: CommandLine) -> None:
         assert charged(emulator) == Counter("abcde")
 
 
-def test_a_limit_of_no_charges_is_refused_and_lifts_none(cli: CommandLine) -> None:
-    """0 is no limit that can be held to: exit code 2, and nothing is sent, in a new folder and in a known one."""
+def test_a_limit_of_0_charges_is_refused(cli: CommandLine) -> None:
+    """Exit code 2, nothing is sent, and an earlier limit stays, in a new folder and in an existing one."""
     with serving() as emulator:
         source = cli.write("b.txt", "a\nb")
         for sent in (0, 1, 1):
@@ -341,24 +342,24 @@ def test_a_limit_of_no_charges_is_refused_and_lifts_none(cli: CommandLine) -> No
             cli.batch(emulator, source, "--no-download", "--max-charges", "1")
 
 
-def test_a_doubt_counts_as_a_charge(cli: CommandLine) -> None:
-    """Also one that was given up, and one that another job took the place of."""
+def test_a_job_in_doubt_counts_as_a_charge(cli: CommandLine) -> None:
+    """This includes abandoned jobs, and jobs replaced with --again."""
     with serving({"on": "create", "first": 2, "do": "drop"}) as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b"), ("c", "c")))
         more = ("--no-download", "--max-charges", "2")
         assert cli.batch(emulator, source, *more).code == 1
-        assert stands(cli) == {"a": "unknown", "b": "unknown", "c": "planned"}
+        assert statuses(cli) == {"a": "unknown", "b": "unknown", "c": "planned"}
         assert cli("resolve", "pika-out", "a", "--abandon").code == 0
         assert cli.batch(emulator, source, *more, "--again", "b").code == 1
-        assert stands(cli) == {"a": "canceled", "b~1": "unknown", "b": "planned", "c": "planned"}
+        assert statuses(cli) == {"a": "canceled", "b~1": "unknown", "b": "planned", "c": "planned"}
         assert len(emulator.ledger) == 2
         assert cli("resolve", "pika-out", "b~1", "--not-charged").code == 0
         assert cli("resume", "pika-out").code == 1
         assert len(emulator.ledger) == 3
 
 
-def test_one_at_a_time_stays_so(cli: CommandLine) -> None:
-    """`--max-in-flight` holds in `resume` too, unless it is said anew."""
+def test_resume_keeps_max_in_flight(cli: CommandLine) -> None:
+    """With `--max-in-flight 1` no two generations overlap, in `resume` neither."""
     with serving() as emulator:
         cli.batch(emulator, cli.write("b.txt", "a\nb\nc\nd"), "--no-download", "--max-in-flight", "1", "--max-charges",
                   "2")  # fmt: skip
@@ -382,7 +383,7 @@ STOPS: Final[dict[str, Rule]] = {
     ("stop", "command"), [("key", "batch"), ("quota", "resume"), ("402", "resume"), ("403", "batch")]
 )
 def test_a_stopped_account_fails_no_job(cli: CommandLine, stop: str, command: str) -> None:
-    """Exit code 3, at most as many calls more as were under way; once it is mended all goes on, one charge each."""
+    """Exit code 3, and only submissions already under way are still sent; later all continue, with one charge each."""
     prompts = [f"{number} {'marked' if number % 3 == 2 else ''}" for number in range(12)]
     with serving({"on": "create", "prompt": "marked", "first": 2, "do": STOPS[stop]}) as emulator:
         source = cli.write("b.txt", "\n".join(prompts))
@@ -390,23 +391,23 @@ def test_a_stopped_account_fails_no_job(cli: CommandLine, stop: str, command: st
         stopped = 0
         while ran.code == 3:
             stopped += 1
-            assert set(stands(cli).values()) <= {"planned", "succeeded", "queued", "running"}
+            assert set(statuses(cli).values()) <= {"planned", "succeeded", "queued", "running"}
             assert "the account is stopped" in ran.err
-            seen = [seen.status for seen in submissions(emulator)]
-            assert len(seen) - seen.index(next(status for status in seen if status != 200)) <= SIDE_BY_SIDE * stopped
+            sent = [request.status for request in submissions(emulator)]
+            assert len(sent) - sent.index(next(status for status in sent if status != 200)) <= MAX_CONCURRENT_SUBMITS * stopped
             ran = cli.batch(emulator, source, "--no-download") if command == "batch" else cli("resume", "pika-out")
         assert (ran.code, 1 <= stopped <= 2) == (0, True)
         assert charged(emulator) == Counter(prompt.strip() for prompt in prompts)
 
 
 @pytest.mark.parametrize("command", ["batch", "resume"])
-def test_an_account_that_is_stopped_while_jobs_are_awaited(cli: CommandLine, command: str) -> None:
-    """A refused look parks what was accepted and what was not sent; both go on later."""
-    with serving(REFUSED_LOOK) as emulator:
+def test_an_account_stopped_by_a_poll_parks_its_jobs(cli: CommandLine, command: str) -> None:
+    """A refused poll parks accepted and unsent jobs; both continue later."""
+    with serving(REFUSED_POLL) as emulator:
         source = cli.write("b.txt", "a\nb\nc")
-        at_rest_in_flight(cli, emulator, source, "--max-in-flight", "1")
-        assert sorted(stands(cli).values()) == ["planned", "planned", "queued"]
-        assert "to go on: pika-async resume pika-out" in cli("status", "pika-out").out
+        stop_while_in_flight(cli, emulator, source, "--max-in-flight", "1")
+        assert sorted(statuses(cli).values()) == ["planned", "planned", "queued"]
+        assert "to continue: pika-async resume pika-out" in cli("status", "pika-out").out
         ran = cli.batch(emulator, source) if command == "batch" else cli("resume", "pika-out")
         assert (ran.code, charged(emulator)) == (0, Counter("abc"))
 
@@ -414,8 +415,8 @@ def test_an_account_that_is_stopped_while_jobs_are_awaited(cli: CommandLine, com
 # --- resume -----------------------------------------------------------------------------------------------------------
 
 
-def two_gateways(cli: CommandLine, emulator: Emulator) -> None:
-    """Two batches at two providers in one folder; of each, one job is accepted and not settled, one was not sent."""
+def run_two_gateways(cli: CommandLine, emulator: Emulator) -> None:
+    """Run two batches at two providers in one folder, each with one job accepted and one not sent."""
     for provider, limit in (("native", "1"), ("cometapi", "2")):
         source = cli.write(f"{provider}.txt", f"{provider} 1\n{provider} 2")
         ran = cli.batch(
@@ -424,26 +425,26 @@ def two_gateways(cli: CommandLine, emulator: Emulator) -> None:
         assert ran.code == 1
 
 
-def test_resume_asks_each_job_where_it_was_accepted(cli: CommandLine) -> None:
-    """Accepted jobs of two providers are followed, the others sent, all fetched; each has its line as it now stands."""
+def test_resume_polls_each_job_where_it_was_accepted(cli: CommandLine) -> None:
+    """Jobs of two providers are polled or sent, and downloaded; each has its current line."""
     with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
-        two_gateways(cli, emulator)
-        assert Counter(stands(cli).values()) == {"timed_out": 2, "planned": 2}
+        run_two_gateways(cli, emulator)
+        assert Counter(statuses(cli).values()) == {"timed_out": 2, "planned": 2}
         ran = cli("resume", "pika-out", "--deadline", "20", "--max-charges", "9", "--json")
         assert ran.code == 0
         assert charged(emulator) == Counter(["native 1", "native 2", "cometapi 1", "cometapi 2"])
         assert {charge.prompt.split()[0] == charge.provider for charge in emulator.ledger} == {True}
         assert emulator.refusals == []
-        assert set(stands(cli).values()) == {"succeeded"}
+        assert set(statuses(cli).values()) == {"succeeded"}
         assert sorted(record["index"] for record in cli.results()) == [0, 1, 2, 3]
-        assert {record["key"]: record["status"] for record in ran.records} == stands(cli)
+        assert {record["key"]: record["status"] for record in ran.records} == statuses(cli)
         assert len(list((cli.folder / "pika-out" / "videos").iterdir())) == 4
 
 
 def test_resume_needs_every_key_before_it_sends_anything(cli: CommandLine) -> None:
-    """Exit code 2 with the variable's name; one key file for two providers would show one's key to the other."""
+    """Exit code 2 with the variable's name; one key file for two providers is refused, as it would leak the key."""
     with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
-        two_gateways(cli, emulator)
+        run_two_gateways(cli, emulator)
         calls = len(emulator.requests)
         ran = cli("resume", "pika-out", "--api-key-file", cli.write("key", KEY))
         assert (ran.code, "PIKA_API_KEY, COMETAPI_API_KEY" in ran.err) == (2, True)
@@ -454,20 +455,20 @@ def test_resume_needs_every_key_before_it_sends_anything(cli: CommandLine) -> No
 
 
 def test_resume_with_a_wrong_key(cli: CommandLine) -> None:
-    """Exit code 3, and nothing is failed; where nothing is left to do the key is not needed to be good."""
-    with serving(REFUSED_LOOK) as emulator:
-        at_rest_in_flight(cli, emulator, cli.write("b.txt", "a"))
+    """Exit code 3, and no job fails; if nothing is left to do, a wrong key does not matter."""
+    with serving(REFUSED_POLL) as emulator:
+        stop_while_in_flight(cli, emulator, cli.write("b.txt", "a"))
         cli.monkeypatch.setenv(ENV["native"], "wrong")
-        assert (cli("resume", "pika-out").code, list(stands(cli).values())) == (3, ["queued"])
+        assert (cli("resume", "pika-out").code, list(statuses(cli).values())) == (3, ["queued"])
         assert cli("resume", "pika-out", "--api-key-file", cli.write("key", KEY)).code == 0
         assert cli("resume", "pika-out").code == 0
         assert charged(emulator) == Counter("a")
 
 
-def test_a_stopped_account_of_one_gateway_does_not_stop_the_other(cli: CommandLine) -> None:
-    """The other's jobs are followed and sent; the exit code says that one account is stopped, whatever came after."""
+def test_a_stopped_account_does_not_stop_the_other_gateway(cli: CommandLine) -> None:
+    """The other gateway's jobs are polled and sent; the exit code is still 3."""
     with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
-        two_gateways(cli, emulator)
+        run_two_gateways(cli, emulator)
         cli.monkeypatch.setenv(ENV["native"], "wrong")
         ran = cli("resume", "pika-out", "--deadline", "20", "--max-charges", "2")
         assert (ran.code, "the account is stopped" in ran.err) == (3, True)
@@ -480,13 +481,13 @@ def test_a_stopped_account_of_one_gateway_does_not_stop_the_other(cli: CommandLi
 
 
 def test_an_interrupted_resume_has_a_line_for_the_jobs_of_every_gateway(cli: CommandLine) -> None:
-    """Ctrl-C while the first one's are followed: exit code 130, and the second one's are not forgotten."""
+    """Ctrl-C while the first gateway is polled: exit code 130, and the second one's jobs have lines too."""
     with serving({"on": "create", "nth": [1, 2], "do": {"fault": "takes", "seconds": 60}}) as emulator:
-        two_gateways(cli, emulator)
-        before, looks = stands(cli), emulator.polls.total
+        run_two_gateways(cli, emulator)
+        before, polls = statuses(cli), emulator.polls.total
 
         def interrupt() -> None:
-            while emulator.polls.total == looks:
+            while emulator.polls.total == polls:
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -494,30 +495,30 @@ def test_an_interrupted_resume_has_a_line_for_the_jobs_of_every_gateway(cli: Com
         thread.start()
         ran = cli("resume", "pika-out", "--deadline", "30", "--json")
         thread.join()
-        assert (ran.code, set(stands(cli)), len(ran.records)) == (130, set(before), 4)
-        assert "to go on: pika-async resume pika-out" in ran.err
+        assert (ran.code, set(statuses(cli)), len(ran.records)) == (130, set(before), 4)
+        assert "to continue: pika-async resume pika-out" in ran.err
         assert "earlier input" not in ran.err
         assert len(emulator.ledger) == 2
 
 
-def test_what_was_accepted_elsewhere_is_neither_asked_nor_paid_here(cli: CommandLine) -> None:
-    """The same rows at another provider: those that were not sent go there, the others say where they are."""
+def test_jobs_accepted_at_another_provider_are_left_there(cli: CommandLine) -> None:
+    """The same rows at another provider: unsent jobs go there, the others name the provider that has them."""
     with serving({"on": "create", "nth": 1, "do": {"fault": "takes", "seconds": 0.9}}) as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         first = ("--deadline", "0.2", "--max-in-flight", "1", "--max-charges", "1")
         assert cli.batch(emulator, source, *first).code == 1
         ran = cli.batch(emulator, source, "--max-charges", "2", provider="cometapi")
-        assert (ran.code, stands(cli)) == (1, {"a": "timed_out", "b": "succeeded"})
+        assert (ran.code, statuses(cli)) == (1, {"a": "timed_out", "b": "succeeded"})
         assert f"accepted at {emulator.base_url('native')}, which is not this client's base URL" in ran.err
-        assert "to go on: pika-async resume pika-out" in ran.err
+        assert "to continue: pika-async resume pika-out" in ran.err
         assert (charged(emulator), emulator.refusals) == (Counter("ab"), [])
         assert cli("resume", "pika-out").code == 0
         assert [charge.provider for charge in emulator.ledger] == ["native", "cometapi"]
         assert len(emulator.ledger) == 2
 
 
-def test_resume_fetches_what_is_ready(cli: CommandLine) -> None:
-    """A video that could not be fetched is fetched, nothing is paid."""
+def test_resume_downloads_what_is_ready(cli: CommandLine) -> None:
+    """A failed download is repeated, and nothing is paid."""
     with serving({"on": "cdn", "first": 2, "do": {"fault": "answer", "status": 410}}) as emulator:
         assert cli.batch(emulator, cli.write("b.txt", "a")).code == 1
         assert cli.results()[0]["error"]["type"] == "DownloadFailed"
@@ -525,8 +526,8 @@ def test_resume_fetches_what_is_ready(cli: CommandLine) -> None:
         assert (cli.results()[0]["error"], charged(emulator)) == (None, Counter("a"))
 
 
-def test_resume_holds_to_what_the_batch_was_told(cli: CommandLine) -> None:
-    """No downloads and leniency are remembered; what is said anew counts from then on."""
+def test_resume_keeps_the_options_of_the_batch(cli: CommandLine) -> None:
+    """--no-download and --ambiguous are kept; new values replace them from then on."""
     bare = {"on": "create", "prompt": "b", "do": {"fault": "answer", "status": 503}}
     with serving({**bare, "nth": [1, 3]}) as emulator:
         more = ("--no-download", "--ambiguous", "lenient", "--max-charges", "1", "--max-in-flight", "1")
@@ -535,14 +536,14 @@ def test_resume_holds_to_what_the_batch_was_told(cli: CommandLine) -> None:
         assert charged(emulator) == Counter("ab")
         assert not (cli.folder / "pika-out" / "videos").exists()
         ran = cli("resume", "pika-out", "--max-charges", "9", "--download", "--ambiguous", "strict")
-        assert (ran.code, stands(cli)) == (1, {"a": "succeeded", "b": "succeeded", "c": "unknown"})
+        assert (ran.code, statuses(cli)) == (1, {"a": "succeeded", "b": "succeeded", "c": "unknown"})
         (cli.folder / "pika-out" / "videos" / "a.mp4").unlink()
         cli("resume", "pika-out")
         assert sorted(path.name for path in (cli.folder / "pika-out" / "videos").iterdir()) == ["a.mp4", "b.mp4"]
 
 
 def test_the_folder_may_be_moved(cli: CommandLine) -> None:
-    """Renamed, and called from elsewhere: what is there is not fetched again, the rest goes on."""
+    """After a move and from another directory, existing videos are not downloaded again, and the rest continues."""
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
         cli.batch(emulator, source, "--max-charges", "1", "--max-in-flight", "1")
@@ -558,8 +559,8 @@ def test_the_folder_may_be_moved(cli: CommandLine) -> None:
         assert list(elsewhere.iterdir()) == []
 
 
-def test_a_picture_that_is_not_found_from_here_refuses_no_job(cli: CommandLine) -> None:
-    """Called from elsewhere, where a relative path leads nowhere: exit code 2, nothing is sent, the job can go on."""
+def test_an_image_missing_from_here_rejects_no_job(cli: CommandLine) -> None:
+    """From a directory where a relative path leads nowhere: exit code 2, nothing is sent, the job can continue."""
     with serving({"on": "create", "first": 1, "do": {"fault": "refuse", "as": "key"}}) as emulator:
         cli.write("a.png", b"\x89PNG tiny")
         source = cli.write("b.csv", "key,prompt,image\na,with a picture,a.png\n")
@@ -568,14 +569,14 @@ def test_a_picture_that_is_not_found_from_here_refuses_no_job(cli: CommandLine) 
         (cli.folder / "elsewhere").mkdir()
         cli.monkeypatch.chdir(cli.folder / "elsewhere")
         ran = cli("resume", "../pika-out")
-        assert (ran.code, len(emulator.requests), stands(cli)) == (2, calls, {"a": "planned"})
-        assert "job a: image: 'a.png' is no file" in ran.err
+        assert (ran.code, len(emulator.requests), statuses(cli)) == (2, calls, {"a": "planned"})
+        assert "job a: image: 'a.png' must be an existing file" in ran.err
         cli.monkeypatch.chdir(cli.folder)
         assert (cli("resume", "pika-out").code, len(emulator.ledger)) == (0, 1)
 
 
-def test_a_folder_beside_is_found_again_from_everywhere(cli: CommandLine) -> None:
-    """A video's place does not hang on where the command was called: it is neither fetched nor looked for anew."""
+def test_videos_are_found_from_every_directory(cli: CommandLine) -> None:
+    """The path of a video does not depend on the working directory."""
     with serving() as emulator:
         cli.batch(emulator, cli.write("b.jsonl", jsonl(("a", "a"))))
         cli.monkeypatch.chdir("/")
@@ -586,8 +587,8 @@ def test_a_folder_beside_is_found_again_from_everywhere(cli: CommandLine) -> Non
 
 
 @pytest.mark.parametrize("command", [("resume",), ("status",), ("resolve", "a", "--abandon")])
-def test_a_folder_that_is_no_batchs(cli: CommandLine, command: tuple[str, ...]) -> None:
-    """Missing, empty, or a file: exit code 2 with a sentence, and nothing is made there."""
+def test_a_folder_without_a_batch_is_refused(cli: CommandLine, command: tuple[str, ...]) -> None:
+    """A missing folder, an empty one and a file: exit code 2 with a sentence, and nothing is created."""
     (cli.folder / "empty").mkdir()
     cli.write("file", "text")
     for name in ("nowhere", "empty", "file", "odd\x1b[2J"):
@@ -601,7 +602,7 @@ def test_a_folder_that_is_no_batchs(cli: CommandLine, command: tuple[str, ...]) 
 
 
 def _text(journal: Path) -> None:
-    journal.write_text("no journal at all, but something that somebody needs\n" * 20)
+    journal.write_text("not a journal, but a file of somebody else\n" * 20)
 
 
 def _newer(journal: Path) -> None:
@@ -619,7 +620,7 @@ def _record(journal: Path) -> None:
         connection.execute("UPDATE requests SET request = 'nonsense'")
 
 
-def _limits(journal: Path) -> None:
+def _options(journal: Path) -> None:
     with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
         connection.execute("UPDATE settings SET value = '{\"ambiguous\": \"some other way\"}' WHERE name = 'terms'")
 
@@ -634,20 +635,20 @@ DAMAGES: Final[dict[str, tuple[Callable[[Path], None], str, bool]]] = {
     "newer": (_newer, "newer pika_async", True),
     "torn": (_torn, "damaged", True),
     "a-record": (_record, "holds a record of job 'a' that cannot be read", True),
-    "limits": (_limits, "holds limits that cannot be read", False),
+    "options": (_options, "holds options that cannot be read", False),
     "folder": (_folder, "journal.db", True),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_journal_that_cannot_be_used(cli: CommandLine, damage: str) -> None:
-    """Exit code 2, a sentence, nothing sent, and the file is left as it is."""
-    harm, words, stops_batch = DAMAGES[damage]
+def test_an_unusable_journal_is_refused(cli: CommandLine, damage: str) -> None:
+    """Exit code 2 and a sentence; nothing is sent, and the file is not changed."""
+    damage_file, text, stops_batch = DAMAGES[damage]
     with serving() as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
         cli.batch(emulator, source, "--no-download")
         journal = cli.folder / "pika-out" / "journal.db"
-        harm(journal)
+        damage_file(journal)
         before = journal.read_bytes() if journal.is_file() else None
         calls = len(emulator.requests)
         rans = [cli("resume", "pika-out"), cli("status", "pika-out")]
@@ -655,25 +656,25 @@ def test_a_journal_that_cannot_be_used(cli: CommandLine, damage: str) -> None:
             rans += [cli.batch(emulator, source, "--no-download"), cli("resolve", "pika-out", "a", "--abandon")]
         assert [ran.code for ran in rans] == [2] * len(rans)
         assert all(ran.err.startswith("error: ") and "journal.db" in ran.err for ran in rans)
-        assert sum(words in ran.err for ran in rans) >= len(rans) - 1
+        assert sum(text in ran.err for ran in rans) >= len(rans) - 1
         assert len(emulator.requests) == calls
         assert (journal.read_bytes() if journal.is_file() else None) == before
 
 
-def test_a_journal_that_is_gone_is_not_begun_anew_over_what_was_paid(cli: CommandLine) -> None:
-    """Results without a journal: exit code 2, nothing is sent, nothing is overwritten."""
+def test_a_missing_journal_is_not_replaced_over_paid_results(cli: CommandLine) -> None:
+    """Results without a journal: exit code 2, nothing is sent or overwritten."""
     with serving() as emulator:
         source = cli.write("b.txt", "a")
         cli.batch(emulator, source)
         (cli.folder / "pika-out" / "journal.db").unlink()
         before = cli.results()
         ran = cli.batch(emulator, source)
-        assert (ran.code, "is there already and is not overwritten" in ran.err) == (2, True)
+        assert (ran.code, "exists and is never overwritten" in ran.err) == (2, True)
         assert (cli.results(), charged(emulator)) == (before, Counter("a"))
 
 
-def test_a_folder_in_use(cli: CommandLine) -> None:
-    """By another process: exit code 2 with its number, nothing sent; `status` works all the same."""
+def test_a_folder_in_use_is_refused(cli: CommandLine) -> None:
+    """Exit code 2 with the number of the other process, nothing sent; `status` works."""
     with serving() as emulator:
         source = cli.write("b.txt", "a\nb")
         cli.batch(emulator, source, "--max-charges", "1", "--no-download")
@@ -702,7 +703,7 @@ import os, sys
 from pathlib import Path
 from pika_async.__main__ import main
 folder = Path(sys.argv[1])
-main(["status", str(folder)])  # what is loaded late is loaded now: the next user may not read it
+main(["status", str(folder)])  # imports the rest: the next user may not read the files
 for path in folder.iterdir():
     path.chmod(0o444)
 folder.chmod(0o555)
@@ -715,8 +716,8 @@ print("code", main(["batch", sys.argv[2], *to]))
 """
 
 
-def test_a_folder_that_may_only_be_read(cli: CommandLine) -> None:
-    """`status` tells what is there; whatever would send says why it cannot, and does not."""
+def test_a_read_only_folder(cli: CommandLine) -> None:
+    """`status` works; commands that would send give an error and send nothing."""
     with serving() as emulator, tempfile.TemporaryDirectory() as public:
         source = cli.write("b.txt", "a\nb")
         cli.batch(emulator, source, "--max-charges", "1", "--max-in-flight", "1", "--no-download")
@@ -731,14 +732,14 @@ def test_a_folder_that_may_only_be_read(cli: CommandLine) -> None:
         )  # fmt: skip
         folder.chmod(0o755)
         assert re.findall("^code (.)", ran.stdout, re.MULTILINE) == ["0", "2", "2"], ran.stderr
-        assert "charges: 1 accepted or perhaps accepted, of 1 allowed" in ran.stdout
+        assert "charges: 1 accepted or possibly accepted, of 1 allowed" in ran.stdout
         assert ran.stderr.count("error: ") == 2
         assert "Traceback" not in ran.stderr
         assert len(emulator.requests) == calls
 
 
 def test_two_commands_agree_on_the_charges(cli: CommandLine) -> None:
-    """Whatever was done in between, the journal's receipts are the ledger's."""
+    """After several commands, the task ids in the results are those in the ledger."""
     with serving({"on": "create", "nth": 2, "do": "drop"}, {"on": "create", "nth": 3, "do": "fails"}) as emulator:
         source = cli.write("b.txt", "a\nb\nc\nd")
         for limit in ("1", "3", "9"):
@@ -746,4 +747,4 @@ def test_two_commands_agree_on_the_charges(cli: CommandLine) -> None:
         receipts = {record["task_id"] for record in cli.results()} - {None}
         lost: list[Charge] = [charge for charge in emulator.ledger if charge.task_id not in receipts]
         assert (len(emulator.ledger), len(lost)) == (4, 1)
-        assert Counter(stands(cli).values()) == {"succeeded": 2, "unknown": 1, "failed": 1}
+        assert Counter(statuses(cli).values()) == {"succeeded": 2, "unknown": 1, "failed": 1}

@@ -1,4 +1,4 @@
-"""The key through every fault and every command: it is in no file that a run leaves, on no stream and on no command line."""
+"""The API key under every fault and command: never in a file, in the output or on a command line."""
 
 from __future__ import annotations
 
@@ -24,74 +24,74 @@ from tests.fakes.raw_server import Act, Raw, answer
 
 #: One provider of each dialect.
 PROVIDERS = ("cometapi", "native")
-#: Both, and both ways to give the key.
+#: Both dialects, and both ways to give the key.
 PAIRS = [("cometapi", "variable"), ("native", "file")]
-#: With a slash, which some JSON writers escape.
+#: It has a slash, which some JSON writers escape.
 CANARY = "sk-CANARY-4fJ8/Qm2Zt7Xw1Lr9Bv6Kd3Hn5Gs0Y"
-#: Either of these is most of the secret.
+#: Either half counts as leaked.
 HALVES = tuple(CANARY.split("/"))
 DEBUG = ("--log-level", "debug")
-QUICK = ("--expected-seconds", "0.05")
-SWIFT = (*QUICK, "--out", "out")
+FAST = ("--expected-seconds", "0.05")
+FAST_OUT = (*FAST, "--out", "out")
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[ServerThread]:
+def server_thread() -> Iterator[ServerThread]:
     serving = ServerThread()
     yield serving
     serving.close()
 
 
-# -- where it may lie ------------------------------------------------------------------------------------------------
+# -- where the key may be ------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
-class Desk:
-    """A working folder with its own temporary folder and home; the key's file lies outside."""
+class Workspace:
+    """Working folder with its own temporary folder and home; the key file is outside of it."""
 
     folder: Path
     key_file: Path
 
-    def found(self, *told: str) -> list[str]:
-        """Where the key is found: the files below the folder, their names, and what was told."""
+    def leaks(self, *outputs: str) -> list[str]:
+        """Return where the key occurs: in files below the folder, in their names, or in `outputs`."""
         places = []
         for half in HALVES:
             for path in self.folder.rglob("*"):
                 inside = path.is_file() and half.encode() in path.read_bytes()
                 places += [str(path)] * (inside or half in path.name)
-            places += [text[max(0, text.index(half) - 60) :] for text in told if half in text]
+            places += [text[max(0, text.index(half) - 60) :] for text in outputs if half in text]
         return places
 
     def command(self, command: str, provider: str, url: str, *more: str, source: str = "variable") -> CommandResult:
-        """A command with the canary from its `source`, at the most talkative level."""
+        """Run a command at level debug, with the canary from `source`."""
         key = ["--api-key-file", str(self.key_file)] if source == "file" else []
-        to = ["--provider", provider, "--base-url", url]
+        target = ["--provider", provider, "--base-url", url]
         secret = CANARY if source == "variable" else None
-        return run_command(self.folder, *command.split(), *to, *key, *more, *DEBUG, key=secret)
+        return run_command(self.folder, *command.split(), *target, *key, *more, *DEBUG, key=secret)
 
     def batch(self, provider: str, url: str, prompts: list[str], *more: str, source: str = "variable") -> CommandResult:
         (self.folder / "b.txt").write_text("\n".join(prompts))
-        return self.command("batch b.txt", provider, url, *SWIFT, *more, source=source)
+        return self.command("batch b.txt", provider, url, *FAST_OUT, *more, source=source)
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     folder, key_file = tmp_path / "work", tmp_path / "key"
     for each in (folder, folder / "tmp", folder / "home"):
         each.mkdir()
     key_file.write_text(CANARY + "\n")
     monkeypatch.setattr("tempfile.tempdir", str(folder / "tmp"))
     monkeypatch.setenv("HOME", str(folder / "home"))
-    return Desk(folder, key_file)
+    return Workspace(folder, key_file)
 
 
 # -- every fault of the emulator -------------------------------------------------------------------------------------
 
-#: What would hang is quicker.
-BRIEF: dict[str, dict[str, Any]] = {
+#: Options that shorten faults which would hang.
+SHORT: dict[str, dict[str, Any]] = {
     "delay": {"seconds": 0.1}, "stall": {"seconds": 0.1}, "body-stall": {"seconds": 0.1}, "takes": {"seconds": 0.1},
 }  # fmt: skip
-#: What ends a batch for good, at whatever it strikes.
+#: Faults that stop a batch.
 STOPPING = [
     ("create", {"fault": "refuse", "as": "key"}),
     ("create", {"fault": "refuse", "as": "quota"}),
@@ -100,43 +100,43 @@ STOPPING = [
 ]
 
 
-def _strikes() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """A name, a place and a deed for every fault that strikes an answer, at every place where it may."""
+def _faults() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield a name, a place and the options of every fault in a response, for every place where it may occur."""
     for name, (places, _) in FAULTS.items():
         for place in sorted(places - {"callback"}):
-            deed = {"fault": name, **BRIEF.get(name, {})}
+            fault = {"fault": name, **SHORT.get(name, {})}
             if (place, name) != ("create", "redirect"):
-                yield f"[{name} of {place}]", place, deed
+                yield f"[{name} of {place}]", place, fault
 
 
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
-def test_no_fault_brings_the_key_out(provider: str, source: str, table: Desk) -> None:
-    """Every fault of the script language at the first call of each kind, in one batch with its downloads."""
-    strikes = list(_strikes())
-    rules = [{"on": place, "prompt": name, "per": "task", "nth": 1, "do": deed} for name, place, deed in strikes]
+def test_no_fault_leaks_the_key(provider: str, source: str, workspace: Workspace) -> None:
+    """Every fault of a scenario occurs at the first request of its kind, in one batch with downloads."""
+    faults = list(_faults())
+    rules = [{"on": place, "prompt": name, "per": "task", "nth": 1, "do": fault} for name, place, fault in faults]
     with serving_emulator(rules, api_key=CANARY) as emulator:
-        prompts = [name for name, *_ in strikes]
-        ran = table.batch(provider, emulator.base_url(provider), prompts, "--max-in-flight", "99", source=source)
-        assert {record["status"] for record in results_by_prompt(table.folder / "out").values()} >= {
+        prompts = [name for name, *_ in faults]
+        ran = workspace.batch(provider, emulator.base_url(provider), prompts, "--max-in-flight", "99", source=source)
+        assert {record["status"] for record in results_by_prompt(workspace.folder / "out").values()} >= {
             "succeeded",
             "unknown",
         }
         assert len(emulator.ledger) > len(prompts) / 2
         assert emulator.cdn_credentials == []
-    assert (ran.code, table.found(ran.out, ran.err)) == (1, [])
+    assert (ran.code, workspace.leaks(ran.out, ran.err)) == (1, [])
     assert "DEBUG" in ran.err
 
 
 @pytest.mark.parametrize("number", range(len(STOPPING)))
-def test_what_stops_a_batch_does_not_bring_the_key_out(number: int, table: Desk) -> None:
-    """A refused key, no balance, a redirect to an address that holds the key."""
-    place, deed = STOPPING[number]
-    with serving_emulator([{"on": place, "do": deed}], api_key=CANARY) as emulator:
-        ran = table.batch("native", emulator.base_url("native"), ["one", "two"])
-    assert (ran.code, table.found(ran.out, ran.err)) == (1 if deed["fault"] == "redirect" else 3, [])
+def test_a_stopped_batch_does_not_leak_the_key(number: int, workspace: Workspace) -> None:
+    """Its key was refused, its balance was empty, or it was redirected to a URL with the key."""
+    place, fault = STOPPING[number]
+    with serving_emulator([{"on": place, "do": fault}], api_key=CANARY) as emulator:
+        ran = workspace.batch("native", emulator.base_url("native"), ["one", "two"])
+    assert (ran.code, workspace.leaks(ran.out, ran.err)) == (1 if fault["fault"] == "redirect" else 3, [])
 
 
-# -- a gateway that repeats what it was told -------------------------------------------------------------------------
+# -- a gateway that repeats the key -------------------------------------------------------------------------
 
 
 def _escaped(text: str, form: str) -> str:
@@ -157,42 +157,42 @@ SPELLINGS: dict[str, str] = {
 PAGE = {"Content-Type": "text/html"}
 
 
-def _says(provider: str, code: str, said: str) -> str:
-    """An explicit failure as each dialect puts it; `said` is JSON text already."""
+def _failure_json(provider: str, code: str, text: str) -> str:
+    """Return a failure in the dialect of the provider; `text` is escaped for JSON already."""
     if provider == "cometapi":
-        return f'{{"code": "{code}", "msg": "{said}", "data": null}}'
-    return f'{{"error": {{"message": "{said}", "type": "x", "param": "{said}", "code": "{code}"}}}}'
+        return f'{{"code": "{code}", "msg": "{text}", "data": null}}'
+    return f'{{"error": {{"message": "{text}", "type": "x", "param": "{text}", "code": "{code}"}}}}'
 
 
-def _echoes(provider: str, said: str) -> dict[str, Act]:
-    """Answers to a submission that repeat the key in their body, as `said` spells it; none ends the batch."""
-    failure = _says(provider, "bad", said)
+def _body_echoes(provider: str, text: str) -> dict[str, Act]:
+    """Return responses to a submission with `text` in their body; none stops the batch."""
+    failure = _failure_json(provider, "bad", text)
     return {
         **{f"{status}": Act(answer(status, failure)) for status in (400, 413, 422, 500, 502, 504)},
         "200 that refuses": Act(answer(200, failure)),
-        "200 that says nothing": Act(answer(200, f'{{"you sent": "{said}"}}')),
-        "200 whose code it is": Act(answer(200, _says(provider, said, "no"))),
-        "500 page": Act(answer(500, f"<html>{said}</html>", PAGE)),
-        "400 text": Act(answer(400, said, {"Content-Type": "text/plain"})),
+        "200 that says nothing": Act(answer(200, f'{{"you sent": "{text}"}}')),
+        "200 whose code it is": Act(answer(200, _failure_json(provider, text, "no"))),
+        "500 page": Act(answer(500, f"<html>{text}</html>", PAGE)),
+        "400 text": Act(answer(400, text, {"Content-Type": "text/plain"})),
         "400 cut": Act(answer(400, b"", {"Content-Length": "9999"}) + failure.encode(), "fin"),
     }
 
 
-def _heads(_provider: str, said: str) -> dict[str, Act]:
-    """Answers that repeat the key outside of the body."""
-    bearer = f"Bearer {said}"
+def _head_echoes(_provider: str, text: str) -> dict[str, Act]:
+    """Return responses to a submission with `text` outside of their body."""
+    bearer = f"Bearer {text}"
     return {
         "a header": Act(answer(400, "{}", {"X-Echo": bearer})),
-        "the content type": Act(answer(400, "no", {"Content-Type": f"text/plain; key={said}"})),
-        "the coding": Act(answer(400, "no", {"Content-Encoding": said})),
-        "a date": Act(answer(429, "{}", {"Retry-After": "0", "Date": said})),
+        "the content type": Act(answer(400, "no", {"Content-Type": f"text/plain; key={text}"})),
+        "the coding": Act(answer(400, "no", {"Content-Encoding": text})),
+        "a date": Act(answer(429, "{}", {"Retry-After": "0", "Date": text})),
         "the reason": Act(answer(f"400 {bearer}", "{}")),
-        "the status": Act(f"HTTP/1.1 {said} OK\r\n\r\n".encode(), "fin"),
+        "the status": Act(f"HTTP/1.1 {text} OK\r\n\r\n".encode(), "fin"),
         "no HTTP": Act(f"{bearer}\r\n\r\n".encode(), "fin"),
         "a header without a colon": Act(f"HTTP/1.1 200 OK\r\n{bearer}\r\n\r\n".encode(), "fin"),
         "a header too long": Act(answer(200, "{}", {"X-Echo": bearer * 999})),
-        "a chunk's size": Act(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{said}\r\n".encode(), "fin"),
-        "a cookie": Act(answer(400, "{}", {"Set-Cookie": f"key={said}"})),
+        "a chunk's size": Act(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{text}\r\n".encode(), "fin"),
+        "a cookie": Act(answer(400, "{}", {"Set-Cookie": f"key={text}"})),
     }
 
 
@@ -201,15 +201,15 @@ def _always(act: Act) -> Callable[[str], Act]:
 
 
 @pytest.fixture
-def repeated(table: Desk, elsewhere: ServerThread) -> Callable[[str, dict[str, Act]], CommandResult]:
-    """A batch with one job for each act."""
+def run_with_acts(workspace: Workspace, server_thread: ServerThread) -> Callable[[str, dict[str, Act]], CommandResult]:
+    """Return a function that runs a batch with one job for each act."""
 
     def of(provider: str, acts: dict[str, Act]) -> CommandResult:
         gateway = FaultGateway(provider)
         for name, act in acts.items():
             gateway.answer_with(f"[{name}]", _always(act))
-        with elsewhere.serving(gateway):
-            ran = table.batch(provider, gateway.url, [f"[{name}]" for name in acts], "--no-download")
+        with server_thread.serving(gateway):
+            ran = workspace.batch(provider, gateway.url, [f"[{name}]" for name in acts], "--no-download")
         assert set(gateway.posts) == {f"[{name}]" for name in acts}
         return ran
 
@@ -218,124 +218,128 @@ def repeated(table: Desk, elsewhere: ServerThread) -> Callable[[str, dict[str, A
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_what_a_gateway_repeats_of_the_key_is_not_told(
-    provider: str, spelling: str, table: Desk, repeated: Callable[[str, dict[str, Act]], CommandResult]
+def test_a_key_repeated_in_a_body_is_not_leaked(
+    provider: str, spelling: str, workspace: Workspace, run_with_acts: Callable[[str, dict[str, Act]], CommandResult]
 ) -> None:
-    """In the body of every kind of answer to a submission, however it is spelled."""
-    ran = repeated(provider, _echoes(provider, SPELLINGS[spelling]))
-    assert table.found(ran.out, ran.err) == []
+    """This holds for every kind of response to a submission and every spelling."""
+    ran = run_with_acts(provider, _body_echoes(provider, SPELLINGS[spelling]))
+    assert workspace.leaks(ran.out, ran.err) == []
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_what_a_gateway_repeats_in_its_heads_is_not_told(
-    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], CommandResult]
+def test_a_key_repeated_outside_of_a_body_is_not_leaked(
+    provider: str, workspace: Workspace, run_with_acts: Callable[[str, dict[str, Act]], CommandResult]
 ) -> None:
-    """In headers, the status line, a chunk: well formed or not."""
-    ran = repeated(provider, _heads(provider, CANARY))
-    assert table.found(ran.out, ran.err) == []
+    """It may be in headers, the status line or a chunk, well formed or not."""
+    ran = run_with_acts(provider, _head_echoes(provider, CANARY))
+    assert workspace.leaks(ran.out, ran.err) == []
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_lost_answer_does_not_bring_the_key_out(
-    provider: str, table: Desk, repeated: Callable[[str, dict[str, Act]], CommandResult]
+def test_a_lost_response_does_not_leak_the_key(
+    provider: str, workspace: Workspace, run_with_acts: Callable[[str, dict[str, Act]], CommandResult]
 ) -> None:
-    """Everything that breaks on the wire; silence apart, for which no option can shorten the patience."""
+    """Every connection fault, except silence, because no option shortens that timeout."""
     acts = {row.name: row.act(provider) for row in LOST_ANSWERS}
-    ran = repeated(provider, {name: act for name, act in acts.items() if act.then != "stall"})
-    assert table.found(ran.out, ran.err) == []
+    ran = run_with_acts(provider, {name: act for name, act in acts.items() if act.then != "stall"})
+    assert workspace.leaks(ran.out, ran.err) == []
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_what_a_look_repeats_of_the_key_is_not_told(spelling: str, table: Desk) -> None:
-    """A reason, an unknown word, an address with the key: none is in the results, the page or the log."""
-    said = json.loads(f'"{SPELLINGS[spelling]}"')
-    deeds: list[dict[str, Any]] = [
+def test_a_key_repeated_in_a_poll_is_not_leaked(spelling: str, workspace: Workspace) -> None:
+    """No reason, unknown word or URL with the key gets into the results, the page or the log."""
+    text = json.loads(f'"{SPELLINGS[spelling]}"')
+    polls: list[dict[str, Any]] = [
         {"fault": "answer", "status": 404, "body": f'{{"error": {{"message": "{SPELLINGS[spelling]}"}}}}'},
         *_raw_feeds(SPELLINGS[spelling]),
     ]
-    if spelling in {"as a header", "escaped"}:  # half a second until the next look
-        deeds += [{"fault": "answer", "status": status, "body": SPELLINGS[spelling]} for status in (400, 429, 502)]
+    if spelling in {"as a header", "escaped"}:  # half a second until the next poll
+        polls += [{"fault": "answer", "status": status, "body": SPELLINGS[spelling]} for status in (400, 429, 502)]
     if "\\" not in SPELLINGS[spelling]:
-        deeds += [{"fault": "word", "word": said}, {"fault": "link", "url": f"http://127.0.0.1:9/{said}?key={said}"}]
-    names = [f"[{number}]" for number in range(len(deeds))]
+        polls += [{"fault": "word", "word": text}, {"fault": "link", "url": f"http://127.0.0.1:9/{text}?key={text}"}]
+    names = [f"[{number}]" for number in range(len(polls))]
     rules = [
-        {"on": "feed", "prompt": name, "per": "task", "nth": 1, "do": deed}
-        for name, deed in zip(names, deeds, strict=True)
+        {"on": "feed", "prompt": name, "per": "task", "nth": 1, "do": fault}
+        for name, fault in zip(names, polls, strict=True)
     ]
     with serving_emulator(rules, api_key=CANARY) as emulator:
-        ran = table.batch("native", emulator.base_url("native"), names, "--no-download")
-    assert table.found(ran.out, ran.err) == []
+        ran = workspace.batch("native", emulator.base_url("native"), names, "--no-download")
+    assert workspace.leaks(ran.out, ran.err) == []
 
 
-def _raw_feeds(said: str) -> Iterator[dict[str, Any]]:
-    """A failed and a finished task whose every text is the key."""
+def _raw_feeds(text: str) -> Iterator[dict[str, Any]]:
+    """Yield a failed and a succeeded task whose every text is the key."""
     for status in ("error", "finished"):
-        video = f'{{"id": "v", "status": "{status}", "error": "{said}", "resultUrl": "https://a.example/{said}.mp4"}}'
-        yield {"fault": "answer", "body": f'{{"id": "{{task_id}}", "promptText": "{said}", "videos": [{video}]}}'}
+        video = f'{{"id": "v", "status": "{status}", "error": "{text}", "resultUrl": "https://a.example/{text}.mp4"}}'
+        yield {"fault": "answer", "body": f'{{"id": "{{task_id}}", "promptText": "{text}", "videos": [{video}]}}'}
 
 
 # -- the other commands ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
-def test_generate_does_not_tell_the_key(provider: str, source: str, table: Desk, elsewhere: ServerThread) -> None:
-    """Through answers that repeat it, in the body and outside; also where the account is refused."""
-    refusal = _says(provider, "no", f"Bearer {CANARY}")
+def test_generate_does_not_leak_the_key(
+    provider: str, source: str, workspace: Workspace, server_thread: ServerThread
+) -> None:
+    """Responses repeat it in the body and outside, also when they refuse the account."""
+    refusal = _failure_json(provider, "no", f"Bearer {CANARY}")
     acts = {
-        **_echoes(provider, CANARY), **_heads(provider, CANARY),
+        **_body_echoes(provider, CANARY), **_head_echoes(provider, CANARY),
         **{f"{status} refused": Act(answer(status, refusal, {"X-Echo": CANARY})) for status in (401, 402, 403)},
         "404 page": Act(answer(404, f"<html>{CANARY}</html>", PAGE)),
         "a redirect": Act(answer(307, "", {"Location": f"https://elsewhere.invalid/{CANARY}"})),
     }  # fmt: skip
     gateway = FaultGateway(provider)
-    told = []
-    with elsewhere.serving(gateway):
+    outputs = []
+    with server_thread.serving(gateway):
         for name, act in acts.items():
             gateway.answer_with(f"[{name}]", _always(act))
-            ran = table.command(f"generate [{name.replace(' ', '_')}]", provider, gateway.url, *QUICK, source=source)
-            told += [ran.out, ran.err]
-    assert table.found(*told) == []
+            ran = workspace.command(f"generate [{name.replace(' ', '_')}]", provider, gateway.url, *FAST, source=source)
+            outputs += [ran.out, ran.err]
+    assert workspace.leaks(*outputs) == []
 
 
 @pytest.mark.parametrize("source", ["variable", "file"])
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_doctor_does_not_tell_or_save_the_key(provider: str, source: str, table: Desk, elsewhere: ServerThread) -> None:
-    """What it prints and what it saves of an answer that repeats the key in its body."""
-    told = []
-    acts = _echoes(provider, CANARY)
-    with elsewhere.serving(server := Raw(provider)):
+def test_doctor_does_not_print_or_save_the_key(
+    provider: str, source: str, workspace: Workspace, server_thread: ServerThread
+) -> None:
+    """Responses repeat the key in their body."""
+    outputs = []
+    acts = _body_echoes(provider, CANARY)
+    with server_thread.serving(server := Raw(provider)):
         for number, act in enumerate(acts.values()):
             server.poll_acts.append(act)
-            ran = table.command("doctor", provider, server.url, "--save", f"samples-{number}", source=source)
-            told += [ran.out, ran.err]
-    assert len(list(table.folder.glob("samples-*/*.json"))) == len(acts)
-    assert table.found(*told) == []
+            ran = workspace.command("doctor", provider, server.url, "--save", f"samples-{number}", source=source)
+            outputs += [ran.out, ran.err]
+    assert len(list(workspace.folder.glob("samples-*/*.json"))) == len(acts)
+    assert workspace.leaks(*outputs) == []
 
 
-def test_doctor_does_not_save_a_head_that_repeats_the_key(table: Desk, elsewhere: ServerThread) -> None:
-    """The headers that it keeps as samples are cleaned like the body."""
-    told = []
-    with elsewhere.serving(server := Raw("native")):
-        for number, act in enumerate(_heads("native", CANARY).values()):
+def test_doctor_does_not_save_a_key_outside_of_a_body(workspace: Workspace, server_thread: ServerThread) -> None:
+    """Saved headers are redacted like the body."""
+    outputs = []
+    with server_thread.serving(server := Raw("native")):
+        for number, act in enumerate(_head_echoes("native", CANARY).values()):
             server.poll_acts.append(act)
-            ran = table.command("doctor", "native", server.url, "--save", f"samples-{number}")
-            told += [ran.out, ran.err]
-    assert table.found(*told) == []
+            ran = workspace.command("doctor", "native", server.url, "--save", f"samples-{number}")
+            outputs += [ran.out, ran.err]
+    assert workspace.leaks(*outputs) == []
 
 
 @pytest.mark.parametrize("spelling", [name for name, spelling in SPELLINGS.items() if r"\u" in spelling])
-def test_doctor_does_not_save_what_spells_the_key(spelling: str, table: Desk, elsewhere: ServerThread) -> None:
-    """Whoever reads a sample reads its JSON, so an escaped key is the key."""
-    body = _says("native", "bad", SPELLINGS[spelling])
-    with elsewhere.serving(server := Raw("native")):
+def test_doctor_does_not_save_an_escaped_key(spelling: str, workspace: Workspace, server_thread: ServerThread) -> None:
+    """An escaped key in the JSON of a sample is the key."""
+    body = _failure_json("native", "bad", SPELLINGS[spelling])
+    with server_thread.serving(server := Raw("native")):
         server.poll_acts.append(Act(answer(400, body)))
-        ran = table.command("doctor", "native", server.url, "--save", "samples")
-    assert table.found(ran.out, ran.err) == []
+        ran = workspace.command("doctor", "native", server.url, "--save", "samples")
+    assert workspace.leaks(ran.out, ran.err) == []
 
 
 # -- a process -------------------------------------------------------------------------------------------------------
 
-#: What the suite itself was started to ignore would be ignored by the command as well.
+#: A command inherits ignored signals: restore them.
 LAUNCHER = """
 import runpy, signal
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -344,18 +348,18 @@ runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager
-def _started(emulator: Emulator, table: Desk, source: str) -> Iterator[subprocess.Popen[str]]:
-    (table.folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
-    argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "native", *SWIFT, *DEBUG]
+def _start_batch(emulator: Emulator, workspace: Workspace, source: str) -> Iterator[subprocess.Popen[str]]:
+    (workspace.folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
+    argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "native", *FAST_OUT, *DEBUG]
     argv += ["--base-url", emulator.base_url("native"), "--max-in-flight", "20"]
     env = {name: value for name, value in os.environ.items() if name not in ENV.values()}
-    env |= {"TMPDIR": str(table.folder / "tmp"), "HOME": str(table.folder / "home")}
+    env |= {"TMPDIR": str(workspace.folder / "tmp"), "HOME": str(workspace.folder / "home")}
     if source == "variable":
         env[ENV["native"]] = CANARY
     else:
-        argv += ["--api-key-file", str(table.key_file)]
+        argv += ["--api-key-file", str(workspace.key_file)]
     with subprocess.Popen(
-        argv, cwd=table.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv, cwd=workspace.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
@@ -364,7 +368,7 @@ def _started(emulator: Emulator, table: Desk, source: str) -> Iterator[subproces
 
 
 def _command_lines(pid: int) -> list[bytes]:
-    """The command line of a process and of everything that it has started."""
+    """Return the command lines of a process and of its descendants."""
     lines = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         lines.append(Path(f"/proc/{pid}/cmdline").read_bytes())
@@ -376,19 +380,19 @@ def _command_lines(pid: int) -> list[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("source", ["variable", "file"])
-def test_a_killed_process_leaves_the_key_nowhere(source: str, number: signal.Signals, table: Desk) -> None:
-    """While it runs no command line holds the key; in the midst of submissions, looks and downloads it is ended."""
+def test_a_killed_process_leaves_no_key(source: str, number: signal.Signals, workspace: Workspace) -> None:
+    """No command line holds the key, and a process killed during submissions, polls and downloads leaves no key."""
     rules = [
         {"on": "create", "nth": 15, "do": {"fault": "stall", "seconds": 20.0}},
         {"on": "cdn", "nth": 4, "do": {"fault": "body-stall", "seconds": 20.0}},
     ]
-    seen: set[bytes] = set()
-    with serving_emulator(rules, api_key=CANARY) as emulator, _started(emulator, table, source) as process:
-        deadline = time.monotonic() + 15
+    command_lines: set[bytes] = set()
+    with serving_emulator(rules, api_key=CANARY) as emulator, _start_batch(emulator, workspace, source) as process:
+        deadline = time.monotonic() + 60
         while len(emulator.ledger) < 15 or len(emulator.cdn_requests) < 4:
             assert time.monotonic() < deadline
             assert process.poll() is None
-            seen.update(_command_lines(process.pid))
+            command_lines.update(_command_lines(process.pid))
             time.sleep(0.01)
         process.send_signal(number)
         if number is signal.SIGTERM:
@@ -397,6 +401,6 @@ def test_a_killed_process_leaves_the_key_nowhere(source: str, number: signal.Sig
                 pass
             process.kill()
         out, err = process.communicate(timeout=20)
-    assert any(b"batch" in line for line in seen)
-    assert [line for line in seen if CANARY.encode() in line] == []
-    assert (table.found(out, err), (table.folder / "out" / "results.jsonl").exists()) == ([], True)
+    assert any(b"batch" in line for line in command_lines)
+    assert [line for line in command_lines if CANARY.encode() in line] == []
+    assert (workspace.leaks(out, err), (workspace.folder / "out" / "results.jsonl").exists()) == ([], True)

@@ -1,7 +1,7 @@
-"""Every row of the verdict tables through the command line: what the user is told is what the gateway's ledger says.
+"""Every row of the verdict tables through the command line: its results agree with what the gateway has counted.
 
-Not here, because it is tested end to end elsewhere: a submission cancelled after it was sent (`test_cli_batch`, the
-signals), an address that is none (`test_cli_bad_input`), a fingerprint (no option takes one).
+Tested end to end elsewhere: a submission cancelled after it was sent (`test_cli_batch`, signals) and an invalid address
+(`test_cli_bad_input`). No option takes a fingerprint.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tests.fakes.raw_server import Act, Raw, answer, deaf, free_port, trusting_c
 #: One provider of each dialect.
 PROVIDERS = ("cometapi", "native")
 BYSTANDER = "[a bystander]"
-#: The most jobs in trouble of which the summary tells one by one.
-TOGETHER = 8
-SWIFT = ("--expected-seconds", "0.05", "--no-download", "--out", "out")
+#: Most rows in one batch; the summary lists up to ten failed jobs.
+MAX_GROUP_ROWS = 8
+FAST_OUT = ("--expected-seconds", "0.05", "--no-download", "--out", "out")
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[ServerThread]:
+def server_thread() -> Iterator[ServerThread]:
     serving = ServerThread()
     yield serving
     serving.close()
@@ -46,34 +46,34 @@ def elsewhere() -> Iterator[ServerThread]:
 
 
 @attrs.frozen
-class Ending:
-    """What a verdict comes to: the job's status, the exit code, how many POSTs arrive."""
+class ExpectedOutcome:
+    """Outcome of a verdict: the job's status, the exit code, and the number of POSTs that arrive."""
 
     status: str
     code: int
     posts: int = 1
-    #: Whether nothing more is sent after it.
+    #: Whether the verdict stops all submissions.
     stops: bool = False
 
 
-ENDINGS = {
-    SubmitVerdict.ACCEPTED: Ending("succeeded", 0),
-    SubmitVerdict.REJECTED: Ending("rejected", 1),
-    SubmitVerdict.UNKNOWN: Ending("unknown", 1),
-    SubmitVerdict.WAIT: Ending("succeeded", 0, posts=2),
-    SubmitVerdict.STOP: Ending("planned", 3, stops=True),
-    SubmitVerdict.WRONG_URL: Ending("rejected", 1, stops=True),
+EXPECTED = {
+    SubmitVerdict.ACCEPTED: ExpectedOutcome("succeeded", 0),
+    SubmitVerdict.REJECTED: ExpectedOutcome("rejected", 1),
+    SubmitVerdict.UNKNOWN: ExpectedOutcome("unknown", 1),
+    SubmitVerdict.WAIT: ExpectedOutcome("succeeded", 0, posts=2),
+    SubmitVerdict.STOP: ExpectedOutcome("planned", 3, stops=True),
+    SubmitVerdict.WRONG_URL: ExpectedOutcome("rejected", 1, stops=True),
 }
 
 
 def _redirected(status: int) -> VerdictRow:
-    """A redirect to the same gateway, where a second POST would be seen."""
+    """Return a redirect to the same gateway, which would count a second POST."""
     return VerdictRow(
         f"a redirect {status}", SubmitVerdict.WRONG_URL, lambda _: Act(answer(status, "", {"Location": "/generate"}))
     )
 
 
-#: A long wait is no matter of the command line.
+#: The command line does not change how long delays are handled: rows with one are left out.
 ROWS = [
     *(row for row in (*LOST_ANSWERS, *ANSWERED) if not row.retry_after),
     *(_redirected(status) for status in (301, 302, 303, 307, 308)),
@@ -82,24 +82,24 @@ ROWS = [
 
 @attrs.frozen(eq=False)
 class Group:
-    """Rows that may go through one batch: of one verdict and one patience, alone if they stop it."""
+    """Rows for one batch: with one verdict and one timeout, and a single row if it stops the batch."""
 
     provider: str
     rows: tuple[VerdictRow, ...]
 
     @property
-    def ending(self) -> Ending:
-        return ENDINGS[self.rows[0].verdict]
+    def expected(self) -> ExpectedOutcome:
+        return EXPECTED[self.rows[0].verdict]
 
     @property
     def prompts(self) -> list[str]:
-        """The rows', and a bystander's where its answer cannot be thought to be late."""
-        patient = self.rows[0].timeout is LONG_TIMEOUT
-        return [*map(prompt, self.rows), *([BYSTANDER] if patient else [])]
+        """Prompts of the rows, and of a bystander unless a short timeout might hit it too."""
+        has_long_timeout = self.rows[0].timeout is LONG_TIMEOUT
+        return [*map(prompt, self.rows), *([BYSTANDER] if has_long_timeout else [])]
 
 
 def prompt(row: VerdictRow) -> str:
-    """In brackets, so that no prompt is a part of another."""
+    """Return the prompt of a row, in brackets so that no prompt is part of another."""
     return f"[{row.name}]"
 
 
@@ -108,8 +108,8 @@ def _groups(provider: str) -> Iterator[Group]:
     for row in ROWS:
         kinds.setdefault((row.verdict, row.timeout), []).append(row)
     for (verdict, _), rows in kinds.items():
-        count = len(rows) if ENDINGS[verdict].stops else -(-len(rows) // TOGETHER)
-        # Dealt out, not sliced: rows that are alike (three web pages stop a batch) come into different ones.
+        count = len(rows) if EXPECTED[verdict].stops else -(-len(rows) // MAX_GROUP_ROWS)
+        # Dealt, not sliced: similar rows go to different batches, because three web pages stop a batch.
         yield from (Group(provider, tuple(rows[number::count])) for number in range(count))
 
 
@@ -117,51 +117,51 @@ GROUPS = [group for provider in PROVIDERS for group in _groups(provider)]
 
 
 @attrs.frozen
-class Ended:
-    """One batch: how it ended, its lines by prompt, and what the gateway has counted."""
+class BatchResult:
+    """Result of one batch: exit code and output, its lines by prompt, and the gateway with its counts."""
 
     ran: CommandResult
     records: dict[str, dict[str, Any]]
     gateway: FaultGateway
 
 
-Run = Callable[[Group], Ended]
+Run = Callable[[Group], BatchResult]
 
 
 @pytest.fixture(scope="module")
-def run_of(elsewhere: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The batch of a group, run when the first of its rows is looked at."""
-    ended: dict[Group, Ended] = {}
+def run_of(server_thread: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a function that runs the batch of a group once and returns its result."""
+    results: dict[Group, BatchResult] = {}
 
-    def of(group: Group) -> Ended:
-        if group not in ended:
-            ended[group] = _run(group, elsewhere, tmp_path_factory.mktemp("batch"))
-        return ended[group]
+    def of(group: Group) -> BatchResult:
+        if group not in results:
+            results[group] = _run(group, server_thread, tmp_path_factory.mktemp("batch"))
+        return results[group]
 
     return of
 
 
-def _run(group: Group, elsewhere: ServerThread, folder: Path) -> Ended:
+def _run(group: Group, server_thread: ServerThread, folder: Path) -> BatchResult:
     gateway = FaultGateway(group.provider)
     for row in group.rows:
         gateway.answer_with(prompt(row), row.act)
-    room = "1" if group.ending.stops else "16"
-    with elsewhere.serving(gateway), patience(group.rows[0].timeout):
-        ran = _batch(folder, group.provider, gateway.url, group.prompts, "--max-in-flight", room)
-    return Ended(ran, results_by_prompt(folder / "out"), gateway)
+    max_in_flight = "1" if group.expected.stops else "16"
+    with server_thread.serving(gateway), paid_timeout(group.rows[0].timeout):
+        ran = _batch(folder, group.provider, gateway.url, group.prompts, "--max-in-flight", max_in_flight)
+    return BatchResult(ran, results_by_prompt(folder / "out"), gateway)
 
 
 def _batch(folder: Path, provider: str, url: str, prompts: list[str], *more: str, **options: Any) -> CommandResult:
     (folder / "b.txt").write_text("\n".join(prompts))
-    return run_command(folder, "batch", "b.txt", "--provider", provider, "--base-url", url, *SWIFT, *more, **options)
+    return run_command(folder, "batch", "b.txt", "--provider", provider, "--base-url", url, *FAST_OUT, *more, **options)
 
 
 @contextlib.contextmanager
-def patience(paid: aiohttp.ClientTimeout) -> Iterator[None]:
-    """No option says how long an answer to a submission is waited for: the transport's default is another one."""
+def paid_timeout(timeout: aiohttp.ClientTimeout) -> Iterator[None]:
+    """Change the transport's default timeout of submissions, for which there is no option."""
     create = AiohttpTransport.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(create, "__kwdefaults__", {**(create.__kwdefaults__ or {}), "paid_timeout": paid})
+        patch.setattr(create, "__kwdefaults__", {**(create.__kwdefaults__ or {}), "paid_timeout": timeout})
         yield
 
 
@@ -173,113 +173,119 @@ def patience(paid: aiohttp.ClientTimeout) -> Iterator[None]:
     [pytest.param(group, row, id=f"{row.name}-{group.provider}") for group in GROUPS for row in group.rows],
 )
 def test_a_submission_ends_as_its_row_says(group: Group, row: VerdictRow, run_of: Run) -> None:
-    """Its status, the exit code and the POSTs that arrived are those of the verdict; a doubt is told by its key."""
-    ended, expected = run_of(group), group.ending
-    record = ended.records[prompt(row)]
-    assert (record["status"], ended.ran.code) == (expected.status, expected.code), record
-    assert ended.gateway.posts[prompt(row)] == expected.posts
-    assert ended.gateway.accepted[prompt(row)] == expected.posts - 1
+    """Status, exit code and number of POSTs are those of the verdict; a job in doubt is listed by its key."""
+    result, expected = run_of(group), group.expected
+    record = result.records[prompt(row)]
+    assert (record["status"], result.ran.code) == (expected.status, expected.code), record
+    assert result.gateway.posts[prompt(row)] == expected.posts
+    assert result.gateway.accepted[prompt(row)] == expected.posts - 1
     assert (record["task_id"] is not None) == (expected.status == "succeeded")
-    told = [line for line in ended.ran.err.splitlines() if record["key"] in line]
-    assert bool(told) == (expected.status in {"unknown", "rejected"})
+    lines = [line for line in result.ran.err.splitlines() if record["key"] in line]
+    assert bool(lines) == (expected.status in {"unknown", "rejected"})
 
 
 @pytest.mark.parametrize(
     "group", [pytest.param(group, id=f"{group.rows[0].name}-{group.provider}") for group in GROUPS]
 )
-def test_the_rest_of_a_batch_goes_on_unless_the_account_or_the_address_is_at_fault(group: Group, run_of: Run) -> None:
-    """A bystander succeeds with one POST, or stays planned and nothing was sent for it; nothing is sent unasked."""
-    ended = run_of(group)
-    assert set(ended.gateway.posts) | {BYSTANDER} == {*map(prompt, group.rows), BYSTANDER}
+def test_other_jobs_continue_unless_the_account_or_the_url_is_at_fault(group: Group, run_of: Run) -> None:
+    """A bystander succeeds with one POST, or stays planned without one; no other prompt is sent."""
+    result = run_of(group)
+    assert set(result.gateway.posts) | {BYSTANDER} == {*map(prompt, group.rows), BYSTANDER}
     if BYSTANDER in group.prompts:
-        status, posts = ("planned", 0) if group.ending.stops else ("succeeded", 1)
-        assert (ended.records[BYSTANDER]["status"], ended.gateway.posts[BYSTANDER]) == (status, posts)
-    doubts = [record for record in ended.records.values() if record["status"] == "unknown"]
-    assert len(doubts) == (len(group.rows) if group.ending.status == "unknown" else 0)
+        status, posts = ("planned", 0) if group.expected.stops else ("succeeded", 1)
+        assert (result.records[BYSTANDER]["status"], result.gateway.posts[BYSTANDER]) == (status, posts)
+    in_doubt = [record for record in result.records.values() if record["status"] == "unknown"]
+    assert len(in_doubt) == (len(group.rows) if group.expected.status == "unknown" else 0)
 
 
 # -- what was not sent -----------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
-class Trouble:
-    """Why a connection does not stand: the base URL to ask, other options, who serves once it does, and how it mends."""
+class BrokenConnection:
+    """Connection that cannot be opened until `repair` is called: its base URL and options, and the server behind it."""
 
     url: str
     server: FaultGateway
-    heal: Callable[[], None]
+    repair: Callable[[], None]
     options: tuple[str, ...] = ()
 
 
-Make = Callable[[str, ServerThread, contextlib.ExitStack, pytest.MonkeyPatch], Trouble]
+MakeBroken = Callable[[str, ServerThread, contextlib.ExitStack, pytest.MonkeyPatch], BrokenConnection]
 
 
 def _refused(
-    provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
-) -> Trouble:
+    provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
+) -> BrokenConnection:
     server = FaultGateway(provider, port=free_port())
-    return Trouble(server.url, server, lambda: stack.enter_context(elsewhere.serving(server)))
+    return BrokenConnection(server.url, server, lambda: stack.enter_context(server_thread.serving(server)))
 
 
 def _no_such_host(
-    provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
-) -> Trouble:
+    provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
+) -> BrokenConnection:
     server = FaultGateway(provider)
-    stack.enter_context(elsewhere.serving(server))
+    stack.enter_context(server_thread.serving(server))
     names: dict[str, str] = {}
     patch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Names(names))
-    return Trouble(
+    return BrokenConnection(
         f"http://gateway.invalid:{server.port}", server, lambda: names.update({"gateway.invalid": "127.0.0.1"})
     )
 
 
-def _deaf(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch) -> Trouble:
-    stack.enter_context(patience(aiohttp.ClientTimeout(total=10, sock_connect=0.2)))
-    nobody = deaf()
-    url = elsewhere.run(nobody.__aenter__())
+def _deaf(
+    provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
+) -> BrokenConnection:
+    stack.enter_context(paid_timeout(aiohttp.ClientTimeout(total=10, sock_connect=0.2)))
+    blackhole = deaf()
+    url = server_thread.run(blackhole.__aenter__())
     server = FaultGateway(provider, port=int(url.rpartition(":")[2]))
 
-    def heal() -> None:
-        elsewhere.run(nobody.__aexit__(None, None, None))
-        stack.enter_context(elsewhere.serving(server))
+    def repair() -> None:
+        server_thread.run(blackhole.__aexit__(None, None, None))
+        stack.enter_context(server_thread.serving(server))
 
-    return Trouble(url, server, heal)
+    return BrokenConnection(url, server, repair)
 
 
-def _handshake(how: Any) -> Make:
-    """The first server ends, or resets, every connection before TLS; the second is as it should be."""
+def _handshake(how: Any) -> MakeBroken:
+    """The first server ends or resets every connection before TLS; the second one works."""
 
-    def make(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
+    def make(
+        provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
+    ) -> BrokenConnection:
         patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
-        stack.enter_context(patience(aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)))
+        stack.enter_context(paid_timeout(aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)))
         broken = Raw()
         broken.greetings.extend([how] * 9)
-        elsewhere.run(broken.__aenter__())
+        server_thread.run(broken.__aenter__())
         server = FaultGateway(provider, tls=True, port=broken.port)
 
-        def heal() -> None:
-            elsewhere.run(broken.__aexit__())
-            stack.enter_context(elsewhere.serving(server))
+        def repair() -> None:
+            server_thread.run(broken.__aexit__())
+            stack.enter_context(server_thread.serving(server))
 
-        return Trouble(server.url, server, heal)
+        return BrokenConnection(server.url, server, repair)
 
     return make
 
 
-def _no_tls(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
+def _no_tls(
+    provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
+) -> BrokenConnection:
     patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
-    plain = elsewhere.run(asyncio.start_server(_speak_http, "127.0.0.1", 0))
+    plain = server_thread.run(asyncio.start_server(_speak_http, "127.0.0.1", 0))
     server = FaultGateway(provider, tls=True, port=plain.sockets[0].getsockname()[1])
 
     async def end() -> None:
         plain.close()
         await plain.wait_closed()
 
-    def heal() -> None:
-        elsewhere.run(end())
-        stack.enter_context(elsewhere.serving(server))
+    def repair() -> None:
+        server_thread.run(end())
+        stack.enter_context(server_thread.serving(server))
 
-    return Trouble(server.url, server, heal)
+    return BrokenConnection(server.url, server, repair)
 
 
 async def _speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -289,26 +295,28 @@ async def _speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 def _no_proxy(
-    provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
-) -> Trouble:
+    provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
+) -> BrokenConnection:
     proxy = FaultGateway(provider, port=free_port())
-    heal = lambda: stack.enter_context(elsewhere.serving(proxy))  # noqa: E731
-    return Trouble("http://gateway.invalid", proxy, heal, ("--proxy", proxy.url))
+    repair = lambda: stack.enter_context(server_thread.serving(proxy))  # noqa: E731
+    return BrokenConnection("http://gateway.invalid", proxy, repair, ("--proxy", proxy.url))
 
 
-def _no_tunnel(status: int) -> Make:
-    def make(provider: str, elsewhere: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch) -> Trouble:
+def _no_tunnel(status: int) -> MakeBroken:
+    def make(
+        provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
+    ) -> BrokenConnection:
         patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
         proxy, server = Raw(), FaultGateway(provider, tls=True)
         proxy.connect_acts.append(Act(answer(status), "fin"))
-        stack.enter_context(elsewhere.serving(proxy, server))
-        return Trouble(server.url, server, lambda: None, ("--proxy", proxy.url))
+        stack.enter_context(server_thread.serving(proxy, server))
+        return BrokenConnection(server.url, server, lambda: None, ("--proxy", proxy.url))
 
     return make
 
 
 class Names(aiohttp.abc.AbstractResolver):
-    """A resolver that knows the names of a table."""
+    """Resolver with a table of names."""
 
     def __init__(self, names: dict[str, str]) -> None:
         self._names = names
@@ -323,7 +331,7 @@ class Names(aiohttp.abc.AbstractResolver):
         pass
 
 
-NOT_SENT: dict[str, Make] = {
+NOT_SENT: dict[str, MakeBroken] = {
     "refused": _refused,
     "no such host": _no_such_host,
     "connect timeout": _deaf,
@@ -332,34 +340,34 @@ NOT_SENT: dict[str, Make] = {
     "TLS handshake stalls": _handshake("stall"),
     "no TLS": _no_tls,
     "proxy refused": _no_proxy,
-    "proxy has no way": _no_tunnel(502),
+    "proxy cannot connect": _no_tunnel(502),
     "proxy wants a password": _no_tunnel(407),
 }
-#: Each takes a quarter of a second: the dialects in turn, both for the first.
+#: Each takes a quarter of a second: the dialects alternate, and the first case has both.
 UNSENT = [("refused", PROVIDERS[1]), *zip(NOT_SENT, itertools.cycle(PROVIDERS), strict=False)]
 
 
 @pytest.mark.parametrize(("name", "provider"), [pytest.param(*cell, id="-".join(cell)) for cell in UNSENT])
-def test_what_was_not_sent_is_sent_once_it_can_be(
-    name: str, provider: str, elsewhere: ServerThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unsent_submission_is_sent_once_the_connection_works(
+    name: str, provider: str, server_thread: ServerThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 0: it was tried again, one POST arrived, it was accepted, and nothing is in doubt."""
+    """Exit code 0: it was tried again, one POST arrived and was accepted, and no job is in doubt."""
     with contextlib.ExitStack() as stack:
-        trouble = NOT_SENT[name](provider, elsewhere, stack, monkeypatch)
-        more = (*trouble.options, "--log-level", "debug")
+        broken = NOT_SENT[name](provider, server_thread, stack, monkeypatch)
+        more = (*broken.options, "--log-level", "debug")
         word = SubmitVerdict.NOT_SENT.value
-        ran = _batch(tmp_path, provider, trouble.url, ["a cat"], *more, word=word, on=trouble.heal)
+        ran = _batch(tmp_path, provider, broken.url, ["a cat"], *more, word=word, on=broken.repair)
     [record] = results_by_prompt(tmp_path / "out").values()
     assert word in ran.err
     assert (ran.code, record["status"], record["error"]) == (0, "succeeded", None)
-    assert trouble.server.posts == trouble.server.accepted == Counter({"a cat": 1})
+    assert broken.server.posts == broken.server.accepted == Counter({"a cat": 1})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "gateway.invalid"])
-def test_a_gateway_that_stays_away_leaves_every_job_planned(
+def test_an_unreachable_gateway_leaves_every_job_planned(
     host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused or not found: exit code 1, and neither a doubt nor a refusal is told of a job."""
+    """Connections refused or host name unknown: exit code 1, and no job is in doubt or rejected."""
     monkeypatch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Names({}))
     ran = _batch(tmp_path, "native", f"http://{host}:{free_port()}", ["one", "two"])
     assert (ran.code, [record["status"] for record in results_by_prompt(tmp_path / "out").values()]) == (
@@ -370,22 +378,22 @@ def test_a_gateway_that_stays_away_leaves_every_job_planned(
 
 
 CERTIFICATES = {
-    "nobody vouches": "127.0.0.1",
+    "unknown issuer": "127.0.0.1",
     "another name": "gateway.invalid",
 }
 
 
 @pytest.mark.parametrize("case", CERTIFICATES)
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_certificate_that_is_not_right_gets_nothing(
-    case: str, provider: str, elsewhere: ServerThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_certificate_gets_no_request(
+    case: str, provider: str, server_thread: ServerThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 3, every job stays planned, and not a byte of a request arrived."""
+    """Exit code 3, every job stays planned, and no byte of a request arrived."""
     monkeypatch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Names({"gateway.invalid": "127.0.0.1"}))
     if case == "another name":
         monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
     server = FaultGateway(provider, tls=True)
-    with elsewhere.serving(server):
+    with server_thread.serving(server):
         ran = _batch(tmp_path, provider, f"https://{CERTIFICATES[case]}:{server.port}", ["one", "two"])
     assert (ran.code, server.seen, "certificate" in ran.err) == (3, [], True)
     assert [record["status"] for record in results_by_prompt(tmp_path / "out").values()] == ["planned"] * 2
@@ -393,7 +401,7 @@ def test_a_certificate_that_is_not_right_gets_nothing(
 
 # -- polls -----------------------------------------------------------------------------------------------------------
 
-#: What the first look at a task meets. Whatever it is, the next one may find the video.
+#: Faults of the first poll of a task; the next poll finds the video.
 POLLS: dict[str, Any] = {
     "FIN": "drop",
     "RST": {"fault": "drop", "how": "rst"},
@@ -427,46 +435,50 @@ POLLS: dict[str, Any] = {
     "another task's answer": "other-task",
     "processing again": "unfinish",
 }
-#: These break below what a dialect says: one dialect each, in turn.
-BELOW = list(POLLS)[: list(POLLS).index("408")]
+#: Faults below the dialect: tested with one dialect each, in turn.
+DIALECT_INDEPENDENT = list(POLLS)[: list(POLLS).index("408")]
 
 
-def _looks(provider: str) -> list[list[str]]:
-    """The rows of one provider in five batches: not many more in a row fail than what holds all looks back."""
-    names = [name for name in POLLS if name not in BELOW or BELOW.index(name) % 2 == PROVIDERS.index(provider)]
+def _poll_groups(provider: str) -> list[list[str]]:
+    """Return the faults for one provider in five batches: too many failed polls in a row would pause all polls."""
+    names = [
+        name
+        for name in POLLS
+        if name not in DIALECT_INDEPENDENT or DIALECT_INDEPENDENT.index(name) % 2 == PROVIDERS.index(provider)
+    ]
     return [names[number::5] for number in range(5)]
 
 
 @attrs.frozen
-class Looked:
-    """One batch: its exit code, its lines by prompt, and how the emulator counted."""
+class PollResult:
+    """Result of one batch: its exit code, its lines by prompt, and the emulator with its counts."""
 
     code: int
     records: dict[str, dict[str, Any]]
     emulator: Emulator
 
 
-Looks = Callable[[str, int], Looked]
+RunPolls = Callable[[str, int], PollResult]
 
 
 @pytest.fixture(scope="module")
-def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Looks:
-    """The batch of some rows, run when the first of them is looked at."""
-    done: dict[tuple[str, int], Looked] = {}
+def run_polls(tmp_path_factory: pytest.TempPathFactory) -> RunPolls:
+    """Return a function that runs the batch of some faults once and returns its result."""
+    done: dict[tuple[str, int], PollResult] = {}
 
-    def of(provider: str, number: int) -> Looked:
+    def of(provider: str, number: int) -> PollResult:
         if (provider, number) not in done:
-            done[provider, number] = _poll(provider, _looks(provider)[number], tmp_path_factory.mktemp("polls"))
+            done[provider, number] = _poll(provider, _poll_groups(provider)[number], tmp_path_factory.mktemp("polls"))
         return done[provider, number]
 
     return of
 
 
-def _poll(provider: str, names: list[str], folder: Path) -> Looked:
+def _poll(provider: str, names: list[str], folder: Path) -> PollResult:
     rules = [{"on": "feed", "prompt": f"[{name}]", "per": "task", "nth": 1, "do": POLLS[name]} for name in names]
     with serving_emulator(rules) as emulator:
         ran = _batch(folder, provider, emulator.base_url(provider), [f"[{name}]" for name in names])
-        return Looked(ran.code, results_by_prompt(folder / "out"), emulator)
+        return PollResult(ran.code, results_by_prompt(folder / "out"), emulator)
 
 
 @pytest.mark.parametrize(
@@ -474,27 +486,27 @@ def _poll(provider: str, names: list[str], folder: Path) -> Looked:
     [
         pytest.param(provider, number, name, id=f"{name}-{provider}")
         for provider in PROVIDERS
-        for number, names in enumerate(_looks(provider))
+        for number, names in enumerate(_poll_groups(provider))
         for name in names
     ],
 )
-def test_a_look_that_fails_is_repeated(provider: str, number: int, name: str, looked_at: Looks) -> None:
-    """The job succeeds once the trouble has passed, without a word about it, and was charged once."""
-    looked = looked_at(provider, number)
-    record = looked.records[f"[{name}]"]
-    assert (looked.code, record["status"], record["error"]) == (0, "succeeded", None)
-    [charge] = [charge for charge in looked.emulator.ledger if charge.prompt == f"[{name}]"]
+def test_a_failed_poll_is_repeated(provider: str, number: int, name: str, run_polls: RunPolls) -> None:
+    """The job then succeeds without an error, and was charged once."""
+    result = run_polls(provider, number)
+    record = result.records[f"[{name}]"]
+    assert (result.code, record["status"], record["error"]) == (0, "succeeded", None)
+    [charge] = [charge for charge in result.emulator.ledger if charge.prompt == f"[{name}]"]
     assert charge.task_id == record["task_id"]
-    assert looked.emulator.polls.of(charge.task_id) >= (1 if name in READABLE else 2)
+    assert result.emulator.polls.of(charge.task_id) >= (1 if name in READABLE else 2)
 
 
-#: What may be read all the same.
+#: Faults after which the response can still be read.
 READABLE = {"bom", "wrong-type", "late"}
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_provider_that_is_down_costs_time_and_nothing_else(provider: str, tmp_path: Path) -> None:
-    """Forty tasks whose looks all fail for a while: no storm of looks, each succeeds afterwards, one charge each."""
+def test_a_provider_that_is_down_only_costs_time(provider: str, tmp_path: Path) -> None:
+    """When all polls of forty tasks fail for a while, there are few polls, and each task then succeeds."""
     prompts = [f"[{number}]" for number in range(40)]
     rules = [{"on": "feed", "between": [0, 0.5], "do": {"fault": "answer", "status": 502, "body": "<html>bad</html>"}}]
     with serving_emulator(rules) as emulator:
@@ -507,14 +519,14 @@ def test_a_provider_that_is_down_costs_time_and_nothing_else(provider: str, tmp_
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_look_that_is_refused_parks_what_is_paid(provider: str, status: int, tmp_path: Path) -> None:
-    """Exit code 3: nothing more is sent, no job fails, and every accepted one keeps its task id."""
+def test_a_refused_poll_parks_paid_jobs(provider: str, status: int, tmp_path: Path) -> None:
+    """Exit code 3: nothing more is sent, no job fails, and every accepted job keeps its task id."""
     rules = [{"on": "feed", "do": {"fault": "answer", "status": status, "body": {"error": {"message": "no"}}}}]
     with serving_emulator(rules) as emulator:
         url = emulator.base_url(provider)
         ran = _batch(tmp_path, provider, url, ["one", "two", "three"], "--max-in-flight", "1")
         records = results_by_prompt(tmp_path / "out")
         assert (ran.code, {record["status"] for record in records.values()} & {"failed", "unknown"}) == (3, set())
-        ours = {record["task_id"] for record in records.values()} - {None}
-        assert ours == {charge.task_id for charge in emulator.ledger}
-        assert len(ours) < 3
+        task_ids = {record["task_id"] for record in records.values()} - {None}
+        assert task_ids == {charge.task_id for charge in emulator.ledger}
+        assert len(task_ids) < 3

@@ -1,4 +1,4 @@
-"""What a batch leaves: lines that any reader splits right, and a page on which nothing that was written runs or loads."""
+"""Output of a batch: lines that every reader splits correctly, and a page on which no foreign text runs or loads."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def job(key: str = "k", **changes: Any) -> Job:
     return Job(key=key, request=GenerationRequest("a cat"), provider="native", base_url="http://h", **changes)
 
 
-def test_a_planned_job_has_every_key_and_nulls() -> None:
-    """Nothing is left out of a line because it is not known."""
+def test_a_planned_job_has_every_column() -> None:
+    """Unknown values are null."""
     made = result_row(job(), Path())
     assert tuple(made) == COLUMNS
     assert {name for name, value in made.items() if value is None} == {
@@ -33,7 +33,7 @@ def test_a_planned_job_has_every_key_and_nulls() -> None:
 
 
 def test_times_are_utc_and_files_are_relative(tmp_path: Path) -> None:
-    """ISO 8601 with Z, to the millisecond; a file elsewhere keeps its path."""
+    """Times are ISO 8601 with Z and milliseconds; a file outside the folder keeps its path."""
     at = datetime(2026, 1, 2, 3, 4, 5, 6000, UTC)
     inside = job(status=JobStatus.SUCCEEDED, file=tmp_path / "videos" / "k.mp4", submitted_at=at, settled_at=at)
     made = result_row(inside, tmp_path)
@@ -42,14 +42,14 @@ def test_times_are_utc_and_files_are_relative(tmp_path: Path) -> None:
 
 
 def test_an_error_is_its_type_and_its_message() -> None:
-    """As an object."""
+    """It is an object with both."""
     error = GenerationFailed(key="k", provider="native", task_id="t", reason="moderation")
     assert result_row(job(error=error), Path())["error"] == {"type": "GenerationFailed", "message": error.message}
 
 
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.text())), st.booleans())
 def test_a_line_is_one_line_of_printable_text(record: dict[str, Any], ascii_only: bool) -> None:
-    """Whatever is in it, also half characters: it reads back equal and no reader splits it."""
+    """Any record, lone surrogates included, reads back equal, and no reader splits its line."""
     line = json_line(record, ascii_only=ascii_only)
     assert json.loads(line) == record
     assert line.splitlines() == [line[:-1]]
@@ -58,7 +58,7 @@ def test_a_line_is_one_line_of_printable_text(record: dict[str, Any], ascii_only
 
 
 def test_a_key_has_one_line_and_a_file_is_never_overwritten(tmp_path: Path) -> None:
-    """The first line of a key stands."""
+    """Only the first line of a key is written."""
     with ResultsWriter(tmp_path / "results.jsonl") as results:
         assert results.write(job())
         assert results.write(job(status=JobStatus.CANCELED)) is None
@@ -66,7 +66,7 @@ def test_a_key_has_one_line_and_a_file_is_never_overwritten(tmp_path: Path) -> N
     with pytest.raises(FileExistsError):
         ResultsWriter(tmp_path / "results.jsonl")
     (tmp_path / "results.jsonl").write_text('{"key": "a"}\n\n[1]\n')
-    with pytest.raises(ValueError, match=r"results.jsonl:3: is no JSON object"):
+    with pytest.raises(ValueError, match=r"results.jsonl:3: must be a JSON object"):
         read_results(tmp_path / "results.jsonl")
 
 
@@ -74,7 +74,7 @@ def test_a_key_has_one_line_and_a_file_is_never_overwritten(tmp_path: Path) -> N
 
 
 class Page(HTMLParser):
-    """What a browser would see of a page."""
+    """Tags and text of a page, as a browser would parse them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def record(text: str = "a cat", **changes: Any) -> dict[str, Any]:
 
 
 def check(text: str) -> Page:
-    """Only our own tags, no handler, nothing from elsewhere, and the policy before anything else."""
+    """Assert that the page has only our own tags, no handlers and no foreign links, and begins with the policy."""
     page = Page(text)
     assert {tag for tag, _ in page.tags} <= ALLOWED
     for _, attributes in page.tags:
@@ -135,8 +135,8 @@ def check(text: str) -> Page:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_whatever_was_written_is_only_text(text: str) -> None:
-    """In the prompt, the key, the task id, the error, the status and the title."""
+def test_hostile_text_is_only_text(text: str) -> None:
+    """This holds for the prompt, the key, the task id, the error, the status and the title."""
     error = {"type": "GenerationFailed", "message": text}
     hostile = record(text, key=text, task_id=text, provider=text, error=error, status=text, video_url=text)
     page = check(gallery_page([hostile, record(text, file="videos/k.mp4")], Path(), title=text))
@@ -146,12 +146,12 @@ def test_whatever_was_written_is_only_text(text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_only_text(text: str) -> None:
-    """No text leaves its place on the page."""
+    """No text breaks out of its element."""
     check(gallery_page([record(text, error={"type": "x", "message": text}, task_id=text)], Path(), title=text))
 
 
 def test_the_page_shows_local_videos_and_posters_only(tmp_path: Path) -> None:
-    """A video has its file; a poster where there is one; what has no file has a card of text."""
+    """A video links its file, and its poster if there is one; a job without a file has a card of text."""
     (tmp_path / "posters").mkdir()
     (tmp_path / "posters" / "a@b+c.jpg").write_bytes(b"")
     rows = [
@@ -172,7 +172,7 @@ def test_the_page_shows_local_videos_and_posters_only(tmp_path: Path) -> None:
     assert "moderation" in page.text
 
 
-def test_no_poster_is_made_of_what_is_no_video(tmp_path: Path) -> None:
-    """And nothing fails for it."""
+def test_a_file_that_is_not_a_video_gets_no_poster(tmp_path: Path) -> None:
+    """This raises no error."""
     (tmp_path / "a.mp4").write_bytes(b"no video")
     assert draw_posters([tmp_path / "a.mp4", tmp_path / "none.mp4"], tmp_path / "posters") == 0

@@ -92,7 +92,7 @@ MUTANTS: Final = (
         "pass",
         "a key whose characters a gateway escapes is shown",
         ("tests/cli/test_cli_secrets.py",),
-        "spells_the_key",
+        "escaped_key",
     ),
     Mutant(
         "latch-removed",
