@@ -251,29 +251,35 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
     :raises AccountStopped: if the provider refuses the account.
     :raises UsageError: if a sample cannot be saved.
     """
-    provider = find_provider(options.provider)
-    credential = read_credential(provider, None, options.api_key_file)
-    probe = PikaClient(provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy)
-    inner = transport or AiohttpTransport(probe.base_url, credential, proxy=options.proxy)
-    doctor = Doctor(provider, probe.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
-    key_from = f"the file {options.api_key_file}" if options.api_key_file else f"the variable {provider.api_key_env}"
-    if options.save_to is not None:
-        _check_folder(options.save_to)
-    doctor.record("configuration", True, f"{provider.title} at {probe.base_url}, key from {key_from}")
+    # Reads files and imports plugins: not in the event loop.
+    doctor = await asyncio.to_thread(_create_doctor, options, terminal, transport)
     try:
-        if _is_direct(options, probe.base_url) and await doctor.check_dns():
+        if _is_direct(options, doctor.base_url) and await doctor.check_dns():
             await doctor.check_tls()
         await doctor.check_unknown_task()
         if options.spend:
             polling = AdaptivePolling(expected_seconds=options.expected_seconds)
             client = PikaClient(
-                provider, base_url=options.base_url, transport=doctor.transport, polling=polling, proxy=options.proxy,
-                deadline=options.deadline,
+                doctor.provider, base_url=options.base_url, transport=doctor.transport, polling=polling,
+                proxy=options.proxy, deadline=options.deadline,
             )  # fmt: skip
             await doctor.check_generation(client)
     finally:
         if options.save_to is not None:
             _save(options.save_to, doctor, terminal)
+    return doctor
+
+
+def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transport | None) -> Doctor:
+    provider = find_provider(options.provider)
+    credential = read_credential(provider, None, options.api_key_file)
+    probe = PikaClient(provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy)
+    inner = transport or AiohttpTransport(probe.base_url, credential, proxy=options.proxy)
+    if options.save_to is not None:
+        _check_folder(options.save_to)
+    doctor = Doctor(provider, probe.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
+    key_from = f"the file {options.api_key_file}" if options.api_key_file else f"the variable {provider.api_key_env}"
+    doctor.record("configuration", True, f"{provider.title} at {probe.base_url}, key from {key_from}")
     return doctor
 
 

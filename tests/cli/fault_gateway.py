@@ -90,18 +90,24 @@ class ServerThread:
 
 
 class _WatchedStream(io.StringIO):
-    """Stream that calls `on` once, as soon as `word` has been written."""
+    """Stream that calls `on` once, in a thread of its own, as soon as `word` has been written."""
 
     def __init__(self, word: str, on: Callable[[], None]) -> None:
         super().__init__()
-        self._word, self._on, self._called = word, on, False
+        self._word = word
+        # The writer may be an event loop, which must not wait.
+        self._thread = threading.Thread(target=on, name="on-word")
 
     def write(self, text: str) -> int:
         written = super().write(text)
-        if not self._called and self._word in self.getvalue():
-            self._called = True
-            self._on()
+        if self._thread.ident is None and self._word in self.getvalue():
+            self._thread.start()
         return written
+
+    def join(self) -> None:
+        """Wait until `on` has returned, if it was called."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
 def run_command(
@@ -127,6 +133,8 @@ def run_command(
             patch.delenv(variable, raising=False)
             patch.delenv(variable.upper(), raising=False)
         code = main(list(argv))
+    if isinstance(err, _WatchedStream):
+        err.join()
     assert "Traceback" not in out.getvalue() + err.getvalue()
     return CommandResult(code, out.getvalue(), err.getvalue())
 

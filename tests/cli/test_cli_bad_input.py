@@ -179,9 +179,7 @@ def test_bad_standard_input_is_named(cli: CommandLine, emulator: Emulator, data:
 
 
 @pytest.mark.parametrize("existing", ["results.jsonl", "index.html", "videos/k.mp4"])
-def test_a_batch_does_not_overwrite_existing_files(
-    cli: CommandLine, emulator: Emulator, existing: str
-) -> None:
+def test_a_batch_does_not_overwrite_existing_files(cli: CommandLine, emulator: Emulator, existing: str) -> None:
     """Results of an earlier batch, a foreign page or a video of the same name are refused before anything is sent."""
     (cli.folder / "pika-out" / existing).parent.mkdir(parents=True)
     (cli.folder / "pika-out" / existing).write_text("mine")
@@ -223,7 +221,7 @@ def test_a_bad_field_of_generate_is_named(cli: CommandLine, emulator: Emulator, 
         (["demo", "--out", "full"], "--out: full must be empty or hold an earlier demo"),
         (["emulate", "--durations", "often"], "durations 'often'"),
         (["emulate", "--host", "192.0.2.1"], "host must be a loopback address"),
-        (["emulate", "--time-scale", "0"], "time_scale must be above 0"),
+        (["emulate", "--time-scale", "0"], "time_scale must be a finite number above 0"),
         (["emulate", "--scenario", "none.json"], "--scenario: none.json cannot be read"),
         (["emulate", "--scenario", "full/bad.json"], "--scenario: "),
         (["emulate", "--port", "99999"], "--port"),

@@ -291,7 +291,9 @@ def test_a_closed_reader_does_not_stop_the_batch(tmp_path: Path) -> None:
 def test_a_closed_standard_error_does_not_stop_the_batch(tmp_path: Path) -> None:
     """After `batch 2>&1 | head -1`, or without its terminal, the batch continues."""
     with Emulator(api_key=KEY, render=False, durations="constant:0.1").in_thread() as emulator:
-        with start_batch(emulator, tmp_path, "--no-download", "--expected-seconds", "0.2", "--log-level", "debug") as process:
+        with start_batch(
+            emulator, tmp_path, "--no-download", "--expected-seconds", "0.2", "--log-level", "debug"
+        ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             process.stderr.readline()

@@ -138,8 +138,8 @@ def test_a_folder_without_a_batch_is_refused(cli: CommandLine, more: tuple[str, 
     """No batch ran there, or journal.db is another file: exit code 2 and a sentence, as without --polling."""
     (cli.folder / "empty").mkdir()
     (cli.folder / "foreign").mkdir()
-    cli.write("foreign/journal.db", "what somebody needs\n" * 50)
-    for name, text in (("nowhere", "--out folder"), ("empty", "--out folder"), ("foreign", "is no journal")):
+    cli.write("foreign/journal.db", "another file\n" * 50)
+    for name, text in (("nowhere", "--out folder"), ("empty", "--out folder"), ("foreign", "is not a journal")):
         ran = cli("status", name, "--polling", *more)
         assert (ran.code, ran.out, text in ran.err) == (2, "", True)
         assert ran.err == cli("status", name, *more).err

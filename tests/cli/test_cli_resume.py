@@ -394,7 +394,10 @@ def test_a_stopped_account_fails_no_job(cli: CommandLine, stop: str, command: st
             assert set(statuses(cli).values()) <= {"planned", "succeeded", "queued", "running"}
             assert "the account is stopped" in ran.err
             sent = [request.status for request in submissions(emulator)]
-            assert len(sent) - sent.index(next(status for status in sent if status != 200)) <= MAX_CONCURRENT_SUBMITS * stopped
+            assert (
+                len(sent) - sent.index(next(status for status in sent if status != 200))
+                <= MAX_CONCURRENT_SUBMITS * stopped
+            )
             ran = cli.batch(emulator, source, "--no-download") if command == "batch" else cli("resume", "pika-out")
         assert (ran.code, 1 <= stopped <= 2) == (0, True)
         assert charged(emulator) == Counter(prompt.strip() for prompt in prompts)
