@@ -13,7 +13,7 @@ import attrs
 
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
-from pika_async._runtime.gateway import check_image
+from pika_async._runtime.gateway import check_image, image_path
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, did_you_mean
@@ -85,8 +85,9 @@ class JobAdmission:
             await self._journal.save(job)
             observer(job, True)
             return job
-        existing = self._existing(key, request)
-        if existing is not None:  # another task may have added the job while the image was checked
+        if image_path(request) is not None:  # checked in a thread; another task may have added the job meanwhile
+            existing = self._existing(key, request)
+        if existing is not None:
             return await self.adopt(existing, observer)
         job = self.new_job(request, key, index)
         await self._table.add(job, observer)

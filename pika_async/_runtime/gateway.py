@@ -44,7 +44,7 @@ from pika_async.providers._verdicts import (
 )
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, SendPhase, TransportFailure, parse_json
 
-__all__ = ["GatewayClient", "check_image", "load_image", "was_cancelled"]
+__all__ = ["GatewayClient", "check_image", "image_path", "load_image", "was_cancelled"]
 
 _log = logging.getLogger("pika_async.gateway")
 #: How many unknown status words are logged, each once.
@@ -53,17 +53,22 @@ MAX_LOGGED_STATUSES: Final = 100
 T = TypeVar("T")
 
 
-def _image_path(request: GenerationRequest) -> Path | None:
+def image_path(request: GenerationRequest) -> Path | None:
+    """Return the path of the local image of *request*, None if it has no image, a URL or bytes."""
     image = request.image
     return None if image is None or isinstance(image, bytes) or is_url(image) else Path(image)
 
 
 def _check_file(provider: Provider, path: Path) -> None:
     if not path.is_file():
-        raise InvalidRequest(field="image", value=str(path), reason="is not a file; give an existing one, or a URL")
+        raise InvalidRequest(
+            field="image", value=str(path), reason="must be an existing file; correct the path, or give a URL"
+        )
     size = path.stat().st_size
     if not size:
-        raise InvalidRequest(field="image", value=str(path), reason="is an empty file; give another one, or a URL")
+        raise InvalidRequest(
+            field="image", value=str(path), reason="must not be an empty file; give another one, or a URL"
+        )
     provider.check_size("image", size)
 
 
@@ -94,7 +99,7 @@ async def check_image(provider: Provider, request: GenerationRequest) -> None:
 
     :raises InvalidRequest: if the file is missing, empty, not readable, not a regular file, or too large.
     """
-    path = _image_path(request)
+    path = image_path(request)
     if path is not None:
         await _in_thread(_check_readable, provider, path)
 
@@ -104,7 +109,7 @@ async def load_image(provider: Provider, request: GenerationRequest) -> Generati
 
     :raises InvalidRequest: as `check_image`, or if the provider cannot send this content.
     """
-    path = _image_path(request)
+    path = image_path(request)
     if path is None:
         return request
     loaded = evolve_unchecked(request, image=await _in_thread(_read_file, provider, path))

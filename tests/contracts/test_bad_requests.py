@@ -183,8 +183,8 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "gptge ingredients": ("gptge", {"ingredients": [URL]}, "ingredients", "must be left out at gpt.ge"),
     "gptge video file": ("gptge", {"video": b"123"}, "video", "must be a URL at gpt.ge; upload the file"),
     "gptge ratio with an image": ("gptge", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "must be left out with image input"),
-    "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' is not a file; give an existing one"),
-    "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' is not a file; give an existing one"),
+    "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' must be an existing file; correct the path"),
+    "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' must be an existing file; correct the path"),
     "native video": ("native", {"video": URL}, "video", "must be left out at native Pika"),
     "native sound": ("native", {"sfx": True}, "sfx", "its wire has no switch for sound"),
     "native ingredients on 1.5": ("native", {"ingredients": [URL], "model": "1.5"}, "model", "must be 2.0 with ingredients; give that or leave it out"),
@@ -221,7 +221,7 @@ def test_what_a_provider_cannot_do_is_refused_before_it_costs(kind: str) -> None
         assert not gateway.refusals
 
     # To look for a file takes a thread, and with threads a virtual clock lies.
-    (asyncio.run if "is not a file" in says else virtual_clock.run)(story())
+    (asyncio.run if "an existing file" in says else virtual_clock.run)(story())
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
