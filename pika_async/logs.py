@@ -16,10 +16,10 @@ from typing import Final
 from pika_async.errors import strip_control
 from pika_async.jobs import Job
 
-__all__ = ["FIELDS", "SHOWN_CHARS", "LineFormatter", "about", "debug_logging", "describe", "log_job"]
+__all__ = ["LOG_FIELDS", "SHOWN_CHARS", "LineFormatter", "about", "debug_logging", "describe", "log_job"]
 
 #: The attributes of every log record about a job.
-FIELDS: Final = ("pika_job", "pika_task", "pika_provider", "pika_status", "pika_attempt")
+LOG_FIELDS: Final = ("pika_job", "pika_task", "pika_provider", "pika_status", "pika_attempt")
 #: Characters of a task id that are shown: the provider chooses its length.
 SHOWN_CHARS: Final = 200
 
@@ -58,7 +58,7 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
         """Format the line without a traceback."""
-        values = [(name, getattr(record, name, None)) for name in FIELDS]
+        values = [(name, getattr(record, name, None)) for name in LOG_FIELDS]
         fields = "".join(f" {name}={_value(value)}" for name, value in values if value is not None)
         return strip_control(super().formatMessage(record) + fields)
 

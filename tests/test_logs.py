@@ -22,7 +22,7 @@ from pika_async._journal.protocol import Intent
 from pika_async._runtime.resolution import recover_interrupted, resolve
 from pika_async.emulator import Emulator
 from pika_async.jobs import utc_from_timestamp
-from pika_async.logs import FIELDS, LineFormatter, about, describe, log_job
+from pika_async.logs import LOG_FIELDS, LineFormatter, about, describe, log_job
 from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import listening
 from tests.fakes.canary import CANARY, FAULTS, PROMPT
@@ -190,7 +190,9 @@ def test_all_lines_about_jobs_have_the_same_fields(caplog: pytest.LogCaptureFixt
             (job.task_id, "succeeded", 2),
         ]
     ]  # fmt: skip
-    assert all(type(getattr(record, name)) in {str, int, type(None)} for record in caplog.records for name in FIELDS)
+    assert all(
+        type(getattr(record, name)) in {str, int, type(None)} for record in caplog.records for name in LOG_FIELDS
+    )
     assert json.dumps(about(job))
 
 

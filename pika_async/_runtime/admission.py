@@ -13,7 +13,7 @@ import attrs
 
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
-from pika_async._runtime.gateway import check_image, image_path
+from pika_async._runtime.images import check_image, image_path
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, did_you_mean

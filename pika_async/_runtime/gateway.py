@@ -8,15 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from pathlib import Path
 from types import UnionType
-from typing import Final, TypeVar
-
-import anyio
+from typing import Final
 
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._runtime.images import load_image
 from pika_async._runtime.telemetry import NullTelemetry, RequestKind
 from pika_async.errors import (
     AcceptedElsewhere,
@@ -26,9 +23,8 @@ from pika_async.errors import (
     TaskNotFound,
     strip_control,
 )
-from pika_async.fields import is_url
 from pika_async.jobs import Job
-from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, evolve_unchecked
+from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.providers._failure import Failure, read_failure
 from pika_async.providers._provider import Provider
 from pika_async.providers._verdicts import (
@@ -44,77 +40,11 @@ from pika_async.providers._verdicts import (
 )
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, SendPhase, TransportFailure, parse_json
 
-__all__ = ["GatewayClient", "check_image", "image_path", "load_image", "was_cancelled"]
+__all__ = ["GatewayClient", "was_cancelled"]
 
 _log = logging.getLogger("pika_async.gateway")
 #: How many unknown status words are logged, each once.
 MAX_LOGGED_STATUSES: Final = 100
-
-T = TypeVar("T")
-
-
-def image_path(request: GenerationRequest) -> Path | None:
-    """Return the path of the local image of *request*, None if it has no image, a URL or bytes."""
-    image = request.image
-    return None if image is None or isinstance(image, bytes) or is_url(image) else Path(image)
-
-
-def _check_file(provider: Provider, path: Path) -> None:
-    if not path.is_file():
-        raise InvalidRequest(
-            field="image", value=str(path), reason="must be an existing file; correct the path, or give a URL"
-        )
-    size = path.stat().st_size
-    if not size:
-        raise InvalidRequest(
-            field="image", value=str(path), reason="must not be an empty file; give another one, or a URL"
-        )
-    provider.check_size("image", size)
-
-
-def _check_readable(provider: Provider, path: Path) -> None:
-    _check_file(provider, path)
-    path.open("rb").close()
-
-
-def _read_file(provider: Provider, path: Path) -> bytes:
-    _check_file(provider, path)  # again: a file that has grown since admission must not fill the memory
-    return path.read_bytes()
-
-
-async def _in_thread(work: Callable[[Provider, Path], T], provider: Provider, path: Path) -> T:
-    try:
-        return await anyio.to_thread.run_sync(work, provider, path)
-    except InvalidRequest:
-        raise
-    except (OSError, ValueError) as error:
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise InvalidRequest(field="image", value=str(path), reason=reason) from None
-
-
-async def check_image(provider: Provider, request: GenerationRequest) -> None:
-    """Check that the local image of *request*, if it has one, can be read and is not too large for *provider*.
-
-    The file is opened, but its content is not read: the images of a whole batch must not be in memory at once.
-
-    :raises InvalidRequest: if the file is missing, empty, not readable, not a regular file, or too large.
-    """
-    path = image_path(request)
-    if path is not None:
-        await _in_thread(_check_readable, provider, path)
-
-
-async def load_image(provider: Provider, request: GenerationRequest) -> GenerationRequest:
-    """Return *request* with the bytes of its local image in place of the path; other requests are returned as they are.
-
-    :raises InvalidRequest: as `check_image`, or if the provider cannot send this content.
-    """
-    path = image_path(request)
-    if path is None:
-        return request
-    loaded = evolve_unchecked(request, image=await _in_thread(_read_file, provider, path))
-    provider.check(loaded)  # a provider's rules see the content here for the first time
-    return loaded
 
 
 class GatewayClient:

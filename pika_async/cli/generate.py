@@ -7,8 +7,8 @@ from tempfile import TemporaryFile
 
 import attrs
 
+from pika_async._runtime.images import check_image_blocking
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
-from pika_async.cli.requests import check_local_files
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
@@ -31,7 +31,7 @@ async def generate(
     :raises Interrupted: names the task id if the submission was accepted.
     """
     client.provider.check(request)
-    check_local_files(client.provider, request)
+    check_image_blocking(client.provider, request)
     if out is not None:
         _check_target(out)
     jobs: list[Job] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -12,22 +11,20 @@ import attrs
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.keys import KeyAssigner
+from pika_async._runtime.images import check_image_blocking
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
 from pika_async.errors import InvalidRequest, shorten, strip_control
-from pika_async.fields import is_url
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
-__all__ = ["InputRequest", "assign_keys", "check_local_files", "check_rows", "read_input"]
+__all__ = ["InputRequest", "assign_keys", "check_rows", "read_input"]
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], list[Row]]]] = {
     ".jsonl": parse_jsonl,
     ".csv": parse_csv,
     ".txt": parse_text,
 }
-#: A larger image file is not even read: no gateway takes so many bytes in a request.
-_MAX_IMAGE_BYTES: Final = 64 << 20
 
 
 @attrs.frozen
@@ -143,7 +140,7 @@ def _check_row(row: Row, index: int, location: str, provider: Provider) -> Input
         raise ValueError(strip_control(row.problem))
     request = make_request(row.fields)
     provider.check(request)
-    check_local_files(provider, request)
+    check_image_blocking(provider, request)
     return InputRequest(request, index, location)
 
 
@@ -159,27 +156,3 @@ def make_request(fields: Any) -> GenerationRequest:
         return GenerationRequest(**fields)
     except OverflowError as error:
         raise ValueError(f"a number is out of range ({error})") from None
-
-
-def check_local_files(provider: Provider, request: GenerationRequest) -> None:
-    """Check that the local image of `request` can be read and that the provider takes its size.
-
-    :raises InvalidRequest: says what is wrong with the image.
-    """
-    image = request.image
-    if image is None or isinstance(image, bytes) or is_url(image):
-        return
-    path = Path(os.fspath(image))
-    try:
-        if not path.is_file():
-            raise _image_error(path, "must be an existing file or a URL")
-        if path.stat().st_size > _MAX_IMAGE_BYTES:
-            raise _image_error(path, f"must be at most {_MAX_IMAGE_BYTES:,} bytes; upload it and give its URL")
-        data = path.read_bytes()
-    except OSError as error:
-        raise _image_error(path, f"cannot be read: {error.strerror}") from None
-    provider.check(attrs.evolve(request, image=data))
-
-
-def _image_error(path: Path, reason: str) -> InvalidRequest:
-    return InvalidRequest(field="image", value=str(path), reason=reason)

@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from pika_async._runtime.images import check_image_blocking
 from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
@@ -19,7 +20,7 @@ from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError
 from pika_async.cli.options import CredentialOptions, ProviderOptions, create_client
 from pika_async.cli.progress import ProgressDisplay
-from pika_async.cli.requests import InputRequest, check_local_files
+from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
@@ -223,7 +224,7 @@ def _check_images(job: Job) -> None:
     Their paths may be relative to another working directory, and a job sent without its image is rejected for good.
     """
     try:
-        check_local_files(find_provider(job.provider), job.request)
+        check_image_blocking(find_provider(job.provider), job.request)
     except InvalidRequest as error:
         way_out = "resume from the directory where the batch ran, or run the batch without that row; nothing was sent"
         raise UsageError(f"job {job.key}: {error.message}; {way_out}") from None

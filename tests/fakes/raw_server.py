@@ -114,7 +114,7 @@ class Raw:
         self.seen: list[Seen] = []
         self.connections = 0
         self.port = port
-        self._tls = tls
+        self._tls = server_context() if tls else None
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -122,9 +122,7 @@ class Raw:
         self._tunnels: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", self.port, ssl=server_context() if self._tls else None
-        )
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

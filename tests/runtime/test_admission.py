@@ -11,7 +11,8 @@ import attrs
 import pytest
 
 from pika_async import FixedInterval, GenerationRequest, InvalidRequest, Limits, PikaClient
-from pika_async._runtime.gateway import GatewayClient, check_image, load_image
+from pika_async._runtime.gateway import GatewayClient
+from pika_async._runtime.images import check_image, load_image
 from pika_async.models import evolve_unchecked
 from pika_async.providers import PROVIDERS
 from pika_async.providers._provider import Provider

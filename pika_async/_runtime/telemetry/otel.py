@@ -37,7 +37,7 @@ _log = logging.getLogger("pika_async.telemetry")
 
 SCOPE: Final = "pika_async"
 #: Read once, at import: the metadata is a file.
-VERSION: Final = version(SCOPE)
+PACKAGE_VERSION: Final = version(SCOPE)
 #: Bucket boundaries in seconds, as OpenTelemetry's HTTP conventions advise.
 HTTP_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 #: Bucket boundaries in seconds for the durations of jobs.
@@ -106,8 +106,8 @@ class OtelTelemetry(NullTelemetry):
         url = urlsplit(base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
         self._server = {"server.address": url.hostname or "", "server.port": port}
-        self._tracer = trace.get_tracer(SCOPE, VERSION, tracer_provider)
-        meter = metrics.get_meter(SCOPE, VERSION, meter_provider)
+        self._tracer = trace.get_tracer(SCOPE, PACKAGE_VERSION, tracer_provider)
+        meter = metrics.get_meter(SCOPE, PACKAGE_VERSION, meter_provider)
         self._duration = meter.create_histogram(
             "http.client.request.duration", "s", "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=HTTP_BUCKETS_S,
