@@ -11,7 +11,7 @@ from blockbuster import BlockBuster
 
 from pika_async import providers
 from pika_async._journal.reader import Reader
-from tests.fakes.held_emulator import Held
+from tests.fakes.stepped_emulator import SteppedEmulator
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,13 +42,15 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Held]:
+def everywhere(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[SteppedEmulator]:
     """Every provider's address leads to an emulator, its key is in the environment, the folder is empty.
 
     A parameter is more options of the emulator.
     """
     options = {"durations": "constant:0.2", "video_seconds": 1} | getattr(request, "param", {})
-    with Held(**options).in_thread() as running:
+    with SteppedEmulator(**options).in_thread() as running:
         for name, provider in providers.PROVIDERS.items():
             local = attrs.evolve(provider, base_url=running.base_url(name))
             monkeypatch.setitem(providers.PROVIDERS, name, local)

@@ -24,9 +24,9 @@ from pika_async.emulator import Emulator
 from pika_async.jobs import utc_from_timestamp
 from pika_async.logs import LOG_FIELDS, LineFormatter, about, describe, log_job
 from tests.fakes import virtual_clock
-from tests.fakes.callback_delivery import listening
+from tests.fakes.callback_delivery import canary_receiver
 from tests.fakes.canary import CANARY, FAULTS, PROMPT
-from tests.fakes.memory_gateway import client, gateway, remembering
+from tests.fakes.memory_gateway import client, gateway, with_journal
 
 LOG = logging.getLogger("pika_async")
 PACKAGE = Path(pika_async.__file__).parent
@@ -170,7 +170,7 @@ def test_an_interrupted_submission_is_counted(monkeypatch: pytest.MonkeyPatch) -
     )
 
     async def story() -> None:
-        async with remembering(client(gateway(), "native"), await _interrupted()):
+        async with with_journal(client(gateway(), "native"), await _interrupted()):
             pass
 
     virtual_clock.run(story())
@@ -235,7 +235,7 @@ async def test_nothing_secret_is_logged(
 ) -> None:
     """No record has an API key, a prompt or a callback URL, at DEBUG, in a run with faults and missing files."""
     caplog.set_level(logging.DEBUG, "pika_async")
-    callbacks = listening(provider, monkeypatch)
+    callbacks = canary_receiver(provider, monkeypatch)
     async with Emulator(durations="constant:0.2", scenario=FAULTS, api_key=CANARY, video_seconds=1) as emulator:
         url = emulator.base_url(provider)
         policy = FixedInterval(0.1)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pika_async import CallbackReceiver
-from tests.fakes.receivers import WAYS, Ear, served_in_a_thread
+from tests.fakes.receivers import SERVING_MODES, RecordingHandler, served_in_a_thread
 
 #: The same cases in every run, and a real server, which may be slow at times.
 FUZZED = settings(
@@ -37,7 +37,7 @@ def test_the_document_is_whole() -> None:
     assert CallbackReceiver.openapi() is not document
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SERVING_MODES)
 @pytest.mark.parametrize("mode, known", [("positive", True), ("negative", False)])
 def test_only_documented_answers_are_given(way: str, mode: str, known: bool) -> None:
     """Valid and invalid requests, with a known token and with any: 202 or 404 with no body, never a 5xx."""
@@ -57,10 +57,10 @@ def test_only_documented_answers_are_given(way: str, mode: str, known: bool) -> 
         response_headers_conformance,
         response_schema_conformance,
     ]
-    ear = Ear()
+    handler = RecordingHandler()
     statuses = set()
-    with served_in_a_thread(way, ear) as (receiver, port):
-        token = ear.expect(receiver).rpartition("/")[2]
+    with served_in_a_thread(way, handler) as (receiver, port):
+        token = handler.issue_path(receiver).rpartition("/")[2]
         operation = schemathesis.openapi.from_dict(receiver.openapi())["/callbacks/{token}"]["POST"]
         wanted = schemathesis.GenerationMode(mode)
 
@@ -76,5 +76,5 @@ def test_only_documented_answers_are_given(way: str, mode: str, known: bool) -> 
             statuses.add(answer.status_code)
 
         fuzz()
-        assert receiver.received == len(ear.calls)
+        assert receiver.received == len(handler.calls)
     assert statuses == ({202, 404} if known else {404})

@@ -16,7 +16,17 @@ from starlette.routing import Mount
 from pika_async import CallbackReceiver, ConfigurationError, callbacks
 from pika_async._http import callback_server as _callback_server
 from tests.fakes.raw_server import free_port
-from tests.fakes.receivers import PUBLIC, WAYS, Ear, post, say, served, status_of, undated, under_uvicorn
+from tests.fakes.receivers import (
+    PUBLIC,
+    SERVING_MODES,
+    RecordingHandler,
+    post,
+    send_raw,
+    served,
+    status_of,
+    under_uvicorn,
+    without_date,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +34,7 @@ pytestmark = pytest.mark.anyio
 STRANGER = "A" * 43
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=SERVING_MODES)
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -117,25 +127,25 @@ def test_a_place_that_cannot_be_listened_at_is_refused(place: Any, setting: str)
 
 async def test_a_taken_port_is_named() -> None:
     """The second one to listen is told which port, and is not attached; the first one goes on."""
-    port, ear = free_port(), Ear()
+    port, handler = free_port(), RecordingHandler()
     first, second = CallbackReceiver(PUBLIC, port=port), CallbackReceiver(PUBLIC, port=port)
-    await first.attach(ear)
+    await first.attach(handler)
     with pytest.raises(ConfigurationError, match=f"port: {port} at 127.0.0.1 is taken") as caught:
-        await second.attach(Ear())
+        await second.attach(RecordingHandler())
     assert caught.value.__cause__ is None
     assert (first.port, second.port) == (port, None)
-    assert status_of(await say(port, post(ear.expect(first)))) == 202
-    await first.detach(ear)
-    await second.attach(ear)
+    assert status_of(await send_raw(port, post(handler.issue_path(first)))) == 202
+    await first.detach(handler)
+    await second.attach(handler)
     assert (first.port, second.port) == (None, port)
-    await second.detach(ear)
+    await second.detach(handler)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.invalid", "a" * 300, "\u00fc" * 99])
 async def test_an_address_of_another_machine_is_named(host: str) -> None:
     """What cannot be bound is a mistake in `host`, not a traceback."""
     with pytest.raises(ConfigurationError, match="no address of this machine") as caught:
-        await CallbackReceiver(PUBLIC, host=host, port=0).attach(Ear())
+        await CallbackReceiver(PUBLIC, host=host, port=0).attach(RecordingHandler())
     assert caught.value.setting == "host"
 
 
@@ -159,30 +169,30 @@ def test_every_submission_gets_a_token_of_its_own() -> None:
 )
 async def test_a_known_token_is_accepted_whatever_the_body(way: str, body: bytes) -> None:
     """202 with no body, and the listener hears every byte."""
-    ear = Ear()
-    async with served(way, ear) as (receiver, port):
-        answer = await say(port, post(ear.expect(receiver), body))
+    handler = RecordingHandler()
+    async with served(way, handler) as (receiver, port):
+        answer = await send_raw(port, post(handler.issue_path(receiver), body))
         assert status_of(answer) == 202
         assert answer.endswith(b"\r\n\r\n")
-        assert ear.bodies == [body]
+        assert handler.bodies == [body]
         assert (receiver.received, receiver.refused) == (1, 0)
 
 
 async def test_a_body_may_come_in_pieces(way: str) -> None:
     """Chunked, and segment by segment."""
-    ear = Ear()
+    handler = RecordingHandler()
     chunks = [b"3\r\nabc\r\n", b"4\r\ndefg\r\n", b"0\r\n\r\n"]
-    async with served(way, ear) as (receiver, port):
-        head = post(ear.expect(receiver), b"", "Transfer-Encoding: chunked")
-        assert status_of(await say(port, head[:20], head[20:], *chunks, pause=0.01)) == 202
-        assert ear.bodies == [b"abcdefg"]
+    async with served(way, handler) as (receiver, port):
+        head = post(handler.issue_path(receiver), b"", "Transfer-Encoding: chunked")
+        assert status_of(await send_raw(port, head[:20], head[20:], *chunks, pause=0.01)) == 202
+        assert handler.bodies == [b"abcdefg"]
 
 
 async def test_a_sender_that_waits_for_leave_to_send_gets_it(way: str) -> None:
     """`Expect: 100-continue`, as curl sends it, costs no delay."""
-    ear = Ear()
-    async with served(way, ear) as (receiver, port):
-        head = post(ear.expect(receiver), b"", "Expect: 100-continue", "Content-Length: 2")
+    handler = RecordingHandler()
+    async with served(way, handler) as (receiver, port):
+        head = post(handler.issue_path(receiver), b"", "Expect: 100-continue", "Content-Length: 2")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head)
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)).startswith(b"HTTP/1.1 100 ")
@@ -196,9 +206,9 @@ async def test_everything_wrong_gets_the_same_answer(way: str, monkeypatch: pyte
     """One 404, byte for byte: method, path, token, size and slowness are not told apart, and nobody hears of them."""
     monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.2)
     monkeypatch.setitem(_callback_server._OPTIONS, "lingering_time", 0.1)
-    ear = Ear()
-    async with served(way, ear) as (receiver, port):
-        good = ear.expect(receiver)
+    handler = RecordingHandler()
+    async with served(way, handler) as (receiver, port):
+        good = handler.issue_path(receiver)
         wrong = {
             "unknown token": post(f"/hooks/callbacks/{STRANGER}"),
             "short token": post("/hooks/callbacks/abc"),
@@ -222,32 +232,32 @@ async def test_everything_wrong_gets_the_same_answer(way: str, monkeypatch: pyte
         }
         if way == "aiohttp":  # its parser refuses the method before any application is asked
             del wrong["own method"]
-        answers = {name: undated(await say(port, request)) for name, request in wrong.items()}
-        answers["head"] = undated(await say(port, post(good, b"", method="HEAD")))
+        answers = {name: without_date(await send_raw(port, request)) for name, request in wrong.items()}
+        answers["head"] = without_date(await send_raw(port, post(good, b"", method="HEAD")))
         assert set(answers.values()) == {answers["unknown token"]}
         assert status_of(answers["unknown token"]) == 404
         assert answers["unknown token"].endswith(b"\r\n\r\n")
-        assert ear.calls == []
+        assert handler.calls == []
         assert (receiver.received, receiver.refused) == (0, len(answers))
 
 
 async def test_a_path_is_known_by_its_tail() -> None:
     """Whether a proxy keeps its prefix or strips it, or adds a slash or a query."""
-    ear = Ear()
-    async with served("own", ear) as (receiver, port):
-        tail = ear.expect(receiver).removeprefix("/hooks")
+    handler = RecordingHandler()
+    async with served("own", handler) as (receiver, port):
+        tail = handler.issue_path(receiver).removeprefix("/hooks")
         for path in (tail, f"/hooks{tail}", f"/a/b/c{tail}", f"{tail}/", f"{tail}?x=1", f"http://h.example/p{tail}"):
-            assert status_of(await say(port, post(path))) == 202, path
-        assert status_of(await say(port, post(f"/x{tail[1:]}"))) == 404
+            assert status_of(await send_raw(port, post(path))) == 202, path
+        assert status_of(await send_raw(port, post(f"/x{tail[1:]}"))) == 404
 
 
 async def test_a_callback_may_come_twice() -> None:
     """A repeated one is heard again: what to make of it is the listener's."""
-    ear = Ear()
-    async with served("own", ear) as (receiver, port):
-        path = ear.expect(receiver)
-        assert [status_of(await say(port, post(path))) for _ in range(3)] == [202] * 3
-        assert (len(ear.calls), receiver.received) == (3, 3)
+    handler = RecordingHandler()
+    async with served("own", handler) as (receiver, port):
+        path = handler.issue_path(receiver)
+        assert [status_of(await send_raw(port, post(path))) for _ in range(3)] == [202] * 3
+        assert (len(handler.calls), receiver.received) == (3, 3)
 
 
 # --- who is asked ---------------------------------------------------------------------------------------------------
@@ -255,45 +265,45 @@ async def test_a_callback_may_come_twice() -> None:
 
 async def test_while_nobody_listens_every_token_is_unknown() -> None:
     """In a mount that is served before a client is open, or after it was closed."""
-    receiver, ear = CallbackReceiver(PUBLIC), Ear()
-    path = ear.expect(receiver)
+    receiver, handler = CallbackReceiver(PUBLIC), RecordingHandler()
+    path = handler.issue_path(receiver)
     async with under_uvicorn(receiver.asgi) as port:
-        assert status_of(await say(port, post(path))) == 404
-        await receiver.attach(ear)
-        assert status_of(await say(port, post(path))) == 202
-        await receiver.detach(ear)
-        assert status_of(await say(port, post(path))) == 404
-    assert len(ear.calls) == 1
+        assert status_of(await send_raw(port, post(path))) == 404
+        await receiver.attach(handler)
+        assert status_of(await send_raw(port, post(path))) == 202
+        await receiver.detach(handler)
+        assert status_of(await send_raw(port, post(path))) == 404
+    assert len(handler.calls) == 1
 
 
 async def test_listeners_are_asked_in_turn() -> None:
     """Each callback reaches the one that knows its token; the server lives as long as the last of them."""
-    first, second = Ear(), Ear()
+    first, second = RecordingHandler(), RecordingHandler()
     receiver = CallbackReceiver(PUBLIC, port=0)
     await asyncio.gather(receiver.attach(first), receiver.attach(second), receiver.attach(first))
     port = receiver.port
     assert port is not None
-    assert status_of(await say(port, post(first.expect(receiver), b"1"))) == 202
-    assert status_of(await say(port, post(second.expect(receiver), b"2"))) == 202
+    assert status_of(await send_raw(port, post(first.issue_path(receiver), b"1"))) == 202
+    assert status_of(await send_raw(port, post(second.issue_path(receiver), b"2"))) == 202
     await receiver.detach(first)
-    assert status_of(await say(port, post(second.expect(receiver), b"3"))) == 202
+    assert status_of(await send_raw(port, post(second.issue_path(receiver), b"3"))) == 202
     assert (first.bodies, second.bodies) == ([b"1"], [b"2", b"3"])
     await receiver.detach(second)
     await receiver.detach(second)
     assert receiver.port is None
     with pytest.raises(ConnectionRefusedError):
-        await say(port, b"")
+        await send_raw(port, b"")
 
 
 async def test_a_listener_that_leaves_while_a_body_comes_is_not_told() -> None:
     """Its client is closed: the callback gets the 404 of everybody whom nobody knows."""
-    gone, stays = Ear(), Ear()
+    gone, stays = RecordingHandler(), RecordingHandler()
     async with served("own", gone) as (receiver, port):
         await receiver.attach(stays)
-        request = post(gone.expect(receiver), b"{}")
+        request = post(gone.issue_path(receiver), b"{}")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request[:-1])
-        while not gone.asked:
+        while not gone.lookups:
             await asyncio.sleep(0.01)
         await receiver.detach(gone)
         writer.write(request[-1:])
@@ -304,14 +314,14 @@ async def test_a_listener_that_leaves_while_a_body_comes_is_not_told() -> None:
         await receiver.detach(stays)
 
 
-class _Broken(Ear):
+class _Broken(RecordingHandler):
     """Fails as a listener with a defect would, with what a stranger sent in its words."""
 
     def accepts(self, token_sha256: str) -> bool:
         raise RuntimeError(f"\x1b[31m {token_sha256}")
 
 
-class _Choking(Ear):
+class _Choking(RecordingHandler):
     def handle(self, token_sha256: str, body: bytes) -> None:
         raise ValueError(body.decode())
 
@@ -320,14 +330,14 @@ async def test_a_listener_that_fails_harms_nobody(way: str, caplog: pytest.LogCa
     """Its defect is logged once, in our own words; the others are asked, and a sender gets no 5xx."""
     choking = _Choking()
     async with served(way, choking) as (receiver, port):
-        broken, ear = _Broken(), Ear()
+        broken, handler = _Broken(), RecordingHandler()
         receiver._listeners = [broken, choking]
-        await receiver.attach(ear)
+        await receiver.attach(handler)
         for _ in range(5):
-            assert status_of(await say(port, post(f"/hooks/callbacks/{STRANGER}"))) == 404
-            assert status_of(await say(port, post(ear.expect(receiver)))) == 202
-            assert status_of(await say(port, post(choking.expect(receiver), b"\x1b[31m red"))) == 202
-        await receiver.detach(ear)
+            assert status_of(await send_raw(port, post(f"/hooks/callbacks/{STRANGER}"))) == 404
+            assert status_of(await send_raw(port, post(handler.issue_path(receiver)))) == 202
+            assert status_of(await send_raw(port, post(choking.issue_path(receiver), b"\x1b[31m red"))) == 202
+        await receiver.detach(handler)
         await receiver.detach(broken)
     lines = [record.getMessage() for record in caplog.records if record.name == "pika_async.callbacks"]
     assert len(lines) == 2
@@ -338,37 +348,37 @@ async def test_a_listener_that_fails_harms_nobody(way: str, caplog: pytest.LogCa
 
 def test_it_serves_in_one_loop_after_another() -> None:
     """Attached and detached twice in each of two loops, on the same port."""
-    receiver, ear = CallbackReceiver(PUBLIC, port=free_port()), Ear()
+    receiver, handler = CallbackReceiver(PUBLIC, port=free_port()), RecordingHandler()
 
     async def use() -> None:
         for _ in range(2):
-            await receiver.attach(ear)
+            await receiver.attach(handler)
             assert receiver.port is not None
-            assert status_of(await say(receiver.port, post(ear.expect(receiver)))) == 202
-            await receiver.detach(ear)
+            assert status_of(await send_raw(receiver.port, post(handler.issue_path(receiver)))) == 202
+            await receiver.detach(handler)
 
     asyncio.run(use())
     asyncio.run(use())
     uvloop = pytest.importorskip("uvloop")
     uvloop.run(use())
     asyncio.run(use())
-    assert len(ear.calls) == 8
+    assert len(handler.calls) == 8
 
 
 def test_it_serves_again_after_a_loop_that_ended_under_it() -> None:
     """Whoever left it attached has lost nothing but that loop."""
-    receiver, lost, ear = CallbackReceiver(PUBLIC, port=free_port()), Ear(), Ear()
+    receiver, lost, handler = CallbackReceiver(PUBLIC, port=free_port()), RecordingHandler(), RecordingHandler()
 
     async def leave() -> None:
         await receiver.attach(lost)
 
     async def use() -> None:
-        await receiver.attach(ear)
+        await receiver.attach(handler)
         assert receiver.port is not None
-        assert status_of(await say(receiver.port, post(ear.expect(receiver)))) == 202
-        assert status_of(await say(receiver.port, post(lost.expect(receiver)))) == 404
+        assert status_of(await send_raw(receiver.port, post(handler.issue_path(receiver)))) == 202
+        assert status_of(await send_raw(receiver.port, post(lost.issue_path(receiver)))) == 404
         await receiver.detach(lost)
-        await receiver.detach(ear)
+        await receiver.detach(handler)
 
     async def put_away() -> None:
         await receiver.detach(lost)
@@ -378,7 +388,7 @@ def test_it_serves_again_after_a_loop_that_ended_under_it() -> None:
     asyncio.run(use())
     asyncio.run(leave())
     asyncio.run(put_away())
-    assert (len(ear.calls), lost.calls) == (2, [])
+    assert (len(handler.calls), lost.calls) == (2, [])
 
 
 # --- mounted --------------------------------------------------------------------------------------------------------
@@ -389,31 +399,31 @@ def test_it_serves_again_after_a_loop_that_ended_under_it() -> None:
 async def test_it_may_be_mounted_in_fastapi_under_any_prefix(mount: str, root_path: str) -> None:
     """With and without a root path; its neighbours are untouched."""
     app = FastAPI()
-    receiver, ear = CallbackReceiver("https://example.com"), Ear()
+    receiver, handler = CallbackReceiver("https://example.com"), RecordingHandler()
 
     @app.get("/health")
     async def health() -> str:
         return "well"
 
     app.mount(mount, receiver.asgi)
-    await receiver.attach(ear)
-    tail = ear.expect(receiver)
+    await receiver.attach(handler)
+    tail = handler.issue_path(receiver)
     path = mount + (tail.removeprefix("/callbacks") if mount == "/callbacks" else tail)
     async with under_uvicorn(app, root_path=root_path) as port:
-        assert status_of(await say(port, post(path))) == 202
-        assert status_of(await say(port, post(path[:-1]))) == 404
-        assert status_of(await say(port, post("/health", b"", method="GET"))) == 200
-    await receiver.detach(ear)
-    assert ear.bodies == [b"{}"]
+        assert status_of(await send_raw(port, post(path))) == 202
+        assert status_of(await send_raw(port, post(path[:-1]))) == 404
+        assert status_of(await send_raw(port, post("/health", b"", method="GET"))) == 200
+    await receiver.detach(handler)
+    assert handler.bodies == [b"{}"]
 
 
 async def test_it_may_be_served_alone_by_an_asgi_server() -> None:
     """Its lifespan is answered, so that uvicorn starts and stops with `lifespan="on"`."""
-    receiver, ear = CallbackReceiver("https://example.com"), Ear()
-    await receiver.attach(ear)
+    receiver, handler = CallbackReceiver("https://example.com"), RecordingHandler()
+    await receiver.attach(handler)
     async with under_uvicorn(receiver.asgi, lifespan="on") as port:
-        assert status_of(await say(port, post(ear.expect(receiver)))) == 202
-    await receiver.detach(ear)
+        assert status_of(await send_raw(port, post(handler.issue_path(receiver)))) == 202
+    await receiver.detach(handler)
 
 
 async def test_one_receiver_may_be_mounted_twice() -> None:
@@ -446,9 +456,9 @@ async def test_a_websocket_is_closed() -> None:
 
 async def test_an_asgi_sender_may_leave_within_its_body() -> None:
     """Nobody hears a callback that was cut, and the server's complaint about the answer ends here."""
-    receiver, ear = CallbackReceiver(PUBLIC), Ear()
-    await receiver.attach(ear)
-    scope = {"type": "http", "method": "POST", "path": ear.expect(receiver)}
+    receiver, handler = CallbackReceiver(PUBLIC), RecordingHandler()
+    await receiver.attach(handler)
+    scope = {"type": "http", "method": "POST", "path": handler.issue_path(receiver)}
     begun = {"type": "http.request", "body": b"{", "more_body": True}
 
     async def send(_message: Any) -> None:
@@ -459,19 +469,19 @@ async def test_an_asgi_sender_may_leave_within_its_body() -> None:
 
     left = [begun, {"type": "http.disconnect"}]
     await receiver.asgi(scope, receive, send)
-    assert (ear.calls, receiver.refused) == ([], 1)
+    assert (handler.calls, receiver.refused) == ([], 1)
 
 
 async def test_an_asgi_body_may_come_in_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty ones included; an endless or a silent one gets the 404."""
     monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
-    receiver, ear = CallbackReceiver(PUBLIC), Ear()
-    await receiver.attach(ear)
-    scope = {"type": "http", "method": "POST", "path": ear.expect(receiver), "root_path": ""}
+    receiver, handler = CallbackReceiver(PUBLIC), RecordingHandler()
+    await receiver.attach(handler)
+    scope = {"type": "http", "method": "POST", "path": handler.issue_path(receiver), "root_path": ""}
     more = [{"type": "http.request", "body": body, "more_body": True} for body in (b"a", b"", b"b")]
     assert (await _asgi(receiver, scope, *more, {"type": "http.request"}))[0]["status"] == 202
-    assert ear.bodies == [b"ab"]
+    assert handler.bodies == [b"ab"]
     assert (await _asgi(receiver, scope, *more))[0]["status"] == 404
     endless = [{"type": "http.request", "body": b"x" * 1024, "more_body": True}] * 65
     assert (await _asgi(receiver, scope, *endless))[0]["status"] == 404
-    assert len(ear.calls) == 1
+    assert len(handler.calls) == 1

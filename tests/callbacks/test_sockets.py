@@ -17,7 +17,17 @@ from pika_async import CallbackReceiver, callbacks
 from pika_async._http import callback_server as _callback_server
 from tests.fakes.memory_gateway import until
 from tests.fakes.raw_server import free_port, trusting_context
-from tests.fakes.receivers import PUBLIC, Ear, leave, post, say, served, status_of, tell, undated
+from tests.fakes.receivers import (
+    PUBLIC,
+    RecordingHandler,
+    close_writer,
+    post,
+    send_on,
+    send_raw,
+    served,
+    status_of,
+    without_date,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -36,13 +46,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def handler() -> RecordingHandler:
+    return RecordingHandler()
 
 
 @pytest.fixture
 async def receiver(
-    ear: Ear, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[CallbackReceiver]:
     """One that serves, with short deadlines; afterwards no task, no connection and no line of a log is left."""
     monkeypatch.setattr(_callback_server, "CONNECTION_SECONDS", DEADLINE)
@@ -50,12 +60,12 @@ async def receiver(
     caplog.set_level(logging.DEBUG)
     before = asyncio.all_tasks()
     receiver = CallbackReceiver(PUBLIC, port=0)
-    await receiver.attach(ear)
+    await receiver.attach(handler)
     server = receiver._server
     assert server is not None
     yield receiver
     begun = time.monotonic()
-    await receiver.detach(ear)
+    await receiver.detach(handler)
     assert time.monotonic() - begun < LONG
     assert len(server._connections) == 0
     await asyncio.sleep(0)
@@ -74,7 +84,7 @@ async def drip(port: int, *pieces: bytes, pause: float = 0.02) -> tuple[bytes, f
     """Send the last of `pieces` again and again until the connection ends: what was heard, and after how many seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     begun = time.monotonic()
-    hearing = asyncio.create_task(tell(reader, writer))
+    hearing = asyncio.create_task(send_on(reader, writer))
     for piece in pieces[:-1]:
         writer.write(piece)
     while not hearing.done():
@@ -82,7 +92,7 @@ async def drip(port: int, *pieces: bytes, pause: float = 0.02) -> tuple[bytes, f
             writer.write(pieces[-1])
         await asyncio.wait([hearing], timeout=pause)
     lasted = time.monotonic() - begun
-    await leave(writer)
+    await close_writer(writer)
     return hearing.result(), lasted
 
 
@@ -95,11 +105,11 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", SLOW)
-async def test_slow_headers_are_cut(name: str, receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_slow_headers_are_cut(name: str, receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """Nothing but the deadline ends them; a callback that comes meanwhile is answered at once."""
     slow = asyncio.create_task(drip(port_of(receiver), *SLOW[name]))
     await asyncio.sleep(0.05)
-    assert status_of(await say(port_of(receiver), post(ear.expect(receiver)))) == 202
+    assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
     heard, lasted = await slow
     assert heard == b"" or status_of(heard) == 404  # too many lines are refused before they are too slow
     assert lasted < LONG
@@ -107,10 +117,10 @@ async def test_slow_headers_are_cut(name: str, receiver: CallbackReceiver, ear: 
 
 
 async def test_a_slow_body_is_refused_like_everything(
-    receiver: CallbackReceiver, ear: Ear, monkeypatch: pytest.MonkeyPatch
+    receiver: CallbackReceiver, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a time of its own, so that its sender gets the 404; at the latest the connection's deadline cuts it."""
-    path = ear.expect(receiver)
+    path = handler.issue_path(receiver)
     request = post(path, b"", "Content-Length: 1000")
     heard, lasted = await drip(port_of(receiver), request, b"x")
     assert heard == b""
@@ -119,18 +129,18 @@ async def test_a_slow_body_is_refused_like_everything(
     monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
     heard, lasted = await drip(port_of(receiver), request, b"x")
     assert status_of(heard) == 404
-    assert (receiver.refused, receiver.cut, ear.calls) == (1, 1, [])
+    assert (receiver.refused, receiver.cut, handler.calls) == (1, 1, [])
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_an_endless_body_is_refused(known: bool, receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_an_endless_body_is_refused(known: bool, receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """Chunks without end are read as far as the cap, and not for long after the answer."""
-    path = ear.expect(receiver) if known else f"/hooks/callbacks/{'A' * 43}"
+    path = handler.issue_path(receiver) if known else f"/hooks/callbacks/{'A' * 43}"
     head = post(path, b"", "Transfer-Encoding: chunked")
     heard, lasted = await drip(port_of(receiver), head, b"8000\r\n" + b"x" * 0x8000 + b"\r\n", pause=0.001)
     assert heard == b"" or status_of(heard) == 404  # a reset may overtake the answer
     assert lasted < LONG
-    assert (receiver.received, receiver.refused, ear.calls) == (0, 1, [])
+    assert (receiver.received, receiver.refused, handler.calls) == (0, 1, [])
 
 
 GARBAGE = {
@@ -165,19 +175,21 @@ GARBAGE = {
 @pytest.mark.parametrize("name", GARBAGE)
 async def test_what_is_no_callback_gets_the_404(name: str, receiver: CallbackReceiver) -> None:
     """Malformed HTTP is answered, byte for byte, like an unknown token, or cut."""
-    plain = undated(await say(port_of(receiver), post(f"/hooks/callbacks/{'A' * 43}")))
-    heard = await say(port_of(receiver), GARBAGE[name])
-    assert undated(heard) in {plain, b""}
+    plain = without_date(await send_raw(port_of(receiver), post(f"/hooks/callbacks/{'A' * 43}")))
+    heard = await send_raw(port_of(receiver), GARBAGE[name])
+    assert without_date(heard) in {plain, b""}
     assert receiver.refused + receiver.cut == 2
     assert receiver.received == 0
 
 
 @pytest.mark.parametrize("way", ["aiohttp", "asgi"])
-async def test_no_garbage_gets_a_5xx_where_it_is_mounted(way: str, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_garbage_gets_a_5xx_where_it_is_mounted(
+    way: str, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the user's server makes of it, and when it closes, is its own; what reaches the receiver is answered."""
     monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
-    async with served(way, ear) as (receiver, port):
-        path = ear.expect(receiver).encode()
+    async with served(way, handler) as (receiver, port):
+        path = handler.issue_path(receiver).encode()
         for name, garbage in GARBAGE.items():
             if name == "an address that is none":  # aiohttp 3.14.3 fails on it before any application is asked
                 continue
@@ -188,33 +200,38 @@ async def test_no_garbage_gets_a_5xx_where_it_is_mounted(way: str, ear: Ear, mon
                 with contextlib.suppress(TimeoutError, ConnectionError):
                     heard = await asyncio.wait_for(reader.read(1 << 16), 0.3)
                 assert heard == b"" or 200 <= (status_of(heard) or 0) < 500
-                await leave(writer)
+                await close_writer(writer)
 
 
-async def test_a_broken_chunk_is_refused(receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_a_broken_chunk_is_refused(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """A body that is not whole is not heard; aiohttp says nothing of some of these, and the deadlines end them."""
-    head = post(ear.expect(receiver), b"", "Transfer-Encoding: chunked")
+    head = post(handler.issue_path(receiver), b"", "Transfer-Encoding: chunked")
     for bad in (b"zz\r\n", b"-1\r\n", b"ffffffffffffffffffff\r\n", b"2\r\nabc\r\n"):
-        assert status_of(await say(port_of(receiver), head, bad, pause=0.01)) in {404, None}
-    assert (receiver.received, ear.calls) == (0, [])
+        assert status_of(await send_raw(port_of(receiver), head, bad, pause=0.01)) in {404, None}
+    assert (receiver.received, handler.calls) == (0, [])
 
 
-async def test_a_compressed_body_is_heard_as_it_came(receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_a_compressed_body_is_heard_as_it_came(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """Nothing is inflated: a bomb stays as small as it was sent."""
-    assert status_of(await say(port_of(receiver), post(ear.expect(receiver), b"junk", "Content-Encoding: gzip"))) == 202
-    assert ear.bodies == [b"junk"]
+    assert (
+        status_of(
+            await send_raw(port_of(receiver), post(handler.issue_path(receiver), b"junk", "Content-Encoding: gzip"))
+        )
+        == 202
+    )
+    assert handler.bodies == [b"junk"]
 
 
-async def test_one_connection_carries_one_request(receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_one_connection_carries_one_request(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """What is pipelined behind the first is not looked at, whatever was asked."""
-    request = post(ear.expect(receiver)).replace(b"Connection: close", b"Connection: keep-alive")
-    heard = await say(port_of(receiver), request * 50)
+    request = post(handler.issue_path(receiver)).replace(b"Connection: close", b"Connection: keep-alive")
+    heard = await send_raw(port_of(receiver), request * 50)
     assert heard.count(b"HTTP/1.1 ") == 1
     assert b"Connection: close" in heard
-    assert len(ear.calls) <= 1
-    heard = await say(port_of(receiver), request, b"garbage\r\n\r\n", request, pause=0.01)
+    assert len(handler.calls) <= 1
+    heard = await send_raw(port_of(receiver), request, b"garbage\r\n\r\n", request, pause=0.01)
     assert heard.count(b"HTTP/1.1 ") <= 1  # a reset may overtake the answer
-    assert len(ear.calls) <= 2
+    assert len(handler.calls) <= 2
 
 
 async def test_tls_on_the_plain_port_ends_at_once(receiver: CallbackReceiver) -> None:
@@ -229,9 +246,11 @@ async def test_tls_on_the_plain_port_ends_at_once(receiver: CallbackReceiver) ->
 
 
 @pytest.mark.parametrize("how", ["fin", "half", "rst"])
-async def test_a_sender_that_leaves_is_forgotten(how: str, receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_a_sender_that_leaves_is_forgotten(
+    how: str, receiver: CallbackReceiver, handler: RecordingHandler
+) -> None:
     """Before, within and after its headers; its callback is not heard, and it is counted."""
-    whole = post(ear.expect(receiver), b"{}")
+    whole = post(handler.issue_path(receiver), b"{}")
     parts = (0, 10, len(whole) - 1)
     for part in parts:
         with socket.create_connection(("127.0.0.1", port_of(receiver))) as sender:
@@ -243,11 +262,11 @@ async def test_a_sender_that_leaves_is_forgotten(how: str, receiver: CallbackRec
                 sender.shutdown(socket.SHUT_WR)
                 await asyncio.sleep(0.05)
     await until(lambda: receiver.cut == len(parts))
-    assert (receiver.received, ear.calls) == (0, [])
+    assert (receiver.received, handler.calls) == (0, [])
 
 
 async def test_slow_senders_cannot_lock_others_out(
-    receiver: CallbackReceiver, ear: Ear, monkeypatch: pytest.MonkeyPatch
+    receiver: CallbackReceiver, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the cap the oldest connection is cut for a new one; never are more than 256 held."""
     monkeypatch.setattr(_callback_server, "CONNECTION_SECONDS", 60)
@@ -261,34 +280,34 @@ async def test_slow_senders_cannot_lock_others_out(
         assert len(server._connections) <= _callback_server.CONNECTIONS
     assert await senders[0][0].read() == b""
     for _ in range(20):
-        assert status_of(await say(port_of(receiver), post(ear.expect(receiver)))) == 202
+        assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
     assert (receiver.received, receiver.cut) == (20, 300 - 256 + 1)  # each of the 20 is gone when the next one comes
     assert not senders[-1][0].at_eof()
     for _, writer in senders:
-        await leave(writer)
+        await close_writer(writer)
 
 
 async def test_of_a_flood_of_forgeries_none_is_heard(
-    receiver: CallbackReceiver, ear: Ear, monkeypatch: pytest.MonkeyPatch
+    receiver: CallbackReceiver, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1,000 forged posts, 50 at a time, and a real one among them, which is."""
     monkeypatch.setattr(_callback_server, "CONNECTION_SECONDS", 60)
-    path = ear.expect(receiver)
+    path = handler.issue_path(receiver)
 
     async def forge(number: int) -> None:
         for n in range(20):
             forged = f"/hooks/callbacks/{number:03}{n:040}"
-            assert status_of(await say(port_of(receiver), post(forged))) == 404
+            assert status_of(await send_raw(port_of(receiver), post(forged))) == 404
 
     flood = [asyncio.create_task(forge(number)) for number in range(50)]
-    assert status_of(await say(port_of(receiver), post(path))) == 202
+    assert status_of(await send_raw(port_of(receiver), post(path))) == 202
     await asyncio.gather(*flood)
-    assert (receiver.refused, len(ear.calls)) == (1000, 1)
+    assert (receiver.refused, len(handler.calls)) == (1000, 1)
 
 
-async def test_closing_does_not_wait_for_senders(receiver: CallbackReceiver, ear: Ear) -> None:
+async def test_closing_does_not_wait_for_senders(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """Silent ones, ones within their headers and ones within their body are cut."""
-    path = ear.expect(receiver)
+    path = handler.issue_path(receiver)
     openings = [b"", b"POST /", post(path, b"{")[:-1], post(path, b"", "Transfer-Encoding: chunked")]
     senders = [await asyncio.open_connection("127.0.0.1", port_of(receiver)) for _ in range(40)]
     for number, (_, writer) in enumerate(senders):
@@ -297,36 +316,36 @@ async def test_closing_does_not_wait_for_senders(receiver: CallbackReceiver, ear
     assert server is not None
     await until(lambda: len(server._connections) == len(senders))
     begun = time.monotonic()
-    await receiver.detach(ear)
+    await receiver.detach(handler)
     assert time.monotonic() - begun < LONG
     for reader, writer in senders:
-        assert await tell(reader, writer) == b""
-        await leave(writer)
-    assert (receiver.cut, ear.calls) == (40, [])
+        assert await send_on(reader, writer) == b""
+        await close_writer(writer)
+    assert (receiver.cut, handler.calls) == (40, [])
 
 
-async def test_a_cancelled_closing_leaves_nothing_open(ear: Ear) -> None:
+async def test_a_cancelled_closing_leaves_nothing_open(handler: RecordingHandler) -> None:
     """Whatever cancels it: nobody listens any more, and the connections end by themselves."""
     receiver = CallbackReceiver(PUBLIC, port=0)
-    await receiver.attach(ear)
+    await receiver.attach(handler)
     port = port_of(receiver)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await asyncio.sleep(0.01)
-    closing = asyncio.create_task(receiver.detach(ear))
+    closing = asyncio.create_task(receiver.detach(handler))
     await asyncio.sleep(0)
     closing.cancel()
     await asyncio.wait([closing])
-    assert await tell(reader, writer) == b""
-    await leave(writer)
+    assert await send_on(reader, writer) == b""
+    await close_writer(writer)
     with pytest.raises(ConnectionRefusedError):
-        await say(port, b"")
+        await send_raw(port, b"")
 
 
-async def test_a_cancelled_start_leaves_nothing_open(ear: Ear) -> None:
+async def test_a_cancelled_start_leaves_nothing_open(handler: RecordingHandler) -> None:
     """Cancelled at any of its steps, attaching can be done again on the same port."""
     receiver = CallbackReceiver(PUBLIC, port=0)
     for steps in range(12):
-        starting = asyncio.create_task(receiver.attach(ear))
+        starting = asyncio.create_task(receiver.attach(handler))
         for _ in range(steps):
             await asyncio.sleep(0)
         starting.cancel()
@@ -334,66 +353,66 @@ async def test_a_cancelled_start_leaves_nothing_open(ear: Ear) -> None:
         if not starting.cancelled():
             break
         assert (receiver.port, receiver._listeners) == (None, [])
-    await receiver.attach(ear)
-    assert status_of(await say(port_of(receiver), post(ear.expect(receiver)))) == 202
-    await receiver.detach(ear)
+    await receiver.attach(handler)
+    assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
+    await receiver.detach(handler)
     gc.collect()
 
 
 @pytest.mark.parametrize("rounds", range(5))
-async def test_a_sender_that_comes_while_it_closes_is_let_go(rounds: int, ear: Ear) -> None:
+async def test_a_sender_that_comes_while_it_closes_is_let_go(rounds: int, handler: RecordingHandler) -> None:
     """Whether its connection was accepted, handed over or still waiting when the last listener left."""
     receiver = CallbackReceiver(PUBLIC, port=0)
-    await receiver.attach(ear)
+    await receiver.attach(handler)
     with socket.socket() as sender:
         sender.connect(("127.0.0.1", port_of(receiver)))
         for _ in range(rounds):
             await asyncio.sleep(0)
-        await receiver.detach(ear)
+        await receiver.detach(handler)
         sender.setblocking(False)
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sender, 1), LONG) == b""
 
 
-async def test_one_may_leave_while_another_comes(ear: Ear) -> None:
+async def test_one_may_leave_while_another_comes(handler: RecordingHandler) -> None:
     """On one port: the last of the old ones stops the server and the first of the new ones starts it again."""
     receiver = CallbackReceiver(PUBLIC, port=free_port())
-    await receiver.attach(ear)
+    await receiver.attach(handler)
     port = receiver.port
     for _ in range(20):
-        after = Ear()
-        await asyncio.gather(receiver.detach(ear), receiver.attach(after))
-        ear = after
+        after = RecordingHandler()
+        await asyncio.gather(receiver.detach(handler), receiver.attach(after))
+        handler = after
         assert receiver.port == port
-        assert status_of(await say(port_of(receiver), post(ear.expect(receiver)))) == 202
-    await receiver.detach(ear)
+        assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
+    await receiver.detach(handler)
 
 
-async def test_opening_and_closing_under_a_flood(ear: Ear) -> None:
+async def test_opening_and_closing_under_a_flood(handler: RecordingHandler) -> None:
     """Attached and detached again and again while senders come: each is answered, refused or cut; nothing is left."""
     receiver = CallbackReceiver(PUBLIC, port=0)
-    await receiver.attach(ear)
+    await receiver.attach(handler)
     port, over = port_of(receiver), asyncio.Event()
     receiver._place = ("127.0.0.1", port)
-    path = ear.expect(receiver)
+    path = handler.issue_path(receiver)
     seen: set[int | None] = set()
 
     async def send() -> None:
         while not over.is_set():
             try:
-                seen.add(status_of(await say(port, post(path))))
+                seen.add(status_of(await send_raw(port, post(path))))
             except ConnectionError:  # refused, or reset while it waited to be accepted
                 await asyncio.sleep(0.001)
 
     senders = [asyncio.create_task(send()) for _ in range(8)]
     for _ in range(100):
         await asyncio.sleep(0.004)
-        await receiver.detach(ear)
-        await receiver.attach(ear)
+        await receiver.detach(handler)
+        await receiver.attach(handler)
     over.set()
     await asyncio.gather(*senders)
-    await receiver.detach(ear)
+    await receiver.detach(handler)
     assert seen <= {202, 404, None}
     assert 202 in seen
-    assert receiver.received == len(ear.calls)
+    assert receiver.received == len(handler.calls)
     gc.collect()

@@ -18,13 +18,13 @@ import pytest
 from pika_async.__main__ import main
 from pika_async.emulator import Emulator, Scenario
 from tests.cli.command_line import ENV, KEY, CommandResult
-from tests.fakes.raw_server import TASK, Act, Raw, Seen, answer, receipt
+from tests.fakes.raw_server import TASK, Act, RawServer, ReceivedRequest, answer, receipt
 
 T = TypeVar("T")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
-class FaultGateway(Raw):
+class FaultGateway(RawServer):
     """Server that answers each submission with the acts of its own prompt in turn, and then accepts it."""
 
     def __init__(self, provider: str, **options: Any) -> None:
@@ -41,20 +41,20 @@ class FaultGateway(Raw):
             patch.setattr(receipt, "__defaults__", (f"{TASK}-{len(self.acts_by_prompt)}",))
             self.acts_by_prompt[prompt] = deque([make(self.provider)])
 
-    def _next(self, seen: Seen) -> Act | None:
-        if not seen.path.endswith("/generate"):
-            return super()._next(seen)
-        prompt = prompt_of(seen)
+    def _next(self, request: ReceivedRequest) -> Act | None:
+        if not request.path.endswith("/generate"):
+            return super()._next(request)
+        prompt = prompt_of(request)
         self.posts[prompt] += 1
         if self.acts_by_prompt.get(prompt):
             return self.acts_by_prompt[prompt].popleft()
         self.accepted[prompt] += 1
-        return Act(answer(200, receipt(self.provider, f"accepted-{len(self.seen)}")))
+        return Act(answer(200, receipt(self.provider, f"accepted-{len(self.received)}")))
 
 
-def prompt_of(seen: Seen) -> str:
+def prompt_of(request: ReceivedRequest) -> str:
     """Return the prompt of a submission in either dialect."""
-    body = json.loads(seen.body)
+    body = json.loads(request.body)
     prompt: str = body["prompt"] if "prompt" in body else body["promptText"]
     return prompt
 
@@ -76,11 +76,11 @@ class ServerThread:
         self._thread.join()
         self._loop.close()
 
-    def _end(self, server: Raw) -> None:
+    def _end(self, server: RawServer) -> None:
         self.run(server.__aexit__())
 
     @contextlib.contextmanager
-    def serving(self, *servers: Raw) -> Iterator[None]:
+    def serving(self, *servers: RawServer) -> Iterator[None]:
         """Serve `servers` while the block runs."""
         with contextlib.ExitStack() as stack:
             for server in servers:

@@ -20,7 +20,7 @@ from pika_async.emulator import FAULTS, Emulator
 from tests.cli.command_line import ENV, CommandResult
 from tests.cli.fault_gateway import FaultGateway, ServerThread, results_by_prompt, run_command, serving_emulator
 from tests.contracts.verdict_rows import LOST_ANSWERS
-from tests.fakes.raw_server import Act, Raw, answer
+from tests.fakes.raw_server import Act, RawServer, answer
 
 #: One provider of each dialect.
 PROVIDERS = ("cometapi", "native")
@@ -307,7 +307,7 @@ def test_doctor_does_not_print_or_save_the_key(
     """Responses repeat the key in their body."""
     outputs = []
     acts = _body_echoes(provider, CANARY)
-    with server_thread.serving(server := Raw(provider)):
+    with server_thread.serving(server := RawServer(provider)):
         for number, act in enumerate(acts.values()):
             server.poll_acts.append(act)
             ran = workspace.command("doctor", provider, server.url, "--save", f"samples-{number}", source=source)
@@ -319,7 +319,7 @@ def test_doctor_does_not_print_or_save_the_key(
 def test_doctor_does_not_save_a_key_outside_of_a_body(workspace: Workspace, server_thread: ServerThread) -> None:
     """Saved headers are redacted like the body."""
     outputs = []
-    with server_thread.serving(server := Raw("native")):
+    with server_thread.serving(server := RawServer("native")):
         for number, act in enumerate(_head_echoes("native", CANARY).values()):
             server.poll_acts.append(act)
             ran = workspace.command("doctor", "native", server.url, "--save", f"samples-{number}")
@@ -331,7 +331,7 @@ def test_doctor_does_not_save_a_key_outside_of_a_body(workspace: Workspace, serv
 def test_doctor_does_not_save_an_escaped_key(spelling: str, workspace: Workspace, server_thread: ServerThread) -> None:
     """An escaped key in the JSON of a sample is the key."""
     body = _failure_json("native", "bad", SPELLINGS[spelling])
-    with server_thread.serving(server := Raw("native")):
+    with server_thread.serving(server := RawServer("native")):
         server.poll_acts.append(Act(answer(400, body)))
         ran = workspace.command("doctor", "native", server.url, "--save", "samples")
     assert workspace.leaks(ran.out, ran.err) == []

@@ -25,7 +25,7 @@ from pika_async.providers._verdicts import SubmitVerdict
 from tests.cli.command_line import CommandResult
 from tests.cli.fault_gateway import FaultGateway, ServerThread, results_by_prompt, run_command, serving_emulator
 from tests.contracts.verdict_rows import ANSWERED, LONG_TIMEOUT, LOST_ANSWERS, VerdictRow
-from tests.fakes.raw_server import Act, Raw, answer, deaf, free_port, trusting_context
+from tests.fakes.raw_server import Act, RawServer, answer, free_port, trusting_context, unresponsive_server
 
 #: One provider of each dialect.
 PROVIDERS = ("cometapi", "native")
@@ -237,7 +237,7 @@ def _deaf(
     provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, _patch: pytest.MonkeyPatch
 ) -> BrokenConnection:
     stack.enter_context(paid_timeout(aiohttp.ClientTimeout(total=10, sock_connect=0.2)))
-    blackhole = deaf()
+    blackhole = unresponsive_server()
     url = server_thread.run(blackhole.__aenter__())
     server = FaultGateway(provider, port=int(url.rpartition(":")[2]))
 
@@ -256,8 +256,8 @@ def _handshake(how: Any) -> MakeBroken:
     ) -> BrokenConnection:
         patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
         stack.enter_context(paid_timeout(aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)))
-        broken = Raw()
-        broken.greetings.extend([how] * 9)
+        broken = RawServer()
+        broken.connection_acts.extend([how] * 9)
         server_thread.run(broken.__aenter__())
         server = FaultGateway(provider, tls=True, port=broken.port)
 
@@ -307,7 +307,7 @@ def _no_tunnel(status: int) -> MakeBroken:
         provider: str, server_thread: ServerThread, stack: contextlib.ExitStack, patch: pytest.MonkeyPatch
     ) -> BrokenConnection:
         patch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting_context())
-        proxy, server = Raw(), FaultGateway(provider, tls=True)
+        proxy, server = RawServer(), FaultGateway(provider, tls=True)
         proxy.connect_acts.append(Act(answer(status), "fin"))
         stack.enter_context(server_thread.serving(proxy, server))
         return BrokenConnection(server.url, server, lambda: None, ("--proxy", proxy.url))
@@ -395,7 +395,7 @@ def test_an_invalid_certificate_gets_no_request(
     server = FaultGateway(provider, tls=True)
     with server_thread.serving(server):
         ran = _batch(tmp_path, provider, f"https://{CERTIFICATES[case]}:{server.port}", ["one", "two"])
-    assert (ran.code, server.seen, "certificate" in ran.err) == (3, [], True)
+    assert (ran.code, server.received, "certificate" in ran.err) == (3, [], True)
     assert [record["status"] for record in results_by_prompt(tmp_path / "out").values()] == ["planned"] * 2
 
 

@@ -46,7 +46,17 @@ from tests.contracts.verdict_rows import (
     failure_body,
 )
 from tests.fakes import memory_gateway
-from tests.fakes.raw_server import PROVIDERS, TASK, Act, Raw, answer, deaf, free_port, receipt, trusting_context
+from tests.fakes.raw_server import (
+    PROVIDERS,
+    TASK,
+    Act,
+    RawServer,
+    answer,
+    free_port,
+    receipt,
+    trusting_context,
+    unresponsive_server,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +91,7 @@ async def _judge(provider: str, url: str, **options: Any) -> SubmitOutcome:
     await transport.open()
     try:
         exchange = GatewayClient(find_provider(provider), url, transport)
-        return await memory_gateway.submitted(exchange, GenerationRequest("a cat"))
+        return await memory_gateway.submit_once(exchange, GenerationRequest("a cat"))
     finally:
         await transport.close()
 
@@ -129,26 +139,26 @@ async def test_what_was_answered(row: VerdictRow, provider: str) -> None:
 
 
 async def _check_judgement(row: VerdictRow, provider: str) -> None:
-    async with Raw(provider) as server:
+    async with RawServer(provider) as server:
         server.acts.append(row.act(provider))
         outcome = await _judge(provider, server.url, paid_timeout=row.timeout)
         task_id = TASK if row.verdict is SubmitVerdict.ACCEPTED else None
         expected = (row.verdict, task_id, row.retry_after, 1)
-        assert expected == (outcome.verdict, outcome.task_id, outcome.retry_after, len(server.seen)), outcome
+        assert expected == (outcome.verdict, outcome.task_id, outcome.retry_after, len(server.received)), outcome
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 async def test_redirects_are_never_followed(status: int, provider: str) -> None:
     """A redirect of a submission, at home or away, stops the batch; exactly one request was sent in all."""
-    async with Raw(provider) as server, Raw(provider) as elsewhere:
+    async with RawServer(provider) as server, RawServer(provider) as elsewhere:
         for target in (f"{server.url}/other/generate", f"{elsewhere.url}/pika/generate", "/pika/generate", ""):
-            before = len(server.seen)
+            before = len(server.received)
             server.acts.append(Act(answer(status, "", {"Location": target})))
             outcome = await _judge(provider, server.url)
             assert (SubmitVerdict.WRONG_URL, before + 1, 0) == (
                 outcome.verdict,
-                len(server.seen),
+                len(server.received),
                 elsewhere.connections,
             )
             assert (outcome.http_status, outcome.reason.split(",")[0]) == (status, "a redirect")
@@ -181,7 +191,7 @@ def _end_to_end() -> pytest.MarkDecorator:
 async def test_what_becomes_of_the_job(row: VerdictRow, provider: str) -> None:
     """In doubt, rejected or stopped: one POST. Told to wait: a second one is accepted. Accepted: one, and a video."""
     status, error, posts = _ENDS[row.verdict]
-    async with Raw(provider) as server:
+    async with RawServer(provider) as server:
         server.acts.append(row.act(provider))
         async with _client(provider, server.url, paid_timeout=row.timeout) as pika:
             if error is None:
@@ -223,26 +233,26 @@ async def _unreachable(patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, di
 
 @asynccontextmanager
 async def _nobody_accepts(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    async with deaf() as url:
+    async with unresponsive_server() as url:
         yield url, {"paid_timeout": aiohttp.ClientTimeout(total=10, sock_connect=0.2)}
 
 
 @asynccontextmanager
 async def _nobody_accepts_in_all(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    async with deaf() as url:
+    async with unresponsive_server() as url:
         yield url, {"paid_timeout": SHORT_TOTAL_TIMEOUT}
 
 
 def _handshake(how: Any) -> Trouble:
     @asynccontextmanager
     async def trouble(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        async with Raw() as server:
-            server.greetings.append(how)
+        async with RawServer() as server:
+            server.connection_acts.append(how)
             yield (
                 server.url.replace("http:", "https:"),
                 {"paid_timeout": aiohttp.ClientTimeout(total=10, sock_connect=0.2 if how == "stall" else 5)},
             )
-            assert server.seen == []
+            assert server.received == []
 
     return trouble
 
@@ -267,11 +277,11 @@ async def _no_proxy(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict
 def _tunnel_refused(status: int) -> Trouble:
     @asynccontextmanager
     async def trouble(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        async with Raw() as proxy:
+        async with RawServer() as proxy:
             proxy.connect_acts.append(Act(answer(status), "fin"))
             yield "https://gateway.invalid", {"proxy": proxy.url}
-            assert [seen.method for seen in proxy.seen] == ["CONNECT"]
-            assert KEY not in str(proxy.seen)
+            assert [seen.method for seen in proxy.received] == ["CONNECT"]
+            assert KEY not in str(proxy.received)
 
     return trouble
 
@@ -311,7 +321,7 @@ async def test_what_was_not_sent(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_port_that_opens_later_is_sent_to_once(provider: str) -> None:
     """A refused submission is sent again and accepted once the gateway listens; the gateway saw one POST."""
     port = free_port()
-    server = Raw(provider, port=port)
+    server = RawServer(provider, port=port)
     transport = Healing(_transport(f"http://127.0.0.1:{port}"), server.__aenter__)
     try:
         await _check_healed(transport, server, provider, server.url)
@@ -335,16 +345,16 @@ async def test_a_name_that_resolves_later_is_sent_to_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
-    async with Raw() as server:
+    async with RawServer() as server:
         url = f"http://gateway.invalid:{server.port}"
         await _check_healed(Healing(_transport(url), heal), server, "gptge", url)
 
 
 async def test_a_reset_handshake_is_sent_again_once() -> None:
     """A submission whose TLS handshake was reset is sent again and accepted once the handshake succeeds."""
-    async with Raw() as broken:
-        broken.greetings.append("rst")
-        server = Raw(tls=True, port=broken.port)
+    async with RawServer() as broken:
+        broken.connection_acts.append("rst")
+        server = RawServer(tls=True, port=broken.port)
 
         async def heal() -> None:
             await broken.__aexit__()
@@ -360,7 +370,7 @@ async def test_a_reset_handshake_is_sent_again_once() -> None:
 
 async def test_a_proxy_that_comes_up_later_is_used_once() -> None:
     """A submission whose proxy was down is sent again and accepted through the proxy once it is up."""
-    proxy = Raw(port=free_port())
+    proxy = RawServer(port=free_port())
     url = "http://gateway.invalid"
     transport = Healing(_transport(url, proxy=proxy.url), proxy.__aenter__)
     try:
@@ -370,7 +380,7 @@ async def test_a_proxy_that_comes_up_later_is_used_once() -> None:
         await proxy.__aexit__()
 
 
-async def _check_healed(transport: Healing, server: Raw, provider: str, url: str) -> None:
+async def _check_healed(transport: Healing, server: RawServer, provider: str, url: str) -> None:
     async with _client(provider, url, transport=transport) as pika:
         job = await pika.wait(await pika.submit("a cat"))
     first = transport.outcomes[0]
@@ -404,7 +414,7 @@ async def test_a_certificate_that_is_not_right_stops_the_account(case: str, monk
     """A host that cannot prove its name gets nothing; the account stops, the job stays planned."""
     monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
     host, trust = _CERTIFICATES[case]
-    async with Raw(tls=True) as server:
+    async with RawServer(tls=True) as server:
         connector = aiohttp.TCPConnector(ssl=trust(), resolver=_Everywhere())
         async with (
             aiohttp.ClientSession(connector=connector) as session,
@@ -413,7 +423,7 @@ async def test_a_certificate_that_is_not_right_stops_the_account(case: str, monk
             with pytest.raises(AccountStopped, match="certificate"):
                 await pika.submit("a cat")
             [job] = await pika.jobs()
-        assert (job.status, server.seen) == (JobStatus.PLANNED, [])
+        assert (job.status, server.received) == (JobStatus.PLANNED, [])
 
 
 class _Everywhere(aiohttp.abc.AbstractResolver):
@@ -428,17 +438,17 @@ class _Everywhere(aiohttp.abc.AbstractResolver):
 
 async def test_our_own_trust_refuses_a_stranger() -> None:
     """Without a session of the user's, a self-signed certificate stops the account."""
-    async with Raw(tls=True) as server:
+    async with RawServer(tls=True) as server:
         outcome = await _judge("gptge", server.url)
-        assert (outcome.verdict, server.seen) == (SubmitVerdict.STOP, [])
+        assert (outcome.verdict, server.received) == (SubmitVerdict.STOP, [])
 
 
 # -- in a batch ----------------------------------------------------------------------------------------------------
 
 
-async def _batch(provider: str, first: Act, **limits: Any) -> tuple[Any, Raw]:
+async def _batch(provider: str, first: Act, **limits: Any) -> tuple[Any, RawServer]:
     """Three requests one after the other; the first meets `first`."""
-    async with Raw(provider) as server:
+    async with RawServer(provider) as server:
         server.acts.append(first)
         async with _client(provider, server.url, limits=Limits(submitting=1, **limits)) as pika:
             return await pika.run(["one", "two", "three"]), server
@@ -478,7 +488,7 @@ async def test_one_jobs_trouble_stops_no_other(first: str, status: JobStatus, pr
 
 async def test_another_sites_pages_stop_the_batch() -> None:
     """Where every submission is answered 200 with a web page, three are in doubt and the others are not sent."""
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.extend([Act(answer(200, "<!DOCTYPE html><html>Welcome</html>"))] * 10)
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
             report = await pika.run([f"prompt {number}" for number in range(10)])
@@ -489,7 +499,7 @@ async def test_another_sites_pages_stop_the_batch() -> None:
 
 async def test_a_page_among_answers_stops_nothing() -> None:
     """A web page now and then, between real answers, is one job's doubt."""
-    async with Raw() as server:
+    async with RawServer() as server:
         for _ in range(4):
             server.acts.append(Act(answer(200, "<html>busy</html>")))
             server.acts.append(Act(answer(422, '{"error": {"message": "no", "code": "bad"}}')))
@@ -501,7 +511,7 @@ async def test_a_page_among_answers_stops_nothing() -> None:
 
 async def test_as_settled_raises_the_stop_after_the_last_job() -> None:
     """`as_settled` gives the planned job first and then says that the account is stopped."""
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.append(Act(answer(403)))
         given = []
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
@@ -514,7 +524,7 @@ async def test_as_settled_raises_the_stop_after_the_last_job() -> None:
 
 async def test_after_a_stop_the_same_batch_is_paid_once() -> None:
     """A batch that a 402 stopped is run again and accepted: each job was accepted by one POST."""
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.append(Act(answer(402)))
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
             await pika.run(["one", "two"])
@@ -524,7 +534,7 @@ async def test_after_a_stop_the_same_batch_is_paid_once() -> None:
 
 async def test_a_doubt_is_not_sent_again_by_the_same_batch() -> None:
     """A job in doubt stays so when its batch is run again: still one POST."""
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.append(Act(b"", "rst"))
         async with _client("gptge", server.url) as pika:
             for _ in range(2):
@@ -536,7 +546,7 @@ async def test_a_doubt_is_not_sent_again_by_the_same_batch() -> None:
 
 async def test_patience_ends() -> None:
     """An account that says "wait" for longer than the patience leaves the job planned, proven not accepted."""
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.extend([Act(answer(429))] * 9)
         async with _client("gptge", server.url, limits=Limits(patience=0.4)) as pika:
             with pytest.raises(ProviderBusy):
@@ -553,11 +563,11 @@ async def test_patience_ends() -> None:
 async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
     """A client closed while an answer is out waits for it: the id is in the record, one POST was sent."""
     go = asyncio.Event()
-    async with Raw(provider) as server:
+    async with RawServer(provider) as server:
         server.acts.append(Act(answer(200, receipt(provider)), when=go))
         pika = await _client(provider, server.url).__aenter__()
         submitting = asyncio.create_task(pika.submit("a cat"))
-        await server.until_seen(1)
+        await server.until_received(1)
         closing = asyncio.create_task(pika.aclose())
         await asyncio.sleep(0.05)  # no event tells that it waits
         assert not closing.done()
@@ -572,11 +582,11 @@ async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
 async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that does not come within the grace leaves the job in doubt."""
     monkeypatch.setattr(_scheduler, "CLOSE_GRACE", 0.1)
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.append(Act(b"", "stall"))
         pika = await _client("gptge", server.url).__aenter__()
         submitting = asyncio.create_task(pika.submit("a cat"))
-        await server.until_seen(1)
+        await server.until_received(1)
         await pika.aclose()
         with pytest.raises(SubmissionInDoubt):
             await submitting
@@ -587,11 +597,11 @@ async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
 async def test_cancelled_while_planned_is_withdrawn() -> None:
     """A submission cancelled before its turn is canceled, and nothing of it was sent."""
     go = asyncio.Event()
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.append(Act(answer(200, receipt("gptge")), when=go))
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
             first = asyncio.create_task(pika.submit(GenerationRequest("one", key="one")))
-            await server.until_seen(1)
+            await server.until_received(1)
             second = asyncio.create_task(pika.submit(GenerationRequest("two", key="two")))
             while len(await pika.jobs()) < 2:
                 await asyncio.sleep(0)
@@ -609,11 +619,11 @@ async def test_cancelled_while_planned_is_withdrawn() -> None:
 async def test_cancelled_while_sent_goes_on(provider: str) -> None:
     """A submission cancelled after it was sent keeps its id, succeeds, and was sent once."""
     go = asyncio.Event()
-    async with Raw(provider) as server:
+    async with RawServer(provider) as server:
         server.acts.append(Act(answer(200, receipt(provider)), when=go))
         async with _client(provider, server.url) as pika:
             submitting = asyncio.create_task(pika.submit(GenerationRequest("a cat", key="one")))
-            await server.until_seen(1)
+            await server.until_received(1)
             submitting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await submitting
@@ -637,12 +647,15 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
     base_url = {"raises": "", "asks another origin": "http://127.0.0.2:1", "is no address": "http://["}[defect]
     gptge = find_provider("gptge")
     broken = attrs.evolve(gptge.dialect, create_body=raising, poll=raising)
-    async with Raw() as server:
+    async with RawServer() as server:
         transport = _transport(server.url)
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
         exchange = GatewayClient(provider, base_url or server.url, transport)
-        judged, looked = await memory_gateway.submitted(exchange, GenerationRequest("a cat")), await exchange.poll(TASK)
+        judged, looked = (
+            await memory_gateway.submit_once(exchange, GenerationRequest("a cat")),
+            await exchange.poll(TASK),
+        )
         await transport.close()
         expected = SubmitVerdict.REJECTED if defect == "raises" else SubmitVerdict.WRONG_URL
         assert (expected, PollVerdict.AGAIN) == (judged.verdict, looked.verdict)
@@ -654,20 +667,20 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
 
 async def test_a_proxy_carries_a_submission_once() -> None:
     """With `proxy` the absolute address goes to the proxy, which sees one POST."""
-    async with Raw() as proxy:
+    async with RawServer() as proxy:
         outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
-        targets = [seen.target for seen in proxy.seen]
+        targets = [seen.target for seen in proxy.received]
         assert (outcome.verdict, targets) == (SubmitVerdict.ACCEPTED, ["http://gateway.invalid/pika/generate"])
 
 
 async def test_a_tunnel_carries_a_submission_once() -> None:
     """Through a CONNECT tunnel the submission arrives once, and the proxy never sees the key."""
-    async with Raw() as proxy, Raw(tls=True) as server:
+    async with RawServer() as proxy, RawServer(tls=True) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting_context())) as session:
             outcome = await _judge("gptge", server.url, proxy=proxy.url, session=session)
         assert (outcome.verdict, len(server.submissions)) == (SubmitVerdict.ACCEPTED, 1)
-        assert [seen.method for seen in proxy.seen] == ["CONNECT"]
-        assert KEY not in str(proxy.seen)
+        assert [seen.method for seen in proxy.received] == ["CONNECT"]
+        assert KEY not in str(proxy.received)
 
 
 @pytest.mark.parametrize(
@@ -675,27 +688,27 @@ async def test_a_tunnel_carries_a_submission_once() -> None:
 )
 async def test_what_a_proxy_answers_is_judged_like_a_gateway(status: int, verdict: SubmitVerdict) -> None:
     """A forwarding proxy's own answer cannot be told from the gateway's: 407 stops, 502 and 504 are in doubt."""
-    async with Raw() as proxy:
+    async with RawServer() as proxy:
         proxy.acts.append(Act(answer(status, HTML, HTML_HEADERS)))
         outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
-        assert (verdict, 1) == (outcome.verdict, len(proxy.seen))
+        assert (verdict, 1) == (outcome.verdict, len(proxy.received))
 
 
 async def test_the_environments_proxy_is_used_but_not_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """`HTTP_PROXY` carries what goes out, and nothing that goes to this machine."""
-    async with Raw() as proxy, Raw() as server:
+    async with RawServer() as proxy, RawServer() as server:
         for name in ("http_proxy", "HTTP_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         near = await _judge("gptge", server.url)
-        assert (near.verdict, len(server.seen), proxy.connections) == (SubmitVerdict.ACCEPTED, 1, 0)
+        assert (near.verdict, len(server.received), proxy.connections) == (SubmitVerdict.ACCEPTED, 1, 0)
         far = await _judge("gptge", "http://gateway.invalid")
-        assert (far.verdict, len(proxy.seen)) == (SubmitVerdict.ACCEPTED, 1)
+        assert (far.verdict, len(proxy.received)) == (SubmitVerdict.ACCEPTED, 1)
         monkeypatch.setenv("no_proxy", "gateway.invalid")
         monkeypatch.setattr(socket, "getaddrinfo", _nothing_found)
         none = await _judge("gptge", "http://gateway.invalid")
-        assert (none.verdict, len(proxy.seen)) == (SubmitVerdict.NOT_SENT, 1)
+        assert (none.verdict, len(proxy.received)) == (SubmitVerdict.NOT_SENT, 1)
 
 
 def _nothing_found(*_: object, **__: object) -> None:

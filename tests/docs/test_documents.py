@@ -25,8 +25,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from pika_async.__main__ import main
 from pika_async.cli.commands import app
-from tests.fakes.held_emulator import Held
 from tests.fakes.raw_server import free_port
+from tests.fakes.stepped_emulator import SteppedEmulator
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -142,7 +142,9 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
-def test_a_python_example_runs(block: Block, everywhere: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_example_runs(
+    block: Block, everywhere: SteppedEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each runs to its end as it stands; what it downloads is there, and no prompt is charged twice."""
     if "\nasync def test_" in block.text:
         run_as_test(block, tmp_path)
@@ -218,7 +220,7 @@ WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run(
     page: Path,
-    everywhere: Held,
+    everywhere: SteppedEmulator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -246,7 +248,7 @@ def test_the_commands_of_a_page_run(
             assert pattern(line) in lines, (command.line, line, output)
 
 
-def local(line: str, emulator: Held, port: int) -> str:
+def local(line: str, emulator: SteppedEmulator, port: int) -> str:
     """The command of a reader, with the addresses and the receipt of this test."""
     line = line.replace("http://127.0.0.1:8765", emulator.url)
     line = line.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{port}")

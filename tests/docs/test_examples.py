@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.held_emulator import Held
 from tests.fakes.raw_server import free_port
+from tests.fakes.stepped_emulator import SteppedEmulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = ["bot.py", "many_prompts.py", "notebook.py", "one_video.py"]
@@ -43,7 +43,7 @@ def test_every_example_is_run_and_short() -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_runs_to_its_end(
-    name: str, everywhere: Held, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, everywhere: SteppedEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The script prints at least one line for each charge, and every charge is for a different task."""
     monkeypatch.setattr(sys, "argv", [name])
@@ -52,7 +52,7 @@ def test_a_script_runs_to_its_end(
     assert capsys.readouterr().out.count("\n") >= len(prompts) == len(set(prompts)) > 0
 
 
-def test_the_notebook_is_charged_once(everywhere: Held, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notebook_is_charged_once(everywhere: SteppedEmulator, capsys: pytest.CaptureFixture[str]) -> None:
     """Running all cells twice in the same folder charges for four videos."""
     for _ in range(2):
         runpy.run_path(str(EXAMPLES / "notebook.py"), run_name="__main__")
@@ -82,7 +82,7 @@ class FakeChat:
 
 
 @pytest.mark.parametrize("everywhere", [LONG_TASKS], indirect=True)
-def test_the_bot_answers_each_command_once(everywhere: Held) -> None:
+def test_the_bot_answers_each_command_once(everywhere: SteppedEmulator) -> None:
     """A bot that stops before two answers sends them after its restart, and sends no answer twice."""
     bot = runpy.run_path(str(EXAMPLES / "bot.py"))
 
@@ -90,7 +90,7 @@ def test_the_bot_answers_each_command_once(everywhere: Held) -> None:
         chat = FakeChat("a", "no/key")
         running = asyncio.create_task(bot["main"](chat, 0))
         await until(lambda: len(everywhere.ledger) == 1 and len(chat.sent) == 1)
-        everywhere.skip(60)
+        everywhere.advance(60)
         await until(lambda: len(chat.sent) == 2)
         assert chat.sent[0][1].startswith("no/key: key: 'no/key'")
         assert chat.sent[1] == ("channel of a", "a")
@@ -107,7 +107,7 @@ def test_the_bot_answers_each_command_once(everywhere: Held) -> None:
         return sorted(chat.sent)
 
     asyncio.run(first_run())
-    everywhere.skip(60)
+    everywhere.advance(60)
     assert restart(FakeChat("a", disconnects=True)) == [("channel of b", "b"), ("channel of c", "c")]
     assert restart(FakeChat("a", "b", "c", disconnects=True)) == []
     assert len(everywhere.ledger) == 3
@@ -125,7 +125,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Service:
     """Process of an example service in an empty folder. It may be stopped and started again."""
 
-    def __init__(self, name: str, emulator: Held) -> None:
+    def __init__(self, name: str, emulator: SteppedEmulator) -> None:
         self.port = free_port()
         self._command = [sys.executable, *PROCESSES[name], *([str(self.port)] if name.startswith("fastapi") else [])]
         self._env = os.environ | {
@@ -173,7 +173,7 @@ class Service:
 
 
 @pytest.fixture(params=sorted(PROCESSES))
-def service(request: pytest.FixtureRequest, everywhere: Held) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest, everywhere: SteppedEmulator) -> Iterator[Service]:
     service = Service(request.param, everywhere)
     service.start()
     try:
@@ -185,7 +185,7 @@ def service(request: pytest.FixtureRequest, everywhere: Held) -> Iterator[Servic
 
 
 @pytest.mark.parametrize("everywhere", [LONG_TASKS], indirect=True)
-def test_a_service_submits_jobs_and_reports_them(service: Service, everywhere: Held) -> None:
+def test_a_service_submits_jobs_and_reports_them(service: Service, everywhere: SteppedEmulator) -> None:
     """An order returns its task id, is charged once and settles by callback; an invalid order is answered with 400."""
     status, job = service.request("POST", "/videos", {"key": "order-1", "prompt": "a cat"})
     assert (status, job["key"], job["status"]) == (202, "order-1", "queued")
@@ -200,7 +200,7 @@ def test_a_service_submits_jobs_and_reports_them(service: Service, everywhere: H
         assert service.request("POST", "/videos", malformed)[0] in {400, 422}
     health = service.request("GET", "/health")[1]
     assert (health["open"], health["in_flight"], health["charges"], health["stopped"]) == (True, 1, 1, None)
-    everywhere.skip(60)
+    everywhere.advance(60)
     job = service.wait_for("order-1")
     assert (job["status"], job["url"].startswith("http")) == ("succeeded", True)
     assert [result.status for result in everywhere.callbacks] == [202]
@@ -210,7 +210,7 @@ def test_a_service_submits_jobs_and_reports_them(service: Service, everywhere: H
 
 
 @pytest.mark.parametrize("everywhere", [LONG_TASKS | {"scenario": DELAYED}], indirect=True)
-def test_a_restarted_service_resumes_its_jobs(service: Service, everywhere: Held) -> None:
+def test_a_restarted_service_resumes_its_jobs(service: Service, everywhere: SteppedEmulator) -> None:
     """After SIGTERM an order that is being submitted is still answered; a restart settles it and the running one."""
     service.request("POST", "/videos", {"key": "order-1", "prompt": "a cat"})
     answers: list[tuple[int, Any]] = []
@@ -227,7 +227,7 @@ def test_a_restarted_service_resumes_its_jobs(service: Service, everywhere: Held
     thread.join()
     assert [(status, job["status"]) for status, job in answers] == [(202, "queued")]
     assert "Traceback" not in output
-    everywhere.skip(60)  # the callbacks of these tasks cannot be delivered
+    everywhere.advance(60)  # the callbacks of these tasks cannot be delivered
     service.start()
     for key in ("order-1", "order-2"):
         assert service.wait_for(key)["status"] == "succeeded"

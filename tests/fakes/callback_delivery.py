@@ -1,4 +1,4 @@
-"""Carries the callbacks of a `Gateway` in memory to a receiver, on the running loop's clock; and posts any others."""
+"""Delivery of callbacks from a `Gateway` in memory to a receiver, on the running loop's clock."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ PUBLIC = "http://127.0.0.1:2/pika"
 
 
 def receiver() -> CallbackReceiver:
-    """One that is mounted somewhere: it serves nothing itself."""
+    """Return a mounted receiver, which runs no server of its own."""
     return CallbackReceiver(PUBLIC)
 
 
 async def post(to: CallbackReceiver, url: str, body: bytes) -> int:
-    """The status of the answer to a callback."""
-    said: list[MutableMapping[str, Any]] = []
+    """Post a callback to a receiver, and return the status of its response."""
+    sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        said.append(message)
+        sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": urlsplit(url).path, "headers": []}
     await to.asgi(scope, receive, send)
-    return int(said[0]["status"])
+    return int(sent[0]["status"])
 
 
 @contextlib.asynccontextmanager
-async def notifying(gateway: Gateway, to: CallbackReceiver, *, latency: float = 0.02) -> AsyncIterator[list[int]]:
-    """While this is open the gateway's callbacks reach the receiver; gives the statuses of its answers."""
+async def delivering_callbacks(
+    gateway: Gateway, to: CallbackReceiver, *, latency: float = 0.02
+) -> AsyncIterator[list[int]]:
+    """Deliver the gateway's callbacks inside the block; the yielded list gets the statuses of the responses."""
     statuses: list[int] = []
 
     async def pump() -> None:
@@ -58,13 +60,13 @@ async def notifying(gateway: Gateway, to: CallbackReceiver, *, latency: float = 
             await pumping
 
 
-def addresses(gateway: Gateway) -> dict[str, str]:
-    """The callback address of each accepted task, by its prompt."""
+def callback_urls(gateway: Gateway) -> dict[str, str]:
+    """Return the callback URL of each accepted task, by prompt."""
     return {task.prompt: task.callback_url or "" for task in gateway.tasks.values()}
 
 
-def listening(provider: str, monkeypatch: pytest.MonkeyPatch) -> CallbackReceiver | None:
-    """A receiver on a port of its own whose tokens all begin with CANARY; None where a gateway calls nobody back."""
+def canary_receiver(provider: str, monkeypatch: pytest.MonkeyPatch) -> CallbackReceiver | None:
+    """Return a receiver with its own port and tokens that begin with CANARY; None if the gateway sends no callbacks."""
     if provider != "cometapi":
         return None
     tokens = secrets.token_urlsafe

@@ -1,4 +1,4 @@
-"""The in-memory transport: the emulator's pure gateway without sockets, on the running loop's clock."""
+"""In-memory transport: the emulator's pure gateway without sockets, on the running loop's clock."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ORIGIN = "http://127.0.0.1:1"
 
 
 class MemoryTransport:
-    """Carries requests to a `Gateway`; a disturbed connection gives what a real one would have given."""
+    """Transport to a `Gateway` in memory; faults of connections have the results that they have on real sockets."""
 
     def __init__(self, gateway: Gateway, *, latency: float = 0.05) -> None:
         self.gateway = gateway
         self.latency = latency
-        self.active_jobs = 0
-        self.most_under_way = 0
+        self.active_requests = 0
+        self.max_active_requests = 0
 
     async def open(self) -> None:
         pass
@@ -37,14 +37,14 @@ class MemoryTransport:
         pass
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
-        self.active_jobs += 1
-        self.most_under_way = max(self.most_under_way, self.active_jobs)
+        self.active_requests += 1
+        self.max_active_requests = max(self.max_active_requests, self.active_requests)
         try:
-            return await self._carry(request)
+            return await self._handle(request)
         finally:
-            self.active_jobs -= 1
+            self.active_requests -= 1
 
-    async def _carry(self, request: HttpRequest) -> HttpResponse | TransportFailure:
+    async def _handle(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         await asyncio.sleep(self.latency / 2)
         headers = {"authorization": f"Bearer {self.gateway.api_key}", "content-type": "application/json"}
         path = request.url.removeprefix(ORIGIN)
@@ -73,19 +73,19 @@ async def _delivered(answer: Answer) -> HttpResponse | TransportFailure:
 
 
 def gateway(scenario: list[dict[str, Any]] | None = None, **options: Any) -> Gateway:
-    """A gateway with tasks of 60 s unless said otherwise."""
+    """Return a gateway whose tasks take 60 s, unless `durations` is passed."""
     options.setdefault("durations", "constant:60")
     return Gateway(scenario=Scenario.of(scenario) if scenario else None, **options)
 
 
 def client(gateway: Gateway, provider: str = "cometapi", **options: Any) -> PikaClient:
-    """A client of `gateway` in memory."""
+    """Return a client of `gateway` in memory."""
     transport = options.pop("transport", None) or MemoryTransport(gateway)
     return PikaClient(provider, base_url=f"{ORIGIN}/{provider}", transport=transport, **options)
 
 
 class SlowJournal(MemoryJournal):
-    """Takes its time over every call, as one on a disk does."""
+    """In-memory journal whose writes take time, as on a disk."""
 
     def __init__(self, seconds: float = 0.01) -> None:
         super().__init__()
@@ -100,25 +100,25 @@ class SlowJournal(MemoryJournal):
         await super().save(*jobs)
 
 
-def remembering(pika: PikaClient, journal: MemoryJournal) -> PikaClient:
-    """`pika`, which is not open yet, with another journal."""
+def with_journal(pika: PikaClient, journal: MemoryJournal) -> PikaClient:
+    """Return `pika`, which must not be open, with another journal."""
     pika._journal = journal
     pika._config = attrs.evolve(pika._config, journal=journal)
     return pika
 
 
 def now() -> float:
-    """The running loop's time."""
+    """Return the running loop's time."""
     return asyncio.get_running_loop().time()
 
 
 def prompts(count: int) -> list[str]:
-    """So many different ones."""
+    """Return *count* different prompts."""
     return [f"prompt {number}" for number in range(count)]
 
 
 def requests(count: int) -> list[GenerationRequest]:
-    """The same with keys."""
+    """Return *count* different requests with keys."""
     return [GenerationRequest(prompt, key=f"k{number}") for number, prompt in enumerate(prompts(count))]
 
 
@@ -131,7 +131,7 @@ async def until(condition: Until, step: float = 0.1) -> None:
         await asyncio.sleep(step)
 
 
-async def submitted(exchange: GatewayClient, request: GenerationRequest) -> SubmitOutcome:
-    """One submission through `exchange`, judged."""
-    call = await exchange.encode(request, "https://callback.invalid/")
-    return call if isinstance(call, SubmitOutcome) else await exchange.submit(call)
+async def submit_once(gateway_client: GatewayClient, request: GenerationRequest) -> SubmitOutcome:
+    """Encode and submit one request, and return its outcome."""
+    encoded = await gateway_client.encode(request, "https://callback.invalid/")
+    return encoded if isinstance(encoded, SubmitOutcome) else await gateway_client.submit(encoded)

@@ -1,4 +1,4 @@
-"""A TCP server that does on the wire exactly what an act says: half an answer, a reset, silence. Knows no fault by name."""
+"""TCP server that sends exactly the bytes of an act: half a response, a reset, silence. It has no named faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROVIDERS = ("cometapi", "yescale", "gptge", "native")
 TASK = "task-5e1f"
 RESULT = "https://cdn.example/video.mp4"
 
-#: A self-signed certificate of `localhost` and 127.0.0.1 and its key, 2024 to 2124: worth nothing to anybody.
+#: A self-signed certificate of `localhost` and 127.0.0.1 and its key, 2024 to 2124: without any value.
 CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
 MIIBmDCCAT6gAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
@@ -43,10 +43,10 @@ wRm7L/Aq2WIaUiR2J6XyifXw1eWt7olc5DUMjZ/LMOuhN9CcifsqhqN1
 
 @attrs.frozen
 class Act:
-    """The bytes of an answer and what comes after them.
+    """The bytes of a response and what follows them.
 
-    `keep`: the connection stays. `fin`, `rst`: it is closed, or reset. `stall`: it stays open and silent. With
-    `when` nothing is said until that event is set; `later` follows in a segment of its own.
+    `then`: `keep` leaves the connection open, `fin` closes it, `rst` resets it, `stall` leaves it open and silent.
+    `when`: an event to wait for before the response. `later`: bytes that follow in a segment of their own.
     """
 
     raw: bytes = b""
@@ -56,8 +56,8 @@ class Act:
 
 
 @attrs.frozen
-class Seen:
-    """A request that arrived whole, and on which connection (1, 2, ...)."""
+class ReceivedRequest:
+    """A complete request and the number of its connection, from 1."""
 
     method: str
     target: str
@@ -71,7 +71,7 @@ class Seen:
 
 
 def answer(status: int | str, body: bytes | str = b"", headers: dict[str, str] | None = None) -> bytes:
-    """A whole HTTP/1.1 answer with its length; JSON unless `headers` say otherwise."""
+    """Return a complete HTTP/1.1 response with its length; its content type is JSON unless `headers` has another."""
     data = body.encode() if isinstance(body, str) else body
     fields = {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value)
@@ -79,7 +79,7 @@ def answer(status: int | str, body: bytes | str = b"", headers: dict[str, str] |
 
 
 def receipt(provider: str, task_id: str = TASK) -> str:
-    """The body that accepts a submission."""
+    """Return the body of a response that accepts a submission."""
     if provider == "cometapi":
         return json.dumps(
             {"code": 200, "msg": "success", "ip": "1.2.3.4", "exec_time": 0, "data": {"task_id": task_id}}
@@ -88,30 +88,30 @@ def receipt(provider: str, task_id: str = TASK) -> str:
 
 
 def finished(provider: str, task_id: str = TASK) -> str:
-    """The body of a poll that found the task done."""
+    """Return the body of a response to a poll of a succeeded task."""
     if provider == "cometapi":
         task = {"task_id": task_id, "status": "3", "state": "succeeded", "video_url": RESULT}
         return json.dumps({"code": 200, "msg": "", "data": task, "exec_time": 0})
     return json.dumps({"id": task_id, "videos": [{"id": task_id, "status": "finished", "resultUrl": RESULT}]})
 
 
-class Raw:
-    """A server on 127.0.0.1: submissions get `acts` in turn and then acceptance, polls `poll_acts` and then success.
+class RawServer:
+    """Server on 127.0.0.1: submissions get `acts` in turn and then acceptance, polls `poll_acts` and then success.
 
-    Asked as a proxy it answers absolute addresses by itself; a CONNECT gets `connect_acts`, then a tunnel.
+    As a proxy it answers requests for absolute URLs itself; a CONNECT gets `connect_acts` and then a tunnel.
     """
 
     def __init__(self, provider: str = "gptge", *, tls: bool = False, port: int = 0, task_id: str = TASK) -> None:
         self.provider = provider
-        #: The id of the first task that is accepted without an act; the others are numbered.
+        #: The id of the first task that is accepted without an act; later ones are numbered.
         self._task_id = task_id
         self._accepted = 0
         self.acts: deque[Act] = deque()
         self.poll_acts: deque[Act] = deque()
         self.connect_acts: deque[Act] = deque()
-        #: What becomes of each connection before a byte is read; None serves it.
-        self.greetings: deque[Literal["rst", "fin", "stall"] | None] = deque()
-        self.seen: list[Seen] = []
+        #: What happens to each connection before a byte is read; None serves it.
+        self.connection_acts: deque[Literal["rst", "fin", "stall"] | None] = deque()
+        self.received: list[ReceivedRequest] = []
         self.connections = 0
         self.port = port
         self._tls = server_context() if tls else None
@@ -141,15 +141,15 @@ class Raw:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
-    def submissions(self) -> list[Seen]:
-        return [seen for seen in self.seen if seen.path.endswith("/generate")]
+    def submissions(self) -> list[ReceivedRequest]:
+        return [request for request in self.received if request.path.endswith("/generate")]
 
     @property
-    def polls(self) -> list[Seen]:
-        return [seen for seen in self.seen if "/feed" in seen.path]
+    def polls(self) -> list[ReceivedRequest]:
+        return [request for request in self.received if "/feed" in request.path]
 
-    async def until_seen(self, submissions: int) -> None:
-        """Wait until so many submissions have arrived."""
+    async def until_received(self, submissions: int) -> None:
+        """Wait until that many submissions have arrived."""
         while len(self.submissions) < submissions:
             self._changed.clear()
             await self._changed.wait()
@@ -159,14 +159,14 @@ class Raw:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        # A cancelled or reset connection is this server's daily bread, not an error of the test.
+        # Cancelled and reset connections are expected here; they are not errors of the test.
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
             try:
-                greeting = self.greetings.popleft() if self.greetings else None
-                if greeting is None:
+                ending = self.connection_acts.popleft() if self.connection_acts else None
+                if ending is None:
                     await self._serve(reader, writer, self.connections)
                 else:
-                    await self._end(greeting, writer)
+                    await self._end(ending, writer)
             finally:
                 writer.close()
         self._tasks.discard(task)
@@ -178,10 +178,10 @@ class Raw:
             method, target, _ = first.split(" ")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
-            seen = Seen(method, target, headers, body, number)
-            self.seen.append(seen)
+            request = ReceivedRequest(method, target, headers, body, number)
+            self.received.append(request)
             self._changed.set()
-            act = self._next(seen)
+            act = self._next(request)
             if method == "CONNECT" and act is None:
                 await self._tunnel(target, reader, writer)
                 return
@@ -191,22 +191,22 @@ class Raw:
             writer.write(act.raw)
             await writer.drain()
             if act.later:
-                await asyncio.sleep(0.05)  # no event tells that the other side has read
+                await asyncio.sleep(0.05)  # no event shows that the other side has read
                 writer.write(act.later)
                 await writer.drain()
             if act.then != "keep":
                 await self._end(act.then, writer)
                 return
 
-    def _next(self, seen: Seen) -> Act | None:
-        if seen.method == "CONNECT":
+    def _next(self, request: ReceivedRequest) -> Act | None:
+        if request.method == "CONNECT":
             return self.connect_acts.popleft() if self.connect_acts else None
-        if seen.path.endswith("/generate"):
+        if request.path.endswith("/generate"):
             return self.acts.popleft() if self.acts else Act(answer(200, receipt(self.provider, self._next_id())))
         if self.poll_acts:
             return self.poll_acts.popleft()
-        asked = json.loads(seen.body)["task_id"] if seen.body else seen.path.rpartition("/")[2]
-        return Act(answer(200, finished(self.provider, asked)))
+        task_id = json.loads(request.body)["task_id"] if request.body else request.path.rpartition("/")[2]
+        return Act(answer(200, finished(self.provider, task_id)))
 
     def _next_id(self) -> str:
         self._accepted += 1
@@ -240,7 +240,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def server_context() -> ssl.SSLContext:
-    """A TLS server that shows `CERTIFICATE`."""
+    """Return the context of a TLS server with `CERTIFICATE`."""
     import tempfile
     from pathlib import Path
 
@@ -253,12 +253,12 @@ def server_context() -> ssl.SSLContext:
 
 
 def trusting_context() -> ssl.SSLContext:
-    """A TLS client that trusts `CERTIFICATE` and nothing else."""
+    """Return the context of a TLS client that trusts `CERTIFICATE` only."""
     return ssl.create_default_context(cadata=CERTIFICATE)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 on which no socket listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -266,8 +266,8 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def deaf() -> AsyncIterator[str]:
-    """An address that takes no connection and refuses none: its queue of one is full."""
+async def unresponsive_server() -> AsyncIterator[str]:
+    """Yield a URL that neither accepts nor refuses connections: its queue of one is full."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)

@@ -1,4 +1,4 @@
-"""Receivers on real sockets, in each of the ways that they are served, and a listener that remembers."""
+"""Callback receivers on real sockets, in each mode of serving, and a handler that records."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from starlette.routing import Mount
 from pika_async import CallbackReceiver
 
 #: Its own server, mounted in an aiohttp application, mounted under Starlette and served by uvicorn.
-WAYS = ("own", "aiohttp", "asgi")
+SERVING_MODES = ("own", "aiohttp", "asgi")
 PUBLIC = "http://127.0.0.1:1/hooks"
-#: What an answer says besides the time of day.
+#: The header whose value changes from response to response.
 _DATE = re.compile(rb"(?i)date: [^\r]*\r\n")
 
 
 @attrs.define(eq=False)
-class Ear:
-    """A listener that knows the tokens that it was given."""
+class RecordingHandler:
+    """Callback handler that accepts its own tokens and records every callback."""
 
-    known: set[str] = attrs.field(factory=set)
+    tokens: set[str] = attrs.field(factory=set)
     calls: list[tuple[str, bytes]] = attrs.field(factory=list)
-    asked: int = 0
+    lookups: int = 0
 
     def accepts(self, token_sha256: str) -> bool:
-        self.asked += 1
-        return token_sha256 in self.known
+        self.lookups += 1
+        return token_sha256 in self.tokens
 
     def handle(self, token_sha256: str, body: bytes) -> None:
         self.calls.append((token_sha256, body))
 
-    def expect(self, receiver: CallbackReceiver) -> str:
-        """The path of a new address, whose callback this one waits for."""
+    def issue_path(self, receiver: CallbackReceiver) -> str:
+        """Return the path of a new callback URL whose token this handler accepts."""
         address, digest = receiver.issue()
-        self.known.add(digest)
+        self.tokens.add(digest)
         return urlsplit(address).path
 
     @property
@@ -51,10 +51,10 @@ class Ear:
 
 
 @contextlib.asynccontextmanager
-async def served(way: str, ear: Ear) -> AsyncIterator[tuple[CallbackReceiver, int]]:
-    """A receiver with `ear` attached, and its port; it is mounted under `/hooks`, as `PUBLIC` says."""
+async def served(way: str, handler: RecordingHandler) -> AsyncIterator[tuple[CallbackReceiver, int]]:
+    """Yield a receiver with `handler` attached, and its port; it is mounted under `/hooks`, as in `PUBLIC`."""
     receiver = CallbackReceiver(PUBLIC, port=0 if way == "own" else None)
-    await receiver.attach(ear)
+    await receiver.attach(handler)
     try:
         if way == "own":
             assert receiver.port is not None
@@ -66,7 +66,7 @@ async def served(way: str, ear: Ear) -> AsyncIterator[tuple[CallbackReceiver, in
             async with under_uvicorn(Starlette(routes=[Mount("/hooks", receiver.asgi)])) as port:
                 yield receiver, port
     finally:
-        await receiver.detach(ear)
+        await receiver.detach(handler)
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +83,7 @@ async def _in_aiohttp(receiver: CallbackReceiver) -> AsyncIterator[int]:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the tests."""
+    """Uvicorn server that installs no signal handlers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def under_uvicorn(app: object, **options: object) -> AsyncIterator[int]:
-    """`app` served by uvicorn on a free port."""
+    """Serve `app` by uvicorn on a free port, and yield the port."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         host="127.0.0.1",
@@ -116,12 +116,12 @@ async def under_uvicorn(app: object, **options: object) -> AsyncIterator[int]:
 
 
 @contextlib.contextmanager
-def served_in_a_thread(way: str, ear: Ear) -> Iterator[tuple[CallbackReceiver, int]]:
-    """The same for synchronous senders."""
+def served_in_a_thread(way: str, handler: RecordingHandler) -> Iterator[tuple[CallbackReceiver, int]]:
+    """Serve like `served`, in a thread, for synchronous tests."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         stack = contextlib.AsyncExitStack()
-        entered = runner.run(stack.enter_async_context(served(way, ear)))
+        entered = runner.run(stack.enter_async_context(served(way, handler)))
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         try:
@@ -133,48 +133,50 @@ def served_in_a_thread(way: str, ear: Ear) -> Iterator[tuple[CallbackReceiver, i
 
 
 def post(path: str, body: bytes = b"{}", *fields: str, method: str = "POST") -> bytes:
-    """A whole request, with its length unless `fields` tell it."""
-    told = any(field.lower().startswith(("content-length", "transfer-encoding")) for field in fields)
-    lines = [f"{method} {path} HTTP/1.1", "Host: h", *fields, *([] if told else [f"Content-Length: {len(body)}"])]
+    """Return a complete request, with its length unless `fields` has it."""
+    has_length = any(field.lower().startswith(("content-length", "transfer-encoding")) for field in fields)
+    lines = [f"{method} {path} HTTP/1.1", "Host: h", *fields, *([] if has_length else [f"Content-Length: {len(body)}"])]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
-async def say(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """Send `pieces` on a new connection and read to its end: the answer, or nothing if it was cut."""
+async def send_raw(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Send `pieces` on a new connection and return the response, empty if the connection was cut."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        return await tell(reader, writer, *pieces, pause=pause)
+        return await send_on(reader, writer, *pieces, pause=pause)
     finally:
-        await leave(writer)
+        await close_writer(writer)
 
 
-async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """The same on a connection that is there."""
-    with contextlib.suppress(ConnectionError, RuntimeError):  # the latter is uvloop's word for one that is gone
+async def send_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *pieces: bytes, pause: float = 0.0
+) -> bytes:
+    """Send `pieces` on an open connection and return the response."""
+    with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop raises the latter for a closed connection
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause)
-    heard = b""
+    response = b""
     with contextlib.suppress(ConnectionError):
         while piece := await reader.read(1 << 16):
-            heard += piece
-    return heard
+            response += piece
+    return response
 
 
-async def leave(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, however it stands."""
+async def close_writer(writer: asyncio.StreamWriter) -> None:
+    """Close a connection in any state."""
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
 
 
 def status_of(answer: bytes) -> int | None:
-    """The last status of an answer; None if there was no answer."""
+    """Return the last status of a response; None if there was none."""
     statuses = re.findall(rb"HTTP/\d\.\d (\d+)", answer)
     return int(statuses[-1]) if statuses else None
 
 
-def undated(answer: bytes) -> bytes:
-    """An answer without its date."""
+def without_date(answer: bytes) -> bytes:
+    """Return a response without its date."""
     return _DATE.sub(b"", answer)

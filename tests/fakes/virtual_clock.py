@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual: when nothing is ready it jumps to the next timer. In-memory transports only."""
+"""Event loop with virtual time: when nothing is ready, it jumps to the next timer. For in-memory transports only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.SelectSelector):
-    """Never sleeps: what it would have slept is added to the clock."""
+    """Selector that never sleeps and adds the timeout to the clock instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,14 +19,14 @@ class _Selector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            # Nothing is scheduled and nothing is ready: only a thread could wake the loop, and there is none here.
-            raise RuntimeError("every task waits for something that will not come")
+            # Nothing is scheduled and nothing is ready. Only a thread could wake the loop.
+            raise RuntimeError("every task waits for an event that cannot occur")
         self.now += max(0.0, timeout)
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`time()` is virtual seconds since the loop began."""
+    """Event loop whose `time()` is virtual seconds since its creation."""
 
     def __init__(self) -> None:
         self.selector = _Selector()

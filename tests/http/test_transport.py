@@ -34,7 +34,7 @@ from pika_async import (
 )
 from pika_async._http.transport import AiohttpTransport, classify, is_loopback, origin_of
 from pika_async.providers._wire import MAX_BODY, Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
-from tests.fakes.raw_server import TASK, Act, Raw, answer, free_port, receipt
+from tests.fakes.raw_server import TASK, Act, RawServer, answer, free_port, receipt
 
 KEY = "sk-canary/0123456789-abcdef"
 
@@ -69,7 +69,7 @@ async def _answered(transport: AiohttpTransport, request: HttpRequest) -> HttpRe
 @pytest.mark.anyio
 async def test_submissions_share_no_connection_and_polls_do() -> None:
     """Each submission has a connection of its own; the polls between them share one."""
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         for _ in range(3):
             await _answered(transport, _post(server.url))
             await _answered(transport, _get(server.url))
@@ -81,7 +81,7 @@ async def test_submissions_share_no_connection_and_polls_do() -> None:
 @pytest.mark.anyio
 async def test_a_kept_connection_that_the_server_closes_loses_no_submission() -> None:
     """A server that closes behind every answer makes no submission doubtful."""
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         server.acts.extend([Act(answer(200, receipt("gptge")), "fin")] * 20)
         statuses = [(await _answered(transport, _post(server.url))).status for _ in range(20)]
         assert (statuses, server.connections) == ([200] * 20, 20)
@@ -91,10 +91,10 @@ async def test_a_kept_connection_that_the_server_closes_loses_no_submission() ->
 async def test_many_submissions_run_side_by_side() -> None:
     """Fifty submissions are all on their way before the first is answered."""
     go = asyncio.Event()
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         server.acts.extend([Act(answer(200, receipt("gptge")), when=go)] * 50)
         sends = [asyncio.create_task(transport.send(_post(server.url))) for _ in range(50)]
-        await server.until_seen(50)
+        await server.until_received(50)
         go.set()
         assert {200} == {
             outcome.status for outcome in await asyncio.gather(*sends) if isinstance(outcome, HttpResponse)
@@ -107,15 +107,18 @@ async def test_many_submissions_run_side_by_side() -> None:
 @pytest.mark.anyio
 async def test_the_key_goes_with_each_request() -> None:
     """Submissions and polls carry the bearer and ask for plain JSON; no cookie that a gateway sets comes back."""
-    async with Raw() as server, opened(f"http://localhost:{server.port}") as transport:  # an IP address gets no cookies
+    async with (
+        RawServer() as server,
+        opened(f"http://localhost:{server.port}") as transport,
+    ):  # an IP address gets no cookies
         for acts in (server.acts, server.poll_acts):
             acts.append(Act(answer(200, receipt("gptge"), {"Set-Cookie": "session=1; Path=/"})))
         for ask in (_post, _post, _get, _get):
             await _answered(transport, ask(f"http://localhost:{server.port}"))
-        for seen in server.seen:
+        for seen in server.received:
             asked = [seen.headers.get(name) for name in ("authorization", "accept", "accept-encoding", "cookie")]
             assert [f"Bearer {KEY}", "application/json", "identity", None] == asked
-        types = [seen.headers.get("content-type") for seen in server.seen]
+        types = [seen.headers.get("content-type") for seen in server.received]
         assert types == ["application/json", "application/json", None, None]
 
 
@@ -123,7 +126,7 @@ async def test_the_key_goes_with_each_request() -> None:
 @pytest.mark.parametrize("paid", [True, False])
 async def test_another_origin_gets_nothing(paid: bool) -> None:
     """Another scheme, host or port, or no address at all, is not asked and never gets the key."""
-    async with Raw() as server, Raw() as other, opened(server.url) as transport:
+    async with RawServer() as server, RawServer() as other, opened(server.url) as transport:
         for url in (
             other.url,
             server.url.replace("http:", "https:"),
@@ -145,9 +148,9 @@ async def test_netrc_does_not_replace_the_key(tmp_path: Any, monkeypatch: pytest
     netrc.write_text("machine 127.0.0.1 login somebody password something\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         await _answered(transport, _post(server.url))
-        assert f"Bearer {KEY}" == server.seen[0].headers["authorization"]
+        assert f"Bearer {KEY}" == server.received[0].headers["authorization"]
 
 
 # -- redirects -----------------------------------------------------------------------------------------------------
@@ -157,12 +160,12 @@ async def test_netrc_does_not_replace_the_key(tmp_path: Any, monkeypatch: pytest
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_answers(status: int) -> None:
     """A redirect of a poll or a submission is handed over as it is; nobody is asked a second time."""
-    async with Raw() as server, Raw() as elsewhere, opened(server.url) as transport:
+    async with RawServer() as server, RawServer() as elsewhere, opened(server.url) as transport:
         moved = Act(answer(status, "", {"Location": f"{elsewhere.url}/pika/feed/{TASK}"}))
         server.acts.append(moved)
         server.poll_acts.append(moved)
         got = [(await _answered(transport, ask(server.url))).status for ask in (_post, _get)]
-        assert ([status] * 2, 2, 0) == (got, len(server.seen), elsewhere.connections)
+        assert ([status] * 2, 2, 0) == (got, len(server.received), elsewhere.connections)
 
 
 # -- the user's session --------------------------------------------------------------------------------------------
@@ -172,23 +175,23 @@ async def test_redirects_are_answers(status: int) -> None:
 async def test_the_users_session_is_used_and_left_as_it_was() -> None:
     """A given session carries every call, stays open, and has its own trace configurations back."""
     own = aiohttp.TraceConfig()
-    async with Raw() as server, aiohttp.ClientSession(trace_configs=[own], headers={"X-Mine": "yes"}) as session:
+    async with RawServer() as server, aiohttp.ClientSession(trace_configs=[own], headers={"X-Mine": "yes"}) as session:
         async with opened(server.url, session=session) as transport:
             assert len(session.trace_configs) == 2
             await _answered(transport, _post(server.url))
             await _answered(transport, _get(server.url))
         assert ([own], False) == (session.trace_configs, session.closed)
-        assert [seen.headers.get("x-mine") for seen in server.seen] == ["yes", "yes"]
-        assert [f"Bearer {KEY}"] * 2 == [seen.headers.get("authorization") for seen in server.seen]
+        assert [seen.headers.get("x-mine") for seen in server.received] == ["yes", "yes"]
+        assert [f"Bearer {KEY}"] * 2 == [seen.headers.get("authorization") for seen in server.received]
         async with session.get(f"{server.url}/pika/feed/x") as response:
             assert response.status == 200
-        assert "authorization" not in server.seen[-1].headers
+        assert "authorization" not in server.received[-1].headers
 
 
 @pytest.mark.anyio
 async def test_the_users_session_tells_sent_from_unsent() -> None:
     """The marker works in a given session: what was lost after sending says so, also beside another transport's."""
-    async with Raw() as server, aiohttp.ClientSession() as session:
+    async with RawServer() as server, aiohttp.ClientSession() as session:
         async with opened(server.url, session=session) as transport, opened(server.url, session=session):
             server.acts.append(Act(b"", "rst"))
             outcome = await transport.send(_post(server.url))
@@ -220,7 +223,7 @@ def _session_with_auth() -> aiohttp.ClientSession:
 @pytest.mark.anyio
 async def test_a_session_closed_under_way_sends_nothing() -> None:
     """A session that its owner closes is no crash: what it was asked to carry was not sent."""
-    async with Raw() as server:
+    async with RawServer() as server:
         session = aiohttp.ClientSession()
         async with opened(server.url, session=session) as transport:
             await session.close()
@@ -237,14 +240,14 @@ async def test_a_sessions_own_wishes_do_not_send_twice() -> None:
         await handler(request)
         return await handler(request)
 
-    async with Raw() as server:
+    async with RawServer() as server:
         server.acts.append(Act(answer(500, gzip.compress(b'{"id": "x"}'), {"Content-Encoding": "gzip"})))
         async with (
             aiohttp.ClientSession(raise_for_status=True, middlewares=(again,)) as session,
             opened(server.url, session=session) as transport,
         ):
             got = await _answered(transport, _post(server.url))
-        assert (got.status, got.body, got.complete, len(server.seen)) == (500, b'{"id": "x"}', True, 1)
+        assert (got.status, got.body, got.complete, len(server.received)) == (500, b'{"id": "x"}', True, 1)
 
 
 @pytest.mark.anyio
@@ -258,7 +261,7 @@ async def test_a_hook_of_the_user_that_fails_is_judged_by_the_marker() -> None:
         trace = aiohttp.TraceConfig()
         getattr(trace, signal).append(fail)
         async with (
-            Raw() as server,
+            RawServer() as server,
             aiohttp.ClientSession(trace_configs=[trace]) as session,
             opened(server.url, session=session) as transport,
         ):
@@ -282,7 +285,7 @@ async def test_a_body_beyond_the_cap_is_cut(coding: str, given: bool) -> None:
     makes: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
     make = makes[coding]
     raw = answer(200, _bomb(64 << 20, make), {"Content-Encoding": coding})
-    async with Raw() as server:
+    async with RawServer() as server:
         session = aiohttp.ClientSession() if given else None
         async with opened(server.url, session=session) as transport:
             server.poll_acts.append(Act(raw, "fin"))
@@ -301,7 +304,7 @@ async def test_a_body_beyond_the_cap_is_cut(coding: str, given: bool) -> None:
 @pytest.mark.anyio
 async def test_an_endless_body_is_left() -> None:
     """A body that never ends is left at the cap, and its connection is closed."""
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
         server.poll_acts.append(Act(head + b" " * (MAX_BODY + (1 << 20)), "stall"))
         got = await _answered(transport, _get(server.url))
@@ -315,7 +318,7 @@ async def test_an_endless_body_is_left() -> None:
 async def test_a_malformed_later_chunk_ends_the_reading(then: Any) -> None:
     """A chunk that is none, after others, ends the answer at once, whatever the server does next; what came is kept."""
     head = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"id":"t"\r\n'
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         server.acts.append(Act(head, then, later=b"what\r\n"))
         async with asyncio.timeout(5):
             got = await _answered(transport, _post(server.url))
@@ -325,7 +328,11 @@ async def test_a_malformed_later_chunk_ends_the_reading(then: Any) -> None:
 @pytest.mark.anyio
 async def test_a_kept_connection_keeps_nothing_of_its_answers() -> None:
     """Answers that came in parts over one connection leave no watcher of its end behind."""
-    async with Raw() as server, aiohttp.ClientSession() as session, opened(server.url, session=session) as transport:
+    async with (
+        RawServer() as server,
+        aiohttp.ClientSession() as session,
+        opened(server.url, session=session) as transport,
+    ):
         for _ in range(3):
             server.poll_acts.append(Act(answer(200, b"", {"Content-Length": "4"}) + b"nu", later=b"ll"))
             await _answered(transport, _get(server.url))
@@ -343,7 +350,7 @@ async def test_a_kept_connection_keeps_nothing_of_its_answers() -> None:
 )
 async def test_packed_answers_are_unpacked(coding: str, make: Callable[[bytes], bytes], given: bool) -> None:
     """A front end that packs although it was asked not to is understood, in the user's session too."""
-    async with Raw() as server:
+    async with RawServer() as server:
         session = aiohttp.ClientSession() if given else None
         server.acts.append(Act(answer(200, make(b'{"id": "t"}'), {"Content-Encoding": coding})))
         async with opened(server.url, session=session) as transport:
@@ -356,7 +363,7 @@ async def test_packed_answers_are_unpacked(coding: str, make: Callable[[bytes], 
 @pytest.mark.anyio
 async def test_a_coding_that_cannot_be_undone_leaves_the_bytes() -> None:
     """Of an unknown or broken coding the bytes are kept and said to be incomplete."""
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         for coding in ("br", "zstd", "gzip"):
             server.acts.append(Act(answer(200, b'{"id": "t"}', {"Content-Encoding": coding})))
             got = await _answered(transport, _post(server.url))
@@ -392,7 +399,7 @@ async def test_a_key_that_is_repeated_to_us_is_found_nowhere(provider: str, capl
         Act(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + KEY.encode(), "fin"),
         Act(b"", "rst"),
     ):
-        async with Raw(provider) as server:
+        async with RawServer(provider) as server:
             server.acts.append(act)
             server.poll_acts.append(act)
             async with PikaClient(provider, api_key=KEY, base_url=server.url, polling=FixedInterval(0.01)) as pika:
@@ -428,7 +435,7 @@ def _everything(error: BaseException) -> list[str]:
 @pytest.mark.anyio
 async def test_no_foreign_error_is_chained() -> None:
     """An error of ours never leads to one of aiohttp's, whose `repr` holds the bearer."""
-    async with Raw() as server:
+    async with RawServer() as server:
         for act, kind in (
             (Act(answer(400, "{}", {"X-Long": "x" * 9999})), PikaError),
             (Act(answer(401)), AccountStopped),
@@ -608,17 +615,17 @@ def _uvloop(main: Any) -> Any:
 def test_one_client_lives_in_two_loops_one_after_the_other(run: Any) -> None:
     """A client opened again in a new loop keeps its jobs, sends nothing twice and takes new ones."""
 
-    async def first(pika: PikaClient, server: Raw) -> None:
+    async def first(pika: PikaClient, server: RawServer) -> None:
         async with server, pika:
             await pika.wait(await pika.submit(GenerationRequest("one", key="one")))
 
-    async def second(pika: PikaClient, server: Raw) -> None:
+    async def second(pika: PikaClient, server: RawServer) -> None:
         async with server, pika:
             report = await pika.run([GenerationRequest(each, key=each) for each in ("one", "two")])
             assert [job.status for job in report.jobs] == [JobStatus.SUCCEEDED] * 2
 
     port = free_port()
-    before, after = Raw(port=port), Raw(port=port, task_id="task-77aa")
+    before, after = RawServer(port=port), RawServer(port=port, task_id="task-77aa")
     pika = PikaClient("gptge", api_key=KEY, base_url=before.url, polling=FixedInterval(0.01))
     run(first(pika, before))
     run(second(pika, after))
@@ -633,7 +640,7 @@ def test_faults_are_judged_alike_in_every_loop(run: Any) -> None:
         nobody = f"http://127.0.0.1:{free_port()}"
         async with opened(nobody) as transport:
             outcomes = [await transport.send(_post(nobody))]
-        async with Raw() as server, opened(server.url) as transport:
+        async with RawServer() as server, opened(server.url) as transport:
             for act in (Act(b"", "rst"), Act(b"", "fin")):
                 server.acts.append(act)
                 outcomes.append(await transport.send(_post(server.url)))
@@ -646,7 +653,7 @@ def test_faults_are_judged_alike_in_every_loop(run: Any) -> None:
 @pytest.mark.anyio
 async def test_a_closed_transport_says_so() -> None:
     """Sending through a transport that is not open is a programming error, and it can be opened again."""
-    async with Raw() as server:
+    async with RawServer() as server:
         transport = AiohttpTransport(server.url, Credential(KEY))
         with pytest.raises(RuntimeError, match="not open"):
             await transport.send(_post(server.url))
@@ -660,10 +667,10 @@ async def test_a_closed_transport_says_so() -> None:
 @pytest.mark.anyio
 async def test_cancelling_a_send_is_cancelling() -> None:
     """Cancellation is passed on, and leaves no connection behind."""
-    async with Raw() as server, opened(server.url) as transport:
+    async with RawServer() as server, opened(server.url) as transport:
         server.acts.append(Act(b"", "stall"))
         sending = asyncio.create_task(transport.send(_post(server.url)))
-        await server.until_seen(1)
+        await server.until_received(1)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending

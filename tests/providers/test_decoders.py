@@ -278,7 +278,7 @@ def test_no_answer_breaks_an_exchange(
     """Any status, headers and body give a judgement and a look; an id is never read from a refusal."""
     answer = HttpResponse(status=status, headers=head, body=body, complete=complete)
     exchange = GatewayClient(provider, ORIGIN, Answers(answer))
-    outcome = finished(memory_gateway.submitted(exchange, GenerationRequest("a cat")))
+    outcome = finished(memory_gateway.submit_once(exchange, GenerationRequest("a cat")))
     assert isinstance(outcome, SubmitOutcome)
     assert outcome.task_id is None or (outcome.task_id and 200 <= status < 300)
     look = finished(exchange.poll(ASKED))

@@ -40,7 +40,7 @@ from pika_async._runtime.telemetry.otel import OtelTelemetry
 from pika_async.emulator import Emulator, Gateway
 from pika_async.providers._wire import HttpRequest
 from tests.fakes import virtual_clock
-from tests.fakes.callback_delivery import listening, notifying, receiver
+from tests.fakes.callback_delivery import canary_receiver, delivering_callbacks, receiver
 from tests.fakes.canary import CANARY, FAULTS, PROMPT
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, client, gateway
 
@@ -321,7 +321,7 @@ def test_a_job_that_was_in_doubt_has_one_span(way: str, exported: Exported) -> N
         async with client(at, callbacks=callbacks) as pika:
             asking = asyncio.create_task(pika.generate("a cat", key="cat"))
             if way == "a callback":
-                async with notifying(at, callbacks):
+                async with delivering_callbacks(at, callbacks):
                     await asking
             else:
                 await asyncio.sleep(100)
@@ -612,7 +612,7 @@ def test_null_telemetry_has_every_method() -> None:
 @pytest.mark.parametrize("provider", ["native", "cometapi"])
 async def test_no_secret_is_exported(provider: str, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """No API key, prompt or callback URL is in any span or metric of a run with faults."""
-    callbacks = listening(provider, monkeypatch)
+    callbacks = canary_receiver(provider, monkeypatch)
     async with Emulator(durations="constant:0.2", scenario=FAULTS, api_key=CANARY) as emulator:
         url = emulator.base_url(provider)
         async with PikaClient(

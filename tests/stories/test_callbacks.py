@@ -27,7 +27,7 @@ from pika_async import (
 )
 from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
 from tests.fakes import virtual_clock
-from tests.fakes.callback_delivery import addresses, notifying, post, receiver
+from tests.fakes.callback_delivery import callback_urls, delivering_callbacks, post, receiver
 from tests.fakes.memory_gateway import (
     ORIGIN,
     MemoryTransport,
@@ -36,8 +36,8 @@ from tests.fakes.memory_gateway import (
     gateway,
     now,
     prompts,
-    remembering,
     until,
+    with_journal,
 )
 
 S = JobStatus
@@ -54,7 +54,7 @@ def told(story: Callable[[PikaClient, CallbackReceiver], Awaitable[Any]], at: An
 
     async def main() -> Any:
         to = receiver()
-        async with notifying(at, to), client(at, callbacks=to, **options) as pika:
+        async with delivering_callbacks(at, to), client(at, callbacks=to, **options) as pika:
             return await story(pika, to)
 
     return virtual_clock.run(main())
@@ -97,7 +97,7 @@ def test_each_submission_has_its_own_address() -> None:
         assert report.ok
 
     told(story, at)
-    urls = list(addresses(at).values())
+    urls = list(callback_urls(at).values())
     assert len(set(urls)) == 10
     assert all(url.startswith("http://127.0.0.1:2/pika/callbacks/") for url in urls)
 
@@ -193,7 +193,7 @@ def test_a_flood_of_any_kind_settles_nothing_and_costs_a_look_each_interval() ->
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         jobs = [await pika.submit(prompt) for prompt in prompts(4)]
         began = now()
-        urls = [addresses(at)[prompt] for prompt in prompts(4)]
+        urls = [callback_urls(at)[prompt] for prompt in prompts(4)]
         bodies = [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 5000, json.dumps({"status": "3"}).encode()]
         bodies += [json.dumps({"task_id": job.task_id, "status": "3", "video_url": "http://10.0.0.1/"}).encode()
                    for job in jobs]  # fmt: skip
@@ -221,7 +221,7 @@ def test_a_settled_job_stays_as_it_is() -> None:
         asked = at.polls.of(str(job.task_id))
         for _ in range(5):
             failed = json.dumps({"task_id": job.task_id, "status": "2"}).encode()
-            assert await post(to, addresses(at)["a"], failed) == 202
+            assert await post(to, callback_urls(at)["a"], failed) == 202
             await asyncio.sleep(10)
         assert at.polls.of(str(job.task_id)) == asked
         assert (await pika.jobs())[0] == job
@@ -316,12 +316,12 @@ def test_a_callback_that_names_no_task_leads_out_of_no_doubt(body: bytes) -> Non
         with pytest.raises(SubmissionInDoubt):
             await pika.submit("a")
         for _ in range(30):
-            assert await post(to, addresses(at)["a"], body) == 202
+            assert await post(to, callback_urls(at)["a"], body) == 202
             await asyncio.sleep(0.5)
         assert sum(at.polls.by_task.values()) <= 15 / MIN_POLL_SPACING_S + 1
         assert (await pika.jobs())[0].status is S.UNKNOWN
         real = json.dumps({"task_id": next(iter(at.tasks))}).encode()
-        assert await post(to, addresses(at)["a"], real) == 202
+        assert await post(to, callback_urls(at)["a"], real) == 202
         assert (await pika.wait((await pika.jobs())[0])).status is S.SUCCEEDED
 
     told(story, at)
@@ -336,7 +336,7 @@ def test_a_callback_that_names_another_jobs_task_leads_out_of_no_doubt() -> None
         other = await pika.submit("other")
         with pytest.raises(SubmissionInDoubt):
             await pika.submit("lost")
-        await post(to, addresses(at)["lost"], json.dumps({"task_id": other.task_id}).encode())
+        await post(to, callback_urls(at)["lost"], json.dumps({"task_id": other.task_id}).encode())
         await asyncio.sleep(10)
         assert [job.status for job in await pika.jobs()] in ([S.QUEUED, S.UNKNOWN], [S.RUNNING, S.UNKNOWN])
 
@@ -352,7 +352,7 @@ def test_a_poll_that_names_no_task_confirms_none() -> None:
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         with pytest.raises(SubmissionInDoubt):
             await pika.submit("a")
-        await post(to, addresses(at)["a"], json.dumps({"task_id": next(iter(at.tasks))}).encode())
+        await post(to, callback_urls(at)["a"], json.dumps({"task_id": next(iter(at.tasks))}).encode())
         await asyncio.sleep(100)
         assert (await pika.jobs())[0].status is S.UNKNOWN
 
@@ -401,7 +401,7 @@ def test_doubts_are_asked_for_no_faster_than_looks_may_be() -> None:
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         await asyncio.gather(*(pika.submit(prompt) for prompt in prompts(8)), return_exceptions=True)
         began, asked = now(), 0
-        for url in addresses(at).values():
+        for url in callback_urls(at).values():
             await post(to, url, b'{"task_id": "no-such"}')
         while now() < began + 20:
             await asyncio.sleep(0.1)
@@ -425,7 +425,7 @@ def test_doubts_wait_with_all_others_while_the_gateway_cannot_be_asked() -> None
             breaker.fail(now(), 0.5)
         breaker._until = now() + 100
         task = next(iter(at.tasks))
-        await post(to, addresses(at)["a"], json.dumps({"task_id": task}).encode())
+        await post(to, callback_urls(at)["a"], json.dumps({"task_id": task}).encode())
         await asyncio.sleep(95)
         assert at.polls.of(task) == 0
         await asyncio.sleep(10)
@@ -444,11 +444,11 @@ def test_a_callback_that_comes_after_the_last_try_is_tried_too() -> None:
             await pika.submit("a")
         task = next(iter(at.tasks))
         body = json.dumps({"task_id": task}).encode()
-        await post(to, addresses(at)["a"], body)
+        await post(to, callback_urls(at)["a"], body)
         await until(lambda: at.polls.of(task) == 6)
         await asyncio.sleep(1)
         assert (await pika.jobs())[0].status is S.UNKNOWN
-        await post(to, addresses(at)["a"], body)
+        await post(to, callback_urls(at)["a"], body)
         await asyncio.sleep(2 * MIN_POLL_SPACING_S)
         assert (await pika.jobs())[0].status is S.SUCCEEDED
 
@@ -463,7 +463,7 @@ def test_what_an_old_address_was_told_is_not_for_what_was_sent_again() -> None:
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         with pytest.raises(SubmissionInDoubt):
             await pika.submit(GenerationRequest("a", key="order"))
-        first, old = next(iter(at.tasks)), addresses(at)["a"]
+        first, old = next(iter(at.tasks)), callback_urls(at)["a"]
         await post(to, old, json.dumps({"task_id": first}).encode())
         await until(lambda: at.polls.of(first) == 1)
         await pika.resolve("order", charged=False)
@@ -473,7 +473,7 @@ def test_what_an_old_address_was_told_is_not_for_what_was_sent_again() -> None:
         [job] = await pika.jobs()
         assert (job.status, job.task_id, job.attempts) == (S.UNKNOWN, None, 2)
         second = next(reversed(at.tasks))
-        await post(to, addresses(at)["a"], json.dumps({"task_id": second}).encode())
+        await post(to, callback_urls(at)["a"], json.dumps({"task_id": second}).encode())
         await asyncio.sleep(1)
         assert (await pika.jobs())[0].task_id == second
 
@@ -507,7 +507,7 @@ def test_two_doubts_whose_callbacks_name_one_task_are_not_both_that_task() -> No
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         await asyncio.gather(pika.submit("a"), pika.submit("b"), return_exceptions=True)
         body = json.dumps({"task_id": next(iter(at.tasks))}).encode()
-        await asyncio.gather(*(post(to, url, body) for url in addresses(at).values()))
+        await asyncio.gather(*(post(to, url, body) for url in callback_urls(at).values()))
         await asyncio.sleep(10)
         assert Counter(job.task_id for job in await pika.jobs()) == {next(iter(at.tasks)): 1, None: 1}
         await asyncio.sleep(1)
@@ -530,9 +530,9 @@ def test_a_job_of_an_earlier_life_is_settled_by_its_callback() -> None:
             await pika.submit("a")
             with pytest.raises(SubmissionInDoubt):
                 await pika.submit("lost")
-        urls = addresses(at)
+        urls = callback_urls(at)
         assert await post(to, urls["a"], b"{}") == 404  # nobody listens
-        async with notifying(at, to), pika:
+        async with delivering_callbacks(at, to), pika:
             await asyncio.sleep(70)
             assert [job.status for job in await pika.jobs()] == [S.SUCCEEDED, S.SUCCEEDED]
         assert len(at.ledger) == 2
@@ -558,10 +558,10 @@ def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
 
     async def main() -> None:
         to = receiver()
-        async with remembering(client(at, callbacks=to, deadline=30.0), SlowJournal(1.0)) as pika:
+        async with with_journal(client(at, callbacks=to, deadline=30.0), SlowJournal(1.0)) as pika:
             await pika.submit("a")
             await until(lambda: pika.active_jobs()[0].status is S.TIMED_OUT)
-            assert await post(to, addresses(at)["a"], b"{}") == 202
+            assert await post(to, callback_urls(at)["a"], b"{}") == 202
             await asyncio.sleep(3)
             assert pika.active_jobs()[0].is_in_flight
             assert (await pika.wait(pika.active_jobs()[0])).status is S.SUCCEEDED
@@ -579,7 +579,7 @@ def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
         await until(lambda: pika.active_jobs() == [])
         before, began = at.polls.of(str(job.task_id)), now()
         for _ in range(200):
-            assert await post(to, addresses(at)["a"], b"{}") == 202
+            assert await post(to, callback_urls(at)["a"], b"{}") == 202
             await asyncio.sleep(0.2)
         asked = at.polls.of(str(job.task_id)) - before
         assert 2 <= asked <= (now() - began) / MIN_POLL_SPACING_S + 1
@@ -600,7 +600,7 @@ def test_nothing_is_kept_of_jobs_that_are_at_rest() -> None:
         planner = table.planner
         poll_queue, calls = planner.poll_queue, planner.poll_queue.callbacks
         async for job in pika.as_settled(prompts(500)):
-            await post(to, addresses(at)[job.request.prompt], b'{"task_id": "x"}')
+            await post(to, callback_urls(at)[job.request.prompt], b'{"task_id": "x"}')
             waiting = [entry for entry in table.jobs.values() if entry.job.status is S.UNKNOWN]
             assert set(planner._unconfirmed) <= set(waiting)
             assert calls._pending.keys() | calls._sampled <= set(table.jobs.values())
@@ -623,8 +623,8 @@ def test_two_clients_share_a_receiver() -> None:
     async def main() -> None:
         to = receiver()
         async with (
-            notifying(one, to),
-            notifying(two, to),
+            delivering_callbacks(one, to),
+            delivering_callbacks(two, to),
             client(one, callbacks=to) as a,
             client(two, callbacks=to) as b,
         ):
@@ -654,4 +654,4 @@ def test_nobody_listens_unless_asked_to() -> None:
             await pika.submit("a")
 
     virtual_clock.run(main())
-    assert addresses(at) == {"a": "https://callback.invalid/"}
+    assert callback_urls(at) == {"a": "https://callback.invalid/"}

@@ -27,9 +27,9 @@ from pika_async import (
 from pika_async._http import callback_server as server
 from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
 from pika_async.emulator import Emulator, Scenario
-from tests.fakes.callback_delivery import addresses
+from tests.fakes.callback_delivery import callback_urls
 from tests.fakes.raw_server import free_port
-from tests.fakes.receivers import leave, post, say, status_of
+from tests.fakes.receivers import close_writer, post, send_raw, status_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -114,7 +114,7 @@ async def test_with_a_third_lost_all_settle_as_soon_as_with_looks_alone() -> Non
 async def send(port: int, request: bytes) -> int | None:
     """The status of the answer, or None if there was none."""
     try:
-        return status_of(await say(port, request))
+        return status_of(await send_raw(port, request))
     except ConnectionError:
         return None
 
@@ -127,7 +127,7 @@ async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.Monke
         jobs = [await pika.submit(f"prompt {number}") for number in range(4)]
         port, began = receiver.port, time.monotonic()
         assert port is not None
-        paths = [urlsplit(url).path for url in addresses(emulator.gateway).values()]
+        paths = [urlsplit(url).path for url in callback_urls(emulator.gateway).values()]
         slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(30)]
         for _, writer in slow:
             writer.write(post(paths[0], b"", "Content-Length: 10"))
@@ -161,7 +161,7 @@ async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.Monke
         assert all("10.0.0.1" not in str(job.video) for job in done)
         for reader, writer in slow:
             assert await reader.read() == b""
-            await leave(writer)
+            await close_writer(writer)
         assert receiver.cut >= 30
 
 

@@ -33,7 +33,7 @@ from pika_async.emulator import Emulator, Gateway, Scenario
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, JournalFactory, journal_factory
-from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, remembering, until
+from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, until, with_journal
 
 S = JobStatus
 
@@ -215,7 +215,7 @@ def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
 
     async def story() -> None:
         at = gateway()
-        pika = remembering(client(at), SlowJournal(3.0))
+        pika = with_journal(client(at), SlowJournal(3.0))
         await pika.__aenter__()
         using = asyncio.create_task(pika.generate("a cat"))
         await asyncio.sleep(1.0)
@@ -406,10 +406,10 @@ class Fetches:
 
     def __init__(self, seconds: float, cleanup: float = 0.0) -> None:
         self.seconds, self.cleanup = seconds, cleanup
-        self.active_jobs = 0
+        self.active_requests = 0
 
     async def __call__(self, job: Job, target: Path) -> Job:
-        self.active_jobs += 1
+        self.active_requests += 1
         try:
             await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
@@ -417,7 +417,7 @@ class Fetches:
                 await asyncio.sleep(self.cleanup)
             raise
         finally:
-            self.active_jobs -= 1
+            self.active_requests -= 1
         return job.with_file(target, "0" * 64)
 
 
@@ -436,7 +436,7 @@ def test_closing_hands_over_what_waits_for_its_download(monkeypatch: pytest.Monk
         report = await outcome(running)
         assert isinstance(report, BatchReport)
         assert (report.counts, {job.file for job in report.jobs}) == ({S.SUCCEEDED: 10}, {None})
-        assert (left(), fetches.active_jobs) == ([], 0)
+        assert (left(), fetches.active_requests) == ([], 0)
         fetches.seconds = 1.0
         async with pika:
             again = await pika.resume(download_to=tmp_path)
@@ -457,14 +457,14 @@ def test_nothing_is_written_once_a_batch_was_left(monkeypatch: pytest.MonkeyPatc
             if how == "break":
                 settled = pika.as_settled(requests(10), download_to=tmp_path)
                 await anext(settled)
-                assert fetches.active_jobs
+                assert fetches.active_requests
                 await settled.aclose()
             else:
                 running = asyncio.create_task(pika.run(requests(10), download_to=tmp_path))
-                await until(lambda: fetches.active_jobs > 0)
+                await until(lambda: fetches.active_requests > 0)
                 running.cancel()
                 await asyncio.wait({running})
-            assert fetches.active_jobs == 0
+            assert fetches.active_requests == 0
 
     virtual_clock.run(story())
 
@@ -540,7 +540,7 @@ def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None
 
     async def story() -> None:
         provider = gateway(durations="constant:20")
-        pika = remembering(client(provider), Full(at, full))
+        pika = with_journal(client(provider), Full(at, full))
         await pika.__aenter__()
         calls = [asyncio.create_task(pika.generate(one)) for one in requests(4)[2:]]
         batch = asyncio.create_task(pika.run(requests(2)))
@@ -549,7 +549,7 @@ def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None
         await pika.aclose()
         assert left() == []
         charged_ids_are_kept(provider, await pika.jobs())
-        async with remembering(pika, healed(pika._journal)):
+        async with with_journal(pika, healed(pika._journal)):
             assert set((await pika.run(requests(4))).counts) == {S.SUCCEEDED}
         assert set(Counter(charge.prompt for charge in provider.ledger).values()) <= {1}
 

@@ -26,7 +26,7 @@ from pika_async import (
 )
 from pika_async.emulator import Emulator
 from tests.fakes import virtual_clock
-from tests.fakes.memory_gateway import SlowJournal, client, gateway, remembering, requests, until
+from tests.fakes.memory_gateway import SlowJournal, client, gateway, requests, until, with_journal
 
 S = JobStatus
 
@@ -227,7 +227,7 @@ def test_a_job_that_is_being_planned_holds_nothing_up() -> None:
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        pika = remembering(client(gateway()), SlowJournal(5))
+        pika = with_journal(client(gateway()), SlowJournal(5))
         await pika.__aenter__()
         call = asyncio.create_task(pika.generate("a cat", key="k"))
         await asyncio.sleep(1)

@@ -36,7 +36,7 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime import event_stream
 from pika_async.jobs import event_of
 from tests.fakes import virtual_clock
-from tests.fakes.memory_gateway import client, gateway, remembering, requests, until
+from tests.fakes.memory_gateway import client, gateway, requests, until, with_journal
 from tests.journal.test_durability import stalled
 from tests.journal.test_journal import a_job
 
@@ -335,7 +335,7 @@ def test_without_a_consumer_no_change_is_numbered() -> None:
 
     async def story() -> None:
         journal = MemoryJournal()
-        async with remembering(client(gateway()), journal) as pika:
+        async with with_journal(client(gateway()), journal) as pika:
             await pika.run(requests(3))
         assert journal._revisions is None
 
@@ -506,7 +506,7 @@ def test_a_journal_that_cannot_be_read_ends_hooks_only(caplog: pytest.LogCapture
             raise OSError("gone")
 
     async def story() -> None:
-        pika = remembering(client(gateway()), Unreadable())
+        pika = with_journal(client(gateway()), Unreadable())
         pika.on_settled(print)
         async with pika:
             assert (await pika.run(requests(1))).ok

@@ -34,7 +34,7 @@ from pika_async.providers import Provider
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, journal_factory
-from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, remembering, until
+from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, until, with_journal
 
 S = JobStatus
 QUOTA: Final[dict[str, Any]] = {"fault": "refuse", "as": "quota"}
@@ -197,7 +197,7 @@ def test_a_request_that_is_cancelled_while_it_is_being_saved_is_not_resumed() ->
 
     async def story() -> None:
         at = gateway()
-        async with remembering(client(at), CommitsEarly(1.0)) as pika:
+        async with with_journal(client(at), CommitsEarly(1.0)) as pika:
             generating = asyncio.create_task(pika.generate("a cat"))
             await asyncio.sleep(0.5)
             generating.cancel()
@@ -268,7 +268,7 @@ def test_a_request_that_is_saved_while_its_batch_is_left_is_not_sent() -> None:
     async def story() -> None:
         at = gateway()
         journal = Blocking(0.0)
-        async with remembering(client(at), journal) as pika:
+        async with with_journal(client(at), journal) as pika:
             running = asyncio.create_task(pika.run(requests("left", 5)))
             await until(lambda: journal.written is not None)
             await asyncio.sleep(1)

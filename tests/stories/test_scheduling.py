@@ -385,7 +385,7 @@ def test_calls_side_by_side_are_bounded() -> None:
         transport = MemoryTransport(at, latency=2.0)
         async with client(at, transport=transport, limits=Limits(max_in_flight=60, submitting=3, polling=4)) as pika:
             assert (await pika.run(prompts(40))).counts == {S.SUCCEEDED: 40}
-        assert transport.most_under_way <= 7
+        assert transport.max_active_requests <= 7
 
     virtual_clock.run(story())
 

@@ -1,4 +1,4 @@
-"""An emulator whose time a test lets pass: what takes a minute is settled when the test says so, and not before."""
+"""Emulator whose clock a test can advance, so that a task of a minute settles at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Self
 from pika_async.emulator import Emulator
 
 
-class Held(Emulator):
-    """The emulator as ever, until `skip`."""
+class SteppedEmulator(Emulator):
+    """Emulator that runs in real time and can be advanced."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -24,7 +24,7 @@ class Held(Emulator):
     def now(self) -> float:
         return super().now + self._ahead
 
-    def skip(self, seconds: float) -> None:
-        """Let time pass at once; what falls due meanwhile is called back."""
+    def advance(self, seconds: float) -> None:
+        """Advance the clock; callbacks that become due are sent."""
         self._ahead += seconds
         self._loop.call_soon_threadsafe(self._callback_planned.set)
