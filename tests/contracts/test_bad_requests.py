@@ -1,4 +1,4 @@
-"""Bad input on the Python API: each kind is refused by name, with the way out, before anything is sent."""
+"""Invalid input of the Python API: each kind is refused by name, with the way out, before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from pika_async import (
 from pika_async.providers import PROVIDERS
 from tests.fakes import memory_gateway, virtual_clock
 
-# --- what no gateway can do ---------------------------------------------------------------------------------------------
+# --- invalid at every gateway ---------------------------------------------------------------------------------------------
 
-#: What a row is about: the fields, the field that is named, and words that the message must hold.
+#: By kind: the fields of the request, the field in the error, and a part of its message.
 FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "prompt empty": ({"prompt": ""}, "prompt", "must not be empty; give some text"),
     "prompt blank": ({"prompt": " \t\n"}, "prompt", "must not be empty; give some text"),
@@ -135,7 +135,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_bad_field_is_refused_by_name(kind: str) -> None:
-    """A request with this field is not made: the error names the field, shows the value and says the way out."""
+    """A request with this field cannot be created; the error has the field, the value and the way out."""
     fields, field, says = FIELDS[kind]
     with pytest.raises(InvalidRequest) as caught:
         GenerationRequest(**({"prompt": "a cat"} | fields))
@@ -147,20 +147,20 @@ def test_a_bad_field_is_refused_by_name(kind: str) -> None:
 
 
 def test_at_least_forty_kinds_of_bad_fields_are_refused() -> None:
-    """The table is as long as it promises."""
+    """The table of bad fields has at least forty rows."""
     assert len(FIELDS) >= 40
 
 
 def test_an_unknown_field_is_refused() -> None:
-    """A misspelt field name raises, and is never dropped in silence."""
+    """A mistyped field name raises TypeError and is not ignored."""
     with pytest.raises(TypeError, match="promt_strength"):
         GenerationRequest("a cat", promt_strength=1)  # type: ignore[call-arg]
 
 
-# --- what one gateway cannot do -----------------------------------------------------------------------------------------
+# --- invalid at one gateway --------------------------------------------------------------------------------------------
 
 URL = "https://x.example/y"
-#: provider, fields, the field that is named, words of the message.
+#: By kind: the provider, the fields of the request, the field in the error, and a part of its message.
 REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "comet bytes": ("cometapi", {"image": b"123"}, "image", "'3 bytes' must be a URL at CometAPI; upload the file"),
     "comet file": ("cometapi", {"image": Path("cat.png")}, "image", "'cat.png' must be a URL at CometAPI; upload the file"),
@@ -220,13 +220,13 @@ def test_what_a_provider_cannot_do_is_refused_before_it_costs(kind: str) -> None
         assert [charge.prompt for charge in gateway.ledger] == ["good"]
         assert not gateway.refusals
 
-    # To look for a file takes a thread, and with threads a virtual clock lies.
+    # Files are checked in a thread, and virtual time does not work with threads.
     (asyncio.run if "an existing file" in says else virtual_clock.run)(story())
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_whatever_is_supported_false_means_nothing(provider: str) -> None:
-    """A field that a gateway lacks is refused when it is asked for, and not when it is left as it is."""
+def test_an_unset_field_is_always_accepted(provider: str) -> None:
+    """A field that a gateway lacks is refused only if it is set."""
     record = PROVIDERS[provider]
     record.check(GenerationRequest("a", sfx=None, extend=False, ingredients=(), effect=None))
 
@@ -245,7 +245,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_a_bad_call_sends_nothing(kind: str) -> None:
-    """What is no request raises `InvalidRequest` that names what is wrong; nothing is sent and no job is made."""
+    """An argument that is not a request raises InvalidRequest with its name; nothing is sent and no job is created."""
     name, arguments, fields, field = CALLS[kind]
 
     async def story() -> None:
@@ -278,8 +278,8 @@ def test_an_unknown_field_names_the_closest_one(name: str, closest: str) -> None
     virtual_clock.run(story())
 
 
-def test_a_key_that_belongs_to_another_content_is_refused() -> None:
-    """A second content under a known key raises and is not sent; the first job goes on."""
+def test_a_key_of_another_content_is_refused() -> None:
+    """A second content with an existing key raises and is not sent; the first job continues."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -293,8 +293,8 @@ def test_a_key_that_belongs_to_another_content_is_refused() -> None:
     virtual_clock.run(story())
 
 
-def test_two_contents_under_one_key_in_a_batch_raise_after_the_rest() -> None:
-    """In a batch the second content of a key raises once everything before it was handed over."""
+def test_two_contents_with_one_key_in_a_batch_raise_after_the_rest() -> None:
+    """In a batch the second content of a key raises after the jobs of all other items were returned."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -318,8 +318,8 @@ def test_two_contents_under_one_key_in_a_batch_raise_after_the_rest() -> None:
 
 
 @pytest.mark.parametrize("requests", [42, None, object()])
-def test_what_is_no_iterable_raises(requests: Any) -> None:
-    """A batch of something that holds no requests raises and sends nothing."""
+def test_an_argument_that_cannot_be_iterated_is_refused(requests: Any) -> None:
+    """`run` raises and sends nothing if its argument is not an iterable of requests."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -331,8 +331,8 @@ def test_what_is_no_iterable_raises(requests: Any) -> None:
     virtual_clock.run(story())
 
 
-def test_one_prompt_is_no_batch() -> None:
-    """`run("a cat")` raises instead of paying for five generations of a letter each."""
+def test_a_single_prompt_is_refused_as_a_batch() -> None:
+    """`run("a cat")` raises instead of paying for five generations of one letter each."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -347,7 +347,7 @@ def test_one_prompt_is_no_batch() -> None:
 # --- the client ---------------------------------------------------------------------------------------------------------
 
 KEY = "k-0123456789"
-#: Arguments beside a good key and address, the setting that is named, and words of the message.
+#: By kind: arguments beside a valid key and URL, the setting in the error, and a part of its message.
 SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no key": ({"api_key": None}, "api_key", "no key for gpt.ge; set GPTGE_API_KEY, or give api_key or api_key_file"),
     "empty key": ({"api_key": ""}, "api_key", "is empty; give the provider's key"),
@@ -395,8 +395,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_a_setting_that_cannot_work_is_refused_by_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client is not made: the error names the argument and the way out, and never shows the key."""
+def test_an_invalid_setting_is_refused_by_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is not created; the error has the argument and the way out, and never the API key."""
     for provider in PROVIDERS.values():
         monkeypatch.delenv(provider.api_key_env, raising=False)
     arguments, setting, says = SETTINGS[kind]
@@ -410,7 +410,7 @@ def test_a_setting_that_cannot_work_is_refused_by_name(kind: str, monkeypatch: p
         assert secret not in str(caught.value)
 
 
-#: Addresses that a parser takes and a gateway does not, and objects of the wrong kind.
+#: URLs that a parser accepts and a gateway does not, and objects of the wrong type.
 LATE: dict[str, dict[str, Any]] = {
     "address with a bare question mark": {"base_url": "https://x.example/?"},
     "address with a bare hash": {"base_url": "https://x.example/#"},
@@ -425,14 +425,14 @@ LATE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", LATE)
-def test_a_setting_that_fails_late_is_refused_early(kind: str) -> None:
-    """What would fail with the first request, or send it elsewhere, is refused when the client is made."""
+def test_a_setting_that_would_fail_later_is_refused_at_once(kind: str) -> None:
+    """A setting that would fail the first request, or send it elsewhere, is refused when the client is created."""
     with pytest.raises(ConfigurationError):
         PikaClient(**({"provider": "gptge", "api_key": KEY, "base_url": "https://x.example"} | LATE[kind]))
 
 
-def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """A key file of other bytes than text is named, and its bytes are not shown."""
+def test_a_key_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """The error has the path of a binary key file, and not its bytes."""
     path = tmp_path / "key"
     path.write_bytes(b"\xff\xfe\x00k")
     with pytest.raises(ConfigurationError, match="cannot be read: it is not text"):
@@ -440,7 +440,7 @@ def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_key_file_may_end_with_a_line_break(tmp_path: Path) -> None:
-    """A key file as an editor writes it is taken; so is a key from the environment."""
+    """The line break at the end of a key file is not part of the key."""
     path = tmp_path / "key"
     path.write_text("k-0123456789\n")
     assert "k-0123456789" not in repr(PikaClient("gptge", api_key_file=path))
@@ -468,8 +468,8 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", LIMITS)
-def test_limits_that_cannot_work_are_refused(kind: str) -> None:
-    """A limit that would let nothing through, or is no number, is refused by name with its value."""
+def test_an_invalid_limit_is_refused_by_name(kind: str) -> None:
+    """The error has the name and the value of a limit that allows nothing or is not a number."""
     ((name, value),) = LIMITS[kind].items()
     with pytest.raises(ConfigurationError) as caught:
         Limits(**LIMITS[kind])
@@ -478,8 +478,8 @@ def test_limits_that_cannot_work_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True])
-def test_polling_that_cannot_work_is_refused(seconds: Any) -> None:
-    """Neither policy takes seconds that are not above 0 and finite."""
+def test_invalid_polling_seconds_are_refused(seconds: Any) -> None:
+    """Neither policy accepts seconds that are not finite and above 0."""
     with pytest.raises(ConfigurationError, match="seconds"):
         FixedInterval(seconds)
     with pytest.raises(ConfigurationError, match="expected_seconds"):
@@ -487,7 +487,7 @@ def test_polling_that_cannot_work_is_refused(seconds: Any) -> None:
 
 
 def test_a_closed_session_is_refused_when_the_client_opens() -> None:
-    """A session of one's own that is closed raises on entering, by name."""
+    """Opening a client with a closed `session` raises with the name of the argument."""
 
     async def story() -> None:
         session = aiohttp.ClientSession()
@@ -499,15 +499,15 @@ def test_a_closed_session_is_refused_when_the_client_opens() -> None:
     asyncio.run(story())
 
 
-def test_a_camera_of_wrong_direction_is_refused() -> None:
-    """Every axis refuses the other axes' directions."""
+def test_a_camera_with_a_wrong_direction_is_refused() -> None:
+    """Every axis refuses the directions of the other axes."""
     for axis, wrong in (("pan", "up"), ("tilt", "left"), ("rotate", "in"), ("zoom", "cw")):
         with pytest.raises(InvalidRequest, match=rf"camera\.{axis}: '{wrong}' must be one of"):
             Camera(**{axis: wrong})  # type: ignore[arg-type]
 
 
-def test_find_provider_gives_what_it_was_asked_for() -> None:
-    """Each of the four names gives the record of that name."""
+def test_find_provider_returns_the_provider_of_each_name() -> None:
+    """Each of the four names has the provider of that name."""
     found = [find_provider(name) for name in PROVIDERS]
     assert [provider.name for provider in found] == list(PROVIDERS)
     assert all(isinstance(provider, Provider) for provider in found)
@@ -521,8 +521,8 @@ def _job(pika: PikaClient, key: str = "k", **facts: Any) -> Job:
 
 
 @pytest.mark.parametrize("call", ["generate", "submit", "wait", "poll", "download", "run", "as_settled", "resume"])
-def test_outside_async_with_every_call_says_so(call: str) -> None:
-    """Before the client is open and after it is closed, each call raises `RuntimeError` and sends nothing."""
+def test_every_call_outside_async_with_raises(call: str) -> None:
+    """Before the client is opened and after it is closed, each call raises RuntimeError and sends nothing."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -552,8 +552,8 @@ def test_outside_async_with_every_call_says_so(call: str) -> None:
     virtual_clock.run(story())
 
 
-def test_a_client_is_not_opened_twice() -> None:
-    """Entering an open client raises, and leaves it open."""
+def test_opening_an_open_client_raises() -> None:
+    """Entering an open client raises and leaves it open."""
 
     async def story() -> None:
         async with memory_gateway.client(memory_gateway.gateway()) as pika:
@@ -564,8 +564,8 @@ def test_a_client_is_not_opened_twice() -> None:
     virtual_clock.run(story())
 
 
-def test_a_foreign_job_is_not_waited_for() -> None:
-    """A job that this client has never seen raises `KeyError` with its key, and is not asked for."""
+def test_waiting_for_an_unknown_job_raises() -> None:
+    """A job that is not in the journal of this client raises KeyError with its key, and is not polled."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -577,8 +577,8 @@ def test_a_foreign_job_is_not_waited_for() -> None:
     virtual_clock.run(story())
 
 
-def test_a_job_without_receipt_or_video_cannot_be_asked_or_fetched(tmp_path: Path) -> None:
-    """`poll` of a job without a task id and `download` of one without a video raise by name; nothing is sent."""
+def test_a_job_without_task_id_or_video_cannot_be_polled_or_downloaded(tmp_path: Path) -> None:
+    """`poll` of a job without a task id and `download` of one without a video raise; nothing is sent."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -607,8 +607,8 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", RESOLUTIONS)
-def test_a_resolution_that_makes_no_sense_changes_nothing(kind: str) -> None:
-    """`resolve` raises by name, and the job stays as it was."""
+def test_an_invalid_resolution_changes_nothing(kind: str) -> None:
+    """`resolve` raises, and the job stays as it was."""
     key, said, says = RESOLUTIONS[kind]
 
     async def story() -> None:
@@ -625,8 +625,8 @@ def test_a_resolution_that_makes_no_sense_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["", " ", 42])
-def test_a_resolution_needs_a_real_task_id(task_id: Any) -> None:
-    """A task id that is empty or no text resolves nothing."""
+def test_a_resolution_needs_a_task_id(task_id: Any) -> None:
+    """A task id that is empty or not text resolves nothing."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway([{"on": "create", "do": "drop"}])
@@ -639,8 +639,8 @@ def test_a_resolution_needs_a_real_task_id(task_id: Any) -> None:
 
 
 @pytest.mark.parametrize("status", ["done", "", 1])
-def test_a_status_that_is_none_is_refused(status: Any) -> None:
-    """`jobs` of a status that does not exist raises instead of giving an empty list."""
+def test_an_unknown_status_is_refused(status: Any) -> None:
+    """`jobs` raises for a status that does not exist instead of returning an empty list."""
 
     async def story() -> None:
         async with memory_gateway.client(memory_gateway.gateway()) as pika:

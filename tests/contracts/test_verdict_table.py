@@ -1,4 +1,4 @@
-"""What became of a submission, cell by cell: a real socket does what the table says, and the verdict must be the table's."""
+"""Verdicts on submissions, row by row: a real socket behaves as its row says, and the verdict must be the row's."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _cells(rows: list[VerdictRow], providers: tuple[str, ...]) -> pytest.MarkDec
     )
 
 
-# -- what runs them ------------------------------------------------------------------------------------------------
+# -- running a row ------------------------------------------------------------------------------------------------
 
 
 def _transport(url: str, **options: Any) -> AiohttpTransport:
@@ -85,13 +85,13 @@ def _transport(url: str, **options: Any) -> AiohttpTransport:
     return AiohttpTransport(url, Credential(KEY), **options)
 
 
-async def _judge(provider: str, url: str, **options: Any) -> SubmitOutcome:
-    """One submission through the exchange."""
+async def _submit(provider: str, url: str, **options: Any) -> SubmitOutcome:
+    """Submit one request through a `GatewayClient`, and return its outcome."""
     transport = _transport(url, **options)
     await transport.open()
     try:
-        exchange = GatewayClient(find_provider(provider), url, transport)
-        return await memory_gateway.submit_once(exchange, GenerationRequest("a cat"))
+        gateway_client = GatewayClient(find_provider(provider), url, transport)
+        return await memory_gateway.submit_once(gateway_client, GenerationRequest("a cat"))
     finally:
         await transport.close()
 
@@ -101,8 +101,8 @@ def _client(provider: str, url: str, *, limits: Limits | None = None, **options:
     return PikaClient(provider, base_url=url, transport=transport, polling=FixedInterval(0.01), limits=limits)
 
 
-class Healing:
-    """A transport whose trouble ends right after its first call."""
+class RecoveringTransport:
+    """Transport whose fault ends after its first request."""
 
     def __init__(self, inner: AiohttpTransport, heal: Callable[[], Any]) -> None:
         self.inner = inner
@@ -127,21 +127,21 @@ class Healing:
 
 
 @_cells(LOST_ANSWERS, DIALECTS)
-async def test_what_was_sent_and_lost(row: VerdictRow, provider: str) -> None:
-    """A submission that left this machine is accepted if its id was held when the answer broke, else in doubt."""
-    await _check_judgement(row, provider)
+async def test_a_lost_answer_has_the_verdict_of_its_row(row: VerdictRow, provider: str) -> None:
+    """A submission that was sent is accepted if the task id arrived before the connection broke, else in doubt."""
+    await _check_verdict(row, provider)
 
 
 @_cells(ANSWERED, PROVIDERS)
-async def test_what_was_answered(row: VerdictRow, provider: str) -> None:
-    """Each answer gets the verdict of its row, whichever gateway gives it."""
-    await _check_judgement(row, provider)
+async def test_an_answer_has_the_verdict_of_its_row(row: VerdictRow, provider: str) -> None:
+    """Each response has the verdict of its row at every gateway."""
+    await _check_verdict(row, provider)
 
 
-async def _check_judgement(row: VerdictRow, provider: str) -> None:
+async def _check_verdict(row: VerdictRow, provider: str) -> None:
     async with RawServer(provider) as server:
         server.acts.append(row.act(provider))
-        outcome = await _judge(provider, server.url, paid_timeout=row.timeout)
+        outcome = await _submit(provider, server.url, paid_timeout=row.timeout)
         task_id = TASK if row.verdict is SubmitVerdict.ACCEPTED else None
         expected = (row.verdict, task_id, row.retry_after, 1)
         assert expected == (outcome.verdict, outcome.task_id, outcome.retry_after, len(server.received)), outcome
@@ -150,12 +150,12 @@ async def _check_judgement(row: VerdictRow, provider: str) -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 async def test_redirects_are_never_followed(status: int, provider: str) -> None:
-    """A redirect of a submission, at home or away, stops the batch; exactly one request was sent in all."""
+    """A redirect of a submission, to this host or another, stops the batch; exactly one request is sent."""
     async with RawServer(provider) as server, RawServer(provider) as elsewhere:
         for target in (f"{server.url}/other/generate", f"{elsewhere.url}/pika/generate", "/pika/generate", ""):
             before = len(server.received)
             server.acts.append(Act(answer(status, "", {"Location": target})))
-            outcome = await _judge(provider, server.url)
+            outcome = await _submit(provider, server.url)
             assert (SubmitVerdict.WRONG_URL, before + 1, 0) == (
                 outcome.verdict,
                 len(server.received),
@@ -180,16 +180,16 @@ def _end_to_end() -> pytest.MarkDecorator:
     cells = []
     for number, row in enumerate(ALL_ROWS):
         if row.retry_after:
-            continue  # its wait is long; the judgement has been checked above
-        # Whoever waits takes a quarter of a second: one dialect each, in turn.
+            continue  # its wait is long; the verdict has been checked above
+        # Each wait takes a quarter of a second, so each row runs at one provider, in turn.
         providers = DIALECTS if row.verdict is not SubmitVerdict.WAIT else (PROVIDERS[number % 4],)
         cells += [pytest.param(row, name, id=f"{row.name}-{name}") for name in providers]
     return pytest.mark.parametrize("row, provider", cells)
 
 
 @_end_to_end()
-async def test_what_becomes_of_the_job(row: VerdictRow, provider: str) -> None:
-    """In doubt, rejected or stopped: one POST. Told to wait: a second one is accepted. Accepted: one, and a video."""
+async def test_a_job_has_the_outcome_of_its_row(row: VerdictRow, provider: str) -> None:
+    """In doubt, rejected or stopped: one POST. "Wait": two POSTs. Accepted: one POST and a video."""
     status, error, posts = _ENDS[row.verdict]
     async with RawServer(provider) as server:
         server.acts.append(row.act(provider))
@@ -205,7 +205,7 @@ async def test_what_becomes_of_the_job(row: VerdictRow, provider: str) -> None:
         assert error is None or isinstance(job.error, error)
 
 
-# -- nothing left this machine -------------------------------------------------------------------------------------
+# -- nothing was sent -------------------------------------------------------------------------------------------------
 
 Trouble = Callable[[pytest.MonkeyPatch], Any]
 
@@ -232,13 +232,13 @@ async def _unreachable(patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, di
 
 
 @asynccontextmanager
-async def _nobody_accepts(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def _connect_timeout(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     async with unresponsive_server() as url:
         yield url, {"paid_timeout": aiohttp.ClientTimeout(total=10, sock_connect=0.2)}
 
 
 @asynccontextmanager
-async def _nobody_accepts_in_all(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def _total_timeout(_patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     async with unresponsive_server() as url:
         yield url, {"paid_timeout": SHORT_TOTAL_TIMEOUT}
 
@@ -290,8 +290,8 @@ NOT_SENT: dict[str, tuple[Trouble, str]] = {
     "refused": (_refused, "connect"),
     "no such host": (_no_such_host, "dns"),
     "unreachable": (_unreachable, "connect"),
-    "connect timeout": (_nobody_accepts, "timeout"),
-    "connect timeout, in all": (_nobody_accepts_in_all, "timeout"),
+    "connect timeout": (_connect_timeout, "timeout"),
+    "connect timeout, in all": (_total_timeout, "timeout"),
     "TLS handshake reset": (_handshake("rst"), "connect"),
     "TLS handshake ended": (_handshake("fin"), "connect"),
     "TLS handshake stalls": (_handshake("stall"), "timeout"),
@@ -303,8 +303,8 @@ NOT_SENT: dict[str, tuple[Trouble, str]] = {
 
 
 @pytest.mark.parametrize("name", NOT_SENT)
-async def test_what_was_not_sent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that never stood sent nothing: the submission may be sent again."""
+async def test_a_failed_connection_counts_as_not_sent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission whose connection failed before the request may be sent again."""
     trouble, kind = NOT_SENT[name]
     async with trouble(monkeypatch) as (url, options):
         transport = _transport(url, **options)
@@ -313,24 +313,24 @@ async def test_what_was_not_sent(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         await transport.close()
         assert isinstance(answer, TransportFailure)
         assert (SendPhase.UNSENT, kind) == (answer.phase, answer.kind), answer
-        outcome = await _judge("gptge", url, **options) if "TLS" not in name and "proxy" not in name else None
+        outcome = await _submit("gptge", url, **options) if "TLS" not in name and "proxy" not in name else None
         assert outcome is None or outcome.verdict is SubmitVerdict.NOT_SENT
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_a_port_that_opens_later_is_sent_to_once(provider: str) -> None:
-    """A refused submission is sent again and accepted once the gateway listens; the gateway saw one POST."""
+async def test_a_port_that_opens_later_gets_one_submission(provider: str) -> None:
+    """A refused submission is sent again and accepted once the gateway listens; the gateway gets one POST."""
     port = free_port()
     server = RawServer(provider, port=port)
-    transport = Healing(_transport(f"http://127.0.0.1:{port}"), server.__aenter__)
+    transport = RecoveringTransport(_transport(f"http://127.0.0.1:{port}"), server.__aenter__)
     try:
-        await _check_healed(transport, server, provider, server.url)
+        await _check_recovered(transport, server, provider, server.url)
     finally:
         await server.__aexit__()
 
 
-async def test_a_name_that_resolves_later_is_sent_to_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A submission whose host was not found is sent again and accepted once it is."""
+async def test_a_name_that_resolves_later_gets_one_submission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission whose host was not found is sent again and accepted once the name resolves."""
     real = socket.getaddrinfo
     known = False
 
@@ -347,7 +347,7 @@ async def test_a_name_that_resolves_later_is_sent_to_once(monkeypatch: pytest.Mo
     monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
     async with RawServer() as server:
         url = f"http://gateway.invalid:{server.port}"
-        await _check_healed(Healing(_transport(url), heal), server, "gptge", url)
+        await _check_recovered(RecoveringTransport(_transport(url), heal), server, "gptge", url)
 
 
 async def test_a_reset_handshake_is_sent_again_once() -> None:
@@ -361,26 +361,26 @@ async def test_a_reset_handshake_is_sent_again_once() -> None:
             await server.__aenter__()
 
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting_context())) as session:
-            transport = Healing(_transport(server.url, session=session), heal)
+            transport = RecoveringTransport(_transport(server.url, session=session), heal)
             try:
-                await _check_healed(transport, server, "gptge", server.url)
+                await _check_recovered(transport, server, "gptge", server.url)
             finally:
                 await server.__aexit__()
 
 
-async def test_a_proxy_that_comes_up_later_is_used_once() -> None:
-    """A submission whose proxy was down is sent again and accepted through the proxy once it is up."""
+async def test_a_proxy_that_starts_later_gets_one_submission() -> None:
+    """A submission whose proxy was down is sent again and accepted through the proxy once that is up."""
     proxy = RawServer(port=free_port())
     url = "http://gateway.invalid"
-    transport = Healing(_transport(url, proxy=proxy.url), proxy.__aenter__)
+    transport = RecoveringTransport(_transport(url, proxy=proxy.url), proxy.__aenter__)
     try:
-        await _check_healed(transport, proxy, "gptge", url)
+        await _check_recovered(transport, proxy, "gptge", url)
         assert proxy.submissions[0].target == f"{url}/pika/generate"
     finally:
         await proxy.__aexit__()
 
 
-async def _check_healed(transport: Healing, server: RawServer, provider: str, url: str) -> None:
+async def _check_recovered(transport: RecoveringTransport, server: RawServer, provider: str, url: str) -> None:
     async with _client(provider, url, transport=transport) as pika:
         job = await pika.wait(await pika.submit("a cat"))
     first = transport.outcomes[0]
@@ -389,7 +389,7 @@ async def _check_healed(transport: Healing, server: RawServer, provider: str, ur
     assert (job.status, job.attempts, len(server.submissions)) == (JobStatus.SUCCEEDED, 2, 1)
 
 
-async def test_a_gateway_that_stays_away_stops_the_batch() -> None:
+async def test_an_unreachable_gateway_stops_the_batch() -> None:
     """After six refused connections in a row the batch stops as unreachable, and every job stays planned."""
     async with _client("gptge", f"http://127.0.0.1:{free_port()}", limits=Limits(submitting=1)) as pika:
         report = await pika.run(["one", "two"])
@@ -410,12 +410,12 @@ _CERTIFICATES: dict[str, tuple[str, Callable[[], ssl.SSLContext | aiohttp.Finger
 
 
 @pytest.mark.parametrize("case", _CERTIFICATES)
-async def test_a_certificate_that_is_not_right_stops_the_account(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that cannot prove its name gets nothing; the account stops, the job stays planned."""
+async def test_an_invalid_certificate_stops_the_account(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with an invalid certificate gets no request; the account stops and the job stays planned."""
     monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
     host, trust = _CERTIFICATES[case]
     async with RawServer(tls=True) as server:
-        connector = aiohttp.TCPConnector(ssl=trust(), resolver=_Everywhere())
+        connector = aiohttp.TCPConnector(ssl=trust(), resolver=_LocalResolver())
         async with (
             aiohttp.ClientSession(connector=connector) as session,
             _client("gptge", f"https://{host}:{server.port}", session=session) as pika,
@@ -426,8 +426,8 @@ async def test_a_certificate_that_is_not_right_stops_the_account(case: str, monk
         assert (job.status, server.received) == (JobStatus.PLANNED, [])
 
 
-class _Everywhere(aiohttp.abc.AbstractResolver):
-    """Every name is this machine."""
+class _LocalResolver(aiohttp.abc.AbstractResolver):
+    """Resolver that maps every name to this machine."""
 
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[Any]:
         return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}]
@@ -436,10 +436,10 @@ class _Everywhere(aiohttp.abc.AbstractResolver):
         pass
 
 
-async def test_our_own_trust_refuses_a_stranger() -> None:
-    """Without a session of the user's, a self-signed certificate stops the account."""
+async def test_a_self_signed_certificate_is_refused_by_default() -> None:
+    """Without a session of the caller, a self-signed certificate stops the account."""
     async with RawServer(tls=True) as server:
-        outcome = await _judge("gptge", server.url)
+        outcome = await _submit("gptge", server.url)
         assert (outcome.verdict, server.received) == (SubmitVerdict.STOP, [])
 
 
@@ -447,7 +447,7 @@ async def test_our_own_trust_refuses_a_stranger() -> None:
 
 
 async def _batch(provider: str, first: Act, **limits: Any) -> tuple[Any, RawServer]:
-    """Three requests one after the other; the first meets `first`."""
+    """Run three requests one after the other; the first gets *first* as its response."""
     async with RawServer(provider) as server:
         server.acts.append(first)
         async with _client(provider, server.url, limits=Limits(submitting=1, **limits)) as pika:
@@ -456,7 +456,7 @@ async def _batch(provider: str, first: Act, **limits: Any) -> tuple[Any, RawServ
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_stopped_account_parks_the_batch(provider: str) -> None:
-    """A 401 fails no job: all three stay planned, one POST was sent, and the report says why."""
+    """HTTP 401 fails no job: all three stay planned, one POST is sent, and the report has the reason."""
     report, server = await _batch(provider, Act(answer(401, failure_body("no")(provider))))
     assert ([job.status for job in report.jobs], len(server.submissions)) == ([JobStatus.PLANNED] * 3, 1)
     assert isinstance(report.stopped, AccountStopped)
@@ -465,7 +465,7 @@ async def test_a_stopped_account_parks_the_batch(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_redirect_stops_the_batch_with_a_hint(provider: str) -> None:
-    """A redirect rejects its own job; the others stay planned, one POST was sent, and the base URL is named."""
+    """A redirect rejects its own job; the others stay planned, one POST is sent, and the error names `base_url`."""
     report, server = await _batch(provider, Act(answer(308, "", {"Location": "https://elsewhere.example/"})))
     expected = [JobStatus.REJECTED, JobStatus.PLANNED, JobStatus.PLANNED]
     assert (expected, 1) == ([job.status for job in report.jobs], len(server.submissions))
@@ -477,8 +477,8 @@ async def test_a_redirect_stops_the_batch_with_a_hint(provider: str) -> None:
 @pytest.mark.parametrize(
     "first, status", [("rejected", JobStatus.REJECTED), ("lost", JobStatus.UNKNOWN)], ids=["rejected", "lost"]
 )
-async def test_one_jobs_trouble_stops_no_other(first: str, status: JobStatus, provider: str) -> None:
-    """A rejected or doubted first job leaves the second and third to succeed: three POSTs for three jobs."""
+async def test_one_failing_job_stops_no_other(first: str, status: JobStatus, provider: str) -> None:
+    """If the first job is rejected or in doubt, the second and third succeed: three POSTs for three jobs."""
     act = Act(b"", "fin") if first == "lost" else Act(answer(422, failure_body("bad")(provider)))
     report, server = await _batch(provider, act)
     expected = [status, JobStatus.SUCCEEDED, JobStatus.SUCCEEDED]
@@ -486,8 +486,8 @@ async def test_one_jobs_trouble_stops_no_other(first: str, status: JobStatus, pr
     assert report.stopped is None
 
 
-async def test_another_sites_pages_stop_the_batch() -> None:
-    """Where every submission is answered 200 with a web page, three are in doubt and the others are not sent."""
+async def test_web_pages_stop_the_batch() -> None:
+    """If every submission gets HTTP 200 with a web page, three are in doubt and the others are not sent."""
     async with RawServer() as server:
         server.acts.extend([Act(answer(200, "<!DOCTYPE html><html>Welcome</html>"))] * 10)
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
@@ -497,8 +497,8 @@ async def test_another_sites_pages_stop_the_batch() -> None:
         assert "is the base URL right?" in str(report.jobs[0].error)
 
 
-async def test_a_page_among_answers_stops_nothing() -> None:
-    """A web page now and then, between real answers, is one job's doubt."""
+async def test_a_single_web_page_stops_nothing() -> None:
+    """A web page between usable responses leaves one job in doubt."""
     async with RawServer() as server:
         for _ in range(4):
             server.acts.append(Act(answer(200, "<html>busy</html>")))
@@ -510,7 +510,7 @@ async def test_a_page_among_answers_stops_nothing() -> None:
 
 
 async def test_as_settled_raises_the_stop_after_the_last_job() -> None:
-    """`as_settled` gives the planned job first and then says that the account is stopped."""
+    """`as_settled` yields the planned job first and then raises AccountStopped."""
     async with RawServer() as server:
         server.acts.append(Act(answer(403)))
         given = []
@@ -523,7 +523,7 @@ async def test_as_settled_raises_the_stop_after_the_last_job() -> None:
 
 
 async def test_after_a_stop_the_same_batch_is_paid_once() -> None:
-    """A batch that a 402 stopped is run again and accepted: each job was accepted by one POST."""
+    """A batch that HTTP 402 stopped is run again and accepted: one POST per job is accepted."""
     async with RawServer() as server:
         server.acts.append(Act(answer(402)))
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
@@ -532,8 +532,8 @@ async def test_after_a_stop_the_same_batch_is_paid_once() -> None:
         assert (dict(report.counts), len(server.submissions)) == ({JobStatus.SUCCEEDED: 2}, 3)
 
 
-async def test_a_doubt_is_not_sent_again_by_the_same_batch() -> None:
-    """A job in doubt stays so when its batch is run again: still one POST."""
+async def test_a_job_in_doubt_is_not_sent_again_by_the_same_batch() -> None:
+    """A job in doubt stays in doubt when its batch is run again: there is one POST."""
     async with RawServer() as server:
         server.acts.append(Act(b"", "rst"))
         async with _client("gptge", server.url) as pika:
@@ -544,8 +544,8 @@ async def test_a_doubt_is_not_sent_again_by_the_same_batch() -> None:
         assert len(server.submissions) == 1
 
 
-async def test_patience_ends() -> None:
-    """An account that says "wait" for longer than the patience leaves the job planned, proven not accepted."""
+async def test_a_job_is_given_up_after_the_patience() -> None:
+    """An account that answers "wait" for longer than `patience` leaves the job planned: it was not accepted."""
     async with RawServer() as server:
         server.acts.extend([Act(answer(429))] * 9)
         async with _client("gptge", server.url, limits=Limits(patience=0.4)) as pika:
@@ -560,8 +560,8 @@ async def test_patience_ends() -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
-    """A client closed while an answer is out waits for it: the id is in the record, one POST was sent."""
+async def test_closing_waits_for_the_response_of_a_submission(provider: str) -> None:
+    """A client that is closed during a submission waits for the response: the task id is saved after one POST."""
     go = asyncio.Event()
     async with RawServer(provider) as server:
         server.acts.append(Act(answer(200, receipt(provider)), when=go))
@@ -569,7 +569,7 @@ async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
         submitting = asyncio.create_task(pika.submit("a cat"))
         await server.until_received(1)
         closing = asyncio.create_task(pika.aclose())
-        await asyncio.sleep(0.05)  # no event tells that it waits
+        await asyncio.sleep(0.05)  # no event shows that it waits
         assert not closing.done()
         go.set()
         await closing
@@ -579,8 +579,8 @@ async def test_closing_keeps_an_id_that_is_on_its_way(provider: str) -> None:
         assert len(server.submissions) == 1
 
 
-async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that does not come within the grace leaves the job in doubt."""
+async def test_closing_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission without a response within the grace period is in doubt."""
     monkeypatch.setattr(_scheduler, "CLOSE_GRACE", 0.1)
     async with RawServer() as server:
         server.acts.append(Act(b"", "stall"))
@@ -594,8 +594,8 @@ async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
         assert (kept.status, len(server.submissions)) == (JobStatus.UNKNOWN, 1)
 
 
-async def test_cancelled_while_planned_is_withdrawn() -> None:
-    """A submission cancelled before its turn is canceled, and nothing of it was sent."""
+async def test_a_submission_that_is_cancelled_while_planned_is_withdrawn() -> None:
+    """A submission that is cancelled before its turn is canceled, and nothing of it is sent."""
     go = asyncio.Event()
     async with RawServer() as server:
         server.acts.append(Act(answer(200, receipt("gptge")), when=go))
@@ -616,8 +616,8 @@ async def test_cancelled_while_planned_is_withdrawn() -> None:
 
 
 @pytest.mark.parametrize("provider", DIALECTS)
-async def test_cancelled_while_sent_goes_on(provider: str) -> None:
-    """A submission cancelled after it was sent keeps its id, succeeds, and was sent once."""
+async def test_a_submission_that_is_cancelled_while_sent_continues(provider: str) -> None:
+    """A submission that is cancelled after it was sent keeps its task id, succeeds, and is sent once."""
     go = asyncio.Event()
     async with RawServer(provider) as server:
         server.acts.append(Act(answer(200, receipt(provider)), when=go))
@@ -634,12 +634,12 @@ async def test_cancelled_while_sent_goes_on(provider: str) -> None:
         assert (job.status, job.task_id, len(server.submissions)) == (JobStatus.SUCCEEDED, TASK, 1)
 
 
-# -- a third party's provider -------------------------------------------------------------------------------------
+# -- third-party providers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("defect", ["raises", "asks another origin", "is no address"])
-async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
-    """A provider that cannot encode, or leads elsewhere, sends nothing: the job is rejected, the look is tried again."""
+async def test_a_defect_of_a_provider_fails_one_request(defect: str) -> None:
+    """A provider that fails to encode, or encodes another host, sends nothing; the job is rejected, a poll repeated."""
 
     def raising(*_: object) -> Any:
         raise LookupError("the provider's own defect")
@@ -651,10 +651,10 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
         transport = _transport(server.url)
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
-        exchange = GatewayClient(provider, base_url or server.url, transport)
+        gateway_client = GatewayClient(provider, base_url or server.url, transport)
         judged, looked = (
-            await memory_gateway.submit_once(exchange, GenerationRequest("a cat")),
-            await exchange.poll(TASK),
+            await memory_gateway.submit_once(gateway_client, GenerationRequest("a cat")),
+            await gateway_client.poll(TASK),
         )
         await transport.close()
         expected = SubmitVerdict.REJECTED if defect == "raises" else SubmitVerdict.WRONG_URL
@@ -665,19 +665,19 @@ async def test_a_providers_defect_is_that_calls_failure(defect: str) -> None:
 # -- proxies -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_proxy_carries_a_submission_once() -> None:
-    """With `proxy` the absolute address goes to the proxy, which sees one POST."""
+async def test_a_proxy_gets_a_submission_once() -> None:
+    """With `proxy` the absolute URL is sent to the proxy, which gets one POST."""
     async with RawServer() as proxy:
-        outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
+        outcome = await _submit("gptge", "http://gateway.invalid", proxy=proxy.url)
         targets = [seen.target for seen in proxy.received]
         assert (outcome.verdict, targets) == (SubmitVerdict.ACCEPTED, ["http://gateway.invalid/pika/generate"])
 
 
 async def test_a_tunnel_carries_a_submission_once() -> None:
-    """Through a CONNECT tunnel the submission arrives once, and the proxy never sees the key."""
+    """Through a CONNECT tunnel the submission arrives once, and the proxy never gets the API key."""
     async with RawServer() as proxy, RawServer(tls=True) as server:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting_context())) as session:
-            outcome = await _judge("gptge", server.url, proxy=proxy.url, session=session)
+            outcome = await _submit("gptge", server.url, proxy=proxy.url, session=session)
         assert (outcome.verdict, len(server.submissions)) == (SubmitVerdict.ACCEPTED, 1)
         assert [seen.method for seen in proxy.received] == ["CONNECT"]
         assert KEY not in str(proxy.received)
@@ -686,28 +686,28 @@ async def test_a_tunnel_carries_a_submission_once() -> None:
 @pytest.mark.parametrize(
     "status, verdict", [(407, SubmitVerdict.STOP), (502, SubmitVerdict.UNKNOWN), (504, SubmitVerdict.UNKNOWN)]
 )
-async def test_what_a_proxy_answers_is_judged_like_a_gateway(status: int, verdict: SubmitVerdict) -> None:
-    """A forwarding proxy's own answer cannot be told from the gateway's: 407 stops, 502 and 504 are in doubt."""
+async def test_a_response_of_a_proxy_has_the_verdict_of_a_gateways(status: int, verdict: SubmitVerdict) -> None:
+    """A response of a forwarding proxy has the verdict of a gateway's: 407 stops, 502 and 504 are in doubt."""
     async with RawServer() as proxy:
         proxy.acts.append(Act(answer(status, HTML, HTML_HEADERS)))
-        outcome = await _judge("gptge", "http://gateway.invalid", proxy=proxy.url)
+        outcome = await _submit("gptge", "http://gateway.invalid", proxy=proxy.url)
         assert (verdict, 1) == (outcome.verdict, len(proxy.received))
 
 
 async def test_the_environments_proxy_is_used_but_not_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`HTTP_PROXY` carries what goes out, and nothing that goes to this machine."""
+    """`HTTP_PROXY` is used for other hosts and not for this machine."""
     async with RawServer() as proxy, RawServer() as server:
         for name in ("http_proxy", "HTTP_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        near = await _judge("gptge", server.url)
+        near = await _submit("gptge", server.url)
         assert (near.verdict, len(server.received), proxy.connections) == (SubmitVerdict.ACCEPTED, 1, 0)
-        far = await _judge("gptge", "http://gateway.invalid")
+        far = await _submit("gptge", "http://gateway.invalid")
         assert (far.verdict, len(proxy.received)) == (SubmitVerdict.ACCEPTED, 1)
         monkeypatch.setenv("no_proxy", "gateway.invalid")
         monkeypatch.setattr(socket, "getaddrinfo", _nothing_found)
-        none = await _judge("gptge", "http://gateway.invalid")
+        none = await _submit("gptge", "http://gateway.invalid")
         assert (none.verdict, len(proxy.received)) == (SubmitVerdict.NOT_SENT, 1)
 
 

@@ -1,4 +1,4 @@
-"""A journal on the disk, and who comes later with it: nothing is lost, nothing is paid twice, every doubt is listed."""
+"""Stories of journals that a later client opens: nothing is lost or paid twice, and every job in doubt is listed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ often: Final = FixedInterval(0.5)
 @pytest.fixture(autouse=True)
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     random.seed(17)
-    if "thread" not in request.fixturenames:
+    if "writer_thread" not in request.fixturenames:
         write_in_loop_time(monkeypatch)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -68,8 +68,8 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def thread() -> None:
-    """The journal has its own thread, and waits for the disk."""
+def writer_thread() -> None:
+    """Let the journal use its own thread and wait for the disk."""
 
 
 def requests(count: int) -> list[GenerationRequest]:
@@ -83,21 +83,21 @@ def charges(at: Gateway) -> Counter[str]:
     return Counter(charge.prompt for charge in at.ledger)
 
 
-def stored(path: Path) -> dict[str, Job]:
-    """What another process reads in the file at this moment."""
+def jobs_on_disk(path: Path) -> dict[str, Job]:
+    """Return the jobs that another process reads from the file at this moment."""
     return {job.key: job for job in SqliteJournal(path).all()}
 
 
 async def outcome(work: Coroutine[Any, Any, Any] | asyncio.Task[Any], seconds: float = 600.0) -> Any:
-    """What it gave or raised; it must end by itself."""
+    """Return what *work* returns or raises; it must end within *seconds*."""
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     assert done, f"{task} does not end"
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
 
-async def rewrite(path: Path, key: str, **changes: Any) -> None:
-    """Change a record as if it had been written so."""
+async def change_record(path: Path, key: str, **changes: Any) -> None:
+    """Change the stored record of a job."""
     journal = SqliteJournal(path)
     await journal.open()
     job = journal.get(key)
@@ -106,8 +106,8 @@ async def rewrite(path: Path, key: str, **changes: Any) -> None:
     await journal.close()
 
 
-class Deaf:
-    """A network that nothing may be sent over."""
+class NoNetwork:
+    """Transport through which nothing may be sent."""
 
     async def open(self) -> None: ...
 
@@ -120,8 +120,8 @@ class Deaf:
 # --- the receipt ----------------------------------------------------------------------------------------------------
 
 
-def test_the_receipt_is_on_the_disk_when_submit_returns(path: Path, thread: None) -> None:
-    """At that utc_from_timestamp another reader of the file finds the task id, with many submissions side by side."""
+def test_the_task_id_is_on_disk_when_submit_returns(path: Path, writer_thread: None) -> None:
+    """Another reader of the file finds the task id when `submit` returns, with many simultaneous submissions."""
 
     async def story() -> None:
         at = gateway()
@@ -130,10 +130,10 @@ def test_the_receipt_is_on_the_disk_when_submit_returns(path: Path, thread: None
 
             async def one(request: GenerationRequest) -> None:
                 job = await pika.submit(request)
-                assert stored(path)[job.key].task_id == job.task_id
+                assert jobs_on_disk(path)[job.key].task_id == job.task_id
 
             await asyncio.gather(*(one(request) for request in requests(30)))
-        assert {job.task_id for job in stored(path).values()} == {charge.task_id for charge in at.ledger}
+        assert {job.task_id for job in jobs_on_disk(path).values()} == {charge.task_id for charge in at.ledger}
         assert len(at.ledger) == 30
 
     asyncio.run(story())
@@ -141,8 +141,8 @@ def test_the_receipt_is_on_the_disk_when_submit_returns(path: Path, thread: None
 
 @pytest.mark.parametrize("provider", ["cometapi", "yescale", "gptge", "native"])
 @pytest.mark.parametrize("call", ["wait", "generate", "submit", "resume", "run", "as_settled"])
-def test_a_later_client_on_the_same_file_goes_on_and_pays_nothing(path: Path, provider: str, call: str) -> None:
-    """Whichever call takes it up, an accepted job is waited for, at the provider that accepted it."""
+def test_a_later_client_on_the_same_file_continues_and_pays_nothing(path: Path, provider: str, call: str) -> None:
+    """Whichever call continues an accepted job, it is awaited at the provider that accepted it."""
 
     async def story() -> None:
         at = gateway(durations="constant:30")
@@ -172,8 +172,8 @@ def test_a_later_client_on_the_same_file_goes_on_and_pays_nothing(path: Path, pr
 
 
 @pytest.mark.parametrize("status", [S.QUEUED, S.TIMED_OUT])
-def test_what_another_address_accepted_is_neither_asked_nor_paid_here(path: Path, status: S) -> None:
-    """It is listed as accepted elsewhere, `resume` leaves it alone, and its own client finishes it."""
+def test_a_job_of_another_base_url_is_neither_polled_nor_paid(path: Path, status: S) -> None:
+    """It is listed as accepted elsewhere, `resume` leaves it as it is, and a client of its own URL finishes it."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
@@ -181,9 +181,9 @@ def test_what_another_address_accepted_is_neither_asked_nor_paid_here(path: Path
         async with client(at, journal=path, polling=often, deadline=deadline) as pika:
             job = await pika.submit(CAT)
             await asyncio.sleep(20)
-        assert stored(path)["cat"].status in {status, S.RUNNING}
+        assert jobs_on_disk(path)["cat"].status in {status, S.RUNNING}
         for provider, address in (("cometapi", "http://127.0.0.1:2/cometapi"), ("yescale", pika.base_url)):
-            other = PikaClient(provider, base_url=address, journal=path, transport=Deaf())
+            other = PikaClient(provider, base_url=address, journal=path, transport=NoNetwork())
             async with other:
                 (report,) = [await other.run([CAT])]
                 assert [one.task_id for one in report.jobs] == [job.task_id]
@@ -201,8 +201,8 @@ def test_what_another_address_accepted_is_neither_asked_nor_paid_here(path: Path
     virtual_clock.run(story())
 
 
-def test_a_single_look_at_a_job_of_another_address_is_refused(path: Path) -> None:
-    """A gateway that did not accept a task is not asked for it: its answer would be of nothing, or of a stranger's."""
+def test_a_poll_of_a_job_of_another_base_url_is_refused(path: Path) -> None:
+    """`poll` raises AcceptedElsewhere instead of polling a gateway that did not accept the task."""
 
     async def story() -> None:
         at = gateway()
@@ -219,8 +219,8 @@ def test_a_single_look_at_a_job_of_another_address_is_refused(path: Path) -> Non
 
 @pytest.mark.parametrize("how", ["planned", "withdrawn"])
 @pytest.mark.parametrize("call", ["run", "generate"])
-def test_what_was_never_sent_may_be_sent_by_another_client(path: Path, how: str, call: str) -> None:
-    """A planned or a withdrawn job belongs to nobody: the client that is asked for it next sends it."""
+def test_an_unsent_job_may_be_sent_by_another_client(path: Path, how: str, call: str) -> None:
+    """A planned or withdrawn job is sent by the next client that submits it, whichever provider that uses."""
 
     async def story() -> None:
         at = gateway([{**ONCE, "do": QUOTA if how == "planned" else {"fault": "takes", "seconds": 50}}])
@@ -231,14 +231,14 @@ def test_what_was_never_sent_may_be_sent_by_another_client(path: Path, how: str,
                 await pika.submit("one that takes all the room")
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(pika.generate(CAT), 5)
-        assert stored(path)["cat"].status is (S.PLANNED if how == "planned" else S.CANCELED)
+        assert jobs_on_disk(path)["cat"].status is (S.PLANNED if how == "planned" else S.CANCELED)
         async with client(at, "yescale", journal=path) as other:
             if call == "run":
                 assert (await other.run([CAT])).counts == {S.SUCCEEDED: 1}
             else:
                 assert (await other.generate(CAT)).url
         assert [charge.provider for charge in at.ledger if charge.prompt == "a cat"] == ["yescale"]
-        assert (stored(path)["cat"].provider, stored(path)["cat"].error) == ("yescale", None)
+        assert (jobs_on_disk(path)["cat"].provider, jobs_on_disk(path)["cat"].error) == ("yescale", None)
 
     virtual_clock.run(story())
 
@@ -246,8 +246,8 @@ def test_what_was_never_sent_may_be_sent_by_another_client(path: Path, how: str,
 # --- enrolment ------------------------------------------------------------------------------------------------------
 
 
-class Looking(MemoryTransport):
-    """Reads the file whenever something is sent."""
+class ReadingTransport(MemoryTransport):
+    """Transport that reads the journal file whenever a request is sent."""
 
     def __init__(self, of: Gateway, path: Path) -> None:
         super().__init__(of)
@@ -261,14 +261,14 @@ class Looking(MemoryTransport):
 
 @pytest.mark.parametrize("call", ["run", "as_settled"])
 @pytest.mark.parametrize("kind", [list, tuple, iter])
-def test_a_list_is_in_the_journal_before_any_of_it_is_sent(
+def test_a_list_is_saved_before_any_of_it_is_sent(
     path: Path, call: str, kind: Callable[[Iterable[str]], Iterable[str]]
 ) -> None:
-    """A process that dies leaves the whole list to `resume`; of a generator only what was pulled."""
+    """If the process dies, `resume` has the whole list; of a generator only the requests that were pulled."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
-        transport = Looking(at, path)
+        transport = ReadingTransport(at, path)
         prompts = [f"prompt {number % 30}" for number in range(40)]
         async with client(at, journal=path, transport=transport, limits=Limits(max_in_flight=2)) as pika:
             if call == "run":
@@ -293,7 +293,7 @@ def test_a_list_is_in_the_journal_before_any_of_it_is_sent(
 
 
 def test_rows_without_keys_are_found_again_in_another_order(path: Path) -> None:
-    """Between two processes rows are moved, put in and taken out; each content is paid for as often as it occurs."""
+    """Rows are moved, added and removed between two processes, and each content is paid as often as it occurs."""
     lists = [["a", "b", "a"], ["b", "a", "new", "a"], ["a", "a", "a", "b"], ["new"], ["a", "b", "a"]]
 
     async def story() -> None:
@@ -310,11 +310,11 @@ def test_rows_without_keys_are_found_again_in_another_order(path: Path) -> None:
     virtual_clock.run(story())
 
 
-def test_a_row_that_the_journal_refused_is_reported_under_the_key_that_it_has(path: Path) -> None:
-    """After a stop every job of the report that `jobs` knows has its key there, and no content stands there twice."""
+def test_an_unsaved_row_is_reported_under_its_key(path: Path) -> None:
+    """After a stop every reported job that is in the journal has its key there, and no content is in it twice."""
 
     async def story(number: int) -> None:
-        journal = Failing(path.with_name(f"{number}.db"))
+        journal = FailingJournal(path.with_name(f"{number}.db"))
         async with client(gateway(), journal=journal, limits=Limits(submitting=2)) as pika:
             journal.fail(number)
             report = await pika.run(prompt for prompt in ["a", "a", "b"])
@@ -331,7 +331,7 @@ def test_a_row_that_the_journal_refused_is_reported_under_the_key_that_it_has(pa
 
 
 def copied(path: Path, name: str) -> Path:
-    """The journal as a process would leave it that dies now."""
+    """Copy the journal, as a process that dies now would leave it."""
     copy = path.with_name(name)
     for suffix in ("", "-wal"):
         if Path(f"{path}{suffix}").exists():
@@ -339,8 +339,8 @@ def copied(path: Path, name: str) -> Path:
     return copy
 
 
-def test_an_intent_without_a_verdict_is_a_doubt_that_says_when(path: Path) -> None:
-    """Who dies while it sends leaves a job in doubt, with the time and the number of that attempt, for good."""
+def test_an_intent_without_a_verdict_is_in_doubt(path: Path) -> None:
+    """A process that dies while sending leaves a job in doubt, with the time and the number of its attempt."""
 
     async def story() -> None:
         at = gateway([{**ONCE, "do": RATE}])
@@ -367,8 +367,8 @@ def test_an_intent_without_a_verdict_is_a_doubt_that_says_when(path: Path) -> No
     virtual_clock.run(story())
 
 
-def in_doubt(path: Path, **options: Any) -> Callable[[], Coroutine[Any, Any, Gateway]]:
-    """One job in doubt in a journal that is closed, and one that succeeded."""
+def journal_with_a_doubt(path: Path, **options: Any) -> Callable[[], Coroutine[Any, Any, Gateway]]:
+    """Write a closed journal with one job in doubt and one that succeeded."""
 
     async def make() -> Gateway:
         at = gateway([{**ONCE, "do": {"fault": "drop", **options}}], durations="constant:5")
@@ -382,11 +382,11 @@ def in_doubt(path: Path, **options: Any) -> Callable[[], Coroutine[Any, Any, Gat
 
 @pytest.mark.parametrize("reopened", [False, True])
 @pytest.mark.parametrize("way", ["task_id", "not charged", "abandon"])
-def test_a_doubt_is_resolved_in_each_of_three_ways(path: Path, way: str, reopened: bool) -> None:
-    """A task id is asked for, what was not charged is sent, and what was given up is neither, also in a later life."""
+def test_a_job_in_doubt_is_resolved_in_three_ways(path: Path, way: str, reopened: bool) -> None:
+    """With a task id it is polled, if not charged it is sent, if abandoned neither, also by a later process."""
 
     async def story() -> None:
-        at = await in_doubt(path, charge=way != "not charged")()
+        at = await journal_with_a_doubt(path, charge=way != "not charged")()
         pika = client(at, journal=path, polling=often)
         async with pika:
             match way:
@@ -404,13 +404,13 @@ def test_a_doubt_is_resolved_in_each_of_three_ways(path: Path, way: str, reopene
             report = await later.run([CAT])
         expected = S.CANCELED if way == "abandon" else S.SUCCEEDED
         assert (report.counts, charges(at)["a cat"]) == ({expected: 1}, 1)
-        assert stored(path)["cat"].attempts == (2 if way == "not charged" else 1)
+        assert jobs_on_disk(path)["cat"].attempts == (2 if way == "not charged" else 1)
 
     virtual_clock.run(story())
 
 
 @pytest.mark.parametrize(
-    "key, said",
+    "key, resolution",
     [
         ("cat", {}), ("cat", {"charged": True}), ("cat", {"charged": True, "abandon": True}),
         ("cat", {"charged": False, "abandon": True}), ("cat", {"task_id": "t", "abandon": True}),
@@ -418,18 +418,18 @@ def test_a_doubt_is_resolved_in_each_of_three_ways(path: Path, way: str, reopene
         ("other", {"abandon": True}), ("none", {"abandon": True}),
     ],
 )  # fmt: skip
-def test_what_resolves_nothing_is_refused_and_changes_nothing(path: Path, key: str, said: dict[str, Any]) -> None:
-    """Nothing or two things said, no doubt, no job, or a task that another job has."""
+def test_an_invalid_resolution_changes_nothing(path: Path, key: str, resolution: dict[str, Any]) -> None:
+    """No or two answers, a job that is not in doubt, no job, or the task of another job: `resolve` raises."""
 
     async def story() -> None:
-        at = await in_doubt(path)()
-        before = repr(stored(path))
-        if said.get("task_id") == "another's":
-            said["task_id"] = at.ledger[1].task_id
+        at = await journal_with_a_doubt(path)()
+        before = repr(jobs_on_disk(path))
+        if resolution.get("task_id") == "another's":
+            resolution["task_id"] = at.ledger[1].task_id
         async with client(at, journal=path) as pika:
             with pytest.raises(InvalidRequest):
-                await pika.resolve(key, **said)
-        assert repr(stored(path)) == before
+                await pika.resolve(key, **resolution)
+        assert repr(jobs_on_disk(path)) == before
 
     virtual_clock.run(story())
 
@@ -442,8 +442,8 @@ FATES: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("fate", list(FATES))
-def test_paying_again_pays_once_more_and_the_earlier_job_stays_known(path: Path, fate: str) -> None:
-    """Whatever became of the first, the next request of its key is one more charge; `resume` goes on with both."""
+def test_resubmit_pays_once_more_and_keeps_the_earlier_job(path: Path, fate: str) -> None:
+    """Whatever the status of the first job, the next request of its key is one more charge; `resume` continues both."""
 
     async def story() -> None:
         at = gateway([{**ONCE, "do": FATES[fate]}], durations="constant:5")
@@ -462,7 +462,7 @@ def test_paying_again_pays_once_more_and_the_earlier_job_stays_known(path: Path,
             assert set(report.counts) <= ({S.UNKNOWN} if fate == "unknown" else {S.SUCCEEDED, S.FAILED})
             assert (await later.run([CAT])).counts == {S.SUCCEEDED: 1}
         assert len(at.ledger) == paid + 1
-        assert {job.task_id for job in stored(path).values()} >= {first.task_id} - {None}
+        assert {job.task_id for job in jobs_on_disk(path).values()} >= {first.task_id} - {None}
 
     virtual_clock.run(story())
 
@@ -470,8 +470,8 @@ def test_paying_again_pays_once_more_and_the_earlier_job_stays_known(path: Path,
 # --- charges --------------------------------------------------------------------------------------------------------
 
 
-def test_the_limit_of_charges_counts_those_of_earlier_lives(path: Path) -> None:
-    """A doubt counts as charged until somebody says that it was not; then one more may be sent."""
+def test_the_charge_limit_counts_charges_of_earlier_processes(path: Path) -> None:
+    """A job in doubt counts as charged until it is resolved as not charged; then one more may be sent."""
 
     async def story() -> None:
         at = gateway([{**ONCE, "do": {"fault": "drop", "charge": False}}], durations="constant:2")
@@ -491,8 +491,8 @@ def test_the_limit_of_charges_counts_those_of_earlier_lives(path: Path) -> None:
     virtual_clock.run(story())
 
 
-def test_a_doubt_that_is_resolved_while_another_job_is_sent_counts_neither_twice(path: Path) -> None:
-    """What is under way is counted once, so that as many as are allowed can be sent."""
+def test_a_resolution_during_a_submission_counts_no_charge_twice(path: Path) -> None:
+    """A submission in progress is counted once, so that as many jobs as the limit allows are sent."""
 
     async def story() -> None:
         at = gateway([{**ONCE, "do": {"fault": "drop", "charge": False}}], durations="constant:2")
@@ -512,8 +512,8 @@ def test_a_doubt_that_is_resolved_while_another_job_is_sent_counts_neither_twice
 # --- cancelled at any utc_from_timestamp ---------------------------------------------------------------------------------------
 
 
-async def _under_way(pika: PikaClient) -> None:
-    """What a program does that is ended at some instant."""
+async def _interrupted_story(pika: PikaClient) -> None:
+    """Run a program that is ended at some instant."""
     async with pika, asyncio.TaskGroup() as group:
         group.create_task(pika.run(requests(4)))
         group.create_task(pika.generate(GenerationRequest("single", key="single")))
@@ -529,17 +529,17 @@ async def _ended(how: str, pika: PikaClient, moment: float) -> None:
     match how:
         case "asyncio.timeout":
             async with asyncio.timeout(moment):
-                await _under_way(pika)
+                await _interrupted_story(pika)
         case "cancel scope":
             with anyio.move_on_after(moment):
-                await _under_way(pika)
+                await _interrupted_story(pika)
         case "sibling fails":
             async with anyio.create_task_group() as group:
-                group.start_soon(_under_way, pika)
+                group.start_soon(_interrupted_story, pika)
                 await asyncio.sleep(moment)
                 raise ZeroDivisionError
         case "aclose is cancelled":
-            using = asyncio.create_task(_under_way(pika))
+            using = asyncio.create_task(_interrupted_story(pika))
             await asyncio.sleep(moment)
             closing = asyncio.create_task(pika.aclose())
             await asyncio.sleep(0.01)
@@ -563,10 +563,10 @@ WAYS: Final = ["asyncio.timeout", "cancel scope", "sibling fails", "aclose is ca
 
 @pytest.mark.parametrize("writer", [LoopExecutor, SlowLoopExecutor])
 @pytest.mark.parametrize("how", WAYS)
-def test_whatever_ends_it_the_journal_tells_the_truth(
+def test_the_journal_is_right_however_the_client_ends(
     path: Path, monkeypatch: pytest.MonkeyPatch, how: str, writer: type[LoopExecutor]
 ) -> None:
-    """At each of many instants: every charge has its id in the file, nothing is in doubt, a later client pays once."""
+    """At each instant every charge has its id in the file, no job is in doubt, and a later client pays once."""
     write_in_loop_time(monkeypatch, writer)
 
     async def story(number: int) -> None:
@@ -579,7 +579,7 @@ def test_whatever_ends_it_the_journal_tells_the_truth(
         ended = await outcome(_ended(how, pika, 0.003 + 0.1451 * number), 100)
         errors = ended.exceptions if isinstance(ended, BaseExceptionGroup) else [ended]
         assert {type(error) for error in errors} <= {TimeoutError, ZeroDivisionError, ClientClosed, type(None)}
-        known = stored(file)
+        known = jobs_on_disk(file)
         assert {job.status for job in known.values()} & {S.SUBMITTING, S.UNKNOWN} == set()
         held = {job.task_id for job in known.values()}
         assert {charge.task_id for charge in at.ledger} <= held
@@ -594,8 +594,8 @@ def test_whatever_ends_it_the_journal_tells_the_truth(
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_a_loop_that_is_torn_down_leaves_only_true_doubts(path: Path, number: int) -> None:
-    """When `asyncio.run` ends under an open client, only what was being sent is in doubt."""
+def test_a_loop_that_ends_leaves_only_unanswered_submissions_in_doubt(path: Path, number: int) -> None:
+    """If `asyncio.run` ends with an open client, only the jobs that were being sent are in doubt."""
     at = gateway(durations="constant:1")
     transport = MemoryTransport(at, latency=0.2)
     pika = client(at, journal=path, transport=transport, polling=FixedInterval(0.3), limits=Limits(max_in_flight=3))
@@ -603,14 +603,14 @@ def test_a_loop_that_is_torn_down_leaves_only_true_doubts(path: Path, number: in
 
     async def leave() -> None:
         nonlocal sending
-        using = asyncio.create_task(_under_way(pika))
+        using = asyncio.create_task(_interrupted_story(pika))
         await asyncio.sleep(0.003 + 0.0967 * number)
         sending = 0 if pika._session is None else pika._session.table.planner.submitting
         assert not using.done()
 
     async def later() -> None:
         await pika.aclose()
-        known = {job.request.prompt: job for job in stored(path).values()}
+        known = {job.request.prompt: job for job in jobs_on_disk(path).values()}
         doubts = [job for job in known.values() if job.status is S.UNKNOWN]
         assert len(doubts) <= sending
         for charge in at.ledger:
@@ -628,14 +628,14 @@ def test_a_loop_that_is_torn_down_leaves_only_true_doubts(path: Path, number: in
 # --- a disk that fails ----------------------------------------------------------------------------------------------
 
 
-class Failing(SqliteJournal):
-    """Commits until it is told to fail."""
+class FailingJournal(SqliteJournal):
+    """Journal that commits until a chosen commit, and then fails."""
 
     left = 10**9
     times = 0
 
     def fail(self, number: int, times: int = 10**9) -> None:
-        """From now on, the commit of that number fails, and those after it, so many times in all."""
+        """Let the commit *number* from now and those after it fail, *times* times."""
         self.left, self.times = number, times
 
     def _commit(self, group: list[WriteOp]) -> None:
@@ -648,13 +648,13 @@ class Failing(SqliteJournal):
 
 @pytest.mark.parametrize("once", [False, True], ids=["for good", "once"])
 @pytest.mark.parametrize("refused", [False, True], ids=["", "after a refusal"])
-def test_whichever_write_fails_nothing_is_lost_and_nothing_is_in_doubt(path: Path, once: bool, refused: bool) -> None:
-    """Nothing is sent that could not be intended, each id is there after reopening, all callers end, and are told."""
+def test_a_failing_write_loses_nothing_and_leaves_no_doubt(path: Path, once: bool, refused: bool) -> None:
+    """Nothing is sent without an intent, each id is there after reopening, and every caller gets an error."""
 
     async def story(number: int) -> None:
         file = path.with_name(f"{number}.db")
         at = gateway([{**ONCE, "do": RATE}] if refused else None, durations="constant:20")
-        journal = Failing(file)
+        journal = FailingJournal(file)
         async with client(at, journal=journal, polling=often) as pika:
             journal.fail(number, 1 if once else 10**9)
             singles = [asyncio.create_task(pika.generate(one)) for one in requests(4)[2:]]
@@ -676,14 +676,14 @@ def test_whichever_write_fails_nothing_is_lost_and_nothing_is_in_doubt(path: Pat
 
 
 @pytest.mark.parametrize("kind", [list, iter])
-def test_a_batch_that_a_full_disk_stops_reports_what_there_is(
+def test_a_batch_that_a_full_disk_stops_has_a_complete_report(
     path: Path, kind: Callable[[list[GenerationRequest]], Iterable[GenerationRequest]]
 ) -> None:
-    """`run` says `stopped` and gives a job for each request, whichever write was the first to fail."""
+    """`run` returns `stopped` and a job for each request, whichever write was the first to fail."""
 
     async def story(number: int) -> None:
         at = gateway(durations="constant:5")
-        journal = Failing(path.with_name(f"{number}.db"))
+        journal = FailingJournal(path.with_name(f"{number}.db"))
         async with client(at, journal=journal, polling=often) as pika:
             journal.fail(number)
             report = await pika.run(kind(requests(5)))
@@ -698,8 +698,8 @@ def test_a_batch_that_a_full_disk_stops_reports_what_there_is(
         virtual_clock.run(story(number))
 
 
-def test_a_receipt_is_kept_though_the_file_cannot_be_read_any_more(path: Path) -> None:
-    """What was received is in the fallback file, whatever the journal was asked besides."""
+def test_a_task_id_is_kept_if_the_file_cannot_be_read(path: Path) -> None:
+    """A received task id is in the fallback file, although reading the journal fails."""
 
     class Unreadable(SqliteJournal):
         def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
@@ -719,8 +719,8 @@ def test_a_receipt_is_kept_though_the_file_cannot_be_read_any_more(path: Path) -
 # --- one owner ------------------------------------------------------------------------------------------------------
 
 
-def test_of_two_clients_on_one_file_the_second_is_refused_and_the_first_goes_on(path: Path) -> None:
-    """Also in the same loop; once the first is closed the second may have it."""
+def test_a_second_client_on_one_file_is_refused(path: Path) -> None:
+    """Also in the same loop; once the first client is closed, the second may open the file."""
 
     async def story() -> None:
         at = gateway(durations="constant:20")
@@ -746,8 +746,8 @@ def test_of_two_clients_on_one_file_the_second_is_refused_and_the_first_goes_on(
     virtual_clock.run(story())
 
 
-def test_a_client_may_be_opened_again_in_another_loop(path: Path, thread: None) -> None:
-    """Closed and opened in three event loops, it goes on where it was, over one file."""
+def test_a_client_may_be_opened_again_in_another_loop(path: Path, writer_thread: None) -> None:
+    """A client that is closed and opened in three event loops continues its jobs in one file."""
     at = gateway(durations="constant:0.2")
     pika = client(at, journal=path, transport=MemoryTransport(at, latency=0.001), polling=FixedInterval(0.02))
 
@@ -759,11 +759,11 @@ def test_a_client_may_be_opened_again_in_another_loop(path: Path, thread: None) 
 
     for number in range(3):
         asyncio.run(opened(number))
-    assert len(stored(path)) == len(at.ledger) == 3
+    assert len(jobs_on_disk(path)) == len(at.ledger) == 3
 
 
-def test_an_opening_that_was_cancelled_may_be_tried_again_at_once(path: Path, thread: None) -> None:
-    """The journal that it was about to open is not in use by anybody."""
+def test_a_cancelled_opening_may_be_repeated_at_once(path: Path, writer_thread: None) -> None:
+    """The journal that it was opening is not in use."""
 
     async def story() -> None:
         at = gateway()
@@ -781,8 +781,8 @@ def test_an_opening_that_was_cancelled_may_be_tried_again_at_once(path: Path, th
     asyncio.run(story())
 
 
-def test_an_opening_that_fails_lets_go_of_the_file(path: Path) -> None:
-    """A record that cannot be counted is told, and leaves no lock behind."""
+def test_a_failed_opening_releases_the_file(path: Path) -> None:
+    """A record that cannot be read raises and leaves no lock behind."""
 
     class Odd(SqliteJournal):
         def charges(self) -> int:
@@ -801,8 +801,8 @@ def test_an_opening_that_fails_lets_go_of_the_file(path: Path) -> None:
 # --- what was learned -----------------------------------------------------------------------------------------------
 
 
-def test_how_many_tasks_an_account_holds_is_remembered(path: Path) -> None:
-    """With the pace of tries; of each account apart, and the key is not to be found in it."""
+def test_the_concurrency_limit_of_an_account_is_saved(path: Path) -> None:
+    """It is saved with its probe interval for each account, and the API key is not in the file."""
 
     async def story() -> None:
         at = gateway(durations="lognormal:30,0.3", in_flight=6)
@@ -830,8 +830,8 @@ def facts(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM settings")]
 
 
-class Learning(PollingPolicy):
-    """A policy that looks at once in five seconds, and writes down what it is taught."""
+class RecordingPolicy(PollingPolicy):
+    """Policy that polls every five seconds and records its samples."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, float]] = []
@@ -843,12 +843,12 @@ class Learning(PollingPolicy):
         self.seen.append((sample.lower, sample.upper))
 
 
-def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:
-    """At the first opening of its client; opened again in the same process, it is not told the same again."""
+def test_a_policy_gets_the_samples_of_earlier_processes_once(path: Path) -> None:
+    """It gets them at the first opening of its client, and not again when the client is opened again."""
 
     async def story() -> None:
         at = gateway(durations="constant:12")
-        first, second = Learning(), Learning()
+        first, second = RecordingPolicy(), RecordingPolicy()
         pika = client(at, journal=path, polling=first)
         async with pika:
             await pika.run(requests(3))
@@ -867,14 +867,14 @@ def test_a_policy_is_taught_what_earlier_lives_learned_once(path: Path) -> None:
     virtual_clock.run(story())
 
 
-def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The opening fails as a whole; the next one works."""
+def test_unreadable_samples_leave_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The opening fails as a whole, and the next one succeeds."""
 
     async def story() -> None:
         at = gateway(durations="constant:0.3")
         async with client(at, journal=path, polling=FixedInterval(0.1)) as pika:
             await pika.run(requests(3))
-        policy = Learning()
+        policy = RecordingPolicy()
         later = client(at, journal=path, polling=policy)
         with monkeypatch.context() as damaged:
             damaged.setattr("pika_async._journal.queries.select_samples", unreadable)
@@ -894,8 +894,8 @@ def test_what_was_learned_and_cannot_be_read_leaves_nothing_open(path: Path, mon
 
 @pytest.mark.parametrize("away", [0.0, 10.0, 95.0, 300.0], ids=lambda it: f"away {it:g}s")
 @pytest.mark.parametrize("moved", [0, -1, 1], ids=["", "a day back", "a day ahead"])
-def test_a_job_that_was_resumed_teaches_nothing_false(path: Path, away: float, moved: int) -> None:
-    """Whatever the clock says and however long nobody looked, a duration that is learned is that of the task."""
+def test_a_resumed_job_gives_no_wrong_sample(path: Path, away: float, moved: int) -> None:
+    """Whatever the clock and the time without polls, the bounds of a sample contain the duration of the task."""
 
     async def story() -> None:
         at = gateway(durations="constant:400")
@@ -905,8 +905,8 @@ def test_a_job_that_was_resumed_teaches_nothing_false(path: Path, away: float, m
         await asyncio.sleep(away)
         assert job.submitted_at is not None
         gone = timedelta(seconds=asyncio.get_running_loop().time() - accepted_at)
-        await rewrite(path, "cat", submitted_at=datetime.now(UTC) - gone - timedelta(days=moved))
-        policy = Learning()
+        await change_record(path, "cat", submitted_at=datetime.now(UTC) - gone - timedelta(days=moved))
+        policy = RecordingPolicy()
         async with client(at, journal=path, polling=policy, deadline=600) as later:
             began = asyncio.get_running_loop().time()
             resuming = asyncio.create_task(later.resume())
@@ -919,16 +919,16 @@ def test_a_job_that_was_resumed_teaches_nothing_false(path: Path, away: float, m
     virtual_clock.run(story())
 
 
-def test_a_job_that_was_left_for_longer_than_its_deadline_teaches_nothing_false(path: Path) -> None:
-    """Its age is cut off at a deadline; what is counted from there is no duration."""
+def test_a_job_older_than_its_deadline_gives_no_wrong_sample(path: Path) -> None:
+    """Its age is limited to a deadline, so no duration is derived from it."""
 
     async def story() -> None:
         at = gateway(durations="constant:1000")
         async with client(at, journal=path) as pika:
             await pika.submit(CAT)
-        await rewrite(path, "cat", submitted_at=datetime.now(UTC) - timedelta(seconds=900))
+        await change_record(path, "cat", submitted_at=datetime.now(UTC) - timedelta(seconds=900))
         await asyncio.sleep(900)
-        policy = Learning()
+        policy = RecordingPolicy()
         async with client(at, journal=path, polling=policy, deadline=300) as later:
             assert (await later.resume()).counts == {S.SUCCEEDED: 1}
         for after, before in policy.seen:
@@ -938,19 +938,19 @@ def test_a_job_that_was_left_for_longer_than_its_deadline_teaches_nothing_false(
 
 
 @pytest.mark.parametrize("days", [-1, 0, 1])
-def test_a_deadline_begins_anew_whatever_the_clock_says(path: Path, days: int) -> None:
-    """A job of a clock that was moved is looked at within seconds, and has its whole deadline."""
+def test_a_resumed_job_has_a_whole_deadline(path: Path, days: int) -> None:
+    """A job with a timestamp of a changed clock is polled within seconds and has its whole deadline."""
 
     async def story() -> None:
         at = gateway(durations="constant:90")
         async with client(at, journal=path) as pika:
             await pika.submit(CAT)
-        await rewrite(path, "cat", submitted_at=datetime.now(UTC) + timedelta(days=days))
+        await change_record(path, "cat", submitted_at=datetime.now(UTC) + timedelta(days=days))
         async with client(at, journal=path, polling=often, deadline=100) as later:
             assert (await later.resume()).counts == {S.SUCCEEDED: 1}
         async with client(at, journal=path) as pika:
             await pika.submit(GenerationRequest("a dog", key="dog"))
-        await rewrite(path, "dog", submitted_at=datetime.now(UTC) + timedelta(days=days))
+        await change_record(path, "dog", submitted_at=datetime.now(UTC) + timedelta(days=days))
         async with client(at, journal=path, polling=often, deadline=50) as later:
             assert (await later.resume()).counts == {S.TIMED_OUT: 1}
 
@@ -962,7 +962,7 @@ def test_a_deadline_begins_anew_whatever_the_clock_says(path: Path, days: int) -
 
 @pytest.mark.parametrize("call", ["resume", "wait", "run", "generate"])
 def test_a_job_that_timed_out_is_waited_for_again(path: Path, call: str) -> None:
-    """In another life it gets a new deadline, over and over, and is never paid again."""
+    """A later process gives it a new deadline each time, and it is never paid again."""
 
     async def use(pika: PikaClient) -> Job:
         match call:
@@ -984,23 +984,23 @@ def test_a_job_that_timed_out_is_waited_for_again(path: Path, call: str) -> None
             async with client(at, journal=path, polling=often, deadline=30) as pika:
                 job = await use(pika)
                 assert job.status is status
-            assert stored(path)["cat"].polls > polls
-            polls = stored(path)["cat"].polls
-        assert stored(path)["cat"].error is None
+            assert jobs_on_disk(path)["cat"].polls > polls
+            polls = jobs_on_disk(path)["cat"].polls
+        assert jobs_on_disk(path)["cat"].error is None
         assert charges(at) == {"a cat": 1}
 
     virtual_clock.run(story())
 
 
-def test_a_task_that_is_denied_is_parked_with_its_id_and_asked_for_again_later(path: Path) -> None:
-    """`TaskNotFound` survives the process; a provider that finds the task again settles it."""
+def test_a_task_that_is_not_found_is_parked_and_polled_later(path: Path) -> None:
+    """`TaskNotFound` is saved; a provider that finds the task again settles the job."""
 
     async def story() -> None:
         at = gateway([{"on": "feed", "between": [0, 2000], "do": "vanish"}], durations="constant:10")
         async with client(at, journal=path) as pika:
             job = await pika.submit(CAT)
             assert isinstance((await pika.wait(job)).error, TaskNotFound)
-        (parked,) = stored(path).values()
+        (parked,) = jobs_on_disk(path).values()
         assert (parked.status, parked.task_id, type(parked.error)) == (S.TIMED_OUT, job.task_id, TaskNotFound)
         await asyncio.sleep(2000)
         async with client(at, journal=path) as pika:
@@ -1010,12 +1010,12 @@ def test_a_task_that_is_denied_is_parked_with_its_id_and_asked_for_again_later(p
     virtual_clock.run(story())
 
 
-def test_an_account_that_is_stopped_while_looking_parks_and_goes_on_later(path: Path) -> None:
-    """A 401 to a look fails nothing: the jobs stay accepted in the file, and a mended key settles them."""
+def test_an_account_that_is_stopped_by_a_poll_parks_its_jobs(path: Path) -> None:
+    """HTTP 401 for a poll fails no job: they stay accepted in the file, and a valid key settles them."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
-        transport = Refusing(at)
+        transport = RecordingTransport(at)
         transport.shut = False
         async with client(at, journal=path, polling=often, transport=transport) as pika:
             running = asyncio.create_task(pika.run(requests(8)))
@@ -1024,7 +1024,7 @@ def test_an_account_that_is_stopped_while_looking_parks_and_goes_on_later(path: 
             report = await running
             assert isinstance(report.stopped, AccountStopped)
             assert set(report.counts) <= {S.QUEUED, S.RUNNING, S.PLANNED}
-        assert {charge.task_id for charge in at.ledger} <= {job.task_id for job in stored(path).values()}
+        assert {charge.task_id for charge in at.ledger} <= {job.task_id for job in jobs_on_disk(path).values()}
         transport.shut = False
         async with client(at, journal=path, polling=often, transport=transport) as pika:
             assert (await pika.resume()).counts == {S.SUCCEEDED: 8}
@@ -1036,7 +1036,7 @@ def test_an_account_that_is_stopped_while_looking_parks_and_goes_on_later(path: 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def real(emulator: Emulator, path: Path) -> PikaClient:
+def real_client(emulator: Emulator, path: Path) -> PikaClient:
     return PikaClient(
         "cometapi", api_key=emulator.api_key, base_url=emulator.base_url("cometapi"), journal=path,
         polling=FixedInterval(0.02),
@@ -1044,24 +1044,24 @@ def real(emulator: Emulator, path: Path) -> PikaClient:
 
 
 @pytest.mark.parametrize("what", ["deleted", "never named", "named", "another content"])
-def test_a_file_is_fetched_again_only_where_it_is_not(path: Path, tmp_path: Path, what: str) -> None:
-    """A file that is gone is fetched anew, one that has the content that was kept is not, a stranger's stays."""
+def test_a_file_is_downloaded_again_only_if_it_is_missing(path: Path, tmp_path: Path, what: str) -> None:
+    """A missing file is downloaded again, one with the saved hash is not, and another file is not overwritten."""
     folder = tmp_path / "videos"
 
     async def story() -> None:
         async with Emulator(render=False, durations="constant:0.01") as emulator:
-            async with real(emulator, path) as pika:
+            async with real_client(emulator, path) as pika:
                 (job,) = (await pika.run([CAT], download_to=folder)).jobs
                 assert job.file == folder / "cat.mp4"
             content = job.file.read_bytes()
             served = len(emulator.cdn_requests)
-            if what != "deleted":  # it ended before it had written that the file is there
-                await rewrite(path, "cat", file=None)
+            if what != "deleted":  # the process ended before it saved that the file is there
+                await change_record(path, "cat", file=None)
             if what in {"deleted", "never named"}:
                 job.file.unlink()
             if what == "another content":
                 job.file.write_bytes(b"somebody's")
-            async with real(emulator, path) as later:
+            async with real_client(emulator, path) as later:
                 (again,) = (await later.resume(download_to=folder)).jobs
             fetched = len(emulator.cdn_requests) - served
             assert charges(emulator.gateway) == {"a cat": 1}
@@ -1072,26 +1072,26 @@ def test_a_file_is_fetched_again_only_where_it_is_not(path: Path, tmp_path: Path
                 assert (again.file, again.sha256, again.error) == (job.file, job.sha256, None)
                 assert job.file.read_bytes() == content
                 assert (fetched > 0) is (what != "named")
-                assert stored(path)["cat"] == again
+                assert jobs_on_disk(path)["cat"] == again
 
     asyncio.run(story())
 
 
 def test_a_relative_folder_is_found_again(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`download_to` is of the working directory, wherever the journal lies: a later life knows where the file is."""
+    """`download_to` is relative to the working directory, and a later process elsewhere finds the files."""
     (tmp_path / "journals").mkdir()
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "journals" / "j.db"
 
     async def story() -> None:
         async with Emulator(render=False, durations="constant:0.01") as emulator:
-            async with real(emulator, file) as pika:
+            async with real_client(emulator, file) as pika:
                 assert (await pika.run([CAT], download_to="videos")).ok
-            where = stored(file)["cat"].file
+            where = jobs_on_disk(file)["cat"].file
             assert where is not None
             assert where.exists()
             served = len(emulator.cdn_requests)
-            async with real(emulator, file) as later:
+            async with real_client(emulator, file) as later:
                 assert (await later.resume(download_to="videos")).jobs == []
                 assert (await later.run([CAT], download_to="videos")).ok
             assert len(emulator.cdn_requests) == served
@@ -1102,8 +1102,8 @@ def test_a_relative_folder_is_found_again(path: Path, tmp_path: Path, monkeypatc
 # --- what is sent ---------------------------------------------------------------------------------------------------
 
 
-class Refusing(MemoryTransport):
-    """Notes every body, and lets through none as long as it is `shut`."""
+class RecordingTransport(MemoryTransport):
+    """Transport that records every body and sends none while `shut` is true."""
 
     shut = True
 
@@ -1122,7 +1122,7 @@ class Refusing(MemoryTransport):
 PICTURE: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
-def _rich(folder: Path) -> dict[str, GenerationRequest]:
+def _requests_of_all_kinds(folder: Path) -> dict[str, GenerationRequest]:
     (folder / "cat.png").write_bytes(PICTURE)
     camera = Camera(pan="left", zoom="in")
     return {
@@ -1137,17 +1137,17 @@ def _rich(folder: Path) -> dict[str, GenerationRequest]:
 
 
 @pytest.mark.parametrize("name", ["plain", "bytes", "path", "text path", "camera", "ratio", "number"])
-def test_a_request_is_sent_as_it_was_after_any_number_of_openings(path: Path, tmp_path: Path, name: str) -> None:
-    """The body that a later life sends is byte for byte the one that the first would have sent."""
+def test_a_resumed_request_has_the_same_body(path: Path, tmp_path: Path, name: str) -> None:
+    """The body that a later process sends is byte for byte the one of the first process."""
 
     async def story() -> None:
         at = gateway(durations="constant:0.01")
-        request = _rich(tmp_path)[name]
-        transport = Refusing(at)
+        request = _requests_of_all_kinds(tmp_path)[name]
+        transport = RecordingTransport(at)
         for _ in range(2):
             async with client(at, "native", journal=path, transport=transport) as pika:
                 assert isinstance((await pika.run([request])).stopped, AccountStopped)
-        (job,) = stored(path).values()
+        (job,) = jobs_on_disk(path).values()
         assert job.request == request
         transport.shut = False
         async with client(at, "native", journal=path, transport=transport, polling=FixedInterval(0.02)) as pika:
@@ -1159,21 +1159,21 @@ def test_a_request_is_sent_as_it_was_after_any_number_of_openings(path: Path, tm
     asyncio.run(story())  # files are read in threads
 
 
-def test_an_image_that_is_gone_is_a_rejection_and_costs_nothing(path: Path, tmp_path: Path) -> None:
-    """`resume` says which file, pays nothing for it, and goes on with the others."""
+def test_a_missing_image_is_a_rejection_and_costs_nothing(path: Path, tmp_path: Path) -> None:
+    """`resume` names the file, pays nothing for its job, and continues the others."""
 
     async def story() -> None:
         at = gateway(durations="constant:0.01")
-        transport = Refusing(at)
+        transport = RecordingTransport(at)
         batch = [GenerationRequest("gone", key="gone", image=tmp_path / "cat.png"), GenerationRequest("dog", key="dog")]
-        _rich(tmp_path)
+        _requests_of_all_kinds(tmp_path)
         async with client(at, "native", journal=path, transport=transport) as pika:
             await pika.run(batch)
         (tmp_path / "cat.png").unlink()
         transport.shut = False
         async with client(at, "native", journal=path, transport=transport, polling=FixedInterval(0.02)) as pika:
             assert (await pika.resume()).counts == {S.REJECTED: 1, S.SUCCEEDED: 1}
-        gone = stored(path)["gone"]
+        gone = jobs_on_disk(path)["gone"]
         assert (gone.status, type(gone.error), gone.attempts) == (S.REJECTED, InvalidRequest, 1)
         assert str(tmp_path / "cat.png") in str(gone.error)
         assert charges(at) == {"dog": 1}
@@ -1185,21 +1185,19 @@ def test_an_image_that_is_gone_is_a_rejection_and_costs_nothing(path: Path, tmp_
 
 
 @pytest.mark.parametrize("kind", [list, iter])
-def test_hundreds_of_requests_go_through_a_few_commits_and_come_back(
-    path: Path, kind: Callable[[list[str]], Iterable[str]]
-) -> None:
+def test_hundreds_of_requests_need_few_commits(path: Path, kind: Callable[[list[str]], Iterable[str]]) -> None:
     """A list is planned in one commit; each job is read and written a few times, however many there are."""
 
     async def story() -> None:
         at = gateway(durations="constant:5")
         prompts = [f"prompt {number % 300}" for number in range(400)]
-        said: list[str] = []
+        statements: list[str] = []
         async with client(at, journal=path, polling=often, limits=Limits(max_in_flight=400)) as pika:
-            pika._journal._write_connection.set_trace_callback(said.append)  # type: ignore[attr-defined]
+            pika._journal._write_connection.set_trace_callback(statements.append)  # type: ignore[attr-defined]
             assert (await pika.run(kind(prompts))).counts == {S.SUCCEEDED: 400}
             pika._journal._write_connection.set_trace_callback(None)  # type: ignore[attr-defined]
         assert len(at.ledger) == 400
-        assert len(said) < 20 * 400
+        assert len(statements) < 20 * 400
         async with client(at, journal=path, polling=often) as later:
             assert (await later.run(prompts[::-1])).counts == {S.SUCCEEDED: 400}
         assert len(at.ledger) == 400
@@ -1212,8 +1210,8 @@ async def _prompts(count: int) -> AsyncIterator[str]:
         yield f"prompt {number}"
 
 
-def test_an_endless_source_is_pulled_and_kept_as_room_allows(path: Path) -> None:
-    """What was pulled and not sent when the process ends is planned, and there is little of it."""
+def test_an_endless_source_is_pulled_as_capacity_allows(path: Path) -> None:
+    """Few requests are planned and unsent when the process ends."""
 
     async def story() -> None:
         at = gateway(durations="constant:30")
@@ -1221,15 +1219,15 @@ def test_an_endless_source_is_pulled_and_kept_as_room_allows(path: Path) -> None
             settled = pika.as_settled(_prompts(10**6))
             await anext(settled)
             await settled.aclose()
-        known = Counter(job.status for job in stored(path).values())
+        known = Counter(job.status for job in jobs_on_disk(path).values())
         assert known[S.PLANNED] <= 3
         assert known[S.SUCCEEDED] + known[S.QUEUED] + known[S.RUNNING] == len(at.ledger)
 
     virtual_clock.run(story())
 
 
-def test_a_bad_request_under_a_planned_jobs_key_leaves_that_job_alone(path: Path) -> None:
-    """Another content is refused for its key, whatever else is wrong with it; the planned job is sent later."""
+def test_a_bad_request_with_the_key_of_a_planned_job_does_not_change_it(path: Path) -> None:
+    """A request with other content is refused for its key first; the planned job is sent later."""
 
     async def story() -> None:
         at = gateway([{**ONCE, "do": QUOTA}], durations="constant:5")
@@ -1237,7 +1235,7 @@ def test_a_bad_request_under_a_planned_jobs_key_leaves_that_job_alone(path: Path
             assert (await pika.run([CAT])).counts == {S.PLANNED: 1}
             with pytest.raises(InvalidRequest, match="another content"):
                 await pika.run([attrs.evolve(CAT, image="nowhere.png")])
-            assert stored(path)["cat"].status is S.PLANNED
+            assert jobs_on_disk(path)["cat"].status is S.PLANNED
             assert (await pika.run([CAT])).counts == {S.SUCCEEDED: 1}
 
     virtual_clock.run(story())
