@@ -118,7 +118,7 @@ class PikaError(Exception):
 
     @property
     def message(self) -> str:
-        """What is wrong and what to do next, in one sentence or two; printable whatever the facts hold."""
+        """The problem and the way out, in one sentence or two, without control characters."""
         return strip_control(self._text())
 
     def _text(self) -> str:
@@ -222,7 +222,7 @@ class SubmissionInDoubt(JobError):  # noqa: N818
     def _detail(self) -> str:
         return (
             f"in doubt: {self.reason}; it may have been accepted and charged, so it is not sent again: "
-            "look it up at the provider, then resolve the job with its task id, as not charged, or abandon it"
+            "find it at the provider, then resolve the job with its task id, as not charged, or abandon it"
         )
 
 
@@ -326,7 +326,7 @@ class WrongBaseUrl(SubmissionsStopped):
 
     def _text(self) -> str:
         return (
-            f"{self.provider}: {self.base_url} does not look like this gateway's API: {self.reason}; check the base URL"
+            f"{self.provider}: {self.base_url} must be the URL of this gateway's API: {self.reason}; check the base URL"
         )
 
 

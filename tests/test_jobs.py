@@ -1,4 +1,4 @@
-"""A job makes the moves that its docstrings allow and no other, and what is final stays as it is."""
+"""Jobs: the transitions that are allowed, and the facts that each one records."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def snapshot(state: TaskState, **facts: Any) -> Snapshot:
     return Snapshot(task_id="t", state=state, video=video, **facts)
 
 
-MOVES: dict[str, Callable[[Job], Job]] = {
+TRANSITIONS: dict[str, Callable[[Job], Job]] = {
     "submitting": lambda job: job.submitting(),
-    "returned": lambda job: job.requeued(),
+    "requeued": lambda job: job.requeued(),
     "accepted": lambda job: job.accepted("t", 1.0),
     "rejected": lambda job: job.rejected(ERROR, 1.0),
-    "doubted": lambda job: job.in_doubt(ERROR, 1.0),
+    "in_doubt": lambda job: job.in_doubt(ERROR, 1.0),
     "canceled": lambda job: job.canceled(ERROR, 1.0),
     "timed_out": lambda job: job.timed_out(ERROR),
     "reopened": lambda job: job.reopened(),
 }
 ALLOWED: dict[str, dict[JobStatus, JobStatus]] = {
     "submitting": {S.PLANNED: S.SUBMITTING},
-    "returned": {S.SUBMITTING: S.PLANNED, S.UNKNOWN: S.PLANNED},
+    "requeued": {S.SUBMITTING: S.PLANNED, S.UNKNOWN: S.PLANNED},
     "accepted": {S.SUBMITTING: S.QUEUED, S.UNKNOWN: S.QUEUED},
     "rejected": {S.PLANNED: S.REJECTED, S.SUBMITTING: S.REJECTED},
-    "doubted": {S.SUBMITTING: S.UNKNOWN},
+    "in_doubt": {S.SUBMITTING: S.UNKNOWN},
     "canceled": {S.PLANNED: S.CANCELED, S.UNKNOWN: S.CANCELED},
     "reopened": {S.TIMED_OUT: S.QUEUED},
     "timed_out": {S.QUEUED: S.TIMED_OUT, S.RUNNING: S.TIMED_OUT},
 }
-SEEN: dict[TaskState, dict[JobStatus, JobStatus]] = {
+AFTER_POLL: dict[TaskState, dict[JobStatus, JobStatus]] = {
     TaskState.QUEUED: {S.QUEUED: S.QUEUED, S.RUNNING: S.RUNNING, S.TIMED_OUT: S.QUEUED},
     TaskState.RUNNING: dict.fromkeys((S.QUEUED, S.RUNNING, S.TIMED_OUT), S.RUNNING),
     TaskState.SUCCEEDED_WITHOUT_URL: dict.fromkeys((S.QUEUED, S.RUNNING, S.TIMED_OUT), S.RUNNING),
@@ -64,27 +64,27 @@ SEEN: dict[TaskState, dict[JobStatus, JobStatus]] = {
 
 
 @pytest.mark.parametrize("status", S)
-@pytest.mark.parametrize("move", MOVES)
-def test_every_move_is_made_exactly_where_it_is_allowed(move: str, status: JobStatus) -> None:
-    """A move from a status that allows it gives the status that it should, and any other raises and changes nothing."""
+@pytest.mark.parametrize("transition", TRANSITIONS)
+def test_transitions_are_made_exactly_where_they_are_allowed(transition: str, status: JobStatus) -> None:
+    """A transition from a status that allows it gives the expected status; from any other it raises and changes nothing."""
     before = job(status)
-    if status in ALLOWED[move]:
-        assert MOVES[move](before).status is ALLOWED[move][status]
+    if status in ALLOWED[transition]:
+        assert TRANSITIONS[transition](before).status is ALLOWED[transition][status]
     else:
         with pytest.raises(ValueError, match=f"job k: no transition from {status}"):
-            MOVES[move](before)
+            TRANSITIONS[transition](before)
     assert before == job(status)
 
 
 @pytest.mark.parametrize("status", S)
 @pytest.mark.parametrize("state", TaskState)
-def test_every_snapshot_moves_a_job_where_it_should(state: TaskState, status: JobStatus) -> None:
-    """Of accepted jobs a snapshot makes what it says; of final ones nothing; of what was never accepted it is an error."""
+def test_each_snapshot_gives_a_job_the_expected_status(state: TaskState, status: JobStatus) -> None:
+    """A snapshot changes accepted jobs, leaves final ones unchanged, and raises for jobs that were never accepted."""
     before = job(status)
     if status in FINAL:
         assert before.with_snapshot(snapshot(state), 9.0) is before
-    elif status in SEEN[state]:
-        assert before.with_snapshot(snapshot(state), 9.0).status is SEEN[state][status]
+    elif status in AFTER_POLL[state]:
+        assert before.with_snapshot(snapshot(state), 9.0).status is AFTER_POLL[state][status]
     else:
         with pytest.raises(ValueError, match="no transition from"):
             before.with_snapshot(snapshot(state), 9.0)
@@ -100,12 +100,12 @@ snapshots = st.builds(
 
 
 @given(st.lists(snapshots, max_size=12))
-def test_final_is_a_latch(history: list[Snapshot]) -> None:
-    """Whatever polls say in whatever order: the first that settles a job is the last that changes it."""
+def test_a_final_job_does_not_change(history: list[Snapshot]) -> None:
+    """In any sequence of snapshots, the first one that settles a job is the last one that changes it."""
     now = job(S.QUEUED, task_id="t", submitted_at=utc_from_timestamp(0))
     settled: Job | None = None
-    for at, seen in enumerate(history, 1):
-        now = now.with_snapshot(seen, at, failure=GenerationFailed(key="k", provider="p", reason="r"))
+    for at, sample in enumerate(history, 1):
+        now = now.with_snapshot(sample, at, failure=GenerationFailed(key="k", provider="p", reason="r"))
         assert now.task_id == "t"
         assert now.submitted_at == utc_from_timestamp(0)
         if settled is not None:
@@ -113,38 +113,38 @@ def test_final_is_a_latch(history: list[Snapshot]) -> None:
         elif now.is_final:
             settled = now
             assert now.settled_at == utc_from_timestamp(at)
-            assert now.status is (S.SUCCEEDED if seen.state is TaskState.SUCCEEDED else S.FAILED)
+            assert now.status is (S.SUCCEEDED if sample.state is TaskState.SUCCEEDED else S.FAILED)
             assert (now.video == VIDEO) == (now.status is S.SUCCEEDED)
             assert (now.error is None) == (now.status is S.SUCCEEDED)
         else:
             assert now.settled_at is None
             assert now.video is None
-    assert now.is_final == any(seen.state in {TaskState.SUCCEEDED, TaskState.FAILED} for seen in history)
+    assert now.is_final == any(sample.state in {TaskState.SUCCEEDED, TaskState.FAILED} for sample in history)
 
 
 @given(st.lists(snapshots.filter(lambda s: s.state not in {TaskState.SUCCEEDED, TaskState.FAILED}), max_size=8))
-def test_running_does_not_go_back_to_queued(history: list[Snapshot]) -> None:
-    """Once a task was seen running, a poll that says "queued" does not take that back; progress and points are kept."""
+def test_a_running_job_does_not_become_queued(history: list[Snapshot]) -> None:
+    """After a running snapshot a queued one does not change the status; progress and points are the latest given."""
     now = job(S.QUEUED, task_id="t")
     ran = False
-    for seen in history:
-        now = now.with_snapshot(seen, 1.0)
-        ran = ran or seen.state in {TaskState.RUNNING, TaskState.SUCCEEDED_WITHOUT_URL}
+    for sample in history:
+        now = now.with_snapshot(sample, 1.0)
+        ran = ran or sample.state in {TaskState.RUNNING, TaskState.SUCCEEDED_WITHOUT_URL}
         assert now.status is (S.RUNNING if ran else S.QUEUED)
-        if seen.state is not TaskState.MISSING:
-            assert seen.progress in {None, now.progress}
-            assert seen.points in {None, now.points}
+        if sample.state is not TaskState.MISSING:
+            assert sample.progress in {None, now.progress}
+            assert sample.points in {None, now.points}
 
 
-def test_a_look_that_says_nothing_new_gives_the_same_job() -> None:
-    """A second look with the same words is the same object, so that nothing is written for it."""
+def test_a_poll_without_news_returns_the_same_job() -> None:
+    """A second poll with the same facts returns the same object, so that nothing is written for it."""
     first = job(S.QUEUED, task_id="t").with_snapshot(snapshot(TaskState.RUNNING, progress=10), 1.0)
     assert first.with_snapshot(snapshot(TaskState.RUNNING, progress=10), 2.0) is first
     assert first.with_snapshot(snapshot(TaskState.RUNNING), 3.0) is first
 
 
 def test_final_and_in_flight_do_not_overlap() -> None:
-    """Each status is at most one of them."""
+    """No status is both final and in flight."""
     in_flight = {status for status in S if job(status).is_in_flight}
     assert in_flight == {S.QUEUED, S.RUNNING}
     assert {status for status in S if job(status).is_final} == FINAL
@@ -152,8 +152,8 @@ def test_final_and_in_flight_do_not_overlap() -> None:
     assert set(S) - FINAL - in_flight == {S.PLANNED, S.SUBMITTING, S.UNKNOWN, S.TIMED_OUT}
 
 
-def test_attempts_count_what_was_sent() -> None:
-    """Each intent to send counts once, whatever became of it, and clears the last error."""
+def test_attempts_count_submissions() -> None:
+    """Each submission counts once, whatever its outcome, and clears the last error."""
     now = job(S.PLANNED, error=ERROR)
     for attempt in (1, 2, 3):
         now = now.submitting()
@@ -162,20 +162,20 @@ def test_attempts_count_what_was_sent() -> None:
     assert now.attempts == 3
 
 
-def test_what_is_proven_unsent_has_no_time_of_submission() -> None:
-    """A doubt that a person resolved as not charged leaves no trace of a charge."""
-    doubted = job(S.SUBMITTING, attempts=1).in_doubt(ERROR, 5.0)
-    assert doubted.submitted_at == utc_from_timestamp(5)
-    assert doubted.requeued().submitted_at is None
+def test_a_requeued_job_has_no_time_of_submission() -> None:
+    """A job in doubt that was resolved as not charged is not counted as charged."""
+    unconfirmed = job(S.SUBMITTING, attempts=1).in_doubt(ERROR, 5.0)
+    assert unconfirmed.submitted_at == utc_from_timestamp(5)
+    assert unconfirmed.requeued().submitted_at is None
 
 
-def test_a_file_or_its_failure_never_changes_the_status() -> None:
-    """Fetched or not, a job stays succeeded; the failure of a download is its `error`."""
+def test_a_download_does_not_change_the_status() -> None:
+    """A job stays succeeded whether its download works or not; the failure of a download is its `error`."""
     done = job(S.SUCCEEDED, video=VIDEO)
     failed = done.with_download_error(DownloadFailed(url=VIDEO.url, reason="short"))
     assert (failed.status, failed.file, isinstance(failed.error, DownloadFailed)) == (S.SUCCEEDED, None, True)
-    got = failed.with_file(Path("k.mp4"), "ab")
-    assert (got.status, got.file, got.sha256, got.error) == (S.SUCCEEDED, Path("k.mp4"), "ab", None)
+    fetched = failed.with_file(Path("k.mp4"), "ab")
+    assert (fetched.status, fetched.file, fetched.sha256, fetched.error) == (S.SUCCEEDED, Path("k.mp4"), "ab", None)
 
 
 def test_a_job_is_frozen() -> None:
@@ -185,8 +185,8 @@ def test_a_job_is_frozen() -> None:
 
 
 @given(st.floats(0, 4e9))
-def test_instants_are_utc_and_to_the_millisecond(seconds: float) -> None:
-    """A time is never later than it was, by less than a millisecond and what a float holds."""
+def test_times_are_utc_and_rounded_down_to_the_millisecond(seconds: float) -> None:
+    """A time is at most a millisecond, and the precision of a float, earlier than the timestamp."""
     at = utc_from_timestamp(seconds)
     assert at.tzinfo is UTC
     assert at.microsecond % 1000 == 0

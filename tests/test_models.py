@@ -1,4 +1,4 @@
-"""Requests and what they are made of: equal spellings are one request, and a request is a value."""
+"""Requests, their fields and their fingerprints."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from pika_async.fields import has_host, is_url, parse_ratio
     ],
 )
 def test_spellings_of_one_ratio_are_equal(spellings: list[Any], ratio: Fraction) -> None:
-    """A ratio as text, with any sign between its parts, or as a number is the same exact fraction."""
+    """A ratio as text, with any separator, and the same ratio as a number are the same exact fraction."""
     assert [GenerationRequest("a", aspect_ratio=spelling).ratio for spelling in spellings] == [ratio] * len(spellings)
 
 
 @given(st.floats(0.4, 2.5))
-def test_a_ratio_is_kept_to_a_thousandth_and_has_four_digits(value: float) -> None:
-    """Whatever number from 0.4 to 2.5 is given, the fraction is within 0.1 % of it, in range, and short."""
+def test_a_ratio_is_exact_to_a_thousandth_and_has_four_digits(value: float) -> None:
+    """For every number from 0.4 to 2.5 the fraction is within 0.1 % of it, in range, and of at most four digits."""
     ratio = parse_ratio(value)
     assert float(ratio) == pytest.approx(value, rel=1e-3)
     assert 0.4 <= float(ratio) <= 2.5
@@ -47,8 +47,8 @@ def test_a_ratio_is_kept_to_a_thousandth_and_has_four_digits(value: float) -> No
 
 
 @given(st.integers(1, 99_999), st.integers(1, 99_999))
-def test_a_ratio_of_whole_numbers_is_a_ratio_or_refused(width: int, height: int) -> None:
-    """Text of two whole numbers is taken exactly when width by height lies from 0.4 to 2.5, with at most four digits."""
+def test_a_ratio_of_integers_is_accepted_exactly_within_range(width: int, height: int) -> None:
+    """Text of two integers is accepted exactly when width by height is from 0.4 to 2.5, with at most four digits."""
     if 0.4 <= width / height <= 2.5:
         ratio = parse_ratio(f"{width}:{height}")
         assert max(ratio.numerator, ratio.denominator) <= 9999
@@ -58,20 +58,20 @@ def test_a_ratio_of_whole_numbers_is_a_ratio_or_refused(width: int, height: int)
             parse_ratio(f"{width}:{height}")
 
 
-def test_no_ratio_is_none() -> None:
-    """Without a wish there is no ratio, not a default one."""
+def test_a_request_without_a_ratio_has_none() -> None:
+    """A ratio that is not given is None, not a default."""
     assert GenerationRequest("a").ratio is None
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_effects_are_found_in_any_case(effect: str) -> None:
-    """An effect in upper case, lower case or with blanks around it is the documented spelling."""
+def test_effects_are_accepted_in_any_case(effect: str) -> None:
+    """An effect in upper case, lower case or with blanks around it becomes the documented spelling."""
     spellings = [effect, effect.upper(), effect.lower(), f"  {effect.swapcase()}\n"]
     assert {GenerationRequest("a", effect=spelling).effect for spelling in spellings} == {effect}
 
 
-def test_a_new_effect_needs_strict_false() -> None:
-    """An effect that no page lists is refused with the list, and taken as it stands with `strict=False`."""
+def test_an_undocumented_effect_needs_strict_false() -> None:
+    """An effect that no page lists is refused with the list, and accepted unchanged with `strict=False`."""
     with pytest.raises(InvalidRequest, match="must be one of Inflate, Melt"):
         GenerationRequest("a", effect="Vaporize")
     assert GenerationRequest("a", effect="Vaporize", strict=False).effect == "Vaporize"
@@ -86,8 +86,8 @@ def test_a_mistyped_effect_names_the_closest_one(effect: str, closest: str) -> N
         GenerationRequest("a", effect=effect)
 
 
-def test_a_camera_from_a_mapping_is_a_camera() -> None:
-    """A mapping of axes is the same as a `Camera`, and only the axes that are set are moves."""
+def test_a_mapping_becomes_a_camera() -> None:
+    """A mapping of axes equals a `Camera`, and only the axes that are set are moves."""
     request = GenerationRequest("a", camera={"pan": "left", "zoom": "in"})
     assert request.camera == Camera(pan="left", zoom="in")
     assert request.camera is not None
@@ -95,8 +95,8 @@ def test_a_camera_from_a_mapping_is_a_camera() -> None:
 
 
 @pytest.mark.parametrize(("given_", "model"), [(1.5, "1.5"), (2, "2.0"), ("1.5", "1.5"), ("2.0", "2.0"), (None, None)])
-def test_a_model_is_text_whatever_was_given(given_: Any, model: str | None) -> None:
-    """A model given as a number is its text."""
+def test_a_model_given_as_a_number_becomes_text(given_: Any, model: str | None) -> None:
+    """A model given as a number is stored as text with one decimal."""
     assert GenerationRequest("a", model=given_).model == model
 
 
@@ -111,8 +111,8 @@ def test_a_model_is_text_whatever_was_given(given_: Any, model: str | None) -> N
         ({"ingredients": ["https://x/1.png"]}, "ingredients"),
     ],
 )
-def test_kind_is_what_the_generation_starts_from(fields: dict[str, Any], kind: str) -> None:
-    """The kind follows from the input that was given, and from nothing else."""
+def test_kind_follows_from_the_input(fields: dict[str, Any], kind: str) -> None:
+    """The kind depends on the input that was given, and on nothing else."""
     assert GenerationRequest("a", **fields).kind == kind
 
 
@@ -128,21 +128,21 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_same_content_has_the_same_print() -> None:
-    """Two requests made apart from equal fields have one fingerprint, of 64 hex digits, as has a copy through pickle."""
+def test_equal_content_has_equal_fingerprints() -> None:
+    """Two requests with equal fields have one fingerprint of 64 hex digits, and so has a pickled copy."""
     one, two = GenerationRequest("a cat", **FULL), GenerationRequest("a cat", **dict(reversed(FULL.items())))
     assert one.fingerprint() == two.fingerprint() == pickle.loads(pickle.dumps(one)).fingerprint()
     assert len(bytes.fromhex(one.fingerprint())) == 32
 
 
-def test_the_print_does_not_change_between_releases() -> None:
-    """The fingerprint is part of what a journal keeps: this one stays as it is."""
-    known = "40e84a66762834fd073c0fdb6c64b00d094b2f9f2c98bd05bb7cbbc1620010fb"
-    assert GenerationRequest("a cat", **FULL).fingerprint() == known
+def test_the_fingerprint_does_not_change_between_releases() -> None:
+    """Journals hold fingerprints, so the fingerprint of a request never changes."""
+    recorded = "40e84a66762834fd073c0fdb6c64b00d094b2f9f2c98bd05bb7cbbc1620010fb"
+    assert GenerationRequest("a cat", **FULL).fingerprint() == recorded
 
 
-def test_key_and_metadata_do_not_count_for_the_print() -> None:
-    """A name and one's own notes are not content."""
+def test_key_and_metadata_do_not_change_the_fingerprint() -> None:
+    """A request with a key and metadata has the fingerprint of the same request without them."""
     plain = GenerationRequest("a cat", seed=1)
     named = GenerationRequest("a cat", seed=1, key="order-1", metadata={"customer": [1, 2]})
     assert named.fingerprint() == plain.fingerprint()
@@ -150,8 +150,8 @@ def test_key_and_metadata_do_not_count_for_the_print() -> None:
 
 
 @pytest.mark.parametrize("field", FULL)
-def test_every_other_field_counts_for_the_print(field: str) -> None:
-    """A change of any field that is sent changes the fingerprint, and so does leaving it out."""
+def test_every_other_field_changes_the_fingerprint(field: str) -> None:
+    """Changing any field that is sent changes the fingerprint, and so does leaving it out."""
     full = GenerationRequest("a cat", **FULL)
     changed = GenerationRequest("a cat", **(FULL | {field: OTHER[field]}))
     without = GenerationRequest("a cat", **{name: value for name, value in FULL.items() if name != field})
@@ -159,8 +159,8 @@ def test_every_other_field_counts_for_the_print(field: str) -> None:
     assert len(prints) == (2 if field == "extend" else 3)  # its default is one of the two values that it has
 
 
-def test_prompt_video_bytes_and_ingredients_count_for_the_print() -> None:
-    """The remaining inputs tell requests apart too, and the order of ingredients is content."""
+def test_inputs_and_their_order_change_the_fingerprint() -> None:
+    """Prompts, videos, bytes and ingredients distinguish requests, and so does the order of ingredients."""
     requests = [
         GenerationRequest("a cat"),
         GenerationRequest("a dog"),
@@ -175,18 +175,18 @@ def test_prompt_video_bytes_and_ingredients_count_for_the_print() -> None:
 
 
 def test_a_request_is_frozen() -> None:
-    """No field of a request can be set once it is made."""
+    """No field of a request can be set after its construction."""
     request = GenerationRequest("a cat")
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         request.prompt = "a dog"  # type: ignore[misc]
     assert request.prompt == "a cat"
 
 
-def test_a_list_given_is_not_kept() -> None:
-    """Changing the list of ingredients after the request was made changes nothing in the request."""
-    mixed = ["https://x/1"]
-    request = GenerationRequest("a", ingredients=mixed)
-    mixed.append("https://x/2")
+def test_a_request_copies_its_list_of_ingredients() -> None:
+    """Changing the list of ingredients afterwards does not change the request."""
+    images = ["https://x/1"]
+    request = GenerationRequest("a", ingredients=images)
+    images.append("https://x/2")
     assert request.ingredients == ("https://x/1",)
 
 
@@ -195,19 +195,19 @@ def test_a_list_given_is_not_kept() -> None:
     [GenerationRequest("a cat", **FULL), GenerationRequest("ü", image=b"\0\1"), GenerationRequest("a", key="k")],
 )
 def test_a_request_survives_pickling(request_: GenerationRequest) -> None:
-    """A pickled request comes back equal."""
+    """A request is equal to its pickled copy."""
     assert pickle.loads(pickle.dumps(request_)) == request_
 
 
 def test_the_repr_of_bytes_is_short() -> None:
-    """Ten megabytes of picture are a count in the `repr`, not their bytes."""
+    """The `repr` shows the length of an image of ten megabytes, not its bytes."""
     text = repr(GenerationRequest("a", image=b"\xff" * 10_000_000))
     assert "image=<10000000 bytes>" in text
     assert len(text) < 600
 
 
 def test_errors_about_bytes_are_short() -> None:
-    """An error about a large input stays one short line."""
+    """An error about a large input is one short line."""
     with pytest.raises(InvalidRequest) as caught:
         GenerationRequest("a", image=b"\xff" * 10_000_000, video=b"\xff" * 10_000_000)
     assert len(str(caught.value)) < 400
@@ -215,7 +215,7 @@ def test_errors_about_bytes_are_short() -> None:
 
 
 def test_errors_survive_pickling() -> None:
-    """An `InvalidRequest` comes back from pickle with its facts and its sentence."""
+    """A pickled `InvalidRequest` has the same facts and the same message."""
     with pytest.raises(InvalidRequest) as caught:
         GenerationRequest("a", seed=-1)
     copy = pickle.loads(pickle.dumps(caught.value))
@@ -225,28 +225,28 @@ def test_errors_survive_pickling() -> None:
 @pytest.mark.parametrize(
     "media", ["http://x", "HTTPS://X/y", "cat.png", "/tmp/cat.png", "a b.png", Path("x"), PurePosixPath("y"), b"1"]
 )
-def test_media_may_be_an_address_a_path_or_bytes(media: Any) -> None:
-    """The three kinds of media are kept as they were given."""
+def test_media_can_be_a_url_a_path_or_bytes(media: Any) -> None:
+    """Media of all three kinds are stored unchanged."""
     assert GenerationRequest("a", image=media).image == media
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "complete"),
     [
         ("https://x", True), ("https://x:8443/y", True), ("https://[::1]/", True), ("https://u:p@x/", True),
         ("https://", False), ("https:///path", False), ("https://[::1", False), ("https://@/x", False),
         ("https://u@:80/", False), ("https://x:99999/", False), ("https://x:port/", False), ("https://x:0/", False),
     ],
 )  # fmt: skip
-def test_has_host_tells_whole_addresses_from_torn_ones(text: str, named: bool) -> None:
-    """An address without a host, or with a port that none can have, names nothing."""
+def test_has_host_requires_a_host_and_a_valid_port(text: str, complete: bool) -> None:
+    """A URL without a host, or with an impossible port, has no host."""
     assert is_url(text)
-    assert has_host(text) == named
+    assert has_host(text) == complete
 
 
 @pytest.mark.parametrize("key", ["a", "order-17", "a.b_c@d=e+f", "_x", "0", "ключ", "日本語", "é" * 100, "x" * 200])
-def test_keys_may_be_words_of_any_script(key: str) -> None:
-    """A key of letters, digits and the listed signs, up to 200 bytes, is taken as it is."""
+def test_keys_can_be_words_of_any_script(key: str) -> None:
+    """A key of letters, digits and the listed signs, up to 200 bytes, is accepted unchanged."""
     assert GenerationRequest("a", key=key).key == key
 
 
@@ -254,8 +254,8 @@ def test_keys_may_be_words_of_any_script(key: str) -> None:
     ("field", "low", "high"),
     [("frame_rate", 8, 24), ("guidance_scale", 5, 25), ("motion", 0, 4), ("seed", 0, 2**63 - 1)],
 )
-def test_ranges_hold_at_their_ends(field: str, low: int, high: int) -> None:
-    """Both ends of each documented range are allowed, and one beyond is not."""
+def test_ranges_include_their_ends(field: str, low: int, high: int) -> None:
+    """Both ends of each range are accepted, and the values beyond them are refused."""
     for value in (low, high):
         assert getattr(GenerationRequest("a", **{field: value}), field) == value  # type: ignore[arg-type]
     for value in (low - 1, high + 1):
@@ -274,7 +274,7 @@ FIELDS = [field.name for field in attrs.fields(GenerationRequest)]
 
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4))
 def test_any_values_give_a_request_or_invalid_request(fields: dict[str, Any]) -> None:
-    """Whatever is put into whatever fields: a request that can be printed and named, or `InvalidRequest` that says why."""
+    """Any values in any fields give a request with a `repr` and a fingerprint, or an `InvalidRequest` that names a field."""
     fields.setdefault("prompt", "a cat")
     refusal = None
     try:

@@ -132,12 +132,12 @@ def _poll(base_url: str, task_id: str) -> HttpRequest:
     return HttpRequest(method="POST", url=f"{base_url}/pika/feed", body=body)
 
 
-def _snapshot(body: Any, asked: str) -> Snapshot:
+def _snapshot(body: Any, requested_id: str) -> Snapshot:
     task = _task_in(body)
     inner = _converter.structure(task.data, _Task)
     word, known_word = _status_word(task)
     state = _STATES.get(word, TaskState.RUNNING)
-    task_id = task.task_id or asked
+    task_id = task.task_id or requested_id
     video = _video(task, inner, task_id) if state is TaskState.SUCCEEDED else None
     if state is TaskState.SUCCEEDED and video is None:
         state = TaskState.SUCCEEDED_WITHOUT_URL

@@ -46,7 +46,7 @@ class Dialect:
     receipt: Callable[[Any], Receipt]
     #: (base URL, task id) -> the request of one poll.
     poll: Callable[[str, str], HttpRequest]
-    #: (the parsed answer to a poll, the task id that was asked for) -> its snapshot.
+    #: (the parsed answer to a poll, the task id of the poll) -> its snapshot.
     snapshot: Callable[[Any, str], Snapshot]
     #: Matches a whole `"id": "..."` pair in a body that is not valid JSON; group 1 is the id, still escaped.
     torn_id: re.Pattern[bytes]

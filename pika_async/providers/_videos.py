@@ -146,9 +146,9 @@ def _poll(base_url: str, task_id: str) -> HttpRequest:
     return HttpRequest(method="GET", url=f"{base_url}/pika/feed/{quote(task_id, safe='')}")
 
 
-def _snapshot(body: Any, asked: str) -> Snapshot:
+def _snapshot(body: Any, requested_id: str) -> Snapshot:
     feed = _converter.structure(body, _Feed)
-    task_id = feed.id or asked
+    task_id = feed.id or requested_id
     if not feed.videos:  # just after a submission
         return Snapshot(task_id=task_id, state=TaskState.QUEUED, raw=body)
     row = _converter.structure(feed.videos[0], _Row)

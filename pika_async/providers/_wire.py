@@ -151,7 +151,7 @@ def inflate(body: bytes, encoding: str) -> tuple[bytes, bool]:
     if encoding in {"", "identity"}:
         return body, True
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise DecodeError(f"content coding {encoding!r} was not asked for")
+        raise DecodeError(f"content coding {encoding!r} must not be used: it was not requested")
     stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
     try:
         plain = stream.decompress(body, MAX_BODY)

@@ -1,4 +1,4 @@
-"""What users may rely on, as types; never run, only checked."""
+"""Public types as users rely on them; never run, only checked by mypy and pyright."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from pika_async import (
     PikaClient,
     PikaError,
     PollingPolicy,
+    Provider,
+    RequestFields,
     Snapshot,
     Video,
     debug_logging,
@@ -30,6 +32,10 @@ from pika_async import (
 async def use(pika: PikaClient) -> None:
     request = GenerationRequest("a cat", image=b"...", camera=Camera(pan="left"), aspect_ratio=1.5, model="1.5")
     assert_type(await pika.generate("a cat", effect="Inflate"), Video)
+    assert_type(await pika.generate("a cat", effect="Vaporize", strict=False), Video)
+    fields: RequestFields = {"camera": {"pan": "left"}, "model": 1.5, "ingredients": ["https://pika.example/1.png"]}
+    assert_type(await pika.submit("a cat", **fields), Job)
+    assert_type(GenerationRequest("a cat", **fields).camera, Camera | None)
     assert_type(await pika.generate(request), Video)
     job = await pika.submit(request)
     assert_type(job, Job)
@@ -55,15 +61,15 @@ async def use(pika: PikaClient) -> None:
 
 async def use_hooks(pika: PikaClient) -> None:
     @pika.on_settled
-    async def told(job: Job) -> None:
+    async def log_key(job: Job) -> None:
         print(job.key)
 
     @pika.on_settled
-    def told_at_once(job: Job) -> str:
+    def return_key(job: Job) -> str:
         return job.key
 
-    assert_type(told_at_once(await pika.submit("a cat")), str)
-    await told(await pika.submit("a dog"))
+    assert_type(return_key(await pika.submit("a cat")), str)
+    await log_key(await pika.submit("a dog"))
 
 
 policy: PollingPolicy = AdaptivePolling(expected_seconds=90)
@@ -72,3 +78,4 @@ assert_type(AdaptivePolling().describe()["native/-/text/plain"].median, float)
 client = PikaClient(find_provider("native"), base_url="https://pika.example", polling=policy, limits=Limits())
 client.polling.describe()
 assert_type(debug_logging("INFO"), logging.Handler)
+assert_type(find_provider("CometAPI"), Provider)
