@@ -31,7 +31,7 @@ from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video, evolve_unchecked
 from pika_async.polling.adaptive import AdaptivePolling
 from pika_async.polling.policy import PollingPolicy
-from pika_async.providers import Provider
+from pika_async.providers import Provider, ProviderName
 
 __all__ = ["PikaClient"]
 
@@ -44,8 +44,8 @@ class PikaClient:
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
     loop, and keeps its jobs. While it is open, every task of its event loop may use it.
 
-    :param provider: a `Provider`, or a name in any case: `cometapi`, `yescale`, `gptge`, `native`, or one that a
-        package registers.
+    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`, or one that
+        a package registers.
     :param api_key: the key; default: from `api_key_file`, else from the provider's environment variable.
     :param api_key_file: a text file that holds the key; default: none.
     :param base_url: an http or https URL; default: the provider's own (`native` has none).
@@ -65,7 +65,7 @@ class PikaClient:
 
     def __init__(
         self,
-        provider: str | Provider,
+        provider: ProviderName | str | Provider,
         *,
         api_key: str | None = None,
         api_key_file: str | os.PathLike[str] | None = None,

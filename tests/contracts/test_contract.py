@@ -1,4 +1,4 @@
-"""One contract over every provider and transport: in memory, over loopback sockets, and on recorded answers."""
+"""One contract for every provider and transport: in memory, over loopback sockets, and on recorded answers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests import samples
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport
 
-#: Over sockets a task of 60 s takes 0.3 s; in memory time is virtual and costs nothing.
+#: Over sockets a task of 60 s takes 0.3 s; in memory time is virtual.
 SCALE = {"memory": 1.0, "loopback": 0.005}
 
 
 class World:
-    """A gateway and a client that talks to it."""
+    """Gateway and a client of it."""
 
     def __init__(self, client: PikaClient, gateway: Gateway | Emulator) -> None:
         self.client = client
@@ -49,7 +49,7 @@ class World:
 async def world(
     provider: str, transport: str, scenario: list[dict[str, Any]] | None = None, **options: Any
 ) -> AsyncIterator[World]:
-    """A client and its gateway; `options` are the emulator's."""
+    """Open a client and its gateway; `options` are those of the emulator."""
     rules = Scenario.of(scenario) if scenario else None
     polling = AdaptivePolling(expected_seconds=60 * SCALE[transport])
     settings: dict[str, Any] = {
@@ -75,24 +75,24 @@ P = ParamSpec("P")
 
 
 def drive(transport: str, story: Coroutine[Any, Any, None]) -> None:
-    """Run a story: in virtual time where nothing but memory is used, else in the time that everybody has."""
+    """Run a story: in virtual time over the memory transport, in real time over sockets."""
     (virtual_clock.run if transport == "memory" else asyncio.run)(story)
 
 
 def everywhere(story: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Tell `story` for every provider over every transport."""
+    """Run `story` for every provider over every transport."""
 
     @functools.wraps(story)
-    def test(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run_story(*args: P.args, **kwargs: P.kwargs) -> None:
         drive(str(kwargs["transport"]), story(*args, **kwargs))
 
-    parametrized: Callable[P, None] = pytest.mark.parametrize(("provider", "transport"), WORLDS)(test)
+    parametrized: Callable[P, None] = pytest.mark.parametrize(("provider", "transport"), WORLDS)(run_story)
     return parametrized
 
 
 @everywhere
-async def test_generate_gives_a_video(provider: str, transport: str) -> None:
-    """One awaited generation is charged once and gives the address of its video."""
+async def test_generate_returns_a_video(provider: str, transport: str) -> None:
+    """One awaited generation is charged once and returns the URL of its video."""
     async with world(provider, transport) as w:
         video = await w.client.generate("a cat", effect="Inflate", seed=7)
         assert video.url.endswith(".mp4")
@@ -102,7 +102,7 @@ async def test_generate_gives_a_video(provider: str, transport: str) -> None:
 
 @everywhere
 async def test_submit_then_wait_then_poll(provider: str, transport: str) -> None:
-    """A submitted job is accepted with its task id, settles while waited for, and can be asked again for nothing."""
+    """A submitted job is accepted with its task id, settles during `wait`, and can be polled again for free."""
     async with world(provider, transport) as w:
         job = await w.client.submit(GenerationRequest("a dog", key="order-17"))
         assert (job.key, job.task_id is not None, job.attempts) == ("order-17", True, 1)
@@ -139,7 +139,7 @@ async def test_a_failed_generation_is_that_jobs_failure(provider: str, transport
 
 @everywhere
 async def test_a_rejected_submission_is_not_repeated(provider: str, transport: str) -> None:
-    """What the provider refuses is rejected with its words, sent once and charged never."""
+    """A submission that the provider refuses is rejected, was sent once and is not charged."""
     rules = [{"on": "create", "do": {"fault": "refuse", "as": "invalid"}}]
     async with world(provider, transport, rules) as w:
         with pytest.raises(SubmissionRejected):
@@ -150,7 +150,7 @@ async def test_a_rejected_submission_is_not_repeated(provider: str, transport: s
 
 @everywhere
 async def test_a_refused_key_stops_the_account_and_fails_no_job(provider: str, transport: str) -> None:
-    """A 401 in the middle of a batch leaves what was not sent planned, with the reason."""
+    """A 401 on submissions stops a batch with that reason, and leaves every job planned."""
     rules = [{"on": "create", "do": {"fault": "refuse", "as": "key"}}]
     async with world(provider, transport, rules) as w:
         report = await w.client.run([f"prompt {number}" for number in range(30)])
@@ -161,8 +161,8 @@ async def test_a_refused_key_stops_the_account_and_fails_no_job(provider: str, t
 
 
 @everywhere
-async def test_saturation_is_waited_out(provider: str, transport: str) -> None:
-    """429s are answered by waiting: every job succeeds, none is in doubt, each is charged once."""
+async def test_a_saturated_gateway_is_retried_later(provider: str, transport: str) -> None:
+    """Submissions that were answered 429 are sent again later: every job succeeds and is charged once."""
     rules = [{"on": "create", "first": 6, "do": {"fault": "refuse", "as": "rate"}}]
     async with world(provider, transport, rules) as w:
         report = await w.client.run([f"prompt {number}" for number in range(6)])
@@ -172,7 +172,7 @@ async def test_saturation_is_waited_out(provider: str, transport: str) -> None:
 
 @everywhere
 async def test_a_lost_answer_is_in_doubt_and_never_sent_again(provider: str, transport: str) -> None:
-    """A submission that was charged and whose answer was lost is unknown: one charge, one attempt, and it says so."""
+    """A submission that was charged and whose answer was lost is in doubt: one charge and one attempt."""
     rules = [{"on": "create", "prompt": "lost", "do": "drop"}]
     async with world(provider, transport, rules) as w:
         with pytest.raises(SubmissionInDoubt, match="may have been accepted"):
@@ -183,8 +183,8 @@ async def test_a_lost_answer_is_in_doubt_and_never_sent_again(provider: str, tra
 
 
 @everywhere
-async def test_an_id_in_a_torn_answer_is_kept(provider: str, transport: str) -> None:
-    """An answer that is cut after the id was sent is accepted: the id is read from the bytes that came."""
+async def test_a_task_id_in_a_torn_answer_is_used(provider: str, transport: str) -> None:
+    """An answer that is cut after its task id is accepted: the id is read from the part that came."""
     rules = [{"on": "create", "do": {"fault": "cut", "at": "body", "fraction": 0.99}}]
     async with world(provider, transport, rules) as w:
         job = await w.client.submit("a cat")
@@ -195,8 +195,8 @@ ODD = ["html", "empty", "bom", "nan", "infinity", "huge-int", "deep", "lone-surr
 
 
 @everywhere
-async def test_odd_poll_answers_settle_nothing(provider: str, transport: str) -> None:
-    """Answers to polls that make no sense are asked for again, and every job succeeds."""
+async def test_invalid_poll_answers_settle_nothing(provider: str, transport: str) -> None:
+    """After invalid answers the tasks are polled again, and every job succeeds."""
     rules = [
         {"on": "feed", "per": "task", "nth": 1, "prompt": f"odd {kind}.", "do": {"fault": "body", "kind": kind}}
         for kind in ODD
@@ -208,8 +208,8 @@ async def test_odd_poll_answers_settle_nothing(provider: str, transport: str) ->
 
 
 @everywhere
-async def test_odd_states_are_still_running(provider: str, transport: str) -> None:
-    """A new word, another task's answer, a success without address, a denied young task: each is asked again."""
+async def test_unexpected_snapshots_settle_nothing(provider: str, transport: str) -> None:
+    """After a new word, another task's answer, a success without URL or a denied young task, the task is polled again."""
     faults = ["word", "other-task", "no-url", "vanish"]
     rules = [{"on": "feed", "per": "task", "first": 2, "prompt": fault, "do": fault} for fault in faults]
     async with world(provider, transport, rules, durations="constant:30") as w:
@@ -220,7 +220,7 @@ async def test_odd_states_are_still_running(provider: str, transport: str) -> No
 
 @everywhere
 async def test_same_key_and_content_is_adopted(provider: str, transport: str) -> None:
-    """What was asked for under a key is not paid for again, whether it runs or is done."""
+    """A request with the key and content of a job is not paid for again, while the job runs and after it settled."""
     async with world(provider, transport) as w:
         request = GenerationRequest("a cat", key="order-1")
         first, second = await asyncio.gather(w.client.submit(request), w.client.submit(request))
@@ -231,8 +231,8 @@ async def test_same_key_and_content_is_adopted(provider: str, transport: str) ->
         assert w.charges() == 2
 
 
-class Recorded:
-    """Answers with a gateway's recorded exchanges: a receipt, then a fresh, a running and a finished feed."""
+class RecordedTransport:
+    """Transport with a gateway's recorded answers: a receipt, then a fresh, a running and a finished feed."""
 
     def __init__(self, provider: str) -> None:
         create = next(s for s in samples.load(provider, "create") if s["name"] == "create-documented")
@@ -254,10 +254,10 @@ class Recorded:
         if request.paid:
             return self.receipt
         feed = self.feeds.pop(0)
-        return HttpResponse(status=feed.status, headers=feed.headers, body=self._own(feed.body))
+        return HttpResponse(status=feed.status, headers=feed.headers, body=self._with_task_id(feed.body))
 
-    def _own(self, body: bytes) -> bytes:
-        """The recorded feeds are of other tasks than the recorded receipt."""
+    def _with_task_id(self, body: bytes) -> bytes:
+        """Return a recorded feed with the task id of the recorded receipt: they are of different tasks."""
         answer = json.loads(body)
         holder = answer.get("data", answer)
         for name in ("task_id", "id"):
@@ -269,8 +269,8 @@ class Recorded:
 @pytest.mark.anyio
 @pytest.mark.parametrize("provider", list(PROVIDERS))
 async def test_recorded_answers_lead_from_submission_to_video(provider: str) -> None:
-    """On the documented answers, word for word, one generation is sent once and ends with the documented address."""
-    recorded = Recorded(provider)
+    """On the documented answers, word for word, one generation is sent once and ends with the documented URL."""
+    recorded = RecordedTransport(provider)
     async with PikaClient(
         provider, base_url="https://gateway.example", transport=recorded, polling=FixedInterval(0.01)
     ) as client:

@@ -1,4 +1,4 @@
-"""The public surface: names, what importing costs, and that no extra is imported by the core."""
+"""Public surface: its names and signatures, its errors, and the cost of importing it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ EXTRAS = {"cyclopts", "rich", "av", "PIL", "uvloop", "orjson", "pytest", "opente
 
 
 def test_the_names_of_the_contract_are_public() -> None:
-    """What the contract names can be imported from the top, and `__all__` lists what is there."""
+    """The names of the contract can be imported from the top level, and `__all__` lists existing names in order."""
     assert set(pika_async.__all__) >= CONTRACT
     assert [name for name in pika_async.__all__ if not hasattr(pika_async, name)] == []
     assert sorted(pika_async.__all__, key=lambda n: (not n.isupper(), n)) == pika_async.__all__
 
 
 def test_every_error_is_public() -> None:
-    """Whatever is raised on purpose can be caught by a public name."""
+    """Every error that is raised on purpose has a public name."""
     assert [name for name in errors.__all__ if name not in pika_async.__all__] == []
 
 
 def test_signatures_of_the_contract() -> None:
-    """The parameters of the contract are there, under their names."""
+    """Calls, parameters and fields have the names of the contract."""
     client = inspect.signature(PikaClient).parameters
     assert next(iter(client)) == "provider"
     for name in ("api_key", "base_url", "journal", "polling", "limits", "callbacks", "deadline", "session"):
@@ -72,7 +72,7 @@ def test_the_emulators_core_imports_no_renderer() -> None:
 
 
 def test_importing_adds_little_to_importing_aiohttp() -> None:
-    """Most of the modules that an import loads are aiohttp's, cattrs' and anyio's, not ours."""
+    """Beside its dependencies, `import pika_async` loads at most 60 further modules of others."""
     code = (
         "import aiohttp.web, anyio, attrs, cattrs, backoff, sys; before = set(sys.modules); import pika_async;"
         "print(len([n for n in set(sys.modules) - before if not n.startswith('pika_async')]))"
@@ -95,7 +95,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.type)
 def test_errors_survive_pickling(error: PikaError) -> None:
-    """Facts and message are the same after a pickle, and `fresh` gives an equal error without a traceback."""
+    """A pickled error has the same facts and message, and `copy` gives an equal error without a traceback."""
     for copy in (pickle.loads(pickle.dumps(error)), error.copy()):
         assert (type(copy), str(copy)) == (type(error), str(error))
         assert copy.__traceback__ is None
@@ -103,7 +103,7 @@ def test_errors_survive_pickling(error: PikaError) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.type)
 def test_messages_are_printable(error: PikaError) -> None:
-    """No control character of a provider reaches a terminal through an error."""
+    """Messages hold no control characters, whatever the facts of the error hold."""
     facts = {
         field.name: "x\x1b[31m\u202e\r\n" if isinstance(getattr(error, field.name), str) else getattr(error, field.name)
         for field in attrs.fields(type(error))

@@ -1,4 +1,4 @@
-"""Every recorded exchange: our encoder writes the recorded request, our decoder reads the recorded answer."""
+"""Recorded exchanges: encoders write the recorded requests, decoders read the recorded answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cases(*kinds: str) -> list[Any]:
 
 
 def leaves(value: Any, path: str = "") -> set[str]:
-    """The dotted paths of a body, objects included."""
+    """Return the dotted paths of a body, those of objects included."""
     if not isinstance(value, dict):
         return {path}
     found = {path} if path else set()
@@ -37,13 +37,13 @@ def leaves(value: Any, path: str = "") -> set[str]:
 
 
 def without_empties(body: dict[str, Any]) -> dict[str, Any]:
-    """The documented examples send some optional texts empty; we leave those out."""
+    """Return a body without the optional texts that documented examples send empty and the encoder leaves out."""
     return {name: value for name, value in body.items() if not (name in {"pikaffect", "image"} and value == "")}
 
 
 @pytest.mark.parametrize(("provider", "sample"), cases("create"))
 def test_encoded_request_equals_the_recorded_one(provider: Provider, sample: dict[str, Any]) -> None:
-    """What we send is the recorded body, type by type; where the record sends less, we add documented defaults only."""
+    """The encoded body equals the recorded one, types included; a shorter recorded one is a part of it."""
     request = samples.generation_request_of(sample)
     provider.check(request)
     call = provider.encode_submission(request, "https://gateway.example", sample.get("callback_url", CALLBACK))
@@ -59,7 +59,7 @@ def test_encoded_request_equals_the_recorded_one(provider: Provider, sample: dic
 
 
 @pytest.mark.parametrize(("provider", "sample"), cases("create"))
-def test_recorded_receipt_gives_its_task_id(provider: Provider, sample: dict[str, Any]) -> None:
+def test_recorded_receipt_has_its_task_id(provider: Provider, sample: dict[str, Any]) -> None:
     """The answer to every recorded submission is accepted with the recorded id."""
     response = samples.response_of(sample)
     outcome = classify_response(response, provider.decode_receipt(response))
@@ -67,8 +67,8 @@ def test_recorded_receipt_gives_its_task_id(provider: Provider, sample: dict[str
 
 
 @pytest.mark.parametrize(("provider", "sample"), cases("feed", "callback"))
-def test_recorded_snapshot_means_what_it_says(provider: Provider, sample: dict[str, Any]) -> None:
-    """Status, address and every detail of a recorded poll are read; a word that is not listed is still running."""
+def test_recorded_snapshot_is_decoded(provider: Provider, sample: dict[str, Any]) -> None:
+    """The status, the URL and every detail of a recorded poll are read; an unlisted status word means running."""
     means = sample["means"]
     response = samples.response_of(sample) if "response" in sample else None
     if response is None:  # a callback: the feed's bare data object
@@ -102,7 +102,7 @@ def test_recorded_snapshot_means_what_it_says(provider: Provider, sample: dict[s
 
 @pytest.mark.parametrize(("provider", "sample"), cases("error"))
 def test_recorded_error_gets_its_verdict(provider: Provider, sample: dict[str, Any]) -> None:
-    """A recorded error of a submission is judged as recorded, and that of a poll never fails the task."""
+    """A recorded error has the recorded verdict, as an answer to a submission and as an answer to a poll."""
     response, means = samples.response_of(sample), sample["means"]
     if "verdict" in means:
         outcome = classify_response(response, provider.decode_receipt(response))
@@ -127,7 +127,7 @@ def test_recorded_error_gets_its_verdict(provider: Provider, sample: dict[str, A
 
 @pytest.mark.parametrize("name", samples.PROVIDERS)
 def test_every_documented_request_field_is_sent_or_refused_with_a_reason(name: str) -> None:
-    """No field of a gateway's page is forgotten: some sample sends it, or the capability table says why not."""
+    """Every documented request field is sent by some sample, or the capability table has the reason why not."""
     sent: set[str] = set()
     for sample in samples.load(name, "create"):
         call = PROVIDERS[name].encode_submission(
@@ -142,7 +142,7 @@ def test_every_documented_request_field_is_sent_or_refused_with_a_reason(name: s
 
 @pytest.mark.parametrize("name", samples.PROVIDERS)
 def test_no_undocumented_request_field_is_sent(name: str) -> None:
-    """Whatever is sent stands on the gateway's page, or on the twin's for the operations that only the twin shows."""
+    """Every field that is sent is documented by the gateway, or by its twin for operations that only the twin documents."""
     twin = {"image", "video"} if name == "cometapi" else {"options.parameters.seed", "image", "options.camera"}
     axes = {f"options.camera.{axis}" for axis in ("pan", "tilt", "rotate", "zoom")}
     documented = set(samples.fields(name)["request"]) | twin | axes

@@ -42,12 +42,12 @@ MUTANTS: Final = (
         ("tests/contracts/test_samples.py", "tests/providers/test_verdicts.py"),
     ),
     Mutant(
-        "ladder-without-cap",
-        "providers/_verdicts.py",
+        "backoff-without-cap",
+        "_planning/backoff.py",
         "steps = expo(factor=first, max_value=cap)",
         "steps = expo(factor=first)",
-        "a wait grows for ever",
-        ("tests/planning/test_limits.py",),
+        "a delay grows for ever",
+        ("tests/planning/test_backoff.py",),
     ),
     Mutant(
         "redirects-followed",

@@ -1,4 +1,4 @@
-"""Bytes in, a value or our own error out, whatever a gateway sends; and what we send, the strict pages accept."""
+"""Decoders on arbitrary bytes and damaged recordings, and encoders against the documented request schemas."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from tests import samples
 from tests.fakes import memory_gateway
 
 ORIGIN = "http://gateway.example"
-ASKED = "the-task-that-was-asked-for"
+TASK_ID = "the-task-of-the-poll"
 T = TypeVar("T")
 
-#: By what is documented, not by what the decoders know.
+#: From the documentation, not from the decoders.
 KNOWN_WORDS = {
     "", "0", "1", "2", "3", "pending", "running", "error", "failed", "succeeded", "success", "not_start", "submitted",
     "queued", "in_progress", "failure", "unknown", "finished",
@@ -83,7 +83,7 @@ providers = st.sampled_from(sorted(PROVIDERS)).map(PROVIDERS.__getitem__)
 
 
 def check_snapshot(snapshot: Snapshot) -> None:
-    """What holds of every snapshot, whatever it was read from."""
+    """Check the invariants of every snapshot."""
     assert isinstance(snapshot.task_id, str)
     assert snapshot.task_id
     assert isinstance(snapshot.state, TaskState)
@@ -106,21 +106,21 @@ def check_snapshot(snapshot: Snapshot) -> None:
 
 
 def check_receipt(receipt: Receipt) -> None:
-    """What holds of every receipt."""
+    """Check the invariants of every receipt."""
     assert receipt.task_id is None or (isinstance(receipt.task_id, str) and receipt.task_id)
     assert receipt.failure_code is None or (isinstance(receipt.failure_code, str) and receipt.failure_code)
     assert isinstance(receipt.message, str)
 
 
 def read(provider: Provider, response: HttpResponse) -> Snapshot | None:
-    """Both decoders and all verdicts on one answer; the snapshot if it could be read."""
+    """Apply both decoders and all verdicts to one answer; return the snapshot if it could be decoded."""
     receipt = provider.decode_receipt(response)
     check_receipt(receipt)
     outcome = classify_response(response, receipt)
     assert (outcome.verdict is SubmitVerdict.ACCEPTED) == (200 <= response.status < 300 and receipt.task_id is not None)
     assert (outcome.task_id is not None) == (outcome.verdict is SubmitVerdict.ACCEPTED)
     try:
-        snapshot = provider.decode_snapshot(response, ASKED)
+        snapshot = provider.decode_snapshot(response, TASK_ID)
     except DecodeError:
         return None
     check_snapshot(snapshot)
@@ -137,15 +137,15 @@ def read(provider: Provider, response: HttpResponse) -> Snapshot | None:
 @example(PROVIDERS["gptge"], b'{"id":"\xff"', False)
 @example(PROVIDERS["cometapi"], b'{"task_id":"\\', False)
 @example(PROVIDERS["cometapi"], b'{"task_id":""', False)
-def test_any_bytes_are_a_value_or_unreadable(provider: Provider, body: bytes, complete: bool) -> None:
-    """No bytes make a decoder raise anything but `Unreadable`, and what it gives keeps its promises."""
+def test_any_bytes_decode_or_raise_decode_error(provider: Provider, body: bytes, complete: bool) -> None:
+    """A decoder raises nothing but `DecodeError` for any bytes, and its results keep their invariants."""
     read(provider, HttpResponse(status=200, body=body, complete=complete))
 
 
 @settings(max_examples=300)
 @given(providers, bodies, st.sampled_from([200, 201, 400, 404, 429, 500, 503]))
-def test_any_json_is_a_value_or_unreadable(provider: Provider, body: bytes, status: int) -> None:
-    """No JSON value makes a decoder raise anything but `Unreadable`, and what it gives keeps its promises."""
+def test_any_json_decodes_or_raises_decode_error(provider: Provider, body: bytes, status: int) -> None:
+    """A decoder raises nothing but `DecodeError` for any JSON, and its results keep their invariants."""
     read(provider, HttpResponse(status=status, body=body))
 
 
@@ -153,13 +153,13 @@ def test_any_json_is_a_value_or_unreadable(provider: Provider, body: bytes, stat
 @pytest.mark.parametrize(
     "shape", ['{"error":{"code":%s}}', '{"code":%s}', '{"error":"x","code":%s}', '{"id":%s}', '{"data":%s}', '{"videos":[%s]}', "%s"]
 )  # fmt: skip
-def test_deep_nesting_is_a_value_or_unreadable(provider: str, shape: str) -> None:
-    """Nesting of any depth, also just under what the interpreter takes, breaks neither a decoder nor a verdict."""
+def test_deep_nesting_decodes_or_raises_decode_error(provider: str, shape: str) -> None:
+    """Nesting of any depth, also just below the recursion limit, breaks neither a decoder nor a verdict."""
     for depth in (*range(50, 1000, 19), 5_000, 100_000):
         body = (shape % ("[" * depth + "]" * depth)).encode()
         read(PROVIDERS[provider], HttpResponse(status=200, body=body))
-        exchange = GatewayClient(PROVIDERS[provider], ORIGIN, Answers(HttpResponse(status=400, body=body)))
-        assert isinstance(finished(exchange.poll(ASKED)), PollResult)
+        gateway = GatewayClient(PROVIDERS[provider], ORIGIN, OneAnswer(HttpResponse(status=400, body=body)))
+        assert isinstance(result_of(gateway.poll(TASK_ID)), PollResult)
 
 
 @given(bodies | st.binary(max_size=60))
@@ -172,19 +172,19 @@ def test_deep_nesting_is_a_value_or_unreadable(provider: str, shape: str) -> Non
 @example(b"[" * 200_000)
 @example(b'{"a":' * 200_000)
 @example(b"\xff\xfe[\x00]\x00")
-def test_parse_json_gives_a_finite_value_or_unreadable(body: bytes) -> None:
-    """What is parsed can be written again as strict JSON in UTF-8; everything else is `Unreadable`."""
+def test_parse_json_gives_a_finite_value_or_decode_error(body: bytes) -> None:
+    """A parsed value can be written again as strict JSON in UTF-8; everything else raises `DecodeError`."""
     try:
         value = parse_json(body)
     except DecodeError as error:
-        assert str(error)  # noqa: PT017 - both ways out are right
+        assert str(error)  # noqa: PT017 - both outcomes are right
         return
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
 @given(values)
 def test_a_failure_code_is_text_or_none(value: Any) -> None:
-    """The code of any value is text that says something, or None."""
+    """The failure code of any value is text that is not empty, or None."""
     failure = read_failure(value)
     assert failure.code is None or (isinstance(failure.code, str) and failure.code)
     assert isinstance(failure.message, str)
@@ -196,8 +196,8 @@ def test_a_failure_code_is_text_or_none(value: Any) -> None:
     st.sampled_from([None, 15, 31]),
     st.integers(0, 40),
 )
-def test_inflate_gives_bytes_or_unreadable(encoding: str, body: bytes, packed: int | None, cut: int) -> None:
-    """Packed, torn or random bytes under any coding are bytes within the cap, or `Unreadable`."""
+def test_inflate_gives_bytes_or_decode_error(encoding: str, body: bytes, packed: int | None, cut: int) -> None:
+    """Compressed, torn or random bytes under any coding give bytes within the limit, or `DecodeError`."""
     if packed is not None:
         stream = zlib.compressobj(wbits=packed)
         body = stream.compress(body) + stream.flush()
@@ -212,8 +212,8 @@ def test_inflate_gives_bytes_or_unreadable(encoding: str, body: bytes, packed: i
 
 
 @pytest.mark.parametrize(("coding", "bits"), [("gzip", 31), ("deflate", 15)])
-def test_inflate_gives_back_what_was_packed_and_stops_at_the_cap(coding: str, bits: int) -> None:
-    """A small body comes back whole; a bomb is cut at the cap and not called whole."""
+def test_inflate_restores_the_body_and_stops_at_the_limit(coding: str, bits: int) -> None:
+    """A small body is restored whole; a compression bomb is cut at the limit and reported as incomplete."""
     for size, whole in ((10, True), (MAX_BODY, True), (64 * MAX_BODY, False)):
         stream = zlib.compressobj(wbits=bits)
         packed = b"".join(stream.compress(bytes(MAX_BODY)) for _ in range(size // MAX_BODY)) or stream.compress(
@@ -230,17 +230,17 @@ def test_inflate_gives_back_what_was_packed_and_stops_at_the_cap(coding: str, bi
     st.text(max_size=30) | st.sampled_from(["", "Wed, 21 Oct 2026 07:27:00 GMT", "Wed, 21 Oct 2026 07:27:00 +9999"]),
     st.floats(0, 1e11),
 )  # fmt: skip
-def test_retry_after_is_none_or_within_its_cap(text: str, date: str, now: float) -> None:
-    """Whatever the two headers hold, the wait is None or from 0 to 300 seconds."""
+def test_retry_after_is_none_or_within_its_limit(text: str, date: str, now: float) -> None:
+    """For any values of the two headers the delay is None or from 0 to 300 seconds."""
     wait = retry_after({"retry-after": text, "date": date}, now)
     assert wait is None or 0 <= wait <= 300
 
 
-# --- the exchange as a whole --------------------------------------------------------------------------------------------
+# --- the gateway client -------------------------------------------------------------------------------------------------
 
 
-class Answers:
-    """A transport that gives one answer, at once."""
+class OneAnswer:
+    """Transport that returns one answer, at once."""
 
     def __init__(self, answer: HttpResponse | TransportFailure) -> None:
         self.answer = answer
@@ -255,14 +255,14 @@ class Answers:
         return self.answer
 
 
-def finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never has to wait."""
+def result_of(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that never suspends."""
     try:
         coroutine.send(None)
-    except StopIteration as over:
-        value: T = over.value
+    except StopIteration as stop:
+        value: T = stop.value
         return value
-    raise AssertionError("it waits for something")
+    raise AssertionError("the coroutine must not suspend")
 
 
 headers = st.dictionaries(
@@ -272,41 +272,43 @@ headers = st.dictionaries(
 
 @settings(max_examples=300)
 @given(providers, st.integers(100, 599), headers, bodies | st.binary(max_size=80), st.booleans())
-def test_no_answer_breaks_an_exchange(
+def test_any_answer_gives_an_outcome_and_a_poll_result(
     provider: Provider, status: int, head: dict[str, str], body: bytes, complete: bool
 ) -> None:
-    """Any status, headers and body give a judgement and a look; an id is never read from a refusal."""
+    """Any status, headers and body give an outcome and a poll result; a task id is never read from a refusal."""
     answer = HttpResponse(status=status, headers=head, body=body, complete=complete)
-    exchange = GatewayClient(provider, ORIGIN, Answers(answer))
-    outcome = finished(memory_gateway.submit_once(exchange, GenerationRequest("a cat")))
+    gateway = GatewayClient(provider, ORIGIN, OneAnswer(answer))
+    outcome = result_of(memory_gateway.submit_once(gateway, GenerationRequest("a cat")))
     assert isinstance(outcome, SubmitOutcome)
     assert outcome.task_id is None or (outcome.task_id and 200 <= status < 300)
-    look = finished(exchange.poll(ASKED))
-    assert (look.snapshot is not None) == (look.verdict is PollVerdict.READ) or look.verdict is PollVerdict.MISSING
-    if look.snapshot is not None:
-        assert look.snapshot.task_id == ASKED
-        check_snapshot(look.snapshot)
-    assert look.retry_after is None or 0 <= look.retry_after <= 300
-    if look.verdict is PollVerdict.READ:
+    result = result_of(gateway.poll(TASK_ID))
+    assert (result.snapshot is not None) == (
+        result.verdict is PollVerdict.READ
+    ) or result.verdict is PollVerdict.MISSING
+    if result.snapshot is not None:
+        assert result.snapshot.task_id == TASK_ID
+        check_snapshot(result.snapshot)
+    assert result.retry_after is None or 0 <= result.retry_after <= 300
+    if result.verdict is PollVerdict.READ:
         assert 200 <= status < 300
 
 
 @given(st.sampled_from(SendPhase), st.text(max_size=8) | st.sampled_from(["certificate", "url", "dns", "timeout"]))
-def test_what_was_sent_is_never_judged_unsent(phase: SendPhase, kind: str) -> None:
-    """Without an answer, a request that was handed over is in doubt, whatever the failure is called."""
+def test_a_sent_request_is_never_judged_unsent(phase: SendPhase, kind: str) -> None:
+    """A request that was sent and has no answer is in doubt, for every kind of failure."""
     verdict = classify_failure(TransportFailure(phase=phase, kind=kind, detail="")).verdict
     assert (verdict is SubmitVerdict.UNKNOWN) == (phase is SendPhase.SENT)
 
 
 @given(st.integers(100, 599), bodies)
-def test_a_poll_is_never_read_from_an_error(status: int, body: bytes) -> None:
-    """Only a 2xx is decoded; only 401, 402, 403 and 407 stop the account."""
+def test_only_a_successful_poll_is_decoded(status: int, body: bytes) -> None:
+    """Only a 2xx is decoded, and only 401, 402, 403 and 407 stop the account."""
     verdict = classify_poll(HttpResponse(status=status, body=body), None)
     assert (verdict is PollVerdict.READ) == (200 <= status < 300)
     assert (verdict is PollVerdict.STOP) == (status in {401, 402, 403, 407})
 
 
-# --- words --------------------------------------------------------------------------------------------------------------
+# --- status words --------------------------------------------------------------------------------------------------------------
 
 words = st.text(min_size=1, max_size=12) | st.sampled_from(
     ["done", "complete", "finish", "fail", "4", "5", "-1", "cancelled", "paused", "succeeded!", "moderation", "ok", "FINISHED_", "200"]
@@ -318,9 +320,9 @@ def _is_new(word: str) -> bool:
 
 
 @given(words.filter(_is_new), st.sampled_from(["a", "b", "c"]), st.booleans())
-def test_a_new_word_of_the_envelope_is_still_running(word: str, shape: str, with_url: bool) -> None:
-    """A status word that no document lists neither fails nor settles a task, in every shape, with an address or not."""
-    task: dict[str, Any] = {"task_id": ASKED, "status": word, "msg": "odd", "fail_reason": "odd"}
+def test_a_new_word_of_the_envelope_means_running(word: str, shape: str, with_url: bool) -> None:
+    """A status word that no page lists neither fails nor settles a task, in every shape, with a URL or without."""
+    task: dict[str, Any] = {"task_id": TASK_ID, "status": word, "msg": "odd", "fail_reason": "odd"}
     if shape == "a":
         task["state"] = word
     if with_url:
@@ -328,16 +330,16 @@ def test_a_new_word_of_the_envelope_is_still_running(word: str, shape: str, with
     body = task if shape == "c" else {"code": 200 if shape == "a" else "success", "data": task}
     snapshot = read(PROVIDERS["cometapi"], HttpResponse(status=200, body=json.dumps(body).encode()))
     assert snapshot is not None
-    assert (snapshot.state, snapshot.known_word, snapshot.task_id) == (TaskState.RUNNING, False, ASKED)
+    assert (snapshot.state, snapshot.known_word, snapshot.task_id) == (TaskState.RUNNING, False, TASK_ID)
 
 
 @given(words.filter(_is_new), st.sampled_from(["yescale", "gptge", "native"]), st.booleans())
-def test_a_new_word_of_the_videos_wire_is_still_running(word: str, provider: str, with_url: bool) -> None:
-    """The same for the status of a video."""
-    row: dict[str, Any] = {"id": ASKED, "status": word, "error": "odd", "progress": 100}
+def test_a_new_word_of_the_videos_dialect_means_running(word: str, provider: str, with_url: bool) -> None:
+    """A status word that no page lists neither fails nor settles a video, with a URL or without."""
+    row: dict[str, Any] = {"id": TASK_ID, "status": word, "error": "odd", "progress": 100}
     if with_url:
         row["resultUrl"] = "https://cdn.example/v.mp4"
-    body = json.dumps({"id": ASKED, "videos": [row]}).encode()
+    body = json.dumps({"id": TASK_ID, "videos": [row]}).encode()
     snapshot = read(PROVIDERS[provider], HttpResponse(status=200, body=body))
     assert snapshot is not None
     assert (snapshot.state, snapshot.known_word) == (TaskState.RUNNING, False)
@@ -357,9 +359,9 @@ def test_a_new_word_of_the_videos_wire_is_still_running(word: str, provider: str
         (2, "failed", TaskState.FAILED),
     ],
 )
-def test_the_two_words_of_the_envelope_are_read_together(status: Any, state: Any, expected: TaskState) -> None:
-    """The word that says something known wins; an empty one beside it says nothing."""
-    task = {"task_id": ASKED, "status": status, "state": state, "video_url": "https://cdn.example/v.mp4"}
+def test_status_and_state_of_the_envelope_are_combined(status: Any, state: Any, expected: TaskState) -> None:
+    """The documented word of the two is used; an empty one is ignored beside another."""
+    task = {"task_id": TASK_ID, "status": status, "state": state, "video_url": "https://cdn.example/v.mp4"}
     snapshot = read(
         PROVIDERS["cometapi"], HttpResponse(status=200, body=json.dumps({"code": 200, "data": task}).encode())
     )
@@ -375,9 +377,9 @@ def test_the_two_words_of_the_envelope_are_read_together(status: Any, state: Any
         (0, 0, 0), (1e308, -1e308, 1e308),
     ],
 )  # fmt: skip
-def test_points_are_what_stays_charged(point: Any, refund: Any, points: float | None) -> None:
-    """A refund is a flag at one gateway and an amount at another; what makes no sense is no number."""
-    task = {"task_id": ASKED, "status": "2", "point": point, "refund": refund}
+def test_points_are_what_remains_charged(point: Any, refund: Any, points: float | None) -> None:
+    """A refund is a flag at one gateway and an amount at another; an invalid number is None."""
+    task = {"task_id": TASK_ID, "status": "2", "point": point, "refund": refund}
     snapshot = read(
         PROVIDERS["cometapi"], HttpResponse(status=200, body=json.dumps({"code": 200, "data": task}).encode())
     )
@@ -396,13 +398,13 @@ RECORDED = [
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) inside a JSON value."""
+    """Return every (container, key) inside a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for key, each in inner for place in [(value, key), *_places(each)]]
 
 
 def _doubled(value: Any, name: str, other: Any) -> str:
-    """JSON in which the field `name` stands twice wherever it stands, first as it was."""
+    """Return JSON with a second value after every field `name`."""
     if isinstance(value, dict):
         pairs = [(key, _doubled(each, name, other)) for key, each in value.items()]
         pairs += [(name, json.dumps(other))] if name in value else []
@@ -414,8 +416,8 @@ def _doubled(value: Any, name: str, other: Any) -> str:
 
 @settings(max_examples=400)
 @given(st.data())
-def test_damaged_recordings_are_a_value_or_unreadable(data: st.DataObject) -> None:
-    """A recorded answer with fields dropped, of another type, doubled, added, or cut is read or `Unreadable`."""
+def test_damaged_recordings_decode_or_raise_decode_error(data: st.DataObject) -> None:
+    """A recorded answer that is cut, or whose fields are dropped, doubled, added or retyped, decodes or raises."""
     provider, _, recorded = data.draw(st.sampled_from(RECORDED))
     body = copy.deepcopy(recorded)
     text: str | None = None
@@ -442,8 +444,8 @@ def test_damaged_recordings_are_a_value_or_unreadable(data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize(("provider", "name", "body"), [case for case in RECORDED if case[1] == "create-documented"])
-def test_an_id_is_read_from_every_cut_that_holds_it(provider: str, name: str, body: dict[str, Any]) -> None:
-    """However a documented receipt is cut, the id is read exactly when all of it and its closing quote were held."""
+def test_a_task_id_is_read_from_every_cut_that_holds_it(provider: str, name: str, body: dict[str, Any]) -> None:
+    """From a receipt that is cut anywhere, the task id is read exactly when it and its closing quote came whole."""
     raw = json.dumps(body).encode()
     task_id = PROVIDERS[provider].decode_receipt(HttpResponse(status=200, body=raw)).task_id
     assert task_id is not None
@@ -453,7 +455,7 @@ def test_an_id_is_read_from_every_cut_that_holds_it(provider: str, name: str, bo
         assert receipt.task_id == (task_id if end >= held else None), name
 
 
-# --- what we send -------------------------------------------------------------------------------------------------------
+# --- encoding -----------------------------------------------------------------------------------------------------------
 
 KINDS = {
     "cometapi": ("text", "image", "video"),
@@ -487,7 +489,7 @@ models = st.sampled_from(["1.5", "2.0", "2.2", "10", 1.5, 2, 3])
 
 @st.composite
 def fields_for(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    """Fields that the capability table of one provider allows."""
+    """Draw fields that the capability table of one provider allows."""
     provider = PROVIDERS[name]
     kind = draw(st.sampled_from(KINDS[name]))
     fields: dict[str, Any] = {"prompt": draw(prompts)}
@@ -520,8 +522,8 @@ def fields_for(draw: st.DrawFn, name: str) -> dict[str, Any]:
     return fields
 
 
-def sent(provider: Provider, request: GenerationRequest) -> tuple[Gateway, int, str]:
-    """`request` encoded and handed to the strict pages: the gateway, its status and its words."""
+def submit_to_emulator(provider: Provider, request: GenerationRequest) -> tuple[Gateway, int, str]:
+    """Encode a request and submit it to the emulated gateway; return the gateway, its status and its body."""
     call = provider.encode_submission(request, f"{ORIGIN}/{provider.name}", "https://callback.invalid/")
     assert call.paid
     gateway = Gateway(durations="constant:100")
@@ -536,7 +538,7 @@ def sent(provider: Provider, request: GenerationRequest) -> tuple[Gateway, int, 
 
 
 def check_charge(provider: Provider, request: GenerationRequest, gateway: Gateway) -> None:
-    """That what the gateway understood is what was asked for, field by field."""
+    """Check that the gateway's record of the task equals the request, field by field."""
     (charge,) = gateway.ledger
     task = gateway.tasks[charge.task_id]
     assert charge.prompt == request.prompt
@@ -575,18 +577,18 @@ def _lowered(address: Any) -> str:
 @pytest.mark.parametrize("name", PROVIDERS)
 @settings(max_examples=150)
 @given(data=st.data())
-def test_what_the_capability_table_allows_is_accepted_by_the_strict_page(name: str, data: st.DataObject) -> None:
-    """Every request made of supported fields passes `check`, is answered 200 and charged, and is understood as meant."""
+def test_supported_fields_are_accepted_by_the_gateway(name: str, data: st.DataObject) -> None:
+    """Every request of supported fields passes `check`, is answered 200 and charged, and is recorded as requested."""
     provider = PROVIDERS[name]
     fields = data.draw(fields_for(name))
     try:
         request = GenerationRequest(**fields)
     except InvalidRequest as error:
-        assert error.field in {"aspect_ratio", "image", "video"} or error.field.startswith("ingredients[")  # noqa: PT017 - drawn too wide
+        assert error.field in {"aspect_ratio", "image", "video"} or error.field.startswith("ingredients[")  # noqa: PT017 - the strategies draw more than is valid
         return
     provider.check(request)
-    gateway, status, says = sent(provider, request)
-    assert status == 200, says
+    gateway, status, body = submit_to_emulator(provider, request)
+    assert status == 200, body
     check_charge(provider, request, gateway)
 
 
@@ -612,8 +614,8 @@ everything = st.fixed_dictionaries(
 
 @settings(max_examples=600)
 @given(providers, everything)
-def test_what_check_accepts_the_strict_page_accepts(provider: Provider, fields: dict[str, Any]) -> None:
-    """Any fields at all: refused here by name, or answered 200 there; never sent to be refused."""
+def test_a_request_that_passes_check_is_accepted_by_the_gateway(provider: Provider, fields: dict[str, Any]) -> None:
+    """A request with any fields is refused by `check` or answered 200; none is sent and then refused."""
     try:
         request = GenerationRequest(**fields)
         provider.check(request)
@@ -621,21 +623,21 @@ def test_what_check_accepts_the_strict_page_accepts(provider: Provider, fields: 
         return
     if request.image is not None and not is_url(request.image) and not isinstance(request.image, bytes):
         return  # a file: read before it is encoded
-    gateway, status, says = sent(provider, request)
-    assert status == 200, says
+    gateway, status, body = submit_to_emulator(provider, request)
+    assert status == 200, body
     check_charge(provider, request, gateway)
 
 
 @pytest.mark.parametrize("name", ["yescale", "gptge", "native"])
 def test_the_largest_inline_image_fits_a_body_of_a_megabyte(name: str) -> None:
-    """The largest image that `check` lets through is accepted with every other field filled; one byte more is refused."""
+    """The largest image that passes `check` is accepted with every other field filled; one byte more is refused."""
     provider = PROVIDERS[name]
-    most = provider.inline_limit // 4 * 3
-    request = GenerationRequest("ü" * 4000, image=b"\xff" * most, negative_prompt="ü" * 1000, seed=2**63 - 1)
+    limit = provider.inline_limit // 4 * 3
+    request = GenerationRequest("ü" * 4000, image=b"\xff" * limit, negative_prompt="ü" * 1000, seed=2**63 - 1)
     provider.check(request)
-    assert sent(provider, request)[1] == 200
+    assert submit_to_emulator(provider, request)[1] == 200
     with pytest.raises(InvalidRequest, match="upload it and give its URL"):
-        provider.check(GenerationRequest("a", image=b"\xff" * (most + 1)))
+        provider.check(GenerationRequest("a", image=b"\xff" * (limit + 1)))
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -645,8 +647,8 @@ def test_the_largest_inline_image_fits_a_body_of_a_megabyte(name: str) -> None:
     failure=st.none() | st.text(min_size=1, max_size=20),
     ages=st.lists(st.floats(0, 200), min_size=1, max_size=6).map(sorted),
 )
-def test_a_task_is_read_right_at_every_age(name: str, envelope: Any, failure: str | None, ages: list[float]) -> None:
-    """In every shape, a task is queued or running until it settles, and then what the gateway's books say of it."""
+def test_a_task_is_decoded_at_every_age(name: str, envelope: Any, failure: str | None, ages: list[float]) -> None:
+    """In every shape, a task is queued or running until it settles, then as the gateway recorded it."""
     provider = PROVIDERS[name]
     do = {"fault": "fails", "reason": failure} if failure else {"fault": "takes", "seconds": 100}
     gateway = Gateway(durations="constant:100", envelope=envelope, scenario=[{"on": "create", "do": do}])
@@ -670,7 +672,7 @@ def test_a_task_is_read_right_at_every_age(name: str, envelope: Any, failure: st
 
 @given(st.sampled_from(["yescale", "gptge", "native"]), st.text(min_size=1, max_size=20))
 def test_a_task_id_stays_inside_its_path(name: str, task_id: str) -> None:
-    """No task id, however hostile, changes which path of the gateway is asked, or adds a query."""
+    """No task id changes the path that is polled, or adds a query."""
     url = PROVIDERS[name].encode_poll(task_id, ORIGIN).url
     tail = url.removeprefix(f"{ORIGIN}/pika/feed/")
     assert tail != url

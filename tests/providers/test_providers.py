@@ -1,4 +1,4 @@
-"""Providers by name: the four, the registered ones, and what each says it can do."""
+"""Providers by name, built in and registered, and their capability tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ gpt.ge = acme_pika:ACME
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A third party's package, made as a wheel and installed by pip."""
+    """Install a third party's package from a wheel with pip and return its folder."""
     folder = tmp_path_factory.mktemp("acme")
     wheel = folder / "acme_pika-1.0-py3-none-any.whl"
     info = "acme_pika-1.0.dist-info"
@@ -54,7 +54,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_installed_provider_is_found_by_name(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider that another package registers is listed after the four, loaded, and usable by a client."""
+    """A provider that another package registers is listed after the built-in ones, is loaded, and works in a client."""
     assert "acme" not in provider_names()
     monkeypatch.syspath_prepend(str(installed))
     assert provider_names() == [*PROVIDERS, "acme", "broken", "text"]
@@ -111,19 +111,19 @@ def test_a_name_that_resembles_no_provider_gets_no_suggestion(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "text"),
     [("broken", "fails to load"), ("text", "must be a pika_async Provider"), ("none", "must be one of")],
 )
-def test_a_bad_registration_is_named(installed: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
-    """A provider that cannot be loaded is a configuration error that names it, not a traceback of a stranger."""
+def test_a_bad_registration_is_named(installed: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """A registered provider that cannot be loaded is a configuration error with its name."""
     monkeypatch.syspath_prepend(str(installed))
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=text):
         find_provider(name)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
-def test_the_capability_table_is_whole(provider: Provider) -> None:
-    """Every field that may be sent has a row; what cannot be done has a reason."""
+def test_the_capability_table_is_complete(provider: Provider) -> None:
+    """Every field that can be sent has a row; a field that is not supported has a reason."""
     own = {"prompt", "key", "metadata", "strict"}
     assert set(provider.capabilities) == {field.name for field in attrs.fields(GenerationRequest)} - own
     assert [field for field, can in provider.capabilities.items() if not can.supported and not can.note] == []
@@ -140,7 +140,7 @@ GIVEN: dict[str, Any] = {
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
 @pytest.mark.parametrize("field", GIVEN)
 def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
-    """A field alone passes the check exactly when the table says that it is supported."""
+    """A field alone passes the check exactly when it is supported according to the table."""
     more: dict[str, Any] = {"effect": "Melt"} if field == "video" else {}
     request = GenerationRequest("a cat", **{field: GIVEN[field]}, **more)
     if provider.capabilities[field].supported:
@@ -151,7 +151,7 @@ def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
 
 
 def test_providers_differ_as_their_pages_do() -> None:
-    """The effects, the inputs and the switches that only some gateways have."""
+    """Video input, ingredients, sound, extension and the number of effects differ between the gateways as documented."""
     can = {
         name: {field for field, row in provider.capabilities.items() if row.supported}
         for name, provider in PROVIDERS.items()

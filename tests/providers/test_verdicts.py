@@ -1,8 +1,7 @@
-"""The pure tables of "may it be sent again": every status, every header, every body, without a socket."""
+"""Verdicts on submissions and polls: every status, header and body, without a socket."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import find_provider
-from pika_async._planning.backoff import backoff_delay
 from pika_async.models import Receipt
 from pika_async.providers._verdicts import (
     REASON_LIMIT,
@@ -56,23 +54,25 @@ def http_date(seconds: float) -> str:
 # -- submissions ---------------------------------------------------------------------------------------------------
 
 
-def test_every_status_without_a_word() -> None:
-    """A status alone gives the table's verdict; one that no row names is in doubt, never refused."""
-    judged = {status: classify_response(HttpResponse(status=status), Receipt()).verdict for status in range(100, 1000)}
-    assert {status: _expected(status) for status in judged} == judged
+def test_every_status_has_its_verdict() -> None:
+    """A status alone gives the verdict of the table; a status without a row is in doubt, never refused."""
+    outcomes = {
+        status: classify_response(HttpResponse(status=status), Receipt()).verdict for status in range(100, 1000)
+    }
+    assert {status: _expected(status) for status in outcomes} == outcomes
 
 
-def test_an_id_is_a_receipt_in_a_success_only() -> None:
-    """Every 2xx with an id is accepted and the judgement holds the id; in another answer it is not taken for a task."""
-    judged = {
+def test_a_task_id_counts_only_in_a_success() -> None:
+    """Every 2xx with a task id is accepted with that id; the id of any other answer is ignored."""
+    outcomes = {
         status: classify_response(HttpResponse(status=status, body=b"{}"), Receipt(task_id="t-1"))
         for status in range(100, 1000)
     }
     expected = {
         status: (SubmitVerdict.ACCEPTED, "t-1") if 200 <= status < 300 else (_expected(status), None)
-        for status in judged
+        for status in outcomes
     }
-    assert expected == {status: (outcome.verdict, outcome.task_id) for status, outcome in judged.items()}
+    assert expected == {status: (outcome.verdict, outcome.task_id) for status, outcome in outcomes.items()}
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_an_id_is_a_receipt_in_a_success_only() -> None:
     ],
 )
 def test_a_success_with_a_failure_code(code: str | None, verdict: SubmitVerdict) -> None:
-    """A 2xx with an explicit failure code was refused; without a code and an id it is in doubt."""
+    """A 2xx with an explicit failure code has the verdict of the code; without a code and a task id it is in doubt."""
     assert verdict == classify_response(HttpResponse(status=200, body=b"{}"), Receipt(failure_code=code)).verdict
 
 
 def test_no_quota_stops_under_any_status() -> None:
-    """`insufficient_user_quota` stops the account whatever status it comes with."""
+    """`insufficient_user_quota` stops the account under every status."""
     receipt = Receipt(failure_code="insufficient_user_quota")
     statuses = [*range(200, 300), *range(400, 600)]
     assert {SubmitVerdict.STOP} == {
@@ -105,7 +105,7 @@ def test_no_quota_stops_under_any_status() -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
 def test_only_a_500_is_rejected_for_its_code(status: int) -> None:
-    """`invalid_request` makes a rejection of a 500 and of no other 5xx."""
+    """`invalid_request` rejects the request with status 500 and with no other 5xx."""
     verdict = classify_response(HttpResponse(status=status), Receipt(failure_code="invalid_request")).verdict
     assert (SubmitVerdict.REJECTED if status == 500 else SubmitVerdict.UNKNOWN) == verdict
 
@@ -122,7 +122,7 @@ def test_only_a_500_is_rejected_for_its_code(status: int) -> None:
     ],
 )
 def test_503(headers: Mapping[str, str], message: str, verdict: SubmitVerdict) -> None:
-    """A 503 is waited for only if it says that nothing was done; the user may say that of every one."""
+    """A 503 is repeated only with `Retry-After` or a "no channel" phrase, or always in lenient mode."""
     answer = HttpResponse(status=503, headers=headers)
     assert verdict == classify_response(answer, Receipt(message=message)).verdict
     assert classify_response(answer, Receipt(message=message), lenient=True).verdict == SubmitVerdict.WAIT
@@ -130,7 +130,7 @@ def test_503(headers: Mapping[str, str], message: str, verdict: SubmitVerdict) -
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 522, 524])
 def test_a_phrase_counts_only_beside_its_status(status: int) -> None:
-    """Neither "no available channel" nor `Retry-After` makes any other 5xx repeatable, leniently or not."""
+    """Neither "no available channel" nor `Retry-After` makes another 5xx repeatable, in lenient mode or not."""
     answer = HttpResponse(status=status, headers={"retry-after": "1"})
     receipt = Receipt(message="no available channel")
     assert {SubmitVerdict.UNKNOWN} == {
@@ -151,7 +151,7 @@ def test_a_phrase_counts_only_beside_its_status(status: int) -> None:
     ],
 )
 def test_no_answer(phase: SendPhase, kind: str, verdict: SubmitVerdict) -> None:
-    """What was handed over is in doubt, whatever its kind; what was not is sent again, unless that is pointless."""
+    """A sent request without an answer is in doubt; an unsent one is sent again, unless its certificate or URL is bad."""
     assert verdict == classify_failure(TransportFailure(phase=phase, kind=kind, detail="")).verdict
 
 
@@ -159,7 +159,7 @@ def test_no_answer(phase: SendPhase, kind: str, verdict: SubmitVerdict) -> None:
 
 
 def test_every_status_of_a_poll() -> None:
-    """A 2xx is read, four statuses stop the account, a 404 denies the task; after anything else one looks again."""
+    """A 2xx is decoded, four statuses stop the account, a 404 denies the task; after any other the task is polled again."""
     expected = dict.fromkeys(range(100, 1000), PollVerdict.AGAIN)
     expected |= dict.fromkeys(range(200, 300), PollVerdict.READ) | dict.fromkeys(STOP, PollVerdict.STOP)
     expected[404] = PollVerdict.MISSING
@@ -168,7 +168,7 @@ def test_every_status_of_a_poll() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 404, 500])
 def test_a_task_that_does_not_exist(status: int) -> None:
-    """`task_not_exist` denies the task under any status; a 404 page is somebody else's and denies nothing."""
+    """`task_not_exist` denies the task under every status; a 404 that is a web page does not."""
     assert classify_poll(HttpResponse(status=status), "task_not_exist") == PollVerdict.MISSING
     page = HttpResponse(status=404, headers={"content-type": "Text/HTML"})
     assert classify_poll(page, None) == PollVerdict.AGAIN
@@ -193,8 +193,8 @@ receipts = st.builds(
 
 
 @given(answers, receipts, st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
-def test_judging_never_raises(answer: HttpResponse, receipt: Receipt, lenient: bool, now: float) -> None:
-    """Any answer is judged; an id means accepted and accepted means an id; a wish to wait comes with "wait" only."""
+def test_classifying_a_response_never_raises(answer: HttpResponse, receipt: Receipt, lenient: bool, now: float) -> None:
+    """Any answer has a verdict; accepted ones exactly have a task id, and only `WAIT` has a `retry_after`."""
     outcome = classify_response(answer, receipt, lenient=lenient, now=now)
     assert (outcome.verdict is SubmitVerdict.ACCEPTED) == bool(outcome.task_id)
     if outcome.retry_after is not None:
@@ -205,15 +205,15 @@ def test_judging_never_raises(answer: HttpResponse, receipt: Receipt, lenient: b
 
 
 @given(answers, st.sampled_from(["cometapi", "yescale", "gptge", "native"]))
-def test_any_bytes_are_decoded_and_judged(answer: HttpResponse, provider: str) -> None:
-    """Whatever a gateway answers, its receipt can be read and judged."""
+def test_any_bytes_are_decoded_and_classified(answer: HttpResponse, provider: str) -> None:
+    """Any answer of a gateway gives a receipt and a verdict."""
     receipt = find_provider(provider).decode_receipt(answer)
     assert classify_response(answer, receipt).http_status == answer.status
 
 
 @given(answers, st.none() | texts)
-def test_judging_a_poll_never_raises(answer: HttpResponse, failure_code: str | None) -> None:
-    """Any answer to a poll has a verdict, and only a 2xx is read."""
+def test_classifying_a_poll_never_raises(answer: HttpResponse, failure_code: str | None) -> None:
+    """Any answer to a poll has a verdict, and only a 2xx is decoded."""
     verdict = classify_poll(answer, failure_code)
     assert verdict is not PollVerdict.READ or 200 <= answer.status < 300
 
@@ -253,12 +253,12 @@ def test_judging_a_poll_never_raises(answer: HttpResponse, failure_code: str | N
     ],
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
-    """Seconds or any of the three forms of an HTTP date, within 0 to 300; garbage is none."""
+    """Seconds or any of the three forms of an HTTP date give 0 to 300 seconds; invalid text gives None."""
     assert seconds == retry_after({"retry-after": text, "date": DATE}, now=12345.0)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "XST+5", "XST-9:30"])
-def test_no_zone_is_gmt_wherever_this_machine_is(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_without_a_zone_is_in_gmt(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A date that names no zone is in GMT, not in the zone of this machine."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
@@ -269,8 +269,8 @@ def test_no_zone_is_gmt_wherever_this_machine_is(zone: str, monkeypatch: pytest.
         time.tzset()
 
 
-def test_a_date_without_a_date_is_compared_with_now() -> None:
-    """Where the answer has no readable `Date`, the caller's clock is used; no header is no wish."""
+def test_without_a_date_header_the_callers_clock_is_used() -> None:
+    """If the answer has no valid `Date`, the caller's clock is used; without the header there is no delay."""
     later = {"retry-after": http_date(NOW + 20)}
     assert retry_after(later, now=NOW) == 20.0
     assert retry_after({**later, "date": "garbage"}, now=NOW) == 20.0
@@ -278,15 +278,15 @@ def test_a_date_without_a_date_is_compared_with_now() -> None:
 
 
 @given(st.integers(0, 2**31), st.integers(-1000, 1000), st.floats(-1e12, 1e12))
-def test_a_date_is_compared_with_the_answers_own(sent: int, wait: int, now: float) -> None:
-    """With a `Date` in the answer the clock of this machine does not matter."""
+def test_a_date_is_compared_with_the_date_header(sent: int, wait: int, now: float) -> None:
+    """With a `Date` in the answer the caller's clock does not matter."""
     answer = {"retry-after": http_date(sent + max(-sent, wait)), "date": http_date(sent)}
     assert min(300.0, max(0.0, float(wait))) == retry_after(answer, now)
 
 
 @given(texts | st.floats().map(str) | st.integers().map(str), texts, st.floats())
 def test_retry_after_is_within_bounds(text: str, date: str, now: float) -> None:
-    """Any header gives None or 0 to 300 seconds."""
+    """Any value of the header gives None or 0 to 300 seconds."""
     seconds = retry_after({"retry-after": text, "date": date}, now)
     assert seconds is None or 0 <= seconds <= RETRY_AFTER_CAP
 
@@ -304,33 +304,6 @@ def test_retry_after_is_within_bounds(text: str, date: str, now: float) -> None:
         ({"openai-poll-after-ms": "1e12"}, 300.0),
     ],
 )
-def test_a_server_may_say_when_it_wants_to_be_asked_again(headers: dict[str, str], seconds: float | None) -> None:
-    """In milliseconds by one header, in seconds or a date by the other; garbage says nothing."""
+def test_poll_after_reads_two_headers(headers: dict[str, str], seconds: float | None) -> None:
+    """One header is in milliseconds, the other in seconds or a date; an invalid first one leaves the second."""
     assert poll_after(headers, NOW) == seconds
-
-
-# -- the ladder ----------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 10**9), st.floats(0, 1, exclude_max=True))
-def test_the_ladder_stays_within_its_bounds(step: int, u: float) -> None:
-    """No try waits for less than half of the first rung or longer than the cap, after whatever many tries."""
-    for first, cap in ((0.5, 30.0), (0.5, 60.0), (1.0, 60.0)):
-        wait = backoff_delay(step, u, first=first, cap=cap)
-        assert first / 2 <= wait <= cap
-        assert math.isfinite(wait)
-
-
-@pytest.mark.parametrize(
-    "step, height", [(0, 0.5), (1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (64, 60.0), (10**9, 60.0)]
-)
-def test_the_ladder_doubles_up_to_its_cap(step: int, height: float) -> None:
-    """Each rung is twice the one before, with full jitter below it."""
-    assert height / 2 == backoff_delay(step, 0.5, first=0.5, cap=60.0) or step == 0
-    assert pytest.approx(height, rel=1e-9) == backoff_delay(step, 1 - 1e-12, first=0.5, cap=60.0)
-
-
-@given(st.integers(0, 10**9), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
-def test_the_ladder_rises(step: int, u: float, v: float) -> None:
-    """More chance or more tries never mean a shorter wait."""
-    assert backoff_delay(step, min(u, v)) <= backoff_delay(step, max(u, v)) <= backoff_delay(step + 1, max(u, v))
