@@ -29,6 +29,8 @@ Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest |
 Source = AsyncIterator[GenerationRequest | str]
 #: Number of finished jobs that the caller has not received yet at which no further request is pulled.
 MAX_UNDELIVERED: Final = 256
+#: Number of existing jobs after which a batch lets other tasks run.
+JOBS_PER_YIELD: Final = 256
 
 
 class Admit(Protocol):
@@ -176,7 +178,7 @@ class BatchRun:
             self._unsent.add(job.key)
             if self._closed:  # while the job was being admitted
                 self._table.release(job.key, self._observer)
-        elif not index % MAX_UNDELIVERED:
+        elif not index % JOBS_PER_YIELD:
             await asyncio.sleep(0)  # thousands of jobs that are finished already must not block the loop
 
     def _has_room(self) -> bool:
@@ -185,6 +187,7 @@ class BatchRun:
     # --- results ----------------------------------------------------------------------------------------------------
 
     def _on_change(self, job: Job, finished: bool) -> None:
+        """Observe a job of the batch: queue its download, or deliver it, once it is finished."""
         if job.status is not JobStatus.PLANNED or finished:
             self._unsent.discard(job.key)
         if not finished:
@@ -240,14 +243,14 @@ class BatchRun:
 
     async def _download_one(self, job: Job) -> None:
         assert self._fetch is not None  # noqa: S101 - without it nothing is queued
-        done = job
+        downloaded = job
         try:
-            done = await self._fetch(job)
+            downloaded = await self._fetch(job)
         except Exception as error:  # fails this job only, not the scheduler
             url = job.video.url if job.video is not None else ""
-            done = job.with_download_error(DownloadFailed(url=url, reason=repr(error)))
+            downloaded = job.with_download_error(DownloadFailed(url=url, reason=repr(error)))
         finally:
-            self._on_downloaded(done)
+            self._on_downloaded(downloaded)
 
 
 def stream(requests: Requests) -> Source:

@@ -78,9 +78,8 @@ class EventStream:
             if not changes:  # the journal was closed
                 return
             for number, job in changes:
-                if (
-                    self._last_number is not None and number > self._last_number
-                ):  # made after the client was opened again
+                # Changes after the last number were made after the client was opened again.
+                if self._last_number is not None and number > self._last_number:
                     return
                 after = number
                 event = event_of(number, job)

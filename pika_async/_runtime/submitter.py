@@ -114,7 +114,7 @@ class Submitter:
         self._table.notify(active, finished=False)
 
     async def _roll_back(self, active: ActiveJob) -> None:
-        """Return a job that was not sent to the queue, and delete its intent if one was saved."""
+        """Put a job that was not sent back into the queue, and delete its intent if one was saved."""
         if active.job.status is JobStatus.SUBMITTING:
             active.job = active.job.requeued()
             await self._table.save(active.job)
@@ -128,7 +128,7 @@ class Submitter:
         job, task_id = active.job, outcome.task_id
         holder = None if task_id is None else self._key_for_task(job, task_id)
         if holder is not None and holder != job.key:
-            reason = f"the provider answered with task {task_id}, which is job {holder}'s"
+            reason = f"the provider answered with task {task_id}, which belongs to job {holder}"
             outcome = attrs.evolve(outcome, verdict=SubmitVerdict.UNKNOWN, reason=reason, task_id=None)
         at = time.time()
         active.job = apply_verdict(job, outcome, at, utc_from_timestamp(at - (now() - sent_at)))

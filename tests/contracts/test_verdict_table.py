@@ -652,13 +652,13 @@ async def test_a_defect_of_a_provider_fails_one_request(defect: str) -> None:
         await transport.open()
         provider = attrs.evolve(gptge, dialect=broken) if defect == "raises" else gptge
         gateway_client = GatewayClient(provider, base_url or server.url, transport)
-        judged, looked = (
+        outcome, poll = (
             await memory_gateway.submit_once(gateway_client, GenerationRequest("a cat")),
             await gateway_client.poll(TASK),
         )
         await transport.close()
         expected = SubmitVerdict.REJECTED if defect == "raises" else SubmitVerdict.WRONG_URL
-        assert (expected, PollVerdict.AGAIN) == (judged.verdict, looked.verdict)
+        assert (expected, PollVerdict.AGAIN) == (outcome.verdict, poll.verdict)
         assert server.connections == 0
 
 
