@@ -16,16 +16,27 @@ from urllib.parse import urlsplit
 from pika_async.errors import InvalidRequest, did_you_mean
 
 __all__ = [
+    "ASPECT_RATIO_RANGE",
     "AXES",
     "EFFECTS",
+    "FRAME_RATE_RANGE",
+    "GUIDANCE_SCALE_RANGE",
     "INGREDIENTS_MODES",
+    "MOTION_RANGE",
+    "SEED_RANGE",
     "CameraMoves",
     "Effect",
     "IngredientsMode",
     "Media",
+    "check_choice",
+    "check_flag",
+    "check_integer",
     "check_key",
-    "check_url",
+    "check_media",
+    "check_metadata",
+    "check_text",
     "has_host",
+    "invalid",
     "is_url",
     "parse_ratio",
 ]
@@ -101,9 +112,10 @@ def invalid(field: str, value: object, reason: str) -> InvalidRequest:
 
 
 def check_text(field: str, value: object, *, may_be_empty: bool = False) -> None:
-    """Check that `value` is Unicode text without NUL characters.
+    """Refuse a value that is not Unicode text without NUL characters.
 
-    :raises InvalidRequest: if it is not, or if it is blank and `may_be_empty` is not set.
+    :param may_be_empty: whether blank text is accepted (default False).
+    :raises InvalidRequest: names the field and the way out, as for every check here.
     """
     if not isinstance(value, str):
         raise invalid(field, value, f"must be text, not {type(value).__name__}")
@@ -119,27 +131,27 @@ def check_text(field: str, value: object, *, may_be_empty: bool = False) -> None
 
 
 def check_integer(field: str, value: object, limits: tuple[int, int]) -> None:
-    """:raises InvalidRequest: unless `value` is an integer within `limits`, both ends included."""
+    """Refuse a value that is not an integer within `limits`, both ends included."""
     low, high = limits
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise invalid(field, value, f"must be an integer from {low} to {high}")
 
 
 def check_flag(field: str, value: object) -> None:
-    """:raises InvalidRequest: unless `value` is a boolean."""
+    """Refuse a value that is not a boolean."""
     if not isinstance(value, bool):
         raise invalid(field, value, "must be true or false")
 
 
 def check_choice(field: str, value: object, choices: Iterable[str], way_out: str = "") -> None:
-    """:raises InvalidRequest: unless `value` is one of `choices`; names the closest one, then `way_out`."""
+    """Refuse a value that is not one of `choices`; the message ends with the closest one and `way_out`."""
     names = tuple(choices)
     if value not in names:
         raise invalid(field, value, f"must be one of {', '.join(names)}{did_you_mean(value, names)}{way_out}")
 
 
 def check_media(field: str, value: object) -> None:
-    """:raises InvalidRequest: unless `value` is a URL, a path or bytes, and is not empty."""
+    """Refuse a value that is not a URL, a path or bytes, or that is empty."""
     if isinstance(value, bytes):
         if not value:
             raise invalid(field, value, "must not be empty; give bytes, a path or a URL, or leave it out")
@@ -154,7 +166,7 @@ def check_media(field: str, value: object) -> None:
 
 
 def check_url(field: str, value: object) -> None:
-    """:raises InvalidRequest: unless `value` is an http or https URL with a host and without white space."""
+    """Refuse a value that is not an http or https URL with a host and without white space."""
     check_text(field, value)
     if not is_url(value) or not isinstance(value, str):
         raise invalid(field, value, "must be an http(s) URL")
@@ -163,7 +175,7 @@ def check_url(field: str, value: object) -> None:
 
 
 def check_key(key: object) -> None:
-    """:raises InvalidRequest: unless `key` can name a job and its file."""
+    """Refuse a key that cannot name a job and its file."""
     check_text("key", key)
     if not isinstance(key, str) or not KEY_PATTERN.fullmatch(key) or ".." in key:
         reason = "must begin with a letter, digit or _ and hold only letters, digits and . _ - @ = +, without .. in it"
@@ -174,7 +186,7 @@ def check_key(key: object) -> None:
 
 
 def check_metadata(metadata: object) -> None:
-    """:raises InvalidRequest: unless `metadata` is a mapping that can be written as JSON."""
+    """Refuse metadata that is not a mapping, or that cannot be written as JSON."""
     if not isinstance(metadata, Mapping):
         raise invalid("metadata", metadata, "must be a mapping; give a dict")
     try:

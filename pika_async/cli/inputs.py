@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 
 from pika_async.cli.exits import InputErrors
+from pika_async.errors import did_you_mean
 from pika_async.models import GenerationRequest
 from pika_async.providers._wire import DecodeError, parse_json
 
@@ -128,7 +129,7 @@ def _quote(text: str) -> str:
 
 def _unknown(field: str, known: tuple[str, ...], what: str) -> str:
     hint = "; separate columns by commas" if what == "column" and re.search(r"[;\t]", field) else ""
-    return f"{_quote(field)}: unknown {what}{hint}; must be one of {', '.join(known)}"
+    return f"{_quote(field)}: unknown {what}{hint}; must be one of {', '.join(known)}{did_you_mean(field, known)}"
 
 
 # --- CSV -----------------------------------------------------------------------------------------------------------

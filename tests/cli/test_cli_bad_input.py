@@ -36,6 +36,8 @@ BAD_ROWS = [
     ("deep", "b.jsonl", "[" * 100_000, "b.jsonl:1: must be JSON: nested too deep"),
     ("surrogate", "b.jsonl", '{"prompt": "a\\ud800"}', "b.jsonl:1: must be JSON: it holds a lone surrogate"),
     ("twice", "b.jsonl", '{"prompt": "a", "prompt": "b"}', 'b.jsonl:1: "prompt": must be given once'),
+    ("near-field", "b.jsonl", '{"prompt": "a", "aspectRatio": "1:1"}', "did you mean aspect_ratio?"),
+    ("near-column", "b.csv", "prompt,Seed\na,1\n", "did you mean seed?"),
     ("unknown-field", "b.jsonl", '{"prompt": "a", "promt": "b"}', 'b.jsonl:1: "promt": unknown field; must be one of'),
     ("no-prompt", "b.jsonl", GOOD + '{"seed": 4}', "b.jsonl:2: prompt: must be given"),
     ("empty-prompt", "b.jsonl", '{"prompt": "  "}', "b.jsonl:1: prompt: '  ' must not be empty"),

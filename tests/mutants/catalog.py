@@ -31,7 +31,7 @@ MUTANTS: Final = (
         "if failure.phase is SendPhase.SENT:\n        verdict = SubmitVerdict.NOT_SENT",
         "a submission that may have arrived is sent again",
         ("tests/providers/test_verdicts.py", "tests/providers/test_decoders.py"),
-        "never_judged_unsent or retrying",
+        "never_judged_unsent",
     ),
     Mutant(
         "empty-answer-rejects",
