@@ -460,7 +460,7 @@ def test_nothing_that_holds_the_key_shows_it() -> None:
         HttpResponse(status=200, headers={"x": KEY}, body=KEY.encode()),
     ):
         assert KEY[-12:] not in f"{thing!r} {thing!s}"
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="must not be pickled"):
         pickle.dumps(credential)
 
 
