@@ -15,7 +15,7 @@ from pika_async._runtime.images import check_image_blocking
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
 from pika_async.errors import InvalidRequest, shorten, strip_control
-from pika_async.models import GenerationRequest
+from pika_async.models import GenerationRequest, evolve_unchecked
 from pika_async.providers import Provider
 
 __all__ = ["InputRequest", "assign_keys", "check_rows", "read_input"]
@@ -115,7 +115,7 @@ def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Contain
         key = keys.of(one.request, one.index)
         while one.request.key is None and key in given:  # another row claims this key
             key = keys.of(one.request, one.index)
-        request = attrs.evolve(one.request, key=key)
+        request = evolve_unchecked(one.request, key=key)
         job = journal.get(key)
         if job is None or job.request.fingerprint() == request.fingerprint():
             pass

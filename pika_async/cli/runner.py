@@ -27,6 +27,7 @@ from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import AccountStopped, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
+from pika_async.models import evolve_unchecked
 from pika_async.providers import find_provider
 
 __all__ = ["BatchRunner", "ProviderRun", "resume_runs"]
@@ -199,7 +200,7 @@ def resume_runs(
             continue
         if job.status is JobStatus.PLANNED:
             _check_images(job)
-        input_request = InputRequest(attrs.evolve(job.request, key=job.key), job.index, "journal.db")
+        input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
         variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
