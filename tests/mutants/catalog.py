@@ -113,7 +113,7 @@ MUTANTS: Final = (
     Mutant(
         "last-look-not-counted",
         "_planning/poll_queue.py",
-        "        if due > entry.deadline_at > now:\n",
+        "        if due > active.deadline_at > now:\n",
         "        if False:\n",
         "a result that comes with the last look is thrown away",
         ("tests/planning/test_planner.py",),
@@ -121,16 +121,16 @@ MUTANTS: Final = (
     Mutant(
         "wait-requeues-last",
         "_planning/planner.py",
-        "                self.ready.appendleft(entry)\n                self._wait(",
-        "                self.ready.append(entry)\n                self._wait(",
+        "                self.submit_queue.appendleft(active)\n                self._back_off(",
+        "                self.submit_queue.append(active)\n                self._back_off(",
         "a refused job waits behind all that came later",
         ("tests/planning/test_planner.py",),
     ),
     Mutant(
         "wait-requeues-twice",
         "_planning/planner.py",
-        "                self.ready.appendleft(entry)\n                self._wait(",
-        "                self.ready.extendleft((entry, entry))\n                self._wait(",
+        "                self.submit_queue.appendleft(active)\n                self._back_off(",
+        "                self.submit_queue.extendleft((active, active))\n                self._back_off(",
         "a refused job is sent twice",
         ("tests/planning/test_planner.py", "tests/stories/test_scheduling.py"),
         "AnyInterleaving or refused or 429",
@@ -146,31 +146,35 @@ MUTANTS: Final = (
     Mutant(
         "doubt-costs-nothing",
         "_planning/planner.py",
-        "            case Verdict.UNKNOWN:\n                self.charges += 1",
-        "            case Verdict.UNKNOWN:\n                pass",
+        "            case SubmitVerdict.UNKNOWN:\n                self.charges += 1",
+        "            case SubmitVerdict.UNKNOWN:\n                pass",
         "submissions in doubt do not count towards the limit of charges",
         ("tests/planning/test_planner.py",),
     ),
     Mutant(
         "young-denial-parks",
         "_planning/planner.py",
-        "entry.denials >= MISSING_ANSWERS and now - entry.denied_at >= MISSING_SECONDS",
-        "entry.denials >= MISSING_ANSWERS",
+        "active.not_found_count >= MISSING_ANSWERS and now - active.first_not_found_at >= MISSING_SECONDS",
+        "active.not_found_count >= MISSING_ANSWERS",
         "a fresh task that is not known yet is given up",
         ("tests/planning/test_planner.py",),
     ),
     Mutant(
         "policy-trusted",
-        "_planning/poll_queue.py",
-        "            if 0 < wait < math.inf:\n",
-        "            if True:\n",
+        "_planning/policy_adapter.py",
+        "            delay = float(self.policy.next_delay(context, u))\n        except Exception as error:\n"
+        '            return self._default_delay(context, f"raised {error!r}")\n'
+        "        return delay if 0 < delay < math.inf else",
+        "            delay = float(self.policy.next_delay(context, u))\n        except Exception as error:\n"
+        '            return self._default_delay(context, f"raised {error!r}")\n'
+        "        return delay if True else",
         "a policy that gives nan or less than 0 polls in a rage",
         ("tests/planning/test_planner.py",),
     ),
     Mutant(
         "any-wait-is-a-slot",
         "_planning/planner.py",
-        "        if judgement.http_status == 429 and self.accepted:",
+        "        if outcome.http_status == 429 and self.in_flight:",
         "        if True:",
         "an account that is down, or holds none of ours, is tried at the pace of its slots",
         ("tests/planning/test_planner.py",),
@@ -178,7 +182,7 @@ MUTANTS: Final = (
     Mutant(
         "patience-while-full",
         "_planning/planner.py",
-        "            entry.deadline_at = math.inf\n        else:",
+        "            active.deadline_at = math.inf\n        else:",
         "        else:",
         "jobs are given up while the account is busy with ours",
         ("tests/planning/test_planner.py",),
@@ -193,9 +197,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "starved",
-        "_planning/poll_queue.py",
-        "return max(value, UNSEEN * (age - looked))",
-        "return value",
+        "_planning/policy_adapter.py",
+        "return max(delay, MIN_PRIORITY_SHARE * (age - last_unsettled_age))",
+        "return delay",
         "tasks that are believed to be slow are not looked at while others are due",
         ("tests/planning/test_poll_queue.py",),
         "put_off_for_ever",
@@ -203,8 +207,8 @@ MUTANTS: Final = (
     Mutant(
         "429-is-no-answer",
         "_planning/planner.py",
-        "            self.gate.answered()\n            self.slots.refuse",
-        "            self.slots.refuse",
+        "            self.throttle.reset()\n            self.concurrency.on_rejected",
+        "            self.concurrency.on_rejected",
         "a busy account on a shaky line is taken for one that cannot be reached",
         ("tests/planning/test_planner.py",),
     ),
@@ -227,15 +231,15 @@ MUTANTS: Final = (
     Mutant(
         "drift-unnoticed",
         "polling/durations.py",
-        "        if max(self._apart(NEWEST)",
-        "        if True or max(self._apart(NEWEST)",
+        "        if (\n            max(self._apart(NEWEST)",
+        "        if True or (\n            max(self._apart(NEWEST)",
         "durations that have doubled are believed only when the old ones are forgotten",
         ("tests/polling/test_adaptive.py",),
     ),
     Mutant(
         "no-cap",
         "polling/adaptive.py",
-        "min(look - age, cap(age) / waiting.untold)",
+        "min(look - age, max_delay(age) / waiting.callback_loss)",
         "look - age",
         "a task far beyond every one seen so far is found late",
         ("tests/polling/test_adaptive.py",),
@@ -251,23 +255,23 @@ MUTANTS: Final = (
     Mutant(
         "hint-ignored",
         "_planning/poll_queue.py",
-        "due = min(now + max(wait, self._wish), ",
-        "due = min(now + wait, ",
+        "due = min(now + max(delay, self._provider_delay), ",
+        "due = min(now + delay, ",
         "a server that says when it wants to be asked again is asked before",
         ("tests/planning/test_poll_queue.py",),
     ),
     Mutant(
         "resumed-teaches",
         "_planning/poll_queue.py",
-        "        if entry.resumed:  # its age is that of a clock that may have been moved\n",
+        "        if active.resumed:  # its age comes from a wall clock that may have been moved\n",
         "        if False:\n",
         "a moved clock is learned as a duration",
         ("tests/planning/test_poll_queue.py",),
     ),
     Mutant(
         "latest-reading-kept",
-        "_planning/poll_queue.py",
-        "if u * entry.readings < 1:",
+        "_planning/policy_adapter.py",
+        "if u * active.progress_count < 1:",
         "if True:",
         "progress is judged by its last reading, which is always right",
         ("tests/planning/test_poll_queue.py",),
@@ -376,7 +380,7 @@ MUTANTS: Final = (
     Mutant(
         "id-lost-on-close",
         "_runtime/scheduler.py",
-        "await self.desk.until(lambda: not self._agenda.submitting or self._crew is None)",
+        "await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)",
         "pass",
         "closing drops the receipts that are on their way",
         ("tests/stories/test_scheduling.py",),
@@ -394,18 +398,19 @@ MUTANTS: Final = (
     Mutant(
         "active-after-the-await",
         "_runtime/job_table.py",
-        "        self.active[job.key] = entry  # before anything is awaited: who comes meanwhile watches this one\n"
-        "        try:\n            if not kept:\n                await self.journal.keep(job)\n",
-        "        try:\n            if not kept:\n                await self.journal.keep(job)\n            self.active[job.key] = entry\n",
+        "        self.jobs[job.key] = active  # before the first await: other callers subscribe to this entry meanwhile\n"
+        "        try:\n            if not saved:\n                await self.journal.save(job)\n",
+        "        try:\n            if not saved:\n                await self.journal.save(job)\n"
+        "            self.jobs[job.key] = active\n",
         "a key that two tasks ask for at once is paid twice",
         ("tests/stories/test_many_tasks.py",),
         "many_tasks",
     ),
     Mutant(
         "in-any-loop",
-        "_life.py",
-        "        check_loop(self._running.loop)\n        self._running.desk.check()\n",
-        "        self._running.desk.check()\n",
+        "_runtime/session.py",
+        "        require_loop(self.loop)\n",
+        "",
         "a client is used from two event loops at once, and neither knows what the other awaits",
         ("tests/stories/test_services.py",),
         "another_loop",
@@ -413,8 +418,8 @@ MUTANTS: Final = (
     Mutant(
         "withdrawn-with-the-others",
         "_runtime/job_table.py",
-        "if entry.watchers or not self.agenda.withdraw(entry):",
-        "if not self.agenda.withdraw(entry):",
+        "if active.observers or not self.planner.cancel_queued(active):",
+        "if not self.planner.cancel_queued(active):",
         "cancelling one who waits cancels the job of all",
         ("tests/stories/test_many_tasks.py",),
         "does_not_cancel_a_shared",
@@ -422,12 +427,13 @@ MUTANTS: Final = (
     Mutant(
         "withdrawn-late",
         "_runtime/job_table.py",
-        "            del self.active[key]  # who asks for it from now on asks anew\n"
+        "            del self.jobs[key]  # a later request of this key is admitted anew\n"
         "        if job is not None and job.status is JobStatus.PLANNED:\n"
-        "            job = job.canceled(error, time.time())\n            await self.keep(job)\n",
+        "            job = job.canceled(error, time.time())\n            await self.save(job)\n",
         "        if job is not None and job.status is JobStatus.PLANNED:\n"
-        "            job = job.canceled(error, time.time())\n            await self.keep(job)\n"
-        "        if entry is not None:\n            entry.job = self.journal.get(key)\n            self.rest(entry)\n",
+        "            job = job.canceled(error, time.time())\n            await self.save(job)\n"
+        "        if active is not None:\n            active.job = self.journal.get(key)\n"
+        "            self.remove(active)\n",
         "who asks while the same request is withdrawn is told that it was cancelled",
         ("tests/stories/test_many_tasks.py",),
         "during_its_withdrawal",
@@ -461,7 +467,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "closing-cut-short",
-        "_runtime/session.py",
+        "_runtime/tasks.py",
         "                canceled = error\n",
         "                raise\n",
         "a timeout around the block leaves a scheduler running",
@@ -471,8 +477,8 @@ MUTANTS: Final = (
     Mutant(
         "journal-error-tells-nobody",
         "_runtime/job_table.py",
-        "        except JournalFailed as error:\n            self.halt(",
-        "        except ZeroDivisionError as error:\n            self.halt(",
+        "        except JournalFailed as error:\n            self.intake.stop_submitting(",
+        "        except ZeroDivisionError as error:\n            self.intake.stop_submitting(",
         "a journal that fails ends the scheduler",
         ("tests/stories/test_closing.py",),
         "leaves_nobody_waiting",
@@ -493,7 +499,8 @@ MUTANTS: Final = (
         "id-notified-before-it-is-saved",
         "_runtime/submitter.py",
         "        await self._table.save(active.job)\n        self._log_verdict(active, outcome)\n        stop =",
-        "        self._table.journal.save_later(active.job)\n        self._log_verdict(active, outcome)\n        stop =",
+        "        self._table.journal.save_later(active.job)\n        self._log_verdict(active, outcome)\n"
+        "        stop =",
         "a task id that a caller has got is lost with the process",
         ("tests/stories/test_resuming.py",),
     ),
@@ -508,7 +515,7 @@ MUTANTS: Final = (
     Mutant(
         "charges-forgotten",
         "_runtime/session.py",
-        "charges=self.journal.charges(),",
+        "charges=config.journal.charges(),",
         "charges=0,",
         "the limit of charges begins anew with each process",
         ("tests/stories/test_resuming.py",),
@@ -564,8 +571,8 @@ MUTANTS: Final = (
     Mutant(
         "drain-in-a-hurry",
         "_runtime/job_table.py",
-        "return not self.active and not self.fetching",
-        "return not self.active",
+        "return not self.jobs and not self.fetching",
+        "return not self.jobs",
         "a drain ends before the files are there",
         ("tests/stories/test_draining.py",),
     ),
@@ -605,9 +612,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "charge-not-given-back",
-        "client.py",
-        "            desk.agenda.charges -= 1\n",
-        "            pass\n",
+        "_planning/planner.py",
+        "        self.charges -= 1\n",
+        "        pass\n",
         "a doubt that cost nothing keeps counting towards the limit",
         ("tests/stories/test_many_tasks.py",),
         "frees_its_charge",
@@ -668,8 +675,11 @@ MUTANTS: Final = (
     Mutant(
         "callback-believed",
         "_runtime/callback_handler.py",
-        "            self._desk.agenda.heard(entry, now())\n            self._desk.nudge()\n        elif",
-        "            self._desk.put_down(entry, attrs.evolve(job, status=JobStatus.SUCCEEDED))\n        elif",
+        "        if job.is_in_flight and active is not None:\n"
+        "            self._table.planner.on_callback(active, now())\n            self._table.wake()\n"
+        "        elif",
+        "        if job.is_in_flight and active is not None:\n"
+        "            self._table.park(active, attrs.evolve(job, status=JobStatus.SUCCEEDED))\n        elif",
         "whoever knows an address settles its job",
         ("tests/stories/test_callbacks.py",),
         "flood",
@@ -686,7 +696,7 @@ MUTANTS: Final = (
     Mutant(
         "no-interval",
         "_planning/callback_tracker.py",
-        "        return max(now, call.looked_at + CALL_SECONDS)\n",
+        "        return max(now, call.polled_at + MIN_POLL_SPACING_S)\n",
         "        return now\n",
         "each callback of a flood causes a look",
         ("tests/stories/test_callbacks.py", "tests/planning/test_callback_tracker.py"),
@@ -695,8 +705,9 @@ MUTANTS: Final = (
     Mutant(
         "parked-let-through",
         "_runtime/callback_handler.py",
-        "        await self._interval(token)\n        job = self._addressed(token)\n        if job is None or job.task_id",
-        "        job = self._addressed(token)\n        if job is None or job.task_id",
+        "        await self._wait_for_spacing(token)\n        job = self._job_for_token(token)\n"
+        "        if job is None or job.task_id",
+        "        job = self._job_for_token(token)\n        if job is None or job.task_id",
         "a stopped account is asked for each callback",
         ("tests/stories/test_callbacks.py",),
         "stopped_account",
@@ -704,7 +715,7 @@ MUTANTS: Final = (
     Mutant(
         "candidate-believed",
         "_runtime/callback_handler.py",
-        "if await self._exists(token, job.key, named.task_id):",
+        "if await self._task_exists(token, job.key, named.task_id):",
         "if True:",
         "a doubt becomes whatever task its callback names, there or not",
         ("tests/stories/test_callbacks.py",),
@@ -722,8 +733,8 @@ MUTANTS: Final = (
     Mutant(
         "doubt-not-waited-for",
         "_planning/planner.py",
-        "if not calls.listens or calls.untold.is_deaf:",
-        "if calls.listens:",
+        "if not calls.enabled or calls.loss.is_unreliable:",
+        "if calls.enabled:",
         "a batch ends with doubts that a callback would have led out of",
         ("tests/stories/test_callbacks.py",),
         "found_again or waits_for_the_callbacks",
@@ -740,8 +751,8 @@ MUTANTS: Final = (
     Mutant(
         "silence-of-nobody",
         "_planning/callback_tracker.py",
-        "return self.untold.share if self.listens else 1.0",
-        "return self.untold.share",
+        "return self.loss.loss_rate if self.enabled else 1.0",
+        "return self.loss.loss_rate",
         "where nobody listens looks are as rare as if all were told",
         ("tests/planning/test_callback_tracker.py",),
         "nobody_listens",
