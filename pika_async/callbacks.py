@@ -1,8 +1,9 @@
-"""Receives the callbacks of gateways and says which submission each is for; believes nothing of what they say.
+"""Receiver of gateway callbacks: finds the submission that a callback is for. Does not trust what a callback says.
 
-A submission's address ends in a token of 32 random bytes. Only its SHA-256 is kept, and the SHA-256 of what comes is
-looked up: nobody can steer the hash of a guess towards a known one, so the time that a look-up takes tells nothing, and
-there is no secret left that would have to be compared in constant time. Whatever is wrong gets one and the same 404.
+The callback URL of a submission ends in a token of 32 random bytes. Only the SHA-256 of the token is stored, and the
+SHA-256 of a received token is looked up: a sender cannot steer the hash of a guess towards a stored one, so the time of
+the lookup reveals nothing, and there is no stored secret to compare in constant time. Every request that is not accepted
+gets the same 404.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from pika_async._http.callback_server import CallbackServer
 from pika_async._http.transport import is_loopback
 from pika_async.errors import ConfigurationError, shorten
 
-__all__ = ["BODY_LIMIT", "BODY_SECONDS", "CallbackHandler", "CallbackReceiver"]
+__all__ = ["BODY_TIMEOUT_S", "MAX_BODY_BYTES", "CallbackHandler", "CallbackReceiver"]
 
 _log = logging.getLogger("pika_async.callbacks")
 
-#: The longest body that is taken, in bytes; the documented ones are under 2 KiB.
-BODY_LIMIT: Final = 1 << 16
-#: How long a body may take after its headers, in seconds.
-BODY_SECONDS: Final = 5.0
-#: How a path ends, whatever a proxy or a mount puts before it.
-_TAIL: Final = re.compile(r"/callbacks/([A-Za-z0-9_-]{43})/?\Z")
+#: The longest accepted body, in bytes; the documented ones are under 2 KiB.
+MAX_BODY_BYTES: Final = 1 << 16
+#: The longest time from the headers to the end of the body, in seconds.
+BODY_TIMEOUT_S: Final = 5.0
+#: The end of the path, behind any prefix of a proxy or a mount.
+_PATH_END: Final = re.compile(r"/callbacks/([A-Za-z0-9_-]{43})/?\Z")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _Message: TypeAlias = MutableMapping[str, Any]
@@ -46,113 +47,123 @@ Asgi: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 class CallbackHandler(Protocol):
-    """One open client that waits for callbacks."""
+    """Handles the callbacks of one open client."""
 
     def accepts(self, token_sha256: str) -> bool:
-        """Whether one of its submissions was given the token with this SHA-256, in hexadecimal."""
+        """Return whether a submission of the client carried the token with this SHA-256, in hexadecimal."""
 
     def handle(self, token_sha256: str, body: bytes) -> None:
-        """A callback for that submission is in: its whole body, any bytes, at most `BODY_LIMIT`."""
+        """Handle a callback for that submission.
+
+        :param token_sha256: an accepted token's SHA-256, in hexadecimal.
+        :param body: the whole body, any bytes, at most `MAX_BODY_BYTES`.
+        """
 
 
 class CallbackReceiver:
-    """Takes in callbacks for the clients that it is given to: `PikaClient(..., callbacks=receiver)`.
+    """A receiver of callbacks for the clients that it is given to: `PikaClient(..., callbacks=receiver)`.
 
-    `public_url` is where the gateway reaches it: an http or https address, which may have a path. Over http the tokens
-    travel in plain text. With `port` (and `host`, 127.0.0.1 unless given) it listens there itself while a client is
-    open: without TLS, so for a proxy in front of it; one request a connection, 10 s for all of it, at most 256
-    connections, the oldest of which is cut for one more. Without, mount `app` in an aiohttp application or `asgi` in
-    any other, under any prefix: slow headers and the number of connections are then for your own server to limit.
-    A body may have 64 KiB and take 5 s, wherever it comes in.
+    With `port` it runs its own HTTP server while a client is open: without TLS, for use behind a proxy; one request per
+    connection, 10 s for all of it, at most 256 connections (one more closes the oldest). Without `port`, mount `app` in
+    an aiohttp application or `asgi` in any other, under any prefix; slow headers and the number of connections are then
+    for that server to limit. A body may have 64 KiB and take 5 s in every case.
 
-    `received`, `refused`, `cut`: how many requests were answered with 202 and with 404, and how many connections of its
-    own server ended without an answer (too slow, one too many, or the sender left), since it was made.
+    `received` and `refused` count the requests that got 202 and 404, `cut` the connections to its own server that ended
+    without a response: too slow, one too many, or closed by the sender.
 
-    Serves many clients, of one event loop at a time, and may be used in another one after they were closed.
+    A receiver serves any number of clients in one event loop at a time, and may be used in another loop after they were
+    closed.
 
+    :param public_url: the http or https URL at which the gateway reaches this receiver, with or without a path. Over
+        http the tokens travel in plain text.
+    :param host: the local address of its own server, with `port`; default: 127.0.0.1.
+    :param port: the local port of its own server, 1 to 65535, or 0 for any free port; default: no server.
     :raises ConfigurationError: if an argument cannot work.
     """
 
     def __init__(self, public_url: str, *, host: str | None = None, port: int | None = None) -> None:
-        #: Without a slash at its end.
+        #: The public URL, without a slash at its end.
         self.public_url = _checked_url(public_url)
         self.received = 0
         self.refused = 0
         self.cut = 0
-        self._place = _checked_place(host, port)
-        self._listeners: list[CallbackHandler] = []
+        self._bind_address = _checked_bind_address(host, port)
+        self._handlers: list[CallbackHandler] = []
         self._server: CallbackServer | None = None
-        self._last: CallbackServer | None = None
+        self._last_server: CallbackServer | None = None
         self._port: int | None = None
         self._starting = anyio.Lock()
-        self._complaints: set[str] = set()
+        self._logged_defects: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<CallbackReceiver at {self.public_url}>"
 
     @property
     def port(self) -> int | None:
-        """The port that its own server listens on; None while it does not."""
+        """The port of its own server; None while the server is not running."""
         return self._port
 
     def issue(self) -> tuple[str, str]:
-        """A new address to give to a gateway, for one submission, and the SHA-256 of its token in hexadecimal."""
+        """Return a new callback URL for one submission, and the SHA-256 of its token in hexadecimal."""
         token = secrets.token_urlsafe(32)
         return f"{self.public_url}/callbacks/{token}", _digest(token)
 
-    async def attach(self, listener: CallbackHandler) -> None:
-        """Ask `listener` too, from now on; the first one starts the own server. Once is enough.
+    async def attach(self, handler: CallbackHandler) -> None:
+        """Pass callbacks to `handler` too; the first handler starts the server. Attaching twice changes nothing.
 
-        :raises ConfigurationError: if its own server cannot listen; `listener` is then not attached.
+        :raises ConfigurationError: if the server cannot listen; `handler` is then not attached.
         """
         async with self._starting:
             if self._server is not None and self._server.is_lost:
                 self._server.close()
-                self._server, self._port, self._listeners = None, None, []
-            if self._place is not None and self._server is None:
-                if self._last is not None:
-                    await self._last.stopped.wait()  # the port is free then
-                self._last = server = CallbackServer(self._answer, self._refuse, self._was_cut)
-                self._port = await server.start(*self._place)
+                self._server, self._port, self._handlers = None, None, []
+            if self._bind_address is not None and self._server is None:
+                if self._last_server is not None:
+                    await self._last_server.stopped.wait()  # it still holds the port
+                self._last_server = server = CallbackServer(self._answer, self._refuse, self._count_cut)
+                self._port = await server.start(*self._bind_address)
                 self._server = server
-            if all(each is not listener for each in self._listeners):
-                self._listeners.append(listener)
+            if all(each is not handler for each in self._handlers):
+                self._handlers.append(handler)
 
-    async def detach(self, listener: CallbackHandler) -> None:
-        """Ask `listener` no more; the last one stops the own server, in a second at most. Once is enough."""
-        self._listeners = [each for each in self._listeners if each is not listener]
-        if not self._listeners and self._server is not None:
+    async def detach(self, handler: CallbackHandler) -> None:
+        """Pass callbacks to `handler` no more; the last handler stops the server, within a second.
+
+        Detaching twice changes nothing.
+        """
+        self._handlers = [each for each in self._handlers if each is not handler]
+        if not self._handlers and self._server is not None:
             server, self._server, self._port = self._server, None, None
-            server.close()  # before anything is awaited: a cancellation here leaves nothing open
+            server.close()  # before the first await: a cancellation here leaves nothing open
             await server.closed()
 
-    # --- where it is mounted ----------------------------------------------------------------------------------------
+    # --- mounting ---------------------------------------------------------------------------------------------------
 
     @property
     def app(self) -> web.Application:
-        """A new aiohttp application, to be mounted with `add_subapp`."""
+        """A new aiohttp application, for `add_subapp`."""
         app = web.Application()
         app.router.add_route("*", "/{tail:(?s:.*)}", self._answer, expect_handler=_expect_nothing)
         return app
 
     @property
     def asgi(self) -> Asgi:
-        """An ASGI 3 application, to be mounted in FastAPI, Starlette and their like, or to be served alone."""
+        """An ASGI 3 application, to mount in FastAPI, Starlette and the like, or to serve alone."""
 
         async def asgi(scope: _Message, receive: _Receive, send: _Send) -> None:
             await self._serve_asgi(scope, receive, send)
 
-        return asgi  # a function: uvicorn takes a bound method for an application of ASGI 2
+        return asgi  # a function: uvicorn mistakes a bound method for an ASGI 2 application
 
     @staticmethod
     def openapi() -> dict[str, Any]:
-        """The OpenAPI 3.1 document of what it serves, below `public_url`."""
+        """Return the OpenAPI 3.1 document of the receiver, relative to `public_url`."""
         return {
             "openapi": "3.1.0",
             "info": {
                 "title": "Callbacks",
                 "version": version("pika_async"),
-                "description": "Notifications of settled tasks. A body is a hint: the task is asked for.",
+                "description": "Notifications of settled tasks. A body is a hint: the task is polled.",
             },
             "paths": {
                 "/callbacks/{token}": {
@@ -170,12 +181,12 @@ class CallbackReceiver:
                         "summary": "Notify of one task",
                         "security": [],
                         "requestBody": {
-                            "description": f"Whatever the gateway says, at most {BODY_LIMIT} bytes.",
+                            "description": f"Any content, at most {MAX_BODY_BYTES} bytes.",
                             "required": False,
                             "content": {"application/json": {"schema": {"type": "object"}}, "*/*": {"schema": {}}},
                         },
                         "responses": {
-                            "202": {"description": "The token is known, and the callback is taken in. No body."},
+                            "202": {"description": "The token is known and the callback is accepted. No body."},
                             "404": {"description": "Anything else, without a reason. No body."},
                         },
                     },
@@ -185,40 +196,43 @@ class CallbackReceiver:
 
     # --- one request ------------------------------------------------------------------------------------------------
 
-    async def _judge(self, method: str, path: str, read: Callable[[], Awaitable[bytes]]) -> int:
-        """The status for one request, 202 or 404; `read` gives its body piece by piece, and at its end nothing."""
-        found = _TAIL.search(path) if method == "POST" else None
-        if found is not None and self._listener(digest := _digest(found[1])) is not None:
-            body = await _whole(read)
-            listener = self._listener(digest)  # once more: it may have left meanwhile
-            if body is not None and listener is not None:
+    async def _process(self, method: str, path: str, read: Callable[[], Awaitable[bytes]]) -> int:
+        """Process one request; return its status, 202 or 404. `read` returns the next chunk of the body, b"" at its end."""
+        found = _PATH_END.search(path) if method == "POST" else None
+        digest = "" if found is None else _digest(found[1])
+        handler = None if found is None else self._handler_for(digest)
+        if handler is not None:
+            body = await _read_body(read)
+            if handler not in self._handlers:  # its client was closed meanwhile
+                handler = self._handler_for(digest)
+            if body is not None and handler is not None:
                 try:
-                    listener.handle(digest, body)
+                    handler.handle(digest, body)
                 except Exception as error:
-                    self._complain(error)
+                    self._log_defect(error)
                 self.received += 1
                 return 202
         self.refused += 1
         return 404
 
-    def _listener(self, digest: str) -> CallbackHandler | None:
-        for listener in self._listeners:
+    def _handler_for(self, digest: str) -> CallbackHandler | None:
+        for handler in self._handlers:
             try:
-                if listener.accepts(digest):
-                    return listener
+                if handler.accepts(digest):
+                    return handler
             except Exception as error:
-                self._complain(error)
+                self._log_defect(error)
         return None
 
-    def _complain(self, error: Exception) -> None:
-        """Log a listener's defect: once a place, or strangers fill the log; without its words, which may be theirs."""
+    def _log_defect(self, error: Exception) -> None:
+        """Log a handler's defect once per line of code, without its message: a sender may have chosen both."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         defect = f"{type(error).__name__} in {frame.filename}, line {frame.lineno}"
-        if defect not in self._complaints:
-            self._complaints.add(defect)
-            _log.error("a listener failed on a callback: %s", defect)
+        if defect not in self._logged_defects:
+            self._logged_defects.add(defect)
+            _log.error("a handler failed on a callback: %s", defect)
 
-    def _was_cut(self) -> None:
+    def _count_cut(self) -> None:
         self.cut += 1
 
     def _refuse(self) -> web.Response:
@@ -230,19 +244,19 @@ class CallbackReceiver:
 
         async def read() -> bytes:
             nonlocal waits
-            if (request.content_length or 0) > BODY_LIMIT:
+            if (request.content_length or 0) > MAX_BODY_BYTES:
                 raise ValueError("too long")
             if waits:
                 waits = False
                 await request.writer.write(_CONTINUE)
-                request.writer.output_size = 0  # the answer has not begun
+                request.writer.output_size = 0  # the response has not begun
             return await request.content.readany()
 
-        return _response(await self._judge(request.method, request.path, read))
+        return _response(await self._process(request.method, request.path, read))
 
     async def _serve_asgi(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _serve_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close"})
@@ -260,28 +274,28 @@ class CallbackReceiver:
                         return bytes(body)
                 return b""
 
-            # A mount at `/callbacks` may have moved that part of the path to `root_path`.
-            status = await self._judge(scope["method"], scope.get("root_path", "") + scope["path"], read)
-            with contextlib.suppress(OSError):  # what servers raise for a sender that left
+            # A mount at `/callbacks` moves that part of the path to `root_path`.
+            status = await self._process(scope["method"], scope.get("root_path", "") + scope["path"], read)
+            with contextlib.suppress(OSError):  # raised by servers when the sender has left
                 await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
                 await send({"type": "http.response.body", "body": b""})
 
 
-async def _whole(read: Callable[[], Awaitable[bytes]]) -> bytes | None:
-    """The body, or None if it was too long, too slow, cut or malformed."""
+async def _read_body(read: Callable[[], Awaitable[bytes]]) -> bytes | None:
+    """Return the body, or None if it is too long, too slow, cut or malformed."""
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while piece := await read():
-                body += piece
-                if len(body) > BODY_LIMIT:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while chunk := await read():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
                     return None
     except Exception:
         return None
     return bytes(body)
 
 
-async def _live(receive: _Receive, send: _Send) -> None:
+async def _serve_lifespan(receive: _Receive, send: _Send) -> None:
     while True:
         stage = (await receive())["type"]
         await send({"type": f"{stage}.complete"})
@@ -290,13 +304,12 @@ async def _live(receive: _Receive, send: _Send) -> None:
 
 
 async def _expect_nothing(_request: web.Request) -> None:
-    """Leave `Expect` to the answer: aiohttp would refuse what it does not know with a 417."""
+    """Leave `Expect` to `_answer`: aiohttp would refuse an unknown expectation with a 417."""
 
 
 def _response(status: int) -> web.Response:
-    response = web.Response(
-        status=status, headers={"Content-Length": "0", "Server": "-"}
-    )  # or aiohttp tells its version
+    headers = {"Content-Length": "0", "Server": "-"}  # without "Server", aiohttp would send its version
+    response = web.Response(status=status, headers=headers)
     response.force_close()
     return response
 
@@ -306,38 +319,38 @@ def _digest(token: str) -> str:
 
 
 def _checked_url(public_url: object) -> str:
-    way_out = 'give the address at which the gateway reaches this receiver, such as "https://example.com/hooks"'
-    if isinstance(public_url, str) and "@" in public_url:  # not shown: what stands before it is somebody's credential
-        raise _bad("public_url", f"holds a user; {way_out}")
+    way_out = 'give the URL at which the gateway reaches this receiver, such as "https://example.com/hooks"'
+    if isinstance(public_url, str) and "@" in public_url:  # the URL is not shown: it may hold a credential
+        raise _bad("public_url", f"must not hold a user; {way_out}")
     if (
         not isinstance(public_url, str)
         or not public_url.isprintable()
         or any(mark.isspace() or mark in "?#" for mark in public_url)
     ):
-        raise _bad("public_url", f"{shorten(public_url)} holds white space, a query or a fragment; {way_out}")
+        raise _bad("public_url", f"{shorten(public_url)} must not hold white space, a query or a fragment; {way_out}")
     try:
         url = URL(public_url)
         complete = url.scheme in {"http", "https"} and bool(url.host) and url.port != 0
     except ValueError:
         complete = False
     if not complete:
-        raise _bad("public_url", f"{shorten(public_url)} is no http or https address; {way_out}")
+        raise _bad("public_url", f"{shorten(public_url)} must be an http or https URL; {way_out}")
     if url.scheme == "http" and not is_loopback(url):
         _log.warning("callbacks to %s travel in plain text, and their tokens with them; use https", url)
     return str(url).rstrip("/")
 
 
-def _checked_place(host: object, port: object) -> tuple[str, int] | None:
+def _checked_bind_address(host: object, port: object) -> tuple[str, int] | None:
     if port is None and host is None:
         return None
     if port is None:
         raise _bad("host", f"{shorten(host)} needs a port; give one, or neither and mount `app` or `asgi`")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535:
-        raise _bad("port", f"{shorten(port)} is no port; give one from 1 to 65535, or 0 for any free one")
+        raise _bad("port", f"{shorten(port)} must be a port; give one from 1 to 65535, or 0 for any free one")
     if host is None:
         host = "127.0.0.1"
     if not isinstance(host, str) or not host.isprintable() or not host or " " in host:
-        raise _bad("host", f"{shorten(host)} is no address to listen on; give one such as 127.0.0.1 or 0.0.0.0")
+        raise _bad("host", f"{shorten(host)} must be an address to listen on; give one such as 127.0.0.1 or 0.0.0.0")
     return host, port
 
 

@@ -1,6 +1,6 @@
-"""A small HTTP server for the open internet: one request a connection, a deadline and a cap; decides no answer.
+"""HTTP server for callbacks from the internet, with a time limit per connection. Does not decide the responses.
 
-aiohttp's own server gives a connection all the time it wants for its headers, and has no cap on connections.
+A connection carries one request. aiohttp's own server limits neither the time for headers nor the number of connections.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from aiohttp.streams import StreamReader
 
 from pika_async.errors import ConfigurationError, shorten
 
-__all__ = ["CLOSING_SECONDS", "CONNECTIONS", "CONNECTION_SECONDS", "CallbackServer"]
+__all__ = ["CLOSE_TIMEOUT_S", "CONNECTION_TIMEOUT_S", "MAX_CONNECTIONS", "CallbackServer"]
 
 _log = logging.getLogger("pika_async.callback_server")
 
-#: From accept until the answer is written, in seconds; then the connection is cut.
-CONNECTION_SECONDS: Final = 10.0
-#: How many connections are held; one more cuts the oldest, so that slow senders lock nobody out.
-CONNECTIONS: Final = 256
-#: How long a body that nobody wants is still taken in after the answer, so that its sender gets to read the answer.
-LINGER_SECONDS: Final = 1.0
-#: How long closing waits for connections that were cut, in seconds.
-CLOSING_SECONDS: Final = 1.0
-#: Of aiohttp's connections. A head is at most 64 fields of 4 KiB; bodies come as they were sent, never inflated.
+#: The longest time from accept until the response is written, in seconds; then the connection is cut.
+CONNECTION_TIMEOUT_S: Final = 10.0
+#: The number of open connections; one more cuts the oldest, so that slow senders do not lock others out.
+MAX_CONNECTIONS: Final = 256
+#: How long the rest of a body is read after the response, in seconds, so that its sender can read the response.
+LINGER_S: Final = 1.0
+#: The longest wait for the end of connections that were cut, in seconds.
+CLOSE_TIMEOUT_S: Final = 1.0
+#: Options of aiohttp's connections: at most 64 header fields of 4 KiB; a body is never decompressed.
 _OPTIONS: Final[dict[str, Any]] = {
-    "access_log": None,  # its lines would hold the tokens
+    "access_log": None,  # it would hold the tokens
     "auto_decompress": False,
     "keepalive_timeout": 0,
-    "lingering_time": LINGER_SECONDS,
+    "lingering_time": LINGER_S,
     "max_field_size": 4096,
     "max_headers": 64,
     "max_line_size": 4096,
@@ -44,9 +44,11 @@ _OPTIONS: Final[dict[str, Any]] = {
 
 
 class CallbackServer:
-    """Gives every request to `answer`, and what is no HTTP to `refuse`; calls `cut` for an end without an answer.
+    """An HTTP server in the event loop in which it is started.
 
-    Of the loop that it is started in.
+    :param answer: returns the response to a request.
+    :param refuse: returns the response to a request that is not HTTP.
+    :param cut: called for each connection that ends without a response.
     """
 
     def __init__(
@@ -58,22 +60,24 @@ class CallbackServer:
         self.refuse = refuse
         self.cut = cut
         self.tasks: set[asyncio.Task[None]] = set()
-        #: Set while nothing is listened on.
+        #: Set while the server does not listen.
         self.stopped = asyncio.Event()
         self.stopped.set()
         self.http = web.Server(answer, request_factory=_request, handler_cancellation=True)
-        self._connections: dict[_Connection, None] = {}  # the oldest first
+        self._connections: dict[_Connection, None] = {}  # an ordered set, the oldest first
         self._listening: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and tell the port: the one given, or the free one that 0 became.
+        """Listen; return the port.
 
-        :raises ConfigurationError: if `host` is not this machine's, or `port` is taken or not allowed.
+        :param host: an address of this machine.
+        :param port: 1 to 65535, or 0 for any free port.
+        :raises ConfigurationError: if `host` is not an address of this machine, or `port` is taken or not allowed.
         """
         loop = asyncio.get_running_loop()
         try:
             listening = await loop.create_server(
-                lambda: _Connection(self, loop), host, port, backlog=CONNECTIONS, start_serving=False
+                lambda: _Connection(self, loop), host, port, backlog=MAX_CONNECTIONS, start_serving=False
             )
         except (OSError, ValueError) as error:
             raise _unusable(host, port, error) from None
@@ -89,25 +93,25 @@ class CallbackServer:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the loop that it listens in has ended under it."""
+        """Whether the event loop of the server was closed while it listened."""
         return self._listening is not None and self._listening.get_loop().is_closed()
 
     def close(self) -> None:
-        """Take no connection any more and cut every one; `closed` waits until they are gone.
+        """Accept no connection any more and cut the open ones; `closed` waits until they have ended.
 
-        The listening itself ends a round of the loop later, when `stopped` is set: asyncio would lose a socket that it
-        has accepted and not yet given to us (its `Server._attach` asserts that the server is open).
+        Listening ends one iteration of the loop later, when `stopped` is set: asyncio would lose a socket that it has
+        accepted and not yet passed on (its `Server._attach` asserts that the server is open).
         """
         is_lost = self.is_lost
         listening, self._listening = self._listening, None
-        if is_lost and listening is not None:  # and so are its connections and their tasks
+        if is_lost and listening is not None:  # its connections and their tasks are lost too
             self._connections.clear()
             self.tasks.clear()
             self._stop(listening)
         elif listening is not None:
             loop = asyncio.get_running_loop()
-            for each in listening.sockets:
-                loop.remove_reader(each.fileno())
+            for listener in listening.sockets:
+                loop.remove_reader(listener.fileno())
             loop.call_soon(self._stop, listening)
         for connection in list(self._connections):
             connection.abort()
@@ -117,50 +121,50 @@ class CallbackServer:
         self.stopped.set()
 
     async def closed(self) -> None:
-        """Wait until the connections have ended, at most `CLOSING_SECONDS`."""
+        """Wait until the connections have ended, at most `CLOSE_TIMEOUT_S`."""
         await self.stopped.wait()
         if self.tasks:
-            await asyncio.wait(self.tasks, timeout=CLOSING_SECONDS)
+            await asyncio.wait(self.tasks, timeout=CLOSE_TIMEOUT_S)
 
     def admit(self, connection: _Connection) -> None:
-        """Hold a new connection, at the cost of the oldest where there are too many."""
+        """Add a connection; cut the oldest if there are too many."""
         self._connections[connection] = None
         if self._listening is None:
             connection.abort()
-        elif len(self._connections) > CONNECTIONS:
+        elif len(self._connections) > MAX_CONNECTIONS:
             next(iter(self._connections)).abort()
 
     def release(self, connection: _Connection) -> None:
-        """Hold a connection no more."""
+        """Remove a connection."""
         self._connections.pop(connection, None)
 
 
 class _Connection(web.RequestHandler):
-    """One accepted connection: aiohttp's, with a deadline, and with nothing of what was sent in a log line."""
+    """An aiohttp connection with a time limit, whose log lines hold nothing that a sender wrote."""
 
     def __init__(self, server: CallbackServer, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server.http, loop=loop, **_OPTIONS)
         self._server = server
-        self._wire: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._answered = False
 
     def abort(self) -> None:
-        """Cut the connection, whatever is under way on it."""
+        """Cut the connection at once."""
         self._server.release(self)
-        if self._wire is not None:
-            self._wire.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = cast("asyncio.Transport", transport)  # uvloop's own is none by class
-        self._deadline = self._loop.call_later(CONNECTION_SECONDS, self.abort)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass
+        self._deadline = self._loop.call_later(CONNECTION_TIMEOUT_S, self.abort)
         self._server.admit(self)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         try:
             super().data_received(data)
-        except Exception:  # aiohttp 3.14.3 lets errors of an address through, and asyncio would log them in full
+        except Exception:  # aiohttp 3.14.3 raises for a bad URL, and asyncio would log it whole
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -194,7 +198,7 @@ class _Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - aiohttp would send it
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun")
+            raise ConnectionError("a response has begun")
         return self._server.refuse()
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002
@@ -208,18 +212,18 @@ def _request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    """Every request as one of HTTP/1.1: aiohttp takes what is no HTTP for 1.0, and its answer would look different."""
+    """Create a request of HTTP/1.1: aiohttp treats other input as HTTP/1.0, and would answer it differently."""
     return web.BaseRequest(
         message._replace(version=HttpVersion11), payload, connection, writer, task, asyncio.get_running_loop()
     )
 
 
 def _unusable(host: str, port: int, error: OSError | ValueError) -> ConfigurationError:
-    # Since Python 3.13 an address that is not there has no number: none of the host's addresses could be bound.
+    # Since Python 3.13 the error of an address that cannot be bound has no errno.
     if isinstance(error, socket.gaierror | ValueError) or error.errno in {errno.EADDRNOTAVAIL, None}:
-        reason = f"{shorten(host)} is no address of this machine; give one that is, such as 127.0.0.1"
+        reason = f"{shorten(host)} must be an address of this machine; give one, such as 127.0.0.1"
         return ConfigurationError(setting="host", reason=reason)
     why = {errno.EADDRINUSE: "is taken", errno.EACCES: "is not allowed to this user"}.get(
-        error.errno or 0, f"cannot be listened on ({error.strerror})"
+        error.errno or 0, f"cannot be used ({error.strerror})"
     )
     return ConfigurationError(setting="port", reason=f"{port} at {host} {why}; give another, or 0 for any free one")

@@ -145,10 +145,9 @@ class MemoryJournal:
         """See `Journal`."""
         return self._task_keys.get((provider, base_url), {}).get(task_id)
 
-    def job_for_token(self, callback_sha256: str) -> Job | None:
+    def key_for_token(self, callback_sha256: str) -> str | None:
         """See `Journal`."""
-        key = self._key_by_token.get(callback_sha256)
-        return None if key is None else self._jobs[key]
+        return self._key_by_token.get(callback_sha256)
 
     def keys(self) -> list[str]:
         """See `Journal`."""

@@ -114,8 +114,8 @@ class Journal(Protocol):
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """Return the key of the job that has this task id at that gateway."""
 
-    def job_for_token(self, callback_sha256: str) -> Job | None:
-        """Return the job, archived or not, whose latest submission carried the token with that SHA-256."""
+    def key_for_token(self, callback_sha256: str) -> str | None:
+        """Return the key of the job, archived or not, whose latest submission carried the token with that SHA-256."""
 
     def keys(self) -> list[str]:
         """Return the key of every job, in the order in which they were first saved."""

@@ -73,13 +73,12 @@ class Reader:
             keys = [] if connection is None else queries.select_keys_for_task(connection, *task)
         return next((key for key in keys if key not in pending.stale_keys), None)
 
-    def job_for_token(self, callback_sha256: str) -> Job | None:
+    def key_for_token(self, callback_sha256: str) -> str | None:
         """See `Journal`."""
         resolve = self._buffer.token_resolver(callback_sha256)
         with self._connection() as connection:
             stored = None if connection is None else queries.select_key_for_token(connection, callback_sha256)
-        key = resolve(stored)
-        return None if key is None else self.get(key)
+        return resolve(stored)
 
     def keys(self) -> list[str]:
         """See `Journal`."""

@@ -1,4 +1,8 @@
-"""What callbacks do for the jobs of one client: a look at once, or a way out of doubt. They settle nothing."""
+"""Handler of gateway callbacks for the jobs of one client.
+
+A callback triggers an immediate poll of its job, or confirms a submission whose response was lost. Its body is never
+trusted: it settles nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,43 +30,50 @@ __all__ = ["JobCallbackHandler"]
 
 _log = logging.getLogger("pika_async.callback_handler")
 
-#: A task that a callback named is asked for so many times, unless another callback comes; and so many tasks at once.
+#: Polls of a task that a callback named; the next callback of the same job starts the count again.
 CONFIRM_POLLS: Final = 6
+#: Confirmations that poll at the same time.
 MAX_CONFIRMATIONS: Final = 4
 
 
 @attrs.frozen(eq=False)
-class _Named:
-    """The task that one callback named."""
+class _NamedTask:
+    """The task that one callback named. Compared by identity: two callbacks may name one task."""
 
     task_id: str
 
 
 class JobCallbackHandler:
-    """The `Listener` of one open client."""
+    """The `CallbackHandler` of one open client.
+
+    Its state is keyed by the SHA-256 of a token, not by the key of a job: a job may be archived under another key, or
+    be submitted again with another token, and a callback for the earlier token must not affect the later submission.
+
+    :param table: the active jobs.
+    :param gateway: polls tasks.
+    :param spawn: starts a task beside the scheduler.
+    :param here: the provider and the base URL of the client; jobs of another one are not handled.
+    """
 
     def __init__(self, table: JobTable, gateway: GatewayClient, spawn: Spawn, here: tuple[str, str]) -> None:
         self._table = table
         self._spawn = spawn
         self._gateway = gateway
-        #: The provider and the base URL: a job of another is not ours to ask for.
         self._here = here
-        # All by the SHA-256 of a token: a job may get another key, or be sent again under another token, and what was
-        # said to the old one is not for the new one.
-        #: Those that a task of ours sees to.
+        #: The tokens with a running task.
         self._running: set[str] = set()
-        #: What the latest callback named, of a job without a task id.
-        self._named: dict[str, _Named] = {}
-        #: When a look that was no matter of the agenda was last caused, the oldest first; none is older than it counts.
+        #: The task that the latest callback of a job without a task id named.
+        self._named: dict[str, _NamedTask] = {}
+        #: When this handler last caused a poll, the oldest first; entries older than `MIN_POLL_SPACING_S` are dropped.
         self._polled_at: dict[str, float] = {}
         self._confirmations = anyio.CapacityLimiter(MAX_CONFIRMATIONS)
 
     def accepts(self, token_sha256: str) -> bool:
-        """See `Listener`."""
+        """See `CallbackHandler`."""
         return self._job_for_token(token_sha256) is not None
 
     def handle(self, token_sha256: str, body: bytes) -> None:
-        """See `Listener`."""
+        """See `CallbackHandler`."""
         job = self._job_for_token(token_sha256)
         if job is None:
             return
@@ -79,45 +90,47 @@ class JobCallbackHandler:
         elif job.status in {JobStatus.SUBMITTING, JobStatus.UNKNOWN}:
             named = self._gateway.callback_task_id(body)
             if named is not None:
-                self._named[token_sha256] = _Named(named)
+                self._named[token_sha256] = _NamedTask(named)
                 self._start_task(token_sha256, job, self._confirm)
                 self._table.wake()
 
     def _job_for_token(self, token: str) -> Job | None:
+        """Return the job of this client whose latest submission carried `token`. Only an inactive job is read."""
         try:
-            job = self._table.journal.job_for_token(token)
+            key = self._table.journal.key_for_token(token)
+            if key is None:
+                return None
+            active = self._table.jobs.get(key)
+            job = self._table.journal.get(key) if active is None else active.job
         except JournalUnusable as error:
             _log.error("%s", error)
             return None
-        if job is None or (job.provider, job.base_url) != self._here:
-            return None
-        active = self._table.jobs.get(job.key)
-        return job if active is None else active.job
+        return job if job is not None and (job.provider, job.base_url) == self._here else None
 
-    def _start_task(self, token: str, job: Job, attend: Callable[[str], Awaitable[None]]) -> None:
+    def _start_task(self, token: str, job: Job, handle: Callable[[str], Awaitable[None]]) -> None:
         if token in self._running:
             return
         try:
-            self._spawn(self._guarded, token, job.key, attend, name=f"pika_async callback of {job.key}")
+            self._spawn(self._guarded, token, job.key, handle, name=f"pika_async callback of {job.key}")
         except ClientClosed:
             self._named.pop(token, None)
             return
         self._running.add(token)
 
-    async def _guarded(self, token: str, key: str, attend: Callable[[str], Awaitable[None]]) -> None:
-        """Whatever a callback leads to harms no scheduler."""
+    async def _guarded(self, token: str, key: str, handle: Callable[[str], Awaitable[None]]) -> None:
+        """Run `handle(token)`; log its exception, which must not end the scheduler."""
         try:
-            await attend(token)
+            await handle(token)
         except ClientClosed:
-            pass  # it is in the journal as it was, and so is its token
+            pass  # the job and its token are still in the journal
         except Exception:
-            _log.exception("job %s: its callback could not be seen to", strip_control(key))
+            _log.exception("job %s: its callback could not be handled", strip_control(key))
         finally:
             self._running.discard(token)
             self._named.pop(token, None)
 
     async def _resume_and_poll(self, token: str) -> None:
-        """A job that was accepted in an earlier process, or has timed out, or is parked: nobody looks at it."""
+        """Resume and poll an accepted job that is not polled: of an earlier process, timed out, or parked."""
         await self._wait_until(token, lambda job: job.is_in_flight)
         await self._wait_for_spacing(token)
         job = self._job_for_token(token)
@@ -131,32 +144,31 @@ class JobCallbackHandler:
             self._table.planner.on_callback(active, now())
             self._table.wake()
 
-    async def _wait_until(self, token: str, stands: Callable[[Job], bool]) -> None:
-        """Wait until `stands` says that the job is as it is going to be for a while, or it is at rest."""
+    async def _wait_until(self, token: str, condition: Callable[[Job], bool]) -> None:
+        """Wait until `condition(job)` is true or the job is not active."""
         job = self._job_for_token(token)
         active = None if job is None else self._table.jobs.get(job.key)
         if job is not None and active is not None:
             key = job.key
-            await self._table.wait_for(lambda: self._table.jobs.get(key) is not active or stands(active.job))
+            await self._table.wait_for(lambda: self._table.jobs.get(key) is not active or condition(active.job))
 
     async def _wait_for_spacing(self, token: str) -> None:
-        """Wait until another look may be caused."""
+        """Wait until this handler may cause another poll."""
         await anyio.sleep(max(0.0, self._polled_at.get(token, -math.inf) + MIN_POLL_SPACING_S - now()))
 
     def _record_poll(self, token: str) -> None:
-        """A look is being caused."""
+        """Record that this handler causes a poll now."""
         self._polled_at.pop(token, None)
         self._polled_at[token] = at = now()
         while self._polled_at[oldest := next(iter(self._polled_at))] <= at - MIN_POLL_SPACING_S:
             del self._polled_at[oldest]
 
-    # --- doubt ------------------------------------------------------------------------------------------------------
+    # --- jobs in doubt ----------------------------------------------------------------------------------------------
 
     async def _confirm(self, token: str) -> None:
-        """One look at the task that a callback named, more if it brings no answer: if there is one, it is the job's."""
-        await self._wait_until(
-            token, lambda job: job.status is not JobStatus.SUBMITTING
-        )  # the callback may be the quicker
+        """Poll the task that a callback named, again after failures; if the task exists, it is the job's."""
+        # The callback may arrive before the response of the submission.
+        await self._wait_until(token, lambda job: job.status is not JobStatus.SUBMITTING)
         tried, named = 0, None
         while tried < CONFIRM_POLLS or self._named[token] is not named:
             await self._wait_for_spacing(token)
@@ -171,33 +183,33 @@ class JobCallbackHandler:
             with anyio.move_on_after(backoff_delay(tried - 1, random.random(), first=MIN_POLL_SPACING_S, cap=60.0)):
                 await self._wait_for_next_callback(token, named)
         job = self._job_for_token(token)
-        if job is not None and job.is_in_flight:  # its answer came after all
+        if job is not None and job.is_in_flight:  # the response of its submission came after all
             await self._resume_and_poll(token)
 
-    async def _wait_for_next_callback(self, token: str, named: _Named) -> None:
-        """Wait for another callback."""
+    async def _wait_for_next_callback(self, token: str, named: _NamedTask) -> None:
+        """Wait until a callback other than the one that named `named` has come."""
         await self._table.wait_for(lambda: self._named[token] is not named)
 
     async def _task_exists(self, token: str, key: str, task_id: str) -> bool:
-        """Whether a look at the task says so, and names it itself."""
+        """Poll the task; return whether it exists and the answer names it."""
         rate, breaker = self._table.planner.poll_rate, self._table.planner.breaker
         async with self._confirmations:
             while (at := max(rate.ready_at(now()), breaker.ready_at(now()))) > now():  # noqa: ASYNC110 - a clock's event
-                await anyio.sleep(min(at - now(), 1.0))  # others may be first
+                await anyio.sleep(min(at - now(), 1.0))  # other polls may take the rate first
             rate.take(now())
             self._record_poll(token)
-            look = await self._gateway.poll(task_id, self._table.jobs.get(key))
-        if look.verdict is PollVerdict.READ and look.snapshot is not None:
-            return self._gateway.is_about(look.snapshot, task_id)
+            result = await self._gateway.poll(task_id, self._table.jobs.get(key))
+        if result.verdict is PollVerdict.READ and result.snapshot is not None:
+            return self._gateway.is_about(result.snapshot, task_id)
         return False
 
     async def _accept(self, token: str, task_id: str) -> None:
         job = self._job_for_token(token)
         if job is None or job.status is not JobStatus.UNKNOWN:
-            return  # meanwhile a person has said what became of it
-        holder = self._table.journal.key_for_task(job.provider, job.base_url, task_id)
-        if holder is not None:
-            log_job(_log, logging.WARNING, job, "its callback names the task of job %s", holder)
+            return  # it was resolved meanwhile
+        other_key = self._table.journal.key_for_task(job.provider, job.base_url, task_id)
+        if other_key is not None:
+            log_job(_log, logging.WARNING, job, "its callback names the task of job %s", other_key)
             return
         job = job.accepted(task_id, time.time())
         job = attrs.evolve(job, polls=job.polls + 1)
@@ -206,7 +218,7 @@ class JobCallbackHandler:
             active.job = job
         await self._table.save(job)
         self._polled_at.pop(token, None)
-        log_job(_log, logging.INFO, job, "accepted, as its callback told")
+        log_job(_log, logging.INFO, job, "accepted, confirmed by a callback")
         self._table.telemetry.submission_finished(job)
         if active is None:
             await self._resume_and_poll(token)
@@ -217,4 +229,4 @@ class JobCallbackHandler:
 
 
 def _ignore(job: Job, finished: bool) -> None:
-    """Nobody waits for it."""
+    """Observe nothing: no caller waits for a job that a callback resumes."""

@@ -71,7 +71,7 @@ def test_a_public_address_is_kept_without_a_slash_at_its_end(given: str, kept: s
 )  # fmt: skip
 def test_an_address_that_no_gateway_can_call_is_refused(given: Any) -> None:
     """The error names the setting and the way out, and is printable."""
-    with pytest.raises(ConfigurationError, match=r"public_url: .* give the address") as caught:
+    with pytest.raises(ConfigurationError, match=r"public_url: .* give the URL") as caught:
         CallbackReceiver(given)
     assert caught.value.setting == "public_url"
     assert caught.value.message.isprintable()
@@ -79,7 +79,7 @@ def test_an_address_that_no_gateway_can_call_is_refused(given: Any) -> None:
 
 def test_a_credential_in_the_address_is_refused_and_not_shown() -> None:
     """No error repeats a password."""
-    with pytest.raises(ConfigurationError, match="public_url: holds a user") as caught:
+    with pytest.raises(ConfigurationError, match="public_url: must not hold a user") as caught:
         CallbackReceiver("https://me:hunter2@example.com")
     assert "hunter2" not in str(caught.value)
 
@@ -144,7 +144,7 @@ async def test_a_taken_port_is_named() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.invalid", "a" * 300, "\u00fc" * 99])
 async def test_an_address_of_another_machine_is_named(host: str) -> None:
     """What cannot be bound is a mistake in `host`, not a traceback."""
-    with pytest.raises(ConfigurationError, match="no address of this machine") as caught:
+    with pytest.raises(ConfigurationError, match="must be an address of this machine") as caught:
         await CallbackReceiver(PUBLIC, host=host, port=0).attach(RecordingHandler())
     assert caught.value.setting == "host"
 
@@ -204,7 +204,7 @@ async def test_a_sender_that_waits_for_leave_to_send_gets_it(way: str) -> None:
 
 async def test_everything_wrong_gets_the_same_answer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One 404, byte for byte: method, path, token, size and slowness are not told apart, and nobody hears of them."""
-    monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(callbacks, "BODY_TIMEOUT_S", 0.2)
     monkeypatch.setitem(_callback_server._OPTIONS, "lingering_time", 0.1)
     handler = RecordingHandler()
     async with served(way, handler) as (receiver, port):
@@ -331,7 +331,7 @@ async def test_a_listener_that_fails_harms_nobody(way: str, caplog: pytest.LogCa
     choking = _Choking()
     async with served(way, choking) as (receiver, port):
         broken, handler = _Broken(), RecordingHandler()
-        receiver._listeners = [broken, choking]
+        receiver._handlers = [broken, choking]
         await receiver.attach(handler)
         for _ in range(5):
             assert status_of(await send_raw(port, post(f"/hooks/callbacks/{STRANGER}"))) == 404
@@ -474,7 +474,7 @@ async def test_an_asgi_sender_may_leave_within_its_body() -> None:
 
 async def test_an_asgi_body_may_come_in_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty ones included; an endless or a silent one gets the 404."""
-    monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(callbacks, "BODY_TIMEOUT_S", 0.1)
     receiver, handler = CallbackReceiver(PUBLIC), RecordingHandler()
     await receiver.attach(handler)
     scope = {"type": "http", "method": "POST", "path": handler.issue_path(receiver), "root_path": ""}

@@ -55,7 +55,7 @@ async def receiver(
     handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[CallbackReceiver]:
     """One that serves, with short deadlines; afterwards no task, no connection and no line of a log is left."""
-    monkeypatch.setattr(_callback_server, "CONNECTION_SECONDS", DEADLINE)
+    monkeypatch.setattr(_callback_server, "CONNECTION_TIMEOUT_S", DEADLINE)
     monkeypatch.setitem(_callback_server._OPTIONS, "lingering_time", 0.05)
     caplog.set_level(logging.DEBUG)
     before = asyncio.all_tasks()
@@ -126,7 +126,7 @@ async def test_a_slow_body_is_refused_like_everything(
     assert heard == b""
     assert DEADLINE - 0.05 < lasted < LONG
     assert (receiver.refused, receiver.cut) == (0, 1)
-    monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(callbacks, "BODY_TIMEOUT_S", 0.1)
     heard, lasted = await drip(port_of(receiver), request, b"x")
     assert status_of(heard) == 404
     assert (receiver.refused, receiver.cut, handler.calls) == (1, 1, [])
@@ -187,7 +187,7 @@ async def test_no_garbage_gets_a_5xx_where_it_is_mounted(
     way: str, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the user's server makes of it, and when it closes, is its own; what reaches the receiver is answered."""
-    monkeypatch.setattr(callbacks, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(callbacks, "BODY_TIMEOUT_S", 0.1)
     async with served(way, handler) as (receiver, port):
         path = handler.issue_path(receiver).encode()
         for name, garbage in GARBAGE.items():
@@ -269,7 +269,7 @@ async def test_slow_senders_cannot_lock_others_out(
     receiver: CallbackReceiver, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the cap the oldest connection is cut for a new one; never are more than 256 held."""
-    monkeypatch.setattr(_callback_server, "CONNECTION_SECONDS", 60)
+    monkeypatch.setattr(_callback_server, "CONNECTION_TIMEOUT_S", 60)
     server = receiver._server
     assert server is not None
     senders = []
@@ -277,7 +277,7 @@ async def test_slow_senders_cannot_lock_others_out(
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(receiver))
         writer.write(b"POST /")
         senders.append((reader, writer))
-        assert len(server._connections) <= _callback_server.CONNECTIONS
+        assert len(server._connections) <= _callback_server.MAX_CONNECTIONS
     assert await senders[0][0].read() == b""
     for _ in range(20):
         assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
@@ -291,7 +291,7 @@ async def test_of_a_flood_of_forgeries_none_is_heard(
     receiver: CallbackReceiver, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1,000 forged posts, 50 at a time, and a real one among them, which is."""
-    monkeypatch.setattr(_callback_server, "CONNECTION_SECONDS", 60)
+    monkeypatch.setattr(_callback_server, "CONNECTION_TIMEOUT_S", 60)
     path = handler.issue_path(receiver)
 
     async def forge(number: int) -> None:
@@ -352,7 +352,7 @@ async def test_a_cancelled_start_leaves_nothing_open(handler: RecordingHandler) 
         await asyncio.wait([starting])
         if not starting.cancelled():
             break
-        assert (receiver.port, receiver._listeners) == (None, [])
+        assert (receiver.port, receiver._handlers) == (None, [])
     await receiver.attach(handler)
     assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
     await receiver.detach(handler)
@@ -393,7 +393,7 @@ async def test_opening_and_closing_under_a_flood(handler: RecordingHandler) -> N
     receiver = CallbackReceiver(PUBLIC, port=0)
     await receiver.attach(handler)
     port, over = port_of(receiver), asyncio.Event()
-    receiver._place = ("127.0.0.1", port)
+    receiver._bind_address = ("127.0.0.1", port)
     path = handler.issue_path(receiver)
     seen: set[int | None] = set()
 

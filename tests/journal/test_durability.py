@@ -17,7 +17,7 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job
 from tests.journal.test_files import child
-from tests.journal.test_journal import INTENT, a_job, accepted
+from tests.journal.test_journal import INTENT, a_job, accepted, job_for_token
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +121,7 @@ asyncio.run(main())
     assert child(script, path).returncode == -signal.SIGKILL
     journal = SqliteJournal(path)
     assert journal.interrupted_jobs() == [(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))]
-    assert journal.job_for_token("cd" * 32) == a_job().submitting()
+    assert job_for_token(journal, "cd" * 32) == a_job().submitting()
 
 
 async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:

@@ -23,7 +23,7 @@ from pika_async.jobs import JobStatus
 from pika_async.models import GenerationRequest
 from tests.journal.test_durability import stalled
 from tests.journal.test_files import child
-from tests.journal.test_journal import INTENT, a_job, accepted
+from tests.journal.test_journal import INTENT, a_job, accepted, job_for_token
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +85,7 @@ async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None
         with pytest.raises(JournalFailed, match="disk I/O error; nothing more is sent; mend it") as caught:
             await journal.record_intent(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
         assert (journal.get(key), caught.value.provider, caught.value.path) == (before, "p", str(path))
-        assert journal.job_for_token("t1") is None
+        assert job_for_token(journal, "t1") is None
     assert caught.value.fallback_file is None
     assert (journal.interrupted_jobs(), journal.charges()) == ([], 1)
     double.error = None

@@ -122,7 +122,7 @@ async def send(port: int, request: bytes) -> int | None:
 async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forged, replayed, malformed, too long and too slow: at most a look a job and interval, and genuine ones are
     answered all the while."""
-    monkeypatch.setattr(server, "CONNECTION_SECONDS", 1.0)
+    monkeypatch.setattr(server, "CONNECTION_TIMEOUT_S", 1.0)
     async with connected([LOST], durations="constant:3", polling=FixedInterval(600)) as (pika, emulator, receiver):
         jobs = [await pika.submit(f"prompt {number}") for number in range(4)]
         port, began = receiver.port, time.monotonic()
