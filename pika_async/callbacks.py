@@ -2,8 +2,8 @@
 
 The callback URL of a submission ends in a token of 32 random bytes. Only the SHA-256 of the token is stored, and the
 SHA-256 of a received token is looked up: a sender cannot steer the hash of a guess towards a stored one, so the time of
-the lookup reveals nothing, and there is no stored secret to compare in constant time. Every request that is not accepted
-gets the same 404.
+the lookup reveals nothing, and there is no stored secret to compare in constant time. Every request that is not
+accepted gets the same 404.
 """
 
 from __future__ import annotations
@@ -197,7 +197,10 @@ class CallbackReceiver:
     # --- one request ------------------------------------------------------------------------------------------------
 
     async def _process(self, method: str, path: str, read: Callable[[], Awaitable[bytes]]) -> int:
-        """Process one request; return its status, 202 or 404. `read` returns the next chunk of the body, b"" at its end."""
+        """Process one request and return its status, 202 or 404.
+
+        :param read: returns the next chunk of the body, b"" at its end.
+        """
         found = _PATH_END.search(path) if method == "POST" else None
         digest = "" if found is None else _digest(found[1])
         handler = None if found is None else self._handler_for(digest)
@@ -320,14 +323,15 @@ def _digest(token: str) -> str:
 
 def _checked_url(public_url: object) -> str:
     way_out = 'give the URL at which the gateway reaches this receiver, such as "https://example.com/hooks"'
-    if isinstance(public_url, str) and "@" in public_url:  # the URL is not shown: it may hold a credential
+    if not isinstance(public_url, str):
+        raise _bad("public_url", f"{shorten(public_url)} must be an http or https URL; {way_out}")
+    if "@" in public_url:  # the URL is not shown: it may hold a credential
         raise _bad("public_url", f"must not hold a user; {way_out}")
-    if (
-        not isinstance(public_url, str)
-        or not public_url.isprintable()
-        or any(mark.isspace() or mark in "?#" for mark in public_url)
-    ):
-        raise _bad("public_url", f"{shorten(public_url)} must not hold white space, a query or a fragment; {way_out}")
+    if not public_url.isprintable() or any(mark.isspace() or mark in "?#" for mark in public_url):
+        reason = (
+            f"{shorten(public_url)} must not hold white space, control characters, a query or a fragment; {way_out}"
+        )
+        raise _bad("public_url", reason)
     try:
         url = URL(public_url)
         complete = url.scheme in {"http", "https"} and bool(url.host) and url.port != 0

@@ -1,6 +1,7 @@
 """HTTP server for callbacks from the internet, with a time limit per connection. Does not decide the responses.
 
-A connection carries one request. aiohttp's own server limits neither the time for headers nor the number of connections.
+A connection carries one request. aiohttp's own server limits neither the time for headers nor the number of
+connections.
 """
 
 from __future__ import annotations

@@ -182,13 +182,16 @@ def test_a_proxy_that_changes_the_path_is_reported(cli: CommandLine) -> None:
 
 PUBLIC_URL = "https://hooks.example.org"
 BAD: Final[dict[str, tuple[tuple[str, ...], str]]] = {
-    "no-address": (("--callbacks", "hooks"), "--callbacks: 'hooks' is no http or https address; give the address"),
-    "scheme": (("--callbacks", "ftp://h"), "--callbacks: 'ftp://h' is no http or https address"),
-    "query": (("--callbacks", "https://h/?a=b"), "--callbacks: 'https://h/?a=b' holds white space, a query"),
-    "odd-port": (("--callbacks", "http://127.0.0.1:99999"), "--callbacks: 'http://127.0.0.1:99999' is no http"),
-    "no-host": (("--callbacks", "http://:80"), "--callbacks: 'http://:80' is no http"),
-    "user": (("--callbacks", "https://u:hunter2@h"), "--callbacks: holds a user"),
-    "empty": (("--callbacks", ""), "--callbacks: '' is no http or https address"),
+    "no-address": (("--callbacks", "hooks"), "--callbacks: 'hooks' must be an http or https URL; give the URL"),
+    "scheme": (("--callbacks", "ftp://h"), "--callbacks: 'ftp://h' must be an http or https URL"),
+    "query": (
+        ("--callbacks", "https://h/?a=b"),
+        "--callbacks: 'https://h/?a=b' must not hold white space, control characters, a query",
+    ),
+    "odd-port": (("--callbacks", "http://127.0.0.1:99999"), "--callbacks: 'http://127.0.0.1:99999' must be an http"),
+    "no-host": (("--callbacks", "http://:80"), "--callbacks: 'http://:80' must be an http"),
+    "user": (("--callbacks", "https://u:hunter2@h"), "--callbacks: must not hold a user"),
+    "empty": (("--callbacks", ""), "--callbacks: '' must be an http or https URL"),
     "alone": (("--listen", "8080"), "--listen: '8080' must be given with --callbacks URL"),
     "no-port": (("--callbacks", PUBLIC_URL, "--listen", "localhost"), "--listen: 'localhost' must be HOST:PORT"),
     "bare-v6": (("--callbacks", PUBLIC_URL, "--listen", "::1:8080"), "--listen: '::1:8080' must be HOST:PORT"),
@@ -197,9 +200,9 @@ BAD: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "port-high": (("--callbacks", PUBLIC_URL, "--listen", ":65536"), "--listen: 65536 must be a port"),
     "not-here": (
         ("--callbacks", PUBLIC_URL, "--listen", "192.0.2.7:8080"),
-        "--listen: '192.0.2.7' is no address of this",
+        "--listen: '192.0.2.7' must be an address of this",
     ),
-    "nobody": (("--callbacks", PUBLIC_URL, "--listen", "no such.host:80"), "--listen: 'no such.host' is no address to"),
+    "nobody": (("--callbacks", PUBLIC_URL, "--listen", "no such.host:80"), "--listen: 'no such.host' must be an address to"),
 }
 
 
