@@ -1,4 +1,4 @@
-"""What the agenda is told and what it says: a job's entry, what a look brought, the one thing to do next."""
+"""Inputs and actions of the planner: active jobs, poll results, the one thing to do next. Decides nothing."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = [
     "WaitUntil",
 ]
 
-#: Told of every change that others may see: the job, and whether it is at rest (settled or parked).
+#: Called after every saved change of a job, with the job and whether it is finished (settled or parked).
 JobObserver = Callable[[Job, bool], None]
 
 
 @attrs.frozen
 class ProgressSample:
-    """What the provider said of a task's progress at an age, in percent; 0 while it says that the task is queued."""
+    """Progress of a task, as reported by the provider: the age in seconds, and the percent; 0 while it is queued."""
 
     age: float
     percent: int
@@ -41,81 +41,84 @@ class ProgressSample:
 
 @attrs.define(eq=False, weakref_slot=False)
 class ActiveJob:
-    """A job that is not at rest, and what the agenda knows of it. Times are the caller's monotonic seconds."""
+    """State of a job that is not finished, for the planner. Times are the caller's monotonic seconds."""
 
     job: Job
     stratum: str
     observers: tuple[JobObserver, ...] = ()
     accepted_at: float = 0.0
-    #: Until when it is waited for: after the first attempt, while the account says "wait"; once accepted, to settle.
+    #: Before acceptance: end of the job's patience, from its first attempt. After it: when an unsettled job is parked.
     deadline_at: float = math.inf
-    #: When it was last known to be unsettled; when it was planned, until it is accepted.
+    #: When the job was last known to be unsettled; until it is accepted: when it was queued.
     last_seen_unsettled_at: float = 0.0
-    #: When it is to be looked at next; past all bounds while it is due, or being looked at.
+    #: When the job is polled next; minus infinity while it is due or being polled.
     next_poll_at: float = -math.inf
-    #: The latest of what the provider said of its progress, one picked by chance, and how many there were.
+    #: The latest progress that the provider reported.
     progress: ProgressSample | None = None
+    #: One reported progress, picked at random from all of them.
     sampled_progress: ProgressSample | None = None
     progress_count: int = 0
+    #: Polls that are not yet counted in `job`.
     polls: int = 0
-    #: Looks in a row that brought no usable answer.
+    #: Consecutive polls without a usable answer.
     failed_polls: int = 0
     not_found_count: int = 0
     first_not_found_at: float = 0.0
+    #: Whether the task has succeeded but its video has no URL yet.
     awaits_url: bool = False
-    #: Whether an earlier process, or an earlier opening, has sent it.
+    #: Whether an earlier process, or an earlier opening of this client, has submitted the job.
     resumed: bool = False
 
     def __lt__(self, other: ActiveJob) -> bool:
-        """Of two looks that are due at the same instant, the older task's is first."""
+        """Order polls that are due at the same instant: the task that was accepted first is polled first."""
         return self.accepted_at < other.accepted_at
 
 
 @attrs.frozen
 class Submit:
-    """Send it."""
+    """Action: submit a job."""
 
     active: ActiveJob
 
 
 @attrs.frozen
 class Poll:
-    """Look at it."""
+    """Action: poll a job."""
 
     active: ActiveJob
 
 
 @attrs.frozen
 class DeadlinePassed:
-    """Its deadline has passed and no look is possible."""
+    """Action: park a job whose deadline has passed while no poll is possible."""
 
     active: ActiveJob
 
 
 @attrs.frozen
 class SubmitTimedOut:
-    """The account has said "wait" for too long."""
+    """Action: give up a queued job whose account has asked to retry later for longer than its patience."""
 
     active: ActiveJob
 
 
 @attrs.frozen
 class CallbackTimedOut:
-    """It is in doubt, and no callback has told of it for too long."""
+    """Action: park a job in doubt for which no callback has come in time."""
 
     active: ActiveJob
 
 
 @attrs.frozen
 class StopSubmitting:
-    """Send no more."""
+    """Action: stop submitting."""
 
     error: SubmissionsStopped
 
 
 @attrs.frozen
 class WaitUntil:
-    """Nothing to do until then, or until something changes."""
+    """Action: do nothing until a time, or until something changes."""
 
     until: float
 
@@ -125,11 +128,11 @@ Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | CallbackTimedOut | St
 
 @attrs.frozen(kw_only=True)
 class PollResult:
-    """What one poll brought: a verdict, and a snapshot when the verdict is "read"."""
+    """Result of one poll: a verdict, and a snapshot if the verdict is `READ`."""
 
     verdict: PollVerdict
     snapshot: Snapshot | None = None
     reason: str = ""
     http_status: int | None = None
-    #: Seconds before which the provider wants no other look, where it says.
+    #: Seconds until the next poll that the provider asked for; None if it did not.
     retry_after: float | None = None

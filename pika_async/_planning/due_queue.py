@@ -1,10 +1,10 @@
-"""Which of the tasks that are due is looked at first, when there are more than looks. Pure; knows no rate itself."""
+"""Priority queue of due tasks, for when more are due than can be polled. Pure: limits no rate."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import attrs
 
@@ -12,21 +12,25 @@ __all__ = ["DueQueue"]
 
 Task = TypeVar("Task")
 
-#: A task whose expected delay is this share below the largest possible one is as good, or so many seconds below: what a
-#: clock that has run for years rounds away must not decide for ever which of two is asked again.
-GOOD_ENOUGH, SLACK = 0.05, 1e-3
+#: A task may be popped if its expected delay is at most this share below the largest possible one...
+PRIORITY_TOLERANCE_SHARE: Final = 0.05
+#: ... or this many seconds below it. Without the second, the rounding errors of a clock that has run for years could
+#: make `pop` compare the same two tasks for ever.
+PRIORITY_TOLERANCE_S: Final = 1e-3
 
 
 @attrs.define
 class DueQueue(Generic[Task]):
-    """Tasks that are due; the next look goes where the most delay is expected to be ended by it.
+    """Priority queue of due tasks, ordered by the delay that a poll of each is expected to end.
 
-    `undetected(task, now)` is the expected number of seconds that it has been settled unseen
-    (`Distribution.undetected`). That grows by at most a second a second, so `undetected - now` at the time of asking
-    bounds it at every later time: the heap is keyed by that, and only its top is asked again.
+    The expected delay of a task grows by at most one second a second. So `expected_delay - now`, at the time of the
+    push, bounds it at every later time. It is the key of the heap, and only the top has to be computed again.
+
+    :param expected_delay: called with a task and the time; returns the expected seconds since the task settled
+        (`Distribution.undetected`).
     """
 
-    undetected: Callable[[Task, float], float]
+    expected_delay: Callable[[Task, float], float]
     _heap: list[tuple[float, int, Task]] = attrs.field(factory=list, init=False)
     _order: int = attrs.field(default=0, init=False)
 
@@ -37,26 +41,27 @@ class DueQueue(Generic[Task]):
         return (task for _, _, task in self._heap)
 
     def push(self, task: Task, now: float) -> None:
-        """`task` is due."""
+        """Add a task that is due."""
         self._order += 1
-        heapq.heappush(self._heap, (now - self.undetected(task, now), self._order, task))
+        heapq.heappush(self._heap, (now - self.expected_delay(task, now), self._order, task))
 
     def pop(self, now: float) -> Task:
-        """The task to look at, within a twentieth or a millisecond of the best.
+        """Pop the task with the largest expected delay, within the tolerance of the priority.
 
-        :raises IndexError: if none is due.
+        :raises IndexError: if no task is due.
         """
         while True:
             _, order, task = heapq.heappop(self._heap)
-            value = self.undetected(task, now)
-            if not self._heap or now - self._heap[0][0] <= value * (1 + GOOD_ENOUGH) + SLACK:
+            delay = self.expected_delay(task, now)
+            tolerated = delay * (1 + PRIORITY_TOLERANCE_SHARE) + PRIORITY_TOLERANCE_S
+            if not self._heap or now - self._heap[0][0] <= tolerated:
                 return task
-            heapq.heappush(self._heap, (now - value, order, task))
+            heapq.heappush(self._heap, (now - delay, order, task))
 
-    def drop(self, which: Callable[[Task], bool]) -> list[Task]:
-        """Take off every task that `which` says."""
-        dropped = [task for task in self if which(task)]
+    def drop(self, is_dropped: Callable[[Task], bool]) -> list[Task]:
+        """Remove and return every task for which `is_dropped` is true."""
+        dropped = [task for task in self if is_dropped(task)]
         if dropped:
-            self._heap = [each for each in self._heap if not which(each[2])]
+            self._heap = [entry for entry in self._heap if not is_dropped(entry[2])]
             heapq.heapify(self._heap)
         return dropped

@@ -1,4 +1,4 @@
-"""A provider's own times of a task: when it settled, to the second, as far as they have proved to mean that. Pure."""
+"""Settle times from the timestamps of a provider, once they have proved to be settle times. Pure: reads no clock."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ import attrs
 
 __all__ = ["ProviderTimestamps"]
 
-#: Both times are whole seconds, so their difference is off by less than this.
-ROUNDING: Final = 1.0
-#: Only an interval this many seconds wide tells a time of settling from the time of the look.
-WIDE: Final = 8.0
-#: So many are put to the test before any is used; at twice as many the old ones count half.
-ENOUGH: Final = 6
+#: Both timestamps are whole seconds, so the error of their difference is less than this, in seconds.
+ROUNDING_ERROR_S: Final = 1.0
+#: Minimum width, in seconds, of an interval in which a settle time can be distinguished from the time of the poll.
+MIN_TEST_WIDTH_S: Final = 8.0
+#: Number of tests before timestamps are used; at twice this number the weight of the earlier tests is halved.
+MIN_TEST_COUNT: Final = 6
 
 
 @attrs.define
 class ProviderTimestamps:
-    """Whether "updated" minus "created" is how long tasks take at this provider.
+    """Test of whether "updated" minus "created" is the duration of a task at this provider.
 
-    Both are read from one clock, so how far it is from ours does not matter. What would: an "updated" that is the time
-    of the look (then every settle seems to fall on a look, and a policy that learns that never looks sooner), or a
-    "created" that is not the acceptance. Both show where two looks lie far apart: the first as settles at the very end
-    of the interval, the second as settles outside of it.
+    Both timestamps are read from one clock, so its offset from the local clock does not matter. Two faults would:
+
+    - "updated" is the time of the poll. Then every task seems to settle just when it is polled, and a policy that
+      learns this never polls sooner. Such a duration lies at the very end of a wide interval.
+    - "created" is not the time of acceptance. Such a duration often lies outside the interval.
     """
 
-    _tried: float = attrs.field(default=0.0, init=False)
-    _odd: float = attrs.field(default=0.0, init=False)
+    _tested: float = attrs.field(default=0.0, init=False)
+    _failed: float = attrs.field(default=0.0, init=False)
 
-    def narrowed(self, after: float, before: float, told: float | None) -> tuple[float, float]:
-        """The interval of ages in which a task settled, narrowed by `told` seconds from "created" to "updated"."""
-        if told is None or not math.isfinite(told):
-            return after, before
-        low, high = max(after, told - ROUNDING), min(before, told + ROUNDING)
-        if before - after >= WIDE:
-            if self._tried >= 2 * ENOUGH:
-                self._tried, self._odd = self._tried / 2, self._odd / 2
-            self._tried += 1
-            self._odd += low >= high or before - told < 2 * ROUNDING
-        trusted = self._tried >= ENOUGH and self._odd <= self._tried / 2
-        return (low, high) if trusted and low < high else (after, before)
+    def narrowed(self, lower: float, upper: float, duration: float | None) -> tuple[float, float]:
+        """Return the interval of ages in which a task settled, narrowed by the provider's timestamps if they are good.
+
+        :param lower: the age at the last poll that found the task unsettled, in seconds.
+        :param upper: the age at the poll that found it settled, in seconds.
+        :param duration: the seconds from "created" to "updated"; None if the provider does not send both.
+        """
+        if duration is None or not math.isfinite(duration):
+            return lower, upper
+        low, high = max(lower, duration - ROUNDING_ERROR_S), min(upper, duration + ROUNDING_ERROR_S)
+        if upper - lower >= MIN_TEST_WIDTH_S:
+            if self._tested >= 2 * MIN_TEST_COUNT:
+                self._tested, self._failed = self._tested / 2, self._failed / 2
+            self._tested += 1
+            self._failed += low >= high or upper - duration < 2 * ROUNDING_ERROR_S
+        trusted = self._tested >= MIN_TEST_COUNT and self._failed <= self._tested / 2
+        return (low, high) if trusted and low < high else (lower, upper)

@@ -190,7 +190,7 @@ MUTANTS: Final = (
     Mutant(
         "first-due-first",
         "_planning/due_queue.py",
-        "(now - self.undetected(task, now), self._order, task)",
+        "(now - self.expected_delay(task, now), self._order, task)",
         "(0.0, self._order, task)",
         "under a rate limit, polls are spent on tasks that cannot be finished",
         ("tests/planning/test_poll_queue.py", "tests/planning/test_due_queue.py"),
@@ -279,7 +279,7 @@ MUTANTS: Final = (
     Mutant(
         "stamps-believed",
         "_planning/provider_clock.py",
-        "self._odd <= self._tried / 2",
+        "self._failed <= self._tested / 2",
         "True",
         "an update time that is the time of the poll counts as the settle time",
         ("tests/planning/test_poll_queue.py",),
