@@ -120,10 +120,10 @@ class BatchFolder:
     def require_existing(self) -> None:
         """Raise unless a batch ran here.
 
-        :raises UsageError: if there is no journal.
+        :raises UsageError: if the folder has no journal.
         """
         if self.is_new:
-            raise UsageError(f"{self.root} holds no journal.db; give the --out folder of a batch")
+            raise UsageError(f"{self.root} must hold a journal.db; give the --out folder of a batch")
 
     def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
         """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.

@@ -99,13 +99,13 @@ def _default_address(public: str) -> tuple[str, int]:
 
 
 def _parse_address(listen: str) -> tuple[str, int]:
-    found = _HOST_PORT.fullmatch(listen)
-    if found is None:
+    match = _HOST_PORT.fullmatch(listen)
+    if match is None:
         raise UsageError(
             f"--listen: {shorten(listen)} must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, or a PORT of "
             "127.0.0.1"
         )
-    port = int(found[2])
+    port = int(match[2])
     if not 1 <= port <= 65_535:
         raise UsageError(f"--listen: {port} must be a port from 1 to 65535")
-    return (found[1] or DEFAULT_HOST).strip("[]"), port
+    return (match[1] or DEFAULT_HOST).strip("[]"), port

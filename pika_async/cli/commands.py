@@ -17,10 +17,12 @@ from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
     CommonOptions,
+    Integer,
     JsonFlag,
+    Port,
+    PositiveInteger,
     ProviderOptions,
     RequestOptions,
-    WholeNumber,
     build_request,
     create_client,
 )
@@ -122,8 +124,8 @@ def providers(*, json: JsonFlag = False, common: CommonOptions = CommonOptions()
 def demo(
     *,
     out: Path = Path("pika-demo"),
-    prompts: WholeNumber = 200,
-    seed: WholeNumber = 0,
+    prompts: PositiveInteger = 200,
+    seed: Integer = 0,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Run 200 prompts through all four providers on a local emulator; needs no key and no network.
@@ -145,11 +147,11 @@ def demo(
 def emulate(
     *,
     host: str = "127.0.0.1",
-    port: WholeNumber = 8765,
+    port: Port = 8765,
     durations: str = "lognormal:60,0.5",
     time_scale: float = 1.0,
-    in_flight: WholeNumber | None = None,
-    seed: WholeNumber = 0,
+    in_flight: Integer | None = None,
+    seed: Integer = 0,
     scenario: Path | None = None,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:

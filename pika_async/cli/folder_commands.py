@@ -19,9 +19,9 @@ from pika_async.cli.options import (
     AmbiguousMode,
     CommonOptions,
     CredentialOptions,
+    Integer,
     JsonFlag,
     ProviderOptions,
-    WholeNumber,
     create_client,
 )
 from pika_async.cli.polling import show_polling
@@ -41,8 +41,8 @@ def batch(
     *,
     account: ProviderOptions,
     out: Path = Path("pika-out"),
-    max_in_flight: WholeNumber | None = None,
-    max_charges: WholeNumber | None = None,
+    max_in_flight: Integer | None = None,
+    max_charges: Integer | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
@@ -113,8 +113,8 @@ def resume(
     /,
     *,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
-    max_in_flight: WholeNumber | None = None,
-    max_charges: WholeNumber | None = None,
+    max_in_flight: Integer | None = None,
+    max_charges: Integer | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool | None, Parameter(negative="--no-download")] = None,
@@ -201,7 +201,7 @@ def resolve(
     abandon: Annotated[bool, Parameter(negative=())] = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Record what became of a job in doubt, after looking it up at the provider. Sends nothing.
+    """Record what became of a job in doubt, after checking at the provider. Sends nothing.
 
     Example: `pika-async resolve clips 00017-5d8a91c2 --not-charged`
 

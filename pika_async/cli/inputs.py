@@ -16,11 +16,20 @@ from pika_async.errors import did_you_mean
 from pika_async.models import GenerationRequest
 from pika_async.providers._wire import DecodeError, parse_json
 
-__all__ = ["CAMERA_AXES", "FIELDS", "Row", "parse_camera", "parse_csv", "parse_jsonl", "parse_text", "parse_unnamed"]
+__all__ = [
+    "CAMERA_AXES",
+    "REQUEST_FIELDS",
+    "Row",
+    "parse_camera",
+    "parse_csv",
+    "parse_jsonl",
+    "parse_text",
+    "parse_unnamed",
+]
 
-FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
+REQUEST_FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
 CAMERA_AXES: Final = ("pan", "tilt", "rotate", "zoom")
-_COLUMNS: Final = (*FIELDS, *(f"camera.{axis}" for axis in CAMERA_AXES))
+_COLUMNS: Final = (*REQUEST_FIELDS, *(f"camera.{axis}" for axis in CAMERA_AXES))
 _INTEGER_FIELDS: Final = frozenset({"frame_rate", "guidance_scale", "motion", "seed"})
 _BOOLEAN_FIELDS: Final = frozenset({"sfx", "extend", "strict"})
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -106,9 +115,9 @@ def _json_row(number: int, line: str) -> Row:
         return Row(number, problem=f"must be JSON: {_reason(str(error))}")
     if not isinstance(record, dict):
         return Row(number, problem=f'must be a JSON object, not {_kind(record)}; write {{"prompt": "..."}}')
-    unknown = [field for field in record if field not in FIELDS]
+    unknown = [field for field in record if field not in REQUEST_FIELDS]
     if unknown:
-        return Row(number, problem=_unknown(unknown[0], FIELDS, "field"))
+        return Row(number, problem=_unknown(unknown[0], REQUEST_FIELDS, "field"))
     return Row(number, {field: value for field, value in record.items() if value is not None})
 
 

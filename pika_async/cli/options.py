@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import attrs
-from cyclopts import Parameter, Token
+from cyclopts import Parameter, Token, validators
 
 from pika_async._planning.limits import Limits
 from pika_async.cli.batch_folder import BatchOptions
@@ -23,11 +23,13 @@ __all__ = [
     "AmbiguousMode",
     "CommonOptions",
     "CredentialOptions",
+    "Integer",
     "JsonFlag",
     "LogLevel",
+    "Port",
+    "PositiveInteger",
     "ProviderOptions",
     "RequestOptions",
-    "WholeNumber",
     "build_request",
     "create_client",
 ]
@@ -35,7 +37,7 @@ __all__ = [
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def _parse_whole_number(_type: Any, tokens: Sequence[Token]) -> int:
+def _parse_integer(_type: Any, tokens: Sequence[Token]) -> int:
     """Parse an integer. The parser's own conversion would round 1.7, and a rounded limit would be paid for."""
     if not re.fullmatch(r"[+-]?[0-9]{1,40}", tokens[0].value):
         raise ValueError(f'"{tokens[0].value}" must be an integer')
@@ -43,7 +45,9 @@ def _parse_whole_number(_type: Any, tokens: Sequence[Token]) -> int:
 
 
 AmbiguousMode = Literal["strict", "lenient"]
-WholeNumber = Annotated[int, Parameter(converter=_parse_whole_number)]
+Integer = Annotated[int, Parameter(converter=_parse_integer)]
+PositiveInteger = Annotated[int, Parameter(converter=_parse_integer, validator=validators.Number(gte=1))]
+Port = Annotated[int, Parameter(converter=_parse_integer, validator=validators.Number(gte=0, lte=65_535))]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -116,17 +120,17 @@ class RequestOptions:
     "Name of an effect, in any case; see `pika-async providers`."
     aspect_ratio: str | None = None
     "Width to height, such as 16:9, or as a number from 0.4 to 2.5."
-    frame_rate: WholeNumber | None = None
+    frame_rate: Integer | None = None
     "Frames per second, 8 to 24."
     camera: str | None = None
     "Camera moves, such as pan=left,zoom=in; axes: pan, tilt, rotate, zoom."
-    guidance_scale: WholeNumber | None = None
+    guidance_scale: Integer | None = None
     "How closely to follow the prompt, 5 to 25."
-    motion: WholeNumber | None = None
+    motion: Integer | None = None
     "Amount of motion, 0 to 4."
     negative_prompt: str | None = None
     "What the video must not show."
-    seed: WholeNumber | None = None
+    seed: Integer | None = None
     "Seed, 0 to 2**63 - 1."
     sfx: bool | None = None
     "Add sound effects."

@@ -93,7 +93,7 @@ class CommandLine:
 
 def files_with(folder: Path, secret: str) -> list[str]:
     """Return the names of the files below `folder` that hold `secret`."""
-    found = []
+    names_with_secret = []
     for root, _, names in os.walk(folder):
-        found += [name for name in names if secret.encode() in (Path(root) / name).read_bytes()]
-    return found
+        names_with_secret += [name for name in names if secret.encode() in (Path(root) / name).read_bytes()]
+    return names_with_secret

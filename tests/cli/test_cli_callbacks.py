@@ -202,7 +202,7 @@ BAD: Final[dict[str, tuple[tuple[str, ...], str]]] = {
         ("--callbacks", PUBLIC_URL, "--listen", "192.0.2.7:8080"),
         "--listen: '192.0.2.7' must be an address of this",
     ),
-    "nobody": (
+    "unknown-host": (
         ("--callbacks", PUBLIC_URL, "--listen", "no such.host:80"),
         "--listen: 'no such.host' must be an address to",
     ),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async.cli.exits import InputErrors, UsageError
-from pika_async.cli.inputs import FIELDS, Row, parse_camera, parse_csv, parse_jsonl, parse_text, parse_unnamed
+from pika_async.cli.inputs import REQUEST_FIELDS, Row, parse_camera, parse_csv, parse_jsonl, parse_text, parse_unnamed
 from pika_async.cli.requests import check_rows
 from pika_async.models import Camera
 from pika_async.providers import NATIVE
@@ -108,7 +108,11 @@ JSON = st.recursive(
 CAMERAS = st.dictionaries(st.sampled_from(["pan", "tilt", "x"]), JSON, max_size=2)
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS), JSON | CAMERAS | st.just(10**400)).map(lambda d: {"prompt": "a", **d}))
+@given(
+    st.dictionaries(st.sampled_from(REQUEST_FIELDS), JSON | CAMERAS | st.just(10**400)).map(
+        lambda d: {"prompt": "a", **d}
+    )
+)
 def test_any_json_is_a_request_or_our_error(record: dict[str, object]) -> None:
     """A row becomes a request or an error that names its line."""
     try:

@@ -178,7 +178,7 @@ async def _jobs() -> list[Job]:
 
 
 def test_a_display_that_fails_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """The batch goes on, and the failure is printed."""
+    """The batch continues, and the failure is printed."""
 
     async def current_jobs() -> list[Job]:
         raise ValueError("broken")
