@@ -91,10 +91,10 @@ def test_every_attempt_and_poll_has_a_line_at_debug(caplog: pytest.LogCaptureFix
     assert lines == [
         ("DEBUG", "job k (native): wait, HTTP 429"),
         ("INFO", f"{name}: accepted"),
-        ("DEBUG", f"{name}: look 1: again, the connection was closed before an answer"),
-        ("DEBUG", f"{name}: look 2: read, running"),
-        ("DEBUG", f"{name}: look 3: read, running"),
-        ("DEBUG", f"{name}: look 4: read, succeeded"),
+        ("DEBUG", f"{name}: poll 1: again, the connection was closed before an answer"),
+        ("DEBUG", f"{name}: poll 2: read, running"),
+        ("DEBUG", f"{name}: poll 3: read, running"),
+        ("DEBUG", f"{name}: poll 4: read, succeeded"),
         ("INFO", f"{name}: succeeded"),
     ]
     assert {(record.name, record.funcName) for record in caplog.records} == {

@@ -1,7 +1,7 @@
-"""Carries out the agenda: one loop, one heap, a few workers. Holds no arithmetic and keeps no task per waiting job.
+"""Driver of the planner: one loop and a few workers carry out its actions. Decides nothing.
 
-The loop lives in a task of its own, so that a client may be entered and left in different tasks; everything else is a
-child of that task's group. What a worker learns is kept by the journal before anything else sees it.
+The loop runs in its own task, so that a client may be opened and closed by different tasks; every other task is a child
+of that task's group. No task is kept per waiting job. The result of a worker is saved before observers are notified.
 """
 
 from __future__ import annotations
@@ -40,21 +40,28 @@ from pika_async.providers._verdicts import PollVerdict
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger("pika_async.scheduler")
-#: Seconds that closing waits for the answers of submissions that are on their way.
-CLOSE_GRACE: Final = 20.0
+#: Seconds that closing waits for the responses of submissions.
+CLOSE_GRACE_S: Final = 20.0
 Queue = MemoryObjectSendStream[ActiveJob]
 
 
 class SubmitWorker(Protocol):
-    """Submits jobs; see `Submitter`."""
+    """The part of `Submitter` that the scheduler uses; see there."""
 
     async def submit(self, active: ActiveJob) -> None: ...
+
     def cancel(self) -> None: ...
+
     def set_deadline(self, seconds: float) -> None: ...
 
 
 class Scheduler:
-    """Runs the jobs of one client in the running loop, between `start` and `stop`."""
+    """Runs the jobs of one client in the running loop, between `start` and `stop`.
+
+    :param table: the active jobs, their planner and their intake.
+    :param gateway: polls tasks.
+    :param submitter: submits jobs.
+    """
 
     def __init__(self, table: JobTable, gateway: GatewayClient, submitter: SubmitWorker) -> None:
         self.table = table
@@ -65,10 +72,13 @@ class Scheduler:
         self._root: asyncio.Task[None] | None = None
         self._workers: WorkerPool[ActiveJob] | None = None
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- starting and stopping --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to carry out the agenda."""
+        """Start the loop and its workers.
+
+        :raises RuntimeError: if they failed to start.
+        """
         started = asyncio.Event()
         self._root = asyncio.create_task(self._main(started), name="pika_async scheduler")
         try:
@@ -80,17 +90,17 @@ class Scheduler:
 
     @property
     def owns_current_task(self) -> bool:
-        """Whether the running task is one of the scheduler's own, which it would wait for in vain."""
+        """Whether the running task is one of the scheduler's own, for which `stop` would wait."""
         return self._workers is not None and self._workers.owns_current_task
 
     async def stop(self) -> None:
-        """Send nothing more, wait for the answers that are on their way (at most 20 s), then stop looking.
+        """Submit nothing more, wait for the responses of submissions (at most 20 s), then stop polling.
 
-        Jobs in flight stay as they are in the journal: accepted, with their task ids.
+        Jobs in flight keep their status and their task ids in the journal.
         """
         self._planner.close()
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(CLOSE_GRACE):
+            with anyio.move_on_after(CLOSE_GRACE_S):
                 await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)
             self._submitter.cancel()
             if self._root is not None and not self._root.done():
@@ -109,15 +119,15 @@ class Scheduler:
                 started.set()
                 try:
                     await self._loop(submits, polls)
-                finally:  # whatever ends it: what was sent may still be answered, for a while
-                    self._submitter.set_deadline(CLOSE_GRACE)
+                finally:  # however the loop ends, responses of submissions are awaited for a while
+                    self._submitter.set_deadline(CLOSE_GRACE_S)
             # The group swallows the cancellation of one of its tasks, and with it the whole group's.
             self._intake.failure = RuntimeError("a task of the scheduler was cancelled from outside")
         except asyncio.CancelledError as error:
             if not self._planner.closing:
                 self._intake.failure = error
             raise
-        except BaseException as error:  # a defect: whoever waits must hear of it
+        except BaseException as error:  # a defect: every waiting call raises it
             _log.exception("the scheduler failed")
             self._intake.failure = error
         finally:
@@ -129,9 +139,9 @@ class Scheduler:
                 self.table.detach_all()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
-        """Run `function` beside the loop until it ends or the scheduler stops."""
+        """Start `function(*args)` in a task that ends with the scheduler; see `Spawn`."""
         self._intake.require_open()
-        assert self._workers is not None  # noqa: S101 - `check` has said so
+        assert self._workers is not None  # noqa: S101 - `require_open` has checked it
         self._workers.spawn(function, *args, name=name)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -141,8 +151,8 @@ class Scheduler:
             while True:
                 await self._carry_out(self._planner.next_action(now()), submits, polls)
 
-    async def _carry_out(self, decision: Action, submits: Queue, polls: Queue) -> None:
-        match decision:
+    async def _carry_out(self, action: Action, submits: Queue, polls: Queue) -> None:
+        match action:
             case Submit(active):
                 self._planner.on_submit_started(active, now())
                 submits.send_nowait(active)
@@ -166,31 +176,33 @@ class Scheduler:
                     await self.table.wake_event.wait()
                 self.table.wake_event.clear()
             case _:
-                assert_never(decision)
+                assert_never(action)
 
-    # --- looks ------------------------------------------------------------------------------------------------------
+    # --- polls ------------------------------------------------------------------------------------------------------
 
     async def _poll(self, active: ActiveJob) -> None:
-        assert active.job.task_id is not None  # noqa: S101 - only accepted jobs are looked at
-        look = await self._gateway.poll(active.job.task_id, active)
-        await self.on_poll_result(active, look)
+        assert active.job.task_id is not None  # noqa: S101 - only accepted jobs are polled
+        result = await self._gateway.poll(active.job.task_id, active)
+        await self.on_poll_result(active, result)
 
-    async def on_poll_result(self, active: ActiveJob, look: PollResult) -> None:
-        """What a look brought, taken in."""
+    async def on_poll_result(self, active: ActiveJob, result: PollResult) -> None:
+        """Apply the result of a poll: save the job and notify its observers."""
         before = active.job
-        log_job(_log, logging.DEBUG, before, "look %d: %s", before.polls + active.polls, _found(look))
-        job = self._planner.on_poll_finished(active, look, now(), time.time(), random.random())
+        log_job(_log, logging.DEBUG, before, "poll %d: %s", before.polls + active.polls, _describe(result))
+        job = self._planner.on_poll_finished(active, result, now(), time.time(), random.random())
         if job.is_final or job.status is JobStatus.TIMED_OUT:
             await self.table.finish(active, job)
         elif job is not before:
             self.table.journal.save_later(job)
             self.table.notify(active, finished=False)
-        if look.verdict is PollVerdict.STOP:
-            self._park(AccountStopped(provider=job.provider, reason=look.reason, http_status=look.http_status))
+        if result.verdict is PollVerdict.STOP:
+            self._stop_account(
+                AccountStopped(provider=job.provider, reason=result.reason, http_status=result.http_status)
+            )
         self.table.wake()
 
-    def _park(self, error: AccountStopped) -> None:
-        """The account is stopped: nothing is asked or sent any more, and nothing is failed for it."""
+    def _stop_account(self, error: AccountStopped) -> None:
+        """Stop submitting and polling, and park every job; no job fails because its account is stopped."""
         self._intake.stop_submitting(error)
         for active in self._planner.drain_unconfirmed():
             self.table.remove(active)
@@ -198,18 +210,18 @@ class Scheduler:
             self.table.park(active, attrs.evolve(self._planner.with_poll_count(active), error=error))
 
 
-def _found(look: PollResult) -> str:
-    """What a look brought, for the log: no words of a gateway; without an answer the reason is our own."""
-    if look.snapshot is not None:
-        return f"{look.verdict.value}, {look.snapshot.state.value}"
-    return f"{look.verdict.value}, {look.reason if look.http_status is None else f'HTTP {look.http_status}'}"
+def _describe(result: PollResult) -> str:
+    """Describe a poll for the log, without a gateway's words; without an HTTP status the reason is our own."""
+    if result.snapshot is not None:
+        return f"{result.verdict.value}, {result.snapshot.state.value}"
+    return f"{result.verdict.value}, {result.reason if result.http_status is None else f'HTTP {result.http_status}'}"
 
 
 T = TypeVar("T")
 
 
 class WorkerPool(Generic[T]):
-    """The children of one task group."""
+    """The worker tasks and other tasks of one task group."""
 
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
@@ -217,28 +229,31 @@ class WorkerPool(Generic[T]):
 
     @property
     def owns_current_task(self) -> bool:
-        """Whether the running task is one of them, which would wait for the group in vain."""
+        """Whether the running task is one of the pool, for which the group would wait."""
         return asyncio.current_task() in self._tasks
 
     def start_workers(self, name: str, size: int, work: Callable[[T], Awaitable[None]]) -> MemoryObjectSendStream[T]:
-        """A queue with `size` workers; who puts never more in than there are idle workers never waits."""
+        """Start `size` workers and return their queue.
+
+        `send_nowait` never blocks while at most `size` items are outstanding.
+        """
         send, receive = anyio.create_memory_object_stream[T](size)
         for number in range(size):
-            self.spawn(self._labour, receive.clone(), work, name=f"pika_async {name} {number}")
+            self.spawn(self._work, receive.clone(), work, name=f"pika_async {name} {number}")
         receive.close()
         return send
 
     @staticmethod
-    async def _labour(queue: MemoryObjectReceiveStream[T], work: Callable[[T], Awaitable[None]]) -> None:
+    async def _work(queue: MemoryObjectReceiveStream[T], work: Callable[[T], Awaitable[None]]) -> None:
         async with queue:
             async for item in queue:
                 await work(item)
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
-        """Run `function` until it ends or the group does."""
-        self._group.start_soon(self._own, function, args, name=name)
+        """Start `function(*args)` in the group."""
+        self._group.start_soon(self._tracked, function, args, name=name)
 
-    async def _own(self, function: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]) -> None:
+    async def _tracked(self, function: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in one
         self._tasks.add(task)

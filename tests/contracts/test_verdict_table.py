@@ -581,7 +581,7 @@ async def test_closing_waits_for_the_response_of_a_submission(provider: str) -> 
 
 async def test_closing_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A submission without a response within the grace period is in doubt."""
-    monkeypatch.setattr(_scheduler, "CLOSE_GRACE", 0.1)
+    monkeypatch.setattr(_scheduler, "CLOSE_GRACE_S", 0.1)
     async with RawServer() as server:
         server.acts.append(Act(b"", "stall"))
         pika = await _client("gptge", server.url).__aenter__()

@@ -724,7 +724,7 @@ MUTANTS: Final = (
     Mutant(
         "task-of-another",
         "_runtime/callback_handler.py",
-        "        if holder is not None:\n",
+        "        if other_key is not None:\n",
         "        if False:\n",
         "two jobs get one video by a callback",
         ("tests/stories/test_callbacks.py",),
