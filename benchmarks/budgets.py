@@ -107,7 +107,7 @@ class Known(PollingPolicy):
         pass
 
     def expected_delay(self, stratum: str, last_unsettled_age: float, age: float) -> float:
-        return self._truth[stratum].undetected(last_unsettled_age, age)
+        return self._truth[stratum].expected_delay(last_unsettled_age, age)
 
 
 def delay_ratio(

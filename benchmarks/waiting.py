@@ -11,7 +11,7 @@ import attrs
 from shapes import Durations, Progress
 
 from pika_async.polling import Distribution, DurationSample, PollContext, PollingPolicy, Schedule
-from pika_async.polling.schedule import FLOOR, max_delay
+from pika_async.polling.schedule import FLOOR_SECONDS, max_delay
 
 
 @attrs.define
@@ -170,7 +170,7 @@ def follow(jobs: Sequence[Outcome], after: Callable[[float], float]) -> tuple[fl
     ages, polls, delay = [after(0.0)], 0, 0.0
     for job in sorted(jobs, key=lambda job: job.duration):
         while ages[-1] < job.duration:
-            ages.append(max(ages[-1] + FLOOR, min(after(ages[-1]), ages[-1] + max_delay(ages[-1]))))
+            ages.append(max(ages[-1] + FLOOR_SECONDS, min(after(ages[-1]), ages[-1] + max_delay(ages[-1]))))
         polls += len(ages)
         delay += ages[-1] - job.duration
     return polls / len(jobs), delay / len(jobs)

@@ -8,10 +8,15 @@ from pathlib import Path
 import attrs
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 from pika_async import providers
 from pika_async._journal.reader import Reader
 from tests.fakes.stepped_emulator import SteppedEmulator
+
+# The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,7 +61,7 @@ def everywhere(
             monkeypatch.setitem(providers.PROVIDERS, name, local)
             monkeypatch.setenv(provider.api_key_env, running.api_key)
         # Nothing is known of these tasks at first, and a real one is thought to take a minute.
-        monkeypatch.setattr("pika_async.polling.adaptive.EXPECTED", 0.2)
+        monkeypatch.setattr("pika_async.polling.adaptive.EXPECTED_SECONDS", 0.2)
         monkeypatch.setenv("PIKA_BASE_URL", running.base_url("native"))
         monkeypatch.chdir(tmp_path)
         yield running

@@ -1,6 +1,10 @@
-"""When to look again at a slow task: pure policies behind one small protocol. No clock, no chance, no I/O of its own.
+"""Polling policies: when to poll a slow task again. Reads no clock, draws no random numbers, does no I/O.
 
-Bring your own by writing the two methods of `PollingPolicy`.
+A *stratum* is a group of tasks with alike durations: those of one provider, model, kind (text, image, video) and with
+or without an effect. Durations are estimated per stratum, as in a stratified survival estimate: several narrow
+distributions predict better than one wide one.
+
+Write a policy of your own as a subclass of `PollingPolicy`.
 """
 
 from pika_async.polling.adaptive import AdaptivePolling, DurationForecast, DurationForecasts

@@ -1,4 +1,4 @@
-"""A distribution of durations as a piecewise linear cdf: all that a schedule and a budget ask of it. Learns nothing."""
+"""Distribution of durations as a piecewise linear cdf. Learns nothing."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ import attrs
 
 __all__ = ["Distribution"]
 
-#: Past the last edge survival falls as a power of the age: a tail that thins more slowly than any seen.
-TAIL = 3.0
-#: The least survival that is told apart from none.
-LEAST = 1e-12
-#: How far a lognormal is drawn, in standard deviations, and with how many edges for one of them.
-REACH, EDGES = 4.0, 12
+#: Beyond the last age survival falls as this power of the age: a heavier tail than any that was measured.
+TAIL_EXPONENT = 3.0
+#: Smallest survival that is distinguished from 0.
+MIN_POSITIVE_SURVIVAL = 1e-12
+#: Range in which a lognormal is tabulated, in standard deviations on each side.
+LOGNORMAL_SIGMAS = 4.0
+#: Points for each of these standard deviations.
+POINTS_PER_SIGMA = 12
 
 
 @attrs.frozen(eq=False)
 class Distribution:
-    """`cdf[i]` is the share that settles within `ages[i]` seconds; ages rise from 0, and the last share is below 1."""
+    """Piecewise linear cdf of durations in seconds.
+
+    :param ages: ages in seconds, rising from 0.
+    :param cdf: the fraction of tasks that settle within each age; the last one is below 1.
+    """
 
     ages: Sequence[float]
     cdf: Sequence[float]
-    #: The integral of the cdf from 0 to each of the ages: how long before it a task of that age settled, on average.
+    #: Integral of the cdf from 0 to each age: the mean seconds since settling, over all tasks of that age.
     area: Sequence[float] = attrs.field(init=False)
 
     @area.default
-    def _areas(self) -> list[float]:
+    def _integrate(self) -> list[float]:
         areas, total = [0.0], 0.0
         ages, cdf = self.ages, self.cdf
         for i in range(1, len(ages)):
@@ -38,39 +44,44 @@ class Distribution:
 
     @classmethod
     def lognormal(cls, median: float, sigma: float) -> Distribution:
-        """The lognormal with that median, in seconds, and that standard deviation of the logarithm."""
-        steps = [i / EDGES for i in range(-int(REACH * EDGES), int(REACH * EDGES) + 1)]
+        """Return the lognormal distribution.
+
+        :param median: in seconds.
+        :param sigma: standard deviation of the logarithm.
+        """
+        reach = int(LOGNORMAL_SIGMAS * POINTS_PER_SIGMA)
+        steps = [i / POINTS_PER_SIGMA for i in range(-reach, reach + 1)]
         ages = [median * math.exp(sigma * z) for z in steps]
         return cls([0.0, *ages], [0.0, 0.0, *(0.5 * math.erfc(-z / math.sqrt(2)) for z in steps[1:])])
 
     def share(self, age: float) -> float:
-        """The share of tasks that settle within `age` seconds."""
+        """Return the fraction of tasks that settle within `age` seconds, 0 to 1."""
         ages, cdf = self.ages, self.cdf
         if age >= ages[-1]:
-            return float(1.0 - (1.0 - cdf[-1]) * (ages[-1] / age) ** TAIL)
+            return float(1.0 - (1.0 - cdf[-1]) * (ages[-1] / age) ** TAIL_EXPONENT)
         i = bisect_right(ages, age)
         left, low = ages[i - 1], cdf[i - 1]
         return low + (cdf[i] - low) * (age - left) / (ages[i] - left)
 
-    def settled_for(self, age: float) -> float:
-        """The integral of `share` up to `age`: seconds since settling, averaged over all, 0 for the unsettled."""
+    def mean_settled_seconds(self, age: float) -> float:
+        """Return the integral of `share` up to `age`: the mean seconds since settling, 0 for an unsettled task."""
         ages, cdf = self.ages, self.cdf
         if age >= ages[-1]:
-            end, left = ages[-1], 1.0 - cdf[-1]
-            return float(self.area[-1] + (age - end) - left * end / (TAIL - 1) * (1 - (end / age) ** (TAIL - 1)))
+            end, left, slope = ages[-1], 1.0 - cdf[-1], TAIL_EXPONENT - 1
+            return float(self.area[-1] + (age - end) - left * end / slope * (1 - (end / age) ** slope))
         i = bisect_right(ages, age) - 1
         past = age - ages[i]
         slope = (cdf[i + 1] - cdf[i]) / (ages[i + 1] - ages[i])
         return self.area[i] + past * (cdf[i] + slope * past / 2)
 
     def table(self, ages: Sequence[float]) -> tuple[list[float], list[float]]:
-        """`share` and `settled_for` of many ages that rise, at the price of one pass."""
+        """Return `share` and `mean_settled_seconds` of rising ages, in one pass."""
         shares, areas = [], []
         edges, cdf, area, i, end = self.ages, self.cdf, self.area, 0, len(self.ages) - 1
         for age in ages:
             if age >= edges[end]:
                 shares.append(self.share(age))
-                areas.append(self.settled_for(age))
+                areas.append(self.mean_settled_seconds(age))
                 continue
             while edges[i + 1] <= age:
                 i += 1
@@ -80,17 +91,19 @@ class Distribution:
             areas.append(area[i] + past * (low + more / 2))
         return shares, areas
 
-    def undetected(self, looked: float, age: float) -> float:
-        """The expected seconds that a task of `age` has been settled unseen, given that at age `looked` it was not.
+    def expected_delay(self, last_unsettled_age: float, age: float) -> float:
+        """Return the expected seconds since a task of `age` settled, given that it was unsettled at the earlier age.
 
-        v = (A(age) - A(looked) - F(looked) (age - looked)) / S(looked), A the integral of the cdf F, S = 1 - F.
+        With l the earlier age, F the cdf, S = 1 - F and A the integral of F:
+        (A(age) - A(l) - F(l) (age - l)) / S(l).
         """
-        before = self.share(looked)
-        gained = self.settled_for(age) - self.settled_for(looked) - before * (age - looked)
-        return max(0.0, gained / max(LEAST, 1.0 - before))
+        low = self.share(last_unsettled_age)
+        area = self.mean_settled_seconds(age) - self.mean_settled_seconds(last_unsettled_age)
+        area -= low * (age - last_unsettled_age)
+        return max(0.0, area / max(MIN_POSITIVE_SURVIVAL, 1.0 - low))
 
     def quantile(self, share: float) -> float:
-        """The age within which `share` of the tasks settle, at most the last age."""
+        """Return the age, in seconds, within which the fraction `share` of the tasks settles; at most the last age."""
         cdf, ages = self.cdf, self.ages
         if share >= cdf[-1]:
             return ages[-1]

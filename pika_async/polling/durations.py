@@ -1,12 +1,12 @@
-"""How long tasks of one kind take, as seen so far: settled ones, those still waiting, and a prior. Decides nothing.
+"""Estimate of the durations of one stratum from settled and unsettled tasks, and a prior. Plans no polls.
 
-Each bin of a logarithmic grid counts the tasks that went through it unsettled and those that settled in it; the hazard
-there is the mean of a beta process (Hjort, 1990): (c h0 + deaths) / (c + at risk), h0 that of the lognormal or the
-Weibull that is nearer to the same counts. Without the prior that is the estimator of Kaplan and Meier (1958). A task
-counts in a bin when it is seen to have passed it, so those still waiting count as far as they came, and one that came
-into sight late counts from there on: right-censoring and left truncation need no words of their own. A settle seen
-between two looks is spread over the bins between by self-consistency (Turnbull, 1976). A bin forgets as new tasks pass
-it, not as time does; all that is old is forgotten when the newest are not like it.
+Each bin of a logarithmic grid counts the tasks that passed it unsettled and those that settled in it. The hazard of a
+bin is the mean of a beta process (Hjort, 1990): (c h0 + events) / (c + at risk), with h0 the hazard of the lognormal or
+the Weibull distribution, whichever is nearer to the same counts. Without the prior this is the estimator of Kaplan and
+Meier (1958). A task counts in a bin once a poll has seen it pass the bin: unsettled tasks count as far as they came
+(right-censoring), and a task that is first polled late counts from there on (left truncation). A task that settled
+between two polls is spread over the bins between them by self-consistency (Turnbull, 1976). A bin forgets as new tasks
+pass it, not as time passes; all old counts are dropped when the newest tasks differ from them.
 """
 
 from __future__ import annotations
@@ -24,69 +24,90 @@ from pika_async.polling.distribution import Distribution
 
 __all__ = ["WINDOW", "DurationEstimator", "DurationSample"]
 
-#: A bin remembers about so many tasks; where more than these pass at once, all of them.
+#: Tasks that a bin remembers, about; all of them where more pass at once.
 WINDOW = 256
-#: The ratio of two edges of the grid is exp(STEP).
-STEP = 0.04
-#: The shortest and the longest age that is told apart, in seconds.
-SHORTEST, LONGEST = 1e-3, 1e7
-#: The prior: tasks it is worth, standard deviation of the logarithm of their durations.
-PRIOR_WEIGHT, PRIOR_SIGMA = 4.0, 1.2
-#: What it is worth in a fit to many; how many times `WORTH` a fit is worth that is good, and one that is not.
-FIT_WORTH, FITS, LOOSE = 1.0, 15.0, 0.1
-#: The share of tasks that a fit may say nothing of: as wide as the prior.
+#: The ratio of two neighbouring edges of the grid is exp(LOG_STEP).
+LOG_STEP = 0.04
+#: Shortest and longest age that the grid distinguishes, in seconds.
+SHORTEST_SECONDS = 1e-3
+LONGEST_SECONDS = 1e7
+#: Number of tasks that the prior counts as.
+PRIOR_WEIGHT = 4.0
+#: Standard deviation of the logarithm of the prior's durations.
+PRIOR_SIGMA = 1.2
+#: Number of tasks that the prior counts as in a fit to many tasks.
+FIT_PRIOR_WEIGHT = 1.0
+#: A good fit counts as this many times `PRIOR_WEIGHT`, a bad one as the second.
+GOOD_FIT_FACTOR = 15.0
+BAD_FIT_FACTOR = 0.1
+#: Fraction of tasks that a fit does not describe; these are spread as widely as the prior.
 OUTLIER_SHARE = 0.02
-#: Settles of a block; the newest blocks, so many at most, are fresh: held against the old before they are put to it;
-#: and so many stay fresh then, and are held against the old by themselves each time that one of them is full.
-BLOCK, BLOCKS, NEWEST = 16, 6, 2
-#: Rounds of spreading settles over the bins of their intervals, once their law is fitted.
-ROUNDS = 1
-#: The least standard deviation of a fit; how far the grid goes beyond what was seen, in shares that are left out.
-LEAST_SIGMA, BEYOND = 0.02, 2e-4
-#: What is new and what is old are so many standard deviations apart when durations have drifted.
+#: Settled tasks of a block.
+BLOCK_SIZE = 16
+#: Number of recent blocks that are compared with the old counts before they are added to them...
+MAX_RECENT_BLOCKS = 6
+#: ...and that stay recent afterwards, and are compared by themselves each time that a block is full.
+NEWEST_BLOCKS = 2
+#: Rounds of self-consistency after the fit.
+SELF_CONSISTENCY_ROUNDS = 1
+#: Smallest standard deviation of a fit.
+MIN_FIT_SIGMA = 0.02
+#: Tail probability, on each side of the fit, at which the grid ends.
+GRID_TAIL = 2e-4
+#: Durations have drifted when recent and old tasks differ by this many standard deviations.
 DRIFT_SIGMAS = 4.5
-#: What is possible even where nothing was thought to settle: a settle seen there is not lost.
-UNLIKELY = 1e-9
-#: Fewer tasks of a bin than this are none.
+#: Smallest weight of a bin, so that a task that settled where none was expected is counted.
+MIN_BIN_WEIGHT = 1e-9
+#: A bin with fewer tasks than this counts as empty.
 MIN_COUNT = 1e-2
-#: Survival that the grid ends with, and the largest hazard of a bin.
-MIN_SURVIVAL, MAX_HAZARD = 1e-5, 0.999
+#: Survival at which the distribution ends.
+MIN_SURVIVAL = 1e-5
+#: Largest hazard of a bin.
+MAX_HAZARD = 0.999
 
 _NORMAL = NormalDist()
 
 
 @attrs.frozen
 class DurationSample:
-    """A task of `stratum` settled at an age between `after` and `before` seconds since it was accepted.
+    """Interval-censored duration of one task: it settled between two ages, in seconds since it was accepted.
 
-    Equal ages: known exactly. `before` infinite: it left unsettled. `since`: the age from which it was watched; had it
-    settled sooner, nothing would be known of it. `told` percent at age `told_age`: one of the progress readings of a
-    task that had several, picked by chance. `accepted_at`: when, by any clock. Those that are kept for a later start
-    are the latest accepted, in that order: the latest settled of many that began at once are the slow ones.
+    Samples are kept for later processes in the order of `accepted_at`, the latest ones: of many tasks that began
+    together the last to settle are the slow ones, and would bias an estimate.
     """
 
+    #: The stratum of the task; see `pika_async.polling`.
     stratum: str
+    #: The last age at which the task was found unsettled.
     lower: float
+    #: The first age at which the task was found settled; equal to `lower` where the duration is known exactly, infinite
+    #: where polling ended before the task settled.
     upper: float
+    #: The age at which polling began (left truncation): a task that settled sooner would not have been sampled.
     since: float = 0.0
+    #: The age of the progress reading.
     progress_age: float | None = None
+    #: One progress reading in percent, picked at random from those of the task.
     progress: int | None = None
+    #: When the task was accepted, in seconds of any clock.
     accepted_at: float = 0.0
 
     @property
     def middle(self) -> float:
-        """One duration for it: the geometric middle of its interval, or half its end."""
-        return max(SHORTEST, math.sqrt(max(self.lower, self.upper / 4) * self.upper))
+        """Geometric middle of the interval, or half its upper end, in seconds."""
+        return max(SHORTEST_SECONDS, math.sqrt(max(self.lower, self.upper / 4) * self.upper))
 
 
 def edge(age: float) -> int:
-    """The edge of the grid that is nearest to `age`, counted from the shortest."""
-    return round(math.log(age) / STEP) - _START if SHORTEST < age < LONGEST else 0 if age <= SHORTEST else EDGES
+    """Return the number of the grid edge nearest to `age`, counted from the shortest age."""
+    if age <= SHORTEST_SECONDS:
+        return 0
+    return round(math.log(age) / LOG_STEP) - _START if age < LONGEST_SECONDS else EDGES
 
 
-_START = round(math.log(SHORTEST) / STEP)
-#: How many edges the grid has.
-EDGES = round(math.log(LONGEST) / STEP) - _START
+_START = round(math.log(SHORTEST_SECONDS) / LOG_STEP)
+#: Number of edges of the grid.
+EDGES = round(math.log(LONGEST_SECONDS) / LOG_STEP) - _START
 
 
 def _zeros() -> list[float]:
@@ -95,17 +116,17 @@ def _zeros() -> list[float]:
 
 @attrs.define
 class _Block:
-    """Tasks that were seen one after another."""
+    """Counts of consecutive tasks."""
 
-    #: How many more were at risk from each edge on.
+    #: Change of the number at risk at each edge.
     moves: list[int] = attrs.field(factory=lambda: [0] * (EDGES + 1))
-    #: Between which edges so many settled.
+    #: Number of tasks that settled between two edges.
     within: Counter[tuple[int, int]] = attrs.field(factory=Counter)
     settled: int = 0
 
     @classmethod
     def of(cls, blocks: Sequence[_Block]) -> _Block:
-        """All of them as one."""
+        """Return the sum of `blocks`."""
         within: Counter[tuple[int, int]] = Counter()
         for block in blocks:
             within.update(block.within)
@@ -115,194 +136,199 @@ class _Block:
 
 @attrs.define
 class DurationEstimator:
-    """The durations of one stratum, in seconds."""
+    """Survival estimate of the durations of one stratum, in seconds."""
 
+    #: Median of the prior, in seconds.
     prior_median: float
-    #: Settled tasks, those of the prior aside.
+    #: Settled tasks, without those that the prior counts as.
     count: int = attrs.field(default=0, init=False)
-    #: How often durations have drifted.
+    #: Number of times that durations have drifted.
     drifts: int = attrs.field(default=0, init=False)
-    #: Of each bin: tasks that were at risk in it, tasks that settled in it, and the hazard believed; of the old ones.
+    #: Old counts of each bin: tasks at risk in it, tasks that settled in it; and the hazard estimated from them.
     _at_risk: list[float] = attrs.field(factory=_zeros, init=False)
     _events: list[float] = attrs.field(factory=_zeros, init=False)
     _hazards: list[float] | None = attrs.field(default=None, init=False)
-    #: The newest last.
-    _fresh: list[_Block] = attrs.field(factory=lambda: [_Block()], init=False)
+    #: Recent blocks, the newest last.
+    _recent: list[_Block] = attrs.field(factory=lambda: [_Block()], init=False)
 
-    def add_exposure(self, looked: float, age: float) -> None:
-        """A task that was unsettled at age `looked` is so at `age`."""
-        moves = self._fresh[-1].moves
-        moves[edge(looked)] += 1
+    def add_exposure(self, last_unsettled_age: float, age: float) -> None:
+        """Count a task that was unsettled at the earlier age and still is at `age`."""
+        moves = self._recent[-1].moves
+        moves[edge(last_unsettled_age)] += 1
         moves[edge(age)] -= 1
 
-    def add(self, seen: DurationSample, looked: float | None = None) -> None:
-        """A task has settled, or left; what `pass_by` heard of it goes as far as `looked`, None if it heard nothing."""
-        low, high = edge(seen.lower), edge(seen.upper)
-        came = edge(seen.since if looked is None else looked)
-        new = self._fresh[-1]
-        if math.isinf(seen.upper):
-            if came < low:
-                new.moves[came] += 1
+    def add(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+        """Count a task that has settled, or is no longer polled.
+
+        :param sample: the interval in which the task settled.
+        :param last_unsettled_age: the age up to which `add_exposure` has counted the task; None if it has not.
+        """
+        low, high = edge(sample.lower), edge(sample.upper)
+        counted = edge(sample.since if last_unsettled_age is None else last_unsettled_age)
+        new = self._recent[-1]
+        if math.isinf(sample.upper):
+            if counted < low:
+                new.moves[counted] += 1
                 new.moves[low] -= 1
             return
-        low = min(max(low, came), EDGES - 1)
-        new.moves[min(came, low)] += 1  # until it settles
+        low = min(max(low, counted), EDGES - 1)
+        new.moves[min(counted, low)] += 1  # until it settles
         new.within[low, max(low + 1, high)] += 1
         new.settled += 1
         self.count += 1
-        if new.settled >= BLOCK:
+        if new.settled >= BLOCK_SIZE:
             self._forget_if_drifted()
-            if len(self._fresh) >= BLOCKS:
-                self._put_to_old(BLOCKS - NEWEST)
-            self._fresh.append(_Block())
+            if len(self._recent) >= MAX_RECENT_BLOCKS:
+                self._merge_into_old(MAX_RECENT_BLOCKS - NEWEST_BLOCKS)
+            self._recent.append(_Block())
 
     def estimate(self) -> Distribution:
-        """What is believed now. It changes nothing: how often it is asked for decides nothing that is believed."""
-        hazards, _, first, last = self._believed()
-        return _drawn(hazards, first, last)
+        """Return the estimated distribution. The call changes nothing, however often it is made."""
+        hazards, _, first, last = self._estimate_hazards()
+        return _to_distribution(hazards, first, last)
 
-    def _put_to_old(self, count: int) -> None:
-        """So many of the fresh blocks are fresh no more."""
-        self._hazards = self._believed()[0]
-        past = _Block.of(self._fresh[:count])
-        self._at_risk, self._events = self._counts(past, self._hazards, 0, self._seen(past)[1])
-        del self._fresh[:count]
+    def _merge_into_old(self, count: int) -> None:
+        """Add the `count` oldest recent blocks to the old counts."""
+        self._hazards = self._estimate_hazards()[0]
+        past = _Block.of(self._recent[:count])
+        self._at_risk, self._events = self._counts(past, self._hazards, 0, self._range(past)[1])
+        del self._recent[:count]
 
-    def _believed(self) -> tuple[list[float], tuple[list[float], list[float]], int, int]:
-        """Hazards and the counts they are drawn from, and the first and the last edge where they are."""
+    def _estimate_hazards(self) -> tuple[list[float], tuple[list[float], list[float]], int, int]:
+        """Return the hazards, the counts that they are estimated from, and the first and last edge of these."""
         prior = math.log(self.prior_median)
-        fresh = _Block.of(self._fresh)
-        first, last = self._seen(fresh)
+        recent = _Block.of(self._recent)
+        first, last = self._range(recent)
         hazards = self._hazards
         if hazards is None:
             hazards = _hazards_of(_NORMAL_LAW, prior, PRIOR_SIGMA, 0, EDGES)
-        counts = self._counts(fresh, hazards, first, last)
-        # Settles alone are the quick ones while most still wait: the fit is to what the hazards say of all.
-        law, mean, sigma, apart = _fit(
-            _posterior(hazards, counts, FIT_WORTH, first, last), counts[1], first, last, prior
+        counts = self._counts(recent, hazards, first, last)
+        # While most tasks are unsettled, the settled ones are the quick ones: fit to the hazards of all, not to them.
+        posterior = _posterior(hazards, counts, FIT_PRIOR_WEIGHT, first, last)
+        law, mean, sigma, distance = _fit(posterior, counts[1], first, last, prior)
+        low, high = (
+            round((mean + sigma * law.quantile(share)) / LOG_STEP) - _START for share in (GRID_TAIL, 1 - GRID_TAIL)
         )
-        low, high = (round((mean + sigma * law.quantile(share)) / STEP) - _START for share in (BEYOND, 1 - BEYOND))
         first, last = max(0, min(first, low)), min(EDGES, max(last, high))
         first = min(first, EDGES - 2)
         last = max(last, first + 2)
-        plain = hazards[:first] + _hazards_of(law, mean, sigma, first, last) + hazards[last:]
-        worth = PRIOR_WEIGHT * max(LOOSE, FITS / (1 + apart**3))
-        hazards = _posterior(plain, counts, worth, first, last)
-        for _ in range(ROUNDS):
-            counts = self._counts(fresh, hazards, first, last)
-            hazards = _posterior(plain, counts, worth, first, last)
+        fitted = hazards[:first] + _hazards_of(law, mean, sigma, first, last) + hazards[last:]
+        weight = PRIOR_WEIGHT * max(BAD_FIT_FACTOR, GOOD_FIT_FACTOR / (1 + distance**3))
+        hazards = _posterior(fitted, counts, weight, first, last)
+        for _ in range(SELF_CONSISTENCY_ROUNDS):
+            counts = self._counts(recent, hazards, first, last)
+            hazards = _posterior(fitted, counts, weight, first, last)
         return hazards, counts, first, last
 
-    def _seen(self, fresh: _Block) -> tuple[int, int]:
-        """The first edge from which and the last to which anything is known of settles."""
-        lows = [next((i for i, died in enumerate(self._events) if died > MIN_COUNT), EDGES)]
+    def _range(self, recent: _Block) -> tuple[int, int]:
+        """Return the first and the last edge between which tasks are counted."""
+        lows = [next((i for i, settled in enumerate(self._events) if settled > MIN_COUNT), EDGES)]
         highs = [next((i + 1 for i in range(EDGES, -1, -1) if self._at_risk[i] > MIN_COUNT), 0)]
-        lows += [low for low, _ in fresh.within]
-        highs += [high for _, high in fresh.within]
-        highs += [next((i for i in range(EDGES, -1, -1) if fresh.moves[i] < 0), 0)]
+        lows += [low for low, _ in recent.within]
+        highs += [high for _, high in recent.within]
+        highs += [next((i for i in range(EDGES, -1, -1) if recent.moves[i] < 0), 0)]
         first = min(*lows, EDGES - 1)
         return first, max(first + 1, *highs)
 
     def _counts(
-        self, fresh: _Block, hazards: Sequence[float], first: int, last: int
+        self, recent: _Block, hazards: Sequence[float], first: int, last: int
     ) -> tuple[list[float], list[float]]:
-        """At risk and deaths of each bin, the old ones as far as the fresh ones have not taken their place."""
-        at_risk, deaths = self._at_risk[:], self._events[:]
-        for i, (passing, died) in enumerate(zip(*_fresh_counts(fresh, hazards, first, last), strict=True), first):
+        """Return tasks at risk and events of each bin: the recent ones, and the old ones that are remembered."""
+        at_risk, events = self._at_risk[:], self._events[:]
+        for i, (passing, settled) in enumerate(zip(*_recent_counts(recent, hazards, first, last), strict=True), first):
             if passing > 0:
                 keeps = math.exp(-passing / WINDOW)
                 at_risk[i] = at_risk[i] * keeps + passing
-                deaths[i] = deaths[i] * keeps + died
-        return at_risk, deaths
+                events[i] = events[i] * keeps + settled
+        return at_risk, events
 
     def _forget_if_drifted(self) -> None:
-        """If the newest blocks, or all the fresh ones, are not like the old: forget the old.
+        """Drop the old counts if the newest blocks, or all recent ones, differ from them.
 
-        Fresh stays what stands out most, but for its first block: in that, durations changed.
+        The blocks that differ most stay, without the first of them, in which durations changed.
         """
-        if (
-            max(self._apart(NEWEST), self._apart(len(self._fresh)) if len(self._fresh) >= BLOCKS else 0.0)
-            < DRIFT_SIGMAS
-        ):
+        count = len(self._recent)
+        distance = max(self._distance(NEWEST_BLOCKS), self._distance(count) if count >= MAX_RECENT_BLOCKS else 0.0)
+        if distance < DRIFT_SIGMAS:
             return
-        newest = max(range(1, len(self._fresh) + 1), key=self._apart)
-        del self._fresh[: -max(1, newest - 1)]
+        newest = max(range(1, count + 1), key=self._distance)
+        del self._recent[: -max(1, newest - 1)]
         self._at_risk, self._events = _zeros(), _zeros()
         self.drifts += 1
 
-    def _apart(self, newest: int) -> float:
-        """By how many standard deviations the newest blocks differ from the old (log-rank test, Mantel, 1966).
+    def _distance(self, newest: int) -> float:
+        """Return by how many standard deviations the newest blocks differ from the old (log-rank test, Mantel, 1966).
 
-        Who is still at risk counts on both sides, so a batch whose quick tasks settle first is no drift.
+        Unsettled tasks are at risk on both sides, so a batch whose quick tasks settle first does not count as a drift.
         """
         if self._hazards is None:
             return 0.0
-        fresh = _Block.of(self._fresh[-newest:])
-        first, last = self._seen(fresh)
-        apart = variance = 0.0
-        counts = _fresh_counts(fresh, self._hazards, first, last)
+        recent = _Block.of(self._recent[-newest:])
+        first, last = self._range(recent)
+        excess = variance = 0.0
+        counts = _recent_counts(recent, self._hazards, first, last)
         for n, o, y, d in zip(*counts, self._at_risk[first:last], self._events[first:last], strict=True):
             if n > 0 and y > 0:
                 share = n / (n + y)
-                apart += o - (o + d) * share
+                excess += o - (o + d) * share
                 variance += (o + d) * share * (1 - share)
-        return (abs(apart) - 1) / math.sqrt(variance + 1)
+        return (abs(excess) - 1) / math.sqrt(variance + 1)
 
 
-def _fresh_counts(fresh: _Block, hazards: Sequence[float], first: int, last: int) -> tuple[list[float], list[float]]:
-    """At risk and deaths of the bins from `first` to `last`, of the fresh ones."""
+def _recent_counts(recent: _Block, hazards: Sequence[float], first: int, last: int) -> tuple[list[float], list[float]]:
+    """Return tasks at risk and events of the bins from `first` to `last`, from a recent block."""
     left = list(accumulate((1 - hazard for hazard in hazards[first:last]), mul, initial=1.0))
-    weights = [before - after + UNLIKELY for before, after in pairwise(left)]
+    weights = [left_before - left_after + MIN_BIN_WEIGHT for left_before, left_after in pairwise(left)]
     until = list(accumulate(weights, initial=0.0))
     rate = [0.0] * len(until)
-    for (low, high), count in fresh.within.items():
+    for (low, high), count in recent.within.items():
         each = count / (until[high - first] - until[low - first])
         rate[low - first] += each
         rate[high - first] -= each
-    at_risk, deaths = [], []
-    now, here = float(sum(fresh.moves[:first])), 0.0
-    for move, more, weight in zip(fresh.moves[first:last], rate, weights, strict=False):
+    at_risk, events = [], []
+    now, here = float(sum(recent.moves[:first])), 0.0
+    for move, more, weight in zip(recent.moves[first:last], rate, weights, strict=False):
         now += move
         here += more
-        died = here * weight
-        at_risk.append(max(now, died))
-        deaths.append(died)
-        now -= died
-    return at_risk, deaths
+        settled = here * weight
+        at_risk.append(max(now, settled))
+        events.append(settled)
+        now -= settled
+    return at_risk, events
 
 
 @attrs.frozen
 class _Law:
-    """A law of the logarithm of durations, but for its location and scale."""
+    """Standard distribution of the logarithm of durations, before location and scale."""
 
     quantile: Callable[[float], float]
     survival: Callable[[float], float]
 
 
 _NORMAL_LAW = _Law(_NORMAL.inv_cdf, lambda z: 0.5 * math.erfc(z * math.sqrt(0.5)))
-#: Of Weibull durations; exponential ones are among them.
+#: For Weibull durations, exponential ones included.
 _WEIBULL_LAW = _Law(lambda share: math.log(-math.log1p(-share)), lambda z: math.exp(-math.exp(min(z, 9.0))))
 
 
 def _fit(
-    hazards: Sequence[float], deaths: Sequence[float], first: int, last: int, prior: float
+    hazards: Sequence[float], events: Sequence[float], first: int, last: int, prior: float
 ) -> tuple[_Law, float, float, float]:
-    """The law nearest to the hazards, its location and scale, and how far it is: Kolmogorov's sqrt(n) D.
+    """Return the law nearest to the hazards, its location and scale, and its distance, Kolmogorov's sqrt(n) D.
 
-    The line through the points of a probability plot, each worth its deaths; the prior is two points more.
+    It is the line through the points of a probability plot, weighted by their events; the prior adds two points.
     """
-    worth = max(FIT_WORTH, PRIOR_WEIGHT - sum(deaths)) / 2
-    points = [(_NORMAL.cdf(z), prior + z * PRIOR_SIGMA, worth) for z in (-1.0, 1.0)]
+    weight = max(FIT_PRIOR_WEIGHT, PRIOR_WEIGHT - sum(events)) / 2
+    points = [(_NORMAL.cdf(z), prior + z * PRIOR_SIGMA, weight) for z in (-1.0, 1.0)]
     left = 1.0
     for i in range(first, last):
-        died = left * hazards[i]
-        if deaths[i] > MIN_COUNT:
-            # Two points a bin: of durations that are all alike one bin has to say how alike.
+        settled = left * hazards[i]
+        if events[i] > MIN_COUNT:
+            # Two points a bin: where all durations fall into one bin, it still has to show a spread.
             for part in (0.25, 0.75):
-                share = 1 - left + part * died
+                share = 1 - left + part * settled
                 if MIN_SURVIVAL < share < 1 - MIN_SURVIVAL:
-                    points.append((share, (_START + i + part) * STEP, deaths[i] / 2))
-        left -= died
+                    points.append((share, (_START + i + part) * LOG_STEP, events[i] / 2))
+        left -= settled
     return min((_line(law, points) for law in (_NORMAL_LAW, _WEIBULL_LAW)), key=lambda fit: fit[3])
 
 
@@ -312,25 +338,25 @@ def _line(law: _Law, points: Sequence[tuple[float, float, float]]) -> tuple[_Law
     z_mean = sum(w * z for z, (_, _, w) in zip(zs, points, strict=True)) / total
     mean = sum(w * x for _, x, w in points) / total
     sigma = sum(w * (z - z_mean) * (x - mean) for z, (_, x, w) in zip(zs, points, strict=True))
-    sigma = max(LEAST_SIGMA, sigma / sum(w * (z - z_mean) ** 2 for z, (_, _, w) in zip(zs, points, strict=True)))
+    sigma = max(MIN_FIT_SIGMA, sigma / sum(w * (z - z_mean) ** 2 for z, (_, _, w) in zip(zs, points, strict=True)))
     mean -= sigma * z_mean
-    apart = max((abs(1 - share - law.survival((x - mean) / sigma)) for share, x, _ in points[2:]), default=0.0)
-    return law, mean, sigma, apart * math.sqrt(total)
+    distance = max((abs(1 - share - law.survival((x - mean) / sigma)) for share, x, _ in points[2:]), default=0.0)
+    return law, mean, sigma, distance * math.sqrt(total)
 
 
 def _posterior(
-    prior: Sequence[float], counts: tuple[list[float], list[float]], worth: float, first: int, last: int
+    prior: Sequence[float], counts: tuple[list[float], list[float]], weight: float, first: int, last: int
 ) -> list[float]:
-    """The hazards `prior`, from `first` to `last` in the light of at risk and deaths."""
-    found = list(prior)
-    at_risk, deaths = (_smooth(each, first, last) for each in counts)
-    for i, (risk, died) in enumerate(zip(at_risk, deaths, strict=True), first):
-        found[i] = min(MAX_HAZARD, (worth * prior[i] + died) / (worth + risk))
-    return found
+    """Return the hazards `prior`, updated from `first` to `last` by tasks at risk and events."""
+    hazards = list(prior)
+    at_risk, events = (_smooth(each, first, last) for each in counts)
+    for i, (risk, settled) in enumerate(zip(at_risk, events, strict=True), first):
+        hazards[i] = min(MAX_HAZARD, (weight * prior[i] + settled) / (weight + risk))
+    return hazards
 
 
 def _smooth(counts: Sequence[float], first: int, last: int) -> list[float]:
-    """Of each bin from `first` to `last` the count taken together with its neighbours', with weights 1 2 3 2 1."""
+    """Return the counts from `first` to `last`, smoothed over neighbouring bins with weights 1 2 3 2 1."""
     around = [0.0, 0.0, *counts[first:last], 0.0, 0.0]
     for _ in range(2):
         around = [(a + b + c) / 3 for a, b, c in zip(around, around[1:], around[2:], strict=False)]
@@ -338,10 +364,10 @@ def _smooth(counts: Sequence[float], first: int, last: int) -> list[float]:
 
 
 def _hazards_of(law: _Law, mean: float, sigma: float, first: int, last: int) -> list[float]:
-    """The hazards of a law in the bins from `first` to `last`, if a few tasks are only as alike as the prior says."""
+    """Return the hazards of a law in the bins from `first` to `last`, with a few outliers as wide as the prior."""
     left = []
     for i in range(first, last + 1):
-        away = (_START + i) * STEP - mean
+        away = (_START + i) * LOG_STEP - mean
         left.append(
             (1 - OUTLIER_SHARE) * law.survival(away / sigma) + OUTLIER_SHARE * _NORMAL_LAW.survival(away / PRIOR_SIGMA)
         )
@@ -349,11 +375,11 @@ def _hazards_of(law: _Law, mean: float, sigma: float, first: int, last: int) -> 
     return [min(MAX_HAZARD, 1 - b / a) if a > 0 else MAX_HAZARD for a, b in pairwise(left)]
 
 
-def _drawn(hazards: Sequence[float], first: int, last: int) -> Distribution:
-    ages, cdf, left = [0.0, math.exp((_START + first) * STEP)], [0.0, 0.0], 1.0
+def _to_distribution(hazards: Sequence[float], first: int, last: int) -> Distribution:
+    ages, cdf, left = [0.0, math.exp((_START + first) * LOG_STEP)], [0.0, 0.0], 1.0
     for i in range(first, last):
         left *= 1 - hazards[i]
-        ages.append(math.exp((_START + i + 1) * STEP))
+        ages.append(math.exp((_START + i + 1) * LOG_STEP))
         cdf.append(1 - left)
         if left < MIN_SURVIVAL:
             break

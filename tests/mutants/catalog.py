@@ -223,7 +223,7 @@ MUTANTS: Final = (
     Mutant(
         "progress-trusted",
         "polling/progress.py",
-        "return self.readings >= enough and self.gain > margin",
+        "return self.readings >= MIN_READINGS and self.gain > MIN_GAIN_NATS",
         "return True",
         "progress that is stuck or faked decides when to poll",
         ("tests/polling/test_adaptive.py",),
@@ -231,17 +231,17 @@ MUTANTS: Final = (
     Mutant(
         "drift-unnoticed",
         "polling/durations.py",
-        "        if (\n            max(self._apart(NEWEST)",
-        "        if True or (\n            max(self._apart(NEWEST)",
-        "doubled durations are learned only after the old ones are forgotten",
+        "        if distance < DRIFT_SIGMAS:",
+        "        if distance < math.inf:",
+        "durations that have doubled are learned only as slowly as the old ones are forgotten",
         ("tests/polling/test_adaptive.py",),
     ),
     Mutant(
         "no-cap",
         "polling/adaptive.py",
-        "min(look - age, max_delay(age) / waiting.callback_loss)",
-        "look - age",
-        "a task that takes longer than every earlier one is found late",
+        "min(next_age - age, max_delay(age) / context.callback_loss)",
+        "next_age - age",
+        "a task that takes much longer than all before is found late",
         ("tests/polling/test_adaptive.py",),
     ),
     Mutant(
@@ -249,7 +249,7 @@ MUTANTS: Final = (
         "polling/adaptive.py",
         "* (u - 0.5)",
         "* 0.0",
-        "tasks that were accepted together are polled together",
+        "tasks accepted together are polled together",
         ("tests/polling/test_adaptive.py",),
     ),
     Mutant(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import AdaptivePolling, DurationSample, FixedInterval, PollContext
-from pika_async.polling.schedule import FLOOR
+from pika_async.polling.schedule import FLOOR_SECONDS
 
 SHARES = st.floats(1e-4, 1.0)
 
@@ -56,7 +56,7 @@ def test_every_wait_is_a_time(share: float, age: float, looks: int, u: float) ->
     for policy in (AdaptivePolling(), FixedInterval(3.0)):
         for ask in (policy.next_delay, policy.replan_delay):
             wait = ask(PollContext("s", age, looks, callback_loss=share), u)
-            assert FLOOR <= wait < math.inf
+            assert FLOOR_SECONDS <= wait < math.inf
 
 
 @given(SHARES)
@@ -83,6 +83,6 @@ def test_silence_teaches_what_a_look_would() -> None:
 def test_what_is_told_by_nobody_is_a_reason() -> None:
     policy = taught(20)
     policy.next_delay(PollContext("s", 0.0, 0, callback_loss=0.02), 0.5)
-    assert "2 % of settles are thought to be told by nobody" in policy.describe()["s"].why
+    assert "2 % of completions come without a callback" in policy.describe()["s"].why
     assert policy.medians() == {"s": pytest.approx(60, rel=0.3)}
     assert AdaptivePolling().medians() == {}

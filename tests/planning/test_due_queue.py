@@ -16,7 +16,7 @@ Task = tuple[float, float]  # accepted at, last looked at
 
 
 def undetected(task: Task, now: float) -> float:
-    return TRUTH.undetected(task[1] - task[0], now - task[0])
+    return TRUTH.expected_delay(task[1] - task[0], now - task[0])
 
 
 @settings(deadline=None)

@@ -338,10 +338,10 @@ def test_beliefs_are_printed_for_people() -> None:
     policy = AdaptivePolling(expected_seconds=20)
     policy.next_delay(PollContext("native/-/text/plain", 0.0, 0), 0.5)
     name, counts, durations, looks, why = str(policy.describe()).splitlines()
-    assert (name, counts) == ("native/-/text/plain", "  0 settled, 1 waiting")
+    assert (name, counts) == ("native/-/text/plain", "  0 settled, 1 in flight")
     assert durations == "  half take less than 20 s, four in five 4.3 s to 93 s"
     assert looks.startswith("  next looks ")
-    assert why == "  why: 20 s was expected; 1 s of delay counts as much as 10.0 looks"
+    assert why == "  why: 20 s was expected; 1 s of delay costs as much as 10.0 polls"
     assert FixedInterval(5).describe() == {}
 
 
@@ -356,7 +356,7 @@ def test_the_reason_names_what_was_forgotten_and_what_is_believed() -> None:
     belief = policy.describe()["a"]
     assert belief.trusted_from == (50,)
     assert belief.why.startswith(
-        "learned from 100 settled; older ones forgotten 2 x, as durations changed; progress believed from 50 %; 1 s of"
+        "learned from 100 settled; older ones forgotten 2 x, as durations changed; progress used from 50 %; 1 s of"
     )
 
 
@@ -432,7 +432,7 @@ def test_undetected_delay_grows_with_age_by_a_second_a_second_at_most(
     """What a budget is keyed by: between 0 and the time since the last look, and its slope between 0 and 1."""
     truth = Distribution.lognormal(median, sigma)
     at, age = looked * median, (looked + more) * median
-    first, then = truth.undetected(at, age), truth.undetected(at, age + share * median)
+    first, then = truth.expected_delay(at, age), truth.expected_delay(at, age + share * median)
     assert -1e-6 <= first <= age - at + 1e-6 * median
     assert first - 1e-6 * median <= then <= first + share * median * (1 + 1e-6) + 1e-6 * median
 
