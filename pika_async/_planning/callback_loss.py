@@ -1,7 +1,8 @@
-"""How many settles nobody tells of, where somebody may: learned of those that were told and those not. Pure.
+"""Estimator of callback loss: the fraction of completions without a callback. Pure: polls nothing.
 
-Tasks that settled untold are seen only when they are looked at, and where most are told nobody looks: so a few of the
-silent tasks are looked at by chance, and stand for all of them.
+A task that settled without a callback is only found by a poll, and polls are rare while most callbacks arrive. So a few
+silent tasks, picked at random, are polled early: the fraction of these samples that have settled stands for all of the
+silent tasks.
 """
 
 from __future__ import annotations
@@ -13,79 +14,93 @@ import attrs
 
 __all__ = ["CallbackLossEstimator"]
 
-#: What the two counts begin with, settles that were told and that were not: who asks to be told mostly is.
-PRIOR_NOTIFIED, PRIOR_MISSED = 4.9, 0.1
-#: So many settles are remembered, and so many looks by chance; older ones count less and less.
-SETTLES, SAMPLES = 400.0, 20.0
-#: So many looks by chance while all the tasks that wait settle; and never more than one for so many settles.
-SAMPLE_INTERVAL, MIN_SAMPLE_INTERVAL = 48, 8
-#: With a larger share it is as if nobody told: being wrong about it would cost more than the looks.
+#: Weight of the assumption that a provider that was asked for callbacks mostly sends them: completions with a callback.
+PRIOR_NOTIFIED: Final = 4.9
+#: The same: completions without one.
+PRIOR_MISSED: Final = 0.1
+#: Number of completions that are remembered; the weight of older ones decays.
+MEMORY_TASKS: Final = 400.0
+#: Number of samples that are remembered; the weight of older ones decays.
+MEMORY_SAMPLES: Final = 20.0
+#: Number of samples while all the waiting tasks settle.
+SAMPLES_PER_RUN: Final = 48
+#: Minimum number of callbacks between two samples.
+MIN_SAMPLE_INTERVAL: Final = 8
+#: A larger loss counts as 1, as if callbacks were off: an error in it would cost more than the polls that it saves.
 MAX_USABLE_LOSS: Final = 0.2
-#: The share is told anew when it has changed by this factor: a schedule follows its square root.
-NOTABLE: Final = 1.5
-#: When so many of the last few settles were untold, what was before counts no more.
-RECENT, RECENT_MISSES = 5, 3
-#: With a larger share it is not worth to wait to be told.
+#: `loss_rate` changes only when the estimate has changed by this factor: delays depend on its square root.
+NOTABLE_CHANGE_FACTOR: Final = 1.5
+#: Number of latest completions that are checked for a sudden loss of callbacks.
+RECENT_TASKS: Final = 5
+#: When at least this many of them had no callback, older completions are forgotten.
+RECENT_MISSES: Final = 3
+#: With a larger loss, callbacks are not worth waiting for.
 UNRELIABLE_LOSS: Final = 0.5
 
 
 @attrs.define
 class CallbackLossEstimator:
-    """The share of tasks of whose settling nobody tells."""
+    """Estimator of the fraction of completions without a callback."""
 
-    #: As it was when it last changed notably; 1 where being told cannot be relied upon.
+    #: The estimate when it last changed notably; 1 when callbacks are not reliable enough to poll less.
     loss_rate: float = attrs.field(default=PRIOR_MISSED / (PRIOR_NOTIFIED + PRIOR_MISSED), init=False)
-    #: Settles of which somebody told, and of which nobody did; the older the less they count.
+    #: Number of completions with a callback; the weight of older ones decays.
     notified: float = attrs.field(default=0.0, init=False)
+    #: Number of completions without a callback; the weight of older ones decays.
     missed: float = attrs.field(default=0.0, init=False)
-    #: Looks by chance at silent tasks, and those that found one settled.
+    #: Number of polls of random silent tasks; the weight of older ones decays.
     samples: float = attrs.field(default=0.0, init=False)
-    found: float = attrs.field(default=0.0, init=False)
-    _last: deque[bool] = attrs.field(factory=lambda: deque(maxlen=RECENT), init=False)
+    #: Number of the samples that found a task settled.
+    settled_samples: float = attrs.field(default=0.0, init=False)
+    _recent: deque[bool] = attrs.field(factory=lambda: deque(maxlen=RECENT_TASKS), init=False)
     _notified_total: int = attrs.field(default=0, init=False)
     _notified_since_sample: int = attrs.field(default=0, init=False)
 
     def add(self, *, notified: bool) -> None:
-        """A task has settled, and somebody told or not."""
+        """Record that a task has settled, with or without a callback."""
         self._notified_total += notified
         self._notified_since_sample += notified
-        self._last.append(notified)
-        if self._last.count(False) >= RECENT_MISSES and self.estimate(0) < MAX_USABLE_LOSS:
-            self.notified, self.missed = float(self._last.count(True)), float(self._last.count(False))
+        self._recent.append(notified)
+        if self._recent.count(False) >= RECENT_MISSES and self.estimate(0) < MAX_USABLE_LOSS:
+            self.notified, self.missed = float(self._recent.count(True)), float(self._recent.count(False))
             return
-        kept = min(1.0, (SETTLES - 1) / max(1.0, self.notified + self.missed))
-        self.notified = kept * self.notified + notified
-        self.missed = kept * self.missed + (not notified)
+        decay = min(1.0, (MEMORY_TASKS - 1) / max(1.0, self.notified + self.missed))
+        self.notified = decay * self.notified + notified
+        self.missed = decay * self.missed + (not notified)
 
-    def wants_sample(self, silent: int) -> bool:
-        """Whether one of so many silent tasks is to be looked at by chance now."""
-        if self._notified_since_sample < max(MIN_SAMPLE_INTERVAL, (self._notified_total + silent) / SAMPLE_INTERVAL):
+    def is_sample_due(self, silent: int) -> bool:
+        """Return whether a random one of `silent` tasks should be polled now; if so, begin the next interval."""
+        if self._notified_since_sample < max(MIN_SAMPLE_INTERVAL, (self._notified_total + silent) / SAMPLES_PER_RUN):
             return False
         self._notified_since_sample = 0
         return True
 
-    def sampled(self, *, settled: bool) -> None:
-        """What a look by chance has found."""
-        kept = min(1.0, (SAMPLES - 1) / max(1.0, self.samples))
-        self.samples = kept * self.samples + 1
-        self.found = kept * self.found + settled
+    def add_sample(self, *, settled: bool) -> None:
+        """Record whether a random silent task was found settled without a callback."""
+        decay = min(1.0, (MEMORY_SAMPLES - 1) / max(1.0, self.samples))
+        self.samples = decay * self.samples + 1
+        self.settled_samples = decay * self.settled_samples + settled
 
     def estimate(self, silent: int) -> float:
-        """The share by all that is known, while so many tasks are silent."""
-        untold = self.missed + PRIOR_MISSED + (silent * self.found / self.samples if self.found else 0.0)
-        return untold / (untold + self.notified + PRIOR_NOTIFIED)
+        """Return the estimated loss by now, 0 to 1, while `silent` tasks wait without a callback."""
+        silent_missed = silent * self.settled_samples / self.samples if self.settled_samples else 0.0
+        missed = self.missed + PRIOR_MISSED + silent_missed
+        return missed / (missed + self.notified + PRIOR_NOTIFIED)
 
     def update(self, silent: int) -> bool:
-        """Whether `share` is another now, while so many tasks are silent."""
+        """Set `loss_rate` if the estimate has changed notably, and return whether it has.
+
+        :param silent: number of tasks that wait without a callback.
+        """
         estimate = self.estimate(silent)
         if estimate > MAX_USABLE_LOSS:
             estimate = 1.0
-        if 1 / NOTABLE < estimate / self.loss_rate < NOTABLE:
+        if 1 / NOTABLE_CHANGE_FACTOR < estimate / self.loss_rate < NOTABLE_CHANGE_FACTOR:
             return False
         self.loss_rate = estimate
         return True
 
     @property
     def is_unreliable(self) -> bool:
-        """Whether hardly anybody tells."""
+        """Whether callbacks are too unreliable to wait for."""
         return self.estimate(0) > UNRELIABLE_LOSS

@@ -209,7 +209,7 @@ class PollQueue:
 
     def _poll_sample(self, now: float, u: float) -> None:
         """Poll one random job without a callback now, if it is time to measure how many callbacks are lost."""
-        if not self._silent_count or not self.callbacks.loss.wants_sample(self._silent_count):
+        if not self._silent_count or not self.callbacks.loss.is_sample_due(self._silent_count):
             return
         due, active = self._waiting[int(u * len(self._waiting))]
         if due == active.next_poll_at and not active.failed_polls and not self.callbacks.needs_poll(active):

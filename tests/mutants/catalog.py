@@ -696,7 +696,7 @@ MUTANTS: Final = (
     Mutant(
         "no-interval",
         "_planning/callback_tracker.py",
-        "        return max(now, call.polled_at + MIN_POLL_SPACING_S)\n",
+        "        return max(now, pending.polled_at + MIN_POLL_SPACING_S)\n",
         "        return now\n",
         "each callback of a flood causes a poll",
         ("tests/stories/test_callbacks.py", "tests/planning/test_callback_tracker.py"),

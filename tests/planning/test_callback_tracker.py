@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
 from pika_async._planning.actions import ActiveJob, PollResult
-from pika_async._planning.callback_loss import SAMPLES, SETTLES, CallbackLossEstimator
-from pika_async._planning.callback_tracker import GRACE_SECONDS, MIN_POLL_SPACING_S, CallbackTracker
+from pika_async._planning.callback_loss import MEMORY_SAMPLES, MEMORY_TASKS, CallbackLossEstimator
+from pika_async._planning.callback_tracker import GRACE_S, MIN_POLL_SPACING_S, CallbackTracker
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async.polling import DurationSample, PollContext, PollingPolicy
@@ -85,7 +85,7 @@ class Lookouts(RuleBasedStateMachine):
                 self.poll_queue.schedule(entry, self.now, u)
             self.waiting.append(entry)
 
-    @rule(seconds=st.one_of(st.sampled_from([0.0, MIN_POLL_SPACING_S, GRACE_SECONDS, 60.0]), st.floats(0, 20)))
+    @rule(seconds=st.one_of(st.sampled_from([0.0, MIN_POLL_SPACING_S, GRACE_S, 60.0]), st.floats(0, 20)))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.poll_queue.ready_at(self.now)
@@ -174,7 +174,7 @@ class Lookouts(RuleBasedStateMachine):
         assert calls._pending.keys() <= alive
         assert calls._sampled <= alive
         self.poll_queue.ready_at(self.now)
-        assert all(until <= self.now + GRACE_SECONDS for until, _ in calls._grace.values())
+        assert all(until <= self.now + GRACE_S for until, _ in calls._grace.values())
 
     def teardown(self) -> None:
         """Whatever was before, each job that waits is looked at by its deadline."""
@@ -225,12 +225,12 @@ def test_the_share_that_nobody_tells_of_is_one(steps: list[bool | int]) -> None:
     for step in steps:
         if isinstance(step, bool):
             untold.add(notified=step)
-        elif untold.wants_sample(step):
-            untold.sampled(settled=step % 2 == 0)
+        elif untold.is_sample_due(step):
+            untold.add_sample(settled=step % 2 == 0)
         untold.update(step if not isinstance(step, bool) else 0)
         assert 0 < untold.loss_rate <= 1
-        assert untold.notified + untold.missed <= SETTLES
-        assert 0 <= untold.found <= untold.samples <= SAMPLES
+        assert untold.notified + untold.missed <= MEMORY_TASKS
+        assert 0 <= untold.settled_samples <= untold.samples <= MEMORY_SAMPLES
 
 
 @pytest.mark.parametrize("told", [True, False])
