@@ -1,4 +1,4 @@
-"""The receiver of callbacks: what it is told, whom it asks, and one answer to everything wrong, however it is served."""
+"""The receiver of callbacks: its arguments, its handlers, and one response to everything wrong, however it is served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.fakes.receivers import (
 
 pytestmark = pytest.mark.anyio
 
-#: A token that nobody was given.
+#: A token that was never issued.
 STRANGER = "A" * 43
 
 
@@ -39,7 +39,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# --- what it is told ------------------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def way(request: pytest.FixtureRequest) -> str:
     ],
 )
 def test_a_public_address_is_kept_without_a_slash_at_its_end(given: str, kept: str) -> None:
-    """What a gateway is told begins with the address that was given."""
+    """A callback URL begins with the given public URL."""
     receiver = CallbackReceiver(given)
     assert receiver.public_url == kept
     assert receiver.issue()[0].startswith(f"{kept}/callbacks/")
@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_listened_at_is_refused(place: Any, setting: str)
 
 
 async def test_a_taken_port_is_named() -> None:
-    """The second one to listen is told which port, and is not attached; the first one goes on."""
+    """The error of the second receiver names the port; it is not attached, and the first one continues."""
     port, handler = free_port(), RecordingHandler()
     first, second = CallbackReceiver(PUBLIC, port=port), CallbackReceiver(PUBLIC, port=port)
     await first.attach(handler)
@@ -150,7 +150,7 @@ async def test_an_address_of_another_machine_is_named(host: str) -> None:
 
 
 def test_every_submission_gets_a_token_of_its_own() -> None:
-    """32 random bytes, of which the SHA-256 alone is told apart from the address."""
+    """A token has 32 random bytes; beside the URL only its SHA-256 is returned."""
     receiver = CallbackReceiver("https://example.com")
     issued = [receiver.issue() for _ in range(1000)]
     assert len({address for address, _ in issued}) == 1000
@@ -203,7 +203,7 @@ async def test_a_sender_that_waits_for_leave_to_send_gets_it(way: str) -> None:
 
 
 async def test_everything_wrong_gets_the_same_answer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One 404, byte for byte: method, path, token, size and slowness are not told apart, and nobody hears of them."""
+    """One 404, byte for byte: method, path, token, size and slowness get the same response, and no handler is called."""
     monkeypatch.setattr(callbacks, "BODY_TIMEOUT_S", 0.2)
     monkeypatch.setitem(_callback_server._OPTIONS, "lingering_time", 0.1)
     handler = RecordingHandler()
@@ -252,7 +252,7 @@ async def test_a_path_is_known_by_its_tail() -> None:
 
 
 async def test_a_callback_may_come_twice() -> None:
-    """A repeated one is heard again: what to make of it is the listener's."""
+    """A repeated callback is passed on again; the handler decides what it means."""
     handler = RecordingHandler()
     async with served("own", handler) as (receiver, port):
         path = handler.issue_path(receiver)
@@ -263,7 +263,7 @@ async def test_a_callback_may_come_twice() -> None:
 # --- who is asked ---------------------------------------------------------------------------------------------------
 
 
-async def test_while_nobody_listens_every_token_is_unknown() -> None:
+async def test_without_a_handler_every_token_is_unknown() -> None:
     """In a mount that is served before a client is open, or after it was closed."""
     receiver, handler = CallbackReceiver(PUBLIC), RecordingHandler()
     path = handler.issue_path(receiver)
@@ -276,7 +276,7 @@ async def test_while_nobody_listens_every_token_is_unknown() -> None:
     assert len(handler.calls) == 1
 
 
-async def test_listeners_are_asked_in_turn() -> None:
+async def test_handlers_are_asked_in_turn() -> None:
     """Each callback reaches the one that knows its token; the server lives as long as the last of them."""
     first, second = RecordingHandler(), RecordingHandler()
     receiver = CallbackReceiver(PUBLIC, port=0)
@@ -295,8 +295,8 @@ async def test_listeners_are_asked_in_turn() -> None:
         await send_raw(port, b"")
 
 
-async def test_a_listener_that_leaves_while_a_body_comes_is_not_told() -> None:
-    """Its client is closed: the callback gets the 404 of everybody whom nobody knows."""
+async def test_a_handler_that_is_detached_during_a_body_is_not_called() -> None:
+    """Its client was closed: the callback gets the 404 of an unknown token."""
     gone, stays = RecordingHandler(), RecordingHandler()
     async with served("own", gone) as (receiver, port):
         await receiver.attach(stays)
@@ -326,7 +326,7 @@ class _Choking(RecordingHandler):
         raise ValueError(body.decode())
 
 
-async def test_a_listener_that_fails_harms_nobody(way: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_fails_harms_no_other(way: str, caplog: pytest.LogCaptureFixture) -> None:
     """Its defect is logged once, in our own words; the others are asked, and a sender gets no 5xx."""
     choking = _Choking()
     async with served(way, choking) as (receiver, port):

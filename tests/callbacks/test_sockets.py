@@ -81,19 +81,19 @@ def port_of(receiver: CallbackReceiver) -> int:
 
 
 async def drip(port: int, *pieces: bytes, pause: float = 0.02) -> tuple[bytes, float]:
-    """Send the last of `pieces` again and again until the connection ends: what was heard, and after how many seconds."""
+    """Send the last of `pieces` again and again until the connection ends; return the response and the elapsed seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     begun = time.monotonic()
-    hearing = asyncio.create_task(send_on(reader, writer))
+    sending = asyncio.create_task(send_on(reader, writer))
     for piece in pieces[:-1]:
         writer.write(piece)
-    while not hearing.done():
+    while not sending.done():
         with contextlib.suppress(RuntimeError):  # uvloop's, where the connection has just ended
             writer.write(pieces[-1])
-        await asyncio.wait([hearing], timeout=pause)
+        await asyncio.wait([sending], timeout=pause)
     lasted = time.monotonic() - begun
     await close_writer(writer)
-    return hearing.result(), lasted
+    return sending.result(), lasted
 
 
 SLOW = {
@@ -110,8 +110,8 @@ async def test_slow_headers_are_cut(name: str, receiver: CallbackReceiver, handl
     slow = asyncio.create_task(drip(port_of(receiver), *SLOW[name]))
     await asyncio.sleep(0.05)
     assert status_of(await send_raw(port_of(receiver), post(handler.issue_path(receiver)))) == 202
-    heard, lasted = await slow
-    assert heard == b"" or status_of(heard) == 404  # too many lines are refused before they are too slow
+    response, lasted = await slow
+    assert response == b"" or status_of(response) == 404  # too many lines are refused before they are too slow
     assert lasted < LONG
     assert (receiver.received, receiver.refused + receiver.cut) == (1, 1)
 
@@ -122,13 +122,13 @@ async def test_a_slow_body_is_refused_like_everything(
     """Within a time of its own, so that its sender gets the 404; at the latest the connection's deadline cuts it."""
     path = handler.issue_path(receiver)
     request = post(path, b"", "Content-Length: 1000")
-    heard, lasted = await drip(port_of(receiver), request, b"x")
-    assert heard == b""
+    response, lasted = await drip(port_of(receiver), request, b"x")
+    assert response == b""
     assert DEADLINE - 0.05 < lasted < LONG
     assert (receiver.refused, receiver.cut) == (0, 1)
     monkeypatch.setattr(callbacks, "BODY_TIMEOUT_S", 0.1)
-    heard, lasted = await drip(port_of(receiver), request, b"x")
-    assert status_of(heard) == 404
+    response, lasted = await drip(port_of(receiver), request, b"x")
+    assert status_of(response) == 404
     assert (receiver.refused, receiver.cut, handler.calls) == (1, 1, [])
 
 
@@ -137,8 +137,8 @@ async def test_an_endless_body_is_refused(known: bool, receiver: CallbackReceive
     """Chunks without end are read as far as the cap, and not for long after the answer."""
     path = handler.issue_path(receiver) if known else f"/hooks/callbacks/{'A' * 43}"
     head = post(path, b"", "Transfer-Encoding: chunked")
-    heard, lasted = await drip(port_of(receiver), head, b"8000\r\n" + b"x" * 0x8000 + b"\r\n", pause=0.001)
-    assert heard == b"" or status_of(heard) == 404  # a reset may overtake the answer
+    response, lasted = await drip(port_of(receiver), head, b"8000\r\n" + b"x" * 0x8000 + b"\r\n", pause=0.001)
+    assert response == b"" or status_of(response) == 404  # a reset may overtake the answer
     assert lasted < LONG
     assert (receiver.received, receiver.refused, handler.calls) == (0, 1, [])
 
@@ -176,8 +176,8 @@ GARBAGE = {
 async def test_what_is_no_callback_gets_the_404(name: str, receiver: CallbackReceiver) -> None:
     """Malformed HTTP is answered, byte for byte, like an unknown token, or cut."""
     plain = without_date(await send_raw(port_of(receiver), post(f"/hooks/callbacks/{'A' * 43}")))
-    heard = await send_raw(port_of(receiver), GARBAGE[name])
-    assert without_date(heard) in {plain, b""}
+    response = await send_raw(port_of(receiver), GARBAGE[name])
+    assert without_date(response) in {plain, b""}
     assert receiver.refused + receiver.cut == 2
     assert receiver.received == 0
 
@@ -196,22 +196,22 @@ async def test_no_garbage_gets_a_5xx_where_it_is_mounted(
             for request in (garbage, garbage.replace(b"/hooks", path)):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(request + b"\r\n\r\n")
-                heard = b""
+                response = b""
                 with contextlib.suppress(TimeoutError, ConnectionError):
-                    heard = await asyncio.wait_for(reader.read(1 << 16), 0.3)
-                assert heard == b"" or 200 <= (status_of(heard) or 0) < 500
+                    response = await asyncio.wait_for(reader.read(1 << 16), 0.3)
+                assert response == b"" or 200 <= (status_of(response) or 0) < 500
                 await close_writer(writer)
 
 
 async def test_a_broken_chunk_is_refused(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
-    """A body that is not whole is not heard; aiohttp says nothing of some of these, and the deadlines end them."""
+    """An incomplete body is not handled; aiohttp says nothing of some of these, and the deadlines end them."""
     head = post(handler.issue_path(receiver), b"", "Transfer-Encoding: chunked")
     for bad in (b"zz\r\n", b"-1\r\n", b"ffffffffffffffffffff\r\n", b"2\r\nabc\r\n"):
         assert status_of(await send_raw(port_of(receiver), head, bad, pause=0.01)) in {404, None}
     assert (receiver.received, handler.calls) == (0, [])
 
 
-async def test_a_compressed_body_is_heard_as_it_came(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
+async def test_a_compressed_body_is_handled_as_it_came(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """Nothing is inflated: a bomb stays as small as it was sent."""
     assert (
         status_of(
@@ -223,19 +223,19 @@ async def test_a_compressed_body_is_heard_as_it_came(receiver: CallbackReceiver,
 
 
 async def test_one_connection_carries_one_request(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
-    """What is pipelined behind the first is not looked at, whatever was asked."""
+    """Requests that are pipelined behind the first are not processed."""
     request = post(handler.issue_path(receiver)).replace(b"Connection: close", b"Connection: keep-alive")
-    heard = await send_raw(port_of(receiver), request * 50)
-    assert heard.count(b"HTTP/1.1 ") == 1
-    assert b"Connection: close" in heard
+    response = await send_raw(port_of(receiver), request * 50)
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in response
     assert len(handler.calls) <= 1
-    heard = await send_raw(port_of(receiver), request, b"garbage\r\n\r\n", request, pause=0.01)
-    assert heard.count(b"HTTP/1.1 ") <= 1  # a reset may overtake the answer
+    response = await send_raw(port_of(receiver), request, b"garbage\r\n\r\n", request, pause=0.01)
+    assert response.count(b"HTTP/1.1 ") <= 1  # a reset may overtake the answer
     assert len(handler.calls) <= 2
 
 
 async def test_tls_on_the_plain_port_ends_at_once(receiver: CallbackReceiver) -> None:
-    """A sender that was told https where only http listens."""
+    """A sender uses https although the server speaks http."""
     import ssl
 
     with pytest.raises(ssl.SSLError):
@@ -249,7 +249,7 @@ async def test_tls_on_the_plain_port_ends_at_once(receiver: CallbackReceiver) ->
 async def test_a_sender_that_leaves_is_forgotten(
     how: str, receiver: CallbackReceiver, handler: RecordingHandler
 ) -> None:
-    """Before, within and after its headers; its callback is not heard, and it is counted."""
+    """Before, within and after its headers; its callback is not handled, and the connection is counted."""
     whole = post(handler.issue_path(receiver), b"{}")
     parts = (0, 10, len(whole) - 1)
     for part in parts:
@@ -287,7 +287,7 @@ async def test_slow_senders_cannot_lock_others_out(
         await close_writer(writer)
 
 
-async def test_of_a_flood_of_forgeries_none_is_heard(
+async def test_of_a_flood_of_forgeries_none_is_handled(
     receiver: CallbackReceiver, handler: RecordingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1,000 forged posts, 50 at a time, and a real one among them, which is."""
@@ -325,7 +325,7 @@ async def test_closing_does_not_wait_for_senders(receiver: CallbackReceiver, han
 
 
 async def test_a_cancelled_closing_leaves_nothing_open(handler: RecordingHandler) -> None:
-    """Whatever cancels it: nobody listens any more, and the connections end by themselves."""
+    """However it is cancelled, the server does not listen any more, and the connections end by themselves."""
     receiver = CallbackReceiver(PUBLIC, port=0)
     await receiver.attach(handler)
     port = port_of(receiver)

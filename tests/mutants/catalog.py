@@ -393,7 +393,7 @@ MUTANTS: Final = (
         "scope = anyio.CancelScope()  # bounded by",
         "a scheduler that fails loses the receipts of requests in progress",
         ("tests/stories/test_closing.py",),
-        "by_a_stranger",
+        "cancelled_from_outside",
     ),
     Mutant(
         "active-after-the-await",
@@ -481,7 +481,7 @@ MUTANTS: Final = (
         "        except ZeroDivisionError as error:\n            self.intake.stop_submitting(",
         "a journal that fails ends the scheduler",
         ("tests/stories/test_closing.py",),
-        "leaves_nobody_waiting",
+        "journal_fails_every_call",
     ),
     Mutant(
         "sent-before-the-intent",

@@ -1,4 +1,4 @@
-"""Stories of callbacks in virtual time: they bring looks forward, lead out of doubt, and settle nothing themselves."""
+"""Stories of callbacks in virtual time: they cause early polls, resolve doubts, and settle nothing themselves."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _same_chance() -> None:
     random.seed(7)
 
 
-def told(story: Callable[[PikaClient, CallbackReceiver], Awaitable[Any]], at: Any, **options: Any) -> Any:
+def run_story(story: Callable[[PikaClient, CallbackReceiver], Awaitable[Any]], at: Any, **options: Any) -> Any:
     """A story of a client whose callbacks reach it."""
 
     async def main() -> Any:
@@ -69,11 +69,11 @@ async def delays(at: Any, pika: PikaClient, wanted: list[str]) -> tuple[list[Job
     return jobs, late
 
 
-# --- told ------------------------------------------------------------------------------------------------------------
+# --- callbacks of accepted jobs -------------------------------------------------------------------------------------
 
 
-def test_a_job_is_looked_at_when_its_callback_comes() -> None:
-    """One look a job, but for few; and no delay to speak of."""
+def test_a_job_is_polled_when_its_callback_comes() -> None:
+    """Most jobs are polled once, and the delay is negligible."""
     at = gateway(durations="lognormal:60,0.5")
 
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
@@ -83,7 +83,7 @@ def test_a_job_is_looked_at_when_its_callback_comes() -> None:
         assert mean(late) < 0.2
         assert to.received == 500
 
-    told(story, at)
+    run_story(story, at)
     assert Counter(charge.prompt for charge in at.ledger) == dict.fromkeys(prompts(500), 1)
 
 
@@ -96,14 +96,14 @@ def test_each_submission_has_its_own_address() -> None:
         report = await pika.run(prompts(10))
         assert report.ok
 
-    told(story, at)
+    run_story(story, at)
     urls = list(callback_urls(at).values())
     assert len(set(urls)) == 10
     assert all(url.startswith("http://127.0.0.1:2/pika/callbacks/") for url in urls)
 
 
 def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple[float, float]:
-    """Mean delay and looks of 300 jobs at once, of whose callbacks a share is lost; None: nobody listens."""
+    """Return the mean delay and polls of 300 jobs when a share of callbacks is lost; None: without a receiver."""
     random.seed(seed)
     script = [{"on": "callback", "share": lost, "do": "lost"}] if lost else None
     at = gateway(script, durations="lognormal:60,0.5", seed=seed)
@@ -117,21 +117,21 @@ def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple
         async with client(at, polling=policy()) as pika:
             return await story(pika)
 
-    found: tuple[float, float] = virtual_clock.run(alone()) if lost is None else told(story, at, polling=policy())
+    found: tuple[float, float] = virtual_clock.run(alone()) if lost is None else run_story(story, at, polling=policy())
     return found
 
 
 @pytest.mark.parametrize("policy", [AdaptivePolling, lambda: FixedInterval(5)], ids=["adaptive", "fixed"])
 def test_with_some_lost_every_job_settles_about_as_soon_as_with_looks_alone(policy: Any) -> None:
-    """A third of the callbacks is lost: those jobs are found by looks, which become as many as that takes."""
+    """With a third of the callbacks lost, polling finds those jobs, as often as is needed."""
     own_delay, own_polls = batch(policy, None)
-    told = [batch(policy, 0.3, seed) for seed in range(3)]
-    assert mean(delay for delay, _ in told) < 1.5 * own_delay
-    assert mean(polls for _, polls in told) < own_polls
+    results = [batch(policy, 0.3, seed) for seed in range(3)]
+    assert mean(delay for delay, _ in results) < 1.5 * own_delay
+    assert mean(polls for _, polls in results) < own_polls
 
 
 def test_where_every_callback_is_lost_looks_are_as_usual() -> None:
-    """It is learned within a few settles that nobody calls."""
+    """It takes a few settled jobs to learn that no callbacks come."""
     assert batch(AdaptivePolling, 1.0)[0] < 4 * batch(AdaptivePolling, None)[0]
 
 
@@ -146,7 +146,7 @@ def test_when_callbacks_cease_looks_come_back() -> None:
         assert mean(first) < 90
         assert mean(later) < 6
 
-    told(story, at)
+    run_story(story, at)
 
 
 @pytest.mark.parametrize("deed", ["early", {"fault": "repeat", "times": 5}, {"fault": "late", "seconds": 300}])
@@ -165,7 +165,7 @@ def test_odd_callbacks_cost_a_look_at_most(deed: Any) -> None:
             assert to.received == (0 if how == "lost" else 100 if "times" in how else 20)
             return max(polls.values())
 
-        asked: int = told(story, at)
+        asked: int = run_story(story, at)
         return asked
 
     assert most(deed) <= most("lost") + 1
@@ -180,7 +180,7 @@ def test_a_look_that_fails_is_tried_again_soon() -> None:
         assert {job.status for job in jobs} == {S.SUCCEEDED}
         assert max(late) < 10
 
-    told(story, at)
+    run_story(story, at)
 
 
 # --- nothing is believed ---------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_a_flood_of_any_kind_settles_nothing_and_costs_a_look_each_interval() ->
         done = [await pika.wait(job) for job in jobs]
         assert {job.status for job in done} == {S.SUCCEEDED}
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_a_settled_job_stays_as_it_is() -> None:
@@ -226,7 +226,7 @@ def test_a_settled_job_stays_as_it_is() -> None:
         assert at.polls.of(str(job.task_id)) == asked
         assert (await pika.jobs())[0] == job
 
-    told(story, at)
+    run_story(story, at)
 
 
 # --- doubt -----------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_a_lost_answer_is_found_again_by_its_callback() -> None:
         assert job.polls == sum(at.polls.by_task.values())
         return video
 
-    assert told(story, at).url
+    assert run_story(story, at).url
     assert [charge.prompt for charge in at.ledger] == ["a"]
 
 
@@ -257,7 +257,7 @@ def test_a_batch_waits_for_the_callbacks_of_its_doubts() -> None:
         assert report.counts == {S.SUCCEEDED: 60}
         assert await pika.jobs(S.UNKNOWN) == []
 
-    told(story, at)
+    run_story(story, at)
     assert Counter(charge.prompt for charge in at.ledger) == dict.fromkeys(prompts(60), 1)
 
 
@@ -271,11 +271,11 @@ def test_submit_says_at_once_that_it_is_in_doubt_and_wait_waits() -> None:
         job = await pika.wait((await pika.jobs(S.UNKNOWN))[0])
         assert (job.key, job.status) == ("order", S.SUCCEEDED)
 
-    told(story, at)
+    run_story(story, at)
     assert len(at.ledger) == 1
 
 
-def test_a_doubt_that_nobody_tells_of_stays_one() -> None:
+def test_a_doubt_without_a_callback_stays_one() -> None:
     """It is waited for twice as long as the longest task took, and is then in doubt as ever."""
     at = gateway([{"on": "create", "prompt": "lost", "do": "drop"}, {"on": "callback", "prompt": "lost", "do": "lost"}])
 
@@ -287,11 +287,11 @@ def test_a_doubt_that_nobody_tells_of_stays_one() -> None:
         assert 100 < now() - began < 130
         assert isinstance(report.jobs[0].error, SubmissionInDoubt)
 
-    told(story, at)
+    run_story(story, at)
     assert len(at.ledger) == 4
 
 
-def test_where_nobody_ever_calls_a_doubt_is_told_at_once() -> None:
+def test_without_any_callbacks_a_doubt_is_reported_at_once() -> None:
     at = gateway([{"on": "create", "prompt": "lost", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"}])
 
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
@@ -301,7 +301,7 @@ def test_where_nobody_ever_calls_a_doubt_is_told_at_once() -> None:
         assert (await pika.run(["lost"])).counts == {S.UNKNOWN: 1}
         assert now() - began < 5
 
-    told(story, at)
+    run_story(story, at)
 
 
 @pytest.mark.parametrize("body", [
@@ -324,7 +324,7 @@ def test_a_callback_that_names_no_task_leads_out_of_no_doubt(body: bytes) -> Non
         assert await post(to, callback_urls(at)["a"], real) == 202
         assert (await pika.wait((await pika.jobs())[0])).status is S.SUCCEEDED
 
-    told(story, at)
+    run_story(story, at)
     assert len(at.ledger) == 1
 
 
@@ -340,11 +340,11 @@ def test_a_callback_that_names_another_jobs_task_leads_out_of_no_doubt() -> None
         await asyncio.sleep(10)
         assert [job.status for job in await pika.jobs()] in ([S.QUEUED, S.UNKNOWN], [S.RUNNING, S.UNKNOWN])
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_a_poll_that_names_no_task_confirms_none() -> None:
-    """An empty answer counts as that of the task that was asked for, and proves nothing of a task nobody knows."""
+    """An empty answer counts as that of the task that was asked for, and proves nothing about an unknown task."""
     at = gateway([DROP, {"on": "callback", "share": 1.0, "do": "lost"},
                   {"on": "feed", "do": {"fault": "answer", "status": 200, "body": {"code": 200, "data": {"status": "1"}}}}],
                  durations="constant:300")  # fmt: skip
@@ -356,11 +356,11 @@ def test_a_poll_that_names_no_task_confirms_none() -> None:
         await asyncio.sleep(100)
         assert (await pika.jobs())[0].status is S.UNKNOWN
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_what_a_person_says_of_a_doubt_holds_while_its_callback_is_waited_for() -> None:
-    """Each of the three ways out: whoever waits hears of it."""
+    """After each of the three resolutions, every waiting call returns."""
     drops = {"on": "create", "nth": [1, 2, 3], "do": "drop"}
     at = gateway([drops, {"on": "callback", "share": 1.0, "do": "lost"}], durations="constant:30")
 
@@ -376,7 +376,7 @@ def test_what_a_person_says_of_a_doubt_holds_while_its_callback_is_waited_for() 
         assert [job.status for job in report.jobs] == [S.SUCCEEDED, S.CANCELED, S.SUCCEEDED]
         assert report.jobs[2].attempts == 2
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_a_callback_may_be_quicker_than_the_answer() -> None:
@@ -390,12 +390,12 @@ def test_a_callback_may_be_quicker_than_the_answer() -> None:
         assert report.counts == {S.SUCCEEDED: 2}
         assert now() < 60
 
-    told(story, at)
+    run_story(story, at)
     assert len(at.ledger) == 2
 
 
 def test_doubts_are_asked_for_no_faster_than_looks_may_be() -> None:
-    """Eight callbacks at once, and one look a second allowed."""
+    """Eight callbacks come at once, and one poll a second is allowed."""
     at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"}])
 
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
@@ -409,7 +409,7 @@ def test_doubts_are_asked_for_no_faster_than_looks_may_be() -> None:
             assert asked <= now() - began + 2
         assert asked > 10
 
-    told(story, at, limits=Limits(polls_per_second=1))
+    run_story(story, at, limits=Limits(polls_per_second=1))
 
 
 def test_doubts_wait_with_all_others_while_the_gateway_cannot_be_asked() -> None:
@@ -431,11 +431,11 @@ def test_doubts_wait_with_all_others_while_the_gateway_cannot_be_asked() -> None
         await asyncio.sleep(10)
         assert (await pika.jobs())[0].status is S.SUCCEEDED
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_a_callback_that_comes_after_the_last_try_is_tried_too() -> None:
-    """Six looks brought no answer; then the gateway calls again."""
+    """Six polls bring no answer; then the gateway sends another callback."""
     at = gateway([DROP, {"on": "callback", "share": 1.0, "do": "lost"},
                   {"on": "feed", "first": 6, "do": {"fault": "answer", "status": 502}}], durations="constant:30")  # fmt: skip
 
@@ -452,10 +452,10 @@ def test_a_callback_that_comes_after_the_last_try_is_tried_too() -> None:
         await asyncio.sleep(2 * MIN_POLL_SPACING_S)
         assert (await pika.jobs())[0].status is S.SUCCEEDED
 
-    told(story, at)
+    run_story(story, at)
 
 
-def test_what_an_old_address_was_told_is_not_for_what_was_sent_again() -> None:
+def test_a_callback_to_an_old_address_does_not_affect_the_next_submission() -> None:
     """A callback named a task, a person said that it was not charged, it was sent again and is in doubt again."""
     at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"},
                   {"on": "feed", "first": 1, "do": {"fault": "answer", "status": 502}}], durations="constant:300")  # fmt: skip
@@ -477,7 +477,7 @@ def test_what_an_old_address_was_told_is_not_for_what_was_sent_again() -> None:
         await asyncio.sleep(1)
         assert (await pika.jobs())[0].task_id == second
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_a_doubt_that_comes_again_is_waited_for_anew() -> None:
@@ -496,7 +496,7 @@ def test_a_doubt_that_comes_again_is_waited_for_anew() -> None:
         assert (await earlier).counts == (await waiting).counts == {S.UNKNOWN: 1}
         assert now() - again > 590
 
-    told(story, at)
+    run_story(story, at)
 
 
 def test_two_doubts_whose_callbacks_name_one_task_are_not_both_that_task() -> None:
@@ -513,13 +513,13 @@ def test_two_doubts_whose_callbacks_name_one_task_are_not_both_that_task() -> No
         await asyncio.sleep(1)
         assert len(await pika.jobs(S.UNKNOWN)) == 1
 
-    told(story, at)
+    run_story(story, at)
 
 
 # --- lives -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_of_an_earlier_life_is_settled_by_its_callback() -> None:
+def test_a_job_of_an_earlier_session_is_settled_by_its_callback() -> None:
     """Nobody asked to resume it: it is known by its token, and whatever else was there too."""
     at = gateway([{"on": "create", "prompt": "lost", "do": "drop"}], durations="constant:60")
 
@@ -531,7 +531,7 @@ def test_a_job_of_an_earlier_life_is_settled_by_its_callback() -> None:
             with pytest.raises(SubmissionInDoubt):
                 await pika.submit("lost")
         urls = callback_urls(at)
-        assert await post(to, urls["a"], b"{}") == 404  # nobody listens
+        assert await post(to, urls["a"], b"{}") == 404  # no client is open
         async with delivering_callbacks(at, to), pika:
             await asyncio.sleep(70)
             assert [job.status for job in await pika.jobs()] == [S.SUCCEEDED, S.SUCCEEDED]
@@ -549,11 +549,11 @@ def test_a_job_that_timed_out_is_settled_by_its_callback() -> None:
         await asyncio.sleep(80)
         assert (await pika.jobs())[0].status is S.SUCCEEDED
 
-    told(story, at, deadline=30.0)
+    run_story(story, at, deadline=30.0)
 
 
 def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
-    """It is heard while the parking is being written, and the job is taken up as soon as that is done."""
+    """The callback comes while the parked job is being saved; the job is resumed as soon as it is saved."""
     at = gateway([{"on": "callback", "share": 1.0, "do": "lost"}], durations="constant:50")
 
     async def main() -> None:
@@ -570,7 +570,7 @@ def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
 
 
 def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
-    """Each look says that the account is stopped, and parks the job again: a replayed callback is not let through."""
+    """Each poll finds the account stopped and parks the job again: a replayed callback causes no extra poll."""
     at = gateway([{"on": "callback", "share": 1.0, "do": "lost"},
                   {"on": "feed", "do": {"fault": "answer", "status": 401}}], durations="constant:60")  # fmt: skip
 
@@ -585,18 +585,18 @@ def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
         assert 2 <= asked <= (now() - began) / MIN_POLL_SPACING_S + 1
         assert (await pika.jobs())[0].is_in_flight
 
-    told(story, at)
+    run_story(story, at)
 
 
 @pytest.mark.slow
-def test_nothing_is_kept_of_jobs_that_are_at_rest() -> None:
+def test_finished_jobs_leave_no_state_behind() -> None:
     """A service of 500 jobs, of which some answers and some callbacks are lost: what grows is the journal alone."""
     at = gateway([{"on": "create", "every": 10, "do": "drop"}, {"on": "callback", "share": 0.2, "do": "lost"}],
                  durations="lognormal:60,0.5")  # fmt: skip
 
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         assert pika._session is not None
-        table, hearing = pika._session.table, pika._session.callback_handler
+        table, handler = pika._session.table, pika._session.callback_handler
         planner = table.planner
         poll_queue, calls = planner.poll_queue, planner.poll_queue.callbacks
         async for job in pika.as_settled(prompts(500)):
@@ -607,13 +607,13 @@ def test_nothing_is_kept_of_jobs_that_are_at_rest() -> None:
         await asyncio.sleep(120)
         for kept in (
             table.jobs, table._waiters, planner._unconfirmed, planner.submit_queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
-            calls._pending, calls._grace, calls._sampled, hearing._running, hearing._named,
+            calls._pending, calls._grace, calls._sampled, handler._running, handler._named,
         ):  # fmt: skip
             assert len(kept) == 0, kept
-        assert len(hearing._polled_at) <= 1  # whatever was asked last
+        assert len(handler._polled_at) <= 1  # the entry of the last poll
         assert (planner.in_flight, planner.submitting, planner.polling, poll_queue._stale) == (0, 0, 0, 0)
 
-    told(story, at, limits=Limits(max_in_flight=100))
+    run_story(story, at, limits=Limits(max_in_flight=100))
 
 
 def test_two_clients_share_a_receiver() -> None:
@@ -645,7 +645,7 @@ def test_what_cannot_be_called_back_is_said_before_anything_is_sent() -> None:
         client(at, callbacks=odd)
 
 
-def test_nobody_listens_unless_asked_to() -> None:
+def test_without_a_receiver_no_callbacks_are_requested() -> None:
     """The address that is sent then leads nowhere."""
     at = gateway(durations="constant:10")
 

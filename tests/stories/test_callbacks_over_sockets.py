@@ -62,7 +62,7 @@ async def connected(
 
 @attrs.frozen
 class Seen:
-    """What became of a batch: looks a job, seconds from settled to handed over, statuses."""
+    """The outcome of a batch: polls per job, seconds from settled to yielded, statuses."""
 
     polls: float
     delay: float
@@ -86,11 +86,11 @@ async def batch(count: int, script: list[dict[str, Any]], *, earlier: int = 0, *
 
 
 async def test_one_look_a_job_and_hardly_a_delay() -> None:
-    """Fewer than 1.2 looks a job; the bound of the delay is for a busy machine, the benchmark has the figure."""
-    told = await batch(100, [])
-    assert told.statuses == {S.SUCCEEDED: 100}
-    assert told.polls < 1.2
-    assert told.delay < 0.5
+    """A batch takes fewer than 1.2 polls per job; the bound of the delay is for a busy machine, the benchmark has the figure."""
+    result = await batch(100, [])
+    assert result.statuses == {S.SUCCEEDED: 100}
+    assert result.polls < 1.2
+    assert result.delay < 0.5
 
 
 async def test_with_a_third_lost_all_settle_as_soon_as_with_looks_alone() -> None:
@@ -103,12 +103,12 @@ async def test_with_a_third_lost_all_settle_as_soon_as_with_looks_alone() -> Non
     def policy() -> AdaptivePolling:
         return AdaptivePolling(expected_seconds=1.5)
 
-    told, alone = await asyncio.gather(
+    result, alone = await asyncio.gather(
         batch(100, lossy, earlier=150, durations="lognormal:1.5,0.5", polling=policy()),
         batch(100, [], earlier=150, durations="lognormal:1.5,0.5", polling=policy(), listens=False),
     )
-    assert told.statuses == alone.statuses == {S.SUCCEEDED: 100}
-    assert told.delay < 1.5 * alone.delay + 0.1
+    assert result.statuses == alone.statuses == {S.SUCCEEDED: 100}
+    assert result.delay < 1.5 * alone.delay + 0.1
 
 
 async def send(port: int, request: bytes) -> int | None:
@@ -120,7 +120,7 @@ async def send(port: int, request: bytes) -> int | None:
 
 
 async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forged, replayed, malformed, too long and too slow: at most a look a job and interval, and genuine ones are
+    """Forged, replayed, malformed, too long and too slow: at most one poll per job and interval, and genuine ones are
     answered all the while."""
     monkeypatch.setattr(server, "CONNECTION_TIMEOUT_S", 1.0)
     async with connected([LOST], durations="constant:3", polling=FixedInterval(600)) as (pika, emulator, receiver):
@@ -166,7 +166,7 @@ async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.Monke
 
 
 async def test_lost_answers_are_reconciled_by_callbacks() -> None:
-    """Every other answer is lost: each job is a success, none is paid twice, nobody was asked."""
+    """Every other answer is lost: each job succeeds, none is paid twice, no person has to resolve one."""
     async with connected([{"on": "create", "every": 2, "do": "drop"}]) as (pika, emulator, receiver):
         report = await pika.run(f"prompt {number}" for number in range(20))
         assert report.counts == {S.SUCCEEDED: 20}

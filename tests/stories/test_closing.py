@@ -211,7 +211,7 @@ def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: floa
 
 
 def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
-    """A request that the journal is still taking in when the client closes is not sent, and its caller is told."""
+    """A request that the journal is still taking in when the client closes is not sent, and its caller gets an error."""
 
     async def story() -> None:
         at = gateway()
@@ -535,8 +535,8 @@ def healed(journal: Journal) -> MemoryJournal:
 
 @pytest.mark.parametrize("full", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("at", range(1, 16))
-def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None:
-    """Whichever call to the journal fails, every caller ends and is told of it; nothing is lost or paid twice."""
+def test_when_the_journal_fails_every_call_ends(at: int, full: bool) -> None:
+    """Whichever call to the journal fails, every call ends with an error; nothing is lost or paid twice."""
 
     async def story() -> None:
         provider = gateway(durations="constant:20")
@@ -556,8 +556,8 @@ def test_a_journal_that_fails_leaves_nobody_waiting(at: int, full: bool) -> None
     virtual_clock.run(story())
 
 
-def test_a_task_of_ours_that_is_cancelled_by_a_stranger_is_told_to_all(journal: JournalFactory) -> None:
-    """Cancelling a worker from outside ends the scheduler: whoever waits hears of it, and the receipts are kept."""
+def test_a_worker_that_is_cancelled_from_outside_fails_every_call(journal: JournalFactory) -> None:
+    """Cancelling a worker from outside ends the scheduler: every waiting call raises, and the task ids are saved."""
 
     class Slow(MemoryTransport):
         async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:

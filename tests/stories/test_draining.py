@@ -35,20 +35,20 @@ async def accepted(pika: PikaClient, count: int) -> None:
     await until(lambda: sum(job.task_id is not None for job in pika.active_jobs()) == count)
 
 
-def test_what_was_accepted_settles_and_what_was_not_sent_is_told_at_once() -> None:
+def test_accepted_jobs_settle_and_unsent_requests_end_at_once() -> None:
     """Whoever awaits hears of it; on the next opening, what was planned is sent."""
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
         at = gateway(durations="constant:60")
-        told: list[tuple[float, Any]] = []
+        outcomes: list[tuple[float, Any]] = []
 
         async def generate(number: int) -> None:
             try:
                 outcome: Any = await pika.generate(requests(6)[number])
             except ClientClosed as error:
                 outcome = error
-            told.append((loop.time() - began, outcome))
+            outcomes.append((loop.time() - began, outcome))
 
         pika = client(at, polling=FixedInterval(2), limits=Limits(max_in_flight=4))
         await pika.__aenter__()
@@ -57,8 +57,8 @@ def test_what_was_accepted_settles_and_what_was_not_sent_is_told_at_once() -> No
         began = loop.time()
         await pika.aclose(drain=True)
         await asyncio.gather(*calls)
-        assert [type(outcome) for _, outcome in told] == [ClientClosed] * 2 + [Video] * 4
-        assert [at < 1 for at, _ in told] == [True] * 2 + [False] * 4
+        assert [type(outcome) for _, outcome in outcomes] == [ClientClosed] * 2 + [Video] * 4
+        assert [at < 1 for at, _ in outcomes] == [True] * 2 + [False] * 4
         assert Counter(job.status for job in await pika.jobs()) == {S.SUCCEEDED: 4, S.PLANNED: 2}
         assert all(isinstance(job.error, ClientClosed) for job in await pika.jobs("planned"))
         assert len(at.ledger) == 4
@@ -223,7 +223,7 @@ def test_submissions_on_their_way_are_awaited() -> None:
 
 
 def test_a_job_that_is_being_planned_holds_nothing_up() -> None:
-    """Its caller is told; the drain does not wait for a job that is none."""
+    """Its caller gets an error; the drain does not wait for a job that was not added."""
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
@@ -254,7 +254,7 @@ async def held_open() -> AsyncGenerator[GenerationRequest, None]:
 @pytest.mark.parametrize("whole", [False, True], ids=["as_settled", "run"])
 @pytest.mark.parametrize("source", [endless, held_open], ids=["endless", "held open"])
 def test_a_batch_gets_what_settles(source: Any, whole: bool) -> None:
-    """Of an iterable without an end; then it is told that the client was closed."""
+    """An endless iterable is pulled no more; the batch then ends with ClientClosed."""
 
     async def story() -> None:
         given: list[Job] = []
@@ -283,7 +283,7 @@ def test_a_batch_gets_what_settles(source: Any, whole: bool) -> None:
 
 
 def test_a_batch_that_was_taken_in_whole_has_its_report() -> None:
-    """As if nobody had closed anything; so have hooks and readers."""
+    """They end as without a closing; so do hooks and readers of events."""
 
     async def story() -> None:
         pika = client(gateway(durations="constant:60"))

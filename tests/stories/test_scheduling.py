@@ -45,7 +45,7 @@ S = JobStatus
 
 @pytest.fixture(autouse=True)
 def _same_chance() -> None:
-    """The scheduler draws its jitter from the common source: each story is told the same way every time."""
+    """The scheduler draws its jitter from the common source: each story runs the same way every time."""
     random.seed(7)
 
 
@@ -326,7 +326,7 @@ def test_rates_are_held() -> None:
 
 
 def test_the_policys_own_rate_is_held_as_well() -> None:
-    """The lower of the two is: 3 looks a second of 10."""
+    """The lower of the two applies: 3 polls a second, not 10."""
 
     async def story() -> None:
         at = gateway(durations="constant:30")
@@ -339,7 +339,7 @@ def test_the_policys_own_rate_is_held_as_well() -> None:
 
 
 class Hinting(MemoryTransport):
-    """Adds a wish to every answer that a look gets."""
+    """Adds a delay hint to every answer to a poll."""
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         answer = await super().send(request)
@@ -355,15 +355,15 @@ def test_a_server_that_says_when_to_look_again_is_obeyed() -> None:
         at = gateway(durations="constant:70")
         async with client(at, transport=Hinting(at), polling=FixedInterval(5)) as pika:
             assert (await pika.run(prompts(3))).counts == {S.SUCCEEDED: 3}
-        looks = [seen.at for seen in feeds(at)]
-        assert len(looks) == 3 * 5
-        assert [round(at) for at in looks[::3]] == [5, 25, 45, 65, 85]
+        polls = [seen.at for seen in feeds(at)]
+        assert len(polls) == 3 * 5
+        assert [round(at) for at in polls[::3]] == [5, 25, 45, 65, 85]
 
     virtual_clock.run(story())
 
 
 def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
-    """After the first few, settles are known to two seconds, however far apart the looks were."""
+    """After the first few, settling times are known to two seconds, however far apart the polls were."""
 
     async def story() -> None:
         at = gateway(durations="lognormal:60,0.4")
@@ -393,7 +393,7 @@ def test_calls_side_by_side_are_bounded() -> None:
 # --- the input ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_endless_input_is_pulled_only_as_room_allows_and_left_when_nobody_takes() -> None:
+def test_an_endless_input_is_pulled_only_as_room_allows_and_left_when_no_results_are_taken() -> None:
     """Of an endless generator little more is pulled than is sent, and breaking out stops pulling and sending."""
     pulled = 0
 
@@ -425,7 +425,7 @@ def test_an_endless_input_is_pulled_only_as_room_allows_and_left_when_nobody_tak
 
 
 def test_a_slow_consumer_holds_the_input_back() -> None:
-    """Results that nobody takes stop the pulling before thousands of jobs are paid for."""
+    """Results that are not taken stop the pulling before thousands of jobs are paid for."""
     pulled = 0
 
     def many() -> Iterator[str]:
@@ -887,11 +887,11 @@ def test_a_doubt_that_is_waited_for_is_sent_again_with_patience_of_its_own() -> 
     virtual_clock.run(story())
 
 
-# --- looks --------------------------------------------------------------------------------------------------------------
+# --- polls --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_word_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A status word that nobody knows is told once for the client, and its tasks settle."""
+    """An unknown status word is logged once per client, and its tasks settle."""
 
     async def story() -> None:
         at = gateway([{"on": "feed", "per": "task", "first": 3, "do": {"fault": "word", "word": "moderating"}}])
@@ -1060,5 +1060,5 @@ def test_thousands_settle_in_little_virtual_time() -> None:
 
 
 def test_memory_client_is_the_real_one() -> None:
-    """The stories are told of the client that users have."""
+    """The stories use the client that users have."""
     assert type(memory_gateway.client(gateway())) is PikaClient

@@ -67,7 +67,7 @@ class Crowd:
         self.chance = random.Random(seed)
         self.at = at
         self.pika = pika
-        self.told: list[int] = []
+        self.event_numbers: list[int] = []
         self.done: Counter[str] = Counter()
 
     def request(self) -> GenerationRequest:
@@ -91,11 +91,11 @@ class Crowd:
     async def read(self) -> None:
         async with contextlib.aclosing(self.pika.events()) as events:
             async for event in events:
-                self.told.append(event.number)
+                self.event_numbers.append(event.number)
                 if isinstance(event, JobSettled):
                     break
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         for job in self.pika.active_jobs()[:3]:
             if job.task_id is not None:
                 assert (await self.pika.poll(job)).task_id == job.task_id
@@ -106,7 +106,7 @@ class Crowd:
         assert self.pika.stats().charges <= KEYS
 
     async def resolve(self) -> None:
-        """What a person does who looks it up at the provider."""
+        """Resolve a doubt as a person does who looked the task up at the provider."""
         charged = {charge.prompt: charge.task_id for charge in self.at.ledger}
         for job in await self.pika.jobs(S.UNKNOWN):
             task_id = charged.get(job.request.prompt)
@@ -120,7 +120,7 @@ class Crowd:
         self.done[name] += 1
 
 
-ACTS: Final = ("generate", "submit", "run", "read", "look", "resolve")
+ACTS: Final = ("generate", "submit", "run", "read", "poll", "resolve")
 #: Every tenth answer to a submission is lost, half of those were charged; some submissions are refused for now.
 TROUBLE: Final[list[dict[str, Any]]] = [
     {"on": "create", "every": 17, "do": {"fault": "drop", "when": "before-reply"}},
@@ -269,7 +269,7 @@ def test_one_client_in_one_loop_after_another(run: Callable[[Coroutine[Any, Any,
         )  # fmt: skip
 
         @pika.on_settled
-        def told(job: Job) -> None:
+        def hook(job: Job) -> None:
             settled.append(job.key)
 
         for number in (1, 2, 3):
@@ -322,7 +322,7 @@ async def elsewhere(call: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_another_loop_is_told_to_call_in_the_clients_own(call: str) -> None:
+def test_another_loop_gets_the_way_to_the_clients_own(call: str) -> None:
     """Its parts would wait in one loop for what happens in another: every call says so, and the client works on."""
 
     async def story() -> None:
@@ -391,7 +391,7 @@ asyncio.run(main())
 """
 
 
-def test_a_second_client_of_a_journal_is_told_the_way_out(tmp_path: Path) -> None:
+def test_a_second_client_of_a_journal_gets_the_way_out(tmp_path: Path) -> None:
     """In the same process, share the client; in another one, wait, or give each a client and a file of its own."""
     path = tmp_path / "j.db"
 
@@ -416,7 +416,7 @@ def test_a_second_client_of_a_journal_is_told_the_way_out(tmp_path: Path) -> Non
 
 
 def test_a_job_is_found_by_its_key(journal: Journal) -> None:
-    """While it is under way with the looks so far, and by a client that is not open; None is told of the unknown."""
+    """An active job has the polls so far; a client that is not open returns jobs too, and None for an unknown key."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
