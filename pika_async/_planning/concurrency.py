@@ -1,48 +1,59 @@
-"""When to submit to an account that holds so many tasks at once and says "too many" beyond. Pure; sends nothing.
+"""Adaptive concurrency limit of an account that rejects submissions beyond an unknown number of tasks. Pure.
 
-Nobody says when a slot gets free, and a look at each task finds out late: but a submission that may be refused asks
-"is any slot free?" for all of them. So while the account is full, submissions are tried at a pace. The pace is learned:
-an answer of either kind moves the logarithm of the gap by a step, so that in the long run there is one refusal for each
-acceptance (Robbins and Monro, 1951), however fast slots get free. What is accepted is followed at once by another, one
-more side by side for each, and a refusal ends that (Chiu and Jain, 1989: increase by one, fall to one).
+A gateway does not announce a free slot, and a poll of each task discovers it late. A submission that may be rejected
+asks for all slots at once. So while the account is full, submissions are sent at an interval that is learned:
+
+- Each acceptance shortens the logarithm of the interval by a step, each rejection lengthens it by the same step. In the
+  long run there is one rejection for each acceptance (Robbins and Monro, 1951), however often slots become free.
+- An accepted submission is followed by another at once, and the number of concurrent ones grows by one. A rejection
+  resets this number to one (Chiu and Jain, 1989: additive increase, here with a fall to one).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import attrs
 
 __all__ = ["AdaptiveConcurrency"]
 
-#: How far one refusal moves the logarithm of the gap; before the first acceptance, when nothing is known of the pace.
-STEP, SEARCH = 0.1, math.log(2)
-#: How much one refusal weighs in the size of the account.
-LEARN = 0.1
-#: The shortest and the longest gap, in seconds.
-SHORTEST, LONGEST = 0.02, 120.0
+#: Change of the logarithm of the probe interval by one answer.
+INTERVAL_LOG_STEP: Final = 0.1
+#: Change by one rejection before the first acceptance: the interval doubles.
+SEARCH_LOG_STEP: Final = math.log(2)
+#: Weight of one rejection in the moving average of the estimated limit.
+LIMIT_LEARNING_RATE: Final = 0.1
+#: Minimum of the probe interval, in seconds.
+MIN_PROBE_INTERVAL_S: Final = 0.02
+#: Maximum of the probe interval, in seconds.
+MAX_PROBE_INTERVAL_S: Final = 120.0
 
 
 @attrs.define(kw_only=True)
 class AdaptiveConcurrency:
-    """One account's room for tasks. `size` and `gap` are worth keeping for its next start.
+    """Adaptive concurrency limit of one account.
 
-    `ceiling`: tasks in flight that are never exceeded, whatever the account would take.
+    :param ceiling: maximum number of tasks in flight, even if the account accepts more; infinite by default.
+    :param estimated_limit: as learned by an earlier process; None by default.
+    :param probe_interval: as learned by an earlier process, in seconds; 1 by default.
     """
 
     ceiling: float = math.inf
-    #: Tasks that were in flight when the account said "too many", on average of late; None: it never did.
+    #: Number of tasks in flight when the account rejects one, a moving average; None before the first rejection.
     estimated_limit: float | None = None
-    #: Seconds between two tries while it is full.
+    #: Seconds between two submissions while the account is full.
     probe_interval: float = 1.0
-    #: How many submissions may be under way at once; the account is full while it is finite.
+    #: Maximum number of concurrent submissions; infinite until the first rejection.
     _window: float = math.inf
     _next_at: float = -math.inf
+    #: When the last rejected submission was sent: the account was full then.
     _full_at: float = -math.inf
+    #: End of the last `Retry-After`.
     _forced_until: float = -math.inf
-    #: When it was last refused, by the answer.
-    _told_at: float = math.inf
-    #: Whether `gap` comes from an answer of either kind.
+    #: When the last rejection was received.
+    _rejected_at: float = math.inf
+    #: Whether `probe_interval` has been learned from an acceptance.
     _paced: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -51,37 +62,43 @@ class AdaptiveConcurrency:
             self._paced = True
 
     def has_capacity(self, in_flight: int, submitting: int) -> bool:
-        """Whether one more may be sent, as far as counts go; `ready_at` says when."""
+        """Return whether the counts allow one more submission; `ready_at` returns when."""
         return in_flight + submitting < self.ceiling and submitting < self._window
 
     def ready_at(self, now: float) -> float:
-        """When the next submission may begin; `now` if at once."""
+        """Return when the next submission may begin; `now` if at once."""
         return max(now, self._next_at, self._forced_until)
 
     def on_submit_started(self, now: float) -> None:
-        """A submission begins."""
+        """Record that a submission has begun."""
         if self._full_at > -math.inf:
             self._next_at = now + self.probe_interval
 
     def on_accepted(self, now: float) -> None:
-        """It was accepted: there may be room for more at once."""
+        """Record an acceptance: the next submission may follow at once."""
         if self._full_at == -math.inf:
             return
         self._paced = True
-        self.probe_interval = max(SHORTEST, self.probe_interval * math.exp(-STEP))
+        self.probe_interval = max(MIN_PROBE_INTERVAL_S, self.probe_interval * math.exp(-INTERVAL_LOG_STEP))
         self._window += 1
         self._next_at = now
 
     def on_rejected(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
-        """A submission sent at `sent_at` was answered "too many" while `in_flight` tasks were not seen settled."""
-        self.estimated_limit = (
-            float(in_flight)
-            if self.estimated_limit is None
-            else self.estimated_limit + LEARN * (in_flight - self.estimated_limit)
-        )
-        searching = not self._paced and sent_at >= self._told_at  # of those that went out side by side one counts
-        self.probe_interval = min(LONGEST, self.probe_interval * math.exp(SEARCH if searching else STEP))
-        self._told_at = now
+        """Record that a submission was rejected because all slots are busy.
+
+        :param in_flight: number of accepted tasks that are not known to have settled.
+        :param sent_at: when the submission was sent.
+        :param retry_after: seconds until the next submission, if the gateway asked for them.
+        """
+        if self.estimated_limit is None:
+            self.estimated_limit = float(in_flight)
+        else:
+            self.estimated_limit += LIMIT_LEARNING_RATE * (in_flight - self.estimated_limit)
+        # Of concurrent submissions that are rejected before the first acceptance, only one doubles the interval.
+        searching = not self._paced and sent_at >= self._rejected_at
+        step = SEARCH_LOG_STEP if searching else INTERVAL_LOG_STEP
+        self.probe_interval = min(MAX_PROBE_INTERVAL_S, self.probe_interval * math.exp(step))
+        self._rejected_at = now
         self._full_at = max(self._full_at, sent_at)
         self._next_at = max(self._next_at, sent_at + self.probe_interval)
         self._window = 1.0
@@ -89,10 +106,13 @@ class AdaptiveConcurrency:
             self._forced_until = max(self._forced_until, now + retry_after)
 
     def on_other_answer(self, now: float) -> None:
-        """A submission's answer said nothing of slots: the next one need not wait for its gap."""
+        """Record an answer that is unrelated to slots: the next submission does not wait for the probe interval."""
         self._next_at = min(self._next_at, now)
 
-    def on_settled(self, between: float, now: float) -> None:
-        """A task settled between the times `between` and `now`: a slot is free, unless it was found already."""
-        if (between + now) / 2 > self._full_at:
+    def on_settled(self, last_unsettled_at: float, now: float) -> None:
+        """Record that a task was found settled: its slot is free, unless a later submission was rejected.
+
+        :param last_unsettled_at: when the task was last known to be unsettled.
+        """
+        if (last_unsettled_at + now) / 2 > self._full_at:
             self._next_at = min(self._next_at, now)

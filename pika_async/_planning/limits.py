@@ -1,4 +1,4 @@
-"""How much at once and how fast: rates, the breaker and the gate. Pure: time is an argument."""
+"""Limits: token buckets, the circuit breaker, the submit throttle. Pure: reads no clock, delays nothing itself."""
 
 from __future__ import annotations
 
@@ -13,34 +13,38 @@ from pika_async.errors import ConfigurationError, SubmissionsStopped
 
 __all__ = ["MAX_IN_FLIGHT", "CircuitBreaker", "Limits", "RateMeter", "SubmitThrottle", "TokenBucket"]
 
-#: Accepted jobs that are waited for at once, unless a number is given: what an endless source may cost unseen.
+#: Default maximum number of accepted jobs: the most that an endless source of requests may cost before a result.
 MAX_IN_FLIGHT: Final = 10_000
-#: Seconds over which a rate is measured.
+#: Length of the window over which a rate is measured, in seconds.
 RATE_WINDOW_S: Final = 60
 
 
 def _positive(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     bad_type = isinstance(value, bool) or not isinstance(value, int | float)
     if value is not None and (bad_type or not value > 0 or not math.isfinite(value)):
-        raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"{value!r} is not above 0")
+        raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"must be a number above 0, not {value!r}")
 
 
 def _count(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"{value!r} is no whole number from 1 up")
+        raise ConfigurationError(setting=f"limits.{attribute.name}", reason=f"must be an integer >= 1, not {value!r}")
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What one client may do at once.
+    """Limits of one client. None: not limited, but for `max_in_flight`.
 
-    `max_in_flight`: accepted jobs that are waited for, never exceeded (one that timed out is not any more); None is
-    10,000. Fewer are in flight where the account answers 429: how many it holds is learned, and kept in the journal.
-    `submits_per_second`, `polls_per_second`: None is no limit. The three counts are how many calls run side by side.
-    `patience`: seconds that one job keeps trying while the account answers "wait"; a 429 while it holds tasks of ours
-    begins them anew. `max_charges`: accepted submissions of this client, never exceeded.
-
-    :raises ConfigurationError: for a value that is not above 0, or a count that is not whole.
+    :param max_in_flight: maximum number of accepted jobs that are polled; None: 10,000. A job that timed out no longer
+        counts. While the account answers 429, fewer are in flight: its limit is learned, and saved in the journal.
+    :param submits_per_second: maximum rate of submissions; None by default.
+    :param polls_per_second: maximum rate of polls; None by default.
+    :param submitting: maximum number of concurrent submissions, 8 by default.
+    :param polling: maximum number of concurrent polls, 32 by default.
+    :param downloading: maximum number of concurrent downloads, 4 by default.
+    :param patience: seconds for which one job is submitted again while the account asks to retry later, 900 by default.
+        They begin anew after a 429 while the account holds accepted jobs of this client.
+    :param max_charges: maximum number of accepted submissions of this client; None by default.
+    :raises ConfigurationError: for a number that is not above 0, or a count that is not an integer.
     """
 
     max_in_flight: int | None = attrs.field(default=None, validator=_count)
@@ -55,21 +59,24 @@ class Limits:
 
 @attrs.define
 class TokenBucket:
-    """A token bucket: `per_second` calls on average, at most one second's worth at once. None: no limit."""
+    """Token bucket whose burst is one second's worth of calls.
+
+    :param per_second: average rate of calls; None: no limit.
+    """
 
     per_second: float | None
     _tokens: float = 1.0
     _at: float = -math.inf
 
     def ready_at(self, now: float) -> float:
-        """When the next call may begin; `now` if at once."""
+        """Return when the next call may begin; `now` if at once."""
         if self.per_second is None:
             return now
         self._refill(now)
         return now if self._tokens >= 1.0 else now + (1.0 - self._tokens) / self.per_second
 
     def take(self, now: float) -> None:
-        """One call begins."""
+        """Record that a call has begun."""
         if self.per_second is not None:
             self._refill(now)
             self._tokens -= 1.0
@@ -79,7 +86,7 @@ class TokenBucket:
             return
         burst = max(1.0, self.per_second)
         if now > self._at:
-            # The epsilon keeps a wait of exactly 1 / rate from ending a rounding error too early.
+            # Without the epsilon, a wait of exactly 1 / rate could end a rounding error too early.
             gained = (now - self._at) * self.per_second
             self._tokens = min(burst, self._tokens + gained + 1e-9)
             self._at = now
@@ -87,32 +94,31 @@ class TokenBucket:
 
 @attrs.define
 class RateMeter:
-    """Counts events by the second, and forgets those of more than a minute ago."""
+    """Rate of events over the last minute, counted by the second."""
 
     _counts: list[int] = attrs.field(factory=lambda: [0] * RATE_WINDOW_S, init=False)
     _began: int | None = attrs.field(default=None, init=False)
     _at: int = attrs.field(default=0, init=False)
 
     def add(self, now: float) -> None:
-        """One more, at `now`."""
-        self._turn(int(now))
+        """Count an event at `now`."""
+        self._advance(int(now))
         self._counts[self._at % RATE_WINDOW_S] += 1
 
     def per_second(self, now: float) -> float:
-        """Events a second over the last minute, or since the first one."""
+        """Return the events per second over the last minute, or since the first event."""
         if self._began is None:
             return 0.0
         second = int(now)
-        counted = range(second - RATE_WINDOW_S + 1, self._at + 1)  # changes nothing: another thread may ask
-        return sum(self._counts[passed % RATE_WINDOW_S] for passed in counted) / min(
-            RATE_WINDOW_S, second - self._began + 1
-        )
+        counted = range(second - RATE_WINDOW_S + 1, self._at + 1)  # read only: may be called from another thread
+        span = min(RATE_WINDOW_S, second - self._began + 1)
+        return sum(self._counts[each % RATE_WINDOW_S] for each in counted) / span
 
-    def _turn(self, second: int) -> None:
+    def _advance(self, second: int) -> None:
         if self._began is None:
             self._began = self._at = second
-        for passed in range(self._at + 1, min(second, self._at + RATE_WINDOW_S) + 1):
-            self._counts[passed % RATE_WINDOW_S] = 0
+        for skipped in range(self._at + 1, min(second, self._at + RATE_WINDOW_S) + 1):
+            self._counts[skipped % RATE_WINDOW_S] = 0
         self._at = max(self._at, second)
 
 
@@ -124,7 +130,10 @@ class _Switch(enum.Enum):
 
 @attrs.define
 class CircuitBreaker:
-    """One for all polls: after `threshold` failures in a row every job waits, and one probe at a time is sent."""
+    """Circuit breaker of all polls of one client. While it is open, one poll at a time is sent as a probe.
+
+    :param threshold: number of consecutive failures that open it, 8 by default.
+    """
 
     threshold: int = 8
     _failures: int = 0
@@ -137,24 +146,28 @@ class CircuitBreaker:
         return self._state is not _Switch.CLOSED
 
     def ready_at(self, now: float) -> float:
-        """When a poll may begin; infinite while a probe is out."""
+        """Return when a poll may begin; infinity while the result of a probe is awaited."""
         if self._state is _Switch.CLOSED:
             return now
         return math.inf if self._state is _Switch.PROBING else max(now, self._until)
 
     def begin(self) -> bool:
-        """A poll begins; True if it is the probe of an open breaker."""
+        """Record that a poll has begun, and return whether it is the probe of an open breaker."""
         if self._state is not _Switch.OPEN:
             return False
         self._state = _Switch.PROBING
         return True
 
     def succeed(self) -> None:
-        """An answer was read, whatever it said."""
+        """Record a usable answer, and close the breaker."""
         self._failures, self._state = 0, _Switch.CLOSED
 
     def fail(self, now: float, u: float, *, probe: bool = False) -> None:
-        """A poll got no usable answer; of those that began before the breaker opened nothing new is learned."""
+        """Record a poll without a usable answer. Polls that began before the breaker opened are ignored.
+
+        :param u: a uniform random number in [0, 1), for the jitter of the pause.
+        :param probe: whether the poll was the latest probe.
+        """
         was_probe = probe and self._state is _Switch.PROBING
         if not was_probe and self._state is not _Switch.CLOSED:
             return
@@ -166,10 +179,14 @@ class CircuitBreaker:
 
 @attrs.define
 class SubmitThrottle:
-    """One for all submissions of an account: pauses while it says "wait", stops when sending on is pointless."""
+    """Throttle for all submissions of one account. Pauses on "retry later" answers and stops on permanent failures.
+
+    :param attempts: number of consecutive submissions that could not be sent before submitting stops, 6 by default.
+    :param max_html_pages: number of consecutive HTML pages after which the base URL is taken to be wrong, 3 by default.
+    :param stop: why nothing is submitted; None by default.
+    """
 
     attempts: int = 6
-    #: So many web pages in a row, before anything else was answered, are another site's.
     max_html_pages: int = 3
     stop: SubmissionsStopped | None = None
     _paused_until: float = -math.inf
@@ -179,34 +196,37 @@ class SubmitThrottle:
 
     @property
     def unsent(self) -> int:
-        """How many submissions in a row could not be sent at all."""
+        """Number of consecutive submissions that could not be sent."""
         return self._unsent
 
     def ready_at(self, now: float) -> float:
-        """When a submission may begin; infinite once stopped."""
+        """Return when a submission may begin; infinity once stopped."""
         return math.inf if self.stop is not None else max(now, self._paused_until)
 
     def reset(self) -> None:
-        """The provider answered something other than "wait"."""
+        """Reset all counts, after an answer other than "retry later"."""
         self._unsent = self._waits = self._html_pages = 0
 
     def record_html_page(self) -> bool:
-        """A web page came with a status of success; True when that happened `pages` times in a row."""
+        """Record an HTML page with a status of success; return True after `max_html_pages` consecutive ones."""
         self._html_pages += 1
         return self._html_pages >= self.max_html_pages
 
     def pause(self, now: float, u: float, retry_after: float | None) -> None:
-        """The provider said "wait", perhaps for `retry_after` seconds; none is no wish, for just now it refused."""
+        """Pause for `retry_after` seconds, or back off exponentially when it is missing or 0.
+
+        :param u: a uniform random number in [0, 1), for the jitter of the backoff.
+        """
         self._unsent = 0
         retry_after = retry_after or None
         if now < self._paused_until and retry_after is None:
-            return  # a refusal of a call that was under way before the pause says nothing new
+            return  # the call was sent before the pause began, for the same reason
         pause = backoff_delay(self._waits, u, first=0.5, cap=30.0) if retry_after is None else retry_after
         self._waits += 1
         self._paused_until = max(self._paused_until, now + pause)
 
     def record_unreachable(self, now: float, u: float) -> bool:
-        """A submission could not be sent; True when that happened `attempts` times in a row."""
+        """Record a submission that could not be sent, and back off; return True after `attempts` consecutive ones."""
         if now < self._paused_until:
             return False
         self._unsent += 1

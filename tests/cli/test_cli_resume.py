@@ -338,7 +338,7 @@ def test_a_limit_of_0_charges_is_refused(cli: CommandLine) -> None:
         for sent in (0, 1, 1):
             ran = cli.batch(emulator, source, "--no-download", "--max-charges", "0")
             assert (ran.code, len(emulator.ledger)) == (2, sent)
-            assert "--max-charges: 0 is no whole number from 1 up" in ran.err
+            assert "--max-charges: must be an integer >= 1, not 0" in ran.err
             cli.batch(emulator, source, "--no-download", "--max-charges", "1")
 
 
