@@ -29,10 +29,10 @@ from pika_async.errors import (
     TaskNotFound,
     WrongBaseUrl,
 )
-from pika_async.fields import EFFECTS
 from pika_async.jobs import BatchReport, Job, JobAccepted, JobEvent, JobParked, JobRunning, JobSettled, JobStatus
 from pika_async.logs import debug_logging
 from pika_async.models import Camera, GenerationRequest, RequestFields, Snapshot, TaskState, Video
+from pika_async.models.fields import EFFECTS
 from pika_async.polling import (
     AdaptivePolling,
     DurationForecast,

@@ -21,7 +21,8 @@ from pika_async.errors import (
     SubmissionInDoubt,
     SubmissionsStopped,
 )
-from pika_async.models import GenerationRequest, Snapshot, TaskState, Video
+from pika_async.models.request import GenerationRequest
+from pika_async.models.results import Snapshot, TaskState, Video
 
 __all__ = [
     "FINAL",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest
-from pika_async.fields import has_host, is_url, parse_ratio
+from pika_async.models.fields import has_host, is_url, parse_ratio
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import cattrs
 from pika_async import errors
 from pika_async._journal.protocol import Intent
 from pika_async.errors import JobError, PikaError, shorten
-from pika_async.fields import Media
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import GenerationRequest, Video
+from pika_async.models.fields import Media
 
 __all__ = [
     "JOB_COLUMNS",

@@ -14,7 +14,7 @@ from typing import Final
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._runtime.images import load_image
-from pika_async._runtime.telemetry import NullTelemetry, RequestKind
+from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import (
     AcceptedElsewhere,
     AccountStopped,

@@ -12,8 +12,8 @@ from pathlib import Path
 import anyio
 
 from pika_async.errors import InvalidRequest
-from pika_async.fields import is_url
 from pika_async.models import GenerationRequest, evolve_unchecked
+from pika_async.models.fields import is_url
 from pika_async.providers._provider import Provider
 
 __all__ = ["check_image", "check_image_blocking", "image_path", "load_image"]

@@ -16,7 +16,7 @@ import attrs
 from pika_async._journal.protocol import Journal
 from pika_async._planning.actions import ActiveJob, JobObserver
 from pika_async._planning.planner import Planner
-from pika_async._runtime.telemetry import NullTelemetry
+from pika_async._runtime.telemetry.null import NullTelemetry
 from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job

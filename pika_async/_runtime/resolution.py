@@ -15,7 +15,7 @@ import attrs
 
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.job_table import JobTable
-from pika_async._runtime.telemetry import NullTelemetry
+from pika_async._runtime.telemetry.null import NullTelemetry
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, apply_resolution, archive_key, mark_interrupted, mark_superseded
 from pika_async.logs import log_job

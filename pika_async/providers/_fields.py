@@ -12,7 +12,7 @@ from typing import Any, NewType, TypeVar, cast
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from pika_async.fields import has_host, is_url
+from pika_async.models.fields import has_host, is_url
 
 __all__ = [
     "Address",

@@ -11,8 +11,8 @@ from typing import Any, Final
 import attrs
 
 from pika_async.errors import InvalidRequest
-from pika_async.fields import Media, is_url
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
+from pika_async.models.fields import Media, is_url
 from pika_async.providers._failure import read_failure
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 

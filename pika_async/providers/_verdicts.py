@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from pika_async.errors import strip_control
-from pika_async.models import Receipt
+from pika_async.models.results import Receipt
 from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
 
 __all__ = [
@@ -116,10 +116,11 @@ def classify_response(
         verdict = _judge_success(response, receipt)
     else:
         verdict = _judge_status(status, response, receipt, lenient=lenient)
+    if verdict is SubmitVerdict.ACCEPTED:
+        return SubmitOutcome(verdict=verdict, task_id=receipt.task_id, http_status=status)
     return SubmitOutcome(
         verdict=verdict,
         reason=strip_control(_reason(verdict, response, receipt)[:REASON_LIMIT]),
-        task_id=receipt.task_id if verdict is SubmitVerdict.ACCEPTED else None,
         http_status=status,
         retry_after=retry_after(response.headers, now) if verdict is SubmitVerdict.WAIT else None,
         request_id=_request_id(response.headers),
@@ -159,8 +160,6 @@ def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, leni
 
 
 def _reason(verdict: SubmitVerdict, response: HttpResponse, receipt: Receipt) -> str:
-    if verdict is SubmitVerdict.ACCEPTED:
-        return ""
     code = f"{receipt.failure_code}: " if receipt.failure_code else ""
     if verdict is SubmitVerdict.WRONG_URL and response.status in _REDIRECTS:
         return "a redirect, which is never followed with a paid request"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pika_async.fields import EFFECTS
 from pika_async.models import GenerationRequest
+from pika_async.models.fields import EFFECTS
 from pika_async.providers._provider import Capability, Provider
 
 __all__ = ["INLINE_LIMIT", "TEN_EFFECTS", "capabilities", "ratio_is_not_for_images"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pika_async.fields import EFFECTS
 from pika_async.models import GenerationRequest
+from pika_async.models.fields import EFFECTS
 from pika_async.providers._envelope import ENVELOPE
 from pika_async.providers._provider import VERSION, Capability, Provider
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pika_async.fields import EFFECTS, is_url
 from pika_async.models import GenerationRequest
+from pika_async.models.fields import EFFECTS, is_url
 from pika_async.providers._provider import Provider
 from pika_async.providers._videos import VIDEOS
 from pika_async.providers._videos_record import INLINE_LIMIT, capabilities, ratio_is_not_for_images

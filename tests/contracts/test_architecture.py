@@ -19,7 +19,7 @@ EMULATOR = "emulator"
 #: Folder or module at the top level -> its row. It imports from lower rows, or from its own.
 ROWS = {
     "errors": 0,
-    "fields": 1, "models": 1, "polling": 1,
+    "models": 1, "polling": 1,
     "jobs": 2, "providers": 2,
     "_planning": 3, "logs": 3,
     "_http": 4, "_journal": 4,
@@ -31,7 +31,7 @@ ROWS = {
     "cli": 10,
     "__main__": 11,
 }  # fmt: skip
-PURE = ("errors", "fields", "models", "polling", "jobs", "providers", "_planning")
+PURE = ("errors", "models", "polling", "jobs", "providers", "_planning")
 #: What a pure folder may not import: sockets, event loops, clocks, randomness, files, processes.
 IMPURE = {
     "aiohttp", "anyio", "asyncio", "concurrent", "fcntl", "opentelemetry", "os", "random", "secrets", "signal", "socket",

@@ -25,9 +25,9 @@ from pika_async._journal.serialization import (
     request_to_json,
 )
 from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, PikaError, SubmissionInDoubt
-from pika_async.fields import EFFECTS
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import Camera, GenerationRequest, Video
+from pika_async.models.fields import EFFECTS
 
 FOLDER = Path("/videos")
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PikaError)]
@@ -273,6 +273,6 @@ def test_later_means_further_on_the_way() -> None:
 
 def test_the_media_types_are_these_three() -> None:
     """A fourth needs a form of its own in a record."""
-    from pika_async.fields import Media
+    from pika_async.models.fields import Media
 
     assert {kind.__name__ for kind in get_args(Media)} == {"str", "PurePath", "bytes"}

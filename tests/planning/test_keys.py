@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pika_async import GenerationRequest
 from pika_async._planning.keys import KeyAssigner, single_key
-from pika_async.fields import check_key
+from pika_async.models.fields import check_key
 
 
 @attrs.frozen

@@ -19,8 +19,8 @@ from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest, Snaps
 from pika_async._planning.actions import PollResult
 from pika_async._runtime.gateway import GatewayClient
 from pika_async.emulator import Gateway
-from pika_async.fields import has_host, is_url
 from pika_async.models import Receipt
+from pika_async.models.fields import has_host, is_url
 from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._failure import read_failure
 from pika_async.providers._verdicts import (

@@ -1,12 +1,11 @@
-"""Generation requests, poll snapshots and videos, as frozen records that are checked when they are made.
+"""Generation request: what a video should show, checked when it is made.
 
-A record holds no client and does no I/O. What one provider cannot do is checked by that provider.
+What one provider cannot do is checked by that provider.
 """
 
 from __future__ import annotations
 
 import copy
-import enum
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Literal, TypedDict
 import attrs
 
 from pika_async.errors import did_you_mean
-from pika_async.fields import (
+from pika_async.models.fields import (
     AXES,
     EFFECTS,
     FRAME_RATE_RANGE,
@@ -39,7 +38,7 @@ from pika_async.fields import (
     parse_ratio,
 )
 
-__all__ = ["Camera", "GenerationRequest", "Receipt", "RequestFields", "Snapshot", "TaskState", "Video"]
+__all__ = ["Camera", "GenerationRequest", "RequestFields", "evolve_unchecked"]
 
 
 @attrs.frozen(kw_only=True)
@@ -276,81 +275,3 @@ def evolve_unchecked(request: GenerationRequest, **changes: Any) -> GenerationRe
 
 def _canonical(value: object) -> str:
     return f"sha256:{hashlib.sha256(value).hexdigest()}" if isinstance(value, bytes) else str(value)
-
-
-class TaskState(enum.Enum):
-    """The state of a task at one poll, in common terms for all gateways."""
-
-    #: Accepted, not begun.
-    QUEUED = "queued"
-    #: Being generated; also every status word that no document lists.
-    RUNNING = "running"
-    #: Done, with a URL of the result.
-    SUCCEEDED = "succeeded"
-    #: Done according to the gateway, but the answer holds no URL yet.
-    SUCCEEDED_WITHOUT_URL = "succeeded_without_url"
-    #: The gateway settled the task as failed.
-    FAILED = "failed"
-    #: The gateway answered that there is no such task: transient just after a submission.
-    MISSING = "missing"
-
-
-@attrs.frozen(kw_only=True)
-class Video:
-    """A result as the provider describes it. URLs live from ten minutes to forever: download early."""
-
-    #: URL of the MP4.
-    url: str
-    #: URL of a still picture.
-    poster: str | None = None
-    #: URL of a small picture.
-    thumbnail: str | None = None
-    #: URL of a page that shows the video.
-    share_url: str | None = None
-    #: URL of the last frame as a picture.
-    last_frame: str | None = None
-    #: The seed that was used; may be 2**32 or more.
-    seed: int | None = None
-    #: Length in seconds.
-    duration: float | None = None
-    task_id: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Snapshot:
-    """The answer to one poll."""
-
-    task_id: str
-    state: TaskState
-    #: The provider's own status, in lower case; "" if the answer has none.
-    word: str = ""
-    #: False for a status word that no document lists; such a task counts as running.
-    known_word: bool = True
-    #: Set exactly when `state` is `SUCCEEDED`.
-    video: Video | None = None
-    #: Percent, 0 to 100, where the wire has it.
-    progress: int | None = None
-    #: The provider's reason of a failure; "" in every other state.
-    reason: str = ""
-    #: Unix seconds by the provider's clock; None where it is missing or 0 ("not yet").
-    created_at: float | None = None
-    #: Unix seconds by the provider's clock, as `created_at`.
-    updated_at: float | None = None
-    #: Points that stay charged, where the wire has them.
-    points: float | None = None
-    #: Points that were given back, where the wire has them.
-    refunded: float | None = None
-    #: The whole answer, unknown fields included.
-    raw: Any = attrs.field(default=None, repr=False, eq=False)
-
-
-@attrs.frozen(kw_only=True)
-class Receipt:
-    """The answer to a submission: a task id, an explicit failure code, or neither."""
-
-    task_id: str | None = None
-    #: The body's own code where it is explicit and means failure (`400`, `"task_not_exist"`, ...), as text.
-    failure_code: str | None = None
-    message: str = ""
-    #: The whole answer.
-    raw: Any = attrs.field(default=None, repr=False, eq=False)

@@ -1,0 +1,88 @@
+"""Results: what a submission returned, what a poll returned, and the video. Decodes nothing itself."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import attrs
+
+__all__ = ["Receipt", "Snapshot", "TaskState", "Video"]
+
+
+class TaskState(enum.Enum):
+    """The state of a task at one poll, in common terms for all gateways."""
+
+    #: Accepted, not begun.
+    QUEUED = "queued"
+    #: Being generated; also every status word that no document lists.
+    RUNNING = "running"
+    #: Done, with a URL of the result.
+    SUCCEEDED = "succeeded"
+    #: Done according to the gateway, but the answer holds no URL yet.
+    SUCCEEDED_WITHOUT_URL = "succeeded_without_url"
+    #: The gateway settled the task as failed.
+    FAILED = "failed"
+    #: The gateway answered that there is no such task: transient just after a submission.
+    MISSING = "missing"
+
+
+@attrs.frozen(kw_only=True)
+class Video:
+    """A result as the provider describes it. URLs live from ten minutes to forever: download early."""
+
+    #: URL of the MP4.
+    url: str
+    #: URL of a still picture.
+    poster: str | None = None
+    #: URL of a small picture.
+    thumbnail: str | None = None
+    #: URL of a page that shows the video.
+    share_url: str | None = None
+    #: URL of the last frame as a picture.
+    last_frame: str | None = None
+    #: The seed that was used; may be 2**32 or more.
+    seed: int | None = None
+    #: Length in seconds.
+    duration: float | None = None
+    task_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """The answer to one poll."""
+
+    task_id: str
+    state: TaskState
+    #: The provider's own status, in lower case; "" if the answer has none.
+    word: str = ""
+    #: False for a status word that no document lists; such a task counts as running.
+    known_word: bool = True
+    #: Set exactly when `state` is `SUCCEEDED`.
+    video: Video | None = None
+    #: Percent, 0 to 100, where the wire has it.
+    progress: int | None = None
+    #: The provider's reason of a failure; "" in every other state.
+    reason: str = ""
+    #: Unix seconds by the provider's clock; None where it is missing or 0 ("not yet").
+    created_at: float | None = None
+    #: Unix seconds by the provider's clock, as `created_at`.
+    updated_at: float | None = None
+    #: Points that stay charged, where the wire has them.
+    points: float | None = None
+    #: Points that were given back, where the wire has them.
+    refunded: float | None = None
+    #: The whole answer, unknown fields included.
+    raw: Any = attrs.field(default=None, repr=False, eq=False)
+
+
+@attrs.frozen(kw_only=True)
+class Receipt:
+    """The answer to a submission: a task id, an explicit failure code, or neither."""
+
+    task_id: str | None = None
+    #: The body's own code where it is explicit and means failure (`400`, `"task_not_exist"`, ...), as text.
+    failure_code: str | None = None
+    message: str = ""
+    #: The whole answer.
+    raw: Any = attrs.field(default=None, repr=False, eq=False)
