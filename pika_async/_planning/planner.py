@@ -1,4 +1,7 @@
-"""What to do next: the jobs that are not at rest, the time, the limits -> one decision. Pure: another room acts."""
+"""Planner of one client: from its jobs, the time and the limits to the next action. Pure: carries out no action.
+
+Times are the caller's monotonic seconds, `at` is in unix seconds; `u` is a uniform random number in [0, 1).
+"""
 
 from __future__ import annotations
 
@@ -42,24 +45,26 @@ from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVer
 
 __all__ = ["Planner", "apply_verdict"]
 
-#: A task that was accepted and then denied is given up after this many denials over this many seconds.
-MISSING_ANSWERS: Final = 5
-MISSING_SECONDS: Final = 600.0
-#: A task that is finished but has no address yet is asked for this many seconds more.
-URL_SECONDS: Final = 600.0
-#: The callback of a job in doubt is waited for this many times as long as the longest task has taken; while none has
-#: settled, so many seconds: the documented example took 232 s.
-DOUBT_SHARE, DOUBT_SECONDS = 2.0, 600.0
+#: An accepted task that the provider does not find is given up after at least this many such answers...
+MIN_NOT_FOUND_COUNT: Final = 5
+#: ... over at least this many seconds.
+MIN_NOT_FOUND_S: Final = 600.0
+#: Seconds for which a task is polled that has succeeded but has no URL yet.
+URL_WAIT_S: Final = 600.0
+#: A job in doubt waits for its callback for this many times the longest duration so far, at most for `deadline`...
+CALLBACK_WAIT_FACTOR: Final = 2.0
+#: ... or for this many seconds while no task has settled: the documented example took 232 s.
+CALLBACK_WAIT_S: Final = 600.0
 
 
 @attrs.define(kw_only=True)
 class Planner:
-    """The decisions of one client: one provider, one account."""
+    """State of the jobs of one client, with one provider and one account, and the choice of its next action."""
 
     provider: str
     base_url: str
     limits: Limits
-    #: Seconds from acceptance to settling, for each job.
+    #: Seconds after acceptance at which an unsettled job is parked.
     deadline: float
     concurrency: AdaptiveConcurrency
     poll_queue: PollQueue
@@ -75,15 +80,15 @@ class Planner:
     charges: int = 0
     submit_meter: RateMeter = attrs.field(factory=RateMeter)
     poll_meter: RateMeter = attrs.field(factory=RateMeter)
-    #: Whose look was the latest probe of an open breaker.
+    #: The job whose poll was the latest probe of an open breaker.
     _probe: ActiveJob | None = None
-    #: The jobs in doubt whose callbacks are waited for, and since when.
+    #: Jobs in doubt that wait for a callback, and since when.
     _unconfirmed: dict[ActiveJob, float] = attrs.field(factory=dict)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
     def next_action(self, now: float) -> Action:
-        """The one thing to do at `now`; looks go first, because they make room."""
+        """Return the next action at `now`; polls have priority, because they free capacity."""
         poll = self._next_poll(now)
         if isinstance(poll, Poll | DeadlinePassed):
             return poll
@@ -96,7 +101,9 @@ class Planner:
     def _next_unconfirmed(self, now: float) -> CallbackTimedOut | WaitUntil:
         while self._unconfirmed:
             active, since = next(iter(self._unconfirmed.items()))
-            until = since + min(self.deadline, DOUBT_SHARE * self.poll_queue.adapter.longest or DOUBT_SECONDS)
+            until = since + min(
+                self.deadline, CALLBACK_WAIT_FACTOR * self.poll_queue.adapter.longest or CALLBACK_WAIT_S
+            )
             if active.job.status is JobStatus.UNKNOWN and until > now:
                 return WaitUntil(until)
             del self._unconfirmed[active]
@@ -105,9 +112,9 @@ class Planner:
         return WaitUntil(math.inf)
 
     def _next_poll(self, now: float) -> Poll | DeadlinePassed | WaitUntil:
-        due = self.poll_queue.ready_at(now)
-        if due > now:
-            return WaitUntil(due)
+        due_at = self.poll_queue.ready_at(now)
+        if due_at > now:
+            return WaitUntil(due_at)
         held_until = self.breaker.ready_at(now)
         if held_until > now:
             active = self.poll_queue.pop_expired(now)
@@ -117,8 +124,8 @@ class Planner:
             return WaitUntil(math.inf)
         if held_until > now:
             return WaitUntil(min(held_until, self.poll_queue.expires_at))
-        can_begin = self.poll_rate.ready_at(now)
-        return Poll(self.poll_queue.pop(now)) if can_begin <= now else WaitUntil(can_begin)
+        ready_at = self.poll_rate.ready_at(now)
+        return Poll(self.poll_queue.pop(now)) if ready_at <= now else WaitUntil(ready_at)
 
     def _next_submit(self, now: float) -> Submit | SubmitTimedOut | StopSubmitting | WaitUntil:
         if not self.submit_queue or self.closing or self.throttle.stop is not None:
@@ -129,58 +136,57 @@ class Planner:
             if self.submitting:
                 return WaitUntil(math.inf)
             return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=self.limits.max_charges))
-        if self.submitting >= self.limits.submitting or not self.concurrency.has_capacity(
-            self.in_flight, self.submitting
-        ):
+        has_capacity = self.concurrency.has_capacity(self.in_flight, self.submitting)
+        if self.submitting >= self.limits.submitting or not has_capacity:
             return WaitUntil(math.inf)
-        can_begin = max(self.submit_rate.ready_at(now), self.throttle.ready_at(now), self.concurrency.ready_at(now))
-        if can_begin > now:
-            return WaitUntil(min(can_begin, self.submit_queue[0].deadline_at))
+        ready_at = max(self.submit_rate.ready_at(now), self.throttle.ready_at(now), self.concurrency.ready_at(now))
+        if ready_at > now:
+            return WaitUntil(min(ready_at, self.submit_queue[0].deadline_at))
         return Submit(self.submit_queue.popleft())
 
-    def wants_more(self, planned_by_caller: int) -> bool:
-        """Whether a caller with so many unsent jobs should plan another: as many as can be sent side by side."""
-        return self.throttle.stop is None and planned_by_caller < self.limits.submitting
+    def needs_more(self, unsent: int) -> bool:
+        """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently."""
+        return self.throttle.stop is None and unsent < self.limits.submitting
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 
     @property
     def stop_reason(self) -> SubmissionsStopped | None:
-        """Why nothing is submitted, if so."""
+        """Why nothing is submitted; None if submissions are allowed."""
         return self.throttle.stop
 
     def stop_submitting(self, reason: SubmissionsStopped) -> list[ActiveJob]:
-        """Submit nothing more; return the jobs that were queued."""
+        """Stop submitting, and return the jobs that were queued."""
         self.throttle.stop = reason
         queued = list(self.submit_queue)
         self.submit_queue.clear()
         return queued
 
     def allow_submitting(self) -> None:
-        """Submit again after a stop."""
+        """Allow submissions after a stop."""
         if self.throttle.stop is not None:
             self.throttle = SubmitThrottle()
 
     def close(self) -> None:
-        """Start no submission any more."""
+        """Start no more submissions."""
         self.closing = True
 
     def on_uncharged(self) -> None:
-        """Take back the charge of a submission that a person found not to be charged."""
+        """Subtract the charge of a submission in doubt that a person has found not to be charged."""
         self.charges -= 1
 
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def queue(self, active: ActiveJob, now: float) -> None:
-        """Queue a job for submission, with the patience of a new one."""
+        """Queue a job for submission, with the full patience of a new one."""
         self._unconfirmed.pop(active, None)
         active.last_seen_unsettled_at, active.deadline_at = now, math.inf
         self.submit_queue.append(active)
 
     def resume(self, active: ActiveJob, age: float, now: float, u: float) -> None:
-        """A job that was accepted `age` seconds ago, by a clock that may have been moved: look at it soon.
+        """Plan an early poll of a job that was accepted `age` seconds ago, by a wall clock that may have been moved.
 
-        Its deadline begins anew. Looks follow its age, but never as if it were older than a deadline.
+        Its deadline begins anew. Polls are planned by its age, but at most by that of a job at its deadline.
         """
         self._mark_accepted(active, now - min(max(age, 0.0), self.deadline), now)
         active.resumed = True
@@ -193,7 +199,7 @@ class Planner:
         active.deadline_at = now + self.deadline
 
     def on_submit_started(self, active: ActiveJob, now: float) -> None:
-        """`entry` is being sent."""
+        """Record that a job is being sent."""
         self.submitting += 1
         self.submit_meter.add(now)
         self.submit_rate.take(now)
@@ -204,7 +210,7 @@ class Planner:
     def on_submit_finished(
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float
     ) -> StopSubmitting | None:
-        """`entry` was judged; its job has been changed and kept already. Says so if sending should stop."""
+        """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
         self.submitting -= 1
         match outcome.verdict:
             case SubmitVerdict.ACCEPTED:
@@ -235,38 +241,35 @@ class Planner:
         return None
 
     def await_callback(self, active: ActiveJob, now: float) -> bool:
-        """`entry` is in doubt; whether a callback is worth waiting for: there may be one, and most do come.
-
-        It is waited for twice as long as the longest task has taken, at most a deadline; ten minutes if none is known.
-        """
-        calls = self.poll_queue.callbacks
-        if not calls.enabled or calls.loss.is_unreliable:
+        """Wait for the callback of a job in doubt; return False if callbacks are off or unreliable."""
+        callbacks = self.poll_queue.callbacks
+        if not callbacks.enabled or callbacks.loss.is_unreliable:
             return False
-        self._unconfirmed.pop(active, None)  # it may have been in doubt before, and have been sent again
+        self._unconfirmed.pop(active, None)  # the job may be in doubt for the second time
         self._unconfirmed[active] = now
         return True
 
     def on_callback(self, active: ActiveJob, now: float) -> None:
-        """A callback has come for `entry`, which was accepted."""
+        """Plan an immediate poll of an accepted job for which a callback has come."""
         self.poll_queue.on_callback(active, now)
 
     def on_late_callback(self, key: str) -> None:
-        """A callback has come for a job that has settled."""
+        """Record a callback for a job that has settled already."""
         self.poll_queue.callbacks.on_late_callback(key)
 
     def drain_unconfirmed(self) -> list[ActiveJob]:
-        """The jobs in doubt whose callbacks are waited for; they are not any more."""
+        """Stop waiting for callbacks of jobs in doubt, and return these jobs."""
         active_jobs = [active for active in self._unconfirmed if active.job.status is JobStatus.UNKNOWN]
         self._unconfirmed.clear()
         return active_jobs
 
     def on_submit_rolled_back(self, active: ActiveJob) -> None:
-        """`entry` was not sent after all."""
+        """Queue a job again that was not sent after all."""
         self.submitting -= 1
         self.submit_queue.appendleft(active)
 
     def _back_off(self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float) -> None:
-        if outcome.http_status == 429 and self.in_flight:  # all slots busy, ours among them: one will get free
+        if outcome.http_status == 429 and self.in_flight:  # jobs of this client hold slots, and will free them
             self.throttle.reset()
             self.concurrency.on_rejected(self.in_flight, sent_at, now, outcome.retry_after)
             active.deadline_at = math.inf
@@ -277,7 +280,7 @@ class Planner:
         return StopSubmitting(kind(provider=self.provider, reason=outcome.reason, **facts))
 
     def on_poll_started(self, active: ActiveJob, now: float) -> None:
-        """`entry` is being looked at."""
+        """Record that a job is being polled."""
         self.polling += 1
         active.polls += 1
         self.poll_queue.callbacks.on_poll_started(active, now)
@@ -286,62 +289,62 @@ class Planner:
         if self.breaker.begin():
             self._probe = active
 
-    def on_poll_finished(self, active: ActiveJob, look: PollResult, now: float, at: float, u: float) -> Job:
-        """What a look brought -> the job as it stands; at rest if it is settled or parked, else scheduled again."""
+    def on_poll_finished(self, active: ActiveJob, result: PollResult, now: float, at: float, u: float) -> Job:
+        """Apply the result of a poll and return the job; plan its next poll unless it is settled or parked."""
         self.polling -= 1
-        if look.verdict is PollVerdict.AGAIN or look.verdict is PollVerdict.STOP:
+        if result.verdict is PollVerdict.AGAIN or result.verdict is PollVerdict.STOP:
             self.breaker.fail(now, u, probe=active is self._probe)
         else:
             self.breaker.succeed()
-        match look.verdict:
-            case PollVerdict.READ if look.snapshot is not None:
-                return self._on_snapshot(active, look, now, at, u)
+        match result.verdict:
+            case PollVerdict.READ if result.snapshot is not None:
+                return self._on_snapshot(active, result, now, at, u)
             case PollVerdict.MISSING:
-                return self._on_not_found(active, look, now, u)
+                return self._on_not_found(active, result, now, u)
             case _:
                 active.failed_polls += 1
-                return self._poll_again(active, now, u, look)
+                return self._poll_again(active, now, u, result)
 
-    def _on_snapshot(self, active: ActiveJob, look: PollResult, now: float, at: float, u: float) -> Job:
-        job, snapshot = active.job, look.snapshot
-        assert snapshot is not None  # noqa: S101 - `poll_ends` has seen it
+    def _on_snapshot(self, active: ActiveJob, result: PollResult, now: float, at: float, u: float) -> Job:
+        job, snapshot = active.job, result.snapshot
+        assert snapshot is not None  # noqa: S101 - checked by `on_poll_finished`
         failure = GenerationFailed(
             key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason
         ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
-        seen = job.with_snapshot(snapshot, at, failure=failure)
+        job = job.with_snapshot(snapshot, at, failure=failure)
         active.failed_polls = active.not_found_count = 0
         if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not active.awaits_url:
             active.awaits_url = True
-            active.deadline_at = now + URL_SECONDS
-        if seen.is_final:
+            active.deadline_at = now + URL_WAIT_S
+        if job.is_final:
             self.concurrency.on_settled(active.last_seen_unsettled_at, now)
             self.poll_queue.record_settled(active, snapshot, now, u)
-            return self._leave(active, seen)
-        active.job = seen
-        return self._poll_again(active, now, u, look)
+            return self._leave(active, job)
+        active.job = job
+        return self._poll_again(active, now, u, result)
 
-    def _on_not_found(self, active: ActiveJob, look: PollResult, now: float, u: float) -> Job:
+    def _on_not_found(self, active: ActiveJob, result: PollResult, now: float, u: float) -> Job:
         active.not_found_count += 1
         if active.not_found_count == 1:
             active.first_not_found_at = now
-        if active.not_found_count >= MISSING_ANSWERS and now - active.first_not_found_at >= MISSING_SECONDS:
-            job = active.job
+        job, seconds = active.job, now - active.first_not_found_at
+        if active.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S:
             error = TaskNotFound(
                 key=job.key, provider=job.provider, task_id=job.task_id,
-                reason=f"{active.not_found_count} denials over {now - active.first_not_found_at:.0f} s: {look.reason}",
+                reason=f"not found {active.not_found_count} times over {seconds:.0f} s: {result.reason}",
             )  # fmt: skip
             self.poll_queue.record_censored(active)
             return self._leave(active, job.timed_out(error))
-        return self._poll_again(active, now, u, look)
+        return self._poll_again(active, now, u, result)
 
-    def _poll_again(self, active: ActiveJob, now: float, u: float, look: PollResult) -> Job:
+    def _poll_again(self, active: ActiveJob, now: float, u: float, result: PollResult) -> Job:
         if now >= active.deadline_at:
             return self.expire(active)
-        self.poll_queue.schedule(active, now, u, look)
+        self.poll_queue.schedule(active, now, u, result)
         return active.job
 
     def expire(self, active: ActiveJob) -> Job:
-        """`entry` is past its deadline: parked with its task id."""
+        """Park a job that is past its deadline, with its task id, and return it."""
         job = active.job
         seconds = active.deadline_at - active.accepted_at
         error = DeadlineExceeded(key=job.key, provider=job.provider, task_id=job.task_id, seconds=seconds)
@@ -349,7 +352,7 @@ class Planner:
         return self._leave(active, job.timed_out(error))
 
     def cancel_queued(self, active: ActiveJob) -> bool:
-        """Take `entry` back if it has not been sent; False if it is too late for that."""
+        """Remove a job from the queue and return True; False if it is being sent or was sent already."""
         try:
             self.submit_queue.remove(active)
         except ValueError:
@@ -357,7 +360,7 @@ class Planner:
         return True
 
     def drain_accepted(self) -> list[ActiveJob]:
-        """Take every accepted job off the heap: the account is stopped and looks are pointless."""
+        """Remove every accepted job from the queue of polls and return them: the account no longer answers polls."""
         active_jobs = self.poll_queue.clear()
         for active in active_jobs:
             self.poll_queue.record_censored(active)
@@ -366,19 +369,18 @@ class Planner:
 
     def _leave(self, active: ActiveJob, job: Job) -> Job:
         self.in_flight -= 1
-        active.job = attrs.evolve(job, polls=job.polls + active.polls)
-        active.polls = 0
-        return active.job
+        active.job = job
+        return self.with_poll_count(active)
 
     def with_poll_count(self, active: ActiveJob) -> Job:
-        """The job of `entry` with its looks."""
+        """Add the polls since the last call to the job, and return it."""
         active.job = attrs.evolve(active.job, polls=active.job.polls + active.polls)
         active.polls = 0
         return active.job
 
 
 def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime | None = None) -> Job:
-    """`job` after its submission of `sent_at` was judged at `at` (unix seconds)."""
+    """Return `job` after its submission, which was sent at `sent_at`; None: at `at`."""
     facts = {"key": job.key, "provider": job.provider, "reason": outcome.reason}
     match outcome.verdict:
         case SubmitVerdict.ACCEPTED if outcome.task_id is not None:
@@ -388,8 +390,8 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
         case SubmitVerdict.REJECTED:
             return job.rejected(SubmissionRejected(**facts, http_status=outcome.http_status), at)
         case SubmitVerdict.WRONG_URL:
-            status, advice = outcome.http_status, "check the base URL"
-            return job.rejected(SubmissionRejected(**facts, http_status=status, advice=advice), at)
+            rejection = SubmissionRejected(**facts, http_status=outcome.http_status, advice="check the base URL")
+            return job.rejected(rejection, at)
         case _:
             error = SubmissionInDoubt(
                 **facts, http_status=outcome.http_status, request_id=outcome.request_id,

@@ -182,7 +182,7 @@ class BatchRun:
             await asyncio.sleep(0)  # thousands of jobs that are finished already must not block the loop
 
     def _has_room(self) -> bool:
-        return self._undelivered < MAX_UNDELIVERED and self._table.planner.wants_more(len(self._unsent))
+        return self._undelivered < MAX_UNDELIVERED and self._table.planner.needs_more(len(self._unsent))
 
     # --- results ----------------------------------------------------------------------------------------------------
 

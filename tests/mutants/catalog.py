@@ -154,8 +154,8 @@ MUTANTS: Final = (
     Mutant(
         "young-denial-parks",
         "_planning/planner.py",
-        "active.not_found_count >= MISSING_ANSWERS and now - active.first_not_found_at >= MISSING_SECONDS",
-        "active.not_found_count >= MISSING_ANSWERS",
+        "active.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S",
+        "active.not_found_count >= MIN_NOT_FOUND_COUNT",
         "a new task that the gateway does not know yet is given up",
         ("tests/planning/test_planner.py",),
     ),
@@ -733,8 +733,8 @@ MUTANTS: Final = (
     Mutant(
         "doubt-not-waited-for",
         "_planning/planner.py",
-        "if not calls.enabled or calls.loss.is_unreliable:",
-        "if calls.enabled:",
+        "if not callbacks.enabled or callbacks.loss.is_unreliable:",
+        "if callbacks.enabled:",
         "a batch ends with jobs in doubt whose callbacks were still expected",
         ("tests/stories/test_callbacks.py",),
         "found_again or waits_for_the_callbacks",

@@ -455,7 +455,7 @@ def test_a_denied_old_task_is_parked_after_five_denials_over_ten_minutes() -> No
     job = look(on, 1300.0, None, PollVerdict.MISSING, reason="task_not_exist")
     assert (job.status, job.task_id) == (JobStatus.TIMED_OUT, f"t-{entry.job.key}")
     assert isinstance(job.error, TaskNotFound)
-    assert "5 denials over 1200 s" in str(job.error)
+    assert "not found 5 times over 1200 s" in str(job.error)
 
 
 def test_a_success_without_address_has_a_deadline_of_its_own() -> None:
@@ -624,9 +624,9 @@ def test_what_was_refused_leaves_its_charge_to_another() -> None:
 def test_backpressure_asks_for_as_many_as_can_be_sent_side_by_side() -> None:
     """A caller is asked for more while it has fewer unsent jobs than there are submitters, and never after a stop."""
     on = planner(submitting=3)
-    assert [on.wants_more(unsent) for unsent in range(5)] == [True, True, True, False, False]
+    assert [on.needs_more(unsent) for unsent in range(5)] == [True, True, True, False, False]
     on.stop_submitting(AccountStopped(provider="p"))
-    assert not on.wants_more(0)
+    assert not on.needs_more(0)
 
 
 def test_withdrawing_takes_back_only_what_was_not_sent() -> None:
