@@ -1,1 +1,1 @@
-"""Send and receive bytes: calls, downloads and callbacks."""
+"""HTTP: calls to gateways, downloads, and the server for callbacks. Interprets no body of a gateway."""

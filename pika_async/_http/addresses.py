@@ -1,4 +1,8 @@
-"""Which addresses a download may dial, and how an address is shown; resolves no name and opens no socket."""
+"""SSRF guard: which addresses a download may connect to. Resolves no name and opens no socket.
+
+The address of a video comes from a gateway. An address inside the user's network, or with a user name and password,
+would let a gateway reach services there, such as the metadata service of a cloud host.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ import ipaddress
 import re
 from typing import Final
 
-__all__ = ["classify_ip", "forbidden_reason", "redact_url", "url_refusal"]
+__all__ = ["classify_ip", "forbidden_reason", "forbidden_url_reason", "redact_url"]
 
 _V4 = ipaddress.IPv4Network
 _V6 = ipaddress.IPv6Network
 
-#: What is not the public internet, by the IANA special-purpose registry of 2024. Written out, because what
-#: `ipaddress` calls global has changed between the releases of one Python version.
+#: IPv4 networks outside the public internet, by the IANA special-purpose registry of 2024. Listed here because
+#: `ipaddress.is_global` has changed between patch releases of one Python version.
 SPECIAL_V4: Final = (
     (_V4("0.0.0.0/8"), "unspecified"),
     (_V4("10.0.0.0/8"), "private"),
@@ -30,7 +34,7 @@ SPECIAL_V4: Final = (
     (_V4("224.0.0.0/4"), "multicast"),
     (_V4("240.0.0.0/4"), "reserved"),
 )
-#: The same for IPv6. What is neither here nor in `GLOBAL_V6` is reserved.
+#: The same for IPv6. An address in neither this list nor `GLOBAL_V6` is reserved.
 SPECIAL_V6: Final = (
     (_V6("::/128"), "unspecified"),
     (_V6("::1/128"), "loopback"),
@@ -38,55 +42,65 @@ SPECIAL_V6: Final = (
     (_V6("fe80::/10"), "link-local"),
     (_V6("fec0::/10"), "private"),
     (_V6("ff00::/8"), "multicast"),
-    (_V6("2001::/23"), "reserved"),  # IETF protocols; Teredo, which hides an IPv4 address, is among them
+    (_V6("2001::/23"), "reserved"),  # IETF protocols, among them Teredo, which embeds an IPv4 address
     (_V6("2001:db8::/32"), "reserved"),
-    (_V6("2002::/16"), "reserved"),  # 6to4, withdrawn by RFC 7526; it hides an IPv4 address too
+    (_V6("2002::/16"), "reserved"),  # 6to4, deprecated by RFC 7526, which embeds an IPv4 address too
     (_V6("3fff::/20"), "reserved"),
 )
+#: The IPv6 network of global unicast addresses.
 GLOBAL_V6: Final = _V6("2000::/3")
-#: Prefixes that hide an IPv4 address, and how many bits stand behind it.
-MAPPED: Final = _V6("::ffff:0:0/96")
+#: IPv6 networks whose last 32 bits are an IPv4 address.
+IPV4_MAPPED: Final = _V6("::ffff:0:0/96")
 NAT64: Final = _V6("64:ff9b::/96")
 
-#: A last label that a resolver reads as a number: `127.1`, `0x7f000001`, `2130706433` are all loopback to it.
-NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
-#: How many characters of an address a message shows.
-SHOWN_LIMIT: Final = 200
+#: A host whose last label is a number: a resolver reads `127.1`, `0x7f000001` and `2130706433` as loopback addresses.
+NUMERIC_HOST_PATTERN: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
+#: Characters of an address that an error text shows.
+MAX_SHOWN_CHARS: Final = 200
 
 
 def classify_ip(address: str) -> str:
-    """`"public"`, `"loopback"`, or the word for why an IP address is not on the public internet.
+    """Return `"public"`, `"loopback"`, or another word for why an IP address is not on the public internet.
 
-    An IPv4 address inside an IPv6 one (mapped, NAT64) is judged by itself.
+    An IPv4 address embedded in an IPv6 one (mapped, NAT64) is classified as itself, since that is where the connection
+    goes. A zone such as `%eth0` is allowed and ignored.
 
-    :raises ValueError: if `address` is no IP address; a zone (`%eth0`) is one's own business and allowed.
+    :raises ValueError: if `address` is not an IP address.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return next((word for network, word in SPECIAL_V4 if ip in network), "public")
     plain = ipaddress.IPv6Address(int(ip))
-    if plain in MAPPED or plain in NAT64:
+    if plain in IPV4_MAPPED or plain in NAT64:
         inner = classify_ip(str(ipaddress.IPv4Address(int(plain) & 0xFFFFFFFF)))
-        return inner if plain in MAPPED or inner == "public" else f"embedded {inner}"
+        return inner if plain in IPV4_MAPPED or inner == "public" else f"embedded {inner}"
     special = next((word for network, word in SPECIAL_V6 if plain in network), None)
     return special or ("public" if plain in GLOBAL_V6 else "reserved")
 
 
 def forbidden_reason(address: str, *, loopback: bool) -> str | None:
-    """Why the IP `address` may not be dialled, or None. `loopback` allows 127.0.0.0/8 and ::1 besides public ones."""
+    """Return why no connection to the IP address may be made; None if it may.
+
+    :param loopback: whether 127.0.0.0/8 and ::1 are allowed besides public addresses.
+    """
     try:
         kind = classify_ip(address)
     except ValueError:
-        return "is no IP address"
+        return "must be an IP address"
     if kind == "public" or (kind == "loopback" and loopback):
         return None
     return f"is a {kind} address; only public ones are dialled"
 
 
-def url_refusal(scheme: str, host: str | None, *, userinfo: bool, loopback: bool) -> str | None:
-    """Why an address of these parts may not be asked, or None; a host that is a name is judged again when dialled.
+def forbidden_url_reason(scheme: str, host: str | None, *, userinfo: bool, loopback: bool) -> str | None:
+    """Return why a URL with these parts may not be requested; None if it may.
 
-    https only; with `loopback` also http, to `localhost` or a loopback IP address and nowhere else.
+    Only https is allowed: over http anyone on the way could replace the file. A user name and a password are refused
+    because a gateway has no reason to send a secret along. A host name is checked again once it is resolved, at the
+    moment of the connection, since its owner decides where it leads.
+
+    :param userinfo: whether the URL holds a user name or a password.
+    :param loopback: whether `localhost` and loopback IP addresses are allowed too, these also over http.
     """
     if not host:
         return "the address has no host"
@@ -100,13 +114,13 @@ def url_refusal(scheme: str, host: str | None, *, userinfo: bool, loopback: bool
     if _is_ip(host):
         reason = forbidden_reason(host, loopback=loopback)
         return reason and f"{host} {reason}"
-    return f"{host} is no plain IP address" if NUMERIC_HOST.fullmatch(host) else None
+    return f"{host} must be a host name or a plain IP address" if NUMERIC_HOST_PATTERN.fullmatch(host) else None
 
 
 def redact_url(url: str) -> str:
-    """`url` as a message may show it: no query and no user information, since signed addresses are secrets."""
+    """Return `url` for an error text: without query and user information, since a signed address is a secret."""
     bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*@", r"\1//", re.split(r"[?#]", url, maxsplit=1)[0])
-    return bare if len(bare) <= SHOWN_LIMIT else bare[:SHOWN_LIMIT] + "…"
+    return bare if len(bare) <= MAX_SHOWN_CHARS else bare[:MAX_SHOWN_CHARS] + "…"
 
 
 def _is_ip(host: str) -> bool:

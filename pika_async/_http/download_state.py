@@ -1,4 +1,4 @@
-"""What the answers to a download mean, and how much of the file has come; does no I/O and keeps no bytes."""
+"""Progress of one download over all attempts, and the meaning of each answer. Does no I/O and keeps no bytes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from pika_async._http.mp4 import Mp4Validator, NotMp4, TruncatedMp4
 from pika_async.errors import shorten
 from pika_async.providers._verdicts import retry_after
 
-__all__ = ["MAX_WAIT", "REDIRECTS", "AbortDownload", "DownloadState", "RetryDownload"]
+__all__ = ["MAX_RETRY_DELAY_S", "REDIRECT_STATUSES", "AbortDownload", "DownloadState", "RetryDownload"]
 
-#: Seconds: no server makes a download wait longer between two attempts.
-MAX_WAIT: Final = 60.0
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-#: The address is no longer good (or never was): a fresh one may be.
-EXPIRED: Final = frozenset({401, 403, 404, 410})
-#: The server asks for patience; so does every 5xx.
-PATIENCE: Final = frozenset({408, 425, 429})
-#: 18 digits are beyond every file and within every integer; only a range whose total is told can be checked.
-CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
+#: Longest delay between two attempts in seconds, whatever Retry-After asks for.
+MAX_RETRY_DELAY_S: Final = 60.0
+#: Statuses with a Location to follow.
+REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+#: Statuses of an address that has expired; the provider may return a new address.
+EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
+#: Statuses that ask to try again later, besides every 5xx.
+RETRY_STATUSES: Final = frozenset({408, 425, 429})
+#: A range with its total, without which the range cannot be checked. 18 digits exceed every file size and bound `int`.
+CONTENT_RANGE_PATTERN: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 
 
 class RetryDownload(Exception):  # noqa: N818 - a signal inside one fetch
-    """This attempt failed; another may not, after `wait` seconds at least."""
+    """The attempt failed; another one may succeed, after `min_delay` seconds at least."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, min_delay: float = 0.0) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.min_delay = min_delay
 
 
 class AbortDownload(Exception):  # noqa: N818 - a signal inside one fetch
-    """No attempt will succeed. `expired`: a fresh address may."""
+    """No further attempt will succeed. If `expired`, one with a new address may."""
 
     def __init__(self, reason: str, *, expired: bool = False) -> None:
         super().__init__(reason)
@@ -41,49 +42,62 @@ class AbortDownload(Exception):  # noqa: N818 - a signal inside one fetch
 
 
 class DownloadState:
-    """How far one file has come, over all attempts: bytes, boxes, and what tells whether the rest may be asked for.
+    """Bytes received so far, their MP4 boxes, and whether the rest may be requested as a range.
 
-    `limit` is the most bytes that the file may have.
+    :param max_bytes: the largest size of the file; a server could otherwise fill the disk.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        #: Counts how often it began at zero: what is kept of the bytes elsewhere is of one such round.
-        self.rounds = 0
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        #: Number of starts at byte 0, by which the owner of the bytes notices that it must discard them.
+        self.restarts = 0
         self.restart()
 
     def restart(self) -> None:
-        """Forgets every byte."""
-        self.rounds += 1
-        self._boxes = Mp4Validator()
+        """Start again at byte 0."""
+        self.restarts += 1
+        self._validator = Mp4Validator()
         self.size = 0
-        #: Bytes of the whole file, once an answer told.
+        #: Bytes of the whole file; None until an answer states them.
         self.total: int | None = None
-        #: A strong ETag, and the address without its query that gave it: no other bytes are ever resumed.
+        #: Strong ETag of the bytes, and the address without its query that sent it. A range is requested only from the
+        #: same address and with the same ETag, so that parts of two files are never joined.
         self._etag: str | None = None
         self._source: str | None = None
 
     def range_headers(self, source: str) -> dict[str, str]:
-        """What asks `source`, an address without its query, for the rest: nothing, unless the bytes came from there."""
+        """Return the headers that request the rest from `source`, an address without its query.
+
+        Empty unless the bytes so far came from there. If-Range makes a server whose file has changed send all of it.
+        """
         if self._etag is None or not self.size or self._source != source:
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": self._etag}
 
-    def judge(
-        self, status: int, headers: Mapping[str, str], *, source: str, length: int | None, asked: bool, now: float
+    def on_response(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        source: str,
+        length: int | None,
+        range_requested: bool,
+        now: float,
     ) -> None:
-        """Takes the head of an answer from `source`. On return a body follows that belongs behind the bytes so far.
+        """Check the head of an answer. On return, its body continues the bytes so far.
 
-        `headers` are looked up by any case; `length` is the body's, where told; `asked` says that a range was asked
-        for; `now` is unix seconds.
-
-        :raises Again: for what time or another attempt may mend.
-        :raises Stop: for what it will not.
+        :param headers: the response headers, whose lookup ignores case.
+        :param source: the address without its query.
+        :param length: bytes of the body; None if the answer does not state them.
+        :param range_requested: whether the request asked for a range.
+        :param now: unix time in seconds, for a Retry-After that is a date.
+        :raises RetryDownload: if another attempt may succeed.
+        :raises AbortDownload: if no further attempt will.
         """
-        if status in EXPIRED:
+        if status in EXPIRED_STATUSES:
             raise AbortDownload(f"HTTP {status}: the address has expired", expired=True)
-        if status in PATIENCE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise RetryDownload(f"HTTP {status}", min(retry_after(headers, now) or 0.0, MAX_WAIT))
+        if status in RETRY_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise RetryDownload(f"HTTP {status}", min(retry_after(headers, now) or 0.0, MAX_RETRY_DELAY_S))
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.restart()
             raise RetryDownload(f"HTTP {status}")
@@ -96,14 +110,14 @@ class DownloadState:
         if status == HTTPStatus.OK:
             self.restart()
             self._source, self._etag, self.total = source, etag if etag.startswith('"') else None, length
-        elif not (asked and self._continues(headers.get("Content-Range", ""), etag, length)):
+        elif not (range_requested and self._is_requested_range(headers.get("Content-Range", ""), etag, length)):
             self.restart()
             raise RetryDownload("the server sent another part than the one asked for")
-        if (self.total or 0) > self.limit:
-            raise AbortDownload(f"the body of {self.total:,} bytes is longer than the {self.limit:,} bytes allowed")
+        if (self.total or 0) > self.max_bytes:
+            raise AbortDownload(f"the body of {self.total:,} bytes is longer than the {self.max_bytes:,} bytes allowed")
 
-    def _continues(self, content_range: str, etag: str, length: int | None) -> bool:
-        found = CONTENT_RANGE.fullmatch(content_range.strip())
+    def _is_requested_range(self, content_range: str, etag: str, length: int | None) -> bool:
+        found = CONTENT_RANGE_PATTERN.fullmatch(content_range.strip())
         if found is None:
             return False
         first, last, total = (int(number) for number in found.groups())
@@ -113,37 +127,38 @@ class DownloadState:
         self.total = total
         return True
 
-    def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes of a body.
+    def on_chunk(self, chunk: bytes) -> None:
+        """Count and check the next bytes of the body.
 
-        :raises Stop: when they cannot belong to an MP4 file, or are too many.
+        :raises AbortDownload: if they cannot belong to an MP4 file, or exceed `max_bytes`.
         """
         self.size += len(chunk)
-        if self.size > self.limit:
-            raise AbortDownload(f"the body is longer than the {self.limit:,} bytes allowed")
+        if self.size > self.max_bytes:
+            raise AbortDownload(f"the body is longer than the {self.max_bytes:,} bytes allowed")
         try:
-            self._boxes.feed(chunk)
+            self._validator.feed(chunk)
         except NotMp4 as error:
-            raise AbortDownload(f"what came is no MP4: it {error}") from None
+            raise AbortDownload(f"the body is not an MP4 file: it {error}") from None
 
-    def complete(self, *, terminated: bool) -> None:
-        """Says that the body is over; `terminated`: by its own framing, and not by the end of the connection.
+    def on_body_end(self, *, terminated: bool) -> None:
+        """Check that the file is complete at the end of the body.
 
-        :raises Again: when bytes are missing.
-        :raises Stop: when nothing proves that none are.
+        :param terminated: whether the body ended by its own framing, rather than with the connection.
+        :raises RetryDownload: if bytes are missing.
+        :raises AbortDownload: if nothing proves that the file is complete.
         """
         if self.total is not None and self.size != self.total:
             short = self.size < self.total
-            missing = f"ended {self.total - self.size:,} bytes early" if short else "went on behind its end"
+            missing = f"ended {self.total - self.size:,} bytes early" if short else "went on after its end"
             if not short:
                 self.restart()
             raise RetryDownload(f"the body {missing}")
-        told = terminated or self.total is not None
+        has_known_end = terminated or self.total is not None
         try:
-            self._boxes.finish()
+            self._validator.finish()
         except TruncatedMp4 as error:
-            if told:  # whole, says the server: then there is no rest to ask for
+            if has_known_end:  # the server sent all of it, so the rest cannot be requested
                 self.restart()
-            raise RetryDownload(f"what came is no whole MP4: it {error}") from None
-        if not (told or self._boxes.proves_its_end):
-            raise AbortDownload("the server told no length, and the file does not prove that it is whole")
+            raise RetryDownload(f"the body is not a complete MP4 file: it {error}") from None
+        if not (has_known_end or self._validator.proves_its_end):
+            raise AbortDownload("the server sent no length, and the file does not show that it is complete")

@@ -1,8 +1,8 @@
-"""Carries requests to one origin and answers back, as bytes; with the downloads, the only room with aiohttp's client.
+"""Transport of requests to one origin. Retries nothing and follows no redirect.
 
-Submissions get a connection of their own each (`force_close`): on a kept-alive connection that the server closes as we
-write, a POST fails exactly like "accepted, then died". Polls keep their connections. Nothing is retried here, redirects
-are never followed, bodies are capped, and an aiohttp exception never leaves: its `repr` prints the bearer.
+Each submission gets a connection of its own (`force_close`): if a server closes a kept-alive connection while a POST is
+written, the failure cannot be told from a lost answer to an accepted job. Polls keep their connections. Bodies are
+limited in size. No aiohttp exception leaves this module, because its `repr` may show the key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from pika_async._http.addresses import classify_ip
-from pika_async.errors import ConfigurationError
+from pika_async.errors import ConfigurationError, shorten
 from pika_async.providers._wire import (
     MAX_BODY,
     Credential,
@@ -32,17 +32,19 @@ from pika_async.providers._wire import (
     inflate,
 )
 
-__all__ = ["AiohttpTransport", "Transport", "classify", "fail_on_connection_lost", "is_loopback", "origin_of"]
+__all__ = ["AiohttpTransport", "Transport", "classify_exception", "fail_on_connection_lost", "is_loopback", "origin_of"]
 
-_CHUNK: Final = 1 << 16
+#: Bytes of a body read at once.
+_CHUNK_BYTES: Final = 1 << 16
 #: Read once, at import: the metadata is a file.
 _USER_AGENT: Final = f"pika_async/{version('pika_async')}"
-#: A create may carry a megabyte of base64 over a slow line and then wait for the gateway's own upstream.
-_PAID: Final = aiohttp.ClientTimeout(total=180, connect=30, sock_connect=15, sock_read=120)
-_FREE: Final = aiohttp.ClientTimeout(total=60, connect=30, sock_connect=15, sock_read=30)
+#: In seconds. A submission may carry a megabyte of base64 over a slow line, and then wait for the gateway's upstream.
+_PAID_TIMEOUT: Final = aiohttp.ClientTimeout(total=180, connect=30, sock_connect=15, sock_read=120)
+#: In seconds.
+_FREE_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, connect=30, sock_connect=15, sock_read=30)
 
-#: Raised before a byte was handed over, unless the marker says otherwise.
-_CONNECTING: Final = (
+#: Errors raised before anything was sent, unless the marker was set.
+_UNSENT_ERRORS: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
@@ -50,15 +52,15 @@ _CONNECTING: Final = (
     aiohttp.NonHttpUrlClientError,
     aiohttp.ServerFingerprintMismatch,
 )
-#: Raised once something was handed over, whatever the marker says.
-_WAITING: Final = (
+#: Errors raised after something was sent, whether or not the marker was set.
+_SENT_ERRORS: Final = (
     aiohttp.ServerDisconnectedError,
     aiohttp.ClientResponseError,
     aiohttp.ClientPayloadError,
     aiohttp.SocketTimeoutError,
 )
-#: From the most to the least special: the first that fits names the kind.
-_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+#: Kinds of failure by exception class; the first match counts, so subclasses come before their bases.
+_FAILURE_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.ClientConnectorCertificateError, "certificate"),
     (aiohttp.ServerFingerprintMismatch, "certificate"),
     (aiohttp.ClientConnectorDNSError, "dns"),
@@ -79,25 +81,25 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 
 
 class Transport(Protocol):
-    """The seam: one method, one request, one answer or the reason why there is none."""
+    """Interface of a transport: one request, and its answer or the failure."""
 
     async def open(self) -> None:
-        """Bind to the running loop."""
+        """Open the transport in the running loop."""
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
-        """Carry one request; raises nothing but cancellation."""
+        """Send one request; raises no exception but a cancellation."""
 
     async def close(self) -> None:
-        """Free every connection; may be opened again, in another loop."""
+        """Close every connection; the transport may be opened again, in another loop."""
 
 
 def origin_of(base_url: str) -> URL:
-    """The scheme, host and port of `base_url`.
+    """Return the scheme, host and port of `base_url`.
 
-    :raises ConfigurationError: if it is no http or https address, or carries a user, a query or a fragment.
+    :raises ConfigurationError: if it is not an http(s) URL, or holds a user, a query or a fragment.
     """
     way_out = 'give an address such as "https://gateway.example"'
-    if isinstance(base_url, str) and "@" in base_url:  # not shown: what stands before it is somebody's credential
+    if isinstance(base_url, str) and "@" in base_url:  # the text is not repeated: it holds a credential
         raise ConfigurationError(setting="base_url", reason="holds a user; give the bare address, and the key apart")
     if not isinstance(base_url, str) or not base_url.isprintable() or any(mark in base_url for mark in " ?#"):
         raise ConfigurationError(
@@ -107,54 +109,58 @@ def origin_of(base_url: str) -> URL:
         url = URL(base_url)
         origin = url.origin()
     except (ValueError, TypeError):
-        raise ConfigurationError(setting="base_url", reason=f"{base_url!r} is no address; {way_out}") from None
+        raise ConfigurationError(setting="base_url", reason=f"{base_url!r} must be an http(s) URL; {way_out}") from None
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError(setting="base_url", reason=f"{base_url!r} is no http or https address; {way_out}")
+        raise ConfigurationError(setting="base_url", reason=f"{base_url!r} must be an http(s) URL; {way_out}")
     return origin
 
 
 def is_loopback(url: URL | str) -> bool:
-    """Whether the address names this machine itself."""
+    """Whether the host of `url` is this machine: `localhost` or a loopback IP address."""
     host = URL(url).host or ""
     try:
         return host == "localhost" or classify_ip(host) == "loopback"
-    except ValueError:  # a name, whatever it begins with: only its owner knows where it leads
+    except ValueError:  # a host name such as `127.0.0.1.example.com` may resolve to any address
         return False
 
 
-def classify(error: BaseException, *, sent: bool) -> TransportFailure:
-    """What an exception before the status line means; where class and marker disagree, "sent" wins."""
-    reached = isinstance(error, _WAITING) and not isinstance(error, _CONNECTING)
-    kind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), "other")
+def classify_exception(error: BaseException, *, sent: bool) -> TransportFailure:
+    """Return the failure for an exception that was raised before the status line.
+
+    :param sent: whether the marker was set. If the exception class and the marker disagree, the request counts as sent,
+        since sending a paid request again could be charged twice.
+    """
+    reached = isinstance(error, _SENT_ERRORS) and not isinstance(error, _UNSENT_ERRORS)
+    kind = next((kind for cls, kind in _FAILURE_KINDS if isinstance(error, cls)), "other")
     return TransportFailure(
-        phase=SendPhase.SENT if sent or reached else SendPhase.UNSENT, kind=kind, detail=_detail(error, kind)
+        phase=SendPhase.SENT if sent or reached else SendPhase.UNSENT, kind=kind, detail=_describe(error, kind)
     )
 
 
-def _detail(error: BaseException, kind: str) -> str:
-    """Our own words: the text of aiohttp's response errors may hold request headers."""
+def _describe(error: BaseException, kind: str) -> str:
+    """Describe the error without aiohttp's text, which may hold request headers."""
     words = {
         "timeout": "no answer in time", "disconnected": "the connection was closed before an answer",
-        "malformed": "the answer was no valid HTTP", "cut": "the answer was cut", "url": "the address is not valid",
+        "malformed": "the answer was not valid HTTP", "cut": "the answer was cut", "url": "the address is not valid",
         "certificate": "the certificate of the host is not valid", "dns": "the host name was not found",
         "proxy": "the proxy could not be used", "tls": "the TLS handshake failed", "connect": "could not connect",
     }.get(kind, "the connection failed")  # fmt: skip
     cause = getattr(error, "os_error", error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{words}: {getattr(cause, 'verify_message', 'refused')}"  # only OpenSSL's own have a message
+        return f"{words}: {getattr(cause, 'verify_message', 'refused')}"  # only OpenSSL's own errors have a message
     if isinstance(cause, OSError) and cause.strerror and kind in {"connect", "dns", "proxy", "disconnected"}:
         return f"{words}: {cause.strerror}"
     return f"{words} ({type(error).__name__})"
 
 
-async def _mark(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+async def _on_headers_sent(_session: Any, context: SimpleNamespace, _params: Any) -> None:
     marker = context.trace_request_ctx
     if isinstance(marker, _SendMarker):
         marker.sent = True
 
 
 class _SendMarker:
-    """Whether the headers of one request were handed to its connection."""
+    """Flag that is set once the headers of a request were written to its connection."""
 
     __slots__ = ("sent",)
 
@@ -164,10 +170,10 @@ class _SendMarker:
 
 @contextmanager
 def fail_on_connection_lost(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """See that whoever reads the body hears when its connection ends.
+    """Let a read of the body fail when its connection is lost.
 
-    After a malformed later chunk aiohttp (3.14.5) closes the connection, drops its timer for silence and lets go of the
-    body without a word, so that the reader would wait for the total timeout.
+    After a malformed later chunk aiohttp (3.14.5) closes the connection and cancels its read timeout, but does not end
+    the body, so that a reader would wait for the total timeout.
     """
     content, protocol = response.content, response.connection and response.connection.protocol
     closed = protocol.closed if protocol is not None else None
@@ -175,27 +181,32 @@ def fail_on_connection_lost(response: aiohttp.ClientResponse) -> Iterator[None]:
         yield
         return
 
-    def tell(end: asyncio.Future[None]) -> None:
+    def fail_body(end: asyncio.Future[None]) -> None:
         if not end.cancelled():
-            end.exception()  # seen: nobody else looks at it
+            end.exception()  # mark as retrieved, or asyncio would log it
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the connection ended within the body"))
 
-    closed.add_done_callback(tell)
+    closed.add_done_callback(fail_body)
     try:
         yield
     finally:
-        closed.remove_done_callback(tell)  # a kept connection outlives many answers
+        closed.remove_done_callback(fail_body)  # a kept connection serves many answers
 
 
 class AiohttpTransport:
-    """The real transport, for one origin and one credential.
+    """Transport over aiohttp, for one origin and one credential.
 
-    `session`: the user's own, used for every call and left open; its connections may be reused for submissions, so a
-    lost one is in doubt more often. `proxy`: an address; None takes `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` from the
-    environment, except for loopback. `paid_timeout`, `free_timeout`: for a submission (180 s in all) and a poll (60 s).
-
-    :raises ConfigurationError: if `base_url` is no origin, or `proxy` is no http or https address.
+    :param base_url: an http(s) URL; requests to any other origin are refused.
+    :param credential: the key, sent as a bearer token.
+    :param session: the user's own session, used for every request and left open. It may reuse connections for
+        submissions, so that more of them end in doubt. Default: sessions of the transport's own.
+    :param proxy: an http(s) URL. Default: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment, except for
+        loopback addresses.
+    :param connections: the limit for polls; submissions have none. Default: 32.
+    :param paid_timeout: for a submission. Default: 180 s in total.
+    :param free_timeout: for a poll and every other request. Default: 60 s in total.
+    :raises ConfigurationError: if `base_url` or `proxy` is not an http(s) URL.
     """
 
     def __init__(
@@ -206,69 +217,67 @@ class AiohttpTransport:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         connections: int = 32,
-        paid_timeout: aiohttp.ClientTimeout = _PAID,
-        free_timeout: aiohttp.ClientTimeout = _FREE,
+        paid_timeout: aiohttp.ClientTimeout = _PAID_TIMEOUT,
+        free_timeout: aiohttp.ClientTimeout = _FREE_TIMEOUT,
     ) -> None:
         self._origin = origin_of(base_url)
         self._credential = credential
-        self._given = session
-        self._proxy = _checked_proxy(proxy) if proxy is not None else _environment_proxy(self._origin)
+        self._user_session = session
+        self._proxy = _validate_proxy(proxy) if proxy is not None else _environment_proxy(self._origin)
         self._connections = connections
         self._paid_timeout = paid_timeout
         self._free_timeout = free_timeout
-        self._paid: aiohttp.ClientSession | None = None
-        self._free: aiohttp.ClientSession | None = None
-        self._tracing = aiohttp.TraceConfig()
-        self._tracing.on_request_headers_sent.append(_mark)
-        self._tracing.freeze()
+        self._paid_session: aiohttp.ClientSession | None = None
+        self._free_session: aiohttp.ClientSession | None = None
+        self._trace_config = aiohttp.TraceConfig()
+        self._trace_config.on_request_headers_sent.append(_on_headers_sent)
+        self._trace_config.freeze()
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport to {self._origin}>"
 
     async def open(self) -> None:
-        """Make the sessions in the running loop.
+        """Create the sessions in the running loop.
 
-        :raises ConfigurationError: if the user's session is closed, or adds a credential of its own.
+        :raises ConfigurationError: if the user's session is not an open `ClientSession`, or adds a credential.
         """
-        if self._given is not None:
-            if not isinstance(self._given, aiohttp.ClientSession):
-                raise ConfigurationError(setting="session", reason=f"{self._given!r} is no aiohttp.ClientSession")
-            if self._given.closed:
-                raise ConfigurationError(setting="session", reason="is closed; give an open ClientSession")
-            if self._given.auth is not None or "Authorization" in self._given.headers:
-                raise ConfigurationError(setting="session", reason="adds a credential of its own; give one without")
-            self._given.trace_configs.append(self._tracing)
-            self._paid = self._free = self._given
+        if self._user_session is not None:
+            _check_user_session(self._user_session)
+            self._user_session.trace_configs.append(self._trace_config)
+            self._paid_session = self._free_session = self._user_session
             return
-        self._paid = self._session(aiohttp.TCPConnector(force_close=True, limit=0))
-        self._free = self._session(aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60))
+        self._paid_session = self._new_session(aiohttp.TCPConnector(force_close=True, limit=0))
+        self._free_session = self._new_session(aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60))
 
-    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[self._tracing],
+            trace_configs=[self._trace_config],
             auto_decompress=False,
-            trust_env=False,  # it would read ~/.netrc and replace the bearer
+            trust_env=False,  # otherwise aiohttp reads ~/.netrc and replaces the key
         )
 
     async def close(self) -> None:
-        """Close what was opened here; the user's session stays open, without our marker."""
-        if self._given is not None:
-            if self._tracing in self._given.trace_configs:
-                self._given.trace_configs.remove(self._tracing)
+        """Close the sessions; the user's own stays open, without our trace configuration."""
+        if self._user_session is not None:
+            if self._trace_config in self._user_session.trace_configs:
+                self._user_session.trace_configs.remove(self._trace_config)
         else:
-            for session in (self._paid, self._free):
+            for session in (self._paid_session, self._free_session):
                 if session is not None:
                     await session.close()
-        self._paid = self._free = None
+        self._paid_session = self._free_session = None
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
-        """Carry one request. `NoAnswer` says whether anything left this machine."""
-        session = self._paid if request.paid else self._free
+        """Send one request; a `TransportFailure` says whether anything was sent.
+
+        :raises RuntimeError: if the transport is not open.
+        """
+        session = self._paid_session if request.paid else self._free_session
         if session is None:
             raise RuntimeError("the transport is not open")
-        if not self._is_ours(request.url):
+        if not self._has_our_origin(request.url):
             detail = f"the address is not at {self._origin}, so the key is not sent to it"
             return TransportFailure(phase=SendPhase.UNSENT, kind="url", detail=detail)
         marker = _SendMarker()
@@ -283,14 +292,14 @@ class AiohttpTransport:
                 proxy=self._proxy,
                 timeout=self._paid_timeout if request.paid else self._free_timeout,
                 auto_decompress=False,
-                middlewares=(),  # one that the user's session has might send again
+                middlewares=(),  # a middleware of the user's session might send the request again
                 trace_request_ctx=marker,
             )
         except Exception as error:
-            return classify(error, sent=marker.sent)
-        return await self._read(response)
+            return classify_exception(error, sent=marker.sent)
+        return await self._read_response(response)
 
-    def _is_ours(self, address: str) -> bool:
+    def _has_our_origin(self, address: str) -> bool:
         try:
             return URL(address, encoded=True).origin() == self._origin
         except ValueError:
@@ -307,13 +316,13 @@ class AiohttpTransport:
             headers["Content-Type"] = "application/json"
         return headers
 
-    async def _read(self, response: aiohttp.ClientResponse) -> HttpResponse:
-        """The answer with as much of its body as came, at most `MAX_BODY` bytes."""
+    async def _read_response(self, response: aiohttp.ClientResponse) -> HttpResponse:
+        """Read the answer, with as much of its body as was received, up to `MAX_BODY` bytes."""
         body = bytearray()
         complete = True
         try:
             with fail_on_connection_lost(response):
-                async for chunk in response.content.iter_chunked(_CHUNK):
+                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     body += chunk
                     if len(body) > MAX_BODY:
                         del body[MAX_BODY:]
@@ -329,31 +338,44 @@ class AiohttpTransport:
         headers = {name.lower(): value for name, value in response.headers.items()}
         try:
             plain, whole = inflate(bytes(body), headers.get("content-encoding", "").strip().lower())
-        except DecodeError:  # or the front end has decoded it and left the header: an id may stand there in the clear
+        except DecodeError:  # a front end may have decoded the body and left the header; a task id may be readable
             plain, whole = bytes(body), False
         return HttpResponse(
             status=response.status,
-            headers={name: self._redacted(value) for name, value in headers.items()},
+            headers={name: self._redact(value) for name, value in headers.items()},
             body=self._credential.redact(plain),
             complete=complete and whole,
         )
 
-    def _redacted(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         return self._credential.redact(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
 
-def _checked_proxy(proxy: str) -> str:
+def _check_user_session(session: object) -> None:
+    """:raises ConfigurationError: unless `session` is an open `ClientSession` without a credential."""
+    if not isinstance(session, aiohttp.ClientSession):
+        reason = f"must be an aiohttp.ClientSession, not {shorten(session)}"
+    elif session.closed:
+        reason = "must be open, and is closed; give an open ClientSession"
+    elif session.auth is not None or "Authorization" in session.headers:
+        reason = "must not add a credential of its own; give one without"
+    else:
+        return
+    raise ConfigurationError(setting="session", reason=reason)
+
+
+def _validate_proxy(proxy: str) -> str:
     try:
         good = URL(proxy).scheme in {"http", "https"} and bool(URL(proxy).host)
     except (ValueError, TypeError):
         good = False
-    if not good:  # not shown: it may hold a password
-        raise ConfigurationError(setting="proxy", reason="is no http or https address; other kinds are not supported")
+    if not good:  # the text is not repeated: it may hold a password
+        raise ConfigurationError(setting="proxy", reason="must be an http(s) URL; other kinds are not supported")
     return proxy
 
 
 def _environment_proxy(origin: URL) -> str | None:
-    """The proxy that the environment names for `origin` (not `trust_env`, which also reads `~/.netrc`)."""
+    """Return the proxy that the environment sets for `origin`, without `trust_env`, which also reads `~/.netrc`."""
     if is_loopback(origin) or origin.host is None or proxy_bypass(origin.host):
         return None
     return getproxies().get(origin.scheme)

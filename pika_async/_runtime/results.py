@@ -14,7 +14,8 @@ from pathlib import Path
 import anyio
 import attrs
 
-from pika_async._http.downloads import Download, Downloader, sha256_of
+from pika_async._http.downloads import Downloader
+from pika_async._http.partial_file import Download, sha256_of
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.gateway import GatewayClient
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
@@ -86,11 +87,11 @@ class ResultDownloader:
         return finished
 
     async def _fetched(self, job: Job, video: Video, target: Path) -> Job:
-        async def before_rename(sha256: str) -> None:
+        async def before_publish(sha256: str) -> None:
             await self._save(job.with_pending_file(sha256))
 
         try:
-            download, video = await self.fetch(video, target, before_rename)
+            download, video = await self.fetch(video, target, before_publish)
             return attrs.evolve(job, video=video).with_file(download.file, download.sha256)
         except DownloadFailed as error:
             return job.with_download_error(error)
@@ -101,20 +102,20 @@ class ResultDownloader:
             await self._journal.save(job)
 
     async def fetch(
-        self, video: Video, target: Path, before_rename: Callable[[str], Awaitable[None]] | None = None
+        self, video: Video, target: Path, before_publish: Callable[[str], Awaitable[None]] | None = None
     ) -> tuple[Download, Video]:
         """Download *video* to *target*.
 
-        :param before_rename: called with the SHA-256 of the verified file before it gets its final name.
+        :param before_publish: called with the SHA-256 of the verified file before it gets its final name.
         :return: the download, and the video with the URL that served it.
         :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
         try:
-            return await self._downloader.fetch(video.url, target, before_rename), video
+            return await self._downloader.fetch(video.url, target, before_publish), video
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise
             snapshot = (await self._gateway.poll(video.task_id)).snapshot
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
-            return await self._downloader.fetch(snapshot.video.url, target, before_rename), snapshot.video
+            return await self._downloader.fetch(snapshot.video.url, target, before_publish), snapshot.video

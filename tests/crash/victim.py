@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pika_async.__main__ import main
-from pika_async._http import downloads as _downloads
+from pika_async._http.partial_file import PartialFile
 from pika_async._http.transport import AiohttpTransport
 from pika_async._journal import fallback_file, schema
 from pika_async._journal import sqlite as journal
@@ -258,10 +258,10 @@ def watch_sends(points: Points) -> None:
 
 def watch_files(points: Points) -> None:
     """Downloads, and the lines of the results."""
-    partial = _downloads._Partial
+    partial = PartialFile
     write, record = partial.write, results.ResultsWriter.write
 
-    def watched_write(self: _downloads._Partial) -> None:
+    def watched_write(self: PartialFile) -> None:
         if points.due("download-half"):
             del self._pending[len(self._pending) // 2 :]
             write(self)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async._http.addresses import classify_ip, forbidden_reason, redact_url, url_refusal
+from pika_async._http.addresses import classify_ip, forbidden_reason, forbidden_url_reason, redact_url
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_loopback_by_option_only() -> None:
     assert forbidden_reason("::ffff:127.0.0.1", loopback=True) is None
     for address in ("10.0.0.1", "169.254.169.254", "64:ff9b::127.0.0.1", "0.0.0.1"):
         assert forbidden_reason(address, loopback=True) is not None
-    assert forbidden_reason("no address", loopback=True) == "is no IP address"
+    assert forbidden_reason("no address", loopback=True) == "must be an IP address"
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_loopback_by_option_only() -> None:
         ("https", "x.localhost", False, "loopback"),
         ("https", "10.0.0.1", True, "10.0.0.1 is a private address"),
         ("https", "169.254.169.254", True, "link-local"),
-        ("https", "127.1", True, "127.1 is no plain IP address"),
-        ("https", "0x7f000001", True, "no plain IP address"),
-        ("https", "2130706433", True, "no plain IP address"),
-        ("https", "0177.0.0.1", False, "no plain IP address"),
-        ("https", "127.0.0.1.", False, "no plain IP address"),
+        ("https", "127.1", True, "127.1 must be a host name or a plain IP address"),
+        ("https", "0x7f000001", True, "plain IP address"),
+        ("https", "2130706433", True, "plain IP address"),
+        ("https", "0177.0.0.1", False, "plain IP address"),
+        ("https", "127.0.0.1.", False, "plain IP address"),
         ("https", "1.2.3.4.example.com", False, None),
         ("ftp", "cdn.example.com", False, "begins with ftp://"),
         ("file", "", False, "no host"),
@@ -127,13 +127,13 @@ def test_loopback_by_option_only() -> None:
 )
 def test_url_rules(scheme: str, host: str | None, loopback: bool, said: str | None) -> None:
     """https to a name or a public address; http to loopback alone and by option; no number in disguise."""
-    reason = url_refusal(scheme, host, userinfo=False, loopback=loopback)
+    reason = forbidden_url_reason(scheme, host, userinfo=False, loopback=loopback)
     assert (reason is None) if said is None else (reason is not None and said in reason)
 
 
 def test_credentials_in_an_address_are_refused() -> None:
     """An address with a user name or a password is not asked."""
-    reason = url_refusal("https", "cdn.example.com", userinfo=True, loopback=False)
+    reason = forbidden_url_reason("https", "cdn.example.com", userinfo=True, loopback=False)
     assert reason == "the address holds a user name or a password"
 
 

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from pika_async._http.download_state import AbortDownload, DownloadState, RetryDownload
-from pika_async._http.downloads import FAILURES, Download, Downloader, _failure
+from pika_async._http.downloads import FAILURE_KINDS, Downloader, _classify_error
+from pika_async._http.partial_file import Download
 from pika_async.errors import ConfigurationError, DownloadFailed
 
 pytestmark = pytest.mark.anyio
@@ -136,7 +137,7 @@ TAG = 'ETag: "one"'
 
 
 def quick(**options: Any) -> Downloader:
-    return Downloader(**{"loopback": True, "first_wait": 0.0, "stall_timeout": 5.0, "connect_timeout": 5.0} | options)
+    return Downloader(**{"loopback": True, "first_delay": 0.0, "stall_timeout": 5.0, "connect_timeout": 5.0} | options)
 
 
 async def fetch(url: str, target: Path, **options: Any) -> Download:
@@ -449,7 +450,7 @@ async def test_truncated_original_is_not_whole(target: Path) -> None:
     """A body that is as long as told but no whole MP4 is fetched again from zero, and fails in the end."""
     async with serve(ok(VIDEO[:-10], TAG)) as server:
         error = await failure(server.url(), target)
-    assert error.reason.startswith("what came is no whole MP4: it ends 10 bytes early inside box 'moov'")
+    assert error.reason.startswith("the body is not a complete MP4 file: it ends 10 bytes early inside box 'moov'")
     assert len(server.asked) == 5
     assert not any("range" in asked.headers for asked in server.asked)
 
@@ -458,7 +459,7 @@ async def test_unproven_end_is_refused(target: Path) -> None:
     """Without length or framing, a file whose boxes cannot prove their end is not believed."""
     async with serve(ok(FRAGMENTED, length=None)) as server:
         error = await failure(server.url(), target)
-    assert "told no length" in error.reason
+    assert "sent no length" in error.reason
     async with serve(chunked(FRAGMENTED)) as server:
         assert (await fetch(server.url(), target)).size == len(FRAGMENTED)
 
@@ -474,7 +475,7 @@ async def test_patient_statuses(target: Path, status: int) -> None:
 async def test_attempts_end(target: Path, waits: list[float]) -> None:
     """After five attempts the fetch fails with the last reason; the waits are random below a doubling step."""
     async with serve(ok(b"", status="503 Busy")) as server:
-        error = await failure(server.url(), target, first_wait=0.5)
+        error = await failure(server.url(), target, first_delay=0.5)
     assert error.reason == "HTTP 503 (attempt 5, the last)"
     assert not error.expired
     assert len(server.asked) == 5
@@ -508,7 +509,7 @@ async def test_stalled_body(target: Path) -> None:
 
     async with serve(stall) as server:
         error = await failure(server.url(), target, stall_timeout=0.05, attempts=2)
-    assert error.reason == "nothing came for too long (attempt 2, the last)"
+    assert error.reason == "no data for too long (attempt 2, the last)"
     assert len(server.asked) == 2
 
 
@@ -520,7 +521,7 @@ async def test_silent_server(target: Path) -> None:
 
     async with serve(silence) as server:
         error = await failure(server.url(), target, stall_timeout=0.05, attempts=1)
-    assert error.reason.startswith("nothing came for too long")
+    assert error.reason.startswith("no data for too long")
 
 
 async def test_slow_name_server(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,7 +550,7 @@ async def test_answer_that_is_no_http(target: Path) -> None:
     """An answer that is no HTTP is a fault of the connection: tried again, then told without its text."""
     async with serve(b"\x1b[31m secret\r\n\r\n") as server:
         error = await failure(server.url(), target, attempts=2)
-    assert error.reason.startswith("the answer is no HTTP")
+    assert error.reason.startswith("the answer is not valid HTTP")
     assert "secret" not in str(error)
 
 
@@ -701,7 +702,7 @@ async def test_redirects_end(target: Path) -> None:
         ("https://169.254.169.254/latest/meta-data", "link-local"),
         ("https://[::ffff:10.0.0.1]/", "private"),
         ("https://[64:ff9b::a9fe:a9fe]/", "link-local"),
-        ("https://0x7f.1/", "no plain IP address"),
+        ("https://0x7f.1/", "plain IP address"),
         ("//192.168.1.1/v.mp4", "http"),
         ("https://me:secret@cdn.example.com/", "user name"),
         ("ftp://cdn.example.com/v.mp4", "begins with ftp://"),
@@ -1033,7 +1034,7 @@ def kinds_of(kind: type[Exception]) -> set[type[Exception]]:
 
 def test_every_client_error_is_mapped() -> None:
     """Each exception class of aiohttp's client has a row besides the last, but for its root, web sockets and uploads."""
-    rows = tuple(kind for kinds, _, _ in FAILURES[:-1] for kind in kinds)
+    rows = tuple(kind for kinds, _, _ in FAILURE_KINDS[:-1] for kind in kinds)
     named = {getattr(aiohttp.client_exceptions, name) for name in aiohttp.client_exceptions.__all__}
     classes = {kind for kind in kinds_of(aiohttp.ClientError) | named if kind.__module__.startswith("aiohttp.")}
     assert len(classes) > 25
@@ -1043,16 +1044,16 @@ def test_every_client_error_is_mapped() -> None:
 
 def test_no_row_hides_another() -> None:
     """No row of the map stands behind one that takes all its errors."""
-    for number, (kinds, _, _) in enumerate(FAILURES):
-        above = tuple(kind for earlier, _, _ in FAILURES[:number] for kind in earlier)
+    for number, (kinds, _, _) in enumerate(FAILURE_KINDS):
+        above = tuple(kind for earlier, _, _ in FAILURE_KINDS[:number] for kind in earlier)
         assert not any(issubclass(kind, above) for kind in kinds)
 
 
 @pytest.mark.parametrize("error", [aiohttp.ClientError("secret"), TimeoutError(), UnicodeError("label too long")])
 def test_rootless_errors_are_mapped(error: Exception) -> None:
     """A bare error of the client, of time or of an address becomes a signal that does not repeat its text."""
-    assert "secret" not in str(_failure(error))
-    assert isinstance(_failure(error), RetryDownload | AbortDownload)
+    assert "secret" not in str(_classify_error(error))
+    assert isinstance(_classify_error(error), RetryDownload | AbortDownload)
 
 
 # Decisions that no socket shows
@@ -1062,7 +1063,7 @@ def test_rootless_errors_are_mapped(error: Exception) -> None:
 def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
     """Whatever text stands for an address or a redirect, it is a checked https address or a stop."""
     try:
-        url = Downloader()._checked(text, None if base is None else URL(base))
+        url = Downloader()._parse_url(text, None if base is None else URL(base))
     except AbortDownload:
         return
     assert url.scheme == "https"
@@ -1073,7 +1074,7 @@ def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
 def test_body_that_goes_on_behind_its_end() -> None:
     """More bytes than the server told are not a file."""
     progress = DownloadState(1 << 20)
-    progress.judge(200, {}, source="", length=len(VIDEO) - 8, asked=False, now=0.0)
-    progress.feed(VIDEO)
-    with pytest.raises(RetryDownload, match="went on behind its end"):
-        progress.complete(terminated=True)
+    progress.on_response(200, {}, source="", length=len(VIDEO) - 8, range_requested=False, now=0.0)
+    progress.on_chunk(VIDEO)
+    with pytest.raises(RetryDownload, match="went on after its end"):
+        progress.on_body_end(terminated=True)

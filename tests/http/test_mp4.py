@@ -173,18 +173,18 @@ def test_last_box_may_run_to_the_end() -> None:
 def test_headers_alone_suffice() -> None:
     """A reader that seeks from header to header gets the verdict of one that reads every byte."""
     walker = Mp4Validator()
-    walker.box(0, 20, b"ftyp")
-    walker.box(20, 100, b"mdat")
-    walker.box(120, 0, b"moov")
+    walker.add_box(0, 20, b"ftyp")
+    walker.add_box(20, 100, b"mdat")
+    walker.add_box(120, 0, b"moov")
     walker.finish(400)
 
 
 def test_headers_must_meet() -> None:
     """A header that does not stand where the last box ended is refused."""
     walker = Mp4Validator()
-    walker.box(0, 20, b"ftyp")
+    walker.add_box(0, 20, b"ftyp")
     with pytest.raises(NotMp4, match="has box 'mdat' at byte 24, where no box begins"):
-        walker.box(24, 100, b"mdat")
+        walker.add_box(24, 100, b"mdat")
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_headers_must_meet() -> None:
 def test_headers_are_held_against_the_length(length: int, said: str) -> None:
     """After headers alone, a length that differs from their sum is refused."""
     walker = Mp4Validator()
-    walker.box(0, 20, b"ftyp")
-    walker.box(20, 100, b"mdat")
-    walker.box(120, 100, b"moov")
+    walker.add_box(0, 20, b"ftyp")
+    walker.add_box(20, 100, b"mdat")
+    walker.add_box(120, 100, b"moov")
     with pytest.raises(TruncatedMp4, match=said):
         walker.finish(length)
 
@@ -204,6 +204,6 @@ def test_headers_are_held_against_the_length(length: int, said: str) -> None:
 def test_headers_alone_begin_with_ftyp() -> None:
     """The first header must be that of `ftyp`, and of a possible size."""
     with pytest.raises(NotMp4, match="begins with box 'moov'"):
-        Mp4Validator().box(0, 20, b"moov")
+        Mp4Validator().add_box(0, 20, b"moov")
     with pytest.raises(NotMp4, match="impossible size"):
-        Mp4Validator().box(0, 15, b"ftyp")
+        Mp4Validator().add_box(0, 15, b"ftyp")

@@ -32,7 +32,7 @@ from pika_async import (
     PikaClient,
     PikaError,
 )
-from pika_async._http.transport import AiohttpTransport, classify, is_loopback, origin_of
+from pika_async._http.transport import AiohttpTransport, classify_exception, is_loopback, origin_of
 from pika_async.providers._wire import MAX_BODY, Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes.raw_server import TASK, Act, RawServer, answer, free_port, receipt
 
@@ -573,7 +573,7 @@ def test_every_error_of_aiohttp_is_mapped() -> None:
 def test_an_error_is_classified(kind: type[BaseException]) -> None:
     """Each class has its phase and kind; where the marker says "sent", that wins; the bearer is not repeated."""
     error, phase, word = MAP[kind]
-    unmarked, marked = classify(error, sent=False), classify(error, sent=True)
+    unmarked, marked = classify_exception(error, sent=False), classify_exception(error, sent=True)
     assert (phase, word) == (unmarked.phase, unmarked.kind)
     assert (SENT, word) == (marked.phase, marked.kind)
     assert KEY not in f"{unmarked!r} {marked!r}"
@@ -594,7 +594,7 @@ def test_an_error_is_classified(kind: type[BaseException]) -> None:
 def test_a_bare_error_is_told_by_the_marker(error: BaseException, kind: str) -> None:
     """An error that is nobody's own means both, so the marker alone decides."""
     assert [(UNSENT, kind), (SENT, kind)] == [
-        (got.phase, got.kind) for got in (classify(error, sent=False), classify(error, sent=True))
+        (got.phase, got.kind) for got in (classify_exception(error, sent=False), classify_exception(error, sent=True))
     ]
 
 

@@ -70,7 +70,7 @@ MUTANTS: Final = (
     Mutant(
         "key-to-another-origin",
         "_http/transport.py",
-        "if not self._is_ours(request.url):",
+        "if not self._has_our_origin(request.url):",
         "if False:",
         "the credential is sent to a stranger",
         ("tests/http/test_transport.py",),

@@ -1,0 +1,165 @@
+"""File of a download before and while it gets its name: written beside the target, then linked. Does no network I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+import anyio
+import attrs
+
+from pika_async._http.download_state import AbortDownload
+from pika_async.errors import shorten
+
+__all__ = ["Download", "PartialFile", "sha256_of"]
+
+#: Bytes written and hashed in one call to a worker thread.
+WRITE_BATCH_BYTES: Final = 1 << 20
+#: Flags of `os.open` that fail if the name exists, even as a link: no existing file is ever written to.
+NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+#: Errors of `os.link` on a file system without hard links.
+NO_HARD_LINK_ERRNOS: Final = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+)
+
+
+@attrs.frozen(kw_only=True)
+class Download:
+    """File on disk."""
+
+    file: Path
+    #: SHA-256 of its bytes in 64 hex digits.
+    sha256: str
+    #: In bytes.
+    size: int
+
+
+def _hash_file(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return None
+
+
+async def sha256_of(path: Path) -> str | None:
+    """Return the SHA-256 of a regular file in hex digits; None if it is missing or cannot be read."""
+    return await anyio.to_thread.run_sync(_hash_file, path)
+
+
+class PartialFile:
+    """Hidden file beside the target with the bytes of one download, and their digest.
+
+    All methods but `append` block and run in a worker thread.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
+        self._fd: int | None = None
+        self._restarts = self._size = 0
+        self._pending = bytearray()
+        self._digest = hashlib.sha256()
+
+    def append(self, chunk: bytes, restarts: int) -> bool:
+        """Buffer the next bytes; return whether `write` is due. Another value of `restarts` starts again at byte 0."""
+        if restarts != self._restarts:
+            self._restarts, self._size = restarts, 0
+            self._pending.clear()
+            self._digest = hashlib.sha256()
+        self._pending += chunk
+        return len(self._pending) >= WRITE_BATCH_BYTES
+
+    def write(self) -> None:
+        """Write the buffered bytes; create the file, and its folder, if missing."""
+        if self._fd is None:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._temporary, NEW_FILE_FLAGS, 0o600)
+        pending, self._pending = bytes(self._pending), bytearray()
+        if not self._size:
+            os.ftruncate(self._fd, 0)
+        self._digest.update(pending)
+        view = memoryview(pending)
+        while view:
+            written = os.pwrite(self._fd, view, self._size)
+            self._size, view = self._size + written, view[written:]
+
+    def finish(self) -> str:
+        """Write and sync the remaining bytes, give the file the user's default permissions, and return its SHA-256."""
+        self.write()
+        assert self._fd is not None  # noqa: S101 - `write` opened it
+        os.fchmod(self._fd, self._default_mode())
+        os.fsync(self._fd)
+        return self._digest.hexdigest()
+
+    def publish(self) -> Download:
+        """Give the finished file its name, and sync the folder."""
+        self._link_to_target()
+        self._temporary.unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
+            os.fsync(folder)
+        return Download(file=self.target, sha256=self._digest.hexdigest(), size=self._size)
+
+    def discard(self) -> None:
+        """Close the temporary file, and remove it if it still exists."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _default_mode(self) -> int:
+        # Reading the umask requires setting it, for every thread of the process. Instead let the kernel apply it, and
+        # the default ACL of the folder, to an empty file that is removed at once.
+        probe = self._temporary.with_suffix(".mode")
+        fd = os.open(probe, NEW_FILE_FLAGS, 0o666)
+        try:
+            return stat.S_IMODE(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+            probe.unlink()
+
+    def _link_to_target(self) -> None:
+        # A hard link, because it fails if the name exists; a rename would replace the existing file.
+        try:
+            os.link(self._temporary, self.target, follow_symlinks=False)
+        except FileExistsError:
+            self._accept_existing()
+        except OSError as error:
+            if error.errno not in NO_HARD_LINK_ERRNOS:
+                raise
+            self._rename_to_target()
+
+    def _rename_to_target(self) -> None:
+        """Without hard links: create an empty file under the name, then replace it. A crash in between leaves it."""
+        try:
+            os.close(os.open(self.target, NEW_FILE_FLAGS, 0o600))
+        except FileExistsError:
+            found = self.target.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size:
+                self._accept_existing()
+                return
+        try:
+            self._temporary.replace(self.target)
+        except OSError:
+            self.target.unlink(missing_ok=True)
+            raise
+
+    def _accept_existing(self) -> None:
+        """Accept an existing file with the same bytes: an earlier download whose record was lost.
+
+        :raises AbortDownload: if it holds other bytes; it is not overwritten.
+        """
+        if _hash_file(self.target) == self._digest.hexdigest():
+            return
+        raise AbortDownload(f"{shorten(str(self.target))} exists with other content and is not overwritten")
