@@ -1,4 +1,4 @@
-"""The key of each request: its own, or one by which the same content is found again. Keeps nothing."""
+"""Keys of requests: given by the caller, random, or made from the content so that it is found again. Saves nothing."""
 
 from __future__ import annotations
 
@@ -13,60 +13,67 @@ from pika_async.models import GenerationRequest
 __all__ = ["KeyAssigner", "single_key"]
 
 #: A position, counted from 1, and the first 8 digits of the content's fingerprint.
-_MADE: Final = re.compile(r"[0-9]{5,}-([0-9a-f]{8})")
+_MADE_KEY: Final = re.compile(r"[0-9]{5,}-([0-9a-f]{8})")
 
 
 def single_key(request: GenerationRequest) -> str:
-    """The key of a request that came alone: its own, else a random one."""
+    """Return the key of a request that is not part of a batch: its own, else a random one."""
     return request.key or f"job-{uuid.uuid4().hex[:16]}"
 
 
 class KeyAssigner:
-    """The keys of one batch. A request without a key is known by its content, and among equal ones by its position.
+    """Assignment of keys to the requests of one batch.
 
-    So rows may be added, removed and reordered between two runs, and what was paid for is found again: the third of
-    three equal rows is a new job where two are known.
+    A request without a key is identified by its content, and among requests with equal content by its position. So
+    rows may be added, removed and reordered between two runs, and each paid job is found again. If two jobs with one
+    content exist, the third row with this content is a new job.
+
+    :param existing: every key that a job has.
+    :param fingerprint_of: called with an existing key; returns the whole fingerprint of its job, None without one.
     """
 
-    def __init__(self, known: Iterable[str], fingerprint_of: Callable[[str], str | None]) -> None:
-        """`known`: every key there is; `fingerprint_of` gives the whole fingerprint of the job of one of them."""
+    def __init__(self, existing: Iterable[str], fingerprint_of: Callable[[str], str | None]) -> None:
         self._fingerprint_of = fingerprint_of
-        self._known = set[str]()
-        #: Those that no request of this batch has taken yet, by the beginning of the fingerprint, in order.
+        self._used = set[str]()
+        #: Existing keys that are not yet assigned in this batch, in order, by the beginning of their fingerprint.
         self._free: dict[str, dict[str, None]] = {}
-        self._next: dict[str, int] = {}
-        for key in known:
-            if made := _MADE.fullmatch(key):
-                self._known.add(key)
-                self._free.setdefault(made[1], {})[key] = None
+        #: The next number to try for a new key, by the beginning of the fingerprint.
+        self._next_number: dict[str, int] = {}
+        for key in existing:
+            if match := _MADE_KEY.fullmatch(key):
+                self._used.add(key)
+                self._free.setdefault(match[1], {})[key] = None
 
-    def of(self, request: GenerationRequest, index: int) -> str:
-        """The key of `request`, which stands at `index`, counted from 0."""
+    def key_for(self, request: GenerationRequest, index: int) -> str:
+        """Return the key of a request, and assign it to no other.
+
+        :param index: position of the request in the batch, counted from 0.
+        """
         if request.key is not None:
-            self.take(request.key)
+            self.reserve(request.key)
             return request.key
         content = request.fingerprint()
-        mark = content[:8]
-        own, free = f"{index + 1:05d}-{mark}", self._free.get(mark, {})
+        prefix = content[:8]
+        own, free = f"{index + 1:05d}-{prefix}", self._free.get(prefix, {})
         found = (key for key in itertools.chain([own], free) if key in free and self._fingerprint_of(key) == content)
-        known = next(found, None)
-        if known is not None:
-            free.pop(known)
-            return known
-        return own if own not in self._known else self._new(mark, index)  # no later row has this position
+        existing = next(found, None)
+        if existing is not None:
+            free.pop(existing)
+            return existing
+        return own if own not in self._used else self._new_key(prefix, index)  # no later row has this position
 
-    def _new(self, mark: str, index: int) -> str:
-        """A key after that of `index` that no job has; those that were tried before are not tried again."""
-        for number in itertools.count(max(index + 2, self._next.get(mark, 0))):
-            key = f"{number:05d}-{mark}"
-            if key not in self._known:
-                self._next[mark] = number + 1
-                self._known.add(key)
+    def _new_key(self, prefix: str, index: int) -> str:
+        """Return an unused key with a number after that of `index`; a number that was in use is tried only once."""
+        for number in itertools.count(max(index + 2, self._next_number.get(prefix, 0))):
+            key = f"{number:05d}-{prefix}"
+            if key not in self._used:
+                self._next_number[prefix] = number + 1
+                self._used.add(key)
                 return key
-        raise AssertionError  # numbers do not end
+        raise AssertionError  # the numbers are infinite
 
-    def take(self, key: str) -> None:
-        """No other request of this batch is given `key`."""
-        if made := _MADE.fullmatch(key):
-            self._known.add(key)
-            self._free.get(made[1], {}).pop(key, None)
+    def reserve(self, key: str) -> None:
+        """Assign `key` to no request of this batch without a key of its own."""
+        if match := _MADE_KEY.fullmatch(key):
+            self._used.add(key)
+            self._free.get(match[1], {}).pop(key, None)

@@ -189,14 +189,14 @@ class BatchAdmission:
         planned: dict[str, Job] = {}
         for item in requests:
             if isinstance(item, GenerationRequest) and item.key is not None:
-                self._keys.take(item.key)
+                self._keys.reserve(item.key)
         for index, item in enumerate(requests):
             try:
                 request = request_of(item, {})
             except InvalidRequest:
                 keyed.append(item)
                 continue
-            key = self._keys.of(request, index)
+            key = self._keys.key_for(request, index)
             request = request if request.key == key else evolve_unchecked(request, key=key)
             keyed.append(request)
             if self._admission.current_job(key) is None:
@@ -210,7 +210,7 @@ class BatchAdmission:
     async def admit(self, item: GenerationRequest | str, index: int, observer: JobObserver) -> Job:
         """Admit the item at *index*, see `JobAdmission.admit`. A job that could not be saved is finished unsent."""
         request = request_of(item, {})
-        key = self._keys.of(request, index)
+        key = self._keys.key_for(request, index)
         try:
             return await self._admission.admit(request, key, index, observer)
         except JournalFailed as error:
@@ -222,7 +222,7 @@ class BatchAdmission:
     def unsent_job(self, item: GenerationRequest | str, index: int, error: PikaError) -> Job:
         """Return the planned job of an item that was not admitted, with *error*, or the job that exists for it."""
         request = request_of(item, {})
-        return self._unsent(request, self._keys.of(request, index), index, error)
+        return self._unsent(request, self._keys.key_for(request, index), index, error)
 
     def _unsent(self, request: GenerationRequest, key: str, index: int, error: PikaError) -> Job:
         job = self._admission.current_job(key) or self._admission.new_job(request, key, index)

@@ -112,9 +112,9 @@ def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Contain
     given = {one.request.key for one in inputs}
     keyed, problems = [], []
     for one in inputs:
-        key = keys.of(one.request, one.index)
+        key = keys.key_for(one.request, one.index)
         while one.request.key is None and key in given:  # another row claims this key
-            key = keys.of(one.request, one.index)
+            key = keys.key_for(one.request, one.index)
         request = evolve_unchecked(one.request, key=key)
         job = journal.get(key)
         if job is None or job.request.fingerprint() == request.fingerprint():

@@ -1,4 +1,4 @@
-"""The keys of requests that have none: what was paid for is found again, however the list has changed since."""
+"""Assignment of keys to requests without one: each paid job is found again, however the list has changed since."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pika_async.models.fields import check_key
 
 @attrs.frozen
 class Row:
-    """Stands for a request: its content is its fingerprint."""
+    """Stand-in for a request; its content is its fingerprint."""
 
     content: str
     key: str | None = None
@@ -28,68 +28,67 @@ class Row:
         return self.content
 
 
-#: The first two begin alike, as two of many thousand contents may.
+#: The first two share a prefix, as two of many thousand contents may.
 CONTENTS = ["aaaaaaaa0", "aaaaaaaa1", "bbbbbbbb0"]
 rows = st.lists(st.sampled_from(CONTENTS).map(Row), max_size=12)
-Known = dict[str, str]
+#: Content by key.
+Jobs = dict[str, str]
 
 
-def keys_of(batch: Sequence[Row], known: Known) -> list[str]:
-    """The keys of `batch`, whose jobs are then known too."""
-    keys = KeyAssigner(list(known), known.get)
-    given = [keys.of(cast("GenerationRequest", row), index) for index, row in enumerate(batch)]
-    for key, row in zip(given, batch, strict=True):
-        known.setdefault(key, row.content)
-    return given
+def keys_of(batch: Sequence[Row], jobs: Jobs) -> list[str]:
+    """Return the keys of `batch`, and add its jobs to `jobs`."""
+    assigner = KeyAssigner(list(jobs), jobs.get)
+    keys = [assigner.key_for(cast("GenerationRequest", row), index) for index, row in enumerate(batch)]
+    for key, row in zip(keys, batch, strict=True):
+        jobs.setdefault(key, row.content)
+    return keys
 
 
-def known_after(batches: Iterable[Sequence[Row]]) -> Known:
-    known: Known = {}
+def jobs_after(batches: Iterable[Sequence[Row]]) -> Jobs:
+    jobs: Jobs = {}
     for batch in batches:
-        keys_of(batch, known)
-    return known
+        keys_of(batch, jobs)
+    return jobs
 
 
 histories = st.lists(rows, max_size=4)
 
 
 @given(histories, rows)
-def test_what_is_known_is_found_as_often_as_it_is_known(history: list[list[Row]], batch: list[Row]) -> None:
-    """Of rows with one content as many are old jobs as there are, the rest are new, and no two rows are one job."""
-    known = known_after(history)
-    before = Counter(known.values())
-    old = set(known)
-    keys = keys_of(batch, known)
+def test_existing_jobs_are_found_as_often_as_they_exist(history: list[list[Row]], batch: list[Row]) -> None:
+    """Rows with one content are matched to as many existing jobs as there are; the rest are new, and keys are unique."""
+    jobs = jobs_after(history)
+    before = Counter(jobs.values())
+    old = set(jobs)
+    keys = keys_of(batch, jobs)
     assert len(set(keys)) == len(batch)
-    assert [known[key] for key in keys] == [row.content for row in batch]
-    found = Counter(known[key] for key in keys if key in old)
+    assert [jobs[key] for key in keys] == [row.content for row in batch]
+    found = Counter(jobs[key] for key in keys if key in old)
     assert found == before & Counter(row.content for row in batch)
 
 
 @given(histories, rows, st.randoms(use_true_random=False))
-def test_a_list_that_is_known_adds_nothing_in_any_order(
-    history: list[list[Row]], batch: list[Row], chance: Any
-) -> None:
-    """The same rows again, shuffled or some of them left out, are all known."""
-    known = known_after([*history, batch])
-    size = len(known)
-    shuffled = chance.sample(batch, chance.randint(0, len(batch)))
-    keys_of(shuffled, known)
-    assert len(known) == size
+def test_a_repeated_list_adds_no_job_in_any_order(history: list[list[Row]], batch: list[Row], random: Any) -> None:
+    """The same rows again, shuffled or with some left out, are all existing jobs."""
+    jobs = jobs_after([*history, batch])
+    size = len(jobs)
+    shuffled = random.sample(batch, random.randint(0, len(batch)))
+    keys_of(shuffled, jobs)
+    assert len(jobs) == size
 
 
 @given(histories, rows)
 @example([[Row("aaaaaaaa1"), Row("aaaaaaaa0"), Row("aaaaaaaa0")]], [Row("aaaaaaaa0")] * 4)
 def test_the_same_list_twice_has_the_same_keys(history: list[list[Row]], batch: list[Row]) -> None:
-    """Whatever was run before: a list that is run again is the same jobs, row by row."""
-    known = known_after(history)
-    first = keys_of(batch, known)
-    assert keys_of(batch, known) == first
+    """A list that is run again gets the same jobs row by row, after any earlier runs."""
+    jobs = jobs_after(history)
+    first = keys_of(batch, jobs)
+    assert keys_of(batch, jobs) == first
 
 
 @given(rows)
-def test_a_new_list_is_named_after_its_positions(batch: list[Row]) -> None:
-    """Position from 1 and the beginning of the content; each may name a job and its file."""
+def test_a_new_list_gets_keys_from_its_positions(batch: list[Row]) -> None:
+    """A key is the position from 1 and the beginning of the content, and a valid key of a job."""
     keys = keys_of(batch, {})
     assert keys == [f"{index:05d}-{row.content[:8]}" for index, row in enumerate(batch, 1)]
     for key in keys:
@@ -97,56 +96,54 @@ def test_a_new_list_is_named_after_its_positions(batch: list[Row]) -> None:
 
 
 @given(rows, st.integers(0, 12), st.sampled_from(CONTENTS))
-def test_a_row_that_is_put_in_or_taken_out_leaves_the_others_what_they_were(
-    batch: list[Row], at: int, content: str
-) -> None:
-    """One more row is at most one more job; one row less is none more."""
-    known = known_after([batch])
-    keys_of([*batch[:at], Row(content), *batch[at:]], known)
-    assert len(known) == len(batch) + 1
-    keys_of(batch[1:], known)
-    assert len(known) == len(batch) + 1
+def test_an_inserted_or_removed_row_leaves_the_other_keys(batch: list[Row], at: int, content: str) -> None:
+    """One more row adds exactly one job; one row less adds none."""
+    jobs = jobs_after([batch])
+    keys_of([*batch[:at], Row(content), *batch[at:]], jobs)
+    assert len(jobs) == len(batch) + 1
+    keys_of(batch[1:], jobs)
+    assert len(jobs) == len(batch) + 1
 
 
-def test_a_key_of_ones_own_is_kept() -> None:
-    """A request with a key has that key, whatever is known; alone, one without has a random one."""
+def test_a_given_key_is_kept() -> None:
+    """A request with a key keeps it, whatever exists; a single request without one gets a random key."""
     assert keys_of([Row("aaaaaaaa0", key="order-17")] * 2, {"order-17": "bbbbbbbb0"}) == ["order-17"] * 2
-    asked = GenerationRequest("a cat")
-    assert single_key(attrs.evolve(asked, key="order-17")) == "order-17"
-    assert single_key(asked) != single_key(asked)
+    request = GenerationRequest("a cat")
+    assert single_key(attrs.evolve(request, key="order-17")) == "order-17"
+    assert single_key(request) != single_key(request)
 
 
 @pytest.mark.parametrize("content", ["aaaaaaaa0", "aaaaaaaa1"], ids=["the same content", "another content"])
-@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
-def test_a_row_without_a_key_gets_none_that_an_earlier_row_has(content: str, known: bool) -> None:
-    """Who gives one row the very key that another would get, has two rows all the same."""
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
+def test_a_row_without_a_key_gets_none_that_an_earlier_row_has(content: str, exists: bool) -> None:
+    """Two rows stay two rows when the first has the very key that the second would get."""
     named = Row(content, key="00002-aaaaaaaa")
-    keys = keys_of([named, Row("aaaaaaaa0")], {"00002-aaaaaaaa": content} if known else {})
+    keys = keys_of([named, Row("aaaaaaaa0")], {"00002-aaaaaaaa": content} if exists else {})
     assert len(set(keys)) == 2
 
 
-def calls_for(count: int, known: Known) -> int:
-    """How many calls it takes to name `count` equal rows."""
+def calls_for(count: int, jobs: Jobs) -> int:
+    """Return the number of function calls in the assignment of keys to `count` equal rows."""
     calls = 0
 
-    def see(_frame: object, event: str, _of: object) -> None:
+    def count_call(_frame: object, event: str, _arg: object) -> None:
         nonlocal calls
         calls += event == "call"
 
-    sys.setprofile(see)
+    sys.setprofile(count_call)
     try:
-        keys_of([Row("aaaaaaaa0")] * count, known)
+        keys_of([Row("aaaaaaaa0")] * count, jobs)
     finally:
         sys.setprofile(None)
     return calls
 
 
-@pytest.mark.parametrize("begin", [None, 0, 250, 500, 1000], ids=str)
-def test_equal_rows_take_no_longer_each_the_more_they_are(begin: int | None) -> None:
-    """Twice as many equal rows are twice the work, wherever those that are known stood."""
+@pytest.mark.parametrize("first", [None, 0, 250, 500, 1000], ids=str)
+def test_the_work_grows_linearly_with_the_number_of_equal_rows(first: int | None) -> None:
+    """Twice as many equal rows are at most about twice the work, at any position of the existing jobs."""
 
     def work(scale: int) -> int:
-        names = () if begin is None else range(scale * begin + 1, scale * begin + scale * 500 + 1)
-        return calls_for(1000 * scale, {f"{number:05d}-aaaaaaaa": "aaaaaaaa0" for number in names})
+        numbers = () if first is None else range(scale * first + 1, scale * first + scale * 500 + 1)
+        return calls_for(1000 * scale, {f"{number:05d}-aaaaaaaa": "aaaaaaaa0" for number in numbers})
 
     assert work(2) < 3 * work(1)
