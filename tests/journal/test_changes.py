@@ -22,10 +22,7 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
-from tests.journal.test_durability import stalled
-from tests.journal.test_fallback_file import broken
-from tests.journal.test_files import child
-from tests.journal.test_journal import INTENT, KEYS, Twins, a_job, accepted, steps
+from tests.journal.builders import INTENT, KEYS, Twins, a_job, accepted, broken, child, stalled, steps
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,6 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -16,8 +14,7 @@ import pytest
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job
-from tests.journal.test_files import child
-from tests.journal.test_journal import INTENT, a_job, accepted, job_for_token
+from tests.journal.builders import INTENT, a_job, accepted, child, job_for_token, stalled
 
 pytestmark = pytest.mark.anyio
 
@@ -25,18 +22,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "j.sqlite"
-
-
-@contextmanager
-def stalled(journal: SqliteJournal) -> Iterator[None]:
-    """While the writer does something else."""
-    event = threading.Event()
-    assert journal._executor is not None
-    journal._executor.submit(event.wait)
-    try:
-        yield
-    finally:
-        event.set()
 
 
 async def test_what_is_asked_for_together_is_committed_together(path: Path) -> None:

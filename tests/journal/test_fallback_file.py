@@ -10,7 +10,6 @@ import stat
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
@@ -21,9 +20,7 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.jobs import JobStatus
 from pika_async.models import GenerationRequest
-from tests.journal.test_durability import stalled
-from tests.journal.test_files import child
-from tests.journal.test_journal import INTENT, a_job, accepted, job_for_token
+from tests.journal.builders import INTENT, a_job, accepted, broken, child, job_for_token, stalled
 
 pytestmark = pytest.mark.anyio
 
@@ -33,32 +30,6 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return tmp_path / "j.sqlite"
-
-
-class Broken:
-    """A connection whose commits fail, with an error of the disk, as long as `error` is there."""
-
-    def __init__(self, connection: sqlite3.Connection, error: Exception) -> None:
-        self.connection = connection
-        self.error: Exception | None = error
-
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement == "COMMIT" and self.error is not None:
-            raise self.error
-        return self.connection.execute(statement, *values)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.connection, name)
-
-
-async def broken(path: Path) -> tuple[SqliteJournal, Broken]:
-    """An open journal that holds the job `a`, accepted, and cannot be written any more."""
-    journal = SqliteJournal(path)
-    await journal.open()
-    await journal.save(accepted())
-    double = Broken(journal._write_connection, sqlite3.OperationalError("disk I/O error"))
-    journal._write_connection = double  # type: ignore[assignment]
-    return journal, double
 
 
 def lines(path: Path) -> list[bytes]:

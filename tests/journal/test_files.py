@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,32 +15,9 @@ import pytest
 
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalInUse, JournalUnusable
-from tests.journal.test_journal import a_job, accepted
+from tests.journal.builders import a_job, accepted, child, filled, refused
 
 pytestmark = pytest.mark.anyio
-
-PRELUDE = """
-import asyncio, json, os, signal, sys
-from pathlib import Path
-from pika_async._journal.protocol import Intent
-from pika_async._journal.sqlite import SqliteJournal
-from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
-from pika_async.jobs import JobStatus, utc_from_timestamp
-from tests.journal.test_journal import INTENT, a_job, accepted
-import encodings.idna, tempfile, resource
-path = Path(sys.argv[1])
-journal = SqliteJournal(path)
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-def drop():
-    if os.geteuid() == 0:
-        os.setgid(65534), os.setuid(65534)
-"""
-
-
-def child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run `script` in another process, with `journal` at `path`."""
-    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -56,31 +31,6 @@ def public() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Of all files but locks."""
-    files = [it for it in folder.glob("*") if it.is_file() and it.suffix != ".lock"]
-    return {it.name: it.read_bytes() for it in files}
-
-
-async def filled(path: Path) -> None:
-    journal = SqliteJournal(path)
-    await journal.open()
-    await journal.save(accepted())
-    await journal.close()
-
-
-async def refused(path: Path, words: str) -> None:
-    """Neither opened nor read, with these words, and nothing in the folder is other than before."""
-    before = contents(path.parent)
-    journal = SqliteJournal(path)
-    with pytest.raises(JournalUnusable) as opening:
-        await journal.open()
-    assert words in str(opening.value)
-    assert str(path) in str(opening.value)
-    assert opening.value.setting == "journal"
-    assert contents(path.parent) == before
 
 
 async def test_nothing_is_made_before_it_is_opened(path: Path) -> None:

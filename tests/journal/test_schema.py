@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
 from contextlib import closing
@@ -13,7 +14,7 @@ import pytest
 from pika_async._journal import schema
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalUnusable
-from tests.journal.test_files import child, filled, refused
+from tests.journal.builders import child, filled, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -26,15 +27,15 @@ def path(tmp_path: Path) -> Path:
 SECOND = "ALTER TABLE jobs ADD COLUMN note TEXT; UPDATE jobs SET note = 'new'"
 
 
-async def test_an_earlier_file_is_brought_up_to_date(path: Path) -> None:
-    """With what it holds; before that, a reader says what to do."""
-    await filled(path)
+def test_an_earlier_file_is_migrated_with_its_jobs(path: Path) -> None:
+    """Before that, a reader says what to do."""
+    asyncio.run(filled(path))
     with pytest.raises(JournalUnusable, match="open it once with a client"):
         schema.open_reader(path, (*schema.MIGRATIONS, SECOND))
     with closing(schema.open_writer(path, (*schema.MIGRATIONS, SECOND))) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         assert connection.execute("SELECT key, note FROM jobs").fetchall() == [("a", "new")]
-    await refused(path, "newer")
+    asyncio.run(refused(path, "newer"))
 
 
 @pytest.mark.parametrize("at", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
@@ -65,14 +66,21 @@ def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(
             assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
 
-async def test_a_step_that_fails_leaves_the_version_before(path: Path) -> None:
-    await filled(path)
+def test_a_migration_that_fails_leaves_the_version_before(path: Path) -> None:
+    """The file still opens with all of its jobs."""
+    asyncio.run(filled(path))
     with pytest.raises(JournalUnusable, match="no such table: nowhere"):
         schema.open_writer(path, (*schema.MIGRATIONS, SECOND + "; DROP TABLE nowhere"))
-    journal = SqliteJournal(path)
-    await journal.open()
-    assert journal.keys() == ["a"]
-    await journal.close()
+
+    async def keys() -> list[str]:
+        journal = SqliteJournal(path)
+        await journal.open()
+        try:
+            return journal.keys()
+        finally:
+            await journal.close()
+
+    assert asyncio.run(keys()) == ["a"]
 
 
 @pytest.mark.parametrize("number", range(12))
@@ -82,6 +90,7 @@ def test_a_kill_inside_a_step_leaves_one_version_or_the_other(path: Path, number
 import sqlite3
 from contextlib import closing
 from pika_async._journal import schema
+from tests.journal.builders import child, filled, refused
 number = {number}
 class Killed(sqlite3.Connection):
     def executescript(self, script):

@@ -37,8 +37,7 @@ from pika_async._runtime import event_stream
 from pika_async.jobs import event_of
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway, requests, until, with_journal
-from tests.journal.test_durability import stalled
-from tests.journal.test_journal import a_job
+from tests.journal.builders import a_job, stalled
 
 S = JobStatus
 
