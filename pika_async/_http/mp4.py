@@ -14,11 +14,11 @@ from pika_async.errors import shorten
 __all__ = ["Mp4Validator", "NotMp4", "TruncatedMp4"]
 
 #: Bytes of a box header: size and type.
-HEADER_BYTES: Final = 8
+BOX_HEADER_BYTES: Final = 8
 #: Bytes of a box header with a 64-bit size.
-LARGE_HEADER_BYTES: Final = 16
+LARGE_BOX_HEADER_BYTES: Final = 16
 #: Bytes read before the first box is checked: every `ftyp` box has them, and an error can show them.
-FIRST_HEADER_BYTES: Final = 16
+FIRST_BOX_HEADER_BYTES: Final = 16
 
 
 class NotMp4(ValueError):  # noqa: N818 - names what the bytes are
@@ -49,7 +49,7 @@ class Mp4Validator:
         #: Bytes of the file so far.
         self.offset = 0
         self._header = bytearray()
-        self._needed = FIRST_HEADER_BYTES
+        self._needed = FIRST_BOX_HEADER_BYTES
         self._box_type = b""
         #: Bytes that the current box still lacks.
         self._remaining = 0
@@ -85,8 +85,8 @@ class Mp4Validator:
         """
         if self._runs_to_end or self._remaining or self._header or offset != self.offset:
             raise NotMp4(f"has box {_quote(box_type)} at byte {offset:,}, where no box begins")
-        self._begin_box(box_type, size, HEADER_BYTES if self._box_type else FIRST_HEADER_BYTES)
-        self._needed = HEADER_BYTES
+        self._begin_box(box_type, size, BOX_HEADER_BYTES if self._box_type else FIRST_BOX_HEADER_BYTES)
+        self._needed = BOX_HEADER_BYTES
         self.offset, self._remaining = offset + size, 0
 
     def finish(self, length: int | None = None) -> None:
@@ -121,19 +121,19 @@ class Mp4Validator:
 
     def _read_header(self) -> None:
         header = bytes(self._header)
-        size, kind = int.from_bytes(header[:4], "big"), header[4:HEADER_BYTES]
+        size, kind = int.from_bytes(header[:4], "big"), header[4:BOX_HEADER_BYTES]
         if not self._box_type and kind != b"ftyp":
             raise NotMp4(f"begins with {shorten(header.decode('latin-1'))}, not with an MP4 header")
         if size == 1:
-            if len(header) < LARGE_HEADER_BYTES:
-                self._needed = LARGE_HEADER_BYTES
+            if len(header) < LARGE_BOX_HEADER_BYTES:
+                self._needed = LARGE_BOX_HEADER_BYTES
                 return
-            size = int.from_bytes(header[HEADER_BYTES:LARGE_HEADER_BYTES], "big")
-            if size < LARGE_HEADER_BYTES:
+            size = int.from_bytes(header[BOX_HEADER_BYTES:LARGE_BOX_HEADER_BYTES], "big")
+            if size < LARGE_BOX_HEADER_BYTES:
                 raise NotMp4(f"has box {_quote(kind)} with an impossible size of {size:,} bytes")
         self._begin_box(kind, size, len(header))
         self._header.clear()
-        self._needed = HEADER_BYTES
+        self._needed = BOX_HEADER_BYTES
         self._remaining = max(0, size - len(header))
 
     def _begin_box(self, kind: bytes, size: int, header: int) -> None:

@@ -1,7 +1,7 @@
 """Transport of requests to one origin. Retries nothing and follows no redirect.
 
 Each submission gets a connection of its own (`force_close`): if a server closes a kept-alive connection while a POST is
-written, the failure cannot be told from a lost answer to an accepted job. Polls keep their connections. Bodies are
+written, the failure is the same as after a lost answer to an accepted job. Polls keep their connections. Bodies are
 limited in size. No aiohttp exception leaves this module, because its `repr` may show the key.
 """
 

@@ -1,4 +1,4 @@
-"""Queue of writes that are not in the database yet; reads look here first (write-behind, read-your-writes).
+"""Queue of writes that are not in the database yet; reads come here first (write-behind, read-your-writes).
 
 Writes nothing itself.
 """
