@@ -37,6 +37,7 @@ def test_the_document_is_whole() -> None:
     assert CallbackReceiver.openapi() is not document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", SERVING_MODES)
 @pytest.mark.parametrize("mode, known", [("positive", True), ("negative", False)])
 def test_only_documented_answers_are_given(way: str, mode: str, known: bool) -> None:

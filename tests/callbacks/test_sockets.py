@@ -203,6 +203,7 @@ async def test_no_garbage_gets_a_5xx_where_it_is_mounted(
                 await close_writer(writer)
 
 
+@pytest.mark.slow
 async def test_a_broken_chunk_is_refused(receiver: CallbackReceiver, handler: RecordingHandler) -> None:
     """An incomplete body is not handled; aiohttp says nothing of some of these, and the deadlines end them."""
     head = post(handler.issue_path(receiver), b"", "Transfer-Encoding: chunked")

@@ -235,6 +235,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_batch_has_a_line_for_every_job(tmp_path: Path, number: signal.Signals) -> None:
     """The first Ctrl-C, SIGTERM or SIGHUP gives exit code 130, and every accepted task id is in the file."""

@@ -100,6 +100,7 @@ def test_a_lost_response_is_recovered_by_its_callback(cli: CommandLine) -> None:
         assert "in doubt" not in ran.out
 
 
+@pytest.mark.slow
 def test_a_job_in_doubt_without_a_callback_is_reported(cli: CommandLine) -> None:
     """The batch waits twice as long as the other job took, and prints a line about it, also without a terminal."""
     lost = {"on": "callback", "prompt": "lost", "do": "lost"}
@@ -114,6 +115,7 @@ def test_a_job_in_doubt_without_a_callback_is_reported(cli: CommandLine) -> None
             assert f"in doubt, possibly charged: 1; to list and resolve them: pika-async status {out}" in ran.err
 
 
+@pytest.mark.slow
 def test_a_late_callback_still_resolves_its_job_before_the_batch_ends(cli: CommandLine) -> None:
     """The line of a job in doubt is written last, with its status at that time."""
     late = {"on": "callback", "prompt": "lost", "do": {"fault": "late", "seconds": 3}}
@@ -142,6 +144,7 @@ def test_without_callbacks_there_is_a_hint_and_polls_find_every_result(cli: Comm
         assert batch(cli, emulator, rows(cli, *"abc"), *options).out.count("although") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_missing_callbacks_are_reported_while_the_batch_runs(cli: CommandLine, more: tuple[str, ...]) -> None:
     """The hint appears once the first jobs have settled without a callback, in time to fix the forwarding."""
@@ -344,6 +347,7 @@ def test_ctrl_c_ends_a_batch_that_only_waits_for_a_callback(cli: CommandLine) ->
         assert (statuses(cli), len(emulator.ledger)) == ({"lost": "unknown"}, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["batch", "resume"])
 def test_after_a_kill_callbacks_of_earlier_jobs_are_accepted(cli: CommandLine, again: str) -> None:
     """The same command, or `resume DIR` without options, listens at the same address and recovers the job in doubt."""
@@ -389,6 +393,7 @@ def test_resume_of_two_gateways_listens_for_the_one_with_callbacks(cli: CommandL
 # --- the emulator -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_emulate_prints_the_option_for_callbacks(cli: CommandLine) -> None:
     """The emulator calls the printed address, and `batch` listens on it."""
     argv = [sys.executable, "-c", LAUNCHER, "emulate", "--port", "0"]

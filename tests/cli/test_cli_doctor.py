@@ -80,6 +80,7 @@ def test_every_kind_of_difference_is_reported(body: Any, differences: list[str])
     assert [str(difference) for difference in compare(reply, body, succeeded=True)] == differences
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers() | st.floats(), lambda inner: (
     st.lists(inner) | st.dictionaries(st.sampled_from(["id", "videos", "data", "status", "x"]) | st.text(), inner)
 )))  # fmt: skip

@@ -277,6 +277,7 @@ def _raw_feeds(text: str) -> Iterator[dict[str, Any]]:
 # -- the other commands ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
 def test_generate_does_not_leak_the_key(
     provider: str, source: str, workspace: Workspace, server_thread: ServerThread

@@ -57,6 +57,7 @@ def test_signatures_of_the_contract() -> None:
         assert callable(getattr(PikaClient, name))
 
 
+@pytest.mark.slow
 def test_the_core_imports_no_extra() -> None:
     """`import pika_async` works on the five dependencies alone."""
     code = "import pika_async, sys, json; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
@@ -64,6 +65,7 @@ def test_the_core_imports_no_extra() -> None:
     assert set(json.loads(loaded)) & EXTRAS == set()
 
 
+@pytest.mark.slow
 def test_the_emulators_core_imports_no_renderer() -> None:
     """The emulator can be imported, and its pure gateway used, without PyAV and Pillow."""
     code = "import pika_async.emulator, sys; print([n for n in ('av', 'PIL') if n in sys.modules])"
@@ -71,6 +73,7 @@ def test_the_emulators_core_imports_no_renderer() -> None:
     assert loaded.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_adds_little_to_importing_aiohttp() -> None:
     """Beside its dependencies, `import pika_async` loads at most 60 further modules of others."""
     code = (

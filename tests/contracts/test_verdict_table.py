@@ -389,6 +389,7 @@ async def _check_recovered(transport: RecoveringTransport, server: RawServer, pr
     assert (job.status, job.attempts, len(server.submissions)) == (JobStatus.SUCCEEDED, 2, 1)
 
 
+@pytest.mark.slow
 async def test_an_unreachable_gateway_stops_the_batch() -> None:
     """After six refused connections in a row the batch stops as unreachable, and every job stays planned."""
     async with _client("gptge", f"http://127.0.0.1:{free_port()}", limits=Limits(submitting=1)) as pika:

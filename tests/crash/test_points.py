@@ -131,6 +131,7 @@ def test_a_death_during_a_migration(story: Stories) -> None:
         teach(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["id-before", "id-after"])
 def test_a_death_while_a_doubt_is_settled(story: Stories, point: str) -> None:
     """`resolve --task-id`, killed before or after it is kept: still in doubt, or accepted; then it goes on, and is free."""

@@ -18,6 +18,7 @@ COUNT = 12
 SENDING = 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_keeps_the_receipts_that_are_on_their_way(story: Stories, number: signal.Signals) -> None:
     """Nothing more is sent, what was sent is answered and kept; exit code 130, and what to run next is said."""

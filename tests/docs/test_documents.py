@@ -141,6 +141,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 # --- python ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_a_python_example_runs(
     block: Block, everywhere: SteppedEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -184,6 +184,7 @@ def service(request: pytest.FixtureRequest, everywhere: SteppedEmulator) -> Iter
             service.process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everywhere", [LONG_TASKS], indirect=True)
 def test_a_service_submits_jobs_and_reports_them(service: Service, everywhere: SteppedEmulator) -> None:
     """An order returns its task id, is charged once and settles by callback; an invalid order is answered with 400."""
@@ -209,6 +210,7 @@ def test_a_service_submits_jobs_and_reports_them(service: Service, everywhere: S
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everywhere", [LONG_TASKS | {"scenario": DELAYED}], indirect=True)
 def test_a_restarted_service_resumes_its_jobs(service: Service, everywhere: SteppedEmulator) -> None:
     """After SIGTERM an order that is being submitted is still answered; a restart settles it and the running one."""

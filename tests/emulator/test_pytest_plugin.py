@@ -38,6 +38,7 @@ def anyio_backend():
 """
 
 
+@pytest.mark.slow
 def test_the_plugin_needs_no_configuration(tmp_path: Path) -> None:
     """In an empty project the fixture and its marker are available without configuration."""
     (tmp_path / "test_app.py").write_text(APP_TEST)
@@ -46,6 +47,7 @@ def test_the_plugin_needs_no_configuration(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout.splitlines()[-1].split(" in ")[0]) == (0, "2 passed")
 
 
+@pytest.mark.slow
 def test_the_plugin_may_also_be_listed_in_a_conftest(tmp_path: Path) -> None:
     """Listing the plugin in `pytest_plugins` as well raises no error about a plugin that is loaded twice."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["pika_async.emulator.pytest_plugin"]\n')
@@ -55,6 +57,7 @@ def test_the_plugin_may_also_be_listed_in_a_conftest(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.pika_emulator(in_flight=1, durations="constant:0.1")
 def test_the_marker_passes_options_to_the_emulator(pika_emulator: Emulator) -> None:
     """The marker's options reach the emulator: with `in_flight=1` two jobs run one after the other."""

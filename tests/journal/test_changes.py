@@ -394,6 +394,7 @@ def _news(job: Job) -> tuple[Any, ...]:
     return (job.status, None if job.is_final else job.progress)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(steps, st.lists(st.integers(0, 2), min_size=2))
 def test_a_follower_knows_how_every_job_stands(steps: list[tuple[str, Any]], pages: list[int]) -> None:

@@ -109,6 +109,7 @@ asyncio.run(main())
     assert job_for_token(journal, "cd" * 32) == a_job().submitting()
 
 
+@pytest.mark.slow
 async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:
     """At the end of every frame and in the middle of each: it opens, and holds what was committed up to some moment."""
     killed(path)

@@ -43,6 +43,7 @@ waitings = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.none() | st.floats(1e-3, 1e5),
@@ -296,6 +297,7 @@ def test_what_is_restored_decides_the_same() -> None:
     assert costs[0] == pytest.approx(costs[1], rel=0.05)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(observations() | waitings, max_size=30), st.lists(observations() | waitings, max_size=8), chances)
 def test_to_describe_changes_no_decision(

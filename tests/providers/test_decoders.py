@@ -142,6 +142,7 @@ def test_any_bytes_decode_or_raise_decode_error(provider: Provider, body: bytes,
     read(provider, HttpResponse(status=200, body=body, complete=complete))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(providers, bodies, st.sampled_from([200, 201, 400, 404, 429, 500, 503]))
 def test_any_json_decodes_or_raises_decode_error(provider: Provider, body: bytes, status: int) -> None:
@@ -162,6 +163,7 @@ def test_deep_nesting_decodes_or_raises_decode_error(provider: str, shape: str) 
         assert isinstance(result_of(gateway.poll(TASK_ID)), PollResult)
 
 
+@pytest.mark.slow
 @given(bodies | st.binary(max_size=60))
 @example(b"NaN")
 @example(b'{"a": -Infinity}')
@@ -270,6 +272,7 @@ headers = st.dictionaries(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(providers, st.integers(100, 599), headers, bodies | st.binary(max_size=80), st.booleans())
 def test_any_answer_gives_an_outcome_and_a_poll_result(
@@ -414,6 +417,7 @@ def _doubled(value: Any, name: str, other: Any) -> str:
     return json.dumps(value)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.data())
 def test_damaged_recordings_decode_or_raise_decode_error(data: st.DataObject) -> None:

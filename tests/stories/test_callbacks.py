@@ -121,6 +121,7 @@ def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [AdaptivePolling, lambda: FixedInterval(5)], ids=["adaptive", "fixed"])
 def test_with_some_lost_every_job_settles_about_as_soon_as_with_looks_alone(policy: Any) -> None:
     """With a third of the callbacks lost, polling finds those jobs, as often as is needed."""

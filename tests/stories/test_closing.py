@@ -130,6 +130,7 @@ class Story:
         assert set(Counter(charge.prompt for charge in self.at.ledger).values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["aclose", "cancel", "cancel twice"])
 def test_whenever_it_ends_nothing_is_lost_and_nothing_is_paid_twice(how: str, journal: JournalFactory) -> None:
     """At each of many instants: all calls end, every charge has its task id, and opening again settles the rest."""

@@ -233,6 +233,7 @@ def test_consumers_are_independent() -> None:
     virtual_clock.run(story())
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_misses_nothing_and_needs_no_buffer(tmp_path: Path) -> None:
     """2,000 jobs settle before the first read: each has one event, and memory does not grow with their number."""
 

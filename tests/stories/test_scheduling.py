@@ -104,6 +104,7 @@ class Learning(PollingPolicy):
 # --- storms -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_half_of_all_answers_429_for_a_while() -> None:
     """500 jobs while half of all creates and polls are refused for five minutes: all succeed, each is charged once."""
 
@@ -266,6 +267,7 @@ def test_without_a_number_all_is_sent_until_the_account_refuses() -> None:
     assert MAX_IN_FLIGHT == 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [3, 12, 40])
 def test_the_accounts_limit_is_found_and_held(limit: int) -> None:
     """An account that takes K at once is kept near K, with few refusals, and every job is charged once."""
@@ -1044,6 +1046,7 @@ def test_polls_are_counted_and_few() -> None:
     virtual_clock.run(story())
 
 
+@pytest.mark.slow
 def test_thousands_settle_in_little_virtual_time() -> None:
     """2,000 jobs with room for all settle about when the slowest task does."""
 

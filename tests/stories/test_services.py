@@ -129,6 +129,7 @@ TROUBLE: Final[list[dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_whatever_many_tasks_do_at_once_each_key_is_paid_once(seed: int, journal: Journal) -> None:
     """600 of six kinds, a third of them cancelled anywhere, answers lost: every charge is a job's, none is twice."""
