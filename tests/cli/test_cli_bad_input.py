@@ -123,7 +123,7 @@ def test_every_bad_row_is_listed(cli: CommandLine, emulator: Emulator) -> None:
         (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--deadline", "nan"], "--deadline"),
         (["--provider", "native", "--base-url", "http://127.0.0.1:9", "--expected-seconds", "-1"], "--expected-seconds"),
         (["--provider", "native"], "--base-url: native Pika has no address of its own"),
-        (["--provider", "native", "--base-url", "gopher://x"], "--base-url: 'gopher://x' is no http"),
+        (["--provider", "native", "--base-url", "gopher://x"], "--base-url: 'gopher://x' must be an http(s) URL"),
         (["--provider", "native", "--base-url", "http://u:p@h"], "--base-url: holds a user"),
         (["--provider", "native", "--base-url", "http://h", "--api-key-file", "none"], "--api-key-file: none cannot be read"),
         (["--provider", "native", "--base-url", "http://h", "--api-key-file", "empty"], "--api-key-file: is empty"),

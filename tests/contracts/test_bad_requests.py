@@ -364,13 +364,13 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "provider list": ({"provider": ["gptge"]}, "provider", "must be a name or a Provider"),
     "provider mistyped": ({"provider": "GTPGE"}, "provider", "did you mean gptge?"),
     "native without address": ({"provider": "native", "base_url": None}, "base_url", "no address of its own; give the host"),
-    "address without scheme": ({"base_url": "api.gpt.ge"}, "base_url", "'api.gpt.ge' is no address; give an address such as"),
-    "address of another scheme": ({"base_url": "ftp://api.gpt.ge"}, "base_url", "is no http or https address"),
-    "address without host": ({"base_url": "https://"}, "base_url", "is no address"),
-    "address empty": ({"base_url": ""}, "base_url", "is no address"),
+    "address without scheme": ({"base_url": "api.gpt.ge"}, "base_url", "'api.gpt.ge' must be an http(s) URL; give an address such as"),
+    "address of another scheme": ({"base_url": "ftp://api.gpt.ge"}, "base_url", "must be an http(s) URL"),
+    "address without host": ({"base_url": "https://"}, "base_url", "must be an http(s) URL"),
+    "address empty": ({"base_url": ""}, "base_url", "must be an http(s) URL"),
     "address number": ({"base_url": 443}, "base_url", "443"),
-    "address port beyond": ({"base_url": "https://x.example:99999"}, "base_url", "is no address"),
-    "address torn IPv6": ({"base_url": "https://[::1"}, "base_url", "is no address"),
+    "address port beyond": ({"base_url": "https://x.example:99999"}, "base_url", "must be an http(s) URL"),
+    "address torn IPv6": ({"base_url": "https://[::1"}, "base_url", "must be an http(s) URL"),
     "address with a user": ({"base_url": "https://me:word@x.example"}, "base_url", "holds a user; give the bare address"),
     "address with a query": ({"base_url": "https://x.example/?a=1"}, "base_url", "a query or a fragment; give an address such as"),
     "address with a fragment": ({"base_url": "https://x.example/#a"}, "base_url", "a query or a fragment; give an address such as"),
@@ -385,8 +385,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "callbacks number": ({"callbacks": 1}, "callbacks", "1 must be a CallbackReceiver; give CallbackReceiver(public_url=...)"),
     "callbacks surrogate": ({"callbacks": "https://x.example/\ud800"}, "callbacks", "must be a CallbackReceiver; give CallbackReceiver"),
     "callbacks where none come": ({"callbacks": CallbackReceiver("https://x.example")}, "callbacks", "sends no callbacks"),
-    "proxy other kind": ({"proxy": "socks5://x.example:1"}, "proxy", "is no http or https address"),
-    "proxy number": ({"proxy": 8080}, "proxy", "is no http or https address"),
+    "proxy other kind": ({"proxy": "socks5://x.example:1"}, "proxy", "must be an http(s) URL"),
+    "proxy number": ({"proxy": 8080}, "proxy", "must be an http(s) URL"),
     "journal": ({"journal": ""}, "journal", "'' must be a path; give the path of a file"),
     "journal of bytes": ({"journal": b"jobs.db"}, "journal", "b'jobs.db' must be a path; give the path of a file"),
     "journal that is a number": ({"journal": 7}, "journal", "7 must be a path; give the path of a file"),
@@ -492,7 +492,7 @@ def test_a_closed_session_is_refused_when_the_client_opens() -> None:
     async def story() -> None:
         session = aiohttp.ClientSession()
         await session.close()
-        with pytest.raises(ConfigurationError, match="session: is closed; give an open ClientSession"):
+        with pytest.raises(ConfigurationError, match="session: must be open, and is closed; give an open ClientSession"):
             async with PikaClient("gptge", api_key=KEY, session=session):
                 raise AssertionError("it opened")
 

@@ -810,7 +810,7 @@ async def test_proxy_that_refuses(target: Path) -> None:
 
 
 def test_proxy_must_be_an_address() -> None:
-    """A proxy that is no http address is a configuration error that does not repeat it."""
+    """A proxy that is not an http(s) URL is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as caught:
         Downloader(proxy="socks5://me:secret@example.com")
     assert caught.value.setting == "proxy"

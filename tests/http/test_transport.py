@@ -500,7 +500,7 @@ def test_a_base_url_that_cannot_work_is_refused(base_url: str) -> None:
 
 @pytest.mark.parametrize("proxy", ["", "proxy.example:3128", "socks5://proxy.example", f"http//user:{KEY}@proxy"])
 def test_a_proxy_that_cannot_work_is_refused(proxy: str) -> None:
-    """A proxy that is no http or https address is refused when the client is made, and not repeated."""
+    """A proxy that is not an http(s) URL is refused when the client is made, and not repeated."""
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         PikaClient("gptge", api_key="sk-anything-else", proxy=proxy)
     assert KEY not in str(caught.value)
