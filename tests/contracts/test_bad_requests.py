@@ -492,7 +492,9 @@ def test_a_closed_session_is_refused_when_the_client_opens() -> None:
     async def story() -> None:
         session = aiohttp.ClientSession()
         await session.close()
-        with pytest.raises(ConfigurationError, match="session: must be open, and is closed; give an open ClientSession"):
+        with pytest.raises(
+            ConfigurationError, match="session: must be open, and is closed; give an open ClientSession"
+        ):
             async with PikaClient("gptge", api_key=KEY, session=session):
                 raise AssertionError("it opened")
 

@@ -122,12 +122,10 @@ async def test_an_image_that_cannot_be_sent_is_refused(kind: str, tmp_path: Path
     image = tmp_path / "cat.png"
     if kind == "a folder":
         image.mkdir()
+    elif kind == "not readable":
+        image.symlink_to(image)  # a loop: root cannot read it either
     elif kind != "missing":
         image.write_bytes({"empty": b"", "too large": bytes(900_000)}.get(kind, PNG))
-    if kind == "not readable":
-        image.chmod(0)
-        if _readable(image):
-            pytest.skip("the user of this process may read every file")
     request = GenerationRequest("a cat", image=image)
     texts = []
     for function in (check_image, load_image):
@@ -136,14 +134,6 @@ async def test_an_image_that_cannot_be_sent_is_refused(kind: str, tmp_path: Path
         texts.append(str(caught.value))
     assert texts[0] == texts[1]
     assert ("900,000 bytes" if kind == "too large" else str(image)) in texts[0]
-
-
-def _readable(path: Path) -> bool:
-    try:
-        path.open("rb").close()
-    except OSError:
-        return False
-    return True
 
 
 def test_an_unchecked_copy_equals_a_checked_one() -> None:
