@@ -755,6 +755,6 @@ MUTANTS: Final = (
         "return self.loss.loss_rate",
         "without a receiver, polls are as rare as with reliable callbacks",
         ("tests/planning/test_callback_tracker.py",),
-        "nobody_listens",
+        "callbacks_off",
     ),
 )

@@ -1,4 +1,4 @@
-"""Callbacks and looks in any order: no accepted job is lost, none is looked at twice at once, nothing is kept for ever."""
+"""Callbacks and polls in any order: each accepted job is polled, by one poll at a time, and finished jobs are forgotten."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTLED = Snapshot(task_id="t", state=TaskState.SUCCEEDED)
 DEADLINE = 300.0
 
 
-def entry_at(now: float, stratum: str = "s") -> ActiveJob:
+def active_at(now: float, stratum: str = "s") -> ActiveJob:
     job = Job(
         key=f"k{next(NUMBERS)}", request=GenerationRequest("a"), provider="p", base_url="https://x.example",
         status=JobStatus.QUEUED, task_id="t",
@@ -35,7 +35,7 @@ def entry_at(now: float, stratum: str = "s") -> ActiveJob:
 
 
 class Awkward(PollingPolicy):
-    """A policy whose every method fails now and then, or gives a number of an odd kind."""
+    """Policy whose methods sometimes raise, and sometimes return an unusual number."""
 
     def __init__(self) -> None:
         self.answers = itertools.cycle([1.0, math.nan, 60, -1, math.inf, 1e300, True, "7", None, 1e-300])
@@ -61,123 +61,128 @@ class Awkward(PollingPolicy):
         return self._answer()  # type: ignore[no-any-return]
 
 
-class Lookouts(RuleBasedStateMachine):
-    """A lookout whose jobs are accepted, called, looked at, settled, expired, parked; and what must be of them."""
+class PollQueues(RuleBasedStateMachine):
+    """Poll queue whose jobs are accepted, polled, settled, expired and parked, with callbacks at any time."""
 
     @initialize(policy=st.sampled_from([AdaptivePolling, lambda: FixedInterval(7.0), Awkward]))
-    def begin(self, policy: Any) -> None:
+    def start(self, policy: Any) -> None:
         self.now = 1e6
         self.poll_queue = PollQueue(PolicyAdapter(policy=policy(), callbacks=CallbackTracker(enabled=True)))
         self.waiting: list[ActiveJob] = []
-        self.looking: list[ActiveJob] = []
-        self.gone: list[ActiveJob] = []
-        #: When a look that a callback had caused last began.
-        self.called_at: dict[ActiveJob, float] = {}
+        self.polling: list[ActiveJob] = []
+        self.finished: list[ActiveJob] = []
+        #: When the last poll began that a callback had caused.
+        self.callback_poll_at: dict[ActiveJob, float] = {}
 
-    @rule(count=st.integers(1, 20), u=st.floats(0, 0.999), stratum=st.sampled_from("ab"), old=st.booleans())
-    def accept(self, count: int, u: float, stratum: str, old: bool) -> None:
+    @rule(count=st.integers(1, 20), u=st.floats(0, 0.999), stratum=st.sampled_from("ab"), resumed=st.booleans())
+    def accept(self, count: int, u: float, stratum: str, resumed: bool) -> None:
         for _ in range(count):
-            entry = entry_at(self.now, stratum)
-            if old:
-                entry.resumed = True
-                self.poll_queue.resume(entry, self.now, u)
+            active = active_at(self.now, stratum)
+            if resumed:
+                active.resumed = True
+                self.poll_queue.resume(active, self.now, u)
             else:
-                self.poll_queue.schedule(entry, self.now, u)
-            self.waiting.append(entry)
+                self.poll_queue.schedule(active, self.now, u)
+            self.waiting.append(active)
 
     @rule(seconds=st.one_of(st.sampled_from([0.0, MIN_POLL_SPACING_S, GRACE_S, 60.0]), st.floats(0, 20)))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.poll_queue.ready_at(self.now)
 
-    @rule(which=st.integers(0, 1000), share=st.sampled_from([1, 1, 3]))
-    def call(self, which: int, share: int) -> None:
-        everybody = self.waiting + self.looking
-        for entry in everybody[which % max(1, len(everybody)) :: share * 5]:
-            self.poll_queue.on_callback(entry, self.now)
-            if entry in self.waiting and entry.next_poll_at > -math.inf:
-                assert entry.next_poll_at <= max(self.now, self.called_at.get(entry, -math.inf) + MIN_POLL_SPACING_S)
+    @rule(index=st.integers(0, 1000), step=st.sampled_from([5, 5, 15]))
+    def callbacks(self, index: int, step: int) -> None:
+        unsettled = self.waiting + self.polling
+        for active in unsettled[index % max(1, len(unsettled)) :: step]:
+            self.poll_queue.on_callback(active, self.now)
+            if active in self.waiting and active.next_poll_at > -math.inf:
+                assert active.next_poll_at <= max(
+                    self.now, self.callback_poll_at.get(active, -math.inf) + MIN_POLL_SPACING_S
+                )
 
-    @rule(which=st.integers(0, 1000))
-    def call_late(self, which: int) -> None:
-        if self.gone:
-            self.poll_queue.callbacks.on_late_callback(self.gone[which % len(self.gone)].job.key)
+    @rule(index=st.integers(0, 1000))
+    def late_callback(self, index: int) -> None:
+        if self.finished:
+            self.poll_queue.callbacks.on_late_callback(self.finished[index % len(self.finished)].job.key)
 
     @rule(count=st.integers(1, 10))
-    def look(self, count: int) -> None:
+    def poll(self, count: int) -> None:
         for _ in range(count):
             if self.poll_queue.ready_at(self.now) > self.now:
                 return
-            entry = self.poll_queue.pop(self.now)
-            self.waiting.remove(entry)
-            self.looking.append(entry)
-            entry.polls += 1
-            called = self.poll_queue.callbacks.notified_at(entry) is not None
-            self.poll_queue.callbacks.on_poll_started(entry, self.now)
-            if called:
-                self.called_at[entry] = self.now
+            active = self.poll_queue.pop(self.now)
+            self.waiting.remove(active)
+            self.polling.append(active)
+            active.polls += 1
+            notified = self.poll_queue.callbacks.notified_at(active) is not None
+            self.poll_queue.callbacks.on_poll_started(active, self.now)
+            if notified:
+                self.callback_poll_at[active] = self.now
 
-    @precondition(lambda self: self.looking)
-    @rule(which=st.integers(0, 1000), how=st.sampled_from(["settled", "unsettled", "unsettled", "missed", "denied"]))
-    def answer(self, which: int, how: str) -> None:
-        entry = self.looking.pop(which % len(self.looking))
-        entry.failed_polls = entry.failed_polls + 1 if how == "missed" else 0
-        if how == "settled":
-            self.poll_queue.record_settled(entry, SETTLED, self.now, 0.5)
-            self.gone.append(entry)
-        elif self.now >= entry.deadline_at:
-            self.poll_queue.record_censored(entry)
-            self.gone.append(entry)
+    @precondition(lambda self: self.polling)
+    @rule(
+        index=st.integers(0, 1000),
+        result=st.sampled_from(["settled", "unsettled", "unsettled", "failed", "not found"]),
+    )
+    def poll_result(self, index: int, result: str) -> None:
+        active = self.polling.pop(index % len(self.polling))
+        active.failed_polls = active.failed_polls + 1 if result == "failed" else 0
+        if result == "settled":
+            self.poll_queue.record_settled(active, SETTLED, self.now, 0.5)
+            self.finished.append(active)
+        elif self.now >= active.deadline_at:
+            self.poll_queue.record_censored(active)
+            self.finished.append(active)
         else:
-            verdict = {"missed": PollVerdict.AGAIN, "denied": PollVerdict.MISSING}.get(how, PollVerdict.READ)
+            verdict = {"failed": PollVerdict.AGAIN, "not found": PollVerdict.MISSING}.get(result, PollVerdict.READ)
             snapshot = UNSETTLED if verdict is PollVerdict.READ else None
-            self.poll_queue.schedule(entry, self.now, 0.3, PollResult(verdict=verdict, snapshot=snapshot))
-            self.waiting.append(entry)
+            self.poll_queue.schedule(active, self.now, 0.3, PollResult(verdict=verdict, snapshot=snapshot))
+            self.waiting.append(active)
 
     @rule()
     def expire(self) -> None:
         self.poll_queue.ready_at(self.now)
-        entry = self.poll_queue.pop_expired(self.now)
-        if entry is not None:
-            assert entry.deadline_at <= self.now
-            self.waiting.remove(entry)
-            self.poll_queue.record_censored(entry)
-            self.gone.append(entry)
+        active = self.poll_queue.pop_expired(self.now)
+        if active is not None:
+            assert active.deadline_at <= self.now
+            self.waiting.remove(active)
+            self.poll_queue.record_censored(active)
+            self.finished.append(active)
 
-    @rule(often=st.sampled_from([False, False, False, True]))
-    def park(self, often: bool) -> None:
-        if often:
+    @rule(stop=st.sampled_from([False, False, False, True]))
+    def park_all(self, stop: bool) -> None:
+        if stop:
             parked = self.poll_queue.clear()
             assert sorted(map(id, parked)) == sorted(map(id, self.waiting))
-            for entry in parked:
-                self.poll_queue.record_censored(entry)
+            for active in parked:
+                self.poll_queue.record_censored(active)
             self.waiting.clear()
-            self.gone += parked
+            self.finished += parked
 
     @invariant()
     def every_job_is_in_one_place(self) -> None:
-        there = list(self.poll_queue)
-        assert sorted(map(id, there)) == sorted(map(id, self.waiting))
+        queued = list(self.poll_queue)
+        assert sorted(map(id, queued)) == sorted(map(id, self.waiting))
 
     @invariant()
-    def what_is_stale_is_counted(self) -> None:
-        places = self.poll_queue._waiting
-        live = {entry for due, entry in places if due == entry.next_poll_at}
-        assert self.poll_queue._stale == len(places) - len(live)
+    def stale_heap_entries_are_counted(self) -> None:
+        heap = self.poll_queue._waiting
+        live = {active for due, active in heap if due == active.next_poll_at}
+        assert self.poll_queue._stale == len(heap) - len(live)
         assert self.poll_queue._silent_count == len(live)
-        assert len(places) <= 2 * len(live) + 66
-        assert not any(place < places[(number - 1) // 2] for number, place in enumerate(places) if number)
+        assert len(heap) <= 2 * len(live) + 66
+        assert not any(item < heap[(number - 1) // 2] for number, item in enumerate(heap) if number)
 
     @invariant()
-    def nothing_is_kept_of_who_is_gone(self) -> None:
-        calls, alive = self.poll_queue.callbacks, {*self.waiting, *self.looking}
-        assert calls._pending.keys() <= alive
-        assert calls._sampled <= alive
+    def finished_jobs_are_forgotten(self) -> None:
+        tracker, unsettled = self.poll_queue.callbacks, {*self.waiting, *self.polling}
+        assert tracker._pending.keys() <= unsettled
+        assert tracker._sampled <= unsettled
         self.poll_queue.ready_at(self.now)
-        assert all(until <= self.now + GRACE_S for until, _ in calls._grace.values())
+        assert all(until <= self.now + GRACE_S for until, _ in tracker._grace.values())
 
     def teardown(self) -> None:
-        """Whatever was before, each job that waits is looked at by its deadline."""
+        """Each waiting job is polled by its deadline, after any history."""
         self.now += DEADLINE
         waiting = [*self.waiting]
         while self.poll_queue.ready_at(self.now) <= self.now:
@@ -185,67 +190,67 @@ class Lookouts(RuleBasedStateMachine):
         assert self.waiting == [], len(waiting)
 
 
-Lookouts.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
-TestLookouts = pytest.mark.slow(Lookouts.TestCase)
+PollQueues.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestPollQueues = pytest.mark.slow(PollQueues.TestCase)
 
 
-@given(st.lists(st.tuples(st.floats(0, 8), st.sampled_from(["call", "look", "answer", "miss"])), max_size=60))
-def test_called_looks_begin_an_interval_apart(steps: list[tuple[float, str]]) -> None:
-    """However callbacks come: between two looks that they cause are 5 s, and each is answered by one that begins after."""
-    calls, entry, now = CallbackTracker(enabled=True), entry_at(0.0), 100.0
-    due, begun, last_call = math.inf, -math.inf, None
-    looking = False
+@given(st.lists(st.tuples(st.floats(0, 8), st.sampled_from(["callback", "poll", "answer", "fail"])), max_size=60))
+def test_polls_caused_by_callbacks_begin_an_interval_apart(steps: list[tuple[float, str]]) -> None:
+    """At least 5 s are between two of them, and each callback is answered by a poll that begins after it."""
+    tracker, active, now = CallbackTracker(enabled=True), active_at(0.0), 100.0
+    due, started_at, last_callback_at = math.inf, -math.inf, None
+    polling = False
     for seconds, step in steps:
         now += seconds
-        if step == "call":
-            wanted = calls.on_callback(entry, now)
-            due, last_call = (due if looking else min(due, wanted)), now
-        elif step == "look" and not looking and due <= now:
-            assert now >= begun + MIN_POLL_SPACING_S
-            begun, due, looking, last_call = now, math.inf, True, None
-            calls.on_poll_started(entry, now)
-            assert not calls.needs_poll(entry)
-        elif step == "answer" and looking:
-            looking, entry.failed_polls = False, 0
-            due = calls.on_unsettled(entry, now)
-            assert (due < math.inf) == (last_call is not None) == calls.needs_poll(entry)
-        elif step == "miss" and looking:
-            looking, entry.failed_polls = False, entry.failed_polls + 1
-            assert calls.on_unsettled(entry, now) == math.inf
-            assert calls.needs_poll(entry)  # the next look, when that may be, is the answer
-            due = begun + MIN_POLL_SPACING_S
-    calls.forget(entry)
-    assert (calls._pending, calls._sampled) == ({}, set())
+        if step == "callback":
+            earliest = tracker.on_callback(active, now)
+            due, last_callback_at = (due if polling else min(due, earliest)), now
+        elif step == "poll" and not polling and due <= now:
+            assert now >= started_at + MIN_POLL_SPACING_S
+            started_at, due, polling, last_callback_at = now, math.inf, True, None
+            tracker.on_poll_started(active, now)
+            assert not tracker.needs_poll(active)
+        elif step == "answer" and polling:
+            polling, active.failed_polls = False, 0
+            due = tracker.on_unsettled(active, now)
+            assert (due < math.inf) == (last_callback_at is not None) == tracker.needs_poll(active)
+        elif step == "fail" and polling:
+            polling, active.failed_polls = False, active.failed_polls + 1
+            assert tracker.on_unsettled(active, now) == math.inf
+            assert tracker.needs_poll(active)  # the next poll, whenever it is, answers the callback
+            due = started_at + MIN_POLL_SPACING_S
+    tracker.forget(active)
+    assert (tracker._pending, tracker._sampled) == ({}, set())
 
 
 @given(st.lists(st.one_of(st.booleans(), st.integers(0, 10_000)), max_size=2000))
-def test_the_share_that_nobody_tells_of_is_one(steps: list[bool | int]) -> None:
-    """Always above 0 and at most 1, and told of so many only as are remembered."""
-    untold = CallbackLossEstimator()
+def test_the_loss_rate_is_a_fraction(steps: list[bool | int]) -> None:
+    """The loss rate is above 0 and at most 1; the counts stay within the memory of the estimator."""
+    estimator = CallbackLossEstimator()
     for step in steps:
         if isinstance(step, bool):
-            untold.add(notified=step)
-        elif untold.is_sample_due(step):
-            untold.add_sample(settled=step % 2 == 0)
-        untold.update(step if not isinstance(step, bool) else 0)
-        assert 0 < untold.loss_rate <= 1
-        assert untold.notified + untold.missed <= MEMORY_TASKS
-        assert 0 <= untold.settled_samples <= untold.samples <= MEMORY_SAMPLES
+            estimator.add(notified=step)
+        elif estimator.is_sample_due(step):
+            estimator.add_sample(settled=step % 2 == 0)
+        estimator.update(step if not isinstance(step, bool) else 0)
+        assert 0 < estimator.loss_rate <= 1
+        assert estimator.notified + estimator.missed <= MEMORY_TASKS
+        assert 0 <= estimator.settled_samples <= estimator.samples <= MEMORY_SAMPLES
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_thousand_alike_are_believed(told: bool) -> None:
-    """All are told of: next to none is looked at; none is: it is as if nobody listened."""
-    untold = CallbackLossEstimator()
+@pytest.mark.parametrize("notified", [True, False])
+def test_a_thousand_equal_completions_decide_the_loss_rate(notified: bool) -> None:
+    """With a callback for each, the loss rate is below 1 %; without any, it is 1, as if callbacks were off."""
+    estimator = CallbackLossEstimator()
     for _ in range(1000):
-        untold.add(notified=told)
-        untold.update(0)
-    assert untold.loss_rate < 0.01 if told else untold.loss_rate == 1.0
-    assert untold.is_unreliable is not told
+        estimator.add(notified=notified)
+        estimator.update(0)
+    assert estimator.loss_rate < 0.01 if notified else estimator.loss_rate == 1.0
+    assert estimator.is_unreliable is not notified
 
 
-def test_two_places_of_one_time_are_one_job() -> None:
-    """A look that a callback had brought forward is put back to where it was, and then all are put anew."""
+def test_two_heap_entries_for_one_time_are_one_job() -> None:
+    """After a poll that a callback moved forward, the next one is planned for the original time; replanning drops one."""
 
     class Late(Awkward):
         def next_delay(self, context: PollContext, u: float) -> float:
@@ -254,42 +259,42 @@ def test_two_places_of_one_time_are_one_job() -> None:
         replan_delay = next_delay
 
     poll_queue = PollQueue(PolicyAdapter(policy=Late(), callbacks=CallbackTracker(enabled=True)))
-    other, entry = entry_at(-100.0), entry_at(0.0)
+    other, active = active_at(-100.0), active_at(0.0)
     poll_queue.schedule(other, 0.0, 0.5)
-    poll_queue.schedule(entry, 0.0, 0.5)
-    poll_queue.on_callback(entry, 10.0)
+    poll_queue.schedule(active, 0.0, 0.5)
+    poll_queue.on_callback(active, 10.0)
     assert poll_queue.ready_at(10.0) == 10.0
-    assert poll_queue.pop(10.0) is entry
-    entry.polls += 1
-    poll_queue.callbacks.on_poll_started(entry, 10.0)
-    poll_queue.schedule(entry, 11.0, 0.5, PollResult(verdict=PollVerdict.READ, snapshot=UNSETTLED))
+    assert poll_queue.pop(10.0) is active
+    active.polls += 1
+    poll_queue.callbacks.on_poll_started(active, 10.0)
+    poll_queue.schedule(active, 11.0, 0.5, PollResult(verdict=PollVerdict.READ, snapshot=UNSETTLED))
     poll_queue._replan(None, 12.0, 0.5)
-    assert (list(poll_queue), poll_queue._silent_count, poll_queue._stale) == ([other, entry], 2, 0)
+    assert (list(poll_queue), poll_queue._silent_count, poll_queue._stale) == ([other, active], 2, 0)
     assert poll_queue.ready_at(DEADLINE) == DEADLINE
-    assert {poll_queue.pop(DEADLINE), poll_queue.pop(DEADLINE)} == {other, entry}
+    assert {poll_queue.pop(DEADLINE), poll_queue.pop(DEADLINE)} == {other, active}
     assert (list(poll_queue), poll_queue._silent_count, poll_queue._stale) == ([], 0, 0)
 
 
-def test_where_nobody_listens_every_settle_is_untold() -> None:
-    """Silence then says nothing, however long it lasts: the policy is asked for looks as ever."""
-    calls, asked = CallbackTracker(), []
+def test_with_callbacks_off_the_loss_rate_is_1() -> None:
+    """Silence is then not passed to the policy, and every delay is requested for a loss of 1."""
+    tracker, losses = CallbackTracker(), []
 
-    class Watching(Awkward):
+    class Recording(Awkward):
         def next_delay(self, context: PollContext, u: float) -> float:
-            asked.append(context.callback_loss)
+            losses.append(context.callback_loss)
             return 10.0
 
         def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> Any:
             pass
 
         def observe_unsettled(self, stratum: str, last_unsettled_age: float, age: float) -> None:
-            raise AssertionError("silence was heard")
+            raise AssertionError("silence was passed to the policy")
 
-    poll_queue = PollQueue(PolicyAdapter(policy=Watching(), callbacks=calls))
+    poll_queue = PollQueue(PolicyAdapter(policy=Recording(), callbacks=tracker))
     for number in range(50):
-        entry = entry_at(float(number))
-        poll_queue.schedule(entry, float(number), 0.5)
-        poll_queue.schedule(entry_at(float(number)), float(number), 0.5)
-        poll_queue.record_settled(entry, SETTLED, number + 9.0, 0.5)
-    assert set(asked) == {calls.loss_rate} == {1.0}
+        active = active_at(float(number))
+        poll_queue.schedule(active, float(number), 0.5)
+        poll_queue.schedule(active_at(float(number)), float(number), 0.5)
+        poll_queue.record_settled(active, SETTLED, number + 9.0, 0.5)
+    assert set(losses) == {tracker.loss_rate} == {1.0}
     assert poll_queue.adapter._silence_at == -math.inf
