@@ -33,10 +33,10 @@ def request_of(request: GenerationRequest | str, fields: RequestFields) -> Gener
     :param fields: fields of `GenerationRequest` by name; they replace those of *request*.
     :raises InvalidRequest: if *request* is neither of the two, or a field has an unknown name or an invalid value.
     """
-    for name, value in fields.items():
+    for name in fields:
         if name not in _FIELDS:
-            reason = f"must be given by the name of a field of GenerationRequest{did_you_mean(name, _FIELDS)}"
-            raise InvalidRequest(field=name, value=value, reason=reason)
+            reason = f"must be the name of a field of GenerationRequest{did_you_mean(name, _FIELDS)}"
+            raise InvalidRequest(field=name, value=name, reason=reason)
     if isinstance(request, str):
         if "prompt" in fields:
             raise InvalidRequest(field="prompt", value=request, reason="must be given once; leave prompt=... out")
