@@ -1,4 +1,4 @@
-"""The one next thing to do, decided from the jobs, the time and the room; time and chance are arguments here."""
+"""The planner: its next action for given jobs, limits and times."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def start_poll(planner: Planner, now: float) -> ActiveJob:
 def poll(
     planner: Planner, now: float, state: TaskState | None, verdict: PollVerdict = PollVerdict.READ, **facts: Any
 ) -> Job:
-    """Look at whatever is due at `now`, and take in what came at once."""
+    """Poll the job that is due at `now`, with an immediate result."""
     return finish_poll(planner, start_poll(planner, now), now, state, verdict, **facts)
 
 
@@ -128,7 +128,7 @@ def finish_poll(
 
 
 def next_time(planner: Planner, now: float) -> float:
-    """When something will have to be done next."""
+    """Return when the next action is due."""
     action = planner.next_action(now)
     assert isinstance(action, WaitUntil)
     return action.until
@@ -137,13 +137,13 @@ def next_time(planner: Planner, now: float) -> float:
 # --- deciding -----------------------------------------------------------------------------------------------------------
 
 
-def test_with_nothing_to_do_it_sleeps_for_ever() -> None:
-    """An empty agenda waits for a nudge, whatever the time."""
+def test_without_jobs_it_waits_for_ever() -> None:
+    """The planner of no job returns an infinite time, at any time."""
     assert new_planner().next_action(5.0) == WaitUntil(math.inf)
 
 
-def test_submissions_begin_in_the_order_of_planning() -> None:
-    """Jobs are sent first come, first served, at once, up to the number of calls side by side."""
+def test_submissions_begin_in_the_order_of_the_queue() -> None:
+    """Jobs are sent at once, first come, first served, up to the maximum number of concurrent submissions."""
     planner = new_planner(submitting=3)
     active_jobs = [queued_job(planner) for _ in range(5)]
     assert [start_submit(planner, 0.0) for _ in range(3)] == active_jobs[:3]
@@ -152,27 +152,27 @@ def test_submissions_begin_in_the_order_of_planning() -> None:
     assert start_submit(planner, 1.0) is active_jobs[3]
 
 
-def test_room_holds_submissions_back() -> None:
-    """No submission begins while accepted and submitting jobs fill the room; a settled one makes place."""
+def test_the_limit_in_flight_delays_submissions() -> None:
+    """No submission begins while accepted and submitting jobs reach the limit; a settled job makes room."""
     planner = new_planner(max_in_flight=2)
     first, second = accepted_job(planner, 0.0), accepted_job(planner, 1.0)
     queued_job(planner)
-    assert next_time(planner, 1.0) == 10.0  # the first look, not a submission
+    assert next_time(planner, 1.0) == 10.0  # the first poll, not a submission
     assert poll(planner, 10.0, TaskState.SUCCEEDED) is first.job
     assert start_submit(planner, 10.0).job.status is JobStatus.SUBMITTING
     assert second.job.is_in_flight
 
 
-def test_looks_go_before_submissions() -> None:
-    """With a look due and a job planned, the look comes first, since it makes room."""
+def test_polls_go_before_submissions() -> None:
+    """When both are possible, the poll comes first, since it may make room."""
     planner = new_planner()
     active = accepted_job(planner, 0.0)
     queued_job(planner)
     assert planner.next_action(10.0) == Poll(active)
 
 
-def test_looks_are_in_the_order_in_which_they_are_due() -> None:
-    """The task that was accepted first is looked at first, and of two that are due together the older."""
+def test_polls_are_in_the_order_in_which_they_are_due() -> None:
+    """The task that was accepted first is polled first, and of two that are due together the older one."""
     planner = new_planner()
     active_jobs = [accepted_job(planner, at) for at in (0.0, 1.0, 1.5, 2.0)]
     assert [start_poll(planner, 20.0) for _ in range(4)] == active_jobs
@@ -185,8 +185,8 @@ def test_looks_are_in_the_order_in_which_they_are_due() -> None:
     assert planner.poll_queue._waiting[0][1] is older
 
 
-def test_polls_are_at_most_as_many_as_workers() -> None:
-    """With all poll workers busy no further look is given out, and one that ends makes place."""
+def test_the_number_of_concurrent_polls_is_limited() -> None:
+    """At the limit no further poll begins; one that finishes makes room."""
     planner = new_planner(polling=2)
     for _ in range(3):
         accepted_job(planner, 0.0)
@@ -196,8 +196,8 @@ def test_polls_are_at_most_as_many_as_workers() -> None:
     assert isinstance(planner.next_action(11.0), Poll)
 
 
-def test_rates_hold_calls_back_until_a_token_is_there() -> None:
-    """With one submission and one look a second, the next of each is a second later to the dot."""
+def test_rates_delay_calls_until_there_is_a_token() -> None:
+    """At one submission and one poll a second, the next of each is exactly a second later."""
     planner = new_planner(submits_per_second=1, polls_per_second=1)
     queued_job(planner), queued_job(planner)
     for at in (0.0, 1.0):
@@ -208,8 +208,8 @@ def test_rates_hold_calls_back_until_a_token_is_there() -> None:
     assert next_time(planner, 20.0) == pytest.approx(21.0)
 
 
-def test_closing_sends_nothing_more() -> None:
-    """A closing agenda still looks but submits no more."""
+def test_closing_ends_submissions() -> None:
+    """A closing planner starts no submission."""
     planner = new_planner()
     queued_job(planner)
     planner.closing = True
@@ -232,7 +232,7 @@ def test_closing_sends_nothing_more() -> None:
     ],
 )
 def test_each_verdict_does_what_it_says(verdict: SubmitVerdict, status: JobStatus, back: bool, charges: int) -> None:
-    """Only what is proven not accepted is planned again; what may have been accepted counts as a charge."""
+    """A job is queued again only if it was certainly not accepted; one that may have been accepted counts as a charge."""
     planner = new_planner()
     queued_job(planner)
     active = start_submit(planner, 0.0)
@@ -244,8 +244,8 @@ def test_each_verdict_does_what_it_says(verdict: SubmitVerdict, status: JobStatu
 @pytest.mark.parametrize(
     ("verdict", "error"), [(SubmitVerdict.STOP, AccountStopped), (SubmitVerdict.WRONG_URL, WrongBaseUrl)]
 )
-def test_account_and_address_stop_at_once(verdict: SubmitVerdict, error: type[Exception]) -> None:
-    """One refusal of the credential or the address is enough to say stop, with its reason."""
+def test_a_refused_account_and_a_wrong_url_stop_at_once(verdict: SubmitVerdict, error: type[Exception]) -> None:
+    """One such answer is enough to stop submitting, with its reason."""
     planner = new_planner()
     queued_job(planner)
     stop = finish_submit(planner, start_submit(planner, 0.0), verdict, 1.0, reason="no such key")
@@ -255,7 +255,7 @@ def test_account_and_address_stop_at_once(verdict: SubmitVerdict, error: type[Ex
 
 
 def test_errors_of_verdicts_name_the_job() -> None:
-    """A rejected and a doubted job carry the error of their kind with the provider's words."""
+    """A rejected job and one in doubt carry the error of their kind, with the text of the provider."""
     for verdict, kind in ((SubmitVerdict.REJECTED, SubmissionRejected), (SubmitVerdict.UNKNOWN, SubmissionInDoubt)):
         planner = new_planner()
         queued_job(planner)
@@ -266,7 +266,7 @@ def test_errors_of_verdicts_name_the_job() -> None:
 
 
 def test_a_refused_job_is_the_next_to_be_sent() -> None:
-    """A job that the account answered with "wait" goes before those that were planned after it, after the pause."""
+    """After the pause, a job that was asked to retry later goes before those that were queued after it."""
     planner = new_planner()
     first, second = queued_job(planner), queued_job(planner)
     assert start_submit(planner, 0.0) is first
@@ -277,8 +277,8 @@ def test_a_refused_job_is_the_next_to_be_sent() -> None:
 
 
 @pytest.mark.parametrize(("status", "tasks"), [(503, 1), (429, 0), (503, 0)])
-def test_a_wait_that_says_nothing_of_slots_pauses_all_ever_longer(status: int, tasks: int) -> None:
-    """Of an account that is refused although it holds none of ours, or for another reason, no number is learned."""
+def test_a_refusal_unrelated_to_slots_backs_off(status: int, tasks: int) -> None:
+    """Without a task of this client in flight, or with another status, no concurrency limit is learned."""
     planner = new_planner()
     for _ in range(tasks):
         accepted_job(planner, 0.0)
@@ -291,8 +291,8 @@ def test_a_wait_that_says_nothing_of_slots_pauses_all_ever_longer(status: int, t
     assert (planner.concurrency.estimated_limit, planner.submit_queue[0]) == (None, active)
 
 
-def test_a_429_beside_a_task_of_ours_is_tried_again_at_a_pace() -> None:
-    """One of the slots will get free: tries go on at the pace that the slots say, one at a time, and use up no patience."""
+def test_a_429_while_a_task_is_in_flight_is_repeated_at_the_probe_interval() -> None:
+    """A slot will become free, so submissions are repeated one at a time, and do not use up patience."""
     planner = new_planner(patience=60.0)
     accepted_job(planner, 0.0)
     queued_job(planner)
@@ -310,8 +310,8 @@ def test_a_429_beside_a_task_of_ours_is_tried_again_at_a_pace() -> None:
     assert planner.submit_queue[0] is active
 
 
-def test_unsent_ones_between_answers_do_not_add_up() -> None:
-    """Six submissions that make no connection stop everything only if nothing was answered between them, a 429 included."""
+def test_unsent_submissions_between_answers_do_not_add_up() -> None:
+    """Submissions that make no connection stop the client only if they are consecutive; a 429 between them resets them."""
     planner = new_planner()
     accepted_job(planner, 0.0)
     queued_job(planner)
@@ -323,8 +323,8 @@ def test_unsent_ones_between_answers_do_not_add_up() -> None:
             assert finish_submit(planner, start_submit(planner, now), verdict, now, http_status=429) is None
 
 
-def test_retry_after_of_a_429_is_honoured_beside_tasks_of_ours_too() -> None:
-    """Seven seconds are seven, whatever the pace would be."""
+def test_retry_after_of_a_429_is_honoured_while_a_task_is_in_flight() -> None:
+    """The next submission waits for these seconds, even if the probe interval is shorter."""
     planner = new_planner()
     accepted_job(planner, 0.0)
     queued_job(planner)
@@ -333,7 +333,7 @@ def test_retry_after_of_a_429_is_honoured_beside_tasks_of_ours_too() -> None:
 
 
 def test_unsent_submissions_stop_after_six_attempts() -> None:
-    """The sixth time in a row that no connection can be made says stop; what was planned stays planned."""
+    """The sixth consecutive submission without a connection stops submitting; the job stays planned."""
     planner = new_planner()
     active = queued_job(planner)
     now, stop = 0.0, None
@@ -349,7 +349,7 @@ def test_unsent_submissions_stop_after_six_attempts() -> None:
 
 
 def test_patience_ends() -> None:
-    """A job that is told to wait for longer than the patience is given up, still planned and sent no more."""
+    """A job that is refused for longer than its patience is given up: it stays planned, and is removed from the queue."""
     planner = new_planner(patience=60.0)
     active = queued_job(planner)
     finish_submit(planner, start_submit(planner, 0.0), SubmitVerdict.WAIT, 0.0, http_status=429, retry_after=300.0)
@@ -358,11 +358,11 @@ def test_patience_ends() -> None:
     assert (active.job.status, len(planner.submit_queue)) == (JobStatus.PLANNED, 0)
 
 
-# --- looks --------------------------------------------------------------------------------------------------------------
+# --- polls --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_of_the_last_look_counts() -> None:
-    """A look is due at the deadline itself, and a success that it brings settles the job."""
+def test_the_result_of_the_last_poll_counts() -> None:
+    """A poll is due at the deadline itself, and its success settles the job."""
     planner = new_planner(deadline=25.0)
     active = accepted_job(planner, 0.0)
     for at in (10.0, 20.0):
@@ -374,7 +374,7 @@ def test_the_answer_of_the_last_look_counts() -> None:
 
 
 def test_without_a_last_answer_the_deadline_parks_with_the_task_id() -> None:
-    """A last look that brings no settling parks the job: timed out, id kept, the seconds told."""
+    """A job that the last poll does not find settled times out, with its task id and the seconds."""
     for state, verdict in ((TaskState.RUNNING, PollVerdict.READ), (None, PollVerdict.AGAIN)):
         planner = new_planner(deadline=25.0)
         active = accepted_job(planner, 0.0)
@@ -387,8 +387,8 @@ def test_without_a_last_answer_the_deadline_parks_with_the_task_id() -> None:
         assert planner.next_action(99.0) == WaitUntil(math.inf)
 
 
-def test_a_timed_out_job_that_is_taken_up_again_may_time_out_again() -> None:
-    """Adopted anew it is in flight again, also while nothing is answered, until the new deadline parks it once more."""
+def test_a_timed_out_job_that_is_resumed_may_time_out_again() -> None:
+    """It is in flight again, also without an answer, until its new deadline parks it."""
     planner = new_planner(deadline=25.0)
     first = accepted_job(planner, 0.0)
     planner.drain_accepted()
@@ -402,8 +402,8 @@ def test_a_timed_out_job_that_is_taken_up_again_may_time_out_again() -> None:
     assert isinstance(active.job.error, DeadlineExceeded)
 
 
-def test_a_failed_look_does_not_settle_and_a_failed_generation_does() -> None:
-    """No usable answer leaves the job as it is; an explicit failure ends it with the provider's words."""
+def test_a_failed_poll_does_not_settle_a_job_and_a_failed_generation_does() -> None:
+    """Without a usable answer the job stays as it is; an explicit failure settles it, with the text of the provider."""
     planner = new_planner()
     active = accepted_job(planner, 0.0)
     assert poll(planner, 10.0, None, PollVerdict.AGAIN).status is JobStatus.QUEUED
@@ -417,21 +417,21 @@ def test_a_failed_look_does_not_settle_and_a_failed_generation_does() -> None:
     assert (job.error.reason, job.polls) == ("moderated", 2)
 
 
-def test_retry_after_of_a_look_is_honoured() -> None:
-    """A look that was refused with a wish is repeated no sooner than wished."""
+def test_retry_after_of_a_poll_is_honoured() -> None:
+    """A refused poll is not repeated before the time that the answer asks for."""
     planner = new_planner()
     accepted_job(planner, 0.0)
     poll(planner, 10.0, None, PollVerdict.AGAIN, retry_after=33.0)
     assert next_time(planner, 10.0) == 43.0
 
 
-def test_misses_are_repeated_on_a_ladder_of_their_own() -> None:
-    """Looks without an answer come again soon, then less and less often, at most every minute."""
+def test_failed_polls_are_repeated_with_exponential_backoff() -> None:
+    """Polls without an answer are repeated soon, then less and less often, with at most a minute between them."""
     planner = new_planner(deadline=1e6)
     active = accepted_job(planner, 0.0)
     now, delays = 10.0, []
     for _ in range(12):
-        planner.breaker.succeed()  # apart from the breaker, which has a test of its own
+        planner.breaker.succeed()  # the breaker has tests of its own
         poll(planner, now, None, PollVerdict.AGAIN)
         planner.breaker.succeed()
         next_at = next_time(planner, now)
@@ -441,8 +441,8 @@ def test_misses_are_repeated_on_a_ladder_of_their_own() -> None:
     assert active.failed_polls == 12
 
 
-def test_a_denied_young_task_is_asked_again() -> None:
-    """Denials within ten minutes never park a job, however many; an answer in between starts the count again."""
+def test_a_new_task_that_is_not_found_is_polled_again() -> None:
+    """Any number of such answers within ten minutes does not park a job; another answer resets the count."""
     planner = new_planner(deadline=1e6)
     accepted_job(planner, 0.0)
     for number in range(1, 60):
@@ -451,8 +451,8 @@ def test_a_denied_young_task_is_asked_again() -> None:
     assert poll(planner, 700.0, None, PollVerdict.MISSING).is_in_flight
 
 
-def test_a_denied_old_task_is_parked_after_five_denials_over_ten_minutes() -> None:
-    """The fifth denial, ten minutes or more after the first, parks the job as not found; the fourth does not."""
+def test_a_task_is_parked_when_it_is_not_found_five_times_over_ten_minutes() -> None:
+    """The fifth such answer, ten minutes or more after the first, parks the job; the fourth does not."""
     planner = new_planner(deadline=1e6)
     active = accepted_job(planner, 0.0)
     for at in (100.0, 400.0, 800.0, 1200.0):
@@ -463,8 +463,8 @@ def test_a_denied_old_task_is_parked_after_five_denials_over_ten_minutes() -> No
     assert "not found 5 times over 1200 s" in str(job.error)
 
 
-def test_a_success_without_address_has_a_deadline_of_its_own() -> None:
-    """From the first such answer it is asked for ten minutes more, past the job's own deadline, and then parked."""
+def test_a_success_without_url_has_a_deadline_of_its_own() -> None:
+    """From the first such answer the job is polled for ten minutes more, past its own deadline, and then parked."""
     planner = new_planner(deadline=30.0)
     active = accepted_job(planner, 0.0)
     for at in (10.0, 20.0):
@@ -477,8 +477,8 @@ def test_a_success_without_address_has_a_deadline_of_its_own() -> None:
     assert (active.job.status, now) == (JobStatus.TIMED_OUT, 630.0)
 
 
-def test_an_address_that_comes_late_settles() -> None:
-    """Once the address is there the job succeeds, however late."""
+def test_a_late_url_settles_a_job() -> None:
+    """A job succeeds once its URL is there."""
     planner = new_planner(deadline=30.0)
     accepted_job(planner, 0.0)
     for at in (10.0, 20.0):
@@ -491,7 +491,7 @@ def test_an_address_that_comes_late_settles() -> None:
 
 
 def with_open_breaker(jobs: int, deadline: float = 1000.0) -> tuple[Planner, list[ActiveJob]]:
-    """An agenda of `jobs` accepted ones whose breaker has just opened at 10.0."""
+    """Return a planner whose breaker has opened at 10.0, and its `jobs` accepted jobs."""
     planner = new_planner(deadline=deadline, max_in_flight=jobs)
     active_jobs = [accepted_job(planner, 0.0) for _ in range(jobs)]
     polled = [start_poll(planner, 10.0) for _ in range(8)]
@@ -501,17 +501,17 @@ def with_open_breaker(jobs: int, deadline: float = 1000.0) -> tuple[Planner, lis
     return planner, active_jobs
 
 
-def test_with_the_breaker_open_all_jobs_wait_together() -> None:
-    """After eight failures in a row nobody is looked at until the probe, and then one only."""
+def test_with_the_breaker_open_all_jobs_wait() -> None:
+    """After eight consecutive failures no job is polled until the probe, and then only one."""
     planner, _ = with_open_breaker(20)
     probe_at = next_time(planner, 10.0)
     assert 10.5 <= probe_at <= 11.0
     start_poll(planner, probe_at)
-    assert next_time(planner, probe_at + 5) == 1000.0  # the deadline of those that were looked at
+    assert next_time(planner, probe_at + 5) == 1000.0  # the deadline of those that were polled
 
 
-def test_a_failed_probe_is_followed_by_one_and_a_good_one_frees_all() -> None:
-    """A probe that fails leaves one more to be sent later; one that is answered lets every due look begin."""
+def test_a_failed_probe_is_repeated_and_a_good_one_closes_the_breaker() -> None:
+    """After a probe that fails, another is sent later; after one with an answer, every due poll may begin."""
     planner, _ = with_open_breaker(20)
     probe_at = next_time(planner, 10.0)
     poll(planner, probe_at, None, PollVerdict.AGAIN)
@@ -522,7 +522,7 @@ def test_a_failed_probe_is_followed_by_one_and_a_good_one_frees_all() -> None:
 
 
 def test_jobs_expire_while_the_breaker_is_open() -> None:
-    """A job past its deadline that was looked at before is parked at once, with no look."""
+    """A job past its deadline that was polled before is parked at once, without another poll."""
     planner, active_jobs = with_open_breaker(8, deadline=10.2)
     actions = [planner.next_action(10.3) for _ in range(8)]
     assert sorted(d.active.job.key for d in actions if isinstance(d, DeadlinePassed)) == sorted(
@@ -533,16 +533,16 @@ def test_jobs_expire_while_the_breaker_is_open() -> None:
     assert planner.in_flight == 0
 
 
-def test_a_deadline_wakes_an_agenda_whose_breaker_is_open() -> None:
-    """The sleep until the next probe is cut short by the deadline of the job that waits for it."""
+def test_a_deadline_is_an_action_while_the_breaker_is_open() -> None:
+    """The planner does not wait for the next probe beyond the deadline of a job."""
     planner, _ = with_open_breaker(8, deadline=11.0)
     planner.breaker._until = 500.0
     assert next_time(planner, 10.6) == 11.0
     assert isinstance(planner.next_action(11.0), DeadlinePassed)
 
 
-def test_a_job_that_was_never_looked_at_does_not_expire_unseen() -> None:
-    """With the breaker open, a job gets one look before its deadline may park it."""
+def test_a_job_does_not_expire_before_its_first_poll() -> None:
+    """With the breaker open, a job is polled once before its deadline may park it."""
     planner, active_jobs = with_open_breaker(9, deadline=10.2)
     never = next(active for active in active_jobs if not active.polls)
     probed = []
@@ -567,7 +567,7 @@ def test_a_job_that_was_never_looked_at_does_not_expire_unseen() -> None:
 
 @attrs.define
 class Odd(PollingPolicy):
-    """A policy that gives what no policy should."""
+    """Policy that returns or raises a given value."""
 
     answer: Any
 
@@ -586,7 +586,7 @@ class Odd(PollingPolicy):
     "answer", [math.nan, 0, -5.0, -math.inf, math.inf, None, "soon", ZeroDivisionError("oops"), KeyError("s")], ids=repr
 )
 def test_a_policy_that_misbehaves_costs_no_job(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a user's policy gives or raises: every job is looked at again within a bound, and it is logged once."""
+    """For any value that a policy returns or raises, each job is polled after a bounded time, and it is logged once."""
     planner = new_planner(policy=Odd(answer), max_in_flight=3)
     for _ in range(3):
         accepted_job(planner, 0.0)
@@ -603,8 +603,8 @@ def test_a_policy_that_misbehaves_costs_no_job(answer: Any, caplog: pytest.LogCa
 # --- charges ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_limit_of_charges_stops_once_it_is_surely_reached() -> None:
-    """With one charge left and one submission out, nothing is sent; only its acceptance or doubt says stop."""
+def test_the_limit_of_charges_stops_submitting_once_it_is_reached() -> None:
+    """With one charge left and one submission being sent, the planner waits; it stops once that is accepted or in doubt."""
     for verdict in (SubmitVerdict.ACCEPTED, SubmitVerdict.UNKNOWN):
         planner = new_planner(max_charges=1)
         queued_job(planner), queued_job(planner)
@@ -617,8 +617,8 @@ def test_the_limit_of_charges_stops_once_it_is_surely_reached() -> None:
         assert action.error.limit == 1
 
 
-def test_what_was_refused_leaves_its_charge_to_another() -> None:
-    """A rejected submission costs nothing, so the next one may be sent under the limit."""
+def test_a_rejected_submission_does_not_count_as_a_charge() -> None:
+    """It costs nothing, so the next one may be sent within the limit."""
     planner = new_planner(max_charges=1)
     queued_job(planner)
     second = queued_job(planner)
@@ -626,16 +626,16 @@ def test_what_was_refused_leaves_its_charge_to_another() -> None:
     assert start_submit(planner, 1.0) is second
 
 
-def test_backpressure_asks_for_as_many_as_can_be_sent_side_by_side() -> None:
-    """A caller is asked for more while it has fewer unsent jobs than there are submitters, and never after a stop."""
+def test_a_caller_needs_as_many_jobs_as_can_be_sent_concurrently() -> None:
+    """More are needed while fewer are unsent than submissions may be concurrent, and none after a stop."""
     planner = new_planner(submitting=3)
     assert [planner.needs_more(unsent) for unsent in range(5)] == [True, True, True, False, False]
     planner.stop_submitting(AccountStopped(provider="p"))
     assert not planner.needs_more(0)
 
 
-def test_withdrawing_takes_back_only_what_was_not_sent() -> None:
-    """A planned job is taken off; one that is on its way is not."""
+def test_only_a_queued_job_can_be_cancelled() -> None:
+    """A queued job is removed; one that is being sent is not."""
     planner = new_planner()
     first, second = queued_job(planner), queued_job(planner)
     assert start_submit(planner, 0.0) is first
@@ -645,8 +645,8 @@ def test_withdrawing_takes_back_only_what_was_not_sent() -> None:
     assert len(planner.submit_queue) == 0
 
 
-def test_parking_all_empties_the_heap() -> None:
-    """A stopped account takes every waiting job off the heap and out of the count."""
+def test_draining_accepted_jobs_empties_the_poll_queue() -> None:
+    """Every waiting job is removed from the queue, and from the number in flight."""
     planner = new_planner(max_in_flight=4)
     active_jobs = [accepted_job(planner, 0.0) for _ in range(4)]
     assert sorted(e.job.key for e in planner.drain_accepted()) == sorted(e.job.key for e in active_jobs)
@@ -654,7 +654,7 @@ def test_parking_all_empties_the_heap() -> None:
 
 
 class AnyInterleaving(RuleBasedStateMachine):
-    """Jobs come, are sent, answered, looked at and settle in any order that the agenda's own decisions allow."""
+    """Jobs that are queued, sent, polled and settled in any order that the planner's own actions allow."""
 
     @initialize(
         charges=st.none() | st.integers(1, 6), in_flight=st.none() | st.integers(1, 6), submitting=st.integers(1, 4),
@@ -721,7 +721,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         state=st.sampled_from([None, *TaskState]), which=st.integers(0, 9),
         verdict=st.sampled_from([PollVerdict.READ, PollVerdict.AGAIN, PollVerdict.MISSING]),
     )  # fmt: skip
-    def a_look_is_answered(self, state: TaskState | None, which: int, verdict: PollVerdict) -> None:
+    def a_poll_is_answered(self, state: TaskState | None, which: int, verdict: PollVerdict) -> None:
         active = self.polled.pop(which % len(self.polled))
         finish_poll(self.planner, active, self.now, state if verdict is PollVerdict.READ else None, verdict)
 
@@ -731,7 +731,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.charged + len(self.sent) <= self.limit
 
     @invariant()
-    def what_is_in_flight_stays_within_the_ceiling(self) -> None:
+    def jobs_in_flight_stay_within_the_ceiling(self) -> None:
         if self.ceiling is not None:
             in_flight = sum(active.job.is_in_flight for active in self.all)
             assert in_flight + len(self.sent) <= self.ceiling
@@ -760,7 +760,7 @@ TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=40)
 
 @attrs.define
 class Recording(PollingPolicy):
-    """A policy that looks every 100 s, until it says that tasks have become quicker: then every 10."""
+    """Policy that polls every 100 s, and every 10 s once it reports that tasks have become quicker."""
 
     samples: list[tuple[Any, float | None]] = attrs.field(factory=list)
     contexts: list[Any] = attrs.field(factory=list)
@@ -778,8 +778,8 @@ class Recording(PollingPolicy):
         return self.quicker
 
 
-def test_a_policy_hears_when_each_task_was_last_seen_unsettled() -> None:
-    """At acceptance nothing; after a look its age at the one before; when it settles, both ends; when it leaves, infinity."""
+def test_a_policy_is_passed_the_age_at_which_each_task_was_last_unsettled() -> None:
+    """After a poll, that of the poll before; None at acceptance. A sample has both ends, infinity for an unsettled task."""
     policy = Recording()
     planner = new_planner(policy=policy, max_in_flight=2)
     accepted_job(planner, 0.0)
@@ -797,8 +797,8 @@ def test_a_policy_hears_when_each_task_was_last_seen_unsettled() -> None:
     assert [(sample.upper, age) for sample, age in policy.samples[1:]] == [(math.inf, 0.0)]
 
 
-def test_when_tasks_become_quicker_looks_that_wait_come_sooner() -> None:
-    """Three tasks are due at 100 s; the first settles and says so: the others are due within a second, and not at once."""
+def test_when_tasks_become_quicker_waiting_polls_are_moved_forward() -> None:
+    """Three jobs are due in 70 s when another settles: they are then due within a second, and not all at once."""
     policy = Recording(quicker=True)
     planner = new_planner(policy=policy, max_in_flight=4)
     for _ in range(4):
