@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, Unpack
+from typing import Literal, Self, TypeVar, Unpack
 
 import aiohttp
 
@@ -29,7 +29,6 @@ from pika_async.config import ClientConfig, drain_seconds
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video, evolve_unchecked
-from pika_async.polling.adaptive import AdaptivePolling
 from pika_async.polling.policy import PollingPolicy
 from pika_async.providers import Provider, ProviderName
 
@@ -97,8 +96,8 @@ class PikaClient:
         return f"<PikaClient {self.provider.name} at {self.base_url}>"
 
     @property
-    def polling(self) -> AdaptivePolling | Any:  # Any: a policy of the user's own
-        """The polling policy; see `AdaptivePolling.describe`."""
+    def polling(self) -> PollingPolicy:
+        """The polling policy; see `PollingPolicy.describe`."""
         return self._config.policy
 
     # --- opening and closing ----------------------------------------------------------------------------------------
