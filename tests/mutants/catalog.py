@@ -202,7 +202,7 @@ MUTANTS: Final = (
         "return delay",
         "tasks that are expected to be slow are not polled while others are due",
         ("tests/planning/test_poll_queue.py",),
-        "put_off_for_ever",
+        "no_stratum_starves",
     ),
     Mutant(
         "429-keeps-the-backoff",
