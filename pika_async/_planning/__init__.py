@@ -1,1 +1,1 @@
-"""Decide what to do next with each job. Pure: no clock, no randomness, no I/O."""
+"""Planning of the next action of one client. Pure: reads no clock, draws no random numbers, does no I/O."""

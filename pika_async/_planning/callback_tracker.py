@@ -25,7 +25,7 @@ GRACE_SHARE: Final = 0.1
 
 @attrs.define
 class _PendingCallback:
-    """The callbacks of one job."""
+    """State of the callbacks of one job."""
 
     #: When the first callback came that no poll has answered yet.
     at: float | None = None
@@ -37,7 +37,7 @@ class _PendingCallback:
 
 @attrs.define(kw_only=True)
 class CallbackTracker:
-    """The callbacks of one client.
+    """Tracker of the callbacks of one client.
 
     :param enabled: whether the client receives callbacks; False by default: then every completion counts as one
         without a callback.

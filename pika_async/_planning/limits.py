@@ -142,7 +142,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether polls are held back."""
+        """Whether polls are delayed."""
         return self._state is not _Switch.CLOSED
 
     def ready_at(self, now: float) -> float:

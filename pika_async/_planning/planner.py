@@ -115,15 +115,15 @@ class Planner:
         due_at = self.poll_queue.ready_at(now)
         if due_at > now:
             return WaitUntil(due_at)
-        held_until = self.breaker.ready_at(now)
-        if held_until > now:
+        breaker_ready_at = self.breaker.ready_at(now)
+        if breaker_ready_at > now:
             active = self.poll_queue.pop_expired(now)
             if active is not None:
                 return DeadlinePassed(active)
         if self.polling >= self.limits.polling:
             return WaitUntil(math.inf)
-        if held_until > now:
-            return WaitUntil(min(held_until, self.poll_queue.expires_at))
+        if breaker_ready_at > now:
+            return WaitUntil(min(breaker_ready_at, self.poll_queue.expires_at))
         ready_at = self.poll_rate.ready_at(now)
         return Poll(self.poll_queue.pop(now)) if ready_at <= now else WaitUntil(ready_at)
 

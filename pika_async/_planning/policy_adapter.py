@@ -40,7 +40,7 @@ CALLBACK_LATENCY_SHARE: Final = 0.05
 
 @attrs.define(kw_only=True)
 class PolicyAdapter:
-    """The polling policy of one client, and what is recorded for it.
+    """Adapter of one client's polling policy, with the state that its questions and samples need.
 
     :param policy: the policy.
     :param callbacks: the callbacks of the client; off by default.

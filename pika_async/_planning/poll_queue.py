@@ -32,7 +32,7 @@ GOLDEN_RATIO: Final = 0.618034
 
 @attrs.define
 class PollQueue:
-    """The next polls of the accepted jobs of one client.
+    """Priority queue of the next polls of one client's accepted jobs.
 
     :param adapter: the polling policy, and the callbacks of the client.
     """
