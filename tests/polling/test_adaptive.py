@@ -342,7 +342,7 @@ def test_beliefs_are_printed_for_people() -> None:
     name, counts, durations, looks, why = str(policy.describe()).splitlines()
     assert (name, counts) == ("native/-/text/plain", "  0 settled, 1 in flight")
     assert durations == "  half take less than 20 s, four in five 4.3 s to 93 s"
-    assert looks.startswith("  next looks ")
+    assert looks.startswith("  next polls ")
     assert why == "  why: 20 s was expected; 1 s of delay costs as much as 10.0 polls"
     assert FixedInterval(5).describe() == {}
 
