@@ -352,7 +352,10 @@ class AiohttpTransport:
 
 
 def _check_user_session(session: object) -> None:
-    """:raises ConfigurationError: unless `session` is an open `ClientSession` without a credential."""
+    """Require an open `ClientSession` without a credential.
+
+    :raises ConfigurationError: for anything else.
+    """
     if not isinstance(session, aiohttp.ClientSession):
         reason = f"must be an aiohttp.ClientSession, not {shorten(session)}"
     elif session.closed:

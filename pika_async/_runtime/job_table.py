@@ -49,7 +49,10 @@ class Intake:
         self.failure: BaseException | None = None
 
     def require_sound(self) -> None:
-        """:raises RuntimeError: if a defect ended the scheduler."""
+        """Require that no defect has ended the scheduler.
+
+        :raises RuntimeError: if one did.
+        """
         if self.failure is not None:
             raise RuntimeError("the scheduler failed; see its cause") from self.failure
 
