@@ -1,1 +1,1 @@
-"""The command line killed, starved and interrupted as a real process, judged by the ledger of an emulator that survives."""
+"""Crash tests: the command line as a real process, killed or interrupted, checked against the ledger of an emulator."""

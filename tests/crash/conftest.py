@@ -1,4 +1,4 @@
-"""An emulator that outlives every victim, and batches at it."""
+"""Fixtures of the crash tests: an emulator that outlives every killed process, and batches submitted to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from pika_async.emulator import Emulator, Scenario
 from tests.cli.command_line import KEY
-from tests.crash.batch_story import Story
-from tests.crash.fork_server import Nursery
+from tests.crash.crash_batch import CrashBatch
+from tests.crash.fork_server import ForkServer
 
-#: What a prompt holds says how its submission and its generation go.
+#: Emulator rules: the mark in a prompt selects how its submission and its generation behave.
 RULES: list[dict[str, Any]] = [
     {"on": "create", "prompt": "[held]", "do": {"fault": "delay", "seconds": 0.5}},
     {"on": "create", "prompt": "[tardy]", "do": {"fault": "delay", "seconds": 1.5}},
@@ -34,17 +34,19 @@ def emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as open_nursery:
-        yield open_nursery
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture
-def story(emulator: Emulator, nursery: Nursery, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Story]:
-    """Makes a batch of so many prompts, which no other batch has."""
+def make_batch(
+    emulator: Emulator, fork_server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[..., CrashBatch]:
+    """Return a factory of batches; no two batches of the session share a prompt."""
 
-    def make(count: int = 8, *, marks: str = "", name: str = "", **more: Any) -> Story:
+    def make(count: int = 8, *, marks: str = "", name: str = "", **more: Any) -> CrashBatch:
         prompts = [f"{request.node.name} {name} {number} {marks}".strip() for number in range(count)]
-        return Story(emulator, tmp_path / (name or "story"), prompts, **{"nursery": nursery} | more)
+        return CrashBatch(emulator, tmp_path / (name or "batch"), prompts, **{"fork_server": fork_server} | more)
 
     return make

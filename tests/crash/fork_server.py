@@ -1,7 +1,8 @@
-"""Victims by fork from a process that has imported everything and done nothing: they begin in a tenth of the time.
+"""Fork server: processes forked from one that has imported everything, which start in a tenth of the time.
 
-`python -m tests.crash.fork_server` takes a line of JSON for each victim on standard input and tells of births and deaths on
-standard output; when the input ends, so do its victims. It has no threads and no event loop, so that a fork copies none.
+`python -m tests.crash.fork_server` reads one JSON line per process from standard input and reports starts and exits on
+standard output. When its input is closed, it kills its processes. It has no threads and no event loop, so that a fork
+copies none.
 """
 
 from __future__ import annotations
@@ -20,63 +21,63 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.crash import victim
+from tests.crash import victim_process
 
-__all__ = ["Nursery", "Victim"]
+__all__ = ["ForkServer", "ForkedProcess"]
 
 ROOT: Final = Path(__file__).parents[2]
 
 
-# --- the process itself -------------------------------------------------------------------------------------------------
+# --- the server process -----------------------------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Fork a victim for each line, until there are no more; returns only in a victim, which is to be run."""
+    """Fork a process for each line of standard input until it is closed. Never returns."""
     with contextlib.suppress(ImportError):
         importlib.import_module("uvloop")
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
-    alive: set[int] = set()
-    asked = b""
+    running: set[int] = set()
+    pending = b""
     while True:
         ready, _, _ = select.select([0, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
-            _bury(alive)
+            _reap(running)
         if 0 in ready:
             data = os.read(0, 1 << 16)
             if not data:
                 break
-            *lines, asked = (asked + data).split(b"\n")
+            *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 order = json.loads(line)
                 pid = os.fork()
                 if not pid:
-                    _become(order)
-                alive.add(pid)
-                _tell(order["number"], pid)
-    for pid in alive:
+                    _run_order(order)
+                running.add(pid)
+                _report(order["number"], pid)
+    for pid in running:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
     sys.exit(0)
 
 
-def _bury(alive: set[int]) -> None:
-    for pid in list(alive):
+def _reap(running: set[int]) -> None:
+    for pid in list(running):
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            alive.discard(pid)
-            _tell(-pid, os.waitstatus_to_exitcode(status))
+            running.discard(pid)
+            _report(-pid, os.waitstatus_to_exitcode(status))
 
 
-def _tell(who: int, what: int) -> None:
-    os.write(1, f"{who} {what}\n".encode())
+def _report(identifier: int, value: int) -> None:
+    os.write(1, f"{identifier} {value}\n".encode())
 
 
-def _become(order: Mapping[str, Any]) -> None:
-    """A victim: does not return."""
+def _run_order(order: Mapping[str, Any]) -> None:
+    """Run the ordered command in the forked process. Never returns."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -89,14 +90,14 @@ def _become(order: Mapping[str, Any]) -> None:
         os.dup2(file, number)
         os.close(file)
     random.seed()
-    sys.exit(victim.run(order["argv"]))
+    sys.exit(victim_process.run(order["argv"]))
 
 
-# --- the side of the tests ----------------------------------------------------------------------------------------------
+# --- the client, in the tests -----------------------------------------------------------------------------------------
 
 
-class Victim:
-    """A process that was forked; what `subprocess.Popen` says of one, as far as it is asked here."""
+class ForkedProcess:
+    """A process that was forked; the interface of `subprocess.Popen`, with the methods that the tests use."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -104,27 +105,30 @@ class Victim:
         self.code = 0
 
     def poll(self) -> int | None:
-        """Its exit code, or minus the signal; None while it lives."""
+        """Return the exit code, or minus the signal number; None while the process runs."""
         return self.code if self.ended.is_set() else None
 
     def wait(self, timeout: float | None = None) -> int:
-        """:raises subprocess.TimeoutExpired: if it lives on."""
+        """Wait for the exit code.
+
+        :raises subprocess.TimeoutExpired: the process still runs after *timeout* seconds.
+        """
         if not self.ended.wait(timeout):
-            raise subprocess.TimeoutExpired("victim", timeout or 0)
+            raise subprocess.TimeoutExpired("forked process", timeout or 0)
         return self.code
 
     def send_signal(self, number: int) -> None:
-        """Nothing, if it has ended."""
+        """Send signal *number* unless the process has ended."""
         if not self.ended.is_set():
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """The signal that nothing survives."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
-class Nursery:
-    """Its process, for as long as the context lasts. May be used from many threads."""
+class ForkServer:
+    """Fork server process, running while the context is open. Thread-safe."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -133,10 +137,10 @@ class Nursery:
         )  # fmt: skip
         self._lock = threading.Lock()
         self._numbers = 0
-        self._born: dict[int, Victim] = {}
-        self._victims: dict[int, Victim] = {}
-        self._told = threading.Condition(self._lock)
-        self._reader = threading.Thread(target=self._read, name="nursery")
+        self._started: dict[int, ForkedProcess] = {}
+        self._processes: dict[int, ForkedProcess] = {}
+        self._changed = threading.Condition(self._lock)
+        self._reader = threading.Thread(target=self._read, name="fork-server")
         self._reader.start()
         return self
 
@@ -151,19 +155,19 @@ class Nursery:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            who, what = map(int, line.split())
-            with self._told:
-                if who > 0:
-                    self._born[who] = self._victims[what] = Victim(what)
-                    self._told.notify_all()
+            identifier, value = map(int, line.split())
+            with self._changed:
+                if identifier > 0:
+                    self._started[identifier] = self._processes[value] = ForkedProcess(value)
+                    self._changed.notify_all()
                 else:
-                    dead = self._victims.pop(-who)
-                    dead.code = what
-                    dead.ended.set()
+                    exited = self._processes.pop(-identifier)
+                    exited.code = value
+                    exited.ended.set()
 
-    def start(self, argv: Sequence[str], folder: Path, env: Mapping[str, str], out: Path, err: Path) -> Victim:
-        """Give birth to one; `out` and `err` are there."""
-        with self._told:
+    def start(self, argv: Sequence[str], folder: Path, env: Mapping[str, str], out: Path, err: Path) -> ForkedProcess:
+        """Fork a process that runs *argv*; the files *out* and *err* must exist."""
+        with self._changed:
             self._numbers += 1
             number = self._numbers
             order = {
@@ -173,8 +177,8 @@ class Nursery:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-            assert self._told.wait_for(lambda: number in self._born, 20)
-            return self._born.pop(number)
+            assert self._changed.wait_for(lambda: number in self._started, 20)
+            return self._started.pop(number)
 
 
 if __name__ == "__main__":

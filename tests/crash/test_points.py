@@ -1,4 +1,4 @@
-"""A batch killed at each named point of a job's life, and run again: what each point costs, exactly."""
+"""A batch killed at each named point of a job and run again: the exact cost of a kill at each point."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from pika_async._journal.schema import MIGRATIONS
 from pika_async.emulator import Emulator
 from pika_async.jobs import JobStatus
 from tests.cli.command_line import KEY
-from tests.crash.batch_story import Story
-from tests.crash.fork_server import Nursery
-from tests.crash.victim import NEWER, POINTS, teach
+from tests.crash.crash_batch import CrashBatch
+from tests.crash.fork_server import ForkServer
+from tests.crash.victim_process import NEWER, POINTS, use_migrations
 
-Stories = Callable[..., Story]
+MakeBatch = Callable[..., CrashBatch]
 COUNT = 8
 
 
 @attrs.frozen
 class Cost:
-    """What a death at a point leaves: jobs in doubt, jobs that were never sent for it, videos fetched twice at most.
+    """Cost of a kill at one point.
 
-    `marks` are those of the prompts, see `RULES`.
+    :param in_doubt: Number of jobs in doubt.
+    :param unsent: Number of jobs that stay unsent because they are in doubt.
+    :param again: Largest number of videos that are downloaded twice.
+    :param marks: Marks of the prompts, see `RULES`.
     """
 
-    doubts: int = 0
+    in_doubt: int = 0
     unsent: int = 0
     again: int = 0
     marks: str = ""
 
 
-#: With [later] nothing settles before all is submitted, with [held] no answer comes at once.
+#: With [later] no job settles before all are submitted; with [held] answers are delayed.
 COSTS: dict[str, Cost] = {
     "create-after": Cost(),
     "migrate-inside": Cost(),
     "plan-before": Cost(),
     "plan-after": Cost(),
     "intent-before:3": Cost(),
-    "intent-after:3": Cost(doubts=1, unsent=1),
-    "send-before:3": Cost(doubts=1, unsent=1),
-    "send-during:3": Cost(doubts=1, marks="[held]"),
-    "send-after:3": Cost(doubts=1),
-    "id-before:3": Cost(doubts=1),
+    "intent-after:3": Cost(in_doubt=1, unsent=1),
+    "send-before:3": Cost(in_doubt=1, unsent=1),
+    "send-during:3": Cost(in_doubt=1, marks="[held]"),
+    "send-after:3": Cost(in_doubt=1),
+    "id-before:3": Cost(in_doubt=1),
     "id-after:3": Cost(),
     "settle-before:3": Cost(again=1, marks="[later]"),
     "settle-after:3": Cost(again=1, marks="[later]"),
@@ -61,126 +64,134 @@ COSTS: dict[str, Cost] = {
 
 
 @pytest.mark.parametrize("point", COSTS)
-def test_a_death_costs_what_it_must_and_no_more(story: Stories, point: str) -> None:
-    """Killed before the intent is kept: no doubt. Between intent and id: that one job is in doubt, charged or not.
+def test_a_kill_at_each_point_has_its_exact_cost(make_batch: MakeBatch, point: str) -> None:
+    """Only a kill between saving the intent and saving the task id leaves a job in doubt.
 
-    From there on: none; a video that was not named yet is fetched once more, one that was is not.
+    A later kill leaves none; at most the video that was not yet published is downloaded again.
     """
     cost = COSTS[point]
-    told = story(COUNT, marks=cost.marks)
-    assert told.run(at=point, one_by_one=True).was_killed
-    assert len(told.doubts) <= 1
-    told.judge(unknown=cost.doubts, charged=COUNT - cost.unsent)
-    assert told.downloads().total() - (COUNT - cost.doubts) in range(cost.again + 1)
+    batch = make_batch(COUNT, marks=cost.marks)
+    assert batch.run(at=point, one_by_one=True).was_killed
+    assert len(batch.possible_doubts) <= 1
+    batch.finish_and_verify(unknown=cost.in_doubt, charged=COUNT - cost.unsent)
+    assert batch.downloads().total() - (COUNT - cost.in_doubt) in range(cost.again + 1)
 
 
-def test_every_point_is_tried() -> None:
-    """No point without a claim."""
+def test_every_point_has_a_test() -> None:
+    """Each point of `POINTS` is used by a test of this module."""
     elsewhere = {"fallback-read", "fallback-clear", "archive-before", "archive-after"}
     assert {point.partition(":")[0] for point in COSTS} | elsewhere == set(POINTS)
 
 
-def test_many_deaths_of_one_batch(story: Stories) -> None:
-    """One after the other, each at another point: each doubt has its cause, and nothing is paid twice."""
-    told = story(COUNT, marks="[slow]")
+def test_several_kills_of_one_batch(make_batch: MakeBatch) -> None:
+    """After kills at five points in a row, each job in doubt has its cause and no prompt is charged twice."""
+    batch = make_batch(COUNT, marks="[slow]")
     for point in ("migrate-inside", "send-after", "hash-after", "link-after", "line-half"):
-        assert told.run(at=point, one_by_one=True).was_killed
-    told.judge()
+        assert batch.run(at=point, one_by_one=True).was_killed
+    batch.finish_and_verify()
 
 
 @pytest.mark.parametrize("point", ["fallback-read", "fallback-clear"])
-def test_a_death_while_rescued_records_are_taken_in(story: Stories, point: str) -> None:
-    """The journal fails as an id has come: it is rescued, nothing more is sent. Killed while it is taken in, it is taken
-    in by the next."""
-    told = story(COUNT)
-    life = told.run(fail_from="send-after:3", one_by_one=True)
-    assert (life.code, life.count("sending"), len(told.charges)) == (1, 3, 3)
-    assert told.charges[-1].task_id in life.err
-    assert told.run(at=point).was_killed
-    told.judge(unknown=0, charged=COUNT)
+def test_a_kill_during_the_import_of_the_fallback_file(make_batch: MakeBatch, point: str) -> None:
+    """A task id in the fallback file is imported by the next run, even if an import was killed before.
+
+    After the journal has failed, no further job is sent.
+    """
+    batch = make_batch(COUNT)
+    run = batch.run(fail_from="send-after:3", one_by_one=True)
+    assert (run.code, run.count("sending"), len(batch.charges)) == (1, 3, 3)
+    assert batch.charges[-1].task_id in run.err
+    assert batch.run(at=point).was_killed
+    batch.finish_and_verify(unknown=0, charged=COUNT)
 
 
-def test_what_cannot_be_intended_is_not_sent(story: Stories) -> None:
-    """The journal fails as the third intent is to be kept: two were sent, and no more; the next run sends the rest."""
-    told = story(COUNT)
-    life = told.run(fail_from="intent-before:3", one_by_one=True)
-    assert (life.code, life.count("sending"), len(told.charges)) == (1, 2, 2)
-    told.judge(unknown=0, charged=COUNT)
+def test_a_job_whose_intent_cannot_be_saved_is_not_sent(make_batch: MakeBatch) -> None:
+    """When the third intent cannot be saved, exactly two jobs are sent; the next run sends the rest."""
+    batch = make_batch(COUNT)
+    run = batch.run(fail_from="intent-before:3", one_by_one=True)
+    assert (run.code, run.count("sending"), len(batch.charges)) == (1, 2, 2)
+    batch.finish_and_verify(unknown=0, charged=COUNT)
 
 
-def test_a_last_id_that_cannot_be_kept_is_told(story: Stories) -> None:
-    """All is sent and all succeeds, but the journal lacks it: the exit code says so, the id is told, the next run has it."""
-    told = story(COUNT)
-    life = told.run(fail_from=f"send-after:{COUNT}", one_by_one=True)
-    assert (life.count("sending"), len(told.ids)) == (COUNT, COUNT - 1)
-    assert told.charges[-1].task_id in life.err
-    assert told.judge(unknown=0, charged=COUNT).count("sending") == 0
-    assert life.code == 1
+def test_a_last_task_id_that_cannot_be_saved_is_reported(make_batch: MakeBatch) -> None:
+    """The exit code is 1, the task id is on standard error, and the next run has it without sending again."""
+    batch = make_batch(COUNT)
+    run = batch.run(fail_from=f"send-after:{COUNT}", one_by_one=True)
+    assert (run.count("sending"), len(batch.ids)) == (COUNT, COUNT - 1)
+    assert batch.charges[-1].task_id in run.err
+    assert batch.finish_and_verify(unknown=0, charged=COUNT).count("sending") == 0
+    assert run.code == 1
 
 
-def test_a_death_during_a_migration(story: Stories) -> None:
-    """A journal of an earlier version, killed as it is brought up to date, is whole and of the earlier version."""
-    told = story(COUNT, marks="[later]")
-    assert told.run(at="settle-before:3", one_by_one=True).was_killed
-    life = told.run(at="migrate-inside", newer=True)
-    assert life.was_killed, life.err
-    before = teach((*MIGRATIONS, NEWER))
+def test_a_kill_during_a_migration(make_batch: MakeBatch) -> None:
+    """A journal whose migration was killed is intact and of the earlier version."""
+    batch = make_batch(COUNT, marks="[later]")
+    assert batch.run(at="settle-before:3", one_by_one=True).was_killed
+    run = batch.run(at="migrate-inside", newer=True)
+    assert run.was_killed, run.err
+    before = use_migrations((*MIGRATIONS, NEWER))
     try:
-        told.judge(unknown=0, charged=COUNT, newer=True)
+        batch.finish_and_verify(unknown=0, charged=COUNT, newer=True)
     finally:
-        teach(before)
+        use_migrations(before)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["id-before", "id-after"])
-def test_a_death_while_a_doubt_is_settled(story: Stories, point: str) -> None:
-    """`resolve --task-id`, killed before or after it is kept: still in doubt, or accepted; then it goes on, and is free."""
-    told = story(COUNT)
-    assert told.run(at="send-after:3", one_by_one=True).was_killed
-    told.judge(unknown=1, charged=COUNT)
-    [doubt] = [job for job in told.jobs.values() if job.status is JobStatus.UNKNOWN]
-    [task_id] = [charge.task_id for charge in told.charges if charge.prompt == doubt.request.prompt]
-    resolve = ("resolve", told.place, doubt.key, "--task-id", task_id)
-    assert told.run(*resolve, at=point).was_killed
-    assert told.jobs[doubt.key].status is {"id-before": JobStatus.UNKNOWN, "id-after": JobStatus.QUEUED}[point]
-    assert told.run(*resolve).code == {"id-before": 0, "id-after": 2}[point]
-    told.judge(unknown=0, charged=COUNT)
+def test_a_kill_while_a_job_in_doubt_is_resolved(make_batch: MakeBatch, point: str) -> None:
+    """`resolve --task-id`, killed before or after its save, leaves the job in doubt or accepted; it then succeeds at no cost."""
+    batch = make_batch(COUNT)
+    assert batch.run(at="send-after:3", one_by_one=True).was_killed
+    batch.finish_and_verify(unknown=1, charged=COUNT)
+    [in_doubt] = [job for job in batch.jobs.values() if job.status is JobStatus.UNKNOWN]
+    [task_id] = [charge.task_id for charge in batch.charges if charge.prompt == in_doubt.request.prompt]
+    resolve = ("resolve", batch.out_option, in_doubt.key, "--task-id", task_id)
+    assert batch.run(*resolve, at=point).was_killed
+    assert batch.jobs[in_doubt.key].status is {"id-before": JobStatus.UNKNOWN, "id-after": JobStatus.QUEUED}[point]
+    assert batch.run(*resolve).code == {"id-before": 0, "id-after": 2}[point]
+    batch.finish_and_verify(unknown=0, charged=COUNT)
 
 
-def test_what_was_not_charged_is_sent_again_once(story: Stories) -> None:
-    """Killed before the send: in doubt; `resolve --not-charged`, and it is sent."""
-    told = story(COUNT)
-    assert told.run(at="send-before:3", one_by_one=True).was_killed
-    told.judge(unknown=1, charged=COUNT - 1)
-    [doubt] = [job.key for job in told.jobs.values() if job.status is JobStatus.UNKNOWN]
-    assert told.run("resolve", told.place, doubt, "--not-charged").code == 0
-    assert told.judge(unknown=0, charged=COUNT).count("sending") == 1
+def test_a_job_resolved_as_not_charged_is_sent_once(make_batch: MakeBatch) -> None:
+    """A job in doubt after a kill before its send is sent once after `resolve --not-charged`."""
+    batch = make_batch(COUNT)
+    assert batch.run(at="send-before:3", one_by_one=True).was_killed
+    batch.finish_and_verify(unknown=1, charged=COUNT - 1)
+    [in_doubt] = [job.key for job in batch.jobs.values() if job.status is JobStatus.UNKNOWN]
+    assert batch.run("resolve", batch.out_option, in_doubt, "--not-charged").code == 0
+    assert batch.finish_and_verify(unknown=0, charged=COUNT).count("sending") == 1
 
 
 @pytest.fixture(scope="module")
-def drawing() -> Iterator[Emulator]:
-    """An emulator that draws another video for each task."""
+def rendering_emulator() -> Iterator[Emulator]:
+    """An emulator that renders a different video for each task."""
     with Emulator(api_key=KEY, durations="constant:0.1", video_seconds=0.5).in_thread() as serving:
         yield serving
 
 
 @pytest.mark.parametrize("point", ["archive-before", "archive-after"])
-def test_a_death_while_a_job_is_paid_for_again(drawing: Emulator, nursery: Nursery, tmp_path: Path, point: str) -> None:
-    """`--again KEY`, killed before or after the earlier job has made room: neither its id nor its video is lost, and the
-    same command once more pays once, and has the new video too."""
-    told = Story(drawing, tmp_path / "story", [f"{point} {number}" for number in range(2)], nursery=nursery)
-    told.judge(unknown=0, charged=2)
-    key = min(told.jobs)
-    first = told.jobs[key]
-    again = (*told.batch, "--again", key)
-    assert told.run(*again, at=point).was_killed
-    life = told.run(*again)
-    paid = [charge.task_id for charge in told.charges if charge.prompt == first.request.prompt]
-    assert (life.code, len(paid), paid[0] == first.task_id, set(paid) <= told.ids) == (0, 2, True, True), (
-        life.out + life.err
+def test_a_kill_during_a_paid_repetition(
+    rendering_emulator: Emulator, fork_server: ForkServer, tmp_path: Path, point: str
+) -> None:
+    """`--again KEY`, killed before or after the earlier job is archived, loses neither its task id nor its video.
+
+    The same command run again is charged once and has the new video as well.
+    """
+    batch = CrashBatch(
+        rendering_emulator, tmp_path / "batch", [f"{point} {number}" for number in range(2)], fork_server=fork_server
+    )
+    batch.finish_and_verify(unknown=0, charged=2)
+    key = min(batch.jobs)
+    first = batch.jobs[key]
+    again = (*batch.command, "--again", key)
+    assert batch.run(*again, at=point).was_killed
+    run = batch.run(*again)
+    paid = [charge.task_id for charge in batch.charges if charge.prompt == first.request.prompt]
+    assert (run.code, len(paid), paid[0] == first.task_id, set(paid) <= batch.ids) == (0, 2, True, True), (
+        run.out + run.err
     )
     for task_id in paid:
-        [job] = [job for job in told.jobs.values() if job.task_id == task_id]
+        [job] = [job for job in batch.jobs.values() if job.task_id == task_id]
         assert job.file is not None
         assert hashlib.sha256(job.file.read_bytes()).hexdigest() == job.sha256
-    assert len({job.sha256 for job in told.jobs.values()}) == 3
+    assert len({job.sha256 for job in batch.jobs.values()}) == 3

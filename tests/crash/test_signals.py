@@ -1,4 +1,4 @@
-"""A batch interrupted, started twice, started again, edited, and continued by a clock that is wrong."""
+"""A batch that is interrupted, started twice, repeated, edited, or continued with a wrong clock."""
 
 from __future__ import annotations
 
@@ -10,107 +10,107 @@ from collections.abc import Callable
 import pytest
 
 from pika_async.jobs import JobStatus
-from tests.crash.batch_story import Story
+from tests.crash.crash_batch import CrashBatch
 
-Stories = Callable[..., Story]
+MakeBatch = Callable[..., CrashBatch]
 COUNT = 12
-#: Submissions that are under way at once.
+#: Number of concurrent submissions.
 SENDING = 8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_keeps_the_receipts_that_are_on_their_way(story: Stories, number: signal.Signals) -> None:
-    """Nothing more is sent, what was sent is answered and kept; exit code 130, and what to run next is said."""
-    told = story(COUNT, marks="[tardy]")
-    with told.started() as running:
-        running.until_told("sending", SENDING)
+def test_one_signal_waits_for_the_pending_answers(make_batch: MakeBatch, number: signal.Signals) -> None:
+    """No further job is sent, each pending answer is saved, the exit code is 130, and the next command is printed."""
+    batch = make_batch(COUNT, marks="[tardy]")
+    with batch.started() as running:
+        running.wait_for_event("sending", SENDING)
         running.process.send_signal(number)
-        life = told.note(running.end())
-    assert (life.code, life.count("sending"), life.count("answered")) == (130, SENDING, SENDING)
-    assert len(told.charges) == SENDING
-    assert told.ids == {charge.task_id for charge in told.charges}
-    assert f"pika-async resume {told.place}" in life.err
-    told.judge(unknown=0, charged=COUNT)
+        run = batch.check_run(running.end())
+    assert (run.code, run.count("sending"), run.count("answered")) == (130, SENDING, SENDING)
+    assert len(batch.charges) == SENDING
+    assert batch.ids == {charge.task_id for charge in batch.charges}
+    assert f"pika-async resume {batch.out_option}" in run.err
+    batch.finish_and_verify(unknown=0, charged=COUNT)
 
 
-def test_two_signals_leave_at_once(story: Stories) -> None:
-    """Exit code 130 without waiting for an answer; the journal is whole, and what was being sent is in doubt."""
-    told = story(SENDING, marks="[stuck]")
-    with told.started() as running:
-        running.until_told("sending", SENDING)
+def test_two_signals_exit_at_once(make_batch: MakeBatch) -> None:
+    """The exit code is 130 without waiting for an answer; the journal is intact and the pending jobs are in doubt."""
+    batch = make_batch(SENDING, marks="[stuck]")
+    with batch.started() as running:
+        running.wait_for_event("sending", SENDING)
         running.process.send_signal(signal.SIGINT)
-        running.until(lambda: "stopping" in running.err)
+        running.wait_until(lambda: "stopping" in running.err)
         began = time.monotonic()
         running.process.send_signal(signal.SIGINT)
-        life = told.note(running.end())
-    assert (life.code, time.monotonic() - began < 5, life.count("answered")) == (130, True, 0)
-    told.judge(unknown=SENDING, charged=SENDING)
+        run = batch.check_run(running.end())
+    assert (run.code, time.monotonic() - began < 5, run.count("answered")) == (130, True, 0)
+    batch.finish_and_verify(unknown=SENDING, charged=SENDING)
 
 
-def test_a_signal_while_generations_run(story: Stories) -> None:
-    """What was accepted stays with its task id, and `resume` asks for it."""
-    told = story(COUNT, marks="[long]")
-    with told.started() as running:
-        running.until(
-            lambda: len([event for event in running.events if event.what == "kept" and event.task_id]) == COUNT
+def test_a_signal_during_generation_keeps_the_task_ids(make_batch: MakeBatch) -> None:
+    """Accepted jobs keep their task ids, and `resume` polls them."""
+    batch = make_batch(COUNT, marks="[long]")
+    with batch.started() as running:
+        running.wait_until(
+            lambda: len([event for event in running.events if event.kind == "saved" and event.task_id]) == COUNT
         )
         running.process.send_signal(signal.SIGINT)
-        life = told.note(running.end())
-    assert (life.code, len(told.ids)) == (130, COUNT)
-    life = told.run("resume", told.place)
-    assert (life.code, life.count("sending"), told.statuses) == (0, 0, {JobStatus.SUCCEEDED: COUNT})
-    assert told.judge(unknown=0, charged=COUNT).count("sending") == 0
+        run = batch.check_run(running.end())
+    assert (run.code, len(batch.ids)) == (130, COUNT)
+    run = batch.run("resume", batch.out_option)
+    assert (run.code, run.count("sending"), batch.statuses) == (0, 0, {JobStatus.SUCCEEDED: COUNT})
+    assert batch.finish_and_verify(unknown=0, charged=COUNT).count("sending") == 0
 
 
-def test_two_processes_cannot_have_one_folder(story: Stories) -> None:
-    """The second is refused by the pid of the first, and sends nothing; the first does not notice."""
-    told = story(COUNT, marks="[long]")
-    with told.started() as first:
-        first.until_told("sending")
-        before = (told.out / "results.jsonl").read_bytes() if (told.out / "results.jsonl").exists() else b""
-        second = told.run()
+def test_two_processes_cannot_share_a_folder(make_batch: MakeBatch) -> None:
+    """The second exits with the pid of the first in its message and sends nothing; the first is not affected."""
+    batch = make_batch(COUNT, marks="[long]")
+    with batch.started() as first:
+        first.wait_for_event("sending")
+        before = (batch.out / "results.jsonl").read_bytes() if (batch.out / "results.jsonl").exists() else b""
+        second = batch.run()
         assert (second.code, second.count("sending")) == (2, 0)
         assert str(first.process.pid) in second.err
-        assert told.run("status", told.place).code == 0
+        assert batch.run("status", batch.out_option).code == 0
         if before:
-            assert (told.out / "results.jsonl").read_bytes().startswith(before)
-        assert told.note(first.end()).code == 0
-    assert told.judge(unknown=0, charged=COUNT).count("sending") == 0
+            assert (batch.out / "results.jsonl").read_bytes().startswith(before)
+        assert batch.check_run(first.end()).code == 0
+    assert batch.finish_and_verify(unknown=0, charged=COUNT).count("sending") == 0
 
 
-def test_the_same_batch_again_is_free(story: Stories) -> None:
-    """After its end: nothing is sent, nothing is fetched, exit code 0; in whatever order the rows are."""
-    told = story(COUNT)
-    told.judge(unknown=0, charged=COUNT)
-    fetched = told.downloads()
-    for prompts in (told.prompts, told.prompts[::-1]):
-        told.write(prompts)
-        assert told.judge(unknown=0, charged=COUNT).count("sending") == 0
-    assert told.downloads() == fetched
+def test_the_same_batch_again_costs_nothing(make_batch: MakeBatch) -> None:
+    """Repeating a finished batch, in any order of rows, sends and downloads nothing and exits with 0."""
+    batch = make_batch(COUNT)
+    batch.finish_and_verify(unknown=0, charged=COUNT)
+    downloads = batch.downloads()
+    for prompts in (batch.prompts, batch.prompts[::-1]):
+        batch.write_prompts(prompts)
+        assert batch.finish_and_verify(unknown=0, charged=COUNT).count("sending") == 0
+    assert batch.downloads() == downloads
 
 
-def test_of_an_edited_input_only_what_is_new_is_paid(story: Stories) -> None:
-    """One row changed, one added, one removed, all in another order, and a death between: two more charges."""
-    told = story(COUNT, marks="[slow]")
-    told.run(at="id-after:5")
-    told.run()
-    old = told.prompts
-    kept = old[2:][::-1]
-    told.write([*kept[:5], f"{old[0]}, changed", *kept[5:], f"{old[0]}, added"])
-    life = told.run()
-    assert (life.code, life.count("sending")) == (0 if not told.statuses[JobStatus.UNKNOWN] else 1, 2)
-    assert Counter(charge.prompt for charge in told.charges).most_common(1)[0][1] == 1
-    assert len([charge for charge in told.emulator.ledger if charge.prompt.startswith(old[0][:-8])]) <= COUNT + 2
-    lines = Counter(line["prompt"] for line in told.lines())
-    assert [prompt for prompt in told.prompts if lines[prompt] != 1] == []
+def test_only_the_new_rows_of_an_edited_input_are_charged(make_batch: MakeBatch) -> None:
+    """With one row changed, one added, one removed, a new order and a kill in between, there are two more charges."""
+    batch = make_batch(COUNT, marks="[slow]")
+    batch.run(at="id-after:5")
+    batch.run()
+    old = batch.prompts
+    remaining = old[2:][::-1]
+    batch.write_prompts([*remaining[:5], f"{old[0]}, changed", *remaining[5:], f"{old[0]}, added"])
+    run = batch.run()
+    assert (run.code, run.count("sending")) == (0 if not batch.statuses[JobStatus.UNKNOWN] else 1, 2)
+    assert Counter(charge.prompt for charge in batch.charges).most_common(1)[0][1] == 1
+    assert len([charge for charge in batch.emulator.ledger if charge.prompt.startswith(old[0][:-8])]) <= COUNT + 2
+    lines = Counter(line["prompt"] for line in batch.lines())
+    assert [prompt for prompt in batch.prompts if lines[prompt] != 1] == []
 
 
 @pytest.mark.parametrize("seconds", [86400.0, -86400.0])
-def test_a_clock_that_was_moved_changes_nothing(story: Stories, seconds: float) -> None:
-    """A day ahead or behind while nothing ran: all settle, nothing is sent again, and it takes no longer."""
-    told = story(COUNT, marks="[later]")
-    assert told.run(at="settle-before").was_killed
+def test_a_shifted_clock_changes_nothing(make_batch: MakeBatch, seconds: float) -> None:
+    """With a clock a day ahead or behind, all jobs settle in the usual time and none is sent again."""
+    batch = make_batch(COUNT, marks="[later]")
+    assert batch.run(at="settle-before").was_killed
     began = time.monotonic()
-    life = told.judge(unknown=0, charged=COUNT, clock=seconds)
-    assert (life.count("sending"), time.monotonic() - began < 10) == (0, True)
+    run = batch.finish_and_verify(unknown=0, charged=COUNT, clock=seconds)
+    assert (run.count("sending"), time.monotonic() - began < 10) == (0, True)

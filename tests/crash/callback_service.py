@@ -1,7 +1,8 @@
-"""A service that lives to be killed: `python -m tests.crash.service JOURNAL URL KEY PORT JOBS [resume]`.
+"""Service process with a callback receiver, started in order to be killed.
 
-Opens a client with its own receiver on PORT, tells "open", submits JOBS jobs side by side (0: none) and tells
-"submitted" when all were answered; with `resume` it calls that. It ends when its input does.
+Usage: `python -m tests.crash.callback_service JOURNAL URL KEY PORT JOBS [resume]`. It opens a client with a receiver on
+PORT, prints "open", submits JOBS jobs concurrently (0: none) and prints "submitted" when all were answered. With `resume`
+it then calls `PikaClient.resume`. It ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ __all__ = ["serve"]
 
 
 async def serve(journal: str, url: str, key: str, port: int, jobs: int, *, resumes: bool) -> None:
-    """One life."""
+    """Run the service until standard input is closed."""
     receiver = CallbackReceiver(f"http://127.0.0.1:{port}", port=port)
     limits = Limits(submitting=16, max_in_flight=1000)
-    policy = AdaptivePolling(expected_seconds=600)  # so that nothing but a callback brings a look in time
+    policy = AdaptivePolling(expected_seconds=600)  # so that only a callback triggers a poll in time
     async with PikaClient(
         "cometapi", api_key=key, base_url=url, journal=journal, callbacks=receiver, limits=limits, polling=policy
     ) as pika:
