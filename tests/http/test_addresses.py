@@ -1,4 +1,4 @@
-"""Which addresses are public, and which are not asked whatever they look like."""
+"""Classification of IP addresses and URLs: only public ones may be requested, in any spelling."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ from pika_async._http.addresses import classify_ip, forbidden_reason, forbidden_
         ("2002:0808:0808::1", "reserved"),
     ],
 )
-def test_kinds(address: str, kind: str) -> None:
-    """Each special range is known by its name, an IPv4 address inside an IPv6 one by itself."""
+def test_special_ranges_are_classified(address: str, kind: str) -> None:
+    """Each special range has its own name; an IPv4 address inside an IPv6 address is classified as itself."""
     assert classify_ip(address) == kind
 
 
 @given(st.ip_addresses())
 def test_no_address_is_public_against_the_standard_library(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """What Python calls private, loopback, link-local, multicast or reserved is never public here, but for mapped ones."""
+    """An address that Python calls private, loopback, multicast or reserved is not public, except mapped ones."""
     special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
     if special and getattr(ip, "ipv4_mapped", None) is None:
         assert classify_ip(str(ip)) != "public"
 
 
 @given(st.ip_addresses(v=4))
-def test_disguises_do_not_help(ip: ipaddress.IPv4Address) -> None:
+def test_embedded_ipv4_addresses_are_classified(ip: ipaddress.IPv4Address) -> None:
     """An IPv4 address that may not be dialled may not be dialled mapped or through NAT64 either."""
     for disguise in (f"::ffff:{ip}", f"64:ff9b::{ip}"):
         refused = forbidden_reason(disguise, loopback=False) is not None
@@ -78,13 +78,13 @@ def test_disguises_do_not_help(ip: ipaddress.IPv4Address) -> None:
 
 @given(st.ip_addresses(v=4))
 def test_6to4_is_refused(ip: ipaddress.IPv4Address) -> None:
-    """No address is dialled through 6to4, whatever is behind it."""
+    """No address is dialled through 6to4, whichever IPv4 address it embeds."""
     hidden = ipaddress.IPv6Address((0x2002 << 112) | (int(ip) << 80) | 1)
     assert forbidden_reason(str(hidden), loopback=True) is not None
 
 
-def test_loopback_by_option_only() -> None:
-    """`loopback` allows loopback and public addresses, and no private or link-local one."""
+def test_loopback_is_allowed_by_option_only() -> None:
+    """`loopback` allows loopback and public addresses, but no private or link-local address."""
     assert forbidden_reason("127.0.0.1", loopback=False) == "is a loopback address; only public ones are dialled"
     assert forbidden_reason("127.0.0.1", loopback=True) is None
     assert forbidden_reason("::ffff:127.0.0.1", loopback=True) is None
@@ -126,13 +126,13 @@ def test_loopback_by_option_only() -> None:
     ],
 )
 def test_url_rules(scheme: str, host: str | None, loopback: bool, said: str | None) -> None:
-    """https to a name or a public address; http to loopback alone and by option; no number in disguise."""
+    """https is allowed to a name or a public address, http to loopback by option only; numeric disguises are forbidden."""
     reason = forbidden_url_reason(scheme, host, userinfo=False, loopback=loopback)
     assert (reason is None) if said is None else (reason is not None and said in reason)
 
 
-def test_credentials_in_an_address_are_refused() -> None:
-    """An address with a user name or a password is not asked."""
+def test_credentials_in_a_url_are_refused() -> None:
+    """A URL with a user name or a password is not requested."""
     reason = forbidden_url_reason("https", "cdn.example.com", userinfo=True, loopback=False)
     assert reason == "the address holds a user name or a password"
 
@@ -147,13 +147,13 @@ def test_credentials_in_an_address_are_refused() -> None:
         ("no address", "no address"),
     ],
 )
-def test_shown_without_secrets(url: str, shown: str) -> None:
-    """What a message shows holds no query, no fragment, no user and no password."""
+def test_a_redacted_url_has_no_secrets(url: str, shown: str) -> None:
+    """A redacted URL contains no query, fragment, user name or password."""
     assert redact_url(url) == shown
 
 
 @given(st.text())
-def test_any_text_can_be_shown(text: str) -> None:
-    """Showing never fails, and never shows more than 200 characters and an ellipsis."""
+def test_any_text_can_be_redacted(text: str) -> None:
+    """Redacting never fails and returns at most 200 characters and an ellipsis."""
     assert len(redact_url(text)) <= 201
     assert "?" not in redact_url(text)

@@ -1,4 +1,4 @@
-"""Downloads over real sockets: whole or not at all, and only from where they may come."""
+"""Downloads over real sockets: complete or absent, and only from permitted addresses."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ FRAGMENTED = mp4() + box(b"moof", b"f" * 20) + box(b"mdat", b"m" * 20)
 
 
 @attrs.define
-class Asked:
-    """A request as it came: its target and its headers, in lower case."""
+class ReceivedRequest:
+    """Request as received: its target and its headers in lower case."""
 
     target: str
     headers: dict[str, str]
 
 
-Answer = bytes | Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+Answer = bytes | Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """Answers the n-th request with the n-th answer, the last one for ever, and closes each connection."""
+    """Server that answers the n-th request with the n-th answer, repeats the last one, and closes each connection."""
 
     def __init__(self, answers: tuple[Answer, ...]) -> None:
         self.answers = answers
-        self.asked: list[Asked] = []
+        self.asked: list[ReceivedRequest] = []
         self.connections = 0
         self.port = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -78,7 +78,7 @@ class Server:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             lines = (line.split(": ", 1) for line in head[1:] if line)
-            asked = Asked(head[0], {name.lower(): value for name, value in lines})
+            asked = ReceivedRequest(head[0], {name.lower(): value for name, value in lines})
             self.asked.append(asked)
             answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
             if isinstance(answer, bytes):
@@ -112,7 +112,7 @@ async def serve(*answers: Answer) -> AsyncIterator[Server]:
 
 
 def ok(body: bytes = VIDEO, *headers: str, length: int | None = -1, status: str = "200 OK") -> bytes:
-    """An answer with `body`; `length` None tells none, -1 the true one."""
+    """Build an answer with *body*; a *length* of None sends no Content-Length, -1 the true one."""
     lines = [f"HTTP/1.1 {status}", "Connection: close", *headers]
     if length is not None:
         lines.append(f"Content-Length: {len(body) if length < 0 else length}")
@@ -146,7 +146,7 @@ async def fetch(url: str, target: Path, **options: Any) -> Download:
 
 
 async def failure(url: str, target: Path, **options: Any) -> DownloadFailed:
-    """The error of a fetch that must fail, leave nothing behind and chain nothing."""
+    """Return the error of a fetch that must fail, leave no file and chain no exception."""
     before = sorted(target.parent.iterdir())
     with pytest.raises(DownloadFailed) as caught:
         await fetch(url, target, **options)
@@ -163,7 +163,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was waited for between attempts, in seconds, without waiting."""
+    """Seconds waited between attempts, recorded without waiting."""
     waited: list[float] = []
     sleep = asyncio.sleep
 
@@ -175,8 +175,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def names_lead_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Lets every name resolve to `addresses`."""
+def resolve_names_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Make every host name resolve to *addresses*."""
 
     def resolve(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
         kinds = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
@@ -205,8 +205,8 @@ def umask(mask: int) -> Iterator[None]:
 # What arrives
 
 
-async def test_video_arrives_whole(target: Path) -> None:
-    """A fetched file holds every byte, and the facts about it are true."""
+async def test_a_video_arrives_complete(target: Path) -> None:
+    """The downloaded file holds every byte, and the reported facts about it are true."""
     async with serve(ok()) as server:
         download = await fetch(server.url(), target)
     assert target.read_bytes() == VIDEO
@@ -214,7 +214,7 @@ async def test_video_arrives_whole(target: Path) -> None:
     assert names(target.parent) == [target.name]
 
 
-async def test_large_video_arrives_whole(target: Path) -> None:
+async def test_a_large_video_arrives_complete(target: Path) -> None:
     """A file of many batches arrives as it was sent."""
     large = mp4(5_000_000)
     async with serve(chunked(large)) as server:
@@ -223,15 +223,15 @@ async def test_large_video_arrives_whole(target: Path) -> None:
     assert download.sha256 == hashlib.sha256(large).hexdigest()
 
 
-async def test_folder_is_made(tmp_path: Path) -> None:
-    """A missing folder of the target is made, with those above it."""
+async def test_a_missing_folder_is_created(tmp_path: Path) -> None:
+    """The folder of the target is created with its parents."""
     async with serve(ok()) as server:
         download = await fetch(server.url(), tmp_path / "a" / "b" / "video.mp4")
     assert download.file.read_bytes() == VIDEO
 
 
-async def test_requests_carry_nothing_of_ours(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request holds a credential, a cookie that a server gave, or a wish for compression."""
+async def test_requests_carry_no_private_data(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request holds no credential, no cookie set by a server, and does not ask for compression."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with serve(ok(b"", "Set-Cookie: a=b", status="503 Busy"), moved("/b"), ok()) as server:
         await fetch(server.url(), target)
@@ -241,8 +241,8 @@ async def test_requests_carry_nothing_of_ours(target: Path, monkeypatch: pytest.
         assert asked.headers["user-agent"] == "pika_async"
 
 
-async def test_signature_is_sent_as_it_stands(target: Path) -> None:
-    """The query of an address, and of a redirect, is sent with the very quoting that it came with."""
+async def test_a_signed_query_is_sent_unchanged(target: Path) -> None:
+    """The query of a URL, and of a redirect, is sent with its original quoting."""
     odd = "?X-Sig=a%2Fb%2bc+d%7Ee/f==&x=%20"
     async with serve(moved("/b" + odd), ok()) as server:
         await fetch(server.url("/a" + odd), target)
@@ -250,20 +250,20 @@ async def test_signature_is_sent_as_it_stands(target: Path) -> None:
 
 
 @pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-async def test_mode_is_the_users(target: Path, mask: int, mode: int) -> None:
-    """The published file has the mode that any new file of the user has."""
+async def test_the_file_mode_follows_the_umask(target: Path, mask: int, mode: int) -> None:
+    """The published file has the mode of any new file of the user."""
     with umask(mask):
         async with serve(ok()) as server:
             await fetch(server.url(), target)
     assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
-async def test_unfinished_file_is_hidden_and_private(target: Path) -> None:
-    """Until it is whole, a file has a hidden random name and mode 0600, and the target does not exist."""
+async def test_a_partial_file_is_hidden_and_private(target: Path) -> None:
+    """Until it is complete, a file has a hidden random name and mode 0600, and the target does not exist."""
     large = mp4(3_000_000)
     go_on = asyncio.Event()
 
-    async def half(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def half(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ok(large)[:2_000_000])
         await go_on.wait()
         writer.write(ok(large)[2_000_000:])
@@ -280,8 +280,8 @@ async def test_unfinished_file_is_hidden_and_private(target: Path) -> None:
     assert target.read_bytes() == large
 
 
-async def test_disk_is_touched_in_threads(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening, writing, syncing and naming run in worker threads, a batch of 1 MiB or more at a time."""
+async def test_disk_access_runs_in_threads(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening, writing, syncing and renaming run in worker threads, in batches of at least 1 MiB."""
     calls: list[tuple[str, str]] = []
 
     def watched(name: str) -> None:
@@ -303,8 +303,8 @@ async def test_disk_is_touched_in_threads(target: Path, monkeypatch: pytest.Monk
     assert [name for name, _ in calls if name in {"fsync", "link"}] == ["fsync", "link", "fsync"]
 
 
-async def test_two_fetches_of_one_file(target: Path) -> None:
-    """Two fetches into one target at once both succeed when the bytes are the same."""
+async def test_two_concurrent_fetches_of_one_file(target: Path) -> None:
+    """Two concurrent fetches into one target both succeed if the bytes are the same."""
     async with serve(ok()) as server, quick() as downloader:
         got = await asyncio.gather(*(downloader.fetch(server.url(), target) for _ in range(2)))
     assert got[0] == got[1]
@@ -312,7 +312,7 @@ async def test_two_fetches_of_one_file(target: Path) -> None:
 
 
 async def test_fetch_needs_the_context(target: Path) -> None:
-    """Without `async with` a fetch is a programming error, told as one."""
+    """A fetch without `async with` raises a programming error."""
     with pytest.raises(RuntimeError, match="async with"):
         await Downloader().fetch("https://example.com/", target)
 
@@ -321,8 +321,8 @@ async def test_fetch_needs_the_context(target: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-async def test_expired_address(target: Path, status: int) -> None:
-    """401, 403, 404 and 410 say at once that a fresh address is needed."""
+async def test_an_expired_url_is_reported_at_once(target: Path, status: int) -> None:
+    """401, 403, 404 and 410 report at once that a new URL is needed."""
     async with serve(ok(b"<html>", status=f"{status} No")) as server:
         error = await failure(server.url(), target)
     assert error.expired
@@ -332,7 +332,7 @@ async def test_expired_address(target: Path, status: int) -> None:
 
 @pytest.mark.parametrize("status", [204, 304, 400, 402, 451])
 async def test_final_statuses(target: Path, status: int) -> None:
-    """Other answers that no time will mend fail at once, and expire nothing."""
+    """Other permanent failures end the download at once without reporting an expired URL."""
     async with serve(ok(b"", status=f"{status} No")) as server:
         error = await failure(server.url(), target)
     assert (error.expired, error.reason) == (False, f"HTTP {status}")
@@ -347,18 +347,18 @@ async def test_final_statuses(target: Path, status: int) -> None:
         (mp4() + mp4(), "has a second box 'moov'"),
     ],
 )
-async def test_no_mp4(target: Path, body: bytes, said: str) -> None:
-    """What is no MP4 fails at once, and the error says what it was."""
+async def test_a_body_that_is_not_mp4_is_refused(target: Path, body: bytes, said: str) -> None:
+    """It fails at once, and the error describes the content."""
     async with serve(ok(body, "Content-Type: video/mp4")) as server:
         error = await failure(server.url(), target)
     assert said in error.reason
     assert len(server.asked) == 1
 
 
-async def test_no_mp4_is_noticed_from_the_first_bytes(target: Path) -> None:
-    """A web page without end is refused from its beginning."""
+async def test_a_body_that_is_not_mp4_is_refused_from_its_first_bytes(target: Path) -> None:
+    """An endless web page is refused by its beginning."""
 
-    async def page(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def page(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ok(b"<!DOCTYPE html>" + bytes(100), length=10_000_000))
         await writer.drain()
         await asyncio.sleep(30)
@@ -368,32 +368,32 @@ async def test_no_mp4_is_noticed_from_the_first_bytes(target: Path) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x\x1b[31m"])
-async def test_compressed_body_is_refused(target: Path, coding: str) -> None:
-    """A body with a content coding is refused, whatever it is; nothing is unpacked."""
+async def test_a_compressed_body_is_refused(target: Path, coding: str) -> None:
+    """A body with any content coding is refused; nothing is decompressed."""
     async with serve(ok(VIDEO, f"Content-Encoding: {coding}")) as server:
         error = await failure(server.url(), target, attempts=1)
     assert "\x1b" not in error.message
     assert "compressed" in error.reason or "\x1b" in coding
 
 
-async def test_identity_is_no_compression(target: Path) -> None:
-    """The coding `identity` is a plain body."""
+async def test_identity_coding_is_accepted(target: Path) -> None:
+    """The coding `identity` is an uncompressed body."""
     async with serve(ok(VIDEO, "Content-Encoding: identity")) as server:
         assert (await fetch(server.url(), target)).size == len(VIDEO)
 
 
-async def test_told_length_over_the_cap(target: Path) -> None:
-    """A body that is told to be longer than allowed is not read."""
+async def test_a_content_length_over_the_cap_is_refused(target: Path) -> None:
+    """A body whose Content-Length exceeds the cap is not read."""
     async with serve(ok(VIDEO)) as server:
         error = await failure(server.url(), target, max_bytes=len(VIDEO) - 1)
     assert error.reason == f"the body of {len(VIDEO):,} bytes is longer than the {len(VIDEO) - 1:,} bytes allowed"
     assert len(server.asked) == 1
 
 
-async def test_endless_body_is_cut(target: Path) -> None:
-    """A body without end is cut at the cap, and nothing of it is kept."""
+async def test_an_endless_body_is_cut(target: Path) -> None:
+    """An endless body is cut at the cap, and no part of it is saved."""
 
-    async def endless(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def endless(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ok(VIDEO[:20] + (1).to_bytes(4, "big") + b"mdat" + (1 << 50).to_bytes(8, "big"), length=None))
         while True:
             writer.write(bytes(1 << 16))
@@ -406,7 +406,7 @@ async def test_endless_body_is_cut(target: Path) -> None:
 
 
 async def test_size_at_the_cap_is_allowed(target: Path) -> None:
-    """A file of exactly the largest size is fetched."""
+    """A file of exactly the largest size is downloaded."""
     async with serve(ok()) as server:
         assert (await fetch(server.url(), target, max_bytes=len(VIDEO))).size == len(VIDEO)
 
@@ -415,10 +415,10 @@ async def test_size_at_the_cap_is_allowed(target: Path) -> None:
 
 
 @pytest.mark.parametrize("tenth", range(10))
-@pytest.mark.parametrize("told", [True, False])
-async def test_cut_body_is_fetched_again(target: Path, tenth: int, told: bool) -> None:
-    """A body that ends early at any tenth, its length told or not, is noticed and fetched again."""
-    cut = ok(VIDEO[: len(VIDEO) * tenth // 10], length=len(VIDEO) if told else None)
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_truncated_body_is_fetched_again(target: Path, tenth: int, announced: bool) -> None:
+    """A body that ends early at any tenth, with or without a Content-Length, is detected and fetched again."""
+    cut = ok(VIDEO[: len(VIDEO) * tenth // 10], length=len(VIDEO) if announced else None)
     async with serve(cut, ok()) as server:
         await fetch(server.url(), target)
     assert target.read_bytes() == VIDEO
@@ -426,17 +426,17 @@ async def test_cut_body_is_fetched_again(target: Path, tenth: int, told: bool) -
     assert "range" not in server.asked[1].headers
 
 
-async def test_cut_chunked_body_is_fetched_again(target: Path) -> None:
-    """A chunked body without its last chunk is cut, however whole the file looks."""
+async def test_a_truncated_chunked_body_is_fetched_again(target: Path) -> None:
+    """A chunked body without its last chunk is truncated, even if the file looks complete."""
     async with serve(chunked(VIDEO, end=False), ok()) as server:
         await fetch(server.url(), target)
     assert len(server.asked) == 2
 
 
-async def test_reset_connection_is_tried_again(target: Path) -> None:
-    """A connection that is reset inside the body is tried again."""
+async def test_a_reset_connection_is_retried(target: Path) -> None:
+    """A connection reset inside the body is retried."""
 
-    async def reset(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def reset(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ok()[:500])
         await writer.drain()
         writer.transport.abort()
@@ -446,8 +446,8 @@ async def test_reset_connection_is_tried_again(target: Path) -> None:
     assert len(server.asked) == 2
 
 
-async def test_truncated_original_is_not_whole(target: Path) -> None:
-    """A body that is as long as told but no whole MP4 is fetched again from zero, and fails in the end."""
+async def test_a_truncated_original_is_not_complete(target: Path) -> None:
+    """A body of the announced length that is not a complete MP4 is fetched again from zero, and fails in the end."""
     async with serve(ok(VIDEO[:-10], TAG)) as server:
         error = await failure(server.url(), target)
     assert error.reason.startswith("the body is not a complete MP4 file: it ends 10 bytes early inside box 'moov'")
@@ -455,8 +455,8 @@ async def test_truncated_original_is_not_whole(target: Path) -> None:
     assert not any("range" in asked.headers for asked in server.asked)
 
 
-async def test_unproven_end_is_refused(target: Path) -> None:
-    """Without length or framing, a file whose boxes cannot prove their end is not believed."""
+async def test_an_unproven_end_is_refused(target: Path) -> None:
+    """Without length or framing, a file whose boxes do not prove its end is refused."""
     async with serve(ok(FRAGMENTED, length=None)) as server:
         error = await failure(server.url(), target)
     assert "sent no length" in error.reason
@@ -465,15 +465,15 @@ async def test_unproven_end_is_refused(target: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520])
-async def test_patient_statuses(target: Path, status: int) -> None:
-    """408, 425, 429 and every 5xx are tried again."""
+async def test_temporary_statuses_are_retried(target: Path, status: int) -> None:
+    """408, 425, 429 and every 5xx are retried."""
     async with serve(ok(b"busy", status=f"{status} No"), ok()) as server:
         await fetch(server.url(), target)
     assert len(server.asked) == 2
 
 
-async def test_attempts_end(target: Path, waits: list[float]) -> None:
-    """After five attempts the fetch fails with the last reason; the waits are random below a doubling step."""
+async def test_the_number_of_attempts_is_limited(target: Path, waits: list[float]) -> None:
+    """After five attempts the fetch fails with the last reason; delays are random below a doubling bound."""
     async with serve(ok(b"", status="503 Busy")) as server:
         error = await failure(server.url(), target, first_delay=0.5)
     assert error.reason == "HTTP 503 (attempt 5, the last)"
@@ -493,16 +493,16 @@ async def test_attempts_end(target: Path, waits: list[float]) -> None:
     ],
 )
 async def test_retry_after(target: Path, waits: list[float], headers: list[str], wait: float) -> None:
-    """`Retry-After` is honoured in seconds and as a date, up to a minute; garbage is ignored."""
+    """`Retry-After` is respected in seconds and as a date, up to a minute; an invalid value is ignored."""
     async with serve(ok(b"", *headers, status="429 Slow"), ok()) as server:
         await fetch(server.url(), target)
     assert waits == [wait]
 
 
-async def test_stalled_body(target: Path) -> None:
-    """A server that stops sending is given up after the stall timeout and asked again."""
+async def test_a_stalled_body_is_fetched_again(target: Path) -> None:
+    """The attempt ends after the stall timeout, and the next one follows."""
 
-    async def stall(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def stall(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ok()[:700])
         await writer.drain()
         await asyncio.sleep(30)
@@ -513,10 +513,10 @@ async def test_stalled_body(target: Path) -> None:
     assert len(server.asked) == 2
 
 
-async def test_silent_server(target: Path) -> None:
-    """A server that never answers is given up after the stall timeout."""
+async def test_a_silent_server_times_out(target: Path) -> None:
+    """A server that never answers is abandoned after the stall timeout."""
 
-    async def silence(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def silence(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(30)
 
     async with serve(silence) as server:
@@ -524,8 +524,8 @@ async def test_silent_server(target: Path) -> None:
     assert error.reason.startswith("no data for too long")
 
 
-async def test_slow_name_server(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connect timeout covers the look-up of the name."""
+async def test_the_connect_timeout_covers_name_resolution(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow name server exceeds the connect timeout."""
 
     def slow(*args: Any, **kwargs: Any) -> list[Any]:
         time.sleep(0.3)
@@ -534,11 +534,11 @@ async def test_slow_name_server(target: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     error = await failure("https://cdn.example.com/v", target, connect_timeout=0.05, attempts=1)
     assert error.reason.startswith("no connection in time")
-    await asyncio.sleep(0.3)  # the look-up's thread ends inside the patch
+    await asyncio.sleep(0.3)  # the thread of the name resolution ends inside the patch
 
 
-async def test_closed_port(target: Path) -> None:
-    """A refused connection is tried again and then told."""
+async def test_a_refused_connection_is_retried_then_reported(target: Path) -> None:
+    """A closed port is retried, and the last refusal is the error."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -546,16 +546,16 @@ async def test_closed_port(target: Path) -> None:
     assert error.reason == "no connection could be made (Connection refused) (attempt 2, the last)"
 
 
-async def test_answer_that_is_no_http(target: Path) -> None:
-    """An answer that is no HTTP is a fault of the connection: tried again, then told without its text."""
+async def test_an_answer_that_is_not_http_is_a_connection_error(target: Path) -> None:
+    """It is retried, then reported without its text."""
     async with serve(b"\x1b[31m secret\r\n\r\n") as server:
         error = await failure(server.url(), target, attempts=2)
     assert error.reason.startswith("the answer is not valid HTTP")
     assert "secret" not in str(error)
 
 
-async def test_plain_server_behind_https(target: Path) -> None:
-    """A port that speaks no TLS cannot be asked over https."""
+async def test_https_to_a_plain_server_fails(target: Path) -> None:
+    """A port without TLS cannot be requested over https."""
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -572,8 +572,8 @@ async def test_plain_server_behind_https(target: Path) -> None:
 # Resuming
 
 
-async def test_resume(target: Path) -> None:
-    """With a strong ETag only the missing bytes are asked for, on the condition that the file is the same."""
+async def test_a_download_is_resumed(target: Path) -> None:
+    """With a strong ETag only the missing bytes are requested, on condition that the file is unchanged."""
     async with serve(ok(VIDEO[:400], TAG, length=len(VIDEO)), part(400, TAG)) as server:
         download = await fetch(server.url(), target)
     assert target.read_bytes() == VIDEO
@@ -582,12 +582,12 @@ async def test_resume(target: Path) -> None:
     assert server.asked[1].headers["if-range"] == '"one"'
 
 
-async def test_resume_over_many_cuts(target: Path) -> None:
-    """A large file that is cut four times, busy answers between, is put together from its parts."""
+async def test_a_download_is_resumed_many_times(target: Path) -> None:
+    """A large file that is cut four times, with busy answers in between, is assembled from its parts."""
     large = mp4(3_000_000)
     step = len(large) // 3
 
-    async def cut(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def cut(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         first = int(asked.headers["range"][6:-1])
         writer.write(part(first, TAG, body=large)[: step + 200])
 
@@ -600,7 +600,7 @@ async def test_resume_over_many_cuts(target: Path) -> None:
 
 @pytest.mark.parametrize("headers", [(), ('ETag: W/"one"',), ("Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT",)])
 async def test_no_resume_without_a_strong_etag(target: Path, headers: tuple[str, ...]) -> None:
-    """Without a strong ETag a cut body is fetched from zero."""
+    """Without a strong ETag a truncated body is fetched from zero."""
     async with serve(ok(VIDEO[:400], *headers, length=len(VIDEO)), ok()) as server:
         await fetch(server.url(), target)
     assert "range" not in server.asked[1].headers
@@ -624,8 +624,8 @@ OTHER = mp4(1000, b"o")
         pytest.param(ok(b"", "Content-Range: bytes */1066", status="416 No"), id="416"),
     ],
 )
-async def test_doubtful_part_restarts(target: Path, second: bytes) -> None:
-    """A part that does not begin exactly where we stopped, in the same file, is thrown away with what we had."""
+async def test_a_mismatched_part_restarts_the_download(target: Path, second: bytes) -> None:
+    """A part that does not start at the requested byte of the same file is discarded with the partial file."""
     async with serve(ok(VIDEO[:400], TAG, length=len(VIDEO)), second, ok(OTHER)) as server:
         await fetch(server.url(), target)
     assert "range" in server.asked[1].headers
@@ -634,8 +634,8 @@ async def test_doubtful_part_restarts(target: Path, second: bytes) -> None:
 
 
 @pytest.mark.parametrize("tag", [TAG, 'ETag: "two"', "X: y"])
-async def test_whole_answer_restarts(target: Path, tag: str) -> None:
-    """A 200 to a request for a range is the whole file, and replaces what we had."""
+async def test_a_full_answer_restarts_the_download(target: Path, tag: str) -> None:
+    """A 200 to a range request is the whole file and replaces the partial file."""
     large, other = mp4(2_500_000), mp4(500_000, b"o")  # shorter than the first batch that was written
     async with serve(ok(large[:2_000_000], TAG, length=len(large)), ok(other, tag)) as server:
         download = await fetch(server.url(), target)
@@ -645,15 +645,15 @@ async def test_whole_answer_restarts(target: Path, tag: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [(), (TAG,)])
-async def test_part_that_nobody_asked_for(target: Path, headers: tuple[str, ...]) -> None:
-    """A 206 to a plain request is not believed."""
+async def test_an_unrequested_part_is_refused(target: Path, headers: tuple[str, ...]) -> None:
+    """A 206 to a request without a range is refused."""
     async with serve(part(0, *headers), ok()) as server:
         await fetch(server.url(), target)
     assert len(server.asked) == 2
 
 
-async def test_short_part_is_continued(target: Path) -> None:
-    """A server may give less than was asked for: the next attempt goes on behind it."""
+async def test_a_short_part_is_continued(target: Path) -> None:
+    """A server may send less than requested: the next attempt continues after it."""
     middle = ok(VIDEO[400:700], f"Content-Range: bytes 400-699/{len(VIDEO)}", TAG, status="206 Partial Content")
     async with serve(ok(VIDEO[:400], TAG, length=len(VIDEO)), middle, part(700, TAG)) as server:
         await fetch(server.url(), target)
@@ -661,8 +661,8 @@ async def test_short_part_is_continued(target: Path) -> None:
     assert target.read_bytes() == VIDEO
 
 
-async def test_another_source_is_not_resumed_from(target: Path) -> None:
-    """A redirect that leads elsewhere the second time is asked for the whole file; the same place for the rest."""
+async def test_a_download_is_not_resumed_from_another_source(target: Path) -> None:
+    """A redirect to another place is requested in full, one to the same place from the missing byte."""
     cut = ok(VIDEO[:400], TAG, length=len(VIDEO))
     async with serve(moved("/a?sig=1"), cut, moved("/b?sig=2"), ok(OTHER)) as server:
         await fetch(server.url(), target)
@@ -679,14 +679,14 @@ async def test_another_source_is_not_resumed_from(target: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_followed(target: Path, status: int) -> None:
-    """Five redirects in a row, relative ones too, lead to the file."""
+    """Five redirects in a row, including relative ones, lead to the file."""
     hops = [moved(f"/{hop}?q", status=f"{status} Moved") for hop in range(5)]
     async with serve(*hops, ok()) as server:
         await fetch(server.url(), target)
     assert len(server.asked) == 6
 
 
-async def test_redirects_end(target: Path) -> None:
+async def test_redirects_are_limited(target: Path) -> None:
     """A sixth redirect is not followed."""
     async with serve(moved("/again")) as server:
         error = await failure(server.url(), target)
@@ -712,8 +712,8 @@ async def test_redirects_end(target: Path) -> None:
         ("https://", "no host"),
     ],
 )
-async def test_each_hop_is_checked(target: Path, location: str, said: str) -> None:
-    """A redirect to where a download may not go ends it at once."""
+async def test_each_redirect_is_checked(target: Path, location: str, said: str) -> None:
+    """A redirect to a forbidden address ends the download at once."""
     async with serve(moved(location)) as server:
         error = await failure(server.url(), target)
     assert said in error.reason
@@ -721,8 +721,8 @@ async def test_each_hop_is_checked(target: Path, location: str, said: str) -> No
     assert len(server.asked) == 1
 
 
-async def test_redirect_to_nowhere(target: Path) -> None:
-    """A redirect without a place to go to is not followed for ever."""
+async def test_a_redirect_without_a_location_fails(target: Path) -> None:
+    """A redirect without a usable target ends the download."""
     async with serve(ok(b"", status="302 Found")) as server:
         error = await failure(server.url(), target)
     assert "redirected" in error.reason
@@ -733,17 +733,17 @@ async def test_redirect_to_nowhere(target: Path) -> None:
     ["http://127.0.0.1:{}/v", "https://127.0.0.1:{}/v", "https://localhost:{}/v", "https://[::ffff:127.0.0.1]:{}/v",
      "https://127.1:{}/v", "https://2130706433:{}/v", "https://0:{}/v"],
 )  # fmt: skip
-async def test_loopback_is_not_asked_by_default(target: Path, url: str) -> None:
-    """Without the option no spelling of loopback gets a connection."""
+async def test_loopback_is_forbidden_by_default(target: Path, url: str) -> None:
+    """Without the option no spelling of loopback is dialled."""
     async with serve(ok()) as server:
         await failure(url.format(server.port), target, loopback=False)
     assert server.connections == 0
 
 
-async def test_name_that_leads_to_loopback(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A harmless name that leads to loopback gets no connection: the address that is dialled counts."""
+async def test_a_name_that_resolves_to_loopback_is_refused(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dialled address is checked, not only the name."""
     async with serve(ok()) as server:
-        names_lead_to(monkeypatch, "127.0.0.1")
+        resolve_names_to(monkeypatch, "127.0.0.1")
         error = await failure(f"https://cdn.example.com:{server.port}/v", target, loopback=False)
     assert error.reason == "127.0.0.1 is a loopback address; only public ones are dialled"
     assert server.connections == 0
@@ -751,21 +751,21 @@ async def test_name_that_leads_to_loopback(target: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("addresses", [("10.0.0.1",), ("169.254.169.254",), ("fd00::1",), ("10.0.0.1", "192.168.0.1"),
                                        ("10.0.0.1", "fe80::1"), ("::ffff:10.0.0.1",), ("0.0.0.1",)])  # fmt: skip
-async def test_name_that_leads_inside(
+async def test_a_name_that_resolves_to_private_addresses_is_refused(
     target: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], addresses: tuple[str, ...]
 ) -> None:
-    """A name that leads to private addresses only is refused at once, with loopback allowed or not."""
-    names_lead_to(monkeypatch, *addresses)
+    """It is refused at once, with loopback allowed or not."""
+    resolve_names_to(monkeypatch, *addresses)
     for loopback in (True, False):
         error = await failure("https://cdn.example.com/v", target, loopback=loopback)
         assert "only public ones are dialled" in error.reason
     assert waits == []
 
 
-async def test_allowed_address_among_others(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several addresses of a host only the allowed ones are dialled."""
+async def test_only_the_allowed_addresses_of_a_host_are_dialled(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other addresses of the host get no connection."""
     async with serve(ok()) as server:
-        names_lead_to(monkeypatch, "10.0.0.1", "127.0.0.1")
+        resolve_names_to(monkeypatch, "10.0.0.1", "127.0.0.1")
         assert (await fetch(f"http://localhost:{server.port}/v", target)).size == len(VIDEO)
 
 
@@ -773,14 +773,14 @@ async def test_allowed_address_among_others(target: Path, monkeypatch: pytest.Mo
     "url", ["", "video.mp4", "https://", "http://[", "https://me:secret@example.com/", "file:///etc/passwd", "https://a b/",
             "https://" + "a" * 70 + ".example.com/", "https://example.com:99999/", "https://\udce4.example.com/"]
 )  # fmt: skip
-async def test_bad_addresses(target: Path, url: str) -> None:
-    """An address that cannot or may not be asked is a failed download, whatever is wrong with it."""
+async def test_an_invalid_url_is_a_failed_download(target: Path, url: str) -> None:
+    """Every invalid or forbidden URL raises DownloadFailed."""
     error = await failure(url, target, attempts=1)
     assert "secret" not in str(error)
 
 
-async def test_messages_hide_the_query(target: Path) -> None:
-    """An error shows the address without its query, keeps none of it, and survives pickling."""
+async def test_errors_hide_the_query(target: Path) -> None:
+    """An error shows the URL without its query, does not store the query, and survives pickling."""
     async with serve(ok(b"", status="404 No")) as server:
         error = await failure(server.url("/v.mp4?X-Signature=secret"), target)
     assert error.url == server.url("/v.mp4")
@@ -789,8 +789,8 @@ async def test_messages_hide_the_query(target: Path) -> None:
     assert str(pickle.loads(pickled)) == str(error)
 
 
-async def test_proxy_dials_for_us(target: Path) -> None:
-    """With a proxy the request goes to it, wherever it stands; literal addresses are judged all the same."""
+async def test_a_proxy_receives_the_request(target: Path) -> None:
+    """A proxy may be at any address; the literal address of a download is still checked."""
     async with serve(ok()) as proxy:
         await fetch("http://localhost:1/v.mp4", target, proxy=proxy.url(""))
         assert proxy.asked[0].target == "GET http://localhost:1/v.mp4 HTTP/1.1"
@@ -800,8 +800,8 @@ async def test_proxy_dials_for_us(target: Path) -> None:
     assert len(proxy.asked) == 1
 
 
-async def test_proxy_that_refuses(target: Path) -> None:
-    """A proxy that refuses to connect is told without its credentials, or any header of its answer."""
+async def test_a_refusing_proxy_is_reported_without_credentials(target: Path) -> None:
+    """The error contains no header of the proxy's answer either."""
     async with serve(ok(b"", "X: secret", status="407 No")) as proxy:
         url = proxy.url("").replace("//", "//me:secret@")
         error = await failure("https://cdn.example.com/v", target, proxy=url, attempts=1, loopback=False)
@@ -809,7 +809,7 @@ async def test_proxy_that_refuses(target: Path) -> None:
     assert "secret" not in str(error)
 
 
-def test_proxy_must_be_an_address() -> None:
+def test_a_proxy_must_be_a_url() -> None:
     """A proxy that is not an http(s) URL is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as caught:
         Downloader(proxy="socks5://me:secret@example.com")
@@ -820,8 +820,8 @@ def test_proxy_must_be_an_address() -> None:
 # The target
 
 
-async def test_same_bytes_are_there_already(target: Path) -> None:
-    """A target with the very same bytes is a success, and stays as it is."""
+async def test_an_identical_target_is_a_success(target: Path) -> None:
+    """A target with the same bytes is a success and is not changed."""
     target.write_bytes(VIDEO)
     before = target.stat()
     async with serve(ok()) as server:
@@ -858,8 +858,8 @@ def link_to_the_same(target: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [other_bytes, empty_file, folder, fifo, dangling_link, link_to_the_same])
-async def test_nothing_is_overwritten(target: Path, make: Callable[[Path], None]) -> None:
-    """Whatever else stands under the target's name stays, and the error says so."""
+async def test_an_existing_target_is_not_overwritten(target: Path, make: Callable[[Path], None]) -> None:
+    """A target of any other kind or content stays, and the error says so."""
     make(target)
     before = target.lstat()
     async with serve(ok()) as server:
@@ -883,8 +883,8 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_links")
-async def test_file_system_without_links(target: Path) -> None:
-    """Without hard links the file is published all the same, and twice is once."""
+async def test_a_file_system_without_links(target: Path) -> None:
+    """Without hard links the file is still published, and a second fetch of it succeeds."""
     async with serve(ok()) as server:
         await fetch(server.url(), target)
         await fetch(server.url(), target)
@@ -895,7 +895,7 @@ async def test_file_system_without_links(target: Path) -> None:
 @pytest.mark.usefixtures("no_links")
 @pytest.mark.parametrize("make", [other_bytes, folder, fifo, dangling_link, link_to_the_same])
 async def test_nothing_is_overwritten_without_links(target: Path, make: Callable[[Path], None]) -> None:
-    """Without hard links nothing is overwritten either."""
+    """Without hard links no existing file is overwritten either."""
     make(target)
     inode = target.lstat().st_ino
     async with serve(ok()) as server:
@@ -905,8 +905,8 @@ async def test_nothing_is_overwritten_without_links(target: Path, make: Callable
 
 
 @pytest.mark.usefixtures("no_links")
-async def test_claim_of_a_crash_is_taken_over(target: Path) -> None:
-    """Without hard links an empty file in the way is the claim of a run that was killed, and is filled."""
+async def test_an_empty_target_of_a_killed_run_is_filled(target: Path) -> None:
+    """Without hard links an empty target is the reservation of a killed run."""
     target.touch()
     async with serve(ok()) as server:
         await fetch(server.url(), target)
@@ -914,8 +914,8 @@ async def test_claim_of_a_crash_is_taken_over(target: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "link", "fchmod"])
-async def test_disk_that_fails(target: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """A full disk, at any call, is a failed download that says so, with nothing left and no other attempt."""
+async def test_a_full_disk_fails_the_download(target: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A full disk at any call raises DownloadFailed with the reason, leaves no file and is not retried."""
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -931,8 +931,8 @@ async def test_disk_that_fails(target: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.usefixtures("no_links")
-async def test_disk_that_fails_at_the_last_move(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the last move fails, the claim on the name is taken back."""
+async def test_a_failed_last_move_removes_the_reservation(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last move fails, the empty target is removed."""
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -944,7 +944,7 @@ async def test_disk_that_fails_at_the_last_move(target: Path, monkeypatch: pytes
 
 
 async def test_short_writes_are_completed(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes fewer bytes than offered gets the rest."""
+    """The rest of a short write is written."""
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:100], at))
     async with serve(ok()) as server:
@@ -952,8 +952,8 @@ async def test_short_writes_are_completed(target: Path, monkeypatch: pytest.Monk
     assert target.read_bytes() == VIDEO
 
 
-async def test_folder_that_is_a_file(tmp_path: Path) -> None:
-    """A target below a file is a failed download."""
+async def test_a_target_below_a_file_fails(tmp_path: Path) -> None:
+    """A target below a file raises DownloadFailed."""
     (tmp_path / "file").touch()
     async with serve(ok()) as server:
         with pytest.raises(DownloadFailed, match="cannot be written"):
@@ -964,11 +964,11 @@ async def test_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["task", "scope"])
-async def test_canceled_while_reading(target: Path, how: str) -> None:
-    """A fetch that is canceled inside the body leaves nothing behind, and the cancellation goes on."""
+async def test_cancelling_while_reading(target: Path, how: str) -> None:
+    """A fetch cancelled inside the body leaves no file, and the cancellation propagates."""
     large = mp4(3_000_000)
 
-    async def half(_: Asked, writer: asyncio.StreamWriter) -> None:
+    async def half(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ok(large)[:2_000_000])
         await writer.drain()
         await asyncio.sleep(30)
@@ -993,8 +993,8 @@ async def test_canceled_while_reading(target: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "link"])
-async def test_canceled_while_writing(target: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """A fetch that is canceled twice while the disk is slow waits for it, and leaves no temporary file."""
+async def test_cancelling_while_writing(target: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A fetch cancelled twice during a slow write waits for the write and leaves no temporary file."""
     real = getattr(os, call)
     reached, go_on = threading.Event(), threading.Event()
 
@@ -1017,8 +1017,8 @@ async def test_canceled_while_writing(target: Path, monkeypatch: pytest.MonkeyPa
     assert not [name for name in names(target.parent) if name.startswith(".")]
 
 
-async def test_canceled_while_waiting(target: Path) -> None:
-    """A cancellation between two attempts goes on at once."""
+async def test_cancelling_between_attempts(target: Path) -> None:
+    """A cancellation between two attempts propagates at once."""
     async with serve(ok(b"", "Retry-After: 60", status="503 Busy")) as server:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(fetch(server.url(), target), 0.1)
@@ -1033,7 +1033,7 @@ def kinds_of(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def test_every_client_error_is_mapped() -> None:
-    """Each exception class of aiohttp's client has a row besides the last, but for its root, web sockets and uploads."""
+    """Each exception class of aiohttp's client has a row besides the last, except its root, web sockets and uploads."""
     rows = tuple(kind for kinds, _, _ in FAILURE_KINDS[:-1] for kind in kinds)
     named = {getattr(aiohttp.client_exceptions, name) for name in aiohttp.client_exceptions.__all__}
     classes = {kind for kind in kinds_of(aiohttp.ClientError) | named if kind.__module__.startswith("aiohttp.")}
@@ -1043,15 +1043,15 @@ def test_every_client_error_is_mapped() -> None:
 
 
 def test_no_row_hides_another() -> None:
-    """No row of the map stands behind one that takes all its errors."""
+    """No row of the map follows a row that matches all of its errors."""
     for number, (kinds, _, _) in enumerate(FAILURE_KINDS):
         above = tuple(kind for earlier, _, _ in FAILURE_KINDS[:number] for kind in earlier)
         assert not any(issubclass(kind, above) for kind in kinds)
 
 
 @pytest.mark.parametrize("error", [aiohttp.ClientError("secret"), TimeoutError(), UnicodeError("label too long")])
-def test_rootless_errors_are_mapped(error: Exception) -> None:
-    """A bare error of the client, of time or of an address becomes a signal that does not repeat its text."""
+def test_base_errors_are_mapped(error: Exception) -> None:
+    """A base error of the client, of time or of an address becomes a signal that does not repeat its text."""
     assert "secret" not in str(_classify_error(error))
     assert isinstance(_classify_error(error), RetryDownload | AbortDownload)
 
@@ -1060,8 +1060,8 @@ def test_rootless_errors_are_mapped(error: Exception) -> None:
 
 
 @given(st.text() | st.from_regex(r"https?://\[?[^\x00]*", fullmatch=True), st.none() | st.just("https://example.com/a"))
-def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
-    """Whatever text stands for an address or a redirect, it is a checked https address or a stop."""
+def test_any_url_is_accepted_or_aborts(text: str, base: str | None) -> None:
+    """Any text as a URL or a redirect gives a checked https URL or aborts."""
     try:
         url = Downloader()._parse_url(text, None if base is None else URL(base))
     except AbortDownload:
@@ -1071,8 +1071,8 @@ def test_any_address_is_taken_or_stopped(text: str, base: str | None) -> None:
     assert "@" not in url.raw_authority
 
 
-def test_body_that_goes_on_behind_its_end() -> None:
-    """More bytes than the server told are not a file."""
+def test_a_body_longer_than_announced_is_refused() -> None:
+    """More bytes than the Content-Length are not a file."""
     progress = DownloadState(1 << 20)
     progress.on_response(200, {}, source="", length=len(VIDEO) - 8, range_requested=False, now=0.0)
     progress.on_chunk(VIDEO)

@@ -1,4 +1,4 @@
-"""The box walker: what is whole, what is cut, and what was never a video."""
+"""MP4 validator: complete files, truncated files, and bytes that are not a video."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def walk(*chunks: bytes) -> Mp4Validator:
 
 
 def verdict(*chunks: bytes) -> str:
-    """What the walker says of a file, as one word or the error's text."""
+    """Return the validator's verdict on a file, as one word or as the text of the error."""
     try:
         walk(*chunks)
     except NotMp4 as error:
@@ -72,22 +72,22 @@ LAYOUTS = ("", "faststart", "frag_keyframe+empty_moov")
 
 
 @pytest.mark.parametrize("movflags", LAYOUTS)
-def test_real_file_is_whole(movflags: str) -> None:
-    """A file that FFmpeg wrote is whole, with the index behind, in front or in fragments, and proves its end."""
+def test_a_real_file_is_complete(movflags: str) -> None:
+    """A file written by FFmpeg proves its end, with its index last, first or in fragments."""
     assert walk(real_mp4(movflags)).proves_its_end
 
 
 @pytest.mark.parametrize("movflags", LAYOUTS[:2])
-def test_real_file_cut_at_any_byte_is_refused(movflags: str) -> None:
-    """No beginning of a real file counts as whole, and each is told to end early."""
+def test_a_real_file_cut_at_any_byte_is_refused(movflags: str) -> None:
+    """A prefix of a real file is never complete, and the error is always truncation."""
     whole = real_mp4(movflags)
     for length in range(len(whole)):
         with pytest.raises(TruncatedMp4):
             walk(whole[:length])
 
 
-def test_fragmented_file_cut_at_any_byte_proves_nothing() -> None:
-    """A cut of a fragmented file is refused, or does not prove its end."""
+def test_a_cut_fragmented_file_proves_no_end() -> None:
+    """A truncated fragmented file is refused or does not prove its end."""
     whole = real_mp4(LAYOUTS[2])
     for length in range(len(whole)):
         with contextlib.suppress(TruncatedMp4):
@@ -96,7 +96,7 @@ def test_fragmented_file_cut_at_any_byte_proves_nothing() -> None:
 
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_give_a_verdict(data: bytes, lead: bool) -> None:
-    """Whatever the bytes, the walker says whole or NotMp4 and raises nothing else."""
+    """Any bytes are either accepted or refused with NotMp4; no other exception is raised."""
     assert isinstance(verdict(FTYP + data if lead else data), str)
 
 
@@ -110,8 +110,8 @@ def test_any_damage_gives_a_verdict(data: st.DataObject) -> None:
 
 
 @given(st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["", "faststart"]), st.integers(0, 3000))
-def test_chunks_do_not_matter(cuts: list[int], movflags: str, length: int) -> None:
-    """The verdict on a file is the same, to the word, however it is cut into chunks."""
+def test_the_verdict_is_independent_of_chunks(cuts: list[int], movflags: str, length: int) -> None:
+    """The verdict on a file, and its text, is the same however the file is cut into chunks."""
     whole = real_mp4(movflags)[:length]
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     chunks = [whole[a:b] for a, b in pairwise(edges)]
@@ -119,13 +119,13 @@ def test_chunks_do_not_matter(cuts: list[int], movflags: str, length: int) -> No
 
 
 @given(st.binary(max_size=120))
-def test_single_bytes_do_not_matter(data: bytes) -> None:
-    """Random bytes get the same verdict one by one as at once."""
+def test_single_bytes_give_the_same_verdict(data: bytes) -> None:
+    """Random bytes get the same verdict one at a time as all at once."""
     assert verdict(*(bytes([byte]) for byte in data)) == verdict(data)
 
 
-def test_nothing_but_a_header_is_kept() -> None:
-    """However long a box is, the walker holds 16 bytes of it at most."""
+def test_only_a_header_is_buffered() -> None:
+    """The validator buffers at most 16 bytes of a box of any length."""
     walker = Mp4Validator()
     walker.feed(FTYP + box(b"mdat", size=1 << 30))
     for _ in range(64):
@@ -154,24 +154,24 @@ def test_nothing_but_a_header_is_kept() -> None:
         (WHOLE + b"\0\0\0", "ends inside the header of the box after 'moov'"),
     ],
 )
-def test_words(data: bytes, said: str) -> None:
-    """Each fault is told in words that name the box, the bytes or what came instead."""
+def test_each_fault_has_its_error_text(data: bytes, said: str) -> None:
+    """The text names the box, the bytes, or the content found instead."""
     assert verdict(data).endswith(said)
 
 
-def test_64_bit_sizes_tile_too() -> None:
-    """A box with a 64-bit size, the first one included, is walked like any other."""
+def test_64_bit_sizes_are_supported() -> None:
+    """A box with a 64-bit size, including the first, is validated like any other."""
     assert verdict(long_box(b"ftyp", b"isom\0\0\2\0") + long_box(b"mdat", b"m" * 9) + box(b"moov")) == "whole"
 
 
 def test_last_box_may_run_to_the_end() -> None:
-    """A last box of size 0 takes what comes, and so proves no end."""
+    """A last box of size 0 takes the rest of the file, and so does not prove the end."""
     walker = walk(FTYP + box(b"moov", b"i") + box(b"mdat", b"m" * 99, size=0))
     assert not walker.proves_its_end
 
 
 def test_headers_alone_suffice() -> None:
-    """A reader that seeks from header to header gets the verdict of one that reads every byte."""
+    """A reader that seeks from header to header gets the verdict of a reader of every byte."""
     walker = Mp4Validator()
     walker.add_box(0, 20, b"ftyp")
     walker.add_box(20, 100, b"mdat")
@@ -179,8 +179,8 @@ def test_headers_alone_suffice() -> None:
     walker.finish(400)
 
 
-def test_headers_must_meet() -> None:
-    """A header that does not stand where the last box ended is refused."""
+def test_headers_must_be_contiguous() -> None:
+    """A header that does not start where the previous box ended is refused."""
     walker = Mp4Validator()
     walker.add_box(0, 20, b"ftyp")
     with pytest.raises(NotMp4, match="has box 'mdat' at byte 24, where no box begins"):
@@ -191,7 +191,7 @@ def test_headers_must_meet() -> None:
     "length, said",
     [(219, "ends 1 bytes early inside box 'moov'"), (223, "ends inside the header"), (0, "is empty")],
 )
-def test_headers_are_held_against_the_length(length: int, said: str) -> None:
+def test_headers_are_checked_against_the_length(length: int, said: str) -> None:
     """After headers alone, a length that differs from their sum is refused."""
     walker = Mp4Validator()
     walker.add_box(0, 20, b"ftyp")
@@ -202,7 +202,7 @@ def test_headers_are_held_against_the_length(length: int, said: str) -> None:
 
 
 def test_headers_alone_begin_with_ftyp() -> None:
-    """The first header must be that of `ftyp`, and of a possible size."""
+    """The first header must be a `ftyp` header of a possible size."""
     with pytest.raises(NotMp4, match="begins with box 'moov'"):
         Mp4Validator().add_box(0, 20, b"moov")
     with pytest.raises(NotMp4, match="impossible size"):

@@ -1,4 +1,4 @@
-"""The transport over real sockets: connections, origins, the user's session, caps, secrets, and aiohttp's errors."""
+"""HTTP transport over real sockets: connections, origins, a given session, size caps, secrets, and errors of aiohttp."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ async def test_submissions_share_no_connection_and_polls_do() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_kept_connection_that_the_server_closes_loses_no_submission() -> None:
-    """A server that closes behind every answer makes no submission doubtful."""
+async def test_a_server_that_closes_its_connections_loses_no_submission() -> None:
+    """A server that closes each connection after its answer puts no submission in doubt."""
     async with RawServer() as server, opened(server.url) as transport:
         server.acts.extend([Act(answer(200, receipt("gptge")), "fin")] * 20)
         statuses = [(await _answered(transport, _post(server.url))).status for _ in range(20)]
@@ -88,8 +88,8 @@ async def test_a_kept_connection_that_the_server_closes_loses_no_submission() ->
 
 
 @pytest.mark.anyio
-async def test_many_submissions_run_side_by_side() -> None:
-    """Fifty submissions are all on their way before the first is answered."""
+async def test_many_submissions_run_concurrently() -> None:
+    """Fifty submissions are all sent before the first is answered."""
     go = asyncio.Event()
     async with RawServer() as server, opened(server.url) as transport:
         server.acts.extend([Act(answer(200, receipt("gptge")), when=go)] * 50)
@@ -105,8 +105,8 @@ async def test_many_submissions_run_side_by_side() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_key_goes_with_each_request() -> None:
-    """Submissions and polls carry the bearer and ask for plain JSON; no cookie that a gateway sets comes back."""
+async def test_each_request_carries_the_key() -> None:
+    """Submissions and polls send the bearer token and ask for plain JSON; cookies set by a gateway are not sent back."""
     async with (
         RawServer() as server,
         opened(f"http://localhost:{server.port}") as transport,
@@ -125,7 +125,7 @@ async def test_the_key_goes_with_each_request() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("paid", [True, False])
 async def test_another_origin_gets_nothing(paid: bool) -> None:
-    """Another scheme, host or port, or no address at all, is not asked and never gets the key."""
+    """A URL with another scheme, host or port, or an invalid one, is not requested and never gets the key."""
     async with RawServer() as server, RawServer() as other, opened(server.url) as transport:
         for url in (
             other.url,
@@ -143,7 +143,7 @@ async def test_another_origin_gets_nothing(paid: bool) -> None:
 
 @pytest.mark.anyio
 async def test_netrc_does_not_replace_the_key(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `~/.netrc` that knows the host changes nothing."""
+    """A `~/.netrc` with an entry for the host changes nothing."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password something\n")
     netrc.chmod(0o600)
@@ -159,7 +159,7 @@ async def test_netrc_does_not_replace_the_key(tmp_path: Any, monkeypatch: pytest
 @pytest.mark.anyio
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_answers(status: int) -> None:
-    """A redirect of a poll or a submission is handed over as it is; nobody is asked a second time."""
+    """A redirect of a poll or a submission is returned as it is; no second request is sent."""
     async with RawServer() as server, RawServer() as elsewhere, opened(server.url) as transport:
         moved = Act(answer(status, "", {"Location": f"{elsewhere.url}/pika/feed/{TASK}"}))
         server.acts.append(moved)
@@ -173,7 +173,7 @@ async def test_redirects_are_answers(status: int) -> None:
 
 @pytest.mark.anyio
 async def test_the_users_session_is_used_and_left_as_it_was() -> None:
-    """A given session carries every call, stays open, and has its own trace configurations back."""
+    """A given session carries every call, stays open, and gets its own trace configurations back."""
     own = aiohttp.TraceConfig()
     async with RawServer() as server, aiohttp.ClientSession(trace_configs=[own], headers={"X-Mine": "yes"}) as session:
         async with opened(server.url, session=session) as transport:
@@ -221,8 +221,8 @@ def _session_with_auth() -> aiohttp.ClientSession:
 
 
 @pytest.mark.anyio
-async def test_a_session_closed_under_way_sends_nothing() -> None:
-    """A session that its owner closes is no crash: what it was asked to carry was not sent."""
+async def test_a_session_closed_during_use_sends_nothing() -> None:
+    """After its owner has closed the session, a request fails as not sent."""
     async with RawServer() as server:
         session = aiohttp.ClientSession()
         async with opened(server.url, session=session) as transport:
@@ -233,7 +233,7 @@ async def test_a_session_closed_under_way_sends_nothing() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_sessions_own_wishes_do_not_send_twice() -> None:
+async def test_a_sessions_own_options_do_not_send_twice() -> None:
     """`raise_for_status`, decompression and a retrying middleware of a given session change no verdict."""
 
     async def again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -251,8 +251,8 @@ async def test_a_sessions_own_wishes_do_not_send_twice() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_hook_of_the_user_that_fails_is_judged_by_the_marker() -> None:
-    """A trace hook that raises anything before sending means not sent, after sending it means sent."""
+async def test_a_failing_trace_hook_is_classified_by_the_send_marker() -> None:
+    """A trace hook that raises before sending means not sent, after sending it means sent."""
 
     async def fail(*_: Any) -> None:
         raise LookupError("the user's own defect")
@@ -281,7 +281,7 @@ def _bomb(size: int, make: Callable[[bytes], bytes]) -> bytes:
 @pytest.mark.parametrize("given", [False, True], ids=["own session", "user's session"])
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
 async def test_a_body_beyond_the_cap_is_cut(coding: str, given: bool) -> None:
-    """At most a megabyte of an answer is kept, packed or not, and said to be incomplete; memory stays bounded."""
+    """At most a megabyte of an answer, compressed or not, is returned and marked incomplete; memory stays bounded."""
     makes: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
     make = makes[coding]
     raw = answer(200, _bomb(64 << 20, make), {"Content-Encoding": coding})
@@ -289,7 +289,7 @@ async def test_a_body_beyond_the_cap_is_cut(coding: str, given: bool) -> None:
         session = aiohttp.ClientSession() if given else None
         async with opened(server.url, session=session) as transport:
             server.poll_acts.append(Act(raw, "fin"))
-            await _answered(transport, _get(server.url))  # once before, so that what is imported does not count
+            await _answered(transport, _get(server.url))  # a first request, so that imports are not measured
             server.poll_acts.append(Act(raw, "fin"))
             tracemalloc.start()
             got = await _answered(transport, _get(server.url))
@@ -302,8 +302,8 @@ async def test_a_body_beyond_the_cap_is_cut(coding: str, given: bool) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_endless_body_is_left() -> None:
-    """A body that never ends is left at the cap, and its connection is closed."""
+async def test_an_endless_body_is_abandoned() -> None:
+    """An endless body is abandoned at the cap, and its connection is closed."""
     async with RawServer() as server, opened(server.url) as transport:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
         server.poll_acts.append(Act(head + b" " * (MAX_BODY + (1 << 20)), "stall"))
@@ -316,7 +316,7 @@ async def test_an_endless_body_is_left() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("then", ["fin", "rst", "stall"])
 async def test_a_malformed_later_chunk_ends_the_reading(then: Any) -> None:
-    """A chunk that is none, after others, ends the answer at once, whatever the server does next; what came is kept."""
+    """A malformed later chunk ends the answer at once, whatever the server does next; earlier bytes are returned."""
     head = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"id":"t"\r\n'
     async with RawServer() as server, opened(server.url) as transport:
         server.acts.append(Act(head, then, later=b"what\r\n"))
@@ -326,8 +326,8 @@ async def test_a_malformed_later_chunk_ends_the_reading(then: Any) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_kept_connection_keeps_nothing_of_its_answers() -> None:
-    """Answers that came in parts over one connection leave no watcher of its end behind."""
+async def test_a_reused_connection_holds_no_watchers() -> None:
+    """Answers that arrived in parts over one connection leave no watcher of its end behind."""
     async with (
         RawServer() as server,
         aiohttp.ClientSession() as session,
@@ -348,8 +348,8 @@ async def test_a_kept_connection_keeps_nothing_of_its_answers() -> None:
     "coding, make",
     [("gzip", gzip.compress), ("GZip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)],
 )
-async def test_packed_answers_are_unpacked(coding: str, make: Callable[[bytes], bytes], given: bool) -> None:
-    """A front end that packs although it was asked not to is understood, in the user's session too."""
+async def test_compressed_answers_are_decompressed(coding: str, make: Callable[[bytes], bytes], given: bool) -> None:
+    """An unrequested compression is decoded, also with a given session."""
     async with RawServer() as server:
         session = aiohttp.ClientSession() if given else None
         server.acts.append(Act(answer(200, make(b'{"id": "t"}'), {"Content-Encoding": coding})))
@@ -361,8 +361,8 @@ async def test_packed_answers_are_unpacked(coding: str, make: Callable[[bytes], 
 
 
 @pytest.mark.anyio
-async def test_a_coding_that_cannot_be_undone_leaves_the_bytes() -> None:
-    """Of an unknown or broken coding the bytes are kept and said to be incomplete."""
+async def test_an_undecodable_coding_leaves_the_bytes() -> None:
+    """The bytes of an unknown or broken coding are returned as they are and marked incomplete."""
     async with RawServer() as server, opened(server.url) as transport:
         for coding in ("br", "zstd", "gzip"):
             server.acts.append(Act(answer(200, b'{"id": "t"}', {"Content-Encoding": coding})))
@@ -375,12 +375,14 @@ async def test_a_coding_that_cannot_be_undone_leaves_the_bytes() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("provider", ["cometapi", "gptge"])
-async def test_a_key_that_is_repeated_to_us_is_found_nowhere(provider: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever gateways, broken answers and dead connections say of the key, no error, log, repr or pickle holds it."""
+async def test_a_key_that_is_repeated_by_a_gateway_is_never_shown(
+    provider: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No error, log, repr or pickle contains the key, even if gateways, broken answers or closed connections repeat it."""
     caplog.set_level(logging.DEBUG)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
-    loop.slow_callback_duration = 0.0  # asyncio tells of every step
+    loop.slow_callback_duration = 0.0  # asyncio logs every step
     said = f'{{"error": {{"message": "bad key {KEY} of {KEY}", "code": "bad", "type": "Bearer {KEY}"}}}}'
     escaped = said.replace("/", "\\/")
     page = f"<html>Authorization: Bearer {KEY}</html>"
@@ -420,7 +422,7 @@ async def test_a_key_that_is_repeated_to_us_is_found_nowhere(provider: str, capl
 
 
 def _everything(error: BaseException) -> list[str]:
-    """All that an error can be made to say."""
+    """Return every text form of an error."""
     chain = [error.__cause__, error.__context__]
     return [
         repr(error),
@@ -434,7 +436,7 @@ def _everything(error: BaseException) -> list[str]:
 
 @pytest.mark.anyio
 async def test_no_foreign_error_is_chained() -> None:
-    """An error of ours never leads to one of aiohttp's, whose `repr` holds the bearer."""
+    """An error of this package never chains one of aiohttp's, whose `repr` contains the bearer token."""
     async with RawServer() as server:
         for act, kind in (
             (Act(answer(400, "{}", {"X-Long": "x" * 9999})), PikaError),
@@ -447,8 +449,8 @@ async def test_no_foreign_error_is_chained() -> None:
             assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-def test_nothing_that_holds_the_key_shows_it() -> None:
-    """The `repr` of a credential, a transport and a client is silent, and a credential cannot be pickled."""
+def test_an_object_with_the_key_does_not_show_it() -> None:
+    """The `repr` of a credential, a transport and a client omits the key, and a credential cannot be pickled."""
     credential = Credential(KEY)
     for thing in (
         credential,
@@ -483,7 +485,7 @@ def test_nothing_that_holds_the_key_shows_it() -> None:
     ],
 )
 def test_loopback_is_this_machine_only(url: str, expected: bool) -> None:
-    """A name is not loopback for what it begins with."""
+    """A name is not loopback merely because of its prefix."""
     assert expected == is_loopback(url)
 
 
@@ -492,15 +494,15 @@ def test_loopback_is_this_machine_only(url: str, expected: bool) -> None:
     ["", "gateway.example", "ftp://gateway.example", "https://", "https://u:p@gateway.example", "https://g.example/?a=1",
      "https://g.example/#a", "http://[", "http://g.example:port"],
 )  # fmt: skip
-def test_a_base_url_that_cannot_work_is_refused(base_url: str) -> None:
-    """An address without scheme or host, or with a user, a query or a fragment, is no base URL."""
+def test_an_invalid_base_url_is_refused(base_url: str) -> None:
+    """A base URL must have a scheme and a host, and no user, query or fragment."""
     with pytest.raises(ConfigurationError, match="base_url"):
         origin_of(base_url)
 
 
 @pytest.mark.parametrize("proxy", ["", "proxy.example:3128", "socks5://proxy.example", f"http//user:{KEY}@proxy"])
-def test_a_proxy_that_cannot_work_is_refused(proxy: str) -> None:
-    """A proxy that is not an http(s) URL is refused when the client is made, and not repeated."""
+def test_an_invalid_proxy_is_refused(proxy: str) -> None:
+    """A proxy that is not an http(s) URL is refused when the client is created, and the error does not repeat it."""
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         PikaClient("gptge", api_key="sk-anything-else", proxy=proxy)
     assert KEY not in str(caught.value)
@@ -565,13 +567,13 @@ def _classes() -> set[type[BaseException]]:
 
 
 def test_every_error_of_aiohttp_is_mapped() -> None:
-    """A class that aiohttp gains, or that its classes gain as a child, makes this fail until somebody decides."""
+    """A new exception class of aiohttp, or a new subclass of one, makes this test fail until it is mapped."""
     assert set(MAP) == _classes()
 
 
 @pytest.mark.parametrize("kind", MAP, ids=lambda kind: kind.__name__)
 def test_an_error_is_classified(kind: type[BaseException]) -> None:
-    """Each class has its phase and kind; where the marker says "sent", that wins; the bearer is not repeated."""
+    """Each class has its phase and kind; a send marker of "sent" takes precedence; the bearer token is not repeated."""
     error, phase, word = MAP[kind]
     unmarked, marked = classify_exception(error, sent=False), classify_exception(error, sent=True)
     assert (phase, word) == (unmarked.phase, unmarked.kind)
@@ -591,8 +593,8 @@ def test_an_error_is_classified(kind: type[BaseException]) -> None:
         (RuntimeError("Session is closed"), "other"),
     ],
 )
-def test_a_bare_error_is_told_by_the_marker(error: BaseException, kind: str) -> None:
-    """An error that is nobody's own means both, so the marker alone decides."""
+def test_an_unmapped_error_is_classified_by_the_send_marker(error: BaseException, kind: str) -> None:
+    """An error without a phase of its own is classified by the send marker alone."""
     assert [(UNSENT, kind), (SENT, kind)] == [
         (got.phase, got.kind) for got in (classify_exception(error, sent=False), classify_exception(error, sent=True))
     ]
@@ -612,8 +614,8 @@ def _uvloop(main: Any) -> Any:
 
 
 @pytest.mark.parametrize("run", _runners())
-def test_one_client_lives_in_two_loops_one_after_the_other(run: Any) -> None:
-    """A client opened again in a new loop keeps its jobs, sends nothing twice and takes new ones."""
+def test_one_client_works_in_two_event_loops_in_turn(run: Any) -> None:
+    """A client reopened in a new event loop keeps its jobs, sends none twice and accepts new ones."""
 
     async def first(pika: PikaClient, server: RawServer) -> None:
         async with server, pika:
@@ -633,13 +635,13 @@ def test_one_client_lives_in_two_loops_one_after_the_other(run: Any) -> None:
 
 
 @pytest.mark.parametrize("run", _runners())
-def test_faults_are_judged_alike_in_every_loop(run: Any) -> None:
-    """Refused is not sent, and reset or ended after sending is sent, whatever loop runs it."""
+def test_faults_are_classified_alike_in_every_event_loop(run: Any) -> None:
+    """A refused connection is not sent, and one that is reset or closed after sending is sent, under every event loop."""
 
     async def main() -> list[tuple[SendPhase, str]]:
-        nobody = f"http://127.0.0.1:{free_port()}"
-        async with opened(nobody) as transport:
-            outcomes = [await transport.send(_post(nobody))]
+        closed_url = f"http://127.0.0.1:{free_port()}"
+        async with opened(closed_url) as transport:
+            outcomes = [await transport.send(_post(closed_url))]
         async with RawServer() as server, opened(server.url) as transport:
             for act in (Act(b"", "rst"), Act(b"", "fin")):
                 server.acts.append(act)
@@ -651,8 +653,8 @@ def test_faults_are_judged_alike_in_every_loop(run: Any) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_closed_transport_says_so() -> None:
-    """Sending through a transport that is not open is a programming error, and it can be opened again."""
+async def test_a_closed_transport_raises_a_programming_error() -> None:
+    """Sending through a closed transport is a programming error, and the transport can be reopened."""
     async with RawServer() as server:
         transport = AiohttpTransport(server.url, Credential(KEY))
         with pytest.raises(RuntimeError, match="not open"):
@@ -665,8 +667,8 @@ async def test_a_closed_transport_says_so() -> None:
 
 
 @pytest.mark.anyio
-async def test_cancelling_a_send_is_cancelling() -> None:
-    """Cancellation is passed on, and leaves no connection behind."""
+async def test_cancelling_a_send_propagates() -> None:
+    """The cancellation propagates and leaves no connection behind."""
     async with RawServer() as server, opened(server.url) as transport:
         server.acts.append(Act(b"", "stall"))
         sending = asyncio.create_task(transport.send(_post(server.url)))

@@ -1,4 +1,4 @@
-"""Jobs, journals and child processes that the tests of the journal share."""
+"""Builders of jobs, journals and child processes shared by the tests of the journal."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ STATES = [status for status in JobStatus if status is not JobStatus.SUBMITTING]
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("intend"), st.tuples(st.sampled_from(KEYS), st.booleans())),
-        st.tuples(st.just("keep"), st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES)), max_size=3)),
-        st.tuples(st.just("note"), st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES))),
+        st.tuples(st.just("save"), st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES)), max_size=3)),
+        st.tuples(st.just("save_later"), st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES))),
         st.tuples(st.just("archive"), st.sampled_from(KEYS)),
         st.tuples(st.just("remember"), st.integers(0, 3)),
         st.sampled_from([("reopen", None), ("stall", None), ("release", None), ("flush", None)]),
@@ -62,8 +62,8 @@ steps = st.lists(
 )
 
 
-class Twins:
-    """The same calls to both; while the writer is stalled, those of the file are begun and not awaited."""
+class JournalPair:
+    """The two journals, given the same calls; calls to a stalled SQLite journal are not awaited.""""""
 
     def __init__(self, path: Path) -> None:
         self.memory, self.sqlite = MemoryJournal(), SqliteJournal(path)
@@ -73,11 +73,11 @@ class Twins:
         self.number = 0
 
     def job(self, key: str, status: JobStatus) -> Job:
-        """The next state of a key: its request and its task id stay, as those of a job do."""
+        """Return the next state of the job with *key*; its request and its task id do not change."""
         self.number += 1
-        known = self.memory.get(key)
+        existing = self.memory.get(key)
         name = f"{key}{self.generation[key]}"
-        base = known or attrs.evolve(a_job(key), request=GenerationRequest(name, key=key))
+        base = existing or attrs.evolve(a_job(key), request=GenerationRequest(name, key=key))
         accepted = base.task_id or (name if status in {JobStatus.QUEUED, JobStatus.SUCCEEDED} else None)
         at = base.submitted_at or (utc_from_timestamp(self.number) if accepted or status is JobStatus.UNKNOWN else None)
         return attrs.evolve(base, status=status, task_id=accepted, submitted_at=at, polls=self.number)
@@ -103,18 +103,18 @@ class Twins:
                 job = self.job(what[0], JobStatus.SUBMITTING)
                 intent = with_token(f"t{self.number}" if what[1] else None)
                 await self.both(self.memory.record_intent(job, intent), self.sqlite.record_intent(job, intent))
-            case "keep":
+            case "save":
                 jobs = [self.job(key, status) for key, status in dict(what).items()]
                 await self.both(self.memory.save(*jobs), self.sqlite.save(*jobs))
-            case "note":
+            case "save_later":
                 job = self.job(*what)
                 self.memory.save_later(job)
                 self.sqlite.save_later(job)
             case "archive":
-                known = self.memory.get(what)
-                if known is not None and known.status is not JobStatus.SUBMITTING:
+                existing = self.memory.get(what)
+                if existing is not None and existing.status is not JobStatus.SUBMITTING:
                     self.generation[what] += 1
-                    await self.both(self.memory.archive(known), self.sqlite.archive(known))
+                    await self.both(self.memory.archive(existing), self.sqlite.archive(existing))
             case "remember":
                 await self.both(self.memory.set_setting("x", what), self.sqlite.set_setting("x", what))
             case "stall" if self.stalled is None and self.sqlite._executor is not None:
@@ -155,7 +155,7 @@ class Twins:
 
 @contextmanager
 def stalled(journal: SqliteJournal) -> Iterator[None]:
-    """While the writer does something else."""
+    """Block the writer thread while the context is open."""
     event = threading.Event()
     assert journal._executor is not None
     journal._executor.submit(event.wait)
@@ -183,39 +183,39 @@ def drop():
 """
 
 
-def child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run `script` in another process, with `journal` at `path`."""
+def run_child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run *script* in another process, with `journal` at *path*."""
     command = [sys.executable, "-W", "error", "-c", PRELUDE + script, str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Of all files but locks."""
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file of *folder* except locks."""
     files = [it for it in folder.glob("*") if it.is_file() and it.suffix != ".lock"]
     return {it.name: it.read_bytes() for it in files}
 
 
-async def filled(path: Path) -> None:
+async def create_journal(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted())
     await journal.close()
 
 
-async def refused(path: Path, words: str) -> None:
-    """Neither opened nor read, with these words, and nothing in the folder is other than before."""
-    before = contents(path.parent)
+async def assert_refused(path: Path, words: str) -> None:
+    """Check that opening fails with *words* in the error and changes nothing in the folder."""
+    before = read_files(path.parent)
     journal = SqliteJournal(path)
     with pytest.raises(JournalUnusable) as opening:
         await journal.open()
     assert words in str(opening.value)
     assert str(path) in str(opening.value)
     assert opening.value.setting == "journal"
-    assert contents(path.parent) == before
+    assert read_files(path.parent) == before
 
 
-class Broken:
-    """A connection whose commits fail, with an error of the disk, as long as `error` is there."""
+class FailingConnection:
+    """Connection whose commits raise `error` until it is set to None."""
 
     def __init__(self, connection: sqlite3.Connection, error: Exception) -> None:
         self.connection = connection
@@ -230,12 +230,12 @@ class Broken:
         return getattr(self.connection, name)
 
 
-async def broken(path: Path) -> tuple[SqliteJournal, Broken]:
-    """An open journal that holds the job `a`, accepted, and cannot be written any more."""
+async def open_broken_journal(path: Path) -> tuple[SqliteJournal, FailingConnection]:
+    """Open a journal that holds the accepted job `a` and cannot be written."""
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted())
-    double = Broken(journal._write_connection, sqlite3.OperationalError("disk I/O error"))
+    double = FailingConnection(journal._write_connection, sqlite3.OperationalError("disk I/O error"))
     journal._write_connection = double  # type: ignore[assignment]
     return journal, double
 

@@ -1,4 +1,4 @@
-"""What changed, in order: one contract for both journals; whoever reads on behind a number is told of everything."""
+"""Contract of the change feed, for both journals: numbered, ordered, and complete for a reader after a given number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,17 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
-from tests.journal.builders import INTENT, KEYS, Twins, a_job, accepted, broken, child, stalled, steps
+from tests.journal.builders import (
+    INTENT,
+    KEYS,
+    JournalPair,
+    a_job,
+    accepted,
+    open_broken_journal,
+    run_child,
+    stalled,
+    steps,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -45,19 +55,19 @@ async def soon(journal: Journal, after: int) -> list[tuple[int, Job]]:
         return await journal.changes(after)
 
 
-async def nothing(journal: Journal, after: int) -> None:
-    """There is no change behind that number, and nobody is left listening."""
+async def assert_no_change(journal: Journal, after: int) -> None:
+    """Check that no change follows the number *after* and that no waiter is left behind."""
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(journal.changes(after), 0.05)
-    assert not listened_to(journal)
+    assert not has_waiters(journal)
 
 
-def listened_to(journal: Any) -> bool:
+def has_waiters(journal: Any) -> bool:
     return bool(journal._change_signal.has_waiters)
 
 
 async def test_each_change_has_the_next_number(journal: Journal) -> None:
-    """In the order of the puts; a reader sees each job as it stands, under its latest number."""
+    """Numbers follow the order of the saves; a reader gets each job in its current state under its latest number."""
     await journal.save(a_job("a"), a_job("b"))
     assert await soon(journal, 0) == [(1, a_job("a")), (2, a_job("b"))]
     await journal.record_intent(a_job("a").submitting(), INTENT)
@@ -66,22 +76,22 @@ async def test_each_change_has_the_next_number(journal: Journal) -> None:
     assert await soon(journal, 0) == [(2, a_job("b")), (4, accepted("a"))]
     assert await soon(journal, 2) == [(4, accepted("a"))]
     assert journal.revision == 4
-    await nothing(journal, 4)
+    await assert_no_change(journal, 4)
 
 
-async def test_who_waits_is_told_of_the_next(journal: Journal) -> None:
-    """All who wait; others than jobs are no change."""
+async def test_waiting_readers_receive_the_next_change(journal: Journal) -> None:
+    """Every waiting reader receives it; a write of other records is not a change."""
     waiting = [asyncio.create_task(journal.changes(0)) for _ in range(3)]
     await journal.set_setting("x", 1)
     await asyncio.sleep(0.05)
     assert not any(task.done() for task in waiting)
     await journal.save(a_job())
     assert await asyncio.gather(*waiting) == [[(1, a_job())]] * 3
-    assert not listened_to(journal)
+    assert not has_waiters(journal)
 
 
-async def test_a_note_is_told_soon_to_whoever_waits(journal: Journal) -> None:
-    """Whether it was noted before or while one waits."""
+async def test_a_deferred_save_reaches_waiting_readers_soon(journal: Journal) -> None:
+    """A job passed to `save_later` reaches a reader, whether it was saved before or during the wait."""
     await journal.save(accepted())
     journal.save_later(attrs.evolve(accepted(), progress=10))
     assert await soon(journal, 1) == [(2, attrs.evolve(accepted(), progress=10))]
@@ -91,8 +101,8 @@ async def test_a_note_is_told_soon_to_whoever_waits(journal: Journal) -> None:
     assert await waiting == [(3, attrs.evolve(accepted(), progress=20))]
 
 
-async def test_what_is_no_news_gets_no_number(journal: Journal) -> None:
-    """The same again, more looks, and whatever becomes of a final job but another status."""
+async def test_an_insignificant_save_gets_no_number(journal: Journal) -> None:
+    """The same state, a larger poll count, and a change of a final job other than its status get no number."""
     await journal.save(accepted("b"))
     await journal.save(attrs.evolve(accepted("b"), polls=7, points=2.0))
     await journal.save(succeeded())
@@ -100,9 +110,13 @@ async def test_what_is_no_news_gets_no_number(journal: Journal) -> None:
     await journal.save(fetched := succeeded().with_file(Path("/x/a.mp4"), "ab"))
     journal.save_later(fetched.with_download_error(_failed()))
     await journal.save(a_job("c"))
-    told = await soon(journal, 0)
-    assert [(number, job.key) for number, job in told] == [(1, "b"), (2, "a"), (3, "c")]
-    assert (told[0][1].polls, told[1][1].file, told[1][1].error) == (7, fetched.file, _failed_like(told[1][1]))
+    changes = await soon(journal, 0)
+    assert [(number, job.key) for number, job in changes] == [(1, "b"), (2, "a"), (3, "c")]
+    assert (changes[0][1].polls, changes[1][1].file, changes[1][1].error) == (
+        7,
+        fetched.file,
+        _failed_like(changes[1][1]),
+    )
     await journal.save(attrs.evolve(fetched, status=JobStatus.CANCELED))
     assert [(number, job.key) for number, job in await soon(journal, 3)] == [(4, "a")]
 
@@ -118,8 +132,8 @@ def _failed_like(job: Job) -> Any:
     return job.error
 
 
-async def test_an_error_is_news(journal: Journal) -> None:
-    """A job that is put down says why, once."""
+async def test_a_new_error_is_a_change(journal: Journal) -> None:
+    """A parked job is reported with its error exactly once."""
     await journal.save(a_job())
     for _ in range(2):
         journal.save_later(attrs.evolve(a_job(), error=_failed()))
@@ -129,20 +143,20 @@ async def test_an_error_is_news(journal: Journal) -> None:
     assert journal.revision == 3
 
 
-async def test_an_archived_job_is_told_by_its_new_key(journal: Journal) -> None:
-    """Under the number that it had: who knows it is not told again, and who does not still is."""
+async def test_an_archived_job_is_reported_under_its_new_key(journal: Journal) -> None:
+    """Archiving keeps the number: readers past it do not receive the job again, readers before it still do."""
     await journal.save(succeeded(), a_job("b"))
     archived = await journal.archive(succeeded())
     assert await soon(journal, 0) == [(1, archived), (2, a_job("b"))]
-    await nothing(journal, 2)
+    await assert_no_change(journal, 2)
     await journal.save(a_job())
     assert await soon(journal, 1) == [(2, a_job("b")), (3, a_job())]
     await journal.archive(attrs.evolve(a_job(), status=JobStatus.CANCELED))
     assert [(number, job.key, job.status) for number, job in await soon(journal, 2)] == [(4, "a~2", "canceled")]
 
 
-async def test_many_changes_are_read_some_at_a_time(journal: Journal) -> None:
-    """In order, none twice, none missed."""
+async def test_many_changes_are_read_in_pages(journal: Journal) -> None:
+    """Pages are in order, without duplicates or gaps."""
     await journal.save(*[a_job(f"k{number}") for number in range(3 * MAX_CHANGES + 5)])
     seen: list[tuple[int, Job]] = []
     sizes = []
@@ -153,8 +167,8 @@ async def test_many_changes_are_read_some_at_a_time(journal: Journal) -> None:
     assert [(number, job.key) for number, job in seen] == [(n + 1, f"k{n}") for n in range(3 * MAX_CHANGES + 5)]
 
 
-async def test_whole_images_are_read_few_at_a_time(tmp_path: Path) -> None:
-    """Reading is done in the loop: as much as lets others have their turn soon, and at least one job."""
+async def test_jobs_with_inline_images_are_read_in_small_pages(tmp_path: Path) -> None:
+    """A page is limited in bytes, so that the event loop is not blocked, but holds at least one job."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     request = GenerationRequest("a cat", image=bytes(1 << 19))
@@ -172,8 +186,8 @@ async def test_whole_images_are_read_few_at_a_time(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_reading_lets_others_have_their_turn(journal: Journal) -> None:
-    """Also when there is always more to read."""
+async def test_reading_yields_to_other_tasks(journal: Journal) -> None:
+    """A reader yields to the event loop even when there is always more to read."""
     await journal.save(a_job())
     turns = 0
 
@@ -190,8 +204,8 @@ async def test_reading_lets_others_have_their_turn(journal: Journal) -> None:
     assert turns >= 10
 
 
-async def test_a_closed_journal_gives_what_it_has_and_then_nothing(journal: Journal) -> None:
-    """Whoever waits is told so, and what was noted last is given before."""
+async def test_a_closed_journal_returns_its_last_changes_then_ends(journal: Journal) -> None:
+    """Waiting readers are woken by the close and receive the jobs of the last `save_later` before the end."""
     assert await soon(type(journal)(*[journal.path] if journal.path else []), 0) == []
     waiting = asyncio.create_task(journal.changes(0))
     await asyncio.sleep(0.01)
@@ -204,18 +218,18 @@ async def test_a_closed_journal_gives_what_it_has_and_then_nothing(journal: Jour
     assert await soon(journal, 1) == []
 
 
-async def test_numbers_go_on_when_it_is_opened_again(journal: Journal) -> None:
+async def test_numbers_continue_after_reopening(journal: Journal) -> None:
     await journal.save(a_job("a"), succeeded("b"))
     await journal.close()
     assert journal.revision == 2
     await journal.open()
-    await nothing(journal, 2)
+    await assert_no_change(journal, 2)
     await journal.save(a_job("c"))
     assert await soon(journal, 1) == [(2, succeeded("b")), (3, a_job("c"))]
 
 
-async def test_jobs_that_nobody_follows_are_not_numbered() -> None:
-    """In memory, numbers begin with the jobs that are there when one is asked for."""
+async def test_jobs_without_a_reader_are_not_numbered() -> None:
+    """In memory, numbers start with the jobs that exist when a number is first requested."""
     journal = MemoryJournal()
     await journal.open()
     await journal.save(a_job("a"), a_job("b"))
@@ -227,21 +241,21 @@ async def test_jobs_that_nobody_follows_are_not_numbered() -> None:
 
 
 def test_each_loop_has_its_readers(tmp_path: Path) -> None:
-    """One loop after another, and one that was closed over a reader that waited."""
+    """Readers work in one event loop after another, even after a loop was closed while a reader waited."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     loop = asyncio.new_event_loop()
     loop.run_until_complete(journal.open())
     left = loop.create_task(journal.changes(0))
     loop.run_until_complete(asyncio.sleep(0.05))
     loop.close()
-    assert listened_to(journal)
+    assert has_waiters(journal)
 
     async def story() -> None:
         waiting = asyncio.create_task(journal.changes(0))
         await asyncio.sleep(0.01)
         await journal.save(a_job())
         assert await asyncio.wait_for(waiting, 5) == [(1, a_job())]
-        assert not listened_to(journal)
+        assert not has_waiters(journal)
 
     asyncio.run(story())
     asyncio.run(journal.close())
@@ -250,8 +264,8 @@ def test_each_loop_has_its_readers(tmp_path: Path) -> None:
     gc.collect()
 
 
-async def test_a_reader_that_leaves_is_forgotten(journal: Journal) -> None:
-    """Cancelled while it waits, or right when it is woken."""
+async def test_a_cancelled_reader_is_removed(journal: Journal) -> None:
+    """A reader cancelled while it waits, or just as it is woken, leaves assert_no_change behind."""
     for turns in range(6):
         reader = asyncio.create_task(journal.changes(journal.revision))
         for _ in range(turns):
@@ -260,11 +274,11 @@ async def test_a_reader_that_leaves_is_forgotten(journal: Journal) -> None:
         await asyncio.sleep(0)
         reader.cancel()
         await asyncio.wait({reader, keeping})
-        assert (reader.cancelled(), listened_to(journal)) == (True, False)
+        assert (reader.cancelled(), has_waiters(journal)) == (True, False)
 
 
-async def test_nothing_is_told_before_it_is_committed(tmp_path: Path) -> None:
-    """Reads see what waits to be written; a change is one that no crash takes back."""
+async def test_a_change_is_reported_only_after_its_commit(tmp_path: Path) -> None:
+    """Reads include pending writes; a reported change cannot be undone by a crash."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     with stalled(journal):
@@ -277,9 +291,9 @@ async def test_nothing_is_told_before_it_is_committed(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_what_was_refused_gets_its_number_when_it_is_written(tmp_path: Path) -> None:
-    """A commit that fails takes none, and is told when it succeeds."""
-    journal, double = await broken(tmp_path / "j.sqlite")
+async def test_a_failed_save_gets_its_number_on_commit(tmp_path: Path) -> None:
+    """A failed commit uses no number; the change is reported when a later commit succeeds."""
+    journal, double = await open_broken_journal(tmp_path / "j.sqlite")
     waiting = asyncio.create_task(journal.changes(1))
     with pytest.raises(JournalFailed):
         await journal.save(accepted("r", "t-r"))
@@ -291,7 +305,7 @@ async def test_what_was_refused_gets_its_number_when_it_is_written(tmp_path: Pat
     await journal.close()
 
 
-async def test_what_no_column_can_hold_takes_no_number(tmp_path: Path) -> None:
+async def test_an_unstorable_record_takes_no_number(tmp_path: Path) -> None:
     """The rest of its group is numbered without a gap."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
@@ -306,9 +320,9 @@ async def test_what_no_column_can_hold_takes_no_number(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_a_rescued_job_is_a_change_when_it_is_taken_in(tmp_path: Path) -> None:
-    """Of the opening that takes it in."""
-    journal, _ = await broken(tmp_path / "j.sqlite")
+async def test_a_job_from_the_fallback_file_is_a_change_on_import(tmp_path: Path) -> None:
+    """The opening that imports the job numbers it."""
+    journal, _ = await open_broken_journal(tmp_path / "j.sqlite")
     with pytest.raises(JournalFailed):
         await journal.save(accepted("r", "t-r"))
     await journal.close()
@@ -320,8 +334,8 @@ async def test_a_rescued_job_is_a_change_when_it_is_taken_in(tmp_path: Path) -> 
     await again.close()
 
 
-async def test_a_killed_process_leaves_no_number_twice(tmp_path: Path) -> None:
-    """What it was told of is there, with the numbers that it was told."""
+async def test_a_number_is_not_reused_after_a_kill(tmp_path: Path) -> None:
+    """Every change that was reported before the kill exists afterwards under the same number."""
     script = """
 async def main():
     await journal.open()
@@ -334,7 +348,7 @@ async def main():
 asyncio.run(main())
 """
     path = tmp_path / "j.sqlite"
-    number, key = child(script, path).stdout.split()
+    number, key = run_child(script, path).stdout.split()
     journal = SqliteJournal(path)
     await journal.open()
     assert (await soon(journal, 0))[-1] == (5, journal.get(key))
@@ -345,7 +359,7 @@ asyncio.run(main())
 
 
 async def test_another_process_can_read_the_changes(tmp_path: Path) -> None:
-    """What is there, and it does not wait for more."""
+    """A reader of another process gets the existing changes and does not wait for more."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     await journal.save(a_job())
@@ -355,7 +369,7 @@ async def test_another_process_can_read_the_changes(tmp_path: Path) -> None:
 
 
 async def test_changes_are_found_by_an_index(tmp_path: Path) -> None:
-    """However many jobs there are, a reader reads only what is behind its number."""
+    """A reader scans only the changes after its number, however many jobs there are."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "j.sqlite")) as connection:
@@ -365,12 +379,12 @@ async def test_changes_are_found_by_an_index(tmp_path: Path) -> None:
 
 
 class Follower:
-    """Reads on behind the last number, some of the time, and remembers what it was told of each job by its request."""
+    """Reader that continues after its last number and stores the latest state of each job by its prompt."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.number = 0
-        self.told: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = {}
 
     async def read(self, pages: int) -> None:
         for _ in range(pages):
@@ -381,42 +395,42 @@ class Follower:
             assert numbers == sorted(set(numbers))
             assert self.number < numbers[0]
             self.number = numbers[-1]
-            self.told |= {job.request.prompt: job for _, job in found}
+            self.jobs |= {job.request.prompt: job for _, job in found}
 
     def check(self) -> None:
-        """It knows every job, as it stands."""
-        assert {prompt: _news(job) for prompt, job in self.told.items()} == {
-            job.request.prompt: _news(job) for job in self.journal.all()
+        """Check that the reader has every job in its current state."""
+        assert {prompt: _reported_state(job) for prompt, job in self.jobs.items()} == {
+            job.request.prompt: _reported_state(job) for job in self.journal.all()
         }
 
 
-def _news(job: Job) -> tuple[Any, ...]:
+def _reported_state(job: Job) -> tuple[Any, ...]:
     return (job.status, None if job.is_final else job.progress)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(steps, st.lists(st.integers(0, 2), min_size=2))
-def test_a_follower_knows_how_every_job_stands(steps: list[tuple[str, Any]], pages: list[int]) -> None:
-    """Whatever is asked for, whenever it reads, over commits that are held up and openings; both journals alike."""
+def test_a_follower_has_the_current_state_of_every_job(steps: list[tuple[str, Any]], pages: list[int]) -> None:
+    """This holds for every sequence of operations, times of reading, stalled commits and reopenings, in both journals."""
 
     async def story(path: Path) -> None:
-        twins = Twins(path)
-        followers = [Follower(twins.memory), Follower(twins.sqlite)]
-        assert twins.memory.revision == 0
-        await twins.sqlite.open()
+        pair = JournalPair(path)
+        followers = [Follower(pair.memory), Follower(pair.sqlite)]
+        assert pair.memory.revision == 0
+        await pair.sqlite.open()
         try:
             for number, (name, what) in enumerate([*steps, ("release", None), ("reopen", None)]):
-                await twins.step(name, what)
+                await pair.step(name, what)
                 for follower in followers:
                     await follower.read(pages[number % len(pages)])
             for follower in followers:
                 await follower.read(10**9)
                 follower.check()
         finally:
-            if twins.stalled is not None:
-                twins.stalled.set()
-            await twins.sqlite.close()
+            if pair.stalled is not None:
+                pair.stalled.set()
+            await pair.sqlite.close()
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(story(Path(folder, "j.sqlite")))
@@ -424,7 +438,7 @@ def test_a_follower_knows_how_every_job_stands(steps: list[tuple[str, Any]], pag
 
 puts = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["keep", "note"]), st.sampled_from(KEYS), st.sampled_from(JobStatus)),
+        st.tuples(st.sampled_from(["save", "save_later"]), st.sampled_from(KEYS), st.sampled_from(JobStatus)),
         st.tuples(st.sampled_from(["archive", "crash", "read"]), st.sampled_from(KEYS), st.none()),
     ),
     max_size=30,
@@ -433,8 +447,8 @@ puts = st.lists(
 
 @settings(deadline=None, max_examples=40)
 @given(puts)
-def test_a_follower_goes_on_after_a_crash(puts: list[tuple[str, str, JobStatus | None]]) -> None:
-    """From the number that it remembers: what it was told is there, and what comes has later numbers."""
+def test_a_follower_continues_after_a_crash(puts: list[tuple[str, str, JobStatus | None]]) -> None:
+    """After the number that it stored: reported changes still exist, and new ones have later numbers."""
 
     async def story(path: Path) -> None:
         journal = SqliteJournal(path)
@@ -445,11 +459,11 @@ def test_a_follower_goes_on_after_a_crash(puts: list[tuple[str, str, JobStatus |
             match name:
                 case "archive" if known is not None:
                     await journal.archive(known)
-                case "keep" | "note":
+                case "save" | "save_later":
                     assert status is not None
                     base = known or attrs.evolve(a_job(key), request=GenerationRequest(f"{key}{number}", key=key))
                     job = attrs.evolve(base, status=status, progress=number)
-                    await journal.save(job) if name == "keep" else journal.save_later(job)
+                    await journal.save(job) if name == "save" else journal.save_later(job)
                 case "read":
                     await follower.read(10**9)
                 case "crash":

@@ -1,4 +1,4 @@
-"""What was said to be kept is there: after a kill, a cut log, a call that was left early, a loop that was closed."""
+"""Durability: saved records survive a kill, a truncated log, a cancelled call and a closed event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job
-from tests.journal.builders import INTENT, a_job, accepted, child, job_for_token, stalled
+from tests.journal.builders import INTENT, a_job, accepted, job_for_token, run_child, stalled
 
 pytestmark = pytest.mark.anyio
 
@@ -24,8 +24,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "j.sqlite"
 
 
-async def test_what_is_asked_for_together_is_committed_together(path: Path) -> None:
-    """Two hundred jobs take a commit or two, and each is there when its call returns."""
+async def test_concurrent_saves_share_a_commit(path: Path) -> None:
+    """Two hundred jobs take one or two commits, and each is stored when its call returns."""
     journal = SqliteJournal(path)
     await journal.open()
     said: list[str] = []
@@ -37,8 +37,8 @@ async def test_what_is_asked_for_together_is_committed_together(path: Path) -> N
     await journal.close()
 
 
-async def test_notes_wait_for_something_else(path: Path) -> None:
-    """They cost no commit of their own, the latest of a job is what is written, and a close writes the rest."""
+async def test_deferred_saves_wait_for_another_write(path: Path) -> None:
+    """`save_later` costs no commit of its own; only the latest state of a job is written, and a close writes the rest."""
     journal = SqliteJournal(path)
     await journal.open()
     said: list[str] = []
@@ -56,7 +56,7 @@ async def test_notes_wait_for_something_else(path: Path) -> None:
 
 
 async def test_a_request_is_written_once(path: Path) -> None:
-    """Later states of a job do not rewrite what may hold whole images."""
+    """Later states of a job do not rewrite its request, which may contain whole images."""
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(a_job())
@@ -74,19 +74,19 @@ async def main():
         job = a_job(f"k{number}")
         await journal.record_intent(job.submitting(), INTENT)
         await journal.save(job.submitting().accepted(f"t-{number}", 1.0))
-    journal.save_later(a_job("note"))
+    journal.save_later(a_job("deferred"))
     die()
 asyncio.run(main())
 """
 
 
 def killed(path: Path) -> None:
-    done = child(KILLED, path)
+    done = run_child(KILLED, path)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-async def test_a_kill_right_after_keep_loses_nothing(path: Path) -> None:
-    """Each id is there; a note may be lost, that is what makes it one."""
+async def test_a_kill_right_after_save_loses_nothing(path: Path) -> None:
+    """Every task id passed to `save` is stored; a job passed to `save_later` may be lost."""
     killed(path)
     journal = SqliteJournal(path)
     await journal.open()
@@ -94,7 +94,7 @@ async def test_a_kill_right_after_keep_loses_nothing(path: Path) -> None:
     await journal.close()
 
 
-async def test_a_kill_between_the_intent_and_what_came_of_it_is_told(path: Path) -> None:
+async def test_a_kill_after_the_intent_leaves_the_intent_open(path: Path) -> None:
     script = """
 import attrs
 async def main():
@@ -103,15 +103,15 @@ async def main():
     die()
 asyncio.run(main())
 """
-    assert child(script, path).returncode == -signal.SIGKILL
+    assert run_child(script, path).returncode == -signal.SIGKILL
     journal = SqliteJournal(path)
     assert journal.interrupted_jobs() == [(a_job().submitting(), attrs.evolve(INTENT, callback_sha256="cd" * 32))]
     assert job_for_token(journal, "cd" * 32) == a_job().submitting()
 
 
 @pytest.mark.slow
-async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:
-    """At the end of every frame and in the middle of each: it opens, and holds what was committed up to some moment."""
+async def test_a_truncated_log_holds_a_prefix(path: Path) -> None:
+    """Cut after or inside any frame, the journal opens and holds the commits up to some moment."""
     killed(path)
     log = Path(f"{path}-wal").read_bytes()
     main = path.read_bytes()
@@ -137,8 +137,8 @@ async def test_a_log_that_is_cut_anywhere_holds_a_prefix(path: Path) -> None:
     assert len(set(seen)) == len(states)
 
 
-async def test_leaving_early_does_not_undo_it(path: Path) -> None:
-    """The task is cancelled, the job is kept, and the writer goes on."""
+async def test_cancelling_a_save_does_not_undo_it(path: Path) -> None:
+    """The task is cancelled, the job is saved, and the writer continues."""
     journal = SqliteJournal(path)
     await journal.open()
     with stalled(journal):
@@ -153,8 +153,8 @@ async def test_leaving_early_does_not_undo_it(path: Path) -> None:
     assert SqliteJournal(path).keys() == ["a", "b"]
 
 
-async def test_leaving_a_failed_call_early_is_silent(path: Path) -> None:
-    """An error that nobody waits for disturbs no loop."""
+async def test_cancelling_a_failed_save_is_silent(path: Path) -> None:
+    """An error without a waiter does not reach the exception handler of the event loop."""
     journal = SqliteJournal(path)
     await journal.open()
     with stalled(journal):
@@ -169,8 +169,8 @@ async def test_leaving_a_failed_call_early_is_silent(path: Path) -> None:
     await journal.close()
 
 
-async def test_opening_that_is_left_early_holds_nothing(path: Path) -> None:
-    """Another can open it as soon as the thread is done."""
+async def test_a_cancelled_opening_releases_the_journal(path: Path) -> None:
+    """Another instance can open the journal as soon as the thread has ended."""
     journal = SqliteJournal(path)
     task = asyncio.create_task(journal.open())
     await asyncio.sleep(0)
@@ -188,8 +188,8 @@ async def test_opening_that_is_left_early_holds_nothing(path: Path) -> None:
         await journal.save(a_job())
 
 
-def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
-    """What it had begun is written; the journal is closed, and opened again, in other loops."""
+def test_closing_the_event_loop_early_loses_nothing(path: Path) -> None:
+    """Started saves are written; the journal can be closed and reopened in other event loops."""
     journal = SqliteJournal(path)
     released = threading.Event()
 
@@ -216,8 +216,8 @@ def test_a_loop_that_is_closed_early_loses_nothing(path: Path) -> None:
     assert journal.keys() == ["a", "b"]
 
 
-async def test_closing_twice_or_never_opened_is_nothing(path: Path) -> None:
-    """Two at once wait for the same end."""
+async def test_closing_twice_or_unopened_does_nothing(path: Path) -> None:
+    """Two concurrent closes wait for the same end."""
     journal = SqliteJournal(path)
     await journal.close()
     await journal.open()
@@ -230,8 +230,8 @@ async def test_closing_twice_or_never_opened_is_nothing(path: Path) -> None:
     assert journal.keys() == ["a"]
 
 
-async def test_flush_waits_only_as_long_as_it_may(path: Path) -> None:
-    """And tells whether everything is committed, notes included."""
+async def test_flush_respects_its_timeout(path: Path) -> None:
+    """It returns whether everything is committed, deferred saves included."""
     journal = SqliteJournal(path)
     assert journal.flush(1)
     await journal.open()
@@ -243,8 +243,8 @@ async def test_flush_waits_only_as_long_as_it_may(path: Path) -> None:
     await journal.close()
 
 
-async def test_what_is_closed_takes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It says so, and logs the receipt; it is not its file any more."""
+async def test_a_closed_journal_rejects_writes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The error says that the journal is closed, and the receipt is logged; the file is not touched."""
     journal = SqliteJournal(path)
     with pytest.raises(JournalFailed, match="it is not open") as caught:
         await journal.save(accepted())
@@ -255,7 +255,7 @@ async def test_what_is_closed_takes_nothing(path: Path, caplog: pytest.LogCaptur
 
 
 async def test_a_read_never_waits_for_the_writer(path: Path) -> None:
-    """While a transaction is open, and while the thread is busy."""
+    """A read returns while a transaction is open and while the writer thread is busy."""
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted())

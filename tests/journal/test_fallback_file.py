@@ -1,4 +1,4 @@
-"""When the journal cannot be written: the receipt is kept elsewhere, told, read back, and taken in later."""
+"""Fallback file: when the journal cannot be written, a receipt is saved beside it, logged, and imported later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.jobs import JobStatus
 from pika_async.models import GenerationRequest
-from tests.journal.builders import INTENT, a_job, accepted, broken, child, job_for_token, stalled
+from tests.journal.builders import INTENT, a_job, accepted, job_for_token, open_broken_journal, run_child, stalled
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +37,8 @@ def lines(path: Path) -> list[bytes]:
     return file.read_bytes().partition(b"\0")[0].splitlines() if file.exists() else []
 
 
-async def test_room_is_taken_beforehand(path: Path) -> None:
-    """A full disk has no room left for the last receipts; a clean end gives it back."""
+async def test_space_is_reserved_in_advance(path: Path) -> None:
+    """The reserved space holds the last receipts on a full disk; a clean close frees it."""
     journal = SqliteJournal(path)
     await journal.open()
     facts = Path(f"{path}.fallback").stat()
@@ -48,11 +48,11 @@ async def test_room_is_taken_beforehand(path: Path) -> None:
     assert not Path(f"{path}.fallback").exists()
 
 
-async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None:
-    """It must not be sent, so it stays what it was: planned, a note, or nothing at all."""
-    journal, double = await broken(path)
-    journal.save_later(a_job("noted"))
-    for key, before in (("new", None), ("noted", a_job("noted"))):
+async def test_an_intent_that_cannot_be_saved_leaves_no_trace(path: Path) -> None:
+    """The job must not be sent, so it stays planned, deferred or absent, as before."""
+    journal, double = await open_broken_journal(path)
+    journal.save_later(a_job("deferred"))
+    for key, before in (("new", None), ("deferred", a_job("deferred"))):
         with pytest.raises(JournalFailed, match="disk I/O error; nothing more is sent; mend it") as caught:
             await journal.record_intent(a_job(key).submitting(), attrs.evolve(INTENT, callback_sha256="t1"))
         assert (journal.get(key), caught.value.provider, caught.value.path) == (before, "p", str(path))
@@ -65,9 +65,11 @@ async def test_an_intent_that_cannot_be_kept_leaves_no_trace(path: Path) -> None
     await journal.close()
 
 
-async def test_a_receipt_that_cannot_be_kept_is_rescued(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is on the disk elsewhere, logged, read back, and in the journal as soon as that can be written."""
-    journal, double = await broken(path)
+async def test_a_receipt_that_cannot_be_saved_goes_to_the_fallback_file(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is on disk elsewhere, logged, readable, and in the journal as soon as the journal can be written."""
+    journal, double = await open_broken_journal(path)
     with pytest.raises(JournalFailed, match="what it lacks is in") as caught:
         await journal.save(accepted("b", "t-\x1b2"), accepted("c", "t-3"))
     assert caught.value.fallback_file == f"{path}.fallback"
@@ -86,8 +88,8 @@ async def test_a_receipt_that_cannot_be_kept_is_rescued(path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), sqlite3.DatabaseError("malformed")])
-async def test_whatever_the_disk_says_is_a_journal_that_failed(path: Path, error: Exception) -> None:
-    journal, double = await broken(path)
+async def test_every_disk_error_is_a_failed_journal(path: Path, error: Exception) -> None:
+    journal, double = await open_broken_journal(path)
     double.error = error
     with pytest.raises(JournalFailed):
         await journal.save(a_job("b"))
@@ -97,9 +99,9 @@ async def test_whatever_the_disk_says_is_a_journal_that_failed(path: Path, error
     await journal.close()
 
 
-async def test_a_close_that_cannot_write_rescues(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It does not raise, lets go of the file, reads stay true, and the next one has it all."""
-    journal, _ = await broken(path)
+async def test_a_close_that_cannot_write_uses_the_fallback_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not raise and releases the file; reads stay correct, and the next opening has every record."""
+    journal, _ = await open_broken_journal(path)
     journal.save_later(a_job("b"))
     await journal.close()
     assert "job b (planned, task -) is not in the journal" in caplog.text
@@ -115,8 +117,8 @@ async def test_a_close_that_cannot_write_rescues(path: Path, caplog: pytest.LogC
     await journal.close()
 
 
-async def test_flush_tells_of_what_is_not_written(path: Path) -> None:
-    journal, double = await broken(path)
+async def test_flush_reports_unwritten_records(path: Path) -> None:
+    journal, double = await open_broken_journal(path)
     journal.save_later(a_job("b"))
     assert not journal.flush(10)
     double.error = None
@@ -124,9 +126,9 @@ async def test_flush_tells_of_what_is_not_written(path: Path) -> None:
     await journal.close()
 
 
-async def test_an_archive_that_cannot_be_kept_is_taken_in(path: Path) -> None:
-    """The earlier job under its new key, with its task id, once; and the one that took its place."""
-    journal, _ = await broken(path)
+async def test_an_archive_that_cannot_be_saved_is_imported(path: Path) -> None:
+    """The earlier job appears once, under its new key with its task id, beside the job that took its place."""
+    journal, _ = await open_broken_journal(path)
     with pytest.raises(JournalFailed):
         await journal.archive(accepted())
     with pytest.raises(JournalFailed):
@@ -140,8 +142,8 @@ async def test_an_archive_that_cannot_be_kept_is_taken_in(path: Path) -> None:
     await other.close()
 
 
-async def test_a_full_database_is_told_in_sqlites_words(path: Path) -> None:
-    """By a real limit on its pages; when there is room again everything is written."""
+async def test_a_full_database_is_reported_in_sqlites_words(path: Path) -> None:
+    """With a real limit on its pages; when there is space again, everything is written."""
     journal = SqliteJournal(path)
     await journal.open()
     (pages,) = journal._write_connection.execute("PRAGMA page_count").fetchone()
@@ -185,8 +187,8 @@ asyncio.run(main())
 
 
 async def test_a_full_disk_loses_no_receipt(path: Path) -> None:
-    """A real limit of the system, then a kill: the id that came last is there when it is opened again."""
-    done = child(FULL, path)
+    """After a real file size limit and then a kill, the last task id is there on the next opening."""
+    done = run_child(FULL, path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert f"fallback {path}.fallback" in done.stdout.splitlines(), done.stdout + done.stderr
     journal = SqliteJournal(path)
@@ -198,9 +200,9 @@ async def test_a_full_disk_loses_no_receipt(path: Path) -> None:
     await journal.close()
 
 
-async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(path: Path) -> None:
-    """It is found there when the journal is opened again."""
-    journal, _ = await broken(path)
+async def test_another_folder_is_used_if_the_journals_folder_is_full(path: Path) -> None:
+    """The file is found there when the journal is opened again."""
+    journal, _ = await open_broken_journal(path)
     beside = Path(f"{path}.fallback")
     beside.unlink()
     beside.mkdir()
@@ -219,9 +221,11 @@ async def test_where_nothing_can_be_written_beside_it_another_folder_is_used(pat
     await other.close()
 
 
-async def test_where_nothing_can_be_written_at_all_it_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And kept, and tried again, also by the same journal when it is opened again."""
-    journal, _ = await broken(path)
+async def test_a_receipt_that_cannot_be_written_anywhere_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays in memory and is tried again, also when the same journal is opened again."""
+    journal, _ = await open_broken_journal(path)
     Path(f"{path}.fallback").unlink()
     Path(f"{path}.fallback").mkdir()
     (path.parent / "temporary").rmdir()
@@ -238,9 +242,9 @@ async def test_where_nothing_can_be_written_at_all_it_is_logged(path: Path, capl
     await journal.close()
 
 
-async def test_more_lines_than_there_is_room_are_taken_in(path: Path) -> None:
+async def test_more_lines_than_the_reserved_space_are_imported(path: Path) -> None:
     """The file grows where it can."""
-    journal, _ = await broken(path)
+    journal, _ = await open_broken_journal(path)
     jobs = [accepted(f"k{number}", f"t-{number}") for number in range(200)]
     for start in range(0, 200, 50):
         with pytest.raises(JournalFailed):
@@ -255,8 +259,8 @@ async def test_more_lines_than_there_is_room_are_taken_in(path: Path) -> None:
     await other.close()
 
 
-async def test_only_what_is_later_is_taken_in(path: Path) -> None:
-    """A line that was written before the job went on changes nothing."""
+async def test_only_later_states_are_imported(path: Path) -> None:
+    """A line written before the current state of its job changes nothing."""
     journal = SqliteJournal(path)
     await journal.open()
     done = attrs.evolve(accepted(), status=JobStatus.SUCCEEDED)
@@ -274,8 +278,8 @@ async def test_only_what_is_later_is_taken_in(path: Path) -> None:
     await journal.close()
 
 
-async def test_lines_that_cannot_be_read_are_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A torn one, one of a stranger; the others are taken in, and an earlier one that was set aside stays."""
+async def test_unreadable_lines_are_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A torn line and a foreign line are set aside, the others are imported, and an earlier set-aside file stays."""
     good = job_to_line(accepted(), None, path.parent)
     for number, name in enumerate(["j.sqlite.fallback.broken", "j.sqlite.fallback.broken1"]):
         data = good + b'{"key": "b"}\n[1]\n\xff\n' + good[: len(good) // 2]
@@ -289,8 +293,8 @@ async def test_lines_that_cannot_be_read_are_set_aside(path: Path, caplog: pytes
     assert json.loads(good)["task_id"] == "t-1"
 
 
-async def test_what_no_column_can_hold_fails_alone(path: Path) -> None:
-    """A task id that a person gave with half a character; whoever was written with it is not harmed."""
+async def test_an_unstorable_record_fails_alone(path: Path) -> None:
+    """A task id with a lone surrogate fails; the other records of its commit are written."""
     journal = SqliteJournal(path)
     await journal.open()
     with stalled(journal):
@@ -307,7 +311,7 @@ async def test_what_no_column_can_hold_fails_alone(path: Path) -> None:
 
 
 async def test_a_link_is_not_followed(path: Path) -> None:
-    """Nobody makes the journal write into another file."""
+    """A symbolic link cannot make the journal write into another file."""
     other = path.with_name("precious")
     other.write_bytes(b"precious")
     Path(f"{path}.fallback").symlink_to(other)
@@ -317,8 +321,8 @@ async def test_a_link_is_not_followed(path: Path) -> None:
     assert Path(f"{path}.fallback").is_symlink()
 
 
-async def test_the_database_is_sound_after_a_failure(path: Path) -> None:
-    journal, double = await broken(path)
+async def test_the_database_is_intact_after_a_failure(path: Path) -> None:
+    journal, double = await open_broken_journal(path)
     with pytest.raises(JournalFailed):
         await journal.save(a_job("b"))
     double.error = None

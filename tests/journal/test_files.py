@@ -1,4 +1,4 @@
-"""The file of a journal: one owner, nobody else's eyes, and never a change to a file that is not a sound one of ours."""
+"""Files of a journal: one owner, private permissions, and no change to a file that is not an intact journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalInUse, JournalUnusable
-from tests.journal.builders import a_job, accepted, child, filled, refused
+from tests.journal.builders import a_job, accepted, assert_refused, create_journal, run_child
 
 pytestmark = pytest.mark.anyio
 
@@ -33,13 +33,13 @@ def public() -> Iterator[Path]:
         yield Path(folder)
 
 
-async def test_nothing_is_made_before_it_is_opened(path: Path) -> None:
+async def test_no_file_is_created_before_opening(path: Path) -> None:
     SqliteJournal(path)
     assert list(path.parent.iterdir()) == []
 
 
-async def test_only_the_owner_of_the_files_can_read_them(path: Path) -> None:
-    """Whatever the umask; and only the lock outlives a close."""
+async def test_only_the_user_can_read_the_files(path: Path) -> None:
+    """This holds under any umask; only the lock file remains after a close."""
     before = os.umask(0)
     try:
         journal = SqliteJournal(path)
@@ -55,7 +55,7 @@ async def test_only_the_owner_of_the_files_can_read_them(path: Path) -> None:
 
 
 async def test_a_journal_has_one_owner(path: Path) -> None:
-    """A second one in this process is refused and told who it is, a link to it as well; after a close it is free."""
+    """A second opening in this process, also through a link, fails and names the owner; a close frees the journal."""
     first, second = SqliteJournal(path), SqliteJournal(path)
     await first.open()
     link = path.with_name("link")
@@ -71,12 +71,12 @@ async def test_a_journal_has_one_owner(path: Path) -> None:
     await second.close()
 
 
-async def test_another_process_is_refused_and_can_read(path: Path) -> None:
-    """It sees what is committed while the owner goes on."""
+async def test_another_process_can_read_but_not_open(path: Path) -> None:
+    """It sees the committed records while the owner continues."""
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted())
-    done = child(
+    done = run_child(
         """
 try: asyncio.run(journal.open())
 except JournalInUse as error: print(error.reason)
@@ -91,9 +91,9 @@ print(journal.keys(), journal.charges(), journal.get("a") == accepted())
     await journal.close()
 
 
-async def test_a_killed_owner_leaves_it_free(path: Path) -> None:
-    """With all that it was told is kept."""
-    done = child(
+async def test_a_killed_owner_releases_the_journal(path: Path) -> None:
+    """All saved records are there."""
+    done = run_child(
         """
 async def main():
     await journal.open()
@@ -118,26 +118,26 @@ def foreign(path: Path, *statements: str) -> None:
         connection.commit()
 
 
-async def test_what_is_no_journal_is_left_as_it_is(path: Path) -> None:
-    """Text, another program's database with or without a number, and half of a header."""
+async def test_a_file_that_is_not_a_journal_is_not_changed(path: Path) -> None:
+    """Text, another program's database with or without an application id, and half of a header are all rejected."""
     for data in (b"SQLite", b"a text\n" * 100, b"SQLite format 3\0"):
         path.write_bytes(data)
-        await refused(path, "is not a journal of pika_async")
+        await assert_refused(path, "is not a journal of pika_async")
     path.unlink()
     foreign(path, "CREATE TABLE photos (a)")
-    await refused(path, "is not a journal of pika_async")
+    await assert_refused(path, "is not a journal of pika_async")
     path.unlink()
     foreign(path, "PRAGMA journal_mode=WAL", "CREATE TABLE photos (a)")
-    await refused(path, "is not a journal of pika_async")
+    await assert_refused(path, "is not a journal of pika_async")
     path.unlink()
     foreign(path, "PRAGMA application_id=7", "CREATE TABLE photos (a)")
-    await refused(path, "is not a journal of pika_async")
+    await assert_refused(path, "is not a journal of pika_async")
     with pytest.raises(JournalUnusable, match="is not a journal of pika_async"):
         SqliteJournal(path).keys()
 
 
-async def test_a_foreign_log_is_not_folded_into_its_file(path: Path) -> None:
-    """A database whose tables are in its log only, as a killed program leaves it, stays so."""
+async def test_a_foreign_log_is_not_checkpointed(path: Path) -> None:
+    """A killed program's database whose tables are only in its log stays as it is."""
     made = path.with_name("made")
     with closing(sqlite3.connect(made)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -151,48 +151,48 @@ async def test_a_foreign_log_is_not_folded_into_its_file(path: Path) -> None:
     assert {name: path.with_name(f"j.sqlite{name}").read_bytes() for name in files} == files
 
 
-async def test_a_newer_file_is_left_as_it_is(path: Path) -> None:
-    await filled(path)
+async def test_a_newer_file_is_not_changed(path: Path) -> None:
+    await create_journal(path)
     foreign(path, "PRAGMA user_version=99")
-    await refused(path, "was written by a newer pika_async (version 99 of the file): upgrade pika_async")
+    await assert_refused(path, "was written by a newer pika_async (version 99 of the file): upgrade pika_async")
     with pytest.raises(JournalUnusable, match="newer"):
         SqliteJournal(path).charges()
 
 
-async def test_an_empty_file_is_filled(path: Path) -> None:
-    """Of no bytes, or a database without tables: so a crash at the first start leaves it."""
+async def test_an_empty_file_becomes_a_journal(path: Path) -> None:
+    """A crash at the first start leaves a file of zero bytes, or a database without tables."""
     path.touch(0o600)
-    await filled(path)
+    await create_journal(path)
     assert SqliteJournal(path).keys() == ["a"]
     path.unlink()
     foreign(path, "PRAGMA journal_mode=WAL")
     assert SqliteJournal(path).keys() == []
-    await filled(path)
+    await create_journal(path)
     assert SqliteJournal(path).keys() == ["a"]
 
 
 @pytest.mark.parametrize("left", [99, 100, 101, 4095, 4096, 4097, 8192, -1, -4096, -5000])
-async def test_a_cut_file_is_left_as_it_is(path: Path, left: int) -> None:
-    await filled(path)
+async def test_a_truncated_file_is_not_changed(path: Path, left: int) -> None:
+    await create_journal(path)
     os.truncate(path, left if left > 0 else path.stat().st_size + left)
-    await refused(path, "is ")
+    await assert_refused(path, "is ")
 
 
-async def test_a_damaged_page_is_noticed(path: Path) -> None:
-    """Each page in turn is overwritten; none is taken for sound."""
-    await filled(path)
+async def test_a_damaged_page_is_detected(path: Path) -> None:
+    """Each page in turn is overwritten, and each damage is detected."""
+    await create_journal(path)
     sound = path.read_bytes()
     for start in range(4096, len(sound), 4096):
         path.write_bytes(sound[:start] + b"\xa5" * 1000 + sound[start + 1000 :])
-        await refused(path, "is damaged")
+        await assert_refused(path, "is damaged")
 
 
 @pytest.mark.parametrize(
     "damage",
     ["error = '{'", "status = 'lost'", "submitted_at = 'noon'", 'video = \'{"url": 1, "and": 2}\''],
 )
-async def test_a_record_that_somebody_broke_is_named(path: Path, damage: str) -> None:
-    """The others are read."""
+async def test_a_broken_record_is_named(path: Path, damage: str) -> None:
+    """The other records can be read."""
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted(), a_job("b"))
@@ -207,24 +207,24 @@ async def test_a_record_that_somebody_broke_is_named(path: Path, damage: str) ->
 
 
 async def test_paths_that_cannot_be_a_journal(path: Path) -> None:
-    """A folder, a pipe, a circle of links, a folder that is not there: each with its own words."""
+    """A folder, a pipe, a loop of links and a missing folder each have their own error text."""
     folder = path.with_name("folder")
     folder.mkdir()
-    await refused(folder, "must be a regular file")
+    await assert_refused(folder, "must be a regular file")
     pipe = path.with_name("pipe")
     os.mkfifo(pipe)
-    await refused(pipe, "must be a regular file")
+    await assert_refused(pipe, "must be a regular file")
     one, other = path.with_name("one"), path.with_name("other")
     one.symlink_to(other)
     other.symlink_to(one)
     with pytest.raises(JournalUnusable, match="cannot be opened: Too many levels of symbolic links"):
         await SqliteJournal(one).open()
-    await refused(path.parent / "nowhere" / "j.sqlite", "its folder does not exist; make the folder first")
+    await assert_refused(path.parent / "nowhere" / "j.sqlite", "its folder does not exist; make the folder first")
     assert SqliteJournal(path.parent / "nowhere" / "j.sqlite").keys() == []
 
 
 def test_files_that_may_not_be_read_or_written(public: Path) -> None:
-    """A file of mode 0400, one of mode 0, and a folder in which nothing can be made."""
+    """A file of mode 0400, a file of mode 0 and a folder without write permission each fail with a clear error."""
     path = public / "j.sqlite"
     script = """
 import asyncio
@@ -244,7 +244,7 @@ async def main():
     print(journal.keys())
 asyncio.run(main())
 """
-    lines = child(script, path)
+    lines = run_child(script, path)
     assert [line.replace(str(public), "") for line in lines.stdout.splitlines()] == [
         "/j.sqlite cannot be opened: attempt to write a readonly database; mend that or give another file",
         "/j.sqlite cannot be opened: Permission denied; mend that or give another file",
@@ -253,8 +253,8 @@ asyncio.run(main())
     ], lines.stderr
 
 
-def test_a_journal_on_a_read_only_folder_can_be_read(public: Path) -> None:
-    """After a clean close all of it; with a log that needs a writer it says so rather than leave something out."""
+def test_a_journal_in_a_read_only_folder_can_be_read(public: Path) -> None:
+    """After a clean close all records are read; a log that needs a writer is an error, so that no record is left out."""
     path = public / "in" / "j.sqlite"
     path.parent.mkdir(0o777)
     path.parent.chmod(0o777)
@@ -267,9 +267,9 @@ async def main():
     path.parent.chmod(0o755)
     await journal.open(); await journal.save(a_job("b"))
     log, shared = (Path(f"{path}{it}") for it in ("-wal", "-shm"))
-    kept = log.read_bytes(), path.read_bytes()
+    original = log.read_bytes(), path.read_bytes()
     await journal.close()
-    log.write_bytes(kept[0]); path.write_bytes(kept[1])
+    log.write_bytes(original[0]); path.write_bytes(original[1])
     path.parent.chmod(0o555)
     try: print(journal.keys())
     except JournalUnusable as error: print("unusable")
@@ -280,12 +280,12 @@ asyncio.run(main())
 """
     path.parent.rmdir()
     script = script.replace("drop()\n", "drop()\npath.parent.mkdir(0o755)\n", 1)
-    done = child(script, path)
+    done = run_child(script, path)
     assert done.stdout.splitlines() == ["['a'] True", "unusable", "['a', 'b']"], done.stderr
 
 
 async def test_a_moved_folder_keeps_its_files(tmp_path: Path) -> None:
-    """A result inside it is found where the folder then is, one outside where it was."""
+    """A result inside the folder is found at its new place, one outside at its old place."""
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     journal = SqliteJournal(here / "j.sqlite")
@@ -300,8 +300,8 @@ async def test_a_moved_folder_keeps_its_files(tmp_path: Path) -> None:
     assert [job.file for job in moved.all()] == [there / "videos" / "a.mp4", tmp_path / "b.mp4"]
 
 
-async def test_a_relative_path_is_where_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever changes the folder of the process later changes nothing."""
+async def test_a_relative_path_is_resolved_on_construction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later change of the working directory changes nothing."""
     monkeypatch.chdir(tmp_path)
     journal = SqliteJournal("j.sqlite")
     monkeypatch.chdir("/")
@@ -310,10 +310,10 @@ async def test_a_relative_path_is_where_it_was_made(tmp_path: Path, monkeypatch:
     assert (journal.path, (tmp_path / "j.sqlite").exists()) == (tmp_path / "j.sqlite", True)
 
 
-async def test_odd_names_are_names(tmp_path: Path) -> None:
-    """What means something in an URI, and bytes that are no text."""
+async def test_unusual_file_names_are_allowed(tmp_path: Path) -> None:
+    """Characters with a meaning in a URI, and bytes that are not text, are allowed."""
     for name in ("a?mode=memory", "a#b", "50% off", "ü", os.fsdecode(b"\xff")):
-        await filled(tmp_path / name)
+        await create_journal(tmp_path / name)
         assert {file.name for file in tmp_path.iterdir()} == {name, f"{name}.lock"}
         assert SqliteJournal(tmp_path / name).keys() == ["a"]
         for file in tmp_path.iterdir():

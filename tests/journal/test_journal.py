@@ -1,4 +1,4 @@
-"""One contract for both journals: what was asked for is what is read, at once, in order, and after it was opened again."""
+"""Contract of both journals: reads return what was saved, immediately, in order, and after reopening."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.jobs import JobStatus, utc_from_timestamp
 from pika_async.polling import AdaptivePolling, DurationSample
-from tests.journal.builders import INTENT, Twins, a_job, accepted, job_for_token, steps, with_token
+from tests.journal.builders import INTENT, JournalPair, a_job, accepted, job_for_token, steps, with_token
 
 pytestmark = pytest.mark.anyio
 
@@ -32,14 +32,14 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     await made.close()
 
 
-async def test_an_empty_journal_knows_nothing(journal: Journal) -> None:
+async def test_an_empty_journal_returns_nothing(journal: Journal) -> None:
     assert (journal.get("a"), journal.key_for_task("p", "u", "t"), journal.get_setting("x")) == (None, None, None)
     assert (journal.keys(), list(journal.all()), journal.interrupted_jobs(), journal.samples()) == ([], [], [], [])
     assert journal.charges() == 0
 
 
-async def test_what_is_kept_is_read(journal: Journal) -> None:
-    """By key, by task id, by status, and all of them in the order in which they were first kept."""
+async def test_saved_jobs_can_be_read(journal: Journal) -> None:
+    """By key, by task id, by status, and all of them in the order in which they were first saved."""
     await journal.save(a_job("b"), accepted("a"))
     await journal.save(a_job("b").submitting())
     await journal.save(accepted("b", "t-2"))
@@ -52,13 +52,13 @@ async def test_what_is_kept_is_read(journal: Journal) -> None:
     assert journal.key_for_task("p", "https://y.test", "t-1") is None
 
 
-async def test_keeping_nothing_is_no_error(journal: Journal) -> None:
+async def test_saving_nothing_does_nothing(journal: Journal) -> None:
     await journal.save()
     assert journal.keys() == []
 
 
-async def test_an_intent_is_open_until_something_else_is_kept(journal: Journal) -> None:
-    """What is interrupted between the two is in doubt."""
+async def test_an_intent_is_open_until_another_state_is_saved(journal: Journal) -> None:
+    """A job interrupted in between is in doubt."""
     await journal.record_intent(a_job().submitting(), INTENT)
     assert journal.interrupted_jobs() == [(a_job().submitting(), INTENT)]
     assert journal.charges() == 1
@@ -67,7 +67,7 @@ async def test_an_intent_is_open_until_something_else_is_kept(journal: Journal) 
 
 
 async def test_a_token_names_the_job_whose_latest_submission_carried_it(journal: Journal) -> None:
-    """From the intent on, however the job stands; a newer attempt's takes its place, also where that has none."""
+    """From the intent on, in every status; the token of a newer attempt replaces it, even if that attempt has none."""
     await journal.save(a_job(), a_job("b"))
     assert job_for_token(journal, "t1") is None
     await journal.record_intent(a_job().submitting(), with_token("t1"))
@@ -87,7 +87,7 @@ async def test_a_token_names_the_job_whose_latest_submission_carried_it(journal:
 
 
 async def test_an_archived_job_keeps_its_token(journal: Journal) -> None:
-    """The job that takes its key does not inherit it."""
+    """The job that takes its key does not inherit the token."""
     await journal.record_intent(a_job().submitting(), with_token("t1"))
     await journal.save(accepted())
     archived = await journal.archive(accepted())
@@ -103,7 +103,7 @@ async def test_an_archived_job_keeps_its_token(journal: Journal) -> None:
 
 
 async def test_only_the_hash_of_a_token_is_stored(tmp_path: Path) -> None:
-    """Whoever reads the files learns no address at which a job could be told of."""
+    """A reader of the files cannot find a callback URL in them."""
     token, path = "GmXk0q4bQ8ZrT2vYw1N3sL6dJ9hPcF5e", tmp_path / "j.sqlite"
     journal = SqliteJournal(path)
     await journal.open()
@@ -114,8 +114,8 @@ async def test_only_the_hash_of_a_token_is_stored(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_a_note_is_read_at_once(journal: Journal) -> None:
-    """The latest of them."""
+async def test_a_deferred_save_is_readable_at_once(journal: Journal) -> None:
+    """Only the latest state of a job is returned."""
     await journal.save(a_job("b"))
     journal.save_later(attrs.evolve(accepted(), progress=10))
     journal.save_later(attrs.evolve(accepted(), progress=20))
@@ -127,7 +127,7 @@ async def test_a_note_is_read_at_once(journal: Journal) -> None:
 
 
 async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journal: Journal) -> None:
-    """An intent, a receipt, a doubt and a doubt that was given up count; what was never sent does not."""
+    """An intent, a receipt, a job in doubt and one given up as in doubt count; an unsent job does not."""
     doubt = a_job("b").submitting().in_doubt(error := _error(), 1.0)
     await journal.save(a_job("planned"), accepted(), doubt, attrs.evolve(doubt, key="c").canceled(error, 2.0))
     await journal.record_intent(a_job("d").submitting(), INTENT)
@@ -135,7 +135,7 @@ async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journ
 
 
 async def test_the_jobs_of_a_status_are_counted_as_they_are_listed(journal: Journal) -> None:
-    """Whatever became of them: changed, given another key, replaced."""
+    """The counts agree after jobs were changed, given another key, or replaced."""
     await journal.save(a_job("a"), a_job("b"), a_job("c"))
     await journal.record_intent(a_job("a").submitting(), INTENT)
     await journal.save(accepted("a"))
@@ -157,7 +157,7 @@ def _error() -> Any:
 
 
 async def test_an_archived_job_frees_its_key(journal: Journal) -> None:
-    """It comes last, its task id goes with it, and a new job takes the key."""
+    """The archived job comes last and keeps its task id, and a new job takes the key."""
     await journal.save(accepted(), a_job("b"))
     first = await journal.archive(accepted())
     assert first == attrs.evolve(accepted(), key="a~1")
@@ -180,7 +180,7 @@ async def test_facts_are_values_of_json(journal: Journal, value: Any) -> None:
 
 
 async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Path) -> None:
-    """In the order of acceptance, whenever they settled; 256 at most, also before they are written and opened again."""
+    """In the order of acceptance, whenever they settled; 256 at most, also before they are written and after reopening."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     seen = [
@@ -201,8 +201,8 @@ async def test_observations_are_the_latest_accepted_of_each_stratum(tmp_path: Pa
     await journal.close()
 
 
-async def test_a_batch_that_began_at_once_teaches_what_its_tasks_took(tmp_path: Path) -> None:
-    """Its slowest 256 of 1,000 settle last; what a later start learns of it is right all the same."""
+async def test_a_simultaneous_batch_gives_unbiased_observations(tmp_path: Path) -> None:
+    """The slowest 256 of 1,000 jobs settle last; the durations that a later start learns from them are still right."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     random = Random(2)
@@ -221,27 +221,27 @@ async def test_a_batch_that_began_at_once_teaches_what_its_tasks_took(tmp_path: 
 
 @settings(deadline=None, max_examples=60)
 @given(steps)
-def test_both_journals_tell_the_same_whatever_is_asked(steps: list[tuple[str, Any]]) -> None:
-    """Before it is written, after, and when the file was opened again."""
+def test_both_journals_give_the_same_answers(steps: list[tuple[str, Any]]) -> None:
+    """Before the writes are committed, after that, and after reopening."""
 
     async def story(path: Path) -> None:
-        twins = Twins(path)
-        await twins.sqlite.open()
+        pair = JournalPair(path)
+        await pair.sqlite.open()
         try:
             for name, what in [*steps, ("release", None), ("reopen", None)]:
-                await twins.step(name, what)
-                twins.compare()
+                await pair.step(name, what)
+                pair.compare()
         finally:
-            if twins.stalled is not None:
-                twins.stalled.set()
-            await twins.sqlite.close()
+            if pair.stalled is not None:
+                pair.stalled.set()
+            await pair.sqlite.close()
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(story(Path(folder, "j.sqlite")))
 
 
-async def test_many_jobs_are_walked_while_more_are_kept(tmp_path: Path) -> None:
-    """Each is given once, in order; those that come meanwhile are given too."""
+async def test_many_jobs_are_iterated_while_more_are_saved(tmp_path: Path) -> None:
+    """Each job is returned once, in order, including those saved in the meantime."""
     journal = SqliteJournal(tmp_path / "j.sqlite")
     await journal.open()
     await journal.save(*[a_job(f"k{number}") for number in range(1200)])
@@ -249,11 +249,11 @@ async def test_many_jobs_are_walked_while_more_are_kept(tmp_path: Path) -> None:
     for number, job in enumerate(journal.all()):
         walked.append(job.key)
         if number == 10:
-            journal.save_later(a_job("noted"))
+            journal.save_later(a_job("deferred"))
             journal.save_later(a_job("k5").submitting())
         if number == 700:
             await journal.save(a_job("late"), a_job("k1100").submitting())
-    assert walked == [*(f"k{number}" for number in range(1200)), "noted", "late"]
+    assert walked == [*(f"k{number}" for number in range(1200)), "deferred", "late"]
     assert [job.key for job in journal.all(JobStatus.SUBMITTING)] == ["k5", "k1100"]
     assert len(list(journal.all(JobStatus.PLANNED))) == 1200
     await journal.close()

@@ -1,4 +1,4 @@
-"""The schema: what a file says of itself, and the steps from one version to the next, each whole or not at all."""
+"""Schema of the file: its version, and migrations that are applied completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from pika_async._journal import schema
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalUnusable
-from tests.journal.builders import child, filled, refused
+from tests.journal.builders import assert_refused, create_journal, run_child
 
 pytestmark = pytest.mark.anyio
 
@@ -28,21 +28,19 @@ SECOND = "ALTER TABLE jobs ADD COLUMN note TEXT; UPDATE jobs SET note = 'new'"
 
 
 def test_an_earlier_file_is_migrated_with_its_jobs(path: Path) -> None:
-    """Before that, a reader says what to do."""
-    asyncio.run(filled(path))
+    """Before the migration, a reader says what to do."""
+    asyncio.run(create_journal(path))
     with pytest.raises(JournalUnusable, match="open it once with a client"):
         schema.open_reader(path, (*schema.MIGRATIONS, SECOND))
     with closing(schema.open_writer(path, (*schema.MIGRATIONS, SECOND))) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         assert connection.execute("SELECT key, note FROM jobs").fetchall() == [("a", "new")]
-    asyncio.run(refused(path, "newer"))
+    asyncio.run(assert_refused(path, "newer"))
 
 
 @pytest.mark.parametrize("at", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
-def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(
-    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    """Whatever the owner commits between two of its questions, it is no other file."""
+def test_a_reader_of_a_new_file_sees_no_table_or_all(path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """A commit of the owner between two queries of the reader does not make the file look foreign."""
     schema.create_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as owner:
         owner.execute("PRAGMA journal_mode=WAL")
@@ -66,9 +64,9 @@ def test_a_reader_beside_one_that_fills_it_sees_nothing_or_all(
             assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
 
-def test_a_migration_that_fails_leaves_the_version_before(path: Path) -> None:
+def test_a_failed_migration_leaves_the_earlier_version(path: Path) -> None:
     """The file still opens with all of its jobs."""
-    asyncio.run(filled(path))
+    asyncio.run(create_journal(path))
     with pytest.raises(JournalUnusable, match="no such table: nowhere"):
         schema.open_writer(path, (*schema.MIGRATIONS, SECOND + "; DROP TABLE nowhere"))
 
@@ -84,13 +82,13 @@ def test_a_migration_that_fails_leaves_the_version_before(path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_a_kill_inside_a_step_leaves_one_version_or_the_other(path: Path, number: int) -> None:
-    """Of a new file as well: nothing or all of it."""
+def test_a_kill_during_a_migration_leaves_one_of_the_two_versions(path: Path, number: int) -> None:
+    """The creation of a new file is also complete or absent."""
     script = f"""
 import sqlite3
 from contextlib import closing
 from pika_async._journal import schema
-from tests.journal.builders import child, filled, refused
+from tests.journal.builders import run_child, create_journal, assert_refused
 number = {number}
 class Killed(sqlite3.Connection):
     def executescript(self, script):
@@ -105,7 +103,7 @@ sqlite3.connect = lambda *a, **k: connect(*a, **k, factory=Killed)
 path.touch(0o600)
 schema.open_writer(path).close()
 """
-    done = child(script, path)
+    done = run_child(script, path)
     assert done.returncode in {-signal.SIGKILL, 0}, done.stderr
     with closing(sqlite3.connect(path)) as connection:
         facts = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
@@ -115,8 +113,8 @@ schema.open_writer(path).close()
     schema.open_writer(path).close()
 
 
-async def test_the_file_says_what_it_is(path: Path) -> None:
-    """And how it is to be written."""
+async def test_the_file_declares_its_format(path: Path) -> None:
+    """Its application id, its version and its journal mode are set, as are the pragmas of its connection."""
     journal = SqliteJournal(path)
     await journal.open()
     facts: dict[str, Any] = {

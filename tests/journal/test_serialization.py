@@ -1,4 +1,4 @@
-"""Records as plain values: whatever a job holds comes back as it was, and what cannot be held never stops a write."""
+"""Serialization of records: every job survives a round trip, and a value that cannot be stored never stops a write."""
 
 from __future__ import annotations
 
@@ -149,14 +149,14 @@ def through_values(job: Job) -> Job:
 
 
 @given(jobs)
-def test_a_job_comes_back_as_it_was(job: Job) -> None:
+def test_a_job_survives_a_round_trip(job: Job) -> None:
     """Requests with every field, videos, errors of every class, times to the millisecond, files inside and outside."""
     assert same(through_values(job), job)
 
 
 @given(jobs, st.none() | keys)
-def test_a_rescued_line_holds_the_whole_record(job: Job, previous_key: str | None) -> None:
-    """One line, in ASCII, with nothing that a reader of lines could stumble over."""
+def test_a_fallback_line_holds_the_whole_record(job: Job, previous_key: str | None) -> None:
+    """It is a single ASCII line without characters that a line reader would split at."""
     line = job_to_line(job, previous_key, FOLDER)
     read, moved = job_from_line(line, FOLDER)
     assert (same(read, job), moved) == (True, previous_key)
@@ -167,7 +167,7 @@ def test_a_rescued_line_holds_the_whole_record(job: Job, previous_key: str | Non
 
 @given(requests)
 def test_media_come_back_as_the_same_type(request: GenerationRequest) -> None:
-    """A path is no address, and bytes are no text."""
+    """A path does not become a URL, and bytes do not become text."""
     job = through_values(Job(key="a", request=request, provider="p", base_url="u"))
     before, after = ([it.image, it.video, *it.ingredients] for it in (request, job.request))
     assert [type(it) for it in after] == [type(it) for it in before]
@@ -175,7 +175,7 @@ def test_media_come_back_as_the_same_type(request: GenerationRequest) -> None:
 
 
 def test_every_class_of_error_is_covered() -> None:
-    """A fact of a type that no strategy makes would never be tested."""
+    """Each fact of an error has a type that a strategy generates."""
     assert {named(field.type) for kind in KINDS for field in attrs.fields(kind)} <= set(FACTS)
     assert {kind.__name__ for kind in KINDS} == set(errors.__all__)
 
@@ -186,14 +186,14 @@ def a_job(**changes: Any) -> Job:
 
 @pytest.mark.parametrize("value", [b"\xff", {1, 2}, {(1, 2): 3}, object, 1 + 2j, "\ud800", Path("/x")])
 def test_a_fact_that_json_cannot_hold_becomes_text(value: object) -> None:
-    """An error tells of what a user wrote, and that is anything."""
+    """An error may contain any value that a user passed."""
     error = through_values(a_job(error=InvalidRequest(field="image", value=value, reason="is bad"))).error
     assert isinstance(error, InvalidRequest)
     assert isinstance(error.value, str)
 
 
-def test_a_fact_that_goes_round_in_circles_becomes_text() -> None:
-    """Nothing that a job holds keeps it from being written."""
+def test_a_cyclic_fact_becomes_text() -> None:
+    """A cyclic value does not prevent a job from being written."""
     circle: list[object] = []
     circle.append(circle)
     error = through_values(a_job(error=InvalidRequest(field="image", value=circle, reason="is bad"))).error
@@ -216,8 +216,8 @@ def test_infinite_seconds_come_back() -> None:
         {"facts": {"key": "a", "provider": "p", "at": "yesterday"}},
     ],
 )
-def test_an_error_of_another_version_is_told_by_its_message(damage: dict[str, Any]) -> None:
-    """A class or a fact that is not known any more costs the words of nobody."""
+def test_an_error_of_another_version_keeps_its_message(damage: dict[str, Any]) -> None:
+    """An unknown class or fact does not lose the message."""
     values = job_to_row(a_job(error=SubmissionInDoubt(key="a", provider="p", reason="cut")), None, FOLDER)
     stored = json.loads(str(values["error"]))
     values |= {"error": json.dumps(stored | damage), "request": request_to_json(a_job().request)}
@@ -226,8 +226,8 @@ def test_an_error_of_another_version_is_told_by_its_message(damage: dict[str, An
     assert error.reason == stored["message"]
 
 
-def test_metadata_that_was_spoilt_after_its_check_is_kept_as_text() -> None:
-    """A request is checked when it is made; its mapping is the user's and may change."""
+def test_metadata_changed_after_validation_is_saved_as_text() -> None:
+    """A request is validated when it is created; its mapping belongs to the user and may change later."""
     metadata: dict[str, object] = {"a": 1}
     request = GenerationRequest("a cat", metadata=metadata)
     metadata["me"] = metadata
@@ -237,7 +237,7 @@ def test_metadata_that_was_spoilt_after_its_check_is_kept_as_text() -> None:
 
 
 def test_times_are_utc_and_text() -> None:
-    """A person reads the table too."""
+    """A person can read them in the table."""
     values = job_to_row(
         a_job(submitted_at=utc_from_timestamp(1.25)), Intent(at=utc_from_timestamp(0.5), body_sha256="ab"), FOLDER
     )
@@ -246,15 +246,15 @@ def test_times_are_utc_and_text() -> None:
 
 
 def test_a_file_of_the_folder_moves_with_it() -> None:
-    """Stored from the folder on, read from where the folder then is."""
+    """A path inside the folder is stored relative to it and read relative to its current place."""
     values = job_to_row(a_job(file=FOLDER / "b" / "a.mp4"), None, FOLDER) | {
         "request": request_to_json(a_job().request)
     }
     assert job_from_row(values, Path("/moved")).file == Path("/moved/b/a.mp4")
 
 
-def test_later_means_further_on_the_way() -> None:
-    """First the attempt, then the status, then the file."""
+def test_states_are_ordered_by_attempt_status_and_file() -> None:
+    """The attempt is compared first, then the status, then the file."""
     way = [
         a_job(),
         a_job(attempts=1, status=JobStatus.SUBMITTING),
@@ -272,7 +272,7 @@ def test_later_means_further_on_the_way() -> None:
 
 
 def test_the_media_types_are_these_three() -> None:
-    """A fourth needs a form of its own in a record."""
+    """A fourth type would need a form of its own in a record."""
     from pika_async.models.fields import Media
 
     assert {kind.__name__ for kind in get_args(Media)} == {"str", "PurePath", "bytes"}
