@@ -63,7 +63,7 @@ steps = st.lists(
 
 
 class JournalPair:
-    """The two journals, given the same calls; calls to a stalled SQLite journal are not awaited.""""""
+    """The two journals, given the same calls; calls to a stalled SQLite journal are not awaited."""
 
     def __init__(self, path: Path) -> None:
         self.memory, self.sqlite = MemoryJournal(), SqliteJournal(path)
