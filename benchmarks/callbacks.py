@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean, quantiles
 from typing import Any
 
-from gateway import watched
+from gateway import run_server
 
 from pika_async import AdaptivePolling, CallbackReceiver, JobStatus, Limits, PikaClient
 
@@ -77,7 +77,7 @@ def measure(mode: str, count: int, in_flight: int) -> tuple[float, ...]:
     """
     lost = MODES[mode]
     script = [{"on": "callback", "share": lost, "do": "lost"}] if lost else []
-    with watched(durations=f"lognormal:{MEDIAN_S},{SIGMA}", seed=1, scenario=script, provider="cometapi") as server:
+    with run_server(durations=f"lognormal:{MEDIAN_S},{SIGMA}", seed=1, scenario=script, provider="cometapi") as server:
         arguments = json.dumps([server.url, server.key, count, in_flight, lost is not None])
         command = [sys.executable, __file__, "batch", arguments]
         result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

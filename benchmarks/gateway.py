@@ -1,4 +1,4 @@
-"""The emulator in a process of its own, so that a benchmark measures the client alone; its ledger, when it is asked."""
+"""Emulator in a process of its own, so that a benchmark measures the client alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pika_async.emulator import Emulator, Scenario
 
 
 @attrs.frozen
-class Charged:
-    """One charge of the ledger; times are of `time.monotonic`, which all processes of a machine share."""
+class LedgerCharge:
+    """Charge of the ledger. Times are those of `time.monotonic`, which all processes of a machine share."""
 
     prompt: str
     task_id: str
@@ -27,24 +27,25 @@ class Charged:
 
 @attrs.frozen
 class Server:
-    """A running emulator."""
+    """Running emulator: its base URL, its API key and access to its ledger."""
 
     url: str
     key: str
-    _ask: IO[str] = attrs.field(repr=False)
-    _told: IO[str] = attrs.field(repr=False)
+    _requests: IO[str] = attrs.field(repr=False)
+    _replies: IO[str] = attrs.field(repr=False)
 
-    def ledger(self) -> list[Charged]:
-        """Every charge so far."""
-        print("ledger", file=self._ask, flush=True)
-        return [Charged(*row) for row in json.loads(self._told.readline())]
+    def ledger(self) -> list[LedgerCharge]:
+        """Return every charge so far."""
+        print("ledger", file=self._requests, flush=True)
+        return [LedgerCharge(*row) for row in json.loads(self._replies.readline())]
 
 
 @contextmanager
-def watched(**options: Any) -> Iterator[Server]:
-    """A running emulator with `options`, that can be asked for its ledger.
+def run_server(**options: Any) -> Iterator[Server]:
+    """Run an emulator with *options* while the context is open.
 
-    `provider` is whose wire is spoken, native unless said; `scenario` is a list of rules.
+    :param options: Arguments of `Emulator`; `provider` selects the dialect (default: native), `scenario` is a list
+        of rules.
     """
     with subprocess.Popen(
         [sys.executable, __file__, json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -52,16 +53,16 @@ def watched(**options: Any) -> Iterator[Server]:
         assert server.stdin is not None
         assert server.stdout is not None
         try:
-            yield Server(**json.loads(server.stdout.readline()), ask=server.stdin, told=server.stdout)
+            yield Server(**json.loads(server.stdout.readline()), requests=server.stdin, replies=server.stdout)
         finally:
             server.stdin.close()
             server.wait(20)
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[dict[str, str]]:
-    """The address and the key of a running emulator with `options`."""
-    with watched(**options) as server:
+def serve(**options: Any) -> Iterator[dict[str, str]]:
+    """Run an emulator as `run_server` does; return its base URL and API key as a dict."""
+    with run_server(**options) as server:
         yield {"url": server.url, "key": server.key}
 
 
@@ -70,10 +71,10 @@ async def _serve(options: dict[str, Any]) -> None:
     async with Emulator(render=False, scenario=scenario, **options) as emulator:
         print(json.dumps({"url": emulator.base_url(provider), "key": emulator.api_key}), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            began = emulator._started  # of the same clock
+            began = emulator._started  # on the same clock
             rows = [
-                (each.prompt, each.task_id, began + each.charged_at, began + each.settles_at)
-                for each in emulator.ledger
+                (charge.prompt, charge.task_id, began + charge.charged_at, began + charge.settles_at)
+                for charge in emulator.ledger
             ]
             print(json.dumps(rows), flush=True)
 

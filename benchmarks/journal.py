@@ -1,11 +1,12 @@
-"""What the journal costs: the same jobs with it (on disk, every commit synced) and in memory only, interleaved.
+"""Cost of the journal: the same jobs with a journal on disk, every commit synced, and with one in memory, interleaved.
 
     python benchmarks/journal.py [JOBS] [ROUNDS]
 
-Both run in processes of their own against one emulator (another process), each job with the same duration on both
-sides. First how many jobs a second are accepted, with tasks that do not end and nothing else to wait for; then how long
-the whole batch takes, with tasks of 10 s in the median (lognormal, sigma 0.3). The journal lies in the folder that
-`TMPDIR` names, which should be on a disk; the time of one `fdatasync` there is printed too.
+Both sides run in processes of their own against one emulator, itself a separate process. Each job has the same
+duration on both sides. The first measurement is the number of jobs accepted per second, with tasks that do not end.
+The second is the time of the whole batch, with a median task duration of 10 s (lognormal, sigma 0.3). The journal is
+created in the folder named by `TMPDIR`, which should be on a disk; the time of one `fdatasync` there is printed as
+well.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from gateway import serving
+from gateway import serve
 
 from pika_async import AdaptivePolling, GenerationRequest, JobStatus, Limits, PikaClient
 
-MEDIAN = 10.0
+MEDIAN_S = 10.0
 
 
 def requests(count: int) -> list[GenerationRequest]:
@@ -33,12 +34,12 @@ def requests(count: int) -> list[GenerationRequest]:
 
 def client(url: str, key: str, journal: Path | None, count: int) -> PikaClient:
     limits = Limits(max_in_flight=count)
-    policy = AdaptivePolling(expected_seconds=MEDIAN)
+    policy = AdaptivePolling(expected_seconds=MEDIAN_S)
     return PikaClient("native", api_key=key, base_url=url, polling=policy, limits=limits, journal=journal)
 
 
 async def accept(url: str, key: str, journal: Path | None, count: int) -> dict[str, float]:
-    """Until every job is accepted."""
+    """Run until every job is accepted; return the elapsed seconds."""
     async with client(url, key, journal, count) as pika:
         began = time.perf_counter()
         batch = asyncio.create_task(pika.run(requests(count)))
@@ -51,7 +52,7 @@ async def accept(url: str, key: str, journal: Path | None, count: int) -> dict[s
 
 
 async def settle(url: str, key: str, journal: Path | None, count: int) -> dict[str, float]:
-    """Until every job is settled."""
+    """Run until every job is settled; return the elapsed seconds."""
     async with client(url, key, journal, count) as pika:
         began = time.perf_counter()
         report = await pika.run(requests(count))
@@ -60,18 +61,18 @@ async def settle(url: str, key: str, journal: Path | None, count: int) -> dict[s
     return {"seconds": seconds}
 
 
-WORK = {"accept": accept, "settle": settle}
+MEASUREMENTS = {"accept": accept, "settle": settle}
 
 
-def measure(work: str, durable: bool, server: dict[str, str], count: int) -> float:
-    """One side in a fresh process; its seconds."""
-    command = [sys.executable, __file__, work, str(int(durable)), server["url"], server["key"], str(count)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found["seconds"]
+def measure(name: str, durable: bool, server: dict[str, str], count: int) -> float:
+    """Run one side in a new process; return its elapsed seconds."""
+    command = [sys.executable, __file__, name, str(int(durable)), server["url"], server["key"], str(count)]
+    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return result["seconds"]
 
 
 def sync_ms() -> float:
-    """The median time of one page written and synced, in ms."""
+    """Measure the median time of writing and syncing one page, in ms."""
     times = []
     with tempfile.TemporaryFile() as file:
         for number in range(200):
@@ -83,30 +84,30 @@ def sync_ms() -> float:
 
 
 def main(count: int, rounds: int) -> None:
-    """Both sides in turn, and the other way round; the medians of the ratios."""
+    """Measure both sides in alternating order; print the medians of the times and of their ratios."""
     print(f"one page written and synced: {sync_ms():.2f} ms")
-    for work, durations in (("accept", "constant:3600"), ("settle", f"lognormal:{MEDIAN},0.3")):
+    for name, durations in (("accept", "constant:3600"), ("settle", f"lognormal:{MEDIAN_S},0.3")):
         pairs = []
         for number in range(rounds):
             sides = {}
             for durable in (True, False) if number % 2 else (False, True):
-                with serving(durations=durations, seed=number) as server:
-                    sides[durable] = measure(work, durable, server, count)
+                with serve(durations=durations, seed=number) as server:
+                    sides[durable] = measure(name, durable, server, count)
             pairs.append((sides[True], sides[False]))
-        with_it, without = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        durable_s, memory_s = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
         ratio = statistics.median(durable / memory for durable, memory in pairs)
-        if work == "accept":
-            told = f"accepted {count / with_it:.0f} a second with the journal, {count / without:.0f} in memory"
+        if name == "accept":
+            summary = f"accepted {count / durable_s:.0f} a second with the journal, {count / memory_s:.0f} in memory"
         else:
-            told = f"all settled after {with_it:.2f} s with the journal, {without:.2f} s in memory"
-        print(f"{count:,} jobs, {rounds} rounds: {told}; time ratio {ratio:.3f}")
+            summary = f"all settled after {durable_s:.2f} s with the journal, {memory_s:.2f} s in memory"
+        print(f"{count:,} jobs, {rounds} rounds: {summary}; time ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in WORK:
+    if sys.argv[1:2] and sys.argv[1] in MEASUREMENTS:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "journal.db" if int(sys.argv[2]) else None
-            print(json.dumps(asyncio.run(WORK[sys.argv[1]](sys.argv[3], sys.argv[4], file, int(sys.argv[5])))))
+            print(json.dumps(asyncio.run(MEASUREMENTS[sys.argv[1]](sys.argv[3], sys.argv[4], file, int(sys.argv[5])))))
     else:
-        given = [int(argument) for argument in sys.argv[1:]]
-        main(*(given + [500, 5][len(given) :]))
+        arguments = [int(argument) for argument in sys.argv[1:]]
+        main(*(arguments + [500, 5][len(arguments) :]))

@@ -1,11 +1,12 @@
-"""CPU of a settled job: ours beside the usual hand-written loop, interleaved.
+"""CPU time of a settled job: the SDK beside the usual hand-written loop, interleaved.
 
     python benchmarks/loop.py [JOBS] [ROUNDS] [SECONDS]
 
-The peer is what people write: `asyncio.gather` over a `Semaphore(100)`, a POST, then a GET a second until "finished".
-It keeps nothing, judges nothing and reuses connections for its submissions; ours opens one for each, on purpose. Both
-run in processes of their own against one emulator (another process), with the same durations; the CPU time is the
-client's. Tasks take SECONDS in the median (lognormal, sigma 0.5); ours is told nothing of that.
+The peer is the common pattern: `asyncio.gather` over a `Semaphore(100)`, a POST, then one GET per second until
+"finished". It saves nothing, classifies no errors and reuses connections for its submissions; the SDK deliberately
+opens one for each. Both run in processes of their own against one emulator, itself a separate process, with the same
+durations. CPU time is that of the client. The median task duration is SECONDS (lognormal, sigma 0.5), which is not
+passed to the SDK.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import sys
 import time
 
 import aiohttp
-from gateway import serving
+from gateway import serve
 
 from pika_async import JobStatus, Limits, PikaClient
 
 
-async def ours(url: str, key: str, count: int) -> dict[str, float]:
-    """One `run`."""
+async def sdk(url: str, key: str, count: int) -> dict[str, float]:
+    """Run the batch with the SDK."""
     limits = Limits(max_in_flight=100)
     async with PikaClient("native", api_key=key, base_url=url, limits=limits) as pika:
         report = await pika.run(f"prompt {number}" for number in range(count))
@@ -33,14 +34,14 @@ async def ours(url: str, key: str, count: int) -> dict[str, float]:
 
 
 async def peer(url: str, key: str, count: int) -> dict[str, float]:
-    """Gather, a semaphore, a poll a second."""
+    """Run the batch with `gather`, a semaphore and one poll per second."""
     polls = 0
     headers = {"Authorization": f"Bearer {key}"}
 
-    async def one(session: aiohttp.ClientSession, room: asyncio.Semaphore, prompt: str) -> str:
+    async def run_job(session: aiohttp.ClientSession, semaphore: asyncio.Semaphore, prompt: str) -> str:
         nonlocal polls
         body = {"promptText": prompt, "model": "1.5", "options": {"parameters": {}, "extend": False}}
-        async with room:
+        async with semaphore:
             async with session.post(f"{url}/pika/generate", json=body, headers=headers) as answer:
                 task_id = (await answer.json())["id"]
             while True:
@@ -52,31 +53,35 @@ async def peer(url: str, key: str, count: int) -> dict[str, float]:
                     return str(videos[0]["resultUrl"])
 
     async with aiohttp.ClientSession() as session:
-        room = asyncio.Semaphore(100)
-        await asyncio.gather(*(one(session, room, f"prompt {number}") for number in range(count)))
+        semaphore = asyncio.Semaphore(100)
+        await asyncio.gather(*(run_job(session, semaphore, f"prompt {number}") for number in range(count)))
     return {"polls": polls / count}
 
 
-SIDES = {"ours": ours, "peer": peer}
+SIDES = {"sdk": sdk, "peer": peer}
 
 
 def measure(side: str, server: dict[str, str], count: int) -> dict[str, float]:
-    """One side in a fresh process."""
+    """Run one side in a new process; return its result."""
     command = [sys.executable, __file__, side, server["url"], server["key"], str(count)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return result
 
 
 def main(count: int, rounds: int, seconds: int) -> None:
-    """Both sides in turn; the medians of the ratios."""
-    with serving(durations=f"lognormal:{seconds},0.5", seed=1) as server:
-        pairs = [(measure("ours", server, count), measure("peer", server, count)) for _ in range(rounds)]
-    for name, unit, scale in (("cpu", "ms CPU a job", 1e3 / count), ("polls", "polls a job", 1), ("seconds", "s", 1)):
-        mine, others = (statistics.median(pair[side][name] for pair in pairs) * scale for side in (0, 1))
+    """Measure both sides in turn; print the medians of the ratios."""
+    with serve(durations=f"lognormal:{seconds},0.5", seed=1) as server:
+        pairs = [(measure("sdk", server, count), measure("peer", server, count)) for _ in range(rounds)]
+    for name, unit, scale in (
+        ("cpu", "ms CPU per job", 1e3 / count),
+        ("polls", "polls per job", 1),
+        ("seconds", "s", 1),
+    ):
+        sdk_value, peer_value = (statistics.median(pair[side][name] for pair in pairs) * scale for side in (0, 1))
         ratio = statistics.median(pair[0][name] / pair[1][name] for pair in pairs)
         print(
-            f"{count:,} jobs of {seconds} s, {rounds} rounds: ours {mine:.2f} {unit}, hand-written loop {others:.2f}; "
-            f"ratio {ratio:.2f}"
+            f"{count:,} jobs of {seconds} s, {rounds} rounds: SDK {sdk_value:.2f} {unit}, "
+            f"hand-written loop {peer_value:.2f}; ratio {ratio:.2f}"
         )
 
 
@@ -87,5 +92,5 @@ if __name__ == "__main__":
         result |= {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - began}
         print(json.dumps(result))
     else:
-        given = [int(argument) for argument in sys.argv[1:]]
-        main(*(given + [300, 3, 30][len(given) :]))
+        arguments = [int(argument) for argument in sys.argv[1:]]
+        main(*(arguments + [300, 3, 30][len(arguments) :]))

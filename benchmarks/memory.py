@@ -1,10 +1,11 @@
-"""Memory of a waiting job: 10,000 prompts accepted and unsettled, ours beside one task a job, then ours to the end.
+"""Memory of a waiting job: 10,000 accepted prompts in the SDK beside one task per job, then a whole SDK batch.
 
     python benchmarks/memory.py [JOBS]
 
-Each side runs in a process of its own against the same emulator (another process). A waiting job's memory is what the
-client's process holds with all jobs in flight (tracemalloc, current), less what it held before the first, over the
-jobs. The bound is 1 KiB. The peer is the usual hand-written loop: one coroutine a job that submits, sleeps and polls.
+Each side runs in a process of its own against the same emulator, itself a separate process. The memory of a waiting
+job is the current tracemalloc total with all jobs in flight, minus the total before the first, divided by the number
+of jobs. The bound is 1 KiB. The peer is the usual hand-written loop: one coroutine per job that submits, sleeps and
+polls.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ import time
 import tracemalloc
 
 import aiohttp
-from gateway import serving
+from gateway import serve
 
 from pika_async import AdaptivePolling, FixedInterval, JobStatus, Limits, PikaClient
 
-BOUND = 1024
-SECONDS = 60
+BOUND_BYTES = 1024
+MEDIAN_S = 60
 
 
 def prompts(count: int) -> list[str]:
-    """Made before the measuring begins, as a user's own input is."""
+    """Build the prompts before the measurement starts, like the input of a user."""
     return [f"prompt number {number} of a long list of prompts" for number in range(count)]
 
 
-async def ours(url: str, key: str, count: int) -> dict[str, float]:
-    """All jobs in flight in one client."""
-    wanted = prompts(count)
+async def sdk(url: str, key: str, count: int) -> dict[str, float]:
+    """Measure the SDK with all jobs in flight in one client."""
+    batch_prompts = prompts(count)
     limits = Limits(max_in_flight=count + 1, submitting=64)  # one more for the warm-up
     async with PikaClient("native", api_key=key, base_url=url, polling=FixedInterval(600), limits=limits) as pika:
         await pika.submit("warm up")
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        batch = pika.as_settled(wanted)
+        batch = pika.as_settled(batch_prompts)
         first = asyncio.ensure_future(anext(batch))
         while len(await pika.jobs(JobStatus.QUEUED)) < count + 1:
             await asyncio.sleep(0.5)
@@ -51,15 +52,15 @@ async def ours(url: str, key: str, count: int) -> dict[str, float]:
 
 
 async def peer(url: str, key: str, count: int) -> dict[str, float]:
-    """One task a job, as hand-written loops do it."""
-    wanted = prompts(count)
+    """Measure one asyncio task per job, as in a hand-written loop."""
+    batch_prompts = prompts(count)
     headers = {"Authorization": f"Bearer {key}"}
     accepted = 0
 
-    async def one(session: aiohttp.ClientSession, room: asyncio.Semaphore, prompt: str) -> None:
+    async def wait_for_job(session: aiohttp.ClientSession, semaphore: asyncio.Semaphore, prompt: str) -> None:
         nonlocal accepted
         body = {"promptText": prompt, "model": "1.5", "options": {"parameters": {}, "extend": False}}
-        async with room, session.post(f"{url}/pika/generate", json=body, headers=headers) as answer:
+        async with semaphore, session.post(f"{url}/pika/generate", json=body, headers=headers) as answer:
             task_id = (await answer.json())["id"]
         accepted += 1
         while True:
@@ -68,10 +69,10 @@ async def peer(url: str, key: str, count: int) -> dict[str, float]:
                 await answer.json()
 
     async with aiohttp.ClientSession() as session:
-        room = asyncio.Semaphore(64)
+        semaphore = asyncio.Semaphore(64)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        tasks = [asyncio.create_task(one(session, room, prompt)) for prompt in wanted]
+        tasks = [asyncio.create_task(wait_for_job(session, semaphore, prompt)) for prompt in batch_prompts]
         while accepted < count:
             await asyncio.sleep(0.5)
         await asyncio.sleep(0.5)
@@ -83,11 +84,11 @@ async def peer(url: str, key: str, count: int) -> dict[str, float]:
     return {"bytes": held / count}
 
 
-async def to_the_end(url: str, key: str, count: int) -> dict[str, float]:
-    """The whole batch, settled without downloads."""
+async def whole_batch(url: str, key: str, count: int) -> dict[str, float]:
+    """Measure a whole SDK batch, settled without downloads."""
     limits = Limits(max_in_flight=count, submitting=64)
     began, cpu = time.perf_counter(), time.process_time()
-    policy = AdaptivePolling(expected_seconds=SECONDS * 0.05)
+    policy = AdaptivePolling(expected_seconds=MEDIAN_S * 0.05)
     async with PikaClient("native", api_key=key, base_url=url, polling=policy, limits=limits) as pika:
         report = await pika.run(prompts(count))
     polls = sum(job.polls for job in report.jobs)
@@ -100,38 +101,38 @@ async def to_the_end(url: str, key: str, count: int) -> dict[str, float]:
     }
 
 
-SIDES = {"ours": ours, "peer": peer, "to_the_end": to_the_end}
+SIDES = {"sdk": sdk, "peer": peer, "whole_batch": whole_batch}
 
 
 def measure(side: str, server: dict[str, str], count: int) -> dict[str, float]:
-    """One side in a fresh process."""
+    """Run one side in a new process; return its result."""
     command = [sys.executable, __file__, side, server["url"], server["key"], str(count)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return result
 
 
 def main(count: int) -> None:
-    """Two interleaved rounds of both sides, then the whole batch."""
-    with serving(durations="constant:3600", seed=1) as server:
-        rounds = [(measure("ours", server, count), measure("peer", server, count)) for _ in range(2)]
-    for mine, others in rounds:
-        mine_bytes, peer_bytes = mine["bytes"], others["bytes"]
+    """Measure two interleaved rounds of both sides, then the whole batch."""
+    with serve(durations="constant:3600", seed=1) as server:
+        rounds = [(measure("sdk", server, count), measure("peer", server, count)) for _ in range(2)]
+    for sdk_result, peer_result in rounds:
+        sdk_bytes, peer_bytes = sdk_result["bytes"], peer_result["bytes"]
         print(
-            f"{count:,} jobs in flight: ours {mine_bytes:,.0f} B a job, one task a job {peer_bytes:,.0f} B; "
-            f"ratio {mine_bytes / peer_bytes:.2f}, bound {BOUND} B: {mine_bytes / BOUND:.2f}"
+            f"{count:,} jobs in flight: SDK {sdk_bytes:,.0f} B per job, one task per job {peer_bytes:,.0f} B; "
+            f"ratio {sdk_bytes / peer_bytes:.2f}, bound {BOUND_BYTES} B: {sdk_bytes / BOUND_BYTES:.2f}"
         )
-    with serving(durations=f"lognormal:{SECONDS},0.5", time_scale=0.05, seed=1) as server:
-        whole = measure("to_the_end", server, count)
+    with serve(durations=f"lognormal:{MEDIAN_S},0.5", time_scale=0.05, seed=1) as server:
+        whole = measure("whole_batch", server, count)
     print(
         f"{count:,} prompts without downloads: {whole['succeeded']:,.0f} succeeded in {whole['seconds']:.1f} s, "
-        f"{whole['polls']:.1f} polls a job, {whole['cpu'] / count * 1e3:.2f} ms CPU a job, "
+        f"{whole['polls']:.1f} polls per job, {whole['cpu'] / count * 1e3:.2f} ms CPU per job, "
         f"peak RSS {whole['rss']:.0f} MiB"
     )
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in SIDES:
-        if sys.argv[1] != "to_the_end":
+        if sys.argv[1] != "whole_batch":
             tracemalloc.start()
         print(json.dumps(asyncio.run(SIDES[sys.argv[1]](sys.argv[2], sys.argv[3], int(sys.argv[4])))))
     else:

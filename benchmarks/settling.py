@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from gateway import Charged, watched
+from gateway import LedgerCharge, run_server
 from waiting import Outcome, best_fixed, fixed
 
 from pika_async import AdaptivePolling, FixedInterval, JobStatus, Limits, PikaClient
@@ -230,7 +230,7 @@ class Batch:
     slew: float
 
     @classmethod
-    def of(cls, found: dict[str, Any], ledger: list[Charged]) -> Batch:
+    def of(cls, found: dict[str, Any], ledger: list[LedgerCharge]) -> Batch:
         """What the client saw against the ledger.
 
         :raises AssertionError: if a job was handed over twice, or its charge is not the only one.
@@ -269,7 +269,7 @@ def interval_for(durations: list[float], delay: float) -> float:
 
 def measure(order: Order, seed: int) -> Batch:
     """One batch in a fresh process, against a fresh emulator."""
-    with watched(durations=f"lognormal:{MEDIAN},{SIGMA}", time_scale=order.scale, seed=seed) as server:
+    with run_server(durations=f"lognormal:{MEDIAN},{SIGMA}", time_scale=order.scale, seed=seed) as server:
         given = json.dumps(attrs.asdict(attrs.evolve(order, url=server.url, key=server.key)))
         command = [sys.executable, __file__, "batch", given]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
