@@ -94,7 +94,7 @@ def test_loopback_is_allowed_by_option_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "scheme, host, loopback, said",
+    "scheme, host, loopback, expected_text",
     [
         ("https", "cdn.example.com", False, None),
         ("https", "8.8.8.8", False, None),
@@ -125,10 +125,10 @@ def test_loopback_is_allowed_by_option_only() -> None:
         ("https", None, False, "no host"),
     ],
 )
-def test_url_rules(scheme: str, host: str | None, loopback: bool, said: str | None) -> None:
+def test_url_rules(scheme: str, host: str | None, loopback: bool, expected_text: str | None) -> None:
     """https is allowed to a name or a public address, http to loopback by option only; numeric disguises are forbidden."""
     reason = forbidden_url_reason(scheme, host, userinfo=False, loopback=loopback)
-    assert (reason is None) if said is None else (reason is not None and said in reason)
+    assert (reason is None) if expected_text is None else (reason is not None and expected_text in reason)
 
 
 def test_credentials_in_a_url_are_refused() -> None:

@@ -202,7 +202,7 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-# What arrives
+# Complete downloads
 
 
 async def test_a_video_arrives_complete(target: Path) -> None:
@@ -317,7 +317,7 @@ async def test_fetch_needs_the_context(target: Path) -> None:
         await Downloader().fetch("https://example.com/", target)
 
 
-# What is refused
+# Refused bodies and statuses
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -340,18 +340,18 @@ async def test_final_statuses(target: Path, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body, said",
+    "body, expected_text",
     [
         (b"<!DOCTYPE html><html>come back later</html>", "begins with '<!DOCTYPE html><'"),
         (b'{"error": "no such video"}', 'begins with \'{"error": "no su\''),
         (mp4() + mp4(), "has a second box 'moov'"),
     ],
 )
-async def test_a_body_that_is_not_mp4_is_refused(target: Path, body: bytes, said: str) -> None:
+async def test_a_body_that_is_not_mp4_is_refused(target: Path, body: bytes, expected_text: str) -> None:
     """It fails at once, and the error describes the content."""
     async with serve(ok(body, "Content-Type: video/mp4")) as server:
         error = await failure(server.url(), target)
-    assert said in error.reason
+    assert expected_text in error.reason
     assert len(server.asked) == 1
 
 
@@ -636,7 +636,7 @@ async def test_a_mismatched_part_restarts_the_download(target: Path, second: byt
 @pytest.mark.parametrize("tag", [TAG, 'ETag: "two"', "X: y"])
 async def test_a_full_answer_restarts_the_download(target: Path, tag: str) -> None:
     """A 200 to a range request is the whole file and replaces the partial file."""
-    large, other = mp4(2_500_000), mp4(500_000, b"o")  # shorter than the first batch that was written
+    large, other = mp4(2_500_000), mp4(500_000, b"o")  # shorter than the first written batch
     async with serve(ok(large[:2_000_000], TAG, length=len(large)), ok(other, tag)) as server:
         download = await fetch(server.url(), target)
     assert "range" in server.asked[1].headers
@@ -674,7 +674,7 @@ async def test_a_download_is_not_resumed_from_another_source(target: Path) -> No
     assert ["range" in asked.headers for asked in server.asked] == [False, False, False, True]
 
 
-# Where it may come from
+# Permitted addresses
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -695,7 +695,7 @@ async def test_redirects_are_limited(target: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "location, said",
+    "location, expected_text",
     [
         ("http://cdn.example.com/v.mp4", "begins with http://"),
         ("https://10.0.0.1/v.mp4", "private"),
@@ -712,11 +712,11 @@ async def test_redirects_are_limited(target: Path) -> None:
         ("https://", "no host"),
     ],
 )
-async def test_each_redirect_is_checked(target: Path, location: str, said: str) -> None:
+async def test_each_redirect_is_checked(target: Path, location: str, expected_text: str) -> None:
     """A redirect to a forbidden address ends the download at once."""
     async with serve(moved(location)) as server:
         error = await failure(server.url(), target)
-    assert said in error.reason
+    assert expected_text in error.reason
     assert "secret" not in str(error)
     assert len(server.asked) == 1
 
@@ -1056,7 +1056,7 @@ def test_base_errors_are_mapped(error: Exception) -> None:
     assert isinstance(_classify_error(error), RetryDownload | AbortDownload)
 
 
-# Decisions that no socket shows
+# Decisions without a socket
 
 
 @given(st.text() | st.from_regex(r"https?://\[?[^\x00]*", fullmatch=True), st.none() | st.just("https://example.com/a"))

@@ -134,7 +134,7 @@ def test_only_a_header_is_buffered() -> None:
 
 
 @pytest.mark.parametrize(
-    "data, said",
+    "data, expected_text",
     [
         (b"", "is empty"),
         (b"Not found", "is only 9 bytes long: 'Not found'"),
@@ -154,9 +154,9 @@ def test_only_a_header_is_buffered() -> None:
         (WHOLE + b"\0\0\0", "ends inside the header of the box after 'moov'"),
     ],
 )
-def test_each_fault_has_its_error_text(data: bytes, said: str) -> None:
+def test_each_fault_has_its_error_text(data: bytes, expected_text: str) -> None:
     """The text names the box, the bytes, or the content found instead."""
-    assert verdict(data).endswith(said)
+    assert verdict(data).endswith(expected_text)
 
 
 def test_64_bit_sizes_are_supported() -> None:
@@ -188,16 +188,16 @@ def test_headers_must_be_contiguous() -> None:
 
 
 @pytest.mark.parametrize(
-    "length, said",
+    "length, expected_text",
     [(219, "ends 1 bytes early inside box 'moov'"), (223, "ends inside the header"), (0, "is empty")],
 )
-def test_headers_are_checked_against_the_length(length: int, said: str) -> None:
+def test_headers_are_checked_against_the_length(length: int, expected_text: str) -> None:
     """After headers alone, a length that differs from their sum is refused."""
     walker = Mp4Validator()
     walker.add_box(0, 20, b"ftyp")
     walker.add_box(20, 100, b"mdat")
     walker.add_box(120, 100, b"moov")
-    with pytest.raises(TruncatedMp4, match=said):
+    with pytest.raises(TruncatedMp4, match=expected_text):
         walker.finish(length)
 
 

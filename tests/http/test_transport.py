@@ -216,7 +216,7 @@ async def test_a_session_that_cannot_work_is_refused() -> None:
 
 def _session_with_auth() -> aiohttp.ClientSession:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # going away, but as long as it is there to be refused
+        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated, but refused as long as it exists
         return aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
 
 
@@ -383,21 +383,21 @@ async def test_a_key_that_is_repeated_by_a_gateway_is_never_shown(
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0.0  # asyncio logs every step
-    said = f'{{"error": {{"message": "bad key {KEY} of {KEY}", "code": "bad", "type": "Bearer {KEY}"}}}}'
-    escaped = said.replace("/", "\\/")
+    leaking_body = f'{{"error": {{"message": "bad key {KEY} of {KEY}", "code": "bad", "type": "Bearer {KEY}"}}}}'
+    escaped = leaking_body.replace("/", "\\/")
     page = f"<html>Authorization: Bearer {KEY}</html>"
     found: list[str] = []
     for act in (
-        *(Act(answer(status, said, {"Set-Cookie": f"{KEY}={KEY}"})) for status in (200, 400, 401, 500)),
+        *(Act(answer(status, leaking_body, {"Set-Cookie": f"{KEY}={KEY}"})) for status in (200, 400, 401, 500)),
         *(Act(answer(status, escaped)) for status in (200, 422, 403, 502)),
         Act(answer(404, page, {"Content-Type": "text/html", "X-Key": KEY})),
         Act(answer(307, page, {"Location": f"http://elsewhere.example/?key={KEY}"})),
-        Act(answer(400, gzip.compress(said.encode()), {"Content-Encoding": "gzip"})),
-        Act(answer(200, said, {"Content-Encoding": "br"})),
+        Act(answer(400, gzip.compress(leaking_body.encode()), {"Content-Encoding": "gzip"})),
+        Act(answer(200, leaking_body, {"Content-Encoding": "br"})),
         Act(f"HTTP/1.1 {KEY}\r\n\r\n".encode(), "fin"),
-        Act(answer(f"200 {KEY}", said, {"X-Long": KEY * 1000})),
-        Act(answer(200, said, {"Content-Length": "9999"}), "fin"),
-        Act(answer(200, said, {"Content-Length": "9999"}), "rst"),
+        Act(answer(f"200 {KEY}", leaking_body, {"X-Long": KEY * 1000})),
+        Act(answer(200, leaking_body, {"Content-Length": "9999"}), "fin"),
+        Act(answer(200, leaking_body, {"Content-Length": "9999"}), "rst"),
         Act(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + KEY.encode(), "fin"),
         Act(b"", "rst"),
     ):
@@ -600,7 +600,7 @@ def test_an_unmapped_error_is_classified_by_the_send_marker(error: BaseException
     ]
 
 
-# -- loops ---------------------------------------------------------------------------------------------------------
+# -- event loops --------------------------------------------------------------------------------------------------------
 
 
 def _runners() -> list[Any]:

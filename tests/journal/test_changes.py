@@ -250,14 +250,14 @@ def test_each_loop_has_its_readers(tmp_path: Path) -> None:
     loop.close()
     assert has_waiters(journal)
 
-    async def story() -> None:
+    async def run_scenario() -> None:
         waiting = asyncio.create_task(journal.changes(0))
         await asyncio.sleep(0.01)
         await journal.save(a_job())
         assert await asyncio.wait_for(waiting, 5) == [(1, a_job())]
         assert not has_waiters(journal)
 
-    asyncio.run(story())
+    asyncio.run(run_scenario())
     asyncio.run(journal.close())
     left._log_destroy_pending = False  # type: ignore[attr-defined]
     del left
@@ -414,7 +414,7 @@ def _reported_state(job: Job) -> tuple[Any, ...]:
 def test_a_follower_has_the_current_state_of_every_job(steps: list[tuple[str, Any]], pages: list[int]) -> None:
     """This holds for every sequence of operations, times of reading, stalled commits and reopenings, in both journals."""
 
-    async def story(path: Path) -> None:
+    async def run_scenario(path: Path) -> None:
         pair = JournalPair(path)
         followers = [Follower(pair.memory), Follower(pair.sqlite)]
         assert pair.memory.revision == 0
@@ -433,7 +433,7 @@ def test_a_follower_has_the_current_state_of_every_job(steps: list[tuple[str, An
             await pair.sqlite.close()
 
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(story(Path(folder, "j.sqlite")))
+        asyncio.run(run_scenario(Path(folder, "j.sqlite")))
 
 
 puts = st.lists(
@@ -450,18 +450,18 @@ puts = st.lists(
 def test_a_follower_continues_after_a_crash(puts: list[tuple[str, str, JobStatus | None]]) -> None:
     """After the number that it stored: reported changes still exist, and new ones have later numbers."""
 
-    async def story(path: Path) -> None:
+    async def run_scenario(path: Path) -> None:
         journal = SqliteJournal(path)
         await journal.open()
         follower = Follower(journal)
         for number, (name, key, status) in enumerate(puts):
-            known = journal.get(key)
+            existing = journal.get(key)
             match name:
-                case "archive" if known is not None:
-                    await journal.archive(known)
+                case "archive" if existing is not None:
+                    await journal.archive(existing)
                 case "save" | "save_later":
                     assert status is not None
-                    base = known or attrs.evolve(a_job(key), request=GenerationRequest(f"{key}{number}", key=key))
+                    base = existing or attrs.evolve(a_job(key), request=GenerationRequest(f"{key}{number}", key=key))
                     job = attrs.evolve(base, status=status, progress=number)
                     await journal.save(job) if name == "save" else journal.save_later(job)
                 case "read":
@@ -478,4 +478,4 @@ def test_a_follower_continues_after_a_crash(puts: list[tuple[str, str, JobStatus
         follower.check()
 
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(story(Path(folder, "j.sqlite")))
+        asyncio.run(run_scenario(Path(folder, "j.sqlite")))

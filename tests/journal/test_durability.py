@@ -28,11 +28,11 @@ async def test_concurrent_saves_share_a_commit(path: Path) -> None:
     """Two hundred jobs take one or two commits, and each is stored when its call returns."""
     journal = SqliteJournal(path)
     await journal.open()
-    said: list[str] = []
-    journal._write_connection.set_trace_callback(said.append)
+    statements: list[str] = []
+    journal._write_connection.set_trace_callback(statements.append)
     await asyncio.gather(*[journal.save(a_job(f"k{number}")) for number in range(200)])
-    assert said.count("COMMIT") <= 2
-    assert said.count("BEGIN IMMEDIATE") == said.count("COMMIT")
+    assert statements.count("COMMIT") <= 2
+    assert statements.count("BEGIN IMMEDIATE") == statements.count("COMMIT")
     assert len(SqliteJournal(path).keys()) == 200
     await journal.close()
 
@@ -41,15 +41,15 @@ async def test_deferred_saves_wait_for_another_write(path: Path) -> None:
     """`save_later` costs no commit of its own; only the latest state of a job is written, and a close writes the rest."""
     journal = SqliteJournal(path)
     await journal.open()
-    said: list[str] = []
-    journal._write_connection.set_trace_callback(said.append)
+    statements: list[str] = []
+    journal._write_connection.set_trace_callback(statements.append)
     for progress in range(50):
         journal.save_later(attrs.evolve(accepted(), progress=progress))
     await asyncio.sleep(0.01)
-    assert said == []
+    assert statements == []
     await journal.save(a_job("b"))
-    assert [word for word in said if "INSERT INTO jobs" in word and "'a'" in word] != []
-    assert len([word for word in said if word.startswith("UPDATE")]) == 2
+    assert [sql for sql in statements if "INSERT INTO jobs" in sql and "'a'" in sql] != []
+    assert len([sql for sql in statements if sql.startswith("UPDATE")]) == 2
     journal.save_later(attrs.evolve(accepted(), progress=99))
     await journal.close()
     assert SqliteJournal(path).get("a") == attrs.evolve(accepted(), progress=99)
@@ -60,10 +60,10 @@ async def test_a_request_is_written_once(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(a_job())
-    said: list[str] = []
-    journal._write_connection.set_trace_callback(said.append)
+    statements: list[str] = []
+    journal._write_connection.set_trace_callback(statements.append)
     await journal.save(accepted())
-    assert [word for word in said if "requests" in word or "a cat" in word] == []
+    assert [sql for sql in statements if "requests" in sql or "a cat" in sql] == []
     await journal.close()
 
 
@@ -117,7 +117,7 @@ async def test_a_truncated_log_holds_a_prefix(path: Path) -> None:
     main = path.read_bytes()
     states = [(0, 0)]
     for number in range(8):
-        states += [(number + 1, number), (number + 1, number + 1)]  # intended, then accepted
+        states += [(number + 1, number), (number + 1, number + 1)]  # after the intent, then after the receipt
     seen = []
     frame = 24 + 4096
     cuts = sorted({*range(32, len(log) + 1, frame), *range(32 + frame // 2, len(log), frame), 0, 31, len(log)})

@@ -224,7 +224,7 @@ async def test_a_simultaneous_batch_gives_unbiased_observations(tmp_path: Path) 
 def test_both_journals_give_the_same_answers(steps: list[tuple[str, Any]]) -> None:
     """Before the writes are committed, after that, and after reopening."""
 
-    async def story(path: Path) -> None:
+    async def run_scenario(path: Path) -> None:
         pair = JournalPair(path)
         await pair.sqlite.open()
         try:
@@ -237,7 +237,7 @@ def test_both_journals_give_the_same_answers(steps: list[tuple[str, Any]]) -> No
             await pair.sqlite.close()
 
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(story(Path(folder, "j.sqlite")))
+        asyncio.run(run_scenario(Path(folder, "j.sqlite")))
 
 
 async def test_many_jobs_are_iterated_while_more_are_saved(tmp_path: Path) -> None:
