@@ -219,7 +219,7 @@ def test_a_bad_field_of_generate_is_named(cli: CommandLine, emulator: Emulator, 
     ("argv", "named"),
     [
         (["frobnicate"], "Unknown command"),
-        (["demo", "--prompts", "0"], '"0" for'),  # the text is the parser's, and differs by its version
+        (["demo", "--prompts", "0"], "Invalid value 0 for --prompts. Must be >= 1."),
         (["demo", "--out", "full"], "--out: full must be empty or hold an earlier demo"),
         (["emulate", "--durations", "often"], "durations 'often'"),
         (["emulate", "--host", "192.0.2.1"], "host must be a loopback address"),
@@ -238,7 +238,7 @@ def test_a_bad_command_is_named(cli: CommandLine, argv: list[str], named: str) -
     cli.write("full/bad.json", '[{"on": "nothing"}]')
     ran = cli(*argv)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
-    assert named in ran.err
+    assert named in ran.err.replace('"', "")  # versions of the option parser quote values and options differently
 
 
 @pytest.mark.parametrize("option", ["--max-in-flight", "--max-charges"])
