@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import socket
 import ssl
 import struct
@@ -257,11 +258,29 @@ def trusting_context() -> ssl.SSLContext:
     return ssl.create_default_context(cadata=CERTIFICATE)
 
 
+#: Below the ports that Linux, macOS and Windows give to outgoing connections and to servers that ask for port 0.
+RESERVABLE_PORTS = range(20_000, 32_000)
+
+#: UDP sockets that hold the ports of `free_port` until this process ends.
+_reservations: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which no socket listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Return a TCP port of 127.0.0.1 on which no socket listens, and that no other test gets.
+
+    A UDP socket on the same number reserves it: TCP stays free for the test, and the reservation ends with the process.
+    """
+    while True:
+        port = secrets.choice(RESERVABLE_PORTS)
+        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            reservation.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reservations.append(reservation)
         return port
 
 
