@@ -1,22 +1,26 @@
 """Runner of the mutants: `python -m tests.mutants [NAME ...]`, or `--check` to verify the catalog without running tests.
 
-Each mutant breaks one promise in a copy of the package; its tests must then fail. Prints one line for each mutant. The
+The catalog is every `MUTANTS` of a module in this folder. Each mutant breaks one promise in a copy of the package; its tests must then fail. Prints one line for each mutant. The
 exit code is 1 if a mutant survived or its text does not occur exactly once, and 2 for an unknown name.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants.catalog import MUTANTS, Mutant
+import tests.mutants
+from tests.mutants.catalog import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Number of mutants that run concurrently.
@@ -29,20 +33,30 @@ TESTS_FAILED = 1
 TIMED_OUT = -1
 
 
+def load_mutants() -> tuple[Mutant, ...]:
+    """Return the mutants of every module beside this one, in the order of the modules' names."""
+    names = [module.name for module in pkgutil.iter_modules(tests.mutants.__path__) if module.name != "__main__"]
+    modules = [importlib.import_module(f"tests.mutants.{name}") for name in names]
+    return tuple(mutant for module in modules for mutant in module.MUTANTS)
+
+
 def main(arguments: list[str]) -> int:
     """Run the named mutants, or all of them, and return the exit code. With `--check` only verify the catalog."""
     names = [argument for argument in arguments if argument != "--check"]
-    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+    mutants = load_mutants()
+    unknown = set(names) - {mutant.name for mutant in mutants}
     if unknown:
         print(f"no such mutant: {', '.join(sorted(unknown))}")
         return 2
-    selected = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    selected = [mutant for mutant in mutants if not names or mutant.name in names]
     return check(selected) if "--check" in arguments else run(selected)
 
 
 def check(mutants: list[Mutant]) -> int:
     """Print each mutant whose text does not occur exactly once or whose tests do not exist."""
     problems = [(mutant.name, problem) for mutant in mutants for problem in _problems(mutant)]
+    counts = Counter(mutant.name for mutant in mutants)
+    problems += [(name, f"{count} mutants have this name") for name, count in counts.items() if count > 1]
     for name, problem in problems:
         print(f"{name}: {problem}")
     print(f"{len(mutants) - len({name for name, _ in problems})} of {len(mutants)} are valid")
