@@ -1,4 +1,4 @@
-"""An account that holds K tasks and refuses more, filled by `Slots`, beside list scheduling; in virtual time."""
+"""An account of K slots that `AdaptiveConcurrency` fills, beside list scheduling; in virtual time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Filled:
 
 
 def list_schedule(durations: Sequence[float], slots: float) -> float:
-    """When the last settles if each free slot takes the next at once (Graham, 1966)."""
+    """Return the time at which the last settles if each free slot takes the next job at once (Graham, 1966)."""
     if slots >= len(durations):
         return max(durations)
     ends = [0.0] * int(slots)
@@ -43,11 +43,11 @@ def fill(
     room: float = 200,
     seed: int = 1,
     trip: float = 0.2,
-    abreast: int = 8,
+    concurrent: int = 8,
     slots: AdaptiveConcurrency | None = None,
     policy: Any = None,
 ) -> Filled:
-    """All jobs through an account with `room` slots; a call's answer takes `trip` seconds, half of it each way."""
+    """Send all jobs through an account with *room* slots; an answer takes *trip* seconds, half of it each way."""
     slots = AdaptiveConcurrency() if slots is None else slots
     policy = AdaptivePolling() if policy is None else policy
     random, chance = Random(seed), Random(seed + 1)
@@ -64,7 +64,7 @@ def fill(
 
     def submit(now: float) -> None:
         nonlocal submitting, woken
-        while ready and submitting < abreast and slots.has_capacity(in_flight, submitting):
+        while ready and submitting < concurrent and slots.has_capacity(in_flight, submitting):
             begins = slots.ready_at(now)
             if begins > now:
                 if begins < woken or woken <= now:
@@ -93,23 +93,23 @@ def fill(
                 in_flight += 1
                 slots.on_accepted(now)
                 age = now - began
-                at(now + policy.next_delay(PollContext("a", age, 0), chance.random()), "look", [job, began, age, 0])
+                at(now + policy.next_delay(PollContext("a", age, 0), chance.random()), "poll", [job, began, age, 0])
             else:
                 refused += 1
                 ready.append(job)
                 slots.on_rejected(in_flight, sent_at, now)
         elif what == "frees":
             held -= 1
-        elif what == "look":
-            job, began, looked, looks = data
+        elif what == "poll":
+            job, began, last_unsettled_age, polls = data
             age = now - began
             if age >= plan[job]:
                 in_flight -= 1
                 seen += 1
-                policy.observe(DurationSample("a", looked, age), looked)
-                slots.on_settled(began + looked, now)
+                policy.observe(DurationSample("a", last_unsettled_age, age), last_unsettled_age)
+                slots.on_settled(began + last_unsettled_age, now)
             else:
-                wait = policy.next_delay(PollContext("a", age, looks + 1, None, looked), chance.random())
-                at(now + wait, "look", [job, began, age, looks + 1])
+                wait = policy.next_delay(PollContext("a", age, polls + 1, None, last_unsettled_age), chance.random())
+                at(now + wait, "poll", [job, began, age, polls + 1])
         submit(now)
     return Filled(now, list_schedule(plan, room), refused / jobs)

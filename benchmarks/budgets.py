@@ -1,4 +1,4 @@
-"""One rate of looks for all jobs: by expected undetected delay, beside first in, first out; in virtual time."""
+"""Polls of all jobs at one rate, by expected undetected delay or in turn; in virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pika_async.polling import AdaptivePolling, DurationSample, PollContext, Pol
 class _Job:
     outcome: Outcome
     stratum: str
-    looked: float = 0.0
+    last_unsettled_age: float = 0.0
     polls: int = 0
 
 
@@ -32,7 +32,7 @@ def limited(
     seed: int = 1,
     at_once: bool = False,
 ) -> list[Outcome]:
-    """`rate` looks a second at most; without a policy in turn, whoever was looked at longest ago first."""
+    """Poll at most *rate* times a second; without a policy in turn, the least recently polled job first."""
     random, chance = Random(seed), Random(seed + 1)
     names = list(durations)
     plan = [(name, durations[name](i, random)) for i in range(jobs) for name in [random.choice(names)]]
@@ -44,17 +44,17 @@ def limited(
 
     def value(job: _Job, now: float) -> float:
         assert policy is not None
-        return policy.expected_delay(job.stratum, job.looked, now - job.outcome.accepted)
+        return policy.expected_delay(job.stratum, job.last_unsettled_age, now - job.outcome.accepted)
 
     due: DueQueue[_Job] = DueQueue(value)
 
-    def wait(job: _Job, now: float, looked: float | None) -> None:
+    def wait(job: _Job, now: float, last_unsettled_age: float | None) -> None:
         nonlocal order
         if policy is None:
             turn.append(job)
             return
         order += 1
-        asked = PollContext(job.stratum, now - job.outcome.accepted, job.polls, None, looked)
+        asked = PollContext(job.stratum, now - job.outcome.accepted, job.polls, None, last_unsettled_age)
         heapq.heappush(waiting, (now + policy.next_delay(asked, chance.random()), order, job))
 
     def begin(now: float) -> None:
@@ -87,15 +87,15 @@ def limited(
             job.outcome.delay = age - job.outcome.duration
             done.append(job.outcome)
             if policy is not None:
-                policy.observe(DurationSample(job.stratum, job.looked, age), job.looked)
+                policy.observe(DurationSample(job.stratum, job.last_unsettled_age, age), job.last_unsettled_age)
             continue
-        looked, job.looked = job.looked, age
-        wait(job, now, looked)
+        previous, job.last_unsettled_age = job.last_unsettled_age, age
+        wait(job, now, previous)
     return done
 
 
 class Known(PollingPolicy):
-    """Knows the distributions from the start, and wants each task to be looked at again at once: the index decides."""
+    """A policy for known distributions that has each task due again at once, so that only the priority decides."""
 
     def __init__(self, durations: dict[str, Durations]) -> None:
         self._truth = {name: known_in_full(drawn) for name, drawn in durations.items()}
@@ -119,9 +119,9 @@ def delay_ratio(
     jobs: int = 3000,
     policy: AdaptivePolling | Known | None = None,
 ) -> float:
-    """Mean delay by index over mean delay in turn, at the same rate, once the first quarter has settled."""
+    """Return the mean delay by priority over that in turn, at the same rate, once the first quarter has settled."""
     policy = policy or AdaptivePolling(delay_weight=1e4)
-    ours = limited(policy, durations, rate=rate, seed=seed, at_once=at_once, jobs=jobs)
-    theirs = limited(None, durations, rate=rate, seed=seed, at_once=at_once, jobs=jobs)
+    by_priority = limited(policy, durations, rate=rate, seed=seed, at_once=at_once, jobs=jobs)
+    in_turn = limited(None, durations, rate=rate, seed=seed, at_once=at_once, jobs=jobs)
     skip = 0 if at_once else jobs // 4
-    return sum(job.delay for job in ours[skip:]) / sum(job.delay for job in theirs[skip:])
+    return sum(job.delay for job in by_priority[skip:]) / sum(job.delay for job in in_turn[skip:])

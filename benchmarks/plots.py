@@ -34,7 +34,7 @@ PANELS = {
     "lognormal 1.0": "wide: lognormal, sigma 1.0",
     "bimodal": "bimodal: 40 s, one in five 240 s",
 }
-OURS, FIXED, BOUND, OTHERS = "#0060a8", "#808080", "#000000", "#c04a00"
+SDK, FIXED, BOUND, OTHERS = "#0060a8", "#808080", "#000000", "#c04a00"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pika_async",
     "svg.fonttype": "none",  # the reader's own sans-serif: a third of the size
@@ -117,29 +117,29 @@ def polls_and_delay(axes: Axes, durations: Durations) -> None:
         axes.annotate(
             name, (delay, polls), ASIDE.get(name, (6, 3)), textcoords="offset points", color=OTHERS, fontsize=8
         )
-    ours = {}
+    by_weight = {}
     for weight in WEIGHTS:
         settled = run(AdaptivePolling(delay_weight=weight), durations, seed=SEED)[WARM:]
-        ours[weight] = Costs.of(settled)
+        by_weight[weight] = Costs.of(settled)
         if weight == DEFAULT:
-            share = ours[weight].polls / best_fixed(settled, ours[weight].delay)
+            share = by_weight[weight].polls / best_fixed(settled, by_weight[weight].delay)
     axes.plot(
-        [each.delay for each in ours.values()], [each.polls for each in ours.values()],
-        "o-", color=OURS, lw=1.6, ms=2.8, zorder=3,
+        [each.delay for each in by_weight.values()], [each.polls for each in by_weight.values()],
+        "o-", color=SDK, lw=1.6, ms=2.8, zorder=3,
     )  # fmt: skip
-    default = ours[DEFAULT]
-    axes.plot(default.delay, default.polls, "o", color=OURS, ms=7, zorder=6)
-    label = f"our default: {share:.2f} of the polls\nof a fixed interval as quick"
+    default = by_weight[DEFAULT]
+    axes.plot(default.delay, default.polls, "o", color=SDK, ms=7, zorder=6)
+    label = f"SDK default: {share:.2f} of the polls\nof a fixed interval as quick"
     axes.annotate(
-        label, (default.delay, default.polls), (0.05, 2.7), textcoords="data", color=OURS, fontsize=8,
-        arrowprops={"arrowstyle": "-", "color": OURS, "lw": 0.7, "shrinkB": 4},
+        label, (default.delay, default.polls), (0.05, 2.7), textcoords="data", color=SDK, fontsize=8,
+        arrowprops={"arrowstyle": "-", "color": SDK, "lw": 0.7, "shrinkB": 4},
     )  # fmt: skip
 
 
 def labelled(axes: Axes) -> None:
     """The lines' names, in the panel where they are farthest apart."""
     axes.text(0.15, 400, "best fixed interval", color="#606060")
-    axes.text(0.38, 48, "ours, learned\nas tasks settle", color=OURS, ha="right")
+    axes.text(0.38, 48, "SDK, learned\nas tasks settle", color=SDK, ha="right")
     axes.text(0.38, 1.75, "the bound: durations known", color=BOUND, fontsize=8)
 
 
@@ -183,7 +183,7 @@ def schedule(axes: Axes, durations: Durations, end: float) -> None:
     top = axes.get_ylim()[1]
     polls, _ = fixed(settled, interval)
     rows = (
-        (ages_of_polls, -0.2, OURS, f"ours, learned:\n{costs.polls:.1f} polls a task"),
+        (ages_of_polls, -0.2, SDK, f"SDK, learned:\n{costs.polls:.1f} polls a task"),
         (every, -0.54, "#606060", f"every {interval:.1f} s, as quick:\n{polls:.1f} polls a task"),
     )
     for ages, row, colour, label in rows:

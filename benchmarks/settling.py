@@ -1,20 +1,20 @@
-"""From submit to settled, end to end over sockets: our policy beside others', all carried out by the same client.
+"""From submit to settled, end to end over sockets: the SDK's policy beside others, carried out by the same client.
 
     python benchmarks/settling.py [JOBS] [ROUNDS]
 
 Every batch is submitted at once, in a process of its own, to an emulator of its own (another process) that draws the
 same durations for all policies of a round: 60 s in the median (lognormal, sigma 0.5). Thousands of jobs take that time,
 and each policy runs alone; fewer run twice as fast, up to five policies side by side: the time scale of 0.5 divides the
-intervals of the other policies and our first guess as well, but not the constants of our own limits (no wait under
-0.05 s, nor over 0.35 x age + 2 s). The emulator tells an honest progress; no policy hears of it but the one whose row
-says so. "learned" is the policy object of an earlier batch of 256 jobs; "by the journal" is a new one that was taught
-by that batch's journal.
+intervals of the other policies and the SDK's first estimate, but not the constants of the SDK's limits (no delay under
+0.05 s, nor over 0.35 x age + 2 s). The emulator reports an honest progress, which is passed only to the policy whose
+row says so. "learned" is the policy object of an earlier batch of 256 jobs; "by the journal" is a new one that read
+that batch's journal.
 
-A delay runs from the ledger's settle time to the moment at which the client had read the answer that told of it. Both
+A delay runs from the ledger's settle time to the moment at which the client had read the answer that contains it. Both
 are put on the machine's monotonic clock; the client's is a wall time in whole milliseconds (`Job.settled_at`, rounded
 down), so a delay is up to 1 ms too small, and wrong by what the two clocks of the machine moved apart meanwhile, which
-is printed. `best` is the fewest looks of any fixed interval for the same mean delay, computed from the ledger's
-durations by an oracle; the row "best interval" is that interval for our cold batch, found afterwards, and really run.
+is printed. `best` is the fewest polls of any fixed interval for the same mean delay, computed from the ledger's
+durations by an oracle; the row "best interval" is that interval for the SDK's cold batch, found and run afterwards.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from pika_async import AdaptivePolling, FixedInterval, JobStatus, Limits, PikaCl
 from pika_async.polling import DurationSample, PollContext, PollingPolicy
 
 MEDIAN, SIGMA = 60.0, 0.5
-#: The jobs of the earlier batch that was learned from.
+#: Number of jobs of the earlier batch.
 EARLIER = 256
-#: From so many jobs on each policy runs alone.
+#: Number of jobs from which on each policy runs alone.
 MANY = 2000
 EARLIER_SEED = 9001
 #: Rows of the table, in groups that run side by side.
 GROUPS = [
-    ["cold", "cold, progress told", "comfy 5 s", "runway 6 +- 1.5 s"],
+    ["cold", "cold, with progress", "comfy 5 s", "runway 6 +- 1.5 s"],
     ["learned", "learned, by the journal", "best interval", "openai 1 s", "full jitter, cap 60 s"],
 ]
 ALONE = [["cold"], ["learned"], ["best interval"]]
 
 
 def limits(count: int) -> Limits:
-    """The room is given, so that all can be sent at once; submissions run 16 abreast."""
+    """Return limits that allow all jobs in flight, and 16 concurrent submissions."""
     return Limits(max_in_flight=count, submitting=16)
 
 
@@ -64,7 +64,7 @@ def limits(count: int) -> Limits:
 
 @attrs.frozen
 class Between(PollingPolicy):
-    """A look after `low` to `high` seconds, anew by chance each time."""
+    """A poll after *low* to *high* seconds, drawn each time."""
 
     low: float
     high: float
@@ -78,7 +78,7 @@ class Between(PollingPolicy):
 
 @attrs.frozen
 class FullJitter(PollingPolicy):
-    """Exponential backoff with full jitter: up to `first`, twice that, and so on to `cap`."""
+    """Exponential backoff with full jitter: up to *first* seconds, twice that, and so on to *cap*."""
 
     first: float
     cap: float
@@ -92,7 +92,7 @@ class FullJitter(PollingPolicy):
 
 @attrs.frozen
 class Order:
-    """One batch to run; `folder` holds what the earlier batch left: its policy and its journal."""
+    """One batch to run; *folder* holds the policy and the journal of the earlier batch."""
 
     name: str
     count: int
@@ -112,9 +112,9 @@ class Order:
 
     def policy(self) -> PollingPolicy:
         if self.name == "learned":
-            taught: AdaptivePolling = pickle.loads(self.memory.read_bytes())  # noqa: S301 - written by `batch`
-            return taught
-        if self.name in {"earlier", "cold", "cold, progress told", "learned, by the journal"}:
+            learned: AdaptivePolling = pickle.loads(self.memory.read_bytes())  # noqa: S301 - written by `batch`
+            return learned
+        if self.name in {"earlier", "cold", "cold, with progress", "learned, by the journal"}:
             return AdaptivePolling(expected_seconds=MEDIAN * self.scale)
         if self.name == "runway 6 +- 1.5 s":
             return Between(4.5 * self.scale, 7.5 * self.scale)
@@ -127,27 +127,27 @@ class Order:
 
 
 @attrs.define
-class Watched(PollingPolicy):
-    """A policy that is told no progress, if `blind`, and when the last of `count` tasks was accepted.
+class MeasuredPolicy(PollingPolicy):
+    """A policy whose polls are counted; *blind* hides the progress from it.
 
-    A first wait is asked for once a task.
+    The first delay is asked for once a task: after *count* of them the last task was accepted.
     """
 
     policy: PollingPolicy
     count: int
     blind: bool
-    looks: int = 0
-    #: The CPU time and the looks at that moment.
+    polls: int = 0
+    #: CPU time and polls at that moment.
     cpu: float = 0.0
-    before: int = 0
+    polls_before: int = 0
 
     def next_delay(self, context: PollContext, u: float) -> float:
         if context.polls:
-            self.looks += 1
+            self.polls += 1
         else:
             self.count -= 1
             if not self.count:
-                self.cpu, self.before = time.process_time(), self.looks
+                self.cpu, self.polls_before = time.process_time(), self.polls
         return self.policy.next_delay(self._seen(context), u)
 
     def replan_delay(self, context: PollContext, u: float) -> float | None:
@@ -178,17 +178,17 @@ class Watched(PollingPolicy):
 
 
 async def batch(order: Order) -> dict[str, Any]:
-    """Submit all, wait for all."""
+    """Submit all jobs and wait for all."""
     policy = order.policy()
-    if order.name == "learned, by the journal":  # opening a client teaches the policy what the journal has
+    if order.name == "learned, by the journal":  # opening a client passes the journal's samples to the policy
         async with PikaClient("native", api_key=order.key, base_url=order.url, polling=policy, journal=order.journal):
             pass
-    told = Watched(policy, order.count, blind=order.name != "cold, progress told")
+    measured = MeasuredPolicy(policy, order.count, blind=order.name != "cold, with progress")
     journal = order.journal if order.name == "earlier" else None
     room = limits(order.count)
     rows = []
     async with PikaClient(
-        "native", api_key=order.key, base_url=order.url, polling=told, limits=room, journal=journal
+        "native", api_key=order.key, base_url=order.url, polling=measured, limits=room, journal=journal
     ) as pika:
         apart = time.time() - time.monotonic()
         began = time.monotonic()
@@ -205,35 +205,35 @@ async def batch(order: Order) -> dict[str, Any]:
         "rows": rows,
         "began": began,
         "wall": ended - began,
-        "cpu_a_look": (cpu - told.cpu) / (polls - told.before),
+        "cpu_per_poll": (cpu - measured.cpu) / (polls - measured.polls_before),
         "slew": slew,
     }
 
 
 @attrs.frozen
 class Batch:
-    """What one batch cost."""
+    """The cost of one batch."""
 
     durations: list[float]
-    looks: float
+    polls: float
     delay: float
     worst: float
-    #: Looks over those of the best fixed interval, for the same durations and the same mean delay.
+    #: Polls over those of the best fixed interval, for the same durations and the same mean delay.
     best: float
-    #: Until the last was seen settled, over: until the last was settled; the longest of the durations.
+    #: Time until the last was found settled, over the time until the last settled; over the longest duration.
     makespan: float
     over_longest: float
-    #: Until the last was accepted; until all were handed over.
+    #: Time until the last was accepted; time until all were yielded.
     sent: float
     wall: float
-    cpu_a_look: float
+    cpu_per_poll: float
     slew: float
 
     @classmethod
     def of(cls, found: dict[str, Any], ledger: list[LedgerCharge]) -> Batch:
-        """What the client saw against the ledger.
+        """Compare the client's jobs with the ledger.
 
-        :raises AssertionError: if a job was handed over twice, or its charge is not the only one.
+        :raises AssertionError: if a job was yielded twice, or its charge is not the only one.
         """
         charges = {charge.prompt: charge for charge in ledger}
         rows = {row[0]: row for row in found["rows"]}
@@ -243,44 +243,44 @@ class Batch:
         delays = sorted(row[2] - charges[row[0]].settles_at for row in found["rows"])
         assert delays[0] > -0.005, delays[0]
         durations = [charge.settles_at - charge.charged_at for charge in ledger]
-        looks, delay = statistics.fmean(row[3] for row in found["rows"]), statistics.fmean(delays)
+        polls, delay = statistics.fmean(row[3] for row in found["rows"]), statistics.fmean(delays)
         began, seen = found["began"], max(row[2] for row in found["rows"])
         return cls(
             durations=durations,
-            looks=looks,
+            polls=polls,
             delay=delay,
             worst=delays[int(0.99 * (len(delays) - 1))],
-            best=looks / best_fixed([Outcome(duration) for duration in durations], delay),
+            best=polls / best_fixed([Outcome(duration) for duration in durations], delay),
             makespan=(seen - began) / (max(charge.settles_at for charge in ledger) - began),
             over_longest=(seen - began) / max(durations),
             sent=max(charge.charged_at for charge in ledger) - began,
             wall=found["wall"],
-            cpu_a_look=found["cpu_a_look"],
+            cpu_per_poll=found["cpu_per_poll"],
             slew=found["slew"],
         )
 
 
 def interval_for(durations: list[float], delay: float) -> float:
-    """The fixed interval that needs the fewest looks for a mean delay of `delay` or less."""
+    """Return the fixed interval that needs the fewest polls for a mean delay of *delay* or less."""
     jobs = [Outcome(duration) for duration in durations]
     tried = [(fixed(jobs, interval), interval) for interval in (delay * 0.8 * 1.012**step for step in range(160))]
     return min((polls, interval) for (polls, found), interval in tried if found <= delay)[1]
 
 
 def measure(order: Order, seed: int) -> Batch:
-    """One batch in a fresh process, against a fresh emulator."""
+    """Run one batch in a fresh process, against a fresh emulator."""
     with run_server(durations=f"lognormal:{MEDIAN},{SIGMA}", time_scale=order.scale, seed=seed) as server:
         given = json.dumps(attrs.asdict(attrs.evolve(order, url=server.url, key=server.key)))
         command = [sys.executable, __file__, "batch", given]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         done = Batch.of(found, server.ledger())
-    told = {name: round(value, 4) for name, value in attrs.asdict(done).items() if name != "durations"}
-    print(f"  {order.name}: {told}", file=sys.stderr)
+    costs = {name: round(value, 4) for name, value in attrs.asdict(done).items() if name != "durations"}
+    print(f"  {order.name}: {costs}", file=sys.stderr)
     return done
 
 
 def rounds_of(count: int, rounds: int) -> dict[str, list[Batch]]:
-    """Every policy in every round; the earlier batch once, beside the first."""
+    """Run every policy in every round; the earlier batch once, beside the first."""
     scale = 0.5 if count < MANY else 1.0
     done: dict[str, list[Batch]] = {}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
@@ -300,12 +300,14 @@ def rounds_of(count: int, rounds: int) -> dict[str, list[Batch]]:
 
 
 def main(count: int, rounds: int) -> None:
-    """The table; medians over the rounds."""
+    """Print the table; medians over the rounds."""
     done = rounds_of(count, rounds)
     mean = statistics.median(statistics.fmean(batch.durations) for batch in done["cold"])
     print(f"{count:,} jobs at once, {rounds} rounds, mean duration {mean:.1f} s; every job settled once, charged once")
-    print("| policy | looks a job | mean delay | 99 % within | looks over best | last seen over last settled |", end="")
-    print(" over the longest | wall | CPU a look |")
+    print(
+        "| policy | polls per job | mean delay | 99 % within | polls over best | last found over last settled |", end=""
+    )
+    print(" over the longest | wall | CPU per poll |")
     print("|---|" + "---|" * 8)
     for name, batches in done.items():
         of = {
@@ -315,16 +317,16 @@ def main(count: int, rounds: int) -> None:
         }
         spans = [batch.makespan for batch in batches]
         print(
-            f"| {name} | {of['looks']:.2f} | {of['delay']:.2f} s, {100 * of['delay'] / mean:.1f} % | "
+            f"| {name} | {of['polls']:.2f} | {of['delay']:.2f} s, {100 * of['delay'] / mean:.1f} % | "
             f"{of['worst']:.2f} s | {of['best']:.2f} | {of['makespan']:.4f} (to {max(spans):.4f}) | "
-            f"{of['over_longest']:.3f} | {of['wall']:.1f} s | {1e3 * of['cpu_a_look']:.2f} ms |"
+            f"{of['over_longest']:.3f} | {of['wall']:.1f} s | {1e3 * of['cpu_per_poll']:.2f} ms |"
         )
     for name in ("cold", "learned"):
         pairs = list(zip(done[name], done["best interval"], strict=True))
-        looks = statistics.median(ours.looks / other.looks for ours, other in pairs)
-        delays = statistics.median(ours.delay / other.delay for ours, other in pairs)
+        polls = statistics.median(batch.polls / other.polls for batch, other in pairs)
+        delays = statistics.median(batch.delay / other.delay for batch, other in pairs)
         print(
-            f"{name} against the best interval, both over sockets: {looks:.2f} of its looks, {delays:.2f} of its delay"
+            f"{name} against the best interval, both over sockets: {polls:.2f} of its polls, {delays:.2f} of its delay"
         )
     batches = [batch for found in done.values() for batch in found]
     sent = statistics.median(batch.sent for batch in done["cold"])

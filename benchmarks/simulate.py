@@ -1,8 +1,8 @@
-"""Polling in tables: the policy's own code in virtual time, beside the best that is possible and what is usual.
+"""Tables of the polling policy in virtual time, beside its theoretical bound and other libraries.
 
     python benchmarks/simulate.py [steady] [known] [peers] [progress] [queue] [drift] [cold] ...
 
-Pure Python, one process, a few minutes for all. A ratio of looks is always against the best fixed interval that an
+Pure Python, one process, a few minutes for all. A ratio of polls is always against the best fixed interval that an
 oracle finds on the same jobs for the same mean delay: below 1 is better. Each figure is the median of five seeds, with
 its range.
 """
@@ -26,7 +26,7 @@ from pika_async.polling import AdaptivePolling, Distribution, DurationSample, Sc
 
 #: No constant of the policy was tuned on these.
 SEEDS = (31, 415, 9_265, 35_897, 932_384)
-#: Of 2,000 jobs, those that settle before the policy is said to be steady.
+#: Number of jobs that settle before the policy counts as steady.
 WARM = 500
 
 
@@ -41,7 +41,7 @@ def ratio(jobs: Sequence[Outcome]) -> float:
 
 def steady() -> None:
     """Learned online, 2,000 jobs over 200 slots."""
-    print(f"{'':16}{'looks':>7}{'delay':>7}  {'ratio, seen by looks':26}{'ratio, exact settles':26}{'known F':>8}")
+    print(f"{'':16}{'polls':>7}{'delay':>7}  {'ratio, seen by polls':26}{'ratio, exact settles':26}{'known F':>8}")
     for name, durations in SHAPES.items():
         seen, exact, best, polls, delays = [], [], [], [], []
         truth = known_in_full(durations) if name != "constant" else None
@@ -76,38 +76,38 @@ def known() -> None:
             took = time.perf_counter() - began
             polls, delay = follow(jobs, schedule.after)
             against = polls / best_fixed(jobs, delay)
-            cells.append(f"{weight}: {polls:5.2f} looks {delay:5.2f} s {against:.3f} {1e3 * took:.1f} ms")
+            cells.append(f"{weight}: {polls:5.2f} polls {delay:5.2f} s {against:.3f} {1e3 * took:.1f} ms")
         print(f"{name:16}", " | ".join(cells))
 
 
 def peers() -> None:
-    """What others ship, on jobs of a minute (sigma 0.5)."""
+    """The settings that other libraries ship with, on jobs of a minute (sigma 0.5)."""
     durations = lognormal(60, 0.5)
     random = Random(7)
     jobs = [Outcome(durations(i, random)) for i in range(4000)]
     for name, interval in (("fal 0.1 s", 0.1), ("replicate 0.5 s", 0.5), ("openai 1 s", 1.0), ("comfy 5 s", 5.0)):
         polls, delay = fixed(jobs, interval)
-        print(f"{name:28}{polls:8.1f} looks {delay:6.2f} s delay")
+        print(f"{name:28}{polls:8.1f} polls {delay:6.2f} s delay")
     draws: dict[str, Callable[[int], float]] = {
-        "runway 6 +- 1.5 s": lambda _looks: random.uniform(4.5, 7.5),
-        "backoff, full jitter, cap 60": lambda looks: random.uniform(0, min(60.0, 2.0 ** min(looks, 9))),
+        "runway 6 +- 1.5 s": lambda _polls: random.uniform(4.5, 7.5),
+        "backoff, full jitter, cap 60": lambda count: random.uniform(0, min(60.0, 2.0 ** min(count, 9))),
     }
     for name, draw in draws.items():
         polls = delay = 0.0
         for job in jobs:
-            age, looks = 0.0, 0
+            age, count = 0.0, 0
             while age < job.duration:
-                age += draw(looks)
-                looks += 1
-            polls += looks
+                age += draw(count)
+                count += 1
+            polls += count
             delay += age - job.duration
-        print(f"{name:28}{polls / len(jobs):8.1f} looks {delay / len(jobs):6.2f} s delay")
+        print(f"{name:28}{polls / len(jobs):8.1f} polls {delay / len(jobs):6.2f} s delay")
     costs = Costs.of(run(AdaptivePolling(), durations)[WARM:])
-    print(f"{'ours':28}{costs.polls:8.1f} looks {costs.delay:6.2f} s delay, 99 % within {costs.worst:.1f} s")
+    print(f"{'SDK':28}{costs.polls:8.1f} polls {costs.delay:6.2f} s delay, 99 % within {costs.worst:.1f} s")
 
 
 def known_error(durations: Durations, seed: int) -> float:
-    """About what noisy progress could give: one look, then the best schedule for a minute known but for 10 %."""
+    """Return the ratio of one poll, then the best schedule for a minute known but for 10 %: about what noise allows."""
     jobs = run(AdaptivePolling(), durations, seed=seed, progress=PROGRESS["noisy"])[WARM:]
     delay = Costs.of(jobs).delay
     truth = Distribution.lognormal(60, 0.1)
@@ -121,31 +121,37 @@ def progress() -> None:
     for name in ("lognormal 0.5", "lognormal 1.0", "bimodal"):
         plain = [ratio(run(AdaptivePolling(), SHAPES[name], seed=seed)[WARM:]) for seed in SEEDS]
         print(f"{name:16}{'none':14}{median(plain)}")
-        for shape, tell in PROGRESS.items():
-            told = [ratio(run(AdaptivePolling(), SHAPES[name], seed=seed, progress=tell)[WARM:]) for seed in SEEDS]
-            against = [a / b for a, b in zip(told, plain, strict=True)]
+        for shape, report in PROGRESS.items():
+            found = [ratio(run(AdaptivePolling(), SHAPES[name], seed=seed, progress=report)[WARM:]) for seed in SEEDS]
+            against = [a / b for a, b in zip(found, plain, strict=True)]
             if shape == "noisy":
                 print(f"{'':16}{'10 %, known':14}{median([known_error(SHAPES[name], seed) for seed in SEEDS])}")
-            print(f"{'':16}{shape:14}{median(told):28} against none {median(against)}")
+            print(f"{'':16}{shape:14}{median(found):28} against none {median(against)}")
 
 
 def queue() -> None:
-    """A queue of random length before a generation of a minute (sigma 0.25): told "queued" or not, against not told."""
+    """A queue of random length before a generation of a minute (sigma 0.25), reported or hidden."""
     for name, queues in QUEUES.items():
-        untold, told = (
-            [ratio(run(AdaptivePolling(), SHAPES["lognormal 0.25"], seed=seed, queues=queues, tells_queue=tells)[WARM:])
-             for seed in SEEDS]
-            for tells in (False, True)
-        )  # fmt: skip
-        against = [a / b for a, b in zip(told, untold, strict=True)]
-        print(f"{name:18} untold {median(untold)} told {median(told)} against untold {median(against)}", flush=True)
+        shape = SHAPES["lognormal 0.25"]
+        hidden, reported = (
+            [
+                ratio(run(AdaptivePolling(), shape, seed=seed, queues=queues, reports_queue=reports)[WARM:])
+                for seed in SEEDS
+            ]
+            for reports in (False, True)
+        )
+        against = [a / b for a, b in zip(reported, hidden, strict=True)]
+        print(
+            f"{name:18} hidden {median(hidden)} reported {median(reported)} against hidden {median(against)}",
+            flush=True,
+        )
     for name in ("lognormal 0.25", "lognormal 1.0", "bimodal", "exponential"):
-        untold, told = (
+        hidden, reported = (
             [ratio(run(AdaptivePolling(), SHAPES[name], seed=seed, progress=progress)[WARM:]) for seed in SEEDS]
             for progress in (None, PROGRESS["stuck at 0"])
         )
-        against = [a / b for a, b in zip(told, untold, strict=True)]
-        print(f'{name:18} always told "queued" against untold {median(against)}', flush=True)
+        against = [a / b for a, b in zip(reported, hidden, strict=True)]
+        print(f'{name:18} always reported as "queued", against hidden {median(against)}', flush=True)
 
 
 def drifts() -> None:
@@ -161,7 +167,7 @@ def drifts() -> None:
 
 
 def cold() -> None:
-    """All at once: nothing known, then with 256 of an earlier batch. Makespan: when the last is seen, over settled."""
+    """All at once: nothing known, then with 256 of an earlier batch. Makespan: last found settled over last settled."""
     for name in ("lognormal 0.25", "lognormal 0.5", "lognormal 1.0", "bimodal", "exponential"):
         for count in (500, 10_000):
             cells = []
@@ -183,7 +189,7 @@ def cold() -> None:
 
 
 def mixed() -> None:
-    """Three models at once, each a stratum of its own, and all in one: why to stratify."""
+    """Three models at once, each a stratum of its own, then all in one stratum."""
     shapes = (lognormal(20, 0.3), lognormal(60, 0.3), lognormal(240, 0.3))
 
     def durations(i: int, random: Random) -> float:
@@ -195,7 +201,7 @@ def mixed() -> None:
 
 
 def budget() -> None:
-    """Mean delay at equal rates of looks, by index over in turn; learned online."""
+    """Mean delay at equal rates of polls, by priority over in turn; learned online."""
     three = {"quick": lognormal(20, 0.3), "usual": lognormal(60, 0.3), "slow": lognormal(240, 0.3)}
     cases: list[tuple[str, dict[str, Durations], bool]] = [
         ("three models", three, False),
@@ -207,11 +213,11 @@ def budget() -> None:
         for rate in (10, 30):
             found = [delay_ratio(shapes, rate=rate, seed=seed, at_once=at_once) for seed in SEEDS]
             known = delay_ratio(shapes, rate=rate, seed=SEEDS[0], at_once=at_once, policy=Known(shapes))
-            print(f"{name:20}{rate:4} looks/s {median(found)} by the index of known durations {known:.3f}", flush=True)
+            print(f"{name:20}{rate:4} polls/s {median(found)} with known durations {known:.3f}", flush=True)
 
 
 def slots() -> None:
-    """An account of K slots, 10 K jobs or more; the bound is list scheduling, which knows when each slot gets free."""
+    """An account of K slots, 10 K jobs or more; list scheduling with known slot times is the bound."""
     for name in ("constant", "lognormal 0.25", "lognormal 0.5", "lognormal 1.0", "bimodal"):
         for room, count in ((5, 200), (20, 400), (50, 1000), (200, 2000)):
             found = [fill(SHAPES[name], jobs=count, room=room, seed=seed) for seed in SEEDS]
@@ -222,7 +228,7 @@ def slots() -> None:
 
 @attrs.define
 class _Timed:
-    """A policy, and the time that was spent in it."""
+    """A policy with the time spent in it."""
 
     policy: AdaptivePolling
     spent: float = 0.0
@@ -243,14 +249,14 @@ class _Timed:
 
 
 def cpu() -> None:
-    """Time in the policy for each look, all it does included, the least of three runs; one timer call is in it."""
+    """Time in the policy for each poll, everything included, the least of three runs; contains one timer call."""
     for count, room in ((2000, 200), (20_000, 10_000), (100_000, None)):
         least = min(
             1e6 * timed.spent / timed.waits
             for timed in (_Timed(AdaptivePolling()) for _ in range(3 if count < 50_000 else 1))
             if run(timed, SHAPES["lognormal 0.5"], jobs=count, slots=room)  # type: ignore[arg-type]
         )
-        print(f"{count:7} jobs, {room or count:7} in flight: {least:.2f} us a look")
+        print(f"{count:7} jobs, {room or count:7} in flight: {least:.2f} us a poll")
 
 
 TABLES: dict[str, Callable[[], None]] = {

@@ -1,4 +1,4 @@
-"""Looks at many jobs in virtual time by a policy's own code, and what the best fixed interval had needed for them."""
+"""Polls of many jobs by a policy in virtual time, and the best fixed interval for the same jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pika_async.polling.schedule import FLOOR_SECONDS, max_delay
 
 @attrs.define
 class Outcome:
-    """One job: how long it took, what it cost."""
+    """One job: its duration, and the polls and the delay that it cost."""
 
     duration: float
     accepted: float = 0.0
@@ -43,11 +43,11 @@ class _Live:
     stratum: str
     noise: float
     queue: float
-    looked: float = 0.0
+    last_unsettled_age: float = 0.0
     polls: int = 0
-    told_age: float | None = None
-    told: int | None = None
-    tellings: int = 0
+    sampled_progress: int | None = None
+    sampled_progress_age: float | None = None
+    progress_count: int = 0
     progress: int | None = None
     progress_age: float | None = None
     due: float = 0.0
@@ -62,13 +62,13 @@ def run(
     seed: int = 1,
     progress: Progress | None = None,
     queues: Durations | None = None,
-    tells_queue: bool = True,
+    reports_queue: bool = True,
     exact: bool = False,
     strata: Callable[[int], str] = lambda _: "a",
 ) -> list[Outcome]:
-    """All jobs, in the order in which they settled; a free slot takes the next at the instant one settles.
+    """Return all jobs in the order in which they settled; a free slot takes the next at the instant one settles.
 
-    `queues`: seconds that each job is queued before it begins, and is said to be; no percent is told then.
+    `queues`: seconds for which each job is queued and reported as queued before it begins, without a percent.
     """
     random, chance = Random(seed), Random(seed + 1)
     waits = [0.0 if queues is None else queues(i, random) for i in range(jobs)]
@@ -103,7 +103,7 @@ def run(
             begin(now)
             continue
         if now != live.due:
-            continue  # it was asked for again
+            continue  # a later entry of the heap stands for it
         outcome = live.outcome
         age = now - outcome.accepted
         live.polls += 1
@@ -111,52 +111,60 @@ def run(
         if age >= outcome.duration:
             outcome.delay = age - outcome.duration
             done.append(outcome)
-            ends = (outcome.duration, outcome.duration) if exact else (live.looked, age)
-            seen = DurationSample(live.stratum, *ends, progress_age=live.told_age, progress=live.told)
+            ends = (outcome.duration, outcome.duration) if exact else (live.last_unsettled_age, age)
+            seen = DurationSample(
+                live.stratum, *ends, progress_age=live.sampled_progress_age, progress=live.sampled_progress
+            )
             waiting.remove(live)
-            if policy.observe(seen, live.looked):
+            if policy.observe(seen, live.last_unsettled_age):
                 for other in sorted(waiting, key=lambda other: other.due):
                     asked = PollContext(
-                        other.stratum, other.looked, other.polls, other.progress, progress_age=other.progress_age
+                        other.stratum,
+                        other.last_unsettled_age,
+                        other.polls,
+                        other.progress,
+                        progress_age=other.progress_age,
                     )
                     wait = policy.replan_delay(asked, chance.random())
                     assert wait is not None
-                    due = max(other.outcome.accepted + other.looked + wait, now + 0.05 + 2 * chance.random())
+                    due = max(
+                        other.outcome.accepted + other.last_unsettled_age + wait, now + 0.05 + 2 * chance.random()
+                    )
                     if due < other.due:
                         push(due, other)
             continue
-        told = progress(age / outcome.duration, age, live.noise) if progress is not None else None
-        if tells_queue and age < live.queue:
-            told = 0
-        if told is not None:
-            live.progress, live.progress_age = told, age
-            live.tellings += 1
-            if chance.random() * live.tellings < 1:
-                live.told_age, live.told = age, told
-        if told is None and live.progress is not None and live.queue:
-            live.told_age = live.progress_age
-        asked = PollContext(live.stratum, age, live.polls, live.progress, live.looked, live.progress_age)
+        reported = progress(age / outcome.duration, age, live.noise) if progress is not None else None
+        if reports_queue and age < live.queue:
+            reported = 0
+        if reported is not None:
+            live.progress, live.progress_age = reported, age
+            live.progress_count += 1
+            if chance.random() * live.progress_count < 1:
+                live.sampled_progress_age, live.sampled_progress = age, reported
+        if reported is None and live.progress is not None and live.queue:
+            live.sampled_progress_age = live.progress_age
+        asked = PollContext(live.stratum, age, live.polls, live.progress, live.last_unsettled_age, live.progress_age)
         wait = policy.next_delay(asked, chance.random())
-        live.looked = age
+        live.last_unsettled_age = age
         push(now + wait, live)
     return done
 
 
-# --- what it is compared with ---------------------------------------------------------------------------------------
+# --- peers and bounds ---------------------------------------------------------------------------------------
 
 
 def fixed(jobs: Sequence[Outcome], interval: float) -> tuple[float, float]:
-    """Mean looks and mean delay of a look every `interval` seconds."""
+    """Return the mean polls and the mean delay of a poll every *interval* seconds."""
     polls = delay = 0.0
     for job in jobs:
-        looks = max(1, math.ceil(job.duration / interval))
-        polls += looks
-        delay += looks * interval - job.duration
+        count = max(1, math.ceil(job.duration / interval))
+        polls += count
+        delay += count * interval - job.duration
     return polls / len(jobs), delay / len(jobs)
 
 
 def best_fixed(jobs: Sequence[Outcome], delay: float) -> float:
-    """The fewest looks of any fixed interval whose mean delay on these very jobs is `delay` or less."""
+    """Return the fewest polls of any fixed interval whose mean delay on these jobs is *delay* or less."""
     least = math.inf
     for step in range(160):
         polls, this = fixed(jobs, delay * 0.8 * 1.012**step)
@@ -166,7 +174,7 @@ def best_fixed(jobs: Sequence[Outcome], delay: float) -> float:
 
 
 def follow(jobs: Sequence[Outcome], after: Callable[[float], float]) -> tuple[float, float]:
-    """Mean looks and mean delay of a rule from the age of one look to the age of the next."""
+    """Return the mean polls and the mean delay of a rule from the age of one poll to the age of the next."""
     ages, polls, delay = [after(0.0)], 0, 0.0
     for job in sorted(jobs, key=lambda job: job.duration):
         while ages[-1] < job.duration:
@@ -177,7 +185,7 @@ def follow(jobs: Sequence[Outcome], after: Callable[[float], float]) -> tuple[fl
 
 
 def known_in_full(durations: Durations, size: int = 40_000, seed: int = 99) -> Distribution:
-    """The distribution itself, from a sample far larger than any policy sees."""
+    """Return the distribution itself, from a sample far larger than any policy observes."""
     random = Random(seed)
     sample = sorted(durations(i, random) for i in range(size))
     points = 400
@@ -194,7 +202,7 @@ def known_in_full(durations: Durations, size: int = 40_000, seed: int = 99) -> D
 
 
 def optimum(jobs: Sequence[Outcome], truth: Distribution, delay: float) -> float:
-    """The looks that the best schedule for the known distribution needs for a mean delay of `delay`."""
+    """Return the polls that the best schedule for the known distribution needs for a mean delay of *delay*."""
     low, high = 1e-3, 1e3
     polls = math.nan
     for _ in range(16):

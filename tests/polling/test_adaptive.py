@@ -1,4 +1,4 @@
-"""When to look again: every wait is finite, above 0 and within its caps, and what was learned is used."""
+"""When to poll next: every delay is finite, above 0 and within its caps, and the durations seen decide it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ percents = st.none() | st.integers(0, 100)
 
 @st.composite
 def observations(draw: st.DrawFn) -> DurationSample:
-    """Any that could come: exact, of an interval, right-censored, left-truncated, with progress or without."""
+    """Draw any sample that may come: exact, of an interval, right-censored, left-truncated, with progress or without."""
     since, after, before = sorted(draw(st.tuples(ages, ages, ages)))
     before = draw(st.sampled_from([before, after, math.inf]))
-    told = draw(percents)
+    progress = draw(percents)
     return DurationSample(
-        draw(st.sampled_from(["a", "b"])), after, before, since, after if told is not None else None, told
+        draw(st.sampled_from(["a", "b"])), after, before, since, after if progress is not None else None, progress
     )
 
 
 waitings = st.builds(
-    lambda stratum, early, late, looks, progress, told_age, resumed: PollContext(
-        stratum, max(early, late), looks, progress, min(early, late) if looks and not resumed else None, told_age
+    lambda stratum, early, late, polls, progress, progress_age, resumed: PollContext(
+        stratum, max(early, late), polls, progress, min(early, late) if polls and not resumed else None, progress_age
     ),
     st.sampled_from(["a", "c"]), ages, ages, st.integers(0, 10_000), percents, st.none() | ages, st.booleans(),
 )  # fmt: skip
@@ -52,39 +52,39 @@ waitings = st.builds(
     waitings,
     chances,
 )
-def test_every_wait_is_finite_above_zero_and_within_its_cap(
+def test_every_delay_is_finite_above_zero_and_within_its_cap(
     expected: float | None,
     weight: float | None,
     history: list[DurationSample | PollContext],
     waiting: PollContext,
     u: float,
 ) -> None:
-    """After any history, at any age and progress: at least 0.05 s, and after the first look at most 0.35 x age + 2 s."""
+    """After any history, at any age and progress: at least 0.05 s, and after the first poll at most 0.35 x age + 2 s."""
     policy = AdaptivePolling(expected_seconds=expected, **({} if weight is None else {"delay_weight": weight}))
     for each in history:
         if isinstance(each, PollContext):
             policy.next_delay(each, u)
         else:
             policy.observe(each)
-    wait = policy.next_delay(waiting, u)
-    assert math.isfinite(wait)
-    assert wait >= 0.05
+    delay = policy.next_delay(waiting, u)
+    assert math.isfinite(delay)
+    assert delay >= 0.05
     if waiting.polls:
-        assert wait <= 0.35 * waiting.age + 2.0 + 1e-9
+        assert delay <= 0.35 * waiting.age + 2.0 + 1e-9
 
 
-def test_readings_of_zero_are_finite_at_any_age_once_they_are_trusted() -> None:
-    """A band of readings of 0 that is used: told now, long ago, at a later age, by a clock that stands still."""
-    policy = told_queued(300)
+def test_delays_after_a_progress_of_zero_are_finite_at_any_age() -> None:
+    """Once a progress of 0 is trusted: read now, long ago, at a later age, and with a clock that stands still."""
+    policy = policy_with_queue_times(300)
     assert policy.describe()["a"].trusted_from == (0,)
     for age in (0.0, 1e-9, 1.0, 60.0, 1e9):
-        for told_age in (None, 0.0, 1e-9, 30.0, 1e9):
-            wait = policy.next_delay(PollContext("a", age, 3, 0, age, told_age), 0.5)
-            assert 0.05 <= wait <= 0.35 * age + 2.0 + 1e-9
+        for progress_age in (None, 0.0, 1e-9, 30.0, 1e9):
+            delay = policy.next_delay(PollContext("a", age, 3, 0, age, progress_age), 0.5)
+            assert 0.05 <= delay <= 0.35 * age + 2.0 + 1e-9
 
 
-def told_queued(count: int, seed: int = 5) -> AdaptivePolling:
-    """Told of tasks that were queued up to some age, and took 55 to 65 s more."""
+def policy_with_queue_times(count: int, seed: int = 5) -> AdaptivePolling:
+    """Return a policy that has observed *count* tasks, each queued up to some age and settled 55 to 65 s later."""
     policy, random = AdaptivePolling(), Random(seed)
     for _ in range(count):
         queued = random.expovariate(1 / 100)
@@ -93,54 +93,54 @@ def told_queued(count: int, seed: int = 5) -> AdaptivePolling:
     return policy
 
 
-def test_a_task_that_was_queued_is_expected_so_long_after() -> None:
-    """Tasks that take a minute from the queue on: a look follows near 60 s after it, not after the task was accepted."""
-    policy = told_queued(300)
+def test_a_queued_task_is_polled_a_generation_after_it_left_the_queue() -> None:
+    """If tasks take a minute from the queue on, a poll comes near 60 s after the queue, not after the acceptance."""
+    policy = policy_with_queue_times(300)
     for queued in (50.0, 150.0, 400.0):
         age = queued + 45.0
-        look = age + policy.next_delay(PollContext("a", age, 3, 0, None, queued), 0.5)
-        assert queued + 53 <= look <= queued + 60
+        poll_age = age + policy.next_delay(PollContext("a", age, 3, 0, None, queued), 0.5)
+        assert queued + 53 <= poll_age <= queued + 60
 
 
-def test_a_task_that_is_always_queued_is_not_believed() -> None:
-    """Readings of 0 at any share of durations that nothing foretells: the forecast is not used."""
+def test_a_progress_of_zero_that_predicts_nothing_is_not_trusted() -> None:
+    """A provider reports 0 at any share of the duration: the forecast is not used."""
     policy, random = AdaptivePolling(), Random(6)
     for _ in range(300):
         settled = 60 * math.exp(0.5 * random.gauss(0, 1))
-        told_age = settled * random.random()
-        policy.observe(DurationSample("a", settled, settled, progress_age=told_age, progress=0))
+        progress_age = settled * random.random()
+        policy.observe(DurationSample("a", settled, settled, progress_age=progress_age, progress=0))
     assert policy.describe()["a"].trusted_from == ()
 
 
-def test_percent_told_earlier_forecasts_the_same_settle() -> None:
-    """Half done at 30 s is settled at 60 s, whether that is read at 30 s or remembered at 50 s."""
+def test_an_earlier_percent_forecasts_the_same_settle_time() -> None:
+    """Half done at 30 s is settled at 60 s, whether the percent is from this poll at 30 s or kept until 50 s."""
     policy, random = AdaptivePolling(), Random(7)
     for _ in range(100):
         settled = 60 * math.exp(0.5 * random.gauss(0, 1))
         share = random.uniform(0.5, 0.7)
         policy.observe(DurationSample("a", settled, settled, progress_age=share * settled, progress=int(100 * share)))
     assert policy.describe()["a"].trusted_from == (50,)
-    look = 50.0 + policy.next_delay(PollContext("a", 50.0, 3, 50, None, 30.0), 0.5)
-    assert look == pytest.approx(60.0, rel=0.05)
+    poll_age = 50.0 + policy.next_delay(PollContext("a", 50.0, 3, 50, None, 30.0), 0.5)
+    assert poll_age == pytest.approx(60.0, rel=0.05)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(ages, st.integers(1, 9), percents), max_size=30))
-def test_resumed_tasks_neither_count_nor_teach(resumed: list[tuple[float, int, int | None]]) -> None:
-    """Asked for without an age they were last seen at: the same decisions after as before."""
-    policy, other = told_queued(70), told_queued(70)
-    for age, looks, progress in resumed:
-        policy.next_delay(PollContext("a", age, looks, progress), 0.5)
+def test_resumed_tasks_change_no_decision(resumed: list[tuple[float, int, int | None]]) -> None:
+    """Contexts without the age at which the task was last seen: the same decisions after as before."""
+    policy, other = policy_with_queue_times(70), policy_with_queue_times(70)
+    for age, polls, progress in resumed:
+        policy.next_delay(PollContext("a", age, polls, progress), 0.5)
     assert policy.describe() == other.describe()
     assert decisions(policy) == decisions(other)
 
 
 @given(st.floats(1e-3, 1e6), ages, st.integers(0, 9), chances)
-def test_a_fixed_interval_is_fixed(seconds: float, age: float, looks: int, u: float) -> None:
-    """The wait is the interval, whatever the task, and nothing is learned."""
+def test_a_fixed_interval_is_fixed(seconds: float, age: float, polls: int, u: float) -> None:
+    """The delay is the interval for every task, whatever was observed."""
     policy = FixedInterval(seconds)
     policy.observe(DurationSample("a", 1.0, 2.0))
-    assert policy.next_delay(PollContext("a", age, looks), u) == seconds
+    assert policy.next_delay(PollContext("a", age, polls), u) == seconds
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan, math.inf, -math.inf, "5", True, [5]])
@@ -154,62 +154,62 @@ def test_bad_seconds_are_refused_by_name(seconds: Any) -> None:
 
 
 def test_the_policies_follow_the_protocol() -> None:
-    """Both policies can stand where the protocol is asked for."""
+    """Both policies are of the public base class and return a delay above 0."""
     policies: list[PollingPolicy] = [AdaptivePolling(), FixedInterval(1)]
     assert [policy.next_delay(PollContext("a", 0.0, 0), 0.5) > 0 for policy in policies] == [True, True]
 
 
-def first_look(policy: PollingPolicy, stratum: str = "a", u: float = 0.5) -> float:
+def first_poll_age(policy: PollingPolicy, stratum: str = "a", u: float = 0.5) -> float:
     return policy.next_delay(PollContext(stratum, 0.0, 0), u)
 
 
 @pytest.mark.parametrize("seconds", [5.0, 20.0, 200.0, 1000.0])
-def test_learning_moves_the_first_look_to_the_durations_that_were_seen(seconds: float) -> None:
-    """After a hundred tasks of about `seconds`, the first look comes near it, whatever was expected before."""
+def test_the_first_poll_moves_to_the_durations_that_were_seen(seconds: float) -> None:
+    """After a hundred tasks of about *seconds*, the first poll comes near it, whatever was expected before."""
     policy = AdaptivePolling(expected_seconds=60)
     random = Random(7)
     for _ in range(100):
         duration = seconds * random.uniform(0.95, 1.05)
         policy.observe(DurationSample("a", duration, duration))
-    assert 0.85 * seconds <= first_look(policy) <= 1.1 * seconds
+    assert 0.85 * seconds <= first_poll_age(policy) <= 1.1 * seconds
 
 
 def test_strata_are_learned_apart() -> None:
-    """What is learned of one kind of task does not move the looks at another."""
+    """Durations of one kind of task do not move the polls of another."""
     policy = AdaptivePolling()
-    before = first_look(policy, "b")
+    before = first_poll_age(policy, "b")
     for _ in range(50):
         policy.observe(DurationSample("a", 5.0, 5.0))
-    assert first_look(policy, "b") == before
-    assert first_look(policy, "a") < before / 2
+    assert first_poll_age(policy, "b") == before
+    assert first_poll_age(policy, "a") < before / 2
 
 
 def test_old_durations_are_forgotten() -> None:
-    """When tasks become ten times slower, the first look has followed after one window of them."""
+    """When tasks become ten times slower, the first poll has followed after one window of them."""
     policy = AdaptivePolling()
     for seconds in [10.0] * 300 + [100.0] * 200:
         policy.observe(DurationSample("a", seconds, seconds))
-    assert first_look(policy) == pytest.approx(100.0, rel=0.06)
+    assert first_poll_age(policy) == pytest.approx(100.0, rel=0.06)
 
 
 @pytest.mark.parametrize("policy", [AdaptivePolling(), AdaptivePolling(expected_seconds=30)])
-def test_a_burst_of_tasks_is_not_looked_at_in_a_burst(policy: AdaptivePolling) -> None:
-    """Of 10,000 tasks accepted in one second, no second holds more than a third of the first looks."""
+def test_a_burst_of_tasks_is_not_polled_in_a_burst(policy: AdaptivePolling) -> None:
+    """Of 10,000 tasks accepted in one second, no second holds more than a third of the first polls."""
     random = Random(11)
-    looks = Counter(
+    polls = Counter(
         int(accepted + policy.next_delay(PollContext("a", 0.0, 0), random.random()))
         for accepted in (random.random() for _ in range(10_000))
     )
-    assert sum(looks.values()) == 10_000
-    assert max(looks.values()) <= 3_333
-    assert len(looks) >= 4
+    assert sum(polls.values()) == 10_000
+    assert max(polls.values()) <= 3_333
+    assert len(polls) >= 4
 
 
 @pytest.mark.slow
-def test_looks_at_a_burst_stay_spread_until_it_has_settled() -> None:
-    """10,000 tasks accepted in one second: no second holds more than 4 times the mean of the middle nine tenths of the looks."""
-    policy, random = told_lengths(256), Random(12)
-    looks: Counter[int] = Counter()
+def test_polls_of_a_burst_stay_spread_until_it_has_settled() -> None:
+    """10,000 tasks accepted in one second: no second holds more than 4 times the mean of the middle nine tenths of the polls."""
+    policy, random = policy_with_durations(256), Random(12)
+    polls: Counter[int] = Counter()
     for _ in range(10_000):
         policy.next_delay(PollContext("a", 0.0, 0), random.random())
     for _ in range(10_000):
@@ -217,13 +217,13 @@ def test_looks_at_a_burst_stay_spread_until_it_has_settled() -> None:
         while age < length:
             age += policy.replan_delay(PollContext("a", age, count), random.random())
             count += 1
-            looks[int(accepted + age)] += 1
-    at = sorted(looks.elements())
+            polls[int(accepted + age)] += 1
+    at = sorted(polls.elements())
     middle = 0.9 * len(at) / (at[int(0.95 * len(at))] - at[int(0.05 * len(at))] + 1)
-    assert max(looks.values()) <= 4 * middle
+    assert max(polls.values()) <= 4 * middle
 
 
-def told_lengths(count: int) -> AdaptivePolling:
+def policy_with_durations(count: int) -> AdaptivePolling:
     policy = AdaptivePolling()
     for seen in settles(count):
         policy.observe(seen)
@@ -232,25 +232,25 @@ def told_lengths(count: int) -> AdaptivePolling:
 
 @given(st.floats(5, 500), st.floats(0, 3))
 @settings(max_examples=60)
-def test_a_task_is_found_out_soon_after_it_settles(expected: float, share: float) -> None:
-    """A task of any length up to three times the expectation is seen within 0.4 x its age + 3 s, in few looks."""
+def test_a_settled_task_is_found_soon(expected: float, share: float) -> None:
+    """A task of any length up to three times the expectation is found within 0.4 x its age + 3 s, in few polls."""
     policy = AdaptivePolling(expected_seconds=expected)
     settles_at = share * expected
-    age, looks = 0.0, 0
+    age, polls = 0.0, 0
     while True:
-        age += policy.next_delay(PollContext("a", age, looks), 0.5)
-        looks += 1
+        age += policy.next_delay(PollContext("a", age, polls), 0.5)
+        polls += 1
         if age >= settles_at:
             break
     assert age <= max(0.75 * expected, 1.4 * settles_at + 3.0)
-    assert looks <= 40
+    assert polls <= 40
 
 
-# --- what is believed ----------------------------------------------------------------------------------------------
+# --- estimates and trust ----------------------------------------------------------------------------------------------
 
 
 def settles(count: int, sigma: float = 0.5, seed: int = 3) -> list[DurationSample]:
-    """Seen by looks that were 7 s apart."""
+    """Return lognormal durations around 60 s as polls 7 s apart find them."""
     random = Random(seed)
     lengths = [60 * math.exp(sigma * random.gauss(0, 1)) for _ in range(count)]
     return [DurationSample("a", 7 * (x // 7), 7 * (x // 7) + 7) for x in lengths]
@@ -264,7 +264,7 @@ def decisions(policy: AdaptivePolling) -> list[float]:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(observations().map(lambda seen: attrs.evolve(seen, stratum="a")), max_size=20), st.randoms())
 def test_the_order_of_observations_does_not_matter(seen: list[DurationSample], random: Any) -> None:
-    """The same tasks in another order: the same waits, but for what rounding leaves."""
+    """The same tasks in another order lead to the same delays, up to rounding."""
     shuffled = list(seen)
     random.shuffle(shuffled)
     policies = AdaptivePolling(), AdaptivePolling()
@@ -274,8 +274,8 @@ def test_the_order_of_observations_does_not_matter(seen: list[DurationSample], r
     assert decisions(policies[0]) == pytest.approx(decisions(policies[1]), rel=1e-6)
 
 
-def test_what_is_restored_decides_the_same() -> None:
-    """A policy told of the last 256 tasks in a new process, in JSON and back, decides as one that saw them settle."""
+def test_a_restored_policy_decides_the_same() -> None:
+    """A policy that is given the last 256 samples, through JSON, decides as the one that observed them."""
     lived = AdaptivePolling()
     for seen in settles(256):
         lived.observe(seen)
@@ -289,8 +289,7 @@ def test_what_is_restored_decides_the_same() -> None:
     jobs = [Outcome(truth.quantile((i + 0.5) / 2000)) for i in range(2000)]
     costs = []
     for policy in (lived, restored[0]):
-        looks = policy.describe()["a"]
-        assert looks.settled == 256
+        assert policy.describe()["a"].settled == 256
         found = policy._strata["a"]
         polls, delay = follow(jobs, found.schedule.after)
         costs.append(polls + delay * 200 / 60)
@@ -303,29 +302,29 @@ def test_what_is_restored_decides_the_same() -> None:
 def test_to_describe_changes_no_decision(
     history: list[DurationSample | PollContext], more: list[DurationSample | PollContext], u: float
 ) -> None:
-    """After any history: it raises nothing, prints, and every wait from then on is that of a policy never described."""
-    asked, left = AdaptivePolling(), AdaptivePolling()
-    for policy in (asked, left):
+    """After any history `describe` raises nothing, prints, and leaves every later delay as in a policy never described."""
+    described, untouched = AdaptivePolling(), AdaptivePolling()
+    for policy in (described, untouched):
         for each in history:
             policy.next_delay(each, u) if isinstance(each, PollContext) else policy.observe(each)
-    beliefs = asked.describe()
-    assert beliefs == asked.describe()
-    assert set(beliefs) == {each.stratum for each in history}
-    assert str(beliefs)
-    for belief in beliefs.values():
-        low, high = belief.spread
-        assert 0 <= low <= belief.median <= high < math.inf
-        assert list(belief.polls) == sorted(belief.polls)
+    forecasts = described.describe()
+    assert forecasts == described.describe()
+    assert set(forecasts) == {each.stratum for each in history}
+    assert str(forecasts)
+    for forecast in forecasts.values():
+        low, high = forecast.spread
+        assert 0 <= low <= forecast.median <= high < math.inf
+        assert list(forecast.polls) == sorted(forecast.polls)
     for each in more:
         if isinstance(each, PollContext):
-            assert asked.next_delay(each, u) == left.next_delay(each, u)
+            assert described.next_delay(each, u) == untouched.next_delay(each, u)
         else:
-            assert asked.observe(each) == left.observe(each)
-        asked.describe()
+            assert described.observe(each) == untouched.observe(each)
+        described.describe()
 
 
-def test_what_is_described_is_what_is_decided() -> None:
-    """Of what was learned in earlier processes: the first look described is the first look, and the next the next."""
+def test_the_described_polls_are_the_polls() -> None:
+    """After samples of earlier processes the first two polls that `describe` lists are the first two polls."""
     policy = AdaptivePolling()
     for seen in settles(100):
         policy.observe(seen)
@@ -334,35 +333,35 @@ def test_what_is_described_is_what_is_decided() -> None:
     assert policy.next_delay(PollContext("a", first, 1, None, 0.0), 0.5) == pytest.approx(second - first)
 
 
-def test_beliefs_are_printed_for_people() -> None:
-    """A line for what is known, one for the looks, one for the reason; nothing where nothing is known."""
+def test_forecasts_are_printed_for_people() -> None:
+    """One line for the durations, one for the polls, one for the reason; a short text without any task."""
     assert str(AdaptivePolling().describe()) == "no task yet"
     policy = AdaptivePolling(expected_seconds=20)
     policy.next_delay(PollContext("native/-/text/plain", 0.0, 0), 0.5)
-    name, counts, durations, looks, why = str(policy.describe()).splitlines()
+    name, counts, durations, polls, why = str(policy.describe()).splitlines()
     assert (name, counts) == ("native/-/text/plain", "  0 settled, 1 in flight")
     assert durations == "  half take less than 20 s, four in five 4.3 s to 93 s"
-    assert looks.startswith("  next polls ")
+    assert polls.startswith("  next polls ")
     assert why == "  why: 20 s was expected; 1 s of delay costs as much as 10.0 polls"
     assert FixedInterval(5).describe() == {}
 
 
-def test_the_reason_names_what_was_forgotten_and_what_is_believed() -> None:
-    """Durations that have drifted, and the bands of progress that have proved themselves."""
+def test_the_reason_names_drifts_and_trusted_progress() -> None:
+    """Durations that have drifted, and the bands of progress that are trusted."""
     policy = AdaptivePolling()
     random = Random(2)
     for _ in range(100):
         seconds = 60 * math.exp(0.5 * random.gauss(0, 1))
         policy.observe(DurationSample("a", seconds, seconds, progress_age=seconds * 0.6, progress=60))
     policy._strata["a"].durations.drifts = 2
-    belief = policy.describe()["a"]
-    assert belief.trusted_from == (50,)
-    assert belief.why.startswith(
+    forecast = policy.describe()["a"]
+    assert forecast.trusted_from == (50,)
+    assert forecast.why.startswith(
         "learned from 100 settled; older ones forgotten 2 x, as durations changed; progress used from 50 %; 1 s of"
     )
 
 
-def test_waiting_tasks_teach_as_much_as_settled_ones() -> None:
+def test_unsettled_tasks_count_in_the_estimate() -> None:
     """Of a hundred tasks ten settle before 20 s and ninety are seen unsettled at 100: the median is beyond that."""
     policy = AdaptivePolling(expected_seconds=20)
     for _ in range(100):
@@ -376,7 +375,7 @@ def test_waiting_tasks_teach_as_much_as_settled_ones() -> None:
     assert policy.describe()["a"].in_flight == 89
 
 
-def test_tasks_that_came_into_sight_late_do_not_make_all_seem_slow() -> None:
+def test_left_truncated_samples_do_not_bias_the_estimate() -> None:
     """A hundred tasks take 10 or 100 s, half and half; another hundred are watched from 50 s on: half still settle by 50."""
     durations = DurationEstimator(prior_median=60)
     for seconds in [10.0, 100.0] * 50:
@@ -385,7 +384,7 @@ def test_tasks_that_came_into_sight_late_do_not_make_all_seem_slow() -> None:
     assert durations.estimate().share(50.0) == pytest.approx(0.5, abs=0.05)
 
 
-def test_durations_that_double_are_believed_after_two_dozen() -> None:
+def test_doubled_durations_move_the_median_after_two_dozen() -> None:
     """After 256 tasks of a minute, 24 of two minutes: the median is beyond 100 s."""
     random = Random(4)
     durations = DurationEstimator(prior_median=60)
@@ -399,8 +398,8 @@ def test_durations_that_double_are_believed_after_two_dozen() -> None:
 
 @pytest.mark.parametrize("before", [200, 211, 256, 300])
 @pytest.mark.parametrize("then", [30, 120])
-def test_how_often_the_estimate_is_drawn_does_not_decide_what_is_believed(before: int, then: int) -> None:
-    """Durations change: by a draw after each settle, after each twenty or never the same is believed 48 settles later."""
+def test_the_estimate_does_not_depend_on_how_often_it_is_read(before: int, then: int) -> None:
+    """Durations change: read after each settle, after each twenty or never, the estimate is the same 48 settles later."""
     found = []
     for every in (1, 20, 10_000):
         random = Random(4)
@@ -415,7 +414,7 @@ def test_how_often_the_estimate_is_drawn_does_not_decide_what_is_believed(before
 
 
 def test_durations_that_stay_do_not_drift() -> None:
-    """Of ten strata of 2,000 tasks none is thought to have changed."""
+    """No drift is found in ten strata of 2,000 tasks."""
     for seed in range(10):
         random = Random(seed)
         durations = DurationEstimator(prior_median=60)
@@ -429,11 +428,11 @@ def test_durations_that_stay_do_not_drift() -> None:
     st.floats(0.5, 5000), st.floats(0.05, 2.0), st.floats(0, 1, exclude_max=True), st.floats(0.01, 5), st.floats(0, 5)
 )
 def test_undetected_delay_grows_with_age_by_a_second_a_second_at_most(
-    median: float, sigma: float, share: float, looked: float, more: float
+    median: float, sigma: float, share: float, seen: float, more: float
 ) -> None:
-    """What a budget is keyed by: between 0 and the time since the last look, and its slope between 0 and 1."""
+    """The expected delay is between 0 and the time since the last poll, and its slope between 0 and 1."""
     truth = Distribution.lognormal(median, sigma)
-    at, age = looked * median, (looked + more) * median
+    at, age = seen * median, (seen + more) * median
     first, then = truth.expected_delay(at, age), truth.expected_delay(at, age + share * median)
     assert -1e-6 <= first <= age - at + 1e-6 * median
     assert first - 1e-6 * median <= then <= first + share * median * (1 + 1e-6) + 1e-6 * median
@@ -441,7 +440,7 @@ def test_undetected_delay_grows_with_age_by_a_second_a_second_at_most(
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "constant"])
 def test_a_schedule_for_what_is_known_is_no_worse_than_the_best_fixed_interval(name: str) -> None:
-    """Looks at equal mean delay, 3,000 tasks: at most 1.06 of the best interval's, whatever the distribution."""
+    """Polls at equal mean delay, 3,000 tasks: at most 1.06 of the best interval's, whatever the distribution."""
     random = Random(5)
     jobs = [Outcome(SHAPES[name](i, random)) for i in range(3000)]
     schedule = Schedule.of(known_in_full(SHAPES[name]), 200 / 60)
@@ -449,11 +448,11 @@ def test_a_schedule_for_what_is_known_is_no_worse_than_the_best_fixed_interval(n
     assert polls <= 1.06 * best_fixed(jobs, delay)
 
 
-# --- what it comes to ----------------------------------------------------------------------------------------------
+# --- polls against the best fixed interval ----------------------------------------------------------------------------------------------
 
 
 def ratio(name: str, **options: Any) -> float:
-    """Looks against the best fixed interval's at equal mean delay, once 500 of 2,000 tasks have settled."""
+    """Return the polls over the best fixed interval's at equal mean delay, once 500 of 2,000 tasks have settled."""
     found = []
     for seed in (1, 20):
         jobs = run(AdaptivePolling(), SHAPES[name], seed=seed, **options)[500:]
@@ -471,21 +470,21 @@ def ratio(name: str, **options: Any) -> float:
     ],
 )  # fmt: skip
 def test_learned_durations_beat_the_best_fixed_interval(name: str, most: float) -> None:
-    """Learned while they run, of settles seen between looks: no more looks than so many of an interval tuned by oracle."""
+    """Learned while the tasks run, from settles found between polls: at most *most* of the polls of the best interval."""
     assert ratio(name) <= most
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["honest", "distorted", "late"])
-def test_progress_that_tells_is_used(name: str) -> None:
-    """With progress that can be learned: a quarter of the looks that the best fixed interval needs."""
+def test_informative_progress_is_used(name: str) -> None:
+    """With progress that can be learned: a quarter of the polls that the best fixed interval needs."""
     assert ratio("lognormal 0.5", progress=PROGRESS[name]) <= 0.25
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stuck at 0", "stuck at 99", "faked", "random"])
-def test_progress_that_misleads_is_not_believed(name: str) -> None:
-    """With progress that says nothing: as without it, within the noise of two runs."""
+def test_misleading_progress_is_not_trusted(name: str) -> None:
+    """With progress that predicts nothing: as without it, within the noise of two runs."""
     assert ratio("lognormal 0.5", progress=PROGRESS[name]) <= 1.10 * ratio("lognormal 0.5")
 
 
@@ -496,13 +495,13 @@ def test_the_durations_of_the_simulation_are_what_they_are_called() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0])
-def test_more_weight_on_delay_goes_on_to_bring_looks_closer(sigma: float) -> None:
-    """Each four times the weight halves the delay, for about twice the looks; a weight beyond all reason ends soon."""
+def test_more_weight_on_delay_brings_polls_closer(sigma: float) -> None:
+    """Four times the weight halves the delay for about twice the polls; an extreme weight still ends soon."""
     random = Random(5)
     jobs = [Outcome(60 * math.exp(sigma * random.gauss(0, 1))) for _ in range(2000)]
     durations = Distribution.lognormal(60, sigma)
     costs = [follow(jobs, Schedule.of(durations, weight / 60).after) for weight in (200, 800, 3200, 12_800)]
-    for (looks, delay), (more, less) in pairwise(costs):
+    for (polls, delay), (more, less) in pairwise(costs):
         assert 0.4 * delay < less < 0.6 * delay
-        assert 1.7 * looks < more < 2.3 * looks
+        assert 1.7 * polls < more < 2.3 * polls
     assert len(Schedule.of(durations, 1e9).ages) < 5000

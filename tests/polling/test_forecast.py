@@ -31,7 +31,7 @@ def test_the_policy_of_a_client_is_visible_and_stays() -> None:
 
 
 def test_what_a_batch_taught_is_described_by_stratum() -> None:
-    """All that settled are counted, nobody waits, and the median is near that of the tasks, 60 s."""
+    """All settled tasks are counted, none is in flight, and the median is near that of the tasks, 60 s."""
 
     async def story() -> None:
         async with client(gateway(durations="lognormal:60,0.2", seed=3)) as pika:
@@ -39,13 +39,13 @@ def test_what_a_batch_taught_is_described_by_stratum() -> None:
             effect = [GenerationRequest(f"e{n}", effect="Inflate") for n in range(10)]
             report = await pika.run([*plain, *effect])
             assert report.ok
-            beliefs = pika.polling.describe()
-        counts = {stratum: (belief.settled, belief.in_flight) for stratum, belief in beliefs.items()}
+            forecasts = pika.polling.describe()
+        counts = {stratum: (forecast.settled, forecast.in_flight) for stratum, forecast in forecasts.items()}
         assert counts == {"cometapi/-/text/plain": (40, 0), "cometapi/-/text/effect": (10, 0)}
-        for belief in beliefs.values():
-            assert 50 < belief.median < 72
-            assert 25 < belief.polls[0] < belief.median
-        assert f"\n  why: learned from {beliefs['cometapi/-/text/plain'].settled} settled; " in str(beliefs)
+        for forecast in forecasts.values():
+            assert 50 < forecast.median < 72
+            assert 25 < forecast.polls[0] < forecast.median
+        assert f"\n  why: learned from {forecasts['cometapi/-/text/plain'].settled} settled; " in str(forecasts)
 
     virtual_clock.run(story())
 
@@ -56,10 +56,10 @@ def test_jobs_that_wait_are_described_while_they_wait() -> None:
     async def story() -> None:
         async with client(gateway(), polling=AdaptivePolling(expected_seconds=90)) as pika:
             jobs: list[Job] = [await pika.submit(f"p{n}") for n in range(3)]
-            [belief] = pika.polling.describe().values()
-            assert isinstance(belief, DurationForecast)
-            assert (belief.settled, belief.in_flight, len(jobs)) == (0, 3, 3)
-            assert belief.median == pytest.approx(90, rel=0.02)
+            [forecast] = pika.polling.describe().values()
+            assert isinstance(forecast, DurationForecast)
+            assert (forecast.settled, forecast.in_flight, len(jobs)) == (0, 3, 3)
+            assert forecast.median == pytest.approx(90, rel=0.02)
 
     virtual_clock.run(story())
 
