@@ -23,7 +23,7 @@ settings.load_profile("suite")
 def no_blocking_calls() -> Iterator[None]:
     """Fail a test in which the package blocks a running event loop: it sleeps, waits for a socket, reads or writes a file.
 
-    Calls that only look at names (`os.stat`, `os.path.abspath`) take microseconds and stay allowed. The journal reads
+    Calls that only examine names (`os.stat`, `os.path.abspath`) take microseconds and stay allowed. The journal reads
     its database in the loop on purpose: a read by key takes about 20 us, less than handing it to a thread would.
     """
     guard = BlockBuster("pika_async", excluded_modules=["pika_async.emulator", "pika_async.cli", "pika_async.__main__"])

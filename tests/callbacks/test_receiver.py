@@ -95,7 +95,7 @@ def test_a_credential_in_the_address_is_refused_and_not_shown() -> None:
     ],
 )
 def test_plain_text_is_warned_of_once(address: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever sees a token may forge a callback: http is for loopback."""
+    """Anyone who sees a token may forge a callback: http is only for loopback."""
     receiver = CallbackReceiver(address)
     receiver.issue()
     warnings = [record for record in caplog.records if record.name == "pika_async.callbacks"]
@@ -168,7 +168,7 @@ def test_every_submission_gets_a_token_of_its_own() -> None:
     "body", [b"{}", b"", b"no json", b"\x00\xff\x1b[31m", b"x" * (1 << 16), '{"ключ": "значение"}'.encode()]
 )
 async def test_a_known_token_is_accepted_whatever_the_body(way: str, body: bytes) -> None:
-    """202 with no body, and the listener hears every byte."""
+    """202 with no body, and the handler is passed every byte."""
     handler = RecordingHandler()
     async with served(way, handler) as (receiver, port):
         answer = await send_raw(port, post(handler.issue_path(receiver), body))
@@ -366,7 +366,7 @@ def test_it_serves_in_one_loop_after_another() -> None:
 
 
 def test_it_serves_again_after_a_loop_that_ended_under_it() -> None:
-    """Whoever left it attached has lost nothing but that loop."""
+    """A receiver that was left attached to a closed loop works in the next one."""
     receiver, lost, handler = CallbackReceiver(PUBLIC, port=free_port()), RecordingHandler(), RecordingHandler()
 
     async def leave() -> None:
@@ -427,7 +427,7 @@ async def test_it_may_be_served_alone_by_an_asgi_server() -> None:
 
 
 async def test_one_receiver_may_be_mounted_twice() -> None:
-    """Each `app` is a new one; both hear for the same listeners."""
+    """Each `app` is a new one; both pass callbacks to the same handlers."""
     receiver = CallbackReceiver("https://example.com")
     assert receiver.app is not receiver.app
     Starlette(routes=[Mount("/a", receiver.asgi), Mount("/b", receiver.asgi)])
@@ -455,7 +455,7 @@ async def test_a_websocket_is_closed() -> None:
 
 
 async def test_an_asgi_sender_may_leave_within_its_body() -> None:
-    """Nobody hears a callback that was cut, and the server's complaint about the answer ends here."""
+    """A callback that was cut reaches no handler, and the server's error about the answer ends here."""
     receiver, handler = CallbackReceiver(PUBLIC), RecordingHandler()
     await receiver.attach(handler)
     scope = {"type": "http", "method": "POST", "path": handler.issue_path(receiver)}

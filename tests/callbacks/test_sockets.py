@@ -173,7 +173,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-async def test_what_is_no_callback_gets_the_404(name: str, receiver: CallbackReceiver) -> None:
+async def test_other_requests_get_the_404(name: str, receiver: CallbackReceiver) -> None:
     """Malformed HTTP is answered, byte for byte, like an unknown token, or cut."""
     plain = without_date(await send_raw(port_of(receiver), post(f"/hooks/callbacks/{'A' * 43}")))
     response = await send_raw(port_of(receiver), GARBAGE[name])

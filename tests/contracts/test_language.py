@@ -17,6 +17,13 @@ import pika_async
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(pika_async.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+#: Code beside the package. This file holds the markers themselves.
+BESIDE = sorted(
+    file
+    for folder in ("tests", "benchmarks", "examples")
+    for file in (ROOT / folder).rglob("*.py")
+    if file != Path(__file__).resolve()
+)
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -25,7 +32,7 @@ PAGES = [
 
 #: Words that stand for "passed", "notified", "recorded", "missing", "parked", "finished" or "poll" in no other codebase.
 MARKERS = re.compile(
-    r"\b(told|heard|nobody|whoever|put down|puts down|at rest|is no|are no|"
+    r"\b(told|untold|hears?|heard|nobody|whoever|put down|puts down|at rest|is no|are no|"
     r"look(?:s|ed|ing)?(?! up\b)(?! like\b))\b",
     re.IGNORECASE,
 )
@@ -36,11 +43,12 @@ ALLOWED = (
     "there are no ",
     "is no longer ",
     "are no longer ",
+    "is no worse ",
 )
 
 
 def texts_of(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield each comment and each text of a source file, with its line; names and keys of data are no texts."""
+    """Yield each comment and each text of a source file, with its line; names and keys of data are not texts."""
     source = file.read_text(encoding="utf-8")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -48,6 +56,19 @@ def texts_of(file: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
+
+
+def descriptions_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield each comment, docstring and name of a source file, with its line; other texts are data there."""
+    source = file.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+        elif token.type == tokenize.NAME:
+            yield token.start[0], token.string.replace("_", " ") + " "
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield getattr(node, "lineno", 1), ast.get_docstring(node) or ""
 
 
 def markers_in(text: str) -> list[str]:
@@ -63,6 +84,12 @@ def test_sources_use_plain_terms(file: Path) -> None:
     assert [(line, found) for line, text in texts_of(file) if (found := markers_in(text))] == []
 
 
+@pytest.mark.parametrize("file", BESIDE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_code_beside_the_package_uses_plain_terms(file: Path) -> None:
+    """Docstrings, comments and names of the tests, the benchmarks and the examples hold no private metaphor."""
+    assert sorted({(line, *found) for line, text in descriptions_of(file) if (found := markers_in(text))}) == []
+
+
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_pages_use_plain_terms(file: Path) -> None:
     """Pages hold no private metaphor; names of code, which the changelog has old ones of, are left out."""
@@ -74,6 +101,14 @@ def test_the_check_finds_a_marker() -> None:
     """A sentence in the old words is found, the everyday meaning passes."""
     assert markers_in("Whoever waits is told when the next look is due.") == ["Whoever", "told", "look"]
     assert markers_in("There is no file; look up the key.") == []
+
+
+def test_the_check_reads_names_and_docstrings(tmp_path: Path) -> None:
+    """A marker in a name, in a comment or in a docstring is found with its line; one in data is not."""
+    file = tmp_path / "sample.py"
+    file.write_text('''def first_look(told: int) -> str:\n    """Nobody waits."""\n    return "heard"  # at rest\n''')
+    found = [(line, *markers) for line, text in descriptions_of(file) if (markers := markers_in(text))]
+    assert sorted(found) == [(1, "Nobody"), (1, "look"), (1, "told"), (3, "at rest")]
 
 
 def definitions() -> Iterator[tuple[str, Path]]:

@@ -427,7 +427,7 @@ async def test_a_truncated_body_is_fetched_again(target: Path, tenth: int, annou
 
 
 async def test_a_truncated_chunked_body_is_fetched_again(target: Path) -> None:
-    """A chunked body without its last chunk is truncated, even if the file looks complete."""
+    """A chunked body without its last chunk is truncated, even if the file seems complete."""
     async with serve(chunked(VIDEO, end=False), ok()) as server:
         await fetch(server.url(), target)
     assert len(server.asked) == 2

@@ -40,7 +40,7 @@ def test_an_earlier_file_is_migrated_with_its_jobs(path: Path) -> None:
 
 @pytest.mark.parametrize("at", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema"])
 def test_a_reader_of_a_new_file_sees_no_table_or_all(path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    """A commit of the owner between two queries of the reader does not make the file look foreign."""
+    """A commit of the owner between two queries of the reader does not make the file seem foreign."""
     schema.create_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as owner:
         owner.execute("PRAGMA journal_mode=WAL")

@@ -384,7 +384,7 @@ MUTANTS: Final = (
         "pass",
         "closing discards the receipts of requests in progress",
         ("tests/stories/test_scheduling.py",),
-        "closing_keeps or within_the_grace",
+        "closing_waits_for_pending or within_the_grace",
     ),
     Mutant(
         "send-not-shielded",

@@ -439,7 +439,7 @@ def test_undetected_delay_grows_with_age_by_a_second_a_second_at_most(
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "constant"])
-def test_a_schedule_for_what_is_known_is_no_worse_than_the_best_fixed_interval(name: str) -> None:
+def test_a_schedule_for_known_durations_matches_the_best_fixed_interval(name: str) -> None:
     """Polls at equal mean delay, 3,000 tasks: at most 1.06 of the best interval's, whatever the distribution."""
     random = Random(5)
     jobs = [Outcome(SHAPES[name](i, random)) for i in range(3000)]

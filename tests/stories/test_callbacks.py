@@ -123,7 +123,7 @@ def batch(policy: Callable[[], Any], lost: float | None, seed: int = 0) -> tuple
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [AdaptivePolling, lambda: FixedInterval(5)], ids=["adaptive", "fixed"])
-def test_with_some_lost_every_job_settles_about_as_soon_as_with_looks_alone(policy: Any) -> None:
+def test_with_some_lost_every_job_settles_about_as_soon_as_with_polls_alone(policy: Any) -> None:
     """With a third of the callbacks lost, polling finds those jobs, as often as is needed."""
     own_delay, own_polls = batch(policy, None)
     results = [batch(policy, 0.3, seed) for seed in range(3)]
@@ -131,12 +131,12 @@ def test_with_some_lost_every_job_settles_about_as_soon_as_with_looks_alone(poli
     assert mean(polls for _, polls in results) < own_polls
 
 
-def test_where_every_callback_is_lost_looks_are_as_usual() -> None:
+def test_where_every_callback_is_lost_polls_are_as_usual() -> None:
     """It takes a few settled jobs to learn that no callbacks come."""
     assert batch(AdaptivePolling, 1.0)[0] < 4 * batch(AdaptivePolling, None)[0]
 
 
-def test_when_callbacks_cease_looks_come_back() -> None:
+def test_when_callbacks_cease_polls_come_back() -> None:
     """After hundreds that came, none: the first batch is found late, the next as soon as ever."""
     at = gateway([{"on": "callback", "prompt": "late", "do": "lost"}], durations="lognormal:60,0.5")
 
@@ -151,7 +151,7 @@ def test_when_callbacks_cease_looks_come_back() -> None:
 
 
 @pytest.mark.parametrize("deed", ["early", {"fault": "repeat", "times": 5}, {"fault": "late", "seconds": 300}])
-def test_odd_callbacks_cost_a_look_at_most(deed: Any) -> None:
+def test_odd_callbacks_cost_a_poll_at_most(deed: Any) -> None:
     """One that says that a task was accepted, one that says the same five times, one that comes when all is over."""
 
     def most(how: Any) -> int:
@@ -172,7 +172,7 @@ def test_odd_callbacks_cost_a_look_at_most(deed: Any) -> None:
     assert most(deed) <= most("lost") + 1
 
 
-def test_a_look_that_fails_is_tried_again_soon() -> None:
+def test_a_poll_that_fails_is_tried_again_soon() -> None:
     """The gateway calls, and then cannot be asked for a moment."""
     at = gateway([{"on": "feed", "per": "task", "first": 2, "do": {"fault": "answer", "status": 502}}])
 
@@ -184,10 +184,10 @@ def test_a_look_that_fails_is_tried_again_soon() -> None:
     run_story(story, at)
 
 
-# --- nothing is believed ---------------------------------------------------------------------------------------------
+# --- a body settles nothing ------------------------------------------------------------------------------------------
 
 
-def test_a_flood_of_any_kind_settles_nothing_and_costs_a_look_each_interval() -> None:
+def test_a_flood_of_any_kind_settles_nothing_and_costs_a_poll_each_interval() -> None:
     """1,000 callbacks that are forged, replayed or no JSON, on addresses that exist and that do not."""
     at = gateway([{"on": "callback", "share": 1.0, "do": "lost"}], durations="constant:100")
 
@@ -395,7 +395,7 @@ def test_a_callback_may_be_quicker_than_the_answer() -> None:
     assert len(at.ledger) == 2
 
 
-def test_doubts_are_asked_for_no_faster_than_looks_may_be() -> None:
+def test_doubts_are_polled_no_faster_than_jobs_may_be() -> None:
     """Eight callbacks come at once, and one poll a second is allowed."""
     at = gateway([{"on": "create", "do": "drop"}, {"on": "callback", "share": 1.0, "do": "lost"}])
 
@@ -521,7 +521,7 @@ def test_two_doubts_whose_callbacks_name_one_task_are_not_both_that_task() -> No
 
 
 def test_a_job_of_an_earlier_session_is_settled_by_its_callback() -> None:
-    """Nobody asked to resume it: it is known by its token, and whatever else was there too."""
+    """It was not resumed before: its token identifies it, as any other job of the journal."""
     at = gateway([{"on": "create", "prompt": "lost", "do": "drop"}], durations="constant:60")
 
     async def main() -> None:
@@ -570,7 +570,7 @@ def test_a_callback_that_comes_as_a_job_times_out_is_not_lost() -> None:
     virtual_clock.run(main())
 
 
-def test_the_callbacks_of_a_stopped_account_cost_a_look_each_interval() -> None:
+def test_the_callbacks_of_a_stopped_account_cost_a_poll_each_interval() -> None:
     """Each poll finds the account stopped and parks the job again: a replayed callback causes no extra poll."""
     at = gateway([{"on": "callback", "share": 1.0, "do": "lost"},
                   {"on": "feed", "do": {"fault": "answer", "status": 401}}], durations="constant:60")  # fmt: skip
@@ -618,7 +618,7 @@ def test_finished_jobs_leave_no_state_behind() -> None:
 
 
 def test_two_clients_share_a_receiver() -> None:
-    """Each hears of its own jobs."""
+    """Each is notified of its own jobs."""
     one, two = gateway(durations="constant:30"), gateway(durations="constant:40")
 
     async def main() -> None:

@@ -85,7 +85,7 @@ async def batch(count: int, script: list[dict[str, Any]], *, earlier: int = 0, *
     return Seen(mean(polls), mean(delays), statuses)
 
 
-async def test_one_look_a_job_and_hardly_a_delay() -> None:
+async def test_one_poll_a_job_and_hardly_a_delay() -> None:
     """A batch takes fewer than 1.2 polls per job; the bound of the delay is for a busy machine, the benchmark has the figure."""
     result = await batch(100, [])
     assert result.statuses == {S.SUCCEEDED: 100}
@@ -93,7 +93,7 @@ async def test_one_look_a_job_and_hardly_a_delay() -> None:
     assert result.delay < 0.5
 
 
-async def test_with_a_third_lost_all_settle_as_soon_as_with_looks_alone() -> None:
+async def test_with_a_third_lost_all_settle_as_soon_as_with_polls_alone() -> None:
     """The same policy on the same durations, with callbacks of which 30 % never come, and without any.
 
     After an earlier batch, of which it was learned that so many are lost.

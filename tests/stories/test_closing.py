@@ -44,7 +44,7 @@ def _same_chance() -> None:
 
 
 def left() -> list[str]:
-    """What of ours still runs in this loop."""
+    """Return the client's tasks that still run in this loop."""
     return [task.get_name() for task in asyncio.all_tasks() if "pika_async" in task.get_name()]
 
 
@@ -53,7 +53,7 @@ def requests(count: int) -> list[GenerationRequest]:
 
 
 async def outcome(task: asyncio.Future[Any], seconds: float = 300.0) -> Any:
-    """What `task` gave or raised; it must end by itself."""
+    """Return the result or the exception of *task*, which must end by itself."""
     done, _ = await asyncio.wait({task}, timeout=seconds)
     assert done, f"{task} does not end"
     return (await asyncio.gather(task, return_exceptions=True))[0]
@@ -73,7 +73,7 @@ def charged_ids_are_kept(at: Gateway, jobs: list[Job]) -> None:
 
 
 class Story:
-    """Two batches that share keys and two single calls, ended at one instant; then opened again and finished."""
+    """Run two batches that share keys and two single calls, end them at one instant, then open again and finish."""
 
     def __init__(self, journal: Journal) -> None:
         self.at = gateway(durations="constant:3")
@@ -170,13 +170,13 @@ def test_a_loop_torn_down_over_an_open_client_pays_nothing_twice(moment: float, 
     virtual_clock.run(later())
 
 
-# --- what a call hears ----------------------------------------------------------------------------------------------
+# --- results of pending calls ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("latency", [0.05, 4.0], ids=["accepted", "on its way"])
 @pytest.mark.parametrize("call", ["generate", "submit", "wait", "run", "as_settled"])
-def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: float, journal: JournalFactory) -> None:
-    """Whatever is waited for when the client closes raises `ClientClosed` or gives the receipt; the id is kept."""
+def test_a_pending_call_ends_when_its_client_is_closed(call: str, latency: float, journal: JournalFactory) -> None:
+    """A call that is pending when the client closes raises `ClientClosed` or returns the receipt; the task id is saved."""
 
     async def story() -> None:
         at = gateway(durations="constant:1000")
@@ -211,8 +211,8 @@ def test_a_call_whose_client_is_closed_under_it_says_so(call: str, latency: floa
     virtual_clock.run(story())
 
 
-def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
-    """A request that the journal is still taking in when the client closes is not sent, and its caller gets an error."""
+def test_a_call_that_is_being_planned_ends_when_the_client_is_closed() -> None:
+    """A request that is still being written to the journal when the client closes is not sent, and its caller gets an error."""
 
     async def story() -> None:
         at = gateway()
@@ -227,7 +227,7 @@ def test_a_call_that_is_being_planned_when_the_client_closes_says_so() -> None:
     virtual_clock.run(story())
 
 
-def test_a_held_generator_gives_what_there_is_and_then_says_that_the_client_was_closed(journal: JournalFactory) -> None:
+def test_a_held_generator_yields_every_job_and_then_raises(journal: JournalFactory) -> None:
     """`as_settled` whose client is closed between two steps still gives every job, and then raises."""
 
     async def story() -> None:
@@ -403,7 +403,7 @@ def test_an_iterable_cannot_close_the_client_that_reads_it(asynchronous: bool) -
 
 
 class Fetches:
-    """Stands for the collector: each download takes `seconds`, and `cleanup` more when it is cancelled."""
+    """A stand-in for the downloader: each download takes *seconds*, and *cleanup* more when it is cancelled."""
 
     def __init__(self, seconds: float, cleanup: float = 0.0) -> None:
         self.seconds, self.cleanup = seconds, cleanup
@@ -422,8 +422,8 @@ class Fetches:
         return job.with_file(target, "0" * 64)
 
 
-def test_closing_hands_over_what_waits_for_its_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With downloads queued a closing ends the batch all the same; its jobs succeeded and are fetched later."""
+def test_closing_yields_jobs_that_wait_for_their_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With downloads queued, closing ends the batch; its jobs have succeeded and are downloaded later."""
     fetches = Fetches(1e6)
     monkeypatch.setattr(ResultDownloader, "collect", staticmethod(fetches))
 
@@ -502,7 +502,7 @@ def test_a_download_whose_client_is_closed_fails_at_once_and_leaves_nothing(tmp_
 
 @attrs.define
 class Full(MemoryJournal):
-    """Fails at its `at`th call, and from then on if it is `full`."""
+    """A journal that fails at its *at*-th call, and at each later one if *full*."""
 
     at: int
     full: bool
@@ -527,7 +527,7 @@ class Full(MemoryJournal):
 
 
 def healed(journal: Journal) -> MemoryJournal:
-    """A journal that holds the same and fails no more."""
+    """Return a journal with the same content that does not fail."""
     assert isinstance(journal, MemoryJournal)
     whole = MemoryJournal()
     whole.__dict__.update(journal.__dict__)

@@ -1,4 +1,4 @@
-"""A closing that waits for what was accepted: nothing more is sent, everybody hears how it ends, and nothing is lost."""
+"""Closing that waits for accepted jobs: nothing more is sent, every waiter gets its result, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def accepted(pika: PikaClient, count: int) -> None:
 
 
 def test_accepted_jobs_settle_and_unsent_requests_end_at_once() -> None:
-    """Whoever awaits hears of it; on the next opening, what was planned is sent."""
+    """Every waiter gets the result; the next opening sends the planned jobs."""
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ def test_each_job_has_its_deadline() -> None:
     virtual_clock.run(story())
 
 
-def test_nothing_to_wait_for_is_no_wait() -> None:
+def test_without_accepted_jobs_closing_does_not_wait() -> None:
     """Also where it was not open, or is closed already."""
 
     async def story() -> None:
@@ -144,7 +144,7 @@ def test_nothing_to_wait_for_is_no_wait() -> None:
 
 
 @pytest.mark.parametrize("drain", [-1, -0.5, float("nan"), "5", None, [1]])
-def test_what_is_no_time_is_refused(drain: Any) -> None:
+def test_a_bad_time_limit_is_refused(drain: Any) -> None:
     """Before anything is closed."""
 
     async def story() -> None:

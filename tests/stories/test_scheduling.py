@@ -58,7 +58,7 @@ def feeds(at: Gateway) -> list[Any]:
 
 
 class Watched(MemoryTransport):
-    """Notes the most jobs in flight at any moment, as the gateway itself counts them."""
+    """A gateway that records the largest number of jobs in flight."""
 
     def __init__(self, of: Gateway, provider: str = "cometapi", **options: Any) -> None:
         super().__init__(of, **options)
@@ -74,7 +74,7 @@ class Watched(MemoryTransport):
 
 
 class Unreachable(MemoryTransport):
-    """Makes no connection while `down`."""
+    """A transport whose connections are refused while `down`."""
 
     down = True
     tries = 0
@@ -88,7 +88,7 @@ class Unreachable(MemoryTransport):
 
 
 class Learning(PollingPolicy):
-    """Looks every so many seconds, and writes down what it is taught."""
+    """A policy that polls every *seconds* and records its samples."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -124,7 +124,7 @@ def test_half_of_all_answers_429_for_a_while() -> None:
 
 @pytest.mark.parametrize("do", ["drop", {"fault": "body", "kind": "html"}, {"fault": "answer", "status": 502}], ids=str)
 def test_provider_down_for_ten_minutes_with_300_jobs_in_flight(do: Any) -> None:
-    """While nothing is answered only a probe a while is sent, and once it is up again every job settles."""
+    """During the outage only a probe is sent now and then; afterwards every job settles."""
 
     async def story() -> None:
         at = gateway([{"on": "feed", "between": [20, 620], "do": do}], durations="constant:120")
@@ -219,7 +219,7 @@ def test_a_deadline_parks_with_the_task_id_and_waiting_again_settles() -> None:
 
 
 def test_a_timed_out_job_may_time_out_again_while_the_provider_is_down() -> None:
-    """Waiting anew without one good answer parks the job again, and the client goes on."""
+    """Waiting again without one good answer parks the job again; the client stays usable."""
 
     async def story() -> None:
         at = gateway([{"on": "feed", "between": [0, 900], "do": "drop"}], durations="constant:20")
@@ -236,7 +236,7 @@ def test_a_timed_out_job_may_time_out_again_while_the_provider_is_down() -> None
     virtual_clock.run(story())
 
 
-def test_a_result_that_comes_with_the_last_look_counts() -> None:
+def test_a_result_that_comes_with_the_last_poll_counts() -> None:
     """A task that settles just before the deadline is a success, not a timeout."""
 
     async def story() -> None:
@@ -304,7 +304,7 @@ def test_max_in_flight_is_never_exceeded(most: int) -> None:
 
 
 def _worst(times: list[float], window: float = 1.0) -> int:
-    """The most of `times` within any window."""
+    """Return the largest number of *times* within any window."""
     times = sorted(times)
     return max(sum(first <= at < first + window for at in times) for first in times)
 
@@ -341,7 +341,7 @@ def test_the_policys_own_rate_is_held_as_well() -> None:
 
 
 class Hinting(MemoryTransport):
-    """Adds a delay hint to every answer to a poll."""
+    """A transport that adds a delay hint to every answer to a poll."""
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         answer = await super().send(request)
@@ -350,8 +350,8 @@ class Hinting(MemoryTransport):
         return answer
 
 
-def test_a_server_that_says_when_to_look_again_is_obeyed() -> None:
-    """Also beside an answer that is otherwise good: no task is asked for again sooner."""
+def test_a_server_that_says_when_to_poll_again_is_obeyed() -> None:
+    """The hint holds beside a good answer too: no task is polled sooner."""
 
     async def story() -> None:
         at = gateway(durations="constant:70")
@@ -364,7 +364,7 @@ def test_a_server_that_says_when_to_look_again_is_obeyed() -> None:
     virtual_clock.run(story())
 
 
-def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
+def test_timestamps_of_the_gateway_make_durations_exact() -> None:
     """After the first few, settling times are known to two seconds, however far apart the polls were."""
 
     async def story() -> None:
@@ -379,8 +379,8 @@ def test_the_times_that_a_gateway_tells_make_durations_exact() -> None:
     virtual_clock.run(story())
 
 
-def test_calls_side_by_side_are_bounded() -> None:
-    """No more calls are under way at once than the two counts allow."""
+def test_concurrent_calls_are_bounded() -> None:
+    """At most `submitting` submissions and `polling` polls are sent concurrently."""
 
     async def story() -> None:
         at = gateway(durations="constant:5")
@@ -395,7 +395,7 @@ def test_calls_side_by_side_are_bounded() -> None:
 # --- the input ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_endless_input_is_pulled_only_as_room_allows_and_left_when_no_results_are_taken() -> None:
+def test_an_endless_input_is_pulled_as_jobs_are_sent_and_closed_with_the_results() -> None:
     """Of an endless generator little more is pulled than is sent, and breaking out stops pulling and sending."""
     pulled = 0
 
@@ -426,7 +426,7 @@ def test_an_endless_input_is_pulled_only_as_room_allows_and_left_when_no_results
     virtual_clock.run(story())
 
 
-def test_a_slow_consumer_holds_the_input_back() -> None:
+def test_a_slow_consumer_slows_the_input_down() -> None:
     """Results that are not taken stop the pulling before thousands of jobs are paid for."""
     pulled = 0
 
@@ -454,8 +454,8 @@ def test_a_slow_consumer_holds_the_input_back() -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_error_of_the_input_comes_after_what_was_submitted(asynchronous: bool) -> None:
-    """The user's own exception reaches the consumer, after every job that was pulled before it was handed over."""
+def test_an_error_of_the_input_is_raised_after_the_submitted_jobs(asynchronous: bool) -> None:
+    """The user's own exception is raised once every job that was pulled before has been yielded."""
 
     def broken() -> Iterator[str]:
         yield from prompts(7)
@@ -486,7 +486,7 @@ def test_an_error_of_the_input_comes_after_what_was_submitted(asynchronous: bool
 
 @pytest.mark.parametrize("requests", [[], (), iter(())])
 def test_an_empty_input_ends_at_once(requests: Any) -> None:
-    """No requests: no jobs, nothing sent, no time."""
+    """Without requests there are no jobs, no calls, and no time passes."""
 
     async def story() -> None:
         at = gateway()
@@ -585,7 +585,7 @@ def test_cancelling_a_batch_keeps_every_id() -> None:
     virtual_clock.run(story())
 
 
-def test_closing_keeps_receipts_that_are_on_their_way() -> None:
+def test_closing_waits_for_pending_receipts() -> None:
     """Leaving the client while submissions are out waits for their answers: every charge has its id in `jobs()`."""
 
     async def story() -> None:
@@ -606,8 +606,8 @@ def test_closing_keeps_receipts_that_are_on_their_way() -> None:
     virtual_clock.run(story())
 
 
-def test_a_batch_whose_client_is_closed_under_it_says_so() -> None:
-    """`run` does not give a report that lacks the requests that were never pulled as if there had been no more."""
+def test_a_batch_raises_if_its_client_is_closed_meanwhile() -> None:
+    """`run` returns no report if some requests were never pulled."""
 
     async def story() -> None:
         at = gateway(durations="constant:1")
@@ -639,8 +639,8 @@ def test_no_answer_within_the_grace_is_in_doubt() -> None:
     virtual_clock.run(story())
 
 
-def test_nothing_is_left_behind() -> None:
-    """After closing no task of ours is running."""
+def test_no_task_is_left_after_closing() -> None:
+    """After closing no task of the client is running."""
 
     async def story() -> None:
         async with client(gateway()) as pika:
@@ -705,7 +705,7 @@ def test_results_do_not_depend_on_the_order_of_the_input() -> None:
         assert outcome(order) == expected
 
 
-def test_one_jobs_failure_is_its_own() -> None:
+def test_one_failed_job_affects_no_other() -> None:
     """Failed, refused and lost jobs in a batch raise nothing and delay none of the others."""
 
     async def story() -> None:
@@ -790,7 +790,7 @@ def test_the_limit_of_charges_is_kept_and_the_rest_stays_planned() -> None:
 
 
 def test_as_settled_raises_the_stop_after_the_last_job() -> None:
-    """When sending stops, what was accepted is handed over first, then the reason is raised."""
+    """When submitting stops, accepted jobs are yielded first, then the reason is raised."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "nth": list(range(6, 99)), "do": {"fault": "refuse", "as": "quota"}}])
@@ -848,7 +848,7 @@ def test_a_redirect_stops_the_batch_and_is_not_followed() -> None:
 
 
 def test_a_doubt_is_resolved_in_three_ways() -> None:
-    """With its id it settles, as not charged it is sent once more, abandoned it is canceled; never by time."""
+    """With a task id it settles, as not charged it is sent once more, abandoned it is canceled; time alone changes nothing."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 3, "do": "drop"}])
@@ -873,8 +873,8 @@ def test_a_doubt_is_resolved_in_three_ways() -> None:
     virtual_clock.run(story())
 
 
-def test_a_doubt_that_is_waited_for_is_sent_again_with_patience_of_its_own() -> None:
-    """What a person says of it may come long after the patience of its first attempt has ended."""
+def test_a_doubt_resolved_as_not_charged_is_sent_with_a_new_time_limit() -> None:
+    """The resolution may come long after the time limit of the first attempt."""
 
     async def story() -> None:
         at = gateway([{"on": "create", "first": 1, "do": {"fault": "drop", "charge": False}}])
@@ -905,8 +905,8 @@ def test_a_new_word_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert sum("moderating" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_another_tasks_answer_is_put_aside() -> None:
-    """An answer that speaks of another task settles neither; both settle by their own."""
+def test_another_tasks_answer_is_discarded() -> None:
+    """An answer about another task settles neither; each settles by its own."""
 
     async def story() -> None:
         at = gateway([{"on": "feed", "per": "task", "first": 4, "do": "other-task"}], durations="constant:10")
@@ -955,7 +955,7 @@ def test_a_denied_task_is_parked_after_ten_minutes_and_can_still_be_asked() -> N
 
 @attrs.define
 class Odd(PollingPolicy):
-    """A user's policy that misbehaves."""
+    """A user's policy that returns or raises *gives*."""
 
     gives: Any
     asked: int = 0
@@ -974,7 +974,7 @@ class Odd(PollingPolicy):
 
 @pytest.mark.parametrize("gives", [math.nan, -1.0, 0.0, math.inf, "soon", ZeroDivisionError("oops")], ids=repr)
 def test_a_misbehaving_policy_neither_hangs_nor_floods(gives: Any) -> None:
-    """A policy that gives nonsense or raises costs no job, puts none in doubt, and does not poll in a rage."""
+    """A policy that returns invalid delays or raises costs no job, puts none in doubt, and does not flood the gateway."""
 
     async def story() -> None:
         at = gateway(durations="constant:60")
@@ -990,7 +990,7 @@ def test_a_misbehaving_policy_neither_hangs_nor_floods(gives: Any) -> None:
     virtual_clock.run(story())
 
 
-def test_resume_takes_up_everything_that_is_not_final() -> None:
+def test_resume_continues_every_job_that_is_not_settled() -> None:
     """After an interruption `resume` settles what was accepted and sends what was not; nothing is paid twice."""
 
     async def story() -> None:

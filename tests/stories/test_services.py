@@ -106,7 +106,7 @@ class Crowd:
         assert self.pika.stats().charges <= KEYS
 
     async def resolve(self) -> None:
-        """Resolve a doubt as a person does who looked the task up at the provider."""
+        """Resolve a doubt as a person does who found the task at the provider."""
         charged = {charge.prompt: charge.task_id for charge in self.at.ledger}
         for job in await self.pika.jobs(S.UNKNOWN):
             task_id = charged.get(job.request.prompt)
