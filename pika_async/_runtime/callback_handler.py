@@ -69,8 +69,8 @@ class JobCallbackHandler:
         self._confirmations = anyio.CapacityLimiter(MAX_CONFIRMATIONS)
 
     def accepts(self, token_sha256: str) -> bool:
-        """See `CallbackHandler`."""
-        return self._job_for_token(token_sha256) is not None
+        """See `CallbackHandler`. Reads no job: `handle` reads it, and ignores a job of another provider or base URL."""
+        return self._key_for_token(token_sha256) is not None
 
     def handle(self, token_sha256: str, body: bytes) -> None:
         """See `CallbackHandler`."""
@@ -96,16 +96,23 @@ class JobCallbackHandler:
 
     def _job_for_token(self, token: str) -> Job | None:
         """Return the job of this client whose latest submission carried `token`. Only an inactive job is read."""
+        key = self._key_for_token(token)
+        if key is None:
+            return None
+        active = self._table.jobs.get(key)
         try:
-            key = self._table.journal.key_for_token(token)
-            if key is None:
-                return None
-            active = self._table.jobs.get(key)
             job = self._table.journal.get(key) if active is None else active.job
         except JournalUnusable as error:
             _log.error("%s", error)
             return None
         return job if job is not None and (job.provider, job.base_url) == self._here else None
+
+    def _key_for_token(self, token: str) -> str | None:
+        try:
+            return self._table.journal.key_for_token(token)
+        except JournalUnusable as error:
+            _log.error("%s", error)
+            return None
 
     def _start_task(self, token: str, job: Job, handle: Callable[[str], Awaitable[None]]) -> None:
         if token in self._running:

@@ -25,6 +25,7 @@ from pika_async import (
     SubmissionInDoubt,
     Video,
 )
+from pika_async._journal.memory import MemoryJournal
 from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
 from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import callback_urls, delivering_callbacks, post, receiver
@@ -587,6 +588,36 @@ def test_the_callbacks_of_a_stopped_account_cost_a_poll_each_interval() -> None:
         assert (await pika.jobs())[0].is_in_flight
 
     run_story(story, at)
+
+
+class CountingJournal(MemoryJournal):
+    """Journal that counts the jobs it reads."""
+
+    reads = 0
+
+    def get(self, key: str) -> Job | None:
+        self.reads += 1
+        return super().get(key)
+
+
+def test_a_callback_reads_its_job_once_and_only_if_it_is_inactive() -> None:
+    """The job of an active entry is in memory; that of a parked or settled one is read from the journal."""
+    at = gateway([{"on": "callback", "share": 1.0, "do": "lost"}], durations="constant:60")
+
+    async def main() -> None:
+        to, journal = receiver(), CountingJournal()
+        async with with_journal(client(at, callbacks=to), journal) as pika:
+            job = await pika.submit("a")
+            url = callback_urls(at)["a"]
+            before = journal.reads
+            assert await post(to, url, b"{}") == 202
+            assert journal.reads == before
+            await pika.wait(job)
+            before = journal.reads
+            assert await post(to, url, b"{}") == 202
+            assert journal.reads - before == 1
+
+    virtual_clock.run(main())
 
 
 @pytest.mark.slow
