@@ -23,8 +23,8 @@ import anyio
 from aiohttp import web
 from yarl import URL
 
+from pika_async._http.addresses import is_loopback
 from pika_async._http.callback_server import CallbackServer
-from pika_async._http.transport import is_loopback
 from pika_async.errors import ConfigurationError, shorten
 
 __all__ = ["BODY_TIMEOUT_S", "MAX_BODY_BYTES", "CallbackHandler", "CallbackReceiver"]

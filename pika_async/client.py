@@ -57,7 +57,8 @@ class PikaClient:
     :param ambiguous: "lenient" counts a bare 503 as a refusal and sends again, which most gateways mean by it but none
         documents; "strict" leaves the job in doubt; default: "strict".
     :param session: your own `aiohttp.ClientSession`, which stays open; default: the client's own.
-    :param proxy: the http or https URL of a proxy; default: that of the environment.
+    :param proxy: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT` of a proxy, for calls and downloads. Default:
+        `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, of the environment, without the hosts in `NO_PROXY`.
     :param transport: replaces the network, for tests; default: none.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """

@@ -10,6 +10,7 @@ from typing import Final, Self
 import aiohttp
 import attrs
 
+from pika_async._http.proxies import check_environment_proxies, proxy_url
 from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
@@ -73,6 +74,10 @@ class ClientConfig:
         """
         provider = provider if isinstance(provider, Provider) else find_provider(provider)
         url = _resolve_base_url(provider, base_url)
+        if proxy is not None:
+            proxy = proxy_url(proxy)
+        elif transport is None:
+            check_environment_proxies(url)
         credential = Credential("") if transport else read_credential(provider, api_key, api_key_file)
         limits = _checked_limits(limits)
         return cls(

@@ -10,7 +10,9 @@ import ipaddress
 import re
 from typing import Final
 
-__all__ = ["classify_ip", "forbidden_reason", "forbidden_url_reason", "redact_url"]
+from yarl import URL
+
+__all__ = ["classify_ip", "forbidden_reason", "forbidden_url_reason", "is_loopback", "redact_url"]
 
 _V4 = ipaddress.IPv4Network
 _V6 = ipaddress.IPv6Network
@@ -76,6 +78,15 @@ def classify_ip(address: str) -> str:
         return inner if plain in IPV4_MAPPED or inner == "public" else f"embedded {inner}"
     special = next((word for network, word in SPECIAL_V6 if plain in network), None)
     return special or ("public" if plain in GLOBAL_V6 else "reserved")
+
+
+def is_loopback(url: URL | str) -> bool:
+    """Whether the host of `url` is this machine: `localhost` or a loopback IP address."""
+    host = URL(url).host or ""
+    try:
+        return host == "localhost" or classify_ip(host) == "loopback"
+    except ValueError:  # a host name such as `127.0.0.1.example.com` may resolve to any address
+        return False
 
 
 def forbidden_reason(address: str, *, loopback: bool) -> str | None:

@@ -34,9 +34,10 @@ from pika_async._http.download_state import (
     RetryDownload,
 )
 from pika_async._http.partial_file import Download, PartialFile
+from pika_async._http.proxies import proxy_url
 from pika_async._http.transport import fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
-from pika_async.errors import ConfigurationError, DownloadFailed
+from pika_async.errors import DownloadFailed
 
 __all__ = ["Downloader"]
 
@@ -104,14 +105,12 @@ class Downloader:
         first_delay: float = 1.0,
         proxy: str | None = None,
     ) -> None:
-        if proxy is not None and not re.fullmatch(r"https?://[!-~]+", proxy):
-            raise ConfigurationError(setting="proxy", reason="must be an http(s) URL; other kinds are not supported")
         self._loopback = loopback
         self._max_bytes = max_bytes
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_read=stall_timeout)
         self._attempts = attempts
         self._first_delay = first_delay
-        self._proxy = proxy
+        self._proxy = None if proxy is None else proxy_url(proxy)
         self._session: aiohttp.ClientSession | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._scopes: set[anyio.CancelScope] = set()

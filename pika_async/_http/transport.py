@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
-from pika_async._http.addresses import classify_ip
+from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.providers._wire import (
     MAX_BODY,
@@ -32,7 +31,7 @@ from pika_async.providers._wire import (
     inflate,
 )
 
-__all__ = ["AiohttpTransport", "Transport", "classify_exception", "fail_on_connection_lost", "is_loopback", "origin_of"]
+__all__ = ["AiohttpTransport", "Transport", "classify_exception", "fail_on_connection_lost", "origin_of"]
 
 #: Bytes of a body read at once.
 _CHUNK_BYTES: Final = 1 << 16
@@ -115,15 +114,6 @@ def origin_of(base_url: str) -> URL:
     return origin
 
 
-def is_loopback(url: URL | str) -> bool:
-    """Whether the host of `url` is this machine: `localhost` or a loopback IP address."""
-    host = URL(url).host or ""
-    try:
-        return host == "localhost" or classify_ip(host) == "loopback"
-    except ValueError:  # a host name such as `127.0.0.1.example.com` may resolve to any address
-        return False
-
-
 def classify_exception(error: BaseException, *, sent: bool) -> TransportFailure:
     """Return the failure for an exception that was raised before the status line.
 
@@ -201,12 +191,12 @@ class AiohttpTransport:
     :param credential: the key, sent as a bearer token.
     :param session: the user's own session, used for every request and left open. It may reuse connections for
         submissions, so that more of them end in doubt. Default: sessions of the transport's own.
-    :param proxy: an http(s) URL. Default: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment, except for
-        loopback addresses.
+    :param proxy: see `proxies.proxy_url`. Default: `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, and `NO_PROXY` of
+        the environment, except for loopback addresses.
     :param connections: the limit for polls; submissions have none. Default: 32.
     :param paid_timeout: for a submission. Default: 180 s in total.
     :param free_timeout: for a poll and every other request. Default: 60 s in total.
-    :raises ConfigurationError: if `base_url` or `proxy` is not an http(s) URL.
+    :raises ConfigurationError: if `base_url` is not an http(s) URL, or the proxy cannot be used.
     """
 
     def __init__(
@@ -223,7 +213,7 @@ class AiohttpTransport:
         self._origin = origin_of(base_url)
         self._credential = credential
         self._user_session = session
-        self._proxy = _validate_proxy(proxy) if proxy is not None else _environment_proxy(self._origin)
+        self._proxy = proxy_url(proxy) if proxy is not None else environment_proxy(self._origin)
         self._connections = connections
         self._paid_timeout = paid_timeout
         self._free_timeout = free_timeout
@@ -365,20 +355,3 @@ def _check_user_session(session: object) -> None:
     else:
         return
     raise ConfigurationError(setting="session", reason=reason)
-
-
-def _validate_proxy(proxy: str) -> str:
-    try:
-        good = URL(proxy).scheme in {"http", "https"} and bool(URL(proxy).host)
-    except (ValueError, TypeError):
-        good = False
-    if not good:  # the text is not repeated: it may hold a password
-        raise ConfigurationError(setting="proxy", reason="must be an http(s) URL; other kinds are not supported")
-    return proxy
-
-
-def _environment_proxy(origin: URL) -> str | None:
-    """Return the proxy that the environment sets for `origin`, without `trust_env`, which also reads `~/.netrc`."""
-    if is_loopback(origin) or origin.host is None or proxy_bypass(origin.host):
-        return None
-    return getproxies().get(origin.scheme)

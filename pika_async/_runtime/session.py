@@ -13,8 +13,8 @@ from typing import Self
 import anyio
 import attrs
 
+from pika_async._http.addresses import is_loopback
 from pika_async._http.downloads import Downloader
-from pika_async._http.transport import is_loopback
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket

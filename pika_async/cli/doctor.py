@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import attrs
 from yarl import URL
 
-from pika_async._http.transport import AiohttpTransport, Transport, is_loopback
+from pika_async._http.proxies import environment_proxy
+from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async.cli.documented_replies import compare, documented_reply
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
@@ -285,7 +284,7 @@ def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transp
 
 def _is_direct(options: DoctorOptions, base_url: str) -> bool:
     """Return whether no proxy is in use, neither an option nor the environment's; a proxy resolves names itself."""
-    return options.proxy is None and (is_loopback(base_url) or urlsplit(base_url).scheme not in getproxies())
+    return options.proxy is None and environment_proxy(base_url) is None
 
 
 def _check_folder(folder: Path) -> None:

@@ -68,7 +68,7 @@ class CredentialOptions:
     api_key_file: Path | None = None
     "File with the API key. [default: the provider's environment variable]"
     proxy: str | None = None
-    "URL of an HTTP proxy. [default: the environment's]"
+    "HTTP proxy: a URL, or HOST:PORT. [default: the environment's]"
 
 
 @Parameter(name="*")
