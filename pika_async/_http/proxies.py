@@ -75,7 +75,7 @@ def proxy_url(text: str, *, setting: str = "proxy") -> str:
         raise ConfigurationError(setting=setting, reason=f"must be text; {way_out}")
     scheme, separator, _ = text.partition("://")
     if separator and scheme.lower().startswith("socks"):
-        reason = f"SOCKS proxies are not supported; {way_out}: most programs that offer SOCKS offer HTTP as well"
+        reason = f"SOCKS proxies are not supported; most programs that offer SOCKS offer HTTP too: {way_out}"
         raise ConfigurationError(setting=setting, reason=reason)
     address = text if separator else f"http://{text}"
     try:

@@ -47,7 +47,7 @@ def test_a_socks_proxy_is_refused_as_such(scheme: str) -> None:
     """The error names the variable, says that SOCKS is not supported, gives the way out, and repeats no password."""
     with pytest.raises(ConfigurationError) as caught:
         proxy_url(f"{scheme}://user:{SECRET}@127.0.0.1:1080", setting="ALL_PROXY")
-    assert caught.value.message.startswith("ALL_PROXY: SOCKS proxies are not supported; give the http:// address")
+    assert caught.value.message.startswith("ALL_PROXY: SOCKS proxies are not supported; most programs that offer SOCKS")
     assert SECRET not in str(caught.value)
 
 
