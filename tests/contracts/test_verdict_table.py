@@ -221,13 +221,13 @@ async def _no_such_host(patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, d
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     patch.setattr(socket, "getaddrinfo", unknown)
-    patch.setattr("pika_async._http.transport.getproxies", dict)
+    patch.setattr("pika_async._http.proxies.getproxies", dict)
     yield "http://gateway.invalid", {}
 
 
 @asynccontextmanager
 async def _unreachable(patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    patch.setattr("pika_async._http.transport.getproxies", dict)
+    patch.setattr("pika_async._http.proxies.getproxies", dict)
     yield "http://255.255.255.255", {}
 
 
@@ -344,7 +344,7 @@ async def test_a_name_that_resolves_later_gets_one_submission(monkeypatch: pytes
         known = True
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
+    monkeypatch.setattr("pika_async._http.proxies.getproxies", dict)
     async with RawServer() as server:
         url = f"http://gateway.invalid:{server.port}"
         await _check_recovered(RecoveringTransport(_transport(url), heal), server, "gptge", url)
@@ -413,7 +413,7 @@ _CERTIFICATES: dict[str, tuple[str, Callable[[], ssl.SSLContext | aiohttp.Finger
 @pytest.mark.parametrize("case", _CERTIFICATES)
 async def test_an_invalid_certificate_stops_the_account(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with an invalid certificate gets no request; the account stops and the job stays planned."""
-    monkeypatch.setattr("pika_async._http.transport.getproxies", dict)
+    monkeypatch.setattr("pika_async._http.proxies.getproxies", dict)
     host, trust = _CERTIFICATES[case]
     async with RawServer(tls=True) as server:
         connector = aiohttp.TCPConnector(ssl=trust(), resolver=_LocalResolver())
