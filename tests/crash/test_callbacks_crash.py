@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until *condition* is true, 30 s at most."""
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "the condition is still false after 30 s"
         time.sleep(0.05)
 
 

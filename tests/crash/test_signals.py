@@ -44,7 +44,9 @@ def test_two_signals_exit_at_once(make_batch: MakeBatch) -> None:
         began = time.monotonic()
         running.process.send_signal(signal.SIGINT)
         run = batch.check_run(running.end())
-    assert (run.code, time.monotonic() - began < 5, run.count("answered")) == (130, True, 0)
+    assert (run.code, run.count("answered")) == (130, 0)
+    lasted = time.monotonic() - began
+    assert lasted < 7, f"the exit took {lasted:.1f} s, as long as waiting for the answers would"
     batch.finish_and_verify(unknown=SENDING, charged=SENDING)
 
 
@@ -108,9 +110,8 @@ def test_only_the_new_rows_of_an_edited_input_are_charged(make_batch: MakeBatch)
 
 @pytest.mark.parametrize("seconds", [86400.0, -86400.0])
 def test_a_shifted_clock_changes_nothing(make_batch: MakeBatch, seconds: float) -> None:
-    """With a clock a day ahead or behind, all jobs settle in the usual time and none is sent again."""
+    """With a clock a day ahead or behind, all jobs settle without waiting for it and none is sent again."""
     batch = make_batch(COUNT, marks="[later]")
     assert batch.run(at="settle-before").was_killed
-    began = time.monotonic()
-    run = batch.finish_and_verify(unknown=0, charged=COUNT, clock=seconds)
-    assert (run.count("sending"), time.monotonic() - began < 10) == (0, True)
+    run = batch.finish_and_verify(unknown=0, charged=COUNT, clock=seconds)  # within RUN_TIMEOUT_S, not after a day
+    assert run.count("sending") == 0

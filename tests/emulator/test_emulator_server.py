@@ -29,6 +29,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "native": {"promptText": "a cat", "model": "1.5", "options": OPTIONS},
 }
 TIMEOUT = aiohttp.ClientTimeout(total=20, sock_read=1.0)
+#: Seconds after which closing counts as hanging, on a busy machine too.
+HANG_S = 15
 
 
 @pytest.fixture
@@ -299,7 +301,7 @@ async def test_closing_ends_stalled_requests(session: aiohttp.ClientSession) -> 
             group.create_task(stalled_create())
             await asyncio.sleep(0.1)
             started = time.monotonic()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < HANG_S, "closing waited for a stalled request"
 
 
 # -- faults of the CDN ---------------------------------------------------------------------------------------------
@@ -344,7 +346,7 @@ async def test_an_endless_body_lasts_until_the_client_disconnects(session: aioht
             assert reply.content_length is None
             assert len(await reply.content.readexactly(20 * 2**20)) == 20 * 2**20
         started = time.monotonic()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < HANG_S, "closing waited for an endless body"
 
 
 @pytest.mark.anyio

@@ -179,7 +179,7 @@ async def test_a_cancelled_opening_releases_the_journal(path: Path) -> None:
         await task
     until = time.monotonic() + 10
     while [it for it in threading.enumerate() if it.name.startswith("pika_async-journal")]:
-        assert time.monotonic() < until
+        assert time.monotonic() < until, "the thread of the journal has not ended after 10 s"
         await asyncio.sleep(0.001)
     other = SqliteJournal(path)
     await other.open()

@@ -86,11 +86,11 @@ async def batch(count: int, script: list[dict[str, Any]], *, earlier: int = 0, *
 
 
 async def test_one_poll_a_job_and_hardly_a_delay() -> None:
-    """A batch takes fewer than 1.2 polls per job; the bound of the delay is for a busy machine, the benchmark has the figure."""
+    """A batch takes about one poll per job; the bounds are for a busy machine, the benchmark has the figures."""
     result = await batch(100, [])
     assert result.statuses == {S.SUCCEEDED: 100}
-    assert result.polls < 1.2
-    assert result.delay < 0.5
+    assert result.polls < 2, "without callbacks it takes five polls and more"
+    assert result.delay < 2, "without its callback a job is polled seconds after it settled"
 
 
 async def test_with_a_third_lost_all_settle_as_soon_as_with_polls_alone() -> None:
@@ -108,7 +108,7 @@ async def test_with_a_third_lost_all_settle_as_soon_as_with_polls_alone() -> Non
         batch(100, [], earlier=150, durations="lognormal:1.5,0.5", polling=policy(), listens=False),
     )
     assert result.statuses == alone.statuses == {S.SUCCEEDED: 100}
-    assert result.delay < 1.5 * alone.delay + 0.1
+    assert result.delay < 3 * alone.delay + 0.5, "the polls do not make up for the lost callbacks"
 
 
 async def send(port: int, request: bytes) -> int | None:
@@ -128,6 +128,11 @@ async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.Monke
         port, began = receiver.port, time.monotonic()
         assert port is not None
         paths = [urlsplit(url).path for url in callback_urls(emulator.gateway).values()]
+        settle_times = [emulator.gateway.tasks[str(job.task_id)].settles_at for job in jobs]
+
+        def emulator_time() -> float:
+            return time.monotonic() - emulator._started
+
         slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(30)]
         for _, writer in slow:
             writer.write(post(paths[0], b"", "Content-Length: 10"))
@@ -152,9 +157,11 @@ async def test_a_thousand_bad_callbacks_settle_nothing(monkeypatch: pytest.Monke
                 assert answer == status or (status != 202 and answer in {404, None})
             asked = (time.monotonic() - began) / MIN_POLL_SPACING_S + 1
             assert all(emulator.polls.of(str(job.task_id)) <= asked for job in jobs)
-            if time.monotonic() - began < 2.5:
-                assert {job.status for job in await pika.jobs()} <= {S.QUEUED, S.RUNNING}
-        await asyncio.sleep(max(0.0, began + 3.1 - time.monotonic()))
+            statuses = {job.status for job in await pika.jobs()}
+            if emulator_time() < min(settle_times):
+                assert statuses <= {S.QUEUED, S.RUNNING}
+        while emulator_time() <= max(settle_times):
+            await asyncio.sleep(0.05)
         assert [await send(port, post(path)) for path in paths] == [202] * 4
         done = [await pika.wait(job, timeout=30) for job in jobs]
         assert {job.status for job in done} == {S.SUCCEEDED}
