@@ -1,14 +1,13 @@
 """Runner of the mutants: `python -m tests.mutants [NAME ...]`, or `--check` to verify the catalog without running tests.
 
-The catalog is every `MUTANTS` of a module in this folder. Each mutant breaks one promise in a copy of the package; its tests must then fail. Prints one line for each mutant. The
-exit code is 1 if a mutant survived or its text does not occur exactly once, and 2 for an unknown name.
+Each mutant breaks one promise in a copy of the package; its tests must then fail. A mutant whose tests hang is run again
+alone, and is killed only if they hang again. Prints one line for each mutant. The exit code is 1 if a mutant survived or
+its text does not occur exactly once, and 2 for an unknown name.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 import re
 import shutil
 import subprocess
@@ -19,25 +18,21 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import tests.mutants
-from tests.mutants.catalog import Mutant
+from tests.mutants.catalog import Mutant, load_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Number of mutants that run concurrently.
 WORKERS = 2
-#: Time limit of one mutant in seconds. A mutant that makes its tests hang counts as killed.
-TIMEOUT_S = 120
+#: Least time limit of one mutant in seconds.
+MIN_TIMEOUT_S = 120.0
+#: Time limit of one mutant, relative to the time that its tests take on the unchanged package in the same session.
+TIMEOUT_FACTOR = 5.0
+#: Time limit of tests on the unchanged package in seconds.
+BASELINE_TIMEOUT_S = 900.0
 #: Exit code of pytest if tests failed. Other codes except 0 (usage error, no tests collected) are errors of the catalog.
 TESTS_FAILED = 1
 #: Returned in place of pytest's exit codes, 0 to 5, if the time limit was exceeded.
 TIMED_OUT = -1
-
-
-def load_mutants() -> tuple[Mutant, ...]:
-    """Return the mutants of every module beside this one, in the order of the modules' names."""
-    names = [module.name for module in pkgutil.iter_modules(tests.mutants.__path__) if module.name != "__main__"]
-    modules = [importlib.import_module(f"tests.mutants.{name}") for name in names]
-    return tuple(mutant for module in modules for mutant in module.MUTANTS)
 
 
 def main(arguments: list[str]) -> int:
@@ -66,18 +61,27 @@ def check(mutants: list[Mutant]) -> int:
 def run(mutants: list[Mutant]) -> int:
     """Run the tests of the mutants on the unchanged package, then each mutant."""
     started = time.monotonic()
-    suites = sorted({(mutant.tests, mutant.only) for mutant in mutants})
+    selections = sorted({(mutant.tests, mutant.only) for mutant in mutants})
     with ThreadPoolExecutor(WORKERS) as workers:
-        passes = dict(zip(suites, workers.map(_passes, suites), strict=True))
-        failing = [suite for suite, passed in passes.items() if not passed]
+        seconds = dict(zip(selections, workers.map(_time_unchanged, selections), strict=True))
+        failing = [selection for selection in selections if seconds[selection] is None]
         for tests, only in failing:
             print(f"these tests fail without a mutant: {' '.join(tests)}{f' -k {only!r}' if only else ''}")
         if failing:
             return 1
-        outcomes = list(workers.map(_run_and_print, mutants))
+        limits = [time_limit(seconds[mutant.tests, mutant.only] or 0.0) for mutant in mutants]
+        outcomes = list(workers.map(_run_and_print, mutants, limits))
+    for index, (mutant, limit) in enumerate(zip(mutants, limits, strict=True)):
+        if outcomes[index] == "hangs":
+            outcomes[index] = _run_and_print(mutant, limit, alone=True)
     killed = sum(outcome == "killed" for outcome in outcomes)
     print(f"{killed} of {len(outcomes)} killed in {time.monotonic() - started:.0f} s")
     return 0 if killed == len(outcomes) else 1
+
+
+def time_limit(unchanged_seconds: float) -> float:
+    """Return the seconds after which tests hang that take *unchanged_seconds* without a mutant."""
+    return max(MIN_TIMEOUT_S, TIMEOUT_FACTOR * unchanged_seconds)
 
 
 def _problems(mutant: Mutant) -> list[str]:
@@ -95,29 +99,37 @@ def _problems(mutant: Mutant) -> list[str]:
     return [*problems, *(f"no test is named {word!r}" for word in sorted(words) if word not in searched)]
 
 
-def _run_and_print(mutant: Mutant) -> str:
+def _run_and_print(mutant: Mutant, limit: float, *, alone: bool = False) -> str:
     started = time.monotonic()
-    outcome = _outcome(mutant)
+    outcome = _outcome(mutant, limit, alone=alone)
     print(f"{outcome:9} {mutant.name:28} {time.monotonic() - started:5.1f} s  {mutant.breaks}", flush=True)
     return outcome
 
 
-def _outcome(mutant: Mutant) -> str:
+def _outcome(mutant: Mutant, limit: float, *, alone: bool) -> str:
+    """Run one mutant. Beside others, tests that exceed *limit* only hang; *alone*, the mutant is killed by that."""
     problems = _problems(mutant)
     if problems:
         return f"INVALID ({'; '.join(problems)})"
-    code = _run_pytest(mutant.tests, mutant.only, mutant)
-    if code in {TESTS_FAILED, TIMED_OUT}:
+    code = _run_pytest(mutant.tests, mutant.only, limit, mutant)
+    if code == TIMED_OUT:
+        return "killed" if alone else "hangs"
+    if code == TESTS_FAILED:
         return "killed"
     return "SURVIVED" if code == 0 else f"BROKEN (pytest's exit code is {code})"
 
 
-def _passes(suite: tuple[tuple[str, ...], str]) -> bool:
-    return _run_pytest(*suite) == 0
+def _time_unchanged(selection: tuple[tuple[str, ...], str]) -> float | None:
+    """Return the seconds that tests take on the unchanged package, or None if they fail."""
+    started = time.monotonic()
+    return time.monotonic() - started if _run_pytest(*selection, BASELINE_TIMEOUT_S) == 0 else None
 
 
-def _run_pytest(tests: tuple[str, ...], only: str, mutant: Mutant | None = None) -> int:
-    """Run tests on a copy of the package, with *mutant* applied to it, and return pytest's exit code."""
+def _run_pytest(tests: tuple[str, ...], only: str, limit: float, mutant: Mutant | None = None) -> int:
+    """Run tests on a copy of the package, with *mutant* applied to it, and return pytest's exit code.
+
+    A single test has no time limit: it would count a hang as a failure.
+    """
     with tempfile.TemporaryDirectory(prefix="pika-mutant-") as folder:
         copy = Path(folder)
         for name in ("pika_async", "tests", "benchmarks"):
@@ -126,14 +138,14 @@ def _run_pytest(tests: tuple[str, ...], only: str, mutant: Mutant | None = None)
         if mutant is not None:
             file = copy / "pika_async" / mutant.file
             file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", *tests]
         if only:
             command += ["-k", only]
         # The copy comes first on the path, so that it is imported instead of the installed package.
         environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             return subprocess.run(
-                command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False
+                command, cwd=copy, env=environment, capture_output=True, timeout=limit, check=False
             ).returncode
         except subprocess.TimeoutExpired:
             return TIMED_OUT

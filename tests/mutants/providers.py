@@ -1,0 +1,86 @@
+"""Mutants of the wires and their verdicts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.catalog import Mutant
+
+MUTANTS: Final = (
+    Mutant(
+        "unknown-as-unsent",
+        "providers/_verdicts.py",
+        "if failure.phase is SendPhase.SENT:\n        verdict = SubmitVerdict.UNKNOWN",
+        "if failure.phase is SendPhase.SENT:\n        verdict = SubmitVerdict.NOT_SENT",
+        "a submission that may have arrived is sent again",
+        ("tests/providers/test_verdicts.py", "tests/providers/test_decoders.py"),
+        "never_judged_unsent",
+    ),
+    Mutant(
+        "empty-answer-rejects",
+        "providers/_verdicts.py",
+        "    if code is None:\n        return SubmitVerdict.UNKNOWN",
+        "    if code is None:\n        return SubmitVerdict.REJECTED",
+        "a 2xx without an id counts as not charged",
+        ("tests/contracts/test_samples.py", "tests/providers/test_verdicts.py"),
+    ),
+    Mutant(
+        "key-not-redacted",
+        "providers/_wire.py",
+        'data = data.replace(key, b"[key]")',
+        "pass",
+        "a key that a gateway repeats is shown",
+        ("tests/http/test_transport.py",),
+        "key_that_is_repeated",
+    ),
+    Mutant(
+        "escaped-key-not-redacted",
+        "providers/_wire.py",
+        'data = self._escaped.sub(b"[key]", data)',
+        "pass",
+        "a key whose characters a gateway escapes is shown",
+        ("tests/cli/test_cli_secrets.py",),
+        "escaped_key",
+    ),
+    Mutant(
+        "new-word-fails",
+        "providers/_envelope.py",
+        "state = _STATES.get(word, TaskState.RUNNING)",
+        "state = _STATES.get(word, TaskState.FAILED)",
+        "a new status word fails a paid task",
+        ("tests/providers/test_decoders.py",),
+        "new_word",
+    ),
+    Mutant(
+        "success-without-address",
+        "providers/_envelope.py",
+        "if state is TaskState.SUCCEEDED and video is None:",
+        "if False:",
+        "a task settles without a URL of its video",
+        ("tests/contracts/test_samples.py",),
+    ),
+    Mutant(
+        "model-as-text",
+        "providers/_envelope.py",
+        "model=float(model) if model else None",
+        "model=model",
+        "CometAPI gets text where its page has a number",
+        ("tests/contracts/test_samples.py",),
+    ),
+    Mutant(
+        "ratio-as-text",
+        "providers/_videos.py",
+        "return float(request.ratio)",
+        "return str(float(request.ratio))",
+        "the videos wire gets text where its page has a number",
+        ("tests/contracts/test_samples.py",),
+    ),
+    Mutant(
+        "seed-misspelt",
+        "providers/_videos.py",
+        'rename(_converter, _Create, prompt_text="promptText", effect="pikaffect")',
+        'rename(_converter, _Create, prompt_text="promptText", effect="pikaEffect")',
+        "a request field is sent under a name that no page has",
+        ("tests/contracts/test_samples.py",),
+    ),
+)
