@@ -78,11 +78,13 @@ class Snapshot:
 
 @attrs.frozen(kw_only=True)
 class Receipt:
-    """The answer to a submission: a task id, an explicit failure code, or neither."""
+    """The answer to a submission: a task id, an explicit failure code, or neither; both where it contradicts itself."""
 
     task_id: str | None = None
     #: The body's own code where it is explicit and means failure (`400`, `"task_not_exist"`, ...), as text.
     failure_code: str | None = None
+    #: The number in the body that stands for an HTTP status (`{"code": 500}`); None if there is none.
+    failure_status: int | None = None
     message: str = ""
     #: The whole answer.
     raw: Any = attrs.field(default=None, repr=False, eq=False)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import attrs
 
-__all__ = ["Failure", "read_failure"]
+from pika_async.providers._codes import is_account_code, is_busy_code
+
+__all__ = ["Failure", "as_number", "read_failure", "read_refusal"]
 
 #: Values of `code` that mean success (the envelope's pages; its shape (b) has a word).
-_SUCCESS_CODES = frozenset({"200", "0", "success", "ok", "none", ""})
+_SUCCESS_CODES: Final = frozenset({"200", "0", "success", "ok", "none", ""})
+#: Words of a status that say that a task has failed.
+_FAILED_WORDS: Final = frozenset({"failed", "failure", "error", "fail"})
+#: Words of a code that mean failure.
+_FAILING: Final = _FAILED_WORDS | {"invalid", "denied", "rejected"}
+#: Objects of an answer that may hold its failure.
+_WRAPPERS: Final = ("error", "data", "result", "response", "detail")
+#: The longest number that may be a code, in digits.
+_MAX_CODE_DIGITS: Final = 9
 
 
 @attrs.frozen
@@ -19,6 +30,11 @@ class Failure:
     #: The code as text ("400", "task_not_exist", ...); None if the body does not explicitly fail.
     code: str | None
     message: str
+    #: The number in the body that stands for an HTTP status; None if there is none.
+    status: int | None = None
+    #: Whether the body fails beyond doubt. The status of a failed task does not: its submission was accepted. Nor does
+    #: a code that may mean anything, such as 1.
+    is_explicit: bool = True
 
 
 def _text(value: Any) -> str:
@@ -30,6 +46,14 @@ def _code(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if isinstance(value, bool) or not isinstance(value, str | int | float) else str(value)
+
+
+def as_number(code: str | None) -> int | None:
+    """Return a code as a number; None for a word, for no code, and for a number that is too long for a code."""
+    digits = (code or "").strip()
+    if not digits.removeprefix("-").isdecimal() or len(digits) > _MAX_CODE_DIGITS:
+        return None
+    return int(digits)
 
 
 def read_failure(body: Any) -> Failure:
@@ -45,3 +69,60 @@ def read_failure(body: Any) -> Failure:
     message = _text(body.get("message")) or _text(body.get("msg"))
     explicit = _code(body.get("code"))
     return Failure(None if explicit.lower() in _SUCCESS_CODES else explicit, message)
+
+
+def read_refusal(body: Any) -> Failure:
+    """Read the failure in an answer to a submission, its own or that of an object within it.
+
+    Beside the forms of `read_failure` these are a number in `status` that is an HTTP status, `{"success": false}` and
+    the status word of a failed task.
+    """
+    own = _own_refusal(body)
+    if own.code is not None or not isinstance(body, dict):
+        return own
+    inner = (_own_refusal(body[name]) for name in _WRAPPERS if isinstance(body.get(name), dict))
+    found = next((failure for failure in inner if failure.code is not None), None)
+    return own if found is None else attrs.evolve(found, message=found.message or own.message)
+
+
+def _own_refusal(body: Any) -> Failure:
+    if not isinstance(body, dict):
+        return Failure(None, "")
+    error = body.get("error")
+    fields = error if isinstance(error, dict) else {}
+    fields = fields["error"] if isinstance(fields.get("error"), dict) else fields
+    message = _text(fields.get("message")) or _text(error) or _text(body.get("message")) or _text(body.get("msg"))
+    by_code = _failing_codes(fields.get("code"), body.get("code"))
+    by_status = [code for code in _failing_codes(fields.get("status"), body.get("status")) if _is_http_status(code)]
+    words = [code for code in by_code if as_number(code) is None]
+    numbers = [number for code in (*by_code, *by_status) if (number := as_number(code)) is not None]
+    # Of two numbers the one that leaves more open, so that a plain refusal is the last to be chosen.
+    status = max(numbers, key=lambda number: not 400 <= number < 500, default=None)
+    has_error = any(fields.values()) or error is True or bool(_text(error).strip())
+    if words or status is not None:
+        explicit = has_error or any(map(_is_failing, by_code)) or any(as_number(code) != -1 for code in by_status)
+        return Failure(words[0] if words else str(status), message, status, explicit)
+    if has_error or body.get("success") is False:
+        return Failure(_code(fields.get("type")) or "error", message)
+    word = next((word for name in ("status", "state") if (word := _text(body.get(name)).strip().lower())), "")
+    return Failure(word, message, is_explicit=False) if word in _FAILED_WORDS else Failure(None, message)
+
+
+def _failing_codes(*values: Any) -> list[str]:
+    """Return the codes among `values` that are not a success."""
+    codes = [_code(value).strip() for value in values]
+    return [code for code in codes if code.lower() not in _SUCCESS_CODES and not 200 <= (as_number(code) or 0) < 300]
+
+
+def _is_http_status(code: str) -> bool:
+    """Whether a `status` may stand for an HTTP status: the small numbers and the words are states of a task."""
+    number = as_number(code)
+    return number is not None and (number == -1 or 400 <= number < 600)
+
+
+def _is_failing(code: str) -> bool:
+    """Whether a code means failure, whatever else the gateway uses codes for."""
+    number = as_number(code)
+    if number is not None:
+        return number < 0 or 400 <= number < 600
+    return is_account_code(code) or is_busy_code(code) or bool(set(re.findall(r"[a-z]+", code.lower())) & _FAILING)

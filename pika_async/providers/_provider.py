@@ -13,7 +13,7 @@ import attrs
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.models.fields import Media, is_url
-from pika_async.providers._failure import read_failure
+from pika_async.providers._failure import read_failure, read_refusal
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
 __all__ = ["Capability", "Dialect", "Provider", "inline"]
@@ -164,11 +164,16 @@ class Provider:
             if torn is None:
                 return Receipt(message=response.excerpt() or str(error))
             return Receipt(task_id=json_text(torn[1]))
-        receipt = self.dialect.receipt(body)
-        if receipt.task_id is not None:
+        receipt, failure = self.dialect.receipt(body), read_refusal(body)
+        if receipt.task_id is not None and (failure.code is None or not failure.is_explicit):
             return receipt
-        failure = read_failure(body)
-        return attrs.evolve(receipt, failure_code=failure.code, message=failure.message or response.excerpt(), raw=body)
+        return attrs.evolve(
+            receipt,
+            failure_code=failure.code,
+            failure_status=failure.status,
+            message=failure.message or response.excerpt(),
+            raw=body,
+        )
 
     def encode_poll(self, task_id: str, base_url: str) -> HttpRequest:
         """Return the call that polls a task; free."""

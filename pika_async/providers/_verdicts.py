@@ -1,8 +1,9 @@
 """Verdicts on submissions and polls: whether to send again, as pure tables. Sends nothing and waits for nothing.
 
 A verdict on a submission rests on one proof: nothing leaves this machine before the send phase is `SENT`. An
-exception's class alone decides nothing. A text of the provider decides nothing either, with one exception: the phrases
-of `_NO_CHANNEL` beside HTTP status 503.
+exception's class alone decides nothing. Nor does a text of the provider, with two exceptions: "no available channel"
+beside 503, and words on the key or the balance beside a refusal. Neither turns an answer that leaves it open whether
+the request was accepted into one that does not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ import attrs
 
 from pika_async.errors import strip_control
 from pika_async.models.results import Receipt
+from pika_async.providers._codes import (
+    NO_QUOTA,
+    fingerprint,
+    has_no_channel,
+    is_account_code,
+    is_account_phrase,
+    is_busy_code,
+    is_request_code,
+    model_in,
+)
+from pika_async.providers._failure import as_number
 from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
 
 __all__ = [
@@ -36,6 +48,10 @@ __all__ = [
 RETRY_AFTER_CAP: Final = 300.0
 #: How much of a provider's message is kept with a job, in characters.
 REASON_LIMIT: Final = 500
+#: How much of a failure code is kept, in characters.
+CODE_LIMIT: Final = 100
+#: How much of an answer without a receipt is kept with a job in doubt, in characters.
+EXCERPT_LIMIT: Final = 400
 
 
 class SubmitVerdict(enum.Enum):
@@ -74,16 +90,22 @@ class SubmitOutcome:
     request_id: str | None = None
     #: Whether a web page came with a status of success: from a proxy, or because the base URL is another site.
     page: bool = False
+    #: Whether a whole answer came with a status of success, and neither a task id nor a failure could be read in it: a
+    #: web page, an unknown wire. Every page is unreadable. False for every other doubt.
+    unreadable: bool = False
+    #: The failure code of the body as text, a word where it has one; None if it has none or was not read.
+    code: str | None = None
+    #: The model that the provider names in a "retry later" answer (`WAIT`): other models may pass. None: names none.
+    model: str | None = None
+    #: Status, code and words of a provider's refusal (`REJECTED`, `STOP`, `WAIT`, `WRONG_URL`), without ids and numbers
+    #: that differ each time: equal fingerprints are the same refusal. "" for every other outcome.
+    fingerprint: str = ""
 
 
 _REJECTED: Final = frozenset({400, 404, 405, 409, 413, 415, 422})
 _STOP: Final = frozenset({401, 402, 403, 407})
 #: 521, 523, 525, 526, 530: the front end never reached the gateway.
 _WAIT: Final = frozenset({421, 425, 429, 521, 523, 525, 526, 530})
-#: Refusals before anything is done, under any status.
-_NO_QUOTA: Final = "insufficient_user_quota"
-_STOP_CODES: Final = frozenset({_NO_QUOTA, "insufficient_quota", "invalid_api_key"})
-_NO_CHANNEL: Final = ("no available channel", "无可用渠道")
 _REDIRECTS: Final = range(300, 400)
 #: The headers in which gateways of this family (new-api and its forks) and their front ends name a request.
 _REQUEST_IDS: Final = ("x-oneapi-request-id", "x-new-api-request-id", "x-request-id", "request-id", "cf-ray")
@@ -113,18 +135,24 @@ def classify_response(
     """
     status = response.status
     if 200 <= status < 300:
-        verdict = _judge_success(response, receipt)
+        verdict = _judge_success(response, receipt, lenient=lenient)
     else:
         verdict = _judge_status(status, response, receipt, lenient=lenient)
     if verdict is SubmitVerdict.ACCEPTED:
         return SubmitOutcome(verdict=verdict, task_id=receipt.task_id, http_status=status)
+    waits, in_doubt = verdict is SubmitVerdict.WAIT, verdict is SubmitVerdict.UNKNOWN
+    silent = in_doubt and status < 300 and receipt.failure_code is None
     return SubmitOutcome(
         verdict=verdict,
         reason=strip_control(_reason(verdict, response, receipt)[:REASON_LIMIT]),
         http_status=status,
-        retry_after=retry_after(response.headers, now) if verdict is SubmitVerdict.WAIT else None,
+        retry_after=retry_after(response.headers, now) if waits else None,
         request_id=_request_id(response.headers),
-        page=verdict is SubmitVerdict.UNKNOWN and status < 300 and response.is_html,
+        page=silent and response.is_html,
+        unreadable=silent and (response.complete or response.is_html),
+        code=receipt.failure_code and strip_control(receipt.failure_code[:CODE_LIMIT]),
+        model=model_in(receipt.message, receipt.raw) if waits else None,
+        fingerprint="" if in_doubt else fingerprint(status, receipt.failure_code, receipt.message),
     )
 
 
@@ -132,29 +160,44 @@ def _request_id(headers: Mapping[str, str]) -> str | None:
     return next((strip_control(headers[name][:100]) for name in _REQUEST_IDS if headers.get(name)), None)
 
 
-def _judge_success(response: HttpResponse, receipt: Receipt) -> SubmitVerdict:
-    if receipt.task_id:
-        return SubmitVerdict.UNKNOWN if response.is_markup else SubmitVerdict.ACCEPTED
-    code = receipt.failure_code
-    if code is None:
-        return SubmitVerdict.UNKNOWN
-    if code in _STOP_CODES or code in {str(status) for status in _STOP}:
-        return SubmitVerdict.STOP
-    return SubmitVerdict.WAIT if code in {"429", "503"} else SubmitVerdict.REJECTED
+def _judge_success(response: HttpResponse, receipt: Receipt, *, lenient: bool) -> SubmitVerdict:
+    if receipt.failure_code is not None:
+        # A body that names a task and says failure contradicts itself.
+        return SubmitVerdict.UNKNOWN if receipt.task_id else _judge_body(response, receipt, lenient=lenient)
+    return SubmitVerdict.ACCEPTED if receipt.task_id and not response.is_markup else SubmitVerdict.UNKNOWN
+
+
+def _judge_body(response: HttpResponse, receipt: Receipt, *, lenient: bool) -> SubmitVerdict:
+    """Judge a failure beside a status of success: its number as that HTTP status would be, without one its word."""
+    code = receipt.failure_code or ""
+    number = as_number(code) if receipt.failure_status is None else receipt.failure_status
+    if number is None or number < 0:
+        if is_account_code(code) or is_account_phrase(receipt.message):
+            return SubmitVerdict.STOP
+        if is_busy_code(code) or has_no_channel(receipt.message):
+            return SubmitVerdict.WAIT
+        return SubmitVerdict.REJECTED if number is None and is_request_code(code) else SubmitVerdict.UNKNOWN
+    if number == 503 or (number < 500 and is_busy_code(code)):
+        return SubmitVerdict.STOP if code == NO_QUOTA else SubmitVerdict.WAIT
+    # A number is not a redirect: the base URL has answered in JSON.
+    return SubmitVerdict.UNKNOWN if number in _REDIRECTS else _judge_status(number, response, receipt, lenient=lenient)
 
 
 def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> SubmitVerdict:
     if status in _REDIRECTS or (status == 404 and response.is_html):
         return SubmitVerdict.WRONG_URL
-    if status in _STOP or receipt.failure_code == _NO_QUOTA or (status < 500 and receipt.failure_code in _STOP_CODES):
+    code = receipt.failure_code
+    # Within a 5xx a code proves nothing, but for the one that is sent before anything else is done.
+    if status in _STOP or code == NO_QUOTA or (400 <= status < 500 and is_account_code(code)):
         return SubmitVerdict.STOP
-    if status in _REJECTED or (status == 500 and receipt.failure_code == "invalid_request"):
+    if status in _REJECTED and is_account_phrase(receipt.message):
+        return SubmitVerdict.STOP
+    if status in _REJECTED or (status == 500 and code == "invalid_request"):
         return SubmitVerdict.REJECTED
     if status in _WAIT:
         return SubmitVerdict.WAIT
     if status == 503:
-        message = receipt.message.lower()
-        refused = "retry-after" in response.headers or any(phrase in message for phrase in _NO_CHANNEL)
+        refused = "retry-after" in response.headers or has_no_channel(receipt.message)
         return SubmitVerdict.WAIT if refused or lenient else SubmitVerdict.UNKNOWN
     return SubmitVerdict.UNKNOWN
 
@@ -165,10 +208,12 @@ def _reason(verdict: SubmitVerdict, response: HttpResponse, receipt: Receipt) ->
         return "a redirect, which is never followed with a paid request"
     if verdict is SubmitVerdict.WRONG_URL:
         return "a web page instead of the gateway's API"
-    text = receipt.message or response.excerpt() or "empty answer"
-    if verdict is SubmitVerdict.UNKNOWN and response.status < 300 and response.is_html:
-        text = f"a web page (is the base URL right?): {text}"
-    return f"HTTP {response.status}: {code}{text}" if verdict is SubmitVerdict.UNKNOWN else f"{code}{text}"
+    if verdict is not SubmitVerdict.UNKNOWN:
+        return f"{code}{receipt.message or response.excerpt() or 'empty answer'}"
+    # Of a success without a receipt the beginning is kept: it may hold an id that only a person can recognize.
+    text = response.excerpt(EXCERPT_LIMIT) if response.status < 300 else receipt.message or response.excerpt()
+    page = "a web page (is the base URL right?): " if response.status < 300 and response.is_html else ""
+    return f"HTTP {response.status}: {code}{page}{text or 'empty answer'}"
 
 
 class PollVerdict(enum.Enum):
@@ -196,7 +241,7 @@ def classify_poll(response: HttpResponse, failure_code: str | None) -> PollVerdi
 
 def classify_poll_code(code: str) -> PollVerdict:
     """Return the verdict on a poll that was answered with 200 and an explicit failure `code` instead of a status."""
-    if code in _STOP_CODES or code in {str(status) for status in _STOP}:
+    if is_account_code(code) or as_number(code) in _STOP:
         return PollVerdict.STOP
     return PollVerdict.MISSING if code in {"task_not_exist", "404"} else PollVerdict.AGAIN
 

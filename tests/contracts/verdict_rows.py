@@ -45,7 +45,7 @@ def _reply_act(status: int | str, body: Body = b"", headers: dict[str, str] | No
     return lambda provider: Act(answer(status, body(provider) if callable(body) else body, headers))
 
 
-def failure_body(code: str, message: str = "no") -> Callable[[str], str]:
+def failure_body(code: str | int, message: str = "no") -> Callable[[str], str]:
     """Return a function that builds the body of an explicit failure in a provider's dialect."""
 
     def body(provider: str) -> str:
@@ -54,6 +54,11 @@ def failure_body(code: str, message: str = "no") -> Callable[[str], str]:
         return json.dumps({"error": {"message": message, "type": "gateway_error", "param": "", "code": code}})
 
     return body
+
+
+def _both(body: str, provider: str) -> str:
+    """Return the fields of `body` beside those of a receipt."""
+    return json.dumps({**json.loads(receipt(provider)), **{k: v for k, v in json.loads(body).items() if v is not None}})
 
 
 def _receipt_bytes(provider: str) -> bytes:
@@ -183,7 +188,14 @@ ACCEPTED = [
     VerdictRow("plain, called gzip", A, _reply_act(200, receipt, {"Content-Encoding": "gzip"})),
     VerdictRow("plain, called br", A, _reply_act(200, receipt, {"Content-Encoding": "br"})),
 ]
-REFUSED_IN_BODY = [
+
+
+def _numbered(verdict: SubmitVerdict, *codes: int | str) -> list[VerdictRow]:
+    """Return a row for each code in the body of a success."""
+    return [VerdictRow(f"2xx with the code {code!r}", verdict, _reply_act(200, failure_body(code))) for code in codes]
+
+
+IN_BODY = [
     VerdictRow("2xx with a failure code", R, _reply_act(200, failure_body("400", "prompt is not allowed"))),
     VerdictRow("2xx with a failure word", R, _reply_act(200, failure_body("invalid_request"))),
     VerdictRow("2xx with a failure code as HTML", R, _reply_act(200, failure_body("400"), HTML_HEADERS)),
@@ -192,7 +204,17 @@ REFUSED_IN_BODY = [
         R,
         _reply_act(200, lambda name: b"\xef\xbb\xbf" + failure_body("400")(name).encode()),
     ),
-    VerdictRow("2xx without quota", S, _reply_act(200, failure_body("insufficient_user_quota"))),
+    *_numbered(R, 400, 404, 405, 409, 413, 415, "422"),
+    *_numbered(S, 401, "402", 403, 407, "insufficient_user_quota", "insufficient_quota", "quota_not_enough"),
+    *_numbered(S, "invalid_api_key", "token is invalid"),
+    *_numbered(W, 429, "503", "rate_limit_exceeded"),
+    *_numbered(
+        U, -1, "-1", 408, 418, 500, "502", 504, 520, 522, "524", 599, 1, 301, 1001, "error", "do_request_failed"
+    ),
+    VerdictRow("2xx with balance words", S, _reply_act(200, failure_body("x", "账户余额不足"))),
+    VerdictRow("2xx with a 5xx code and balance words", U, _reply_act(200, failure_body(500, "账户余额不足"))),
+    VerdictRow("2xx with a failure and an id", U, _reply_act(200, lambda name: _both(failure_body(400)(name), name))),
+    VerdictRow("2xx with a code of success", A, _reply_act(200, lambda name: _both('{"code": "success"}', name))),
 ]
 UNUSABLE_ANSWERS = [
     VerdictRow("2xx page", U, _reply_act(200, HTML, HTML_HEADERS)),
@@ -244,6 +266,14 @@ STOPPED = [
         VerdictRow(f"{status} without quota", S, _reply_act(status, failure_body("insufficient_user_quota")))
         for status in (400, 403, 429, 500, 503)
     ),
+    *(
+        VerdictRow(f"{status} with the code {code}", S, _reply_act(status, failure_body(code)))
+        for status, code in ((400, "quota_not_enough"), (403, "insufficient_quota"), (400, "invalid_api_key"))
+    ),
+    *(
+        VerdictRow(f"{status} with the words {words}", S, _reply_act(status, failure_body("x", words)))
+        for status, words in ((400, "user quota is not enough"), (400, "无效的令牌"), (403, "余额不足"))
+    ),
     VerdictRow(
         "429 without quota, Retry-After",
         S,
@@ -284,10 +314,15 @@ DOUBTED = [
     VerdictRow(
         "500 with a substring", U, _reply_act(500, failure_body("x", "no available channel, invalid_request, quota"))
     ),
+    *(
+        VerdictRow(f"{status} with the code {code}", U, _reply_act(status, failure_body(code, "余额不足")))
+        for status in (500, 502, 503)
+        for code in ("invalid_api_key", "insufficient_quota")
+    ),
     VerdictRow("504 invalid_request", U, _reply_act(504, failure_body("invalid_request"))),
     VerdictRow("a status that no row names", U, _reply_act(418, failure_body("teapot"))),
 ]
 ANSWERED = [
-    *ACCEPTED, *REFUSED_IN_BODY, *UNUSABLE_ANSWERS, *REJECTED, *WRONG_URL, *STOPPED, *WAITED, *DOUBTED,
+    *ACCEPTED, *IN_BODY, *UNUSABLE_ANSWERS, *REJECTED, *WRONG_URL, *STOPPED, *WAITED, *DOUBTED,
 ]  # fmt: skip
 ALL_ROWS = [*LOST_ANSWERS, *ANSWERED]

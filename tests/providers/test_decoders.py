@@ -117,7 +117,8 @@ def read(provider: Provider, response: HttpResponse) -> Snapshot | None:
     receipt = provider.decode_receipt(response)
     check_receipt(receipt)
     outcome = classify_response(response, receipt)
-    assert (outcome.verdict is SubmitVerdict.ACCEPTED) == (200 <= response.status < 300 and receipt.task_id is not None)
+    named = receipt.task_id is not None and receipt.failure_code is None
+    assert (outcome.verdict is SubmitVerdict.ACCEPTED) == (200 <= response.status < 300 and named)
     assert (outcome.task_id is not None) == (outcome.verdict is SubmitVerdict.ACCEPTED)
     try:
         snapshot = provider.decode_snapshot(response, TASK_ID)

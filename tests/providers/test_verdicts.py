@@ -34,7 +34,7 @@ STOP = {401, 402, 403, 407}
 WAIT = {421, 425, 429, 521, 523, 525, 526, 530}
 
 
-def _expected(status: int) -> SubmitVerdict:
+def expected_verdict(status: int) -> SubmitVerdict:
     if 300 <= status < 400:
         return SubmitVerdict.WRONG_URL
     for statuses, verdict in (
@@ -59,7 +59,7 @@ def test_every_status_has_its_verdict() -> None:
     outcomes = {
         status: classify_response(HttpResponse(status=status), Receipt()).verdict for status in range(100, 1000)
     }
-    assert {status: _expected(status) for status in outcomes} == outcomes
+    assert {status: expected_verdict(status) for status in outcomes} == outcomes
 
 
 def test_a_task_id_counts_only_in_a_success() -> None:
@@ -69,29 +69,10 @@ def test_a_task_id_counts_only_in_a_success() -> None:
         for status in range(100, 1000)
     }
     expected = {
-        status: (SubmitVerdict.ACCEPTED, "t-1") if 200 <= status < 300 else (_expected(status), None)
+        status: (SubmitVerdict.ACCEPTED, "t-1") if 200 <= status < 300 else (expected_verdict(status), None)
         for status in outcomes
     }
     assert expected == {status: (outcome.verdict, outcome.task_id) for status, outcome in outcomes.items()}
-
-
-@pytest.mark.parametrize(
-    "code, verdict",
-    [
-        ("400", SubmitVerdict.REJECTED),
-        ("500", SubmitVerdict.REJECTED),
-        ("invalid_request", SubmitVerdict.REJECTED),
-        ("insufficient_user_quota", SubmitVerdict.STOP),
-        ("401", SubmitVerdict.STOP),
-        ("402", SubmitVerdict.STOP),
-        ("403", SubmitVerdict.STOP),
-        ("429", SubmitVerdict.WAIT),
-        (None, SubmitVerdict.UNKNOWN),
-    ],
-)
-def test_a_success_with_a_failure_code(code: str | None, verdict: SubmitVerdict) -> None:
-    """A 2xx with an explicit failure code has the verdict of the code; without a code and a task id it is in doubt."""
-    assert verdict == classify_response(HttpResponse(status=200, body=b"{}"), Receipt(failure_code=code)).verdict
 
 
 def test_no_quota_stops_under_any_status() -> None:
