@@ -12,7 +12,7 @@ from pika_async import find_provider
 from pika_async.models import Receipt
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict, classify_response
 from pika_async.providers._wire import HttpResponse
-from tests.providers.test_verdicts import expected_verdict
+from tests.providers.status_table import expected_verdict
 
 R, S, W, U, A = (
     SubmitVerdict.REJECTED,

@@ -25,26 +25,10 @@ from pika_async.providers._verdicts import (
     retry_after,
 )
 from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
+from tests.providers.status_table import STOP, expected_verdict
 
 NOW = 1_767_348_000.0  # 2026-01-02 10:00:00 UTC
 DATE = "Fri, 02 Jan 2026 10:00:00 GMT"
-
-REJECTED = {400, 404, 405, 409, 413, 415, 422}
-STOP = {401, 402, 403, 407}
-WAIT = {421, 425, 429, 521, 523, 525, 526, 530}
-
-
-def expected_verdict(status: int) -> SubmitVerdict:
-    if 300 <= status < 400:
-        return SubmitVerdict.WRONG_URL
-    for statuses, verdict in (
-        (REJECTED, SubmitVerdict.REJECTED),
-        (STOP, SubmitVerdict.STOP),
-        (WAIT, SubmitVerdict.WAIT),
-    ):
-        if status in statuses:
-            return verdict
-    return SubmitVerdict.UNKNOWN
 
 
 def http_date(seconds: float) -> str:
