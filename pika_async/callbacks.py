@@ -51,6 +51,7 @@ class CallbackHandler(Protocol):
 
     def accepts(self, token_sha256: str) -> bool:
         """Return whether a submission of the client carried the token with this SHA-256, in hexadecimal."""
+        ...
 
     def handle(self, token_sha256: str, body: bytes) -> None:
         """Handle a callback for that submission.
@@ -336,7 +337,7 @@ def _checked_url(public_url: object) -> str:
         url = URL(public_url)
         complete = url.scheme in {"http", "https"} and bool(url.host) and url.port != 0
     except ValueError:
-        complete = False
+        url, complete = URL(), False
     if not complete:
         raise _bad("public_url", f"{shorten(public_url)} must be an http or https URL; {way_out}")
     if url.scheme == "http" and not is_loopback(url):

@@ -55,7 +55,7 @@ class Session:
     events: EventStream
     loop: asyncio.AbstractEventLoop
     #: Closes the parts, the last opened first.
-    _stack: AsyncExitStack
+    _stack: AsyncExitStack = attrs.field(alias="stack")
 
     @classmethod
     async def open(cls, config: ClientConfig, *, hooks: Iterable[Hook], load_history: bool) -> Self:

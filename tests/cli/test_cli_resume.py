@@ -1,31 +1,23 @@
-"""Continuing a batch: the same command again, edited inputs, `--again`, limits, stops, `resume`; checked by charges."""
+"""Continuing a batch: the same command again, limits, stops, `resume`; checked by charges."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
-import json
 import os
-import re
-import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from pika_async.emulator import Charge, Emulator
-from pika_async.emulator.records import RequestLogEntry
-from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, Rule, serving
+from pika_async.emulator import Emulator
+from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight, submissions
+from tests.cli.command_line import ENV, KEY, CommandLine, Rule, serving
 
 #: Most submissions that are sent at the same time.
 MAX_CONCURRENT_SUBMITS: Final = 8
@@ -34,39 +26,6 @@ MAX_CONCURRENT_SUBMITS: Final = 8
 @pytest.fixture
 def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     return CommandLine(tmp_path, capsys, monkeypatch)
-
-
-def jsonl(*rows: str | tuple[str, str]) -> str:
-    """Return prompts, or keys and prompts, as JSON lines."""
-    made = [{"prompt": row} if isinstance(row, str) else {"key": row[0], "prompt": row[1]} for row in rows]
-    return "".join(json.dumps(row) + "\n" for row in made)
-
-
-def charged(emulator: Emulator) -> Counter[str]:
-    """Count the charges of each prompt."""
-    return Counter(charge.prompt for charge in emulator.ledger)
-
-
-def submissions(emulator: Emulator) -> list[RequestLogEntry]:
-    """Return the submissions among the requests."""
-    return [request for request in emulator.requests if request.method == "POST" and "/feed" not in request.path]
-
-
-def statuses(cli: CommandLine, out: str = "pika-out") -> dict[str, str]:
-    """Return the status of each job by its key, asserting that each job has one line in `results.jsonl`."""
-    records = cli.results(out)
-    assert len({record["key"] for record in records}) == len(records)
-    return {record["key"]: record["status"] for record in records}
-
-
-def stop_while_in_flight(cli: CommandLine, emulator: Emulator, source: str, *more: str) -> CommandResult:
-    """Run a batch whose first poll is refused with a 401, so that its jobs stay accepted; see `REFUSED_POLL`."""
-    ran = cli.batch(emulator, source, *more)
-    assert ran.code == 3
-    return ran
-
-
-REFUSED_POLL: Final[Rule] = {"on": "feed", "first": 1, "do": {"fault": "refuse", "as": "key"}}
 
 
 # --- the same command -------------------------------------------------------------------------------------------------
@@ -131,181 +90,6 @@ def test_a_foreign_file_in_place_of_a_video_is_kept(cli: CommandLine) -> None:
         mine.unlink()
         assert cli.batch(emulator, source).code == 0
         assert (mine.read_bytes()[4:8], charged(emulator)) == (b"ftyp", Counter("a"))
-
-
-# --- edits ------------------------------------------------------------------------------------------------------------
-
-
-def test_rows_are_recognized_in_any_order(cli: CommandLine) -> None:
-    """After reordering, inserting, removing and editing rows, only new content is paid for."""
-    with serving() as emulator:
-        cli.batch(emulator, cli.write("b.txt", "a\nb\nc\nd"), "--no-download")
-        first = {record["prompt"]: record["key"] for record in cli.results()}
-        ran = cli.batch(emulator, cli.write("b.txt", "new\nd\nc, edited\na\nb"), "--no-download")
-        assert ran.code == 0
-        assert charged(emulator) == Counter(["a", "b", "c", "d", "new", "c, edited"])
-        records = {record["prompt"]: record for record in cli.results()}
-        assert {prompt: records[prompt]["key"] for prompt in "abcd"} == first
-        assert [records[prompt]["index"] for prompt in ("new", "d", "c, edited", "a", "b")] == [0, 1, 2, 3, 4]
-        assert "5 jobs: 5 succeeded" in ran.out
-        assert "1 jobs of an earlier input are not in this one and were left as they are" in ran.out
-        assert len(statuses(cli)) == 6
-
-
-def test_every_equal_row_is_a_job(cli: CommandLine) -> None:
-    """A third equal row adds one charge; removing rows adds none and leaves their jobs as they are."""
-    with serving() as emulator:
-        for rows, paid in ((2, 2), (3, 3), (1, 3), (3, 3)):
-            assert cli.batch(emulator, cli.write("b.txt", "same\n" * rows), "--no-download").code == 0
-            assert (len(emulator.ledger), len(statuses(cli))) == (paid, paid)
-
-
-def test_the_format_of_the_input_does_not_matter(cli: CommandLine) -> None:
-    """The same content as text, JSON lines and CSV is the same job."""
-    with serving() as emulator:
-        for name, content in (
-            ("b.txt", "a cat\na dog"), ("b.jsonl", jsonl("a dog", "a cat")), ("b.csv", "prompt,seed\na cat,\na dog,\n"),
-        ):  # fmt: skip
-            assert cli.batch(emulator, cli.write(name, content), "--no-download").code == 0
-        assert charged(emulator) == Counter(["a cat", "a dog"])
-
-
-def test_a_row_with_a_copied_key_does_not_replace_an_equal_row(cli: CommandLine) -> None:
-    """A row with a key from the results and an equal row without one are two jobs, in either order."""
-    with serving() as emulator:
-        cli.batch(emulator, cli.write("b.txt", "a"), "--no-download")
-        [record] = cli.results()
-        named = (str(record["key"]), "a")
-        for content in (jsonl(named, "a"), jsonl("a", named)):
-            ran = cli.batch(emulator, cli.write("b.jsonl", content), "--no-download")
-            assert (ran.code, len(emulator.ledger), len(statuses(cli))) == (0, 2, 2)
-
-
-def test_a_key_with_other_content_is_refused_before_anything_is_sent(cli: CommandLine) -> None:
-    """Exit code 2 with the line, the key and the fix; the other rows are not sent either."""
-    with serving() as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
-        cli.batch(emulator, source, "--no-download")
-        before = cli.results()
-        calls = len(emulator.requests)
-        ran = cli.batch(emulator, cli.write("b.jsonl", jsonl(("a", "a"), ("new", "n"), ("b", "edited"))))
-        assert (ran.code, len(emulator.requests), cli.results()) == (2, calls, before)
-        assert "b.jsonl:3: key: 'b' belongs to a job with other content (succeeded)" in ran.err
-        assert "--again b" in ran.err
-        assert "nothing was sent" in ran.err
-        assert len(cli("status", "pika-out", "--json").records) == 2
-
-
-# --- again ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("out", ["pika-out", "deep/../other out"])
-def test_again_pays_exactly_once_more(cli: CommandLine, out: str) -> None:
-    """Earlier jobs and files are kept as KEY~1 and so on; the same command without --again pays nothing."""
-    with serving() as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
-        for more in ((), ("--again", "a"), (), ("--again", "a", "--again", "a"), ()):
-            assert cli.batch(emulator, source, "--out", out, *more).code == 0
-        ids = [charge.task_id for charge in emulator.ledger if charge.prompt == "a"]
-        assert charged(emulator) == Counter({"a": 3, "b": 1})
-        records = {record["key"]: record for record in cli.results(out)}
-        assert [records[key]["task_id"] for key in ("a~1", "a~2", "a")] == ids
-        assert [records[key]["file"] for key in ("a~1", "a~2", "a")] == [
-            "videos/a~1.mp4", "videos/a~2.mp4", "videos/a.mp4"
-        ]  # fmt: skip
-        videos = cli.folder / out / "videos"
-        assert sorted(path.name for path in videos.iterdir()) == ["a.mp4", "a~1.mp4", "a~2.mp4", "b.mp4"]
-        assert len(emulator.cdn_requests) == 4
-        assert cli("resume", out).code == 0
-        assert len(emulator.requests) == 8
-
-
-def test_again_with_new_content(cli: CommandLine) -> None:
-    """The key then belongs to the new content."""
-    with serving() as emulator:
-        cli.batch(emulator, cli.write("b.jsonl", jsonl(("a", "old"))), "--no-download")
-        source = cli.write("b.jsonl", jsonl(("a", "new")))
-        assert cli.batch(emulator, source, "--no-download", "--again", "a").code == 0
-        assert cli.batch(emulator, source, "--no-download").code == 0
-        assert charged(emulator) == Counter(["old", "new"])
-        assert {record["key"]: record["prompt"] for record in cli.results()} == {"a~1": "old", "a": "new"}
-
-
-def test_again_for_a_job_that_failed(cli: CommandLine) -> None:
-    """The same command skips failed and rejected jobs; `--again` tries them once more."""
-    rules = (
-        {"on": "create", "prompt": "fails", "nth": 1, "do": "fails"},
-        {"on": "create", "prompt": "refused", "nth": 1, "do": {"fault": "refuse", "as": "invalid"}},
-    )
-    with serving(*rules) as emulator:
-        source = cli.write("b.jsonl", jsonl(("f", "fails"), ("r", "refused")))
-        for _ in range(2):
-            assert cli.batch(emulator, source, "--no-download").code == 1
-            assert len(submissions(emulator)) == 2
-        assert cli.batch(emulator, source, "--no-download", "--again", "f", "--again", "r").code == 0
-        assert charged(emulator) == Counter({"fails": 2, "refused": 1})
-        assert statuses(cli) == {"f~1": "failed", "r~1": "rejected", "f": "succeeded", "r": "succeeded"}
-
-
-def test_again_of_a_key_that_is_not_in_the_input(cli: CommandLine) -> None:
-    """Exit code 2, nothing sent; a key of a new row is paid for once, as without --again."""
-    with serving() as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a")))
-        for key in ("b", "a~1", "", "\x1b[2J"):
-            ran = cli.batch(emulator, source, "--again", key)
-            assert (ran.code, len(emulator.requests)) == (2, 0)
-            assert "--again" in ran.err
-            assert "\x1b" not in ran.err
-        assert cli.batch(emulator, source, "--again", "a").code == 0
-        assert (charged(emulator), statuses(cli)) == (Counter("a"), {"a": "succeeded"})
-
-
-def test_again_of_a_job_in_flight_continues_it(cli: CommandLine) -> None:
-    """A message says so, and the job is polled to its end; one charge."""
-    with serving(REFUSED_POLL) as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a")))
-        stop_while_in_flight(cli, emulator, source)
-        ran = cli.batch(emulator, source, "--again", "a")
-        assert (ran.code, statuses(cli), charged(emulator)) == (0, {"a": "succeeded"}, Counter("a"))
-        assert "'a' must be finished before it is paid again; wait for it" in ran.err
-
-
-def test_again_with_new_content_for_a_job_in_flight_sends_nothing(cli: CommandLine) -> None:
-    """Exit code 2 with the row, before any other row is sent."""
-    with serving(REFUSED_POLL) as emulator:
-        stop_while_in_flight(cli, emulator, cli.write("b.jsonl", jsonl(("a", "a"))))
-        calls = len(emulator.requests)
-        ran = cli.batch(emulator, cli.write("b.jsonl", jsonl("new", ("a", "edited"))), "--again", "a")
-        assert (ran.code, len(emulator.requests)) == (2, calls)
-        assert "b.jsonl:2: key: 'a' belongs to a job in flight with other content" in ran.err
-
-
-def test_again_of_a_job_that_was_never_sent_pays_once(cli: CommandLine) -> None:
-    """No earlier job is kept, and nothing is left to continue."""
-    with serving() as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a"), ("b", "b")))
-        cli.batch(emulator, source, "--no-download", "--max-charges", "1", "--max-in-flight", "1")
-        assert statuses(cli) == {"a": "succeeded", "b": "planned"}
-        ran = cli.batch(emulator, source, "--no-download", "--again", "b", "--max-charges", "2")
-        assert (ran.code, charged(emulator)) == (0, Counter("ab"))
-        assert statuses(cli) == {"a": "succeeded", "b": "succeeded"}
-        assert "to continue" not in cli("status", "pika-out").out
-
-
-def test_again_does_not_write_over_a_file(cli: CommandLine) -> None:
-    """If the new name of the earlier video is taken: exit code 2, nothing is sent, both files are kept."""
-    with serving() as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a")))
-        cli.batch(emulator, source)
-        videos = cli.folder / "pika-out" / "videos"
-        (videos / "a~1.mp4").write_text("mine")
-        calls = len(emulator.requests)
-        ran = cli.batch(emulator, source, "--again", "a")
-        assert (ran.code, len(emulator.requests), (videos / "a~1.mp4").read_text()) == (2, calls, "mine")
-        assert "--again a: " in ran.err
-        assert "which exists already; remove one of them; nothing was sent" in ran.err
-        assert cli.batch(emulator, source).code == 0
-        assert charged(emulator) == Counter("a")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -599,155 +383,3 @@ def test_a_folder_without_a_batch_is_refused(cli: CommandLine, command: tuple[st
         assert (ran.code, "give the --out folder of a batch" in ran.err) == (2, True)
         assert "\x1b" not in ran.err
     assert sorted(path.name for path in cli.folder.rglob("*")) == ["empty", "file"]
-
-
-# --- the journal ------------------------------------------------------------------------------------------------------
-
-
-def _text(journal: Path) -> None:
-    journal.write_text("not a journal, but a file of somebody else\n" * 20)
-
-
-def _newer(journal: Path) -> None:
-    with contextlib.closing(sqlite3.connect(journal)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-
-
-def _torn(journal: Path) -> None:
-    content = journal.read_bytes()
-    journal.write_bytes(content[: len(content) // 2])
-
-
-def _record(journal: Path) -> None:
-    with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
-        connection.execute("UPDATE requests SET request = 'nonsense'")
-
-
-def _options(journal: Path) -> None:
-    with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
-        connection.execute("UPDATE settings SET value = '{\"ambiguous\": \"some other way\"}' WHERE name = 'terms'")
-
-
-def _folder(journal: Path) -> None:
-    journal.unlink()
-    journal.mkdir()
-
-
-DAMAGES: Final[dict[str, tuple[Callable[[Path], None], str, bool]]] = {
-    "text": (_text, "is not a journal of pika_async", True),
-    "newer": (_newer, "newer pika_async", True),
-    "torn": (_torn, "damaged", True),
-    "a-record": (_record, "holds a record of job 'a' that cannot be read", True),
-    "options": (_options, "holds options that cannot be read", False),
-    "folder": (_folder, "journal.db", True),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_an_unusable_journal_is_refused(cli: CommandLine, damage: str) -> None:
-    """Exit code 2 and a sentence; nothing is sent, and the file is not changed."""
-    damage_file, text, stops_batch = DAMAGES[damage]
-    with serving() as emulator:
-        source = cli.write("b.jsonl", jsonl(("a", "a")))
-        cli.batch(emulator, source, "--no-download")
-        journal = cli.folder / "pika-out" / "journal.db"
-        damage_file(journal)
-        before = journal.read_bytes() if journal.is_file() else None
-        calls = len(emulator.requests)
-        rans = [cli("resume", "pika-out"), cli("status", "pika-out")]
-        if stops_batch:
-            rans += [cli.batch(emulator, source, "--no-download"), cli("resolve", "pika-out", "a", "--abandon")]
-        assert [ran.code for ran in rans] == [2] * len(rans)
-        assert all(ran.err.startswith("error: ") and "journal.db" in ran.err for ran in rans)
-        assert sum(text in ran.err for ran in rans) >= len(rans) - 1
-        assert len(emulator.requests) == calls
-        assert (journal.read_bytes() if journal.is_file() else None) == before
-
-
-def test_a_missing_journal_is_not_replaced_over_paid_results(cli: CommandLine) -> None:
-    """Results without a journal: exit code 2, nothing is sent or overwritten."""
-    with serving() as emulator:
-        source = cli.write("b.txt", "a")
-        cli.batch(emulator, source)
-        (cli.folder / "pika-out" / "journal.db").unlink()
-        before = cli.results()
-        ran = cli.batch(emulator, source)
-        assert (ran.code, "exists and is never overwritten" in ran.err) == (2, True)
-        assert (cli.results(), charged(emulator)) == (before, Counter("a"))
-
-
-def test_a_folder_in_use_is_refused(cli: CommandLine) -> None:
-    """Exit code 2 with the number of the other process, nothing sent; `status` works."""
-    with serving() as emulator:
-        source = cli.write("b.txt", "a\nb")
-        cli.batch(emulator, source, "--max-charges", "1", "--no-download")
-        calls = len(emulator.requests)
-        lock = os.open(cli.folder / "pika-out" / "journal.db.lock", os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"4711\n", 0)
-            before = cli.results()
-            for ran in (
-                cli.batch(emulator, source, "--no-download"), cli("resume", "pika-out"),
-                cli("resolve", "pika-out", "a", "--not-charged"),
-            ):  # fmt: skip
-                assert (ran.code, "is in use by process 4711" in ran.err) == (2, True)
-            assert cli("status", "pika-out").code == 0
-            assert (len(emulator.requests), cli.results()) == (calls, before)
-        finally:
-            os.close(lock)
-        assert cli("resume", "pika-out", "--max-charges", "9").code == 0
-        assert charged(emulator) == Counter("ab")
-
-
-READ_ONLY: Final = """
-import os, sys
-from pathlib import Path
-from pika_async.__main__ import main
-folder = Path(sys.argv[1])
-main(["status", str(folder)])  # imports the rest: the next user may not read the files
-for path in folder.iterdir():
-    path.chmod(0o444)
-folder.chmod(0o555)
-if os.geteuid() == 0:
-    os.setgroups([]), os.setgid(65534), os.setuid(65534)
-print("code", main(["status", str(folder)]))
-print("code", main(["resume", str(folder)]))
-to = ["--provider", "native", "--base-url", "http://127.0.0.1:9", "--out", str(folder)]
-print("code", main(["batch", sys.argv[2], *to]))
-"""
-
-
-def test_a_read_only_folder(cli: CommandLine) -> None:
-    """`status` works; commands that would send give an error and send nothing."""
-    with serving() as emulator, tempfile.TemporaryDirectory() as public:
-        source = cli.write("b.txt", "a\nb")
-        cli.batch(emulator, source, "--max-charges", "1", "--max-in-flight", "1", "--no-download")
-        calls = len(emulator.requests)
-        Path(public).chmod(0o755)
-        folder = Path(public) / "out"
-        shutil.copytree(cli.folder / "pika-out", folder)
-        shutil.copy(cli.folder / source, public)
-        ran = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, str(folder), str(Path(public) / source)],
-            capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
-        )  # fmt: skip
-        folder.chmod(0o755)
-        assert re.findall("^code (.)", ran.stdout, re.MULTILINE) == ["0", "2", "2"], ran.stderr
-        assert "charges: 1 accepted or possibly accepted, of 1 allowed" in ran.stdout
-        assert ran.stderr.count("error: ") == 2
-        assert "Traceback" not in ran.stderr
-        assert len(emulator.requests) == calls
-
-
-def test_two_commands_agree_on_the_charges(cli: CommandLine) -> None:
-    """After several commands, the task ids in the results are those in the ledger."""
-    with serving({"on": "create", "nth": 2, "do": "drop"}, {"on": "create", "nth": 3, "do": "fails"}) as emulator:
-        source = cli.write("b.txt", "a\nb\nc\nd")
-        for limit in ("1", "3", "9"):
-            cli.batch(emulator, source, "--no-download", "--max-charges", limit, "--max-in-flight", "1")
-        receipts = {record["task_id"] for record in cli.results()} - {None}
-        lost: list[Charge] = [charge for charge in emulator.ledger if charge.task_id not in receipts]
-        assert (len(emulator.ledger), len(lost)) == (4, 1)
-        assert Counter(statuses(cli).values()) == {"succeeded": 2, "unknown": 1, "failed": 1}

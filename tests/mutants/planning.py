@@ -21,7 +21,7 @@ MUTANTS: Final = (
         "        if due > active.deadline_at > now:\n",
         "        if False:\n",
         "a result of the last poll before the deadline is discarded",
-        ("tests/planning/test_planner.py",),
+        ("tests/planning/test_planner_polls.py",),
     ),
     Mutant(
         "wait-requeues-last",
@@ -62,7 +62,7 @@ MUTANTS: Final = (
         "active.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S",
         "active.not_found_count >= MIN_NOT_FOUND_COUNT",
         "a new task that the gateway does not know yet is given up",
-        ("tests/planning/test_planner.py",),
+        ("tests/planning/test_planner_polls.py",),
     ),
     Mutant(
         "policy-trusted",
@@ -74,7 +74,7 @@ MUTANTS: Final = (
         '            return self._default_delay(context, f"raised {error!r}")\n'
         "        return delay if True else",
         "a policy that returns NaN or a negative delay polls without pause",
-        ("tests/planning/test_planner.py",),
+        ("tests/planning/test_planner_polls.py",),
     ),
     Mutant(
         "any-wait-is-a-slot",
