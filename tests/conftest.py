@@ -1,7 +1,8 @@
-"""What every test may use: one async backend, and an emulator."""
+"""What every test may use: Hypothesis' profiles, one async backend, and an emulator."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,25 @@ from pika_async import providers
 from pika_async._journal.reader import Reader
 from tests.fakes.stepped_emulator import SteppedEmulator
 
-# The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test.
-settings.register_profile("suite", deadline=None)
+# The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test. A failure prints
+# how to reproduce its example (the blob) and the whole run (the seed, below).
+settings.register_profile("suite", deadline=None, print_blob=True)
+# The same examples in every run: `python -m tests.mutants` compares runs with each other.
+settings.register_profile("repeatable", settings.get_profile("suite"), derandomize=True)
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw one seed for all workers, unless `--hypothesis-seed` is given."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the seed after a run that failed."""
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"the same examples again: --hypothesis-seed={config.option.hypothesis_seed}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,6 @@ from tests.fakes.receivers import SERVING_MODES, RecordingHandler, served_in_a_t
 FUZZED = settings(
     derandomize=True,
     database=None,
-    deadline=None,
     max_examples=60,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -27,6 +27,7 @@ from tests.fakes.receivers import (
     under_uvicorn,
     without_date,
 )
+from tests.fakes.requirements import require_module
 
 pytestmark = pytest.mark.anyio
 
@@ -359,7 +360,7 @@ def test_it_serves_in_one_loop_after_another() -> None:
 
     asyncio.run(use())
     asyncio.run(use())
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = require_module("uvloop")
     uvloop.run(use())
     asyncio.run(use())
     assert len(handler.calls) == 8

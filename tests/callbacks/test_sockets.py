@@ -28,6 +28,7 @@ from tests.fakes.receivers import (
     status_of,
     without_date,
 )
+from tests.fakes.requirements import require_module
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,7 @@ LONG = 20.0
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     """Both loops that the package is used with: they accept and close in ways of their own."""
     if request.param == "uvloop":
-        pytest.importorskip("uvloop")
+        require_module("uvloop")
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 

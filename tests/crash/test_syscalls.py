@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from pika_async._journal.fallback_file import FallbackFile
 from pika_async.jobs import JobStatus
 from tests.crash.crash_batch import CrashBatch, ProcessRun
+from tests.fakes.requirements import require_program
 
 MakeBatch = Callable[..., CrashBatch]
 COUNT = 6
@@ -26,12 +26,7 @@ SAMPLED_CALLS = {
 
 def strace(*options: str) -> Sequence[str]:
     """Return the strace command; it counts the calls of each thread separately."""
-    found = shutil.which("strace")
-    if not found:
-        (pytest.fail if os.environ.get("PIKA_SKIP_NOTHING") else pytest.skip)(
-            "needs strace: apt-get install strace (or dnf, apk, pacman)"
-        )
-    return (found, "-f", "-qq", "-o", os.devnull, *options)
+    return (require_program("strace"), "-f", "-qq", "-o", os.devnull, *options)
 
 
 def kill_points() -> list[tuple[str, int]]:

@@ -288,7 +288,7 @@ def test_refuses_a_body_without_required_fields(provider: str) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_body_is_accepted_or_refused(data: st.DataObject) -> None:
     """A body with an arbitrary value in one field is either accepted and charged, or refused with 400."""
     provider = data.draw(st.sampled_from(EMULATED_PROVIDERS))

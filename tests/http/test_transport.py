@@ -36,6 +36,7 @@ from pika_async._http.addresses import is_loopback
 from pika_async._http.transport import AiohttpTransport, classify_exception, origin_of
 from pika_async.providers._wire import MAX_BODY, Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes.raw_server import TASK, Act, RawServer, answer, free_port, receipt
+from tests.fakes.requirements import require_module
 
 KEY = "sk-canary/0123456789-abcdef"
 
@@ -609,7 +610,7 @@ def _runners() -> list[Any]:
 
 
 def _uvloop(main: Any) -> Any:
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = require_module("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

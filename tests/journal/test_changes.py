@@ -409,7 +409,7 @@ def _reported_state(job: Job) -> tuple[Any, ...]:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(steps, st.lists(st.integers(0, 2), min_size=2))
 def test_a_follower_has_the_current_state_of_every_job(steps: list[tuple[str, Any]], pages: list[int]) -> None:
     """This holds for every sequence of operations, times of reading, stalled commits and reopenings, in both journals."""
@@ -445,7 +445,7 @@ puts = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(puts)
 def test_a_follower_continues_after_a_crash(puts: list[tuple[str, str, JobStatus | None]]) -> None:
     """After the number that it stored: reported changes still exist, and new ones have later numbers."""

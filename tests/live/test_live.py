@@ -14,6 +14,7 @@ import pytest
 from pika_async import Provider, find_provider, provider_names
 from pika_async.cli.doctor import DoctorOptions, diagnose
 from pika_async.cli.terminal import Terminal
+from tests.fakes.requirements import skip
 
 
 def address(provider: Provider) -> str | None:
@@ -28,7 +29,7 @@ async def test_the_gateway_answers_as_documented(name: str) -> None:
     provider = find_provider(name)
     base_url = address(provider)
     if not os.environ.get(provider.api_key_env) or base_url is None:
-        pytest.skip(f"{provider.api_key_env} or an address is not set")
+        skip(f"{provider.api_key_env} or an address is not set")
     save_to = os.environ.get("PIKA_LIVE_SAVE")
     options = DoctorOptions(
         provider=name,

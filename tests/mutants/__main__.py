@@ -138,7 +138,20 @@ def _run_pytest(tests: tuple[str, ...], only: str, limit: float, mutant: Mutant 
         if mutant is not None:
             file = copy / "pika_async" / mutant.file
             file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", *tests]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--timeout",
+            "0",
+            "--hypothesis-profile",
+            "repeatable",
+            *tests,
+        ]
         if only:
             command += ["-k", only]
         # The copy comes first on the path, so that it is imported instead of the installed package.

@@ -190,7 +190,7 @@ class PollQueues(RuleBasedStateMachine):
         assert self.waiting == [], len(waiting)
 
 
-PollQueues.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+PollQueues.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
 TestPollQueues = pytest.mark.slow(PollQueues.TestCase)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from budgets import delay_ratio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from shapes import SHAPES, lognormal
 
@@ -20,7 +20,6 @@ def expected_delay(task: Task, now: float) -> float:
     return TRUTH.expected_delay(task[1] - task[0], now - task[0])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-300, 0), st.floats(0, 1)), min_size=1, max_size=40), st.floats(0, 50))
 def test_the_task_with_the_largest_expected_delay_is_first(drawn: list[tuple[float, float]], later: float) -> None:
     """Within a twentieth of the largest, however long ago the tasks were pushed."""

@@ -44,7 +44,7 @@ waitings = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.none() | st.floats(1e-3, 1e5),
     st.none() | st.floats(1e-3, 1e5),
@@ -124,7 +124,7 @@ def test_an_earlier_percent_forecasts_the_same_settle_time() -> None:
     assert poll_age == pytest.approx(60.0, rel=0.05)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(ages, st.integers(1, 9), percents), max_size=30))
 def test_resumed_tasks_change_no_decision(resumed: list[tuple[float, int, int | None]]) -> None:
     """Contexts without the age at which the task was last seen: the same decisions after as before."""
@@ -261,7 +261,7 @@ def decisions(policy: AdaptivePolling) -> list[float]:
     return fresh + [policy.next_delay(PollContext("a", float(age), 3), 0.5) for age in range(5, 200, 13)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(observations().map(lambda seen: attrs.evolve(seen, stratum="a")), max_size=20), st.randoms())
 def test_the_order_of_observations_does_not_matter(seen: list[DurationSample], random: Any) -> None:
     """The same tasks in another order lead to the same delays, up to rounding."""
@@ -297,7 +297,7 @@ def test_a_restored_policy_decides_the_same() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(observations() | waitings, max_size=30), st.lists(observations() | waitings, max_size=8), chances)
 def test_to_describe_changes_no_decision(
     history: list[DurationSample | PollContext], more: list[DurationSample | PollContext], u: float

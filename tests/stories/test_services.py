@@ -38,6 +38,7 @@ from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, journal_factory
 from tests.fakes.memory_gateway import client, gateway, until
 from tests.fakes.raw_server import free_port
+from tests.fakes.requirements import require_module
 
 S = JobStatus
 T = TypeVar("T")
@@ -242,7 +243,7 @@ def test_a_client_may_live_in_a_task_of_its_own(journal: Journal) -> None:
 
 
 def _uvloop(main: Coroutine[Any, Any, T]) -> T:
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = require_module("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
