@@ -35,7 +35,7 @@ from pika_async._http.download_state import (
 )
 from pika_async._http.partial_file import Download, PartialFile
 from pika_async._http.proxies import proxy_url
-from pika_async._http.transport import fail_on_connection_lost
+from pika_async._http.transport import MAX_LINE_BYTES, fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
 from pika_async.errors import DownloadFailed
 
@@ -124,6 +124,8 @@ class Downloader:
             trust_env=False,
             auto_decompress=False,
             timeout=self._timeout,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
         )
         # A pool of its own leaves asyncio's threads to name resolution; more threads would not make a disk faster.
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="pika-download")

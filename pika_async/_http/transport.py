@@ -1,14 +1,14 @@
-"""Transport of requests to one origin. Retries nothing and follows no redirect.
+"""Transport of requests to one origin. Sends no submission twice and follows no redirect.
 
 Each submission gets a connection of its own (`force_close`): if a server closes a kept-alive connection while a POST is
-written, the failure is the same as after a lost answer to an accepted job. Polls keep their connections. Bodies are
-limited in size. No aiohttp exception leaves this module, because its `repr` may show the key.
+written, the failure is the same as after a lost answer to an accepted job. Polls keep their connections; one that a
+server has closed costs one more request at once. Bodies and header lines are limited in size. No aiohttp exception
+leaves this module, because its `repr` may show the key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 from yarl import URL
 
+from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.providers._wire import (
@@ -31,52 +32,18 @@ from pika_async.providers._wire import (
     inflate,
 )
 
-__all__ = ["AiohttpTransport", "Transport", "classify_exception", "fail_on_connection_lost", "origin_of"]
+__all__ = ["MAX_LINE_BYTES", "AiohttpTransport", "Transport", "fail_on_connection_lost", "origin_of"]
 
 #: Bytes of a body read at once.
 _CHUNK_BYTES: Final = 1 << 16
+#: Bytes of one header line: a policy or a set of cookies may be longer than the 8,190 that aiohttp reads by default.
+MAX_LINE_BYTES: Final = 1 << 16
 #: Read once, at import: the metadata is a file.
 _USER_AGENT: Final = f"pika_async/{version('pika_async')}"
 #: In seconds. A submission may carry a megabyte of base64 over a slow line, and then wait for the gateway's upstream.
 _PAID_TIMEOUT: Final = aiohttp.ClientTimeout(total=180, connect=30, sock_connect=15, sock_read=120)
 #: In seconds.
 _FREE_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, connect=30, sock_connect=15, sock_read=30)
-
-#: Errors raised before anything was sent, unless the marker was set.
-_UNSENT_ERRORS: Final = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.InvalidURL,
-    aiohttp.NonHttpUrlClientError,
-    aiohttp.ServerFingerprintMismatch,
-)
-#: Errors raised after something was sent, whether or not the marker was set.
-_SENT_ERRORS: Final = (
-    aiohttp.ServerDisconnectedError,
-    aiohttp.ClientResponseError,
-    aiohttp.ClientPayloadError,
-    aiohttp.SocketTimeoutError,
-)
-#: Kinds of failure by exception class; the first match counts, so subclasses come before their bases.
-_FAILURE_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (aiohttp.ClientConnectorCertificateError, "certificate"),
-    (aiohttp.ServerFingerprintMismatch, "certificate"),
-    (aiohttp.ClientConnectorDNSError, "dns"),
-    (aiohttp.ClientProxyConnectionError, "proxy"),
-    (aiohttp.ClientHttpProxyError, "proxy"),
-    (aiohttp.ClientConnectorSSLError, "tls"),
-    (aiohttp.ClientSSLError, "tls"),
-    (aiohttp.InvalidURL, "url"),
-    (aiohttp.NonHttpUrlClientError, "url"),
-    (TimeoutError, "timeout"),
-    (aiohttp.ClientConnectorError, "connect"),
-    (aiohttp.ServerDisconnectedError, "disconnected"),
-    (aiohttp.ClientPayloadError, "cut"),
-    (aiohttp.ClientResponseError, "malformed"),
-    (OSError, "disconnected"),
-    (aiohttp.ClientError, "other"),
-)
 
 
 class Transport(Protocol):
@@ -114,48 +81,30 @@ def origin_of(base_url: str) -> URL:
     return origin
 
 
-def classify_exception(error: BaseException, *, sent: bool) -> TransportFailure:
-    """Return the failure for an exception that was raised before the status line.
-
-    :param sent: whether the marker was set. If the exception class and the marker disagree, the request counts as sent,
-        since sending a paid request again could be charged twice.
-    """
-    reached = isinstance(error, _SENT_ERRORS) and not isinstance(error, _UNSENT_ERRORS)
-    kind = next((kind for cls, kind in _FAILURE_KINDS if isinstance(error, cls)), "other")
-    return TransportFailure(
-        phase=SendPhase.SENT if sent or reached else SendPhase.UNSENT, kind=kind, detail=_describe(error, kind)
-    )
-
-
-def _describe(error: BaseException, kind: str) -> str:
-    """Describe the error without aiohttp's text, which may hold request headers."""
-    words = {
-        "timeout": "no answer in time", "disconnected": "the connection was closed before an answer",
-        "malformed": "the answer was not valid HTTP", "cut": "the answer was cut", "url": "the address is not valid",
-        "certificate": "the certificate of the host is not valid", "dns": "the host name was not found",
-        "proxy": "the proxy could not be used", "tls": "the TLS handshake failed", "connect": "could not connect",
-    }.get(kind, "the connection failed")  # fmt: skip
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{words}: {getattr(cause, 'verify_message', 'refused')}"  # only OpenSSL's own errors have a message
-    if isinstance(cause, OSError) and cause.strerror and kind in {"connect", "dns", "proxy", "disconnected"}:
-        return f"{words}: {cause.strerror}"
-    return f"{words} ({type(error).__name__})"
-
-
 async def _on_headers_sent(_session: Any, context: SimpleNamespace, _params: Any) -> None:
     marker = context.trace_request_ctx
     if isinstance(marker, _SendMarker):
         marker.sent = True
 
 
-class _SendMarker:
-    """Flag that is set once the headers of a request were written to its connection."""
+async def _on_connection_reused(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    if isinstance(context.trace_request_ctx, _SendMarker):
+        context.trace_request_ctx.reused = True
 
-    __slots__ = ("sent",)
+
+async def _on_connection_created(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    if isinstance(context.trace_request_ctx, _SendMarker):
+        context.trace_request_ctx.reused = False
+
+
+class _SendMarker:
+    """Facts of one request: whether its headers were written to its connection, and whether that was a kept one."""
+
+    __slots__ = ("reused", "sent")
 
     def __init__(self) -> None:
         self.sent = False
+        self.reused = False
 
 
 @contextmanager
@@ -172,16 +121,23 @@ def fail_on_connection_lost(response: aiohttp.ClientResponse) -> Iterator[None]:
         return
 
     def fail_body(end: asyncio.Future[None]) -> None:
-        if not end.cancelled():
-            end.exception()  # mark as retrieved, or asyncio would log it
+        _mark_retrieved(end)
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the connection ended within the body"))
 
     closed.add_done_callback(fail_body)
     try:
         yield
-    finally:
-        closed.remove_done_callback(fail_body)  # a kept connection serves many answers
+    finally:  # a kept connection serves many answers, and the error with which it ends later belongs to none of them
+        closed.remove_done_callback(fail_body)
+        closed.remove_done_callback(_mark_retrieved)
+        closed.add_done_callback(_mark_retrieved)
+
+
+def _mark_retrieved(end: asyncio.Future[None]) -> None:
+    """Retrieve the error of a connection that has ended; asyncio would print it as never retrieved."""
+    if not end.cancelled():
+        end.exception()
 
 
 class AiohttpTransport:
@@ -221,6 +177,8 @@ class AiohttpTransport:
         self._free_session: aiohttp.ClientSession | None = None
         self._trace_config = aiohttp.TraceConfig()
         self._trace_config.on_request_headers_sent.append(_on_headers_sent)
+        self._trace_config.on_connection_reuseconn.append(_on_connection_reused)
+        self._trace_config.on_connection_create_end.append(_on_connection_created)
         self._trace_config.freeze()
 
     def __repr__(self) -> str:
@@ -262,15 +220,28 @@ class AiohttpTransport:
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """Send one request; a `TransportFailure` says whether anything was sent.
 
+        A submission is sent once. Another request is sent again at once, over a connection of its own, if it met the
+        end of a kept connection instead of an answer: that says nothing about the gateway.
+
         :raises RuntimeError: if the transport is not open.
         """
-        session = self._paid_session if request.paid else self._free_session
-        if session is None:
+        session, fresh_session = self._free_session, self._paid_session
+        if session is None or fresh_session is None:
             raise RuntimeError("the transport is not open")
         if not self._has_our_origin(request.url):
             detail = f"the address is not at {self._origin}, so the key is not sent to it"
             return TransportFailure(phase=SendPhase.UNSENT, kind="url", detail=detail)
         marker = _SendMarker()
+        if request.paid:
+            return await self._send_over(fresh_session, request, marker)
+        outcome = await self._send_over(session, request, marker)
+        if isinstance(outcome, TransportFailure) and outcome.kind == "disconnected" and marker.reused:
+            outcome = await self._send_over(fresh_session, request, _SendMarker())
+        return outcome
+
+    async def _send_over(
+        self, session: aiohttp.ClientSession, request: HttpRequest, marker: _SendMarker
+    ) -> HttpResponse | TransportFailure:
         try:
             response = await session.request(
                 request.method,
@@ -284,6 +255,8 @@ class AiohttpTransport:
                 auto_decompress=False,
                 middlewares=(),  # a middleware of the user's session might send the request again
                 trace_request_ctx=marker,
+                max_line_size=MAX_LINE_BYTES,
+                max_field_size=MAX_LINE_BYTES,
             )
         except Exception as error:
             return classify_exception(error, sent=marker.sent)

@@ -190,7 +190,7 @@ def _head_echoes(_provider: str, text: str) -> dict[str, Act]:
         "the status": Act(f"HTTP/1.1 {text} OK\r\n\r\n".encode(), "fin"),
         "no HTTP": Act(f"{bearer}\r\n\r\n".encode(), "fin"),
         "a header without a colon": Act(f"HTTP/1.1 200 OK\r\n{bearer}\r\n\r\n".encode(), "fin"),
-        "a header too long": Act(answer(200, "{}", {"X-Echo": bearer * 999})),
+        "a header too long": Act(answer(200, "{}", {"X-Echo": bearer * 3000})),
         "a chunk's size": Act(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{text}\r\n".encode(), "fin"),
         "a cookie": Act(answer(400, "{}", {"Set-Cookie": f"key={text}"})),
     }

@@ -230,6 +230,14 @@ async def test_a_missing_folder_is_created(tmp_path: Path) -> None:
     assert download.file.read_bytes() == VIDEO
 
 
+async def test_a_line_of_64_kib_in_the_headers_is_read(target: Path) -> None:
+    """A host with a long policy or cookie serves its videos like any other."""
+    line = "Content-Security-Policy: "
+    async with serve(ok(VIDEO, line + "x" * (65536 - len(line)))) as server:
+        download = await fetch(server.url(), target, attempts=1)
+    assert download.file.read_bytes() == VIDEO
+
+
 async def test_requests_carry_no_private_data(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request holds no credential, no cookie set by a server, and does not ask for compression."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
