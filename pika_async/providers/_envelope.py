@@ -18,6 +18,7 @@ import attrs
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
 from pika_async.providers._fields import Address, Number, Record, Text, as_text, as_url, converter, percent, rename
 from pika_async.providers._provider import Dialect, Provider, inline
+from pika_async.providers._receipts import is_one_word
 from pika_async.providers._wire import DecodeError, HttpRequest
 
 __all__ = ["ENVELOPE"]
@@ -123,7 +124,7 @@ def _receipt(body: Any) -> Receipt:
     data = body.get("data") if isinstance(body, dict) else None
     holder = data if isinstance(data, dict) else body if isinstance(body, dict) else {}
     # The twin has also put the bare id where the object was.
-    task_id = as_text(data if isinstance(data, str) else holder.get("task_id"))
+    task_id = as_text((data if is_one_word(data) else None) if isinstance(data, str) else holder.get("task_id"))
     return Receipt(task_id=task_id or None, raw=body)
 
 

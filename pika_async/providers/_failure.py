@@ -9,7 +9,7 @@ import attrs
 
 from pika_async.providers._codes import is_account_code, is_busy_code
 
-__all__ = ["Failure", "as_number", "read_failure", "read_refusal"]
+__all__ = ["Failure", "as_number", "only_item", "read_failure", "read_refusal", "says_failure"]
 
 #: Values of `code` that mean success (the envelope's pages; its shape (b) has a word).
 _SUCCESS_CODES: Final = frozenset({"200", "0", "success", "ok", "none", ""})
@@ -77,12 +77,23 @@ def read_refusal(body: Any) -> Failure:
     Beside the forms of `read_failure` these are a number in `status` that is an HTTP status, `{"success": false}` and
     the status word of a failed task.
     """
+    body = only_item(body)
     own = _own_refusal(body)
     if own.code is not None or not isinstance(body, dict):
         return own
-    inner = (_own_refusal(body[name]) for name in _WRAPPERS if isinstance(body.get(name), dict))
+    inner = (_own_refusal(only_item(body.get(name))) for name in _WRAPPERS)
     found = next((failure for failure in inner if failure.code is not None), None)
     return own if found is None else attrs.evolve(found, message=found.message or own.message)
+
+
+def says_failure(body: dict[str, Any]) -> bool:
+    """Whether an object of an answer to a submission fails by a field of its own."""
+    return _own_refusal(body).code is not None
+
+
+def only_item(value: Any) -> Any:
+    """Return the item of a list that has just one, anything else as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _own_refusal(body: Any) -> Failure:

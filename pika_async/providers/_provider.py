@@ -14,6 +14,7 @@ from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.models.fields import Media, is_url
 from pika_async.providers._failure import read_failure, read_refusal
+from pika_async.providers._receipts import find_task_id, salvage_receipt
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
 __all__ = ["Capability", "Dialect", "Provider", "inline"]
@@ -160,11 +161,12 @@ class Provider:
         try:
             body = self._read(response)
         except DecodeError as error:
-            torn = self.dialect.torn_id.search(response.body)
-            if torn is None:
-                return Receipt(message=response.excerpt() or str(error))
-            return Receipt(task_id=json_text(torn[1]))
+            return salvage_receipt(response, self.dialect.torn_id, str(error))
         receipt, failure = self.dialect.receipt(body), read_refusal(body)
+        if receipt.task_id is not None and not receipt.task_id.strip():
+            receipt = attrs.evolve(receipt, task_id=None)
+        if receipt.task_id is None and failure.code is None:
+            receipt = attrs.evolve(receipt, task_id=find_task_id(body))
         if receipt.task_id is not None and (failure.code is None or not failure.is_explicit):
             return receipt
         return attrs.evolve(
@@ -212,15 +214,6 @@ class Provider:
         if not response.complete:
             raise DecodeError("the answer was cut")
         return parse_json(response.body)
-
-
-def json_text(escaped: bytes) -> str | None:
-    """Return the text of a JSON string without its quotes; None if it is broken or empty."""
-    try:
-        text = parse_json(b'"' + escaped + b'"')
-    except DecodeError:
-        return None
-    return text or None
 
 
 def inline(media: Media) -> str:

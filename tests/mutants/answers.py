@@ -9,6 +9,7 @@ from tests.mutants.catalog import Mutant
 __all__ = ["MUTANTS"]
 
 _CODES: Final = ("tests/providers/test_body_codes.py",)
+_RECEIPTS: Final = ("tests/providers/test_receipts.py",)
 
 MUTANTS: Final = (
     Mutant(
@@ -102,5 +103,59 @@ MUTANTS: Final = (
         "equal refusals differ by the id of the request",
         _CODES,
         "fingerprints",
+    ),
+    Mutant(
+        "family-receipts-unread",
+        "providers/_provider.py",
+        "attrs.evolve(receipt, task_id=find_task_id(body))",
+        "receipt",
+        "a paid task whose id stands elsewhere is never followed",
+        _RECEIPTS,
+        "wider_family",
+    ),
+    Mutant(
+        "id-of-a-failure-followed",
+        "providers/_receipts.py",
+        "    if any(says_failure(holder) for _, holder in holders):\n        return None\n",
+        "",
+        "the id beside a failure within is followed as a task",
+        _RECEIPTS,
+        "without_a_task_id or stands_where",
+    ),
+    Mutant(
+        "request-alone-followed",
+        "providers/_receipts.py",
+        "if _is_queued(holder) and (it := _id",
+        "if (it := _id",
+        "the id of a request is polled as a task",
+        _RECEIPTS,
+        "without_a_task_id",
+    ),
+    Mutant(
+        "one-of-two-tasks-followed",
+        "providers/_failure.py",
+        "return value[0] if isinstance(value, list) and len(value) == 1 else value",
+        "return value[0] if isinstance(value, list) and value else value",
+        "of two tasks in a receipt one is followed",
+        _RECEIPTS,
+        "without_a_task_id",
+    ),
+    Mutant(
+        "text-followed",
+        "providers/_receipts.py",
+        "if isinstance(value, str) and _BARE_ID.fullmatch(value):",
+        "if isinstance(value, str) and value:",
+        "a word of success is polled as a task",
+        _RECEIPTS,
+        "without_a_task_id",
+    ),
+    Mutant(
+        "id-of-a-torn-failure-followed",
+        "providers/_receipts.py",
+        "    if _TORN_FAILURE.search(response.body) is None:\n",
+        "    if True:\n",
+        "the id of an error that was cut is polled as a task",
+        _RECEIPTS,
+        "torn_failure",
     ),
 )

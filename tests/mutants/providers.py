@@ -19,8 +19,8 @@ MUTANTS: Final = (
     Mutant(
         "empty-answer-rejects",
         "providers/_verdicts.py",
-        "    if code is None:\n        return SubmitVerdict.UNKNOWN",
-        "    if code is None:\n        return SubmitVerdict.REJECTED",
+        "receipt.task_id and not response.is_markup else SubmitVerdict.UNKNOWN",
+        "receipt.task_id and not response.is_markup else SubmitVerdict.REJECTED",
         "a 2xx without an id counts as not charged",
         ("tests/contracts/test_samples.py", "tests/providers/test_verdicts.py"),
     ),
