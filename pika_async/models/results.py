@@ -56,14 +56,16 @@ class Snapshot:
     state: TaskState
     #: The provider's own status, in lower case; "" if the answer has none.
     word: str = ""
-    #: False for a status word that no document lists; such a task counts as running.
+    #: False for a status word that no document lists, and where nothing was recognised; such a task counts as running.
     known_word: bool = True
     #: Set exactly when `state` is `SUCCEEDED`.
     video: Video | None = None
     #: Percent, 0 to 100, where the wire has it.
     progress: int | None = None
-    #: The provider's reason of a failure; "" in every other state.
+    #: The provider's reason of a failure, or its words beside an unknown status word; "" in every other state.
     reason: str = ""
+    #: URL of the video, or of a result that stood beside an unknown status word; None in every other state.
+    url: str | None = None
     #: Unix seconds by the provider's clock; None where it is missing or 0 ("not yet").
     created_at: float | None = None
     #: Unix seconds by the provider's clock, as `created_at`.

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
-from pika_async.providers._fields import Address, Number, Record, Text, as_text, as_url, converter, percent, rename
+from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
+from pika_async.providers._feeds import read_feed
+from pika_async.providers._fields import as_text, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
 from pika_async.providers._receipts import is_one_word
-from pika_async.providers._wire import DecodeError, HttpRequest
+from pika_async.providers._wire import HttpRequest
 
 __all__ = ["ENVELOPE"]
 
@@ -60,29 +61,6 @@ class _Create:
     video: str | None = None
     model: float | None = None
     options: _Options | None = None
-
-
-@attrs.frozen(kw_only=True)
-class _Task:
-    """A task of any of the three shapes."""
-
-    task_id: Text | None = None
-    state: Text | None = None
-    status: Text | None = None
-    video_url: Address | None = None
-    result_url: Address | None = None
-    poster: Address | None = None
-    last_frame: Address | None = None
-    msg: Text | None = None
-    fail_reason: Text | None = None
-    progress: Number | None = None
-    point: Number | None = None
-    refund: Number | None = None
-    create_time: Number | None = None
-    update_time: Number | None = None
-    submit_time: Number | None = None
-    finish_time: Number | None = None
-    data: Record = attrs.field(factory=lambda: Record({}))
 
 
 _converter = converter()
@@ -134,78 +112,7 @@ def _poll(base_url: str, task_id: str) -> HttpRequest:
 
 
 def _snapshot(body: Any, requested_id: str) -> Snapshot:
-    task = _task_in(body)
-    inner = _converter.structure(task.data, _Task)
-    word, known_word = _status_word(task)
-    state = _STATES.get(word, TaskState.RUNNING)
-    task_id = task.task_id or requested_id
-    video = _video(task, inner, task_id) if state is TaskState.SUCCEEDED else None
-    if state is TaskState.SUCCEEDED and video is None:
-        state = TaskState.SUCCEEDED_WITHOUT_URL
-    points, refunded = _account(task.point, task.refund)
-    return Snapshot(
-        task_id=task_id,
-        state=state,
-        word=word,
-        known_word=known_word,
-        video=video,
-        progress=percent(task.progress),
-        reason=(task.msg or task.fail_reason or "") if state is TaskState.FAILED else "",
-        created_at=task.create_time or task.submit_time or None,
-        updated_at=task.update_time or task.finish_time or None,
-        points=points,
-        refunded=refunded,
-        raw=body,
-    )
-
-
-def _task_in(body: dict[str, Any]) -> _Task:
-    """Return the task of an answer: its `data`, or the answer itself in shape (c).
-
-    :raises DecodeError: if the answer has a status, but no task that it belongs to.
-    """
-    data = body.get("data")
-    if "task_id" not in body and isinstance(data, dict):
-        return _converter.structure(data, _Task)
-    task = _converter.structure(body, _Task)
-    if task.task_id is None and "status" in body:
-        raise DecodeError("the answer must name a task beside its status")
-    return task
-
-
-def _status_word(task: _Task) -> tuple[str, bool]:
-    """Return the status word of a task in lower case, and whether it is documented.
-
-    Of `status` and `state` a documented word is preferred, and an empty one counts only where there is no other.
-    """
-    given = [word.strip().lower() for word in (task.status, task.state) if word is not None]
-    words = [word for word in given if word] or given
-    word = next((word for word in words if word in _STATES), words[0] if words else "")
-    return word, bool(words) and word in _STATES
-
-
-def _video(task: _Task, inner: _Task, task_id: str) -> Video | None:
-    """Return the video of a task that has succeeded, None if no URL is given. `inner` is the task's own `data`."""
-    url = task.video_url or task.result_url or inner.video_url or inner.result_url
-    # In shape (b) an older task has its URL in the field for the reason of a failure.
-    url = url or as_url(task.fail_reason)
-    if url is None:
-        return None
-    poster, last_frame = task.poster or inner.poster, task.last_frame or inner.last_frame
-    return Video(url=url, task_id=task_id, poster=poster, last_frame=last_frame)
-
-
-def _account(point: float | None, refund: float | None) -> tuple[float | None, float | None]:
-    """Return the points that stay charged and those that were given back.
-
-    `refund` is a flag at one gateway (1: all were given back) and an amount at another.
-    """
-    if point is None or point < 0:
-        return None, None
-    if refund is None or refund < 0:
-        return point, None
-    returned = point if refund == 1 else min(point, refund)
-    return point - returned, returned
+    return read_feed(body, requested_id, _STATES)
 
 
 ENVELOPE: Final = Dialect(

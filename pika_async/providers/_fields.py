@@ -15,27 +15,21 @@ from cattrs.gen import make_dict_structure_fn, override
 from pika_async.models.fields import has_host, is_url
 
 __all__ = [
-    "Address",
-    "Number",
     "Record",
-    "Rows",
     "Text",
-    "Whole",
+    "as_number",
+    "as_rows",
     "as_text",
     "as_url",
+    "as_whole",
     "converter",
     "percent",
     "rename",
 ]
 
 Text = NewType("Text", str)
-Address = NewType("Address", str)
-Number = NewType("Number", float)
-Whole = NewType("Whole", int)
 #: A JSON object, unchanged.
 Record = NewType("Record", dict[str, Any])
-#: The objects of a JSON list; its other items are skipped.
-Rows = NewType("Rows", list[dict[str, Any]])
 
 _T = TypeVar("_T")
 
@@ -46,13 +40,13 @@ def as_text(value: Any, _: Any = None) -> Text | None:
     return Text(str(value)) if is_text else None
 
 
-def as_url(value: Any, _: Any = None) -> Address | None:
+def as_url(value: Any, _: Any = None) -> str | None:
     """Return an http or https URL with a host; None for everything else."""
     found = value.strip() if isinstance(value, str) else None
-    return Address(found) if found and is_url(found) and has_host(found) else None
+    return found if found and is_url(found) and has_host(found) else None
 
 
-def _number(value: Any, _: Any) -> float | None:
+def as_number(value: Any, _: Any = None) -> float | None:
     """Return a finite number, also one that is written as text or with a percent sign: gateways send all three."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -63,10 +57,11 @@ def _number(value: Any, _: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: Any, kind: Any) -> int | None:
+def as_whole(value: Any, _: Any = None) -> int | None:
+    """Return an integer, or the whole part of a number; None for everything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    number = _number(value, kind)
+    number = as_number(value)
     return None if number is None else int(number)
 
 
@@ -74,7 +69,8 @@ def _record(value: Any, _: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _rows(value: Any, _: Any) -> list[dict[str, Any]]:
+def as_rows(value: Any, _: Any = None) -> list[dict[str, Any]]:
+    """Return the objects of a list; an empty list for everything else."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
@@ -87,7 +83,7 @@ def converter() -> cattrs.Converter:
     """Return a converter for one dialect: lenient in what it structures, exact in what it unstructures."""
     result = cattrs.Converter(omit_if_default=True, detailed_validation=False)
     hooks: Mapping[Any, Callable[[Any, Any], Any]] = {
-        Text: as_text, Address: as_url, Number: _number, Whole: _whole, Record: _record, Rows: _rows,
+        Text: as_text, Record: _record,
     }  # fmt: skip
     for kind, hook in hooks.items():
         result.register_structure_hook(kind, hook)

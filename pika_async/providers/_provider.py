@@ -184,9 +184,11 @@ class Provider:
     def decode_snapshot(self, response: HttpResponse, task_id: str) -> Snapshot:
         """Read the answer to a poll of `task_id`.
 
-        :raises DecodeError: if the body is not a JSON object or was cut; poll again later.
+        :raises DecodeError: if the body is neither a JSON object nor a list, or was cut; poll again later.
         """
         body = self._read(response)
+        if isinstance(body, list):
+            body = {"data": body}
         if not isinstance(body, dict):
             raise DecodeError(f"the body must be a JSON object, not {response.excerpt()}")
         if read_failure(body).code == "task_not_exist":
@@ -211,9 +213,16 @@ class Provider:
 
     @staticmethod
     def _read(response: HttpResponse) -> Any:
-        if not response.complete:
+        """Return the JSON of an answer; a whole object or list decides, also where the length of the body was wrong."""
+        try:
+            body = parse_json(response.body)
+        except DecodeError:
+            if response.complete:
+                raise
+            body = None
+        if not response.complete and not isinstance(body, dict | list):
             raise DecodeError("the answer was cut")
-        return parse_json(response.body)
+        return body
 
 
 def inline(media: Media) -> str:

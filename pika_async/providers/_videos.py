@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 import attrs
 
-from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState, Video
-from pika_async.providers._fields import Address, Number, Record, Rows, Text, Whole, converter, percent, rename
+from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
+from pika_async.providers._feeds import read_feed
+from pika_async.providers._fields import Record, Text, converter, rename
 from pika_async.providers._provider import Dialect, Provider, inline
 from pika_async.providers._wire import HttpRequest
 
@@ -70,25 +71,6 @@ class _Submitted:
     data: Record = attrs.field(factory=lambda: Record({}))
 
 
-@attrs.frozen(kw_only=True)
-class _Feed:
-    id: Text | None = None
-    videos: Rows = attrs.field(factory=lambda: Rows([]))
-
-
-@attrs.frozen(kw_only=True)
-class _Row:
-    status: Text | None = None
-    seed: Whole | None = None
-    result_url: Address | None = None
-    sharing_url: Address | None = None
-    poster: Address | None = None
-    thumbnail: Address | None = None
-    duration: Number | None = None
-    error: Text | None = None
-    progress: Number | None = None
-
-
 _converter = converter()
 rename(_converter, _Parameters, guidance_scale="guidanceScale", negative_prompt="negativePrompt")
 rename(
@@ -96,10 +78,6 @@ rename(
     aspect_ratio="aspectRatio", frame_rate="frameRate", ingredients_mode="ingredients-mode",
 )  # fmt: skip
 rename(_converter, _Create, prompt_text="promptText", effect="pikaffect")
-rename(
-    _converter, _Row,
-    result_url="resultUrl", sharing_url="sharingUrl", poster="videoPoster", thumbnail="imageThumb",
-)  # fmt: skip
 
 
 def _aspect_ratio(request: GenerationRequest) -> float | None:
@@ -147,45 +125,7 @@ def _poll(base_url: str, task_id: str) -> HttpRequest:
 
 
 def _snapshot(body: Any, requested_id: str) -> Snapshot:
-    feed = _converter.structure(body, _Feed)
-    task_id = feed.id or requested_id
-    if not feed.videos:  # just after a submission
-        return Snapshot(task_id=task_id, state=TaskState.QUEUED, raw=body)
-    row = _converter.structure(feed.videos[0], _Row)
-    word = (row.status or "").strip().lower()
-    state = _state(word, row)
-    return Snapshot(
-        task_id=task_id,
-        state=state,
-        word=word,
-        known_word=word in _STATES,
-        video=_video(row, task_id) if state is TaskState.SUCCEEDED else None,
-        progress=percent(row.progress),
-        reason=(row.error or "") if state is TaskState.FAILED else "",
-        raw=body,
-    )
-
-
-def _state(word: str, row: _Row) -> TaskState:
-    """Return the state that a status word means beside the other facts of its row."""
-    state = _STATES.get(word, TaskState.RUNNING)
-    if state is TaskState.SUCCEEDED and row.result_url is None:
-        return TaskState.SUCCEEDED_WITHOUT_URL
-    return TaskState.RUNNING if state is TaskState.QUEUED and percent(row.progress) else state
-
-
-def _video(row: _Row, task_id: str) -> Video | None:
-    if row.result_url is None:
-        return None
-    return Video(
-        url=row.result_url,
-        poster=row.poster,
-        thumbnail=row.thumbnail,
-        share_url=row.sharing_url,
-        seed=row.seed,
-        duration=row.duration,
-        task_id=task_id,
-    )
+    return read_feed(body, requested_id, _STATES)
 
 
 VIDEOS: Final = Dialect(

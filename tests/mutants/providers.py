@@ -43,23 +43,6 @@ MUTANTS: Final = (
         "escaped_key",
     ),
     Mutant(
-        "new-word-fails",
-        "providers/_envelope.py",
-        "state = _STATES.get(word, TaskState.RUNNING)",
-        "state = _STATES.get(word, TaskState.FAILED)",
-        "a new status word fails a paid task",
-        ("tests/providers/test_decoders.py",),
-        "new_word",
-    ),
-    Mutant(
-        "success-without-address",
-        "providers/_envelope.py",
-        "if state is TaskState.SUCCEEDED and video is None:",
-        "if False:",
-        "a task settles without a URL of its video",
-        ("tests/contracts/test_samples.py",),
-    ),
-    Mutant(
         "model-as-text",
         "providers/_envelope.py",
         "model=float(model) if model else None",

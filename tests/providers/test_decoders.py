@@ -52,7 +52,7 @@ T = TypeVar("T")
 #: From the documentation, not from the decoders.
 KNOWN_WORDS = {
     "", "0", "1", "2", "3", "pending", "running", "error", "failed", "succeeded", "success", "not_start", "submitted",
-    "queued", "in_progress", "failure", "unknown", "finished",
+    "queued", "in_progress", "failure", "unknown", "finished", "completed", "fail",
 }  # fmt: skip
 NAMES = [
     "code", "msg", "message", "data", "error", "type", "task_id", "id", "status", "state", "video_url", "result_url",
@@ -102,7 +102,9 @@ def check_snapshot(snapshot: Snapshot) -> None:
     assert isinstance(snapshot.word, str)
     assert isinstance(snapshot.reason, str)
     (snapshot.word + snapshot.reason + snapshot.task_id).encode()
-    assert snapshot.reason == "" or snapshot.state is TaskState.FAILED
+    assert snapshot.reason == "" or snapshot.state is TaskState.FAILED or not snapshot.known_word
+    assert snapshot.url == (snapshot.video and snapshot.video.url) or not snapshot.known_word
+    assert snapshot.known_word or snapshot.state is TaskState.RUNNING
 
 
 def check_receipt(receipt: Receipt) -> None:
@@ -315,7 +317,7 @@ def test_only_a_successful_poll_is_decoded(status: int, body: bytes) -> None:
 # --- status words --------------------------------------------------------------------------------------------------------------
 
 words = st.text(min_size=1, max_size=12) | st.sampled_from(
-    ["done", "complete", "finish", "fail", "4", "5", "-1", "cancelled", "paused", "succeeded!", "moderation", "ok", "FINISHED_", "200"]
+    ["done", "complete", "finish", "succeed", "expired", "4", "5", "-1", "cancelled", "paused", "succeeded!", "moderation", "ok", "FINISHED_", "200"]
 )  # fmt: skip
 
 
