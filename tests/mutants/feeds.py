@@ -69,7 +69,7 @@ MUTANTS: Final = (
         "providers/_feeds.py",
         "unrecognised = Snapshot(task_id=requested_id, state=TaskState.RUNNING, known_word=False, raw=body)",
         "unrecognised = Snapshot(task_id=requested_id, state=TaskState.QUEUED, raw=body)",
-        "an answer that nobody can read counts as queued, silently",
+        "an answer that cannot be read counts as queued, silently",
         _FEEDS,
         "nothing_is_recognised",
     ),

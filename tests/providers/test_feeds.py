@@ -204,7 +204,7 @@ def test_a_recorded_feed_reads_the_same_in_up_to_three_wrappers(
 
 @EVERY_PROVIDER
 def test_wrappers_are_opened_to_a_bounded_depth(provider: str) -> None:
-    """A task in seven wrappers is not looked for: the answer counts as one of an unknown word."""
+    """A task in seven wrappers is not read: the answer counts as one of an unknown word."""
     body: Any = {"task_id": TASK_ID, "status": "completed", "url": URL}
     for _ in range(7):
         body = {"data": body}
