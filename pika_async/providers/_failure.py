@@ -99,17 +99,17 @@ def only_item(value: Any) -> Any:
 def _own_refusal(body: Any) -> Failure:
     if not isinstance(body, dict):
         return Failure(None, "")
-    error = body.get("error")
+    error = only_item(body.get("error"))
     fields = error if isinstance(error, dict) else {}
     fields = fields["error"] if isinstance(fields.get("error"), dict) else fields
     message = _text(fields.get("message")) or _text(error) or _text(body.get("message")) or _text(body.get("msg"))
-    by_code = _failing_codes(fields.get("code"), body.get("code"))
+    by_code = _failing_codes(fields.get("code"), body.get("code"), None if isinstance(error, str) else error)
     by_status = [code for code in _failing_codes(fields.get("status"), body.get("status")) if _is_http_status(code)]
     words = [code for code in by_code if as_number(code) is None]
     numbers = [number for code in (*by_code, *by_status) if (number := as_number(code)) is not None]
     # Of two numbers the one that leaves more open, so that a plain refusal is the last to be chosen.
     status = max(numbers, key=lambda number: not 400 <= number < 500, default=None)
-    has_error = any(fields.values()) or error is True or bool(_text(error).strip())
+    has_error = _says_something(error)
     if words or status is not None:
         explicit = has_error or any(map(_is_failing, by_code)) or any(as_number(code) != -1 for code in by_status)
         return Failure(words[0] if words else str(status), message, status, explicit)
@@ -117,6 +117,13 @@ def _own_refusal(body: Any) -> Failure:
         return Failure(_code(fields.get("type")) or "error", message)
     word = next((word for name in ("status", "state") if (word := _text(body.get(name)).strip().lower())), "")
     return Failure(word, message, is_explicit=False) if word in _FAILED_WORDS else Failure(None, message)
+
+
+def _says_something(error: Any) -> bool:
+    """Whether the value of `error` is one: an empty object or text, and a number, which is a code, are not."""
+    if isinstance(error, dict):
+        return any(error.values())
+    return error is True or (isinstance(error, str | list) and bool(error.strip() if isinstance(error, str) else error))
 
 
 def _failing_codes(*values: Any) -> list[str]:

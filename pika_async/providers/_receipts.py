@@ -77,7 +77,7 @@ def _holders(value: Any, wrapper: str, depth: int) -> Iterator[tuple[str, dict[s
 
 
 def is_one_word(text: str) -> bool:
-    """Whether a text that stands where a task would can be its id: one word, and not that of a status."""
+    """Whether a text that stands where a task or its id would can be an id: one word, and not that of a status."""
     return not any(map(str.isspace, text)) and "://" not in text and text.lower() not in _STATUS_WORDS
 
 
@@ -92,7 +92,7 @@ def _id(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return str(value)
     is_id = isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isprintable()
-    return value if is_id and not any(map(str.isspace, value)) else None
+    return value if is_id and is_one_word(value) else None
 
 
 def _status_word(holder: dict[str, Any]) -> str:
