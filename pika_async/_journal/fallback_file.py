@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import itertools
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pika_async._journal.side_files import numbered, side_paths, sync_folder
+
 __all__ = ["FallbackFile"]
 
-#: Bytes reserved in advance, so that the last receipts can be written to a full disk.
-RESERVED_BYTES: Final = 64 * 1024
+#: Bytes reserved in advance, so that the last receipts can be written to a full disk: about 800 of them.
+RESERVED_BYTES: Final = 256 * 1024
 
 _log = logging.getLogger("pika_async.journal")
 
@@ -29,15 +28,18 @@ class FallbackFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._journal = path
         #: The file beside the journal.
         self.path = Path(f"{path}.fallback")
 
     def _candidates(self) -> list[Path]:
         """Return the files to try, in order."""
-        name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
-        with contextlib.suppress(OSError):  # there is no temporary folder
-            return [self.path, Path(tempfile.gettempdir(), f"pika_async-{name}.fallback")]
-        return [self.path]
+        return side_paths(self._journal, ".fallback")
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold lines."""
+        return [candidate for candidate in self._candidates() if self._content(candidate)]
 
     def reserve(self) -> None:
         """Empty the file and reserve its space on the disk; if that fails, `append` still tries to write."""
@@ -49,6 +51,7 @@ class FallbackFile:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            sync_folder(self.path.parent)
 
     def append(self, lines: Sequence[bytes]) -> Path | None:
         """Write `lines` and sync them to the disk; return the file, or None if no file could be written."""
@@ -59,6 +62,8 @@ class FallbackFile:
                     _append_bytes(descriptor, b"".join(lines))
                 finally:
                     os.close(descriptor)
+                with contextlib.suppress(OSError):  # the lines are in the file; its name may survive a power cut anyway
+                    sync_folder(candidate.parent)
                 return candidate
         return None
 
@@ -88,8 +93,7 @@ class FallbackFile:
         """Rename the files that hold lines, for a person to inspect; return False if a rename failed."""
         for candidate in self._candidates():
             if self._content(candidate):
-                names = (Path(f"{candidate}.broken{number or ''}") for number in itertools.count())
-                target = next(name for name in names if not name.exists())
+                target = numbered(Path(f"{candidate}.broken"))
                 _log.error("%s holds lines that cannot be read; it is kept as %s", candidate, target)
                 try:
                     candidate.rename(target)

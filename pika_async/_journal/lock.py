@@ -1,52 +1,227 @@
-"""Exclusive lock on a journal file. The kernel releases the lock of a process that dies."""
+"""Ownership of a journal: a lock file beside it and a lock on the database itself. Both die with their owner.
+
+Does not read the database.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import logging
 import os
+import struct
 from pathlib import Path
+from typing import Final
 
-from pika_async.errors import JournalInUse
+import attrs
 
-__all__ = ["FileLock"]
+from pika_async._journal.side_files import check_regular
+from pika_async.errors import ConfigurationError, JournalInUse
+
+__all__ = ["FileDisplacedError", "FileLock", "Progress"]
+
+#: Byte of the database that its owner locks: behind the 512 bytes from 0x40000000 on that SQLite locks.
+LOCKED_BYTE: Final = 0x4000_0400
+#: Lock that belongs to an open file, not to a process as SQLite's do; None where the system has none.
+SET_LOCK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
+#: Length of each number in the lock file.
+NUMBER_WIDTH: Final = 20
+
+_log = logging.getLogger("pika_async.journal")
+
+
+class FileDisplacedError(OSError):
+    """The database is no longer the file at its path: it was moved, removed or replaced."""
+
+
+@attrs.frozen
+class Progress:
+    """Numbers of the changes that the last owner had recorded when it died; a clean close removes them."""
+
+    #: The latest change whose commit had returned.
+    committed: int
+    #: The latest change whose commit had begun.
+    begun: int
+
+
+def _set_database_lock(descriptor: int, kind: int) -> None:
+    if SET_LOCK is None:
+        return
+    try:
+        fcntl.fcntl(descriptor, SET_LOCK, struct.pack("hhqqi", kind, os.SEEK_SET, LOCKED_BYTE, 1, 0))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel without these locks, such as a sandbox
+            raise
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 class FileLock:
-    """Advisory lock (`flock`) on `<path>.lock`, held from construction until `release`.
+    """Lock on `<path>.lock` (`flock`), and on one byte of the database once that exists, until `release`.
 
-    The lock file is never removed: a process that had opened the removed file and one that made a new file could both
-    hold a lock.
+    The lock file alone would not do: when it is removed, the next process makes another and locks that. The database
+    alone would not do either: it may not exist yet, and closing a second descriptor of it would drop SQLite's locks.
     """
 
     def __init__(self, path: Path) -> None:
-        """Acquire the lock without waiting.
+        """Acquire the lock file without waiting.
 
         :param path: the journal, after links are resolved.
         :raises JournalInUse: if it is held, by another client of this process or by another process.
+        :raises JournalUnusable: if the lock file is a link, not a regular file, or another user's.
         :raises OSError: if the lock file cannot be made or locked.
         """
-        self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(self._descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
-            if pid == str(os.getpid()):
-                reason = "another client of this process; share that one among your tasks, or close it first"
-            else:
-                reason = f"process {pid}; wait for it or stop it, or give each process a file and one client of its own"
-            raise JournalInUse(setting="journal", reason=f"{path} is in use by {reason}") from None
-        except OSError:
-            os.close(self._descriptor)
-            raise
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        self.path = path
+        self._file = Path(f"{path}.lock")
+        self._database: int | None = None
+        self._refuse_own()
+        self._descriptor = self._acquire()
+        #: See `Progress`; None after a clean close.
+        self.previous = self._read_progress()
+        self._progress: Progress | None = None
+        #: Whether the database was closed with everything in it; then `release` removes the numbers of `record`.
+        self.is_clean = False
+        os.pwrite(self._descriptor, f"{os.getpid():<{NUMBER_WIDTH}}\n".encode(), 0)
+        _held.add(self)
 
     @staticmethod
     def exists(path: Path) -> bool:
         """Whether `path` has a lock file, so that a journal of ours was opened there before."""
         return Path(f"{path}.lock").exists()
 
-    def release(self) -> None:
-        """Release the lock."""
+    def _refuse_own(self) -> None:
+        """Refuse a journal that this process has open, before a descriptor of it is opened and closed."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            status = None
+        if any(lock.path == self.path or (status is not None and lock.is_on(status)) for lock in list(_held)):
+            raise self._in_use(os.getpid())
+
+    def _in_use(self, owner: int | None) -> JournalInUse:
+        if owner == os.getpid():
+            reason = "another client of this process; share that one among your tasks, or close it first"
+        else:
+            name = "another process" if owner is None else f"process {owner}"
+            reason = f"{name}; wait for it or stop it, or give each process a file and one client of its own"
+        return JournalInUse(setting="journal", reason=f"{self.path} is in use by {reason}")
+
+    def _acquire(self) -> int:
+        check_regular(self.path, self._file)
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise self._in_use(int(pid) if pid.isdecimal() else None) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def lock_database(self) -> None:
+        """Lock the database, which exists now.
+
+        :raises JournalInUse: if another process has it, whose lock file was removed.
+        :raises OSError: if it cannot be opened or locked.
+        """
+        self._database = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _set_database_lock(self._database, fcntl.F_WRLCK)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            raise self._in_use(None) from None
+
+    def is_on(self, status: os.stat_result) -> bool:
+        """Whether the locked database is the file that has this status."""
+        return self._database is not None and _identity(os.fstat(self._database)) == _identity(status)
+
+    @property
+    def database_status(self) -> os.stat_result:
+        """The status of the locked database, wherever it is now; without links if it was removed."""
+        assert self._database is not None  # noqa: S101 - `lock_database` opened it
+        return os.fstat(self._database)
+
+    def check(self) -> None:
+        """Check that the database is still the file at its path; make a removed lock file again.
+
+        :raises FileDisplacedError: if it is not, or if another process has made and locked a lock file meanwhile.
+        """
+        try:
+            is_same = self.is_on(self.path.stat())
+        except FileNotFoundError:
+            raise FileDisplacedError("was moved or removed while it was open") from None
+        except OSError as error:
+            raise FileDisplacedError(f"cannot be found any more: {error.strerror}") from None
+        if not is_same:
+            raise FileDisplacedError("was replaced by another file while it was open")
+        self._restore_lock_file()
+
+    def _restore_lock_file(self) -> None:
+        with contextlib.suppress(OSError):
+            if _identity(self._file.stat()) == _identity(os.fstat(self._descriptor)):
+                return
+        try:
+            descriptor = self._acquire()
+        except (OSError, ConfigurationError) as error:
+            raise FileDisplacedError(f"lost its lock file, which cannot be made again: {error}") from None
         os.close(self._descriptor)
+        self._descriptor = descriptor
+        os.pwrite(descriptor, f"{os.getpid():<{NUMBER_WIDTH}}\n".encode(), 0)
+        if self._progress is not None:
+            self.record(self._progress)
+        _log.warning("the lock file %s was removed while the journal was open; it is made again", self._file)
+
+    def record(self, progress: Progress) -> None:
+        """Write the numbers of the latest changes, so that the next owner can find out whether any are missing.
+
+        They are not synced: they must survive this process, and after a power cut smaller ones do no harm.
+        """
+        self._progress = progress
+        numbers = f"{progress.committed:<{NUMBER_WIDTH}}\n{progress.begun:<{NUMBER_WIDTH}}\n"
+        os.pwrite(self._descriptor, numbers.encode(), NUMBER_WIDTH + 1)
+
+    def _read_progress(self) -> Progress | None:
+        numbers = os.pread(self._descriptor, 3 * (NUMBER_WIDTH + 1), 0).decode(errors="replace").split("\n")[1:3]
+        committed, begun = (int(it) if it.strip().isdecimal() else None for it in (*numbers, "", "")[:2])
+        return None if committed is None or begun is None else Progress(committed, begun)
+
+    def release(self) -> None:
+        """Release both locks, for forked children as well, which share the open files.
+
+        Must be called after SQLite has closed the database: closing a descriptor drops the locks of SQLite.
+        """
+        if self not in _held:
+            return  # released before, or in a forked child
+        _held.discard(self)
+        with contextlib.suppress(OSError):
+            if self.is_clean:
+                os.ftruncate(self._descriptor, NUMBER_WIDTH + 1)
+            if self._database is not None:
+                _set_database_lock(self._database, fcntl.F_UNLCK)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors without releasing what another process holds through them."""
+        database, self._database = self._database, None
+        for descriptor in (self._descriptor, database):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+#: The locks of this process.
+_held: set[FileLock] = set()
+
+
+def _close_inherited() -> None:
+    """Close the locks that a forked child inherits: it would hold them on after the death of their owner."""
+    for lock in list(_held):
+        lock.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from pika_async._journal.migrations import SAMPLES_PER_STRATUM
 from pika_async._journal.protocol import MAX_CHANGES, Intent
-from pika_async._journal.schema import SAMPLES_PER_STRATUM
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.polling.durations import DurationSample

@@ -41,6 +41,26 @@ class Reader:
         self._buffer = WriteBuffer()
         self._read_connection: sqlite3.Connection | None = None
         self._read_lock = threading.Lock()
+        #: The process that has the journal open; None while it is not open.
+        self._opened_by: int | None = None
+
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this process was forked from the one that has the journal open."""
+        return self._opened_by not in {None, os.getpid()}
+
+    @property
+    def _forked_reason(self) -> str:
+        way_out = "make a client in each process, with a journal of its own"
+        return f"it was opened in process {self._opened_by}, before this one was forked; {way_out}"
+
+    def _require_own_process(self) -> None:
+        """Require that this process has not inherited an open journal.
+
+        :raises JournalUnusable: if it has.
+        """
+        if self._is_forked:
+            raise unusable(self._real_path, f"cannot be used here: {self._forked_reason}")
 
     def get_setting(self, name: str) -> Any:
         """See `Journal`."""
@@ -164,6 +184,7 @@ class Reader:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection | None]:
         """Yield the open connection, or a new one that is closed after the block; None if there is no journal yet."""
+        self._require_own_process()
         try:
             with self._read_lock:
                 if self._read_connection is not None:

@@ -1,4 +1,4 @@
-"""Database schema of the journal: migrations, pragmas, and the checks of a file before it is opened.
+"""Database of the journal: how it is opened, and the checks of a file before that.
 
 Writes nothing to a file that is not a sound journal of this version or an earlier one.
 """
@@ -6,6 +6,7 @@ Writes nothing to a file that is not a sound journal of this version or an earli
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import sqlite3
 import stat
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from pika_async._journal.lock import Progress
+from pika_async._journal.migrations import APPLICATION_IDS, MIGRATIONS, OPEN_APPLICATION_ID, migrate, prune_samples
+from pika_async._journal.side_files import sync_folder
 from pika_async.errors import JournalUnusable
 
-__all__ = ["MIGRATIONS", "SAMPLES_PER_STRATUM", "create_file", "inspect_file", "open_reader", "open_writer", "unusable"]
+__all__ = ["FileState", "create_file", "inspect_file", "open_reader", "open_writer", "unusable"]
 
-#: "PIKA" in the header marks a file as a journal of pika_async; tools such as `file` can show it.
-APPLICATION_ID: Final = 0x50494B41
 #: The first bytes of every SQLite database.
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 #: Length of the database header (https://sqlite.org/fileformat.html#the_database_header) in bytes.
@@ -28,52 +30,6 @@ HEADER_BYTES: Final = 100
 USER_VERSION_OFFSET: Final = 60
 #: Offset of `application_id` in the header, a big-endian 32-bit integer.
 APPLICATION_ID_OFFSET: Final = 68
-#: Duration samples kept for each stratum.
-SAMPLES_PER_STRATUM: Final = 256
-
-#: Item n migrates a file from version n to n + 1, in one transaction with the new version number. Never edit a released
-#: migration; append another.
-MIGRATIONS: Final = (
-    # Requests have a table of their own: they are written once and may hold images, while a job is updated many times.
-    """
-    CREATE TABLE jobs (
-        position INTEGER PRIMARY KEY,
-        key TEXT NOT NULL UNIQUE,
-        idx INTEGER NOT NULL,
-        status TEXT NOT NULL,
-        provider TEXT NOT NULL,
-        base_url TEXT NOT NULL,
-        task_id TEXT,
-        video TEXT,
-        file TEXT,
-        sha256 TEXT,
-        error TEXT,
-        progress INTEGER,
-        polls INTEGER NOT NULL,
-        attempts INTEGER NOT NULL,
-        submitted_at TEXT,
-        settled_at TEXT,
-        points REAL,
-        refunded REAL,
-        intended_at TEXT,
-        body_sha256 TEXT,
-        callback_sha256 TEXT,
-        revision INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX jobs_by_status ON jobs (status);
-    CREATE INDEX jobs_by_task ON jobs (provider, base_url, task_id) WHERE task_id IS NOT NULL;
-    CREATE INDEX jobs_by_callback ON jobs (callback_sha256) WHERE callback_sha256 IS NOT NULL;
-    CREATE INDEX jobs_by_revision ON jobs (revision);
-    CREATE TABLE requests (position INTEGER PRIMARY KEY, request TEXT NOT NULL) STRICT;
-    CREATE TABLE samples (
-        id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, lower REAL NOT NULL, upper REAL NOT NULL,
-        progress_age REAL, progress INTEGER, accepted_at REAL NOT NULL
-    ) STRICT;
-    CREATE INDEX samples_by_stratum ON samples (stratum, accepted_at, id);
-    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    """,
-)
-
 #: Executed on every connection.
 CONNECTION_PRAGMAS: Final = (
     # Do not run functions that are named in the schema of a manipulated file.
@@ -99,6 +55,16 @@ READER_PRAGMAS: Final = (
     # Wait up to 5,000 ms while the writer opens or closes the log.
     "PRAGMA busy_timeout=5000",
 )
+
+
+class FileState(enum.Enum):
+    """State of the file of a journal, by its header alone."""
+
+    MISSING = enum.auto()
+    #: Closed cleanly, or never opened.
+    CLOSED = enum.auto()
+    #: Open, or left open by a process that died.
+    OPEN = enum.auto()
 
 
 def unusable(path: Path, reason: str) -> JournalUnusable:
@@ -132,8 +98,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
-    """Check the header of the file at `path` without writing to it; return whether the file exists.
+def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> FileState:
+    """Check the header of the file at `path` without writing to it; return its state.
 
     Must not be called while this process has the database open: closing any descriptor of a file releases all POSIX
     locks that the process holds on it, those of SQLite included.
@@ -145,7 +111,7 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise unusable(path, "cannot be made: its folder does not exist; make the folder first") from None
-        return False
+        return FileState.MISSING
     except OSError as error:
         raise unusable(path, f"cannot be opened: {error.strerror}; mend that or give another file") from None
     try:
@@ -157,16 +123,16 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
     finally:
         os.close(file)
     if not header:
-        return True  # empty: a crash followed its creation, or `touch` made it
+        return FileState.CLOSED  # empty: a crash followed its creation, or `touch` made it
     if len(header) < HEADER_BYTES or not header.startswith(SQLITE_MAGIC):
         raise _foreign_file(path)
     version = int.from_bytes(header[USER_VERSION_OFFSET:][:4], "big")
     application = int.from_bytes(header[APPLICATION_ID_OFFSET:][:4], "big")
-    if application not in {0, APPLICATION_ID} or (application == 0 and _has_tables(path)):
+    if application not in {0, *APPLICATION_IDS} or (application == 0 and _has_tables(path)):
         raise _foreign_file(path)
     if version > len(migrations):
         raise _newer_version(path, version)
-    return True
+    return FileState.OPEN if application == OPEN_APPLICATION_ID else FileState.CLOSED
 
 
 def create_file(path: Path) -> None:
@@ -175,11 +141,7 @@ def create_file(path: Path) -> None:
     :raises OSError: if it cannot be made, or exists already.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _has_wal(path: Path) -> bool:
@@ -209,7 +171,7 @@ def _read_version(connection: sqlite3.Connection, path: Path, migrations: Sequen
             connection.execute("ROLLBACK")
     if (application, version, tables) == (0, 0, 0):
         return 0
-    if application != APPLICATION_ID:
+    if application not in APPLICATION_IDS:
         raise _foreign_file(path)
     if version > len(migrations):
         raise _newer_version(path, version)
@@ -237,22 +199,51 @@ def _open_prepared(path: Path, mode: str, prepare: Callable[[sqlite3.Connection]
     return connection
 
 
-def open_writer(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
+def _require_whole(connection: sqlite3.Connection, path: Path, previous: Progress | None, *, has_log: bool) -> None:
+    """Check that a journal that was not closed cleanly has every change that its last owner recorded.
+
+    Without a log it must have even the last one that was begun. A log that was checkpointed and removed by another
+    program is no loss; one that was left behind, or removed by hand, is.
+
+    :raises JournalUnusable: if a change is missing, or if that cannot be ruled out.
+    """
+    (revision,) = connection.execute("SELECT coalesce(max(revision), 0) FROM jobs").fetchone()
+    is_whole = has_log if previous is None else revision >= (previous.committed if has_log else previous.begun)
+    if not is_whole:
+        log = f"its log ({path.name}-wal) is {'not whole' if has_log else 'missing'}"
+        reason = (
+            f"was not closed cleanly and {log}, so jobs might be paid for twice: put all files of its folder beside it "
+            "again; to go on without what is missing, copy it with `pika-async export FOLDER FILE --without-log`"
+        )
+        raise unusable(path, reason)
+
+
+def open_writer(
+    path: Path,
+    migrations: Sequence[str] = MIGRATIONS,
+    *,
+    state: FileState = FileState.CLOSED,
+    previous: Progress | None = None,
+) -> sqlite3.Connection:
     """Open the connection that writes; check the file, and migrate it to the latest version.
 
     The caller must hold the `FileLock`.
 
-    :raises JournalUnusable: if it is not a journal, of a newer version, damaged, or cannot be written.
+    :param state: the state of the file; one that was left open must have everything that was in its log.
+    :param previous: the progress of the owner that left it open.
+    :raises JournalUnusable: if it is not a journal, of a newer version, damaged, not whole, or cannot be written.
     """
 
     def inspect(connection: sqlite3.Connection) -> None:
-        _read_version(connection, path, migrations)
+        version = _read_version(connection, path, migrations)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise _damaged_file(path, verdict)
         (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
         if not log and pages * size > path.stat().st_size:  # SQLite reads the missing part of the last page as zeros
             raise _damaged_file(path, "its end is missing")
+        if version and state is FileState.OPEN:
+            _require_whole(connection, path, previous, has_log=log)
 
     def prepare(connection: sqlite3.Connection) -> None:
         # With a write-ahead log readers never wait for the writer, and a commit is one fsync.
@@ -270,29 +261,6 @@ def open_writer(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.C
     log = _has_wal(path)
     _open_prepared(path, "mode=ro" if log else "immutable=1", inspect).close()
     return _open_prepared(path, "mode=rw", prepare)
-
-
-def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
-    """Migrate a database of `version` to the latest, one transaction a step, so that a crash leaves a whole version."""
-    for number, script in enumerate(migrations[version:], version + 1):
-        try:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {script}; PRAGMA application_id={APPLICATION_ID}; "
-                f"PRAGMA user_version={number}; COMMIT;"
-            )
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-def prune_samples(connection: sqlite3.Connection) -> None:
-    """Delete all but the last accepted `SAMPLES_PER_STRATUM` samples of each stratum."""
-    connection.execute(
-        "DELETE FROM samples WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
-        "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM samples) WHERE age > ?)",
-        (SAMPLES_PER_STRATUM,),
-    )
 
 
 def _is_creation_interrupted(path: Path) -> bool:

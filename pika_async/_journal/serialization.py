@@ -25,7 +25,6 @@ __all__ = [
     "intent_from_row",
     "is_change",
     "is_later",
-    "job_from_line",
     "job_from_row",
     "job_to_line",
     "job_to_row",
@@ -196,19 +195,14 @@ def intent_from_row(row: Mapping[str, Any]) -> Intent | None:
     return Intent(at=at, body_sha256=row["body_sha256"] or "", callback_sha256=row["callback_sha256"])
 
 
-def job_to_line(job: Job, previous_key: str | None, folder: Path) -> bytes:
-    """Return the job as a line of JSON; `previous_key` is its key in the database, if an archive changed it."""
-    values = job_to_row(job, None, folder)
-    return json.dumps(values | {"request": request_to_json(job.request), "previous_key": previous_key}).encode() + b"\n"
+def job_to_line(job: Job, previous_key: str | None, folder: Path, journal: str) -> bytes:
+    """Return a line of JSON with the columns of a job that have a value, without its request, which may hold images.
 
-
-def job_from_line(line: bytes, folder: Path) -> tuple[Job, str | None]:
-    """Return the job and the previous key of a line.
-
-    :raises Exception: of any kind, if the line was not made by `job_to_line`.
+    :param previous_key: its key in the database, if an archive changed it.
+    :param journal: the random number of the journal that has its request.
     """
-    values = json.loads(line)
-    return job_from_row(values, folder), values["previous_key"]
+    values = {name: value for name, value in job_to_row(job, None, folder).items() if value is not None}
+    return json.dumps(values | {"previous_key": previous_key, "journal": journal}).encode() + b"\n"
 
 
 def is_change(job: Job, before: Job) -> bool:

@@ -19,16 +19,19 @@ import attrs
 
 from pika_async._journal import queries
 from pika_async._journal.change_signal import ChangeSignal
+from pika_async._journal.displacement import Notice, rescue_database
 from pika_async._journal.fallback_file import FallbackFile
-from pika_async._journal.lock import FileLock
+from pika_async._journal.lock import FileDisplacedError, FileLock, Progress
+from pika_async._journal.marks import mark_closed
+from pika_async._journal.opening import open_files
 from pika_async._journal.protocol import Intent
 from pika_async._journal.reader import Reader
-from pika_async._journal.schema import create_file, inspect_file, open_reader, open_writer, unusable
-from pika_async._journal.serialization import is_later, job_from_line, job_to_line
+from pika_async._journal.schema import open_reader
+from pika_async._journal.serialization import job_to_line
 from pika_async._journal.write_buffer import WriteOp
 from pika_async.errors import JournalFailed, strip_control
 from pika_async.jobs import Job, archive_key
-from pika_async.logs import about, log_job
+from pika_async.logs import about
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["SqliteJournal"]
@@ -54,13 +57,21 @@ class SqliteJournal(Reader):
         self._is_write_scheduled = False
         self._resources = contextlib.ExitStack()
         self._change_signal = ChangeSignal()
-        #: Used only in the writer thread.
+        # The fields below are used in the writer thread.
         self._write_connection: sqlite3.Connection
-        #: The number of the latest committed change. Used only in the writer thread.
+        self._lock: FileLock
+        #: The random number of the journal.
+        self._journal_id = ""
+        #: The number of the latest committed change.
         self._revision = 0
+        #: Whether the database file has everything that was planned before the first intent.
+        self._is_checkpointed = False
+        #: Whether the file was found moved, removed or replaced.
+        self._is_displaced = False
 
     async def open(self) -> None:
         """See `Journal`."""
+        self._require_own_process()
         executor = ThreadPoolExecutor(1, "pika_async-journal")
         opening = executor.submit(self._open_files)
         try:
@@ -73,9 +84,15 @@ class SqliteJournal(Reader):
             if not opening.done() or opening.exception():
                 executor.shutdown(wait=False)
         self._resources, self._executor, self._closing = resources, executor, None
+        self._opened_by = os.getpid()
 
     async def close(self) -> None:
-        """See `Journal`. Jobs that cannot be written go to the fallback file and are logged; nothing is raised."""
+        """See `Journal`. Jobs that cannot be written go to the fallback file and are logged; nothing is raised.
+
+        In a forked child nothing is done: the files belong to the process that opened them.
+        """
+        if self._is_forked:
+            return
         if self._executor is not None:
             executor, self._executor = self._executor, None
             self._closing = executor.submit(self._close_files)
@@ -83,24 +100,26 @@ class SqliteJournal(Reader):
             executor.shutdown(wait=False)
         if self._closing is not None:
             await _result_of(self._closing)
+            self._opened_by = None
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for the queued writes; return whether all of them are committed.
 
         Blocks the thread: for use at the exit of the process, after the event loop has ended.
         """
+        self._require_own_process()
         if self._executor is None:
-            return not self._buffer.has_failed_writes
+            return self.is_saved
         try:
             self._executor.submit(self._write_pending).result(timeout)
         except TimeoutError:
             return False
-        return not self._buffer.has_failed_writes
+        return self.is_saved
 
     @property
     def is_saved(self) -> bool:
-        """Whether every write that was attempted so far has been committed."""
-        return not self._buffer.has_failed_writes
+        """Whether every write that was attempted so far has been committed, to the file at the journal's path."""
+        return not self._buffer.has_failed_writes and not self._is_displaced
 
     async def record_intent(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
@@ -112,6 +131,7 @@ class SqliteJournal(Reader):
 
     def save_later(self, job: Job) -> None:
         """See `Journal`."""
+        self._require_own_process()
         if self._executor is not None:
             self._buffer.save_later(job)
             if self._change_signal.has_waiters:
@@ -119,6 +139,7 @@ class SqliteJournal(Reader):
 
     def add_sample(self, sample: DurationSample) -> None:
         """See `Journal`."""
+        self._require_own_process()
         if self._executor is not None:
             self._buffer.add(WriteOp(sample=sample))
 
@@ -156,10 +177,11 @@ class SqliteJournal(Reader):
 
         :raises JournalFailed: if it could not be committed, or the journal is not open.
         """
-        if self._executor is None:
+        if self._executor is None or self._is_forked:
             # Without the lock the fallback file must not be written either: it may belong to another client.
-            self._log_unsaved(operation, "it is not open")
-            raise self._journal_failed(operation, "it is not open")
+            reason = self._forked_reason if self._is_forked else "it is not open"
+            self._log_unsaved(operation, reason)
+            raise self._journal_failed(operation, reason)
         self._buffer.add(operation)
         self._schedule_write()
         await _result_of(operation.done)
@@ -172,13 +194,13 @@ class SqliteJournal(Reader):
     # The methods below run in the writer thread.
 
     def _open_files(self) -> contextlib.ExitStack:
-        """Lock and open the file; return what closes it. If a step fails, undo those before it."""
+        """Open the files; return what closes them. If a step fails, undo those before it."""
         resources = contextlib.ExitStack()
         try:
-            self._lock_file(resources)
-            self._write_connection = resources.enter_context(contextlib.closing(open_writer(self._real_path)))
-            self._revision = queries.latest_revision(self._write_connection)
-            self._recover_records()
+            files = open_files(self._real_path, self._folder, self._fallback, resources)
+            self._lock, self._write_connection, self._journal_id = files.lock, files.connection, files.journal
+            self._revision = files.revision
+            self._is_checkpointed = self._is_displaced = False
             self._buffer.discard_fallback_copies()
             self._read_connection = open_reader(self._real_path)
             resources.callback(self._close_reader)
@@ -186,17 +208,6 @@ class SqliteJournal(Reader):
             resources.close()
             raise
         return resources
-
-    def _lock_file(self, resources: contextlib.ExitStack) -> None:
-        try:
-            if not FileLock.exists(self._real_path):
-                inspect_file(self._real_path)  # first, so that no lock file is made beside a file that is not ours
-            resources.callback(FileLock(self._real_path).release)
-            if not inspect_file(self._real_path):
-                create_file(self._real_path)
-        except OSError as error:
-            reason = f"cannot be made or locked: {error.strerror}; mend that or give another file"
-            raise unusable(self._real_path, reason) from None
 
     def _close_reader(self) -> None:
         with self._read_lock:
@@ -207,8 +218,12 @@ class SqliteJournal(Reader):
     def _close_files(self) -> None:
         try:
             self._write_pending()
-            if not self._buffer.has_failed_writes:
+            self._write_group([])  # notice a displaced file, even if nothing was left to write
+            if self.is_saved:
                 self._fallback.remove()
+            if self.is_saved or self._is_displaced:
+                with contextlib.suppress(sqlite3.Error):
+                    self._lock.is_clean = mark_closed(self._write_connection) and not self._is_displaced
         finally:
             self._resources.close()
 
@@ -221,7 +236,12 @@ class SqliteJournal(Reader):
 
     def _write_group(self, group: list[WriteOp]) -> None:
         try:
+            self._lock.check()
+            self._is_displaced = False  # it may have been put back
             self._commit(group)
+        except FileDisplacedError as error:
+            self._on_displaced(group, error)
+            return
         except Exception as error:
             if len(group) > 1 and not isinstance(error, (OSError, sqlite3.OperationalError)):
                 for operation in group:  # one by one, so that a value no column can hold fails alone
@@ -231,18 +251,28 @@ class SqliteJournal(Reader):
             return
         self._buffer.on_committed(group)
         self._change_signal.notify()
-        if any(operation.fallback_file for operation in group) and not self._buffer.has_failed_writes:
+        if any(operation.fallback_file for operation in group) and self.is_saved:
             self._fallback.clear()
         for operation in group:
             if not operation.done.done():
                 operation.done.set_result(None)
 
     def _commit(self, group: list[WriteOp]) -> None:
-        with queries.transaction(self._write_connection) as connection:
-            revision = self._revision
-            for operation in group:
-                revision = self._execute(connection, operation, revision)
-        self._revision = revision  # only after the commit, so that a rolled back write uses no number
+        if not group:
+            return
+        if not self._is_checkpointed and any(operation.intent is not None for operation in group):
+            # What was planned is in the database file before the first submission, also if the log is lost.
+            self._write_connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._is_checkpointed = True
+        try:
+            with queries.transaction(self._write_connection) as connection:
+                revision = self._revision
+                for operation in group:
+                    revision = self._execute(connection, operation, revision)
+                self._lock.record(Progress(self._revision, revision))  # before the commit: see `Progress`
+            self._revision = revision  # only after the commit, so that a rolled back write uses no number
+        finally:
+            self._lock.record(Progress(self._revision, self._revision))
 
     def _execute(self, connection: sqlite3.Connection, operation: WriteOp, revision: int) -> int:
         """Execute the statements of `operation`; return the number of the latest change."""
@@ -264,9 +294,10 @@ class SqliteJournal(Reader):
         new = [operation for operation in group if not operation.done.done()]
         unsaved = [operation for operation in new if operation.intent is None and operation.jobs_to_write]
         lines = [
-            job_to_line(job, operation.previous_key, self._folder)
+            job_to_line(job, operation.previous_key, self._folder, self._journal_id)
             for operation in unsaved
             for job in operation.jobs_to_write
+            if _was_sent(job)
         ]
         file = self._fallback.append(lines) if lines else None
         for operation in unsaved:
@@ -276,46 +307,38 @@ class SqliteJournal(Reader):
         for operation in new:
             operation.done.set_exception(self._journal_failed(operation, str(error)))
 
+    def _on_displaced(self, group: list[WriteOp], error: FileDisplacedError) -> None:
+        """Keep what can be kept: in the file that is still open, and in the fallback file. Intents are dropped.
+
+        The first time a notice is written, so that the path is not opened without this journal.
+        """
+        held = [operation for operation in group if operation.intent is None]
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._commit(held)
+        if not self._is_displaced:
+            self._is_displaced = True
+            is_removed = not self._lock.database_status.st_nlink
+            copy = rescue_database(self._write_connection, self._real_path) if is_removed else None
+            notice = Notice(
+                journal=self._journal_id, revision=self._revision, displaced=str(error), pid=os.getpid(),
+                copy=None if copy is None else str(copy),
+            )  # fmt: skip
+            file = self._fallback.append([notice.to_line()])
+            saved = "" if copy is None else f"; a whole copy is {copy}"
+            _log.critical("the journal %s %s%s; nothing more is sent; see %s", self._real_path, error, saved, file)
+        self._on_commit_failed(group, error)
+
     def _log_unsaved(self, operation: WriteOp, reason: object) -> None:
-        for job in operation.jobs_to_write:
+        for job in filter(_was_sent, operation.jobs_to_write):
             task_id = strip_control(job.task_id or "-")
             words = (strip_control(job.key), job.status, task_id, self._real_path, reason)
             where = f"it is in {operation.fallback_file}" if operation.fallback_file else "it is nowhere else"
             _log.critical("job %s (%s, task %s) is not in the journal %s: %s; %s", *words, where, extra=about(job))
 
-    def _recover_records(self) -> None:
-        """Save each record of the fallback file that is later than the stored one, and clear that file.
 
-        :raises JournalUnusable: if the file cannot be read, or a record cannot be saved.
-        """
-        has_bad_lines, revision = False, self._revision
-        try:
-            with queries.transaction(self._write_connection) as connection:
-                for line in self._fallback.read_lines():
-                    try:
-                        job, previous_key = job_from_line(line, self._folder)
-                    except Exception:  # incomplete, or not written by a journal
-                        has_bad_lines = True
-                    else:
-                        revision = self._recover_record(connection, job, previous_key, revision)
-            self._revision = revision
-            if not has_bad_lines or self._fallback.set_aside():
-                self._fallback.clear()
-        except (sqlite3.Error, OSError) as error:
-            reason = (
-                f"cannot be completed with the records in {self._fallback.path}: {error}; mend that, then open it again"
-            )
-            raise unusable(self._real_path, reason) from None
-
-    def _recover_record(self, connection: sqlite3.Connection, job: Job, previous_key: str | None, revision: int) -> int:
-        stored = queries.select_job(connection, job.key)
-        if previous_key is not None and stored is None:
-            queries.rename_job(connection, previous_key, job.key)
-            stored = queries.select_job(connection, job.key)
-        if stored is None or is_later(job, self._decode(stored)):
-            revision = queries.upsert_job(connection, job, None, self._folder, revision)
-            log_job(_log, logging.WARNING, job, "recovered from the fallback file")
-        return revision
+def _was_sent(job: Job) -> bool:
+    """Whether a record of `job` matters without its request: one that was never sent is sent by the next run."""
+    return job.attempts > 0 or job.may_be_charged
 
 
 async def _result_of(work: Future[T]) -> T:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pika_async._journal.schema import MIGRATIONS
+from pika_async._journal.migrations import MIGRATIONS
 from pika_async.emulator import Emulator
 from pika_async.jobs import JobStatus
 from tests.cli.command_line import KEY

@@ -28,8 +28,8 @@ from typing import Any, Final
 from pika_async.__main__ import main
 from pika_async._http.partial_file import PartialFile
 from pika_async._http.transport import AiohttpTransport
-from pika_async._journal import fallback_file, schema
-from pika_async._journal import sqlite as journal
+from pika_async._journal import fallback_file, opening, schema
+from pika_async._journal.migrations import MIGRATIONS
 from pika_async._journal.protocol import Intent
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.actions import ActiveJob
@@ -70,7 +70,7 @@ NEWER: Final = "ALTER TABLE jobs ADD COLUMN later TEXT"
 
 def use_migrations(migrations: Sequence[str]) -> Sequence[str]:
     """Replace the migrations of the journal; return the previous ones."""
-    before: Sequence[str] = schema.MIGRATIONS
+    before: Sequence[str] = MIGRATIONS
     for function in (schema.inspect_file, schema.open_writer, schema.open_reader):
         assert function.__defaults__ is not None
         (before,) = function.__defaults__
@@ -189,8 +189,8 @@ def hook_database(points: Points) -> None:
 
     class HookedConnection(sqlite3.Connection):
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-            if points.failing and sql == "BEGIN IMMEDIATE":
-                raise sqlite3.OperationalError("disk I/O error")
+            if points.failing:
+                super().execute("PRAGMA query_only=ON")  # whatever statement writes fails from here on
             return super().execute(sql, *args)
 
         def executescript(self, script: str) -> sqlite3.Cursor:
@@ -228,11 +228,11 @@ def hook_database(points: Points) -> None:
         clear(self)
 
     setattr(sqlite3, "connect", hooked_connect)  # noqa: B010
-    setattr(journal, "create_file", hooked_create)  # noqa: B010
+    setattr(opening, "create_file", hooked_create)  # noqa: B010
     setattr(fallback_file.FallbackFile, "read_lines", hooked_read)  # noqa: B010
     setattr(fallback_file.FallbackFile, "clear", hooked_clear)  # noqa: B010
     if os.environ.get("PIKA_CRASH_NEWER"):
-        use_migrations((*schema.MIGRATIONS, NEWER))
+        use_migrations((*MIGRATIONS, NEWER))
 
 
 def _prompt_of(body: bytes) -> str:

@@ -230,11 +230,13 @@ class FailingConnection:
         return getattr(self.connection, name)
 
 
-async def open_broken_journal(path: Path) -> tuple[SqliteJournal, FailingConnection]:
-    """Open a journal that holds the accepted job `a` and cannot be written."""
+async def open_broken_journal(path: Path, *intended: str) -> tuple[SqliteJournal, FailingConnection]:
+    """Open a journal that holds the accepted job `a` and the intents of *intended*, and cannot be written any more."""
     journal = SqliteJournal(path)
     await journal.open()
     await journal.save(accepted())
+    for key in intended:
+        await journal.record_intent(a_job(key).submitting(), INTENT)
     double = FailingConnection(journal._write_connection, sqlite3.OperationalError("disk I/O error"))
     journal._write_connection = double  # type: ignore[assignment]
     return journal, double

@@ -12,9 +12,9 @@ import attrs
 import pytest
 
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async.errors import JournalFailed
+from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.jobs import Job
-from tests.journal.builders import INTENT, a_job, accepted, job_for_token, run_child, stalled
+from tests.journal.builders import INTENT, a_job, accepted, assert_refused, job_for_token, run_child, stalled
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 async def test_a_truncated_log_holds_a_prefix(path: Path) -> None:
-    """Cut after or inside any frame, the journal opens and holds the commits up to some moment."""
+    """Without its lock file, cut after or inside any frame, the journal opens and holds the commits up to some moment."""
     killed(path)
     log = Path(f"{path}-wal").read_bytes()
     main = path.read_bytes()
@@ -120,7 +120,7 @@ async def test_a_truncated_log_holds_a_prefix(path: Path) -> None:
         states += [(number + 1, number), (number + 1, number + 1)]  # after the intent, then after the receipt
     seen = []
     frame = 24 + 4096
-    cuts = sorted({*range(32, len(log) + 1, frame), *range(32 + frame // 2, len(log), frame), 0, 31, len(log)})
+    cuts = sorted({*range(32, len(log) + 1, frame), *range(32 + frame // 2, len(log), frame), 31, len(log)})
     for cut in cuts:
         copy = path.with_name(f"cut{cut}")
         copy.write_bytes(main)
@@ -135,6 +135,26 @@ async def test_a_truncated_log_holds_a_prefix(path: Path) -> None:
     assert seen == sorted(seen)
     assert seen[-1] == (8, 8)
     assert len(set(seen)) == len(states)
+
+
+async def test_a_cut_log_beside_its_lock_file_is_refused(path: Path) -> None:
+    """Cut before the last commit, or removed: the numbers in the lock file show that changes are missing."""
+    killed(path)
+    log = Path(f"{path}-wal").read_bytes()
+    frame = 24 + 4096
+    for cut in range(len(log) - frame, 0, -5 * frame):
+        Path(f"{path}-wal").write_bytes(log[:cut])
+        with pytest.raises(JournalUnusable, match=r"was not closed cleanly and its log \(j.sqlite-wal\) is not whole"):
+            await SqliteJournal(path).open()
+        assert Path(f"{path}-wal").read_bytes() == log[:cut]
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-shm").unlink()
+    await assert_refused(path, "was not closed cleanly and its log (j.sqlite-wal) is missing")
+    Path(f"{path}-wal").write_bytes(log)
+    journal = SqliteJournal(path)
+    await journal.open()
+    assert [job.task_id for job in journal.all()] == [f"t-{number}" for number in range(8)]
+    await journal.close()
 
 
 async def test_cancelling_a_save_does_not_undo_it(path: Path) -> None:

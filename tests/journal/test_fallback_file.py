@@ -14,13 +14,24 @@ from pathlib import Path
 import attrs
 import pytest
 
+from pika_async._journal import fallback_file
 from pika_async._journal.fallback_file import RESERVED_BYTES
+from pika_async._journal.marks import PLACE_SETTING
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalUnusable
-from pika_async.jobs import JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
-from tests.journal.builders import INTENT, a_job, accepted, job_for_token, open_broken_journal, run_child, stalled
+from tests.journal.builders import (
+    INTENT,
+    a_job,
+    accepted,
+    create_journal,
+    job_for_token,
+    open_broken_journal,
+    run_child,
+    stalled,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +46,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def lines(path: Path) -> list[bytes]:
     file = Path(f"{path}.fallback")
     return file.read_bytes().partition(b"\0")[0].splitlines() if file.exists() else []
+
+
+def line_of(path: Path, job: Job) -> bytes:
+    """Return the line of *job* in the fallback file of the journal at *path*."""
+    return job_to_line(job, None, path.parent, SqliteJournal(path).get_setting(PLACE_SETTING)["journal"])
 
 
 async def test_space_is_reserved_in_advance(path: Path) -> None:
@@ -69,7 +85,7 @@ async def test_a_receipt_that_cannot_be_saved_goes_to_the_fallback_file(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is on disk elsewhere, logged, readable, and in the journal as soon as the journal can be written."""
-    journal, double = await open_broken_journal(path)
+    journal, double = await open_broken_journal(path, "b", "c")
     with pytest.raises(JournalFailed, match="what it lacks is in") as caught:
         await journal.save(accepted("b", "t-\x1b2"), accepted("c", "t-3"))
     assert caught.value.fallback_file == f"{path}.fallback"
@@ -79,7 +95,7 @@ async def test_a_receipt_that_cannot_be_saved_goes_to_the_fallback_file(
     assert journal.keys() == ["a", "b", "c"]
     assert journal.charges() == 3
     assert journal.key_for_task("p", "https://x.test", "t-3") == "c"
-    assert SqliteJournal(path).keys() == ["a"]
+    assert SqliteJournal(path).get("b") == a_job("b").submitting()
     double.error = None
     await journal.save(a_job("d"))
     assert SqliteJournal(path).keys() == ["a", "b", "c", "d"]
@@ -101,19 +117,22 @@ async def test_every_disk_error_is_a_failed_journal(path: Path, error: Exception
 
 async def test_a_close_that_cannot_write_uses_the_fallback_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It does not raise and releases the file; reads stay correct, and the next opening has every record."""
-    journal, _ = await open_broken_journal(path)
-    journal.save_later(a_job("b"))
+    journal, _ = await open_broken_journal(path, "b")
+    journal.save_later(accepted("b", "t-2"))
+    journal.save_later(a_job("never_sent"))
     await journal.close()
-    assert "job b (planned, task -) is not in the journal" in caplog.text
+    assert "job b (queued, task t-2) is not in the journal" in caplog.text
+    assert "never_sent" not in caplog.text
     assert len(lines(path)) == 1
-    assert journal.keys() == ["a", "b"]
+    assert journal.keys() == ["a", "b", "never_sent"]
     other = SqliteJournal(path)
     await other.open()
-    assert other.keys() == ["a", "b"]
-    await other.save(accepted("b", "t-2"))
+    assert list(other.all()) == [accepted(), accepted("b", "t-2")]
+    done = attrs.evolve(accepted("b", "t-2"), status=JobStatus.SUCCEEDED)
+    await other.save(done)
     await other.close()
     await journal.open()
-    assert journal.get("b") == accepted("b", "t-2")
+    assert journal.get("b") == done
     await journal.close()
 
 
@@ -127,7 +146,7 @@ async def test_flush_reports_unwritten_records(path: Path) -> None:
 
 
 async def test_an_archive_that_cannot_be_saved_is_imported(path: Path) -> None:
-    """The earlier job appears once, under its new key with its task id, beside the job that took its place."""
+    """The earlier job appears once, under its new key with its task id; the job in its place was not sent yet."""
     journal, _ = await open_broken_journal(path)
     with pytest.raises(JournalFailed):
         await journal.archive(accepted())
@@ -137,7 +156,7 @@ async def test_an_archive_that_cannot_be_saved_is_imported(path: Path) -> None:
     await journal.close()
     other = SqliteJournal(path)
     await other.open()
-    assert list(other.all()) == [attrs.evolve(accepted(), key="a~1"), a_job("a")]
+    assert list(other.all()) == [attrs.evolve(accepted(), key="a~1")]
     assert other.charges() == 1
     await other.close()
 
@@ -162,6 +181,7 @@ FULL = """
 async def main():
     await journal.open()
     await journal.save(accepted("first", "t-first"))
+    await journal.record_intent(a_job("last").submitting(), INTENT)
     limit = 400_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     for number in range(1000):
@@ -176,9 +196,8 @@ async def main():
         except JournalFailed as error:
             print("fallback", number, error.fallback_file)
             break
-    last = a_job("last").submitting().accepted("t-last", 1.0)
     try:
-        await journal.save(last)
+        await journal.save(a_job("last").submitting().accepted("t-last", 1.0))
     except JournalFailed as error:
         print("fallback", error.fallback_file, flush=True)
     die()
@@ -194,15 +213,14 @@ async def test_a_full_disk_loses_no_receipt(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.open()
     jobs = list(journal.all())
-    assert [job.key for job in jobs if job.status is JobStatus.QUEUED][-1] == "last"
-    assert jobs[0] == accepted("first", "t-first")
+    assert jobs[:2] == [accepted("first", "t-first"), a_job("last").submitting().accepted("t-last", 1.0)]
     assert len(jobs) > 10
     await journal.close()
 
 
 async def test_another_folder_is_used_if_the_journals_folder_is_full(path: Path) -> None:
     """The file is found there when the journal is opened again."""
-    journal, _ = await open_broken_journal(path)
+    journal, _ = await open_broken_journal(path, "b")
     beside = Path(f"{path}.fallback")
     beside.unlink()
     beside.mkdir()
@@ -211,7 +229,7 @@ async def test_another_folder_is_used_if_the_journals_folder_is_full(path: Path)
     place = Path(str(caught.value.fallback_file))
     assert (place.parent, stat.S_IMODE(place.stat().st_mode)) == (path.parent / "temporary", 0o600)
     await journal.close()
-    with pytest.raises(JournalUnusable, match="cannot be completed with the records in"):
+    with pytest.raises(JournalUnusable, match=r"j.sqlite.fallback is not a regular file; remove that"):
         await SqliteJournal(path).open()
     beside.rmdir()
     other = SqliteJournal(path)
@@ -242,20 +260,24 @@ async def test_a_receipt_that_cannot_be_written_anywhere_is_logged(
     await journal.close()
 
 
-async def test_more_lines_than_the_reserved_space_are_imported(path: Path) -> None:
+async def test_more_lines_than_the_reserved_space_are_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file grows where it can."""
-    journal, _ = await open_broken_journal(path)
-    jobs = [accepted(f"k{number}", f"t-{number}") for number in range(200)]
-    for start in range(0, 200, 50):
+    monkeypatch.setattr(fallback_file, "RESERVED_BYTES", 4096)
+    jobs = [accepted(f"k{number}", f"t-{number}") for number in range(100)]
+    journal, double = await open_broken_journal(path)
+    double.error, broken = None, double.error
+    await journal.save(*[a_job(job.key).submitting() for job in jobs])
+    double.error = broken
+    for start in range(0, 100, 25):
         with pytest.raises(JournalFailed):
-            await journal.save(*jobs[start : start + 50])
-    assert len(lines(path)) == 200
-    assert Path(f"{path}.fallback").stat().st_size > RESERVED_BYTES
+            await journal.save(*jobs[start : start + 25])
+    assert len(lines(path)) == 100
+    assert Path(f"{path}.fallback").stat().st_size > 4096
     await journal.close()
     other = SqliteJournal(path)
     await other.open()
     assert list(other.all()) == [accepted(), *jobs]
-    assert Path(f"{path}.fallback").stat().st_size == RESERVED_BYTES
+    assert Path(f"{path}.fallback").stat().st_size == 4096
     await other.close()
 
 
@@ -267,12 +289,11 @@ async def test_only_later_states_are_imported(path: Path) -> None:
     await journal.save(done, a_job("b"))
     await journal.close()
     fetched = attrs.evolve(done, file=path.parent / "a.mp4", sha256="ab" * 32)
-    written = [job_to_line(accepted(), None, path.parent), job_to_line(accepted("b", "t-2"), None, path.parent)]
-    Path(f"{path}.fallback").write_bytes(b"".join(written))
+    Path(f"{path}.fallback").write_bytes(line_of(path, accepted()) + line_of(path, accepted("b", "t-2")))
     await journal.open()
     assert list(journal.all()) == [done, accepted("b", "t-2")]
     await journal.close()
-    Path(f"{path}.fallback").write_bytes(job_to_line(fetched, None, path.parent))
+    Path(f"{path}.fallback").write_bytes(line_of(path, fetched))
     await journal.open()
     assert journal.get("a") == fetched
     await journal.close()
@@ -280,13 +301,14 @@ async def test_only_later_states_are_imported(path: Path) -> None:
 
 async def test_unreadable_lines_are_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A torn line and a foreign line are set aside, the others are imported, and an earlier set-aside file stays."""
-    good = job_to_line(accepted(), None, path.parent)
+    await create_journal(path)
+    good = line_of(path, attrs.evolve(accepted(), status=JobStatus.RUNNING))
     for number, name in enumerate(["j.sqlite.fallback.broken", "j.sqlite.fallback.broken1"]):
         data = good + b'{"key": "b"}\n[1]\n\xff\n' + good[: len(good) // 2]
         Path(f"{path}.fallback").write_bytes(data + bytes(number))
         journal = SqliteJournal(path)
         await journal.open()
-        assert journal.keys() == ["a"]
+        assert journal.get("a") == attrs.evolve(accepted(), status=JobStatus.RUNNING)
         await journal.close()
         assert path.with_name(name).read_bytes() == data + bytes(number)
     assert "it is kept as" in caplog.text
@@ -315,7 +337,7 @@ async def test_a_link_is_not_followed(path: Path) -> None:
     other = path.with_name("precious")
     other.write_bytes(b"precious")
     Path(f"{path}.fallback").symlink_to(other)
-    with pytest.raises(JournalUnusable, match="cannot be completed with the records in"):
+    with pytest.raises(JournalUnusable, match=r"j.sqlite.fallback is a link; remove that"):
         await SqliteJournal(path).open()
     assert other.read_bytes() == b"precious"
     assert Path(f"{path}.fallback").is_symlink()

@@ -246,7 +246,7 @@ asyncio.run(main())
 """
     lines = run_child(script, path)
     assert [line.replace(str(public), "") for line in lines.stdout.splitlines()] == [
-        "/j.sqlite cannot be opened: attempt to write a readonly database; mend that or give another file",
+        "/j.sqlite cannot be made or locked: Permission denied; mend that or give another file",
         "/j.sqlite cannot be opened: Permission denied; mend that or give another file",
         "/closed/j.sqlite cannot be made or locked: Permission denied; mend that or give another file",
         "['a']",

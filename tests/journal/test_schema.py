@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pika_async._journal import schema
+from pika_async._journal.migrations import APPLICATION_ID, MIGRATIONS, migrate
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalUnusable
 from tests.journal.builders import assert_refused, create_journal, run_child
@@ -31,8 +32,8 @@ def test_an_earlier_file_is_migrated_with_its_jobs(path: Path) -> None:
     """Before the migration, a reader says what to do."""
     asyncio.run(create_journal(path))
     with pytest.raises(JournalUnusable, match="open it once with a client"):
-        schema.open_reader(path, (*schema.MIGRATIONS, SECOND))
-    with closing(schema.open_writer(path, (*schema.MIGRATIONS, SECOND))) as connection:
+        schema.open_reader(path, (*MIGRATIONS, SECOND))
+    with closing(schema.open_writer(path, (*MIGRATIONS, SECOND))) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         assert connection.execute("SELECT key, note FROM jobs").fetchall() == [("a", "new")]
     asyncio.run(assert_refused(path, "newer"))
@@ -53,13 +54,13 @@ def test_a_reader_of_a_new_file_sees_no_table_or_all(path: Path, monkeypatch: py
 
         def fill() -> None:
             monkeypatch.setattr(schema, "_connect", connect)
-            schema.migrate(owner, 0, schema.MIGRATIONS)
+            migrate(owner, 0, MIGRATIONS)
 
         monkeypatch.setattr(schema, "_connect", connected)
         reader = schema.open_reader(path)
         if reader is not None:
             reader.close()
-        assert owner.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
+        assert owner.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
         with closing(schema.open_reader(path) or connect(path, "mode=ro")) as reader:
             assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
@@ -68,7 +69,7 @@ def test_a_failed_migration_leaves_the_earlier_version(path: Path) -> None:
     """The file still opens with all of its jobs."""
     asyncio.run(create_journal(path))
     with pytest.raises(JournalUnusable, match="no such table: nowhere"):
-        schema.open_writer(path, (*schema.MIGRATIONS, SECOND + "; DROP TABLE nowhere"))
+        schema.open_writer(path, (*MIGRATIONS, SECOND + "; DROP TABLE nowhere"))
 
     async def keys() -> list[str]:
         journal = SqliteJournal(path)
@@ -108,7 +109,7 @@ schema.open_writer(path).close()
     with closing(sqlite3.connect(path)) as connection:
         facts = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    assert (facts, tables > 0) in [([1, schema.APPLICATION_ID], True), ([0, 0], False)]
+    assert (facts, tables > 0) in [([1, APPLICATION_ID], True), ([0, 0], False)]
     assert tables or done.returncode
     schema.open_writer(path).close()
 
@@ -122,7 +123,7 @@ async def test_the_file_declares_its_format(path: Path) -> None:
         for name in ("application_id", "user_version", "journal_mode", "synchronous", "trusted_schema", "fullfsync")
     }
     assert facts == {
-        "application_id": int.from_bytes(b"PIKA", "big"), "user_version": 1, "journal_mode": "wal", "synchronous": 2,
+        "application_id": int.from_bytes(b"PIKO", "big"), "user_version": 1, "journal_mode": "wal", "synchronous": 2,
         "trusted_schema": 0, "fullfsync": 1,
     }  # fmt: skip
     await journal.close()

@@ -1,0 +1,92 @@
+"""Tables of the journal, and the migrations that make them. Opens no file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = [
+    "APPLICATION_ID",
+    "APPLICATION_IDS",
+    "MIGRATIONS",
+    "OPEN_APPLICATION_ID",
+    "SAMPLES_PER_STRATUM",
+    "migrate",
+    "prune_samples",
+]
+
+#: "PIKA" in the header marks a file as a journal of pika_async; tools such as `file` can show it.
+APPLICATION_ID: Final = 0x50494B41
+#: "PIKO" in its place while a client has the journal open: then the database may lack what is in its log.
+OPEN_APPLICATION_ID: Final = 0x50494B4F
+APPLICATION_IDS: Final = frozenset({APPLICATION_ID, OPEN_APPLICATION_ID})
+#: Duration samples kept for each stratum.
+SAMPLES_PER_STRATUM: Final = 256
+
+
+#: Item n migrates a file from version n to n + 1, in one transaction with the new version number. Never edit a released
+#: migration; append another.
+MIGRATIONS: Final = (
+    # Requests have a table of their own: they are written once and may hold images, while a job is updated many times.
+    """
+    CREATE TABLE jobs (
+        position INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        idx INTEGER NOT NULL,
+        status TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        base_url TEXT NOT NULL,
+        task_id TEXT,
+        video TEXT,
+        file TEXT,
+        sha256 TEXT,
+        error TEXT,
+        progress INTEGER,
+        polls INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        submitted_at TEXT,
+        settled_at TEXT,
+        points REAL,
+        refunded REAL,
+        intended_at TEXT,
+        body_sha256 TEXT,
+        callback_sha256 TEXT,
+        revision INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX jobs_by_status ON jobs (status);
+    CREATE INDEX jobs_by_task ON jobs (provider, base_url, task_id) WHERE task_id IS NOT NULL;
+    CREATE INDEX jobs_by_callback ON jobs (callback_sha256) WHERE callback_sha256 IS NOT NULL;
+    CREATE INDEX jobs_by_revision ON jobs (revision);
+    CREATE TABLE requests (position INTEGER PRIMARY KEY, request TEXT NOT NULL) STRICT;
+    CREATE TABLE samples (
+        id INTEGER PRIMARY KEY, stratum TEXT NOT NULL, lower REAL NOT NULL, upper REAL NOT NULL,
+        progress_age REAL, progress INTEGER, accepted_at REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX samples_by_stratum ON samples (stratum, accepted_at, id);
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
+    """Migrate a database of `version` to the latest, one transaction a step, so that a crash leaves a whole version."""
+    mark = f"PRAGMA application_id={APPLICATION_ID};"  # later ones must leave a file that is marked as open so
+    for number, script in enumerate(migrations[version:], version + 1):
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {script}; {mark if number == 1 else ''} PRAGMA user_version={number}; COMMIT;"
+            )
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def prune_samples(connection: sqlite3.Connection) -> None:
+    """Delete all but the last accepted `SAMPLES_PER_STRATUM` samples of each stratum."""
+    connection.execute(
+        "DELETE FROM samples WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+        "(PARTITION BY stratum ORDER BY accepted_at DESC, id DESC) AS age FROM samples) WHERE age > ?)",
+        (SAMPLES_PER_STRATUM,),
+    )
