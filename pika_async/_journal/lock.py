@@ -19,7 +19,7 @@ import attrs
 from pika_async._journal.side_files import check_regular
 from pika_async.errors import ConfigurationError, JournalInUse
 
-__all__ = ["FileDisplacedError", "FileLock", "Progress"]
+__all__ = ["FileDisplacedError", "FileLock", "Progress", "require_unheld"]
 
 #: Byte of the database that its owner locks: behind the 512 bytes from 0x40000000 on that SQLite locks.
 LOCKED_BYTE: Final = 0x4000_0400
@@ -59,6 +59,15 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _in_use(path: Path, owner: int | None) -> JournalInUse:
+    if owner == os.getpid():
+        reason = "another client of this process; share that one among your tasks, or close it first"
+    else:
+        name = "another process" if owner is None else f"process {owner}"
+        reason = f"{name}; wait for it or stop it, or give each process a file and one client of its own"
+    return JournalInUse(setting="journal", reason=f"{path} is in use by {reason}")
+
+
 class FileLock:
     """Lock on `<path>.lock` (`flock`), and on one byte of the database once that exists, until `release`.
 
@@ -77,7 +86,7 @@ class FileLock:
         self.path = path
         self._file = Path(f"{path}.lock")
         self._database: int | None = None
-        self._refuse_own()
+        require_unheld(path)
         self._descriptor = self._acquire()
         #: See `Progress`; None after a clean close.
         self.previous = self._read_progress()
@@ -92,23 +101,6 @@ class FileLock:
         """Whether `path` has a lock file, so that a journal of ours was opened there before."""
         return Path(f"{path}.lock").exists()
 
-    def _refuse_own(self) -> None:
-        """Refuse a journal that this process has open, before a descriptor of it is opened and closed."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            status = None
-        if any(lock.path == self.path or (status is not None and lock.is_on(status)) for lock in list(_held)):
-            raise self._in_use(os.getpid())
-
-    def _in_use(self, owner: int | None) -> JournalInUse:
-        if owner == os.getpid():
-            reason = "another client of this process; share that one among your tasks, or close it first"
-        else:
-            name = "another process" if owner is None else f"process {owner}"
-            reason = f"{name}; wait for it or stop it, or give each process a file and one client of its own"
-        return JournalInUse(setting="journal", reason=f"{self.path} is in use by {reason}")
-
     def _acquire(self) -> int:
         check_regular(self.path, self._file)
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -117,7 +109,7 @@ class FileLock:
         except BlockingIOError:
             pid = os.pread(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            raise self._in_use(int(pid) if pid.isdecimal() else None) from None
+            raise _in_use(self.path, int(pid) if pid.isdecimal() else None) from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -133,7 +125,7 @@ class FileLock:
         try:
             _set_database_lock(self._database, fcntl.F_WRLCK)
         except (BlockingIOError, PermissionError):  # POSIX allows either
-            raise self._in_use(None) from None
+            raise _in_use(self.path, None) from None
 
     def is_on(self, status: os.stat_result) -> bool:
         """Whether the locked database is the file that has this status."""
@@ -211,6 +203,21 @@ class FileLock:
         for descriptor in (self._descriptor, database):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def require_unheld(path: Path) -> None:
+    """Require that this process does not have the journal at `path` open.
+
+    Must be called before a descriptor of it is opened and closed, which would drop the locks of SQLite.
+
+    :raises JournalInUse: if another client of this process has it.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        status = None
+    if any(lock.path == path or (status is not None and lock.is_on(status)) for lock in list(_held)):
+        raise _in_use(path, os.getpid())
 
 
 #: The locks of this process.

@@ -10,7 +10,7 @@ import attrs
 
 from pika_async._journal import queries
 from pika_async._journal.fallback_file import FallbackFile
-from pika_async._journal.lock import FileLock, Progress
+from pika_async._journal.lock import FileLock, Progress, require_unheld
 from pika_async._journal.marks import identify, mark_open
 from pika_async._journal.recovery import Recovery
 from pika_async._journal.schema import FileState, create_file, inspect_file, open_writer, unusable
@@ -59,6 +59,7 @@ def open_files(path: Path, folder: Path, fallback: FallbackFile, resources: cont
 
 def _lock_file(path: Path, recovery: Recovery, resources: contextlib.ExitStack) -> tuple[FileLock, FileState]:
     """Lock the file, which is made if it is missing and none is due; return its state."""
+    require_unheld(path)
     if not FileLock.exists(path):
         inspect_file(path)  # first, so that no lock file is made beside a file that is not ours
     lock = FileLock(path)

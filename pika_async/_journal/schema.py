@@ -202,8 +202,8 @@ def _open_prepared(path: Path, mode: str, prepare: Callable[[sqlite3.Connection]
 def _require_whole(connection: sqlite3.Connection, path: Path, previous: Progress | None, *, has_log: bool) -> None:
     """Check that a journal that was not closed cleanly has every change that its last owner recorded.
 
-    Without a log it must have even the last one that was begun. A log that was checkpointed and removed by another
-    program is no loss; one that was left behind, or removed by hand, is.
+    Without a log it must have even the last one that was begun: another program may have checkpointed and removed the
+    log, which loses nothing, or it was left behind or removed by hand, which does.
 
     :raises JournalUnusable: if a change is missing, or if that cannot be ruled out.
     """

@@ -195,7 +195,7 @@ def hook_database(points: Points) -> None:
 
         def executescript(self, script: str) -> sqlite3.Cursor:
             if points.due("migrate-inside"):
-                head, mark, _ = script.partition("PRAGMA application_id")
+                head, mark, _ = script.partition("PRAGMA user_version")
                 if mark:
                     super().executescript(head)
                     points.reach("migrate-inside")
