@@ -68,12 +68,20 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def crash(session: nox.Session) -> None:
-    """200 kills at random times, and one before each system call that writes, syncs, renames or sends; needs strace."""
+    """200 kills at random times, and one before each system call that writes, syncs, renames or sends; needs strace.
+
+    `nox -s crash -- 40` is the short form: 40 kills at random times, and the rest of the crash tests is left to the
+    sessions `tests` and `slow`. Both run the stories of the journal on its real thread and a real disk.
+    """
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    long = {"PIKA_CRASH_ROUNDS": "200", "PIKA_CRASH_EVERY": "1"}
-    session.run(
-        "python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-rP", "tests/crash", *session.posargs, env=long
+    rounds, *options = (
+        session.posargs if session.posargs[:1] and session.posargs[0].isdecimal() else ["", *session.posargs]
     )
+    env = {"PIKA_REAL_JOURNAL": "1", "PIKA_CRASH_ROUNDS": rounds or "200"}
+    if not rounds:
+        env["PIKA_CRASH_EVERY"] = "1"
+    files = ["tests/crash/test_random.py" if rounds else "tests/crash", "tests/stories/test_resuming.py"]
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-rP", *files, *options, env=env)
 
 
 @nox.session

@@ -1,9 +1,14 @@
-"""Journals of every kind whose writes take virtual time: the SQLite writer thread is replaced by the running loop."""
+"""Journals of every kind whose writes take virtual time: the SQLite writer thread is replaced by the running loop.
+
+`PIKA_REAL_JOURNAL=1`, which `nox -s crash` sets, keeps the thread and the waits for the disk; virtual time stands still
+while the thread works.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +22,7 @@ from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
 from tests.fakes.memory_gateway import SlowJournal
+from tests.fakes.virtual_clock import AwaitedThread
 
 JOURNAL_KINDS: Final = ["in memory", "slow", "on disk", "slow on disk"]
 JournalFactory = Callable[[], Journal]
@@ -60,7 +66,10 @@ class SlowLoopExecutor(LoopExecutor):
 
 
 def write_in_loop_time(monkeypatch: pytest.MonkeyPatch, executor: type[LoopExecutor] = LoopExecutor) -> None:
-    """Let SQLite journals write in the loop's time and without waiting for the disk."""
+    """Let SQLite journals write in the loop's time and without waiting for the disk; see `PIKA_REAL_JOURNAL`."""
+    if os.environ.get("PIKA_REAL_JOURNAL"):
+        monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", AwaitedThread)
+        return
     monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", executor)
     quick = [pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in schema.WRITER_PRAGMAS]
     monkeypatch.setattr(schema, "WRITER_PRAGMAS", quick)
