@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -24,7 +24,6 @@ from pika_async.errors import ConfigurationError, shorten
 from pika_async.providers._wire import (
     MAX_BODY,
     Credential,
-    DecodeError,
     HttpRequest,
     HttpResponse,
     SendPhase,
@@ -32,7 +31,14 @@ from pika_async.providers._wire import (
     inflate,
 )
 
-__all__ = ["MAX_LINE_BYTES", "AiohttpTransport", "Transport", "fail_on_connection_lost", "origin_of"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "AiohttpTransport",
+    "InterruptedAnswer",
+    "Transport",
+    "fail_on_connection_lost",
+    "origin_of",
+]
 
 #: Bytes of a body read at once.
 _CHUNK_BYTES: Final = 1 << 16
@@ -138,6 +144,17 @@ def _mark_retrieved(end: asyncio.Future[None]) -> None:
     """Retrieve the error of a connection that has ended; asyncio would print it as never retrieved."""
     if not end.cancelled():
         end.exception()
+
+
+class InterruptedAnswer(asyncio.CancelledError):
+    """Cancellation within the body of the answer to a submission.
+
+    :param response: the part that had been read; it may hold the task id.
+    """
+
+    def __init__(self, *args: object, response: HttpResponse) -> None:
+        super().__init__(*args)
+        self.response = response
 
 
 class AiohttpTransport:
@@ -260,7 +277,7 @@ class AiohttpTransport:
             )
         except Exception as error:
             return classify_exception(error, sent=marker.sent)
-        return await self._read_response(response)
+        return await self._read_response(response, request.paid)
 
     def _has_our_origin(self, address: str) -> bool:
         try:
@@ -279,39 +296,49 @@ class AiohttpTransport:
             headers["Content-Type"] = "application/json"
         return headers
 
-    async def _read_response(self, response: aiohttp.ClientResponse) -> HttpResponse:
-        """Read the answer, with as much of its body as was received, up to `MAX_BODY` bytes."""
+    async def _read_response(self, response: aiohttp.ClientResponse, paid: bool) -> HttpResponse:
+        """Read the answer, with as much of its body as was received, up to `MAX_BODY` bytes.
+
+        :raises InterruptedAnswer: if the reading of a submission's answer is cancelled.
+        """
         body = bytearray()
-        complete = True
+        complete = False
         try:
             with fail_on_connection_lost(response):
                 async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     body += chunk
                     if len(body) > MAX_BODY:
-                        del body[MAX_BODY:]
-                        complete = False
                         break
-        except Exception:
-            complete = False
+                else:
+                    complete = True
+        except asyncio.CancelledError as error:
+            if not paid:
+                raise
+            raise InterruptedAnswer(*error.args, response=self._prepared(response, bytes(body), False)) from error
+        except Exception:  # noqa: S110 - the part that came may hold a task id
+            pass
         finally:
-            if complete:
-                response.release()
-            else:
-                response.close()
+            with suppress(Exception):
+                response.release() if complete else response.close()
+        return self._prepared(response, bytes(body[:MAX_BODY]), complete)
+
+    def _prepared(self, response: aiohttp.ClientResponse, body: bytes, complete: bool) -> HttpResponse:
+        """Return the answer without its content coding and without the key. Raises nothing: it may be a receipt."""
         headers = {name.lower(): value for name, value in response.headers.items()}
         try:
-            plain, whole = inflate(bytes(body), headers.get("content-encoding", "").strip().lower())
-        except DecodeError:  # a front end may have decoded the body and left the header; a task id may be readable
-            plain, whole = bytes(body), False
+            plain, whole = inflate(body, headers.get("content-encoding", "").strip().lower())
+        except Exception:  # a front end may have decoded the body and left the header; a task id may be readable
+            plain, whole = body, False
         return HttpResponse(
             status=response.status,
             headers={name: self._redact(value) for name, value in headers.items()},
-            body=self._credential.redact(plain),
+            body=self._credential.redact_or_drop(plain),
             complete=complete and whole,
         )
 
     def _redact(self, text: str) -> str:
-        return self._credential.redact(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+        redacted = self._credential.redact_or_drop(text.encode("utf-8", "surrogateescape"))
+        return redacted.decode("utf-8", "surrogateescape")
 
 
 def _check_user_session(session: object) -> None:

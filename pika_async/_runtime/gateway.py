@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from types import UnionType
 from typing import Final
+
+import attrs
 
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
@@ -27,6 +30,7 @@ from pika_async.jobs import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.providers._failure import Failure, read_failure
 from pika_async.providers._provider import Provider
+from pika_async.providers._receipts import salvage_receipt
 from pika_async.providers._verdicts import (
     PollVerdict,
     SubmitOutcome,
@@ -35,6 +39,7 @@ from pika_async.providers._verdicts import (
     classify_poll,
     classify_poll_code,
     classify_response,
+    minimal_outcome,
     poll_after,
     retry_after,
 )
@@ -100,7 +105,20 @@ class GatewayClient:
         response = await self._send(RequestKind.SUBMISSION, request, active)
         if isinstance(response, TransportFailure):
             return classify_failure(response)
-        return classify_response(response, self._receipt(response), lenient=self._lenient, now=time.time())
+        return self.judge(response)
+
+    def judge(self, response: HttpResponse) -> SubmitOutcome:
+        """Classify the response to a submission, which may be a part of one.
+
+        Raises nothing. Whatever fails, a task id in the response is found or its beginning is in the outcome.
+        """
+        receipt, decoded = self._receipt(response)
+        try:
+            outcome = classify_response(response, receipt, lenient=self._lenient, now=time.time())
+        except Exception:
+            self._log_defect("classify a response")
+            outcome = minimal_outcome(response, receipt)
+        return outcome if decoded else attrs.evolve(outcome, unreadable=False)
 
     async def _send(
         self, kind: RequestKind, request: HttpRequest, active: ActiveJob | None
@@ -124,14 +142,24 @@ class GatewayClient:
             _log.exception("the transport failed")
             return TransportFailure(phase=SendPhase.SENT, kind="defect", detail=f"the transport failed: {error!r}")
 
-    def _receipt(self, response: HttpResponse) -> Receipt:
+    def _receipt(self, response: HttpResponse) -> tuple[Receipt, bool]:
+        """Return the receipt in a response, and whether the provider decoded it; else it was searched for a task id."""
         try:
             receipt = self._provider.decode_receipt(response)
             _expect_type(Receipt, receipt)
-            return receipt
+            return receipt, True
         except Exception:
-            _log.exception("the provider %s could not decode a receipt", self._provider.name)
-            return Receipt(message=response.excerpt())
+            self._log_defect("decode a receipt")
+        try:
+            return salvage_receipt(response, self._provider.dialect.torn_id), False
+        except Exception:
+            self._log_defect("search a receipt for a task id")
+            return Receipt(), False
+
+    def _log_defect(self, what: str) -> None:
+        """Log the exception that is being handled. Raises nothing: a log may be as short of resources as its cause."""
+        with suppress(Exception):
+            _log.exception("the provider %s could not %s", self._provider.name, what)
 
     async def poll(self, task_id: str, active: ActiveJob | None = None) -> PollResult:
         """Poll a task once. Raises nothing but cancellation.

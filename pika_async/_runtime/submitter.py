@@ -16,13 +16,14 @@ from typing import Final
 import anyio
 import attrs
 
+from pika_async._http.transport import InterruptedAnswer
 from pika_async._journal.protocol import Intent
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.planner import apply_verdict
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
 from pika_async.callbacks import CallbackReceiver
-from pika_async.errors import JournalFailed, JournalUnusable
+from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.logs import log_job
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
@@ -89,7 +90,11 @@ class Submitter:
                 if isinstance(encoded, HttpRequest):
                     await self._journal_intent(active, encoded, token_sha256)
                     sent_at = now()
-                    outcome = await self._gateway.submit(encoded, active)
+                    try:
+                        outcome = await self._gateway.submit(encoded, active)
+                    except InterruptedAnswer as error:  # the part that came may hold the task id
+                        outcome = self._gateway.judge(error.response)
+                        raise
                 else:
                     outcome = encoded
         except JournalFailed as error:
@@ -177,6 +182,6 @@ class Submitter:
     def _key_for_task(self, job: Job, task_id: str) -> str | None:
         try:
             return self._table.journal.key_for_task(job.provider, job.base_url, task_id)
-        except JournalUnusable as error:  # the task id must be saved even if this check cannot be made
-            _log.error("%s", error)
+        except Exception as error:  # the task id must be saved even if this check cannot be made
+            log_job(_log, logging.ERROR, job, "the journal could not be asked for its task id: %s", str(error))
             return None

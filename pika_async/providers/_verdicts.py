@@ -40,6 +40,7 @@ __all__ = [
     "classify_poll",
     "classify_poll_code",
     "classify_response",
+    "minimal_outcome",
     "poll_after",
     "retry_after",
 ]
@@ -154,6 +155,15 @@ def classify_response(
         model=model_in(receipt.message, receipt.raw) if waits else None,
         fingerprint="" if in_doubt else fingerprint(status, receipt.failure_code, receipt.message),
     )
+
+
+def minimal_outcome(response: HttpResponse, receipt: Receipt) -> SubmitOutcome:
+    """Return an outcome where `classify_response` has failed: accepted with a task id, else in doubt."""
+    status, task_id = response.status, receipt.task_id
+    if task_id and receipt.failure_code is None and 200 <= status < 300 and not response.is_markup:
+        return SubmitOutcome(verdict=SubmitVerdict.ACCEPTED, task_id=task_id, http_status=status)
+    reason = f"HTTP {status}: {response.body[:EXCERPT_LIMIT]!r}"[:REASON_LIMIT]
+    return SubmitOutcome(verdict=SubmitVerdict.UNKNOWN, reason=reason, http_status=status)
 
 
 def _request_id(headers: Mapping[str, str]) -> str | None:

@@ -19,6 +19,7 @@ __all__ = ["Credential", "DecodeError", "HttpRequest", "HttpResponse", "SendPhas
 
 #: The longest number in an answer, in digits. Python's own limit is 4,300, and parsing takes quadratic time.
 MAX_DIGITS: Final = 100
+_BOM: Final = b"\xef\xbb\xbf"
 #: An escape that may be a lone surrogate (half of a character); only then is the whole value checked.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 #: The most bytes of one API answer that are kept; the documented ones are under 2 KiB.
@@ -58,6 +59,13 @@ class Credential:
             self._escaped = self._escaped or re.compile(b"".join(map(_spellings, key)))
             data = self._escaped.sub(b"[key]", data)
         return data
+
+    def redact_or_drop(self, data: bytes) -> bytes:
+        """Return `data` with the key replaced. Raises nothing: if that fails, data that may hold the key is dropped."""
+        try:
+            return self.redact(data)
+        except Exception:
+            return b"" if self._bytes in data or b"\\" in data else data
 
     def __repr__(self) -> str:
         return "Credential(***)"
@@ -184,7 +192,10 @@ def parse_json(body: bytes) -> Any:
         recursion limit, bytes that are not UTF-8, escapes that are a lone surrogate.
     """
     try:
-        value = json.loads(body.decode("utf-8-sig"), parse_int=_whole, parse_float=_fraction, parse_constant=_constant)
+        # Not the codec "utf-8-sig": it is imported on first use, which fails if no file descriptor is free.
+        value = json.loads(
+            body.removeprefix(_BOM).decode(), parse_int=_whole, parse_float=_fraction, parse_constant=_constant
+        )
         if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
         return value
