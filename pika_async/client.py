@@ -133,11 +133,11 @@ class PikaClient:
         await self.aclose()
 
     async def aclose(self, drain: bool | float = False) -> None:
-        """Submit nothing more, wait for the responses of submissions (at most 20 s), close every connection.
+        """Submit nothing more, wait for the responses of submissions (at most 6 s), close every connection.
 
         A job that was accepted and has not settled keeps its task id in `jobs()` and in the journal. Jobs that have
-        settled by then are given to the hooks, which have at most 20 s more. A drain ends early when `aclose` is called
-        again or this call is cancelled.
+        settled by then are given to the hooks, which have the rest of that time, at least 1 s. `Limits(grace=...)` is
+        another time. A drain ends early when `aclose` is called again or this call is cancelled.
 
         :param drain: seconds to wait first until every accepted job is finished, >= 0; True: until each has settled or
             reached its deadline; default: False. Meanwhile batches and waiting calls continue; queued jobs stay planned

@@ -44,6 +44,9 @@ class Limits:
     :param patience: seconds for which one job is submitted again while the account asks to retry later, 900 by default.
         They begin anew after a 429 while the account holds accepted jobs of this client.
     :param max_charges: maximum number of accepted submissions of this client; None by default.
+    :param grace: seconds that closing waits for the responses of submissions under way, and then for the hooks, which
+        have 1 s in any case; 6 by default. A submission without a response by then is in doubt. Docker kills 10 s after
+        SIGTERM, Kubernetes after 30 s, and what is killed is in doubt as well.
     :raises ConfigurationError: for a number that is not above 0, or a count that is not an integer.
     """
 
@@ -55,6 +58,7 @@ class Limits:
     downloading: int = attrs.field(default=4, validator=_count)
     patience: float = attrs.field(default=900.0, validator=_positive)
     max_charges: int | None = attrs.field(default=None, validator=_count)
+    grace: float = attrs.field(default=6.0, validator=_positive)
 
 
 @attrs.define

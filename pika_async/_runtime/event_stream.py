@@ -25,8 +25,8 @@ __all__ = ["EventStream", "Hook"]
 
 #: Called with each job that settles. An awaitable result is awaited.
 Hook = Callable[[Job], Awaitable[Any] | Any]
-#: Seconds that closing waits for all hooks together.
-HOOKS_GRACE_S: Final = 20.0
+#: Seconds that closing waits for all hooks together, even if the submissions took all of its time.
+MIN_HOOKS_GRACE_S: Final = 1.0
 #: Seconds that a cancelled hook has to clean up.
 HOOK_CLEANUP_S: Final = 1.0
 
@@ -104,10 +104,12 @@ class EventStream:
         if not task.cancelled() and task.exception() is not None:
             _log.error("%s ended", task.get_name(), exc_info=task.exception())
 
-    async def close(self) -> None:
-        """Let every consumer end after the last change so far, and wait at most 20 s for the hooks.
+    async def close(self, end: float) -> None:
+        """Let every consumer end after the last change so far, and wait for the hooks.
 
         Call it when no job changes any more.
+
+        :param end: the time of the loop until which the hooks are awaited; they have 1 s in any case.
         """
         if not self._has_consumers:
             return
@@ -118,12 +120,13 @@ class EventStream:
             scope.cancel()
         if not self._hooks:
             return
-        _, late = await asyncio.wait(self._hooks, timeout=HOOKS_GRACE_S)
+        grace = max(end - asyncio.get_running_loop().time(), MIN_HOOKS_GRACE_S)
+        _, late = await asyncio.wait(self._hooks, timeout=grace)
         for task in late:
             _log.error(
-                "%s has not finished after %g s and is cancelled; it misses the remaining jobs",
+                "%s has not finished after %.1f s and is cancelled; it misses the remaining jobs",
                 task.get_name(),
-                HOOKS_GRACE_S,
+                grace,
             )
             task.cancel()
         if late:

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Generic, Protocol, TypeVar, assert_never
+from typing import Any, Generic, Protocol, TypeVar, assert_never
 
 import anyio
 import attrs
@@ -40,8 +40,6 @@ from pika_async.providers._verdicts import PollVerdict
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger("pika_async.scheduler")
-#: Seconds that closing waits for the responses of submissions.
-CLOSE_GRACE_S: Final = 20.0
 Queue = MemoryObjectSendStream[ActiveJob]
 
 
@@ -71,6 +69,8 @@ class Scheduler:
         self._submitter = submitter
         self._root: asyncio.Task[None] | None = None
         self._workers: WorkerPool[ActiveJob] | None = None
+        #: The time of the loop by which closing should end; 0 before `stop`.
+        self.close_by = 0.0
 
     # --- starting and stopping --------------------------------------------------------------------------------------
 
@@ -94,13 +94,14 @@ class Scheduler:
         return self._workers is not None and self._workers.owns_current_task
 
     async def stop(self) -> None:
-        """Submit nothing more, wait for the responses of submissions (at most 20 s), then stop polling.
+        """Submit nothing more, wait for the responses of submissions (at most `Limits.grace`), then stop polling.
 
         Jobs in flight keep their status and their task ids in the journal.
         """
         self._planner.close()
+        self.close_by = now() + self._planner.limits.grace
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(CLOSE_GRACE_S):
+            with anyio.CancelScope(deadline=self.close_by):
                 await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)
             self._submitter.cancel()
             if self._root is not None and not self._root.done():
@@ -120,7 +121,7 @@ class Scheduler:
                 try:
                     await self._loop(submits, polls)
                 finally:  # however the loop ends, responses of submissions are awaited for a while
-                    self._submitter.set_deadline(CLOSE_GRACE_S)
+                    self._submitter.set_deadline(self._planner.limits.grace)
             # The group swallows the cancellation of one of its tasks, and with it the whole group's.
             self._intake.failure = RuntimeError("a task of the scheduler was cancelled from outside")
         except asyncio.CancelledError as error:

@@ -109,7 +109,7 @@ class Session:
 
     async def _start(self, downloader: Downloader, hooks: Iterable[Hook], load_history: bool) -> None:
         config, stack = self.config, self._stack
-        stack.push_async_callback(self.events.close)
+        stack.push_async_callback(self._close_events)
         stack.push_async_callback(config.transport.close)  # also closes a transport that failed to open
         await config.transport.open()
         await stack.enter_async_context(downloader)
@@ -177,10 +177,13 @@ class Session:
         with anyio.move_on_after(seconds):
             await self.table.wait_for(lambda: not intake.is_open or self.table.is_empty)
 
-    async def close(self) -> None:
-        """Close every part, the scheduler first: it waits for the responses of submissions, at most 20 s.
+    async def _close_events(self) -> None:
+        await self.events.close(self.scheduler.close_by)
 
-        The hooks get what has settled by then, and have another 20 s.
+    async def close(self) -> None:
+        """Close every part, the scheduler first: it waits for the responses of submissions, at most `Limits.grace`.
+
+        The hooks get what has settled by then, and have the rest of that time.
         """
         await self._stack.aclose()
 

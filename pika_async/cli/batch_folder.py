@@ -34,6 +34,7 @@ class BatchOptions:
     :param expected_seconds: expected duration of a generation, in seconds; default None, the policy's.
     :param download: whether to download the videos; default True.
     :param ambiguous: "lenient" sends again after a bare 503; default "strict".
+    :param grace: seconds that an interrupt waits for receipts under way; default None, the client's.
     :param callbacks: public URL for callbacks; default None, no callbacks.
     :param listen: HOST:PORT or PORT to listen on for callbacks; default None.
     """
@@ -44,6 +45,7 @@ class BatchOptions:
     expected_seconds: float | None = None
     download: bool = True
     ambiguous: Literal["strict", "lenient"] = "strict"
+    grace: float | None = None
     callbacks: str | None = None
     listen: str | None = None
 

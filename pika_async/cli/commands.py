@@ -82,6 +82,7 @@ def generate(
     out: Path | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
+    grace: float | None = None,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -93,12 +94,15 @@ def generate(
     :param out: File to save the video to; an existing file is never overwritten.
     :param deadline: Seconds from acceptance to the end. [default: 1800]
     :param expected_seconds: Expected duration of a generation in seconds. [default: 60]
+    :param grace: Seconds that Ctrl-C or SIGTERM waits for the receipts of submissions under way; those without one are
+        then in doubt. [default: 6]
     :param json: Print the job as one line of JSON.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         request = build_request(prompt, fields)
-        client = create_client(account, options=BatchOptions(deadline=deadline, expected_seconds=expected_seconds))
+        options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace)
+        client = create_client(account, options=options)
         return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 

@@ -48,6 +48,7 @@ def batch(
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
     again: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     ambiguous: AmbiguousMode = "strict",
+    grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -76,6 +77,8 @@ def batch(
     :param again: Key of a job to pay for once more; may be given several times. The earlier job is kept as KEY~1.
     :param ambiguous: What to do after a bare 503, which usually but not certainly means "not accepted": lenient sends
         again, strict leaves the job in doubt.
+    :param grace: Seconds that Ctrl-C or SIGTERM waits for the receipts of submissions under way; those without one are
+        then in doubt. [default: 6]
     :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
@@ -86,7 +89,7 @@ def batch(
         limit = folder.options().max_charges if max_charges is None else max_charges
         options = BatchOptions(
             max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
-            download=download, ambiguous=ambiguous, callbacks=callbacks.callbacks, listen=callbacks.listen,
+            download=download, ambiguous=ambiguous, grace=grace, callbacks=callbacks.callbacks, listen=callbacks.listen,
         )  # fmt: skip
         listener = CallbackListener.from_options(options)
         receiver = None if listener is None else listener.receiver
@@ -119,6 +122,7 @@ def resume(
     expected_seconds: float | None = None,
     download: Annotated[bool | None, Parameter(negative="--no-download")] = None,
     ambiguous: AmbiguousMode | None = None,
+    grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -137,6 +141,8 @@ def resume(
     :param expected_seconds: Expected duration of a generation in seconds.
     :param download: Download the videos.
     :param ambiguous: What to do after a bare 503: lenient sends again, strict leaves the job in doubt.
+    :param grace: Seconds that Ctrl-C or SIGTERM waits for the receipts of submissions under way; those without one are
+        then in doubt.
     :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
@@ -146,7 +152,7 @@ def resume(
         run_in_loop(batch_folder.recover())
         given: dict[str, Any] = {
             "max_in_flight": max_in_flight, "max_charges": max_charges, "deadline": deadline,
-            "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous,
+            "expected_seconds": expected_seconds, "download": download, "ambiguous": ambiguous, "grace": grace,
             "callbacks": callbacks.callbacks, "listen": callbacks.listen,
         }  # fmt: skip
         options = attrs.evolve(

@@ -90,12 +90,13 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
     :param more: further arguments of `PikaClient`.
     :raises ConfigurationError: names the option that cannot work.
     """
+    limits = Limits(max_in_flight=options.max_in_flight, max_charges=options.max_charges)
     return PikaClient(
         account.provider,
         base_url=account.base_url,
         api_key_file=account.api_key_file,
         proxy=account.proxy,
-        limits=Limits(max_in_flight=options.max_in_flight, max_charges=options.max_charges),
+        limits=limits if options.grace is None else attrs.evolve(limits, grace=options.grace),
         deadline=options.deadline,
         polling=options.polling,
         ambiguous=options.ambiguous,

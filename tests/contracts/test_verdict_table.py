@@ -580,12 +580,11 @@ async def test_closing_waits_for_the_response_of_a_submission(provider: str) -> 
         assert len(server.submissions) == 1
 
 
-async def test_closing_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_waits_for_a_limited_time() -> None:
     """A submission without a response within the grace period is in doubt."""
-    monkeypatch.setattr(_scheduler, "CLOSE_GRACE_S", 0.1)
     async with RawServer() as server:
         server.acts.append(Act(b"", "stall"))
-        pika = await _client("gptge", server.url).__aenter__()
+        pika = await _client("gptge", server.url, limits=Limits(grace=0.1)).__aenter__()
         submitting = asyncio.create_task(pika.submit("a cat"))
         await server.until_received(1)
         await pika.aclose()

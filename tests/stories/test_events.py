@@ -30,10 +30,10 @@ from pika_async import (
     JobStatus,
     Limits,
     PikaClient,
+    SubmissionInDoubt,
 )
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async._runtime import event_stream
 from pika_async.jobs import event_of
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway, requests, until, with_journal
@@ -408,7 +408,7 @@ def test_a_slow_hook_delays_no_job_and_gets_all_before_closing_ends() -> None:
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        pika = client(gateway())
+        pika = client(gateway(), limits=Limits(grace=20))
         called: list[str] = []
 
         @pika.on_settled
@@ -426,7 +426,7 @@ def test_a_slow_hook_delays_no_job_and_gets_all_before_closing_ends() -> None:
     virtual_clock.run(story())
 
 
-def test_closing_waits_at_most_20_seconds_for_hooks(caplog: pytest.LogCaptureFixture) -> None:
+def test_closing_waits_at_most_6_seconds_for_hooks(caplog: pytest.LogCaptureFixture) -> None:
     """A hook that ignores its cancellation delays closing by one second more."""
 
     async def story() -> None:
@@ -442,11 +442,37 @@ def test_closing_waits_at_most_20_seconds_for_hooks(caplog: pytest.LogCaptureFix
         async with pika:
             await pika.run(requests(2))
             closing_at = loop.time()
-        assert loop.time() - closing_at == pytest.approx(21, abs=0.5)
+        assert loop.time() - closing_at == pytest.approx(7, abs=0.1)
         assert (await pika.jobs("succeeded")) != []
 
     virtual_clock.run(story())
-    assert "has not finished after 20 s" in caplog.text
+    assert "has not finished after 6.0 s" in caplog.text
+
+
+def test_hooks_have_the_rest_of_the_grace_and_a_second_in_any_case() -> None:
+    """A submission without a response takes all of the grace; a hook that never ends adds 1 s and 1 s to clean up."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        at = gateway([{"on": "create", "prompt": "stuck", "do": {"fault": "stall", "seconds": 1000}}])
+        pika = client(at)
+
+        @pika.on_settled
+        async def endless(job: Job) -> None:
+            while loop.time() < 1000:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(100)
+
+        async with pika:
+            await pika.run(requests(1))
+            stuck = asyncio.create_task(pika.submit("stuck"))
+            await asyncio.sleep(1)
+            closing_at = loop.time()
+        assert loop.time() - closing_at == pytest.approx(8, abs=0.1)
+        with pytest.raises(SubmissionInDoubt):
+            await stuck
+
+    virtual_clock.run(story())
 
 
 def test_a_hook_must_not_close_the_client() -> None:
@@ -514,7 +540,6 @@ def test_a_journal_that_cannot_be_read_ends_hooks_only(caplog: pytest.LogCapture
     virtual_clock.run(story())
     assert "ended" in caplog.text
     assert "gone" in caplog.text
-    assert event_stream.HOOKS_GRACE_S == 20
 
 
 def test_a_job_that_settles_while_the_client_closes_has_its_event(tmp_path: Path) -> None:
