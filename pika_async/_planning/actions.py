@@ -64,6 +64,8 @@ class ActiveJob:
     failed_polls: int = 0
     not_found_count: int = 0
     first_not_found_at: float = 0.0
+    #: Whether an answer to a poll has named the task by its own id, or by none.
+    is_named: bool = False
     #: Whether the task has succeeded but its video has no URL yet.
     awaits_url: bool = False
     #: Whether an earlier process, or an earlier opening of this client, has submitted the job.

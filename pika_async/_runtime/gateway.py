@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import UnionType
 from typing import Final
@@ -16,6 +17,7 @@ import attrs
 
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.task_aliases import TaskAliases
 from pika_async._runtime.images import load_image
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import (
@@ -24,11 +26,13 @@ from pika_async.errors import (
     ExchangeFailed,
     InvalidRequest,
     TaskNotFound,
+    shorten,
     strip_control,
 )
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.providers._failure import Failure, read_failure
+from pika_async.providers._feeds import names_task
 from pika_async.providers._provider import Provider
 from pika_async.providers._receipts import salvage_receipt
 from pika_async.providers._verdicts import (
@@ -50,6 +54,8 @@ __all__ = ["GatewayClient", "was_cancelled"]
 _log = logging.getLogger("pika_async.gateway")
 #: How many unknown status words are logged, each once.
 MAX_LOGGED_STATUSES: Final = 100
+#: How many responses about another task are logged as warnings; further ones are logged for debugging.
+MAX_LOGGED_MISMATCHES: Final = 100
 
 
 class GatewayClient:
@@ -60,6 +66,8 @@ class GatewayClient:
     :param transport: sends them.
     :param lenient: whether HTTP 503 without a body that explains it counts as "not accepted" (default: in doubt).
     :param telemetry: records each request (default: none).
+    :param is_task_id: whether an id is the task id of a job; an answer under such an id is about that job only
+        (default: never).
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class GatewayClient:
         *,
         lenient: bool = False,
         telemetry: NullTelemetry | None = None,
+        is_task_id: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._provider = provider
         self._lenient = lenient
@@ -77,6 +86,7 @@ class GatewayClient:
         self._transport = transport
         self._telemetry = telemetry or NullTelemetry()
         self._unknown_statuses: set[str] = set()
+        self._aliases = TaskAliases(is_task_id)
         #: Number of responses to polls that were about another task than the one polled.
         self.mismatched_answers = 0
 
@@ -178,7 +188,7 @@ class GatewayClient:
         failure = _failure(response)
         verdict = classify_poll(response, None if failure is None else failure.code)
         if verdict is PollVerdict.READ:
-            return self._poll_result(response, task_id)
+            return self._poll_result(response, task_id, active)
         return PollResult(
             verdict=verdict,
             reason=(failure and strip_control(failure.message[:500])) or response.excerpt(),
@@ -200,7 +210,7 @@ class GatewayClient:
         `Snapshot.task_id` cannot tell: for a response without an id it is the id that was polled.
         """
         try:
-            return self._provider.task_id_in(snapshot.raw) == task_id
+            return self._provider.task_id_in(snapshot.raw) == task_id or names_task(snapshot.raw, task_id)
         except Exception:
             _log.exception("the provider %s could not decode a poll", self._provider.name)
             return False
@@ -225,7 +235,7 @@ class GatewayClient:
             case _:
                 raise ExchangeFailed(http_status=result.http_status, **facts)
 
-    def _poll_result(self, response: HttpResponse, task_id: str) -> PollResult:
+    def _poll_result(self, response: HttpResponse, task_id: str, active: ActiveJob | None) -> PollResult:
         try:
             snapshot = self._provider.decode_snapshot(response, task_id)
             _expect_type(Snapshot, snapshot)
@@ -234,10 +244,14 @@ class GatewayClient:
         except Exception as error:
             _log.exception("the provider %s could not decode a poll", self._provider.name)
             return PollResult(verdict=PollVerdict.AGAIN, reason=repr(error), http_status=response.status)
-        if snapshot.task_id != task_id:
+        own = self._own_snapshot(snapshot, task_id, active)
+        if own is None:
             self.mismatched_answers += 1
-            _log.warning("a response was about another task than %s; it was ignored", strip_control(task_id))
-            return PollResult(verdict=PollVerdict.AGAIN, reason="another task's answer", http_status=response.status)
+            reason = f"the answer is about another task, {strip_control(shorten(snapshot.task_id))}"
+            return PollResult(verdict=PollVerdict.MISMATCH, reason=reason, http_status=response.status)
+        return self._read_result(response, own)
+
+    def _read_result(self, response: HttpResponse, snapshot: Snapshot) -> PollResult:
         failure = None if snapshot.word else read_failure(snapshot.raw)
         if failure is not None and failure.code is not None:
             return PollResult(
@@ -249,13 +263,40 @@ class GatewayClient:
         hint = poll_after(response.headers, time.time())
         return PollResult(verdict=verdict, snapshot=snapshot, http_status=response.status, retry_after=hint)
 
+    def _own_snapshot(self, snapshot: Snapshot, task_id: str, active: ActiveJob | None) -> Snapshot | None:
+        """Return *snapshot* if it is about the polled task, also under an id taken as that task's; else None."""
+        other_id, aliases = snapshot.task_id, self._aliases
+        is_of_job = active is not None and active.job.task_id == task_id
+        if other_id == task_id:
+            aliases.confirm(task_id)
+            if active is not None and is_of_job:
+                active.is_named = True
+            return snapshot
+        taken = aliases.is_alias(task_id, other_id)
+        if not taken and active is not None and is_of_job and not active.is_named:
+            taken = aliases.record(task_id, other_id)
+            if taken:
+                _log.warning(
+                    "%s names task %s only by the id %s; its answers are taken as those of that task",
+                    self._provider.name, strip_control(task_id), strip_control(shorten(other_id)),
+                )  # fmt: skip
+        if not taken:
+            level = logging.WARNING if self.mismatched_answers < MAX_LOGGED_MISMATCHES else logging.DEBUG
+            _log.log(level, "a response was about another task than %s; it was ignored", strip_control(task_id))
+            return None
+        video = snapshot.video and attrs.evolve(snapshot.video, task_id=task_id)
+        return attrs.evolve(snapshot, task_id=task_id, video=video)
+
     def _log_unknown_status(self, word: str) -> None:
-        """Log a status word that the gateway's documentation does not list, once."""
-        if word and word not in self._unknown_statuses and len(self._unknown_statuses) < MAX_LOGGED_STATUSES:
-            self._unknown_statuses.add(word)
-            _log.warning(
-                "%s sent the unknown status word %r; it counts as running", self._provider.name, strip_control(word)
-            )
+        """Log a status word that the gateway's documentation does not list, or an answer without one, once."""
+        if word in self._unknown_statuses or len(self._unknown_statuses) >= MAX_LOGGED_STATUSES:
+            return
+        self._unknown_statuses.add(word)
+        if word:
+            shown = strip_control(word)
+            _log.warning("%s sent the unknown status word %r; it counts as running", self._provider.name, shown)
+        else:
+            _log.warning("%s sent an answer without a known status; it counts as running", self._provider.name)
 
 
 def _expect_type(kind: type | UnionType, value: object) -> None:

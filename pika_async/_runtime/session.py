@@ -80,18 +80,18 @@ class Session:
     async def _open(
         cls, config: ClientConfig, stack: AsyncExitStack, hooks: Iterable[Hook], load_history: bool
     ) -> Self:
-        journal = config.journal
+        journal, here = config.journal, (config.provider.name, config.base_url)
         telemetry = create_telemetry(config.provider, config.base_url)
         gateway = GatewayClient(
-            config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry
-        )
+            config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry,
+            is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,
+        )  # fmt: skip
         downloader = Downloader(loopback=is_loopback(config.base_url), proxy=config.proxy)
         await journal.open()
         stack.push_async_callback(journal.close)
         table = JobTable(new_planner(config, telemetry), journal, telemetry)
         await recover_interrupted(journal, telemetry)
         scheduler = Scheduler(table, gateway, Submitter(table, gateway, config.concurrency_key, config.callbacks))
-        here = (config.provider.name, config.base_url)
         session = cls(
             config=config,
             table=table,

@@ -233,6 +233,8 @@ class PollVerdict(enum.Enum):
     READ = "read"
     #: No usable answer: poll again later.
     AGAIN = "again"
+    #: The answer is about another task: discard it and poll again later.
+    MISMATCH = "mismatch"
     #: The provider answered that there is no such task.
     MISSING = "missing"
     #: The credential or the balance is at fault: park the jobs of the account, fail none.
