@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -60,13 +61,16 @@ def test_tasks_that_are_only_named_by_other_ids_settle(provider: str, caplog: py
     async def story() -> None:
         at = gateway(durations="constant:60")
         async with odd_client(at, under_another_id, provider) as pika:
-            report = await pika.run(prompts(12))
+            batch = asyncio.create_task(pika.run(prompts(12)))
+            while not batch.done():
+                await asyncio.sleep(1)
+                assert not pika.stats().breaker_open
+            report = await batch
             assert report.counts == {JobStatus.SUCCEEDED: 12}
             for job in report.jobs:
                 assert job.video is not None
                 assert str(job.task_id) in job.video.url
                 assert job.video.task_id == job.task_id
-            assert not pika.stats().breaker_open
             again = await pika.poll(report.jobs[0])
             assert again.task_id == report.jobs[0].task_id
 
