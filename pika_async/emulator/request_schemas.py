@@ -23,7 +23,8 @@ Body = Mapping[str, Any]
 #: A function that returns what is wrong with a value, or ``None``.
 Check = Callable[[object], str | None]
 
-# The ten effects of the pages of YEScale and gpt.ge, and all thirteen of CometAPI's and the native page.
+# The ten effects of the pages of YEScale and gpt.ge, the thirteen of CometAPI's and the native page, and the three more
+# in the web client of the native shape's vendor.
 COMMON_EFFECTS = (
     "Ta-da",
     "Deflate",
@@ -37,6 +38,7 @@ COMMON_EFFECTS = (
     "Explode",
 )
 ALL_EFFECTS = (*COMMON_EFFECTS, "Levitate", "Decapitate", "Eye-pop")
+NATIVE_EFFECTS = (*ALL_EFFECTS, "Peel", "Poke", "Tear")
 
 
 @attrs.frozen
@@ -253,7 +255,7 @@ _NATIVE = {
         _object, inner={**_videos(required=False), "ingredients-mode": Field(_one_of("precise", "creative"))}
     ),
     "image": Field(_media_or_empty),
-    "pikaffect": Field(_one_of("", *ALL_EFFECTS)),
+    "pikaffect": Field(_one_of("", *NATIVE_EFFECTS)),
     "ingredient": Field(_urls),
 }
 

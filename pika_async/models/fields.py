@@ -41,10 +41,12 @@ __all__ = [
     "parse_ratio",
 ]
 
-#: The effects that a gateway documents: CometAPI's page lists all 13; gpt.ge's and YEScale's list the first ten.
+#: The effects that a gateway documents: gpt.ge's and YEScale's pages list the first ten, CometAPI's the first 13. The
+#: last three are in the picker of the web client of the native shape's vendor.
 Effect = Literal[
     "Inflate", "Melt", "Explode", "Squish", "Crush", "Cake-ify", "Ta-da", "Deflate", "Crumble", "Dissolve",
     "Levitate", "Decapitate", "Eye-pop",
+    "Peel", "Poke", "Tear",
 ]  # fmt: skip
 EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
 

@@ -22,12 +22,14 @@ def capabilities(
     *,
     video: str | None = None,
     ingredients: str | None = None,
+    effects: int = len(TEN_EFFECTS),
     aspect_ratio: str = "a number, 0.4 to 2.5; not with an image, whose own ratio is used",
 ) -> Mapping[str, Capability]:
     """Return the capability table of one gateway.
 
     :param video: the note on video input; None where the gateway's page has no such field.
     :param ingredients: the note on ingredients; None where the gateway's page has no such field.
+    :param effects: the number of effects that the gateway's page lists.
     :param aspect_ratio: the note on the ratio.
     """
     no_ingredients = "its page documents no ingredients"
@@ -40,7 +42,7 @@ def capabilities(
             if ingredients
             else Capability(None, no_ingredients)
         ),
-        "effect": Capability("pikaffect", "10 effects" if ingredients is None else "13 effects"),
+        "effect": Capability("pikaffect", f"{effects} effects"),
         "aspect_ratio": Capability("options.aspectRatio", aspect_ratio),
         "frame_rate": Capability("options.frameRate", "8 to 24, default 24"),
         "camera": Capability("options.camera", "pan, tilt, rotate, zoom"),

@@ -63,7 +63,7 @@ COMETAPI: Final = Provider(
         "extend": Capability(None, "its page documents no extension of a video"),
         "model": Capability("model", "a number, 1.5; not for a video"),
     },
-    effects=EFFECTS,
+    effects=EFFECTS[:13],
     models=("1.5",),
     takes_callback=True,
     rules=(_video_needs_effect, _model_is_a_number, _ratio_is_for_text),

@@ -1,6 +1,7 @@
 """Native Pika: the videos dialect at any host that serves it, with ingredients on model 2.0. Has no base URL.
 
-Source: the integration page of the native shape, read in November 2026.
+Sources: the integration page of the native shape, and the picker of effects in the web client that its vendor ships,
+read in November 2026.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NATIVE: Final = Provider(
     base_url=None,
     api_key_env="PIKA_API_KEY",
     documentation="the native shape's integration page",
-    capabilities=capabilities(ingredients="URLs; model 2.0"),
+    capabilities=capabilities(ingredients="URLs; model 2.0", effects=len(EFFECTS)),
     effects=EFFECTS,
     models=("1.5", "2.0"),
     default_model="1.5",

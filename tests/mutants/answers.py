@@ -9,6 +9,7 @@ from tests.mutants.catalog import Mutant
 __all__ = ["MUTANTS"]
 
 _CODES: Final = ("tests/providers/test_body_codes.py",)
+_DEFAULTS: Final = ("tests/providers/test_defaults.py",)
 _KEPT: Final = ("tests/runtime/test_receipts_kept.py",)
 _RECEIPTS: Final = ("tests/providers/test_receipts.py",)
 
@@ -257,5 +258,69 @@ MUTANTS: Final = (
         "a task id is not recorded because the journal could not be asked who has it",
         _KEPT,
         "question_to_the_journal",
+    ),
+    Mutant(
+        "default-ratio-beside-a-video",
+        "providers/_videos.py",
+        'return None if request.kind in {"image", "video"} else _DEFAULT_RATIO',
+        'return None if request.kind == "image" else _DEFAULT_RATIO',
+        "a clip is given another ratio than its own",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "default-ratio-not-for-ingredients",
+        "providers/_videos.py",
+        'return None if request.kind in {"image", "video"} else _DEFAULT_RATIO',
+        'return None if request.kind != "text" else _DEFAULT_RATIO',
+        "ingredients are sent without the documented ratio",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "zero-motion-becomes-the-default",
+        "providers/_videos.py",
+        "motion=_DEFAULT_MOTION if request.motion is None else request.motion",
+        "motion=request.motion or _DEFAULT_MOTION",
+        "a video that should not move moves",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "sound-off-is-left-out",
+        "providers/_envelope.py",
+        'sfx=False if request.sfx is None and request.kind == "video" else request.sfx',
+        "sfx=request.sfx or None",
+        "a required switch is missing",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "ratio-beside-an-image",
+        "providers/_envelope.py",
+        'if request.kind == "text" else None',
+        "if True else None",
+        "an image is sent with a field that its page does not have",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "old-model-for-ingredients",
+        "providers/_videos.py",
+        '("2.0" if request.ingredients else provider.default_model)',
+        "provider.default_model",
+        "ingredients are sent to a model that takes none",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "extension-dropped",
+        "providers/_videos.py",
+        "extend=request.extend",
+        "extend=False",
+        "an extension is sent as a new video",
+        _DEFAULTS,
+    ),
+    Mutant(
+        "zero-seed-dropped",
+        "providers/_envelope.py",
+        "seed=request.seed",
+        "seed=request.seed or None",
+        "the seed 0 is not sent",
+        _DEFAULTS,
     ),
 )

@@ -154,10 +154,12 @@ MUTANTS: Final = (
         "_runtime/submitter.py",
         "                    await self._journal_intent(active, encoded, token_sha256)\n"
         "                    sent_at = now()\n"
-        "                    outcome = await self._gateway.submit(encoded, active)\n",
+        "                    try:\n"
+        "                        outcome = await self._gateway.submit(encoded, active)\n",
         "                    sent_at = now()\n"
-        "                    outcome = await self._gateway.submit(encoded, active)\n"
-        "                    await self._journal_intent(active, encoded, token_sha256)\n",
+        "                    try:\n"
+        "                        outcome = await self._gateway.submit(encoded, active)\n"
+        "                        await self._journal_intent(active, encoded, token_sha256)\n",
         "a job that a crash interrupts is paid again",
         ("tests/crash/test_points.py",),
     ),

@@ -525,7 +525,7 @@ def fields_for(draw: st.DrawFn, name: str) -> dict[str, Any]:
         fields["model"] = "2.0"
     if kind == "video" and name == "cometapi":
         fields.pop("model", None)
-        fields.setdefault("effect", draw(st.sampled_from(EFFECTS)))
+        fields.setdefault("effect", draw(st.sampled_from(provider.effects)))
     return fields
 
 
