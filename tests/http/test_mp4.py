@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from functools import cache
 from itertools import pairwise
@@ -124,24 +125,26 @@ def test_single_bytes_give_the_same_verdict(data: bytes) -> None:
     assert verdict(*(bytes([byte]) for byte in data)) == verdict(data)
 
 
-def test_only_a_header_is_buffered() -> None:
-    """The validator buffers at most 16 bytes of a box of any length."""
-    walker = Mp4Validator()
-    walker.feed(FTYP + box(b"mdat", size=1 << 30))
-    for _ in range(64):
-        walker.feed(bytes(1 << 16))
-        assert len(walker._header) <= 16
+def test_no_content_but_the_index_is_buffered() -> None:
+    """The validator buffers at most 16 bytes of a box of any length, unless it is a small index."""
+    for kind in (b"mdat", b"moov"):
+        walker = Mp4Validator()
+        walker.feed(FTYP + box(kind, size=1 << 30))
+        for _ in range(64):
+            walker.feed(bytes(1 << 16))
+            assert len(walker._header) <= 16
+            assert walker._index_bytes is None
 
 
 @pytest.mark.parametrize(
     "data, expected_text",
     [
         (b"", "is empty"),
-        (b"Not found", "is only 9 bytes long: 'Not found'"),
-        (b"<!DOCTYPE html><html>", "begins with '<!DOCTYPE html><', not with an MP4 header"),
-        (b'{"error": "expired"}', 'begins with \'{"error": "expir\', not with an MP4 header'),
-        (b"\x1b]0;pwned\x07 and some more", "begins with '\\x1b]0;pwned\\x07 and s', not with an MP4 header"),
-        (box(b"moov", b"i" * 30), "not with an MP4 header"),
+        (b"Not", "is only 3 bytes long: 'Not'"),
+        (b"\x1b]0;p\x07wned", "begins with box 'p\\x07wn', not with 'ftyp'"),
+        (box(b"moov", b"i" * 30), "begins with box 'moov', not with 'ftyp'"),
+        (box(b"free", b"i" * 30) + box(b"moov", b"i" * 30), "begins with box 'free', not with 'ftyp'"),
+        (box(b"free", b"i" * 30, size=0), "has a box 'free' that runs to the end and leaves no room for a video"),
         (box(b"ftyp", size=8) + bytes(20), "has box 'ftyp' with an impossible size of 8 bytes"),
         (box(b"ftyp", bytes(20), size=0), "has a box 'ftyp' that runs to the end and leaves no room for a video"),
         (FTYP + box(b"free", size=7), "has box 'free' with an impossible size of 7 bytes"),
@@ -170,40 +173,86 @@ def test_last_box_may_run_to_the_end() -> None:
     assert not walker.proves_its_end
 
 
-def test_headers_alone_suffice() -> None:
-    """A reader that seeks from header to header gets the verdict of a reader of every byte."""
-    walker = Mp4Validator()
-    walker.add_box(0, 20, b"ftyp")
-    walker.add_box(20, 100, b"mdat")
-    walker.add_box(120, 0, b"moov")
-    walker.finish(400)
+# What the boxes prove
 
 
-def test_headers_must_be_contiguous() -> None:
-    """A header that does not start where the previous box ended is refused."""
-    walker = Mp4Validator()
-    walker.add_box(0, 20, b"ftyp")
-    with pytest.raises(NotMp4, match="has box 'mdat' at byte 24, where no box begins"):
-        walker.add_box(24, 100, b"mdat")
+def shifted(whole: bytes, by: int) -> bytes:
+    """Return a file with `by` bytes of padding in front, and every position in its index moved."""
+    index = bytearray(whole)
+    at = index.index(b"stco") + 8
+    count = int.from_bytes(index[at : at + 4], "big")
+    for n in range(count):
+        entry = slice(at + 4 + 4 * n, at + 8 + 4 * n)
+        index[entry] = (int.from_bytes(index[entry], "big") + by).to_bytes(4, "big")
+    return box(b"free", bytes(by - 8)) + bytes(index)
 
 
+def plays(data: bytes) -> int:
+    """Return the number of frames that FFmpeg decodes."""
+    with av.open(io.BytesIO(data)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+@pytest.mark.parametrize("movflags", LAYOUTS[:2])
 @pytest.mark.parametrize(
-    "length, expected_text",
-    [(219, "ends 1 bytes early inside box 'moov'"), (223, "ends inside the header"), (0, "is empty")],
+    "tail", [b"\n", b"\0" * 40, b"<!-- cache hit -->", b"\0\0\0\1mdat", b"\0\0\4\0free" + b"x" * 9]
 )
-def test_headers_are_checked_against_the_length(length: int, expected_text: str) -> None:
-    """After headers alone, a length that differs from their sum is refused."""
+def test_bytes_behind_the_end_do_not_matter(movflags: str, tail: bytes) -> None:
+    """A file whose index is satisfied is complete with any bytes behind it, and plays with them."""
+    data = real_mp4(movflags) + tail
+    assert walk(data).is_whole
+    assert walk(*(data[n : n + 1] for n in range(len(data)))).is_whole
+    assert plays(data) == 3
+
+
+@pytest.mark.parametrize("kind", [b"free", b"skip", b"wide"])
+@pytest.mark.parametrize("size", [8, 9, 2000])
+def test_padding_may_come_first(kind: bytes, size: int) -> None:
+    """A box of padding in front of `ftyp` changes nothing, and the file plays."""
+    data = shifted(real_mp4("faststart"), size).replace(b"free", kind, 1)
+    assert walk(data).is_whole
+    assert plays(data) == 3
+    assert verdict(data[: size + 4]) != "whole"
+
+
+@pytest.mark.parametrize("movflags", LAYOUTS)
+def test_a_cut_file_is_never_proven(movflags: str) -> None:
+    """No prefix of a real file counts as proven by its boxes, at box borders too."""
+    whole = real_mp4(movflags)
     walker = Mp4Validator()
-    walker.add_box(0, 20, b"ftyp")
-    walker.add_box(20, 100, b"mdat")
-    walker.add_box(120, 100, b"moov")
-    with pytest.raises(TruncatedMp4, match=expected_text):
-        walker.finish(length)
+    for number in range(len(whole) - 1):
+        walker.feed(whole[number : number + 1])
+        assert not walker.is_whole, number
+    walker.feed(whole[-1:])
+    assert walker.is_whole
 
 
-def test_headers_alone_begin_with_ftyp() -> None:
-    """The first header must be a `ftyp` header of a possible size."""
-    with pytest.raises(NotMp4, match="begins with box 'moov'"):
-        Mp4Validator().add_box(0, 20, b"moov")
-    with pytest.raises(NotMp4, match="impossible size"):
-        Mp4Validator().add_box(0, 15, b"ftyp")
+def test_a_file_cut_between_two_boxes_of_media_is_refused() -> None:
+    """A file without the last box that its index points to is cut off, although its boxes have no gap."""
+    offsets = (16 + 8 + 200, 16 + 8 + 300)
+    for width, kind in ((4, b"stco"), (8, b"co64")):
+        table = box(kind, bytes(4) + (2).to_bytes(4, "big") + b"".join(at.to_bytes(width, "big") for at in offsets))
+        index = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", table)))))
+        first = FTYP + index + box(b"mdat", b"m" * (offsets[0] - len(FTYP) - len(index)))
+        assert len(first) <= offsets[1]
+        assert verdict(first) == "ends before the last chunk of its index"
+        assert walk(first, box(b"mdat", b"m" * 200)).is_whole
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 4, b"\0\0\0\2"])
+def test_a_damaged_index_proves_nothing(damage: bytes) -> None:
+    """An index that cannot be read leaves the verdict to the boxes and the length."""
+    data = bytearray(real_mp4("faststart"))
+    at = data.index(b"trak") - 4
+    data[at : at + 4] = damage
+    walker = walk(bytes(data))
+    assert not walker.is_whole
+    assert walker.proves_its_end
+    assert verdict(bytes(data) + b"\n") != "whole"
+
+
+def test_a_large_index_is_not_read() -> None:
+    """An index above the cap is neither kept nor trusted, so that a host cannot fill the memory or block the loop."""
+    table = box(b"stco", bytes(4) + (1).to_bytes(4, "big") + (21).to_bytes(4, "big"))
+    large = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", table)))) + box(b"free", bytes(2 << 20)))
+    assert not walk(FTYP, box(b"mdat", b"m" * 50), large).is_whole

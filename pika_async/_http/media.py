@@ -1,0 +1,273 @@
+"""Streaming check that bytes are one complete result: a video or a picture, recognized by its own marks.
+
+MP4 boxes are checked by `mp4`. Of the other kinds the structure is walked as far as it proves where the file ends; the
+contents are not decoded. Bytes behind that end are allowed: hosts append line ends and padding, and players ignore them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Final
+
+import attrs
+
+from pika_async._http.byte_walk import ByteWalk, NotMedia, Skip, SkipTo, Steps, Take, TruncatedMedia
+from pika_async._http.mp4 import FIRST_BOX_TYPES, Mp4Validator
+from pika_async.errors import shorten
+
+__all__ = ["MEDIA_SUFFIXES", "PICTURE_SUFFIXES", "MediaValidator"]
+
+#: Bytes read before the kind is decided: enough for every mark, and for an error to show.
+HEAD_BYTES: Final = 16
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+EBML_ID: Final = b"\x1a\x45\xdf\xa3"
+SEGMENT_ID: Final = b"\x18\x53\x80\x67"
+CLUSTER_ID: Final = b"\x1f\x43\xb6\x75"
+#: EBML elements that may stand anywhere: Void and CRC-32.
+GLOBAL_EBML_IDS: Final = frozenset({b"\xec", b"\xbf"})
+#: Longest EBML header in bytes; a usual one has 40.
+MAX_EBML_HEADER_BYTES: Final = 4096
+#: Longest id of an EBML element in bytes.
+MAX_EBML_ID_BYTES: Final = 4
+#: Types of the first chunk of a WebP file.
+WEBP_CHUNKS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X"})
+#: A WebP file holds at least its form type and one chunk header.
+MIN_RIFF_BYTES: Final = 12
+#: JPEG markers without a length: TEM, and the restart markers.
+JPEG_RESTARTS: Final = range(0xD0, 0xD8)
+JPEG_TEM: Final = 0x01
+JPEG_SCAN: Final = 0xDA
+JPEG_END: Final = 0xD9
+JPEG_MARK: Final = 0xFF
+#: Flag of a GIF that a color table follows, and the bits of its size.
+GIF_TABLE: Final = 0x80
+GIF_TABLE_SIZE: Final = 0x07
+#: First byte of a page or a JSON document, after white space and a byte order mark.
+PAGE_MARKS: Final = (b"<", b"{")
+
+
+def _walk_png() -> Steps:
+    """Walk the chunks of a PNG from IHDR to IEND."""
+    yield Skip(len(PNG_SIGNATURE))
+    seen: set[bytes] = set()
+    while b"IEND" not in seen:
+        header = yield Take(8)
+        size, kind = int.from_bytes(header[:4], "big"), header[4:]
+        if not kind.isalpha() or size >> 31 or not (seen or kind == b"IHDR"):
+            raise NotMedia(f"has a chunk {shorten(kind.decode('latin-1'))} where no PNG has one")
+        seen.add(kind)
+        yield Skip(size + 4)
+    if b"IDAT" not in seen:
+        raise NotMedia("is a PNG without a picture")
+
+
+def _walk_gif() -> Steps:
+    """Walk the blocks of a GIF to its trailer."""
+    yield Skip(6)
+    screen = yield Take(7)
+    yield Skip(_gif_table_bytes(screen[4]))
+    pictures = 0
+    while (mark := (yield Take(1))) != b";":
+        if mark == b"!":
+            yield Skip(1)
+        elif mark == b",":
+            picture = yield Take(9)
+            yield Skip(_gif_table_bytes(picture[8]) + 1)
+            pictures += 1
+        else:
+            raise NotMedia(f"has a block {shorten(mark.decode('latin-1'))} where no GIF has one")
+        while size := (yield Take(1))[0]:
+            yield Skip(size)
+    if not pictures:
+        raise NotMedia("is a GIF without a picture")
+
+
+def _gif_table_bytes(flags: int) -> int:
+    return 3 << ((flags & GIF_TABLE_SIZE) + 1) if flags & GIF_TABLE else 0
+
+
+def _walk_jpeg() -> Steps:
+    """Walk the segments and scans of a JPEG to its end marker."""
+    yield Skip(2)
+    scans = 0
+    in_scan = False
+    while True:
+        if in_scan:
+            yield SkipTo(b"\xff")
+        elif (yield Take(1)) != b"\xff":
+            raise NotMedia("has bytes between its segments, where no JPEG has them")
+        code = JPEG_MARK
+        while code == JPEG_MARK:  # a marker may be padded
+            code = (yield Take(1))[0]
+        if in_scan and (code == 0 or code in JPEG_RESTARTS):
+            continue
+        in_scan = False
+        if code == JPEG_END:
+            break
+        if code == JPEG_TEM or code in JPEG_RESTARTS:
+            continue
+        size = int.from_bytes((yield Take(2)), "big")
+        if code == 0 or size < 2:
+            raise NotMedia("has a segment that no JPEG has")
+        yield Skip(size - 2)
+        in_scan = code == JPEG_SCAN
+        scans += in_scan
+    if not scans:
+        raise NotMedia("is a JPEG without a picture")
+
+
+def _walk_webp() -> Steps:
+    """Read the size of a WebP and the type of its first chunk."""
+    header = yield Take(16)
+    size = int.from_bytes(header[4:8], "little")
+    if header[12:] not in WEBP_CHUNKS or size < MIN_RIFF_BYTES:
+        raise NotMedia(f"has a chunk {shorten(header[12:].decode('latin-1'))} where no WebP has one")
+    yield Skip(size - 8)
+
+
+def _ebml_element(*, may_end: bool = False) -> Generator[Take, bytes, tuple[bytes, int | None, int]]:
+    """Read the header of an EBML element; return its id, the size of its content (None: unknown), and its own size."""
+    id_head = yield Take(1, may_end)
+    id_length = 9 - id_head[0].bit_length()
+    if id_length > MAX_EBML_ID_BYTES:
+        raise NotMedia("has an element that no WebM has")
+    element_id = id_head + (yield Take(id_length - 1)) if id_length > 1 else id_head
+    size_head = (yield Take(1))[0]
+    length = 9 - size_head.bit_length()
+    if not size_head:
+        raise NotMedia("has an element of impossible size")
+    rest = (yield Take(length - 1)) if length > 1 else b""
+    bits = 7 * length
+    size = int.from_bytes(bytes([size_head]) + rest, "big") & ((1 << bits) - 1)
+    return element_id, None if size == (1 << bits) - 1 else size, id_length + length
+
+
+def _walk_webm() -> Steps:
+    """Walk the elements of a WebM. With an unknown size of its segment it may end behind any of them."""
+    _, size, _ = yield from _ebml_element()
+    if size is None or size > MAX_EBML_HEADER_BYTES or b"webm" not in (yield Take(size)):
+        raise NotMedia("has an EBML header, but not that of a WebM")
+    element_id = b""
+    while element_id != SEGMENT_ID:
+        element_id, size, _ = yield from _ebml_element()
+        if element_id not in {SEGMENT_ID, *GLOBAL_EBML_IDS} or (size is None and element_id != SEGMENT_ID):
+            raise NotMedia("has another element than a segment behind its header")
+        if element_id != SEGMENT_ID:
+            yield Skip(size or 0)
+    left = size  # bytes of the segment; None: unknown
+    clusters = 0
+    while left is None or left > 0:
+        element_id, size, header = yield from _ebml_element(may_end=left is None and clusters > 0)
+        clusters += element_id == CLUSTER_ID
+        if size is None and element_id != CLUSTER_ID:
+            raise NotMedia("has an element of unknown size that is not a cluster")
+        left = None if left is None else left - header - (size or 0)
+        yield Skip(size or 0)  # a cluster of unknown size is entered
+    if left or not clusters:
+        raise NotMedia("has a segment without a cluster" if not left else "has an element larger than its segment")
+
+
+@attrs.frozen
+class MediaKind:
+    """Kind of file: its ending, whether the first `HEAD_BYTES` bytes are its mark, and the walk over its structure."""
+
+    name: str
+    suffix: str
+    matches: Callable[[bytes], bool]
+    walk: Callable[[], Steps]
+
+
+KINDS: Final = (
+    MediaKind("WebM", ".webm", lambda head: head.startswith(EBML_ID), _walk_webm),
+    MediaKind("GIF", ".gif", lambda head: head[:6] in {b"GIF87a", b"GIF89a"}, _walk_gif),
+    MediaKind("PNG", ".png", lambda head: head.startswith(PNG_SIGNATURE), _walk_png),
+    MediaKind("JPEG", ".jpg", lambda head: head.startswith(b"\xff\xd8\xff"), _walk_jpeg),
+    MediaKind("WebP", ".webp", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", _walk_webp),
+)
+#: The endings of all kinds.
+MEDIA_SUFFIXES: Final = (".mp4", *(kind.suffix for kind in KINDS))
+#: The endings of the kinds that a browser shows as a picture.
+PICTURE_SUFFIXES: Final = (".gif", ".png", ".jpg", ".webp")
+
+
+class MediaValidator:
+    """State of the check of one file, in chunks of any size. After an error, start again with a new instance."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._mp4: Mp4Validator | None = None
+        self._walk: ByteWalk | None = None
+        self._kind: MediaKind | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the kind of file, "result" until it is known."""
+        return self._kind.name if self._kind is not None else "result" if self._mp4 is None else "MP4"
+
+    @property
+    def suffix(self) -> str:
+        """Ending of file names of this kind."""
+        return ".mp4" if self._kind is None else self._kind.suffix
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the bytes begin like a web page or a JSON document."""
+        text = bytes(self._head).removeprefix(b"\xef\xbb\xbf").lstrip()
+        return text.startswith(PAGE_MARKS)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bytes so far prove by themselves that the file is complete, whatever follows."""
+        if self._walk is not None:
+            return self._walk.ended
+        return self._mp4 is not None and self._mp4.is_whole
+
+    @property
+    def proves_its_end(self) -> bool:
+        """Whether a file that passed `finish` is complete without a known length."""
+        return self.is_whole or (self._mp4 is not None and self._mp4.proves_its_end)
+
+    def feed(self, data: bytes) -> None:
+        """Process the next bytes of the file, any number of them.
+
+        :raises NotMedia: as soon as they cannot belong to a file of a known kind.
+        """
+        if self._mp4 is None and self._walk is None:
+            missing = HEAD_BYTES - len(self._head)
+            self._head += data[:missing]
+            if len(self._head) < HEAD_BYTES:
+                return
+            self._recognize()
+            self._feed(bytes(self._head))
+            data = data[missing:]
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        if self._mp4 is not None:
+            self._mp4.feed(data)
+        elif self._walk is not None:
+            self._walk.feed(data)
+
+    def _recognize(self) -> None:
+        head = bytes(self._head)
+        if head[4:8] in FIRST_BOX_TYPES:
+            self._mp4 = Mp4Validator()
+            return
+        self._kind = next((kind for kind in KINDS if kind.matches(head)), None)
+        if self._kind is None:
+            known = ", ".join(["MP4", *(kind.name for kind in KINDS)])
+            raise NotMedia(f"begins with {shorten(head.decode('latin-1'))}, which is none of {known}")
+        self._walk = ByteWalk(self._kind.walk())
+
+    def finish(self) -> None:
+        """Check that the file is complete.
+
+        :raises TruncatedMedia: if its end is missing.
+        """
+        if self._mp4 is not None:
+            self._mp4.finish()
+        elif self._walk is None:
+            shown = shorten(bytes(self._head).decode("latin-1"))
+            raise TruncatedMedia(f"is only {len(self._head)} bytes long: {shown}" if self._head else "is empty")
+        elif not self._walk.may_end:
+            raise TruncatedMedia(f"ends after {self._walk.offset:,} bytes, before its end mark")
