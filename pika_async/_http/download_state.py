@@ -1,4 +1,4 @@
-"""Progress of one download over all attempts, and the meaning of each answer. Does no I/O and keeps no bytes."""
+"""Progress of one download over all attempts, and the meaning of each answer. Does no I/O and keeps only an index."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from pika_async._http.mp4 import Mp4Validator, NotMp4, TruncatedMp4
+from pika_async._http.byte_walk import NotMedia, TruncatedMedia
+from pika_async._http.media import MediaValidator
 from pika_async.errors import shorten
 from pika_async.providers._verdicts import retry_after
 
-__all__ = ["MAX_RETRY_DELAY_S", "REDIRECT_STATUSES", "AbortDownload", "DownloadState", "RetryDownload"]
+__all__ = ["MAX_RETRY_DELAY_S", "REDIRECT_STATUSES", "AbortDownload", "DownloadState", "NotThereYet", "RetryDownload"]
 
 #: Longest delay between two attempts in seconds, whatever Retry-After asks for.
 MAX_RETRY_DELAY_S: Final = 60.0
 #: Statuses with a Location to follow.
 REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 #: Statuses of an address that has expired; the provider may return a new address.
-EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
+EXPIRED_STATUSES: Final = frozenset({401, 410})
+#: Statuses of a result that is not there: not yet, or, once it could have been published, not any more.
+ABSENT_STATUSES: Final = frozenset({202, 204, 403, 404})
 #: Statuses that ask to try again later, besides every 5xx.
 RETRY_STATUSES: Final = frozenset({408, 425, 429})
+#: Values of Content-Encoding under which a body is sent as it is. Object stores keep whatever an uploader has stated.
+PLAIN_CODINGS: Final = frozenset({"", "identity", "none", "binary", "utf-8", "utf8", "aws-chunked"})
 #: A range with its total, without which the range cannot be checked. 18 digits exceed every file size and bound `int`.
 CONTENT_RANGE_PATTERN: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 
@@ -33,6 +38,10 @@ class RetryDownload(Exception):  # noqa: N818 - a signal inside one fetch
         self.min_delay = min_delay
 
 
+class NotThereYet(Exception):  # noqa: N818 - a signal inside one fetch
+    """The host has nothing, or a page, at the address: the result is not published yet, or has expired."""
+
+
 class AbortDownload(Exception):  # noqa: N818 - a signal inside one fetch
     """No further attempt will succeed. If `expired`, one with a new address may."""
 
@@ -42,7 +51,7 @@ class AbortDownload(Exception):  # noqa: N818 - a signal inside one fetch
 
 
 class DownloadState:
-    """Bytes received so far, their MP4 boxes, and whether the rest may be requested as a range.
+    """Bytes received so far, their structure, and whether the rest may be requested as a range.
 
     :param max_bytes: the largest size of the file; a server could otherwise fill the disk.
     """
@@ -56,7 +65,7 @@ class DownloadState:
     def restart(self) -> None:
         """Start again at byte 0."""
         self.restarts += 1
-        self._validator = Mp4Validator()
+        self._validator = MediaValidator()
         self.size = 0
         #: Bytes of the whole file; None until an answer states them.
         self.total: int | None = None
@@ -91,9 +100,12 @@ class DownloadState:
         :param length: bytes of the body; None if the answer does not state them.
         :param range_requested: whether the request asked for a range.
         :param now: unix time in seconds, for a Retry-After that is a date.
+        :raises NotThereYet: if the host has no result at the address.
         :raises RetryDownload: if another attempt may succeed.
         :raises AbortDownload: if no further attempt will.
         """
+        if status in ABSENT_STATUSES:
+            raise NotThereYet(f"HTTP {status}")
         if status in EXPIRED_STATUSES:
             raise AbortDownload(f"HTTP {status}: the address has expired", expired=True)
         if status in RETRY_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -103,9 +115,9 @@ class DownloadState:
             raise RetryDownload(f"HTTP {status}")
         if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
             raise AbortDownload(f"HTTP {status}")
-        coding = headers.get("Content-Encoding", "").strip().lower()
-        if coding not in {"", "identity"}:
-            raise AbortDownload(f"the body is compressed ({shorten(coding)}), which was not asked for")
+        codings = {coding.strip().lower() for coding in headers.get("Content-Encoding", "").split(",")}
+        if encoded := sorted(codings - PLAIN_CODINGS):
+            raise AbortDownload(f"the body is compressed ({shorten(', '.join(encoded))}), which was not asked for")
         etag = headers.get("ETag", "")
         if status == HTTPStatus.OK:
             self.restart()
@@ -127,38 +139,62 @@ class DownloadState:
         self.total = total
         return True
 
+    @property
+    def suffix(self) -> str:
+        """Ending of file names of the kind of file that the bytes are."""
+        return self._validator.suffix
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bytes so far prove by themselves that the file is complete, whatever length was stated."""
+        return self._validator.is_whole
+
     def on_chunk(self, chunk: bytes) -> None:
         """Count and check the next bytes of the body.
 
-        :raises AbortDownload: if they cannot belong to an MP4 file, or exceed `max_bytes`.
+        :raises NotThereYet: if they are a page.
+        :raises AbortDownload: if they cannot belong to a result, or exceed `max_bytes`.
         """
         self.size += len(chunk)
         if self.size > self.max_bytes:
             raise AbortDownload(f"the body is longer than the {self.max_bytes:,} bytes allowed")
         try:
             self._validator.feed(chunk)
-        except NotMp4 as error:
-            raise AbortDownload(f"the body is not an MP4 file: it {error}") from None
+        except NotMedia as error:
+            self._refuse_page(error)
+            raise AbortDownload(f"the body is not a video or a picture: it {error}") from None
+
+    def _refuse_page(self, error: NotMedia) -> None:
+        if self._validator.is_page:
+            self.restart()  # so that no rest of the page is requested
+            raise NotThereYet(f"a page in place of the result: it {error}") from None
 
     def on_body_end(self, *, terminated: bool) -> None:
         """Check that the file is complete at the end of the body.
 
         :param terminated: whether the body ended by its own framing, rather than with the connection.
+        :raises NotThereYet: if the body is empty, or a page.
         :raises RetryDownload: if bytes are missing.
         :raises AbortDownload: if nothing proves that the file is complete.
         """
+        if self._validator.is_whole:
+            return
+        has_known_end = terminated or self.total is not None
+        if has_known_end and not self.size:
+            raise NotThereYet("the body is empty")
         if self.total is not None and self.size != self.total:
             short = self.size < self.total
             missing = f"ended {self.total - self.size:,} bytes early" if short else "went on after its end"
             if not short:
                 self.restart()
             raise RetryDownload(f"the body {missing}")
-        has_known_end = terminated or self.total is not None
         try:
             self._validator.finish()
-        except TruncatedMp4 as error:
+        except TruncatedMedia as error:
+            self._refuse_page(error)
+            text = f"the body is not a complete {self._validator.name} file: it {error}"
             if has_known_end:  # the server sent all of it, so the rest cannot be requested
                 self.restart()
-            raise RetryDownload(f"the body is not a complete MP4 file: it {error}") from None
+            raise RetryDownload(text) from None
         if not (has_known_end or self._validator.proves_its_end):
             raise AbortDownload("the server sent no length, and the file does not show that it is complete")

@@ -1,7 +1,8 @@
 """Download of one result into one file, complete or not at all. Calls no provider, so it never starts a generation.
 
-A file gets its name only after every byte is on disk, its length agrees, and its MP4 boxes are complete. Existing files
-are not overwritten. Only public addresses are connected to, over https; see `addresses` for the reasons.
+A file gets its name, with the ending of its kind, only after every byte is on disk and its structure or its length
+shows that it is complete. Existing files are not overwritten. Only public addresses are connected to, over https; see
+`addresses` for the reasons.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from pika_async._http.download_state import (
     REDIRECT_STATUSES,
     AbortDownload,
     DownloadState,
+    NotThereYet,
     RetryDownload,
 )
+from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, PartialFile
-from pika_async._http.proxies import proxy_url
+from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async._http.transport import MAX_LINE_BYTES, fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
-from pika_async.errors import DownloadFailed
+from pika_async.errors import ConfigurationError, DownloadFailed
 
 __all__ = ["Downloader"]
 
@@ -48,6 +51,9 @@ MAX_REDIRECTS: Final = 5
 #: `identity`, because a compressed body has another length and could expand without limit. No cookie and no credential
 #: is sent: the address comes from the gateway and may lead to any host.
 REQUEST_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pika_async"}
+
+#: Seconds between two requests for a result that is not there yet; the last one repeats.
+ABSENCE_DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 #: Exception classes, their description, and whether another attempt may succeed; the first match counts.
 FAILURE_KINDS: Final[tuple[tuple[tuple[type[Exception], ...], str, bool], ...]] = (
@@ -80,7 +86,7 @@ def _classify_error(error: Exception) -> RetryDownload | AbortDownload:
 
 
 class Downloader:
-    """Concurrent downloads over a session of their own, without cookies, credentials or the environment's proxy.
+    """Concurrent downloads over sessions of their own, without cookies or credentials.
 
     :param loopback: whether 127.0.0.0/8, ::1 and `localhost` are allowed too, these also over http. Default: no.
     :param max_bytes: the largest file. Default: 2 GiB.
@@ -89,8 +95,9 @@ class Downloader:
     :param attempts: attempts of one `fetch`. Default: 5.
     :param first_delay: seconds; the delay before the second attempt is random up to this, and doubles with each
         further one. Default: 1.
-    :param proxy: an http(s) URL. The proxy resolves names, so only IP addresses and `localhost` in an address are
-        checked here, and the proxy must keep names from leading inside. Default: a direct connection.
+    :param proxy: an http(s) URL. Default: the environment's proxy, except for loopback addresses. A proxy resolves
+        names and connects by itself, so only what stands in an address is checked then, at each redirect too: scheme,
+        user information, IP addresses, `localhost`. The proxy must keep names from leading inside.
     :raises ConfigurationError: if `proxy` is not an http(s) URL.
     """
 
@@ -112,13 +119,20 @@ class Downloader:
         self._first_delay = first_delay
         self._proxy = None if proxy is None else proxy_url(proxy)
         self._session: aiohttp.ClientSession | None = None
+        self._proxied_session: aiohttp.ClientSession | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._scopes: set[anyio.CancelScope] = set()
         self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        open_socket = None if self._proxy else self._open_socket
-        self._session = aiohttp.ClientSession(
+        self._session = self._new_session(self._open_socket)
+        self._proxied_session = self._new_session(None)  # a proxy may be at any address
+        # A pool of its own leaves asyncio's threads to name resolution; more threads would not make a disk faster.
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="pika-download")
+        return self
+
+    def _new_session(self, open_socket: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(socket_factory=open_socket, limit=0),  # the caller limits concurrency
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -127,12 +141,10 @@ class Downloader:
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
         )
-        # A pool of its own leaves asyncio's threads to name resolution; more threads would not make a disk faster.
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="pika-download")
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        session, self._session = self._session, None
+        sessions = (self._session, self._proxied_session)
+        self._session = self._proxied_session = None
         while self._scopes:  # downloads in the user's tasks, which aiohttp would not end with their session
             self._idle.clear()
             for scope in self._scopes:
@@ -141,19 +153,29 @@ class Downloader:
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)  # every `fetch` waits for its own calls, so none is running
-        if session is not None:
-            await session.close()
+        with anyio.CancelScope(shield=True):  # a canceled caller closes both
+            for session in sessions:
+                if session is not None:
+                    await session.close()
 
     async def fetch(
-        self, url: str, target: Path, before_publish: Callable[[str], Awaitable[None]] | None = None
+        self,
+        url: str,
+        target: Path,
+        before_publish: Callable[[str], Awaitable[None]] | None = None,
+        *,
+        patience: float = 0.0,
     ) -> Download:
         """Download `url` into the new file `target`, whose folder is created if missing.
 
-        A `target` that already holds the same bytes counts as a success.
+        If `target` has the ending of another kind of result than the one that arrives, the file gets its own ending. A
+        file of that name that already holds the same bytes counts as a success.
 
         :param before_publish: awaited with the SHA-256 once every byte is on disk, before the file gets its name.
-        :raises DownloadFailed: with the reason, and the address without its query; `expired` after a 401, 403, 404 or
-            410. No file is left behind.
+        :param patience: seconds in which 403, 404, a page or an empty body mean that the result is not there yet, and
+            the same address is requested again after growing delays. Default: 0, the address has expired.
+        :raises DownloadFailed: with the reason, and the address without its query; `expired` if the host has no result
+            at the address. No file is left behind.
         :raises RuntimeError: outside `async with`.
         """
         if self._session is None:
@@ -162,17 +184,21 @@ class Downloader:
         self._scopes.add(scope)
         try:
             with scope:
-                return await self._fetch(url, target, before_publish)
+                return await self._fetch(url, target, before_publish, patience)
         finally:
             self._scopes.discard(scope)
             if not self._scopes:
                 self._idle.set()
         raise DownloadFailed(url=redact_url(url), reason="the client was closed")
 
-    async def _fetch(self, url: str, target: Path, before_publish: Callable[[str], Awaitable[None]] | None) -> Download:
+    async def _fetch(
+        self, url: str, target: Path, before_publish: Callable[[str], Awaitable[None]] | None, patience: float
+    ) -> Download:
         partial = PartialFile(target)
         try:
-            await self._fetch_with_retries(self._parse_url(url), partial)
+            suffix = await self._fetch_with_retries(self._parse_url(url), partial, patience)
+            if target.suffix.lower() in MEDIA_SUFFIXES:
+                partial.target = target.with_suffix(suffix)
             sha256 = await self._run_in_thread(partial.finish)
             if before_publish is not None:
                 await before_publish(sha256)
@@ -195,16 +221,26 @@ class Downloader:
             raise OSError(errno.EACCES, f"{info[4][0]} {reason}")
         return socket.socket(*info[:3])
 
-    async def _fetch_with_retries(self, url: URL, partial: PartialFile) -> None:
+    async def _fetch_with_retries(self, url: URL, partial: PartialFile, patience: float) -> str:
+        """Request the file until it is complete; return the ending of its kind."""
         state = DownloadState(self._max_bytes)
-        for attempt in itertools.count():
+        time_of = asyncio.get_running_loop().time
+        until = time_of() + patience
+        absences = itertools.chain(ABSENCE_DELAYS_S, itertools.repeat(ABSENCE_DELAYS_S[-1]))
+        failures = 0
+        while True:
             try:
                 await self._fetch_once(url, state, partial)
-                break
+                return state.suffix
+            except NotThereYet as absence:
+                if time_of() >= until:
+                    raise AbortDownload(f"{absence}: the address has expired", expired=True) from None
+                delay = min(next(absences), until - time_of())
             except RetryDownload as failure:
-                if attempt + 1 >= self._attempts:
-                    raise AbortDownload(f"{failure} (attempt {attempt + 1}, the last)") from None
-                backoff = backoff_delay(attempt, random.random(), first=self._first_delay, cap=MAX_RETRY_DELAY_S)
+                failures += 1
+                if failures >= self._attempts:
+                    raise AbortDownload(f"{failure} (attempt {failures}, the last)") from None
+                backoff = backoff_delay(failures - 1, random.random(), first=self._first_delay, cap=MAX_RETRY_DELAY_S)
                 delay = max(failure.min_delay, backoff)
             await asyncio.sleep(delay)
 
@@ -218,6 +254,8 @@ class Downloader:
                         if partial.append(chunk, state.restarts):
                             await self._run_in_thread(partial.write)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if state.is_whole:  # a wrong length, or a last chunk that is missing
+                return
             raise _classify_error(error) from None
         state.on_body_end(terminated="chunked" in response.headers.get("Transfer-Encoding", "").lower())
 
@@ -226,15 +264,15 @@ class Downloader:
 
         Each redirect is checked like the first address: a public host could redirect to one inside the network.
 
+        :raises NotThereYet: if the host has no result at the address.
         :raises RetryDownload: if another attempt may succeed.
         :raises AbortDownload: if no further attempt will, or there are too many redirects.
         """
-        assert self._session is not None  # noqa: S101 - `fetch` has checked
         for _ in range(MAX_REDIRECTS + 1):
             source = str(url.with_query(None).with_fragment(None))
             range_headers = state.range_headers(source)
             headers = REQUEST_HEADERS | range_headers
-            response = await self._session.get(url, headers=headers, allow_redirects=False, proxy=self._proxy)
+            response = await self._get(url, headers)
             with contextlib.ExitStack() as unless_returned:
                 unless_returned.callback(response.close)
                 if response.status not in REDIRECT_STATUSES:
@@ -246,6 +284,15 @@ class Downloader:
                     return response
                 url = self._parse_url(response.headers.get("Location", ""), url)
         raise AbortDownload(f"redirected more than {MAX_REDIRECTS} times")
+
+    async def _get(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        assert self._session is not None and self._proxied_session is not None  # noqa: S101, PT018 - `fetch` has checked
+        try:
+            proxy = self._proxy or environment_proxy(url)
+        except ConfigurationError as error:
+            raise AbortDownload(error.message) from None
+        session = self._session if proxy is None else self._proxied_session
+        return await session.get(url, headers=headers, allow_redirects=False, proxy=proxy)
 
     def _parse_url(self, text: str, base: URL | None = None) -> URL:
         """Parse the address, relative to `base` if that is given.

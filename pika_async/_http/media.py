@@ -1,7 +1,8 @@
 """Streaming check that bytes are one complete result: a video or a picture, recognized by its own marks.
 
 MP4 boxes are checked by `mp4`. Of the other kinds the structure is walked as far as it proves where the file ends; the
-contents are not decoded. Bytes behind that end are allowed: hosts append line ends and padding, and players ignore them.
+contents are not decoded. Bytes behind that end are allowed and kept: hosts append line ends and padding, and players
+ignore them.
 """
 
 from __future__ import annotations
@@ -201,8 +202,8 @@ class MediaValidator:
 
     @property
     def name(self) -> str:
-        """Name of the kind of file, "result" until it is known."""
-        return self._kind.name if self._kind is not None else "result" if self._mp4 is None else "MP4"
+        """Name of the kind of file, "media" until it is known."""
+        return self._kind.name if self._kind is not None else "media" if self._mp4 is None else "MP4"
 
     @property
     def suffix(self) -> str:

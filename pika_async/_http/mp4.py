@@ -89,9 +89,9 @@ def _quote(kind: bytes) -> str:
 class Mp4Validator:
     """State of a walk over the boxes of one file, in chunks of any size.
 
-    Checks that `ftyp` comes first, apart from padding, that there is exactly one `moov` and at least one `mdat`, and that
-    the boxes cover the file without a gap, up to the end of a file that is complete. After an error, start again with a
-    new instance.
+    Checks that `ftyp` comes first, apart from padding, that there is exactly one `moov` and at least one `mdat`, and
+    that the boxes cover the file without a gap. Any bytes may follow a complete file. After an error, start again with
+    a new instance.
     """
 
     __slots__ = (

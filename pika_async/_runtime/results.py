@@ -1,4 +1,4 @@
-"""Downloads of results, with one poll for a new URL if the first has expired.
+"""Downloads of results: a young result may be late, and an expired URL is polled for once.
 
 Never submits anything.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import glob
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import anyio
 import attrs
 
 from pika_async._http.downloads import Downloader
+from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, sha256_of
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.gateway import GatewayClient
@@ -25,6 +29,9 @@ from pika_async.models import TaskState, Video
 
 __all__ = ["ResultDownloader", "needs_download"]
 
+#: Seconds after settling in which a host that has no result may not have it yet.
+LATE_RESULT_S: Final = 120.0
+
 _log = logging.getLogger("pika_async.results")
 
 
@@ -33,15 +40,42 @@ def needs_download(job: Job) -> bool:
     return job.status is JobStatus.SUCCEEDED and (job.file is None or not job.file.exists())
 
 
+def _possible_files(target: Path) -> list[Path]:
+    """Return *target* under the ending of each kind of result, its own first."""
+    if target.suffix.lower() not in MEDIA_SUFFIXES:
+        return [target]
+    return [target, *(target.with_suffix(suffix) for suffix in MEDIA_SUFFIXES if suffix != target.suffix)]
+
+
 def _unlink_archived(target: Path) -> None:
-    """Remove *target* if it is a second link to the archived file of an earlier job.
+    """Remove each file of *target* that is a second link to the archived file of an earlier job.
 
     `resubmit` links a file to its archive name before it removes the old name; a crash leaves both.
     """
-    if target.is_file():
-        others = target.parent.glob(f"{glob.escape(target.stem)}~*{target.suffix}")
-        if any(other.samefile(target) for other in others):
-            target.unlink()
+    for file in _possible_files(target):
+        if file.is_file():
+            others = file.parent.glob(f"{glob.escape(file.stem)}~*{file.suffix}")
+            if any(other.samefile(file) for other in others):
+                file.unlink()
+
+
+async def _find_file(target: Path, sha256: str | None) -> Path | None:
+    """Return the file of *target* with these bytes: it was renamed into place just before a crash."""
+    if sha256 is not None:
+        for file in _possible_files(target):
+            if await sha256_of(file) == sha256:
+                return file
+    return None
+
+
+def patience_for(settled_at: datetime | None, now: float) -> float:
+    """Return the seconds in which the result of a job may still be published, 0 to `LATE_RESULT_S`.
+
+    :param settled_at: when the job settled; None if that is not known, which counts as now.
+    :param now: unix time in seconds.
+    """
+    age = 0.0 if settled_at is None else now - settled_at.timestamp()
+    return min(max(LATE_RESULT_S - age, 0.0), LATE_RESULT_S)
 
 
 class ResultDownloader:
@@ -58,7 +92,7 @@ class ResultDownloader:
         self._journal = journal
 
     def into(self, folder: Path) -> Callable[[Job], Awaitable[Job]]:
-        """Return a function that downloads a job's result to KEY.mp4 in *folder*."""
+        """Return a function that downloads a job's result to *folder*, as KEY with the ending of its kind."""
 
         async def collect(job: Job) -> Job:
             return await self.collect(job, folder / f"{job.key}.mp4")
@@ -66,7 +100,7 @@ class ResultDownloader:
         return collect
 
     async def collect(self, job: Job, target: Path) -> Job:
-        """Download the result of *job* to *target*, unless the file is there already.
+        """Download the result of *job* to *target*, with the ending of its kind, unless the file is there already.
 
         :return: the job with its file, or with the `DownloadFailed` that explains why there is none.
         :raises InvalidRequest: if the job has no video.
@@ -78,8 +112,9 @@ class ResultDownloader:
                 reason=f"is {job.status} and has no video; only a succeeded job can be downloaded",
             )
         await anyio.to_thread.run_sync(_unlink_archived, target)
-        if job.sha256 is not None and await sha256_of(target) == job.sha256:  # renamed into place just before a crash
-            finished = job.with_file(target, job.sha256)
+        file = await _find_file(target, job.sha256)
+        if file is not None and job.sha256 is not None:
+            finished = job.with_file(file, job.sha256)
         else:
             finished = await self._fetched(job, job.video, target)
         await self._save(finished)
@@ -91,7 +126,7 @@ class ResultDownloader:
             await self._save(job.with_pending_file(sha256))
 
         try:
-            download, video = await self.fetch(video, target, before_publish)
+            download, video = await self.fetch(video, target, before_publish, settled_at=job.settled_at)
             return attrs.evolve(job, video=video).with_file(download.file, download.sha256)
         except DownloadFailed as error:
             return job.with_download_error(error)
@@ -102,16 +137,23 @@ class ResultDownloader:
             await self._journal.save(job)
 
     async def fetch(
-        self, video: Video, target: Path, before_publish: Callable[[str], Awaitable[None]] | None = None
+        self,
+        video: Video,
+        target: Path,
+        before_publish: Callable[[str], Awaitable[None]] | None = None,
+        *,
+        settled_at: datetime | None = None,
     ) -> tuple[Download, Video]:
-        """Download *video* to *target*.
+        """Download *video* to *target*, with the ending of its kind.
 
         :param before_publish: called with the SHA-256 of the verified file before it gets its final name.
+        :param settled_at: when its job settled; until two minutes later the result may be late. Default: now.
         :return: the download, and the video with the URL that served it.
         :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
+        patience = patience_for(settled_at, time.time())
         try:
-            return await self._downloader.fetch(video.url, target, before_publish), video
+            return await self._downloader.fetch(video.url, target, before_publish, patience=patience), video
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise

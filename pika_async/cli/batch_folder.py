@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Collection, Mapping
@@ -11,6 +12,7 @@ from typing import Final, Literal
 import attrs
 import cattrs
 
+from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
@@ -95,11 +97,13 @@ class BatchFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if self.is_new:
-                targets = [self.results_file, self.root / "index.html"]
-                targets += [self.root / "videos" / f"{key}.mp4" for key in keys]
-                for path in targets:
-                    if path.exists() or path.is_symlink():
-                        raise UsageError(f"--out: {path} exists and is never overwritten; choose another --out")
+                videos = self.root / "videos"
+                present = {path.name for path in videos.iterdir()} if videos.is_dir() else set()
+                wanted = [f"{key}{suffix}" for key in keys for suffix in MEDIA_SUFFIXES] if present else []
+                targets = [path for path in (self.results_file, self.root / "index.html") if os.path.lexists(path)]
+                targets += [videos / name for name in wanted if name in present]
+                if targets:
+                    raise UsageError(f"--out: {targets[0]} exists and is never overwritten; choose another --out")
         except FileExistsError:
             raise UsageError(f"--out: {self.root} must be a folder; choose another --out; nothing was sent") from None
         except OSError as error:

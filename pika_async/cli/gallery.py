@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from pika_async._http.media import PICTURE_SUFFIXES
 from pika_async.errors import strip_control
 
 __all__ = ["GENERATOR_TAG", "gallery_page", "write_gallery"]
@@ -33,7 +34,7 @@ main { display: grid; gap: 1rem; padding: 1rem clamp(1rem, 4vw, 3rem) 3rem;
   grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); align-items: start; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; overflow: hidden;
   content-visibility: auto; contain-intrinsic-size: auto 19rem; }
-video, .none { display: block; width: 100%; aspect-ratio: 16 / 9; background: #000; object-fit: contain; }
+video, img, .none { display: block; width: 100%; aspect-ratio: 16 / 9; background: #000; object-fit: contain; }
 .none { display: grid; place-items: center; padding: 1rem; background: var(--ground); color: var(--faint);
   text-align: center; }
 .text { padding: .7rem .9rem .85rem; }
@@ -104,6 +105,8 @@ def _picture(record: Mapping[str, Any], root: Path) -> str:
         return f'<div class="none">{words}</div>'
     poster = f"posters/{record['key']}.jpg"
     attribute = f' poster="{_link(poster)}"' if (root / poster).is_file() else ""
+    if Path(str(file)).suffix in PICTURE_SUFFIXES:
+        return f'<img loading="lazy" alt="" src="{_link(str(file))}">'
     # A page with hundreds of videos must not open them all: with a poster, no video is read before it is played.
     preload = "none" if attribute else "metadata"
     return f'<video controls preload="{preload}"{attribute} src="{_link(str(file))}"></video>'

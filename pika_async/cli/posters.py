@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pika_async._http.media import PICTURE_SUFFIXES
+
 __all__ = ["draw_posters"]
 
 _log = logging.getLogger("pika_async.posters")
 
 
 def draw_posters(videos: Iterable[Path], folder: Path) -> int:
-    """Save the first frame of each video as `folder`/NAME.jpg; return the number of posters.
+    """Save the first frame of each video as `folder`/NAME.jpg; return the number of posters. A picture needs none.
 
     Blocks: in an event loop, use a thread.
     """
@@ -25,6 +27,8 @@ def draw_posters(videos: Iterable[Path], folder: Path) -> int:
         return 0
     count = 0
     for video in videos:
+        if video.suffix in PICTURE_SUFFIXES:
+            continue
         try:
             folder.mkdir(exist_ok=True)
             _draw(av, video, folder / f"{video.stem}.jpg")

@@ -106,7 +106,7 @@ def test_generate_reports_every_outcome(cli: CommandLine, do: object, code: int,
 
 def test_a_failed_download_names_the_task(cli: CommandLine) -> None:
     """The paid task is not lost: exit code 1, its task id and how to get the video."""
-    script = Scenario.of([{"on": "cdn", "do": {"fault": "answer", "status": 403}}])
+    script = Scenario.of([{"on": "cdn", "do": {"fault": "answer", "status": 410}}])
     with Emulator(api_key=KEY, render=False, durations="constant:0.1", scenario=script).in_thread() as emulator:
         ran = cli("generate", "a cat", *target(emulator, "yescale"), "--out", "a.mp4")
         assert (ran.code, emulator.ledger[0].task_id in ran.err, "stays paid" in ran.err) == (1, True, True)

@@ -64,7 +64,7 @@ def test_a_deleted_video_is_downloaded_and_not_paid_again(cli: CommandLine) -> N
 @pytest.mark.parametrize("command", ["batch", "resume"])
 def test_an_expired_url_costs_one_poll(cli: CommandLine, command: str) -> None:
     """One poll gives a fresh URL, and the video is downloaded from it."""
-    with serving({"on": "cdn", "nth": 2, "do": "expired"}) as emulator:
+    with serving({"on": "cdn", "nth": 2, "do": {"fault": "expired", "status": 410}}) as emulator:
         source = cli.write("b.jsonl", jsonl(("a", "a")))
         cli.batch(emulator, source)
         gone = cli.folder / "pika-out" / "videos" / "a.mp4"

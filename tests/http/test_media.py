@@ -26,7 +26,7 @@ def picture(seed: int = 0) -> Image.Image:
 
 def saved(kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture().save(file, kind, **options)  # type: ignore[arg-type]
+    picture().save(file, kind, **options)
     return file.getvalue()
 
 
@@ -39,7 +39,9 @@ def webm(**options: str) -> bytes:
         stream.width = stream.height = 16
         stream.pix_fmt = "yuv420p"
         for number in range(6):
-            frame = av.VideoFrame.from_image(picture(number).resize((16, 16))).reformat(format="yuv420p")
+            frame = av.VideoFrame(16, 16, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([number * 40]) * plane.buffer_size)
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -73,6 +75,12 @@ def made(name: str) -> bytes:
 @cache
 def made_live() -> bytes:
     return webm(live="1", cluster_time_limit="200")
+
+
+def frames_in(data: bytes) -> int:
+    """Return the number of frames that FFmpeg decodes."""
+    with av.open(io.BytesIO(data), "r") as container:
+        return len(list(container.decode(video=0)))
 
 
 def walk(*chunks: bytes) -> MediaValidator:
@@ -120,8 +128,7 @@ def test_bytes_behind_the_end_do_not_matter(name: str, tail: bytes) -> None:
     data = made(name) + tail
     assert walk(data).is_whole
     if name == "webm":
-        with av.open(io.BytesIO(data)) as container:
-            assert sum(1 for _ in container.decode(video=0)) == 6
+        assert frames_in(data) == 6
     else:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
@@ -168,7 +175,9 @@ def test_any_damage_gives_a_verdict(name: str, data: st.DataObject) -> None:
     assert isinstance(verdict(bytes(damaged)), str)
 
 
-@given(st.sampled_from([made("webm")[:60], b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b""]), st.binary(max_size=99))
+@given(
+    st.sampled_from([made("webm")[:60], b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b""]), st.binary(max_size=99)
+)
 def test_any_bytes_give_a_verdict(lead: bytes, data: bytes) -> None:
     """Any bytes behind a mark are either accepted or refused with NotMedia; no other exception is raised."""
     assert isinstance(verdict(lead + data), str)
