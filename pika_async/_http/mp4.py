@@ -111,7 +111,7 @@ class Mp4Validator:
         self._end = 0
         #: Whether the current box runs to the end of the file.
         self._runs_to_end = False
-        #: Whether bytes that are no box have followed a complete file.
+        #: Whether other bytes than a box have followed a complete file.
         self._trails = False
         #: Whether a fragmented file has its closing `mfra` box.
         self._is_closed = False

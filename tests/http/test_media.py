@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 
-import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,71 +13,7 @@ from PIL import Image
 
 from pika_async._http.byte_walk import NotMedia, TruncatedMedia
 from pika_async._http.media import MEDIA_SUFFIXES, MediaValidator
-
-
-def picture(seed: int = 0) -> Image.Image:
-    """A small picture with noise, so that its encoding holds every kind of byte."""
-    pixels = bytes((x * x * 7 + x * seed * 13 + x // 3) % 256 for x in range(24 * 16 * 3))
-    return Image.frombytes("RGB", (24, 16), pixels)
-
-
-def saved(kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    picture().save(file, kind, **options)
-    return file.getvalue()
-
-
-def webm(**options: str) -> bytes:
-    """A WebM; with `live="1"` its segment and clusters have no size, as a recorder writes them."""
-    file = io.BytesIO()
-    file.name = "made.webm"
-    with av.open(file, "w", format="webm", options=options) as container:
-        stream = container.add_stream("libvpx", rate=8)
-        stream.width = stream.height = 16
-        stream.pix_fmt = "yuv420p"
-        for number in range(6):
-            frame = av.VideoFrame(16, 16, "yuv420p")
-            for plane in frame.planes:
-                plane.update(bytes([number * 40]) * plane.buffer_size)
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return file.getvalue()
-
-
-def animation() -> bytes:
-    file = io.BytesIO()
-    frames = [picture(n).quantize(16) for n in range(3)]
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], loop=0, comment=b"made")
-    return file.getvalue()
-
-
-MAKERS: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "webm": (".webm", webm),
-    "gif": (".gif", lambda: saved("GIF")),
-    "animation": (".gif", animation),
-    "png": (".png", lambda: saved("PNG")),
-    "jpeg": (".jpg", lambda: saved("JPEG", quality=90, comment=b"made")),
-    "progressive jpeg": (".jpg", lambda: saved("JPEG", progressive=True, restart_marker_blocks=1)),
-    "webp": (".webp", lambda: saved("WEBP")),
-    "lossless webp": (".webp", lambda: saved("WEBP", lossless=True)),
-}
-
-
-@cache
-def made(name: str) -> bytes:
-    return MAKERS[name][1]()
-
-
-@cache
-def made_live() -> bytes:
-    return webm(live="1", cluster_time_limit="200")
-
-
-def frames_in(data: bytes) -> int:
-    """Return the number of frames that FFmpeg decodes."""
-    with av.open(io.BytesIO(data), "r") as container:
-        return len(list(container.decode(video=0)))
+from tests.http.media_files import MAKERS, frames_in, made, made_live
 
 
 def walk(*chunks: bytes) -> MediaValidator:

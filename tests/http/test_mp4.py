@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import tempfile
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
-import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async._http.mp4 import Mp4Validator, NotMp4, TruncatedMp4
-
-
-def box(kind: bytes, content: bytes = b"", *, size: int | None = None) -> bytes:
-    return (8 + len(content) if size is None else size).to_bytes(4, "big") + kind + content
-
-
-def long_box(kind: bytes, content: bytes, *, size: int | None = None) -> bytes:
-    return (1).to_bytes(4, "big") + kind + (16 + len(content) if size is None else size).to_bytes(8, "big") + content
-
+from tests.http.media_files import box, frames_in, long_box, real_mp4, shifted
 
 FTYP = box(b"ftyp", b"isom\0\0\2\0isom")
 WHOLE = FTYP + box(b"free") + box(b"mdat", b"m" * 50) + box(b"moov", b"i" * 30)
@@ -44,29 +31,6 @@ def verdict(*chunks: bytes) -> str:
     except NotMp4 as error:
         return str(error)
     return "whole"
-
-
-@cache
-def real_mp4(movflags: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "made.mp4")
-        write_mp4(file, movflags)
-        return file.read_bytes()
-
-
-def write_mp4(file: Path, movflags: str) -> None:
-    options = {"movflags": movflags} if movflags else {}
-    with av.open(str(file), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("mpeg4", rate=8)
-        stream.width = stream.height = 16
-        stream.pix_fmt = "yuv420p"
-        for number in range(3):
-            frame = av.VideoFrame(16, 16, "yuv420p")
-            for plane in frame.planes:
-                plane.update(bytes([number * 60]) * plane.buffer_size)
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 LAYOUTS = ("", "faststart", "frag_keyframe+empty_moov")
@@ -176,23 +140,6 @@ def test_last_box_may_run_to_the_end() -> None:
 # What the boxes prove
 
 
-def shifted(whole: bytes, by: int) -> bytes:
-    """Return a file with `by` bytes of padding in front, and every position in its index moved."""
-    index = bytearray(whole)
-    at = index.index(b"stco") + 8
-    count = int.from_bytes(index[at : at + 4], "big")
-    for n in range(count):
-        entry = slice(at + 4 + 4 * n, at + 8 + 4 * n)
-        index[entry] = (int.from_bytes(index[entry], "big") + by).to_bytes(4, "big")
-    return box(b"free", bytes(by - 8)) + bytes(index)
-
-
-def plays(data: bytes) -> int:
-    """Return the number of frames that FFmpeg decodes."""
-    with av.open(io.BytesIO(data), "r") as container:
-        return len(list(container.decode(video=0)))
-
-
 @pytest.mark.parametrize("movflags", LAYOUTS[:2])
 @pytest.mark.parametrize(
     "tail", [b"\n", b"\0" * 40, b"<!-- cache hit -->", b"\0\0\0\1mdat", b"\0\0\4\0free" + b"x" * 9]
@@ -202,7 +149,7 @@ def test_bytes_behind_the_end_do_not_matter(movflags: str, tail: bytes) -> None:
     data = real_mp4(movflags) + tail
     assert walk(data).is_whole
     assert walk(*(data[n : n + 1] for n in range(len(data)))).is_whole
-    assert plays(data) == 3
+    assert frames_in(data) == 3
 
 
 @pytest.mark.parametrize("kind", [b"free", b"skip", b"wide"])
@@ -211,7 +158,7 @@ def test_padding_may_come_first(kind: bytes, size: int) -> None:
     """A box of padding in front of `ftyp` changes nothing, and the file plays."""
     data = shifted(real_mp4("faststart"), size).replace(b"free", kind, 1)
     assert walk(data).is_whole
-    assert plays(data) == 3
+    assert frames_in(data) == 3
     assert verdict(data[: size + 4]) != "whole"
 
 
