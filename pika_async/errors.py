@@ -19,7 +19,9 @@
     ├── SubmissionsStopped            nothing more is sent to this account; what was not sent stays planned
     │   ├── AccountStopped            credential, balance or certificate (HTTP 401, 402, 403, 407, quota)
     │   ├── ProviderUnreachable       no connection could be made, several times in a row
-    │   ├── WrongBaseUrl              a redirect or a web page answered where the gateway should be
+    │   ├── WrongBaseUrl              a redirect, a web page or an unknown wire answered where the gateway should be
+    │   ├── RefusedAlike              the same refusal for different requests: its cause is not theirs
+    │   ├── GatewayInTrouble          one ambiguous answer after the other, none accepted between them
     │   ├── ChargeLimitReached        the user's own limit on accepted submissions
     │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
     │   └── ClientClosed              the client was closed while a call was waiting
@@ -47,6 +49,7 @@ __all__ = [
     "DeadlineExceeded",
     "DownloadFailed",
     "ExchangeFailed",
+    "GatewayInTrouble",
     "GenerationFailed",
     "InvalidRequest",
     "JobCanceled",
@@ -57,6 +60,7 @@ __all__ = [
     "PikaError",
     "ProviderBusy",
     "ProviderUnreachable",
+    "RefusedAlike",
     "SubmissionInDoubt",
     "SubmissionRejected",
     "SubmissionsStopped",
@@ -320,13 +324,50 @@ class ProviderUnreachable(SubmissionsStopped):
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class WrongBaseUrl(SubmissionsStopped):
-    """A stop because a redirect or an HTML page came instead of the gateway's API. Redirects are never followed."""
+    """A stop because a redirect, a page or an unreadable answer came instead of the gateway's API.
+
+    Redirects are never followed.
+    """
 
     base_url: str
 
     def _text(self) -> str:
         return (
             f"{self.provider}: {self.base_url} must be the URL of this gateway's API: {self.reason}; check the base URL"
+        )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class RefusedAlike(SubmissionsStopped):
+    """A stop because `count` different requests were refused alike, none accepted between them.
+
+    Their jobs stay planned, because the cause is not theirs: the base URL, the balance, the model or the account.
+    """
+
+    http_status: int | None = None
+    count: int = 0
+
+    def _text(self) -> str:
+        status = f"HTTP {self.http_status}: " if self.http_status else ""
+        return (
+            f"{self.provider}: {self.count} different requests were refused alike, none is charged: {status}{self.reason}; "
+            "mend the cause (base URL, balance, model or the requests themselves), then run the same again"
+        )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class GatewayInTrouble(SubmissionsStopped):
+    """A stop because `count` submissions in a row got ambiguous answers, the last ones sent one at a time.
+
+    Each of their jobs is in doubt.
+    """
+
+    count: int = 0
+
+    def _text(self) -> str:
+        return (
+            f"{self.provider}: the gateway is in trouble: {self.count} answers in a row leave open whether they were "
+            f"charged, the last one: {self.reason}; wait until it has recovered, then run the same again"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import attrs
 
-from pika_async.errors import SubmissionsStopped
+from pika_async.errors import SubmissionRejected, SubmissionsStopped
 from pika_async.jobs import Job
 from pika_async.models import Snapshot
 from pika_async.providers._verdicts import PollVerdict
@@ -21,6 +21,7 @@ __all__ = [
     "Poll",
     "PollResult",
     "ProgressSample",
+    "Reject",
     "StopSubmitting",
     "Submit",
     "SubmitTimedOut",
@@ -105,6 +106,14 @@ class SubmitTimedOut:
 
 
 @attrs.frozen
+class Reject:
+    """Action: settle a planned job as refused, for a cause that is its own."""
+
+    active: ActiveJob
+    error: SubmissionRejected
+
+
+@attrs.frozen
 class CallbackTimedOut:
     """Action: park a job in doubt for which no callback has come in time."""
 
@@ -125,7 +134,7 @@ class WaitUntil:
     until: float
 
 
-Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | CallbackTimedOut | StopSubmitting | WaitUntil
+Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | Reject | CallbackTimedOut | StopSubmitting | WaitUntil
 
 
 @attrs.frozen(kw_only=True)

@@ -6,8 +6,6 @@ Times are the caller's monotonic seconds, `at` is in unix seconds; `u` is a unif
 from __future__ import annotations
 
 import math
-from collections import deque
-from datetime import datetime
 from typing import Final
 
 import attrs
@@ -20,30 +18,17 @@ from pika_async._planning.actions import (
     Poll,
     PollResult,
     StopSubmitting,
-    Submit,
-    SubmitTimedOut,
     WaitUntil,
 )
-from pika_async._planning.concurrency import AdaptiveConcurrency
-from pika_async._planning.limits import CircuitBreaker, Limits, RateMeter, SubmitThrottle, TokenBucket
+from pika_async._planning.limits import CircuitBreaker, Limits, RateMeter, TokenBucket
 from pika_async._planning.poll_queue import PollQueue
-from pika_async.errors import (
-    AccountStopped,
-    ChargeLimitReached,
-    DeadlineExceeded,
-    GenerationFailed,
-    ProviderUnreachable,
-    SubmissionInDoubt,
-    SubmissionRejected,
-    SubmissionsStopped,
-    TaskNotFound,
-    WrongBaseUrl,
-)
-from pika_async.jobs import Job, JobStatus, utc_from_timestamp
+from pika_async._planning.submissions import Submissions
+from pika_async.errors import DeadlineExceeded, GenerationFailed, SubmissionsStopped, TaskNotFound
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import TaskState
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
 
-__all__ = ["Planner", "apply_verdict"]
+__all__ = ["Planner"]
 
 #: An accepted task that the provider does not find is given up after at least this many such answers...
 MIN_NOT_FOUND_COUNT: Final = 5
@@ -66,19 +51,13 @@ class Planner:
     limits: Limits
     #: Seconds after acceptance at which an unsettled job is parked.
     deadline: float
-    concurrency: AdaptiveConcurrency
+    submissions: Submissions
     poll_queue: PollQueue
-    submit_rate: TokenBucket
     poll_rate: TokenBucket
-    throttle: SubmitThrottle = attrs.field(factory=SubmitThrottle)
     breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
     closing: bool = False
-    submit_queue: deque[ActiveJob] = attrs.field(factory=deque)
-    submitting: int = 0
     in_flight: int = 0
     polling: int = 0
-    charges: int = 0
-    submit_meter: RateMeter = attrs.field(factory=RateMeter)
     poll_meter: RateMeter = attrs.field(factory=RateMeter)
     #: The job whose poll was the latest probe of an open breaker.
     _probe: ActiveJob | None = None
@@ -92,7 +71,7 @@ class Planner:
         poll = self._next_poll(now)
         if isinstance(poll, Poll | DeadlinePassed):
             return poll
-        submit = self._next_submit(now)
+        submit = WaitUntil(math.inf) if self.closing else self.submissions.next_action(now, self.in_flight)
         if not isinstance(submit, WaitUntil):
             return submit
         doubt = self._next_unconfirmed(now)
@@ -127,53 +106,28 @@ class Planner:
         ready_at = self.poll_rate.ready_at(now)
         return Poll(self.poll_queue.pop(now)) if ready_at <= now else WaitUntil(ready_at)
 
-    def _next_submit(self, now: float) -> Submit | SubmitTimedOut | StopSubmitting | WaitUntil:
-        if not self.submit_queue or self.closing or self.throttle.stop is not None:
-            return WaitUntil(math.inf)
-        if now >= self.submit_queue[0].deadline_at:
-            return SubmitTimedOut(self.submit_queue.popleft())
-        if self.limits.max_charges is not None and self.charges + self.submitting >= self.limits.max_charges:
-            if self.submitting:
-                return WaitUntil(math.inf)
-            return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=self.limits.max_charges))
-        has_capacity = self.concurrency.has_capacity(self.in_flight, self.submitting)
-        if self.submitting >= self.limits.submitting or not has_capacity:
-            return WaitUntil(math.inf)
-        ready_at = max(self.submit_rate.ready_at(now), self.throttle.ready_at(now), self.concurrency.ready_at(now))
-        if ready_at > now:
-            return WaitUntil(min(ready_at, self.submit_queue[0].deadline_at))
-        return Submit(self.submit_queue.popleft())
-
     def needs_more(self, unsent: int) -> bool:
         """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently."""
-        return self.throttle.stop is None and unsent < self.limits.submitting
+        return self.submissions.needs_more(unsent)
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 
     @property
     def stop_reason(self) -> SubmissionsStopped | None:
         """Why nothing is submitted; None if submissions are allowed."""
-        return self.throttle.stop
+        return self.submissions.throttle.stop
 
     def stop_submitting(self, reason: SubmissionsStopped) -> list[ActiveJob]:
         """Stop submitting, and return the jobs that were queued."""
-        self.throttle.stop = reason
-        queued = list(self.submit_queue)
-        self.submit_queue.clear()
-        return queued
+        return self.submissions.stop(reason)
 
     def allow_submitting(self) -> None:
         """Allow submissions after a stop."""
-        if self.throttle.stop is not None:
-            self.throttle = SubmitThrottle()
+        self.submissions.allow()
 
     def close(self) -> None:
         """Start no more submissions."""
         self.closing = True
-
-    def on_uncharged(self) -> None:
-        """Subtract the charge of a submission in doubt that a person has found not to be charged."""
-        self.charges -= 1
 
     # --- what happened ----------------------------------------------------------------------------------------------
 
@@ -181,7 +135,7 @@ class Planner:
         """Queue a job for submission, with the full patience of a new one."""
         self._unconfirmed.pop(active, None)
         active.last_seen_unsettled_at, active.deadline_at = now, math.inf
-        self.submit_queue.append(active)
+        self.submissions.queue.append(active)
 
     def resume(self, active: ActiveJob, age: float, now: float, u: float) -> None:
         """Plan an early poll of a job that was accepted `age` seconds ago, by a wall clock that may have been moved.
@@ -200,45 +154,17 @@ class Planner:
 
     def on_submit_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being sent."""
-        self.submitting += 1
-        self.submit_meter.add(now)
-        self.submit_rate.take(now)
-        self.concurrency.on_submit_started(now)
-        if math.isinf(active.deadline_at):
-            active.deadline_at = now + self.limits.patience
+        self.submissions.on_started(active, now)
 
     def on_submit_finished(
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float
     ) -> StopSubmitting | None:
         """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
-        self.submitting -= 1
-        match outcome.verdict:
-            case SubmitVerdict.ACCEPTED:
-                self.charges += 1
-                self.throttle.reset()
-                self._mark_accepted(active, now, now)
-                self.concurrency.on_accepted(now)
-                self.poll_queue.schedule(active, now, u)
-            case SubmitVerdict.NOT_SENT:
-                self.submit_queue.appendleft(active)
-                if self.throttle.record_unreachable(now, u):
-                    return self._stop(ProviderUnreachable, outcome, attempts=self.throttle.unsent)
-            case SubmitVerdict.WAIT:
-                self.submit_queue.appendleft(active)
-                self._back_off(active, outcome, sent_at, now, u)
-            case SubmitVerdict.STOP:
-                self.submit_queue.appendleft(active)
-                return self._stop(AccountStopped, outcome, http_status=outcome.http_status)
-            case SubmitVerdict.WRONG_URL:
-                return self._stop(WrongBaseUrl, outcome, base_url=self.base_url)
-            case SubmitVerdict.UNKNOWN:
-                self.charges += 1
-                if outcome.page and self.throttle.record_html_page():
-                    return self._stop(WrongBaseUrl, outcome, base_url=self.base_url)
-            case SubmitVerdict.REJECTED:
-                self.throttle.reset()
-                self.concurrency.on_other_answer(now)
-        return None
+        stop = self.submissions.on_finished(active, outcome, self.in_flight, sent_at, now, u)
+        if outcome.verdict is SubmitVerdict.ACCEPTED:
+            self._mark_accepted(active, now, now)
+            self.poll_queue.schedule(active, now, u)
+        return stop
 
     def await_callback(self, active: ActiveJob, now: float) -> bool:
         """Wait for the callback of a job in doubt; return False if callbacks are off or unreliable."""
@@ -262,22 +188,6 @@ class Planner:
         active_jobs = [active for active in self._unconfirmed if active.job.status is JobStatus.UNKNOWN]
         self._unconfirmed.clear()
         return active_jobs
-
-    def on_submit_rolled_back(self, active: ActiveJob) -> None:
-        """Queue a job again that was not sent after all."""
-        self.submitting -= 1
-        self.submit_queue.appendleft(active)
-
-    def _back_off(self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float) -> None:
-        if outcome.http_status == 429 and self.in_flight:  # jobs of this client hold slots, and will free them
-            self.throttle.reset()
-            self.concurrency.on_rejected(self.in_flight, sent_at, now, outcome.retry_after)
-            active.deadline_at = math.inf
-        else:
-            self.throttle.pause(now, u, outcome.retry_after)
-
-    def _stop(self, kind: type[SubmissionsStopped], outcome: SubmitOutcome, **facts: object) -> StopSubmitting:
-        return StopSubmitting(kind(provider=self.provider, reason=outcome.reason, **facts))
 
     def on_poll_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being polled."""
@@ -317,7 +227,7 @@ class Planner:
             active.awaits_url = True
             active.deadline_at = now + URL_WAIT_S
         if job.is_final:
-            self.concurrency.on_settled(active.last_seen_unsettled_at, now)
+            self.submissions.concurrency.on_settled(active.last_seen_unsettled_at, now)
             self.poll_queue.record_settled(active, snapshot, now, u)
             return self._leave(active, job)
         active.job = job
@@ -351,14 +261,6 @@ class Planner:
         self.poll_queue.record_censored(active)
         return self._leave(active, job.timed_out(error))
 
-    def cancel_queued(self, active: ActiveJob) -> bool:
-        """Remove a job from the queue and return True; False if it is being sent or was sent already."""
-        try:
-            self.submit_queue.remove(active)
-        except ValueError:
-            return False
-        return True
-
     def drain_accepted(self) -> list[ActiveJob]:
         """Remove every accepted job from the queue of polls and return them: the account no longer answers polls."""
         active_jobs = self.poll_queue.clear()
@@ -378,23 +280,3 @@ class Planner:
         active.polls = 0
         return active.job
 
-
-def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime | None = None) -> Job:
-    """Return `job` after its submission, which was sent at `sent_at`; None: at `at`."""
-    facts = {"key": job.key, "provider": job.provider, "reason": outcome.reason}
-    match outcome.verdict:
-        case SubmitVerdict.ACCEPTED if outcome.task_id is not None:
-            return job.accepted(outcome.task_id, at)
-        case SubmitVerdict.NOT_SENT | SubmitVerdict.WAIT | SubmitVerdict.STOP:
-            return job.requeued()
-        case SubmitVerdict.REJECTED:
-            return job.rejected(SubmissionRejected(**facts, http_status=outcome.http_status), at)
-        case SubmitVerdict.WRONG_URL:
-            rejection = SubmissionRejected(**facts, http_status=outcome.http_status, advice="check the base URL")
-            return job.rejected(rejection, at)
-        case _:
-            error = SubmissionInDoubt(
-                **facts, http_status=outcome.http_status, request_id=outcome.request_id,
-                at=sent_at or utc_from_timestamp(at), attempt=job.attempts,
-            )  # fmt: skip
-            return job.in_doubt(error, at)

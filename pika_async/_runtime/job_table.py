@@ -211,7 +211,7 @@ class JobTable:
         """Unsubscribe `observer`; a queued job without any other observer is removed and stays planned."""
         self.unsubscribe(key, observer)
         active = self.jobs.get(key)
-        if active is not None and not active.observers and self.planner.cancel_queued(active):
+        if active is not None and not active.observers and self.planner.submissions.remove(active):
             self.remove(active)
 
     async def withdraw(self, key: str, error: PikaError) -> None:
@@ -219,7 +219,7 @@ class JobTable:
         active = self.jobs.get(key)
         job = self.journal.get(key) if active is None else active.job
         if active is not None:
-            if active.observers or not self.planner.cancel_queued(active):
+            if active.observers or not self.planner.submissions.remove(active):
                 return
             del self.jobs[key]  # a later request of this key is admitted anew
         if job is not None and job.status is JobStatus.PLANNED:
@@ -233,7 +233,7 @@ class JobTable:
     def on_resolved(self, job: Job) -> None:
         """Apply a saved resolution of a job in doubt; if its callback is being waited for, the job becomes active."""
         if not job.may_be_charged:
-            self.planner.on_uncharged()
+            self.planner.submissions.on_uncharged()
         active = self.jobs.get(job.key)
         if active is None:
             return

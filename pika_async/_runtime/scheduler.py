@@ -25,6 +25,7 @@ from pika_async._planning.actions import (
     DeadlinePassed,
     Poll,
     PollResult,
+    Reject,
     StopSubmitting,
     Submit,
     SubmitTimedOut,
@@ -102,7 +103,7 @@ class Scheduler:
         self.close_by = now() + self._planner.limits.grace
         with anyio.CancelScope(shield=True):
             with anyio.CancelScope(deadline=self.close_by):
-                await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)
+                await self.table.wait_for(lambda: not self._planner.submissions.submitting or self._workers is None)
             self._submitter.cancel()
             if self._root is not None and not self._root.done():
                 self._root.cancel()
@@ -165,9 +166,12 @@ class Scheduler:
             case SubmitTimedOut(active):
                 error = ProviderBusy(
                     key=active.job.key, provider=active.job.provider, seconds=self._planner.limits.patience,
-                    reason="the account has no room or no rate left",
+                    reason="the account has no room, no rate or no channel left",
                 )  # fmt: skip
                 self.table.park(active, attrs.evolve(active.job, error=error))
+            case Reject(active, error):
+                job = active.job.rejected(error, time.time())
+                self.spawn(self.table.finish, active, job, name=f"pika_async refusal of {job.key}")
             case CallbackTimedOut(active):
                 self.table.remove(active)
             case StopSubmitting(error):

@@ -21,6 +21,7 @@ from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
 from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
+from pika_async._planning.submissions import Submissions
 from pika_async._runtime.admission import BatchAdmission, JobAdmission
 from pika_async._runtime.batch import BatchRun, Requests, stream
 from pika_async._runtime.callback_handler import JobCallbackHandler
@@ -202,7 +203,14 @@ def new_planner(config: ClientConfig, telemetry: NullTelemetry) -> Planner:
         base_url=config.base_url,
         limits=config.limits,
         deadline=config.deadline,
-        concurrency=AdaptiveConcurrency(ceiling=config.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
+        submissions=Submissions(
+            provider=config.provider.name,
+            base_url=config.base_url,
+            limits=config.limits,
+            concurrency=AdaptiveConcurrency(ceiling=config.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
+            rate=TokenBucket(config.limits.submits_per_second),
+            charges=config.journal.charges(),
+        ),
         poll_queue=PollQueue(
             PolicyAdapter(
                 policy=config.policy,
@@ -210,9 +218,7 @@ def new_planner(config: ClientConfig, telemetry: NullTelemetry) -> Planner:
                 callbacks=CallbackTracker(enabled=config.callbacks is not None),
             )
         ),
-        submit_rate=TokenBucket(config.limits.submits_per_second),
         poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
-        charges=config.journal.charges(),
     )
 
 

@@ -73,23 +73,23 @@ class Stats:
         :param mismatched_answers: the number of responses about another task.
         :param medians: the median durations by stratum, in seconds.
         """
-        callbacks = planner.poll_queue.callbacks
+        callbacks, submissions = planner.poll_queue.callbacks, planner.submissions
         return cls(
             provider=planner.provider,
             base_url=planner.base_url,
             open=is_open,
             stopped=None if planner.stop_reason is None else planner.stop_reason.message,
-            planned=len(planner.submit_queue),
-            submitting=planner.submitting,
+            planned=len(submissions.queue) + len(submissions.refused),
+            submitting=submissions.submitting,
             in_flight=planner.in_flight,
             due=planner.poll_queue.due_count,
             polling=planner.polling,
             breaker_open=planner.breaker.is_open,
             unknown=parked[0],
             timed_out=parked[1],
-            charges=planner.charges,
-            estimated_limit=planner.concurrency.estimated_limit,
-            submits_per_second=planner.submit_meter.per_second(now),
+            charges=submissions.charges,
+            estimated_limit=submissions.concurrency.estimated_limit,
+            submits_per_second=submissions.meter.per_second(now),
             polls_per_second=planner.poll_meter.per_second(now),
             mismatched_answers=mismatched_answers,
             callback_loss_rate=callbacks.loss_rate if callbacks.enabled else None,

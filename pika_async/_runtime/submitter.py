@@ -19,7 +19,7 @@ import attrs
 from pika_async._http.transport import InterruptedAnswer
 from pika_async._journal.protocol import Intent
 from pika_async._planning.actions import ActiveJob
-from pika_async._planning.planner import apply_verdict
+from pika_async._planning.outcomes import apply_verdict
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
 from pika_async.callbacks import CallbackReceiver
@@ -56,7 +56,7 @@ class Submitter:
         self._gateway = gateway
         self._callbacks = callbacks
         self._concurrency_key = concurrency_key
-        self._saved_limit = table.planner.concurrency.estimated_limit
+        self._saved_limit = table.planner.submissions.concurrency.estimated_limit
         #: One shielded scope per submission, so that cancelling the task group does not cancel it.
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -123,7 +123,7 @@ class Submitter:
         if active.job.status is JobStatus.SUBMITTING:
             active.job = active.job.requeued()
             await self._table.save(active.job)
-        self._table.planner.on_submit_rolled_back(active)
+        self._table.planner.submissions.on_rolled_back(active)
         stopped = self._table.planner.stop_reason
         if stopped is not None:
             self._table.intake.stop_submitting(stopped)
@@ -167,7 +167,7 @@ class Submitter:
 
     async def _save_concurrency(self) -> None:
         """Save the estimated concurrency limit for the next process if it has changed enough."""
-        concurrency, saved = self._table.planner.concurrency, self._saved_limit
+        concurrency, saved = self._table.planner.submissions.concurrency, self._saved_limit
         if concurrency.estimated_limit is None or (
             saved is not None and abs(concurrency.estimated_limit - saved) <= MIN_LIMIT_CHANGE * saved
         ):

@@ -1,0 +1,219 @@
+"""Submissions of one account: which planned job is sent next, and what follows from each answer. Pure: sends nothing.
+
+Times are the caller's monotonic seconds; `u` is a uniform random number in [0, 1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from pika_async._planning.actions import (
+    ActiveJob,
+    Reject,
+    StopSubmitting,
+    Submit,
+    SubmitTimedOut,
+    WaitUntil,
+)
+from pika_async._planning.concurrency import AdaptiveConcurrency
+from pika_async._planning.fuses import Fuses, Trip
+from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, TokenBucket
+from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
+from pika_async._planning.refused_jobs import RefusedJobs
+from pika_async._planning.submit_queue import MAX_GATED, SubmitQueue
+from pika_async.errors import ChargeLimitReached, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
+from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
+
+__all__ = ["Submissions"]
+
+
+@attrs.define(kw_only=True)
+class Submissions:
+    """The planned jobs of one account, and the limits and fuses that decide when each is sent."""
+
+    provider: str
+    base_url: str
+    limits: Limits
+    concurrency: AdaptiveConcurrency
+    rate: TokenBucket
+    throttle: SubmitThrottle = attrs.field(factory=SubmitThrottle)
+    fuses: Fuses = attrs.field(factory=Fuses)
+    queue: SubmitQueue = attrs.field(factory=SubmitQueue)
+    #: Refused jobs whose cause is not known yet.
+    refused: RefusedJobs = attrs.field(factory=RefusedJobs)
+    #: Number of submissions under way.
+    submitting: int = 0
+    #: Number of submissions that were accepted or are in doubt.
+    charges: int = 0
+    meter: RateMeter = attrs.field(factory=RateMeter)
+
+    # --- deciding ---------------------------------------------------------------------------------------------------
+
+    def next_action(self, now: float, in_flight: int) -> Submit | SubmitTimedOut | Reject | StopSubmitting | WaitUntil:
+        """Return the next action at `now`, with `in_flight` accepted jobs."""
+        if self.throttle.stop is not None:
+            return WaitUntil(math.inf)
+        limit = self.limits.max_charges
+        is_limit_reached = limit is not None and self.charges + self.submitting >= limit
+        if not self.submitting and (is_limit_reached or not self.queue):
+            self.refused.on_quiet()
+        for active in reversed(self.refused.pop_again()):
+            self.queue.appendleft(active)
+        own = self.refused.pop_own()
+        if own is not None:
+            active, outcome = own
+            return Reject(active, rejection(active.job, outcome))
+        if not self.queue:
+            return WaitUntil(math.inf)
+        expired = self.queue.pop_expired(now)
+        if expired is not None:
+            return SubmitTimedOut(expired)
+        if limit is not None and is_limit_reached:
+            if self.submitting:
+                return WaitUntil(math.inf)
+            return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=limit))
+        return self._next_submit(now, in_flight)
+
+    def _next_submit(self, now: float, in_flight: int) -> Submit | WaitUntil:
+        has_room = self.submitting < min(self.limits.submitting, self.fuses.window)
+        if not has_room or not self.concurrency.has_capacity(in_flight, self.submitting):
+            return WaitUntil(self.queue.expires_at if self.queue.gated else math.inf)
+        ready_at = max(
+            self.rate.ready_at(now),
+            self.throttle.ready_at(now),
+            self.concurrency.ready_at(now),
+            self.fuses.ready_at(now),
+            self.queue.ready_at(now),
+        )
+        if ready_at > now:
+            return WaitUntil(min(ready_at, self.queue.expires_at))
+        return Submit(self.queue.pop(now))
+
+    def needs_more(self, unsent: int) -> bool:
+        """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.
+
+        Jobs behind a gate do not count, up to a number.
+        """
+        waiting = unsent - min(self.queue.gated, MAX_GATED)
+        return self.throttle.stop is None and waiting < self.limits.submitting
+
+    # --- stopping ---------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: SubmissionsStopped) -> list[ActiveJob]:
+        """Stop submitting, and return the jobs that were not sent or were refused without being at fault."""
+        self.throttle.stop = reason
+        return self.queue.clear() + self.refused.clear()
+
+    def allow(self) -> None:
+        """Allow submissions after a stop."""
+        if self.throttle.stop is not None:
+            self.throttle = SubmitThrottle()
+            self.fuses.reset()
+
+    def remove(self, active: ActiveJob) -> bool:
+        """Remove a job that is not under way and return True; False if it is being sent or was sent already."""
+        return self.queue.remove(active) or self.refused.remove(active)
+
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    def on_started(self, active: ActiveJob, now: float) -> None:
+        """Record that a job is being sent."""
+        self.submitting += 1
+        self.meter.add(now)
+        self.rate.take(now)
+        self.concurrency.on_submit_started(now)
+        if math.isinf(active.deadline_at):
+            active.deadline_at = now + self.limits.patience
+
+    def on_rolled_back(self, active: ActiveJob) -> None:
+        """Queue a job again that was not sent after all."""
+        self.submitting -= 1
+        self._queue_again(active)
+
+    def on_uncharged(self) -> None:
+        """Subtract the charge of a submission in doubt that a person has found not to be charged."""
+        self.charges -= 1
+
+    def on_finished(
+        self, active: ActiveJob, outcome: SubmitOutcome, in_flight: int, sent_at: float, now: float, u: float
+    ) -> StopSubmitting | None:
+        """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
+        self.submitting -= 1
+        match outcome.verdict:
+            case SubmitVerdict.ACCEPTED:
+                self.charges += 1
+                self.throttle.reset()
+                self.concurrency.on_accepted(now)
+                self.queue.open_gate(active)
+                self.fuses.on_accepted()
+                self.refused.on_accepted(sent_at)
+            case SubmitVerdict.NOT_SENT:
+                self._queue_again(active)
+                if self.throttle.record_unreachable(now, u):
+                    attempts = self.throttle.unsent
+                    return StopSubmitting(
+                        ProviderUnreachable(provider=self.provider, reason=outcome.reason, attempts=attempts)
+                    )
+            case SubmitVerdict.WAIT:
+                self._back_off(active, outcome, in_flight, sent_at, now, u)
+            case SubmitVerdict.STOP:
+                return self._on_account_refusal(active, outcome, now)
+            case SubmitVerdict.WRONG_URL:
+                self._queue_again(active)
+                error = WrongBaseUrl(provider=self.provider, reason=outcome.reason, base_url=self.base_url)
+                return StopSubmitting(error)
+            case SubmitVerdict.UNKNOWN:
+                self.charges += 1
+                self.queue.return_probe(active)
+                trip = self.fuses.on_doubt(sent_at, now, u, unreadable=outcome.unreadable)
+                return self._stop_for(trip, outcome)
+            case SubmitVerdict.REJECTED:
+                return self._on_refused(active, outcome, now)
+        return None
+
+    def _queue_again(self, active: ActiveJob) -> None:
+        self.queue.return_probe(active)
+        self.queue.appendleft(active)
+
+    def _back_off(
+        self, active: ActiveJob, outcome: SubmitOutcome, in_flight: int, sent_at: float, now: float, u: float
+    ) -> None:
+        if outcome.model is not None:
+            self.throttle.reset()
+            self.queue.close_gate(active, now, u, outcome.retry_after, self.limits.patience)
+            return
+        self._queue_again(active)
+        if outcome.http_status == 429 and in_flight:  # jobs of this client hold slots, and will free them
+            self.throttle.reset()
+            self.concurrency.on_rejected(in_flight, sent_at, now, outcome.retry_after)
+            active.deadline_at = math.inf
+        else:
+            self.throttle.pause(now, u, outcome.retry_after)
+
+    def _on_refused(self, active: ActiveJob, outcome: SubmitOutcome, now: float) -> StopSubmitting | None:
+        self.throttle.reset()
+        self.concurrency.on_other_answer(now)
+        self.queue.open_gate(active)
+        if not is_suspicious(outcome):
+            return None  # refused on this machine
+        self.refused.hold(active, outcome, now)
+        return self._stop_for(
+            self.fuses.on_refused(outcome.fingerprint, active.job.request.fingerprint()), outcome
+        )
+
+    def _on_account_refusal(self, active: ActiveJob, outcome: SubmitOutcome, now: float) -> StopSubmitting | None:
+        self.queue.return_probe(active)
+        if blames_account(outcome) and self.refused.is_repeated(active, outcome):
+            self.refused.add_own(active, outcome)
+            return None
+        self.refused.hold(active, outcome, now)
+        trip = self.fuses.on_account_refusal(active.job.key) if blames_account(outcome) else Trip.ACCOUNT
+        return self._stop_for(trip, outcome)
+
+    def _stop_for(self, trip: Trip | None, outcome: SubmitOutcome) -> StopSubmitting | None:
+        if trip is None:
+            return None
+        error = stop_error(self.provider, self.base_url, outcome, trip, self.fuses.count_of(trip))
+        return StopSubmitting(error)
