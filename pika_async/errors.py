@@ -350,7 +350,8 @@ class RefusedAlike(SubmissionsStopped):
     def _text(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
         return (
-            f"{self.provider}: {self.count} different requests were refused alike, none is charged: {status}{self.reason}; "
+            f"{self.provider}: {self.count} different requests were refused alike and are not charged: "
+            f"{status}{self.reason}; "
             "mend the cause (base URL, balance, model or the requests themselves), then run the same again"
         )
 

@@ -30,7 +30,7 @@ def is_suspicious(outcome: SubmitOutcome) -> bool:
 
 
 def blames_account(outcome: SubmitOutcome) -> bool:
-    """Return whether a gateway blames the account, which it may do for one request alone; else the network is at fault."""
+    """Return whether a gateway blames the account, which it may do for one request alone; a network does not."""
     return outcome.http_status not in {None, PROXY_AUTHENTICATION_REQUIRED}
 
 
@@ -73,11 +73,11 @@ def stop_error(provider: str, base_url: str, outcome: SubmitOutcome, trip: Trip,
         case Trip.ACCOUNT:
             return AccountStopped(provider=provider, reason=outcome.reason, http_status=outcome.http_status)
         case Trip.UNREADABLE:
-            reason = f"{count} answers with HTTP {outcome.http_status} hold no task id that can be read, {outcome.reason}"
+            reason = (
+                f"{count} answers with HTTP {outcome.http_status} hold no task id that can be read, {outcome.reason}"
+            )
             return WrongBaseUrl(provider=provider, reason=reason, base_url=base_url)
         case Trip.REFUSED_ALIKE:
-            return RefusedAlike(
-                provider=provider, reason=outcome.reason, http_status=outcome.http_status, count=count
-            )
+            return RefusedAlike(provider=provider, reason=outcome.reason, http_status=outcome.http_status, count=count)
         case Trip.TROUBLE:
             return GatewayInTrouble(provider=provider, reason=outcome.reason, count=count)

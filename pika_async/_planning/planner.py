@@ -160,7 +160,7 @@ class Planner:
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float
     ) -> StopSubmitting | None:
         """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
-        stop = self.submissions.on_finished(active, outcome, self.in_flight, sent_at, now, u)
+        stop = self.submissions.on_finished(active, outcome, sent_at, now, u, in_flight=self.in_flight)
         if outcome.verdict is SubmitVerdict.ACCEPTED:
             self._mark_accepted(active, now, now)
             self.poll_queue.schedule(active, now, u)
@@ -279,4 +279,3 @@ class Planner:
         active.job = attrs.evolve(active.job, polls=active.job.polls + active.polls)
         active.polls = 0
         return active.job
-

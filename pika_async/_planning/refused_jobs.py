@@ -7,6 +7,7 @@ sent. Until then the job is planned: it can be sent again without being paid twi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -41,6 +42,10 @@ class RefusedJobs:
 
     def __len__(self) -> int:
         return len(self._held) + len(self._own) + len(self._again)
+
+    def __iter__(self) -> Iterator[ActiveJob]:
+        yield from (refusal.active for refusal in (*self._own, *self._held))
+        yield from self._again
 
     def hold(self, active: ActiveJob, outcome: SubmitOutcome, now: float) -> None:
         """Hold a job that was refused by `outcome` at `now`."""
@@ -100,7 +105,7 @@ class RefusedJobs:
 
     def clear(self) -> list[ActiveJob]:
         """Remove and return every job."""
-        jobs = [refusal.active for refusal in (*self._own, *self._held)] + self._again
+        jobs = list(self)
         self._held, self._own, self._again = [], [], []
         self._cleared.clear()
         return jobs

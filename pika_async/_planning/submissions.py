@@ -137,7 +137,7 @@ class Submissions:
         self.charges -= 1
 
     def on_finished(
-        self, active: ActiveJob, outcome: SubmitOutcome, in_flight: int, sent_at: float, now: float, u: float
+        self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float, *, in_flight: int
     ) -> StopSubmitting | None:
         """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
         self.submitting -= 1
@@ -157,7 +157,7 @@ class Submissions:
                         ProviderUnreachable(provider=self.provider, reason=outcome.reason, attempts=attempts)
                     )
             case SubmitVerdict.WAIT:
-                self._back_off(active, outcome, in_flight, sent_at, now, u)
+                self._back_off(active, outcome, sent_at, now, u, in_flight=in_flight)
             case SubmitVerdict.STOP:
                 return self._on_account_refusal(active, outcome, now)
             case SubmitVerdict.WRONG_URL:
@@ -178,7 +178,7 @@ class Submissions:
         self.queue.appendleft(active)
 
     def _back_off(
-        self, active: ActiveJob, outcome: SubmitOutcome, in_flight: int, sent_at: float, now: float, u: float
+        self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float, *, in_flight: int
     ) -> None:
         if outcome.model is not None:
             self.throttle.reset()
@@ -199,9 +199,7 @@ class Submissions:
         if not is_suspicious(outcome):
             return None  # refused on this machine
         self.refused.hold(active, outcome, now)
-        return self._stop_for(
-            self.fuses.on_refused(outcome.fingerprint, active.job.request.fingerprint()), outcome
-        )
+        return self._stop_for(self.fuses.on_refused(outcome.fingerprint, active.job.request.fingerprint()), outcome)
 
     def _on_account_refusal(self, active: ActiveJob, outcome: SubmitOutcome, now: float) -> StopSubmitting | None:
         self.queue.return_probe(active)

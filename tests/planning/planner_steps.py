@@ -18,15 +18,18 @@ from pika_async._planning.actions import (
     ActiveJob,
     Poll,
     PollResult,
+    Reject,
     StopSubmitting,
     Submit,
     WaitUntil,
 )
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
-from pika_async._planning.planner import Planner, apply_verdict
+from pika_async._planning.outcomes import apply_verdict
+from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
+from pika_async._planning.submissions import Submissions
 from pika_async.polling import PollingPolicy
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
 
@@ -40,9 +43,14 @@ def new_planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0
         base_url="https://x.example",
         limits=chosen,
         deadline=deadline,
-        concurrency=AdaptiveConcurrency(ceiling=chosen.max_in_flight or MAX_IN_FLIGHT),
+        submissions=Submissions(
+            provider="p",
+            base_url="https://x.example",
+            limits=chosen,
+            concurrency=AdaptiveConcurrency(ceiling=chosen.max_in_flight or MAX_IN_FLIGHT),
+            rate=TokenBucket(chosen.submits_per_second),
+        ),
         poll_queue=PollQueue(PolicyAdapter(policy=policy or FixedInterval(10.0))),
-        submit_rate=TokenBucket(chosen.submits_per_second),
         poll_rate=TokenBucket(chosen.polls_per_second),
     )
 
@@ -70,6 +78,15 @@ def finish_submit(
     )
     active.job = apply_verdict(active.job, outcome, now)
     return planner.on_submit_finished(active, outcome, now - 0.1, now, 0.5)
+
+
+def reject_own(planner: Planner, now: float) -> list[ActiveJob]:
+    """Reject every job whose refusal is its own by now."""
+    rejected = []
+    while isinstance(action := planner.next_action(now), Reject):
+        action.active.job = action.active.job.rejected(action.error, now)
+        rejected.append(action.active)
+    return rejected
 
 
 def accepted_job(planner: Planner, now: float) -> ActiveJob:

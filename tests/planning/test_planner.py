@@ -23,6 +23,7 @@ from pika_async._planning.actions import (
     ActiveJob,
     DeadlinePassed,
     Poll,
+    Reject,
     StopSubmitting,
     Submit,
     SubmitTimedOut,
@@ -37,6 +38,7 @@ from tests.planning.planner_steps import (
     next_time,
     poll,
     queued_job,
+    reject_own,
     start_poll,
     start_submit,
 )
@@ -132,7 +134,7 @@ def test_closing_ends_submissions() -> None:
         (SubmitVerdict.ACCEPTED, JobStatus.QUEUED, False, 1),
         (SubmitVerdict.UNKNOWN, JobStatus.UNKNOWN, False, 1),
         (SubmitVerdict.REJECTED, JobStatus.REJECTED, False, 0),
-        (SubmitVerdict.WRONG_URL, JobStatus.REJECTED, False, 0),
+        (SubmitVerdict.WRONG_URL, JobStatus.PLANNED, True, 0),
         (SubmitVerdict.WAIT, JobStatus.PLANNED, True, 0),
         (SubmitVerdict.NOT_SENT, JobStatus.PLANNED, True, 0),
         (SubmitVerdict.STOP, JobStatus.PLANNED, True, 0),
@@ -145,7 +147,9 @@ def test_each_verdict_does_what_it_says(verdict: SubmitVerdict, status: JobStatu
     active = start_submit(planner, 0.0)
     finish_submit(planner, active, verdict, 1.0)
     assert active.job.status is status
-    assert (active in planner.submit_queue, planner.charges, planner.submitting) == (back, charges, 0)
+    submissions = planner.submissions
+    waits = active in submissions.queue or active in submissions.refused
+    assert (waits, submissions.charges, submissions.submitting) == (back, charges, 0)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +172,7 @@ def test_errors_of_verdicts_name_the_job() -> None:
         queued_job(planner)
         active = start_submit(planner, 0.0)
         finish_submit(planner, active, verdict, 1.0, reason="because", http_status=500)
+        reject_own(planner, 1.0)
         assert isinstance(active.job.error, kind)
         assert (active.job.error.key, active.job.error.http_status) == (active.job.key, 500)
 
@@ -192,10 +197,10 @@ def test_a_refusal_unrelated_to_slots_backs_off(status: int, tasks: int) -> None
     active, now, pauses = queued_job(planner), 1.0, []
     for _ in range(3):
         finish_submit(planner, start_submit(planner, now), SubmitVerdict.WAIT, now, http_status=status)
-        pauses.append(planner.throttle.ready_at(now) - now)
+        pauses.append(planner.submissions.throttle.ready_at(now) - now)
         now += pauses[-1]
     assert pauses[0] < pauses[1] < pauses[2]
-    assert (planner.concurrency.estimated_limit, planner.submit_queue[0]) == (None, active)
+    assert (planner.submissions.concurrency.estimated_limit, next(iter(planner.submissions.queue))) == (None, active)
 
 
 def test_a_429_while_a_task_is_in_flight_is_repeated_at_the_probe_interval() -> None:
@@ -208,13 +213,13 @@ def test_a_429_while_a_task_is_in_flight_is_repeated_at_the_probe_interval() -> 
     for _ in range(20):
         active = start_submit(planner, now)
         finish_submit(planner, active, SubmitVerdict.WAIT, now + 0.1, http_status=429)
-        assert planner.concurrency.estimated_limit == 1
+        assert planner.submissions.concurrency.estimated_limit == 1
         planner.poll_queue.clear()  # only submissions matter here
         again = next_time(planner, now + 0.1)
         assert 0.0 < again - now < 120.1
         now = again
     assert now > 60.0
-    assert planner.submit_queue[0] is active
+    assert next(iter(planner.submissions.queue)) is active
 
 
 def test_unsent_submissions_between_answers_do_not_add_up() -> None:
@@ -226,7 +231,7 @@ def test_unsent_submissions_between_answers_do_not_add_up() -> None:
     for _ in range(20):
         for verdict in (SubmitVerdict.NOT_SENT, SubmitVerdict.WAIT):
             planner.poll_queue.clear()
-            now = max(planner.throttle.ready_at(now), planner.concurrency.ready_at(now))
+            now = max(planner.submissions.throttle.ready_at(now), planner.submissions.concurrency.ready_at(now))
             assert finish_submit(planner, start_submit(planner, now), verdict, now, http_status=429) is None
 
 
@@ -246,7 +251,7 @@ def test_unsent_submissions_stop_after_six_attempts() -> None:
     now, stop = 0.0, None
     for attempt in range(6):
         assert stop is None, attempt
-        now = planner.throttle.ready_at(now)
+        now = planner.submissions.throttle.ready_at(now)
         stop = finish_submit(planner, start_submit(planner, now), SubmitVerdict.NOT_SENT, now)
     assert stop is not None
     assert isinstance(stop.error, ProviderUnreachable)
@@ -262,7 +267,7 @@ def test_patience_ends() -> None:
     finish_submit(planner, start_submit(planner, 0.0), SubmitVerdict.WAIT, 0.0, http_status=429, retry_after=300.0)
     assert next_time(planner, 1.0) == 60.0
     assert planner.next_action(60.0) == SubmitTimedOut(active)
-    assert (active.job.status, len(planner.submit_queue)) == (JobStatus.PLANNED, 0)
+    assert (active.job.status, len(planner.submissions.queue)) == (JobStatus.PLANNED, 0)
 
 
 # --- charges ------------------------------------------------------------------------------------------------------------
@@ -304,10 +309,10 @@ def test_only_a_queued_job_can_be_cancelled() -> None:
     planner = new_planner()
     first, second = queued_job(planner), queued_job(planner)
     assert start_submit(planner, 0.0) is first
-    assert planner.cancel_queued(second) is True
-    assert planner.cancel_queued(first) is False
-    assert planner.cancel_queued(second) is False
-    assert len(planner.submit_queue) == 0
+    assert planner.submissions.remove(second) is True
+    assert planner.submissions.remove(first) is False
+    assert planner.submissions.remove(second) is False
+    assert len(planner.submissions.queue) == 0
 
 
 def test_draining_accepted_jobs_empties_the_poll_queue() -> None:
@@ -362,12 +367,14 @@ class AnyInterleaving(RuleBasedStateMachine):
             case SubmitTimedOut(active):
                 assert self.now >= active.deadline_at
                 self.all.remove(active)
+            case Reject(active, refusal):
+                active.job = active.job.rejected(refusal, self.now)
             case StopSubmitting(error):
                 assert isinstance(error, ChargeLimitReached)
                 assert self.charged == self.limit
-                for active in self.planner.submit_queue:
+                for active in self.planner.submissions.queue:
                     self.all.remove(active)
-                self.planner.submit_queue.clear()
+                self.planner.submissions.queue.clear()
             case WaitUntil(until):
                 assert until > self.now
 
@@ -407,13 +414,14 @@ class AnyInterleaving(RuleBasedStateMachine):
         waiting = [e for e in self.all if e.job.is_in_flight and e not in self.polled]
         assert sorted(e.job.key for e in heap) == sorted(e.job.key for e in waiting)
         assert self.planner.in_flight == len(waiting) + sum(e.job.is_in_flight for e in self.polled)
-        assert self.planner.submitting == len(self.sent)
+        assert self.planner.submissions.submitting == len(self.sent)
         assert self.planner.polling == len(self.polled)
 
     @invariant()
     def no_job_is_in_two_places(self) -> None:
         ready = [e for e in self.all if e.job.status is JobStatus.PLANNED]
-        assert sorted(e.job.key for e in self.planner.submit_queue) == sorted(e.job.key for e in ready)
+        waiting = [*self.planner.submissions.queue, *self.planner.submissions.refused]
+        assert sorted(e.job.key for e in waiting) == sorted(e.job.key for e in ready)
 
 
 TestAnyInterleaving = AnyInterleaving.TestCase

@@ -638,12 +638,12 @@ def test_finished_jobs_leave_no_state_behind() -> None:
             assert calls._pending.keys() | calls._sampled <= set(table.jobs.values())
         await asyncio.sleep(120)
         for kept in (
-            table.jobs, table._waiters, planner._unconfirmed, planner.submit_queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
+            table.jobs, table._waiters, planner._unconfirmed, planner.submissions.queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
             calls._pending, calls._grace, calls._sampled, handler._running, handler._named,
         ):  # fmt: skip
             assert len(kept) == 0, kept
         assert len(handler._polled_at) <= 1  # the entry of the last poll
-        assert (planner.in_flight, planner.submitting, planner.polling, poll_queue._stale) == (0, 0, 0, 0)
+        assert (planner.in_flight, planner.submissions.submitting, planner.polling, poll_queue._stale) == (0, 0, 0, 0)
 
     run_story(story, at, limits=Limits(max_in_flight=100))
 

@@ -112,7 +112,7 @@ class Story:
         assert [end for end in ends if not isinstance(end, said)] == []
         assert left() == []
         if scheduler is not None:
-            assert (scheduler.planner.submitting, len(scheduler.jobs)) == (0, 0)
+            assert (scheduler.planner.submissions.submitting, len(scheduler.jobs)) == (0, 0)
 
     async def finish(self) -> None:
         jobs = await self.pika.jobs()
@@ -124,9 +124,9 @@ class Story:
             assert pika._session is not None
             scheduler = pika._session.table
             planner = scheduler.planner
-            assert (planner.submitting, planner.in_flight, planner.polling) == (0, 0, 0)
-            assert (len(planner.submit_queue), len(list(planner.poll_queue)), len(scheduler.jobs)) == (0, 0, 0)
-            assert planner.charges == len(self.at.ledger)
+            assert (planner.submissions.submitting, planner.in_flight, planner.polling) == (0, 0, 0)
+            assert (len(planner.submissions.queue), len(list(planner.poll_queue)), len(scheduler.jobs)) == (0, 0, 0)
+            assert planner.submissions.charges == len(self.at.ledger)
         assert set(Counter(charge.prompt for charge in self.at.ledger).values()) == {1}
 
 

@@ -63,8 +63,8 @@ def idle(pika: PikaClient) -> bool:
     assert pika._session is not None
     table = pika._session.table
     planner = table.planner
-    counts = (planner.submitting, planner.in_flight, planner.polling)
-    return counts == (0, 0, 0) and not (planner.submit_queue or list(planner.poll_queue) or table.jobs)
+    counts = (planner.submissions.submitting, planner.in_flight, planner.polling)
+    return counts == (0, 0, 0) and not (planner.submissions.queue or list(planner.poll_queue) or table.jobs)
 
 
 async def outcome(task: asyncio.Future[Any]) -> Any:

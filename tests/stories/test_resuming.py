@@ -605,7 +605,7 @@ def test_a_loop_that_ends_leaves_only_unanswered_submissions_in_doubt(path: Path
         nonlocal sending
         using = asyncio.create_task(_interrupted_story(pika))
         await asyncio.sleep(0.003 + 0.0967 * number)
-        sending = 0 if pika._session is None else pika._session.table.planner.submitting
+        sending = 0 if pika._session is None else pika._session.table.planner.submissions.submitting
         assert not using.done()
 
     async def later() -> None:
@@ -808,19 +808,19 @@ def test_the_concurrency_limit_of_an_account_is_saved(path: Path) -> None:
         at = gateway(durations="lognormal:30,0.3", in_flight=6)
         async with client(at, journal=path) as pika:
             await pika.run(requests(60))
-            learned = pika._require_session().table.planner.concurrency
+            learned = pika._require_session().table.planner.submissions.concurrency
         assert learned.estimated_limit is not None
         assert 5 <= learned.estimated_limit <= 9
         (name,) = facts(path)
         assert name.startswith("slots cometapi http")
         async with client(at, journal=path) as again:
-            slots = again._require_session().table.planner.concurrency
+            slots = again._require_session().table.planner.submissions.concurrency
             assert slots.estimated_limit == pytest.approx(learned.estimated_limit, rel=0.1)
             assert slots.probe_interval == pytest.approx(learned.probe_interval, rel=0.5)
         other = client(at, journal=path)
         other._config = attrs.evolve(other._config, account_digest="another")
         async with other:
-            assert other._require_session().table.planner.concurrency.estimated_limit is None
+            assert other._require_session().table.planner.submissions.concurrency.estimated_limit is None
 
     virtual_clock.run(story())
 
