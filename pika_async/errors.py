@@ -33,9 +33,7 @@ Facts are attributes, the message is built from them, and every error survives p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, Self
 
 import attrs
@@ -70,10 +68,6 @@ __all__ = [
 
 #: How much of a value that a user or a provider wrote is repeated in a message, in characters.
 QUOTE_LIMIT = 120
-#: How alike a mistyped name must be to a suggested one, 0 to 1, by `difflib`.
-SIMILARITY = 0.6
-#: From how many letters on a name is also suggested that holds the mistyped one, or lies in it.
-MIN_PART_LENGTH = 4
 
 
 def shorten(value: object) -> str:
@@ -86,25 +80,6 @@ def shorten(value: object) -> str:
 def strip_control(text: str) -> str:
     """Return `text` without control characters or lone surrogates, so that no provider steers a terminal with it."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
-
-
-def did_you_mean(value: object, names: Iterable[str]) -> str:
-    """Return "; did you mean NAME?" for the name that `value` resembles most, or "" if it resembles none.
-
-    Letter case and underscores, hyphens, dots and blanks do not count, so that `aspectRatio` resembles `aspect_ratio`.
-    """
-    if not isinstance(value, str):
-        return ""
-    letters = _letters(value[:QUOTE_LIMIT])
-    by_letters = {_letters(name): name for name in names}
-    closest = get_close_matches(letters, by_letters, n=1, cutoff=SIMILARITY)
-    if not closest and len(letters) >= MIN_PART_LENGTH:
-        closest = [name for name in by_letters if letters in name or (len(name) >= MIN_PART_LENGTH and name in letters)]
-    return f"; did you mean {by_letters[closest[0]]}?" if closest else ""
-
-
-def _letters(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def _restore(kind: type[PikaError], facts: dict[str, Any]) -> PikaError:
@@ -324,25 +299,17 @@ class ProviderUnreachable(SubmissionsStopped):
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class WrongBaseUrl(SubmissionsStopped):
-    """A stop because a redirect, a page or an unreadable answer came instead of the gateway's API.
-
-    Redirects are never followed.
-    """
+    """A stop because a redirect, a page or an unreadable answer came instead of the API. Redirects are not followed."""
 
     base_url: str
 
     def _text(self) -> str:
-        return (
-            f"{self.provider}: {self.base_url} must be the URL of this gateway's API: {self.reason}; check the base URL"
-        )
+        return f"{self.provider}: {self.base_url} must be the URL of this API: {self.reason}; check the base URL"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class RefusedAlike(SubmissionsStopped):
-    """A stop because `count` different requests were refused alike, none accepted between them.
-
-    Their jobs stay planned, because the cause is not theirs: the base URL, the balance, the model or the account.
-    """
+    """A stop because `count` different requests were refused alike: the cause is not theirs, and they stay planned."""
 
     http_status: int | None = None
     count: int = 0
@@ -350,24 +317,20 @@ class RefusedAlike(SubmissionsStopped):
     def _text(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
         return (
-            f"{self.provider}: {self.count} different requests were refused alike and are not charged: "
-            f"{status}{self.reason}; "
+            f"{self.provider}: {self.count} different requests were refused alike, not charged: {status}{self.reason}; "
             "mend the cause (base URL, balance, model or the requests themselves), then run the same again"
         )
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class GatewayInTrouble(SubmissionsStopped):
-    """A stop because `count` submissions in a row got ambiguous answers, the last ones sent one at a time.
-
-    Each of their jobs is in doubt.
-    """
+    """A stop because `count` answers in a row, the last to single submissions, left it open whether they are charged."""
 
     count: int = 0
 
     def _text(self) -> str:
         return (
-            f"{self.provider}: the gateway is in trouble: {self.count} answers in a row leave open whether they were "
+            f"{self.provider}: the gateway is in trouble: {self.count} answers in a row leave it open whether they are "
             f"charged, the last one: {self.reason}; wait until it has recovered, then run the same again"
         )
 

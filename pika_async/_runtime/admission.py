@@ -16,9 +16,10 @@ from pika_async._planning.keys import KeyAssigner
 from pika_async._runtime.images import check_image, image_path
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.results import needs_download
-from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, did_you_mean
+from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
+from pika_async.models.spelling import did_you_mean
 from pika_async.providers._provider import Provider
 
 __all__ = ["BatchAdmission", "JobAdmission", "request_of"]

@@ -12,8 +12,8 @@ from typing import Any, Final
 import attrs
 
 from pika_async.cli.exits import InputErrors
-from pika_async.errors import did_you_mean
 from pika_async.models import GenerationRequest
+from pika_async.models.spelling import did_you_mean
 from pika_async.providers._wire import DecodeError, parse_json
 
 __all__ = [

@@ -13,7 +13,8 @@ from pathlib import PurePath
 from typing import Final, Literal, TypedDict, get_args
 from urllib.parse import urlsplit
 
-from pika_async.errors import InvalidRequest, did_you_mean
+from pika_async.errors import InvalidRequest
+from pika_async.models.spelling import did_you_mean
 
 __all__ = [
     "ASPECT_RATIO_RANGE",

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypedDict
 
 import attrs
 
-from pika_async.errors import did_you_mean
 from pika_async.models.fields import (
     AXES,
     EFFECTS,
@@ -37,6 +36,7 @@ from pika_async.models.fields import (
     invalid,
     parse_ratio,
 )
+from pika_async.models.spelling import did_you_mean
 
 __all__ = ["Camera", "GenerationRequest", "RequestFields", "evolve_unchecked"]
 

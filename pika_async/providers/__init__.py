@@ -9,7 +9,8 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Literal
 
-from pika_async.errors import ConfigurationError, did_you_mean, shorten
+from pika_async.errors import ConfigurationError, shorten
+from pika_async.models.spelling import did_you_mean
 from pika_async.providers._envelope import ENVELOPE
 from pika_async.providers._provider import Capability, Dialect, Provider
 from pika_async.providers._videos import VIDEOS
