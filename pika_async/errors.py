@@ -324,7 +324,7 @@ class RefusedAlike(SubmissionsStopped):
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class GatewayInTrouble(SubmissionsStopped):
-    """A stop because `count` answers in a row, the last to single submissions, left it open whether they are charged."""
+    """A stop because `count` answers in a row, the last to single submissions, left it open whether they cost."""
 
     count: int = 0
 

@@ -169,7 +169,7 @@ async def test_redirects_are_never_followed(status: int, provider: str) -> None:
 _ENDS = {
     SubmitVerdict.ACCEPTED: (JobStatus.SUCCEEDED, None, 1),
     SubmitVerdict.REJECTED: (JobStatus.REJECTED, SubmissionRejected, 1),
-    SubmitVerdict.WRONG_URL: (JobStatus.REJECTED, SubmissionRejected, 1),
+    SubmitVerdict.WRONG_URL: (JobStatus.PLANNED, WrongBaseUrl, 1),
     SubmitVerdict.STOP: (JobStatus.PLANNED, AccountStopped, 1),
     SubmitVerdict.UNKNOWN: (JobStatus.UNKNOWN, SubmissionInDoubt, 1),
     SubmitVerdict.WAIT: (JobStatus.SUCCEEDED, None, 2),
@@ -466,9 +466,9 @@ async def test_a_stopped_account_parks_the_batch(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_redirect_stops_the_batch_with_a_hint(provider: str) -> None:
-    """A redirect rejects its own job; the others stay planned, one POST is sent, and the error names `base_url`."""
+    """A redirect leaves every job planned; one POST is sent, and the error names `base_url`."""
     report, server = await _batch(provider, Act(answer(308, "", {"Location": "https://elsewhere.example/"})))
-    expected = [JobStatus.REJECTED, JobStatus.PLANNED, JobStatus.PLANNED]
+    expected = [JobStatus.PLANNED] * 3
     assert (expected, 1) == ([job.status for job in report.jobs], len(server.submissions))
     assert isinstance(report.stopped, WrongBaseUrl)
     assert server.url in str(report.stopped)

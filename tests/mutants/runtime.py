@@ -46,7 +46,7 @@ MUTANTS: Final = (
     Mutant(
         "id-lost-on-close",
         "_runtime/scheduler.py",
-        "await self.table.wait_for(lambda: not self._planner.submitting or self._workers is None)",
+        "await self.table.wait_for(lambda: not self._planner.submissions.submitting or self._workers is None)",
         "pass",
         "closing discards the receipts of requests in progress",
         ("tests/stories/test_scheduling.py",),
@@ -84,8 +84,8 @@ MUTANTS: Final = (
     Mutant(
         "withdrawn-with-the-others",
         "_runtime/job_table.py",
-        "if active.observers or not self.planner.cancel_queued(active):",
-        "if not self.planner.cancel_queued(active):",
+        "if active.observers or not self.planner.submissions.remove(active):",
+        "if not self.planner.submissions.remove(active):",
         "cancelling one waiting call cancels the job of all callers",
         ("tests/stories/test_many_tasks.py",),
         "does_not_cancel_a_shared",
