@@ -141,6 +141,10 @@ class Fuses:
         stops = not self._proven or is_repeated or len(self._blaming) >= MAX_ACCOUNT_REFUSALS
         return Trip.ACCOUNT if stops else None
 
+    def on_quiet(self) -> None:
+        """Record that nothing else is to be sent: the refusals so far were too few to blame anything but themselves."""
+        self._refused.clear()
+
     def reset(self) -> None:
         """Allow submissions again after a stop. A gateway that was in trouble gets one probe, after the last wait."""
         self._accepted, self._unreadable, self._proven = 0, 0, False

@@ -6,6 +6,7 @@ Times are the caller's monotonic seconds; `u` is a uniform random number in [0, 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import attrs
 
@@ -28,6 +29,9 @@ from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Submissions"]
 
+#: Seconds without a job to send after which a refusal is judged although a batch has not ended.
+QUIET_S: Final = 1.0
+
 
 @attrs.define(kw_only=True)
 class Submissions:
@@ -48,6 +52,10 @@ class Submissions:
     #: Number of submissions that were accepted or are in doubt.
     charges: int = 0
     meter: RateMeter = attrs.field(factory=RateMeter)
+    #: Number of batches that may queue another job.
+    sources: int = 0
+    #: When the last job left the queue and the last submission ended; None while there are any.
+    _quiet_since: float | None = None
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -57,8 +65,11 @@ class Submissions:
             return WaitUntil(math.inf)
         limit = self.limits.max_charges
         is_limit_reached = limit is not None and self.charges + self.submitting >= limit
-        if not self.submitting and (is_limit_reached or not self.queue):
+        quiet_at = self._quiet_at(now, is_limit_reached=is_limit_reached)
+        if quiet_at <= now:
             self.refused.on_quiet()
+            if not self.sources:
+                self.fuses.on_quiet()
         for active in reversed(self.refused.pop_again()):
             self.queue.appendleft(active)
         own = self.refused.pop_own()
@@ -66,7 +77,7 @@ class Submissions:
             active, outcome = own
             return Reject(active, rejection(active.job, outcome))
         if not self.queue:
-            return WaitUntil(math.inf)
+            return WaitUntil(quiet_at)
         expired = self.queue.pop_expired(now)
         if expired is not None:
             return SubmitTimedOut(expired)
@@ -75,6 +86,14 @@ class Submissions:
                 return WaitUntil(math.inf)
             return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=limit))
         return self._next_submit(now, in_flight)
+
+    def _quiet_at(self, now: float, *, is_limit_reached: bool) -> float:
+        """Return from when on nothing else is left to be sent; infinity if there is something, or nothing is held."""
+        if self.submitting or not self.refused or (self.queue and not is_limit_reached):
+            self._quiet_since = None
+            return math.inf
+        self._quiet_since = now if self._quiet_since is None else self._quiet_since
+        return self._quiet_since + (QUIET_S if self.sources and not is_limit_reached else 0.0)
 
     def _next_submit(self, now: float, in_flight: int) -> Submit | WaitUntil:
         has_room = self.submitting < min(self.limits.submitting, self.fuses.window)

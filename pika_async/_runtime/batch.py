@@ -130,6 +130,8 @@ class BatchRun:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def _pull_all(self, source: Source) -> None:
+        submissions = self._table.planner.submissions
+        submissions.sources += 1
         try:
             with self._new_scope():
                 await self._pull(source)
@@ -142,8 +144,10 @@ class BatchRun:
         except Exception as error:  # the caller's iterable failed; `results` raises the error
             self._error = error
         finally:
+            submissions.sources -= 1
             self._source_ended = True
             self._close_if_done()
+            self._table.wake()
 
     async def _pull(self, source: Source) -> None:
         index = 0

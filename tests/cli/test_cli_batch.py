@@ -150,7 +150,7 @@ OUTCOMES: list[tuple[str, list[dict[str, Any]], tuple[str, ...], int, dict[str, 
     ("bad-key", [{"on": "create", "do": {"fault": "refuse", "as": "key"}}], (), 3, {"planned": 6}),
     ("no-balance", [{"on": "create", "do": {"fault": "refuse", "as": "quota"}}], (), 3, {"planned": 6}),
     ("charge-limit", [], ("--max-charges", "2"), 1, {"succeeded": 2, "planned": 4}),
-    ("wrong-address", [{"on": "create", "do": "redirect"}], (), 1, {"rejected": 1, "planned": 5}),
+    ("wrong-address", [{"on": "create", "do": "redirect"}], (), 1, {"planned": 6}),
     ("deadline", [{"on": "create", "nth": 1, "do": {"fault": "takes", "seconds": 60}}], ("--deadline", "1"), 1,
      {"succeeded": 5, "timed_out": 1}),
 ]  # fmt: skip

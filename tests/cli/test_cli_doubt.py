@@ -289,7 +289,7 @@ def test_foreign_text_never_controls_the_terminal(cli: CommandLine) -> None:
     rules = (
         {"on": "create", "nth": 1, "do": {"fault": "answer", "status": 500, "body": body}},
         {"on": "create", "nth": 1, "do": {"fault": "fails", "reason": hostile}},
-        {"on": "create", "nth": 1, "do": {"fault": "refuse", "as": "key"}},
+        {"on": "create", "first": 2, "do": {"fault": "refuse", "as": "key"}},
     )
     debug = ("--log-level", "debug")
     with serving(*rules) as emulator:

@@ -62,7 +62,7 @@ EXPECTED = {
     SubmitVerdict.UNKNOWN: ExpectedOutcome("unknown", 1),
     SubmitVerdict.WAIT: ExpectedOutcome("succeeded", 0, posts=2),
     SubmitVerdict.STOP: ExpectedOutcome("planned", 3, stops=True),
-    SubmitVerdict.WRONG_URL: ExpectedOutcome("rejected", 1, stops=True),
+    SubmitVerdict.WRONG_URL: ExpectedOutcome("planned", 1, stops=True),
 }
 
 

@@ -573,7 +573,7 @@ class AnyAnswers(RuleBasedStateMachine):
 
 
 TestAnyAnswers = AnyAnswers.TestCase
-TestAnyAnswers.settings = settings(max_examples=150, stateful_step_count=40)
+TestAnyAnswers.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_every_trip_has_a_reason_to_show() -> None:
