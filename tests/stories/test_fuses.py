@@ -53,7 +53,7 @@ def answered(status: int, body: object, **headers: str) -> dict[str, Any]:
     }
 
 
-def told(message: str, code: str = "bad") -> dict[str, Any]:
+def failure(message: str, code: str = "bad") -> dict[str, Any]:
     return {"error": {"message": message, "type": "gateway_error", "param": "", "code": code}}
 
 
@@ -124,8 +124,8 @@ def test_receipts_that_cannot_be_read_stop_after_three(body: str, submitting: in
 @pytest.mark.parametrize(
     "do",
     [
-        answered(404, told("Invalid URL (POST /v1/pika/generate)", "not_found")),
-        answered(400, told("the group default may not use this service")),
+        answered(404, failure("Invalid URL (POST /v1/pika/generate)", "not_found")),
+        answered(400, failure("the group default may not use this service")),
         answered(200, {"code": 400, "msg": "service suspended", "data": None}),
     ],
     ids=["wrong path", "group", "code in 200"],
@@ -154,7 +154,11 @@ def test_words_with_numbers_of_their_own_are_the_same_refusal() -> None:
 
     async def story() -> None:
         numbers = [
-            {"on": "create", "nth": 1, "do": answered(400, told(f"no quota left, request {number}a7 needs {number}00"))}
+            {
+                "on": "create",
+                "nth": 1,
+                "do": answered(400, failure(f"no quota left, request {number}a7 needs {number}00")),
+            }
             for number in range(1, 40)
         ]
         at = gateway(numbers)
@@ -170,7 +174,7 @@ def test_rows_at_fault_between_good_ones_are_rejected_and_stop_nothing() -> None
     """Every third row is refused in the same words while the others are accepted: 10 rejected, 20 succeeded."""
 
     async def story() -> None:
-        at = gateway([{"on": "create", "prompt": "bad", "do": answered(400, told("the prompt is not allowed"))}])
+        at = gateway([{"on": "create", "prompt": "bad", "do": answered(400, failure("the prompt is not allowed"))}])
         rows = [f"{'bad' if number % 3 == 0 else 'good'} {number}" for number in range(30)]
         async with client(at) as pika:
             report = await pika.run(rows)
@@ -185,7 +189,7 @@ def test_a_single_refused_request_is_rejected_at_once() -> None:
     """Nothing else is to be sent, so a caller of one video has the refusal after one answer, also the sixth time."""
 
     async def story() -> None:
-        at = gateway([{"on": "create", "do": answered(400, told("no"))}])
+        at = gateway([{"on": "create", "do": answered(400, failure("no"))}])
         async with client(at) as pika:
             for number in range(6):
                 with pytest.raises(SubmissionRejected):
@@ -199,7 +203,7 @@ def test_a_refusal_that_is_held_is_planned_in_the_journal() -> None:
 
     async def story() -> None:
         at = gateway(
-            [{"on": "create", "nth": 1, "do": answered(400, told("no"))}, {"on": "create", "nth": 1, "do": "stall"}]
+            [{"on": "create", "nth": 1, "do": answered(400, failure("no"))}, {"on": "create", "nth": 1, "do": "stall"}]
         )
         pika = client(at)
         async with pika:
@@ -219,7 +223,7 @@ def test_a_row_that_gets_403_while_others_are_accepted_is_rejected() -> None:
     """It is sent twice and then its own; 39 others succeed with the same key."""
 
     async def story() -> None:
-        at = gateway([{"on": "create", "prompt": "odd", "do": answered(403, told("this content is forbidden"))}])
+        at = gateway([{"on": "create", "prompt": "odd", "do": answered(403, failure("this content is forbidden"))}])
         rows = [*prompts(20), "odd", *(f"later {number}" for number in range(19))]
         async with client(at, limits=Limits(submitting=2)) as pika:
             report = await pika.run(rows)
@@ -235,7 +239,7 @@ def test_a_key_that_is_revoked_in_the_middle_stops_the_batch_and_burns_nothing()
     """From the first second on every submission gets 401: the rest is planned and no row is rejected."""
 
     async def story() -> None:
-        at = gateway([{"on": "create", "between": [1, 1e6], "do": answered(401, told("invalid key"))}])
+        at = gateway([{"on": "create", "between": [1, 1e6], "do": answered(401, failure("invalid key"))}])
         async with client(at) as pika:
             report = await pika.run(prompts(300))
         assert isinstance(report.stopped, AccountStopped)
@@ -255,7 +259,7 @@ def test_rows_of_a_model_without_a_channel_wait_and_block_no_other(status: int) 
 
     async def story() -> None:
         no_channel = answered(
-            status, told("no available channel for model pika-9 under group default", "model_not_found")
+            status, failure("no available channel for model pika-9 under group default", "model_not_found")
         )
         at = gateway(
             [{"on": "create", "prompt": "gated", "between": [0, 600], "do": no_channel}], durations="constant:60"
@@ -284,8 +288,8 @@ def test_rows_of_a_model_without_a_channel_wait_and_block_no_other(status: int) 
 def test_a_gateway_that_changes_its_mood_burns_no_row_and_pays_none_twice(seed: int) -> None:
     """Moods of 20 s, drawn at random: run again until done, nothing is rejected, doubts have an ambiguous answer behind them."""
     moods = [
-        answered(502, "bad"), answered(503, told("no available channel for model m")), answered(401, told("key")),
-        answered(404, told("not found")), answered(400, told("balance")), answered(200, {"code": 500, "msg": "no"}),
+        answered(502, "bad"), answered(503, failure("no available channel for model m")), answered(401, failure("key")),
+        answered(404, failure("not found")), answered(400, failure("balance")), answered(200, {"code": 500, "msg": "no"}),
         {"fault": "refuse", "as": "rate"}, "drop", None,
     ]  # fmt: skip
 
@@ -328,7 +332,7 @@ def test_a_batch_that_waits_for_its_source_delivers_a_refusal_after_a_second() -
     """Nothing else is to be sent meanwhile, so the refusal is the row's own; the fifth alike stops the batch all the same."""
 
     async def story() -> None:
-        at = gateway([{"on": "create", "do": answered(400, told("no"))}])
+        at = gateway([{"on": "create", "do": answered(400, failure("no"))}])
         times: list[tuple[str, float]] = []
 
         async def slow_source() -> Any:
