@@ -36,7 +36,7 @@ from pika_async._http.download_state import (
     RetryDownload,
 )
 from pika_async._http.media import MEDIA_SUFFIXES
-from pika_async._http.partial_file import Download, PartialFile
+from pika_async._http.partial_file import Download, FolderRefusals, PartialFile
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async._http.transport import MAX_LINE_BYTES, fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
@@ -121,6 +121,7 @@ class Downloader:
         self._session: aiohttp.ClientSession | None = None
         self._proxied_session: aiohttp.ClientSession | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._refusals = FolderRefusals()
         self._scopes: set[anyio.CancelScope] = set()
         self._idle = asyncio.Event()
 
@@ -194,7 +195,7 @@ class Downloader:
     async def _fetch(
         self, url: str, target: Path, before_publish: Callable[[str], Awaitable[None]] | None, patience: float
     ) -> Download:
-        partial = PartialFile(target)
+        partial = PartialFile(target, self._refusals)
         try:
             suffix = await self._fetch_with_retries(self._parse_url(url), partial, patience)
             if target.suffix.lower() in MEDIA_SUFFIXES:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +19,20 @@ import attrs
 from pika_async._http.download_state import AbortDownload
 from pika_async.errors import shorten
 
-__all__ = ["Download", "PartialFile", "sha256_of"]
+__all__ = ["Download", "FolderRefusals", "PartialFile", "sha256_of"]
 
 #: Bytes written and hashed in one call to a worker thread.
 WRITE_BATCH_BYTES: Final = 1 << 20
 #: Flags of `os.open` that fail if the name exists, even as a link: no existing file is ever written to.
 NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-#: Errors of `os.link` on a file system without hard links.
-NO_HARD_LINK_ERRNOS: Final = frozenset(
-    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+#: Errors by which a share or a FUSE file system refuses `fsync` and `fchmod`; others, such as EIO, are failures.
+REFUSAL_ERRNOS: Final = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
 )
+#: Errors of `os.link` on a file system without hard links.
+NO_HARD_LINK_ERRNOS: Final = REFUSAL_ERRNOS | {errno.EMLINK, errno.EXDEV}
+
+_log = logging.getLogger("pika_async.downloads")
 
 
 @attrs.frozen(kw_only=True)
@@ -54,14 +60,40 @@ async def sha256_of(path: Path) -> str | None:
     return await anyio.to_thread.run_sync(_hash_file, path)
 
 
+class FolderRefusals:
+    """Calls that the file systems of target folders refuse: tolerated, with one warning for each folder."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Path, object] = {}
+
+    @contextlib.contextmanager
+    def tolerate(self, call: str, folder: Path) -> Iterator[None]:
+        """Suppress the refusal of a call that a whole, verified file does not need.
+
+        :raises OSError: for any error that is not a refusal.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in REFUSAL_ERRNOS:
+                raise
+            mark = object()
+            if self._calls.setdefault(folder, mark) is mark:  # atomic: several threads download into one folder
+                text = (
+                    "the folder %s refuses %s (%s): files in it are whole and verified, but may not survive a power cut"
+                )
+                _log.warning(text, folder, call, error.strerror)
+
+
 class PartialFile:
     """Hidden file beside the target with the bytes of one download, and their digest.
 
     All methods but `append` block and run in a worker thread.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, refusals: FolderRefusals) -> None:
         self.target = target
+        self._refusals = refusals
         self._temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
         self._fd: int | None = None
         self._restarts = self._size = 0
@@ -83,7 +115,7 @@ class PartialFile:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._temporary, NEW_FILE_FLAGS, 0o600)
         pending, self._pending = bytes(self._pending), bytearray()
-        if not self._size:
+        if not self._size and self._restarts:
             os.ftruncate(self._fd, 0)
         self._digest.update(pending)
         view = memoryview(pending)
@@ -95,15 +127,17 @@ class PartialFile:
         """Write and sync the remaining bytes, give the file the user's default permissions, and return its SHA-256."""
         self.write()
         assert self._fd is not None  # noqa: S101 - `write` opened it
-        os.fchmod(self._fd, self._default_mode())
-        os.fsync(self._fd)
+        with self._refusals.tolerate("chmod", self.target.parent):
+            os.fchmod(self._fd, self._default_mode())
+        with self._refusals.tolerate("fsync", self.target.parent):
+            os.fsync(self._fd)
         return self._digest.hexdigest()
 
     def publish(self) -> Download:
         """Give the finished file its name, and sync the folder."""
         self._link_to_target()
         self._temporary.unlink(missing_ok=True)
-        with contextlib.ExitStack() as stack:
+        with self._refusals.tolerate("fsync", self.target.parent), contextlib.ExitStack() as stack:
             folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, folder)
             os.fsync(folder)
