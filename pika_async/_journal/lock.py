@@ -19,7 +19,7 @@ import attrs
 from pika_async._journal.side_files import check_regular
 from pika_async.errors import ConfigurationError, JournalInUse
 
-__all__ = ["FileDisplacedError", "FileLock", "Progress", "require_unheld"]
+__all__ = ["FileDisplacedError", "FileLock", "Progress", "read_progress", "require_unheld"]
 
 #: Byte of the database that its owner locks: behind the 512 bytes from 0x40000000 on that SQLite locks.
 LOCKED_BYTE: Final = 0x4000_0400
@@ -27,6 +27,8 @@ LOCKED_BYTE: Final = 0x4000_0400
 SET_LOCK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
 #: Length of each number in the lock file.
 NUMBER_WIDTH: Final = 20
+#: Length of the lock file: the owner's process id, and the two numbers of `Progress`.
+LOCK_FILE_BYTES: Final = 3 * (NUMBER_WIDTH + 1)
 
 _log = logging.getLogger("pika_async.journal")
 
@@ -43,6 +45,23 @@ class Progress:
     committed: int
     #: The latest change whose commit had begun.
     begun: int
+
+
+def _parse_progress(content: bytes) -> Progress | None:
+    numbers = content.decode(errors="replace").split("\n")[1:3]
+    committed, begun = (int(it) if it.strip().isdecimal() else None for it in (*numbers, "", "")[:2])
+    return None if committed is None or begun is None else Progress(committed, begun)
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Return the numbers in the lock file of the journal at `path` without locking it; None if there are none."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file, contextlib.suppress(OSError):  # noqa: PTH123 - a descriptor, not a path
+        return _parse_progress(file.read(LOCK_FILE_BYTES))
+    return None
 
 
 def _set_database_lock(descriptor: int, kind: int) -> None:
@@ -89,7 +108,7 @@ class FileLock:
         require_unheld(path)
         self._descriptor = self._acquire()
         #: See `Progress`; None after a clean close.
-        self.previous = self._read_progress()
+        self.previous = _parse_progress(os.pread(self._descriptor, LOCK_FILE_BYTES, 0))
         self._progress: Progress | None = None
         #: Whether the database was closed with everything in it; then `release` removes the numbers of `record`.
         self.is_clean = False
@@ -175,11 +194,6 @@ class FileLock:
         self._progress = progress
         numbers = f"{progress.committed:<{NUMBER_WIDTH}}\n{progress.begun:<{NUMBER_WIDTH}}\n"
         os.pwrite(self._descriptor, numbers.encode(), NUMBER_WIDTH + 1)
-
-    def _read_progress(self) -> Progress | None:
-        numbers = os.pread(self._descriptor, 3 * (NUMBER_WIDTH + 1), 0).decode(errors="replace").split("\n")[1:3]
-        committed, begun = (int(it) if it.strip().isdecimal() else None for it in (*numbers, "", "")[:2])
-        return None if committed is None or begun is None else Progress(committed, begun)
 
     def release(self) -> None:
         """Release both locks, for forked children as well, which share the open files.

@@ -16,7 +16,7 @@ from pika_async._journal.recovery import Recovery
 from pika_async._journal.schema import FileState, create_file, inspect_file, open_writer, unusable
 from pika_async._journal.side_files import check_side_files
 
-__all__ = ["OpenFiles", "open_files"]
+__all__ = ["OpenFiles", "open_files", "require_none_due"]
 
 
 @attrs.frozen
@@ -57,6 +57,19 @@ def open_files(path: Path, folder: Path, fallback: FallbackFile, resources: cont
     return OpenFiles(lock, connection, journal, recovery.apply(connection, folder, revision))
 
 
+def require_none_due(path: Path, recovery: Recovery, previous: Progress | None) -> None:
+    """Require that a new journal may be made at `path`, where there is none.
+
+    :param recovery: the lines of its fallback file.
+    :param previous: the numbers in its lock file.
+    :raises JournalUnusable: if there must be one, which was moved or removed while it was open.
+    """
+    recovery.require_journal(None, None, 0)
+    if previous is not None and previous.begun:
+        way_out = f"put it back; to pay for its jobs again, remove {path}.lock"
+        raise unusable(path, f"is missing, although its last owner did not close it: {way_out}")
+
+
 def _lock_file(path: Path, recovery: Recovery, resources: contextlib.ExitStack) -> tuple[FileLock, FileState]:
     """Lock the file, which is made if it is missing and none is due; return its state."""
     require_unheld(path)
@@ -66,10 +79,7 @@ def _lock_file(path: Path, recovery: Recovery, resources: contextlib.ExitStack) 
     resources.callback(lock.release)
     state = inspect_file(path)
     if state is FileState.MISSING:
-        recovery.require_journal(None, None, 0)
-        if lock.previous is not None and lock.previous.begun:
-            way_out = f"put it back; to pay for its jobs again, remove {path}.lock"
-            raise unusable(path, f"is missing, although its last owner did not close it: {way_out}")
+        require_none_due(path, recovery, lock.previous)
         create_file(path)
     lock.lock_database()
     return lock, state

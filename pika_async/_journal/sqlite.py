@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sqlite3
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,11 +22,12 @@ from pika_async._journal import queries
 from pika_async._journal.change_signal import ChangeSignal
 from pika_async._journal.displacement import Notice, rescue_database
 from pika_async._journal.fallback_file import FallbackFile
-from pika_async._journal.lock import FileDisplacedError, FileLock, Progress
+from pika_async._journal.lock import FileDisplacedError, FileLock, Progress, read_progress
 from pika_async._journal.marks import mark_closed
-from pika_async._journal.opening import open_files
+from pika_async._journal.opening import open_files, require_none_due
 from pika_async._journal.protocol import Intent
 from pika_async._journal.reader import Reader
+from pika_async._journal.recovery import Recovery
 from pika_async._journal.schema import open_reader
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.write_buffer import WriteOp
@@ -102,6 +104,15 @@ class SqliteJournal(Reader):
             await _result_of(self._closing)
             self._opened_by = None
 
+    def require_none_due(self) -> None:
+        """Require that a new journal may be made where there is none. Blocks for the time of reading two small files.
+
+        :raises JournalUnusable: if there must be one, which was moved or removed while it was open.
+        """
+        path = self._real_path
+        if not path.exists():
+            require_none_due(path, Recovery.read(path, self._fallback), read_progress(path))
+
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for the queued writes; return whether all of them are committed.
 
@@ -115,6 +126,11 @@ class SqliteJournal(Reader):
         except TimeoutError:
             return False
         return self.is_saved
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether the file was found moved, removed or replaced when it was last written."""
+        return self._is_displaced
 
     @property
     def is_saved(self) -> bool:
@@ -201,6 +217,7 @@ class SqliteJournal(Reader):
             self._lock, self._write_connection, self._journal_id = files.lock, files.connection, files.journal
             self._revision = files.revision
             self._is_checkpointed = self._is_displaced = False
+            self._close_reader()  # of a displaced file
             self._buffer.discard_fallback_copies()
             self._read_connection = open_reader(self._real_path)
             resources.callback(self._close_reader)
@@ -210,6 +227,10 @@ class SqliteJournal(Reader):
         return resources
 
     def _close_reader(self) -> None:
+        """Close the connection of reads, unless only that still leads to the journal."""
+        if self._is_displaced and self._read_connection is not None:
+            weakref.finalize(self, self._read_connection.close)
+            return
         with self._read_lock:
             connection, self._read_connection = self._read_connection, None
             if connection is not None:

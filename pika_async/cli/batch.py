@@ -44,6 +44,8 @@ class BatchOutcome:
     results_complete: bool = True
     #: Whether the journal holds every change.
     journal_complete: bool = True
+    #: Whether the journal was moved, removed or replaced while it was open.
+    journal_displaced: bool = False
     #: Jobs in the journal that are not in the input of this command.
     other_jobs: Sequence[Job] = ()
     #: Lines of the summary about callbacks.
@@ -200,7 +202,9 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     if counts[JobStatus.UNKNOWN]:
         in_doubt = counts[JobStatus.UNKNOWN]
         yield f"in doubt, possibly charged: {in_doubt}; to list and resolve them: {folder.command('status')}"
-    if not outcome.journal_complete:
+    if outcome.journal_displaced:
+        yield "the journal was moved, removed or replaced while it was open: put it back first (see above for a copy)"
+    elif not outcome.journal_complete:
         yield "the journal could not be written; the next command here reads the missing changes from a file beside it"
     if any(is_unfinished(job) for job in outcome.jobs) or not outcome.journal_complete:
         yield f"to continue: {folder.command('resume')}"

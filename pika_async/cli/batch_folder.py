@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -116,6 +117,7 @@ class BatchFolder:
         :raises JournalFailed: if the journal cannot be written.
         """
         if self.is_new:
+            await asyncio.to_thread(self.journal.require_none_due)
             return
         await self.journal.open()
         try:
@@ -126,9 +128,11 @@ class BatchFolder:
     def require_existing(self) -> None:
         """Raise unless a batch ran here.
 
+        :raises JournalUnusable: if the journal was moved or removed while it was open.
         :raises UsageError: if the folder has no journal.
         """
         if self.is_new:
+            self.journal.require_none_due()
             raise UsageError(f"{self.root} must hold a journal.db; give the --out folder of a batch")
 
     def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
+from pika_async.cli.export import export
 from pika_async.cli.folder_commands import batch, resolve, resume, status
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
@@ -106,7 +107,7 @@ def generate(
         return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
-for command in (batch, resume, status, resolve):
+for command in (batch, resume, status, resolve, export):
     app.command(command)
 
 

@@ -104,13 +104,16 @@ class BatchRunner:
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
         jobs += done
         keys = {job.key for job in jobs}
+        displaced = self.folder.journal.is_displaced
+        known = [] if displaced else self.folder.journal.all()  # another journal may be in its place
         return BatchOutcome(
             jobs=jobs,
             stopped=stopped,
             interrupted=interrupted,
             results_complete=all(batch.write_error is None for batch in self._batches),
             journal_complete=self.folder.journal.is_saved,
-            other_jobs=[job for job in self.folder.journal.all() if job.key not in keys and "~" not in job.key],
+            journal_displaced=displaced,
+            other_jobs=[job for job in known if job.key not in keys and "~" not in job.key],
             callback_lines=[] if self.listener is None else self.listener.summary(jobs, self._started_at),
         )
 
