@@ -13,7 +13,7 @@ from yarl import URL
 
 from pika_async._http.download_state import AbortDownload, DownloadState, NotThereYet
 from pika_async._http.downloads import Downloader
-from pika_async._http.partial_file import PartialFile
+from pika_async._http.partial_file import FolderRefusals, PartialFile
 from tests.fakes import virtual_clock
 from tests.http.media_files import MAKERS, frames_in, made, real_mp4, shifted
 from tests.http.result_server import (
@@ -99,7 +99,9 @@ def requests_until(patience: float, published_at: float) -> tuple[list[float], s
 
     async def run() -> str:
         try:
-            return await host._fetch_with_retries(URL("https://cdn.example/v"), PartialFile(Path("v.mp4")), patience)
+            return await host._fetch_with_retries(
+                URL("https://cdn.example/v"), PartialFile(Path("v.mp4"), FolderRefusals()), patience
+            )
         except AbortDownload as stop:
             return f"expired: {stop.expired}"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pika_async.errors import DownloadFailed
-from tests.http.test_downloads import VIDEO, fetch, mp4, names, ok, quick, serve
+from tests.http.result_server import VIDEO, fetch, mp4, names, ok, quick, serve
 
 pytestmark = pytest.mark.anyio
 
