@@ -17,13 +17,21 @@ IMAGE: Final = "https://a.example/b.png"
 MOVIE: Final = "https://a.example/b.mp4"
 
 #: Values of JSON that are not of a documented type.
-NOT_A_STRING: Final = (1, 1.5, True, False, None, [], {}, ["a"])
-NOT_A_BOOLEAN: Final = (0, 1, "true", "false", "", None, [], {})
-NOT_AN_INTEGER: Final = (True, False, "12", "", 12.5, None, [], {})
-NOT_A_NUMBER: Final = (True, False, "1.5", "", None, [], {})
-NOT_AN_OBJECT: Final = (1, True, False, "", "{}", None, [], [{}])
-NOT_A_URL: Final = (*NOT_A_STRING, "", "soon", "http://", "ftp://a.example/b", "//a.example/b", "a.example/b")
-NOT_MEDIA: Final = (*NOT_A_STRING, "", "http://", "not base64!", "data:image/png;base64,iVBORw0KGgo=")
+NOT_A_STRING: Final[tuple[Any, ...]] = (1, 1.5, True, False, None, [], {}, ["a"])
+NOT_A_BOOLEAN: Final[tuple[Any, ...]] = (0, 1, "true", "false", "", None, [], {})
+NOT_AN_INTEGER: Final[tuple[Any, ...]] = (True, False, "12", "", 12.5, None, [], {})
+NOT_A_NUMBER: Final[tuple[Any, ...]] = (True, False, "1.5", "", None, [], {})
+NOT_AN_OBJECT: Final[tuple[Any, ...]] = (1, True, False, "", "{}", None, [], [{}])
+NOT_A_URL: Final[tuple[Any, ...]] = (
+    *NOT_A_STRING,
+    "",
+    "soon",
+    "http://",
+    "ftp://a.example/b",
+    "//a.example/b",
+    "a.example/b",
+)
+NOT_MEDIA: Final[tuple[Any, ...]] = (*NOT_A_STRING, "", "http://", "not base64!", "data:image/png;base64,iVBORw0KGgo=")
 
 EFFECTS_10: Final = (
     "Ta-da", "Deflate", "Crumble", "Dissolve", "Squish", "Inflate", "Melt", "Crush", "Cake-ify", "Explode",
@@ -89,11 +97,12 @@ ASPECT_RATIO: Final = PageField(
 def _comet(operation: str) -> Page:
     is_video = operation == "video"
     body: dict[str, Any] = {"callback_url": "http://baidu.com", "prompt": "a cat"}
-    body |= {
+    references: dict[str, dict[str, Any]] = {
         "text": {"ratio": "16:9"},
         "image": {"image": IMAGE},
         "video": {"video": MOVIE, "style": "Melt", "sfx": True},
-    }[operation]
+    }
+    body |= references[operation]
     fields = [
         PageField("callback_url", ("http://baidu.com", "https://a.example/x?y=1"), NOT_A_URL, is_required=True),
         PageField("prompt", ("cat", "x" * 2000), (*NOT_A_STRING, "", "  "), is_required=True),
@@ -185,7 +194,7 @@ JSON_TYPES: Final = (
     "Application/JSON",
     "application/json ;charset=UTF-8",
 )
-OTHER_TYPES: Final = (
+OTHER_TYPES: Final[tuple[str | None, ...]] = (
     None, "", "json", "text/json", "text/plain", "application/jsonl", "application/x-json", "application/json+x",
     "application/ld+json", "application/problem+json", "application/javascript", "application/jsonp",
     "application/x-www-form-urlencoded", "multipart/form-data; boundary=application/json", "*/*",

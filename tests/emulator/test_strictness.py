@@ -80,10 +80,10 @@ def test_only_json_is_read_as_json(name: str) -> None:
     page = PAGES[name]
     for content_type in JSON_TYPES:
         assert send(page, page.body, {**AUTHORIZATION, "Content-Type": content_type})[1] == 200, content_type
-    for content_type in OTHER_TYPES:
-        headers = AUTHORIZATION if content_type is None else {**AUTHORIZATION, "Content-Type": content_type}
+    for other in OTHER_TYPES:
+        headers = AUTHORIZATION if other is None else {**AUTHORIZATION, "Content-Type": other}
         gateway, status, named = send(page, page.body, headers)
-        assert (status, named, gateway.ledger) == (400, "Content-Type", []), content_type
+        assert (status, named, gateway.ledger) == (400, "Content-Type", []), other
 
 
 @pytest.mark.parametrize(
