@@ -12,7 +12,17 @@ from typing import Final
 
 from yarl import URL
 
-__all__ = ["classify_ip", "forbidden_reason", "forbidden_url_reason", "is_loopback", "redact_url"]
+from pika_async.models.urls import strip_userinfo
+
+__all__ = [
+    "URL_PATTERN",
+    "classify_ip",
+    "forbidden_reason",
+    "forbidden_url_reason",
+    "is_loopback",
+    "redact_text",
+    "redact_url",
+]
 
 _V4 = ipaddress.IPv4Network
 _V6 = ipaddress.IPv6Network
@@ -57,6 +67,12 @@ NAT64: Final = _V6("64:ff9b::/96")
 
 #: A host whose last label is a number: a resolver reads `127.1`, `0x7f000001` and `2130706433` as loopback addresses.
 NUMERIC_HOST_PATTERN: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
+#: An address inside a text: two slashes, a scheme and one slash, or `USER:PASSWORD@`.
+URL_PATTERN: Final = re.compile(
+    r"""(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}[^\s"'<>]+"""
+    r"""|[A-Za-z][A-Za-z0-9+.-]*:[/\\][^\s"'<>]+"""
+    r"""|[^\s"'<>/\\@:]+:[^\s"'<>@]*@[^\s"'<>]+"""
+)
 #: Characters of an address that an error text shows.
 MAX_SHOWN_CHARS: Final = 200
 
@@ -130,8 +146,13 @@ def forbidden_url_reason(scheme: str, host: str | None, *, userinfo: bool, loopb
 
 def redact_url(url: str) -> str:
     """Return `url` for an error text: without query and user information, since a signed address is a secret."""
-    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*@", r"\1//", re.split(r"[?#]", url, maxsplit=1)[0])
+    bare = re.split(r"[?#]", strip_userinfo(url), maxsplit=1)[0]
     return bare if len(bare) <= MAX_SHOWN_CHARS else bare[:MAX_SHOWN_CHARS] + "…"
+
+
+def redact_text(text: str) -> str:
+    """Return `text` with each address in it redacted; see `redact_url`."""
+    return URL_PATTERN.sub(lambda found: redact_url(found[0]), text)
 
 
 def _is_ip(host: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from pika_async._http.addresses import redact_text, redact_url
 from pika_async._planning.actions import JobObserver
 from pika_async._runtime.gateway import was_cancelled
 from pika_async._runtime.job_table import JobTable
@@ -252,7 +253,8 @@ class BatchRun:
             downloaded = await self._fetch(job)
         except Exception as error:  # fails this job only, not the scheduler
             url = job.video.url if job.video is not None else ""
-            downloaded = job.with_download_error(DownloadFailed(url=url, reason=repr(error)))
+            failure = DownloadFailed(url=redact_url(url), reason=redact_text(repr(error)))
+            downloaded = job.with_download_error(failure)
         finally:
             self._on_downloaded(downloaded)
 

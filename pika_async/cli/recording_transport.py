@@ -7,19 +7,25 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import attrs
 
+from pika_async._http.addresses import URL_PATTERN, redact_url
 from pika_async._http.transport import Transport
 from pika_async.models import GenerationRequest, Snapshot, TaskState
 from pika_async.providers import Provider
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, TransportFailure, parse_json
 
-__all__ = ["RecordedExchange", "RecordingTransport", "save_samples", "to_sample"]
+__all__ = ["RecordedExchange", "RecordingTransport", "redact", "save_samples", "to_sample"]
 
 #: Headers that a sample keeps; others may identify the account.
 _RECORDED_HEADERS: Final = {"content-type": "Content-Type", "retry-after": "Retry-After"}
+#: Names of fields whose text is a secret.
+SECRET_NAME_PATTERN: Final = re.compile(
+    r"^(x-?)?(api[_-]?key|authorization|cookie|password|passwd|secret)$|[_-]?(token|signature|secret)$", re.IGNORECASE
+)
+_KEY_PATTERN: Final = re.compile(r"\b(sk|pk|key)-[A-Za-z0-9_-]{8,}")
 _STATES: Final = {
     TaskState.SUCCEEDED: "succeeded",
     TaskState.FAILED: "failed",
@@ -66,21 +72,24 @@ class RecordingTransport:
         await self._inner.close()
 
 
-def _redact(value: Any, name: str = "") -> Any:
+def _redact_url(found: re.Match[str]) -> str:
+    """Return an address that keeps its form: a query becomes the word `redacted`."""
+    return redact_url(found[0]) + ("?redacted" if "?" in found[0] else "")
+
+
+def redact(value: Any, name: str = "") -> Any:
     """Return `value` without client IP addresses, credentials and URL signatures."""
     match value:
         case dict():
-            return {key: _redact(inner, str(key)) for key, inner in value.items()}
+            return {key: redact(inner, str(key)) for key, inner in value.items()}
         case list():
-            return [_redact(inner, name) for inner in value]
+            return [redact(inner, name) for inner in value]
         case str() if name.lower() in {"ip", "client_ip"}:
             return "192.0.2.1"
-        case str() if value.lower().startswith(("http://", "https://")):
-            parts = urlsplit(value)
-            host = parts.netloc.rpartition("@")[2]
-            return urlunsplit((parts.scheme, host, parts.path, "redacted" if parts.query else "", ""))
+        case str() if value and SECRET_NAME_PATTERN.search(name):
+            return "[redacted]"
         case str():
-            return re.sub(r"\b(sk|pk|key)-[A-Za-z0-9_-]{8,}", "[key]", value)
+            return _KEY_PATTERN.sub("[key]", URL_PATTERN.sub(_redact_url, value))
         case _:
             return value
 
@@ -103,7 +112,7 @@ def to_sample(
     """
     url = urlsplit(exchange.request.url)
     path = url.path[url.path.rindex("/pika") :] if "/pika" in url.path else url.path
-    sent = {} if exchange.request.body is None else {"body": _redact(parse_json(exchange.request.body))}
+    sent = {} if exchange.request.body is None else {"body": redact(parse_json(exchange.request.body))}
     head = {"Content-Type": "application/json"} if sent else {}
     content = {
         "name": name, "kind": kind, "source": source, "origin": "live",
@@ -122,7 +131,7 @@ def _response(exchange: RecordedExchange) -> dict[str, Any]:
         return {"status": 0, "headers": {}, "text": response.detail}
     headers = {shown: response.headers[name] for name, shown in _RECORDED_HEADERS.items() if name in response.headers}
     body = exchange.body
-    content = {"text": _redact(response.excerpt(2000))} if body is None else {"body": _redact(body)}
+    content = {"text": redact(response.excerpt(2000))} if body is None else {"body": redact(body)}
     return {"status": response.status, "headers": headers, **content}
 
 
@@ -145,7 +154,7 @@ def _meaning(provider: Provider, exchange: RecordedExchange, kind: str) -> dict[
 def _snapshot_meaning(snapshot: Snapshot) -> dict[str, Any]:
     means: dict[str, Any] = {"task_id": snapshot.task_id, "status": _STATES.get(snapshot.state, "waiting")}
     if snapshot.video is not None:
-        means["url"] = _redact(snapshot.video.url)
+        means["url"] = redact(snapshot.video.url)
     if snapshot.points is not None:
         means["points"] = snapshot.points
     return means

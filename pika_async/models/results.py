@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from pika_async.models.urls import strip_userinfo
+
 __all__ = ["Receipt", "Snapshot", "TaskState", "Video"]
 
 
@@ -27,20 +29,27 @@ class TaskState(enum.Enum):
     MISSING = "missing"
 
 
+def _strip_optional(url: str | None) -> str | None:
+    return url if url is None else strip_userinfo(url)
+
+
 @attrs.frozen(kw_only=True)
 class Video:
-    """A result as the provider describes it. URLs live from ten minutes to forever: download early."""
+    """A result as the provider describes it. URLs live from ten minutes to forever: download early.
 
-    #: URL of the MP4.
-    url: str
+    User names and passwords in the URLs are dropped, so that none is saved, shown or sent.
+    """
+
+    #: URL of the result, usually an MP4.
+    url: str = attrs.field(converter=strip_userinfo)
     #: URL of a still picture.
-    poster: str | None = None
+    poster: str | None = attrs.field(default=None, converter=_strip_optional)
     #: URL of a small picture.
-    thumbnail: str | None = None
+    thumbnail: str | None = attrs.field(default=None, converter=_strip_optional)
     #: URL of a page that shows the video.
-    share_url: str | None = None
+    share_url: str | None = attrs.field(default=None, converter=_strip_optional)
     #: URL of the last frame as a picture.
-    last_frame: str | None = None
+    last_frame: str | None = attrs.field(default=None, converter=_strip_optional)
     #: The seed that was used; may be 2**32 or more.
     seed: int | None = None
     #: Length in seconds.

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async.cli.documented_replies import Difference, compare, documented_reply
+from pika_async.cli.recording_transport import redact
 from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from pika_async.providers._wire import HttpResponse
@@ -203,3 +204,30 @@ def test_an_address_without_a_gateway_is_reported(cli: CommandLine) -> None:
     with make_emulator().in_thread() as emulator:
         ran = cli("doctor", "--provider", "native", "--base-url", emulator.base_url("native") + "/v2")
         assert (ran.code, "differs" in ran.out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://cdn.example/a.mp4?sig=secret", "https://cdn.example/a.mp4?redacted"),
+        ("HTTPS://me:secret@cdn.example/a.mp4#secret", "HTTPS://cdn.example/a.mp4"),
+        ("//cdn.example/a.mp4?sig=secret", "//cdn.example/a.mp4?redacted"),
+        (
+            "see https://cdn.example/a?secret or http://h/b?secret.",
+            "see https://cdn.example/a?redacted or http://h/b?redacted",
+        ),
+        ('{"url": "https://cdn.example/a?secret"}', '{"url": "https://cdn.example/a?redacted"}'),
+        ({"upload_token": "secret", "token": "secret", "X-Amz-Signature": "secret"}, None),
+        ({"api_key": "secret", "apiKey": "secret", "password": "secret", "Authorization": "secret"}, None),
+        ({"key": "a", "prompt": "the secret token", "seed": 5}, {"key": "a", "prompt": "the secret token", "seed": 5}),
+        ("by key-secret123456", "by [key]"),
+    ],
+)
+def test_a_saved_sample_has_no_secret(value: Any, expected: Any) -> None:
+    """An address loses its query and its user wherever it stands in a text, and a field that is a secret its text."""
+    shown = redact(value)
+    if expected is None:
+        assert set(shown) == set(value)
+        assert set(shown.values()) == {"[redacted]"}
+    else:
+        assert shown == expected

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async._http.addresses import classify_ip, forbidden_reason, forbidden_url_reason, redact_url
+from pika_async import Video
+from pika_async._http.addresses import classify_ip, forbidden_reason, forbidden_url_reason, redact_text, redact_url
+from pika_async.models.urls import strip_userinfo
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,72 @@ def test_any_text_can_be_redacted(text: str) -> None:
     """Redacting never fails and returns at most 200 characters and an ellipsis."""
     assert len(redact_url(text)) <= 201
     assert "?" not in redact_url(text)
+
+
+#: Every way in which an address may carry a user name, a password or both. `secret` must not be left of any.
+USERINFO = [
+    "https://secret@cdn.example.com/v.mp4",
+    "https://:secret@cdn.example.com/v.mp4",
+    "https://secret:@cdn.example.com/v.mp4",
+    "https://me:secret@cdn.example.com/v.mp4",
+    "https://me:secret@@cdn.example.com/v.mp4",
+    "https://me@corp:secret@cdn.example.com/v.mp4",
+    "https://me%40corp:%73ecret-secret@cdn.example.com/v.mp4",
+    "https://me:secret%40cdn.example.com/v.mp4",
+    "https://me:secret/x@cdn.example.com/v.mp4",
+    "https://me:secret?x@cdn.example.com/v.mp4",
+    "https://me:secret#x@cdn.example.com/v.mp4",
+    "https://me:secret\\x@cdn.example.com/v.mp4",
+    "https:\\\\me:secret@cdn.example.com/v.mp4",
+    "https:/me:secret@cdn.example.com/v.mp4",
+    "https:///me:secret@cdn.example.com/v.mp4",
+    "HTTPS://me:secret@cdn.example.com/v.mp4",
+    " https://me:secret@cdn.example.com/v.mp4",
+    "ht\ttps://me:secret@cdn.example.com/v.mp4",
+    "//me:secret@cdn.example.com/v.mp4",
+    "me:secret@cdn.example.com/v.mp4",
+    "url=https://me:secret@cdn.example.com/v.mp4",
+    "https://me:/secret@cdn.example.com/v.mp4",
+    "http://me:secret@[2606:4700::1111]:8080/v.mp4",
+]
+
+
+@pytest.mark.parametrize("url", USERINFO)
+def test_no_form_of_user_information_is_left(url: str) -> None:
+    """In a video, in an error and in a text, nothing of a user name or a password is left, and the path is."""
+    video = Video(url=url, poster=url, thumbnail=url, share_url=url, last_frame=url)
+    shown = [video.url, video.poster, video.thumbnail, video.share_url, video.last_frame, redact_url(url)]
+    for text in [*shown, redact_text(f"ValueError('{url.strip()}')") if "\t" not in url else ""]:
+        assert "secret" not in (text or "")
+    assert video.url.endswith("/v.mp4")
+    assert "@" not in video.url
+    assert strip_userinfo(video.url) == video.url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://cdn.example.com/@me/a@b.mp4?user=a@b.c#@",
+        "https://cdn.example.com:8443/a%40b.mp4",
+        "http://[2606:4700::1111]:80/a@b.mp4",
+        "https://bücher.example/a@b",
+        "/relative/a@b.mp4",
+        "https://cdn.example.com/v.mp4",
+        "",
+    ],
+)
+def test_an_address_without_user_information_is_unchanged(url: str) -> None:
+    """An `@` in a path, a query or a fragment is part of the address, whose signature depends on each character."""
+    assert Video(url=url).url == url
+
+
+@given(st.text("ab:@/\\?#%40[] ", max_size=30))
+def test_any_text_is_stripped_once(text: str) -> None:
+    """Stripping needs no valid address, and raises nothing."""
+    assert len(strip_userinfo(text)) <= len(text)
+
+
+def test_addresses_inside_a_text_are_redacted() -> None:
+    """An error of a library may hold several addresses; the words around them stay."""
+    text = "cannot open 'https://me:secret@cdn.example.com/a?sig=secret' or //b:secret@h/b#secret now"
+    assert redact_text(text) == "cannot open 'https://cdn.example.com/a' or //h/b now"

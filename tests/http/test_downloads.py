@@ -582,6 +582,8 @@ async def test_redirects_are_limited(target: Path) -> None:
         ("https://0x7f.1/", "plain IP address"),
         ("//192.168.1.1/v.mp4", "http"),
         ("https://me:secret@cdn.example.com/", "user name"),
+        ("https://:secret@cdn.example.com/", "user name"),
+        ("https://secret@cdn.example.com/", "user name"),
         ("ftp://cdn.example.com/v.mp4", "begins with ftp://"),
         ("file:///etc/passwd", "no host"),
         ("data:video/mp4;base64,AAAA", "no host"),

@@ -142,7 +142,16 @@ def test_last_box_may_run_to_the_end() -> None:
 
 @pytest.mark.parametrize("movflags", LAYOUTS[:2])
 @pytest.mark.parametrize(
-    "tail", [b"\n", b"\0" * 40, b"<!-- cache hit -->", b"\0\0\0\1mdat", b"\0\0\4\0free" + b"x" * 9]
+    "tail",
+    [
+        b"\n",
+        b"\0" * 40,
+        b"<!-- cache hit -->",
+        b"\0\0\0\1mdat",
+        b"\0\0\0\4none",
+        b"\0\0\0\x20moov",
+        b"\0\0\4\0free" + b"x" * 9,
+    ],
 )
 def test_bytes_behind_the_end_do_not_matter(movflags: str, tail: bytes) -> None:
     """A file whose index is satisfied is complete with any bytes behind it, and plays with them."""

@@ -544,7 +544,7 @@ def test_an_unexpected_download_error_fails_one_job_only(monkeypatch: pytest.Mon
     async def collect(self: ResultDownloader, job: Job, target: Path) -> Job:
         await asyncio.sleep(1)
         if job.key.endswith("3"):
-            raise ValueError("embedded null byte")
+            raise ValueError(f"cannot open {job.video and job.video.url}?sig=secret at //me:secret@h")
         return job.with_file(target, "0" * 64)
 
     monkeypatch.setattr(ResultDownloader, "collect", collect)
@@ -556,6 +556,8 @@ def test_an_unexpected_download_error_fails_one_job_only(monkeypatch: pytest.Mon
             failed = [job for job in report.jobs if job.file is None]
             assert ([job.key for job in failed], report.counts) == (["prompt-3"], {S.SUCCEEDED: 8})
             assert isinstance(failed[0].error, DownloadFailed)
+            assert "cannot open http://" in failed[0].error.reason
+            assert "secret" not in failed[0].error.message
             assert (await pika.generate("the next")).url
 
     virtual_clock.run(story())
