@@ -16,8 +16,10 @@ from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
 import aiohttp
+import attrs
 from yarl import URL
 
+from pika_async._http.answer_timeout import AnswerTimeout
 from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
@@ -91,6 +93,12 @@ async def _on_headers_sent(_session: Any, context: SimpleNamespace, _params: Any
     marker = context.trace_request_ctx
     if isinstance(marker, _SendMarker):
         marker.sent = True
+        marker.timeout.touch()
+
+
+async def _on_chunk_sent(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    if isinstance(context.trace_request_ctx, _SendMarker):
+        context.trace_request_ctx.timeout.touch()
 
 
 async def _on_connection_reused(_session: Any, context: SimpleNamespace, _params: Any) -> None:
@@ -103,14 +111,13 @@ async def _on_connection_created(_session: Any, context: SimpleNamespace, _param
         context.trace_request_ctx.reused = False
 
 
+@attrs.define
 class _SendMarker:
     """Facts of one request: whether its headers were written to its connection, and whether that was a kept one."""
 
-    __slots__ = ("reused", "sent")
-
-    def __init__(self) -> None:
-        self.sent = False
-        self.reused = False
+    timeout: AnswerTimeout
+    sent: bool = False
+    reused: bool = False
 
 
 @contextmanager
@@ -194,6 +201,7 @@ class AiohttpTransport:
         self._free_session: aiohttp.ClientSession | None = None
         self._trace_config = aiohttp.TraceConfig()
         self._trace_config.on_request_headers_sent.append(_on_headers_sent)
+        self._trace_config.on_request_chunk_sent.append(_on_chunk_sent)
         self._trace_config.on_connection_reuseconn.append(_on_connection_reused)
         self._trace_config.on_connection_create_end.append(_on_connection_created)
         self._trace_config.freeze()
@@ -248,36 +256,41 @@ class AiohttpTransport:
         if not self._has_our_origin(request.url):
             detail = f"the address is not at {self._origin}, so the key is not sent to it"
             return TransportFailure(phase=SendPhase.UNSENT, kind="url", detail=detail)
-        marker = _SendMarker()
         if request.paid:
-            return await self._send_over(fresh_session, request, marker)
-        outcome = await self._send_over(session, request, marker)
-        if isinstance(outcome, TransportFailure) and outcome.kind == "disconnected" and marker.reused:
-            outcome = await self._send_over(fresh_session, request, _SendMarker())
+            outcome, _ = await self._send_over(fresh_session, request, self._paid_timeout)
+            return outcome
+        outcome, is_stale = await self._send_over(session, request, self._free_timeout)
+        if is_stale:
+            outcome, _ = await self._send_over(fresh_session, request, self._free_timeout)
         return outcome
 
     async def _send_over(
-        self, session: aiohttp.ClientSession, request: HttpRequest, marker: _SendMarker
-    ) -> HttpResponse | TransportFailure:
+        self, session: aiohttp.ClientSession, request: HttpRequest, bounds: aiohttp.ClientTimeout
+    ) -> tuple[HttpResponse | TransportFailure, bool]:
+        """Send a request once; return its outcome, and whether it met the end of a kept connection."""
+        timeout = AnswerTimeout(bounds.total, bounds.sock_read)
+        marker = _SendMarker(timeout)
         try:
-            response = await session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                data=request.body,
-                headers=self._headers(request),
-                allow_redirects=False,
-                raise_for_status=False,
-                proxy=self._proxy,
-                timeout=self._paid_timeout if request.paid else self._free_timeout,
-                auto_decompress=False,
-                middlewares=(),  # a middleware of the user's session might send the request again
-                trace_request_ctx=marker,
-                max_line_size=MAX_LINE_BYTES,
-                max_field_size=MAX_LINE_BYTES,
-            )
+            async with timeout.running():
+                response = await session.request(
+                    request.method,
+                    URL(request.url, encoded=True),
+                    data=request.body,
+                    headers=self._headers(request),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    proxy=self._proxy,
+                    timeout=attrs.evolve(bounds, total=None, sock_read=None),  # both are those of `timeout`
+                    auto_decompress=False,
+                    middlewares=(),  # a middleware of the user's session might send the request again
+                    trace_request_ctx=marker,
+                    max_line_size=MAX_LINE_BYTES,
+                    max_field_size=MAX_LINE_BYTES,
+                )
         except Exception as error:
-            return classify_exception(error, sent=marker.sent)
-        return await self._read_response(response, request.paid)
+            failure = classify_exception(error, sent=marker.sent)
+            return failure, failure.kind == "disconnected" and marker.reused
+        return await self._read_response(response, timeout, request.paid), False
 
     def _has_our_origin(self, address: str) -> bool:
         try:
@@ -296,7 +309,7 @@ class AiohttpTransport:
             headers["Content-Type"] = "application/json"
         return headers
 
-    async def _read_response(self, response: aiohttp.ClientResponse, paid: bool) -> HttpResponse:
+    async def _read_response(self, response: aiohttp.ClientResponse, limit: AnswerTimeout, paid: bool) -> HttpResponse:
         """Read the answer, with as much of its body as was received, up to `MAX_BODY` bytes.
 
         :raises InterruptedAnswer: if the reading of a submission's answer is cancelled.
@@ -304,13 +317,15 @@ class AiohttpTransport:
         body = bytearray()
         complete = False
         try:
-            with fail_on_connection_lost(response):
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    body += chunk
-                    if len(body) > MAX_BODY:
-                        break
-                else:
-                    complete = True
+            async with limit.running():
+                with fail_on_connection_lost(response):
+                    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                        limit.touch()
+                        body += chunk
+                        if len(body) > MAX_BODY:
+                            break
+                    else:
+                        complete = True
         except asyncio.CancelledError as error:
             if not paid:
                 raise

@@ -18,6 +18,7 @@ import attrs
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from pika_async._http.answer_timeout import READ_MARGIN_S
 from pika_async._planning.actions import (
     Action,
     ActiveJob,
@@ -102,8 +103,10 @@ class Scheduler:
         self._planner.close()
         self.close_by = now() + self._planner.limits.grace
         with anyio.CancelScope(shield=True):
-            with anyio.CancelScope(deadline=self.close_by):
-                await self.table.wait_for(lambda: not self._planner.submissions.submitting or self._workers is None)
+            # The margin comes behind: after a stop of the process, the deadline is due before its responses are read.
+            for end in (self.close_by, None):
+                with anyio.CancelScope(deadline=now() + READ_MARGIN_S if end is None else end):
+                    await self.table.wait_for(lambda: not self._planner.submissions.submitting or self._workers is None)
             self._submitter.cancel()
             if self._root is not None and not self._root.done():
                 self._root.cancel()

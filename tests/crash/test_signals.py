@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ MakeBatch = Callable[..., CrashBatch]
 COUNT = 12
 #: Number of concurrent submissions.
 SENDING = 8
+#: Seconds for which a process is stopped: more than its timeout, which is more than a busy machine takes to send.
+STOPPED_S = 4.0
 
 
 @pytest.mark.slow
@@ -61,6 +64,20 @@ def test_two_signals_exit_at_once(make_batch: MakeBatch) -> None:
         run = batch.check_run(running.end())
     assert (run.code, run.count("answered")) == (130, 0)
     batch.finish_and_verify(unknown=SENDING, charged=SENDING)
+
+
+@pytest.mark.slow
+def test_answers_that_came_while_the_process_was_stopped_are_read(make_batch: MakeBatch) -> None:
+    """Stopped (Ctrl-Z) until every answer lies in its socket and every timeout is over, then continued: no doubt."""
+    batch = make_batch(SENDING, marks="[held]")
+    with batch.started(timeout=STOPPED_S - 0.5) as running:
+        running.wait_until(lambda: len(batch.charges) == SENDING)
+        running.process.send_signal(signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        running.process.send_signal(signal.SIGCONT)
+        run = batch.check_run(running.end())
+    assert (run.code, run.count("answered"), batch.statuses) == (0, SENDING, {JobStatus.SUCCEEDED: SENDING})
+    batch.finish_and_verify(unknown=0, charged=SENDING)
 
 
 def test_a_signal_during_generation_keeps_the_task_ids(make_batch: MakeBatch) -> None:

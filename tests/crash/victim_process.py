@@ -7,6 +7,7 @@ Environment variables:
 * `PIKA_CRASH_CLOCK=SECONDS` shifts the wall clock.
 * `PIKA_CRASH_NEWER=1` adds a migration.
 * `PIKA_CRASH_ONE_BY_ONE=1` serializes submissions, and downloads.
+* `PIKA_CRASH_TIMEOUT=SECONDS` is how long a submission waits for its answer.
 * `PIKA_CRASH_EVENT_LOG=FILE` is the file to which events are recorded.
 """
 
@@ -24,6 +25,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import aiohttp
 
 from pika_async.__main__ import main
 from pika_async._http.partial_file import PartialFile
@@ -315,6 +318,13 @@ def shift_clock(seconds: float) -> None:
     setattr(submitter, "datetime", ShiftedDatetime)  # noqa: B010
 
 
+def shorten_timeout(seconds: float) -> None:
+    """Let every submission wait *seconds* for its answer."""
+    defaults = AiohttpTransport.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["paid_timeout"] = aiohttp.ClientTimeout(total=seconds, sock_read=seconds)
+
+
 def run(argv: Sequence[str]) -> int:
     """Install the hooks and run the command line."""
     signal.alarm(LIFETIME_S)
@@ -331,6 +341,8 @@ def run(argv: Sequence[str]) -> int:
         shift_clock(float(shift))
     if os.environ.get("PIKA_CRASH_ONE_BY_ONE"):
         serialize_work()
+    if timeout := os.environ.get("PIKA_CRASH_TIMEOUT"):
+        shorten_timeout(float(timeout))
     points.event_log.record("ready")
     return main(argv)
 

@@ -10,7 +10,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -32,6 +32,7 @@ from pika_async import (
     SubmissionInDoubt,
     WrongBaseUrl,
 )
+from pika_async._http.answer_timeout import READ_MARGIN_S
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async.emulator import Gateway
 from pika_async.polling import AdaptivePolling, DurationSample, PollContext, PollingPolicy
@@ -634,11 +635,29 @@ def test_no_answer_within_the_grace_is_in_doubt(grace: float | None) -> None:
         async with pika:
             task = asyncio.create_task(pika.submit("a cat", key="k"))
             await asyncio.sleep(1)
-        assert now() == pytest.approx(1 + (grace or 6), abs=0.1)
+        assert now() == pytest.approx(1 + (grace or 6) + READ_MARGIN_S, abs=0.1)
         with pytest.raises(SubmissionInDoubt):
             await task
         (job,) = await pika.jobs()
         assert job.status is S.UNKNOWN
+
+    virtual_clock.run(story())
+
+
+def test_an_answer_that_came_while_a_closing_process_was_stopped_is_kept() -> None:
+    """Stopped for longer than the grace, the process reads before the end of the grace judges."""
+
+    async def story() -> None:
+        at = gateway([{"on": "create", "do": {"fault": "delay", "seconds": 5}}])
+        pika = client(at)
+        async with pika:
+            task = asyncio.create_task(pika.submit("a cat", key="k"))
+            await asyncio.sleep(1)
+            selector = cast("virtual_clock.VirtualLoop", asyncio.get_running_loop()).selector
+            asyncio.get_running_loop().call_later(1, lambda: setattr(selector, "now", selector.now + 100))
+        assert (await task).task_id is not None
+        (job,) = await pika.jobs()
+        assert job.status is S.QUEUED
 
     virtual_clock.run(story())
 

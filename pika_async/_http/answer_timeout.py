@@ -1,0 +1,80 @@
+"""Timeout of a request that reads what has arrived before it judges.
+
+A process may be stopped while requests are under way: Ctrl-Z and `fg`, a closed laptop, a debugger. When it continues,
+the timers are due and the answers lie in the sockets, both at once, and an event loop may run the timers first:
+`epoll_wait` is interrupted by the stop, and after that Python does not poll again. aiohttp's own timeouts then end
+requests whose answers have come, and each such submission would be in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+__all__ = ["READ_MARGIN_S", "AnswerTimeout"]
+
+#: Seconds for which the loop must run, and read, between the end of a timeout and its judgement.
+READ_MARGIN_S: Final = 0.25
+
+
+class AnswerTimeout:
+    """Timeout of one request and its answer, over one or several blocks of the same task.
+
+    :param total: seconds from now to the end of the answer; None: no limit.
+    :param idle: seconds without a byte, counted from the first `touch`; None: no limit.
+    """
+
+    def __init__(self, total: float | None, idle: float | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = None if total is None else self._loop.time() + total
+        self._idle = idle
+        self._touched_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_last = False
+
+    def touch(self) -> None:
+        """Note that bytes were sent or received."""
+        self._touched_at = self._loop.time()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let the block run until the timeout.
+
+        :raises TimeoutError: if it was reached.
+        """
+        async with asyncio.timeout(None) as block:
+            self._is_last = False
+            self._arm(block, self._due())
+            try:
+                yield
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+
+    def _due(self) -> float | None:
+        """Return the earlier of the two ends, None if there is none; before a `touch`, one may still come now."""
+        touched_at = self._loop.time() if self._touched_at is None else self._touched_at
+        ends = (self._end, None if self._idle is None else touched_at + self._idle)
+        return min((end for end in ends if end is not None), default=None)
+
+    def _arm(self, block: asyncio.Timeout, at: float | None) -> None:
+        self._timer = None if at is None else self._loop.call_at(at, self._check, block, at)
+
+    def _check(self, block: asyncio.Timeout, at: float) -> None:
+        now = self._loop.time()
+        late = now - at
+        if late > READ_MARGIN_S:  # the loop did not run meanwhile: that time counts for nothing
+            self._end = None if self._end is None else self._end + late
+            self._touched_at = None if self._touched_at is None else self._touched_at + late
+            self._is_last = False
+        due = self._due()
+        if due is None or due > now:
+            self._is_last = False
+            self._arm(block, due)
+        elif self._is_last:
+            block.reschedule(now)
+        else:
+            self._is_last = True
+            self._arm(block, now + READ_MARGIN_S)
