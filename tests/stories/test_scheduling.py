@@ -645,10 +645,10 @@ def test_no_answer_within_the_grace_is_in_doubt(grace: float | None) -> None:
 
 
 def test_an_answer_that_came_while_a_closing_process_was_stopped_is_kept() -> None:
-    """Stopped for longer than the grace, the process reads before the end of the grace judges."""
+    """Stopped for longer than the grace, the process has a moment to read before the end of the grace judges."""
 
     async def story() -> None:
-        at = gateway([{"on": "create", "do": {"fault": "delay", "seconds": 5}}])
+        at = gateway([{"on": "create", "do": {"fault": "delay", "seconds": 102.1}}])
         pika = client(at)
         async with pika:
             task = asyncio.create_task(pika.submit("a cat", key="k"))
