@@ -34,6 +34,7 @@ Facts are attributes, the message is built from them, and every error survives p
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 
 import attrs
@@ -82,10 +83,6 @@ def strip_control(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
-def _restore(kind: type[PikaError], facts: dict[str, Any]) -> PikaError:
-    return kind(**facts)
-
-
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class PikaError(Exception):
     """Root of all errors that pika_async raises on purpose."""
@@ -115,8 +112,7 @@ class PikaError(Exception):
         return f"{self.type}({self.message!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = [field.name for field in attrs.fields(type(self))]
-        return _restore, (type(self), {name: getattr(self, name) for name in names})
+        return partial(type(self), **{field.name: getattr(self, field.name) for field in attrs.fields(type(self))}), ()
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -215,12 +211,21 @@ class GenerationFailed(JobError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class DeadlineExceeded(JobError):  # noqa: N818
-    """A job that did not settle within `seconds` of its acceptance. Its task id stays valid."""
+    """A job that did not settle within `seconds` of its acceptance. Its task id stays valid.
+
+    `last_status` is the provider's latest status word, `last_reason` its words beside that, or what was wrong with the
+    latest answer, and `last_url` the URL of a result that stood beside an unknown word.
+    """
 
     seconds: float = 0.0
+    last_status: str = ""
+    last_reason: str = ""
+    last_url: str | None = None
 
     def _detail(self) -> str:
-        return f"not settled within {self.seconds:g} s; the task id is kept: wait for the job or poll it again"
+        seen = ", ".join(filter(None, (self.last_status, self.last_reason, self.last_url))) or "no answer"
+        way_out = "the task id is kept: wait for the job or poll it again"
+        return f"not settled within {self.seconds:g} s (last seen: {seen}); {way_out}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -277,10 +282,8 @@ class AccountStopped(SubmissionsStopped):
 
     def _text(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
-        return (
-            f"{self.provider}: the account is stopped: {status}{self.reason}; "
-            "mend the key or the balance, then run the same again"
-        )
+        way_out = "mend the key or the balance, then run the same again"
+        return f"{self.provider}: the account is stopped: {status}{self.reason}; {way_out}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -291,10 +294,8 @@ class ProviderUnreachable(SubmissionsStopped):
 
     def _text(self) -> str:
         tries = f" ({self.attempts} attempts)" if self.attempts else ""
-        return (
-            f"{self.provider}: cannot be reached{tries}: {self.reason}; nothing was sent: "
-            "check the network and the base URL, then run the same again"
-        )
+        way_out = "nothing was sent: check the network and the base URL, then run the same again"
+        return f"{self.provider}: cannot be reached{tries}: {self.reason}; {way_out}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -358,10 +359,8 @@ class JournalFailed(SubmissionsStopped):
 
     def _text(self) -> str:
         fallback = f"; what it lacks is in {self.fallback_file}" if self.fallback_file else ""
-        return (
-            f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; "
-            f"nothing more is sent{fallback}; mend it, then run the same again"
-        )
+        way_out = f"nothing more is sent{fallback}; mend it, then run the same again"
+        return f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; {way_out}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

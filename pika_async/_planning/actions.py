@@ -18,6 +18,7 @@ __all__ = [
     "CallbackTimedOut",
     "DeadlinePassed",
     "JobObserver",
+    "LastSeen",
     "Poll",
     "PollResult",
     "ProgressSample",
@@ -38,6 +39,18 @@ class ProgressSample:
 
     age: float
     percent: int
+
+
+@attrs.frozen
+class LastSeen:
+    """The latest facts in the answers about an unsettled task."""
+
+    #: The status word; "" before the first one.
+    status: str = ""
+    #: The provider's words beside an unknown status word, or what was wrong with the latest answer.
+    reason: str = ""
+    #: URL of a result that stood beside an unknown status word.
+    url: str | None = None
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -65,6 +78,7 @@ class ActiveJob:
     failed_polls: int = 0
     not_found_count: int = 0
     first_not_found_at: float = 0.0
+    last_seen: LastSeen = LastSeen()
     #: Whether an answer to a poll has named the task by its own id, or by none.
     is_named: bool = False
     #: Whether the task has succeeded but its video has no URL yet.

@@ -20,10 +20,11 @@ from pika_async._planning.actions import (
     StopSubmitting,
     WaitUntil,
 )
+from pika_async._planning.last_seen import deadline_exceeded, last_seen_after, task_not_found
 from pika_async._planning.limits import CircuitBreaker, Limits, RateMeter, TokenBucket
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.submissions import Submissions
-from pika_async.errors import DeadlineExceeded, GenerationFailed, SubmissionsStopped, TaskNotFound
+from pika_async.errors import GenerationFailed, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import TaskState
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
@@ -202,6 +203,8 @@ class Planner:
     def on_poll_finished(self, active: ActiveJob, result: PollResult, now: float, at: float, u: float) -> Job:
         """Apply the result of a poll and return the job; plan its next poll unless it is settled or parked."""
         self.polling -= 1
+        if result.verdict is not PollVerdict.MISSING:
+            active.last_seen = last_seen_after(active.last_seen, result)
         if result.verdict is PollVerdict.AGAIN or result.verdict is PollVerdict.STOP:
             self.breaker.fail(now, u, probe=active is self._probe)
         else:
@@ -239,10 +242,7 @@ class Planner:
             active.first_not_found_at = now
         job, seconds = active.job, now - active.first_not_found_at
         if active.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S:
-            error = TaskNotFound(
-                key=job.key, provider=job.provider, task_id=job.task_id,
-                reason=f"not found {active.not_found_count} times over {seconds:.0f} s: {result.reason}",
-            )  # fmt: skip
+            error = task_not_found(active, seconds, result.reason)
             self.poll_queue.record_censored(active)
             return self._leave(active, job.timed_out(error))
         return self._poll_again(active, now, u, result)
@@ -255,11 +255,9 @@ class Planner:
 
     def expire(self, active: ActiveJob) -> Job:
         """Park a job that is past its deadline, with its task id, and return it."""
-        job = active.job
-        seconds = active.deadline_at - active.accepted_at
-        error = DeadlineExceeded(key=job.key, provider=job.provider, task_id=job.task_id, seconds=seconds)
+        error = deadline_exceeded(active)
         self.poll_queue.record_censored(active)
-        return self._leave(active, job.timed_out(error))
+        return self._leave(active, active.job.timed_out(error))
 
     def drain_accepted(self) -> list[ActiveJob]:
         """Remove every accepted job from the queue of polls and return them: the account no longer answers polls."""

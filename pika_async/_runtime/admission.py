@@ -138,7 +138,8 @@ class JobAdmission:
         if job.is_final or job.status is JobStatus.UNKNOWN or isinstance(job.error, AcceptedElsewhere):
             observer(job, True)
         else:
-            await self._table.add(job, observer, saved=job == attrs.evolve(existing, error=None))
+            saved = job == attrs.evolve(existing, error=None)
+            await self._table.add(job, observer, saved=saved, error=existing.error)
         return job
 
     def _continued(self, existing: Job) -> Job:

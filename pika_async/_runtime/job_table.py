@@ -15,6 +15,7 @@ import attrs
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.actions import ActiveJob, JobObserver
+from pika_async._planning.last_seen import last_seen_in
 from pika_async._planning.planner import Planner
 from pika_async._runtime.telemetry.null import NullTelemetry
 from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
@@ -146,19 +147,22 @@ class JobTable:
 
     # --- active jobs ------------------------------------------------------------------------------------------------
 
-    async def add(self, job: Job, observer: JobObserver, *, saved: bool = False) -> None:
+    async def add(
+        self, job: Job, observer: JobObserver, *, saved: bool = False, error: PikaError | None = None
+    ) -> None:
         """Add `job`: a planned job is submitted, an accepted one polled, one that timed out gets a new deadline.
 
         :param job: a job that is neither active nor final nor in doubt.
         :param observer: notified of every change.
         :param saved: whether the journal has `job` as it is.
+        :param error: the error with which an earlier run left `job`, if any.
         :raises ClientClosed: if the client is closed or is being drained.
         :raises JournalFailed: if `job` could not be saved; `observer` is not notified.
         """
         self.intake.require_accepting()
         if job.status is JobStatus.TIMED_OUT:
             job, saved = job.reopened(), False
-        active = ActiveJob(job, job.stratum, (observer,))
+        active = ActiveJob(job, job.stratum, (observer,), last_seen=last_seen_in(error))
         self.jobs[job.key] = active  # before the first await: other callers subscribe to this entry meanwhile
         try:
             if not saved:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from pika_async.errors import DeadlineExceeded
 from pika_async.jobs import Job
 
 __all__ = ["COLUMNS", "ResultsWriter", "json_line", "read_results", "result_row"]
@@ -31,7 +32,7 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "provider": job.provider,
         "task_id": job.task_id,
         "prompt": job.request.prompt,
-        "video_url": None if job.video is None else job.video.url,
+        "video_url": _video_url(job),
         "file": None if job.file is None else _relative_path(job.file, root),
         "sha256": job.sha256,
         "error": None if job.error is None else {"type": job.error.type, "message": job.error.message},
@@ -40,6 +41,13 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "settled_at": _format_time(job.settled_at),
         "points": job.points,
     }
+
+
+def _video_url(job: Job) -> str | None:
+    """Return the URL of the video, or the one that was last seen beside an unknown status word, for a person."""
+    if job.video is None:
+        return job.error.last_url if isinstance(job.error, DeadlineExceeded) else None
+    return job.video.url
 
 
 def _relative_path(file: Path, root: Path) -> str:

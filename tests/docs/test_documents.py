@@ -25,6 +25,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from pika_async.__main__ import main
 from pika_async.cli.commands import app
+from pika_async.cli.exits import ExitCode
 from tests.fakes.raw_server import free_port
 from tests.fakes.stepped_emulator import SteppedEmulator
 
@@ -290,3 +291,11 @@ def test_the_scenario_of_faults_can_be_played() -> None:
     page = ROOT / "docs" / "testing-your-app.md"
     shown = [block.text for block in blocks_of(page) if block.language == "json"]
     assert [len(Scenario.of(json.loads(text)).rules) for text in shown] == [5]
+
+
+def test_the_documented_exit_codes_are_those_of_the_command_line() -> None:
+    """The page lists every exit code by number, and the order in which several reasons count."""
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert [int(row) for row in rows if row.isdigit()] == sorted(ExitCode)
+    assert "130, then 3, then 1" in " ".join(page.split())

@@ -10,8 +10,8 @@ MUTANTS: Final = (
     Mutant(
         "another-tasks-answer",
         "_runtime/gateway.py",
-        "if snapshot.task_id != task_id:",
-        "if False:",
+        "if other_id == task_id:",
+        "if True:",
         "a job settles with the video of another",
         ("tests/stories/test_scheduling.py",),
         "another_tasks_answer",

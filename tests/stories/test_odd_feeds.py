@@ -11,13 +11,14 @@ from typing import Any
 import attrs
 import pytest
 
-from pika_async import FixedInterval, PikaClient
+from pika_async import DeadlineExceeded, FixedInterval, GenerationRequest, PikaClient, TaskNotFound
+from pika_async._journal.memory import MemoryJournal
 from pika_async.emulator import Gateway
 from pika_async.jobs import JobStatus
 from pika_async.providers import PROVIDERS
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
-from tests.fakes.memory_gateway import MemoryTransport, client, gateway, prompts
+from tests.fakes.memory_gateway import MemoryTransport, client, gateway, prompts, with_journal
 
 #: The body of an answer to a poll and the task id of the poll, to another body.
 Rewrite = Callable[[Any, str], Any]
@@ -32,7 +33,7 @@ class RewritingTransport(MemoryTransport):
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         response = await super().send(request)
-        if request.paid or not isinstance(response, HttpResponse):
+        if request.paid or not isinstance(response, HttpResponse) or response.status != 200:
             return response
         task_id = json.loads(request.body)["task_id"] if request.body else request.url.rpartition("/")[2]
         body = self.rewrite(json.loads(response.body), task_id)
@@ -115,3 +116,94 @@ def test_an_answer_in_which_nothing_is_recognised_is_logged_once(caplog: pytest.
     with caplog.at_level(logging.WARNING, "pika_async"):
         virtual_clock.run(story())
     assert len(messages(caplog, "without a known status")) == 1
+
+
+# --- the last thing seen ------------------------------------------------------------------------------------------------
+
+
+def ended_as(word: str, **fields: Any) -> Rewrite:
+    """Replace the status of a finished row by a word, with more fields beside it."""
+
+    def rewrite(body: Any, _task_id: str) -> Any:
+        for row in body["videos"]:
+            if row["status"] == "finished":
+                row.update(status=word, **fields)
+        return body
+
+    return rewrite
+
+
+@pytest.mark.parametrize("word", ["cancelled", "expired", "succeed"])
+def test_the_error_of_a_deadline_repeats_the_last_thing_seen(word: str) -> None:
+    """The status word, the provider's words and the URL beside them are in the error, as facts and as text."""
+
+    async def story() -> DeadlineExceeded:
+        rewrite = ended_as(word, error="removed by an operator", resultUrl="https://cdn.example/kept.mp4")
+        async with odd_client(gateway(), rewrite, deadline=200) as pika:
+            [job] = (await pika.run(["a cat"])).jobs
+            assert (job.status, job.video) == (JobStatus.TIMED_OUT, None)
+            assert isinstance(job.error, DeadlineExceeded)
+            with pytest.raises(DeadlineExceeded) as raised:
+                await pika.generate("another cat")
+            assert raised.value.last_url == "https://cdn.example/kept.mp4"
+            return job.error
+
+    error = virtual_clock.run(story())
+    assert (error.last_status, error.last_reason) == (word, "removed by an operator")
+    assert error.last_url == "https://cdn.example/kept.mp4"
+    for part in (word, "removed by an operator", "https://cdn.example/kept.mp4", "the task id is kept"):
+        assert part in error.message
+
+
+def test_the_last_thing_seen_survives_a_later_run_without_answers() -> None:
+    """A job that times out again while the provider is down still has the word and the URL of the run before."""
+
+    async def story() -> None:
+        at = gateway([{"on": "feed", "between": [300, 10000], "do": {"fault": "answer", "status": 502}}])
+        journal = MemoryJournal()
+        for reason in ("", "HTTP 502"):
+            pika = odd_client(at, ended_as("archived", resultUrl="https://cdn.example/kept.mp4"), deadline=200)
+            async with with_journal(pika, journal):
+                [job] = (await pika.run([GenerationRequest("a cat", key="a")])).jobs
+                assert job.status is JobStatus.TIMED_OUT
+                assert isinstance(job.error, DeadlineExceeded)
+                assert (job.error.last_status, job.error.last_url) == ("archived", "https://cdn.example/kept.mp4")
+                assert job.error.last_reason == reason
+                await asyncio.sleep(150)
+
+    virtual_clock.run(story())
+
+
+def test_a_deadline_without_any_answer_says_so() -> None:
+    """Where no poll was answered, the error has the fault of the latest one."""
+
+    async def story() -> DeadlineExceeded:
+        at = gateway(
+            [{"on": "feed", "do": {"fault": "answer", "status": 502, "body": {"message": "upstream is down"}}}]
+        )
+        async with client(at, "gptge", deadline=100, polling=FixedInterval(5)) as pika:
+            [job] = (await pika.run(["a cat"])).jobs
+            assert isinstance(job.error, DeadlineExceeded)
+            return job.error
+
+    error = virtual_clock.run(story())
+    assert (error.last_status, error.last_url) == ("", None)
+    assert error.last_reason == "HTTP 502: upstream is down"
+    assert "(last seen: HTTP 502: upstream is down)" in error.message
+
+
+def test_a_task_that_is_gone_has_the_last_thing_seen_in_its_reason() -> None:
+    """A task that was seen with a result and is denied afterwards has the word and the URL in the error."""
+
+    async def story() -> str:
+        at = gateway([{"on": "feed", "between": [200, 10000], "do": "vanish"}])
+        rewrite = ended_as("archived", resultUrl="https://cdn.example/kept.mp4")
+        async with odd_client(
+            at, lambda body, task_id: rewrite({"videos": [], **body}, task_id), deadline=2000
+        ) as pika:
+            [job] = (await pika.run(["a cat"])).jobs
+            assert isinstance(job.error, TaskNotFound)
+            return job.error.message
+
+    message = virtual_clock.run(story())
+    assert "archived, https://cdn.example/kept.mp4" in message
