@@ -136,11 +136,13 @@ class Recovery:
             return revision
         try:
             job = job_from_row(stored | {name: record.get(name) for name in JOB_COLUMNS}, folder)
-            before = job_from_row(stored, folder)
-        except Exception:  # a value was damaged; any error may be raised
-            self.has_bad_lines = True
-            return revision
-        if is_later(job, before):
+            if not is_later(job, job_from_row(stored, folder)):
+                return revision
             revision = queries.upsert_job(connection, job, None, folder, revision)
+        except sqlite3.Error:
+            raise
+        except Exception:  # a value that was damaged, or that no column can hold, fails in any way
+            self.has_bad_lines = True
+        else:
             log_job(_log, logging.WARNING, job, "recovered from the fallback file")
         return revision

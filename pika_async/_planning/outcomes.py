@@ -53,11 +53,12 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
         ):
             return job.requeued()
         case _:
+            sent_at = sent_at or utc_from_timestamp(at)
             error = SubmissionInDoubt(
                 key=job.key, provider=job.provider, reason=outcome.reason, http_status=outcome.http_status,
-                request_id=outcome.request_id, at=sent_at or utc_from_timestamp(at), attempt=job.attempts,
+                request_id=outcome.request_id, at=sent_at, attempt=job.attempts,
             )  # fmt: skip
-            return job.in_doubt(error, at)
+            return job.in_doubt(error, sent_at.timestamp())
 
 
 def rejection(job: Job, outcome: SubmitOutcome) -> SubmissionRejected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import stat
@@ -19,8 +20,8 @@ from pika_async._journal.fallback_file import RESERVED_BYTES
 from pika_async._journal.marks import PLACE_SETTING
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async.errors import JournalFailed, JournalUnusable
-from pika_async.jobs import Job, JobStatus
+from pika_async.errors import JournalFailed, JournalUnusable, SubmissionInDoubt
+from pika_async.jobs import Job, JobStatus, apply_resolution
 from pika_async.models import GenerationRequest
 from tests.journal.builders import (
     INTENT,
@@ -352,3 +353,84 @@ async def test_the_database_is_intact_after_a_failure(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert journal.keys() == ["a", "b"]
+
+
+async def test_the_file_is_kept_until_every_record_of_it_is_saved(path: Path) -> None:
+    """One record still fails while the others are written; a later opening sets the lines aside and has the rest."""
+    journal, double = await open_broken_journal(path, "odd", "b")
+    with pytest.raises(JournalFailed):
+        await journal.save(accepted("odd", "t-\ud800"))
+    with pytest.raises(JournalFailed):
+        await journal.save(accepted("b", "t-2"))
+    double.error = None
+    await journal.save(a_job("c"))
+    assert SqliteJournal(path).get("b") == accepted("b", "t-2")
+    assert len(lines(path)) == 2
+    await journal.close()
+    assert len(lines(path)) == 2
+    other = SqliteJournal(path)
+    await other.open()
+    assert [job.task_id for job in other.all()] == ["t-1", None, "t-2", None]
+    assert b"t-\\ud800" in Path(f"{path}.fallback.broken").read_bytes()
+    await other.close()
+
+
+async def test_a_doubt_that_was_resolved_as_not_charged_stays_resolved(path: Path) -> None:
+    """The word of a person that only the fallback file has is in the journal after the next opening."""
+    journal, double = await open_broken_journal(path, "b")
+    doubt = a_job("b").submitting().in_doubt(SubmissionInDoubt(key="b", provider="p"), 1_700_000_000.0)
+    double.error, broken = None, double.error
+    await journal.save(doubt)
+    double.error = broken
+    resolved = apply_resolution(doubt, 1_700_000_100.0, task_id=None, charged=False, abandon=False)
+    with pytest.raises(JournalFailed):
+        await journal.save(resolved)
+    await journal.close()
+    other = SqliteJournal(path)
+    await other.open()
+    assert (other.get("b"), other.charges(), other.interrupted_jobs()) == (resolved, 1, [])
+    await other.close()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+async def test_the_lines_are_synced_before_the_call_fails(
+    path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """The lines and the name of their file are on the disk, beside the journal or in the temporary folder."""
+    journal, _ = await open_broken_journal(path, "b")
+    if not beside:
+        Path(f"{path}.fallback").unlink()
+        Path(f"{path}.fallback").mkdir()
+    synced: list[tuple[int, bytes]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        synced.append((os.fstat(descriptor).st_ino, os.pread(descriptor, 4096, 0) if is_file else b""))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(JournalFailed) as caught:
+        await journal.save(accepted("b", "t-2"))
+    file = Path(str(caught.value.fallback_file))
+    assert (file.parent == path.parent) is beside
+    [(inode, content), (folder, _)] = synced
+    assert (inode, folder) == (file.stat().st_ino, file.parent.stat().st_ino)
+    assert b'"task_id": "t-2"' in content
+    monkeypatch.undo()
+    await journal.close()
+
+
+async def test_receipts_of_big_requests_fit_into_the_reserved_space(path: Path) -> None:
+    """A line has no request: eight hundred receipts fit, whatever pictures their requests hold."""
+    journal, double = await open_broken_journal(path)
+    double.error, broken = None, double.error
+    big = GenerationRequest("a cat", image=bytes(30_000))
+    jobs = [attrs.evolve(a_job(f"k{number}"), request=big).submitting() for number in range(800)]
+    await journal.save(*jobs)
+    double.error = broken
+    with pytest.raises(JournalFailed):
+        await journal.save(*[job.accepted(f"00000000-0000-4000-8000-{job.key:0>12}", 1.0) for job in jobs])
+    assert len(lines(path)) == 800
+    assert Path(f"{path}.fallback").stat().st_size == RESERVED_BYTES
+    await journal.close()

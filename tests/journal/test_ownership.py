@@ -18,10 +18,12 @@ import attrs
 import pytest
 
 from pika_async._journal import lock as lock_module
+from pika_async._journal.migrations import APPLICATION_ID
+from pika_async._journal.schema import FileState, inspect_file
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
 from pika_async.jobs import Job, JobStatus
-from tests.journal.builders import INTENT, a_job, accepted, create_journal, run_child
+from tests.journal.builders import INTENT, FailingConnection, a_job, accepted, create_journal, run_child
 
 pytestmark = pytest.mark.anyio
 
@@ -117,6 +119,17 @@ other.close()
     assert Path(f"{path}-wal").exists()  # SQLite removes it when the last connection of all processes is closed
     assert journal.get_setting("other") == 1
     await journal.close()
+
+
+async def test_a_close_releases_the_locks_of_inherited_descriptors_too(path: Path) -> None:
+    """A child that was forked past Python's hooks keeps the open files, but not the locks on them."""
+    journal = await open_with_receipt(path)
+    assert journal._lock._database is not None
+    inherited = [os.dup(journal._lock._descriptor), os.dup(journal._lock._database)]
+    await journal.close()
+    assert run_child(OPEN_AND_PRINT, path).stdout == "opened\n"
+    for descriptor in inherited:
+        os.close(descriptor)
 
 
 async def test_a_system_without_locks_of_open_files_has_the_lock_file(
@@ -292,6 +305,45 @@ async def test_a_log_that_another_program_has_checkpointed_is_not_missing(path: 
     )
     assert not Path(f"{path}-wal").exists()
     assert await open_and_read(path) == [accepted()]
+
+
+async def test_a_file_is_whole_before_it_is_marked_as_closed(path: Path, tmp_path: Path) -> None:
+    """A kill between the two leaves a file that is marked as open; only then the mark follows."""
+    journal = await open_with_receipt(path)
+    copies: list[Path] = []
+
+    def copy(statement: str) -> None:
+        if statement == f"PRAGMA application_id={APPLICATION_ID}":
+            copies.append(Path(shutil.copyfile(path, tmp_path / "copy.sqlite")))
+
+    journal._write_connection.set_trace_callback(copy)
+    await journal.close()
+    [whole] = copies
+    assert inspect_file(whole) is FileState.OPEN
+    assert [job.key for job in SqliteJournal(whole).all()] == ["a", "b"]
+    assert inspect_file(path) is FileState.CLOSED
+
+
+async def test_the_lock_file_has_the_number_of_a_commit_before_it(path: Path) -> None:
+    """A kill inside the commit leaves the number of the change that may be in the log; a failed commit takes it back."""
+    journal = await open_with_receipt(path)
+    seen: list[list[str]] = []
+
+    class Watching(FailingConnection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if statement == "COMMIT":
+                seen.append(Path(f"{path}.lock").read_text().split()[1:])
+            return super().execute(statement, *values)
+
+    double = Watching(journal._write_connection, sqlite3.OperationalError("disk I/O error"))
+    journal._write_connection = double  # type: ignore[assignment]
+    with pytest.raises(JournalFailed):
+        await journal.save(accepted("b", "t-2"))
+    assert (seen, Path(f"{path}.lock").read_text().split()[1:]) == ([["2", "3"]], ["2", "2"])
+    double.error = None
+    await journal.save(a_job("c"))
+    assert Path(f"{path}.lock").read_text().split()[1:] == ["4", "4"]
+    await journal.close()
 
 
 async def test_a_closed_file_is_whole_by_itself(path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Order and time of the records of a payment: the intent that is withdrawn, and the doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pika_async import GenerationRequest, JobStatus, Limits, SubmissionInDoubt
+from pika_async._journal.sqlite import SqliteJournal
+from pika_async.jobs import utc_from_timestamp
+from tests.fakes import virtual_clock
+from tests.fakes.journals import LoopExecutor
+from tests.fakes.memory_gateway import client, gateway
+
+S = JobStatus
+CAT = GenerationRequest("a cat", key="cat")
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "j.db"
+
+
+class HalfMinuteExecutor(LoopExecutor):
+    """A `LoopExecutor` whose work takes 30 s: longer than a closing client waits for its submissions."""
+
+    seconds = 30.0
+
+
+def test_the_intent_of_a_send_that_never_happened_is_withdrawn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is closed while the disk still writes the intent leaves the job planned: the next client sends it."""
+    at = gateway(durations="constant:1")
+
+    async def close_while_the_intent_is_written() -> None:
+        pika = client(at, journal=path)
+        await pika.open()
+        sending = asyncio.create_task(pika.generate(CAT))
+        while pika._session is None or not pika._session.table.planner.submissions.submitting:
+            await asyncio.sleep(1)
+        await pika.aclose()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert (await pika.jobs())[0].status is S.PLANNED
+
+    async def send_it_later() -> None:
+        journal = SqliteJournal(path)
+        assert (journal.interrupted_jobs(), journal.charges()) == ([], 0)
+        async with client(at, journal=path) as later:
+            assert (await later.run([CAT])).counts == {S.SUCCEEDED: 1}
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", HalfMinuteExecutor)
+        virtual_clock.run(close_while_the_intent_is_written())
+    assert at.ledger == []
+    monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", LoopExecutor)
+    virtual_clock.run(send_it_later())
+    assert len(at.ledger) == 1
+
+
+def test_a_doubt_carries_the_time_of_its_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the answer came a minute later: that time finds the charge in the provider's list."""
+    at = gateway([{"on": "create", "do": {"fault": "stall", "seconds": 60}}])
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(time, "time", lambda: 1_700_000_000 + loop.time())
+        async with client(at, limits=Limits(max_in_flight=1)) as pika:
+            await asyncio.sleep(100)
+            sent_at = utc_from_timestamp(time.time())
+            with pytest.raises(SubmissionInDoubt) as caught:
+                await pika.generate(CAT)
+            assert utc_from_timestamp(time.time()) - sent_at > timedelta(seconds=50)
+            job = await pika.job("cat")
+            assert job is not None
+            assert job.submitted_at is not None
+            assert caught.value.at is not None
+            for at_ in (caught.value.at, job.submitted_at):
+                assert abs(at_ - sent_at) < timedelta(seconds=1)
+
+    virtual_clock.run(story())
