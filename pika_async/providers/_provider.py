@@ -13,7 +13,7 @@ import attrs
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.models.fields import Media, is_url
-from pika_async.providers._failure import read_failure, read_refusal
+from pika_async.providers._failure import only_item, read_failure, read_refusal
 from pika_async.providers._receipts import find_task_id, salvage_receipt
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
@@ -159,7 +159,7 @@ class Provider:
     def decode_receipt(self, response: HttpResponse) -> Receipt:
         """Read the answer to a submission, whatever its shape; a task id is read from a torn or invalid body too."""
         try:
-            body = self._read(response)
+            body = only_item(self._read(response))
         except DecodeError as error:
             return salvage_receipt(response, self.dialect.torn_id, str(error))
         receipt, failure = self.dialect.receipt(body), read_refusal(body)

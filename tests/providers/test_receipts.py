@@ -139,6 +139,15 @@ def test_the_id_that_is_found_stands_where_a_task_has_its_id(tree: Any) -> None:
     assert path != ["request_id"] or body["status"] not in {"success", "failed", "", 200, 0, 400}
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_receipt_in_a_list_of_one_is_read(provider: str) -> None:
+    """A whole receipt that is the only item of a list is read as if it stood alone; of two receipts none is."""
+    body = {"id": "t1", "code": 200, "data": {"task_id": "t1"}}
+    assert decoded(provider, [body]).task_id == "t1"
+    assert decoded(provider, [body, body]).task_id is None
+    assert decoded(provider, [{**body, "error": "no"}]).failure_code == "error"
+
+
 @given(st.sampled_from(sorted(PROVIDERS)), trees)
 def test_the_documented_place_comes_first(provider: str, tree: Any) -> None:
     """Where the dialect itself finds a task id, no other is read."""
