@@ -204,7 +204,7 @@ class Submissions:
             self.queue.close_gate(active, now, u, outcome.retry_after, self.limits.patience)
             return
         self._queue_again(active)
-        if outcome.http_status == 429 and in_flight:  # jobs of this client hold slots, and will free them
+        if outcome.is_rate_limited and in_flight:  # jobs of this client hold slots, and will free them
             self.throttle.reset()
             self.concurrency.on_rejected(in_flight, sent_at, now, outcome.retry_after)
             active.deadline_at = math.inf

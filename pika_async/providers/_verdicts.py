@@ -89,18 +89,23 @@ class SubmitOutcome:
     retry_after: float | None = None
     #: The provider's own id of the request, where the answer has one; its support asks for it.
     request_id: str | None = None
-    #: Whether a web page came with a status of success: from a proxy, or because the base URL is another site.
-    page: bool = False
     #: Whether a whole answer came with a status of success, and neither a task id nor a failure could be read in it: a
-    #: web page, an unknown wire. Every page is unreadable. False for every other doubt.
+    #: web page, an unknown wire. False for every other doubt.
     unreadable: bool = False
     #: The failure code of the body as text, a word where it has one; None if it has none or was not read.
     code: str | None = None
+    #: The number in the body that stands for an HTTP status, beside a status of success; None if there is none.
+    body_status: int | None = None
     #: The model that the provider names in a "retry later" answer (`WAIT`): other models may pass. None: names none.
     model: str | None = None
     #: Status, code and words of a provider's refusal (`REJECTED`, `STOP`, `WAIT`, `WRONG_URL`), without ids and numbers
     #: that differ each time: equal fingerprints are the same refusal. "" for every other outcome.
     fingerprint: str = ""
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """Whether the provider answers "too many requests", as a status or in the body of a success."""
+        return 429 in (self.http_status, self.body_status)
 
 
 _REJECTED: Final = frozenset({400, 404, 405, 409, 413, 415, 422})
@@ -149,8 +154,8 @@ def classify_response(
         http_status=status,
         retry_after=retry_after(response.headers, now) if waits else None,
         request_id=_request_id(response.headers),
-        page=silent and response.is_html,
         unreadable=silent and (response.complete or response.is_html),
+        body_status=_body_status(receipt) if status < 300 else None,
         code=receipt.failure_code and strip_control(receipt.failure_code[:CODE_LIMIT]),
         model=model_in(receipt.message, receipt.raw) if waits else None,
         fingerprint="" if in_doubt else fingerprint(status, receipt.failure_code, receipt.message),
@@ -177,10 +182,16 @@ def _judge_success(response: HttpResponse, receipt: Receipt, *, lenient: bool) -
     return SubmitVerdict.ACCEPTED if receipt.task_id and not response.is_markup else SubmitVerdict.UNKNOWN
 
 
+def _body_status(receipt: Receipt) -> int | None:
+    """Return the number of a failure: the receipt's own, that of its code, or 429 for a word that means it."""
+    if receipt.failure_status is not None or receipt.failure_code is None:
+        return receipt.failure_status
+    return 429 if is_busy_code(receipt.failure_code) else as_number(receipt.failure_code)
+
+
 def _judge_body(response: HttpResponse, receipt: Receipt, *, lenient: bool) -> SubmitVerdict:
     """Judge a failure beside a status of success: its number as that HTTP status would be, without one its word."""
-    code = receipt.failure_code or ""
-    number = as_number(code) if receipt.failure_status is None else receipt.failure_status
+    code, number = receipt.failure_code or "", _body_status(receipt)
     if number is None or number < 0:
         if is_account_code(code) or is_account_phrase(receipt.message):
             return SubmitVerdict.STOP

@@ -323,4 +323,13 @@ MUTANTS: Final = (
         "the seed 0 is not sent",
         _DEFAULTS,
     ),
+    Mutant(
+        "limit-in-a-body-unlearned",
+        "providers/_verdicts.py",
+        "return 429 in (self.http_status, self.body_status)",
+        "return self.http_status == 429",
+        "jobs of a full account are given up because its 429 came in a body",
+        ("tests/stories/test_answers.py", "tests/providers/test_body_codes.py"),
+        "limit_in",
+    ),
 )

@@ -224,17 +224,27 @@ def test_a_model_without_room_is_named(status: int, body: Any, model: str | None
 
 
 @pytest.mark.parametrize(
-    "body, unreadable, page",
+    "body, unreadable",
     [
-        ({}, True, False), ([], True, False), ("", True, False), ({"code": 200, "msg": "ok"}, True, False),
-        ("<html>", True, True), ('<a id="x">', True, False), ({"code": 500}, False, False),
-        ({"code": -1, "message": "x"}, False, False), ({"error": "x"}, False, False),
+        ({}, True), ([], True), ("", True), ({"code": 200, "msg": "ok"}, True), ("<html>", True), ('<a id="x">', True),
+        ({"code": 500}, False), ({"code": -1, "message": "x"}, False), ({"error": "x"}, False),
     ],
 )  # fmt: skip
-def test_an_unreadable_receipt_differs_from_other_doubts(body: Any, unreadable: bool, page: bool) -> None:
+def test_an_unreadable_receipt_differs_from_other_doubts(body: Any, unreadable: bool) -> None:
     """A whole 2xx without a task id and without a failure is unreadable; every other doubt is not."""
     outcome = outcome_of(body)
-    assert (outcome.verdict, outcome.unreadable, outcome.page) == (U, unreadable, page)
+    assert (outcome.verdict, outcome.unreadable) == (U, unreadable)
+
+
+@pytest.mark.parametrize(
+    "body", [{"code": 429}, {"code": "429", "msg": "slow"}, error("x", status=429), error("rate_limit_exceeded")]
+)
+def test_a_rate_limit_in_a_body_is_one(body: Any) -> None:
+    """A "too many requests" in the body of a success is the same to the limits as the status 429."""
+    assert outcome_of(body).is_rate_limited
+    assert outcome_of(body, status=429).is_rate_limited
+    assert not outcome_of(body, status=503).is_rate_limited
+    assert not outcome_of({"code": 503}).is_rate_limited
 
 
 def test_a_cut_answer_and_a_failing_gateway_are_not_unreadable() -> None:

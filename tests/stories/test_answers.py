@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
-from pika_async import AccountStopped, GenerationRequest, JobStatus, SubmissionInDoubt, SubmissionRejected
+from pika_async import (
+    AccountStopped,
+    GenerationRequest,
+    JobStatus,
+    Limits,
+    SubmissionInDoubt,
+    SubmissionRejected,
+)
 from pika_async.providers import PROVIDERS
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
-from tests.fakes.memory_gateway import client, gateway
+from tests.fakes.memory_gateway import MemoryTransport, client, gateway, prompts
 
 #: Receipts of the wider family, as the emulator answers with them; `{task_id}` is the charged task's.
 RECEIPTS: list[dict[str, Any]] = [
@@ -83,5 +91,33 @@ def test_a_failure_in_a_body_loses_and_repeats_nothing(
         assert len(at.ledger) == (1 if status is JobStatus.PLANNED else int(charge))
         if "{task_id}" in str(body):
             assert at.ledger[0].task_id in str(caught.value)
+
+    virtual_clock.run(story())
+
+
+class PoliteTransport(MemoryTransport):
+    """Transport to a gateway that says "too many requests" in the body of a 200."""
+
+    refusals = 0
+
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
+        response = await super().send(request)
+        if isinstance(response, HttpResponse) and response.status == 429:
+            self.refusals += 1
+            return HttpResponse(status=200, body=b'{"code": 429, "message": "too many requests"}')
+        return response
+
+
+def test_a_limit_in_a_body_is_learned() -> None:
+    """A full account that answers 200 with the code 429 gives up no job: its limit is learned as from a status."""
+
+    async def story() -> None:
+        at = gateway(in_flight=3, durations="constant:60")
+        transport = PoliteTransport(at)
+        async with client(at, "gptge", transport=transport, limits=Limits(patience=45)) as pika:
+            report = await pika.run(prompts(30))
+        assert report.counts == {JobStatus.SUCCEEDED: 30}
+        assert len(at.ledger) == 30
+        assert transport.refusals > 0
 
     virtual_clock.run(story())
