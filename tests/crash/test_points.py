@@ -80,6 +80,7 @@ def test_a_kill_at_each_point_has_its_exact_cost(make_batch: MakeBatch, point: s
 def test_every_point_has_a_test() -> None:
     """Each point of `POINTS` is used by a test of this module."""
     elsewhere = {"fallback-read", "fallback-clear", "archive-before", "archive-after"}
+    elsewhere |= {"mark-before", "mark-after", "close-before", "close-copied", "close-after"}  # test_lost_log
     assert {point.partition(":")[0] for point in COSTS} | elsewhere == set(POINTS)
 
 

@@ -31,7 +31,8 @@ import aiohttp
 from pika_async.__main__ import main
 from pika_async._http.partial_file import PartialFile
 from pika_async._http.transport import AiohttpTransport
-from pika_async._journal import fallback_file, opening, schema
+from pika_async._journal import fallback_file, marks, opening, schema
+from pika_async._journal import sqlite as sqlite_journal
 from pika_async._journal.migrations import MIGRATIONS
 from pika_async._journal.protocol import Intent
 from pika_async._journal.sqlite import SqliteJournal
@@ -66,6 +67,8 @@ POINTS: Final = (
     "line-half",  # half a line is in results.jsonl
     "fallback-read", "fallback-clear",
     "archive-before", "archive-after",
+    "mark-before", "mark-after",  # the journal is marked as open
+    "close-before", "close-copied", "close-after",  # copied: the log is in the database, which is still marked as open
 )  # fmt: skip
 #: A migration that this version does not have.
 NEWER: Final = "ALTER TABLE jobs ADD COLUMN later TEXT"
@@ -238,6 +241,29 @@ def hook_database(points: Points) -> None:
         use_migrations((*MIGRATIONS, NEWER))
 
 
+def hook_marks(points: Points) -> None:
+    """Hook the marks of the journal's file as open and as closed."""
+    checkpoint = marks.checkpoint
+    closing = marks.mark_closed
+
+    def hooked_closing(connection: sqlite3.Connection) -> bool:
+        points.reach("close-before")
+
+        def hooked_checkpoint(connection: sqlite3.Connection) -> bool:
+            result = checkpoint(connection)
+            setattr(marks, "checkpoint", checkpoint)  # noqa: B010
+            points.reach("close-copied")
+            return result
+
+        setattr(marks, "checkpoint", hooked_checkpoint)  # noqa: B010
+        result = closing(connection)
+        points.reach("close-after")
+        return result
+
+    setattr(opening, "mark_open", points.around("mark", marks.mark_open))  # noqa: B010
+    setattr(sqlite_journal, "mark_closed", hooked_closing)  # noqa: B010
+
+
 def _prompt_of(body: bytes) -> str:
     fields = json.loads(body)
     return str(fields.get("prompt") or fields["promptText"])
@@ -335,6 +361,7 @@ def run(argv: Sequence[str]) -> int:
     points = Points(EventLog(Path(os.environ["PIKA_CRASH_EVENT_LOG"])))
     hook_journal(points)
     hook_database(points)
+    hook_marks(points)
     hook_sends(points)
     hook_files(points)
     if shift := os.environ.get("PIKA_CRASH_CLOCK"):
