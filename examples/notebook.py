@@ -28,6 +28,11 @@ asyncio.run(run(*cats))
 # %% The first request again, and a new one: only the new one is charged.
 asyncio.run(run(cats[0], GenerationRequest("a cat in the snow", key="cat-in-snow")))
 
+
 # %%
-print(len(asyncio.run(pika.jobs(JobStatus.SUCCEEDED))), "videos; durations of such tasks:")
+async def count_videos() -> int:
+    return sum([1 async for _ in pika.jobs(JobStatus.SUCCEEDED)])
+
+
+print(asyncio.run(count_videos()), "videos; durations of such tasks:")
 print(pika.polling.describe())

@@ -14,12 +14,11 @@ import aiohttp
 from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
-from pika_async._runtime.admission import request_of
-from pika_async._runtime.batch import Requests
+from pika_async._runtime.admission import Requests, request_of
 from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.event_stream import Hook
+from pika_async._runtime.journal_views import JobListing, unfinished_requests
 from pika_async._runtime.resolution import resolve, resubmit
-from pika_async._runtime.results import needs_download
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
@@ -28,7 +27,7 @@ from pika_async.callbacks import CallbackReceiver
 from pika_async.config import ClientConfig, drain_seconds
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
-from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video, evolve_unchecked
+from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
 from pika_async.polling.policy import PollingPolicy
 from pika_async.providers import Provider, ProviderName
 
@@ -299,13 +298,9 @@ class PikaClient:
             nothing is downloaded.
         """
         here = (self.provider.name, self.base_url)
-        unfinished = [
-            evolve_unchecked(job.request, key=job.key)
-            for job in self._journal.all()
-            if (job.provider, job.base_url) == here
-            and (not job.is_final or (download_to is not None and needs_download(job)))
-        ]
-        return await self.run(unfinished, download_to=download_to)
+        return await self.run(
+            unfinished_requests(self._journal, here, with_downloads=download_to is not None), download_to=download_to
+        )
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -348,15 +343,17 @@ class PikaClient:
         job = self._journal.get(key)
         return job if job is None or self._session is None else self._session.table.with_pending_polls(job)
 
-    async def jobs(self, status: JobStatus | str | None = None) -> list[Job]:
-        """Return the jobs of this client in the order in which they were planned.
+    def jobs(self, status: JobStatus | str | None = None) -> JobListing:
+        """Return the jobs of this client in the order in which they were planned, for `async for` or `await`.
+
+        `async for job in pika.jobs()` reads the journal while it iterates, each job as it is then, and lets other tasks
+        run between jobs. `await pika.jobs()` returns a list of all, which takes some KiB of memory for each job.
 
         :param status: only jobs of this status; default: all.
         :raises ValueError: if there is no such status.
         """
-        jobs = self._journal.all(None if status is None else JobStatus(status))
         table = None if self._session is None else self._session.table
-        return [job if table is None else table.with_pending_polls(job) for job in jobs]
+        return JobListing(self._journal, table, None if status is None else JobStatus(status))
 
     def active_jobs(self) -> list[Job]:
         """Return the jobs that are not finished: queued, being sent, or accepted and not settled."""

@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -18,6 +18,9 @@ from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["MemoryJournal"]
+
+#: Numbers of replaced changes that a reader passes before other tasks get a turn.
+MAX_SKIPPED_CHANGES: Final = 4096
 
 
 class MemoryJournal:
@@ -36,8 +39,11 @@ class MemoryJournal:
         self._token_by_key: dict[str, str] = {}
         self._key_by_token: dict[str, str] = {}
         self._settings: dict[str, Any] = {}
-        #: The latest revision of each job, in ascending order. None until a reader asks, because numbering costs time
-        #: that most clients need not spend.
+        self._charges = 0
+        #: The keys of the changed jobs by revision, from 1; None in place of a job that has a later revision. Empty
+        #: until a reader asks, because numbering costs time that most clients need not spend.
+        self._changed: list[str | None] = []
+        #: The latest revision of each job.
         self._revisions: dict[str, int] | None = None
         self._change_signal = ChangeSignal()
         self._is_open = False
@@ -72,7 +78,9 @@ class MemoryJournal:
             self._assign_revision(self._revisions, before, job)
         if before is not None:
             self._counts[before.status] -= 1
+            self._charges -= before.may_be_charged
         self._counts[job.status] += 1
+        self._charges += job.may_be_charged
         self._jobs[job.key] = job
         if job.task_id is not None:
             self._task_keys.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
@@ -81,28 +89,40 @@ class MemoryJournal:
 
     def _assign_revision(self, revisions: dict[str, int], before: Job | None, job: Job) -> None:
         if before is None or is_change(job, before):
-            revision = self.revision + 1
-            revisions.pop(job.key, None)  # so that the latest change comes last
-            revisions[job.key] = revision
+            if job.key in revisions:
+                self._changed[revisions[job.key] - 1] = None
+            self._changed.append(job.key)
+            revisions[job.key] = len(self._changed)
             self._change_signal.notify()
 
     @property
     def revision(self) -> int:
         """See `Journal`. The first call numbers the existing jobs, in their order."""
         if self._revisions is None:
+            self._changed = list(self._jobs)
             self._revisions = {key: revision for revision, key in enumerate(self._jobs, 1)}
-        return next(reversed(self._revisions.values()), 0)
+        return len(self._changed)
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
-        await asyncio.sleep(0)
+        found: list[tuple[int, Job]] = []
         with self._change_signal.subscribe() as changed:
-            while self.revision <= after and self._is_open:
-                changed.clear()
-                await changed.wait()
-        revisions = self._revisions or {}
-        newest_first = list(itertools.takewhile(lambda key: revisions[key] > after, reversed(revisions)))
-        return [(revisions[key], self._jobs[key]) for key in newest_first[: -MAX_CHANGES - 1 : -1]]
+            while True:
+                await asyncio.sleep(0)
+                latest = min(self.revision, after + MAX_SKIPPED_CHANGES)
+                revisions = range(after + 1, latest + 1)
+                keys = ((revision, self._changed[revision - 1]) for revision in revisions)
+                found += itertools.islice(
+                    ((revision, self._jobs[key]) for revision, key in keys if key is not None), MAX_CHANGES
+                )
+                if found:
+                    return found
+                after = latest
+                if after == self.revision:
+                    if not self._is_open:
+                        return []
+                    changed.clear()
+                    await changed.wait()
 
     def _set_token(self, key: str, token: str | None) -> str | None:
         """Replace the token of the job `key`; return the previous one."""
@@ -121,9 +141,8 @@ class MemoryJournal:
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         self._jobs[archived.key] = self._jobs.pop(job.key)
         if self._revisions is not None:
-            self._revisions = {
-                archived.key if key == job.key else key: revision for key, revision in self._revisions.items()
-            }
+            self._revisions[archived.key] = revision = self._revisions.pop(job.key)
+            self._changed[revision - 1] = archived.key
         self._intents.pop(job.key, None)
         self._set_token(archived.key, self._set_token(job.key, None))
         self._store(archived)
@@ -149,13 +168,17 @@ class MemoryJournal:
         """See `Journal`."""
         return self._key_by_token.get(callback_sha256)
 
-    def keys(self) -> list[str]:
-        """See `Journal`."""
-        return list(self._jobs)
+    def __contains__(self, key: object) -> bool:
+        return key in self._jobs
 
-    def all(self, status: JobStatus | None = None) -> Iterator[Job]:
+    def keys(self) -> Iterator[str]:
+        """See `Journal`. Those of the moment of the call."""
+        return iter(list(self._jobs))
+
+    def all(self, *statuses: JobStatus) -> Iterator[Job]:
         """See `Journal`."""
-        return iter([job for job in self._jobs.values() if status is None or job.status is status])
+        found = (job for key in list(self._jobs) if (job := self._jobs.get(key)) is not None)
+        return (job for job in found if job.status in statuses) if statuses else found
 
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
@@ -167,7 +190,7 @@ class MemoryJournal:
 
     def charges(self) -> int:
         """See `Journal`."""
-        return sum(job.may_be_charged for job in self._jobs.values())
+        return self._charges
 
     def samples(self) -> list[DurationSample]:
         """See `Journal`. There are none; see `add_sample`."""

@@ -9,6 +9,7 @@ from typing import Final
 __all__ = [
     "APPLICATION_ID",
     "APPLICATION_IDS",
+    "MAY_BE_CHARGED",
     "MIGRATIONS",
     "OPEN_APPLICATION_ID",
     "SAMPLES_PER_STRATUM",
@@ -24,11 +25,14 @@ APPLICATION_IDS: Final = frozenset({APPLICATION_ID, OPEN_APPLICATION_ID})
 #: Duration samples kept for each stratum.
 SAMPLES_PER_STRATUM: Final = 256
 
+#: The condition of `Job.may_be_charged` on a row of `jobs`.
+MAY_BE_CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
 
 #: Item n migrates a file from version n to n + 1, in one transaction with the new version number. Never edit a released
 #: migration; append another.
 MIGRATIONS: Final = (
     # Requests have a table of their own: they are written once and may hold images, while a job is updated many times.
+    # The triggers count the jobs, so that opening a journal and reading its state do not take longer with every job.
     """
     CREATE TABLE jobs (
         position INTEGER PRIMARY KEY,
@@ -65,6 +69,24 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX samples_by_stratum ON samples (stratum, accepted_at, id);
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE counts (
+        status TEXT NOT NULL, may_be_charged INTEGER NOT NULL, jobs INTEGER NOT NULL,
+        PRIMARY KEY (status, may_be_charged)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER count_inserted AFTER INSERT ON jobs BEGIN
+        INSERT INTO counts VALUES (
+            new.status, new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting', 1
+        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+    END;
+    CREATE TRIGGER count_updated AFTER UPDATE OF status, task_id, submitted_at ON jobs
+    WHEN old.status IS NOT new.status OR old.task_id IS NOT new.task_id OR old.submitted_at IS NOT new.submitted_at
+    BEGIN
+        UPDATE counts SET jobs = jobs - 1 WHERE status = old.status AND may_be_charged
+            = (old.task_id IS NOT NULL OR old.submitted_at IS NOT NULL OR old.status = 'submitting');
+        INSERT INTO counts VALUES (
+            new.status, new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting', 1
+        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+    END;
     """,
 )
 

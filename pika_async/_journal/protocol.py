@@ -117,11 +117,18 @@ class Journal(Protocol):
     def key_for_token(self, callback_sha256: str) -> str | None:
         """Return the key of the job, archived or not, whose latest submission carried the token with that SHA-256."""
 
-    def keys(self) -> list[str]:
-        """Return the key of every job, in the order in which they were first saved."""
+    def __contains__(self, key: object) -> bool:
+        """Whether a job has that key."""
 
-    def all(self, status: JobStatus | None = None) -> Iterator[Job]:
-        """Iterate over all jobs, or those with `status`, in the order in which they were first saved."""
+    def keys(self) -> Iterator[str]:
+        """Iterate over the keys of all jobs, in the order in which they were first saved."""
+
+    def all(self, *statuses: JobStatus) -> Iterator[Job]:
+        """Iterate over all jobs, or those with one of `statuses`, in the order in which they were first saved.
+
+        Jobs are read while they are iterated, each as it is then; one step takes the same time in any journal. Between
+        two steps jobs may change: one that gets or loses its status meanwhile may be missing.
+        """
 
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """Return the jobs with a saved intent for whose submission no result was saved."""

@@ -7,11 +7,11 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pika_async._journal.migrations import SAMPLES_PER_STRATUM
+from pika_async._journal.migrations import MAY_BE_CHARGED, SAMPLES_PER_STRATUM
 from pika_async._journal.protocol import MAX_CHANGES, Intent
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async.jobs import FINAL, Job, JobStatus
@@ -20,6 +20,7 @@ from pika_async.polling.durations import DurationSample
 __all__ = [
     "count_charges",
     "count_status",
+    "has_key",
     "insert_sample",
     "insert_setting",
     "latest_revision",
@@ -27,21 +28,24 @@ __all__ = [
     "rename_job",
     "select_changes",
     "select_existing_keys",
+    "select_intent",
     "select_job",
     "select_key_for_token",
-    "select_keys",
+    "select_key_page",
     "select_keys_for_task",
-    "select_page",
+    "select_rows",
     "select_samples",
     "select_setting",
     "transaction",
     "upsert_job",
 ]  # fmt: skip
 
-#: Rows read at once while all jobs are iterated.
-PAGE_ROWS: Final = 500
-#: Characters of requests after which a read of changes stops: it runs in the event loop, and a request may hold images.
-MAX_CHANGES_CHARS: Final = 1 << 20
+#: Keys read at once while jobs are iterated.
+PAGE_KEYS: Final = 500
+#: Jobs read at once while jobs are iterated.
+ROWS_AT_ONCE: Final = 64
+#: Characters of requests after which a read stops: it runs in the event loop, and a request may hold images.
+MAX_CHARS: Final = 1 << 20
 
 _ASSIGNMENTS: Final = ", ".join(f"{name} = :{name}" for name in JOB_COLUMNS)
 #: An intent replaces all of the previous one, so that only the token of the latest submission finds the job.
@@ -60,8 +64,6 @@ _INSERT_JOB: Final = f"INSERT INTO jobs ({', '.join(_ALL_COLUMNS)}) VALUES ({_PL
 #: A row without its request is returned too, so that the error about it can name the job.
 _SELECT_JOBS: Final = "SELECT jobs.*, request FROM jobs LEFT JOIN requests USING (position)"
 _SAMPLE_COLUMNS: Final = "stratum, lower, upper, progress_age, progress, accepted_at"
-#: The condition of `Job.may_be_charged`.
-_MAY_BE_CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
 
 
 @contextlib.contextmanager
@@ -157,6 +159,35 @@ def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | Non
     return rows[0] if rows else None
 
 
+def has_key(connection: sqlite3.Connection, key: str) -> bool:
+    """Return whether a job has that key."""
+    return connection.execute("SELECT 1 FROM jobs WHERE key = ?", (key,)).fetchone() is not None
+
+
+def select_rows(connection: sqlite3.Connection, page: Sequence[tuple[int | None, str]]) -> list[dict[str, Any] | None]:
+    """Return the rows of the first jobs of `page`, each given by its position, None for any, and its key.
+
+    At most `ROWS_AT_ONCE` rows; fewer once their requests hold `MAX_CHARS` characters. A row is None if the job is no
+    longer at that position.
+    """
+    found: list[dict[str, Any] | None] = []
+    size = 0
+    for position, key in page[:ROWS_AT_ONCE]:
+        where = "key = :key AND position = coalesce(:position, position)"
+        rows = _all_rows(connection.execute(f"{_SELECT_JOBS} WHERE {where}", {"key": key, "position": position}))
+        found.append(rows[0] if rows else None)
+        size += len(rows[0]["request"] or "") if rows else 0
+        if size >= MAX_CHARS:
+            break
+    return found
+
+
+def select_intent(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
+    """Return the columns of a job's intent; None if there is no such job."""
+    rows = _all_rows(connection.execute(f"SELECT {', '.join(_INTENT_COLUMNS)} FROM jobs WHERE key = ?", (key,)))
+    return rows[0] if rows else None
+
+
 def select_keys_for_task(connection: sqlite3.Connection, provider: str, base_url: str, task_id: str) -> list[str]:
     """Return the keys of the jobs with that task id, the last position first."""
     where = "WHERE provider = ? AND base_url = ? AND task_id = ?"
@@ -179,7 +210,7 @@ def latest_revision(connection: sqlite3.Connection) -> int:
 def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
     """Return the next rows with a revision above `after`, in ascending order.
 
-    At most `MAX_CHANGES` rows; fewer once their requests hold `MAX_CHANGES_CHARS` characters.
+    At most `MAX_CHANGES` rows; fewer once their requests hold `MAX_CHARS` characters.
     """
     found, size = [], 0
     sql = f"{_SELECT_JOBS} WHERE revision > ? ORDER BY revision LIMIT {MAX_CHANGES}"
@@ -187,30 +218,30 @@ def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str,
         for row in _rows(cursor):
             found.append(row)
             size += len(row["request"] or "")
-            if size >= MAX_CHANGES_CHARS:
+            if size >= MAX_CHARS:
                 break
     return found
 
 
-def select_keys(connection: sqlite3.Connection) -> list[str]:
-    """Return every key, in the order of positions."""
-    return [key for (key,) in connection.execute("SELECT key FROM jobs ORDER BY position")]
+def select_key_page(
+    connection: sqlite3.Connection, after: int, statuses: Sequence[JobStatus], also: Collection[str]
+) -> list[tuple[int, str]]:
+    """Return the positions and keys of the next `PAGE_KEYS` jobs with a position above `after`, in that order.
 
+    Reads nothing but these: every part of the statement is in the order of positions by itself.
 
-def select_page(
-    connection: sqlite3.Connection, after: int, status: JobStatus | None, also: Collection[str]
-) -> list[dict[str, Any]]:
-    """Return the next `PAGE_ROWS` rows with a position above `after`, in the order of positions.
-
-    :param status: return only rows with this status; None for all rows.
-    :param also: keys whose rows are returned whatever their status.
+    :param statuses: return only jobs with one of them; empty for all jobs.
+    :param also: keys that are returned whatever their status.
     """
-    if status is None:
-        sql = f"{_SELECT_JOBS} WHERE position > ? ORDER BY position LIMIT {PAGE_ROWS}"
-        return _all_rows(connection.execute(sql, (after,)))
-    where = "position > ? AND (status = ? OR key IN (SELECT value FROM json_each(?)))"
-    values = (after, status.value, json.dumps(list(also)))
-    return _all_rows(connection.execute(f"{_SELECT_JOBS} WHERE {where} ORDER BY position LIMIT {PAGE_ROWS}", values))
+    page = f"ORDER BY position LIMIT {PAGE_KEYS}"
+    if not statuses:
+        return connection.execute(f"SELECT position, key FROM jobs WHERE position > ? {page}", (after,)).fetchall()
+    parts = ["SELECT position, key FROM jobs WHERE status = ? AND position > ?"] * len(statuses)
+    values: list[Any] = [value for status in statuses for value in (status.value, after)]
+    if also:
+        parts.append("SELECT position, key FROM jobs WHERE key IN (SELECT value FROM json_each(?)) AND position > ?")
+        values += [json.dumps(list(also)), after]
+    return connection.execute(f"{' UNION '.join(parts)} {page}", values).fetchall()
 
 
 def select_existing_keys(connection: sqlite3.Connection, keys: Collection[str], last_position: int) -> set[str]:
@@ -222,15 +253,20 @@ def select_existing_keys(connection: sqlite3.Connection, keys: Collection[str], 
 
 
 def count_status(connection: sqlite3.Connection, status: JobStatus, excluded: Collection[str]) -> int:
-    """Count the jobs with `status`, without those whose keys are in `excluded`."""
-    where = "status = ? AND key NOT IN (SELECT value FROM json_each(?))"
-    values = (status.value, json.dumps(list(excluded)))
-    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()
-    return int(count)
+    """Count the jobs with `status`, without those whose keys are in `excluded`; reads none of the others."""
+    return _count(connection, "status = :status", excluded, status=status.value)
 
 
 def count_charges(connection: sqlite3.Connection, excluded: Collection[str]) -> int:
-    """Count the jobs that may be charged, without those whose keys are in `excluded`."""
-    where = f"{_MAY_BE_CHARGED} AND key NOT IN (SELECT value FROM json_each(?))"
-    (count,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", (json.dumps(list(excluded)),)).fetchone()
+    """Count the jobs that may be charged, without those whose keys are in `excluded`; reads none of the others."""
+    return _count(connection, "may_be_charged", excluded)
+
+
+def _count(connection: sqlite3.Connection, condition: str, excluded: Collection[str], **values: str) -> int:
+    """Count by the table that the triggers keep; one statement, so that both its parts are of one moment."""
+    kept = f"SELECT coalesce(sum(jobs), 0) FROM counts WHERE {condition}"
+    rows = f"SELECT key, +status AS status, {MAY_BE_CHARGED} AS may_be_charged FROM jobs"  # +: find them by key
+    stale = f"SELECT count(*) FROM ({rows} WHERE key IN (SELECT value FROM json_each(:excluded))) WHERE {condition}"
+    bound = values | {"excluded": json.dumps(list(excluded))}
+    (count,) = connection.execute(f"SELECT ({kept}) - ({stale})", bound).fetchone()
     return int(count)

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,13 @@ class Reader:
         return None if text is None else json.loads(text)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.get(key) is not None
+        if not isinstance(key, str):
+            return False
+        is_pending, job = self._buffer.find_job(key)
+        if is_pending:
+            return job is not None
+        with self._connection() as connection:
+            return connection is not None and queries.has_key(connection, key)
 
     def get(self, key: str) -> Job | None:
         """See `Journal`."""
@@ -100,45 +106,52 @@ class Reader:
             stored = None if connection is None else queries.select_key_for_token(connection, callback_sha256)
         return resolve(stored)
 
-    def keys(self) -> list[str]:
+    def keys(self) -> Iterator[str]:
         """See `Journal`."""
-        pending = self._buffer.view()
-        with self._connection() as connection:
-            stored = [] if connection is None else queries.select_keys(connection)
-        kept = dict.fromkeys(key for key in stored if key not in pending.previous_keys)
-        return list(kept | dict.fromkeys(key for key, job in pending.jobs.items() if job is not None))
+        return (key for page in self._pages(()) for _, key in page)
 
-    def all(self, status: JobStatus | None = None) -> Iterator[Job]:
-        """See `Journal`. Reads some hundred jobs at a time; a job saved meanwhile is returned as it is then."""
-        for job, _ in self._iterate(status):
-            yield job
+    def all(self, *statuses: JobStatus) -> Iterator[Job]:
+        """See `Journal`. A job is returned as it was at most `ROWS_AT_ONCE` jobs earlier, or as it is to be written."""
+        for page in self._pages(statuses):
+            rest = page
+            while rest:
+                with self._connection() as connection:
+                    rows = [None] if connection is None else queries.select_rows(connection, rest)
+                for (_, key), row in zip(rest, rows, strict=False):
+                    is_pending, job = self._buffer.find_job(key)
+                    if not is_pending and row is not None:
+                        job = self._decode(row)
+                    if job is not None and (not statuses or job.status in statuses):
+                        yield job
+                rest = rest[len(rows) :]
 
-    def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
-        """See `Journal`."""
-        missing = Intent(at=utc_from_timestamp(0), body_sha256="")
-        found = self._iterate(JobStatus.SUBMITTING)
-        return [(job, self._buffer.intent(job.key) or intent or missing) for job, intent in found]
-
-    def _iterate(self, status: JobStatus | None) -> Iterator[tuple[Job, Intent | None]]:
-        """Iterate over the stored jobs, a page at a time, then over the pending ones that have no row yet."""
+    def _pages(self, statuses: Sequence[JobStatus]) -> Iterator[list[tuple[int | None, str]]]:
+        """Iterate over the positions and keys of the stored jobs, a page at a time, then of those without a row yet."""
         position = 0
         while True:
             pending = self._buffer.view()
+            keys = [key for key, job in pending.jobs.items() if job and (not statuses or job.status in statuses)]
             with self._connection() as connection:
-                rows = [] if connection is None else queries.select_page(connection, position, status, pending.jobs)
-                if not rows:
-                    keys = pending.jobs
+                page = [] if connection is None else queries.select_key_page(connection, position, statuses, keys)
+                if not page:
                     stored = set() if connection is None else queries.select_existing_keys(connection, keys, position)
                     break
-            for row in rows:
-                if row["key"] not in pending.previous_keys:
-                    job = pending.jobs.get(row["key"]) or self._decode(row)
-                    if status is None or job.status is status:
-                        yield job, intent_from_row(row)
-            position = rows[-1]["position"]
-        for key, new in pending.jobs.items():
-            if new is not None and key not in stored - pending.previous_keys and status in {None, new.status}:
-                yield new, None
+            yield [(at, key) for at, key in page if key not in pending.previous_keys]
+            position = page[-1][0]
+        yield [(None, key) for key in keys if key not in stored - pending.previous_keys]
+
+    def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
+        """See `Journal`."""
+        return [(job, self._intent(job.key)) for job in self.all(JobStatus.SUBMITTING)]
+
+    def _intent(self, key: str) -> Intent:
+        pending = self._buffer.intent(key)
+        if pending is not None:
+            return pending
+        with self._connection() as connection:
+            row = None if connection is None else queries.select_intent(connection, key)
+        stored = None if row is None else intent_from_row(row)
+        return stored or Intent(at=utc_from_timestamp(0), body_sha256="")
 
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from pika_async.models import GenerationRequest
@@ -28,21 +28,25 @@ class KeyAssigner:
     rows may be added, removed and reordered between two runs, and each paid job is found again. If two jobs with one
     content exist, the third row with this content is a new job.
 
-    :param existing: every key that a job has.
+    Every key that a job has must be passed to `add_existing` before the first request without a key.
+
     :param fingerprint_of: called with an existing key; returns the whole fingerprint of its job, None without one.
     """
 
-    def __init__(self, existing: Iterable[str], fingerprint_of: Callable[[str], str | None]) -> None:
+    def __init__(self, fingerprint_of: Callable[[str], str | None]) -> None:
         self._fingerprint_of = fingerprint_of
         self._used = set[str]()
         #: Existing keys that are not yet assigned in this batch, in order, by the beginning of their fingerprint.
         self._free: dict[str, dict[str, None]] = {}
         #: The next number to try for a new key, by the beginning of the fingerprint.
         self._next_number: dict[str, int] = {}
-        for key in existing:
-            if match := _MADE_KEY.fullmatch(key):
-                self._used.add(key)
-                self._free.setdefault(match[1], {})[key] = None
+
+    def add_existing(self, key: str) -> None:
+        """Record the key of an existing job, so that a request with its content may get it."""
+        match = _MADE_KEY.fullmatch(key)
+        if match and key not in self._used:  # else an earlier request of this batch gave it
+            self._used.add(key)
+            self._free.setdefault(match[1], {})[key] = None
 
     def key_for(self, request: GenerationRequest, index: int) -> str:
         """Return the key of a request, and assign it to no other.

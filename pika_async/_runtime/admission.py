@@ -6,7 +6,8 @@ Sends nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -15,6 +16,7 @@ from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
 from pika_async._runtime.images import check_image, image_path
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
 from pika_async.jobs import Job, JobStatus
@@ -22,7 +24,13 @@ from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers._provider import Provider
 
-__all__ = ["BatchAdmission", "JobAdmission", "request_of"]
+__all__ = ["BatchAdmission", "JobAdmission", "Requests", "Source", "request_of"]
+
+#: The input of a batch: requests or prompts.
+Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
+Source = AsyncIterator[GenerationRequest | str]
+#: New jobs that are saved together before the first is sent.
+ENROLLED_AT_ONCE: Final = 256
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
 
@@ -109,6 +117,10 @@ class JobAdmission:
         active = self._table.jobs.get(key)
         return self._journal.get(key) if active is None else active.job
 
+    def has_job(self, key: str) -> bool:
+        """Whether there is a job of *key*, active or finished; reads no job."""
+        return key in self._table.jobs or key in self._journal
+
     def new_job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
         """Return a planned job for *request*. It is neither saved nor added to the table."""
         return Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
@@ -173,13 +185,21 @@ class BatchAdmission:
     def __init__(self, admission: JobAdmission, table: JobTable) -> None:
         self._admission = admission
         self._table = table
-        self._keys = KeyAssigner(table.journal.keys(), self._fingerprint_of)
+        self._keys = KeyAssigner(self._fingerprint_of)
+        self._keys_loaded = False
 
     def _fingerprint_of(self, key: str) -> str | None:
         job = self._admission.current_job(key)
         return None if job is None else job.request.fingerprint()
 
-    async def enroll(self, requests: Sequence[GenerationRequest | str]) -> Sequence[GenerationRequest | str]:
+    async def _key_for(self, request: GenerationRequest, index: int) -> str:
+        if request.key is None and not self._keys_loaded:
+            self._keys_loaded = True
+            async for key in paced(self._table.journal.keys()):
+                self._keys.add_existing(key)
+        return self._keys.key_for(request, index)
+
+    async def enroll(self, requests: Sequence[GenerationRequest | str]) -> Source:
         """Save every new request as a planned job before any of them is sent, so that a later process can resume all.
 
         Nothing is sent if they cannot be saved.
@@ -187,32 +207,55 @@ class BatchAdmission:
         :param requests: the whole batch.
         :return: the batch with a key in every request. Items that are not requests are left for `admit` to refuse.
         """
-        keyed: list[GenerationRequest | str] = []
-        planned: dict[str, Job] = {}
-        for item in requests:
+        async for item in paced(requests):
             if isinstance(item, GenerationRequest) and item.key is not None:
                 self._keys.reserve(item.key)
-        for index, item in enumerate(requests):
+        keyed: deque[GenerationRequest | str] = deque()
+        can_save = True
+        for start in range(0, len(requests), ENROLLED_AT_ONCE):
+            page = await self._with_keys(requests[start : start + ENROLLED_AT_ONCE], start)
+            keyed += page
+            if can_save:
+                can_save = await self._save_new(page, start)
+        return _pop_all(keyed)
+
+    async def _with_keys(self, items: Sequence[GenerationRequest | str], start: int) -> list[GenerationRequest | str]:
+        """Return *items*, the first of which has the position *start*, with a key in every request."""
+        pace = Pace()
+        keyed: list[GenerationRequest | str] = []
+        for index, item in enumerate(items, start):
+            await pace.step()
             try:
                 request = request_of(item, {})
             except InvalidRequest:
                 keyed.append(item)
                 continue
-            key = self._keys.key_for(request, index)
-            request = request if request.key == key else evolve_unchecked(request, key=key)
-            keyed.append(request)
-            if self._admission.current_job(key) is None:
-                planned.setdefault(key, self._admission.new_job(request, key, index))
+            key = await self._key_for(request, index)
+            keyed.append(request if request.key == key else evolve_unchecked(request, key=key))
+        return keyed
+
+    async def _save_new(self, page: Sequence[GenerationRequest | str], start: int) -> bool:
+        """Save a planned job for each request without one; return False, and stop submitting, if that failed.
+
+        Nothing else runs between the check and the call of `save`: another caller may add a job of the same key.
+        """
+        planned: dict[str, Job] = {}
+        for index, item in enumerate(page, start):
+            key = item.key if isinstance(item, GenerationRequest) else None
+            if isinstance(item, GenerationRequest) and key is not None and not self._admission.has_job(key):
+                planned.setdefault(key, self._admission.new_job(item, key, index))
         try:
-            await self._table.journal.save(*planned.values())
+            if planned:
+                await self._table.journal.save(*planned.values())
         except JournalFailed as error:
             self._table.intake.stop_submitting(error)
-        return keyed
+            return False
+        return True
 
     async def admit(self, item: GenerationRequest | str, index: int, observer: JobObserver) -> Job:
         """Admit the item at *index*, see `JobAdmission.admit`. A job that could not be saved is finished unsent."""
         request = request_of(item, {})
-        key = self._keys.key_for(request, index)
+        key = await self._key_for(request, index)
         try:
             return await self._admission.admit(request, key, index, observer)
         except JournalFailed as error:
@@ -221,11 +264,17 @@ class BatchAdmission:
             observer(job, True)
             return job
 
-    def unsent_job(self, item: GenerationRequest | str, index: int, error: PikaError) -> Job:
+    async def unsent_job(self, item: GenerationRequest | str, index: int, error: PikaError) -> Job:
         """Return the planned job of an item that was not admitted, with *error*, or the job that exists for it."""
         request = request_of(item, {})
-        return self._unsent(request, self._keys.key_for(request, index), index, error)
+        return self._unsent(request, await self._key_for(request, index), index, error)
 
     def _unsent(self, request: GenerationRequest, key: str, index: int, error: PikaError) -> Job:
         job = self._admission.current_job(key) or self._admission.new_job(request, key, index)
         return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job
+
+
+async def _pop_all(requests: deque[GenerationRequest | str]) -> Source:
+    """Yield *requests* and keep none that was yielded."""
+    while requests:
+        yield requests.popleft()

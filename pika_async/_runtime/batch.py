@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 import anyio
@@ -16,22 +16,19 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._http.addresses import redact_text, redact_url
 from pika_async._planning.actions import JobObserver
+from pika_async._runtime.admission import Requests, Source
 from pika_async._runtime.gateway import was_cancelled
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.pacing import Pace
 from pika_async._runtime.tasks import Spawn
 from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["BatchRun", "Requests", "Source", "stream"]
+__all__ = ["BatchRun", "stream"]
 
-#: The input of a batch: requests or prompts.
-Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
-Source = AsyncIterator[GenerationRequest | str]
 #: Number of finished jobs that the caller has not received yet at which no further request is pulled.
 MAX_UNDELIVERED: Final = 256
-#: Number of existing jobs after which a batch lets other tasks run.
-JOBS_PER_YIELD: Final = 256
 
 
 class Admit(Protocol):
@@ -152,14 +149,18 @@ class BatchRun:
 
     async def _pull(self, source: Source) -> None:
         index = 0
+        pace = Pace()  # many items need no waiting: existing jobs, and items that are refused
         planner = self._table.planner
         while True:
+            await pace.step()
             await self._table.wait_for(lambda: planner.stop_reason is not None or self._has_room())
             self._stopped = self._stopped or planner.stop_reason
             if self._stopped is not None:
                 if self._keep_rest and not isinstance(self._stopped, ClientClosed):
                     # In this task, because a generator may have entered cancel scopes here.
-                    self.rest = [request async for request in source]
+                    async for request in source:
+                        self.rest.append(request)
+                        await pace.step()
                 return
             try:
                 request = await anext(source)
@@ -183,8 +184,6 @@ class BatchRun:
             self._unsent.add(job.key)
             if self._closed:  # while the job was being admitted
                 self._table.release(job.key, self._observer)
-        elif not index % JOBS_PER_YIELD:
-            await asyncio.sleep(0)  # thousands of jobs that are finished already must not block the loop
 
     def _has_room(self) -> bool:
         return self._undelivered < MAX_UNDELIVERED and self._table.planner.needs_more(len(self._unsent))

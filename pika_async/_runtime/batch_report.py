@@ -8,8 +8,9 @@ from contextlib import aclosing
 
 from pika_async._runtime.admission import BatchAdmission
 from pika_async._runtime.batch import BatchRun
+from pika_async._runtime.pacing import paced
 from pika_async.errors import ClientClosed, SubmissionsStopped
-from pika_async.jobs import BatchReport, Job
+from pika_async.jobs import BatchReport, Job, JobStatus
 
 __all__ = ["collect_report"]
 
@@ -33,9 +34,13 @@ async def collect_report(batch: BatchRun, admission: BatchAdmission) -> BatchRep
         stopped = error
     finally:
         await batch.aclose()
-    jobs = [finished[key] for key in batch.keys]
+    jobs: list[Job] = []
+    counts: Counter[JobStatus] = Counter()
+    async for key in paced(batch.keys):
+        jobs.append(finished[key])
+        counts[finished[key].status] += 1
     if stopped is not None:
-        for request in batch.rest:
-            jobs.append(admission.unsent_job(request, len(jobs), stopped))
-    counts = Counter(job.status for job in jobs)
+        async for request in paced(batch.rest):
+            jobs.append(await admission.unsent_job(request, len(jobs), stopped))
+            counts[jobs[-1].status] += 1
     return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - started_at, stopped=stopped)

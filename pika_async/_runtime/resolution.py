@@ -71,7 +71,7 @@ async def resubmit(table: JobTable, key: str) -> Job:
     job = mark_superseded(job, time.time())
     if job.file is None:
         return await journal.archive(job)
-    archived_file = job.file.with_name(f"{archive_key(key, journal.keys())}{job.file.suffix}")
+    archived_file = job.file.with_name(f"{archive_key(key, journal)}{job.file.suffix}")
     linked = await anyio.to_thread.run_sync(_link_archived, job.file, archived_file)
     archived = await journal.archive(attrs.evolve(job, file=archived_file))
     if linked:

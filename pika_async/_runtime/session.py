@@ -22,8 +22,8 @@ from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.submissions import Submissions
-from pika_async._runtime.admission import BatchAdmission, JobAdmission
-from pika_async._runtime.batch import BatchRun, Requests, stream
+from pika_async._runtime.admission import BatchAdmission, JobAdmission, Requests
+from pika_async._runtime.batch import BatchRun, stream
 from pika_async._runtime.callback_handler import JobCallbackHandler
 from pika_async._runtime.event_stream import EventStream, Hook
 from pika_async._runtime.gateway import GatewayClient
@@ -155,7 +155,7 @@ class Session:
         self.table.intake.allow_submitting()
         admission = BatchAdmission(self.admission, self.table)
         if self.config.journal.path is not None and isinstance(requests, Sequence):
-            source = stream(await admission.enroll(requests))
+            source = await admission.enroll(requests)
         fetch = None if download_to is None else self.results.into(Path.cwd() / download_to)
         downloading = self.config.limits.downloading
         batch = BatchRun(self.table, self.scheduler.spawn, admission.admit, fetch, downloading, keep_rest=keep_rest)

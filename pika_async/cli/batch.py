@@ -46,8 +46,8 @@ class BatchOutcome:
     journal_complete: bool = True
     #: Whether the journal was moved, removed or replaced while it was open.
     journal_displaced: bool = False
-    #: Jobs in the journal that are not in the input of this command.
-    other_jobs: Sequence[Job] = ()
+    #: Number of jobs in the journal that are not in the input of this command.
+    other_jobs: int = 0
     #: Lines of the summary about callbacks.
     callback_lines: Sequence[str] = ()
 
@@ -210,7 +210,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         yield f"to continue: {folder.command('resume')}"
     if outcome.other_jobs:
         yield (
-            f"{len(outcome.other_jobs)} jobs of an earlier input are not in this one and were left as they are: "
+            f"{outcome.other_jobs} jobs of an earlier input are not in this one and were left as they are: "
             f"{folder.command('status')}"
         )
     yield f"results: {folder.results_file}"

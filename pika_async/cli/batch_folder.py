@@ -15,6 +15,7 @@ import cattrs
 
 from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._journal.sqlite import SqliteJournal
+from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
@@ -135,7 +136,7 @@ class BatchFolder:
             self.journal.require_none_due()
             raise UsageError(f"{self.root} must hold a journal.db; give the --out folder of a batch")
 
-    def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
+    async def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
         """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.
 
         Also removes what killed downloads left behind. The journal must be open, so that no other process downloads.
@@ -150,10 +151,10 @@ class BatchFolder:
                     path.unlink(missing_ok=True)
             done = (
                 attrs.evolve(job, index=positions.get(job.key, job.index))
-                for job in self.journal.all()
+                async for job in paced(self.journal.all())
                 if job.key not in positions or (job.is_final and not (download and needs_download(job)))
             )
-            return ResultsWriter.replacing(self.results_file, done)
+            return await ResultsWriter.replacing(self.results_file, done)
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 

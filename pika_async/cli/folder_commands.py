@@ -95,13 +95,13 @@ def batch(
         receiver = None if listener is None else listener.receiver
         client = create_client(account, journal=folder.journal, options=options, callbacks=receiver)
 
-        def load_inputs() -> list[InputRequest]:
-            keyed = assign_keys(inputs, folder.journal, again)
+        async def load_inputs() -> list[InputRequest]:
+            keyed = await assign_keys(inputs, folder.journal, again)
             if unknown := set(again) - {one.key for one in keyed}:
                 raise UsageError(f"--again: {min(unknown)} must be the key of a row of this input; nothing was sent")
             return keyed
 
-        folder.create([one.key for one in load_inputs()] if folder.is_new and download else [])
+        folder.create([one.key for one in run_in_loop(load_inputs())] if folder.is_new and download else [])
         runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
         outcome, page = run_in_loop(
             runner.run([ProviderRun(client, load_inputs, again)], title=f"{account.provider}: {out.absolute().name}")

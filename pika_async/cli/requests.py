@@ -12,6 +12,7 @@ import attrs
 from pika_async._journal.protocol import Journal
 from pika_async._planning.keys import KeyAssigner
 from pika_async._runtime.images import check_image_blocking
+from pika_async._runtime.pacing import paced
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
 from pika_async.errors import InvalidRequest, shorten, strip_control
@@ -97,7 +98,7 @@ def check_rows(name: str, rows: Sequence[Row], provider: Provider) -> list[Input
     return requests
 
 
-def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Container[str]) -> list[InputRequest]:
+async def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Container[str]) -> list[InputRequest]:
     """Return `inputs` with a key each, such that a request that the journal holds gets the key of its job.
 
     :param again: keys that may have other content than their job.
@@ -108,10 +109,12 @@ def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: Contain
         job = journal.get(key)
         return None if job is None else job.request.fingerprint()
 
-    keys = KeyAssigner(journal.keys(), fingerprint_of)
+    keys = KeyAssigner(fingerprint_of)
+    async for key in paced(journal.keys()):
+        keys.add_existing(key)
     given = {one.request.key for one in inputs}
     keyed, problems = [], []
-    for one in inputs:
+    async for one in paced(inputs):
         key = keys.key_for(one.request, one.index)
         while one.request.key is None and key in given:  # another row claims this key
             key = keys.key_for(one.request, one.index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Mapping
 from datetime import datetime
 from io import RawIOBase
 from pathlib import Path
@@ -92,13 +92,13 @@ class ResultsWriter:
         self._file: RawIOBase = path.open("xb", buffering=0)
 
     @classmethod
-    def replacing(cls, path: Path, jobs: Iterable[Job]) -> Self:
+    async def replacing(cls, path: Path, jobs: AsyncIterable[Job]) -> Self:
         """Replace the file at `path` by one with the lines of `jobs`, once all of them are written."""
         part = path.with_name(f".{path.name}.part")
         part.unlink(missing_ok=True)
         writer = cls(part)
         try:
-            for job in jobs:
+            async for job in jobs:
                 writer.write(job)
             part.replace(path)
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from pika_async._runtime.images import check_image_blocking
+from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
@@ -45,7 +46,7 @@ class ProviderRun:
     """
 
     client: PikaClient
-    load_inputs: Callable[[], Sequence[InputRequest]]
+    load_inputs: Callable[[], Awaitable[Sequence[InputRequest]]]
     again: Sequence[str] = ()
 
 
@@ -105,7 +106,8 @@ class BatchRunner:
         jobs += done
         keys = {job.key for job in jobs}
         displaced = self.folder.journal.is_displaced
-        known = [] if displaced else self.folder.journal.all()  # another journal may be in its place
+        known = [] if displaced else self.folder.journal.keys()  # another journal may be in its place
+        other_keys = [key async for key in paced(known) if key not in keys and "~" not in key]
         return BatchOutcome(
             jobs=jobs,
             stopped=stopped,
@@ -113,7 +115,7 @@ class BatchRunner:
             results_complete=all(batch.write_error is None for batch in self._batches),
             journal_complete=self.folder.journal.is_saved,
             journal_displaced=displaced,
-            other_jobs=[job for job in known if job.key not in keys and "~" not in job.key],
+            other_jobs=len(other_keys),
             callback_lines=[] if self.listener is None else self.listener.summary(jobs, self._started_at),
         )
 
@@ -122,14 +124,14 @@ class BatchRunner:
 
         The first client is open, so the journal belongs to this process.
         """
-        inputs_of_runs = [run.load_inputs() for run in runs]
+        inputs_of_runs = [await run.load_inputs() for run in runs]
         await self.folder.save_options(self.options)
         for run, inputs in zip(runs, inputs_of_runs, strict=True):
-            for one in inputs:
+            async for one in paced(inputs):
                 if one.key in run.again:
                     await self._resubmit(run.client, one)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
-        results = self.folder.start_results(positions, download=self.options.download)
+        results = await self.folder.start_results(positions, download=self.options.download)
         self._results = stack.enter_context(results)
         self._batches += [
             ProviderBatch(run.client, inputs, self._results, self.terminal, echo=self.quiet)
@@ -218,8 +220,12 @@ def resume_runs(
         takes_callback = find_provider(provider).takes_callback
         receiver = listener.receiver if listener is not None and takes_callback else None
         client = create_client(account, options=options, journal=folder.journal, callbacks=receiver)
-        runs.append(ProviderRun(client, partial(list, inputs)))
+        runs.append(ProviderRun(client, partial(_return, inputs)))
     return runs, done
+
+
+async def _return(inputs: Sequence[InputRequest]) -> Sequence[InputRequest]:
+    return inputs
 
 
 def _check_images(job: Job) -> None:

@@ -132,11 +132,11 @@ class JournalPair:
 
     def compare(self) -> None:
         one, other = self.memory, self.sqlite
-        assert other.keys() == one.keys()
+        assert list(other.keys()) == list(one.keys())
         assert list(other.all()) == list(one.all())
         for status in JobStatus:
             assert list(other.all(status)) == list(one.all(status))
-        for key in [*one.keys(), *KEYS]:
+        for key in [*list(one.keys()), *KEYS]:
             assert other.get(key) == one.get(key)
         for job in one.all():
             if job.task_id is not None:

@@ -37,7 +37,7 @@ async def test_concurrent_saves_share_a_commit(path: Path) -> None:
     await asyncio.gather(*[journal.save(a_job(f"k{number}")) for number in range(200)])
     assert statements.count("COMMIT") <= 2
     assert len([sql for sql in statements if sql.startswith("BEGIN")]) == statements.count("COMMIT")
-    assert len(SqliteJournal(path).keys()) == 200
+    assert len(list(SqliteJournal(path).keys())) == 200
     await journal.close()
 
 
@@ -189,7 +189,7 @@ async def test_cancelling_a_save_does_not_undo_it(path: Path) -> None:
         assert journal.get("a") == accepted()
     await journal.save(a_job("b"))
     await journal.close()
-    assert SqliteJournal(path).keys() == ["a", "b"]
+    assert list(SqliteJournal(path).keys()) == ["a", "b"]
 
 
 async def test_cancelling_a_failed_save_is_silent(path: Path) -> None:
@@ -244,7 +244,7 @@ def test_closing_the_event_loop_early_loses_nothing(path: Path) -> None:
     released.set()
     assert journal.flush(10)
     asyncio.run(journal.close())
-    assert SqliteJournal(path).keys() == ["a"]
+    assert list(SqliteJournal(path).keys()) == ["a"]
 
     async def again() -> None:
         await journal.open()
@@ -252,7 +252,7 @@ def test_closing_the_event_loop_early_loses_nothing(path: Path) -> None:
         await journal.close()
 
     asyncio.run(again())
-    assert journal.keys() == ["a", "b"]
+    assert list(journal.keys()) == ["a", "b"]
 
 
 async def test_closing_twice_or_unopened_does_nothing(path: Path) -> None:
@@ -266,7 +266,7 @@ async def test_closing_twice_or_unopened_does_nothing(path: Path) -> None:
         await asyncio.sleep(0)
     await asyncio.gather(*closes)
     await journal.close()
-    assert journal.keys() == ["a"]
+    assert list(journal.keys()) == ["a"]
 
 
 async def test_flush_respects_its_timeout(path: Path) -> None:
@@ -278,7 +278,7 @@ async def test_flush_respects_its_timeout(path: Path) -> None:
     with stalled(journal):
         assert not journal.flush(0.01)
     assert journal.flush(10)
-    assert SqliteJournal(path).keys() == ["a"]
+    assert list(SqliteJournal(path).keys()) == ["a"]
     await journal.close()
 
 
@@ -288,7 +288,7 @@ async def test_a_closed_journal_rejects_writes(path: Path, caplog: pytest.LogCap
     with pytest.raises(JournalFailed, match="it is not open") as caught:
         await journal.save(accepted())
     journal.save_later(a_job())
-    assert (caught.value.provider, caught.value.fallback_file, journal.keys()) == ("p", None, [])
+    assert (caught.value.provider, caught.value.fallback_file, list(journal.keys())) == ("p", None, [])
     assert "job a (queued, task t-1) is not in the journal" in caplog.text
     assert list(path.parent.iterdir()) == []
 

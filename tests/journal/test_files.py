@@ -64,10 +64,10 @@ async def test_a_journal_has_one_owner(path: Path) -> None:
         with pytest.raises(JournalInUse, match=r"in use by another client of this process; share that one"):
             await other.open()
     await first.save(a_job())
-    assert second.keys() == ["a"]
+    assert list(second.keys()) == ["a"]
     await first.close()
     await second.open()
-    assert second.keys() == ["a"]
+    assert list(second.keys()) == ["a"]
     await second.close()
 
 
@@ -80,14 +80,14 @@ async def test_another_process_can_read_but_not_open(path: Path) -> None:
         """
 try: asyncio.run(journal.open())
 except JournalInUse as error: print(error.reason)
-print(journal.keys(), journal.charges(), journal.get("a") == accepted())
+print(list(journal.keys()), journal.charges(), journal.get("a") == accepted())
 """,
         path,
     )
     assert done.stdout.splitlines()[1:] == ["['a'] 1 True"], done.stderr
     assert f"in use by process {os.getpid()}" in done.stdout
     await journal.save(a_job("b"))
-    assert journal.keys() == ["a", "b"]
+    assert list(journal.keys()) == ["a", "b"]
     await journal.close()
 
 
@@ -133,7 +133,7 @@ async def test_a_file_that_is_not_a_journal_is_not_changed(path: Path) -> None:
     foreign(path, "PRAGMA application_id=7", "CREATE TABLE photos (a)")
     await assert_refused(path, "is not a journal of pika_async")
     with pytest.raises(JournalUnusable, match="is not a journal of pika_async"):
-        SqliteJournal(path).keys()
+        list(SqliteJournal(path).keys())
 
 
 async def test_a_foreign_log_is_not_checkpointed(path: Path) -> None:
@@ -163,12 +163,12 @@ async def test_an_empty_file_becomes_a_journal(path: Path) -> None:
     """A crash at the first start leaves a file of zero bytes, or a database without tables."""
     path.touch(0o600)
     await create_journal(path)
-    assert SqliteJournal(path).keys() == ["a"]
+    assert list(SqliteJournal(path).keys()) == ["a"]
     path.unlink()
     foreign(path, "PRAGMA journal_mode=WAL")
-    assert SqliteJournal(path).keys() == []
+    assert list(SqliteJournal(path).keys()) == []
     await create_journal(path)
-    assert SqliteJournal(path).keys() == ["a"]
+    assert list(SqliteJournal(path).keys()) == ["a"]
 
 
 @pytest.mark.parametrize("left", [99, 100, 101, 4095, 4096, 4097, 8192, -1, -4096, -5000])
@@ -220,7 +220,7 @@ async def test_paths_that_cannot_be_a_journal(path: Path) -> None:
     with pytest.raises(JournalUnusable, match="cannot be opened: Too many levels of symbolic links"):
         await SqliteJournal(one).open()
     await assert_refused(path.parent / "nowhere" / "j.sqlite", "its folder does not exist; make the folder first")
-    assert SqliteJournal(path.parent / "nowhere" / "j.sqlite").keys() == []
+    assert list(SqliteJournal(path.parent / "nowhere" / "j.sqlite").keys()) == []
 
 
 def test_files_that_may_not_be_read_or_written(public: Path) -> None:
@@ -241,7 +241,7 @@ async def main():
     folder = path.parent / "closed"
     folder.mkdir(); folder.chmod(0o500)
     await attempt(folder / "j.sqlite")
-    print(journal.keys())
+    print(list(journal.keys()))
 asyncio.run(main())
 """
     lines = run_child(script, path)
@@ -263,7 +263,7 @@ drop()
 async def main():
     await journal.open(); await journal.save(accepted()); await journal.close()
     path.parent.chmod(0o555)
-    print(journal.keys(), journal.get("a") == accepted())
+    print(list(journal.keys()), journal.get("a") == accepted())
     path.parent.chmod(0o755)
     await journal.open(); await journal.save(a_job("b"))
     log, shared = (Path(f"{path}{it}") for it in ("-wal", "-shm"))
@@ -271,10 +271,10 @@ async def main():
     await journal.close()
     log.write_bytes(original[0]); path.write_bytes(original[1])
     path.parent.chmod(0o555)
-    try: print(journal.keys())
+    try: print(list(journal.keys()))
     except JournalUnusable as error: print("unusable")
     path.parent.chmod(0o777)
-    print(journal.keys())
+    print(list(journal.keys()))
     path.parent.chmod(0o777)
 asyncio.run(main())
 """
@@ -315,6 +315,6 @@ async def test_unusual_file_names_are_allowed(tmp_path: Path) -> None:
     for name in ("a?mode=memory", "a#b", "50% off", "ü", os.fsdecode(b"\xff")):
         await create_journal(tmp_path / name)
         assert {file.name for file in tmp_path.iterdir()} == {name, f"{name}.lock"}
-        assert SqliteJournal(tmp_path / name).keys() == ["a"]
+        assert list(SqliteJournal(tmp_path / name).keys()) == ["a"]
         for file in tmp_path.iterdir():
             file.unlink()

@@ -34,7 +34,12 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 async def test_an_empty_journal_returns_nothing(journal: Journal) -> None:
     assert (journal.get("a"), journal.key_for_task("p", "u", "t"), journal.get_setting("x")) == (None, None, None)
-    assert (journal.keys(), list(journal.all()), journal.interrupted_jobs(), journal.samples()) == ([], [], [], [])
+    assert (list(journal.keys()), list(journal.all()), journal.interrupted_jobs(), journal.samples()) == (
+        [],
+        [],
+        [],
+        [],
+    )
     assert journal.charges() == 0
 
 
@@ -44,7 +49,7 @@ async def test_saved_jobs_can_be_read(journal: Journal) -> None:
     await journal.save(a_job("b").submitting())
     await journal.save(accepted("b", "t-2"))
     assert (journal.get("a"), journal.get("b")) == (accepted("a"), accepted("b", "t-2"))
-    assert journal.keys() == ["b", "a"]
+    assert list(journal.keys()) == ["b", "a"]
     assert list(journal.all()) == [accepted("b", "t-2"), accepted("a")]
     assert [job.key for job in journal.all(JobStatus.QUEUED)] == ["b", "a"]
     assert list(journal.all(JobStatus.PLANNED)) == []
@@ -54,7 +59,7 @@ async def test_saved_jobs_can_be_read(journal: Journal) -> None:
 
 async def test_saving_nothing_does_nothing(journal: Journal) -> None:
     await journal.save()
-    assert journal.keys() == []
+    assert list(journal.keys()) == []
 
 
 async def test_an_intent_is_open_until_another_state_is_saved(journal: Journal) -> None:
@@ -120,10 +125,10 @@ async def test_a_deferred_save_is_readable_at_once(journal: Journal) -> None:
     journal.save_later(attrs.evolve(accepted(), progress=10))
     journal.save_later(attrs.evolve(accepted(), progress=20))
     assert journal.get("a") == attrs.evolve(accepted(), progress=20)
-    assert journal.keys() == ["b", "a"]
+    assert list(journal.keys()) == ["b", "a"]
     await journal.save(a_job("c"))
     assert journal.get("a") == attrs.evolve(accepted(), progress=20)
-    assert journal.keys() == ["b", "a", "c"]
+    assert list(journal.keys()) == ["b", "a", "c"]
 
 
 async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journal: Journal) -> None:
@@ -161,12 +166,12 @@ async def test_an_archived_job_frees_its_key(journal: Journal) -> None:
     await journal.save(accepted(), a_job("b"))
     first = await journal.archive(accepted())
     assert first == attrs.evolve(accepted(), key="a~1")
-    assert (journal.get("a"), journal.keys()) == (None, ["b", "a~1"])
+    assert (journal.get("a"), list(journal.keys())) == (None, ["b", "a~1"])
     await journal.save(accepted("a", "t-2"))
     second = await journal.archive(accepted("a", "t-2"))
     await journal.save(a_job("a"))
     assert second.key == "a~2"
-    assert journal.keys() == ["b", "a~1", "a~2", "a"]
+    assert list(journal.keys()) == ["b", "a~1", "a~2", "a"]
     assert (journal.get("a"), journal.get("a~1")) == (a_job("a"), first)
     assert journal.key_for_task("p", "https://x.test", "t-1") == "a~1"
     assert journal.charges() == 2

@@ -75,14 +75,14 @@ def test_a_failed_migration_leaves_the_earlier_version(path: Path) -> None:
         journal = SqliteJournal(path)
         await journal.open()
         try:
-            return journal.keys()
+            return list(journal.keys())
         finally:
             await journal.close()
 
     assert asyncio.run(keys()) == ["a"]
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(16))
 def test_a_kill_during_a_migration_leaves_one_of_the_two_versions(path: Path, number: int) -> None:
     """The creation of a new file is also complete or absent."""
     script = f"""

@@ -37,7 +37,9 @@ Jobs = dict[str, str]
 
 def keys_of(batch: Sequence[Row], jobs: Jobs) -> list[str]:
     """Return the keys of `batch`, and add its jobs to `jobs`."""
-    assigner = KeyAssigner(list(jobs), jobs.get)
+    assigner = KeyAssigner(jobs.get)
+    for key in jobs:
+        assigner.add_existing(key)
     keys = [assigner.key_for(cast("GenerationRequest", row), index) for index, row in enumerate(batch)]
     for key, row in zip(keys, batch, strict=True):
         jobs.setdefault(key, row.content)

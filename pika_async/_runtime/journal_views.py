@@ -1,0 +1,66 @@
+"""Views of the jobs in a journal, read while they are iterated. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from typing import Any, Final
+
+from pika_async._journal.protocol import Journal
+from pika_async._runtime.admission import Source
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.results import needs_download
+from pika_async.jobs import FINAL, Job, JobStatus
+from pika_async.models import evolve_unchecked
+
+__all__ = ["JobListing", "unfinished_requests"]
+
+UNFINISHED: Final = tuple(status for status in JobStatus if status not in FINAL)
+
+
+class JobListing:
+    """Jobs of a journal in the order in which they were planned; see `PikaClient.jobs`.
+
+    `async for` reads one job after the other. `await` returns all of them in a list.
+
+    :param journal: holds the jobs.
+    :param table: knows polls that the journal does not have yet; None while the client is not open.
+    :param status: only jobs of this status; None: all.
+    """
+
+    def __init__(self, journal: Journal, table: JobTable | None, status: JobStatus | None) -> None:
+        self._journal = journal
+        self._table = table
+        self._statuses = () if status is None else (status,)
+
+    def __aiter__(self) -> AsyncIterator[Job]:
+        return self._iterate()
+
+    def __await__(self) -> Generator[Any, Any, list[Job]]:
+        return self._collect().__await__()
+
+    async def _iterate(self) -> AsyncGenerator[Job, None]:
+        async for job in paced(self._journal.all(*self._statuses)):
+            yield job if self._table is None else self._table.with_pending_polls(job)
+
+    async def _collect(self) -> list[Job]:
+        return [job async for job in self]
+
+
+async def unfinished_requests(journal: Journal, here: tuple[str, str], *, with_downloads: bool) -> Source:
+    """Yield the requests of the jobs that are not final now, each read when it is asked for.
+
+    :param here: the provider and the base URL of the client; jobs of another one are left out.
+    :param with_downloads: whether jobs that succeeded without a file are included.
+    """
+    statuses = (*UNFINISHED, JobStatus.SUCCEEDED) if with_downloads else UNFINISHED
+    keys: dict[str, None] = {}
+    async for job in paced(journal.all(*statuses)):
+        if (job.provider, job.base_url) == here and (not job.is_final or needs_download(job)):
+            keys[job.key] = None
+    pace = Pace()
+    for key in keys:
+        await pace.step()
+        current = journal.get(key)
+        if current is not None:
+            yield evolve_unchecked(current.request, key=key)

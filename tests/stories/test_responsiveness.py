@@ -1,0 +1,264 @@
+"""With many known jobs: no operation holds the event loop longer than with few, however it is called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final, cast
+
+import pytest
+
+from pika_async import GenerationRequest, Job, JobStatus, Limits, PikaClient, Video
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Journal
+from pika_async._journal.sqlite import SqliteJournal
+from pika_async._runtime import pacing
+from pika_async.errors import InvalidRequest, SubmissionInDoubt
+from pika_async.models import Snapshot, TaskState
+from pika_async.providers._wire import HttpRequest, HttpResponse
+from tests.fakes.work_meter import WorkMeter
+
+pytestmark = pytest.mark.anyio
+
+S = JobStatus
+FEW: Final = 40
+MANY: Final = 120
+BASE_URL: Final = "http://127.0.0.1:1"
+
+
+class FinishedTransport:
+    """Transport to a gateway on which every task has finished."""
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        await asyncio.sleep(0)
+        task_id = request.url.rpartition("/")[2]
+        video = {"id": task_id, "status": "finished", "resultUrl": f"{BASE_URL}/{task_id}.mp4", "progress": 100}
+        body = json.dumps({"id": task_id, "promptText": "", "videos": [video]}).encode()
+        return HttpResponse(status=200, headers={"content-type": "application/json"}, body=body)
+
+
+def prompts(count: int) -> list[str]:
+    return [f"prompt {number}" for number in range(count)]
+
+
+def known_job(number: int, prompt: str) -> Job:
+    """Return a job of a batch of prompts: in turn succeeded, in doubt and, rarely, accepted."""
+    request = GenerationRequest(prompt)
+    key = f"{number + 1:05d}-{request.fingerprint()[:8]}"
+    job = Job(key=key, request=request, provider="native", base_url=BASE_URL, index=number).submitting()
+    if number % 20 == 1:
+        return job.accepted(f"task-{number}", 1_700_000_000)
+    if number % 2:
+        return job.in_doubt(SubmissionInDoubt(key=key, provider="native", reason="no answer"), 1_700_000_000)
+    video = Video(url=f"{BASE_URL}/{key}.mp4", task_id=f"task-{number}")
+    accepted = job.accepted(f"task-{number}", 1_700_000_000)
+    snapshot = Snapshot(task_id=f"task-{number}", state=TaskState.SUCCEEDED, video=video)
+    return accepted.with_snapshot(snapshot, 1_700_000_060)
+
+
+async def filled(journal: Journal, count: int) -> Journal:
+    await journal.open()
+    await journal.save(*(known_job(number, prompt) for number, prompt in enumerate(prompts(count))))
+    await journal.close()
+    return journal
+
+
+def client(journal: Journal, limits: Limits | None = None) -> PikaClient:
+    return PikaClient(
+        "native", api_key="none", base_url=BASE_URL, journal=journal, limits=limits, transport=FinishedTransport()
+    )
+
+
+async def list_jobs(pika: PikaClient, count: int) -> None:
+    assert len([job async for job in pika.jobs()]) == count
+
+
+async def list_jobs_at_once(pika: PikaClient, count: int) -> None:
+    assert len(await pika.jobs()) == count
+
+
+async def list_doubts(pika: PikaClient, count: int) -> None:
+    found = [job.status async for job in pika.jobs("unknown")]
+    assert found == [S.UNKNOWN] * (count // 2 - count // 20)
+
+
+async def find_no_failure(pika: PikaClient, _: int) -> None:
+    assert [job async for job in pika.jobs("failed")] == []
+
+
+async def read_events(pika: PikaClient, count: int) -> None:
+    async with aclosing(pika.events(after=0)) as events:
+        for _ in range(count):
+            await anext(events)
+
+
+async def run_known(pika: PikaClient, count: int) -> None:
+    report = await pika.run(prompts(count))
+    assert [job.index for job in report.jobs] == list(range(count))
+
+
+async def run_known_iterated(pika: PikaClient, count: int) -> None:
+    report = await pika.run(iter(prompts(count)))
+    assert sum(report.counts.values()) == count
+
+
+async def settle_known(pika: PikaClient, count: int) -> None:
+    assert len([job async for job in pika.as_settled(prompts(count))]) == count
+
+
+async def settle_one(pika: PikaClient, _: int) -> None:
+    assert [job.index async for job in pika.as_settled(["prompt 0"])] == [0]
+
+
+async def resume(pika: PikaClient, count: int) -> None:
+    report = await pika.resume()
+    assert report.counts == {S.UNKNOWN: count // 2 - count // 20, S.SUCCEEDED: count // 20}
+
+
+async def read_stats(pika: PikaClient, count: int) -> None:
+    assert pika.stats().charges == count
+
+
+async def run_wrong_items(pika: PikaClient, count: int) -> None:
+    with pytest.raises(InvalidRequest):
+        await pika.run(cast("list[str]", iter(range(count))))
+
+
+async def run_refused(pika: PikaClient, count: int) -> None:
+    report = await pika.run(GenerationRequest(f"new {number}", model="of, another, make") for number in range(count))
+    assert report.counts == {S.REJECTED: count}
+
+
+OPERATIONS: Final[list[Callable[[PikaClient, int], Awaitable[None]]]] = [
+    list_jobs,
+    list_jobs_at_once,
+    list_doubts,
+    find_no_failure,
+    read_events,
+    run_known,
+    run_known_iterated,
+    settle_known,
+    settle_one,
+    resume,
+    read_stats,
+    run_wrong_items,
+    run_refused,
+]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every page and every turn small, so that few jobs fill several of them."""
+    for name in (
+        "pika_async._journal.queries.PAGE_KEYS",
+        "pika_async._journal.queries.ROWS_AT_ONCE",
+        "pika_async._journal.protocol.MAX_CHANGES",
+        "pika_async._journal.queries.MAX_CHANGES",
+        "pika_async._journal.memory.MAX_CHANGES",
+        "pika_async._runtime.admission.ENROLLED_AT_ONCE",
+        "pika_async._runtime.batch.MAX_UNDELIVERED",
+        "pika_async._runtime.pacing.ITEMS_PER_TURN",
+    ):
+        monkeypatch.setattr(name, 4)
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+def new_journal(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Journal]:
+    return lambda name: MemoryJournal() if request.param == "in memory" else SqliteJournal(tmp_path / f"{name}.db")
+
+
+async def works(
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[int], Awaitable[PikaClient]],
+    act: Callable[[PikaClient, int], Awaitable[None]],
+) -> tuple[WorkMeter, WorkMeter]:
+    """Return what `act` took at most between two turns, with few jobs and with many."""
+    meters = []
+    for count in (FEW, MANY):
+        meter = WorkMeter()
+        with monkeypatch.context() as patch:
+            meter.watch_reads(patch)
+            pika = await make(count)
+            async with meter.measure():
+                await act(pika, count)
+        await pika.aclose()
+        meters.append(meter)
+    return meters[0], meters[1]
+
+
+def assert_no_growth(few: WorkMeter, many: WorkMeter) -> None:
+    assert many.calls <= 1.3 * few.calls + 100, (few, many)
+    assert many.instructions <= 1.3 * few.instructions + 10, (few, many)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+async def test_no_operation_holds_the_loop_longer_with_more_jobs(
+    operation: Callable[[PikaClient, int], Awaitable[None]],
+    new_journal: Callable[[str], Journal],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two turns of the loop an operation does no more work with three times the jobs in the journal."""
+
+    async def opened(count: int) -> PikaClient:
+        return await client(await filled(new_journal(str(count)), count)).open()
+
+    assert_no_growth(*await works(monkeypatch, opened, operation))
+
+
+async def test_opening_does_not_read_the_jobs(
+    new_journal: Callable[[str], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening and the state of a client that is not open take the same work for any number of jobs."""
+
+    async def closed(count: int) -> PikaClient:
+        return client(await filled(new_journal(str(count)), count))
+
+    async def read_and_open(pika: PikaClient, count: int) -> None:
+        assert pika.stats().unknown == count // 2 - count // 20
+        await pika.open()
+
+    assert_no_growth(*await works(monkeypatch, closed, read_and_open))
+
+
+async def test_planning_and_reporting_a_new_batch_take_turns(
+    new_journal: Callable[[str], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of which nothing may be sent is planned and reported without holding the loop."""
+
+    async def at_its_limit(count: int) -> PikaClient:
+        return await client(await filled(new_journal(str(count)), 20), Limits(max_charges=1)).open()
+
+    async def run_new(pika: PikaClient, count: int) -> None:
+        report = await pika.run([f"new {number}" for number in range(count)])
+        assert report.counts == {S.PLANNED: count}
+
+    assert_no_growth(*await works(monkeypatch, at_its_limit, run_new))
+
+
+async def test_an_item_that_takes_long_is_followed_by_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work whose items are large gives a turn after each item, however few there were."""
+    clock = iter([second / 100 for second in range(100)])
+    monkeypatch.setattr("pika_async._runtime.pacing.time.monotonic", lambda: next(clock))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count_turns())
+    pace = pacing.Pace()
+    for _ in range(5):
+        await pace.step()
+    task.cancel()
+    assert turns == 5
