@@ -60,7 +60,7 @@ MUTANTS: Final = (
         "                        self.rest.append(request)",
         "a stop holds the loop while the rest of the requests is read",
         TESTS,
-        "planning_and_reporting",
+        "rest_of_a_stopped",
     ),
     Mutant(
         "keys-in-one-piece",
