@@ -157,7 +157,7 @@ asyncio.run(main())
     assert cli("status", "out").code == 0
     assert not (cli.folder / "new.db").exists()
     assert cli("export", "out", "new.db", "--without-log").code == 0
-    assert SqliteJournal(cli.folder / "new.db").keys() == ["a"]
+    assert list(SqliteJournal(cli.folder / "new.db").keys()) == ["a"]
     assert cli("export", "killed", "whole.db").code == 0
     copied = SqliteJournal(cli.folder / "whole.db").get("a")
     assert copied is not None

@@ -465,7 +465,7 @@ os.waitpid(child, 0)
 async def finish():
     await journal.record_intent(a_job("b").submitting(), INTENT)
     await journal.close()
-    print(journal.keys(), os.getpid())
+    print(list(journal.keys()), os.getpid())
 loop.run_until_complete(finish())
 loop.close()
 """
