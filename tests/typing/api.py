@@ -44,6 +44,8 @@ async def use(pika: PikaClient) -> None:
     assert_type(await pika.download(job, "cat.mp4"), Path)
     assert_type(await pika.run([request, "a dog"], download_to=Path("videos")), BatchReport)
     assert_type(await pika.jobs("running"), list[Job])
+    async for listed in pika.jobs():
+        assert_type(listed, Job)
     assert_type(await pika.job("key"), Job | None)
     assert_type(await pika.resolve("key", charged=False), Job)
     async for settled in pika.as_settled(["a cat"]):
