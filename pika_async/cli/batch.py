@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import ExitCode
@@ -112,11 +113,13 @@ class ProviderBatch:
 
     async def _pop_resolved(self) -> list[GenerationRequest]:
         """Remove the jobs that are not in doubt any more from `_in_doubt`; return their requests."""
-        current = {job.key: job for job in await self.client.jobs()} if self._in_doubt else {}
-        resolved = [key for key in self._in_doubt if current[key].status is not JobStatus.UNKNOWN]
-        for key in resolved:
-            del self._in_doubt[key]
-        return [one.request for one in self.inputs if one.key in resolved]
+        resolved = set()
+        async for key in paced(list(self._in_doubt)):
+            current = await self.client.job(key)
+            if current is None or current.status is not JobStatus.UNKNOWN:
+                resolved.add(key)
+                del self._in_doubt[key]
+        return [one.request for one in self.inputs if one.key in resolved] if resolved else []
 
     async def current_jobs(self) -> list[Job]:
         """Return the latest state of every job that was taken in."""
@@ -140,17 +143,20 @@ class ProviderBatch:
         :param stopped: the error of jobs that were never taken in.
         """
         if len(self.jobs) < len(self._positions):
-            self.write_remaining({job.key: job for job in await self.client.jobs()}, stopped)
+            current = {job.key: job async for job in self.client.jobs() if job.key not in self.jobs}
+            async for one in paced(self.inputs):
+                if one.key not in self.jobs:
+                    self._write(current.get(one.key) or self._unsent_job(one, stopped))
         return [self.jobs[one.key] for one in self.inputs]
 
-    def write_remaining(self, current: Mapping[str, Job], stopped: SubmissionsStopped | None = None) -> None:
+    def write_remaining(self, current: Mapping[str, Job]) -> None:
         """Write a line for every job without one, without waiting.
 
         :param current: the jobs in the journal, by key.
         """
         for one in self.inputs:
             if one.key not in self.jobs:
-                self._write(current.get(one.key) or self._unsent_job(one, stopped))
+                self._write(current.get(one.key) or self._unsent_job(one, None))
 
     def _unsent_job(self, one: InputRequest, stopped: SubmissionsStopped | None) -> Job:
         return Job(

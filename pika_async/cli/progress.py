@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pika_async._runtime.pacing import paced
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.jobs import Job, JobStatus
 
@@ -68,23 +69,29 @@ class CallbackCounts:
         return f"{received}{awaiting}{hint}"
 
 
-def count_jobs(jobs: Sequence[Job], total: int, awaiting_callback: int = 0) -> JobCounts:
-    """Count `jobs` by progress.
+async def count_jobs(jobs: Sequence[Job], total: int, awaiting_callback: int = 0) -> JobCounts:
+    """Count `jobs` by progress; let other tasks run meanwhile.
 
     :param total: number of jobs of the whole batch.
     :param awaiting_callback: number of jobs in doubt that still wait for a callback and are not finished.
     """
-    counts = Counter(job.status for job in jobs)
+    counts: Counter[JobStatus] = Counter()
+    submitted = downloaded = not_downloaded = 0
+    async for job in paced(jobs):
+        counts[job.status] += 1
+        submitted += job.submitted_at is not None
+        downloaded += job.file is not None
+        not_downloaded += job.status is JobStatus.SUCCEEDED and job.error is not None
     counts[JobStatus.UNKNOWN] -= awaiting_callback
     failed = sum(counts[status] for status in (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN))
     failed += counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
     return JobCounts(
         total=total,
-        submitted=sum(job.submitted_at is not None for job in jobs),
+        submitted=submitted,
         running=counts[JobStatus.QUEUED] + counts[JobStatus.RUNNING],
         finished=counts[JobStatus.SUCCEEDED] + failed,
-        downloaded=sum(job.file is not None for job in jobs),
-        failed=failed + sum(job.status is JobStatus.SUCCEEDED and job.error is not None for job in jobs),
+        downloaded=downloaded,
+        failed=failed + not_downloaded,
         awaiting_callback=awaiting_callback,
     )
 
@@ -173,7 +180,8 @@ class ProgressDisplay:
 
     async def _measure(self) -> tuple[JobCounts, CallbackCounts | None]:
         callbacks = None if self.callbacks is None else self.callbacks()
-        counts = count_jobs(await self.jobs(), self.total, 0 if callbacks is None else callbacks.awaiting)
+        awaiting = 0 if callbacks is None else callbacks.awaiting
+        counts = await count_jobs(await self.jobs(), self.total, awaiting)
         completed = counts.downloaded + counts.failed if self.download else counts.finished
         if counts.only_awaits_callbacks:  # without samples Rich estimates no time
             self._progress.reset(self._task.id, completed=completed)

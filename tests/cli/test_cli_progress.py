@@ -36,17 +36,19 @@ JOBS = [
 
 def test_every_status_is_counted_where_it_belongs() -> None:
     """Settled and parked jobs are finished; finished jobs without a video are failed."""
-    assert count_jobs(JOBS, 20) == JobCounts(total=20, submitted=7, running=2, finished=6, downloaded=1, failed=4)
+    assert asyncio.run(count_jobs(JOBS, 20)) == JobCounts(
+        total=20, submitted=7, running=2, finished=6, downloaded=1, failed=4
+    )
 
 
 def test_a_job_in_doubt_that_awaits_its_callback_is_not_finished() -> None:
     """It is neither finished nor failed until the batch stops waiting for the callback."""
-    counts = count_jobs(JOBS, 20, awaiting_callback=1)
+    counts = asyncio.run(count_jobs(JOBS, 20, awaiting_callback=1))
     assert counts == JobCounts(
         total=20, submitted=7, running=2, finished=5, downloaded=1, failed=3, awaiting_callback=1
     )  # fmt: skip
     assert not counts.only_awaits_callbacks
-    assert count_jobs(JOBS, 6, awaiting_callback=1).only_awaits_callbacks
+    assert asyncio.run(count_jobs(JOBS, 6, awaiting_callback=1)).only_awaits_callbacks
 
 
 def test_a_job_in_doubt_is_current_until_its_line_is_written() -> None:
@@ -87,7 +89,7 @@ def task_at(seconds: float, completed: int) -> Task:
 
 
 def test_a_line_holds_counts_pace_and_time_left() -> None:
-    assert progress_line(count_jobs(JOBS, 20), task_at(60.0, 6), download=True) == (
+    assert progress_line(asyncio.run(count_jobs(JOBS, 20)), task_at(60.0, 6), download=True) == (
         "6 of 20 finished (7 submitted, 2 running, 1 downloaded, 4 failed), 6 a minute, about 0:02:20 left"
     )
 
@@ -95,8 +97,8 @@ def test_a_line_holds_counts_pace_and_time_left() -> None:
 def test_a_line_without_a_pace_holds_the_counts() -> None:
     """Until two jobs have finished at different times, and once all have, no time is promised."""
     counts = "6 of 20 finished (7 submitted, 2 running, 4 failed)"
-    assert progress_line(count_jobs(JOBS, 20), task_at(60.0, 1), download=False) == counts
-    assert "left" not in progress_line(count_jobs(JOBS, 20), task_at(60.0, 20), download=False)
+    assert progress_line(asyncio.run(count_jobs(JOBS, 20)), task_at(60.0, 1), download=False) == counts
+    assert "left" not in progress_line(asyncio.run(count_jobs(JOBS, 20)), task_at(60.0, 20), download=False)
 
 
 def show_progress(
