@@ -85,6 +85,7 @@ class LoopMonitor:
             task.cancel()
             await asyncio.wait({task})
         self.delays_ms[operation] = longest * 1e3
+        print(f"  {operation}: {longest * 1e3:.1f} ms", file=sys.stderr, flush=True)
 
 
 def known_jobs(count: int) -> Iterator[Job]:

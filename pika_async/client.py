@@ -14,10 +14,11 @@ import aiohttp
 from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
-from pika_async._runtime.admission import Requests, request_of
+from pika_async._runtime.admission import request_of
 from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.journal_views import JobListing, unfinished_requests
+from pika_async._runtime.request_source import Requests
 from pika_async._runtime.resolution import resolve, resubmit
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished

@@ -167,8 +167,8 @@ def has_key(connection: sqlite3.Connection, key: str) -> bool:
 def select_rows(connection: sqlite3.Connection, page: Sequence[tuple[int | None, str]]) -> list[dict[str, Any] | None]:
     """Return the rows of the first jobs of `page`, each given by its position, None for any, and its key.
 
-    At most `ROWS_AT_ONCE` rows; fewer once their requests hold `MAX_CHARS` characters. A row is None if the job is no
-    longer at that position.
+    At most `ROWS_AT_ONCE` rows; fewer once their requests hold `MAX_CHARS` characters. A row is None if the job has
+    left that position.
     """
     found: list[dict[str, Any] | None] = []
     size = 0

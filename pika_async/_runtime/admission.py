@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -17,6 +17,7 @@ from pika_async._planning.keys import KeyAssigner
 from pika_async._runtime.images import check_image, image_path
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
 from pika_async.jobs import Job, JobStatus
@@ -24,11 +25,8 @@ from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers._provider import Provider
 
-__all__ = ["BatchAdmission", "JobAdmission", "Requests", "Source", "request_of"]
+__all__ = ["BatchAdmission", "JobAdmission", "request_of"]
 
-#: The input of a batch: requests or prompts.
-Requests = Iterable[GenerationRequest | str] | AsyncIterable[GenerationRequest | str]
-Source = AsyncIterator[GenerationRequest | str]
 #: New jobs that are saved together before the first is sent.
 ENROLLED_AT_ONCE: Final = 256
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Final, Protocol
 
 import anyio
@@ -16,16 +16,16 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._http.addresses import redact_text, redact_url
 from pika_async._planning.actions import JobObserver
-from pika_async._runtime.admission import Requests, Source
 from pika_async._runtime.gateway import was_cancelled
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace
+from pika_async._runtime.request_source import Source
 from pika_async._runtime.tasks import Spawn
 from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["BatchRun", "stream"]
+__all__ = ["BatchRun"]
 
 #: Number of finished jobs that the caller has not received yet at which no further request is pulled.
 MAX_UNDELIVERED: Final = 256
@@ -256,20 +256,3 @@ class BatchRun:
             downloaded = job.with_download_error(failure)
         finally:
             self._on_downloaded(downloaded)
-
-
-def stream(requests: Requests) -> Source:
-    """Return an async iterator over any iterable or async iterable of requests.
-
-    :raises InvalidRequest: if *requests* is a single prompt or request, or cannot be iterated.
-    """
-    if isinstance(requests, AsyncIterable):
-        return aiter(requests)
-    if isinstance(requests, str | GenerationRequest) or not isinstance(requests, Iterable):
-        raise InvalidRequest(field="requests", value=requests, reason="must be an iterable of requests; give a list")
-    return _iterate(requests)
-
-
-async def _iterate(requests: Iterable[GenerationRequest | str]) -> Source:
-    for request in requests:
-        yield request

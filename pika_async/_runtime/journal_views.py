@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any, Final
 
 from pika_async._journal.protocol import Journal
-from pika_async._runtime.admission import Source
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import evolve_unchecked

@@ -22,12 +22,13 @@ from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.submissions import Submissions
-from pika_async._runtime.admission import BatchAdmission, JobAdmission, Requests
-from pika_async._runtime.batch import BatchRun, stream
+from pika_async._runtime.admission import BatchAdmission, JobAdmission
+from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.callback_handler import JobCallbackHandler
 from pika_async._runtime.event_stream import EventStream, Hook
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.request_source import Requests, stream
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import ResultDownloader
 from pika_async._runtime.scheduler import Scheduler
