@@ -20,11 +20,11 @@ import attrs
 from yarl import URL
 
 from pika_async._http.answer_timeout import AnswerTimeout
+from pika_async._http.bodies import BodyReader
 from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.providers._wire import (
-    MAX_BODY,
     Credential,
     HttpRequest,
     HttpResponse,
@@ -42,8 +42,6 @@ __all__ = [
     "origin_of",
 ]
 
-#: Bytes of a body read at once.
-_CHUNK_BYTES: Final = 1 << 16
 #: Bytes of one header line: a policy or a set of cookies may be longer than the 8,190 that aiohttp reads by default.
 MAX_LINE_BYTES: Final = 1 << 16
 #: Read once, at import: the metadata is a file.
@@ -199,6 +197,7 @@ class AiohttpTransport:
         self._free_timeout = free_timeout
         self._paid_session: aiohttp.ClientSession | None = None
         self._free_session: aiohttp.ClientSession | None = None
+        self._bodies = BodyReader()
         self._trace_config = aiohttp.TraceConfig()
         self._trace_config.on_request_headers_sent.append(_on_headers_sent)
         self._trace_config.on_request_chunk_sent.append(_on_chunk_sent)
@@ -214,6 +213,7 @@ class AiohttpTransport:
 
         :raises ConfigurationError: if the user's session is not an open `ClientSession`, or adds a credential.
         """
+        self._bodies = BodyReader()
         if self._user_session is not None:
             _check_user_session(self._user_session)
             self._user_session.trace_configs.append(self._trace_config)
@@ -290,7 +290,7 @@ class AiohttpTransport:
         except Exception as error:
             failure = classify_exception(error, sent=marker.sent)
             return failure, failure.kind == "disconnected" and marker.reused
-        return await self._read_response(response, timeout, request.paid), False
+        return await self._read_response(response, timeout, request), False
 
     def _has_our_origin(self, address: str) -> bool:
         try:
@@ -309,8 +309,10 @@ class AiohttpTransport:
             headers["Content-Type"] = "application/json"
         return headers
 
-    async def _read_response(self, response: aiohttp.ClientResponse, limit: AnswerTimeout, paid: bool) -> HttpResponse:
-        """Read the answer, with as much of its body as was received, up to `MAX_BODY` bytes.
+    async def _read_response(
+        self, response: aiohttp.ClientResponse, limit: AnswerTimeout, request: HttpRequest
+    ) -> HttpResponse:
+        """Read the answer, with as much of its body as was received, up to `HttpRequest.max_answer` bytes.
 
         :raises InterruptedAnswer: if the reading of a submission's answer is cancelled.
         """
@@ -319,29 +321,24 @@ class AiohttpTransport:
         try:
             async with limit.running():
                 with fail_on_connection_lost(response):
-                    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                        limit.touch()
-                        body += chunk
-                        if len(body) > MAX_BODY:
-                            break
-                    else:
-                        complete = True
+                    complete = await self._bodies.read(response, request, body, limit.touch)
         except asyncio.CancelledError as error:
-            if not paid:
+            if not request.paid:
                 raise
-            raise InterruptedAnswer(*error.args, response=self._prepared(response, bytes(body), False)) from error
+            answer = self._prepared(response, bytes(body), False, request.max_answer)
+            raise InterruptedAnswer(*error.args, response=answer) from error
         except Exception:  # noqa: S110 - the part that came may hold a task id
             pass
         finally:
             with suppress(Exception):
                 response.release() if complete else response.close()
-        return self._prepared(response, bytes(body[:MAX_BODY]), complete)
+        return self._prepared(response, bytes(body), complete, request.max_answer)
 
-    def _prepared(self, response: aiohttp.ClientResponse, body: bytes, complete: bool) -> HttpResponse:
+    def _prepared(self, response: aiohttp.ClientResponse, body: bytes, complete: bool, limit: int) -> HttpResponse:
         """Return the answer without its content coding and without the key. Raises nothing: it may be a receipt."""
         headers = {name.lower(): value for name, value in response.headers.items()}
         try:
-            plain, whole = inflate(body, headers.get("content-encoding", "").strip().lower())
+            plain, whole = inflate(body, headers.get("content-encoding", "").strip().lower(), limit)
         except Exception:  # a front end may have decoded the body and left the header; a task id may be readable
             plain, whole = body, False
         return HttpResponse(

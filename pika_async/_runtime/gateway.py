@@ -47,7 +47,15 @@ from pika_async.providers._verdicts import (
     poll_after,
     retry_after,
 )
-from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, SendPhase, TransportFailure, parse_json
+from pika_async.providers._wire import (
+    MAX_BODY,
+    DecodeError,
+    HttpRequest,
+    HttpResponse,
+    SendPhase,
+    TransportFailure,
+    parse_json,
+)
 
 __all__ = ["GatewayClient", "was_cancelled"]
 
@@ -86,7 +94,8 @@ class GatewayClient:
         self._transport = transport
         self._telemetry = telemetry or NullTelemetry()
         self._unknown_statuses: set[str] = set()
-        self._aliases = TaskAliases(is_task_id)
+        self._aliases = TaskAliases(self._is_known)
+        self._is_task_id = is_task_id
         #: Number of responses to polls that were about another task than the one polled.
         self.mismatched_answers = 0
 
@@ -249,7 +258,11 @@ class GatewayClient:
             self.mismatched_answers += 1
             reason = f"the answer is about another task, {strip_control(shorten(snapshot.task_id))}"
             return PollResult(verdict=PollVerdict.MISMATCH, reason=reason, http_status=response.status)
-        return self._read_result(response, own)
+        result = self._read_result(response, own)
+        if active is not None and active.job.task_id == task_id and len(response.body) > MAX_BODY:
+            # Only a direct caller is given the whole of a large answer: this one is held until the journal has the job.
+            return attrs.evolve(result, snapshot=attrs.evolve(own, raw=None)) if result.snapshot else result
+        return result
 
     def _read_result(self, response: HttpResponse, snapshot: Snapshot) -> PollResult:
         failure = None if snapshot.word else read_failure(snapshot.raw)
@@ -262,6 +275,14 @@ class GatewayClient:
         verdict = PollVerdict.MISSING if snapshot.state is TaskState.MISSING else PollVerdict.READ
         hint = poll_after(response.headers, time.time())
         return PollResult(verdict=verdict, snapshot=snapshot, http_status=response.status, retry_after=hint)
+
+    def _is_known(self, task_id: str) -> bool:
+        """Whether an id is, or may be, the task id of a job."""
+        try:
+            return self._is_task_id(task_id)
+        except Exception:
+            _log.exception("the journal could not tell whose task %s is", strip_control(shorten(task_id)))
+            return True
 
     def _own_snapshot(self, snapshot: Snapshot, task_id: str, active: ActiveJob | None) -> Snapshot | None:
         """Return *snapshot* if it is about the polled task, also under an id taken as that task's; else None."""

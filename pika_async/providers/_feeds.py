@@ -40,6 +40,9 @@ _URL_PLACES: Final[tuple[tuple[str | int, ...], ...]] = (
 #: Places of the provider's words on a task.
 _REASON_NAMES: Final = ("msg", "fail_reason", "error", "message")
 
+#: How much of the provider's words is kept, in characters.
+MAX_REASON_LENGTH: Final = 2000
+
 _Object = dict[str, Any]
 
 
@@ -238,7 +241,7 @@ def _reason(sources: Sequence[_Object]) -> str:
             value = source.get(name)
             text = as_text(value.get("message") if isinstance(value, dict) else value)
             if text:
-                return text
+                return text[:MAX_REASON_LENGTH]
     return ""
 
 

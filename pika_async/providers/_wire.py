@@ -24,6 +24,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 #: The most bytes of one API answer that are kept; the documented ones are under 2 KiB.
 MAX_BODY: Final = 1 << 20
+#: The same for the answer to a poll, in bytes: some gateways repeat the image of the request in each, and a request may
+#: have almost a megabyte of one.
+MAX_FEED_BODY: Final = 4 << 20
 #: The shortest key that is replaced in answers, in bytes.
 MIN_REDACTED_KEY: Final = 8
 
@@ -75,8 +78,9 @@ class Credential:
 
 
 def _spellings(byte: int) -> bytes:
-    escape = rb"\\u00(?i:%02x)" % byte
-    return rb"(?:\\?%s|%s)" % (re.escape(bytes((byte,))), escape)
+    """Return a pattern of the spellings of a byte in JSON. Each begins with a literal, so that searching is quick."""
+    literal = re.escape(bytes((byte,)))
+    return rb"(?:%s|\\(?:%s|u00(?i:%02x)))" % (literal, literal, byte)
 
 
 class SendPhase(enum.Enum):
@@ -99,6 +103,11 @@ class HttpRequest:
     #: Whether the call is charged: it gets a connection of its own, and the transport never repeats it.
     paid: bool = False
 
+    @property
+    def max_answer(self) -> int:
+        """The most bytes of the answer that are kept."""
+        return MAX_BODY if self.paid else MAX_FEED_BODY
+
 
 @attrs.frozen(kw_only=True)
 class HttpResponse:
@@ -107,9 +116,9 @@ class HttpResponse:
     status: int
     #: By lower-case name.
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=lambda headers: f"<{len(headers)} headers>")
-    #: At most `MAX_BODY` bytes.
+    #: At most `HttpRequest.max_answer` bytes.
     body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
-    #: False if the connection ended or stalled inside the body, or the body was longer than `MAX_BODY`. The part that
+    #: False if the connection ended or stalled inside the body, or the body was longer than that. The part that
     #: came may still hold a task id.
     complete: bool = True
 
@@ -149,10 +158,10 @@ class DecodeError(ValueError):
     """Body that is not the expected JSON; `str()` is what is wrong with it."""
 
 
-def inflate(body: bytes, encoding: str) -> tuple[bytes, bool]:
-    """Return `body` without its content coding, and whether all of it fitted in `MAX_BODY`.
+def inflate(body: bytes, encoding: str, limit: int = MAX_BODY) -> tuple[bytes, bool]:
+    """Return `body` without its content coding, and whether all of it fitted in `limit` bytes.
 
-    Answers are requested uncompressed, but some front ends compress them. A compression bomb is cut at `MAX_BODY`.
+    Answers are requested uncompressed, but some front ends compress them. A compression bomb is cut at `limit`.
 
     :raises DecodeError: for a coding other than gzip or deflate, or broken data.
     """
@@ -162,7 +171,7 @@ def inflate(body: bytes, encoding: str) -> tuple[bytes, bool]:
         raise DecodeError(f"content coding {encoding!r} must not be used: it was not requested")
     stream = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
     try:
-        plain = stream.decompress(body, MAX_BODY)
+        plain = stream.decompress(body, limit)
     except zlib.error as error:
         raise DecodeError(f"broken {encoding} data: {error}") from None
     return plain, stream.eof and not stream.unconsumed_tail
