@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -86,6 +86,49 @@ async def test_the_slow_end_of_a_large_feed_delays_no_small_one() -> None:
         for task in slow:
             task.cancel()
         await asyncio.wait(slow)
+
+
+class EndlessContent:
+    """Content of an endless answer, in parts of 64 KiB; `note` is called before each part."""
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self.note = note
+
+    @property
+    def content(self) -> Any:
+        return self
+
+    def is_eof(self) -> bool:
+        return False
+
+    async def read(self, size: int) -> bytes:
+        self.note()
+        await asyncio.sleep(0)
+        return bytes(size)
+
+
+@pytest.mark.anyio
+async def test_at_most_two_bodies_grow_beyond_a_megabyte_at_once() -> None:
+    """However many endless answers come together, two are larger than 1 MiB and a part at any time; all end."""
+    reader, every_body = bodies.BodyReader(), [bytearray() for _ in range(POLLS)]
+    reading = set(range(POLLS))
+    most = 0
+
+    def note() -> None:
+        nonlocal most
+        sizes = [len(every_body[number]) for number in reading]
+        most = max(most, sum(size > MAX_BODY + bodies.CHUNK_BYTES for size in sizes))
+
+    async def read(number: int) -> None:
+        response: Any = EndlessContent(note)
+        request = poll_of("gptge", "http://gateway.example")
+        assert not await reader.read(response, request, every_body[number], note)
+        assert len(every_body[number]) == MAX_FEED_BODY
+        reading.discard(number)
+        every_body[number].clear()
+
+    await asyncio.gather(*map(read, range(POLLS)))
+    assert (most, reading) == (2, set())
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

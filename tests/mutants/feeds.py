@@ -285,7 +285,7 @@ MUTANTS: Final = (
         "MAX_LARGE_BODIES: Final = 2000",
         "a flood of large answers takes memory for all polls at once",
         ("tests/http/test_bodies.py",),
-        "flood",
+        "at_most_two",
     ),
     Mutant(
         "large-feeds-cut",
