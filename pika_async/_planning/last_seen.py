@@ -11,7 +11,7 @@ from pika_async.errors import DeadlineExceeded, PikaError, TaskNotFound
 __all__ = ["deadline_exceeded", "last_seen_after", "last_seen_in", "task_not_found"]
 
 #: How much of a provider's words is kept with each unsettled job, in characters.
-MAX_REASON_LENGTH: Final = 200
+MAX_SEEN_REASON_LENGTH: Final = 200
 #: How much of a status word is kept, in characters.
 MAX_STATUS_LENGTH: Final = 64
 #: The longest URL that is kept, in characters: a part of one would be of no use.
@@ -27,9 +27,9 @@ def last_seen_after(before: LastSeen, result: PollResult) -> LastSeen:
     if snapshot is None:
         status = "" if result.http_status in {None, 200} else f"HTTP {result.http_status}"
         reason = ": ".join(filter(None, (status, result.reason)))
-        return _shared(before.status, reason[:MAX_REASON_LENGTH], before.url)
+        return _shared(before.status, reason[:MAX_SEEN_REASON_LENGTH], before.url)
     url = snapshot.url if snapshot.url is not None and len(snapshot.url) <= MAX_URL_LENGTH else None
-    return _shared(snapshot.word[:MAX_STATUS_LENGTH], snapshot.reason[:MAX_REASON_LENGTH], url or before.url)
+    return _shared(snapshot.word[:MAX_STATUS_LENGTH], snapshot.reason[:MAX_SEEN_REASON_LENGTH], url or before.url)
 
 
 def last_seen_in(error: PikaError | None) -> LastSeen:

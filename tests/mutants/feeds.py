@@ -190,8 +190,8 @@ MUTANTS: Final = (
     Mutant(
         "url-forgotten-by-a-failed-poll",
         "_planning/last_seen.py",
-        "return _shared(before.status, reason[:MAX_REASON_LENGTH], before.url)",
-        "return _shared(before.status, reason[:MAX_REASON_LENGTH], None)",
+        "return _shared(before.status, reason[:MAX_SEEN_REASON_LENGTH], before.url)",
+        "return _shared(before.status, reason[:MAX_SEEN_REASON_LENGTH], None)",
         "an outage hides a result that was seen",
         ("tests/stories/test_odd_feeds.py",),
         "last_thing_seen",
