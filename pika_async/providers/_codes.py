@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 __all__ = ["NO_QUOTA", "fingerprint", "has_no_channel", "is_account_code", "is_account_phrase", "is_busy_code",
-           "is_request_code", "model_in"]  # fmt: skip
+           "is_request_code", "is_wrong_path", "model_in"]  # fmt: skip
 
 #: A refusal before anything is done, under any status.
 NO_QUOTA: Final = "insufficient_user_quota"
@@ -82,6 +82,11 @@ def has_no_channel(message: str) -> bool:
     """Whether a message says that no upstream takes the request now."""
     text = message.lower()
     return any(phrase in text for phrase in _NO_CHANNEL)
+
+
+def is_wrong_path(message: str) -> bool:
+    """Whether the message of a 404 says that the gateway has no such path: `RelayNotFound` of one-api and new-api."""
+    return message.lower().startswith("invalid url (")
 
 
 def model_in(message: str, body: Any) -> str | None:

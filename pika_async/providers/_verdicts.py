@@ -1,9 +1,9 @@
 """Verdicts on submissions and polls: whether to send again, as pure tables. Sends nothing and waits for nothing.
 
 A verdict on a submission rests on one proof: nothing leaves this machine before the send phase is `SENT`. An
-exception's class alone decides nothing. Nor does a text of the provider, with two exceptions: "no available channel"
-beside 503, and words on the key or the balance beside a refusal. Neither turns an answer that leaves it open whether
-the request was accepted into one that does not.
+exception's class alone decides nothing. Nor does a text of the provider, with three exceptions: "no available channel"
+beside 503, "Invalid URL" beside 404, and words on the key or the balance beside a refusal. None of them turns an answer
+that leaves it open whether the request was accepted into one that does not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pika_async.providers._codes import (
     is_account_phrase,
     is_busy_code,
     is_request_code,
+    is_wrong_path,
     model_in,
 )
 from pika_async.providers._failure import as_number
@@ -66,7 +67,7 @@ class SubmitVerdict(enum.Enum):
     REJECTED = "rejected"
     #: The credential, the balance or the certificate is at fault: park every job of the account, fail none.
     STOP = "stop"
-    #: A web page or a redirect came instead of the gateway's API: stop, and reject this job.
+    #: A web page, a redirect or "no such path" came instead of the gateway's API: stop, and keep this job planned.
     WRONG_URL = "wrong_url"
     #: It may have been accepted and charged: never send again.
     UNKNOWN = "unknown"
@@ -205,7 +206,7 @@ def _judge_body(response: HttpResponse, receipt: Receipt, *, lenient: bool) -> S
 
 
 def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, lenient: bool) -> SubmitVerdict:
-    if status in _REDIRECTS or (status == 404 and response.is_html):
+    if status in _REDIRECTS or (status == 404 and (response.is_html or is_wrong_path(receipt.message))):
         return SubmitVerdict.WRONG_URL
     code = receipt.failure_code
     # Within a 5xx a code proves nothing, but for the one that is sent before anything else is done.
@@ -228,7 +229,8 @@ def _reason(verdict: SubmitVerdict, response: HttpResponse, receipt: Receipt) ->
     if verdict is SubmitVerdict.WRONG_URL and response.status in _REDIRECTS:
         return "a redirect, which is never followed with a paid request"
     if verdict is SubmitVerdict.WRONG_URL:
-        return "a web page instead of the gateway's API"
+        missing = f"the gateway has no such path: {receipt.message}"
+        return missing if is_wrong_path(receipt.message) else "a web page instead of the gateway's API"
     if verdict is not SubmitVerdict.UNKNOWN:
         return f"{code}{receipt.message or response.excerpt() or 'empty answer'}"
     # Of a success without a receipt the beginning is kept: it may hold an id that only a person can recognize.

@@ -59,6 +59,7 @@ def verdicts(body: Any, status: int = 200, headers: dict[str, str] | None = None
 
 STATUS_ROWS = table(PROMISES, "| the answer | what happens to the job |")
 TASK: dict[str, Any] = {"id": "t1", "data": {"task_id": "t1"}}
+NO_PATH = {"error": {"message": "Invalid URL (POST /v1/pika/generate)", "type": "invalid_request_error", "code": ""}}
 CHANNEL = {"error": {"message": "No available channel for model pika", "code": "x"}}
 #: What a row names that is not a status alone -> the answers that it means: (body, status, headers).
 NAMED: dict[str, list[tuple[Any, int, dict[str, str]]]] = {
@@ -68,6 +69,7 @@ NAMED: dict[str, list[tuple[Any, int, dict[str, str]]]] = {
     ],
     "2xx with neither, or a web page": [({}, 200, {}), (b"", 204, {}), (HTML.encode(), 200, HTML_HEADERS)],
     "a web page with 404": [(HTML.encode(), 404, HTML_HEADERS)],
+    "404 with the words `Invalid URL (`": [(NO_PATH, 404, {})],
     "any redirect": [(b"", status, {}) for status in range(300, 400)],
     "503 with `Retry-After`": [({}, 503, {"retry-after": "1"})],
     '503 with "no available channel"': [(CHANNEL, 503, {})],

@@ -258,6 +258,7 @@ WRONG_URL = [
     VerdictRow("404 page", X, _reply_act(404, HTML, HTML_HEADERS)),
     VerdictRow("404 page in capitals", X, _reply_act(404, "<H1>No</H1>", {"Content-Type": "Text/HTML"})),
     VerdictRow("404 page, called JSON", X, _reply_act(404, HTML)),
+    VerdictRow("404 no such path", X, _reply_act(404, failure_body("", "Invalid URL (POST /v1/pika/generate)"))),
 ]
 STOPPED = [
     *(VerdictRow(str(status), S, _reply_act(status, failure_body("no"))) for status in (401, 402, 403, 407)),

@@ -332,4 +332,13 @@ MUTANTS: Final = (
         ("tests/stories/test_answers.py", "tests/providers/test_body_codes.py"),
         "limit_in",
     ),
+    Mutant(
+        "wrong-path-rejects",
+        "providers/_codes.py",
+        'return message.lower().startswith("invalid url (")',
+        'return message.startswith("invalid url (")',
+        "a wrong path in the base URL rejects every row",
+        ("tests/contracts/test_verdict_table.py",),
+        "such",
+    ),
 )
