@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from pathlib import Path
 from typing import Literal, Self, TypeVar, Unpack
@@ -59,6 +59,8 @@ class PikaClient:
     :param session: your own `aiohttp.ClientSession`, which stays open; default: the client's own.
     :param proxy: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT` of a proxy, for calls and downloads. Default:
         `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, of the environment, without the hosts in `NO_PROXY`.
+    :param allow_results: "http" downloads also from http addresses, "tunnel" also from those that a TUN proxy (Clash,
+        sing-box) on this machine resolves names to; default: neither.
     :param transport: replaces the network, for tests; default: none.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
@@ -77,13 +79,14 @@ class PikaClient:
         deadline: float | None = None,
         ambiguous: Literal["strict", "lenient"] = "strict",
         session: aiohttp.ClientSession | None = None,
+        allow_results: Collection[Literal["http", "tunnel"]] = (),
         proxy: str | None = None,
         transport: Transport | None = None,
     ) -> None:
         self._config = ClientConfig.create(
             provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
-            limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session, proxy=proxy,
-            transport=transport,
+            limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session,
+            allow_results=allow_results, proxy=proxy, transport=transport,
         )  # fmt: skip
         self._journal = self._config.journal
         self.provider = self._config.provider

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Self
 
 import aiohttp
 import attrs
 
+from pika_async._http.addresses import ALLOWABLE_RESULTS
 from pika_async._http.proxies import check_environment_proxies, proxy_url
 from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.memory import MemoryJournal
@@ -42,6 +44,8 @@ class ClientConfig:
     deadline: float
     policy: PollingPolicy
     callbacks: CallbackReceiver | None
+    #: Kinds of results to fetch that are refused otherwise.
+    allow_results: frozenset[str]
     proxy: str | None
     transport: Transport
     journal: Journal
@@ -65,6 +69,7 @@ class ClientConfig:
         deadline: float | None,
         ambiguous: str,
         session: aiohttp.ClientSession | None,
+        allow_results: Collection[str],
         proxy: str | None,
         transport: Transport | None,
     ) -> Self:
@@ -87,6 +92,7 @@ class ClientConfig:
             deadline=_checked_deadline(deadline),
             policy=_checked_policy(polling),
             callbacks=_checked_callbacks(callbacks, provider),
+            allow_results=_checked_allowances(allow_results),
             proxy=proxy,
             transport=transport
             or AiohttpTransport(url, credential, session=session, proxy=proxy, connections=int(limits.polling)),
@@ -156,6 +162,15 @@ def _resolve_base_url(provider: Provider, base_url: str | None) -> str:
         )
     origin_of(url)
     return url.rstrip("/")
+
+
+def _checked_allowances(allow_results: Collection[str]) -> frozenset[str]:
+    words = ", ".join(f'"{kind}"' for kind in ALLOWABLE_RESULTS)
+    if isinstance(allow_results, str) or not isinstance(allow_results, Collection):
+        raise ConfigurationError(setting="allow_results", reason=f"must be a list of {words}, not {allow_results!r}")
+    if unknown := [kind for kind in allow_results if kind not in ALLOWABLE_RESULTS]:
+        raise ConfigurationError(setting="allow_results", reason=f"{unknown[0]!r} must be one of {words}")
+    return frozenset(allow_results)
 
 
 def _checked_callbacks(callbacks: object, provider: Provider) -> CallbackReceiver | None:

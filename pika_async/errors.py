@@ -388,7 +388,7 @@ class ExchangeFailed(PikaError):  # noqa: N818
 class DownloadFailed(PikaError):  # noqa: N818
     """A result that was not fetched whole. The generation stands: download it again, never pay again.
 
-    `expired` means that the host no longer serves the URL (HTTP 401, 403, 404, 410): a poll brings a fresh one.
+    `expired` means that the host does not serve the URL (401, 403, 404, 410, a page): a poll brings a fresh one.
     """
 
     url: str

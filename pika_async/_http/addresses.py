@@ -15,7 +15,9 @@ from yarl import URL
 from pika_async.models.urls import strip_userinfo
 
 __all__ = [
+    "ALLOWABLE_RESULTS",
     "URL_PATTERN",
+    "allowable_kind",
     "classify_ip",
     "forbidden_reason",
     "forbidden_url_reason",
@@ -40,7 +42,7 @@ SPECIAL_V4: Final = (
     (_V4("192.0.2.0/24"), "reserved"),
     (_V4("192.88.99.0/24"), "reserved"),
     (_V4("192.168.0.0/16"), "private"),
-    (_V4("198.18.0.0/15"), "reserved"),
+    (_V4("198.18.0.0/15"), "tunnel"),  # for benchmarks, by the registry; TUN proxies resolve every name to it
     (_V4("198.51.100.0/24"), "reserved"),
     (_V4("203.0.113.0/24"), "reserved"),
     (_V4("224.0.0.0/4"), "multicast"),
@@ -50,6 +52,7 @@ SPECIAL_V4: Final = (
 SPECIAL_V6: Final = (
     (_V6("::/128"), "unspecified"),
     (_V6("::1/128"), "loopback"),
+    (_V6("fc00::/18"), "tunnel"),  # the same for IPv6, by sing-box; the registry leaves all of fc00::/8 unused
     (_V6("fc00::/7"), "private"),
     (_V6("fe80::/10"), "link-local"),
     (_V6("fec0::/10"), "private"),
@@ -73,6 +76,8 @@ URL_PATTERN: Final = re.compile(
     r"""|[A-Za-z][A-Za-z0-9+.-]*:[/\\][^\s"'<>]+"""
     r"""|[^\s"'<>/\\@:]+:[^\s"'<>@]*@[^\s"'<>]+"""
 )
+#: Kinds of results that are refused unless the user allows them: over http, and at the addresses of a tunnel.
+ALLOWABLE_RESULTS: Final = ("http", "tunnel")
 #: Characters of an address that an error text shows.
 MAX_SHOWN_CHARS: Final = 200
 
@@ -105,43 +110,64 @@ def is_loopback(url: URL | str) -> bool:
         return False
 
 
-def forbidden_reason(address: str, *, loopback: bool) -> str | None:
+def _way_out(kind: str) -> str:
+    return f'allow them with allow_results=["{kind}"] or --allow-results {kind}'
+
+
+def allowable_kind(reason: str) -> str | None:
+    """Return the kind of results whose refusal `reason` is, of `ALLOWABLE_RESULTS`; None if they cannot be allowed."""
+    return next((kind for kind in ALLOWABLE_RESULTS if _way_out(kind) in reason), None)
+
+
+def forbidden_reason(address: str, *, loopback: bool, tunnel: bool = False) -> str | None:
     """Return why no connection to the IP address may be made; None if it may.
 
     :param loopback: whether 127.0.0.0/8 and ::1 are allowed besides public addresses.
+    :param tunnel: whether the addresses to which TUN proxies resolve names are allowed too (default: no).
     """
     try:
         kind = classify_ip(address)
     except ValueError:
         return "must be an IP address"
-    if kind == "public" or (kind == "loopback" and loopback):
+    if kind == "public" or (kind == "loopback" and loopback) or (kind == "tunnel" and tunnel):
         return None
+    if kind == "tunnel":
+        return f"is the address of a tunnel: if a TUN proxy (Clash, sing-box) runs here, {_way_out('tunnel')}"
     return f"is a {kind} address; only public ones are dialled"
 
 
-def forbidden_url_reason(scheme: str, host: str | None, *, userinfo: bool, loopback: bool) -> str | None:
+def forbidden_url_reason(
+    scheme: str, host: str | None, *, userinfo: bool, loopback: bool, tunnel: bool = False, http: bool = False
+) -> str | None:
     """Return why a URL with these parts may not be requested; None if it may.
 
-    Only https is allowed: over http anyone on the way could replace the file. A user name and a password are refused
-    because a gateway has no reason to send a secret along. A host name is checked again once it is resolved, at the
-    moment of the connection, since its owner decides where it leads.
+    Only https is allowed by default: over http anyone on the way could replace the file. A user name and a password are
+    refused because a gateway has no reason to send a secret along. A host name is checked again once it is resolved, at
+    the moment of the connection, since its owner decides where it leads.
 
     :param userinfo: whether the URL holds a user name or a password.
     :param loopback: whether `localhost` and loopback IP addresses are allowed too, these also over http.
+    :param tunnel: see `forbidden_reason`.
+    :param http: whether http is allowed to every host (default: no).
     """
     if not host:
         return "the address has no host"
     if userinfo:
         return "the address holds a user name or a password"
-    local = _is_local(host)
-    if scheme != "https" and not (scheme == "http" and loopback and local):
+    if scheme not in {"http", "https"}:
         return f"the address begins with {scheme}://, not with https://" if scheme else "the address has no https://"
+    local = _is_local(host)
     if local and not loopback:
         return f"{host} is a loopback address; only public ones are dialled"
     if _is_ip(host):
-        reason = forbidden_reason(host, loopback=loopback)
-        return reason and f"{host} {reason}"
-    return f"{host} must be a host name or a plain IP address" if NUMERIC_HOST_PATTERN.fullmatch(host) else None
+        reason = forbidden_reason(host, loopback=loopback, tunnel=tunnel)
+        if reason is not None:
+            return f"{host} {reason}"
+    elif NUMERIC_HOST_PATTERN.fullmatch(host):
+        return f"{host} must be a host name or a plain IP address"
+    if scheme == "https" or http or local:
+        return None
+    return f"the address begins with http://, not with https://, so its file could be replaced: {_way_out('http')}"
 
 
 def redact_url(url: str) -> str:

@@ -17,7 +17,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -26,7 +26,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from pika_async._http.addresses import forbidden_reason, forbidden_url_reason, redact_url
+from pika_async._http.addresses import allowable_kind, forbidden_reason, forbidden_url_reason, redact_url
 from pika_async._http.download_state import (
     MAX_RETRY_DELAY_S,
     REDIRECT_STATUSES,
@@ -54,6 +54,9 @@ REQUEST_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-
 
 #: Seconds between two requests for a result that is not there yet; the last one repeats.
 ABSENCE_DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+
+#: Seconds for the resolution of a name before anything is paid.
+RESOLVE_TIMEOUT_S: Final = 5.0
 
 #: Exception classes, their description, and whether another attempt may succeed; the first match counts.
 FAILURE_KINDS: Final[tuple[tuple[tuple[type[Exception], ...], str, bool], ...]] = (
@@ -89,6 +92,7 @@ class Downloader:
     """Concurrent downloads over sessions of their own, without cookies or credentials.
 
     :param loopback: whether 127.0.0.0/8, ::1 and `localhost` are allowed too, these also over http. Default: no.
+    :param allow: kinds of results to fetch as well, of `ALLOWABLE_RESULTS`. Default: none.
     :param max_bytes: the largest file. Default: 2 GiB.
     :param connect_timeout: seconds for name resolution, connection and TLS together. Default: 15.
     :param stall_timeout: seconds without data. Default: 30. A download has no limit on its total time.
@@ -105,6 +109,7 @@ class Downloader:
         self,
         *,
         loopback: bool = False,
+        allow: Collection[str] = (),
         max_bytes: int = 2 << 30,
         connect_timeout: float = 15.0,
         stall_timeout: float = 30.0,
@@ -113,6 +118,8 @@ class Downloader:
         proxy: str | None = None,
     ) -> None:
         self._loopback = loopback
+        self._allow_http = "http" in allow
+        self._allow_tunnel = "tunnel" in allow
         self._max_bytes = max_bytes
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_read=stall_timeout)
         self._attempts = attempts
@@ -209,6 +216,31 @@ class Downloader:
         finally:
             await self._run_in_thread(partial.discard)
 
+    def refusal(self, url: str) -> str | None:
+        """Return why the text of `url` alone forbids a download; None if it does not."""
+        try:
+            self._parse_url(url)
+        except AbortDownload as stop:
+            return str(stop)
+        return None
+
+    async def route_refusal(self, host: str) -> str | None:
+        """Return why results at `host` would be refused: its name resolves to the addresses of a tunnel only.
+
+        None if that is allowed, if a proxy serves them, or if the name cannot be resolved now.
+        """
+        if self._allow_tunnel or self._loopback or self._proxy or environment_proxy(f"https://{host}/"):
+            return None
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+                found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError, UnicodeError):
+            return None
+        reasons = [forbidden_reason(str(entry[4][0]), loopback=False) or "" for entry in found]
+        if not reasons or not all(map(allowable_kind, reasons)):
+            return None
+        return f"{host} resolves to {found[0][4][0]}, which {reasons[0]}"
+
     def _open_socket(self, info: Any) -> socket.socket:
         """Create the socket for a resolved address, unless the address is forbidden.
 
@@ -217,7 +249,7 @@ class Downloader:
 
         :raises OSError: if it is forbidden; aiohttp then tries the next address of the host.
         """
-        reason = forbidden_reason(str(info[4][0]), loopback=self._loopback)
+        reason = forbidden_reason(str(info[4][0]), loopback=self._loopback, tunnel=self._allow_tunnel)
         if reason is not None:
             raise OSError(errno.EACCES, f"{info[4][0]} {reason}")
         return socket.socket(*info[:3])
@@ -307,7 +339,10 @@ class Downloader:
             secret = url.raw_user is not None or url.raw_password is not None  # parsed only now
         except ValueError:
             raise AbortDownload("the address is malformed") from None
-        reason = forbidden_url_reason(url.scheme, url.raw_host, userinfo=secret, loopback=self._loopback)
+        reason = forbidden_url_reason(
+            url.scheme, url.raw_host, userinfo=secret, loopback=self._loopback, tunnel=self._allow_tunnel,
+            http=self._allow_http,
+        )  # fmt: skip
         if reason is not None:
             raise AbortDownload(reason)
         return url

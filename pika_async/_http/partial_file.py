@@ -32,7 +32,7 @@ REFUSAL_ERRNOS: Final = frozenset(
 #: Errors of `os.link` on a file system without hard links.
 NO_HARD_LINK_ERRNOS: Final = REFUSAL_ERRNOS | {errno.EMLINK, errno.EXDEV}
 
-_log = logging.getLogger("pika_async.downloads")
+_log = logging.getLogger("pika_async.partial_file")
 
 
 @attrs.frozen(kw_only=True)

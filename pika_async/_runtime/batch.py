@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Final, Protocol
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from pika_async._http.addresses import redact_text, redact_url
+from pika_async._http.addresses import allowable_kind, redact_text, redact_url
 from pika_async._planning.actions import JobObserver
 from pika_async._runtime.gateway import was_cancelled
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace
 from pika_async._runtime.request_source import Source
+from pika_async._runtime.results import FolderDownload
 from pika_async._runtime.tasks import Spawn
 from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
@@ -43,7 +44,7 @@ class BatchRun:
     :param table: gets the jobs of the batch.
     :param spawn: starts tasks that end with the client.
     :param admit: plans each request.
-    :param fetch: downloads the result of a job; None to download nothing.
+    :param download: downloads the result of a job; None to download nothing.
     :param downloading: number of downloads at a time.
     :param keep_rest: whether to read the rest of the source into `rest` after submitting has stopped (default: no).
     """
@@ -53,7 +54,7 @@ class BatchRun:
         table: JobTable,
         spawn: Spawn,
         admit: Admit,
-        fetch: Callable[[Job], Awaitable[Job]] | None,
+        download: FolderDownload | None,
         downloading: int,
         *,
         keep_rest: bool = False,
@@ -61,7 +62,8 @@ class BatchRun:
         self._table = table
         self._spawn = spawn
         self._admit = admit
-        self._fetch = fetch
+        self._download = download
+        self._has_files = False
         self._downloading = downloading
         self._keep_rest = keep_rest
         self._results, self._results_out = anyio.create_memory_object_stream[Job](math.inf)
@@ -84,7 +86,7 @@ class BatchRun:
     def start(self, source: Source) -> None:
         """Start pulling requests and downloading results."""
         self._spawn(self._pull_all, source, name="pika_async requests")
-        if self._fetch is not None:
+        if self._download is not None:
             for number in range(self._downloading):
                 self._spawn(self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}")
         self._downloads_out.close()
@@ -201,13 +203,24 @@ class BatchRun:
             self._stopped = job.error
         elif job.is_in_flight and job.error is None:
             self._stopped = self._stopped or ClientClosed(provider=job.provider)
+        self._has_files |= job.file is not None
         elsewhere = isinstance(job.error, AcceptedElsewhere)
-        if self._fetch is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
+        if self._download is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._downloads.send_nowait(job)
                 self._table.fetching += 1
+                self.stop_if_refused(self._download.refusal(job))
                 return
         self._deliver(job)
+
+    def stop_if_refused(self, reason: str | None) -> None:
+        """Submit nothing more if a result is refused for a reason that the next one would have too.
+
+        One file of this batch shows that not every result is refused.
+        """
+        if reason is not None and allowable_kind(reason) is not None and not self._has_files:
+            text = f"results cannot be fetched from here, so nothing more is paid for: {reason}"
+            self._table.intake.stop_submitting(SubmissionsStopped(provider=self._table.planner.provider, reason=text))
 
     def _on_downloaded(self, job: Job) -> None:
         self._table.fetching -= 1
@@ -246,13 +259,16 @@ class BatchRun:
             self._table.wake()
 
     async def _download_one(self, job: Job) -> None:
-        assert self._fetch is not None  # noqa: S101 - without it nothing is queued
+        assert self._download is not None  # noqa: S101 - without it nothing is queued
         downloaded = job
         try:
-            downloaded = await self._fetch(job)
+            downloaded = await self._download.fetch(job)
         except Exception as error:  # fails this job only, not the scheduler
             url = job.video.url if job.video is not None else ""
             failure = DownloadFailed(url=redact_url(url), reason=redact_text(repr(error)))
             downloaded = job.with_download_error(failure)
         finally:
+            self._has_files |= downloaded.file is not None
+            if isinstance(downloaded.error, DownloadFailed):
+                self.stop_if_refused(downloaded.error.reason)
             self._on_downloaded(downloaded)

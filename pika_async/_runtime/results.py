@@ -9,7 +9,7 @@ import contextlib
 import glob
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 import anyio
 import attrs
 
+from pika_async._http.addresses import is_loopback
 from pika_async._http.downloads import Downloader
 from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, sha256_of
@@ -27,8 +28,10 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
 from pika_async.models import TaskState, Video
 
-__all__ = ["ResultDownloader", "needs_download"]
+__all__ = ["FolderDownload", "ResultDownloader", "needs_download", "route_refusal"]
 
+#: Host of results that the gateways document. If its name leads into a tunnel here, those of other hosts do too.
+RESULT_HOST: Final = "cdn.pika.art"
 #: Seconds after settling in which a host that has no result may not have it yet.
 LATE_RESULT_S: Final = 120.0
 
@@ -78,6 +81,16 @@ def patience_for(settled_at: datetime | None, now: float) -> float:
     return min(max(LATE_RESULT_S - age, 0.0), LATE_RESULT_S)
 
 
+async def route_refusal(base_url: str, *, allow: Collection[str], proxy: str | None) -> str | None:
+    """Return why no result of this gateway could be fetched from this machine, as far as it can be known before.
+
+    :param allow: kinds of results to fetch as well; see `Downloader`.
+    :param proxy: see `Downloader`.
+    """
+    downloader = Downloader(loopback=is_loopback(base_url), allow=allow, proxy=proxy)
+    return await downloader.route_refusal(RESULT_HOST)
+
+
 class ResultDownloader:
     """Downloads of the results of one client. A failed download never leads to a new submission.
 
@@ -91,13 +104,9 @@ class ResultDownloader:
         self._downloader = downloader
         self._journal = journal
 
-    def into(self, folder: Path) -> Callable[[Job], Awaitable[Job]]:
-        """Return a function that downloads a job's result to *folder*, as KEY with the ending of its kind."""
-
-        async def collect(job: Job) -> Job:
-            return await self.collect(job, folder / f"{job.key}.mp4")
-
-        return collect
+    def refusal(self, job: Job) -> str | None:
+        """Return why the address of the result of *job* is refused, as far as its text shows."""
+        return None if job.video is None else self._downloader.refusal(job.video.url)
 
     async def collect(self, job: Job, target: Path) -> Job:
         """Download the result of *job* to *target*, with the ending of its kind, unless the file is there already.
@@ -161,3 +170,19 @@ class ResultDownloader:
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
             return await self._downloader.fetch(snapshot.video.url, target, before_publish), snapshot.video
+
+
+@attrs.frozen
+class FolderDownload:
+    """Downloads of the results of one batch into a folder, each as KEY with the ending of its kind."""
+
+    results: ResultDownloader
+    folder: Path
+
+    async def fetch(self, job: Job) -> Job:
+        """Download the result of *job*; see `ResultDownloader.collect`."""
+        return await self.results.collect(job, self.folder / f"{job.key}.mp4")
+
+    def refusal(self, job: Job) -> str | None:
+        """See `ResultDownloader.refusal`."""
+        return self.results.refusal(job)

@@ -30,7 +30,7 @@ from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.request_source import Requests, stream
 from pika_async._runtime.resolution import recover_interrupted
-from pika_async._runtime.results import ResultDownloader
+from pika_async._runtime.results import FolderDownload, ResultDownloader, route_refusal
 from pika_async._runtime.scheduler import Scheduler
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.submitter import Submitter
@@ -88,7 +88,7 @@ class Session:
             config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry,
             is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,
         )  # fmt: skip
-        downloader = Downloader(loopback=is_loopback(config.base_url), proxy=config.proxy)
+        downloader = Downloader(loopback=is_loopback(config.base_url), allow=config.allow_results, proxy=config.proxy)
         await journal.open()
         stack.push_async_callback(journal.close)
         table = JobTable(new_planner(config, telemetry), journal, telemetry)
@@ -157,9 +157,12 @@ class Session:
         admission = BatchAdmission(self.admission, self.table)
         if self.config.journal.path is not None and isinstance(requests, Sequence):
             source = await admission.enroll(requests)
-        fetch = None if download_to is None else self.results.into(Path.cwd() / download_to)
+        download = None if download_to is None else FolderDownload(self.results, Path.cwd() / download_to)
         downloading = self.config.limits.downloading
-        batch = BatchRun(self.table, self.scheduler.spawn, admission.admit, fetch, downloading, keep_rest=keep_rest)
+        batch = BatchRun(self.table, self.scheduler.spawn, admission.admit, download, downloading, keep_rest=keep_rest)
+        if download is not None:
+            config = self.config
+            batch.stop_if_refused(await route_refusal(config.base_url, allow=config.allow_results, proxy=config.proxy))
         batch.start(source)
         return batch, admission
 

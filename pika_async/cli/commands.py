@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
+from pika_async._runtime.results import route_refusal
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
@@ -104,7 +106,8 @@ def generate(
         request = build_request(prompt, fields)
         options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace)
         client = create_client(account, options=options)
-        return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
+        find_refusal = partial(route_refusal, client.base_url, allow=account.allow_results, proxy=account.proxy)
+        return run_in_loop(generate_one(client, request, out, terminal, find_refusal=find_refusal, as_json=json))
 
 
 for command in (batch, resume, status, resolve, export):
@@ -211,7 +214,8 @@ def doctor(
     terminal = Terminal()
     options = DoctorOptions(
         provider=account.provider, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
-        spend=spend, save_to=save, deadline=deadline, expected_seconds=expected_seconds,
+        allow_results=account.allow_results, spend=spend, save_to=save, deadline=deadline,
+        expected_seconds=expected_seconds,
     )  # fmt: skip
     with logging_to(terminal, common.log_level):
         examined = run_in_loop(interruptible(diagnose(options, terminal), lambda: terminal.note("stopping")))

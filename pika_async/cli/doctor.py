@@ -10,13 +10,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 from yarl import URL
 
 from pika_async._http.proxies import environment_proxy
 from pika_async._http.transport import AiohttpTransport, Transport
+from pika_async._runtime.results import route_refusal
 from pika_async.cli.documented_replies import compare, documented_reply
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
@@ -106,6 +107,12 @@ class Doctor:
         finally:
             writer.close()
 
+    async def check_route(self, options: DoctorOptions) -> None:
+        """Check that results could be fetched from this machine, as far as that can be known before there is one."""
+        reason = await route_refusal(self.base_url, allow=options.allow_results, proxy=options.proxy)
+        if reason is not None:
+            self.record("results", False, reason)
+
     # --- free -------------------------------------------------------------------------------------------------------
 
     async def check_unknown_task(self) -> None:
@@ -172,7 +179,7 @@ class Doctor:
             return
         with tempfile.TemporaryDirectory() as folder:
             file = await client.download(job, Path(folder) / "doctor.mp4")
-            self.record("result", True, f"a complete MP4 of {file.stat().st_size:,} bytes")
+            self.record("result", True, f"a complete {file.suffix[1:].upper()} of {file.stat().st_size:,} bytes")
 
     def _compare(self, exchanges: list[RecordedExchange]) -> None:
         """Compare the replies of one generation; add a sample of the create and of the first feed with each state."""
@@ -226,6 +233,7 @@ class DoctorOptions:
     :param base_url: default None, the provider's own.
     :param api_key_file: file with the key; default None, the provider's environment variable.
     :param proxy: URL of a proxy; default None, the environment's.
+    :param allow_results: kinds of results that are refused otherwise; default none.
     :param spend: pay for one generation; default False.
     :param save_to: new or empty folder for samples; default None saves nothing.
     :param deadline: seconds from acceptance to the end; default None, the client's.
@@ -236,6 +244,7 @@ class DoctorOptions:
     base_url: str | None = None
     api_key_file: Path | None = None
     proxy: str | None = None
+    allow_results: tuple[Literal["http", "tunnel"], ...] = ()
     spend: bool = False
     save_to: Path | None = None
     deadline: float | None = None
@@ -255,12 +264,13 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
     try:
         if _is_direct(options, doctor.base_url) and await doctor.check_dns():
             await doctor.check_tls()
+        await doctor.check_route(options)
         await doctor.check_unknown_task()
         if options.spend:
             polling = AdaptivePolling(expected_seconds=options.expected_seconds)
             client = PikaClient(
                 doctor.provider, base_url=options.base_url, transport=doctor.transport, polling=polling,
-                proxy=options.proxy, deadline=options.deadline,
+                allow_results=options.allow_results, proxy=options.proxy, deadline=options.deadline,
             )  # fmt: skip
             await doctor.check_generation(client)
     finally:

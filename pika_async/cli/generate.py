@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -20,11 +21,18 @@ __all__ = ["generate"]
 
 
 async def generate(
-    client: PikaClient, request: GenerationRequest, out: Path | None, terminal: Terminal, *, as_json: bool
+    client: PikaClient,
+    request: GenerationRequest,
+    out: Path | None,
+    terminal: Terminal,
+    *,
+    find_refusal: Callable[[], Awaitable[str | None]],
+    as_json: bool,
 ) -> ExitCode:
     """Submit `request`, wait, and save the video.
 
     :param out: file to save the video to; None prints its URL instead.
+    :param find_refusal: returns why no result can be fetched from here, before anything is sent.
     :param as_json: print the job as one line of JSON.
     :raises PikaError: whatever the client's `submit` raises.
     :raises UsageError: if `out` cannot be written; nothing was sent.
@@ -34,6 +42,8 @@ async def generate(
     check_image_blocking(client.provider, request)
     if out is not None:
         _check_target(out)
+        if (reason := await find_refusal()) is not None:
+            raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
     jobs: list[Job] = []
 
     async def work() -> Job:

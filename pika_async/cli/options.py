@@ -67,6 +67,8 @@ class CredentialOptions:
 
     api_key_file: Path | None = None
     "File with the API key. [default: the provider's environment variable]"
+    allow_results: Annotated[tuple[Literal["http", "tunnel"], ...], Parameter(negative=(), show_default=False)] = ()
+    "Also download results from http addresses (http), or from those of a TUN proxy on this machine (tunnel)."
     proxy: str | None = None
     "HTTP proxy: a URL, or HOST:PORT. [default: the environment's]"
 
@@ -95,6 +97,7 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
         account.provider,
         base_url=account.base_url,
         api_key_file=account.api_key_file,
+        allow_results=account.allow_results,
         proxy=account.proxy,
         limits=limits if options.grace is None else attrs.evolve(limits, grace=options.grace),
         deadline=options.deadline,

@@ -215,8 +215,9 @@ def resume_runs(
     runs = []
     for (provider, url), inputs in by_gateway.items():
         account = ProviderOptions(
-            provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy
-        )
+            provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy,
+            allow_results=credentials.allow_results,
+        )  # fmt: skip
         takes_callback = find_provider(provider).takes_callback
         receiver = listener.receiver if listener is not None and takes_callback else None
         client = create_client(account, options=options, journal=folder.journal, callbacks=receiver)

@@ -118,7 +118,7 @@ class Gateway:
     url_lifetime: float | None = None
     max_body: int = 1_000_000
     video_seconds: float = attrs.field(default=5.0, validator=_check_positive)
-    cdn_url: str = "http://cdn.invalid"
+    cdn_url: str = "https://cdn.invalid"
     epoch: float = 1_741_587_817.0
 
     polls: Polls = attrs.field(init=False, factory=Polls)

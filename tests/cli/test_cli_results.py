@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pika_async._http import downloads
+from pika_async._http.addresses import forbidden_reason
 from tests.cli.command_line import CommandLine, files_with, serving
 
 SECRET = "s3cr3t-of-the-host"
@@ -128,6 +130,98 @@ def test_user_information_of_an_address_is_neither_sent_nor_kept(cli: CommandLin
     assert files_with(cli.folder, SECRET) == []
     assert [row["video_url"] for row in cli.results()] == [host.url("/v.mp4")]
     assert "authorization" not in host.asked[0][1]
+
+
+def count_by_status(cli: CommandLine) -> Counter[str]:
+    return Counter(row["status"] for row in cli.results())
+
+
+def test_a_result_that_is_refused_stops_the_batch(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first http result ends the submissions; the same command pays nothing more, and with consent goes on."""
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    proxy = Host(picture("GIF"))
+    link = {"on": "feed", "do": {"fault": "link", "url": "http://cdn.example.com/v?sig=secret"}}
+    rows = "\n".join(json.dumps({"key": f"k{n}", "prompt": f"a cat {n}"}) for n in range(12))
+    with serving(link) as emulator, proxy.running():
+        source = cli.write("b.jsonl", rows)
+        options = ("--max-in-flight", "2")
+        ran = cli.batch(emulator, source, *options)
+        paid = len(emulator.ledger)
+        assert (ran.code, count_by_status(cli)) == (1, Counter(planned=12 - paid, succeeded=paid))
+        assert 1 <= paid <= 4
+        assert "nothing more is paid for: the address begins with http://" in ran.err
+        assert "--allow-results http" in ran.err
+        assert cli.batch(emulator, source, *options).code == 1
+        assert cli("resume", "pika-out").code == 1
+        assert len(emulator.ledger) == paid
+        monkeypatch.setenv("HTTP_PROXY", proxy.url(""))
+        ran = cli.batch(emulator, source, *options, "--allow-results", "http")
+        assert (ran.code, len(emulator.ledger), count_by_status(cli)) == (0, 12, Counter(succeeded=12))
+    assert {path for path, _ in proxy.asked} == {"http://cdn.example.com/v?sig=secret"}
+
+
+def test_resume_takes_the_consent_too(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`resume --allow-results http` fetches what was refused, and submits the rest."""
+    proxy = Host(picture("GIF"))
+    link = {"on": "feed", "do": {"fault": "link", "url": "http://cdn.example.com/v"}}
+    rows = "\n".join(json.dumps({"key": f"k{n}", "prompt": f"a cat {n}"}) for n in range(5))
+    with serving(link) as emulator, proxy.running():
+        cli.batch(emulator, cli.write("b.jsonl", rows), "--max-in-flight", "1")
+        monkeypatch.setenv("HTTP_PROXY", proxy.url(""))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert cli("resume", "pika-out", "--allow-results", "http", "--expected-seconds", "0.2").code == 0
+        assert len(emulator.ledger) == 5
+
+
+def test_one_refused_result_among_others_stops_nothing(cli: CommandLine) -> None:
+    """Where a file of the batch has arrived, a later refusal is that of its job alone."""
+    link = {"on": "feed", "prompt": "a cat 3", "do": {"fault": "link", "url": "http://cdn.example.com/v"}}
+    rows = "\n".join(json.dumps({"key": f"k{n}", "prompt": f"a cat {n}"}) for n in range(6))
+    with serving(link) as emulator:
+        ran = cli.batch(emulator, cli.write("b.jsonl", rows), "--max-in-flight", "1")
+        assert (ran.code, len(emulator.ledger), count_by_status(cli)) == (1, 6, Counter(succeeded=6))
+    assert [row["error"] is None for row in cli.results()].count(False) == 1
+
+
+@pytest.fixture
+def tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TUN proxy resolves the host of results."""
+
+    async def refuse(self: downloads.Downloader, host: str) -> str | None:
+        assert host == "cdn.pika.art"
+        reason = forbidden_reason("198.18.0.9", loopback=False, tunnel=self._allow_tunnel)
+        return reason and f"{host} resolves to 198.18.0.9, which {reason}"
+
+    monkeypatch.setattr(downloads.Downloader, "route_refusal", refuse)
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_a_tunnel_is_named_before_anything_is_paid(cli: CommandLine) -> None:
+    """`batch` and `generate` send nothing where results could not be fetched, unless that is allowed or not wanted."""
+    with serving() as emulator:
+        source = cli.write("b.jsonl", json.dumps({"key": "a", "prompt": "a cat"}))
+        target = ("--provider", "native", "--base-url", emulator.base_url("native"), "--expected-seconds", "0.1")
+        for ran in (cli.batch(emulator, source), cli("generate", "a cat", *target, "--out", "a.mp4")):
+            assert "cdn.pika.art resolves to 198.18.0.9, which is the address of a tunnel" in ran.err
+            assert "--allow-results tunnel" in ran.err
+            assert (ran.code in {1, 2}, emulator.ledger) == (True, [])
+        assert count_by_status(cli) == Counter(planned=1)
+        assert cli.batch(emulator, source, "--allow-results", "tunnel").code == 0
+        assert cli("generate", "a cat", *target, "--out", "a.mp4", "--allow-results", "tunnel").code == 0
+        assert cli("generate", "another cat", *target).code == 0
+        assert cli.batch(emulator, source, "--no-download", "--again", "a").code == 0
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_doctor_names_a_tunnel(cli: CommandLine) -> None:
+    """The free check says that results could not be fetched, and how to allow it."""
+    with serving() as emulator:
+        base = ("--provider", "native", "--base-url", emulator.base_url("native"))
+        ran, allowed = cli("doctor", *base), cli("doctor", *base, "--allow-results", "tunnel")
+    assert (ran.code, "--allow-results tunnel" in ran.out) == (1, True)
+    assert (allowed.code, "tunnel" in allowed.out) == (0, False)
 
 
 @pytest.mark.parametrize("userinfo", ["", f"{SECRET}@", f"me:{SECRET}@"])

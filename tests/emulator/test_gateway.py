@@ -696,7 +696,7 @@ def test_a_scenario_can_set_failure_and_duration() -> None:
 
 
 def path_of(url: str) -> str:
-    return url.removeprefix("http://cdn.invalid")
+    return url.removeprefix("https://cdn.invalid")
 
 
 def test_ranges_depend_on_the_etag() -> None:

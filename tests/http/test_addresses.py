@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import Video
-from pika_async._http.addresses import classify_ip, forbidden_reason, forbidden_url_reason, redact_text, redact_url
+from pika_async._http.addresses import (
+    allowable_kind,
+    classify_ip,
+    forbidden_reason,
+    forbidden_url_reason,
+    redact_text,
+    redact_url,
+)
 from pika_async.models.urls import strip_userinfo
 
 
@@ -42,7 +49,7 @@ from pika_async.models.urls import strip_userinfo
         ("240.0.0.1", "reserved"),
         ("255.255.255.255", "reserved"),
         ("192.0.2.1", "reserved"),
-        ("198.18.0.1", "reserved"),
+        ("198.18.0.1", "tunnel"),
         ("2001:db8::1", "reserved"),
         ("2001::1", "reserved"),
         ("4000::1", "reserved"),
@@ -108,7 +115,7 @@ def test_loopback_is_allowed_by_option_only() -> None:
         ("http", "localhost", True, None),
         ("http", "::1", True, None),
         ("https", "127.0.0.1", True, None),
-        ("http", "127.0.0.1", False, "begins with http://"),
+        ("http", "127.0.0.1", False, "loopback"),
         ("https", "127.0.0.1", False, "loopback"),
         ("https", "localhost", False, "loopback"),
         ("https", "LocalHost.", False, "loopback"),
@@ -121,6 +128,7 @@ def test_loopback_is_allowed_by_option_only() -> None:
         ("https", "0177.0.0.1", False, "plain IP address"),
         ("https", "127.0.0.1.", False, "plain IP address"),
         ("https", "1.2.3.4.example.com", False, None),
+        ("https", "198.18.0.5", True, "is the address of a tunnel"),
         ("ftp", "cdn.example.com", False, "begins with ftp://"),
         ("file", "", False, "no host"),
         ("", "cdn.example.com", False, "has no https://"),
@@ -131,6 +139,42 @@ def test_url_rules(scheme: str, host: str | None, loopback: bool, expected_text:
     """https is allowed to a name or a public address, http to loopback by option only; numeric disguises are forbidden."""
     reason = forbidden_url_reason(scheme, host, userinfo=False, loopback=loopback)
     assert (reason is None) if expected_text is None else (reason is not None and expected_text in reason)
+
+
+@pytest.mark.parametrize(
+    "scheme, host, http, tunnel, kind",
+    [
+        ("http", "cdn.example.com", False, False, "http"),
+        ("http", "cdn.example.com", False, True, "http"),
+        ("http", "cdn.example.com", True, False, None),
+        ("http", "8.8.8.8", True, False, None),
+        ("https", "198.18.0.5", False, False, "tunnel"),
+        ("https", "198.19.255.255", True, False, "tunnel"),
+        ("https", "fc00::1a", False, False, "tunnel"),
+        ("https", "::ffff:198.18.0.5", False, False, "tunnel"),
+        ("https", "198.18.0.5", False, True, None),
+        ("https", "fc00:3fff::1", False, True, None),
+        ("http", "198.18.0.5", True, True, None),
+    ],
+)
+def test_the_user_may_allow_http_and_tunnels(
+    scheme: str, host: str, http: bool, tunnel: bool, kind: str | None
+) -> None:
+    """A refusal that the user can lift names the word for it, in Python and on the command line."""
+    reason = forbidden_url_reason(scheme, host, userinfo=False, loopback=False, tunnel=tunnel, http=http)
+    assert (None if reason is None else allowable_kind(reason)) == kind
+    assert reason is None or f'allow_results=["{kind}"] or --allow-results {kind}' in reason
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "fd00::1", "fc00:4000::1", "fcff::1", "169.254.169.254", "127.0.0.1", "localhost", "127.1"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_nothing_allows_the_networks_of_the_user(scheme: str, host: str) -> None:
+    """Private, link-local and loopback addresses stay refused with everything allowed, and no word is named."""
+    reason = forbidden_url_reason(scheme, host, userinfo=False, loopback=False, tunnel=True, http=True)
+    assert reason is not None
+    assert allowable_kind(reason) is None
 
 
 def test_credentials_in_a_url_are_refused() -> None:
@@ -222,6 +266,11 @@ def test_an_address_without_user_information_is_unchanged(url: str) -> None:
 def test_any_text_is_stripped_once(text: str) -> None:
     """Stripping needs no valid address, and raises nothing."""
     assert len(strip_userinfo(text)) <= len(text)
+
+
+def test_a_path_keeps_its_at_sign() -> None:
+    """Only the part before the host is removed."""
+    assert Video(url="https://token@cdn.example.com/@v/v.mp4").url == "https://cdn.example.com/@v/v.mp4"
 
 
 def test_addresses_inside_a_text_are_redacted() -> None:

@@ -580,7 +580,7 @@ async def test_redirects_are_limited(target: Path) -> None:
         ("https://[::ffff:10.0.0.1]/", "private"),
         ("https://[64:ff9b::a9fe:a9fe]/", "link-local"),
         ("https://0x7f.1/", "plain IP address"),
-        ("//192.168.1.1/v.mp4", "http"),
+        ("//192.168.1.1/v.mp4", "private"),
         ("https://me:secret@cdn.example.com/", "user name"),
         ("https://:secret@cdn.example.com/", "user name"),
         ("https://secret@cdn.example.com/", "user name"),

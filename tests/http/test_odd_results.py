@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from pika_async._http.addresses import allowable_kind
 from pika_async._http.download_state import AbortDownload, DownloadState, NotThereYet
 from pika_async._http.downloads import Downloader
 from pika_async._http.partial_file import FolderRefusals, PartialFile
@@ -362,3 +363,84 @@ async def test_a_proxy_that_cannot_be_used_is_named(target: Path, proxied: pytes
     error = await failure("https://cdn.example.com/v", target, loopback=False)
     assert error.reason.startswith("ALL_PROXY: SOCKS proxies are not supported")
     assert "secret" not in str(error)
+
+
+# Results that the user must allow
+
+
+def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
+    """Make every name resolve to `addresses`; return the names that are asked for."""
+    asked: list[str] = []
+
+    def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return asked
+
+
+async def test_a_name_in_a_tunnel_is_refused_by_name(target: Path, proxied: pytest.MonkeyPatch) -> None:
+    """A name that resolves into 198.18.0.0/15 is not dialled, and the error has the way out."""
+    resolving_to(proxied, "198.18.0.42")
+    error = await failure("https://cdn.example.com/v", target, loopback=False)
+    assert "198.18.0.42 is the address of a tunnel" in error.reason
+    assert allowable_kind(error.reason) == "tunnel"
+
+
+async def test_an_allowed_tunnel_is_dialled(proxied: pytest.MonkeyPatch) -> None:
+    """With the user's consent a socket for such an address is created, and for no private one."""
+    info = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("198.18.0.42", 443))
+    quick(loopback=False, allow=["tunnel"])._open_socket(info).close()
+    with pytest.raises(PermissionError, match="private"):
+        quick(loopback=False, allow=["tunnel", "http"])._open_socket((*info[:4], ("10.0.0.1", 443)))
+
+
+async def test_allowed_http_is_fetched_through_a_redirect(target: Path, proxied: pytest.MonkeyPatch) -> None:
+    """With the user's consent an http address is requested; without, neither it nor a redirect to it."""
+    async with serve(ok(made("gif"))) as proxy:
+        options = {"loopback": False, "proxy": proxy.url("")}
+        error = await failure("http://cdn.example.com/v", target, **options)
+        assert (allowable_kind(error.reason), proxy.asked) == ("http", [])
+        await fetch("http://cdn.example.com/v", target, allow=["http"], **options)
+        assert proxy.asked[0].target == "GET http://cdn.example.com/v HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "addresses, options, variables, refused",
+    [
+        (["198.18.0.42"], {}, {}, True),
+        (["198.18.0.42", "198.19.0.1"], {}, {}, True),
+        (["198.18.0.42", "93.184.216.34"], {}, {}, False),
+        (["93.184.216.34"], {}, {}, False),
+        (["10.0.0.7"], {}, {}, False),
+        (["198.18.0.42"], {"allow": ["tunnel"]}, {}, False),
+        (["198.18.0.42"], {"allow": ["http"]}, {}, True),
+        (["198.18.0.42"], {"proxy": "http://127.0.0.1:1"}, {}, False),
+        (["198.18.0.42"], {}, {"HTTPS_PROXY": "http://127.0.0.1:1"}, False),
+        (["198.18.0.42"], {"loopback": True}, {}, False),
+        ([], {}, {}, False),
+    ],
+)
+async def test_a_tunnel_is_noticed_before_there_is_a_result(
+    proxied: pytest.MonkeyPatch, addresses: list[str], options: dict[str, Any], variables: dict[str, str], refused: bool
+) -> None:
+    """The host of results is resolved once; only where a download itself would have to dial a tunnel is it refused."""
+    for name, value in variables.items():
+        proxied.setenv(name, value)
+    asked = resolving_to(proxied, *addresses)
+    reason = await quick(**{"loopback": False, **options}).route_refusal("cdn.example.com")
+    assert (reason is not None) == refused
+    if reason is not None:
+        assert reason.startswith(f"cdn.example.com resolves to {addresses[0]}, which is the address of a tunnel")
+        assert asked == ["cdn.example.com"]
+
+
+async def test_a_name_that_cannot_be_resolved_refuses_nothing(proxied: pytest.MonkeyPatch) -> None:
+    """Without an answer about the host of results, nothing is known about it."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    proxied.setattr(socket, "getaddrinfo", fail)
+    assert await quick(loopback=False).route_refusal("cdn.example.com") is None

@@ -556,7 +556,7 @@ def test_an_unexpected_download_error_fails_one_job_only(monkeypatch: pytest.Mon
             failed = [job for job in report.jobs if job.file is None]
             assert ([job.key for job in failed], report.counts) == (["prompt-3"], {S.SUCCEEDED: 8})
             assert isinstance(failed[0].error, DownloadFailed)
-            assert "cannot open http://" in failed[0].error.reason
+            assert "cannot open https://" in failed[0].error.reason
             assert "secret" not in failed[0].error.message
             assert (await pika.generate("the next")).url
 
