@@ -79,7 +79,7 @@ MUTANTS: Final = (
     Mutant(
         "any-wait-is-a-slot",
         "_planning/submissions.py",
-        "        if outcome.http_status == 429 and in_flight:",
+        "        if outcome.is_rate_limited and in_flight:",
         "        if True:",
         "an account that is down or has none of our jobs is tried at the rate of its slots",
         ("tests/planning/test_planner.py",),
