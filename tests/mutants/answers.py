@@ -244,8 +244,8 @@ MUTANTS: Final = (
     Mutant(
         "interrupted-body-dropped",
         "_http/transport.py",
-        "response=self._prepared(response, bytes(body), False)",
-        'response=self._prepared(response, b"", False)',
+        "answer = self._prepared(response, bytes(body), False, request.max_answer)",
+        'answer = self._prepared(response, b"", False, request.max_answer)',
         "a cancelled submission forgets what had come",
         _KEPT,
         "cancelled_within",
