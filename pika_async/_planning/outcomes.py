@@ -44,6 +44,8 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
             return job.accepted(outcome.task_id, at)
         case SubmitVerdict.REJECTED if not is_suspicious(outcome):
             return job.rejected(rejection(job, outcome), at)
+        case SubmitVerdict.NOT_SENT if outcome.local:
+            return job  # it was never on its way
         case (
             SubmitVerdict.REJECTED
             | SubmitVerdict.NOT_SENT

@@ -24,7 +24,7 @@ from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, Token
 from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
 from pika_async._planning.refused_jobs import RefusedJobs
 from pika_async._planning.submit_queue import MAX_GATED, SubmitQueue
-from pika_async.errors import ChargeLimitReached, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
+from pika_async.errors import ChargeLimitReached, LocalFailure, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Submissions"]
@@ -169,12 +169,7 @@ class Submissions:
                 self.fuses.on_accepted()
                 self.refused.on_accepted(sent_at)
             case SubmitVerdict.NOT_SENT:
-                self._queue_again(active)
-                if self.throttle.record_unreachable(now, u):
-                    attempts = self.throttle.unsent
-                    return StopSubmitting(
-                        ProviderUnreachable(provider=self.provider, reason=outcome.reason, attempts=attempts)
-                    )
+                return self._on_unsent(active, outcome, now, u)
             case SubmitVerdict.WAIT:
                 self._back_off(active, outcome, sent_at, now, u, in_flight=in_flight)
             case SubmitVerdict.STOP:
@@ -191,6 +186,17 @@ class Submissions:
             case SubmitVerdict.REJECTED:
                 return self._on_refused(active, outcome, now)
         return None
+
+    def _on_unsent(self, active: ActiveJob, outcome: SubmitOutcome, now: float, u: float) -> StopSubmitting | None:
+        if outcome.local:  # behind the others, which may not need what failed
+            self.queue.return_probe(active)
+            self.queue.append(active)
+        else:
+            self._queue_again(active)
+        if not self.throttle.record_unreachable(now, u):
+            return None
+        kind = LocalFailure if outcome.local else ProviderUnreachable
+        return StopSubmitting(kind(provider=self.provider, reason=outcome.reason, attempts=self.throttle.unsent))
 
     def _queue_again(self, active: ActiveJob) -> None:
         self.queue.return_probe(active)

@@ -19,7 +19,7 @@ from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
-from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError
+from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, SubmissionRejected
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
@@ -81,14 +81,15 @@ class JobAdmission:
         :raises JournalFailed: if the job could not be saved; it is not sent.
         """
         existing = self._existing(key, request)
-        if existing is not None and existing.status is not JobStatus.PLANNED:
+        if existing is not None and not (existing.status is JobStatus.PLANNED or _was_refused_here(existing)):
             return await self.adopt(existing, observer)
         try:
             await self._check(request)
         except InvalidRequest as error:
             if index is None:
                 raise
-            job = (existing or self.new_job(request, key, index)).rejected(error, time.time())
+            planned = self.new_job(request, key, index) if existing is None else self._continued(existing)
+            job = planned.rejected(error, time.time())
             await self._journal.save(job)
             observer(job, True)
             return job
@@ -156,7 +157,7 @@ class JobAdmission:
         """Return the state in which this client continues a finished job."""
         here = existing.provider == self._provider.name and existing.base_url == self._base_url
         withdrawn = existing.status is JobStatus.CANCELED and not existing.may_be_charged
-        if existing.status is JobStatus.PLANNED or withdrawn:  # not accepted by any gateway
+        if existing.status is JobStatus.PLANNED or withdrawn or _was_refused_here(existing):  # accepted by no gateway
             return attrs.evolve(
                 existing, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
                 base_url=self._base_url,
@@ -171,6 +172,15 @@ class JobAdmission:
             key=existing.key, provider=existing.provider, task_id=existing.task_id, base_url=existing.base_url
         )
         return attrs.evolve(existing, error=error)
+
+
+def _was_refused_here(job: Job) -> bool:
+    """Return whether a job was refused on this machine, by what may have been mended since: a file that was missing."""
+    match job:
+        case Job(status=JobStatus.REJECTED, error=InvalidRequest() | SubmissionRejected(http_status=None)):
+            return not job.may_be_charged
+        case _:
+            return False
 
 
 class BatchAdmission:

@@ -18,7 +18,7 @@ import attrs
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.task_aliases import TaskAliases
-from pika_async._runtime.images import load_image
+from pika_async._runtime.images import ImageUnreadable, load_image
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import (
     AcceptedElsewhere,
@@ -103,7 +103,7 @@ class GatewayClient:
         """Encode the submission of *request*, its local image loaded. Raises nothing but cancellation.
 
         :param callback_url: where the gateway sends its callbacks.
-        :return: the HTTP request, or a rejection if *request* cannot be encoded.
+        :return: the HTTP request; a rejection if *request* cannot be encoded; "not sent" if this machine failed.
         """
         try:
             loaded = await load_image(self._provider, request)
@@ -112,6 +112,9 @@ class GatewayClient:
             return encoded
         except InvalidRequest as error:
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=error.message)
+        except (OSError, MemoryError) as error:  # a codec may be imported here, for which there may be no descriptor
+            reason = str(error) if isinstance(error, ImageUnreadable) else f"a request could not be encoded: {error!r}"
+            return SubmitOutcome(verdict=SubmitVerdict.NOT_SENT, reason=reason, local=True)
         except Exception as error:  # third-party providers may raise anything
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=f"could not be encoded: {error!r}")

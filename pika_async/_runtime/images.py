@@ -5,9 +5,12 @@ Downloads no URLs and uploads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import errno
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final, TypeVar
 
 import anyio
 
@@ -16,7 +19,21 @@ from pika_async.models import GenerationRequest, evolve_unchecked
 from pika_async.models.fields import is_url
 from pika_async.providers._provider import Provider
 
-__all__ = ["check_image", "check_image_blocking", "image_path", "load_image"]
+__all__ = ["ImageUnreadable", "check_image", "check_image_blocking", "image_path", "load_image"]
+
+
+T = TypeVar("T")
+
+#: Errors of a path that leads to no file. Every other error is this machine's: another attempt may succeed.
+NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR})
+
+
+class ImageUnreadable(OSError):  # noqa: N818 - named after the image, as the errors of the package are
+    """A local image that this machine cannot read now: no descriptor, an I/O error, a permission, a mount."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"image: {str(path)!r} cannot be read: {reason}")
+        self.reason = reason
 
 
 def image_path(request: GenerationRequest) -> Path | None:
@@ -26,56 +43,71 @@ def image_path(request: GenerationRequest) -> Path | None:
 
 
 async def check_image(provider: Provider, request: GenerationRequest) -> None:
-    """Check that the local image of *request*, if it has one, can be read and is not too large for *provider*.
+    """Check that the local image of *request*, if it has one, is a file that is not too large for *provider*.
 
-    The file is opened, but its content is not read: the images of a whole batch must not be in memory at once.
+    The file is opened, but its content is not read: the images of a whole batch must not be in memory at once. An image
+    that this machine cannot read now passes: it is read when it is sent.
 
-    :raises InvalidRequest: if the file is missing, empty, not readable, not a regular file, or too large.
-    """
-    if image_path(request) is not None:
-        await anyio.to_thread.run_sync(check_image_blocking, provider, request)
-
-
-def check_image_blocking(provider: Provider, request: GenerationRequest) -> None:
-    """Check like `check_image`, for callers without an event loop.
-
-    :raises InvalidRequest: as `check_image`.
+    :raises InvalidRequest: if the file is missing, empty, not a regular file, or too large.
     """
     path = image_path(request)
     if path is not None:
-        with _translated_errors(path):
-            _check_file(provider, path)
-            path.open("rb").close()
+        with suppress(ImageUnreadable):
+            await _run_in_thread(path, _open_file, provider)
+
+
+def check_image_blocking(provider: Provider, request: GenerationRequest) -> None:
+    """Check like `check_image`, for callers without an event loop that send nothing if it fails.
+
+    :raises InvalidRequest: as `check_image`, and if the file cannot be read now.
+    """
+    path = image_path(request)
+    if path is not None:
+        try:
+            with _translated_errors(path):
+                _open_file(provider, path)
+        except ImageUnreadable as error:
+            raise InvalidRequest(field="image", value=str(path), reason=f"cannot be read: {error.reason}") from None
 
 
 async def load_image(provider: Provider, request: GenerationRequest) -> GenerationRequest:
     """Return *request* with the bytes of its local image in place of the path; other requests are returned as they are.
 
     :raises InvalidRequest: as `check_image`, or if the provider cannot send this content.
+    :raises ImageUnreadable: if this machine cannot read the file now.
     """
     path = image_path(request)
     if path is None:
         return request
-    loaded = evolve_unchecked(request, image=await anyio.to_thread.run_sync(_read_file, provider, path))
+    loaded = evolve_unchecked(request, image=await _run_in_thread(path, _read_file, provider))
     provider.check(loaded)  # a provider's rules see the content here for the first time
     return loaded
 
 
-def _read_file(provider: Provider, path: Path) -> bytes:
+async def _run_in_thread(path: Path, call: Callable[[Provider, Path], T], provider: Provider) -> T:
+    """Run `call(provider, path)` in a thread, which a cancellation leaves behind: a dead mount may never answer."""
     with _translated_errors(path):
-        _check_file(provider, path)  # again: a file that has grown since admission must not fill the memory
-        return path.read_bytes()
+        return await anyio.to_thread.run_sync(call, provider, path, abandon_on_cancel=True)
+
+
+def _open_file(provider: Provider, path: Path) -> None:
+    _check_file(provider, path)
+    path.open("rb").close()
+
+
+def _read_file(provider: Provider, path: Path) -> bytes:
+    _check_file(provider, path)  # again: a file that has grown since admission must not fill the memory
+    return path.read_bytes()
 
 
 def _check_file(provider: Provider, path: Path) -> None:
-    if not path.is_file():
-        reason = "must be an existing file; correct the path, or give a URL"
-        raise InvalidRequest(field="image", value=str(path), reason=reason)
-    size = path.stat().st_size
-    if not size:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "not a file")
+    if not found.st_size:
         reason = "must not be an empty file; give another one, or a URL"
         raise InvalidRequest(field="image", value=str(path), reason=reason)
-    provider.check_size("image", size)
+    provider.check_size("image", found.st_size)
 
 
 @contextmanager
@@ -84,6 +116,12 @@ def _translated_errors(path: Path) -> Iterator[None]:
         yield
     except InvalidRequest:
         raise
-    except (OSError, ValueError) as error:
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise InvalidRequest(field="image", value=str(path), reason=reason) from None
+    except ValueError as error:  # the path itself: a NUL, a lone surrogate
+        raise InvalidRequest(field="image", value=str(path), reason=f"cannot be read: {error}") from None
+    except OSError as error:
+        if error.errno in NO_FILE:
+            reason = "must be an existing file; correct the path, or give a URL"
+            raise InvalidRequest(field="image", value=str(path), reason=reason) from None
+        raise ImageUnreadable(path, error.strerror or str(error)) from None
+    except (MemoryError, RuntimeError) as error:  # no memory for the content, or for a thread
+        raise ImageUnreadable(path, repr(error)) from None

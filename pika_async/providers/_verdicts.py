@@ -97,6 +97,8 @@ class SubmitOutcome:
     code: str | None = None
     #: The number in the body that stands for an HTTP status, beside a status of success; None if there is none.
     body_status: int | None = None
+    #: Whether this machine failed before the network came into it (`NOT_SENT`): a file that cannot be read just now.
+    local: bool = False
     #: The model that the provider names in a "retry later" answer (`WAIT`): other models may pass. None: names none.
     model: str | None = None
     #: Status, code and words of a provider's refusal (`REJECTED`, `STOP`, `WAIT`, `WRONG_URL`), without ids and numbers
