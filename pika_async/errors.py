@@ -299,20 +299,6 @@ class ProviderUnreachable(SubmissionsStopped):
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
-class LocalFailure(SubmissionsStopped):
-    """A stop because this machine kept failing: a file that cannot be read, no descriptor left; nothing was sent."""
-
-    attempts: int = 0
-
-    def _text(self) -> str:
-        tries = f" ({self.attempts} attempts)" if self.attempts else ""
-        return (
-            f"{self.provider}: submitting stopped: this machine could not make a request{tries}: {self.reason}; "
-            "mend the cause here, then run the same again: the jobs that were not sent are still planned"
-        )
-
-
-@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class WrongBaseUrl(SubmissionsStopped):
     """A stop because a redirect, a page or an unreadable answer came instead of the API. Redirects are not followed."""
 

@@ -24,7 +24,7 @@ from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, Token
 from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
 from pika_async._planning.refused_jobs import RefusedJobs
 from pika_async._planning.submit_queue import MAX_GATED, SubmitQueue
-from pika_async.errors import ChargeLimitReached, LocalFailure, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
+from pika_async.errors import ChargeLimitReached, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Submissions"]
@@ -195,8 +195,15 @@ class Submissions:
             self._queue_again(active)
         if not self.throttle.record_unreachable(now, u):
             return None
-        kind = LocalFailure if outcome.local else ProviderUnreachable
-        return StopSubmitting(kind(provider=self.provider, reason=outcome.reason, attempts=self.throttle.unsent))
+        attempts = self.throttle.unsent
+        if not outcome.local:
+            reason = outcome.reason
+            return StopSubmitting(ProviderUnreachable(provider=self.provider, reason=reason, attempts=attempts))
+        reason = (
+            f"this machine could not make a request ({attempts} attempts): {outcome.reason}; "
+            "mend that, then run the same again"
+        )
+        return StopSubmitting(SubmissionsStopped(provider=self.provider, reason=reason))
 
     def _queue_again(self, active: ActiveJob) -> None:
         self.queue.return_probe(active)

@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from pika_async import FixedInterval, GenerationRequest, InvalidRequest, JobStatus, Limits, LocalFailure, PikaClient
+from pika_async import (
+    FixedInterval,
+    GenerationRequest,
+    InvalidRequest,
+    JobStatus,
+    Limits,
+    PikaClient,
+    SubmissionsStopped,
+)
 from pika_async._runtime import images, submitter
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.images import ImageUnreadable, check_image, check_image_blocking, load_image
@@ -185,7 +193,7 @@ def test_trouble_that_lasts_stops_and_leaves_the_jobs_planned(
         break_reads("EIO")
         async with _client(at, journal=tmp_path / "j.db") as pika:
             report = await pika.run(requests)
-            assert isinstance(report.stopped, LocalFailure)
+            assert type(report.stopped) is SubmissionsStopped
             assert "Input/output error" in report.stopped.message
             assert str(image) in report.stopped.message
             assert [job.status for job in await pika.jobs()] == [JobStatus.PLANNED] * 3
@@ -211,7 +219,7 @@ def test_one_unreadable_image_holds_no_other_row(image: Path, break_reads: Calla
         ]
         async with _client(at) as pika:
             report = await pika.run(requests)
-        assert isinstance(report.stopped, LocalFailure)
+        assert type(report.stopped) is SubmissionsStopped
         assert "locked.png" in report.stopped.message
         assert report.counts == {JobStatus.SUCCEEDED: 5, JobStatus.PLANNED: 1}
 
