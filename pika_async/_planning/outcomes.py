@@ -76,9 +76,7 @@ def stop_error(provider: str, base_url: str, outcome: SubmitOutcome, trip: Trip,
         case Trip.ACCOUNT:
             return AccountStopped(provider=provider, reason=outcome.reason, http_status=outcome.http_status)
         case Trip.UNREADABLE:
-            reason = (
-                f"{count} answers with HTTP {outcome.http_status} hold no task id that can be read, {outcome.reason}"
-            )
+            reason = f"{count} answers hold no task id that can be read, the last one: {outcome.reason}"
             return WrongBaseUrl(provider=provider, reason=reason, base_url=base_url)
         case Trip.REFUSED_ALIKE:
             return RefusedAlike(provider=provider, reason=outcome.reason, http_status=outcome.http_status, count=count)

@@ -13,15 +13,16 @@ import attrs
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
-from pika_async.cli.exits import ExitCode
+from pika_async.cli.exits import ExitCode, stops_account
 from pika_async.cli.gallery import write_gallery
 from pika_async.cli.posters import draw_posters
 from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
+from pika_async.cli.retries import rejection_lines
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
-from pika_async.errors import AccountStopped, SubmissionsStopped
+from pika_async.errors import SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
@@ -57,7 +58,7 @@ class BatchOutcome:
         """Exit code of the command."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
-        if isinstance(self.stopped, AccountStopped):
+        if stops_account(self.stopped):
             return ExitCode.ACCOUNT_STOPPED
         good = all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
         return ExitCode.OK if good and self.results_complete and self.journal_complete else ExitCode.INCOMPLETE
@@ -202,6 +203,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from outcome.callback_lines
     if outcome.stopped is not None:
         yield outcome.stopped.message
+    yield from rejection_lines(folder, outcome.jobs)
     if outcome.interrupted:
         in_flight = sum(job.is_in_flight for job in outcome.jobs)
         yield f"interrupted: {in_flight} still in flight, {counts[JobStatus.PLANNED]} not sent; nothing is lost"

@@ -15,7 +15,7 @@ from pika_async._runtime.results import route_refusal
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
-from pika_async.cli.folder_commands import batch, resolve, resume, status
+from pika_async.cli.folder_commands import batch, resolve, resume, retry, status
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
@@ -110,7 +110,7 @@ def generate(
         return run_in_loop(generate_one(client, request, out, terminal, find_refusal=find_refusal, as_json=json))
 
 
-for command in (batch, resume, status, resolve, export):
+for command in (batch, resume, retry, status, resolve, export):
     app.command(command)
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from pika_async.errors import AccountStopped, ConfigurationError, InvalidRequest, PikaError
+from pika_async.errors import (
+    AccountStopped,
+    ConfigurationError,
+    GatewayInTrouble,
+    InvalidRequest,
+    PikaError,
+    RefusedAlike,
+)
 
-__all__ = ["ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for"]
+__all__ = ["ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for", "stops_account"]
 
 #: Faulty rows that are listed one by one; the others are counted.
 MAX_LISTED_ROWS = 20
@@ -22,7 +29,7 @@ class ExitCode(enum.IntEnum):
     INCOMPLETE = 1
     #: Usage or input error; nothing was sent.
     USAGE = 2
-    #: The provider stopped the account: wrong key, or no balance.
+    #: The account is stopped: wrong key, no balance, the same refusal for every row, or a gateway in trouble.
     ACCOUNT_STOPPED = 3
     #: Interrupted by Ctrl-C, SIGTERM or a closed terminal.
     INTERRUPTED = 130
@@ -47,12 +54,17 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
     """Ctrl-C or SIGTERM ended the work; the text says what has been submitted."""
 
 
+def stops_account(error: BaseException | None) -> bool:
+    """Return whether a person must mend something at the gateway, or wait for it, before any row can be sent."""
+    return isinstance(error, AccountStopped | RefusedAlike | GatewayInTrouble)
+
+
 def exit_code_for(error: BaseException) -> ExitCode:
     """Return the exit code of a command that ended with `error`."""
     match error:
         case UsageError() | ConfigurationError() | InvalidRequest():
             return ExitCode.USAGE
-        case AccountStopped():
+        case _ if stops_account(error):
             return ExitCode.ACCOUNT_STOPPED
         case Interrupted() | KeyboardInterrupt():
             return ExitCode.INTERRUPTED

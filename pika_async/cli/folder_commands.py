@@ -1,4 +1,4 @@
-"""Commands on the folder of a batch: `batch`, `resume`, `status` and `resolve`."""
+"""Commands on the folder of a batch: `batch`, `resume`, `retry`, `status` and `resolve`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from pika_async.cli.options import (
 )
 from pika_async.cli.polling import show_polling
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, read_input
-from pika_async.cli.runner import BatchRunner, ProviderRun, resume_runs
+from pika_async.cli.retries import select_jobs
+from pika_async.cli.runner import BatchRunner, ProviderRun, resume_runs, retry_runs
 from pika_async.cli.status import show_resolved, show_status
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.jobs import Job
+from pika_async.jobs import Job, JobStatus
 from pika_async.providers import find_provider
 
-__all__ = ["batch", "resolve", "resume", "status"]
+__all__ = ["batch", "resolve", "resume", "retry", "status"]
 
 
 def batch(
@@ -165,6 +166,54 @@ def resume(
                 raise UsageError(
                     f"--callbacks: {runs[0].client.provider.title} sends no callbacks; leave the option out"
                 )
+            listener = None
+        runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
+        outcome, page = run_in_loop(runner.run(runs, title=folder.absolute().name, done=done))
+        for line in summarize(outcome, batch_folder, page):
+            terminal.show(line, to_error=json or outcome.code is not ExitCode.OK)
+        return outcome.code
+
+
+def retry(
+    folder: Path,
+    /,
+    *keys: str,
+    rejected: Annotated[bool, Parameter(negative=())] = False,
+    failed: Annotated[bool, Parameter(negative=())] = False,
+    credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
+    max_charges: Integer | None = None,
+    json: JsonFlag = False,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Pay again, on purpose, for jobs of a folder that ended without a video.
+
+    Example: `pika-async retry clips --rejected`
+
+    A rejected job was not charged; once the cause is mended (balance, model, settings of the account), this sends all
+    of them again. A failed one may have been charged. The earlier record is kept as KEY~1. Exit codes as of batch.
+
+    :param folder: The --out folder of a batch.
+    :param keys: Keys of jobs, besides those that the options choose.
+    :param rejected: Send every rejected job again.
+    :param failed: Send every failed job again.
+    :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder.
+    :param json: Print only the lines of results.jsonl on standard output.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        batch_folder = BatchFolder(folder)
+        batch_folder.require_existing()
+        chosen_statuses = {JobStatus.REJECTED: rejected, JobStatus.FAILED: failed}
+        if not keys and not any(chosen_statuses.values()):
+            raise UsageError("retry needs --rejected, --failed or keys; nothing was sent")
+        run_in_loop(batch_folder.recover())
+        options = batch_folder.options()
+        options = options if max_charges is None else attrs.evolve(options, max_charges=max_charges)
+        listener = CallbackListener.from_options(options)
+        statuses = {status for status, is_chosen in chosen_statuses.items() if is_chosen}
+        chosen = select_jobs(list(batch_folder.journal.all()), keys, statuses)
+        runs, done = retry_runs(batch_folder, credentials, options, listener, chosen)
+        if not any(run.client.provider.takes_callback for run in runs):
             listener = None
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
         outcome, page = run_in_loop(runner.run(runs, title=folder.absolute().name, done=done))

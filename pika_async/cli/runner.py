@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -18,23 +18,26 @@ from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
-from pika_async.cli.exits import UsageError
+from pika_async.cli.exits import UsageError, stops_account
 from pika_async.cli.options import CredentialOptions, ProviderOptions, create_client
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
+from pika_async.cli.retries import is_archived
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
-from pika_async.errors import AccountStopped, InvalidRequest, SubmissionsStopped
+from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.providers import find_provider
 
-__all__ = ["BatchRunner", "ProviderRun", "resume_runs"]
+__all__ = ["BatchRunner", "ProviderRun", "resume_runs", "retry_runs"]
 
 #: Seconds that the second Ctrl-C leaves the journal for its pending writes.
 FLUSH_TIMEOUT_S: Final = 1.0
+#: Jobs to pay for again that are named one by one; more are counted.
+MAX_ANNOUNCED: Final = 10
 
 
 @attrs.frozen
@@ -97,7 +100,7 @@ class BatchRunner:
                         await self._prepare(runs, stack)
                     reason = await self._run_batch(self._batches[number])
                     # A stopped account decides the exit code, whatever stops a later run.
-                    stopped = stopped if reason is None or isinstance(stopped, AccountStopped) else reason
+                    stopped = stopped if reason is None or stops_account(stopped) else reason
         except asyncio.CancelledError:
             if not self._batches:
                 raise
@@ -127,9 +130,12 @@ class BatchRunner:
         inputs_of_runs = [await run.load_inputs() for run in runs]
         await self.folder.save_options(self.options)
         for run, inputs in zip(runs, inputs_of_runs, strict=True):
+            again = set(run.again)
             async for one in paced(inputs):
-                if one.key in run.again:
-                    await self._resubmit(run.client, one)
+                if one.key in again:
+                    await self._resubmit(run.client, one, announce=len(again) <= MAX_ANNOUNCED)
+            if len(again) > MAX_ANNOUNCED:
+                self.terminal.note(f"{len(again)} jobs are paid for again; the earlier ones are kept as KEY~1")
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
         results = await self.folder.start_results(positions, download=self.options.download)
         self._results = stack.enter_context(results)
@@ -140,14 +146,15 @@ class BatchRunner:
         if self.listener is not None:
             self.terminal.note(self.listener.announcement)
 
-    async def _resubmit(self, client: PikaClient, input_request: InputRequest) -> None:
+    async def _resubmit(self, client: PikaClient, input_request: InputRequest, *, announce: bool) -> None:
         job = self.folder.journal.get(input_request.key)
         unsent = job is not None and job.status is JobStatus.PLANNED
         if job is None or (unsent and job.request.fingerprint() == input_request.request.fingerprint()):
             return  # never paid for: it is sent like any other
         try:
             earlier = await client.resubmit(input_request.key)
-            self.terminal.note(f"job {input_request.key} is paid for again; the earlier one is {earlier.key}")
+            if announce:
+                self.terminal.note(f"job {input_request.key} is paid for again; the earlier one is {earlier.key}")
         except InvalidRequest as error:
             if error.field == "file":
                 raise UsageError(f"--again {input_request.key}: {error.message}; nothing was sent") from None
@@ -191,7 +198,7 @@ def resume_runs(
     :raises ConfigurationError: names the option that cannot work, or the missing key.
     :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
     """
-    jobs = [attrs.evolve(job, index=index) for index, job in enumerate(folder.journal.all())]
+    jobs = _current_jobs(folder)
     unfinished = {
         (job.provider, job.base_url)
         for job in jobs
@@ -207,6 +214,48 @@ def resume_runs(
             _check_images(job)
         input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
+    return _runs_of(by_gateway, folder, credentials, options, listener), done
+
+
+def _current_jobs(folder: BatchFolder) -> list[Job]:
+    """Return the jobs of `folder` by their order in it, without those that are only history."""
+    jobs = [attrs.evolve(job, index=index) for index, job in enumerate(folder.journal.all())]
+    return [job for job in jobs if not (is_archived(job) and job.is_final and job.status is not JobStatus.SUCCEEDED)]
+
+
+def retry_runs(
+    folder: BatchFolder,
+    credentials: CredentialOptions,
+    options: BatchOptions,
+    listener: CallbackListener | None,
+    chosen: Sequence[Job],
+) -> tuple[list[ProviderRun], list[Job]]:
+    """Return a run for each provider and base URL of `chosen`, which pays for them again, and all other jobs.
+
+    :raises ConfigurationError: names the option that cannot work, or the missing key.
+    :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
+    """
+    by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
+    for job in chosen:
+        _check_images(job)
+        input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
+        by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
+    keys = {job.key for job in chosen}
+    runs = _runs_of(by_gateway, folder, credentials, options, listener)
+    runs = [
+        attrs.evolve(run, again=[one.key for one in inputs])
+        for run, inputs in zip(runs, by_gateway.values(), strict=True)
+    ]
+    return runs, [job for job in _current_jobs(folder) if job.key not in keys]
+
+
+def _runs_of(
+    by_gateway: Mapping[tuple[str, str], Sequence[InputRequest]],
+    folder: BatchFolder,
+    credentials: CredentialOptions,
+    options: BatchOptions,
+    listener: CallbackListener | None,
+) -> list[ProviderRun]:
     if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
         variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
         raise UsageError(
@@ -222,7 +271,7 @@ def resume_runs(
         receiver = listener.receiver if listener is not None and takes_callback else None
         client = create_client(account, options=options, journal=folder.journal, callbacks=receiver)
         runs.append(ProviderRun(client, partial(_return, inputs)))
-    return runs, done
+    return runs
 
 
 async def _return(inputs: Sequence[InputRequest]) -> Sequence[InputRequest]:

@@ -9,6 +9,7 @@ from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
+from pika_async.cli.retries import rejection_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
@@ -60,6 +61,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     yield f"charges: {charged} accepted or possibly accepted{f', of {limit} allowed' if limit else ''}"
     stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
     yield from sorted(stops)
+    yield from rejection_lines(folder, jobs)
     in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
     sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
     if sending:

@@ -1,0 +1,195 @@
+"""Rows that are refused: what stops a batch without burning them, and how rejected ones are sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pika_async._journal.sqlite import SqliteJournal
+from pika_async.cli.exits import ExitCode, exit_code_for
+from pika_async.emulator import Emulator
+from pika_async.errors import GatewayInTrouble, RefusedAlike
+from tests.cli.command_line import CommandLine, serving
+
+ROWS = "key,prompt\n" + "".join(f"k{number},prompt {number}\n" for number in range(9))
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return CommandLine(tmp_path, capsys, monkeypatch)
+
+
+def answered(status: int, body: object) -> dict[str, Any]:
+    return {"fault": "answer", "status": status, "body": body if isinstance(body, str) else json.dumps(body)}
+
+
+def refused(words: str, code: str = "bad") -> dict[str, Any]:
+    return answered(400, {"error": {"message": words, "type": "gateway_error", "param": "", "code": code}})
+
+
+def charged(emulator: Emulator) -> Counter[str]:
+    return Counter(charge.prompt for charge in emulator.ledger)
+
+
+def statuses(cli: CommandLine) -> Counter[str]:
+    return Counter(record["status"] for record in cli.results())
+
+
+# --- stops over sockets -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["batch", "resume"])
+def test_the_same_refusal_for_every_row_stops_with_the_words_and_burns_none(cli: CommandLine, command: str) -> None:
+    """Exit code 3 after five rows; all nine stay planned; mended, the same command or `resume` ends with 0."""
+    with serving({"on": "create", "first": 5, "do": refused("this group may not generate")}) as emulator:
+        source = cli.write("b.csv", ROWS)
+        ran = cli.batch(emulator, source, "--no-download")
+        assert (ran.code, statuses(cli)) == (3, {"planned": 9})
+        assert (
+            "5 different requests were refused alike, not charged: HTTP 400: bad: this group may not generate"
+            in ran.err
+        )
+        assert "this group may not generate" in cli("status", "pika-out").out
+        assert len(emulator.ledger) == 0
+        again = cli.batch(emulator, source, "--no-download") if command == "batch" else cli("resume", "pika-out")
+        assert (again.code, statuses(cli)) == (0, {"succeeded": 9})
+        assert set(charged(emulator).values()) == {1}
+
+
+def test_receipts_that_cannot_be_read_stop_after_three_rows(cli: CommandLine) -> None:
+    """Three rows are in doubt, six are planned, and the message says that the URL or the wire is not right."""
+    with serving({"on": "create", "do": {**answered(200, {"state": "SUCCESS"}), "charge": True}}) as emulator:
+        ran = cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
+        assert (ran.code, statuses(cli)) == (1, {"unknown": 3, "planned": 6})
+        assert "3 answers hold no task id that can be read" in ran.err
+        assert len(emulator.ledger) == 3
+
+
+def test_a_gateway_in_trouble_stops_with_exit_code_3(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve of 20 rows are in doubt; the same command sends the other eight once the gateway has recovered."""
+    monkeypatch.setattr("pika_async._planning.fuses.PROBE_WAITS_S", (0.01, 0.01, 0.01, 0.01))
+    with serving({"on": "create", "first": 12, "do": answered(502, "bad gateway")}) as emulator:
+        source = cli.write("b.txt", "\n".join(f"prompt {number}" for number in range(20)))
+        ran = cli.batch(emulator, source, "--no-download")
+        assert (ran.code, statuses(cli)) == (3, {"unknown": 12, "planned": 8})
+        assert "the gateway is in trouble: 12 answers in a row" in ran.err
+        assert cli.batch(emulator, source, "--no-download").code == 1
+        assert statuses(cli) == {"unknown": 12, "succeeded": 8}
+
+
+@pytest.mark.parametrize("error", [GatewayInTrouble(provider="p"), RefusedAlike(provider="p")])
+def test_these_stops_share_the_exit_code_of_a_stopped_account(error: Exception) -> None:
+    """Something has to be mended at the gateway before anything can be sent."""
+    assert exit_code_for(error) is ExitCode.ACCOUNT_STOPPED
+
+
+# --- rejected rows ------------------------------------------------------------------------------------------------------
+
+
+def test_rejected_rows_are_counted_and_sent_again_on_purpose(cli: CommandLine) -> None:
+    """The same command counts them with their reasons and sends nothing; `retry --rejected` sends them once more."""
+    rules = [
+        {"on": "create", "prompt": f"prompt {number}", "first": 1, "do": refused(f"no {word}")}
+        for number, word in ((2, "cats"), (4, "cats"), (6, "dogs"))
+    ]
+    with serving(*rules) as emulator:
+        source = cli.write("b.csv", ROWS)
+        first = cli.batch(emulator, source, "--no-download")
+        assert (first.code, statuses(cli)) == (1, {"succeeded": 6, "rejected": 3})
+        for ran in (first, cli.batch(emulator, source, "--no-download")):
+            assert "rejected, not charged: 3" in ran.err
+            assert "2 x HTTP 400: bad: no cats" in ran.err
+            assert "pika-async retry pika-out --rejected" in ran.err
+        assert len(emulator.ledger) == 6
+        assert "2 x HTTP 400: bad: no cats" in cli("status", "pika-out").out
+        ran = cli("retry", "pika-out", "--rejected")
+        assert ran.code == 0
+        assert {record["key"]: record["status"] for record in cli.results()} == {
+            **{f"k{number}": "succeeded" for number in range(9)},
+            **{f"k{number}~1": "rejected" for number in (2, 4, 6)},
+        }
+        assert charged(emulator) == Counter(f"prompt {number}" for number in range(9))
+        history = [record for record in cli("status", "pika-out", "--json").records if record["key"] == "k2~1"]
+        assert "no cats" in history[0]["error"]["message"]
+        assert "rejected, not charged" not in cli("status", "pika-out").out
+        assert cli.batch(emulator, source, "--no-download").code == 0
+        assert cli("resume", "pika-out").code == 0
+        assert len(emulator.ledger) == 9
+
+
+def test_only_the_named_rows_are_sent_again(cli: CommandLine) -> None:
+    """A key names one row; `--failed` adds the failed ones, which are charged once more."""
+    with serving(
+        {"on": "create", "prompt": "prompt 2", "first": 1, "do": refused("no cats")},
+        {"on": "create", "prompt": "prompt 4", "first": 1, "do": refused("no dogs")},
+        {"on": "create", "prompt": "prompt 6", "first": 1, "do": {"fault": "fails", "reason": "moderated"}},
+    ) as emulator:
+        cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
+        assert statuses(cli) == {"succeeded": 6, "rejected": 2, "failed": 1}
+        assert cli("retry", "pika-out", "k2", "--failed").code == 1
+        assert {record["key"] for record in cli.results() if record["status"] == "rejected"} == {"k2~1", "k4"}
+        assert charged(emulator)["prompt 6"] == 2
+        assert cli("retry", "pika-out", "k4").code == 0
+
+
+def test_many_rows_that_are_sent_again_are_counted_and_not_named(cli: CommandLine) -> None:
+    """Above ten rows there is one line instead of one for each."""
+    prompts = [f"prompt {number:02}" for number in range(12)]
+    rules = [{"on": "create", "prompt": prompt, "first": 1, "do": refused(f"no {prompt[-2:]} {'x' * number}")}
+             for number, prompt in enumerate(prompts)]  # fmt: skip
+    with serving(*rules) as emulator:
+        cli.batch(emulator, cli.write("b.txt", "\n".join(prompts)), "--no-download")
+        assert statuses(cli) == {"rejected": 12}
+        ran = cli("retry", "pika-out", "--rejected")
+        assert ran.code == 0
+        assert "12 jobs are paid for again" in ran.err
+        assert "is paid for again" not in ran.err
+
+
+def test_a_row_whose_record_was_archived_by_a_killed_command_is_not_lost(cli: CommandLine) -> None:
+    """The command was killed after the record became KEY~1 and before the new one was planned."""
+
+    async def archive(path: Path) -> None:
+        journal = SqliteJournal(path)
+        await journal.open()
+        job = journal.get("k2")
+        assert job is not None
+        await journal.archive(job)
+        await journal.close()
+
+    with serving({"on": "create", "prompt": "prompt 2", "first": 1, "do": refused("no cats")}) as emulator:
+        cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
+        asyncio.run(archive(cli.folder / "pika-out" / "journal.db"))
+        assert cli("retry", "pika-out", "--rejected").code == 0
+        assert charged(emulator) == Counter(f"prompt {number}" for number in range(9))
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ((), "retry needs --rejected, --failed or keys"),
+        (("k1",), "k1 is succeeded; give keys of jobs that ended without a video"),
+        (("nothing",), "nothing is not the key of a job in this folder"),
+    ],
+)
+def test_a_retry_of_nothing_is_a_usage_error(cli: CommandLine, argv: tuple[str, ...], text: str) -> None:
+    """The message names the key and the way out, and nothing is sent."""
+    with serving() as emulator:
+        cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
+        ran = cli("retry", "pika-out", *argv)
+        assert ran.code == 2
+        assert text in ran.err
+        assert len(emulator.ledger) == 9
+
+
+def test_a_retry_without_any_rejected_row_sends_nothing(cli: CommandLine) -> None:
+    """The other rows are shown as they are."""
+    with serving() as emulator:
+        cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
+        assert cli("retry", "pika-out", "--rejected").code == 0
+        assert len(emulator.ledger) == 9
