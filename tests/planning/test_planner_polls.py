@@ -198,6 +198,20 @@ def test_a_failed_probe_is_repeated_and_a_good_one_closes_the_breaker() -> None:
     assert len([start_poll(planner, second) for _ in range(12)]) == 12
 
 
+def test_an_answer_that_blames_the_account_is_a_failed_poll() -> None:
+    """Seven polls without a usable answer and one with 401, 402 or 403 open the breaker; a probe with one keeps it open."""
+    planner = new_planner()
+    active_jobs = [accepted_job(planner, 0.0) for _ in range(planner.breaker.threshold + 1)]
+    assert len(active_jobs) == 9
+    for verdict in [PollVerdict.AGAIN] * 7 + [PollVerdict.STOP]:
+        assert not planner.breaker.is_open
+        poll(planner, 10.0, None, verdict)
+    assert planner.breaker.is_open
+    now = planner.breaker.ready_at(10.0)
+    poll(planner, now, None, PollVerdict.STOP)
+    assert planner.breaker.is_open
+
+
 def test_jobs_expire_while_the_breaker_is_open() -> None:
     """A job past its deadline that was polled before is parked at once, without another poll."""
     planner, active_jobs = with_open_breaker(8, deadline=10.2)
