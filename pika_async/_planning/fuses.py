@@ -78,10 +78,8 @@ class Fuses:
 
         It starts at `MAX_UNREADABLE` and grows by one with each acceptance.
         """
-        if self._probes is not None:
-            return 1
         limits = [MAX_UNREADABLE + self._accepted - (0 if self._proven else self._unreadable)]
-        if self._doubts:
+        if self._doubts:  # at most 0 during a pause
             limits.append(MAX_DOUBTS - self._doubts)
         if self._refused:
             limits.append(MAX_REFUSALS - max(map(len, self._refused.values())))

@@ -34,8 +34,8 @@ MUTANTS: Final = (
     Mutant(
         "pause-without-window",
         "_planning/fuses.py",
-        "        if self._probes is not None:\n            return 1\n",
-        "",
+        "            limits.append(MAX_DOUBTS - self._doubts)\n",
+        "            pass\n",
         "several submissions at a time probe a gateway in trouble",
         _FUSES,
         "eight_doubts or before_more",

@@ -124,7 +124,7 @@ def test_receipts_that_cannot_be_read_stop_after_three(body: str, submitting: in
 @pytest.mark.parametrize(
     "do",
     [
-        answered(404, failure("Invalid URL (POST /v1/pika/generate)", "not_found")),
+        answered(404, failure("no route for POST /v1/pika/generate", "not_found")),
         answered(400, failure("the group default may not use this service")),
         answered(200, {"code": 400, "msg": "service suspended", "data": None}),
     ],
