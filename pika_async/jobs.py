@@ -193,9 +193,9 @@ class Job:
         """Return the job as refused at `at` (unix seconds): final, not charged."""
         return self._to(JobStatus.REJECTED, error=error, settled_at=utc_from_timestamp(at))
 
-    def in_doubt(self, error: PikaError, at: float) -> Job:
-        """Return the job as sent at `at` (unix seconds) without a task id in return: parked."""
-        return self._to(JobStatus.UNKNOWN, error=error, submitted_at=utc_from_timestamp(at))
+    def in_doubt(self, error: PikaError, sent_at: datetime) -> Job:
+        """Return the job as sent at `sent_at` (UTC) without a task id in return: parked."""
+        return self._to(JobStatus.UNKNOWN, error=error, submitted_at=sent_at)
 
     def canceled(self, error: PikaError, at: float) -> Job:
         """Return the job as withdrawn before it was sent, or as abandoned while in doubt, at `at` (unix seconds)."""
@@ -263,7 +263,7 @@ def mark_interrupted(job: Job, sent_at: datetime) -> Job:
     """Return a job in doubt: its process ended after `sent_at` without recording the outcome of the submission."""
     reason = "the process ended before the answer was recorded"
     error = SubmissionInDoubt(key=job.key, provider=job.provider, reason=reason, at=sent_at, attempt=job.attempts)
-    return job.in_doubt(error, sent_at.timestamp())
+    return job.in_doubt(error, sent_at)
 
 
 def apply_resolution(job: Job, at: float, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:

@@ -17,6 +17,7 @@ from pika_async.jobs import FINAL, JobStatus, utc_from_timestamp
 
 S = JobStatus
 ERROR = JobCanceled(key="k", provider="p")
+SENT_AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 VIDEO = Video(url="https://x.example/v.mp4", task_id="t")
 
 
@@ -38,7 +39,7 @@ TRANSITIONS: dict[str, Callable[[Job], Job]] = {
     "requeued": lambda job: job.requeued(),
     "accepted": lambda job: job.accepted("t", 1.0),
     "rejected": lambda job: job.rejected(ERROR, 1.0),
-    "in_doubt": lambda job: job.in_doubt(ERROR, 1.0),
+    "in_doubt": lambda job: job.in_doubt(ERROR, SENT_AT),
     "canceled": lambda job: job.canceled(ERROR, 1.0),
     "timed_out": lambda job: job.timed_out(ERROR),
     "reopened": lambda job: job.reopened(),
@@ -164,8 +165,8 @@ def test_attempts_count_submissions() -> None:
 
 def test_a_requeued_job_has_no_time_of_submission() -> None:
     """A job in doubt that was resolved as not charged is not counted as charged."""
-    unconfirmed = job(S.SUBMITTING, attempts=1).in_doubt(ERROR, 5.0)
-    assert unconfirmed.submitted_at == utc_from_timestamp(5)
+    unconfirmed = job(S.SUBMITTING, attempts=1).in_doubt(ERROR, SENT_AT)
+    assert unconfirmed.submitted_at == SENT_AT
     assert unconfirmed.requeued().submitted_at is None
 
 

@@ -60,7 +60,7 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
                 key=job.key, provider=job.provider, reason=outcome.reason, http_status=outcome.http_status,
                 request_id=outcome.request_id, at=sent_at, attempt=job.attempts,
             )  # fmt: skip
-            return job.in_doubt(error, sent_at.timestamp())
+            return job.in_doubt(error, sent_at)
 
 
 def rejection(job: Job, outcome: SubmitOutcome) -> SubmissionRejected:

@@ -133,7 +133,7 @@ async def test_a_deferred_save_is_readable_at_once(journal: Journal) -> None:
 
 async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journal: Journal) -> None:
     """An intent, a receipt, a job in doubt and one given up as in doubt count; an unsent job does not."""
-    doubt = a_job("b").submitting().in_doubt(error := _error(), 1.0)
+    doubt = a_job("b").submitting().in_doubt(error := _error(), utc_from_timestamp(1.0))
     await journal.save(a_job("planned"), accepted(), doubt, attrs.evolve(doubt, key="c").canceled(error, 2.0))
     await journal.record_intent(a_job("d").submitting(), INTENT)
     assert journal.charges() == 4
@@ -145,7 +145,7 @@ async def test_the_jobs_of_a_status_are_counted_as_they_are_listed(journal: Jour
     await journal.record_intent(a_job("a").submitting(), INTENT)
     await journal.save(accepted("a"))
     journal.save_later(attrs.evolve(accepted("a"), progress=50))
-    await journal.save(a_job("b").submitting().in_doubt(_error(), 1.0))
+    await journal.save(a_job("b").submitting().in_doubt(_error(), utc_from_timestamp(1.0)))
     await journal.archive(accepted("a"))
     await journal.save(a_job("a"))
     counts = {status: journal.count(status) for status in JobStatus}

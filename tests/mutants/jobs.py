@@ -26,7 +26,7 @@ MUTANTS: Final = (
     Mutant(
         "interrupted-is-sent-again",
         "jobs.py",
-        "    return job.in_doubt(error, sent_at.timestamp())\n",
+        "    return job.in_doubt(error, sent_at)\n",
         "    return job.requeued(error)\n",
         "a submission in progress when the process was killed is paid twice",
         ("tests/stories/test_resuming.py",),
