@@ -68,6 +68,8 @@ class SqliteJournal(Reader):
         self._revision = 0
         #: Whether the database file has everything that was planned before the first intent.
         self._is_checkpointed = False
+        #: Number of operations of a failed group that are still to be written one by one.
+        self._unwritten = 0
         #: Whether the file was found moved, removed or replaced.
         self._is_displaced = False
 
@@ -135,7 +137,7 @@ class SqliteJournal(Reader):
     @property
     def is_saved(self) -> bool:
         """Whether every write that was attempted so far has been committed, to the file at the journal's path."""
-        return not self._buffer.has_failed_writes and not self._is_displaced
+        return not self._buffer.has_failed_writes and not self._unwritten and not self._is_displaced
 
     async def record_intent(self, job: Job, intent: Intent) -> None:
         """See `Journal`."""
@@ -265,8 +267,8 @@ class SqliteJournal(Reader):
             return
         except Exception as error:
             if len(group) > 1 and not isinstance(error, (OSError, sqlite3.OperationalError)):
-                for operation in group:  # one by one, so that a value no column can hold fails alone
-                    self._write_group([operation])
+                for self._unwritten, operation in zip(range(len(group))[::-1], group, strict=True):
+                    self._write_group([operation])  # one by one, so that a value no column can hold fails alone
             else:
                 self._on_commit_failed(group, error)
             return
