@@ -10,22 +10,6 @@ _TESTS: Final = ("tests/test_job_facts.py",)
 
 MUTANTS: Final = (
     Mutant(
-        "doubt-at-answer-time",
-        "_planning/outcomes.py",
-        "return job.in_doubt(error, sent_at)",
-        "return job.in_doubt(error, utc_from_timestamp(at))",
-        "a job in doubt carries the time of the answer instead of the sending",
-        _TESTS,
-    ),
-    Mutant(
-        "doubt-error-at-answer-time",
-        "_planning/outcomes.py",
-        "            sent_at = sent_at or utc_from_timestamp(at)\n",
-        "            sent_at = utc_from_timestamp(at)\n",
-        "the error of a doubt carries the time of the answer instead of the sending",
-        _TESTS,
-    ),
-    Mutant(
         "accepted-later-than-sent",
         "jobs.py",
         "submitted_at = self.submitted_at or utc_from_timestamp(at)",

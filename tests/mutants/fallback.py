@@ -10,30 +10,6 @@ _TESTS: Final = ("tests/journal/test_fallback_order.py",)
 
 MUTANTS: Final = (
     Mutant(
-        "fallback-not-synced",
-        "_journal/fallback_file.py",
-        "        os.fsync(descriptor)\n    except OSError:",
-        "    except OSError:",
-        "a receipt in the fallback file is lost with the power",
-        _TESTS,
-    ),
-    Mutant(
-        "fallback-name-not-synced",
-        "_journal/fallback_file.py",
-        "                    sync_folder(candidate.parent)\n                return candidate",
-        "                    pass\n                return candidate",
-        "a new fallback file is lost with the power",
-        _TESTS,
-    ),
-    Mutant(
-        "fallback-cleared-early",
-        "_journal/sqlite.py",
-        "if any(operation.fallback_file for operation in group) and self.is_saved:",
-        "if any(operation.fallback_file for operation in group):",
-        "the fallback file is cleared while other records are unsaved",
-        _TESTS,
-    ),
-    Mutant(
         "rest-of-the-group-forgotten",
         "_journal/sqlite.py",
         "not self._buffer.has_failed_writes and not self._unwritten and",

@@ -311,8 +311,8 @@ MUTANTS: Final = (
     Mutant(
         "doubt-of-the-answer",
         "_planning/outcomes.py",
-        "return job.in_doubt(error, sent_at.timestamp())",
-        "return job.in_doubt(error, at)",
+        "return job.in_doubt(error, sent_at)",
+        "return job.in_doubt(error, utc_from_timestamp(at))",
         "a doubt carries the time of the answer, under which no charge is found",
         ("tests/stories/test_payment_records.py",),
         "time_of_its_sending",
