@@ -99,7 +99,9 @@ def known_jobs(count: int) -> Iterator[Job]:
         if number % 100 == 1:
             yield job.accepted(f"task-{number}", began)
         elif number % 2:
-            yield job.in_doubt(SubmissionInDoubt(key=key, provider="native", reason="no answer"), began)
+            yield job.in_doubt(
+                SubmissionInDoubt(key=key, provider="native", reason="no answer"), utc_from_timestamp(began)
+            )
         else:
             done = job.accepted(f"task-{number}", began)
             yield attrs.evolve(

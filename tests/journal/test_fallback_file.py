@@ -21,7 +21,7 @@ from pika_async._journal.marks import PLACE_SETTING
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalUnusable, SubmissionInDoubt
-from pika_async.jobs import Job, JobStatus, apply_resolution
+from pika_async.jobs import Job, JobStatus, apply_resolution, utc_from_timestamp
 from pika_async.models import GenerationRequest
 from tests.journal.builders import (
     INTENT,
@@ -378,7 +378,9 @@ async def test_the_file_is_kept_until_every_record_of_it_is_saved(path: Path) ->
 async def test_a_doubt_that_was_resolved_as_not_charged_stays_resolved(path: Path) -> None:
     """The word of a person that only the fallback file has is in the journal after the next opening."""
     journal, double = await open_broken_journal(path, "b")
-    doubt = a_job("b").submitting().in_doubt(SubmissionInDoubt(key="b", provider="p"), 1_700_000_000.0)
+    doubt = (
+        a_job("b").submitting().in_doubt(SubmissionInDoubt(key="b", provider="p"), utc_from_timestamp(1_700_000_000.0))
+    )
     double.error, broken = None, double.error
     await journal.save(doubt)
     double.error = broken

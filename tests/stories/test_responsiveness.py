@@ -17,6 +17,7 @@ from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime import pacing
 from pika_async.errors import InvalidRequest, SubmissionInDoubt
+from pika_async.jobs import utc_from_timestamp
 from pika_async.models import Snapshot, TaskState
 from pika_async.providers._wire import HttpRequest, HttpResponse
 from tests.fakes.work_meter import WorkMeter
@@ -58,7 +59,9 @@ def known_job(number: int, prompt: str) -> Job:
     if number % 20 == 1:
         return job.accepted(f"task-{number}", 1_700_000_000)
     if number % 2:
-        return job.in_doubt(SubmissionInDoubt(key=key, provider="native", reason="no answer"), 1_700_000_000)
+        return job.in_doubt(
+            SubmissionInDoubt(key=key, provider="native", reason="no answer"), utc_from_timestamp(1_700_000_000)
+        )
     video = Video(url=f"{BASE_URL}/{key}.mp4", task_id=f"task-{number}")
     accepted = job.accepted(f"task-{number}", 1_700_000_000)
     snapshot = Snapshot(task_id=f"task-{number}", state=TaskState.SUCCEEDED, video=video)
