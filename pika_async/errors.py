@@ -26,7 +26,7 @@
     │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
     │   └── ClientClosed              the client was closed while a call was waiting
     ├── ExchangeFailed                one poll got no usable answer; a later one may
-    └── DownloadFailed                a result could not be fetched or is not a playable MP4; the job stays succeeded
+    └── DownloadFailed                a result could not be fetched, or is not a whole video or picture; the job stays
 
 Facts are attributes, the message is built from them, and every error survives pickling. No error holds an API key.
 """

@@ -24,6 +24,7 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 from yarl import URL
 
 from pika_async._http.addresses import allowable_kind, forbidden_reason, forbidden_url_reason, redact_url
@@ -55,6 +56,9 @@ REQUEST_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-
 #: Seconds between two requests for a result that is not there yet; the last one repeats.
 ABSENCE_DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
+#: Bytes that are checked at once, and seconds after which other tasks get a turn.
+PIECE_BYTES: Final = 1 << 14
+MAX_TURN_S: Final = 0.01
 #: Seconds for the resolution of a name before anything is paid.
 RESOLVE_TIMEOUT_S: Final = 5.0
 
@@ -283,14 +287,25 @@ class Downloader:
             async with response:
                 with fail_on_connection_lost(response):
                     async for chunk in response.content.iter_any():
-                        state.on_chunk(chunk)
-                        if partial.append(chunk, state.restarts):
-                            await self._run_in_thread(partial.write)
+                        await self._take(chunk, state, partial)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if state.is_whole:  # a wrong length, or a last chunk that is missing
                 return
             raise _classify_error(error) from None
         state.on_body_end(terminated="chunked" in response.headers.get("Transfer-Encoding", "").lower())
+
+    async def _take(self, chunk: bytes, state: DownloadState, partial: PartialFile) -> None:
+        """Check and store the next bytes, in pieces: a file may be made so that each of its bytes costs a step."""
+        time_of = asyncio.get_running_loop().time
+        turn_ends = time_of() + MAX_TURN_S
+        for start in range(0, len(chunk), PIECE_BYTES):
+            piece = chunk[start : start + PIECE_BYTES]
+            state.on_chunk(piece)
+            if partial.append(piece, state.restarts):
+                await self._run_in_thread(partial.write)
+            if time_of() > turn_ends:
+                await anyio.lowlevel.checkpoint()
+                turn_ends = time_of() + MAX_TURN_S
 
     async def _open_response(self, url: URL, state: DownloadState) -> aiohttp.ClientResponse:
         """Follow redirects, and return the answer after `DownloadState.on_response` accepted it; its body is unread.

@@ -32,6 +32,8 @@ INDEX_CONTAINERS: Final = frozenset({b"trak", b"mdia", b"minf", b"stbl"})
 CHUNK_OFFSET_CODES: Final = {b"stco": "I", b"co64": "Q"}
 #: Largest `moov` box that is read, in bytes. A video of an hour has about 1 MB.
 MAX_INDEX_BYTES: Final = 2 << 20
+#: Most boxes in it that are read; a video has fewer than 100. Both bounds keep one step of the event loop short.
+MAX_INDEX_BOXES: Final = 10_000
 
 
 class NotMp4(NotMedia):
@@ -60,9 +62,13 @@ class _Index:
 
     def _read(self, content: bytes) -> None:
         spans = [(0, len(content))]
+        boxes = 0
         while spans:
             start, end = spans.pop()
             while start < end:
+                boxes += 1
+                if boxes > MAX_INDEX_BOXES:
+                    raise ValueError
                 size, kind = struct.unpack_from(">I4s", content, start)
                 header = BOX_HEADER_BYTES
                 if size == 1:

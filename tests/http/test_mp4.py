@@ -207,6 +207,14 @@ def test_a_damaged_index_proves_nothing(damage: bytes) -> None:
     assert verdict(bytes(data) + b"\n") != "whole"
 
 
+def test_an_index_of_many_boxes_proves_nothing() -> None:
+    """An index with more boxes than any video has is not read to its end, so that it cannot block the event loop."""
+    table = box(b"stco", bytes(4) + (1).to_bytes(4, "big") + (21).to_bytes(4, "big"))
+    for count, proven in ((100, True), (20_000, False)):
+        index = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", table)))) + box(b"free") * count)
+        assert walk(FTYP, box(b"mdat", b"m" * 50), index).is_whole == proven
+
+
 def test_a_large_index_is_not_read() -> None:
     """An index above the cap is neither kept nor trusted, so that a host cannot fill the memory or block the loop."""
     table = box(b"stco", bytes(4) + (1).to_bytes(4, "big") + (21).to_bytes(4, "big"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from yarl import URL
 
+from pika_async._http import downloads
 from pika_async._http.addresses import allowable_kind
 from pika_async._http.download_state import AbortDownload, DownloadState, NotThereYet
 from pika_async._http.downloads import Downloader
@@ -244,6 +246,25 @@ async def test_a_resumed_file_may_end_without_a_length(target: Path) -> None:
         await fetch(server.url(), target)
     assert target.read_bytes() == whole
     assert server.asked[1].headers["range"] == "bytes=100-"
+
+
+async def test_a_file_of_many_parts_gives_other_tasks_turns(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk in which each byte costs a step is checked in pieces, between which other tasks run."""
+    monkeypatch.setattr(downloads, "MAX_TURN_S", 0.0)
+    turns: list[int] = []
+    state, partial = DownloadState(1 << 30), PartialFile(target, FolderRefusals())
+
+    async def count_turns() -> None:
+        while True:
+            turns.append(state.size)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks, quick() as downloader:
+        counting = tasks.create_task(count_turns())
+        await downloader._take(b"GIF89a" + bytes(7) + b"!\0" + b"\1x" * 50_000, state, partial)
+        counting.cancel()
+    assert len(set(turns)) >= 6
+    assert max(later - earlier for earlier, later in pairwise(turns)) <= downloads.PIECE_BYTES
 
 
 # Other kinds of results

@@ -112,6 +112,15 @@ MUTANTS: Final = (
         "padding",
     ),
     Mutant(
+        "pieces-without-turns",
+        "_http/downloads.py",
+        "                await anyio.lowlevel.checkpoint()\n",
+        "",
+        "a file made of tiny parts holds the event loop",
+        ("tests/http/test_odd_results.py",),
+        "gives_other_tasks_turns",
+    ),
+    Mutant(
         "own-ending-lost",
         "_http/downloads.py",
         "            if target.suffix.lower() in MEDIA_SUFFIXES:",
