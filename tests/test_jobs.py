@@ -144,6 +144,18 @@ def test_a_poll_without_news_returns_the_same_job() -> None:
     assert first.with_snapshot(snapshot(TaskState.RUNNING), 3.0) is first
 
 
+@pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED])
+def test_a_zero_of_a_poll_replaces_an_earlier_number(state: TaskState) -> None:
+    """Points of 0, as after a refund, count as a value; only a missing number leaves the earlier one."""
+    before = job(S.RUNNING, points=400.0, refunded=7.0, progress=50)
+    after = before.with_snapshot(snapshot(state, points=0.0, refunded=0.0, progress=0), 1.0, failure=ERROR)
+    assert after.points == 0.0
+    assert after.refunded == (7.0 if state is TaskState.RUNNING else 0.0)
+    assert after.progress == {TaskState.RUNNING: 0, TaskState.SUCCEEDED: 100, TaskState.FAILED: 50}[state]
+    missing = before.with_snapshot(snapshot(state), 1.0, failure=ERROR)
+    assert (missing.points, missing.refunded) == (400.0, 7.0)
+
+
 def test_final_and_in_flight_do_not_overlap() -> None:
     """No status is both final and in flight."""
     in_flight = {status for status in S if job(status).is_in_flight}

@@ -45,7 +45,7 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
 def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
     files = sum(job.file is not None for job in jobs)
     points = [job.points for job in jobs if job.points is not None]
-    refunds = [job.refunded for job in jobs if job.refunded]
+    refunds = [job.refunded for job in jobs if job.refunded is not None]
     return (
         name,
         str(len(jobs)),

@@ -19,6 +19,7 @@ from pika_async._journal.write_buffer import WriteOp
 from pika_async.cli.batch import BatchOutcome
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import COLUMNS, ResultsWriter, read_results, result_row
+from pika_async.cli.status import _figures
 from pika_async.errors import AccountStopped, DownloadFailed, GenerationFailed, SubmissionsStopped, WrongBaseUrl
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import Video
@@ -53,6 +54,13 @@ def test_a_zero_is_a_value(tmp_path: Path) -> None:
     bare = Job(key="n", request=GenerationRequest("a"), provider="gptge", base_url="https://gateway.example")
     absent = {name for name, value in result_row(bare, tmp_path).items() if value is None}
     assert absent == {"task_id", "video_url", "file", "sha256", "error", "submitted_at", "settled_at", "points"}
+
+
+def test_a_sum_of_zero_is_shown_as_zero() -> None:
+    """`status` shows 0 where the provider said 0, and a dash where it said nothing."""
+    zero = attrs.evolve(SUCCEEDED, points=0.0, refunded=0.0, file=None)
+    assert _figures("failed", [zero, zero]) == ("failed", "2", "-", "0", "0")
+    assert _figures("failed", [attrs.evolve(zero, points=None, refunded=None)]) == ("failed", "1", "-", "-", "-")
 
 
 # --- exit codes -------------------------------------------------------------------------------------------------------

@@ -131,6 +131,23 @@ def test_a_result_without_any_status_keeps_the_task_running(provider: str) -> No
     assert (snapshot.state, snapshot.known_word, snapshot.url) == (TaskState.RUNNING, False, URL)
 
 
+@EVERY_SHAPE
+def test_a_zero_is_a_value(shape: str) -> None:
+    """A seed, a duration or a progress of 0 is read as 0, in every shape; only a time of 0 means "not yet"."""
+    zeros = {"seed": 0, "duration": 0, "progress": 0}
+    for provider in PROVIDERS:
+        snapshot = read(provider, shapes({"status": "completed", "url": URL, **zeros})[shape])
+        assert snapshot.video is not None
+        assert (snapshot.video.seed, snapshot.video.duration, snapshot.progress) == (0, 0.0, 0)
+
+
+def test_points_of_zero_are_read() -> None:
+    """Points of 0 are points, and a refund of 0 is a refund of nothing."""
+    snapshot = read("cometapi", {"code": 200, "data": {"task_id": TASK_ID, "status": "1", "point": "0", "refund": "0"}})
+    assert (snapshot.points, snapshot.refunded) == (0.0, 0.0)
+    assert (snapshot.created_at, snapshot.updated_at) == (None, None)
+
+
 # --- ids ----------------------------------------------------------------------------------------------------------------
 
 
