@@ -6,9 +6,24 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["NO_QUOTA", "fingerprint", "has_no_channel", "is_account_code", "is_account_phrase", "is_busy_code",
-           "is_request_code", "is_wrong_path", "model_in"]  # fmt: skip
+__all__ = [
+    "NO_QUOTA",
+    "PLAIN_REFUSALS",
+    "UNREACHED",
+    "fingerprint",
+    "has_no_channel",
+    "is_account_code",
+    "is_account_phrase",
+    "is_busy_code",
+    "is_request_code",
+    "is_wrong_path",
+    "model_in",
+]
 
+#: Numbers of failures after which nothing was done: for the request's or the account's sake, or for now...
+PLAIN_REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 407, 409, 413, 415, 421, 422, 425, 429})
+#: ... or because the gateway was not reached or has no room.
+UNREACHED: Final = frozenset({503, 521, 523, 525, 526, 530})
 #: A refusal before anything is done, under any status.
 NO_QUOTA: Final = "insufficient_user_quota"
 _BALANCE_CODES: Final = frozenset({

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.providers._codes import is_account_code, is_busy_code
+from pika_async.providers._codes import PLAIN_REFUSALS, UNREACHED, is_account_code, is_busy_code
 
 __all__ = ["Failure", "as_number", "only_item", "read_failure", "read_refusal", "says_failure"]
 
@@ -107,8 +107,7 @@ def _own_refusal(body: Any) -> Failure:
     by_status = [code for code in _failing_codes(fields.get("status"), body.get("status")) if _is_http_status(code)]
     words = [code for code in by_code if as_number(code) is None]
     numbers = [number for code in (*by_code, *by_status) if (number := as_number(code)) is not None]
-    # Of two numbers the one that leaves more open, so that a plain refusal is the last to be chosen.
-    status = max(numbers, key=lambda number: not 400 <= number < 500, default=None)
+    status = max(numbers, key=_openness, default=None)
     has_error = _says_something(error)
     if words or status is not None:
         explicit = has_error or any(map(_is_failing, by_code)) or any(as_number(code) != -1 for code in by_status)
@@ -130,6 +129,11 @@ def _failing_codes(*values: Any) -> list[str]:
     """Return the codes among `values` that are not a success."""
     codes = [_code(value).strip() for value in values]
     return [code for code in codes if code.lower() not in _SUCCESS_CODES and not 200 <= (as_number(code) or 0) < 300]
+
+
+def _openness(number: int) -> int:
+    """Rank a failing number: of two that contradict each other the one that leaves more open counts."""
+    return 0 if number in PLAIN_REFUSALS else 1 if number in UNREACHED else 2
 
 
 def _is_http_status(code: str) -> bool:

@@ -21,6 +21,7 @@ from pika_async.errors import strip_control
 from pika_async.models.results import Receipt
 from pika_async.providers._codes import (
     NO_QUOTA,
+    PLAIN_REFUSALS,
     fingerprint,
     has_no_channel,
     is_account_code,
@@ -201,7 +202,7 @@ def _judge_body(response: HttpResponse, receipt: Receipt, *, lenient: bool) -> S
         if is_busy_code(code) or has_no_channel(receipt.message):
             return SubmitVerdict.WAIT
         return SubmitVerdict.REJECTED if number is None and is_request_code(code) else SubmitVerdict.UNKNOWN
-    if number == 503 or (number < 500 and is_busy_code(code)):
+    if number == 503 or (number in PLAIN_REFUSALS and is_busy_code(code)):
         return SubmitVerdict.STOP if code == NO_QUOTA else SubmitVerdict.WAIT
     # A number is not a redirect: the base URL has answered in JSON.
     return SubmitVerdict.UNKNOWN if number in _REDIRECTS else _judge_status(number, response, receipt, lenient=lenient)
@@ -211,8 +212,8 @@ def _judge_status(status: int, response: HttpResponse, receipt: Receipt, *, leni
     if status in _REDIRECTS or (status == 404 and (response.is_html or is_wrong_path(receipt.message))):
         return SubmitVerdict.WRONG_URL
     code = receipt.failure_code
-    # Within a 5xx a code proves nothing, but for the one that is sent before anything else is done.
-    if status in _STOP or code == NO_QUOTA or (400 <= status < 500 and is_account_code(code)):
+    # Within a 5xx or a 408 a code proves nothing, but for the one that is sent before anything else is done.
+    if status in _STOP or code == NO_QUOTA or (status in PLAIN_REFUSALS and is_account_code(code)):
         return SubmitVerdict.STOP
     if status in _REJECTED and is_account_phrase(receipt.message):
         return SubmitVerdict.STOP

@@ -46,7 +46,7 @@ MUTANTS: Final = (
     Mutant(
         "account-code-inside-5xx-stops",
         "providers/_verdicts.py",
-        "(400 <= status < 500 and is_account_code(code))",
+        "(status in PLAIN_REFUSALS and is_account_code(code))",
         "is_account_code(code)",
         "a 5xx with a code on the key is sent again",
         _CODES,
@@ -340,5 +340,23 @@ MUTANTS: Final = (
         "a wrong path in the base URL rejects every row",
         ("tests/contracts/test_verdict_table.py",),
         "such",
+    ),
+    Mutant(
+        "first-of-two-numbers",
+        "providers/_failure.py",
+        "status = max(numbers, key=_openness, default=None)",
+        "status = numbers[0] if numbers else None",
+        "a failure with two numbers is sent again or rejected although one leaves it open",
+        _CODES,
+        "whatever_stands_beside_it",
+    ),
+    Mutant(
+        "busy-word-beside-any-number",
+        "providers/_verdicts.py",
+        "(number in PLAIN_REFUSALS and is_busy_code(code))",
+        "is_busy_code(code)",
+        "a word on the rate makes an ambiguous number repeatable",
+        _CODES,
+        "whatever_stands_beside_it",
     ),
 )

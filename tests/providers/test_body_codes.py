@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pika_async import find_provider
 from pika_async.models import Receipt
@@ -151,6 +153,35 @@ def test_a_code_of_a_third_partys_receipt_is_judged_too() -> None:
     answer = HttpResponse(status=200, body=b"{}")
     verdicts = {code: classify_response(answer, Receipt(failure_code=code)).verdict for code in expected}
     assert verdicts == expected
+
+
+AMBIGUOUS = (-1, 408, 418, 500, 501, 502, 504, 520, 522, 524, 599, 1001)
+others = st.dictionaries(
+    st.sampled_from(["message", "msg", "status", "success", "type", "data", "request_id", "model", "id", "code"]),
+    st.sampled_from(["no available channel for model x", "余额不足", "invalid token", "failed", "queued", 400, 401, 429, 503, None, False]),
+    max_size=4,
+)  # fmt: skip
+words = st.sampled_from(
+    ["rate_limit_exceeded", "invalid_api_key", "insufficient_quota", "content_policy_violation", "x", "", 400, "401", 429, 503, None]
+)  # fmt: skip
+
+
+@given(st.sampled_from(AMBIGUOUS), words, others, st.sampled_from(DIALECTS), st.integers(0, 3))
+def test_an_ambiguous_number_is_in_doubt_whatever_stands_beside_it(
+    number: int, word: Any, more: dict[str, Any], provider: str, place: int
+) -> None:
+    """Beside a number that leaves it open whether the request was accepted, no other field makes it repeatable."""
+    inner: dict[str, Any] = {**more, "code": number}
+    body: dict[str, Any] = [
+        {**inner, "error": {"code": word, "message": "no"}},
+        {"code": 200, "data": {**inner, "error": {"code": word}}},
+        {**more, "code": word, "error": {**more, "code": str(number)}},
+        {"error": {"error": {**more, "code": number}}, "code": word},
+    ][place]
+    outcome = outcome_of(body, provider)
+    if number == -1 and outcome.verdict in {S, W}:  # a failure without a number: its words count
+        return
+    assert outcome.verdict is U, (body, outcome)
 
 
 # --- key and balance -----------------------------------------------------------------------------------------------------
