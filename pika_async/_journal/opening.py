@@ -49,9 +49,12 @@ def open_files(path: Path, folder: Path, fallback: FallbackFile, resources: cont
     resources.enter_context(contextlib.closing(connection))
     revision = queries.latest_revision(connection)
     recovery.require_journal(connection, identify(connection), revision)
-    # Before the mark, so that a journal that is marked as open has numbers at every moment.
-    lock.record(Progress(revision, revision))
-    journal = mark_open(connection, path, lock.database_status)
+    try:
+        # Before the mark, so that a journal that is marked as open has numbers at every moment.
+        lock.record(Progress(revision, revision))
+        journal = mark_open(connection, path, lock.database_status)
+    except (OSError, sqlite3.Error) as error:
+        raise unusable(path, f"cannot be written: {error}; mend that, then open it again") from None
     if journal is None:
         raise unusable(path, "is being read by another program; wait for that one, then open it again")
     return OpenFiles(lock, connection, journal, recovery.apply(connection, folder, revision))

@@ -336,7 +336,7 @@ class SqliteJournal(Reader):
         The first time a notice is written, so that the path is not opened without this journal.
         """
         held = [operation for operation in group if operation.intent is None]
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(Exception):  # a value that no column can hold fails in any way
             self._commit(held)
         if not self._is_displaced:
             self._is_displaced = True
@@ -348,7 +348,8 @@ class SqliteJournal(Reader):
             )  # fmt: skip
             file = self._fallback.append([notice.to_line()])
             saved = "" if copy is None else f"; a whole copy is {copy}"
-            _log.critical("the journal %s %s%s; nothing more is sent; see %s", self._real_path, error, saved, file)
+            noted = "" if file is None else f"; see {file}"
+            _log.critical("the journal %s %s%s; nothing more is sent%s", self._real_path, error, saved, noted)
         self._on_commit_failed(group, error)
 
     def _log_unsaved(self, operation: WriteOp, reason: object) -> None:

@@ -18,6 +18,8 @@ import attrs
 import pytest
 
 from pika_async._journal import lock as lock_module
+from pika_async._journal import marks, schema
+from pika_async._journal.lock import FileLock
 from pika_async._journal.migrations import APPLICATION_ID
 from pika_async._journal.schema import FileState, inspect_file
 from pika_async._journal.sqlite import SqliteJournal
@@ -52,6 +54,10 @@ async def open_and_read(path: Path) -> list[Job]:
         return list(journal.all())
     finally:
         await journal.close()
+
+
+def lines_beside(path: Path) -> list[bytes]:
+    return Path(f"{path}.fallback").read_bytes().partition(b"\0")[0].splitlines()
 
 
 # --- the lock -------------------------------------------------------------------------------------------------------
@@ -248,6 +254,52 @@ async def test_a_displaced_file_is_noticed_at_the_close_at_the_latest(path: Path
     assert states == [True, False]
     with pytest.raises(JournalUnusable, match="is not the journal that was here"):
         await SqliteJournal(path).open()
+
+
+async def test_a_record_that_cannot_be_stored_hinders_no_other_of_a_displaced_file(path: Path) -> None:
+    """Each call gets its error, and what can be kept is kept."""
+    journal = await open_with_receipt(path)
+    place = move_file(path)
+    for task_id in ("t-\ud800", "t-2"):
+        with pytest.raises(JournalFailed, match="while it was open"):
+            await journal.save(accepted("b", task_id))
+    await journal.close()
+    assert len(lines_beside(path)) == 3  # the notice, and both records
+    assert [job.key for job in await open_and_read(place)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")])
+async def test_a_disk_that_is_full_at_the_opening_is_a_named_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Neither the numbers nor the mark can be written; with space again the journal is as it was."""
+    await create_journal(path)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    if isinstance(error, OSError):
+        monkeypatch.setattr(FileLock, "record", fail)
+    else:
+        monkeypatch.setattr(marks, "checkpoint", fail)
+    with pytest.raises(JournalUnusable, match=rf"cannot be written: .*{error.args[-1]}; mend that, then open it again"):
+        await SqliteJournal(path).open()
+    monkeypatch.undo()
+    assert await open_and_read(path) == [accepted()]
+
+
+async def test_a_journal_that_is_being_read_for_long_is_not_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark of an open journal cannot get into the file while another program reads an earlier state of it."""
+    journal = await open_with_receipt(path)
+    await journal.close()
+    monkeypatch.setattr(schema, "WRITER_PRAGMAS", [it for it in schema.WRITER_PRAGMAS if "busy_timeout" not in it])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM jobs").fetchall()
+        with pytest.raises(JournalUnusable, match="is being read by another program; wait for that one"):
+            await SqliteJournal(path).open()
+        other.execute("COMMIT")
+    assert len(await open_and_read(path)) == 2
 
 
 async def test_a_missing_file_whose_owner_was_killed_is_not_made_anew(path: Path) -> None:
