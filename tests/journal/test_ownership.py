@@ -25,7 +25,15 @@ from pika_async._journal.schema import FileState, inspect_file
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalInUse, JournalUnusable
 from pika_async.jobs import Job, JobStatus
-from tests.journal.builders import INTENT, FailingConnection, a_job, accepted, create_journal, run_child
+from tests.journal.builders import (
+    INTENT,
+    FailingConnection,
+    a_job,
+    accepted,
+    create_journal,
+    open_broken_journal,
+    run_child,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -361,7 +369,10 @@ async def test_a_log_that_another_program_has_checkpointed_is_not_missing(path: 
 
 async def test_a_file_is_whole_before_it_is_marked_as_closed(path: Path, tmp_path: Path) -> None:
     """A kill between the two leaves a file that is marked as open; only then the mark follows."""
-    journal = await open_with_receipt(path)
+    journal = SqliteJournal(path)
+    await journal.open()
+    assert inspect_file(Path(shutil.copyfile(path, tmp_path / "opened.sqlite"))) is FileState.OPEN
+    await journal.save(accepted(), a_job("b"))
     copies: list[Path] = []
 
     def copy(statement: str) -> None:
@@ -409,8 +420,7 @@ async def test_a_closed_file_is_whole_by_itself(path: Path, tmp_path: Path) -> N
 
 async def test_a_journal_with_unsaved_records_is_not_marked_as_closed(path: Path, tmp_path: Path) -> None:
     """Without its fallback file it would lack a receipt."""
-    journal = await open_with_receipt(path)
-    journal._write_connection.execute("PRAGMA query_only=ON")
+    journal, _ = await open_broken_journal(path, "b")
     with pytest.raises(JournalFailed):
         await journal.save(accepted("b", "t-2"))
     await journal.close()

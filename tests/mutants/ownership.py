@@ -153,7 +153,7 @@ MUTANTS: Final = (
         "    return journal\n",
         "the mark of an open journal is lost together with its log",
         OWNERSHIP,
-        "without_its_log",
+        "whole_before",
     ),
     Mutant(
         "closed-before-copied",
