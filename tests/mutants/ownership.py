@@ -306,7 +306,7 @@ MUTANTS: Final = (
         "            active.job = active.job.requeued()\n",
         "a job that was never sent is in doubt after a restart",
         ("tests/stories/test_payment_records.py",),
-        "never_happened",
+        "first_byte",
     ),
     Mutant(
         "doubt-of-the-answer",

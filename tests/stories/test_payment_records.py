@@ -7,11 +7,15 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pika_async import GenerationRequest, JobStatus, Limits, SubmissionInDoubt
 from pika_async._journal.sqlite import SqliteJournal
+from pika_async._planning.actions import ActiveJob
+from pika_async._planning.submissions import Submissions
+from pika_async._runtime.job_table import JobTable
 from pika_async.jobs import utc_from_timestamp
 from tests.fakes import virtual_clock
 from tests.fakes.journals import LoopExecutor
@@ -61,6 +65,38 @@ def test_the_intent_of_a_send_that_never_happened_is_withdrawn(path: Path, monke
     monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", LoopExecutor)
     virtual_clock.run(send_it_later())
     assert len(at.ledger) == 1
+
+
+def test_a_send_that_fails_before_its_first_byte_is_planned_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its intent is withdrawn there before anything else happens to the job: a kill right then leaves no doubt."""
+    at = gateway(durations="constant:1")
+    monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", LoopExecutor)
+    notify, on_rolled_back = JobTable.notify, Submissions.on_rolled_back
+    failed: list[str] = []
+    on_disk: list[tuple[JobStatus, int]] = []
+
+    def fail_once(active: ActiveJob, **facts: Any) -> None:
+        if active.job.status is S.SUBMITTING and not failed:
+            failed.append(active.job.key)
+            raise RuntimeError("a defect between the intent and the send")
+        notify(active, **facts)
+
+    def read_disk(self: Submissions, active: ActiveJob) -> None:
+        journal = SqliteJournal(path)
+        on_disk.append((next(journal.all()).status, journal.charges()))
+        on_rolled_back(self, active)
+
+    monkeypatch.setattr(JobTable, "notify", staticmethod(fail_once))
+    monkeypatch.setattr(Submissions, "on_rolled_back", read_disk)
+
+    async def story() -> None:
+        async with client(at, journal=path) as pika:
+            await pika.run([CAT])
+
+    virtual_clock.run(story())
+    assert (failed, on_disk) == (["cat"], [(S.PLANNED, 0)])
 
 
 def test_a_doubt_carries_the_time_of_its_sending(monkeypatch: pytest.MonkeyPatch) -> None:
