@@ -49,6 +49,9 @@ feed
 ``hostile-name``     ``name`` as the video's file name
 ``link``             ``url`` as the video's URL
 ``envelope``         CometAPI's answer in ``shape`` a, b, b-old, c or c-result
+``wrap``             the answer within ``times`` objects more, each under ``data``
+``other-id``         the task under another id, the same on every answer
+``echo``             ``size`` bytes of an image, as of the request, beside the answer's fields
 ===================  ================================================================================================
 
 ===================  ================================================================================================
@@ -114,6 +117,9 @@ FAULTS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     "hostile-name": (_FEED, {"name": "../../../../etc/cron.d/pika\u202egpj.mp4"}),
     "link": (_FEED, {"url": "http://169.254.169.254/latest/meta-data"}),
     "envelope": (_FEED, {"shape": "b"}),
+    "wrap": (_FEED, {"times": 1}),
+    "other-id": (_FEED, {}),
+    "echo": (_FEED, {"size": 2 * 2**20}),
     "etag": (_CDN, {}),
     "expired": (_CDN, {"status": 403}),
     "no-range": (_CDN, {}),

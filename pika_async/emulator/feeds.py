@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import attrs
@@ -51,6 +52,8 @@ class FeedWriter:
             return unknown_task_answer(task.provider)
         if fault.name == "other-task":
             return self.answer(other, now)
+        if fault.name in {"wrap", "other-id", "echo"}:
+            return _reshaped(self.answer(task, now), task, fault)
         envelope = fault["shape"] if fault.name == "envelope" else self.envelope
         return replies.feed_answer(task, self._faulty_view(task, fault, now), envelope)
 
@@ -87,6 +90,23 @@ class FeedWriter:
                 return max(0, int((view.share - _LATE_SHARE) / (1 - _LATE_SHARE) * 100))
             case _:
                 return min(99, int((view.now - task.created_at) / (fault["seconds"] * self.time_scale) * 100))
+
+
+def _reshaped(answer: Answer, task: Task, fault: Fault) -> Answer:
+    """Return an answer that holds the same facts in another shape."""
+    body = json.loads(answer.body)
+    match fault.name:
+        case "wrap":
+            for _ in range(fault["times"]):
+                body = {"code": 200, "msg": "success", "data": body}
+        case "other-id":
+            body = json.loads(answer.body.replace(f'"{task.id}"'.encode(), f'"upstream-{task.id}"'.encode()))
+        case _:
+            body = {
+                **body,
+                "request": {"image": ("iVBORw0KGgoAAAANSUhEUgAA" * (fault["size"] // 24 + 1))[: fault["size"]]},
+            }
+    return replies.json_answer(answer.status, body)
 
 
 def unknown_task_answer(provider: str) -> Answer:

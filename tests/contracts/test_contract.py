@@ -219,6 +219,21 @@ async def test_unexpected_snapshots_settle_nothing(provider: str, transport: str
 
 
 @everywhere
+async def test_feeds_in_other_shapes_lead_to_the_video(provider: str, transport: str) -> None:
+    """Feeds in three wrappers, with an image of 2 MiB beside the task, or under another id settle with their videos."""
+    faults = ["wrap", "echo", *(["other-id"] if transport == "memory" else [])]
+    options: dict[str, dict[str, Any]] = {"wrap": {"times": 3}}
+    rules = [{"on": "feed", "prompt": fault, "do": {"fault": fault, **options.get(fault, {})}} for fault in faults]
+    async with world(provider, transport, rules) as w:
+        report = await w.client.run([f"{fault} please" for fault in faults])
+        assert report.counts == {JobStatus.SUCCEEDED: len(faults)}
+        for job in report.jobs:
+            assert job.video is not None
+            assert str(job.task_id) in job.video.url
+        assert w.charges() == len(faults)
+
+
+@everywhere
 async def test_same_key_and_content_is_adopted(provider: str, transport: str) -> None:
     """A request with the key and content of a job is not paid for again, while the job runs and after it settled."""
     async with world(provider, transport) as w:

@@ -680,6 +680,24 @@ def test_a_feed_can_answer_for_another_task() -> None:
     assert feed(gateway, "gptge", first, 1.0).json()["id"] == second
 
 
+def test_a_feed_can_have_another_shape() -> None:
+    """`wrap`, `other-id` and `echo` leave the facts of the answer as they are and change its shape."""
+    plain = gateway_with()
+    task_id = task_id_of(create(plain, "gptge"))
+    expected = feed(plain, "gptge", task_id, 100.0).json()
+    shaped = {}
+    for do in ({"fault": "wrap", "times": 3}, {"fault": "other-id"}, {"fault": "echo", "size": 3000}):
+        gateway = gateway_with({"on": "feed", "do": do})
+        assert task_id_of(create(gateway, "gptge")) == task_id
+        shaped[do["fault"]] = feed(gateway, "gptge", task_id, 100.0).json()
+    assert shaped["wrap"]["data"]["data"]["data"] == expected
+    assert shaped["other-id"] == {
+        **expected, "id": f"upstream-{task_id}", "videos": [{**expected["videos"][0], "id": f"upstream-{task_id}"}],
+    }  # fmt: skip
+    assert len(shaped["echo"].pop("request")["image"]) == 3000
+    assert shaped["echo"] == expected
+
+
 def test_a_scenario_can_set_failure_and_duration() -> None:
     """A scenario can make one task fail and set the duration of another."""
     gateway = gateway_with(
