@@ -28,6 +28,7 @@ from pika_async._runtime.callback_handler import JobCallbackHandler
 from pika_async._runtime.event_stream import EventStream, Hook
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.pacing import paced
 from pika_async._runtime.request_source import Requests, stream
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import FolderDownload, ResultDownloader, route_refusal
@@ -125,7 +126,8 @@ class Session:
         for hook in hooks:
             self.events.add_hook(hook)
         if load_history:
-            self.table.planner.poll_queue.load_history(config.journal.samples())
+            async for sample in paced(config.journal.samples()):
+                self.table.planner.poll_queue.load_history([sample])
 
     def require_open(self, *, accepting: bool = False) -> None:
         """Require that the client is open, in the running loop.

@@ -90,6 +90,15 @@ MUTANTS: Final = (
         "planning_and_reporting",
     ),
     Mutant(
+        "history-in-one-piece",
+        "_runtime/session.py",
+        "            async for sample in paced(config.journal.samples()):",
+        "            for sample in config.journal.samples():",
+        "opening holds the loop while the durations of every stratum are learned",
+        TESTS,
+        "many_strata",
+    ),
+    Mutant(
         "page-without-end",
         "_journal/queries.py",
         'page = f"ORDER BY position LIMIT {PAGE_KEYS}"',

@@ -19,6 +19,7 @@ from pika_async._runtime import pacing
 from pika_async.errors import InvalidRequest, SubmissionInDoubt
 from pika_async.jobs import utc_from_timestamp
 from pika_async.models import Snapshot, TaskState
+from pika_async.polling import DurationSample
 from pika_async.providers._wire import HttpRequest, HttpResponse
 from tests.fakes.work_meter import WorkMeter
 
@@ -272,6 +273,33 @@ async def test_the_rest_of_a_stopped_batch_is_read_in_pieces(new_journal: Callab
         turns.cancel()
     assert report.counts == {S.PLANNED: FEW}
     assert most <= pacing.ITEMS_PER_TURN
+
+
+async def test_the_durations_of_many_strata_are_learned_in_pieces(tmp_path: Path) -> None:
+    """Opening passes the samples of the journal to the policy, a few between two turns."""
+    in_turn = most = 0
+
+    class CountingPolicy(FixedInterval):
+        def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
+            nonlocal in_turn, most
+            in_turn += 1
+            most = max(most, in_turn)
+
+    async def take_turns() -> None:
+        nonlocal in_turn
+        while True:
+            in_turn = 0
+            await asyncio.sleep(0)
+
+    journal = SqliteJournal(tmp_path / "j.db")
+    await journal.open()
+    for number in range(FEW):
+        journal.add_sample(DurationSample(f"stratum {number}", 10.0, 12.0, accepted_at=1_700_000_000.0 + number))
+    await journal.close()
+    turns = asyncio.create_task(take_turns())
+    async with PikaClient("native", api_key="none", base_url=BASE_URL, journal=journal, polling=CountingPolicy(600)):
+        turns.cancel()
+    assert 0 < most <= pacing.ITEMS_PER_TURN
 
 
 async def test_an_item_that_takes_long_is_followed_by_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
