@@ -27,7 +27,8 @@ R, S, W, U, A, X = (
 )
 #: How a cell on the job begins -> the verdict that it describes.
 BEGINNINGS = {
-    "`queued`": A, "`rejected`": R, "stays `planned`": S, "waits": W, "in doubt": U, "stops the batch": X,
+    "`queued`": A, "`rejected`": R, "stays `planned`, and the batch stops: the base URL": X, "stays `planned`": S,
+    "waits": W, "in doubt": U,
 }  # fmt: skip
 
 
