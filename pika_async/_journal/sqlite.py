@@ -112,7 +112,7 @@ class SqliteJournal(Reader):
         :raises JournalUnusable: if there must be one, which was moved or removed while it was open.
         """
         path = self._real_path
-        if not path.exists():
+        if path.parent.is_dir() and not path.exists():
             require_none_due(path, Recovery.read(path, self._fallback), read_progress(path))
 
     def flush(self, timeout: float) -> bool:
