@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: arguments without the program name; default `sys.argv[1:]`.
     """
+    open_standard_streams()
     try:
         for library in ("cyclopts", "rich"):
             importlib.import_module(library)
@@ -27,6 +29,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pika_async.cli import run  # noqa: PLC0415
 
     return run(sys.argv[1:] if argv is None else argv)
+
+
+def open_standard_streams() -> None:
+    """Open the null device in place of each standard stream that is closed, as with `<&- >&- 2>&-`.
+
+    Otherwise the journal or a socket would get descriptor 0, 1 or 2, and with it whatever is printed.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 if __name__ == "__main__":

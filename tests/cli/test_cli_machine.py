@@ -1,13 +1,19 @@
-"""Commands on machines as they are: proxies of the environment, and the time that a machine gives before it kills."""
+"""Commands on machines as they are: proxies of the environment, closed standard
+streams, narrow encodings, and the time that a machine gives before it kills.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pika_async.cli.batch_folder import BatchFolder
-from tests.cli.command_line import CommandLine, serving
+from tests.cli.command_line import ENV, KEY, CommandLine, serving
 
 
 @pytest.fixture
@@ -53,3 +59,48 @@ def test_resume_keeps_the_grace_of_the_batch(cli: CommandLine) -> None:
         (cli.folder / "in.jsonl").write_text('{"prompt": "a cat"}\n')
         assert cli.batch(emulator, "in.jsonl", "--out", "out", "--grace", "2.5").code == 0
         assert BatchFolder(cli.folder / "out").options().grace == 2.5
+
+
+def _run_in_shell(
+    folder: Path, redirections: str, *argv: str, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    command = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-m", "pika_async", *argv]
+    env = {**os.environ, **dict.fromkeys(ENV.values(), KEY), **environment}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "redirections",
+    [
+        pytest.param("<&-", marks=pytest.mark.slow),
+        pytest.param(">&-", marks=pytest.mark.slow),
+        pytest.param("2>&-", marks=pytest.mark.slow),
+        "<&- >&- 2>&-",
+    ],
+)
+def test_a_closed_standard_stream_is_the_null_device(tmp_path: Path, redirections: str) -> None:
+    """The batch runs as always: no crash, and no journal or socket gets a descriptor that is printed to."""
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a cat", "key": "cat"}\n')
+    with serving() as emulator:
+        account = ("--provider", "native", "--base-url", emulator.base_url("native"), "--expected-seconds", "0.2")
+        ran = _run_in_shell(tmp_path, redirections, "batch", "in.jsonl", "--out", "out", *account)
+    assert ran.returncode == 0, ran.stderr
+    [line] = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["status"] == "succeeded"
+    assert (tmp_path / "out" / "journal.db").read_bytes().startswith(b"SQLite format 3\0")
+    assert ("1 on disk" in ran.stdout.decode()) == (">&-" not in redirections.replace("2>&-", ""))
+
+
+def test_a_narrow_encoding_of_the_output_changes_no_outcome(tmp_path: Path) -> None:
+    """With an ASCII locale prompts of every script are sent, and what cannot be printed is escaped."""
+    prompt = "\u732b \u2192 \u00e9"
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": prompt, "key": "\u732b"}) + "\n")
+    narrow = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    with serving() as emulator:
+        account = ("--provider", "native", "--base-url", emulator.base_url("native"), "--expected-seconds", "0.2")
+        ran = _run_in_shell(tmp_path, "", "batch", "in.jsonl", "--out", "out", *account, **narrow)
+        listed = _run_in_shell(tmp_path, "", "status", "out", **narrow)
+    assert (ran.returncode, listed.returncode) == (0, 0), ran.stderr
+    assert b"Traceback" not in ran.stderr + listed.stderr
+    [line] = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert (json.loads(line)["prompt"], json.loads(line)["status"]) == (prompt, "succeeded")

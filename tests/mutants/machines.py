@@ -141,6 +141,15 @@ MUTANTS: Final = (
         "gateway_refused",
     ),
     Mutant(
+        "closed-streams-stay-closed",
+        "__main__.py",
+        "    open_standard_streams()\n",
+        "",
+        "a journal or a socket gets the descriptor of a closed standard stream",
+        ("tests/cli/test_cli_machine.py",),
+        "closed_standard_stream",
+    ),
+    Mutant(
         "header-lines-of-8-kib",
         "_http/transport.py",
         "max_field_size=MAX_LINE_BYTES",
