@@ -23,7 +23,7 @@ from pika_async._runtime.resolution import resolve, resubmit
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
-from pika_async._runtime.tasks import require_loop, wait_uncancelled
+from pika_async._runtime.tasks import require_asyncio, require_loop, wait_uncancelled
 from pika_async.callbacks import CallbackReceiver
 from pika_async.config import ClientConfig, drain_seconds
 from pika_async.errors import ConfigurationError
@@ -114,8 +114,9 @@ class PikaClient:
         :raises JournalFailed: if the journal cannot be written.
         :raises ConfigurationError: if the given `aiohttp.ClientSession` cannot be used, or the callback server cannot
             listen.
-        :raises RuntimeError: if the client is open already.
+        :raises RuntimeError: if the client is open already, or no event loop of asyncio is running.
         """
+        require_asyncio()
         await self._wait_closed()
         if self._session is not None:
             require_loop(self._session.loop)

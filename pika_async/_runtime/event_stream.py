@@ -37,10 +37,13 @@ class EventStream:
     """The events between one opening of a client and its close.
 
     :param journal: numbers the changes of jobs.
+    :param before_exit: awaited before a `KeyboardInterrupt` or `SystemExit` of a hook ends the event loop; it keeps the
+        receipts of submissions under way, which the end of the loop would cancel.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, before_exit: Callable[[], Awaitable[None]]) -> None:
         self._journal = journal
+        self._before_exit = before_exit
         #: Whether there has been a consumer. Without one, closing need not wait for pending writes.
         self._has_consumers = False
         #: The number of the last change before the close; None while the client is open.
@@ -97,7 +100,11 @@ class EventStream:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, JobSettled):
-                    await _call_hook(hook, event.job)
+                    try:
+                        await _call_hook(hook, event.job)
+                    except (KeyboardInterrupt, SystemExit):
+                        await self._before_exit()
+                        raise
 
     def _on_hook_ended(self, task: asyncio.Task[None]) -> None:
         self._hooks.discard(task)

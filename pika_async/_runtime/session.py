@@ -103,7 +103,7 @@ class Session:
             admission=JobAdmission(config.provider, config.base_url, table),
             results=ResultDownloader(gateway, downloader, journal),
             callback_handler=JobCallbackHandler(table, gateway, scheduler.spawn, here),
-            events=EventStream(journal),
+            events=EventStream(journal, scheduler.stop),
             loop=asyncio.get_running_loop(),
             stack=stack,
         )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import anyio
 
-__all__ = ["Spawn", "require_loop", "wait_uncancelled"]
+__all__ = ["Spawn", "require_asyncio", "require_loop", "wait_uncancelled"]
 
 
 class Spawn(Protocol):
@@ -20,6 +20,20 @@ class Spawn(Protocol):
         :raises ClientClosed: if the client is closed.
         :raises RuntimeError: if the scheduler failed.
         """
+
+
+def require_asyncio() -> None:
+    """Require that an event loop of asyncio is running.
+
+    :raises RuntimeError: if none is, as under trio.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "the client must be opened in an event loop of asyncio, not of trio or another library; "
+            'use `asyncio.run(...)`, or `anyio.run(..., backend="asyncio")`'
+        ) from None
 
 
 def require_loop(loop: asyncio.AbstractEventLoop) -> None:

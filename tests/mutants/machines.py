@@ -150,6 +150,15 @@ MUTANTS: Final = (
         "closed_standard_stream",
     ),
     Mutant(
+        "interrupt-in-a-hook-loses-receipts",
+        "_runtime/event_stream.py",
+        "                        await self._before_exit()\n",
+        "",
+        "a KeyboardInterrupt in a hook puts the submissions under way in doubt",
+        ("tests/stories/test_events.py",),
+        "receipts_under_way",
+    ),
+    Mutant(
         "header-lines-of-8-kib",
         "_http/transport.py",
         "max_field_size=MAX_LINE_BYTES",

@@ -585,3 +585,10 @@ def test_a_worker_that_is_cancelled_from_outside_fails_every_call(journal: Journ
         assert (left(), len(at.ledger)) == ([], 4)
 
     virtual_clock.run(story())
+
+
+def test_another_librarys_event_loop_is_refused_in_a_sentence() -> None:
+    """Opening without a loop of asyncio, as under trio, says so; nothing of asyncio is shown."""
+    with pytest.raises(RuntimeError, match="must be opened in an event loop of asyncio, not of trio") as caught:
+        client(gateway()).open().send(None)
+    assert caught.value.__suppress_context__

@@ -475,6 +475,30 @@ def test_hooks_have_the_rest_of_the_grace_and_a_second_in_any_case() -> None:
     virtual_clock.run(story())
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_the_end_of_the_process_in_a_hook_keeps_the_receipts_under_way(end: type[BaseException]) -> None:
+    """The loop ends with the exception of the hook after the pending receipts are saved; none is in doubt."""
+    at = gateway([{"on": "create", "prompt": "slow", "do": {"fault": "delay", "seconds": 5}}], durations="constant:1")
+    pika = client(at, polling=FixedInterval(0.5))
+
+    async def story() -> None:
+        @pika.on_settled
+        def stop(_: Job) -> None:
+            raise end("stop")
+
+        async with pika:
+            slow = [asyncio.create_task(pika.submit(f"slow {number}")) for number in range(3)]
+            await pika.generate("quick")
+            await asyncio.gather(*slow)
+
+    with pytest.raises(end, match="stop"):
+        virtual_clock.run(story())
+    jobs = list(pika._journal.all())
+    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED, JobStatus.QUEUED}
+    assert {job.task_id for job in jobs} == {charge.task_id for charge in at.ledger}
+    assert len(at.ledger) == 4
+
+
 def test_a_hook_must_not_close_the_client() -> None:
     """`aclose` raises RuntimeError in a hook, because closing waits for hooks."""
 
