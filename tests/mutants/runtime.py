@@ -28,8 +28,8 @@ MUTANTS: Final = (
     Mutant(
         "bad-request-stops-siblings",
         "_runtime/admission.py",
-        "            if index is None:\n                raise\n            job = (existing or self.new_job(",
-        "            if index is not None:\n                raise\n            job = (existing or self.new_job(",
+        "            if index is None:\n                raise\n            planned = self.new_job(",
+        "            if index is not None:\n                raise\n            planned = self.new_job(",
         "one bad request ends a batch",
         ("tests/contracts/test_bad_requests.py",),
         "what_a_provider_cannot_do",
