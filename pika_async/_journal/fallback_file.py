@@ -106,7 +106,7 @@ class FallbackFile:
         try:
             descriptor = self._open(file, os.O_RDONLY)
         except OSError as error:
-            if file == self.path and not isinstance(error, FileNotFoundError):
+            if file == self.path and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 raise
             return b""
         with open(descriptor, "rb") as opened:  # noqa: PTH123 - a descriptor, not a path

@@ -502,7 +502,7 @@ async def test_a_journal_in_a_forked_child_is_a_named_error(path: Path) -> None:
     script = """
 async def use():
     errors = []
-    for call in (journal.keys, lambda: journal.get("a"), lambda: journal.save_later(a_job()), lambda: journal.flush(1)):
+    for call in (lambda: list(journal.keys()), lambda: journal.get("a"), lambda: journal.save_later(a_job()), lambda: journal.flush(1)):
         try: call()
         except JournalUnusable as error: errors.append(error.reason)
     for call in (journal.open, lambda: journal.changes(0)):
