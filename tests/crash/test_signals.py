@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
+from pika_async._planning.fuses import MAX_UNREADABLE
 from pika_async.jobs import JobStatus
 from tests.crash.crash_batch import CrashBatch
 
 MakeBatch = Callable[..., CrashBatch]
 COUNT = 12
-#: Number of concurrent submissions.
-SENDING = 8
+#: Number of concurrent submissions before the first acceptance.
+SENDING = MAX_UNREADABLE
 #: Seconds for which a process is stopped: more than its timeout, which is more than a busy machine takes to send.
 STOPPED_S = 4.0
 
