@@ -465,10 +465,10 @@ def test_a_failing_third_party_provider_pays_nothing_twice(call: str, does: str,
             assert len(report.jobs) == 10
             expected = {
                 "check": S.SUCCEEDED if does == "None" else S.REJECTED, "encode_submission": S.REJECTED,
+                "decode_receipt": S.SUCCEEDED,  # the task id is found in the bytes of the answer
                 "encode_poll": S.TIMED_OUT, "decode_snapshot": S.TIMED_OUT,
             }  # fmt: skip
-            unreadable = call == "decode_receipt"  # three receipts that cannot be read stop the batch
-            assert report.counts == ({S.UNKNOWN: 3, S.PLANNED: 7} if unreadable else {expected[call]: 10})
+            assert report.counts == {expected[call]: 10}
             assert idle(pika)
         served_by(pika, _BASE)
         async with pika:
