@@ -59,17 +59,18 @@ def check(mutants: list[Mutant]) -> int:
 
 
 def run(mutants: list[Mutant]) -> int:
-    """Run the tests of the mutants on the unchanged package, then each mutant."""
+    """Run the tests of all mutants on the unchanged package, then each mutant."""
     started = time.monotonic()
-    selections = sorted({(mutant.tests, mutant.only) for mutant in mutants})
+    selections = _selections(mutants)
     with ThreadPoolExecutor(WORKERS) as workers:
-        seconds = dict(zip(selections, workers.map(_time_unchanged, selections), strict=True))
-        failing = [selection for selection in selections if seconds[selection] is None]
-        for tests, only in failing:
+        seconds = dict(zip(selections, workers.map(_time_unchanged, selections.items()), strict=True))
+        failing = [tests for tests in selections if seconds[tests] is None]
+        for tests in failing:
+            only = selections[tests]
             print(f"these tests fail without a mutant: {' '.join(tests)}{f' -k {only!r}' if only else ''}")
         if failing:
             return 1
-        limits = [time_limit(seconds[mutant.tests, mutant.only] or 0.0) for mutant in mutants]
+        limits = [time_limit(seconds[mutant.tests] or 0.0) for mutant in mutants]
         outcomes = list(workers.map(_run_and_print, mutants, limits))
     for index, (mutant, limit) in enumerate(zip(mutants, limits, strict=True)):
         if outcomes[index] == "hangs":
@@ -77,6 +78,17 @@ def run(mutants: list[Mutant]) -> int:
     killed = sum(outcome == "killed" for outcome in outcomes)
     print(f"{killed} of {len(outcomes)} killed in {time.monotonic() - started:.0f} s")
     return 0 if killed == len(outcomes) else 1
+
+
+def _selections(mutants: list[Mutant]) -> dict[tuple[str, ...], str]:
+    """Return, for each set of test files, one `-k` for all of its mutants; "" for all of its tests."""
+    only: dict[tuple[str, ...], list[str]] = {}
+    for mutant in mutants:
+        only.setdefault(mutant.tests, []).append(mutant.only)
+    return {
+        tests: "" if "" in parts else " or ".join(f"({part})" for part in dict.fromkeys(parts))
+        for tests, parts in sorted(only.items())
+    }
 
 
 def time_limit(unchanged_seconds: float) -> float:

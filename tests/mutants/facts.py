@@ -26,14 +26,6 @@ MUTANTS: Final = (
         _TESTS,
     ),
     Mutant(
-        "zero-points-dropped",
-        "jobs.py",
-        "points = self.points if snapshot.points is None else snapshot.points",
-        "points = snapshot.points or self.points",
-        "a charge of zero becomes that of an earlier answer",
-        _TESTS,
-    ),
-    Mutant(
         "zero-refund-dropped",
         "jobs.py",
         "refunded = self.refunded if snapshot.refunded is None else snapshot.refunded",

@@ -194,15 +194,6 @@ MUTANTS: Final = (
         "killed_command",
     ),
     Mutant(
-        "unsent-intent-stays",
-        "_runtime/submitter.py",
-        "            active.job = active.job.requeued()\n            await self._table.save(active.job)\n",
-        "            active.job = active.job.requeued()\n",
-        "a submission that never happened is in doubt after a restart, and never sent",
-        _RECORDS,
-        "never_happened",
-    ),
-    Mutant(
         "doubt-at-the-answer",
         "_planning/outcomes.py",
         "            sent_at = sent_at or utc_from_timestamp(at)\n",

@@ -66,14 +66,6 @@ MUTANTS: Final = (
         _TESTS,
     ),
     Mutant(
-        "stop-is-a-good-answer",
-        "_planning/planner.py",
-        "if result.verdict is PollVerdict.AGAIN or result.verdict is PollVerdict.STOP:",
-        "if result.verdict is PollVerdict.AGAIN:",
-        "answers of 401 to polls close the breaker",
-        _TESTS,
-    ),
-    Mutant(
         "resumed-without-deadline",
         "_planning/planner.py",
         "active.deadline_at = now + self.deadline",
@@ -103,14 +95,6 @@ MUTANTS: Final = (
         "        active.polls = 0\n        return active.job",
         "        return active.job",
         "each save adds the same polls again",
-        _TESTS,
-    ),
-    Mutant(
-        "charge-kept",
-        "_planning/submissions.py",
-        "        self.charges -= 1\n",
-        "        pass\n",
-        "a doubt that was not charged uses up the limit of charges",
         _TESTS,
     ),
     Mutant(
