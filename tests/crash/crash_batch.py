@@ -97,9 +97,11 @@ class RunningProcess:
         """The standard error so far."""
         return self._err.read_text(errors="replace")
 
-    def wait_until(self, condition: Callable[[], bool], description: str = "") -> None:
+    def wait_until(
+        self, condition: Callable[[], bool], description: str = "", timeout_s: float = RUN_TIMEOUT_S
+    ) -> None:
         """Wait until *condition* is true or the process has ended."""
-        deadline = time.monotonic() + RUN_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while not condition() and self.process.poll() is None:
             assert time.monotonic() < deadline, f"timed out waiting for {description}\n{self.err}"
             time.sleep(0.005)
@@ -108,10 +110,10 @@ class RunningProcess:
         """Wait until *times* events of one kind have been recorded or the process has ended."""
         self.wait_until(lambda: sum(event.kind == kind for event in self.events) >= times, f"{times} x {kind}")
 
-    def end(self) -> ProcessRun:
+    def end(self, timeout_s: float = RUN_TIMEOUT_S) -> ProcessRun:
         """Wait until the process exits."""
         try:
-            code = self.process.wait(RUN_TIMEOUT_S)
+            code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the process does not exit\n{self.err}") from None
         return ProcessRun(code, self._out.read_text(errors="replace"), self.err, self.events)
@@ -130,6 +132,8 @@ class CrashBatch:
     #: The value of `--out`.
     out_option: str = "out"
     fork_server: ForkServer | None = None
+    #: Seconds after which a process of this batch is ended by SIGALRM.
+    lifetime: int = 120
     runs: list[ProcessRun] = attrs.field(factory=list, init=False)
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     #: Every task id that was ever in the journal.
@@ -180,7 +184,8 @@ class CrashBatch:
         env = {
             "PYTHONPATH": str(ROOT), "TMPDIR": str(self.scratch), "COLUMNS": "200", "PIKA_CRASH_AT": at,
             "PIKA_CRASH_FAIL_FROM": fail_from, "PIKA_CRASH_CLOCK": str(clock or ""),
-            "PIKA_CRASH_NEWER": "1" if newer else "", "PIKA_CRASH_ONE_BY_ONE": "1" if one_by_one else "", "PIKA_CRASH_TIMEOUT": str(timeout or ""),
+            "PIKA_CRASH_NEWER": "1" if newer else "", "PIKA_CRASH_ONE_BY_ONE": "1" if one_by_one else "",
+            "PIKA_CRASH_TIMEOUT": str(timeout or ""), "PIKA_CRASH_LIFETIME": str(self.lifetime),
             **dict.fromkeys(ENV.values(), KEY),
         }  # fmt: skip
         argv = argv or self.command
@@ -258,14 +263,14 @@ class CrashBatch:
         assert {job.request.prompt for job in self.jobs.values() if job.key not in doubtful} == recorded, details
         assert unknown is None or len(doubtful) == unknown, details
         assert charged is None or len(times) == charged, details
-        self._check_files(lines, details)
+        self.check_files(lines, details)
         assert run.code == (1 if doubtful else 0), details
         if doubtful:
             listed = self.run("status", self.out_option).out
             assert [key for key in doubtful if f"in doubt: job {key}" not in listed] == [], listed
         return run
 
-    def _check_files(self, lines: list[dict[str, Any]], details: str) -> None:
+    def check_files(self, lines: list[dict[str, Any]], details: str) -> None:
         """Check that results and videos agree with the journal and that no partial file is left."""
         assert sorted(line["key"] for line in lines) == sorted(self.jobs), details
         for line in lines:

@@ -353,7 +353,7 @@ def shorten_timeout(seconds: float) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Install the hooks and run the command line."""
-    signal.alarm(LIFETIME_S)
+    signal.alarm(int(os.environ.get("PIKA_CRASH_LIFETIME", LIFETIME_S)))
     # A signal that the test suite ignores, because of nohup for example, would be ignored here as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
