@@ -45,8 +45,8 @@ def _cdn(do: Any, **more: Any) -> Mapping[str, Any]:
     return {"on": "cdn", "do": do, **more}
 
 
-def _answer(status: int, body: Any = "", *, charge: bool = False, **headers: str) -> dict[str, Any]:
-    return {"fault": "answer", "status": status, "body": body, "charge": charge, "headers": headers}
+def _answer(status: int, body: Any = "", **more: bool) -> dict[str, Any]:
+    return {"fault": "answer", "status": status, "body": body, **more}
 
 
 def _everywhere(do: Any, share: float) -> tuple[Mapping[str, Any], ...]:
@@ -142,7 +142,7 @@ MOODS: dict[str, Mood] = {
     "polls refused": Mood(
         (_feed({"fault": "refuse", "as": "key"}, share=0.3), _feed({"fault": "refuse", "as": "rate"}, share=0.3))
     ),
-    "private addresses": Mood((_feed({"fault": "word", "word": "expired"}, share=0.3),)),
+    "a word for an expired task": Mood((_feed({"fault": "word", "word": "expired"}, share=0.3),)),
     # Downloads.
     "results not there yet": Mood(
         (
