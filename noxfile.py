@@ -70,6 +70,8 @@ def wheel(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """200 kills at random times, and one before each system call that writes, syncs, renames or sends; needs strace.
 
+    Then ten minutes of gateways whose moods change at random, with ten kills.
+
     `nox -s crash -- 40` is the short form: 40 kills at random times, and the rest of the crash tests is left to the
     sessions `tests` and `slow`. Both run the stories of the journal on its real thread and a real disk.
     """
@@ -79,7 +81,8 @@ def crash(session: nox.Session) -> None:
     )
     env = {"PIKA_REAL_JOURNAL": "1", "PIKA_CRASH_ROUNDS": rounds or "200"}
     if not rounds:
-        env["PIKA_CRASH_EVERY"] = "1"
+        env |= {"PIKA_CRASH_EVERY": "1"}
+        env |= {"PIKA_MOOD_JOBS": "2000", "PIKA_MOOD_SECONDS": "600", "PIKA_MOOD_KILLS": "10"}
     files = ["tests/crash/test_random.py" if rounds else "tests/crash", "tests/stories/test_resuming.py"]
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-rP", *files, *options, env=env)
 

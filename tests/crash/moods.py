@@ -191,7 +191,7 @@ class MoodScenario:
             self._mood_of.update({id(rule.do): name for rule in added})
             rules += added
         bad_row = Scenario.of([_create({"fault": "refuse", "as": "envelope"}, prompt=BAD_ROW)])
-        self.scenario = Scenario((*rules, *bad_row.rules))
+        self.scenario = Scenario((*bad_row.rules, *rules))
 
     def _windows(self) -> Iterator[tuple[str, tuple[float, float]]]:
         """Yield each mood once in random order, then all again in another order, until the time is over."""
