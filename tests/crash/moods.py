@@ -195,7 +195,8 @@ class MoodScenario:
 
     def _windows(self) -> Iterator[tuple[str, tuple[float, float]]]:
         """Yield each mood once in random order, then all again in another order, until the time is over."""
-        random, now, names = Random(self.seed), 0.0, []
+        random, now = Random(self.seed), 0.0
+        names: list[str] = []
         while True:
             names = names or random.sample(sorted(MOODS), len(MOODS))
             begin = now + random.uniform(*CALM_SECONDS)
