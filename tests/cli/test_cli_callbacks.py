@@ -162,6 +162,7 @@ def test_missing_callbacks_are_reported_while_the_batch_runs(cli: CommandLine, m
         assert (process.returncode, hint in rest) == (130, False)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_changes_the_path_is_reported(cli: CommandLine) -> None:
     """Requests that match no job are counted separately."""
     port = free_port()
@@ -328,6 +329,7 @@ def journal_statuses(cli: CommandLine) -> dict[str, str]:
     return {record["key"]: record["status"] for record in cli("status", "pika-out", "--json").records}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_batch_that_only_waits_for_a_callback(cli: CommandLine) -> None:
     """`status` lists the job meanwhile; the batch ends without waiting for it and writes a line for each job."""
     with serving(LOST, SILENT, durations="constant:0.2") as emulator:

@@ -109,6 +109,7 @@ def _faults() -> Iterator[tuple[str, str, dict[str, Any]]]:
                 yield f"[{name} of {place}]", place, fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "source"), PAIRS)
 def test_no_fault_leaks_the_key(provider: str, source: str, workspace: Workspace) -> None:
     """Every fault of a scenario occurs at the first request of its kind, in one batch with downloads."""
@@ -235,6 +236,7 @@ def test_a_key_repeated_outside_of_a_body_is_not_leaked(
     assert workspace.leaks(ran.out, ran.err) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_lost_response_does_not_leak_the_key(
     provider: str, workspace: Workspace, run_with_acts: Callable[[str, dict[str, Act]], CommandResult]

@@ -11,6 +11,9 @@ import pytest
 
 from tests.crash.crash_batch import CrashBatch, ProcessRun
 
+#: Real processes that are killed: with the slowest cases, on one Python.
+pytestmark = pytest.mark.slow
+
 MakeBatch = Callable[..., CrashBatch]
 COUNT = 6
 

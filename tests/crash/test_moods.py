@@ -44,8 +44,12 @@ class MoodyBatch:
 
     batch: CrashBatch
     moods: MoodScenario
-    kills: int
+    kills_in_all: int
     random: Random
+    kills: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.kills = self.kills_in_all
 
     def run_to_the_end(self) -> None:
         """Give the same command until no job is left to be done; kill some of its runs."""
@@ -63,7 +67,8 @@ class MoodyBatch:
         with self.batch.started() as running:
             if self.kills:
                 running.wait_for_event("ready")
-                kill_at = time.monotonic() + self.random.uniform(0, SECONDS * 4 / KILLS)
+                # All kills come before the generations alone could have ended.
+                kill_at = time.monotonic() + self.random.uniform(0.2, 1.0) * 0.5 * SECONDS / self.kills_in_all
                 running.wait_until(lambda: time.monotonic() > kill_at, timeout_s=SECONDS * 10)
                 if running.process.poll() is None:
                     self.kills -= 1

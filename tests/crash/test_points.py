@@ -17,6 +17,9 @@ from tests.crash.crash_batch import CrashBatch
 from tests.crash.fork_server import ForkServer
 from tests.crash.victim_process import NEWER, POINTS, use_migrations
 
+#: Real processes that are killed: with the slowest cases, on one Python.
+pytestmark = pytest.mark.slow
+
 MakeBatch = Callable[..., CrashBatch]
 COUNT = 8
 
@@ -137,7 +140,6 @@ def test_a_kill_during_a_migration(make_batch: MakeBatch) -> None:
         use_migrations(before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", ["id-before", "id-after"])
 def test_a_kill_while_a_job_in_doubt_is_resolved(make_batch: MakeBatch, point: str) -> None:
     """`resolve --task-id`, killed before or after its save, leaves the job in doubt or accepted; it then succeeds at no cost."""

@@ -13,6 +13,9 @@ from pika_async._planning.fuses import MAX_UNREADABLE
 from pika_async.jobs import JobStatus
 from tests.crash.crash_batch import CrashBatch
 
+#: Real processes that are killed: with the slowest cases, on one Python.
+pytestmark = pytest.mark.slow
+
 MakeBatch = Callable[..., CrashBatch]
 COUNT = 12
 #: Number of concurrent submissions before the first acceptance.
@@ -21,7 +24,6 @@ SENDING = MAX_UNREADABLE
 STOPPED_S = 4.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_waits_for_the_pending_answers(make_batch: MakeBatch, number: signal.Signals) -> None:
     """No further job is sent, each pending answer is saved, the exit code is 130, and the next command is printed."""
@@ -67,7 +69,6 @@ def test_two_signals_exit_at_once(make_batch: MakeBatch) -> None:
     batch.finish_and_verify(unknown=SENDING, charged=SENDING)
 
 
-@pytest.mark.slow
 def test_answers_that_came_while_the_process_was_stopped_are_read(make_batch: MakeBatch) -> None:
     """Stopped (Ctrl-Z) until every answer lies in its socket and every timeout is over, then continued: no doubt."""
     batch = make_batch(SENDING, marks="[held]")

@@ -12,6 +12,9 @@ from pika_async.jobs import JobStatus
 from tests.crash.crash_batch import CrashBatch, ProcessRun
 from tests.fakes.requirements import require_program
 
+#: Real processes that are killed: with the slowest cases, on one Python.
+pytestmark = pytest.mark.slow
+
 MakeBatch = Callable[..., CrashBatch]
 COUNT = 6
 #: The system calls with a lasting effect, and about how often one thread makes each.

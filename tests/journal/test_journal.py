@@ -224,6 +224,7 @@ async def test_a_simultaneous_batch_gives_unbiased_observations(tmp_path: Path) 
     assert belief.spread[1] < 160
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(steps)
 def test_both_journals_give_the_same_answers(steps: list[tuple[str, Any]]) -> None:

@@ -79,6 +79,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_removed_lock_file_admits_no_second_owner(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The database is locked too; the owner makes the lock file again before its next intent, with one warning."""
     journal = await open_with_receipt(path)
@@ -296,6 +297,7 @@ async def test_a_disk_that_is_full_at_the_opening_is_a_named_error(
     assert await open_and_read(path) == [accepted()]
 
 
+@pytest.mark.slow
 async def test_a_journal_that_is_being_read_for_long_is_not_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mark of an open journal cannot get into the file while another program reads an earlier state of it."""
     journal = await open_with_receipt(path)
@@ -356,6 +358,7 @@ asyncio.run(main())
         await SqliteJournal(path).open()
 
 
+@pytest.mark.slow
 async def test_a_log_that_another_program_has_checkpointed_is_not_missing(path: Path) -> None:
     """A shell that reads a journal after a crash copies the log into the database and removes it."""
     script = "async def main(): await journal.open(); await journal.save(accepted()); die()\nasyncio.run(main())"
@@ -636,6 +639,7 @@ async def test_a_foreign_fallback_file_in_the_temporary_folder_is_not_read(path:
         await SqliteJournal(path).open()
 
 
+@pytest.mark.slow
 def test_the_lock_files_numbers_survive_a_kill(path: Path) -> None:
     """They are of the last commit; a clean close removes them."""
     script = """

@@ -82,6 +82,7 @@ def test_a_failed_migration_leaves_the_earlier_version(path: Path) -> None:
     assert asyncio.run(keys()) == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(16))
 def test_a_kill_during_a_migration_leaves_one_of_the_two_versions(path: Path, number: int) -> None:
     """The creation of a new file is also complete or absent."""
