@@ -186,17 +186,14 @@ class SubmitThrottle:
     """Throttle for all submissions of one account. Pauses on "retry later" answers and stops on permanent failures.
 
     :param attempts: number of consecutive submissions that could not be sent before submitting stops, 6 by default.
-    :param max_html_pages: number of consecutive HTML pages after which the base URL is taken to be wrong, 3 by default.
     :param stop: why nothing is submitted; None by default.
     """
 
     attempts: int = 6
-    max_html_pages: int = 3
     stop: SubmissionsStopped | None = None
     _paused_until: float = -math.inf
     _unsent: int = 0
     _waits: int = 0
-    _html_pages: int = 0
 
     @property
     def unsent(self) -> int:
@@ -209,12 +206,7 @@ class SubmitThrottle:
 
     def reset(self) -> None:
         """Reset all counts, after an answer other than "retry later"."""
-        self._unsent = self._waits = self._html_pages = 0
-
-    def record_html_page(self) -> bool:
-        """Record an HTML page with a status of success; return True after `max_html_pages` consecutive ones."""
-        self._html_pages += 1
-        return self._html_pages >= self.max_html_pages
+        self._unsent = self._waits = 0
 
     def pause(self, now: float, u: float, retry_after: float | None) -> None:
         """Pause for `retry_after` seconds, or back off exponentially when it is missing or 0.

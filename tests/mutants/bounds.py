@@ -84,8 +84,8 @@ MUTANTS: Final = (
     Mutant(
         "throttle-waits-add-up",
         "_planning/limits.py",
-        "self._unsent = self._waits = self._html_pages = 0",
-        "self._unsent = self._html_pages = 0",
+        "self._unsent = self._waits = 0",
+        "self._unsent = 0",
         "a refusal of an hour ago makes the next pause long",
         _BOUNDS,
         "resets_the_wait_of_submissions",
