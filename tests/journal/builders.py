@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -186,7 +187,8 @@ def drop():
 def run_child(script: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run *script* in another process, with `journal` at *path*."""
     command = [sys.executable, "-W", "error", "-c", PRELUDE + script, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the test may have changed the folder
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -18,9 +18,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pika_async
 from tests.mutants.catalog import Mutant, load_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The package as it is installed: in a clone its source.
+PACKAGE = Path(pika_async.__file__).parent
 #: Number of mutants that run concurrently.
 WORKERS = 2
 #: Least time limit of one mutant in seconds.
@@ -97,7 +100,7 @@ def time_limit(unchanged_seconds: float) -> float:
 
 
 def _problems(mutant: Mutant) -> list[str]:
-    file = ROOT / "pika_async" / mutant.file
+    file = PACKAGE / mutant.file
     if not file.is_file():
         return [f"{mutant.file} does not exist"]
     count = file.read_text(encoding="utf-8").count(mutant.old)
@@ -144,8 +147,8 @@ def _run_pytest(tests: tuple[str, ...], only: str, limit: float, mutant: Mutant 
     """
     with tempfile.TemporaryDirectory(prefix="pika-mutant-") as folder:
         copy = Path(folder)
-        for name in ("pika_async", "tests", "benchmarks"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for source in (PACKAGE, ROOT / "tests", ROOT / "benchmarks"):
+            shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         if mutant is not None:
             file = copy / "pika_async" / mutant.file
