@@ -44,12 +44,14 @@ class MoodyBatch:
 
     batch: CrashBatch
     moods: MoodScenario
-    kills_in_all: int
+    kills: int
     random: Random
-    kills: int = attrs.field(init=False)
+    #: When the next run is killed, on the monotonic clock; all before the generations alone could have ended.
+    kill_times: list[float] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.kills = self.kills_in_all
+        now = time.monotonic()
+        self.kill_times = sorted(now + self.random.uniform(0.02, 0.5) * SECONDS for _ in range(self.kills))
 
     def run_to_the_end(self) -> None:
         """Give the same command until no job is left to be done; kill some of its runs."""
@@ -65,13 +67,12 @@ class MoodyBatch:
 
     def _run_once(self) -> ProcessRun:
         with self.batch.started() as running:
-            if self.kills:
+            if self.kill_times:
                 running.wait_for_event("ready")
-                # All kills come before the generations alone could have ended.
-                kill_at = time.monotonic() + self.random.uniform(0.2, 1.0) * 0.5 * SECONDS / self.kills_in_all
+                kill_at = max(self.kill_times[0], time.monotonic() + self.random.uniform(0, 0.5))
                 running.wait_until(lambda: time.monotonic() > kill_at, timeout_s=SECONDS * 10)
                 if running.process.poll() is None:
-                    self.kills -= 1
+                    del self.kill_times[0]
                     running.process.kill()
             return self.batch.check_run(running.end(timeout_s=LIFETIME_S))
 
