@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import secrets
@@ -261,9 +262,6 @@ def trusting_context() -> ssl.SSLContext:
 #: Below the ports that Linux, macOS and Windows give to outgoing connections and to servers that ask for port 0.
 RESERVABLE_PORTS = range(20_000, 32_000)
 
-#: UDP sockets that hold the ports of `free_port` until this process ends.
-_reservations: list[socket.socket] = []
-
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 on which no socket listens, and that no other test gets.
@@ -280,7 +278,7 @@ def free_port() -> int:
         except OSError:
             reservation.close()
             continue
-        _reservations.append(reservation)
+        atexit.register(reservation.close)  # which also keeps it open until then
         return port
 
 
