@@ -229,8 +229,10 @@ def _first_url(sources: Sequence[_Object]) -> str | None:
 
 def _at(value: Any, place: Sequence[str | int]) -> Any:
     for step in place:
-        is_item = isinstance(value, list) and isinstance(step, int) and step < len(value)
-        value = value[step] if is_item else value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
     return value
 
 

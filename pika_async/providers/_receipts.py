@@ -91,8 +91,9 @@ def _id(value: Any) -> str | None:
     """Return an id as text: a text of one word, or a positive integer."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return str(value)
-    is_id = isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isprintable()
-    return value if is_id and is_one_word(value) else None
+    if not isinstance(value, str) or not value.isprintable():
+        return None
+    return value if 0 < len(value) <= _MAX_ID_LENGTH and is_one_word(value) else None
 
 
 def _status_word(holder: dict[str, Any]) -> str:
