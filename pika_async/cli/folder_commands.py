@@ -61,8 +61,8 @@ def batch(
     The whole input is checked before anything is sent. Run the same command again to continue a batch, however it
     ended: a row is recognized by its key or else by its content, and is not paid for again.
 
-    Exit codes: 0 all succeeded, 1 some did not, 2 usage or input error and nothing sent, 3 the account is stopped, 130
-    interrupted.
+    Exit codes: 0 all succeeded, 1 some did not, 2 usage or input error and nothing sent, 3 stopped because of the
+    account, the gateway, or the same refusal for every row, 130 interrupted.
 
     :param input: .jsonl (one object per line, fields as in GenerationRequest), .csv (a header with those fields;
         camera.pan, or camera as pan=left;zoom=in; ingredients separated by |; empty cells are ignored), .txt (one

@@ -211,9 +211,9 @@ def parse_ratio(value: object) -> Fraction:
         raise invalid("aspect_ratio", value, reason)
     if not ASPECT_RATIO_RANGE[0] <= float(ratio) <= ASPECT_RATIO_RANGE[1]:
         raise invalid("aspect_ratio", value, "must be from 0.4 to 2.5 (width by height)")
-    ratio = ratio.limit_denominator(MAX_RATIO_TERM)
     small = ratio.limit_denominator(21)
-    return small if abs(float(small) / float(ratio) - 1) < RATIO_TOLERANCE else ratio
+    is_near = abs(float(small) / float(ratio) - 1) < RATIO_TOLERANCE
+    return small if is_near else ratio.limit_denominator(MAX_RATIO_TERM)
 
 
 def _read_ratio(value: object) -> Fraction | None:
@@ -222,7 +222,7 @@ def _read_ratio(value: object) -> Fraction | None:
             return None
         case int() | float():
             # A huge number is refused before a fraction is made of it: the fraction takes time that grows with it.
-            return Fraction(value).limit_denominator(10_000) if abs(value) < 1e6 else None
+            return Fraction(value) if abs(value) < 1e6 else None
         case str() if found := re.fullmatch(r"\s*([0-9]{1,5})\s*[:/x]\s*([0-9]{1,5})\s*", value):
             return Fraction(int(found[1]), int(found[2])) if int(found[2]) else None
         case str() if re.fullmatch(r"\s*[0-9]{1,5}(\.[0-9]{1,20})?\s*", value):
