@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Final, Literal, TypedDict, get_args
 from urllib.parse import urlsplit
 
-from pika_async.errors import InvalidRequest
+from pika_async.errors.base import InvalidRequest
 from pika_async.models.spelling import did_you_mean
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from pika_async.errors import strip_control
+from pika_async.errors.base import strip_control
 from pika_async.models.results import Receipt
 from pika_async.providers._codes import (
     NO_QUOTA,

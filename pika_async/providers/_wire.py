@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import strip_control
+from pika_async.errors.base import strip_control
 
 __all__ = ["Credential", "DecodeError", "HttpRequest", "HttpResponse", "SendPhase", "TransportFailure", "parse_json"]
 

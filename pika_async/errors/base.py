@@ -1,0 +1,91 @@
+"""Root of the tree of errors, and the errors of input: found before anything is sent."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Self
+
+import attrs
+
+#: How much of a value that a user or a provider wrote is repeated in a message, in characters.
+QUOTE_LIMIT = 120
+
+
+def shorten(value: object) -> str:
+    """Return `value` on one line, without control characters, at most `QUOTE_LIMIT` long, for a message."""
+    text = value if isinstance(value, str) else repr(value[:QUOTE_LIMIT] if isinstance(value, bytes) else value)
+    shown = repr(text[: QUOTE_LIMIT + 1]) if isinstance(value, str) else text[: QUOTE_LIMIT + 1]
+    return shown if len(text) <= QUOTE_LIMIT else shown[:QUOTE_LIMIT] + "…"
+
+
+def strip_control(text: str) -> str:
+    """Return `text` without control characters or lone surrogates, so that no provider steers a terminal with it."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class PikaError(Exception):
+    """Root of all errors that pika_async raises on purpose."""
+
+    @property
+    def type(self) -> str:
+        """The class name, as `results.jsonl` gives it."""
+        return type(self).__name__
+
+    @property
+    def message(self) -> str:
+        """The problem and the way out, in one sentence or two, without control characters."""
+        return strip_control(self._text())
+
+    def _text(self) -> str:
+        """Build the whole message from the facts; may hold control characters."""
+        return self.type
+
+    def copy(self) -> Self:
+        """Return an equal error to raise, so that the error that is stored with a job gathers no tracebacks."""
+        return type(self)(**{field.name: getattr(self, field.name) for field in attrs.fields(type(self))})
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"{self.type}({self.message!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **{field.name: getattr(self, field.name) for field in attrs.fields(type(self))}), ()
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ConfigurationError(PikaError):
+    """An argument or option that cannot work: `setting` names it, `reason` says why and gives the way out."""
+
+    setting: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.setting}: {self.reason}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JournalInUse(ConfigurationError):  # noqa: N818
+    """A journal that another client has open: a second client would pay for the jobs of the first."""
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JournalUnusable(ConfigurationError):  # noqa: N818
+    """A file that is not a journal of pika_async, is damaged, is of a newer version, or cannot be opened.
+
+    The file is left as it is, because it may hold task ids.
+    """
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by contract
+    """A field that cannot be sent, found before it costs: `field`, its `value`, and `reason` with the way out."""
+
+    field: str
+    value: Any
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.field}: {shorten(self.value)} {self.reason}"

@@ -1,0 +1,121 @@
+"""Errors that are the outcome of one job, raised or stored as `Job.error`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from pika_async.errors.base import PikaError
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JobError(PikaError):
+    """The outcome of one job that is not a success. `task_id` is the provider's, where one was read."""
+
+    key: str
+    provider: str
+    task_id: str | None = None
+    reason: str = ""
+
+    def _text(self) -> str:
+        task = f" (task {self.task_id})" if self.task_id else ""
+        return f"job {self.key} at {self.provider}{task}: {self._detail()}"
+
+    def _detail(self) -> str:
+        """Build the part of the message after the job's name."""
+        return self.reason
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class SubmissionRejected(JobError):  # noqa: N818
+    """A request that the provider, or the check just before sending, refused; `http_status` is None for the check."""
+
+    http_status: int | None = None
+    advice: str = "change the request before sending it again"
+
+    def _detail(self) -> str:
+        status = f"HTTP {self.http_status}, " if self.http_status else ""
+        return f"rejected, not charged: {status}{self.reason}; {self.advice}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class SubmissionInDoubt(JobError):  # noqa: N818
+    """A request that was sent and whose task id was not read: whether it was charged is unknown.
+
+    `at` is when it was sent, `attempt` counts from 1, `http_status` is that of the answer (None without one), and
+    `request_id` is the provider's name for the request, where the answer holds one.
+    """
+
+    http_status: int | None = None
+    at: datetime | None = None
+    attempt: int = 0
+    request_id: str | None = None
+
+    def _detail(self) -> str:
+        return (
+            f"in doubt: {self.reason}; it may have been accepted and charged, so it is not sent again: "
+            "find it at the provider, then resolve the job with its task id, as not charged, or abandon it"
+        )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class GenerationFailed(JobError):  # noqa: N818
+    """A task that the provider settled as failed; `reason` is the provider's text."""
+
+    def _detail(self) -> str:
+        return f"generation failed: {self.reason or 'no reason given'}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class DeadlineExceeded(JobError):  # noqa: N818
+    """A job that did not settle within `seconds` of its acceptance. Its task id stays valid.
+
+    `last_status` is the provider's latest status word, `last_reason` its words beside that, or what was wrong with the
+    latest answer, and `last_url` the URL of a result that stood beside an unknown word.
+    """
+
+    seconds: float = 0.0
+    last_status: str = ""
+    last_reason: str = ""
+    last_url: str | None = None
+
+    def _detail(self) -> str:
+        seen = ", ".join(filter(None, (self.last_status, self.last_reason, self.last_url))) or "no answer"
+        way_out = "the task id is kept: wait for the job or poll it again"
+        return f"not settled within {self.seconds:g} s (last seen: {seen}); {way_out}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class TaskNotFound(JobError):  # noqa: N818
+    """A task that the provider denies although it gave out the task id. The id is kept."""
+
+    def _detail(self) -> str:
+        return f"the provider no longer finds the task: {self.reason}; its id is kept: poll it again later"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class AcceptedElsewhere(JobError):  # noqa: N818
+    """A job that `provider` accepted at `base_url`, which is not this client's: it is neither polled nor paid here."""
+
+    base_url: str
+
+    def _detail(self) -> str:
+        return f"accepted at {self.base_url}, which is not this client's base URL; resume it there"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JobCanceled(JobError):  # noqa: N818
+    """A job that was withdrawn before it was sent, or abandoned by a person while in doubt; `reason` says which."""
+
+    reason: str = "canceled before anything was sent"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ProviderBusy(JobError):  # noqa: N818
+    """A job of which every attempt was refused with "retry later" for `seconds`. Not accepted; it stays planned."""
+
+    seconds: float = 0.0
+
+    def _detail(self) -> str:
+        return f"refused for {self.seconds:g} s ({self.reason}); nothing was accepted, run it again later"

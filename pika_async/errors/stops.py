@@ -1,0 +1,115 @@
+"""Errors that stop all submissions to one account; what was not sent stays planned."""
+
+from __future__ import annotations
+
+import attrs
+
+from pika_async.errors.base import PikaError
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class SubmissionsStopped(PikaError):  # noqa: N818
+    """A stop of all submissions to one account in this run; every job that was not sent stays planned."""
+
+    provider: str
+    reason: str = ""
+
+    def _text(self) -> str:
+        return f"{self.provider}: submitting stopped: {self.reason}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class AccountStopped(SubmissionsStopped):
+    """A stop because the credential, the balance or the certificate was refused; no job fails because of it."""
+
+    http_status: int | None = None
+
+    def _text(self) -> str:
+        status = f"HTTP {self.http_status}: " if self.http_status else ""
+        way_out = "mend the key or the balance, then run the same again"
+        return f"{self.provider}: the account is stopped: {status}{self.reason}; {way_out}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ProviderUnreachable(SubmissionsStopped):
+    """A stop because no connection could be made `attempts` times in a row; nothing was sent."""
+
+    attempts: int = 0
+
+    def _text(self) -> str:
+        tries = f" ({self.attempts} attempts)" if self.attempts else ""
+        way_out = "nothing was sent: check the network and the base URL, then run the same again"
+        return f"{self.provider}: cannot be reached{tries}: {self.reason}; {way_out}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class WrongBaseUrl(SubmissionsStopped):
+    """A stop because a redirect, a page or an unreadable answer came instead of the API. Redirects are not followed."""
+
+    base_url: str
+
+    def _text(self) -> str:
+        return f"{self.provider}: {self.base_url} must be the URL of this API: {self.reason}; check the base URL"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class RefusedAlike(SubmissionsStopped):
+    """A stop because `count` different requests were refused alike: the cause is not theirs, and they stay planned."""
+
+    http_status: int | None = None
+    count: int = 0
+
+    def _text(self) -> str:
+        status = f"HTTP {self.http_status}: " if self.http_status else ""
+        return (
+            f"{self.provider}: {self.count} different requests were refused alike, not charged: {status}{self.reason}; "
+            "mend the cause (base URL, balance, model or the requests themselves), then run the same again"
+        )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class GatewayInTrouble(SubmissionsStopped):
+    """A stop because `count` answers in a row, the last to single submissions, left it open whether they cost."""
+
+    count: int = 0
+
+    def _text(self) -> str:
+        return (
+            f"{self.provider}: the gateway is in trouble: {self.count} answers in a row leave it open whether they are "
+            f"charged, the last one: {self.reason}; wait until it has recovered, then run the same again"
+        )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ChargeLimitReached(SubmissionsStopped):
+    """A stop because `limit` submissions are accepted or in doubt; one in doubt counts as charged."""
+
+    limit: int
+
+    def _text(self) -> str:
+        return f"{self.provider}: the limit of {self.limit} charges is reached; raise it to send the rest"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class JournalFailed(SubmissionsStopped):
+    """A stop because the journal at `path` cannot be written, so that the next task id might be lost.
+
+    Writes that the journal lacks are in `fallback_file`, which the next opening of the journal reads in; None if there
+    were none, or if that file could not be written either: then they were only logged.
+    """
+
+    path: str
+    fallback_file: str | None = None
+
+    def _text(self) -> str:
+        fallback = f"; what it lacks is in {self.fallback_file}" if self.fallback_file else ""
+        way_out = f"nothing more is sent{fallback}; mend it, then run the same again"
+        return f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; {way_out}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ClientClosed(SubmissionsStopped):
+    """A stop because the client was closed. Accepted jobs keep their task ids, see `PikaClient.jobs`."""
+
+    def _text(self) -> str:
+        return f"{self.provider}: the client was closed{self.reason and ': '}{self.reason}; jobs() has every record"
