@@ -18,14 +18,15 @@ from pika_async._runtime.admission import request_of
 from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.journal_views import JobListing, unfinished_requests
+from pika_async._runtime.lifetime import ClientLifetime
 from pika_async._runtime.request_source import Requests
 from pika_async._runtime.resolution import resolve, resubmit
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
-from pika_async._runtime.tasks import require_asyncio, require_loop, wait_uncancelled
+from pika_async._runtime.tasks import require_loop
 from pika_async.callbacks import CallbackReceiver
-from pika_async.config import ClientConfig, drain_seconds
+from pika_async.config import ClientConfig
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
@@ -92,9 +93,7 @@ class PikaClient:
         self.provider = self._config.provider
         self.base_url = self._config.base_url
         self._hooks: list[Hook] = []
-        self._session: Session | None = None
-        self._opening = self._history_loaded = False
-        self._closing: asyncio.Task[None] | None = None
+        self._lifetime = ClientLifetime[Session]()
 
     def __repr__(self) -> str:
         return f"<PikaClient {self.provider.name} at {self.base_url}>"
@@ -116,18 +115,7 @@ class PikaClient:
             listen.
         :raises RuntimeError: if the client is open already, or no event loop of asyncio is running.
         """
-        require_asyncio()
-        await self._wait_closed()
-        if self._session is not None:
-            require_loop(self._session.loop)
-        if self._session is not None or self._opening:
-            raise RuntimeError("the client is open already")
-        self._opening = True
-        try:  # the history is loaded once: the policy outlives every session
-            self._session = await Session.open(self._config, hooks=self._hooks, load_history=not self._history_loaded)
-            self._history_loaded = True
-        finally:
-            self._opening = False
+        await self._lifetime.open(lambda load: Session.open(self._config, hooks=self._hooks, load_history=load))
         return self
 
     async def __aenter__(self) -> Self:
@@ -150,33 +138,14 @@ class PikaClient:
         :raises RuntimeError: from a hook or from the iterable that a batch reads, which `aclose` waits for; or from
             another event loop.
         """
-        seconds = drain_seconds(drain)
-        session = self._session
-        if session is not None:
-            require_loop(session.loop)
-            if session.owns_current_task:
-                raise RuntimeError("the client cannot be closed by the iterable that it reads, or by its own hook")
-            try:
-                if seconds:
-                    await session.drain(seconds)
-            finally:
-                if self._session is session:  # no other call has begun to close it
-                    self._session = None
-                    self._closing = asyncio.create_task(session.close(), name="pika_async closing")
-                await self._wait_closed()
-        await self._wait_closed()
+        await self._lifetime.close(drain)
 
-    async def _wait_closed(self) -> None:
-        if self._closing is not None and not self._closing.done():
-            require_loop(self._closing.get_loop())
-            await wait_uncancelled(self._closing)
+    @property
+    def _session(self) -> Session | None:
+        return self._lifetime.session
 
     def _require_session(self, *, accepting: bool = False) -> Session:
-        """Return the session: the one check of a public call that the client is open, or also accepts jobs."""
-        if self._session is None:
-            raise RuntimeError("the client is not open: use it inside `async with`")
-        self._session.require_open(accepting=accepting)
-        return self._session
+        return self._lifetime.require_session(accepting=accepting)
 
     # --- single jobs ------------------------------------------------------------------------------------------------
 

@@ -370,7 +370,7 @@ def test_another_loop_does_not_wait_for_a_closing(call: str) -> None:
         async with pika:
             job = await pika.wait(await pika.submit(CAT))
             closing = asyncio.create_task(pika.aclose())
-            await until(lambda: pika._closing is not None, 0.005)
+            await until(lambda: pika._lifetime.closing is not None, 0.005)
             error = await elsewhere(lambda: CALLS[call](pika, job))
             assert isinstance(error, RuntimeError)
             assert "another event loop" in str(error)
