@@ -29,6 +29,7 @@ from pika_async.errors import (
     SubmissionRejected,
     SubmissionsStopped,
     TaskNotFound,
+    UnknownJob,
     WrongBaseUrl,
 )
 from pika_async.jobs import BatchReport, Job, JobAccepted, JobEvent, JobParked, JobRunning, JobSettled, JobStatus
@@ -96,6 +97,7 @@ __all__ = [
     "SubmissionsStopped",
     "TaskNotFound",
     "TaskState",
+    "UnknownJob",
     "Video",
     "WrongBaseUrl",
     "debug_logging",

@@ -20,7 +20,7 @@ from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.journal_views import JobListing, unfinished_requests
 from pika_async._runtime.lifetime import ClientLifetime
 from pika_async._runtime.request_source import Requests
-from pika_async._runtime.resolution import resolve, resubmit
+from pika_async._runtime.resolution import find_job, key_of, resolve, resubmit
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
@@ -191,44 +191,67 @@ class PikaClient:
             raise job.to_exception()
         return job
 
-    async def wait(self, job: Job, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
+    async def adopt(self, task_id: str, *, key: str | None = None) -> Job:
+        """Take on a task that was submitted elsewhere, by its id alone; return its job, which is polled from now on.
+
+        Charges nothing, and does not count for `Limits.max_charges`. `wait` and `download` bring its video. A task that
+        has a job already keeps that job. The prompt is not known, so the job cannot be paid for again.
+
+        :param task_id: the provider's id of the task.
+        :param key: the key of a new job; default: the task id itself, where that can be a key.
+        :raises TaskNotFound: if the provider denies the task; nothing is saved.
+        :raises InvalidRequest: if `task_id` cannot be an id, or `key` belongs to another job.
+        :raises ExchangeFailed: if no usable answer came; nothing is saved, try again.
+        :raises AccountStopped: if the credential was refused.
+        :raises JournalFailed: if the job could not be saved.
+        """
+        return await self._require_session(accepting=True).adoption.adopt(task_id, key)
+
+    async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
         """Wait until `job` is finished: settled or parked. A job that timed out gets a new deadline.
 
-        :param job: a job of this client.
+        :param job: a job of this client, or its key.
         :param timeout: seconds; default: no limit.
         :raises TimeoutError: after `timeout` seconds; this ends the waiting, not the job.
-        :raises KeyError: if this client has no such job.
+        :raises UnknownJob: if this client has no such job; also a `KeyError`.
         """
         session = self._require_session()
         async with asyncio.timeout(timeout):
-            return await wait_finished(session.table, session.admission, job.key)
+            return await wait_finished(session.table, session.admission, key_of(job))
 
-    async def poll(self, job: Job) -> Snapshot:
+    async def poll(self, job: Job | str) -> Snapshot:
         """Ask the provider for the state of `job` once, now; free.
 
-        :param job: a job with a task id.
+        :param job: a job with a task id, or its key.
         :raises ExchangeFailed: no usable answer came; ask again.
         :raises TaskNotFound: the provider says that the task does not exist (also right after a submission).
         :raises AccountStopped: the credential was refused.
         :raises InvalidRequest: if the job has no task id.
+        :raises UnknownJob: if no job has that key.
         """
-        return await self._require_session().gateway.poll_job(job)
+        session = self._require_session()
+        return await session.gateway.poll_job(find_job(self._journal, job))
 
-    async def download(self, video: Video | Job, path: str | os.PathLike[str]) -> Path:
+    async def download(
+        self, video: Video | Job | str, path: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> Path:
         """Download a result to `path`, whole and verified. A URL that has expired is requested anew once.
 
-        :param video: a video, or a job that has one.
-        :param path: the new file; an existing file is never overwritten.
+        :param video: a video, a job that has one, or the key of such a job.
+        :param path: the new file.
+        :param overwrite: whether another file at `path` is replaced, in one step and only once the new one is whole;
+            default: False, an existing file stays and the download fails.
         :raises DownloadFailed: says what was wrong; the video remains available and can be downloaded again.
         :raises InvalidRequest: if the job has no video.
+        :raises UnknownJob: if no job has that key.
         """
         results = self._require_session().results
-        if isinstance(video, Job):
-            done = await results.collect(video, Path(path))
-            if done.file is None:
-                raise done.to_exception()
-            return done.file
-        return (await results.fetch(video, Path(path)))[0].file
+        if isinstance(video, Video):
+            return (await results.fetch(video, Path(path), overwrite=overwrite))[0].file
+        done = await results.collect(find_job(self._journal, video), Path(path), overwrite=overwrite)
+        if done.file is None:
+            raise done.to_exception()
+        return done.file
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -356,13 +379,18 @@ class PikaClient:
         table.on_resolved(job)
         return job
 
-    async def resubmit(self, key: str) -> Job:
+    async def resubmit(self, key: str, *, new_seed: bool = False) -> Job:
         """Make the next request of this key a new one, which is charged; return the earlier job.
 
-        The earlier job stays in the journal under another key, with its task id and its file.
+        The earlier job stays in the journal as `KEY~1`, with its task id and its file. `submit` with the same request,
+        a batch that holds it, or, with a new seed, `resume()` then pays.
 
         :param key: the key of the job.
-        :raises InvalidRequest: if there is no such job, or it is active, or its file cannot be moved aside.
+        :param new_seed: whether to plan the next request at once, equal but for another seed than the earlier one;
+            default: False. `(await pika.job(key)).request` is that request.
+        :raises UnknownJob: if there is no such job.
+        :raises InvalidRequest: if the job is active or was adopted, or its file cannot be moved aside.
         :raises JournalFailed: if it could not be saved.
         """
-        return await resubmit(self._require_session().table, key)
+        session = self._require_session()
+        return await resubmit(session.table, key, new_seed=new_seed)

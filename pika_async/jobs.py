@@ -34,6 +34,7 @@ __all__ = [
     "JobRunning",
     "JobSettled",
     "JobStatus",
+    "adopted_job",
     "apply_resolution",
     "archive_key",
     "event_of",
@@ -147,11 +148,19 @@ class Job:
     @property
     def may_be_charged(self) -> bool:
         """Whether a submission was accepted, or may have been; true also after a job in doubt was abandoned."""
-        return self.task_id is not None or self.submitted_at is not None or self.status is JobStatus.SUBMITTING
+        is_sent = self.task_id is not None or self.submitted_at is not None or self.status is JobStatus.SUBMITTING
+        return is_sent and not self.is_adopted
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the task was submitted elsewhere and is followed by its id alone: its job was never sent."""
+        return self.task_id is not None and not self.attempts
 
     @property
     def stratum(self) -> str:
         """The group of tasks with similar durations: by provider, model, kind of input, with or without an effect."""
+        if self.is_adopted:  # neither its content nor its age is known
+            return sys.intern(f"{self.provider}/-/adopted/plain")
         effect = "effect" if self.request.effect else "plain"
         return sys.intern(f"{self.provider}/{self.request.model or '-'}/{self.request.kind}/{effect}")
 
@@ -257,6 +266,12 @@ class Job:
     def with_download_error(self, error: PikaError) -> Job:
         """Return the job with the error of a failed download; its status stays succeeded."""
         return attrs.evolve(self, error=error)
+
+
+def adopted_job(key: str, *, provider: str, base_url: str, task_id: str) -> Job:
+    """Return a job for a task that was submitted elsewhere; its prompt is not known, so its id stands in for it."""
+    request = GenerationRequest(f"task {task_id}", key=key)
+    return Job(key=key, request=request, provider=provider, base_url=base_url, status=JobStatus.QUEUED, task_id=task_id)
 
 
 def mark_interrupted(job: Job, sent_at: datetime) -> Job:

@@ -177,6 +177,7 @@ class Downloader:
         before_publish: Callable[[str], Awaitable[None]] | None = None,
         *,
         patience: float = 0.0,
+        overwrite: bool = False,
     ) -> Download:
         """Download `url` into the new file `target`, whose folder is created if missing.
 
@@ -186,6 +187,7 @@ class Downloader:
         :param before_publish: awaited with the SHA-256 once every byte is on disk, before the file gets its name.
         :param patience: seconds in which 403, 404, a page or an empty body mean that the result is not there yet, and
             the same address is requested again after growing delays. Default: 0, the address has expired.
+        :param overwrite: whether the file replaces another one of its name, once it is whole. Default: False.
         :raises DownloadFailed: with the reason, and the address without its query; `expired` if the host has no result
             at the address. No file is left behind.
         :raises RuntimeError: outside `async with`.
@@ -196,7 +198,8 @@ class Downloader:
         self._scopes.add(scope)
         try:
             with scope:
-                return await self._fetch(url, target, before_publish, patience)
+                partial = PartialFile(target, self._refusals, overwrite=overwrite)
+                return await self._fetch(url, partial, before_publish, patience)
         finally:
             self._scopes.discard(scope)
             if not self._scopes:
@@ -204,13 +207,12 @@ class Downloader:
         raise DownloadFailed(url=redact_url(url), reason="the client was closed")
 
     async def _fetch(
-        self, url: str, target: Path, before_publish: Callable[[str], Awaitable[None]] | None, patience: float
+        self, url: str, partial: PartialFile, before_publish: Callable[[str], Awaitable[None]] | None, patience: float
     ) -> Download:
-        partial = PartialFile(target, self._refusals)
         try:
             suffix = await self._fetch_with_retries(self._parse_url(url), partial, patience)
-            if target.suffix.lower() in MEDIA_SUFFIXES:
-                partial.target = target.with_suffix(suffix)
+            if partial.target.suffix.lower() in MEDIA_SUFFIXES:
+                partial.target = partial.target.with_suffix(suffix)
             sha256 = await self._run_in_thread(partial.finish)
             if before_publish is not None:
                 await before_publish(sha256)

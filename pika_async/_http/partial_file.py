@@ -89,11 +89,14 @@ class PartialFile:
     """Hidden file beside the target with the bytes of one download, and their digest.
 
     All methods but `append` block and run in a worker thread.
+
+    :param overwrite: whether the finished file takes the place of another one of its name, in one step.
     """
 
-    def __init__(self, target: Path, refusals: FolderRefusals) -> None:
+    def __init__(self, target: Path, refusals: FolderRefusals, *, overwrite: bool = False) -> None:
         self.target = target
         self._refusals = refusals
+        self._overwrite = overwrite
         self._temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
         self._fd: int | None = None
         self._restarts = self._size = 0
@@ -135,7 +138,10 @@ class PartialFile:
 
     def publish(self) -> Download:
         """Give the finished file its name, and sync the folder."""
-        self._link_to_target()
+        if self._overwrite:
+            self._temporary.replace(self.target)
+        else:
+            self._link_to_target()
         self._temporary.unlink(missing_ok=True)
         with self._refusals.tolerate("fsync", self.target.parent), contextlib.ExitStack() as stack:
             folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -26,7 +26,9 @@ APPLICATION_IDS: Final = frozenset({APPLICATION_ID, OPEN_APPLICATION_ID})
 SAMPLES_PER_STRATUM: Final = 256
 
 #: The condition of `Job.may_be_charged` on a row of `jobs`.
-MAY_BE_CHARGED: Final = "(task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting')"
+MAY_BE_CHARGED: Final = (
+    "((task_id IS NOT NULL OR submitted_at IS NOT NULL OR status = 'submitting') AND (task_id IS NULL OR attempts > 0))"
+)
 
 #: Item n migrates a file from version n to n + 1, in one transaction with the new version number. Never edit a released
 #: migration; append another.
@@ -75,16 +77,20 @@ MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE TRIGGER count_inserted AFTER INSERT ON jobs BEGIN
         INSERT INTO counts VALUES (
-            new.status, new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting', 1
+            new.status, (new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting')
+            AND (new.task_id IS NULL OR new.attempts > 0), 1
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
-    CREATE TRIGGER count_updated AFTER UPDATE OF status, task_id, submitted_at ON jobs
+    CREATE TRIGGER count_updated AFTER UPDATE OF status, task_id, submitted_at, attempts ON jobs
     WHEN old.status IS NOT new.status OR old.task_id IS NOT new.task_id OR old.submitted_at IS NOT new.submitted_at
+        OR old.attempts IS NOT new.attempts
     BEGIN
         UPDATE counts SET jobs = jobs - 1 WHERE status = old.status AND may_be_charged
-            = (old.task_id IS NOT NULL OR old.submitted_at IS NOT NULL OR old.status = 'submitting');
+            = ((old.task_id IS NOT NULL OR old.submitted_at IS NOT NULL OR old.status = 'submitting')
+            AND (old.task_id IS NULL OR old.attempts > 0));
         INSERT INTO counts VALUES (
-            new.status, new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting', 1
+            new.status, (new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting')
+            AND (new.task_id IS NULL OR new.attempts > 0), 1
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
     """,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import anyio
 import attrs
 
 from pika_async._journal.protocol import Journal
+from pika_async._planning.repetition import ADOPTED_REASON, latest_archived, repetition, with_new_seed
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.telemetry.null import NullTelemetry
-from pika_async.errors import InvalidRequest
+from pika_async.errors import InvalidRequest, UnknownJob
 from pika_async.jobs import Job, apply_resolution, archive_key, mark_interrupted, mark_superseded
 from pika_async.logs import log_job
 
-__all__ = ["recover_interrupted", "resolve", "resubmit"]
+__all__ = ["find_job", "key_of", "recover_interrupted", "resolve", "resubmit"]
 
 _log = logging.getLogger("pika_async.resolution")
 
@@ -39,18 +41,25 @@ async def recover_interrupted(journal: Journal, telemetry: NullTelemetry | None 
             telemetry.submission_finished(job)
 
 
-def _job_of(journal: Journal, key: str) -> Job:
-    job = journal.get(key)
-    if job is None:
-        raise InvalidRequest(
-            field="key", value=key, reason="is not the key of a job in this journal; `jobs()` lists them"
-        )
-    return job
+def key_of(job: Job | str) -> str:
+    """Return the key of a job that was given as itself or by its key."""
+    return job.key if isinstance(job, Job) else job
+
+
+def find_job(journal: Journal, job: Job | str) -> Job:
+    """Return a job that was given as itself or by its key.
+
+    :raises UnknownJob: if no job has that key.
+    """
+    found = job if isinstance(job, Job) else journal.get(job)
+    if found is None:
+        raise UnknownJob(value=job)
+    return found
 
 
 async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
     """Resolve a job in doubt, see `PikaClient.resolve`."""
-    existing = _job_of(journal, key)
+    existing = find_job(journal, key)
     job = apply_resolution(existing, time.time(), task_id=task_id, charged=charged, abandon=abandon)
     holder = None if job.task_id is None else journal.key_for_task(job.provider, job.base_url, job.task_id)
     if holder is not None:
@@ -62,12 +71,29 @@ async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: b
     return job
 
 
-async def resubmit(table: JobTable, key: str) -> Job:
+async def resubmit(table: JobTable, key: str, *, new_seed: bool = False) -> Job:
     """Archive a job under another key, so that a new request may use its key; see `PikaClient.resubmit`."""
     journal = table.journal
-    job = _job_of(journal, key)
+    archived = _half_resubmitted(journal, key) if new_seed else None
+    if archived is None:
+        archived = await _archive(table, find_job(journal, key))
+    if new_seed:
+        await journal.save(repetition(archived, key, with_new_seed(archived.request, random.random())))
+    return archived
+
+
+def _half_resubmitted(journal: Journal, key: str) -> Job | None:
+    """Return the archived job of *key* if a process ended before it planned the repetition; else None."""
+    return None if key in journal else latest_archived(journal, key)
+
+
+async def _archive(table: JobTable, job: Job) -> Job:
+    """Save *job* under an archive key, and its file under a name of that key."""
+    journal, key = table.journal, job.key
     if key in table.jobs or job.is_in_flight:
         raise InvalidRequest(field="key", value=key, reason="must be finished before it is paid again; wait for it")
+    if job.is_adopted:
+        raise InvalidRequest(field="key", value=key, reason=f"cannot be paid again: {ADOPTED_REASON}")
     job = mark_superseded(job, time.time())
     if job.file is None:
         return await journal.archive(job)

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -108,9 +109,10 @@ class ResultDownloader:
         """Return why the address of the result of *job* is refused, as far as its text shows."""
         return None if job.video is None else self._downloader.refusal(job.video.url)
 
-    async def collect(self, job: Job, target: Path) -> Job:
+    async def collect(self, job: Job, target: Path, *, overwrite: bool = False) -> Job:
         """Download the result of *job* to *target*, with the ending of its kind, unless the file is there already.
 
+        :param overwrite: whether to replace another file of that name.
         :return: the job with its file, or with the `DownloadFailed` that explains why there is none.
         :raises InvalidRequest: if the job has no video.
         """
@@ -125,17 +127,19 @@ class ResultDownloader:
         if file is not None and job.sha256 is not None:
             finished = job.with_file(file, job.sha256)
         else:
-            finished = await self._fetched(job, job.video, target)
+            finished = await self._fetched(job, job.video, target, overwrite=overwrite)
         await self._save(finished)
         log_job(_log, logging.INFO, finished, "not downloaded" if finished.file is None else "downloaded")
         return finished
 
-    async def _fetched(self, job: Job, video: Video, target: Path) -> Job:
+    async def _fetched(self, job: Job, video: Video, target: Path, *, overwrite: bool) -> Job:
         async def before_publish(sha256: str) -> None:
             await self._save(job.with_pending_file(sha256))
 
         try:
-            download, video = await self.fetch(video, target, before_publish, settled_at=job.settled_at)
+            download, video = await self.fetch(
+                video, target, before_publish, settled_at=job.settled_at, overwrite=overwrite
+            )
             return attrs.evolve(job, video=video).with_file(download.file, download.sha256)
         except DownloadFailed as error:
             return job.with_download_error(error)
@@ -152,24 +156,26 @@ class ResultDownloader:
         before_publish: Callable[[str], Awaitable[None]] | None = None,
         *,
         settled_at: datetime | None = None,
+        overwrite: bool = False,
     ) -> tuple[Download, Video]:
         """Download *video* to *target*, with the ending of its kind.
 
         :param before_publish: called with the SHA-256 of the verified file before it gets its final name.
         :param settled_at: when its job settled; until two minutes later the result may be late. Default: now.
+        :param overwrite: whether to replace another file of that name. Default: False.
         :return: the download, and the video with the URL that served it.
         :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
-        patience = patience_for(settled_at, time.time())
+        fetch = partial(self._downloader.fetch, target=target, before_publish=before_publish, overwrite=overwrite)
         try:
-            return await self._downloader.fetch(video.url, target, before_publish, patience=patience), video
+            return await fetch(video.url, patience=patience_for(settled_at, time.time())), video
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise
             snapshot = (await self._gateway.poll(video.task_id)).snapshot
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
-            return await self._downloader.fetch(snapshot.video.url, target, before_publish), snapshot.video
+            return await fetch(snapshot.video.url), snapshot.video
 
 
 @attrs.frozen

@@ -23,6 +23,7 @@ from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.submissions import Submissions
 from pika_async._runtime.admission import BatchAdmission, JobAdmission
+from pika_async._runtime.adoption import TaskAdoption
 from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.callback_handler import JobCallbackHandler
 from pika_async._runtime.event_stream import EventStream, Hook
@@ -53,6 +54,7 @@ class Session:
     scheduler: Scheduler
     gateway: GatewayClient
     admission: JobAdmission
+    adoption: TaskAdoption
     results: ResultDownloader
     callback_handler: JobCallbackHandler
     events: EventStream
@@ -95,12 +97,14 @@ class Session:
         table = JobTable(new_planner(config, telemetry), journal, telemetry)
         await recover_interrupted(journal, telemetry)
         scheduler = Scheduler(table, gateway, Submitter(table, gateway, config.concurrency_key, config.callbacks))
+        admission = JobAdmission(config.provider, config.base_url, table)
         session = cls(
             config=config,
             table=table,
             scheduler=scheduler,
             gateway=gateway,
-            admission=JobAdmission(config.provider, config.base_url, table),
+            admission=admission,
+            adoption=TaskAdoption(table, admission.adopt, gateway, here),
             results=ResultDownloader(gateway, downloader, journal),
             callback_handler=JobCallbackHandler(table, gateway, scheduler.spawn, here),
             events=EventStream(journal, scheduler.stop),

@@ -9,7 +9,7 @@ import anyio
 from pika_async._planning.keys import single_key
 from pika_async._runtime.admission import JobAdmission
 from pika_async._runtime.job_table import JobTable
-from pika_async.errors import JobCanceled
+from pika_async.errors import JobCanceled, UnknownJob
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, evolve_unchecked
 
@@ -50,7 +50,7 @@ async def submit_job(table: JobTable, admission: JobAdmission, request: Generati
 async def wait_finished(table: JobTable, admission: JobAdmission, key: str) -> Job:
     """Wait until the job `key` is settled or parked; a job that timed out gets a new deadline.
 
-    :raises KeyError: if the journal has no such job.
+    :raises UnknownJob: if the journal has no such job.
     :raises ClientClosed: if the job timed out and the client is closed or is being drained.
     :raises RuntimeError: if the scheduler failed.
     """
@@ -63,7 +63,7 @@ async def wait_finished(table: JobTable, admission: JobAdmission, key: str) -> J
     if not table.subscribe(key, on_change):
         job = table.journal.get(key)
         if job is None:
-            raise KeyError(f"this client has no job {key!r}")
+            raise UnknownJob(value=key)
         if job.status is not JobStatus.TIMED_OUT and not job.is_in_flight:
             return job
         await admission.adopt(job, on_change)

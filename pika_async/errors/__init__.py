@@ -7,6 +7,7 @@
     │   ├── JournalInUse              another client, here or in another process, has the journal open
     │   └── JournalUnusable           no journal, a damaged one, a newer one, or one that cannot be opened
     ├── InvalidRequest                a field is out of range, or the provider cannot do it; nothing was sent
+    │   └── UnknownJob                no job has the key that was given
     ├── JobError                      the outcome of one job (also stored, unraised, as `Job.error`)
     │   ├── SubmissionRejected        the provider refused the request; not charged; do not send it again as it is
     │   ├── SubmissionInDoubt         it may have been accepted and charged; never sent again automatically
@@ -39,6 +40,7 @@ from pika_async.errors.base import (
     JournalInUse,
     JournalUnusable,
     PikaError,
+    UnknownJob,
 )
 from pika_async.errors.base import shorten as shorten
 from pika_async.errors.base import strip_control as strip_control
@@ -94,5 +96,6 @@ __all__ = [
     "SubmissionRejected",
     "SubmissionsStopped",
     "TaskNotFound",
+    "UnknownJob",
     "WrongBaseUrl",
 ]

@@ -89,3 +89,14 @@ class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by 
 
     def _text(self) -> str:
         return f"{self.field}: {shorten(self.value)} {self.reason}"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class UnknownJob(InvalidRequest, KeyError):  # noqa: N818
+    """A key that no job of this client has; `value` is the key."""
+
+    field: str = "key"
+    reason: str = "is not the key of a job in this journal"
+
+    def _text(self) -> str:
+        return f"{super()._text()}: this client has no job {shorten(self.value)}; `jobs()` lists those it has"

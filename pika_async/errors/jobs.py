@@ -88,7 +88,18 @@ class DeadlineExceeded(JobError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class TaskNotFound(JobError):  # noqa: N818
-    """A task that the provider denies although it gave out the task id. The id is kept."""
+    """A task that the provider denies although it gave out the task id. The id is kept.
+
+    For a task that was to be adopted and is not found, `key` is empty, and nothing is kept.
+    """
+
+    def _text(self) -> str:
+        if self.key:
+            return super()._text()
+        return (
+            f"task {self.task_id} is not found at {self.provider}: {self.reason}; check the id and the provider, "
+            "or try again in a minute if it was submitted just now"
+        )
 
     def _detail(self) -> str:
         return f"the provider no longer finds the task: {self.reason}; its id is kept: poll it again later"

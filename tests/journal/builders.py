@@ -81,7 +81,9 @@ class JournalPair:
         base = existing or attrs.evolve(a_job(key), request=GenerationRequest(name, key=key))
         accepted = base.task_id or (name if status in {JobStatus.QUEUED, JobStatus.SUCCEEDED} else None)
         at = base.submitted_at or (utc_from_timestamp(self.number) if accepted or status is JobStatus.UNKNOWN else None)
-        return attrs.evolve(base, status=status, task_id=accepted, submitted_at=at, polls=self.number)
+        return attrs.evolve(
+            base, status=status, task_id=accepted, submitted_at=at, polls=self.number, attempts=self.number % 2
+        )
 
     async def both(self, memory: Awaitable[Any], sqlite: Any) -> None:
         expected = await memory

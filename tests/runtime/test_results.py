@@ -30,7 +30,9 @@ class Host:
     good: set[str] = attrs.field(factory=set)
     asked: list[tuple[str, float]] = attrs.field(factory=list)
 
-    async def fetch(self, url: str, target: Path, before_publish: Any = None, *, patience: float = 0.0) -> Download:
+    async def fetch(
+        self, url: str, target: Path, before_publish: Any = None, *, patience: float = 0.0, overwrite: bool = False
+    ) -> Download:
         self.asked.append((url, patience))
         if url not in self.good:
             raise DownloadFailed(url=url, reason="HTTP 404", expired=True)

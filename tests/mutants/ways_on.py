@@ -1,0 +1,94 @@
+"""Mutants of the ways on after a run: adopted tasks, repetitions, replaced files."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.catalog import Mutant
+
+ADOPTION: Final = ("tests/stories/test_adoption.py",)
+
+MUTANTS: Final = (
+    Mutant(
+        "adopted-counts-as-charge",
+        "jobs.py",
+        "return is_sent and not self.is_adopted",
+        "return is_sent",
+        "an adopted task uses up the limit of charges",
+        (*ADOPTION, "tests/journal/test_journal.py"),
+        "counts_neither",
+    ),
+    Mutant(
+        "adopted-counted-by-triggers",
+        "_journal/migrations.py",
+        "            AND (new.task_id IS NULL OR new.attempts > 0), 1\n        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;\n"
+        "    END;\n    CREATE TRIGGER count_updated",
+        "            , 1\n        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;\n    END;\n    CREATE TRIGGER count_updated",
+        "the journal counts an adopted task as a charge after it was opened again",
+        ADOPTION,
+        "counts_neither",
+    ),
+    Mutant(
+        "adopted-paid-again",
+        "_runtime/resolution.py",
+        "    if job.is_adopted:\n",
+        "    if False:\n",
+        "the id of an adopted task is paid for as if it were a prompt",
+        ADOPTION,
+        "cannot_be_paid_again",
+    ),
+    Mutant(
+        "adopted-twice",
+        "_runtime/adoption.py",
+        "        existing = self._existing(task_id, key)  # another caller may have adopted the task meanwhile\n",
+        "        existing = None\n",
+        "two callers make two jobs of one task",
+        ADOPTION,
+        "however_many_callers",
+    ),
+    Mutant(
+        "denied-at-once",
+        "_planning/adoption.py",
+        "return FirstPoll.DENIED if denials >= MAX_DENIALS else FirstPoll.AGAIN",
+        "return FirstPoll.DENIED",
+        "a task that the gateway lists a moment late is refused",
+        ADOPTION,
+        "appears_late",
+    ),
+    Mutant(
+        "same-seed-again",
+        "_planning/repetition.py",
+        "        seed = (seed + 1) % SEEDS\n",
+        "        pass\n",
+        "a new seed is the old one, so that the same failure is paid for again",
+        ADOPTION,
+        "another_seed",
+    ),
+    Mutant(
+        "half-repetition-lost",
+        "_runtime/resolution.py",
+        "archived = _half_resubmitted(journal, key) if new_seed else None",
+        "archived = None",
+        "a repetition that was cut in half cannot be completed",
+        ADOPTION,
+        "cut_in_half",
+    ),
+    Mutant(
+        "overwritten-in-two-steps",
+        "_http/partial_file.py",
+        "            self._temporary.replace(self.target)\n        else:\n",
+        "            self.target.unlink(missing_ok=True)\n            self._temporary.replace(self.target)\n        else:\n",
+        "for a moment a replaced file does not exist",
+        ("tests/http/test_overwriting.py",),
+        "old_bytes_or_the_new",
+    ),
+    Mutant(
+        "always-overwrites",
+        "_http/partial_file.py",
+        "        if self._overwrite:\n",
+        "        if True:\n",
+        "a download replaces a file of somebody else without being asked to",
+        ("tests/http/test_overwriting.py",),
+        "only_on_request",
+    ),
+)
