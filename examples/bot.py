@@ -1,11 +1,15 @@
 """A chat bot that answers each command once, in its channel, when the video is finished.
 
 The bot stores the number of the last event it has processed and continues after it when it is restarted. `Chat` stands
-for the library of your platform; its stream of commands ends when the bot is disconnected.
+for the library of your platform; its stream of commands ends when the bot is disconnected. SIGTERM ends the bot as
+Ctrl-C does: task ids of submissions under way are kept.
 """
 
 import asyncio
+import logging
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +17,7 @@ from pathlib import Path
 from pika_async import ClientClosed, InvalidRequest, JobSettled, PikaClient, PikaError
 
 LAST_EVENT = Path("bot.last-event")
+log = logging.getLogger("bot")
 
 
 class Chat:
@@ -30,7 +35,7 @@ async def submit(pika: PikaClient, chat: Chat, key: str, channel: str, prompt: s
     except InvalidRequest as error:  # no job was created, so there will be no event
         await chat.send(channel, f"{key}: {error}")
     except PikaError as error:  # a rejected job has an event; other jobs are in doubt or not submitted yet
-        print(error)
+        log.warning("%s: %s", key, error)
 
 
 async def send_answers(pika: PikaClient, chat: Chat, after: int) -> None:
@@ -57,4 +62,10 @@ async def main(chat: Chat, after: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Chat(), int(LAST_EVENT.read_text()) if LAST_EVENT.exists() else 0))
+    if missing := [name for name in ("PIKA_API_KEY", "PIKA_BASE_URL") if not os.environ.get(name)]:
+        print(f"set {' and '.join(missing)}, such as those that `pika-async emulate` prints", file=sys.stderr)
+        sys.exit(2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(Chat(), int(LAST_EVENT.read_text()) if LAST_EVENT.exists() else 0))

@@ -1,9 +1,12 @@
-"""The service of aiohttp_service.py on FastAPI: `uvicorn fastapi_service:app --timeout-graceful-shutdown 20`.
+"""The service of aiohttp_service.py on FastAPI: `uvicorn fastapi_service:app --timeout-graceful-shutdown 3`.
 
-GET /videos/{key}?wait=20 waits up to 20 s for the job. After SIGTERM submitted jobs have DRAIN seconds to finish."""
+GET /videos/{key}?wait=20 waits up to 20 s for the job. SIGTERM gives requests 3 s, then submitted jobs DRAIN seconds.
+"""
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
@@ -11,10 +14,34 @@ from typing import Annotated, Any
 import attrs
 from fastapi import Body, FastAPI, HTTPException, Query, Request, responses
 
-from pika_async import CallbackReceiver, InvalidRequest, Job, PikaClient, PikaError, SubmissionRejected
+from pika_async import (
+    CallbackReceiver,
+    ConfigurationError,
+    InvalidRequest,
+    Job,
+    PikaClient,
+    PikaError,
+    SubmissionRejected,
+)
 
-callbacks = CallbackReceiver(f"{os.environ['PUBLIC_URL']}/hooks")
-pika = PikaClient("cometapi", base_url=os.environ.get("COMETAPI_BASE_URL"), journal="videos.db", callbacks=callbacks)
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+# The URL of a callback ends in a secret, so the access log gets no line for it.
+logging.getLogger("uvicorn.access").addFilter(lambda record: "/callbacks/" not in record.getMessage())
+
+
+def create_client() -> tuple[PikaClient, CallbackReceiver]:
+    if not (public_url := os.environ.get("PUBLIC_URL")):
+        raise ConfigurationError(setting="PUBLIC_URL", reason="is not set; give the URL at which CometAPI calls back")
+    receiver = CallbackReceiver(f"{public_url}/hooks")
+    base_url = os.environ.get("COMETAPI_BASE_URL")
+    return PikaClient("cometapi", base_url=base_url, journal="videos.db", callbacks=receiver), receiver
+
+
+try:
+    pika, callbacks = create_client()
+except ConfigurationError as error:  # such as a missing variable
+    print(error, file=sys.stderr)
+    sys.exit(2)
 
 
 @asynccontextmanager
@@ -22,7 +49,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with pika:
         resuming = asyncio.create_task(pika.resume())
         yield
-        await pika.aclose(drain=float(os.environ.get("DRAIN", "10")))
+        await pika.aclose(drain=float(os.environ.get("DRAIN", "0")))
     await asyncio.gather(resuming, return_exceptions=True)
 
 
@@ -56,5 +83,6 @@ async def get_video(key: str, wait: Annotated[float, Query(ge=0, le=20)] = 0) ->
 
 
 @app.get("/health")
-async def health() -> dict[str, Any]:
-    return attrs.asdict(pika.stats())
+async def health() -> responses.Response:
+    stats = pika.stats()
+    return responses.JSONResponse(attrs.asdict(stats), 200 if stats.open and stats.stopped is None else 503)

@@ -5,9 +5,10 @@ Run it again after an interruption: the journal knows which requests were submit
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 
-from pika_async import GenerationRequest, JobStatus, Limits, PikaClient
+from pika_async import GenerationRequest, JobStatus, Limits, PikaClient, debug_logging
 
 
 async def requests() -> AsyncIterator[GenerationRequest]:
@@ -27,4 +28,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if missing := [name for name in ("PIKA_API_KEY", "PIKA_BASE_URL") if not os.environ.get(name)]:
+        print(f"set {' and '.join(missing)}, such as those that `pika-async emulate` prints", file=sys.stderr)
+        sys.exit(2)
+    debug_logging("INFO")  # one line for each change of a job, on standard error
     asyncio.run(main())

@@ -7,9 +7,13 @@ which runs an event loop already, write `await run(...)` instead of `asyncio.run
 
 import asyncio
 import os
+import sys
 
 from pika_async import GenerationRequest, JobStatus, PikaClient, debug_logging
 
+if missing := [name for name in ("PIKA_API_KEY", "PIKA_BASE_URL") if not os.environ.get(name)]:
+    print(f"set {' and '.join(missing)}, such as those that `pika-async emulate` prints", file=sys.stderr)
+    sys.exit(2)
 debug_logging("INFO")  # logs each change of a job to standard error; "DEBUG" also logs each poll
 pika = PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], journal="notebook.db")
 

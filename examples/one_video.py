@@ -17,4 +17,7 @@ async def main(prompt: str) -> None:
 
 
 if __name__ == "__main__":
+    if missing := [name for name in ("PIKA_API_KEY", "PIKA_BASE_URL") if not os.environ.get(name)]:
+        print(f"set {' and '.join(missing)}, such as those that `pika-async emulate` prints", file=sys.stderr)
+        sys.exit(2)
     asyncio.run(main(" ".join(sys.argv[1:]) or "a cat in the rain"))

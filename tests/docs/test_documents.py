@@ -23,6 +23,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from pika_async import Stats
 from pika_async.__main__ import main
 from pika_async.cli.commands import app
 from pika_async.cli.exits import ExitCode
@@ -299,3 +300,17 @@ def test_the_documented_exit_codes_are_those_of_the_command_line() -> None:
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert [int(row) for row in rows if row.isdigit()] == sorted(ExitCode)
     assert "130, then 3, then 1" in " ".join(page.split())
+
+
+def test_every_field_of_the_statistics_has_a_row() -> None:
+    """The table of `Stats` has each field in the order of the class, its unit, its meaning, and when it is None."""
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    section = page.partition("## State of a client")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert rows[0][0] == "field"
+    fields = {f"`{field.name}`": "None" in str(field.type) for field in attrs.fields(Stats)}
+    assert [row[0] for row in rows[2:]] == [*fields]
+    for name, unit, none_while, meaning in rows[2:]:
+        assert unit, name
+        assert meaning, name
+        assert (none_while.split(";")[0] != "never") is fields[name], name
