@@ -258,7 +258,7 @@ def resolve(
 ) -> int:
     """Record what became of a job in doubt, after checking at the provider. Sends nothing.
 
-    Example: `pika-async resolve clips 00017-5d8a91c2 --not-charged`
+    Example: `pika-async resolve clips 00017-a-cat-in-the-rain-5d8a --not-charged`
 
     :param folder: The --out folder of a batch.
     :param key: Key of the job.

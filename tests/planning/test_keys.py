@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pika_async import GenerationRequest
-from pika_async._planning.keys import KeyAssigner, single_key
+from pika_async._planning.keys import MAX_SLUG_LENGTH, KeyAssigner, key_suffix, single_key, slug
 from pika_async.models.fields import check_key
 
 
@@ -24,12 +24,16 @@ class Row:
     content: str
     key: str | None = None
 
+    @property
+    def prompt(self) -> str:
+        return f"a café {self.content[0] * 2}"
+
     def fingerprint(self) -> str:
         return self.content
 
 
-#: The first two share a prefix, as two of many thousand contents may.
-CONTENTS = ["aaaaaaaa0", "aaaaaaaa1", "bbbbbbbb0"]
+#: The first three share their first digits, as some of many thousand contents do.
+CONTENTS = ["aaaaaaaa0", "aaaaaaaa1", "aaaabbbb0", "bbbbbbbb0"]
 rows = st.lists(st.sampled_from(CONTENTS).map(Row), max_size=12)
 #: Content by key.
 Jobs = dict[str, str]
@@ -53,7 +57,16 @@ def jobs_after(batches: Iterable[Sequence[Row]]) -> Jobs:
     return jobs
 
 
-histories = st.lists(rows, max_size=4)
+@attrs.frozen
+class WordlessRow(Row):
+    """Stand-in for a request whose prompt has no word in ASCII; its keys are those without words."""
+
+    @property
+    def prompt(self) -> str:
+        return "海边的猫"
+
+
+histories = st.lists(rows | rows.map(lambda batch: [WordlessRow(row.content) for row in batch]), max_size=4)
 
 
 @given(histories, rows)
@@ -90,9 +103,11 @@ def test_the_same_list_twice_has_the_same_keys(history: list[list[Row]], batch: 
 
 @given(rows)
 def test_a_new_list_gets_keys_from_its_positions(batch: list[Row]) -> None:
-    """A key is the position from 1 and the beginning of the content, and a valid key of a job."""
+    """A key is the position from 1, the words and the beginning of the content, and a valid key of a job."""
     keys = keys_of(batch, {})
-    assert keys == [f"{index:05d}-{row.content[:8]}" for index, row in enumerate(batch, 1)]
+    letters = (row.content[0] * 2 for row in batch)
+    ends = [f"a-cafe-{letter}-{row.content[:4]}" for letter, row in zip(letters, batch, strict=True)]
+    assert keys == [f"{index:05d}-{end}" for index, end in enumerate(ends, 1)]
     for key in keys:
         check_key(key)
 
@@ -119,9 +134,55 @@ def test_a_given_key_is_kept() -> None:
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
 def test_a_row_without_a_key_gets_none_that_an_earlier_row_has(content: str, exists: bool) -> None:
     """Two rows stay two rows when the first has the very key that the second would get."""
-    named = Row(content, key="00002-aaaaaaaa")
-    keys = keys_of([named, Row("aaaaaaaa0")], {"00002-aaaaaaaa": content} if exists else {})
-    assert len(set(keys)) == 2
+    for key in ("00002-aaaaaaaa", "00002-a-cafe-aa-aaaa"):
+        named = Row(content, key=key)
+        keys = keys_of([named, Row("aaaaaaaa0")], {key: content} if exists else {})
+        assert len(set(keys)) == 2
+
+
+@given(histories, rows)
+def test_a_key_without_words_stays_that_of_its_content(history: list[list[Row]], batch: list[Row]) -> None:
+    """Jobs whose keys hold no words are found again by rows with their content, at any position."""
+    jobs = {f"{number:05d}-{content[:8]}": content for number, content in enumerate(CONTENTS * 2, 1)}
+    for earlier in history:
+        keys_of(earlier, jobs)
+    size = len(jobs)
+    found = keys_of([Row(content) for content in CONTENTS * 2], jobs)
+    assert (len(jobs), Counter(jobs[key] for key in found)) == (size, Counter(CONTENTS * 2))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("A café on the beach", "a-cafe-on-the-beach"),
+        ("Straße: Łódź & Ærøskøbing!", "strasse-lodz-aeroskobing"),
+        ("  a\n\tcat,  in the rain. ", "a-cat-in-the-rain"),
+        ("海边的猫 cat", "cat"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("ﬁne ２０２６", "fine-2026"),
+        ("one two three four five six seven eight nine ten", "one-two-three-four-five-six-seven-eight"),
+        ("x" * 90, "x" * MAX_SLUG_LENGTH),
+    ],
+)
+def test_words_of_a_prompt_are_folded_to_ascii_and_cut(prompt: str, words: str) -> None:
+    """A slug holds whole words, or the beginning of the first where that is long."""
+    assert slug(prompt) == words
+    assert key_suffix(prompt, "bb80" + "0" * 60) == f"{words}-bb80"
+
+
+@pytest.mark.parametrize("prompt", ["海边的猫", "قطة على الشاطئ", "🐈🌧", "!?"])
+def test_a_prompt_without_ascii_words_has_a_key_of_digits(prompt: str) -> None:
+    """Such a key is the position and 8 digits of the content."""
+    request = GenerationRequest(prompt)
+    assert KeyAssigner(lambda _: None).key_for(request, 11) == f"00012-{request.fingerprint()[:8]}"
+
+
+@given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))
+def test_every_prompt_gives_a_key_that_names_a_file(prompt: str) -> None:
+    """A made key is a valid key in ASCII."""
+    key = KeyAssigner(lambda _: None).key_for(GenerationRequest(prompt), 99_999)
+    check_key(key)
+    assert key.isascii()
 
 
 def calls_for(count: int, jobs: Jobs) -> int:

@@ -1,0 +1,65 @@
+"""Default keys of a batch: words for people, and the keys of folders that were made without words stay valid."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from pika_async.emulator import Emulator
+from tests.cli.batches import charged, statuses
+from tests.cli.command_line import CommandLine, serving
+
+#: A journal of five paid jobs whose default keys are the position and 8 digits, as they were before keys held words.
+WITHOUT_WORDS: Final = Path(__file__).parent / "journals" / "keys_without_words.db"
+#: The input of that journal.
+TABLE: Final = (
+    "prompt,effect,seed\na café on the beach,,\na café on the beach,Melt,7\n海边的猫,,\n🐈🌧,,\na café on the beach,,\n"
+)
+OLD_KEYS: Final = ["00001-590ab3df", "00002-4f0346cd", "00003-028f8243", "00004-7522e85f", "00005-590ab3df"]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return CommandLine(tmp_path, capsys, monkeypatch)
+
+
+def put_journal(cli: CommandLine, emulator: Emulator) -> None:
+    """Make a folder with that journal, whose jobs were accepted by this emulator."""
+    (cli.folder / "pika-out").mkdir()
+    file = shutil.copy(WITHOUT_WORDS, cli.folder / "pika-out" / "journal.db")
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE jobs SET base_url = ?", (emulator.base_url("native"),))
+
+
+def test_default_keys_hold_words_of_the_prompt(cli: CommandLine) -> None:
+    """A file is named by position, prompt and content; a prompt without ASCII words by position and content."""
+    with serving() as emulator:
+        ran = cli.batch(emulator, cli.write("b.csv", TABLE))
+        assert (ran.code, len(emulator.ledger)) == (0, 5)
+    keys = [record["key"] for record in sorted(cli.results(), key=lambda record: record["index"])]
+    assert keys == [
+        "00001-a-cafe-on-the-beach-590a", "00002-a-cafe-on-the-beach-4f03", "00003-028f8243", "00004-7522e85f",
+        "00005-a-cafe-on-the-beach-590a",
+    ]  # fmt: skip
+    assert sorted(path.stem for path in (cli.folder / "pika-out" / "videos").iterdir()) == keys
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["the same input", "in another order"])
+def test_a_folder_with_keys_without_words_pays_nothing_again(cli: CommandLine, reverse: bool) -> None:
+    """Its jobs are found by their content, and keep their keys."""
+    header, *rows = TABLE.splitlines(keepends=True)
+    source = cli.write("b.csv", "".join([header, *(reversed(rows) if reverse else rows)]))
+    with serving(seed=12) as emulator:  # whose task ids are not those of the journal
+        put_journal(cli, emulator)
+        ran = cli.batch(emulator, source, "--no-download")
+        assert (ran.code, charged(emulator)) == (0, Counter())
+        assert sorted(statuses(cli)) == OLD_KEYS
+        ran = cli.batch(emulator, cli.write("b.csv", TABLE + "a dog,,\n"), "--no-download")
+        assert (ran.code, charged(emulator)) == (0, Counter(["a dog"]))
+        assert sorted(statuses(cli))[:5] == OLD_KEYS
