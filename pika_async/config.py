@@ -20,6 +20,7 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.limits import Limits
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import ConfigurationError, shorten
+from pika_async.models.media import Uploader
 from pika_async.polling.adaptive import AdaptivePolling
 from pika_async.polling.policy import PollingPolicy
 from pika_async.providers import Provider, find_provider
@@ -29,6 +30,8 @@ __all__ = ["ClientConfig", "drain_seconds", "read_credential"]
 
 #: Default time from acceptance to settling, in seconds; the documented example took 232 s.
 DEFAULT_DEADLINE_S: Final = 1800.0
+#: Default time for which the address of an uploaded file is used again, in seconds.
+DEFAULT_UPLOAD_LIFETIME_S: Final = 86_400.0
 #: Upper bound of a drain, in seconds: the deadlines of the jobs end it long before.
 MAX_DRAIN_S: Final = 1e9
 
@@ -53,6 +56,10 @@ class ClientConfig:
     account_digest: str
     #: Whether a bare 503 counts as a refusal.
     lenient: bool
+    #: Uploads local files that do not fit into a request; None if there is no uploader.
+    uploader: Uploader | None
+    #: Seconds for which the address of an uploaded file is used again.
+    upload_lifetime: float
 
     @classmethod
     def create(
@@ -72,6 +79,8 @@ class ClientConfig:
         allow_results: Collection[str],
         proxy: str | None,
         transport: Transport | None,
+        uploader: Uploader | None,
+        upload_lifetime: float | None,
     ) -> Self:
         """Validate the arguments of `PikaClient`, which documents them.
 
@@ -89,7 +98,7 @@ class ClientConfig:
             provider=provider,
             base_url=url,
             limits=limits,
-            deadline=_checked_deadline(deadline),
+            deadline=_checked_seconds("deadline", deadline, DEFAULT_DEADLINE_S),
             policy=_checked_policy(polling),
             callbacks=_checked_callbacks(callbacks, provider),
             allow_results=_checked_allowances(allow_results),
@@ -99,6 +108,8 @@ class ClientConfig:
             journal=_create_journal(journal),
             account_digest=credential.account(),
             lenient=_is_lenient(ambiguous),
+            uploader=_checked_uploader(uploader),
+            upload_lifetime=_checked_seconds("upload_lifetime", upload_lifetime, DEFAULT_UPLOAD_LIFETIME_S),
         )
 
     @property
@@ -220,9 +231,16 @@ def _is_lenient(ambiguous: str) -> bool:
     return ambiguous == "lenient"
 
 
-def _checked_deadline(value: float | None) -> float:
+def _checked_uploader(uploader: Uploader | None) -> Uploader | None:
+    if uploader is not None and not callable(uploader):
+        reason = f"{uploader!r} must be an async function of (bytes, name, content type) that returns a URL"
+        raise ConfigurationError(setting="uploader", reason=reason)
+    return uploader
+
+
+def _checked_seconds(setting: str, value: float | None, default: float) -> float:
     if value is None:
-        return DEFAULT_DEADLINE_S
+        return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(setting="deadline", reason=f"{value!r} must be a number of seconds above 0")
+        raise ConfigurationError(setting=setting, reason=f"{value!r} must be a number of seconds above 0")
     return float(value)

@@ -1,4 +1,4 @@
-"""Streaming check that bytes are one complete result: a video or a picture, recognized by its own marks.
+"""Streaming check that bytes are one complete video or picture, recognized by its own marks.
 
 MP4 boxes are checked by `mp4`. Of the other kinds the structure is walked as far as it proves where the file ends; the
 contents are not decoded. Bytes behind that end are allowed and kept: hosts append line ends and padding, and players
@@ -7,21 +7,20 @@ ignore them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
-import attrs
-
 from pika_async._http.byte_walk import ByteWalk, NotMedia, Skip, SkipTo, Steps, Take, TruncatedMedia
+from pika_async._http.marks import GIF, JPEG, PICTURES, PNG, WEBM, WEBP, FileKind, is_page
 from pika_async._http.mp4 import FIRST_BOX_TYPES, Mp4Validator
 from pika_async.errors import shorten
 
 __all__ = ["MEDIA_SUFFIXES", "PICTURE_SUFFIXES", "MediaValidator"]
 
-#: Bytes read before the kind is decided: enough for every mark, and for an error to show.
+#: Bytes read before the kind is decided: enough for the mark of every result, and for an error to show.
 HEAD_BYTES: Final = 16
-PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-EBML_ID: Final = b"\x1a\x45\xdf\xa3"
+#: Bytes of the signature of a PNG.
+PNG_SIGNATURE_BYTES: Final = 8
 SEGMENT_ID: Final = b"\x18\x53\x80\x67"
 CLUSTER_ID: Final = b"\x1f\x43\xb6\x75"
 #: EBML elements that may stand anywhere: Void and CRC-32.
@@ -34,22 +33,19 @@ MAX_EBML_ID_BYTES: Final = 4
 WEBP_CHUNKS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X"})
 #: A WebP file holds at least its form type and one chunk header.
 MIN_RIFF_BYTES: Final = 12
-#: JPEG markers without a length: TEM, and the restart markers.
-JPEG_RESTARTS: Final = range(0xD0, 0xD8)
-JPEG_TEM: Final = 0x01
+#: JPEG markers without a length: an escaped byte of a scan, TEM, and the restart markers.
+JPEG_BARE: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
 JPEG_SCAN: Final = 0xDA
 JPEG_END: Final = 0xD9
 JPEG_MARK: Final = 0xFF
 #: Flag of a GIF that a color table follows, and the bits of its size.
 GIF_TABLE: Final = 0x80
 GIF_TABLE_SIZE: Final = 0x07
-#: First byte of a page or a JSON document, after white space and a byte order mark.
-PAGE_MARKS: Final = (b"<", b"{")
 
 
 def _walk_png() -> Steps:
     """Walk the chunks of a PNG from IHDR to IEND."""
-    yield Skip(len(PNG_SIGNATURE))
+    yield Skip(PNG_SIGNATURE_BYTES)
     seen: set[bytes] = set()
     while b"IEND" not in seen:
         header = yield Take(8)
@@ -88,31 +84,23 @@ def _gif_table_bytes(flags: int) -> int:
 
 
 def _walk_jpeg() -> Steps:
-    """Walk the segments and scans of a JPEG to its end marker."""
+    """Walk the markers of a JPEG to its end marker, over other bytes between two of them, as decoders do."""
     yield Skip(2)
     scans = 0
-    in_scan = False
     while True:
-        if in_scan:
-            yield SkipTo(b"\xff")
-        elif (yield Take(1)) != b"\xff":
-            raise NotMedia("has bytes between its segments, where no JPEG has them")
+        yield SkipTo(b"\xff")
         code = JPEG_MARK
         while code == JPEG_MARK:  # a marker may be padded
             code = (yield Take(1))[0]
-        if in_scan and (code == 0 or code in JPEG_RESTARTS):
-            continue
-        in_scan = False
         if code == JPEG_END:
             break
-        if code == JPEG_TEM or code in JPEG_RESTARTS:
+        if code in JPEG_BARE:
             continue
         size = int.from_bytes((yield Take(2)), "big")
-        if code == 0 or size < 2:
+        if size < 2:
             raise NotMedia("has a segment that no JPEG has")
         yield Skip(size - 2)
-        in_scan = code == JPEG_SCAN
-        scans += in_scan
+        scans += code == JPEG_SCAN
     if not scans:
         raise NotMedia("is a JPEG without a picture")
 
@@ -168,27 +156,18 @@ def _walk_webm() -> Steps:
         raise NotMedia("has a segment without a cluster" if not left else "has an element larger than its segment")
 
 
-@attrs.frozen
-class MediaKind:
-    """Kind of file: its ending, whether the first `HEAD_BYTES` bytes are its mark, and the walk over its structure."""
-
-    name: str
-    suffix: str
-    matches: Callable[[bytes], bool]
-    walk: Callable[[], Steps]
-
-
-KINDS: Final = (
-    MediaKind("WebM", ".webm", lambda head: head.startswith(EBML_ID), _walk_webm),
-    MediaKind("GIF", ".gif", lambda head: head[:6] in {b"GIF87a", b"GIF89a"}, _walk_gif),
-    MediaKind("PNG", ".png", lambda head: head.startswith(PNG_SIGNATURE), _walk_png),
-    MediaKind("JPEG", ".jpg", lambda head: head.startswith(b"\xff\xd8\xff"), _walk_jpeg),
-    MediaKind("WebP", ".webp", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", _walk_webp),
-)
+#: The walk over the structure of each kind of result beside MP4.
+WALKS: Final[Mapping[FileKind, Callable[[], Steps]]] = {
+    WEBM: _walk_webm,
+    GIF: _walk_gif,
+    PNG: _walk_png,
+    JPEG: _walk_jpeg,
+    WEBP: _walk_webp,
+}
 #: The endings of all kinds.
-MEDIA_SUFFIXES: Final = (".mp4", *(kind.suffix for kind in KINDS))
+MEDIA_SUFFIXES: Final = (".mp4", *(kind.suffix for kind in WALKS))
 #: The endings of the kinds that a browser shows as a picture.
-PICTURE_SUFFIXES: Final = (".gif", ".png", ".jpg", ".webp")
+PICTURE_SUFFIXES: Final = tuple(kind.suffix for kind in PICTURES)
 
 
 class MediaValidator:
@@ -198,7 +177,7 @@ class MediaValidator:
         self._head = bytearray()
         self._mp4: Mp4Validator | None = None
         self._walk: ByteWalk | None = None
-        self._kind: MediaKind | None = None
+        self._kind: FileKind | None = None
 
     @property
     def name(self) -> str:
@@ -213,8 +192,7 @@ class MediaValidator:
     @property
     def is_page(self) -> bool:
         """Whether the bytes begin like a web page or a JSON document."""
-        text = bytes(self._head).removeprefix(b"\xef\xbb\xbf").lstrip()
-        return text.startswith(PAGE_MARKS)
+        return is_page(bytes(self._head))
 
     @property
     def is_whole(self) -> bool:
@@ -254,11 +232,11 @@ class MediaValidator:
         if head[4:8] in FIRST_BOX_TYPES:
             self._mp4 = Mp4Validator()
             return
-        self._kind = next((kind for kind in KINDS if kind.matches(head)), None)
+        self._kind = next((kind for kind in WALKS if kind.matches(head)), None)
         if self._kind is None:
-            known = ", ".join(["MP4", *(kind.name for kind in KINDS)])
+            known = ", ".join(["MP4", *(kind.name for kind in WALKS)])
             raise NotMedia(f"begins with {shorten(head.decode('latin-1'))}, which is none of {known}")
-        self._walk = ByteWalk(self._kind.walk())
+        self._walk = ByteWalk(WALKS[self._kind]())
 
     def finish(self) -> None:
         """Check that the file is complete.

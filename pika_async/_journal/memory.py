@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from pika_async._journal.change_signal import ChangeSignal
-from pika_async._journal.protocol import MAX_CHANGES, Intent
+from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
 from pika_async._journal.serialization import is_change
 from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.polling.durations import DurationSample
@@ -39,6 +39,7 @@ class MemoryJournal:
         self._token_by_key: dict[str, str] = {}
         self._key_by_token: dict[str, str] = {}
         self._settings: dict[str, Any] = {}
+        self._uploads: dict[str, Upload] = {}
         self._charges = 0
         #: The keys of the changed jobs by revision, from 1; None in place of a job that has a later revision. Empty
         #: until a reader asks, because numbering costs time that most clients need not spend.
@@ -155,6 +156,14 @@ class MemoryJournal:
     def get_setting(self, name: str) -> Any:
         """See `Journal`."""
         return self._settings.get(name)
+
+    async def save_upload(self, upload: Upload) -> None:
+        """See `Journal`."""
+        self._uploads[upload.sha256] = upload
+
+    def get_upload(self, sha256: str) -> Upload | None:
+        """See `Journal`."""
+        return self._uploads.get(sha256)
 
     def get(self, key: str) -> Job | None:
         """See `Journal`."""

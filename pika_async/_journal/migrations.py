@@ -94,6 +94,12 @@ MIGRATIONS: Final = (
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
     """,
+    # Addresses of uploaded files by the hash of their content, so that each is uploaded once.
+    """
+    CREATE TABLE uploads (
+        sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, uploaded_at TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -15,7 +15,7 @@ import attrs
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
-__all__ = ["MAX_CHANGES", "Intent", "Journal"]
+__all__ = ["MAX_CHANGES", "Intent", "Journal", "Upload"]
 
 #: Changes returned by one call of `changes`, at most; it bounds what a reader of changes holds in memory.
 MAX_CHANGES: Final = 64
@@ -34,6 +34,17 @@ class Intent:
     body_sha256: str
     #: The hash of the token in its callback address; None if it asks for no callback.
     callback_sha256: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Upload:
+    """The address of a content that was uploaded."""
+
+    #: The hash of the content, in 64 hex digits.
+    sha256: str
+    url: str
+    #: When the upload began.
+    at: datetime
 
 
 class Journal(Protocol):
@@ -107,6 +118,15 @@ class Journal(Protocol):
 
     def get_setting(self, name: str) -> Any:
         """Return the value saved under `name`; None if there is none."""
+
+    async def save_upload(self, upload: Upload) -> None:
+        """Save an address; it replaces an earlier one of the same content.
+
+        :raises JournalFailed: if it could not be saved.
+        """
+
+    def get_upload(self, sha256: str) -> Upload | None:
+        """Return the latest address of the content with that hash; None if there is none."""
 
     def get(self, key: str) -> Job | None:
         """Return the job with that key."""

@@ -8,11 +8,12 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pika_async._journal.migrations import MAY_BE_CHARGED, SAMPLES_PER_STRATUM
-from pika_async._journal.protocol import MAX_CHANGES, Intent
+from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.polling.durations import DurationSample
@@ -23,6 +24,7 @@ __all__ = [
     "has_key",
     "insert_sample",
     "insert_setting",
+    "insert_upload",
     "latest_revision",
     "latest_samples",
     "rename_job",
@@ -36,6 +38,7 @@ __all__ = [
     "select_rows",
     "select_samples",
     "select_setting",
+    "select_upload",
     "transaction",
     "upsert_job",
 ]  # fmt: skip
@@ -142,6 +145,21 @@ def select_setting(connection: sqlite3.Connection, name: str) -> str | None:
     """Return the JSON text of a setting; None if it is not set."""
     row = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
+
+
+def insert_upload(connection: sqlite3.Connection, upload: Upload) -> None:
+    """Insert or replace the address of a content."""
+    connection.execute(
+        "INSERT INTO uploads VALUES (?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET url = excluded.url, uploaded_at = excluded.uploaded_at",
+        (upload.sha256, upload.url, upload.at.isoformat()),
+    )
+
+
+def select_upload(connection: sqlite3.Connection, sha256: str) -> Upload | None:
+    """Return the address of a content; None if there is none."""
+    row = connection.execute("SELECT url, uploaded_at FROM uploads WHERE sha256 = ?", (sha256,)).fetchone()
+    return None if row is None else Upload(sha256=sha256, url=row[0], at=datetime.fromisoformat(row[1]))
 
 
 def _rows(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:

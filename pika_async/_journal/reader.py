@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pika_async._journal import queries
-from pika_async._journal.protocol import Intent
+from pika_async._journal.protocol import Intent, Upload
 from pika_async._journal.schema import open_reader, unusable
 from pika_async._journal.serialization import intent_from_row, job_from_row
 from pika_async._journal.write_buffer import WriteBuffer
@@ -69,6 +69,14 @@ class Reader:
             with self._connection() as connection:
                 text = None if connection is None else queries.select_setting(connection, name)
         return None if text is None else json.loads(text)
+
+    def get_upload(self, sha256: str) -> Upload | None:
+        """See `Journal`."""
+        pending = self._buffer.upload(sha256)
+        if pending is not None:
+            return pending
+        with self._connection() as connection:
+            return None if connection is None else queries.select_upload(connection, sha256)
 
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str):

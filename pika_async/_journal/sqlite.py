@@ -25,7 +25,7 @@ from pika_async._journal.fallback_file import FallbackFile
 from pika_async._journal.lock import FileDisplacedError, FileLock, Progress, read_progress
 from pika_async._journal.marks import mark_closed
 from pika_async._journal.opening import open_files, require_none_due
-from pika_async._journal.protocol import Intent
+from pika_async._journal.protocol import Intent, Upload
 from pika_async._journal.reader import Reader
 from pika_async._journal.recovery import Recovery
 from pika_async._journal.schema import open_reader
@@ -171,6 +171,10 @@ class SqliteJournal(Reader):
         """See `Journal`."""
         await self._write_and_wait(WriteOp(setting=(name, json.dumps(value))))
 
+    async def save_upload(self, upload: Upload) -> None:
+        """See `Journal`."""
+        await self._write_and_wait(WriteOp(upload=upload))
+
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
         await asyncio.sleep(0)  # other tasks get a turn between two pages, however many changes there are
@@ -305,6 +309,8 @@ class SqliteJournal(Reader):
             revision = queries.upsert_job(connection, job, operation.intent, self._folder, revision)
         if operation.setting is not None:
             queries.insert_setting(connection, *operation.setting)
+        if operation.upload is not None:
+            queries.insert_upload(connection, operation.upload)
         if operation.sample is not None:
             queries.insert_sample(connection, operation.sample)
         return revision

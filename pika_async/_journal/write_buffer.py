@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 import attrs
 
-from pika_async._journal.protocol import Intent
+from pika_async._journal.protocol import Intent, Upload
 from pika_async.jobs import Job
 from pika_async.polling.durations import DurationSample
 
@@ -30,6 +30,7 @@ class WriteOp:
     #: Name and JSON text.
     setting: tuple[str, str] | None = None
     sample: DurationSample | None = None
+    upload: Upload | None = None
     #: Set by the writer thread after the first attempt. A failed write is attempted again, but reported once.
     done: Future[None] = attrs.Factory(Future)
     #: The file that its jobs were written to after a failed commit; None if there is none.
@@ -73,6 +74,7 @@ class WriteBuffer:
         self._by_key: dict[str, WriteOp] = {}
         self._by_previous_key: dict[str, WriteOp] = {}
         self._by_setting: dict[str, WriteOp] = {}
+        self._by_upload: dict[str, WriteOp] = {}
         self._with_sample: list[WriteOp] = []
         #: Operations that change which job a callback token belongs to, in order; a dict as an ordered set.
         self._with_token: dict[WriteOp, None] = {}
@@ -92,6 +94,8 @@ class WriteBuffer:
                 self._with_token[operation] = None
             if operation.setting is not None:
                 self._by_setting[operation.setting[0]] = operation
+            if operation.upload is not None:
+                self._by_upload[operation.upload.sha256] = operation
             if operation.sample is not None:
                 self._with_sample.append(operation)
 
@@ -150,6 +154,8 @@ class WriteBuffer:
         self._with_token.pop(operation, None)
         if operation.setting is not None and self._by_setting.get(operation.setting[0]) is operation:
             del self._by_setting[operation.setting[0]]
+        if operation.upload is not None and self._by_upload.get(operation.upload.sha256) is operation:
+            del self._by_upload[operation.upload.sha256]
         if operation.sample is not None:
             self._with_sample.remove(operation)
 
@@ -210,6 +216,12 @@ class WriteBuffer:
         with self._lock:
             latest = self._by_setting.get(name)
             return None if latest is None or latest.setting is None else latest.setting[1]
+
+    def upload(self, sha256: str) -> Upload | None:
+        """Return the pending address of a content; None if there is none."""
+        with self._lock:
+            latest = self._by_upload.get(sha256)
+            return None if latest is None else latest.upload
 
     def samples(self) -> list[DurationSample]:
         """Return the pending samples, oldest first."""

@@ -193,14 +193,14 @@ class Submissions:
             self.queue.append(active)
         else:
             self._queue_again(active)
-        if not self.throttle.record_unreachable(now, u):
+        if not self.throttle.record_unreachable(now, u) and not outcome.lasting:
             return None
         attempts = self.throttle.unsent
         if not outcome.local:
             reason = outcome.reason
             return StopSubmitting(ProviderUnreachable(provider=self.provider, reason=reason, attempts=attempts))
         reason = (
-            f"this machine could not make a request ({attempts} attempts): {outcome.reason}; "
+            f"this machine could not make a request ({attempts} attempt{'s' * (attempts > 1)}): {outcome.reason}; "
             "mend that, then run the same again"
         )
         return StopSubmitting(SubmissionsStopped(provider=self.provider, reason=reason))

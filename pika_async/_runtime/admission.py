@@ -14,7 +14,8 @@ import attrs
 
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
-from pika_async._runtime.images import check_image, image_path
+from pika_async._planning.media_routes import local_media
+from pika_async._runtime.images import check_request
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
@@ -59,12 +60,14 @@ class JobAdmission:
     :param provider: checks requests before they are planned.
     :param base_url: where new jobs are sent.
     :param table: gets every admitted job; existing jobs are looked up in it and in its journal.
+    :param can_upload: whether there is an uploader for local files.
     """
 
-    def __init__(self, provider: Provider, base_url: str, table: JobTable) -> None:
+    def __init__(self, provider: Provider, base_url: str, table: JobTable, *, can_upload: bool) -> None:
         self._provider = provider
         self._base_url = base_url
         self._table = table
+        self._can_upload = can_upload
         self._journal = table.journal
 
     async def admit(self, request: GenerationRequest, key: str, index: int | None, observer: JobObserver) -> Job:
@@ -93,7 +96,7 @@ class JobAdmission:
             await self._journal.save(job)
             observer(job, True)
             return job
-        if image_path(request) is not None:  # checked in a thread; another task may have added the job meanwhile
+        if local_media(request):  # checked in a thread; another task may have added the job meanwhile
             existing = self._existing(key, request)
         if existing is not None:
             return await self.adopt(existing, observer)
@@ -103,8 +106,7 @@ class JobAdmission:
 
     async def _check(self, request: GenerationRequest) -> None:
         try:
-            self._provider.check(request)
-            await check_image(self._provider, request)
+            await check_request(self._provider, request, can_upload=self._can_upload)
         except InvalidRequest:
             raise
         except Exception as error:  # third-party providers may raise anything

@@ -16,12 +16,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._http.addresses import allowable_kind, redact_text, redact_url
 from pika_async._planning.actions import JobObserver
-from pika_async._runtime.gateway import was_cancelled
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import FolderDownload
-from pika_async._runtime.tasks import Spawn
+from pika_async._runtime.tasks import Spawn, was_cancelled
 from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest

@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 
 from pika_async._journal.protocol import Journal
-from pika_async._runtime.gateway import was_cancelled
+from pika_async._runtime.tasks import was_cancelled
 from pika_async.errors import InvalidRequest, JournalFailed
 from pika_async.jobs import Job, JobEvent, JobSettled, event_of
 from pika_async.logs import log_job

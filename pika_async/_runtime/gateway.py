@@ -18,13 +18,16 @@ import attrs
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.task_aliases import TaskAliases
-from pika_async._runtime.images import ImageUnreadable, load_image
+from pika_async._runtime.images import ImageUnreadable, load_media
+from pika_async._runtime.tasks import was_cancelled
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
+from pika_async._runtime.uploads import UploadFailed, Uploads
 from pika_async.errors import (
     AcceptedElsewhere,
     AccountStopped,
     ExchangeFailed,
     InvalidRequest,
+    JournalFailed,
     TaskNotFound,
     shorten,
     strip_control,
@@ -57,7 +60,7 @@ from pika_async.providers._wire import (
     parse_json,
 )
 
-__all__ = ["GatewayClient", "was_cancelled"]
+__all__ = ["GatewayClient"]
 
 _log = logging.getLogger("pika_async.gateway")
 #: How many unknown status words are logged, each once.
@@ -76,6 +79,7 @@ class GatewayClient:
     :param telemetry: records each request (default: none).
     :param is_task_id: whether an id is the task id of a job; an answer under such an id is about that job only
         (default: never).
+    :param uploads: uploads local files that do not fit into a request (default: no uploader).
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class GatewayClient:
         lenient: bool = False,
         telemetry: NullTelemetry | None = None,
         is_task_id: Callable[[str], bool] = lambda _: False,
+        uploads: Uploads | None = None,
     ) -> None:
         self._provider = provider
         self._lenient = lenient
@@ -96,25 +101,31 @@ class GatewayClient:
         self._unknown_statuses: set[str] = set()
         self._aliases = TaskAliases(self._is_known)
         self._is_task_id = is_task_id
+        self._uploads = uploads
         #: Number of responses to polls that were about another task than the one polled.
         self.mismatched_answers = 0
 
     async def encode(self, request: GenerationRequest, callback_url: str) -> HttpRequest | SubmitOutcome:
-        """Encode the submission of *request*, its local image loaded. Raises nothing but cancellation.
+        """Encode the submission of *request*, its local files loaded or uploaded.
 
         :param callback_url: where the gateway sends its callbacks.
         :return: the HTTP request; a rejection if *request* cannot be encoded; "not sent" if this machine failed.
+        :raises JournalFailed: if the URL of an uploaded file could not be saved; it raises nothing else.
         """
         try:
-            loaded = await load_image(self._provider, request)
+            loaded = await load_media(self._provider, request, self._uploads)
             encoded = self._provider.encode_submission(loaded, self._base_url, callback_url)
             _expect_type(HttpRequest, encoded)
             return encoded
         except InvalidRequest as error:
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=error.message)
+        except JournalFailed:
+            raise
         except (OSError, MemoryError) as error:  # a codec may be imported here, for which there may be no descriptor
-            reason = str(error) if isinstance(error, ImageUnreadable) else f"a request could not be encoded: {error!r}"
-            return SubmitOutcome(verdict=SubmitVerdict.NOT_SENT, reason=reason, local=True)
+            is_ours = isinstance(error, ImageUnreadable | UploadFailed)
+            reason = str(error) if is_ours else f"a request could not be encoded: {error!r}"
+            lasting = isinstance(error, UploadFailed) and error.lasting
+            return SubmitOutcome(verdict=SubmitVerdict.NOT_SENT, reason=reason, local=True, lasting=lasting)
         except Exception as error:  # third-party providers may raise anything
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=f"could not be encoded: {error!r}")
@@ -327,12 +338,6 @@ def _expect_type(kind: type | UnionType, value: object) -> None:
     """Raise TypeError unless *value* is a *kind*. Guards against third-party providers and transports."""
     if not isinstance(value, kind):
         raise TypeError(f"expected {getattr(kind, '__name__', kind)}, got {value!r}")
-
-
-def was_cancelled(error: BaseException) -> bool:
-    """Whether *error* cancels the running task itself, not only something that it awaits."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _failure(response: HttpResponse) -> Failure | None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import anyio
 
-__all__ = ["Spawn", "require_asyncio", "require_loop", "wait_uncancelled"]
+__all__ = ["Spawn", "require_asyncio", "require_loop", "wait_uncancelled", "was_cancelled"]
 
 
 class Spawn(Protocol):
@@ -63,3 +63,9 @@ async def wait_uncancelled(task: asyncio.Task[None]) -> None:
     if canceled is not None:
         raise canceled
     task.result()
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether *error* cancels the running task itself, not only something that it awaits."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 
 import attrs
 
-from pika_async._runtime.images import check_image_blocking
+from pika_async._runtime.images import check_request_blocking
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.signals import interruptible
@@ -38,8 +38,7 @@ async def generate(
     :raises UsageError: if `out` cannot be written; nothing was sent.
     :raises Interrupted: names the task id if the submission was accepted.
     """
-    client.provider.check(request)
-    check_image_blocking(client.provider, request)
+    check_request_blocking(client.provider, request, can_upload=client.can_upload)
     if out is not None:
         _check_target(out)
         if (reason := await find_refusal()) is not None:

@@ -11,7 +11,7 @@ import attrs
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.keys import KeyAssigner
-from pika_async._runtime.images import check_image_blocking
+from pika_async._runtime.images import check_request_blocking
 from pika_async._runtime.pacing import paced
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.inputs import Row, parse_csv, parse_jsonl, parse_text, parse_unnamed
@@ -142,8 +142,7 @@ def _check_row(row: Row, index: int, location: str, provider: Provider) -> Input
     if row.problem is not None:
         raise ValueError(strip_control(row.problem))
     request = make_request(row.fields)
-    provider.check(request)
-    check_image_blocking(provider, request)
+    check_request_blocking(provider, request)
     return InputRequest(request, index, location)
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 import attrs
 
-from pika_async._runtime.images import check_image_blocking
+from pika_async._planning.media_routes import local_media
+from pika_async._runtime.images import check_request_blocking
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is_unfinished
@@ -284,7 +285,8 @@ def _check_images(job: Job) -> None:
     Their paths may be relative to another working directory, and a job sent without its image is rejected for good.
     """
     try:
-        check_image_blocking(find_provider(job.provider), job.request)
+        if local_media(job.request):
+            check_request_blocking(find_provider(job.provider), job.request)
     except InvalidRequest as error:
         way_out = "resume from the directory where the batch ran, or run the batch without that row; nothing was sent"
         raise UsageError(f"job {job.key}: {error.message}; {way_out}") from None

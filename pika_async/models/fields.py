@@ -165,7 +165,8 @@ def check_media(field: str, value: object) -> None:
         elif "://" in value or value.lower().startswith("data:"):
             raise invalid(field, value, "must be an http(s) URL; give one, or a path, or bytes")
     elif not isinstance(value, PurePath):
-        raise invalid(field, value, f"must be a URL, a path or bytes, not {type(value).__name__}")
+        kind = type(value).__name__
+        raise invalid(field, value, f"must be a URL, a path, bytes, an open file or a PIL image, not {kind}")
 
 
 def check_url(field: str, value: object) -> None:

@@ -36,6 +36,7 @@ from pika_async.models.fields import (
     invalid,
     parse_ratio,
 )
+from pika_async.models.media import MediaInput, to_media
 from pika_async.models.spelling import did_you_mean
 
 __all__ = ["Camera", "GenerationRequest", "RequestFields", "evolve_unchecked"]
@@ -70,9 +71,9 @@ class Camera:
 class RequestFields(TypedDict, total=False):
     """The fields of a `GenerationRequest` beside its prompt, as keyword arguments; that class documents each."""
 
-    image: Media | None
-    video: Media | None
-    ingredients: Sequence[Media]
+    image: MediaInput | None
+    video: MediaInput | None
+    ingredients: Sequence[MediaInput]
     ingredients_mode: IngredientsMode | None
     effect: Effect | str | None
     aspect_ratio: str | float | None
@@ -124,15 +125,29 @@ def _to_model(value: str | float | None) -> str | None:
     return value  # type: ignore[return-value]
 
 
-def _to_tuple(value: Sequence[Media]) -> tuple[Media, ...]:
+def _to_image(value: MediaInput | None) -> Media | None:
+    image: Media | None = to_media("image", value)
+    return image
+
+
+def _to_video(value: MediaInput | None) -> Media | None:
+    video: Media | None = to_media("video", value)
+    return video
+
+
+def _to_ingredients(value: Sequence[MediaInput]) -> tuple[Media, ...]:
     given: Any = value
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        return tuple(given)
+        return tuple(to_media(f"ingredients[{number}]", each) for number, each in enumerate(given))
     return value  # type: ignore[return-value]
 
 
 def _media_repr(media: object) -> str:
     return f"<{len(media)} bytes>" if isinstance(media, bytes) else repr(media)
+
+
+def _ingredients_repr(ingredients: object) -> str:
+    return f"({', '.join(map(_media_repr, ingredients))})" if isinstance(ingredients, tuple) else repr(ingredients)
 
 
 @attrs.frozen(weakref_slot=False)
@@ -167,9 +182,11 @@ class GenerationRequest:
     """
 
     prompt: str
-    image: Media | None = attrs.field(default=None, kw_only=True, repr=_media_repr)
-    video: Media | None = attrs.field(default=None, kw_only=True, repr=_media_repr)
-    ingredients: tuple[Media, ...] = attrs.field(default=(), kw_only=True, converter=_to_tuple)
+    image: Media | None = attrs.field(default=None, kw_only=True, converter=_to_image, repr=_media_repr)
+    video: Media | None = attrs.field(default=None, kw_only=True, converter=_to_video, repr=_media_repr)
+    ingredients: tuple[Media, ...] = attrs.field(
+        default=(), kw_only=True, converter=_to_ingredients, repr=_ingredients_repr
+    )
     ingredients_mode: IngredientsMode | None = attrs.field(default=None, kw_only=True)
     effect: str | None = attrs.field(default=None, kw_only=True, converter=_to_effect)
     aspect_ratio: str | float | None = attrs.field(default=None, kw_only=True)

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any, Final
 
 import attrs
@@ -58,6 +59,9 @@ VERSION: Final = re.compile(r"[1-9][0-9]?(\.[0-9]{1,3})?")
 
 #: The longest task id that a callback may name, in characters.
 MAX_TASK_ID_LENGTH: Final = 256
+
+#: The way out of a file that does not fit into a request.
+_UPLOADER: Final = "let an uploader do that (PikaClient(uploader=...), --uploader)"
 
 #: A check of one provider beyond the ranges that all share; raises `InvalidRequest`.
 Rule = Callable[["Provider", GenerationRequest], None]
@@ -118,29 +122,36 @@ class Provider:
         if isinstance(request.image, bytes):
             self.check_size("image", len(request.image))
         elif request.image is not None and not is_url(request.image) and not self.inline_limit:
-            raise self._url_only("image", str(request.image))
+            raise self.url_only("image", request.image)
         if request.video is not None and not is_url(request.video):
-            raise self._url_only("video", request.video)
+            raise self.url_only("video", request.video)
         for rule in self.rules:
             rule(self, request)
 
-    def check_size(self, field: str, size: int) -> None:
+    def check_size(self, field: str, size: int, path: PurePath | None = None) -> None:
         """Refuse a local file or bytes of `size` bytes that the body cannot hold as base64.
 
+        :param path: the file, for the message; None for bytes.
         :raises InvalidRequest: with both sizes, or because the gateway takes URLs only.
         """
-        shown = f"{size:,} bytes"
+        shown = f"{size:,} bytes" if path is None else f"{path} ({size:,} bytes)"
         if not self.inline_limit:
-            raise self._url_only(field, shown)
+            raise self.url_only(field, shown)
         if 4 * ((size + 2) // 3) > self.inline_limit:
             raise self.refusal(
                 field, shown,
                 f"must be at most {self.inline_limit // 4 * 3:,} bytes at {self.title}, which takes an image as base64 "
-                "in the request; upload it and give its URL",
+                f"in the request; make it smaller, upload it and give its URL, or {_UPLOADER}",
             )  # fmt: skip
 
-    def _url_only(self, field: str, value: object) -> InvalidRequest:
-        return self.refusal(field, value, f"must be a URL at {self.title}; upload the file and give its URL")
+    def url_only(self, field: str, value: object) -> InvalidRequest:
+        """Return the error for a local file or bytes in a field that takes URLs only."""
+        shown = f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
+        return self.refusal(
+            field, shown,
+            f"must be a URL at {self.title}; upload the file and give its URL, {_UPLOADER}, "
+            "or use a provider that takes files (`pika-async providers` lists them)",
+        )  # fmt: skip
 
     def refusal(self, field: str, value: object, reason: str) -> InvalidRequest:
         """Return the error for one field of a request."""

@@ -100,6 +100,8 @@ class SubmitOutcome:
     body_status: int | None = None
     #: Whether this machine failed before the network came into it (`NOT_SENT`): a file that cannot be read just now.
     local: bool = False
+    #: Whether a `local` failure would come again at every attempt.
+    lasting: bool = False
     #: The model that the provider names in a "retry later" answer (`WAIT`): other models may pass. None: names none.
     model: str | None = None
     #: Status, code and words of a provider's refusal (`REJECTED`, `STOP`, `WAIT`, `WRONG_URL`), without ids and numbers

@@ -25,10 +25,7 @@ def _ingredients_need_model_2(provider: Provider, request: GenerationRequest) ->
 def _ingredients_are_urls(provider: Provider, request: GenerationRequest) -> None:
     for number, ingredient in enumerate(request.ingredients):
         if not is_url(ingredient):
-            raise provider.refusal(
-                f"ingredients[{number}]", ingredient,
-                f"must be a URL at {provider.title}; upload the file and give its URL",
-            )  # fmt: skip
+            raise provider.url_only(f"ingredients[{number}]", ingredient)
 
 
 NATIVE: Final = Provider(

@@ -1,0 +1,68 @@
+"""Way of the local files of a request to a gateway: inside the request, or uploaded first. Pure: reads and sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+from pika_async.errors import InvalidRequest
+from pika_async.models import GenerationRequest, evolve_unchecked
+from pika_async.models.fields import Media, is_url
+from pika_async.providers._provider import Provider
+
+__all__ = ["LocalMedia", "fields_to_upload", "local_media", "with_media"]
+
+#: A file of this machine, or its content.
+LocalMedia = Path | bytes
+#: Stands for the URL of a file that is not uploaded yet. The domain is reserved (RFC 2606) and never resolves.
+FUTURE_URL: Final = "https://upload.invalid/"
+
+
+def local_media(request: GenerationRequest) -> dict[str, LocalMedia]:
+    """Return the files and bytes of a request by field: `image`, `video`, `ingredients[0]`..."""
+    given = {"image": request.image, "video": request.video}
+    given |= {f"ingredients[{number}]": each for number, each in enumerate(request.ingredients)}
+    return {
+        field: media if isinstance(media, bytes) else Path(media)
+        for field, media in given.items()
+        if media is not None and not is_url(media)
+    }
+
+
+def with_media(request: GenerationRequest, media: Mapping[str, Media]) -> GenerationRequest:
+    """Return a copy of a request with other media, each in the field that `local_media` names."""
+    changes: dict[str, Any] = {field: media[field] for field in ("image", "video") if field in media}
+    if len(changes) < len(media):
+        changes["ingredients"] = tuple(
+            media.get(f"ingredients[{number}]", each) for number, each in enumerate(request.ingredients)
+        )
+    return evolve_unchecked(request, **changes) if media else request
+
+
+def fields_to_upload(
+    provider: Provider, request: GenerationRequest, sizes: Mapping[str, int], *, can_upload: bool
+) -> frozenset[str]:
+    """Return the fields whose files must be uploaded: those that the provider does not take inside a request.
+
+    :param sizes: the size in bytes of each file that is known, by field.
+    :param can_upload: whether there is an uploader.
+    :raises InvalidRequest: if the provider cannot serve the request, or takes URLs only and there is no uploader.
+    """
+    local = local_media(request)
+    if local:  # a field that the provider does not have is refused as that
+        provider.check(with_media(request, dict.fromkeys(local, FUTURE_URL)))
+    uploaded: set[str] = set()
+    while True:
+        try:
+            for field, size in sizes.items():
+                if field not in uploaded:
+                    media = local[field]
+                    provider.check_size(field, size, media if isinstance(media, PurePath) else None)
+            provider.check(with_media(request, dict.fromkeys(uploaded, FUTURE_URL)))
+        except InvalidRequest as error:
+            if not can_upload or error.field in uploaded or error.field not in local:
+                raise
+            uploaded.add(error.field)
+        else:
+            return frozenset(uploaded)

@@ -1,0 +1,122 @@
+"""Pictures and videos as callers have them: text, paths, bytes, open files, images of Pillow; converted to three types.
+
+Imports no Pillow: an image is recognized by what it can do. Opens no file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+from pika_async.models.fields import Media, invalid
+
+__all__ = ["MAX_MEDIA_BYTES", "BinaryFile", "MediaInput", "PillowImage", "Uploader", "to_media"]
+
+#: The largest file that is read, in bytes: twice of what any documented gateway takes.
+MAX_MEDIA_BYTES: Final = 100_000_000
+#: Bytes that are read from an open file at once.
+CHUNK_BYTES: Final = 1 << 20
+DATA_URI_PATTERN: Final = re.compile(r"\s*data:([^,]*),(.*)", re.DOTALL | re.IGNORECASE)
+#: Modes of Pillow with transparency that a PNG cannot hold as they are.
+TRANSPARENT_MODES: Final = frozenset({"PA", "La", "RGBa"})
+
+
+class BinaryFile(Protocol):
+    """A file that is open for reading in binary mode."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
+
+
+class PillowImage(Protocol):
+    """The part of `PIL.Image.Image` that is used."""
+
+    mode: Any
+
+    def save(self, fp: Any, format: str | None = ...) -> None:  # noqa: A002 - Pillow's own name
+        """Encode the image into an open file."""
+
+    def convert(self, mode: str) -> Any:
+        """Return the image in another mode."""
+
+
+#: Every form of a picture or a video that a request takes.
+MediaInput = Media | BinaryFile | PillowImage
+
+
+#: (content, file name, content type) -> its http(s) URL.
+Uploader = Callable[[bytes, str, str], Awaitable[str]]
+
+
+def to_media(field: str, value: Any) -> Any:
+    """Return the bytes of an open file, an image of Pillow or a data URI; every other value as it is.
+
+    An open file is read once, from its position to its end, and stays open. An image is encoded as PNG.
+
+    :raises InvalidRequest: if it cannot be read or encoded.
+    """
+    if isinstance(value, str):
+        found = DATA_URI_PATTERN.match(value)
+        return value if found is None else _decode_data_uri(field, value, found[1], found[2])
+    if callable(getattr(value, "save", None)) and callable(getattr(value, "convert", None)):
+        return _encode_png(field, value)
+    return _read_file(field, value) if callable(getattr(value, "read", None)) else value
+
+
+def _decode_data_uri(field: str, value: str, kind: str, text: str) -> bytes:
+    try:
+        if not kind.lower().endswith(";base64"):
+            raise ValueError
+        compact = b"".join(unquote_to_bytes(text).split())
+        data = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+    except ValueError:
+        reason = "must be a data URI in base64 (data:image/png;base64,...); give one, or a path, or bytes"
+        raise invalid(field, value, reason) from None
+    if not data:
+        raise invalid(field, value, "must not be an empty data URI; give one with content")
+    return data
+
+
+def _encode_png(field: str, image: Any) -> bytes:
+    """Encode an image of Pillow; one of a mode that PNG does not have is converted to red, green and blue first."""
+    try:
+        try:
+            return _saved(image)
+        except OSError:
+            return _saved(image.convert("RGBA" if image.mode in TRANSPARENT_MODES else "RGB"))
+    except Exception as error:  # a file of which Pillow reads the rest only now may fail in any way
+        raise invalid(field, image, f"could not be encoded as PNG: {error}; give bytes or a path") from None
+
+
+def _saved(image: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+def _read_file(field: str, file: Any) -> bytes:
+    data = bytearray()
+    while True:
+        try:
+            chunk = file.read(CHUNK_BYTES)
+        except Exception as error:  # closed, not open for reading, another kind of object
+            reason = f"cannot be read: {error}; give a file that is open for reading in binary mode"
+            raise invalid(field, file, reason) from None
+        if not isinstance(chunk, bytes):
+            if callable(getattr(chunk, "close", None)):
+                chunk.close()  # a coroutine, which nothing awaits
+            kind = type(chunk).__name__
+            reason = f"must be a file whose read returns bytes, not {kind}; open it in binary mode, or give its bytes"
+            raise invalid(field, file, reason)
+        if not chunk:
+            break
+        data += chunk
+        if len(data) > MAX_MEDIA_BYTES:
+            raise invalid(field, file, f"must be at most {MAX_MEDIA_BYTES:,} bytes long; give a smaller file, or a URL")
+    if not data:
+        raise invalid(field, file, "must not be empty from its position on; seek(0) reads a file again")
+    return bytes(data)
