@@ -30,6 +30,7 @@ from pika_async.config import ClientConfig
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
+from pika_async.models.media import Uploader
 from pika_async.polling.policy import PollingPolicy
 from pika_async.providers import Provider, ProviderName
 
@@ -63,6 +64,10 @@ class PikaClient:
     :param allow_results: "http" downloads also from http addresses, "tunnel" also from those that a TUN proxy (Clash,
         sing-box) on this machine resolves names to; default: neither.
     :param transport: replaces the network, for tests; default: none.
+    :param uploader: an async function of the bytes, the name and the content type of a local file that does not fit
+        into a request; it returns an http(s) URL. Each content is uploaded once. `InvalidRequest` from it refuses the
+        request, any other error lets it wait, and stops submitting if it lasts. Default: none, such a file is refused.
+    :param upload_lifetime: seconds for which the URL of an uploaded file is used again, above 0; default: 86,400.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
 
@@ -83,11 +88,14 @@ class PikaClient:
         allow_results: Collection[Literal["http", "tunnel"]] = (),
         proxy: str | None = None,
         transport: Transport | None = None,
+        uploader: Uploader | None = None,
+        upload_lifetime: float | None = None,
     ) -> None:
         self._config = ClientConfig.create(
             provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
             limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session,
-            allow_results=allow_results, proxy=proxy, transport=transport,
+            allow_results=allow_results, proxy=proxy, transport=transport, uploader=uploader,
+            upload_lifetime=upload_lifetime,
         )  # fmt: skip
         self._journal = self._config.journal
         self.provider = self._config.provider

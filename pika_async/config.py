@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 import attrs
@@ -231,11 +231,14 @@ def _is_lenient(ambiguous: str) -> bool:
     return ambiguous == "lenient"
 
 
-def _checked_uploader(uploader: Uploader | None) -> Uploader | None:
-    if uploader is not None and not callable(uploader):
+def _checked_uploader(uploader: Any) -> Uploader | None:
+    if uploader is None:
+        return None
+    if not callable(uploader):
         reason = f"{uploader!r} must be an async function of (bytes, name, content type) that returns a URL"
         raise ConfigurationError(setting="uploader", reason=reason)
-    return uploader
+    checked: Uploader = uploader
+    return checked
 
 
 def _checked_seconds(setting: str, value: float | None, default: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pika_async._http.byte_walk import NotMedia, TruncatedMedia
-from pika_async._http.marks import HEAD_BYTES, PICTURES, VIDEOS, FileKind, recognize
+from pika_async._http.marks import MARK_BYTES, PICTURE_KINDS, VIDEO_KINDS, FileKind, recognize
 from pika_async._http.media import MediaValidator
 from pika_async.errors import shorten
 
@@ -26,14 +26,14 @@ class WrongInput(ValueError):  # noqa: N818 - names what the file is
 
 
 def kind_of_input(field: str, head: bytes) -> FileKind:
-    """Return the kind of a file to send by its first `HEAD_BYTES` bytes, or all of a shorter one.
+    """Return the kind of a file to send by its first `MARK_BYTES` bytes, or all of a shorter one.
 
     :param field: the field of the request.
     :raises WrongInput: if the field takes no such file.
     """
     is_video = field == VIDEO_FIELD
-    kind = recognize(head[:HEAD_BYTES])
-    if kind is not None and kind in (VIDEOS if is_video else PICTURES):
+    kind = recognize(head[:MARK_BYTES])
+    if kind is not None and kind in (VIDEO_KINDS if is_video else PICTURE_KINDS):
         return kind
     must = "must be an MP4, QuickTime or WebM video" if is_video else "must be a PNG, JPEG, WebP or GIF picture"
     if kind is not None:

@@ -12,12 +12,24 @@ from typing import Final
 import attrs
 
 __all__ = [
-    "FOREIGN_KINDS", "GIF", "HEAD_BYTES", "JPEG", "MP4", "PICTURES", "PNG", "QUICKTIME", "VIDEOS", "WEBM", "WEBP",
-    "FileKind", "is_page", "recognize",
+    "FOREIGN_KINDS",
+    "GIF",
+    "JPEG",
+    "MARK_BYTES",
+    "MP4",
+    "PICTURE_KINDS",
+    "PNG",
+    "QUICKTIME",
+    "VIDEO_KINDS",
+    "WEBM",
+    "WEBP",
+    "FileKind",
+    "is_page",
+    "recognize",
 ]  # fmt: skip
 
 #: Bytes that are enough for every mark of the table; those of a result need the first 16.
-HEAD_BYTES: Final = 512
+MARK_BYTES: Final = 512
 EBML_ID: Final = b"\x1a\x45\xdf\xa3"
 #: First byte of a page or a JSON document, after white space and a byte order mark.
 PAGE_MARKS: Final = (b"<", b"{")
@@ -25,6 +37,7 @@ PAGE_MARKS: Final = (b"<", b"{")
 BMP_HEADER_SIZES: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 #: The first characters of a PNG, a JPEG, a GIF and a WebP in base64.
 BASE64_MARKS: Final = (b"iVBORw0KGgo", b"/9j/", b"R0lGOD", b"UklGR")
+HTML_PATTERN: Final = re.compile(rb"(<!--.*?-->\s*)*<(!doctype html|html|head|body|script|title|meta|p|div|h1)\b")
 
 _HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
@@ -86,10 +99,7 @@ def _is_svg(head: bytes) -> bool:
 
 
 def _is_html(head: bytes) -> bool:
-    return (
-        re.match(rb"(<!--.*?-->\s*)*<(!doctype html|html|head|body|script|title|meta|p|div|h1)\b", _text(head))
-        is not None
-    )
+    return HTML_PATTERN.match(_text(head)) is not None
 
 
 def is_page(head: bytes) -> bool:
@@ -123,9 +133,9 @@ QUICKTIME: Final = FileKind(
 MP4: Final = FileKind("an MP4 video", lambda head: head[4:8] == b"ftyp", ".mp4", "video/mp4", _FRAME)
 
 #: The pictures that a request may hold.
-PICTURES: Final = (PNG, JPEG, WEBP, GIF)
+PICTURE_KINDS: Final = (PNG, JPEG, WEBP, GIF)
 #: The videos that a request may hold.
-VIDEOS: Final = (MP4, QUICKTIME, WEBM)
+VIDEO_KINDS: Final = (MP4, QUICKTIME, WEBM)
 #: Kinds that are neither, by name, so that a person finds out what the file is.
 FOREIGN_KINDS: Final = (
     FileKind("a HEIC picture", _has_brand(_HEIC_BRANDS), way_out=_CONVERT),
@@ -151,9 +161,7 @@ FOREIGN_KINDS: Final = (
     FileKind("an HTML page", _is_html, way_out=_PAGE),
     FileKind("an XML document", lambda head: _text(head).startswith(b"<"), way_out=_PAGE),
     FileKind("a JSON document", lambda head: _text(head).startswith(b"{"), way_out=_PAGE),
-    FileKind(
-        "a data URI", lambda head: _text(head).startswith(b"data:"), way_out="give that text, or its bytes decoded"
-    ),
+    FileKind("a data URI", lambda head: _text(head).startswith(b"data:"), way_out="give that text itself"),
     FileKind("text in base64", _begins(*BASE64_MARKS), way_out="decode it first"),
     FileKind("a pointer of Git LFS", _begins(b"version https://git-lfs"), way_out="fetch the file with git lfs pull"),
     FileKind("an AVI video", _riff(b"AVI "), way_out=_FRAME),
@@ -168,6 +176,6 @@ FOREIGN_KINDS: Final = (
 
 
 def recognize(head: bytes) -> FileKind | None:
-    """Return the kind of a file by its first `HEAD_BYTES` bytes, or all of a shorter one; None if it is not known."""
-    kinds = (*PICTURES, *FOREIGN_KINDS, QUICKTIME, MP4, WEBM)
+    """Return the kind of a file by its first `MARK_BYTES` bytes, or all of a shorter one; None if it is not known."""
+    kinds = (*PICTURE_KINDS, *FOREIGN_KINDS, QUICKTIME, MP4, WEBM)
     return next((kind for kind in kinds if kind.matches(head)), None)

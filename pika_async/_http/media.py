@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
 from pika_async._http.byte_walk import ByteWalk, NotMedia, Skip, SkipTo, Steps, Take, TruncatedMedia
-from pika_async._http.marks import GIF, JPEG, PICTURES, PNG, WEBM, WEBP, FileKind, is_page
+from pika_async._http.marks import GIF, JPEG, PICTURE_KINDS, PNG, WEBM, WEBP, FileKind, is_page
 from pika_async._http.mp4 import FIRST_BOX_TYPES, Mp4Validator
 from pika_async.errors import shorten
 
@@ -167,7 +167,7 @@ WALKS: Final[Mapping[FileKind, Callable[[], Steps]]] = {
 #: The endings of all kinds.
 MEDIA_SUFFIXES: Final = (".mp4", *(kind.suffix for kind in WALKS))
 #: The endings of the kinds that a browser shows as a picture.
-PICTURE_SUFFIXES: Final = tuple(kind.suffix for kind in PICTURES)
+PICTURE_SUFFIXES: Final = tuple(kind.suffix for kind in PICTURE_KINDS)
 
 
 class MediaValidator:

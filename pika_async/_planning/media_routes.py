@@ -1,4 +1,4 @@
-"""Way of the local files of a request to a gateway: inside the request, or uploaded first. Pure: reads and sends nothing."""
+"""Way of the local files of a request to a gateway: inside the request, or uploaded first. Pure: reads nothing."""
 
 from __future__ import annotations
 

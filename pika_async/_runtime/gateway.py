@@ -18,10 +18,9 @@ import attrs
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.task_aliases import TaskAliases
-from pika_async._runtime.images import ImageUnreadable, load_media
+from pika_async._runtime.images import ImageUnreadable, UploadFailed, UploadFile, load_media
 from pika_async._runtime.tasks import was_cancelled
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
-from pika_async._runtime.uploads import UploadFailed, Uploads
 from pika_async.errors import (
     AcceptedElsewhere,
     AccountStopped,
@@ -79,7 +78,7 @@ class GatewayClient:
     :param telemetry: records each request (default: none).
     :param is_task_id: whether an id is the task id of a job; an answer under such an id is about that job only
         (default: never).
-    :param uploads: uploads local files that do not fit into a request (default: no uploader).
+    :param upload: uploads local files that do not fit into a request (default: no uploader).
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class GatewayClient:
         lenient: bool = False,
         telemetry: NullTelemetry | None = None,
         is_task_id: Callable[[str], bool] = lambda _: False,
-        uploads: Uploads | None = None,
+        upload: UploadFile | None = None,
     ) -> None:
         self._provider = provider
         self._lenient = lenient
@@ -101,7 +100,7 @@ class GatewayClient:
         self._unknown_statuses: set[str] = set()
         self._aliases = TaskAliases(self._is_known)
         self._is_task_id = is_task_id
-        self._uploads = uploads
+        self._upload = upload
         #: Number of responses to polls that were about another task than the one polled.
         self.mismatched_answers = 0
 
@@ -113,7 +112,7 @@ class GatewayClient:
         :raises JournalFailed: if the URL of an uploaded file could not be saved; it raises nothing else.
         """
         try:
-            loaded = await load_media(self._provider, request, self._uploads)
+            loaded = await load_media(self._provider, request, self._upload)
             encoded = self._provider.encode_submission(loaded, self._base_url, callback_url)
             _expect_type(HttpRequest, encoded)
             return encoded

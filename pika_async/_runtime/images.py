@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -18,22 +18,21 @@ import anyio
 import attrs
 
 from pika_async._http.input_files import WrongInput, check_structure, kind_of_input
-from pika_async._http.marks import HEAD_BYTES, FileKind
+from pika_async._http.marks import MARK_BYTES, FileKind
 from pika_async._planning.media_routes import LocalMedia, fields_to_upload, local_media, with_media
-from pika_async._runtime.uploads import Uploads
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
 from pika_async.models.media import MAX_MEDIA_BYTES
 from pika_async.providers._provider import Provider
 
-__all__ = ["ImageUnreadable", "check_request", "check_request_blocking", "load_media"]
+__all__ = ["ImageUnreadable", "UploadFailed", "UploadFile", "check_request", "check_request_blocking", "load_media"]
 
 #: Errors of a path that leads to no file. Every other error is this machine's: another attempt may succeed.
 NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR})
 #: Bytes of a file that are read at once while it is checked.
-CHUNK_BYTES: Final = 1 << 16
+CHECK_CHUNK_BYTES: Final = 1 << 16
 #: Bytes that are checked in the event loop, which takes milliseconds; more of them are checked in a thread.
-MAX_LOOP_BYTES: Final = 1 << 20
+MAX_CHECK_BYTES: Final = 1 << 20
 
 
 class ImageUnreadable(OSError):  # noqa: N818 - named after the image, as the errors of the package are
@@ -44,6 +43,21 @@ class ImageUnreadable(OSError):  # noqa: N818 - named after the image, as the er
         self.field = field
         self.path = path
         self.reason = reason
+
+
+class UploadFailed(OSError):  # noqa: N818 - named after the upload
+    """A file that could not be uploaded now.
+
+    :param lasting: whether every further attempt would fail in the same way.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+#: (content, kind, name of its file or None) -> its URL; see `Uploads.url_for`.
+UploadFile = Callable[[bytes, FileKind, str | None], Awaitable[str]]
 
 
 @attrs.frozen
@@ -70,7 +84,7 @@ class _Content:
 
 
 async def check_request(provider: Provider, request: GenerationRequest, *, can_upload: bool = False) -> None:
-    """Check that *provider* can serve *request*, and that its local files can be sent: each is a whole picture or video.
+    """Check that *provider* can serve *request*, and that each of its local files is a whole picture or video.
 
     Files are read in pieces that are not kept: those of a whole batch must not be in memory at once. A file that this
     machine cannot read now passes: it is read when it is sent.
@@ -103,16 +117,18 @@ def check_request_blocking(provider: Provider, request: GenerationRequest, *, ca
     fields_to_upload(provider, request, sizes, can_upload=can_upload)
 
 
-async def load_media(provider: Provider, request: GenerationRequest, uploads: Uploads | None) -> GenerationRequest:
+async def load_media(
+    provider: Provider, request: GenerationRequest, upload: UploadFile | None = None
+) -> GenerationRequest:
     """Return *request* with the bytes or the uploaded URL of each local file in its place; others as they are.
 
-    :param uploads: uploads what the provider does not take inside a request; None if there is no uploader.
+    :param upload: uploads what the provider does not take inside a request; None if there is no uploader.
     :raises InvalidRequest: as `check_request`, or if the provider cannot send this content.
     :raises ImageUnreadable: if this machine cannot read a file now.
     :raises UploadFailed: if a file could not be uploaded.
     :raises JournalFailed: if the URL of an uploaded file could not be saved.
     """
-    can_upload = uploads is not None
+    can_upload = upload is not None
     files = _local_files(provider, request, can_upload=can_upload)
     if not files:
         return request
@@ -121,13 +137,13 @@ async def load_media(provider: Provider, request: GenerationRequest, uploads: Up
     loaded = with_media(request, {field: content.data for field, content in contents.items()})
     # A provider's rules see the content here for the first time.
     ways = fields_to_upload(provider, loaded, sizes, can_upload=can_upload)
-    if not ways or uploads is None:
+    if not ways or upload is None:
         return loaded
     media = local_media(request)
     urls = {}
     for field in sorted(ways):
         path, content = media[field], contents[field]
-        urls[field] = await uploads.url_for(content.data, content.kind, None if isinstance(path, bytes) else path.name)
+        urls[field] = await upload(content.data, content.kind, None if isinstance(path, bytes) else path.name)
     return with_media(loaded, urls)
 
 
@@ -141,7 +157,7 @@ def _local_files(provider: Provider, request: GenerationRequest, *, can_upload: 
 async def _run(call: Callable[[LocalFile], _Content], file: LocalFile) -> _Content:
     """Run `call(file)` in a thread, which a cancellation leaves behind: a dead mount may never answer."""
     with _translated_errors(file):
-        if isinstance(file.media, bytes) and len(file.media) <= MAX_LOOP_BYTES:
+        if isinstance(file.media, bytes) and len(file.media) <= MAX_CHECK_BYTES:
             return call(file)
         return await anyio.to_thread.run_sync(call, file, abandon_on_cancel=True)
 
@@ -149,16 +165,16 @@ async def _run(call: Callable[[LocalFile], _Content], file: LocalFile) -> _Conte
 def _check(file: LocalFile) -> _Content:
     """Read the whole file and keep nothing of it."""
     with _opened(file) as (reader, size):
-        head = reader.read(HEAD_BYTES)
+        head = reader.read(MARK_BYTES)
         kind = _accepted_kind(file, head, size)
-        check_structure(file.field, kind, chain([head], iter(lambda: reader.read(CHUNK_BYTES), b"")))
+        check_structure(file.field, kind, chain([head], iter(lambda: reader.read(CHECK_CHUNK_BYTES), b"")))
     return _Content(size, kind)
 
 
 def _read(file: LocalFile) -> _Content:
     """Check again what may have changed since admission: a file that has grown must not fill the memory."""
     with _opened(file) as (reader, size):
-        head = reader.read(HEAD_BYTES)
+        head = reader.read(MARK_BYTES)
         kind = _accepted_kind(file, head, size)
         if isinstance(file.media, bytes):
             return _Content(size, kind, file.media)

@@ -1,4 +1,4 @@
-"""Addresses of uploaded files: each content is uploaded once, whoever needs it, and its address is remembered.
+"""Addresses of uploaded files: each content is uploaded once for all jobs that need it, and remembered.
 
 Decides neither which files are uploaded nor where.
 """
@@ -17,30 +17,18 @@ import attrs
 
 from pika_async._http.marks import JPEG, FileKind
 from pika_async._journal.protocol import Journal, Upload
+from pika_async._runtime.images import UploadFailed
 from pika_async._runtime.tasks import was_cancelled
 from pika_async.errors import InvalidRequest, JournalFailed, shorten, strip_control
 from pika_async.models.fields import check_url
 from pika_async.models.media import Uploader
 
-__all__ = ["UPLOAD_TIMEOUT_S", "UploadFailed", "Uploads"]
+__all__ = ["UPLOAD_TIMEOUT_S", "Uploads"]
 
 #: The longest time of one upload, in seconds.
 UPLOAD_TIMEOUT_S: Final = 300.0
 #: Bytes that are hashed in the event loop; more of them are hashed in a thread.
-MAX_LOOP_BYTES: Final = 1 << 20
-#: The journal setting with the time of the latest `forget`.
-FORGOTTEN_KEY: Final = "uploads forgotten"
-
-
-class UploadFailed(OSError):  # noqa: N818 - named after the upload
-    """A file that could not be uploaded now.
-
-    :param lasting: whether every further attempt would fail in the same way.
-    """
-
-    def __init__(self, reason: str, *, lasting: bool = False) -> None:
-        super().__init__(reason)
-        self.lasting = lasting
+MAX_HASH_BYTES: Final = 1 << 20
 
 
 @attrs.define(eq=False)
@@ -85,22 +73,11 @@ class Uploads:
             if other.error is not None:
                 raise other.error
 
-    async def forget(self) -> None:
-        """Use no address of an upload that began before now.
-
-        :raises JournalFailed: if that could not be saved.
-        """
-        await self._journal.set_setting(FORGOTTEN_KEY, datetime.now(UTC).isoformat())
-
     def _known_url(self, digest: str) -> str | None:
         upload = self._journal.get_upload(digest)
         if upload is None:
             return None
-        forgotten = self._journal.get_setting(FORGOTTEN_KEY)
-        oldest = datetime.now(UTC) - self._lifetime
-        if forgotten is not None:
-            oldest = max(oldest, datetime.fromisoformat(forgotten))
-        return upload.url if upload.at > oldest else None
+        return upload.url if upload.at > datetime.now(UTC) - self._lifetime else None
 
     async def _upload(self, digest: str, data: bytes, name: str, content_type: str) -> str:
         under_way = self._under_way[digest] = _UploadUnderWay()
@@ -120,12 +97,9 @@ class Uploads:
         """Call the uploader in a task of its own, which is left behind after `UPLOAD_TIMEOUT_S`."""
         shown = f"the upload of {strip_control(name)} ({len(data):,} bytes)"
         try:
-            answer = self._uploader(data, name, content_type)
-            if not inspect.isawaitable(answer):
-                reason = f"{shown} failed: the uploader must be an async function, but returned {shorten(answer)}"
-                raise UploadFailed(reason, lasting=True)
-            url = await _within(answer, UPLOAD_TIMEOUT_S)
-        except (UploadFailed, InvalidRequest):
+            answer: Any = self._uploader(data, name, content_type)
+            url = await _within(answer, UPLOAD_TIMEOUT_S) if inspect.isawaitable(answer) else answer
+        except InvalidRequest:
             raise
         except TimeoutError:
             raise UploadFailed(f"{shown} failed: the uploader did not return within {UPLOAD_TIMEOUT_S:g} s") from None
@@ -133,11 +107,14 @@ class Uploads:
             if was_cancelled(error):
                 raise
             raise UploadFailed(f"{shown} failed: {strip_control(repr(error))}") from error
+        if not inspect.isawaitable(answer):
+            reason = f"{shown} failed: the uploader must be an async function, but returned {shorten(answer)}"
+            raise UploadFailed(reason, lasting=True)
         try:
             check_url("uploader", url)
         except InvalidRequest as error:
             raise UploadFailed(f"{shown} failed: {shorten(url)} {error.reason}", lasting=True) from None
-        return url
+        return str(url)
 
 
 async def _within(answer: Awaitable[Any], seconds: float) -> Any:
@@ -159,7 +136,7 @@ async def _within(answer: Awaitable[Any], seconds: float) -> Any:
 
 
 async def _digest_of(data: bytes) -> str:
-    if len(data) <= MAX_LOOP_BYTES:
+    if len(data) <= MAX_HASH_BYTES:
         return hashlib.sha256(data).hexdigest()
     return await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
 

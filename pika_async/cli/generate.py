@@ -38,7 +38,7 @@ async def generate(
     :raises UsageError: if `out` cannot be written; nothing was sent.
     :raises Interrupted: names the task id if the submission was accepted.
     """
-    check_request_blocking(client.provider, request, can_upload=client.can_upload)
+    check_request_blocking(client.provider, request)
     if out is not None:
         _check_target(out)
         if (reason := await find_refusal()) is not None:

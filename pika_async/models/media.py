@@ -9,17 +9,18 @@ import base64
 import io
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import PurePath
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
-from pika_async.models.fields import Media, invalid
+from pika_async.errors.base import InvalidRequest
 
 __all__ = ["MAX_MEDIA_BYTES", "BinaryFile", "MediaInput", "PillowImage", "Uploader", "to_media"]
 
 #: The largest file that is read, in bytes: twice of what any documented gateway takes.
 MAX_MEDIA_BYTES: Final = 100_000_000
 #: Bytes that are read from an open file at once.
-CHUNK_BYTES: Final = 1 << 20
+READ_CHUNK_BYTES: Final = 1 << 20
 DATA_URI_PATTERN: Final = re.compile(r"\s*data:([^,]*),(.*)", re.DOTALL | re.IGNORECASE)
 #: Modes of Pillow with transparency that a PNG cannot hold as they are.
 TRANSPARENT_MODES: Final = frozenset({"PA", "La", "RGBa"})
@@ -45,7 +46,7 @@ class PillowImage(Protocol):
 
 
 #: Every form of a picture or a video that a request takes.
-MediaInput = Media | BinaryFile | PillowImage
+MediaInput = str | PurePath | bytes | BinaryFile | PillowImage
 
 
 #: (content, file name, content type) -> its http(s) URL.
@@ -67,17 +68,22 @@ def to_media(field: str, value: Any) -> Any:
     return _read_file(field, value) if callable(getattr(value, "read", None)) else value
 
 
+def _invalid(field: str, value: object, reason: str) -> InvalidRequest:
+    return InvalidRequest(field=field, value=value, reason=reason)
+
+
 def _decode_data_uri(field: str, value: str, kind: str, text: str) -> bytes:
+    data: bytes | None
     try:
-        if not kind.lower().endswith(";base64"):
-            raise ValueError
         compact = b"".join(unquote_to_bytes(text).split())
         data = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except ValueError:
+        data = None
+    if data is None or not kind.lower().endswith(";base64"):
         reason = "must be a data URI in base64 (data:image/png;base64,...); give one, or a path, or bytes"
-        raise invalid(field, value, reason) from None
+        raise _invalid(field, value, reason)
     if not data:
-        raise invalid(field, value, "must not be an empty data URI; give one with content")
+        raise _invalid(field, value, "must not be an empty data URI; give one with content")
     return data
 
 
@@ -89,7 +95,7 @@ def _encode_png(field: str, image: Any) -> bytes:
         except OSError:
             return _saved(image.convert("RGBA" if image.mode in TRANSPARENT_MODES else "RGB"))
     except Exception as error:  # a file of which Pillow reads the rest only now may fail in any way
-        raise invalid(field, image, f"could not be encoded as PNG: {error}; give bytes or a path") from None
+        raise _invalid(field, image, f"could not be encoded as PNG: {error}; give bytes or a path") from None
 
 
 def _saved(image: Any) -> bytes:
@@ -102,21 +108,21 @@ def _read_file(field: str, file: Any) -> bytes:
     data = bytearray()
     while True:
         try:
-            chunk = file.read(CHUNK_BYTES)
+            chunk = file.read(READ_CHUNK_BYTES)
         except Exception as error:  # closed, not open for reading, another kind of object
             reason = f"cannot be read: {error}; give a file that is open for reading in binary mode"
-            raise invalid(field, file, reason) from None
+            raise _invalid(field, file, reason) from None
         if not isinstance(chunk, bytes):
             if callable(getattr(chunk, "close", None)):
                 chunk.close()  # a coroutine, which nothing awaits
             kind = type(chunk).__name__
             reason = f"must be a file whose read returns bytes, not {kind}; open it in binary mode, or give its bytes"
-            raise invalid(field, file, reason)
+            raise _invalid(field, file, reason)
         if not chunk:
             break
         data += chunk
         if len(data) > MAX_MEDIA_BYTES:
-            raise invalid(field, file, f"must be at most {MAX_MEDIA_BYTES:,} bytes long; give a smaller file, or a URL")
+            raise _invalid(field, file, f"must be at most {MAX_MEDIA_BYTES:,} bytes long; give a smaller one, or a URL")
     if not data:
-        raise invalid(field, file, "must not be empty from its position on; seek(0) reads a file again")
+        raise _invalid(field, file, "must not be empty from its position on; seek(0) reads a file again")
     return bytes(data)

@@ -9,6 +9,7 @@ import pytest
 
 from pika_async.emulator import Emulator
 from tests.cli.command_line import KEY, CommandLine
+from tests.http.media_files import made
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ BAD_ROWS = [
     ("image-scheme", "b.jsonl", '{"prompt": "a", "image": "ftp://h/a.png"}', "image: 'ftp://h/a.png' must be an http"),
     ("image-missing", "b.jsonl", '{"prompt": "a", "image": "none.png"}', "image: 'none.png' must be an existing file"),
     ("image-folder", "b.jsonl", '{"prompt": "a", "image": "."}', "image: '.' must be an existing file"),
-    ("image-too-large", "b.jsonl", '{"prompt": "a", "image": "large.png"}', "'900,000 bytes' must be at most 735,000 bytes at native Pika"),
+    ("image-too-large", "b.jsonl", '{"prompt": "a", "image": "large.png"}', "'large.png (900,000 bytes)' must be at most 735,000 bytes at native Pika"),
     ("video-not-here", "b.jsonl", '{"prompt": "a", "video": "http://h/a.mp4"}', "video: 'http://h/a.mp4' must be left out"),
     ("sfx-not-here", "b.jsonl", '{"prompt": "a", "sfx": true}', "sfx: True must be left out at native Pika"),
     ("mode-alone", "b.jsonl", '{"prompt": "a", "ingredients_mode": "precise"}', "ingredients_mode: 'precise' must come with ingredients"),
@@ -96,7 +97,7 @@ def test_a_bad_row_is_named_and_nothing_is_sent(
     cli: CommandLine, emulator: Emulator, name: str, content: str | bytes, named: str
 ) -> None:
     """The error names the file, the line and the field, the exit code is 2, and the gateway gets no request."""
-    cli.write("large.png", b"x" * 900_000)
+    cli.write("large.png", made("png").ljust(900_000, b"\0"))
     ran = cli.batch(emulator, cli.write(name, content))
     assert (ran.code, ran.out, len(emulator.requests)) == (2, "", 0)
     assert named in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 from pika_async.cli.results import COLUMNS
 from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from tests.cli.command_line import ENV, KEY, CommandLine, files_with
+from tests.http.media_files import made
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -104,10 +106,10 @@ def test_equal_rows_are_paid_once(cli: CommandLine, emulator: Emulator) -> None:
 
 def test_a_local_image_is_sent(cli: CommandLine, emulator: Emulator) -> None:
     """A path in a row is read and sent inline if the provider takes bytes."""
-    cli.write("a.png", b"\x89PNG tiny")
+    cli.write("a.png", made("png"))
     ran = cli.batch(emulator, cli.write("b.csv", "prompt,image\nwith a picture,a.png\n"), "--no-download")
     [charge] = [charge for charge in emulator.ledger if charge.prompt == "with a picture"]
-    assert (ran.code, charge.body["image"]) == (0, "iVBORyB0aW55")
+    assert (ran.code, charge.body["image"]) == (0, base64.b64encode(made("png")).decode())
 
 
 def test_foreign_text_does_not_control_the_terminal(

@@ -18,6 +18,7 @@ import pytest
 from pika_async.emulator import Emulator
 from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight, submissions
 from tests.cli.command_line import ENV, KEY, CommandLine, Rule, serving
+from tests.http.media_files import made
 
 #: Most submissions that are sent at the same time.
 MAX_CONCURRENT_SUBMITS: Final = 8
@@ -349,7 +350,7 @@ def test_the_folder_may_be_moved(cli: CommandLine) -> None:
 def test_an_image_missing_from_here_rejects_no_job(cli: CommandLine) -> None:
     """From a directory where a relative path leads nowhere: exit code 2, nothing is sent, the job can continue."""
     with serving({"on": "create", "first": 1, "do": {"fault": "refuse", "as": "key"}}) as emulator:
-        cli.write("a.png", b"\x89PNG tiny")
+        cli.write("a.png", made("png"))
         source = cli.write("b.csv", "key,prompt,image\na,with a picture,a.png\n")
         assert cli.batch(emulator, source, "--no-download").code == 3
         calls = len(emulator.requests)

@@ -27,6 +27,7 @@ from pika_async import (
 )
 from pika_async.providers import PROVIDERS
 from tests.fakes import memory_gateway, virtual_clock
+from tests.http.media_files import made, real_mp4
 
 # --- invalid at every gateway ---------------------------------------------------------------------------------------------
 
@@ -43,10 +44,12 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "prompt NUL": ({"prompt": "a\0cat"}, "prompt", "must not hold a NUL character; remove it"),
     "image empty bytes": ({"image": b""}, "image", "must not be empty; give bytes, a path or a URL"),
     "image empty text": ({"image": ""}, "image", "must not be empty; give some text"),
-    "image number": ({"image": 7}, "image", "7 must be a URL, a path or bytes, not int"),
-    "image bytearray": ({"image": bytearray(b"x")}, "image", "must be a URL, a path or bytes, not bytearray"),
+    "image number": ({"image": 7}, "image", "7 must be a URL, a path, bytes, an open file or a PIL image, not int"),
+    "image bytearray": ({"image": bytearray(b"x")}, "image", "must be a URL, a path, bytes, an open file or a PIL image, not bytearray"),
     "image ftp": ({"image": "ftp://x.example/y.png"}, "image", "'ftp://x.example/y.png' must be an http(s) URL"),
-    "image data URI": ({"image": "data:image/png;base64,AAAA"}, "image", "must be an http(s) URL; give one, or a path"),
+    "image data URI": ({"image": "data:image/png,AAAA"}, "image", "must be a data URI in base64 (data:image/png;base64,...)"),
+    "image torn data URI": ({"image": "data:image/png;base64,A?AA"}, "image", "must be a data URI in base64"),
+    "image empty data URI": ({"image": "data:image/png;base64,"}, "image", "must not be an empty data URI"),
     "image without host": ({"image": "https:///cat.png"}, "image", "with a host"),
     "image torn IPv6": ({"image": "http://[::1/cat.png"}, "image", "with a host"),
     "image only a user": ({"image": "http://user@/cat.png"}, "image", "with a host"),
@@ -55,12 +58,12 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "image line break": ({"image": "https://x.example/a\r\nX-Evil: 1"}, "image", "without white space"),
     "image NUL": ({"image": "cat\0.png"}, "image", "NUL character"),
     "image surrogate": ({"image": "https://x.example/\udc00"}, "image", "half of a character"),
-    "video number": ({"video": 1.5}, "video", "1.5 must be a URL, a path or bytes, not float"),
+    "video number": ({"video": 1.5}, "video", "1.5 must be a URL, a path, bytes, an open file or a PIL image, not float"),
     "video and image": ({"image": "https://x/1", "video": "https://x/2"}, "video", "must not be given with an image"),
     "ingredients text": ({"ingredients": "https://x/1"}, "ingredients", "must be a list; give a list of images"),
     "ingredients bytes": ({"ingredients": b"xyz"}, "ingredients", "must be a list; give a list of images"),
     "ingredients set": ({"ingredients": {"https://x/1"}}, "ingredients", "must be a list; give a list of images"),
-    "ingredient number": ({"ingredients": ["https://x/1", 2]}, "ingredients[1]", "2 must be a URL, a path or bytes, not int"),
+    "ingredient number": ({"ingredients": ["https://x/1", 2]}, "ingredients[1]", "2 must be a URL, a path, bytes, an open file or a PIL image, not int"),
     "ingredient empty": ({"ingredients": [""]}, "ingredients[0]", "must not be empty"),
     "ingredients and image": ({"ingredients": ["https://x/1"], "image": b"1"}, "ingredients", "give one kind of input"),
     "mode unknown": ({"ingredients": ["https://x/1"], "ingredients_mode": "wild"}, "ingredients_mode", "must be one of precise, creative"),
@@ -160,11 +163,15 @@ def test_an_unknown_field_is_refused() -> None:
 # --- invalid at one gateway --------------------------------------------------------------------------------------------
 
 URL = "https://x.example/y"
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 #: By kind: the provider, the fields of the request, the field in the error, and a part of its message.
 REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
-    "comet bytes": ("cometapi", {"image": b"123"}, "image", "'3 bytes' must be a URL at CometAPI; upload the file"),
-    "comet file": ("cometapi", {"image": Path("cat.png")}, "image", "'cat.png' must be a URL at CometAPI; upload the file"),
-    "comet video file": ("cometapi", {"video": "cat.mp4", "effect": "Melt"}, "video", "'cat.mp4' must be a URL at CometAPI"),
+    "comet bytes": ("cometapi", {"image": made("png")}, "image", f"'{len(made('png')):,} bytes' must be a URL at CometAPI; upload the file"),
+    "comet file": ("cometapi", {"image": Path("cat.png")}, "image", "'cat.png' must be an existing file"),
+    "comet HEIC": ("cometapi", {"image": HEIC}, "image", "but is a HEIC picture; convert it to PNG or JPEG"),
+    "native HEIC": ("native", {"image": HEIC}, "image", "but is a HEIC picture; convert it to PNG or JPEG"),
+    "native torn image": ("native", {"image": made("png")[:-1]}, "image", "must be a whole file, but ends after"),
+    "comet video file": ("cometapi", {"video": "cat.mp4", "effect": "Melt"}, "video", "'cat.mp4' must be an existing file"),
     "comet video without effect": ("cometapi", {"video": URL}, "effect", "must be given for a video at CometAPI; give one"),
     "comet video with model": ("cometapi", {"video": URL, "effect": "Melt", "model": "1.5"}, "model", "must be left out for a video"),
     "comet ingredients": ("cometapi", {"ingredients": [URL]}, "ingredients", "must be left out at CometAPI"),
@@ -178,17 +185,17 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "yescale effect": ("yescale", {"effect": "Levitate"}, "effect", "'Levitate' must be an effect that YEScale documents: Inflate"),
     "yescale sound": ("yescale", {"sfx": True}, "sfx", "its wire has no switch for sound"),
     "yescale model": ("yescale", {"model": "1.5-turbo"}, "model", "'1.5-turbo' must be a version; give 1.5"),
-    "yescale large image": ("yescale", {"image": b"1" * 735_001}, "image", "'735,001 bytes' must be at most 735,000 bytes at YEScale"),
+    "yescale large image": ("yescale", {"image": made("png").ljust(735_001, b"\0")}, "image", "'735,001 bytes' must be at most 735,000 bytes at YEScale"),
     "gptge effect": ("gptge", {"effect": "eye-pop"}, "effect", "'Eye-pop' must be an effect that gpt.ge documents"),
     "gptge ingredients": ("gptge", {"ingredients": [URL]}, "ingredients", "must be left out at gpt.ge"),
-    "gptge video file": ("gptge", {"video": b"123"}, "video", "must be a URL at gpt.ge; upload the file"),
+    "gptge video file": ("gptge", {"video": real_mp4("")}, "video", "must be a URL at gpt.ge; upload the file"),
     "gptge ratio with an image": ("gptge", {"image": URL, "aspect_ratio": "1:1"}, "aspect_ratio", "must be left out with image input"),
     "gptge missing file": ("gptge", {"image": "no/such/cat.png"}, "image", "'no/such/cat.png' must be an existing file; correct the path"),
     "gptge folder": ("gptge", {"image": Path("/")}, "image", "'/' must be an existing file; correct the path"),
     "native video": ("native", {"video": URL}, "video", "must be left out at native Pika"),
     "native sound": ("native", {"sfx": True}, "sfx", "its wire has no switch for sound"),
     "native ingredients on 1.5": ("native", {"ingredients": [URL], "model": "1.5"}, "model", "must be 2.0 with ingredients; give that or leave it out"),
-    "native ingredient file": ("native", {"ingredients": [URL, b"123"]}, "ingredients[1]", "must be a URL at native Pika"),
+    "native ingredient file": ("native", {"ingredients": [URL, made("png")]}, "ingredients[1]", "must be a URL at native Pika"),
     "native model": ("native", {"model": "latest"}, "model", "'latest' must be a version; give 1.5 or 2.0"),
 }  # fmt: skip
 

@@ -136,7 +136,7 @@ CLUSTER = bytes.fromhex("1f43b675")
         (b"GIF89a\1\0\1\0\0\0\0x" + bytes(4), "has a block 'x' where no GIF has one"),
         (b"\xff\xd8\xff\xd9" + bytes(14), "is a JPEG without a picture"),
         (b"\xff\xd8\xff\xe0\0\1" + bytes(14), "has a segment that no JPEG has"),
-        (b"\xff\xd8\xff\xe0\0\2\0" + bytes(14), "has bytes between its segments, where no JPEG has them"),
+        (b"\xff\xd8\xff\xe0\0\2\0" + bytes(14), "ends after 21 bytes, before its end mark"),
         (b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska" + bytes(9), "has an EBML header, but not that of a WebM"),
         (EBML + CLUSTER + b"\x81" + bytes(9), "has another element than a segment behind its header"),
         (EBML + SEGMENT + b"\x80" + bytes(9), "has a segment without a cluster"),

@@ -34,7 +34,7 @@ def test_an_earlier_file_is_migrated_with_its_jobs(path: Path) -> None:
     with pytest.raises(JournalUnusable, match="open it once with a client"):
         schema.open_reader(path, (*MIGRATIONS, SECOND))
     with closing(schema.open_writer(path, (*MIGRATIONS, SECOND))) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
         assert connection.execute("SELECT key, note FROM jobs").fetchall() == [("a", "new")]
     asyncio.run(assert_refused(path, "newer"))
 
@@ -110,7 +110,8 @@ schema.open_writer(path).close()
     with closing(sqlite3.connect(path)) as connection:
         facts = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    assert (facts, tables > 0) in [([1, APPLICATION_ID], True), ([0, 0], False)]
+    versions = range(1, len(MIGRATIONS) + 1)
+    assert (facts, tables > 0) in [*(([version, APPLICATION_ID], True) for version in versions), ([0, 0], False)]
     assert tables or done.returncode
     schema.open_writer(path).close()
 
@@ -124,7 +125,7 @@ async def test_the_file_declares_its_format(path: Path) -> None:
         for name in ("application_id", "user_version", "journal_mode", "synchronous", "trusted_schema", "fullfsync")
     }
     assert facts == {
-        "application_id": int.from_bytes(b"PIKO", "big"), "user_version": 1, "journal_mode": "wal", "synchronous": 2,
+        "application_id": int.from_bytes(b"PIKO", "big"), "user_version": len(MIGRATIONS), "journal_mode": "wal", "synchronous": 2,
         "trusted_schema": 0, "fullfsync": 1,
     }  # fmt: skip
     await journal.close()

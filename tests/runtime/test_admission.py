@@ -11,24 +11,26 @@ import attrs
 import pytest
 
 from pika_async import FixedInterval, GenerationRequest, InvalidRequest, Limits, PikaClient
+from pika_async._runtime import images
 from pika_async._runtime.gateway import GatewayClient
-from pika_async._runtime.images import check_image, load_image
+from pika_async._runtime.images import check_request, load_media
 from pika_async.models import evolve_unchecked
 from pika_async.providers import PROVIDERS
 from pika_async.providers._provider import Provider
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, client, gateway
+from tests.http.media_files import made
 
 NATIVE = PROVIDERS["native"]
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG = made("png")
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The number of validations of requests, of checks by providers, and of files that were read."""
     counter: Counter[str] = Counter()
-    validate, check, read_bytes = GenerationRequest.__attrs_post_init__, Provider.check, Path.read_bytes
+    validate, check, read = GenerationRequest.__attrs_post_init__, Provider.check, images._read
 
     def counted_validate(self: GenerationRequest) -> None:
         counter["validated"] += 1
@@ -38,13 +40,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counter["checked"] += 1
         check(self, request)
 
-    def counted_read(self: Path) -> bytes:
+    def counted_read(file: Any) -> Any:
         counter["read"] += 1
-        return read_bytes(self)
+        return read(file)
 
     monkeypatch.setattr(GenerationRequest, "__attrs_post_init__", counted_validate)
     monkeypatch.setattr(Provider, "check", counted_check)
-    monkeypatch.setattr(Path, "read_bytes", counted_read)
+    monkeypatch.setattr(images, "_read", counted_read)
     return counter
 
 
@@ -107,8 +109,8 @@ async def test_an_image_that_grows_after_admission_is_not_sent(tmp_path: Path) -
     image = tmp_path / "cat.png"
     image.write_bytes(PNG)
     request = GenerationRequest("a cat", image=image)
-    await check_image(NATIVE, request)
-    image.write_bytes(bytes(900_000))
+    await check_request(NATIVE, request)
+    image.write_bytes(PNG.ljust(900_000, b"\0"))
     encoded = await GatewayClient(NATIVE, ORIGIN, MemoryTransport(gateway())).encode(request, "")
     assert isinstance(encoded, SubmitOutcome)
     assert encoded.verdict is SubmitVerdict.REJECTED
@@ -118,17 +120,17 @@ async def test_an_image_that_grows_after_admission_is_not_sent(tmp_path: Path) -
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["missing", "a folder", "empty", "not readable", "too large"])
 async def test_an_image_that_cannot_be_sent_is_refused(kind: str, tmp_path: Path) -> None:
-    """`check_image` and `load_image` refuse the same files with the same text, which names the file or the size."""
+    """`check_request` and `load_media` refuse the same files with the same text, which names the file or the size."""
     image = tmp_path / "cat.png"
     if kind == "a folder":
         image.mkdir()
     elif kind == "not readable":
         image.symlink_to(image)  # a loop: root cannot read it either
     elif kind != "missing":
-        image.write_bytes({"empty": b"", "too large": bytes(900_000)}.get(kind, PNG))
+        image.write_bytes({"empty": b"", "too large": PNG.ljust(900_000, b"\0")}.get(kind, PNG))
     request = GenerationRequest("a cat", image=image)
     texts = []
-    for function in (check_image, load_image):
+    for function in (check_request, load_media):
         with pytest.raises(InvalidRequest) as caught:
             await function(NATIVE, request)
         texts.append(str(caught.value))

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 
 from pika_async import (
@@ -25,14 +26,15 @@ from pika_async import (
 )
 from pika_async._runtime import images, submitter
 from pika_async._runtime.gateway import GatewayClient
-from pika_async._runtime.images import ImageUnreadable, check_image, check_image_blocking, load_image
+from pika_async._runtime.images import ImageUnreadable, check_request, check_request_blocking, load_media
 from pika_async.emulator import Gateway
 from pika_async.providers import PROVIDERS
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, client, gateway
+from tests.http.media_files import made
 
 NATIVE = PROVIDERS["native"]
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG = made("png")
 #: Errors of the machine: descriptors, disks, permissions, mounts, memory.
 TROUBLES = ("EMFILE", "ENFILE", "EIO", "EACCES", "EPERM", "ESTALE", "ENOMEM", "ETIMEDOUT", "ENOTCONN")
 
@@ -48,19 +50,19 @@ def image(tmp_path: Path) -> Path:
 def break_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let reads of images fail: the first `times` of them, all of a path, or all."""
     monkeypatch.setattr(submitter, "random", SimpleNamespace(random=lambda: 0.0))  # no waits between attempts
-    read = images._read_file
+    read = images._read
 
     def apply(name: str, *, times: float = float("inf"), only: Path | None = None) -> None:
         failed = 0
 
-        def broken(provider: Any, path: Path) -> bytes:
+        def broken(file: Any) -> Any:
             nonlocal failed
-            if failed < times and only in {None, path}:
+            if failed < times and only in {None, file.media}:
                 failed += 1
                 raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
-            return read(provider, path)
+            return read(file)
 
-        monkeypatch.setattr(images, "_read_file", broken)
+        monkeypatch.setattr(images, "_read", broken)
 
     return apply
 
@@ -94,9 +96,9 @@ async def test_trouble_of_the_machine_is_not_the_rows(
         raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
 
     monkeypatch.setattr(Path, "stat", broken)
-    await check_image(NATIVE, request)
+    await check_request(NATIVE, request)
     with pytest.raises(InvalidRequest, match="cannot be read"):
-        check_image_blocking(NATIVE, request)
+        check_request_blocking(NATIVE, request)
 
 
 @pytest.mark.anyio
@@ -113,7 +115,7 @@ async def test_a_path_that_leads_to_no_file_is_the_rows(kind: str, image: Path) 
     if kind == "a loop":
         path.symlink_to(path)
     request = GenerationRequest("a cat", image=str(path))
-    for function in (check_image, load_image):
+    for function in (check_request, load_media):
         with pytest.raises(InvalidRequest) as caught:
             await function(NATIVE, request)
         assert caught.value.field == "image"
@@ -141,12 +143,12 @@ def _no_descriptors() -> Iterator[None]:
 async def test_a_process_out_of_descriptors_refuses_no_row(image: Path) -> None:
     """Without a descriptor left an image cannot be read; with one again, it is."""
     request = GenerationRequest("a cat", image=image)
-    await load_image(NATIVE, request)  # starts the thread
+    await load_media(NATIVE, request)  # starts the thread
     with _no_descriptors():
-        await check_image(NATIVE, request)
+        await check_request(NATIVE, request)
         with pytest.raises(ImageUnreadable, match="Too many open files"):
-            await load_image(NATIVE, request)
-    assert (await load_image(NATIVE, request)).image == PNG
+            await load_media(NATIVE, request)
+    assert (await load_media(NATIVE, request)).image == PNG
 
 
 @pytest.mark.anyio
@@ -251,7 +253,7 @@ def test_an_image_that_vanished_before_it_was_sent_is_read_again(image: Path, tm
         at = _gateway()
         request = GenerationRequest("a cat", image=image, key="k")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(images, "_read_file", lambda provider, path: images._open_file(provider, path / "x"))
+            patch.setattr(images, "_read", lambda file: images._check(attrs.evolve(file, media=file.media / "x")))
             async with _client(at, journal=tmp_path / "j.db") as pika:
                 assert (await pika.run([request])).counts == {JobStatus.REJECTED: 1}
         async with _client(at, journal=tmp_path / "j.db") as pika:

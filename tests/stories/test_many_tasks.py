@@ -35,6 +35,7 @@ from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailu
 from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, journal_factory
 from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, until, with_journal
+from tests.http.media_files import made
 
 S = JobStatus
 QUOTA: Final[dict[str, Any]] = {"fault": "refuse", "as": "quota"}
@@ -100,7 +101,7 @@ def test_a_local_image_that_many_tasks_submit_under_one_key_is_paid_once(tmp_pat
 
     async def story() -> None:
         image = tmp_path / "cat.png"
-        image.write_bytes(b"\x89PNG" + bytes(100))
+        image.write_bytes(made("png"))
         at = gateway(durations="constant:0.1")
         async with client(at, "native", polling=FixedInterval(0.05), transport=MemoryTransport(at, latency=0)) as pika:
             request = GenerationRequest("a cat", image=str(image), key="k")

@@ -49,6 +49,7 @@ from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailu
 from tests.fakes import virtual_clock
 from tests.fakes.journals import LoopExecutor, SlowLoopExecutor, write_in_loop_time
 from tests.fakes.memory_gateway import MemoryTransport, client, gateway, until
+from tests.http.media_files import made
 
 S = JobStatus
 ONCE: Final[dict[str, Any]] = {"on": "create", "first": 1}
@@ -1120,7 +1121,7 @@ class RecordingTransport(MemoryTransport):
         return await super().send(request)
 
 
-PICTURE: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PICTURE: Final = made("png")
 
 
 def _requests_of_all_kinds(folder: Path) -> dict[str, GenerationRequest]:
