@@ -45,13 +45,11 @@ class PikaClient:
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
     loop, and keeps its jobs. While it is open, every task of its event loop may use it.
 
-    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`, or one that
-        a package registers.
+    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`, or your own.
     :param api_key: the key; default: from `api_key_file`, else from the provider's environment variable.
     :param api_key_file: a text file that holds the key; default: none.
     :param base_url: an http or https URL; default: the provider's own (`native` has none).
-    :param journal: the file that remembers jobs, created with mode 0600 if missing; default: in memory, as long as the
-        client lives.
+    :param journal: the file that remembers jobs, created with mode 0600 if missing; default: in memory only.
     :param polling: the polling policy; default: `AdaptivePolling()`.
     :param limits: bounds of concurrency, rates, charges and patience; default: `Limits()`.
     :param callbacks: a `CallbackReceiver`, for a provider that sends callbacks; default: none.
@@ -64,9 +62,8 @@ class PikaClient:
     :param allow_results: "http" downloads also from http addresses, "tunnel" also from those that a TUN proxy (Clash,
         sing-box) on this machine resolves names to; default: neither.
     :param transport: replaces the network, for tests; default: none.
-    :param uploader: an async function of the bytes, the name and the content type of a local file that does not fit
-        into a request; it returns an http(s) URL. Each content is uploaded once. `InvalidRequest` from it refuses the
-        request, any other error lets it wait, and stops submitting if it lasts. Default: none, such a file is refused.
+    :param uploader: an async function of (bytes, name, content type) that returns an http(s) URL; called once for each
+        local file that does not fit into a request. Default: none; such a file is refused before it costs.
     :param upload_lifetime: seconds for which the URL of an uploaded file is used again, above 0; default: 86,400.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
@@ -143,8 +140,7 @@ class PikaClient:
             reached its deadline; default: False. Meanwhile batches and waiting calls continue; queued jobs stay planned
             and get `ClientClosed` as their error at once.
         :raises ConfigurationError: if `drain` is neither a bool nor a number of seconds >= 0.
-        :raises RuntimeError: from a hook or from the iterable that a batch reads, which `aclose` waits for; or from
-            another event loop.
+        :raises RuntimeError: from a hook or the iterable of a batch, which `aclose` waits for; or in another event loop.
         """
         await self._lifetime.close(drain)
 

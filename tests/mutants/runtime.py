@@ -124,7 +124,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "every-cancellation-is-the-clients",
-        "_runtime/gateway.py",
+        "_runtime/tasks.py",
         "task is not None and task.cancelling() > 0",
         "task is not None",
         "a cancelled task of the caller's iterable cancels all tasks of the client",
