@@ -45,7 +45,7 @@ class PikaClient:
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
     loop, and keeps its jobs. While it is open, every task of its event loop may use it.
 
-    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`, or your own.
+    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`...
     :param api_key: the key; default: from `api_key_file`, else from the provider's environment variable.
     :param api_key_file: a text file that holds the key; default: none.
     :param base_url: an http or https URL; default: the provider's own (`native` has none).
@@ -140,7 +140,7 @@ class PikaClient:
             reached its deadline; default: False. Meanwhile batches and waiting calls continue; queued jobs stay planned
             and get `ClientClosed` as their error at once.
         :raises ConfigurationError: if `drain` is neither a bool nor a number of seconds >= 0.
-        :raises RuntimeError: from a hook or the iterable of a batch, which `aclose` waits for; or in another event loop.
+        :raises RuntimeError: from a hook or the iterable of a batch, which `aclose` waits for; or in another loop.
         """
         await self._lifetime.close(drain)
 

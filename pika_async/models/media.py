@@ -22,8 +22,8 @@ MAX_MEDIA_BYTES: Final = 100_000_000
 #: Bytes that are read from an open file at once.
 READ_CHUNK_BYTES: Final = 1 << 20
 DATA_URI_PATTERN: Final = re.compile(r"\s*data:([^,]*),(.*)", re.DOTALL | re.IGNORECASE)
-#: Modes of Pillow with transparency that a PNG cannot hold as they are.
-TRANSPARENT_MODES: Final = frozenset({"PA", "La", "RGBa"})
+#: What an image of a mode that PNG does not have is converted to, where that is not "RGB": it keeps its transparency.
+PNG_MODES: Final = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 
 
 class BinaryFile(Protocol):
@@ -88,12 +88,12 @@ def _decode_data_uri(field: str, value: str, kind: str, text: str) -> bytes:
 
 
 def _encode_png(field: str, image: Any) -> bytes:
-    """Encode an image of Pillow; one of a mode that PNG does not have is converted to red, green and blue first."""
+    """Encode an image of Pillow; one of a mode that PNG does not have is converted first."""
     try:
         try:
             return _saved(image)
         except OSError:
-            return _saved(image.convert("RGBA" if image.mode in TRANSPARENT_MODES else "RGB"))
+            return _saved(image.convert(PNG_MODES.get(image.mode, "RGB")))
     except Exception as error:  # a file of which Pillow reads the rest only now may fail in any way
         raise _invalid(field, image, f"could not be encoded as PNG: {error}; give bytes or a path") from None
 
