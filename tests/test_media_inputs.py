@@ -22,7 +22,8 @@ FIELDS = ("image", "video", "ingredients")
 
 
 def request_with(value: Any, field: str = "image") -> GenerationRequest:
-    return GenerationRequest("a cat", **{field: [value] if field == "ingredients" else value})
+    fields: dict[str, Any] = {field: [value] if field == "ingredients" else value}
+    return GenerationRequest("a cat", **fields)
 
 
 def content_of(request: GenerationRequest) -> Any:
