@@ -51,6 +51,7 @@ def no_blocking_calls() -> Iterator[None]:
             function.can_block_in("_journal/reader.py", set(vars(Reader)))
             function.can_block_in("_journal/schema.py", {"open_reader"})
         function.can_block_in("_journal/sqlite.py", {"flush"})  # documented as blocking; called from threads
+        function.can_block_in("models/media.py", {"_read_file", "_saved"})  # documented: read where the request is made
         function.can_block_in("telemetry/__init__.py", {"create_telemetry"})  # imports the extra at the first opening
         function.can_block_in("tests/fakes/journals.py", {"_work"})  # stands in for the journal's thread
         function.activate()

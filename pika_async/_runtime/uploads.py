@@ -26,7 +26,7 @@ from pika_async.models.media import Uploader
 __all__ = ["UPLOAD_TIMEOUT_S", "Uploads"]
 
 #: The longest time of one upload, in seconds.
-UPLOAD_TIMEOUT_S: Final = 300.0
+UPLOAD_TIMEOUT_S: Final = 120.0
 #: Bytes that are hashed in the event loop; more of them are hashed in a thread.
 MAX_HASH_BYTES: Final = 1 << 20
 
@@ -112,8 +112,9 @@ class Uploads:
             raise UploadFailed(reason, lasting=True)
         try:
             check_url("uploader", url)
-        except InvalidRequest as error:
-            raise UploadFailed(f"{shown} failed: {shorten(url)} {error.reason}", lasting=True) from None
+        except InvalidRequest:
+            reason = f"{shown} failed: the uploader must return a complete http(s) URL, not {shorten(url)}"
+            raise UploadFailed(reason, lasting=True) from None
         return str(url)
 
 

@@ -107,7 +107,17 @@ def generate(
         options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace)
         client = create_client(account, options=options)
         find_refusal = partial(route_refusal, client.base_url, allow=account.allow_results, proxy=account.proxy)
-        return run_in_loop(generate_one(client, request, out, terminal, find_refusal=find_refusal, as_json=json))
+        return run_in_loop(
+            generate_one(
+                client,
+                request,
+                out,
+                terminal,
+                find_refusal=find_refusal,
+                as_json=json,
+                can_upload=account.uploader is not None,
+            )
+        )
 
 
 for command in (batch, resume, retry, status, resolve, export):

@@ -84,7 +84,9 @@ def batch(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        inputs = check_rows(*read_input(input), find_provider(account.provider))
+        inputs = check_rows(
+            *read_input(input), find_provider(account.provider), can_upload=account.uploader is not None
+        )
         folder = BatchFolder(out)
         run_in_loop(folder.recover())
         limit = folder.options().max_charges if max_charges is None else max_charges

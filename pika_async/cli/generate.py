@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -28,17 +29,19 @@ async def generate(
     *,
     find_refusal: Callable[[], Awaitable[str | None]],
     as_json: bool,
+    can_upload: bool,
 ) -> ExitCode:
     """Submit `request`, wait, and save the video.
 
     :param out: file to save the video to; None prints its URL instead.
     :param find_refusal: returns why no result can be fetched from here, before anything is sent.
     :param as_json: print the job as one line of JSON.
+    :param can_upload: whether the client has an uploader.
     :raises PikaError: whatever the client's `submit` raises.
     :raises UsageError: if `out` cannot be written; nothing was sent.
     :raises Interrupted: names the task id if the submission was accepted.
     """
-    check_request_blocking(client.provider, request)
+    await asyncio.to_thread(check_request_blocking, client.provider, request, can_upload=can_upload)
     if out is not None:
         _check_target(out)
         if (reason := await find_refusal()) is not None:

@@ -15,6 +15,7 @@ from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import UsageError
 from pika_async.cli.inputs import parse_camera
 from pika_async.cli.requests import make_request
+from pika_async.cli.uploaders import load_uploader
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
@@ -63,7 +64,7 @@ class CommonOptions:
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class CredentialOptions:
-    """API key and proxy. No option takes the key itself, because other users can see a command line."""
+    """API key, proxy and uploader. No option takes the key itself, because other users can see a command line."""
 
     api_key_file: Path | None = None
     "File with the API key. [default: the provider's environment variable]"
@@ -71,6 +72,10 @@ class CredentialOptions:
     "Also download results from http addresses (http), or from those of a TUN proxy on this machine (tunnel)."
     proxy: str | None = None
     "HTTP proxy: a URL, or HOST:PORT. [default: the environment's]"
+    uploader: str | None = None
+    "Your MODULE:FUNCTION that uploads local files where the provider takes URLs only; see docs/command-line.md."
+    upload_lifetime: float | None = None
+    "Seconds for which the URL of an uploaded file is used again. [default: 86400]"
 
 
 @Parameter(name="*")
@@ -103,6 +108,8 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
         deadline=options.deadline,
         polling=options.polling,
         ambiguous=options.ambiguous,
+        uploader=None if account.uploader is None else load_uploader(account.uploader),
+        upload_lifetime=account.upload_lifetime,
         **more,
     )
 

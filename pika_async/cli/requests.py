@@ -66,10 +66,11 @@ def read_input(source: str) -> tuple[str, list[Row]]:
     return name, parse(name, data)
 
 
-def check_rows(name: str, rows: Sequence[Row], provider: Provider) -> list[InputRequest]:
+def check_rows(name: str, rows: Sequence[Row], provider: Provider, *, can_upload: bool = False) -> list[InputRequest]:
     """Return the requests of `rows`, checked against `provider`. Rows with equal key and content are one request.
 
     :param name: name of the input in error texts.
+    :param can_upload: whether there is an uploader for local files.
     :raises InputErrors: lists every row that cannot be sent; nothing was sent.
     """
     requests: list[InputRequest] = []
@@ -78,7 +79,7 @@ def check_rows(name: str, rows: Sequence[Row], provider: Provider) -> list[Input
     for index, row in enumerate(rows):
         location = f"{name}:{row.line}"
         try:
-            checked = _check_row(row, index, location, provider)
+            checked = _check_row(row, index, location, provider, can_upload=can_upload)
         except InvalidRequest as error:
             problems.append(f"{location}: {error.message}")
             continue
@@ -138,11 +139,11 @@ async def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: C
     return keyed
 
 
-def _check_row(row: Row, index: int, location: str, provider: Provider) -> InputRequest:
+def _check_row(row: Row, index: int, location: str, provider: Provider, *, can_upload: bool) -> InputRequest:
     if row.problem is not None:
         raise ValueError(strip_control(row.problem))
     request = make_request(row.fields)
-    check_request_blocking(provider, request)
+    check_request_blocking(provider, request, can_upload=can_upload)
     return InputRequest(request, index, location)
 
 

@@ -212,7 +212,7 @@ def resume_runs(
             done.append(job)
             continue
         if job.status is JobStatus.PLANNED:
-            _check_images(job)
+            _check_images(job, credentials)
         input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     return _runs_of(by_gateway, folder, credentials, options, listener), done
@@ -238,7 +238,7 @@ def retry_runs(
     """
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
     for job in chosen:
-        _check_images(job)
+        _check_images(job, credentials)
         input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     keys = {job.key for job in chosen}
@@ -266,7 +266,8 @@ def _runs_of(
     for (provider, url), inputs in by_gateway.items():
         account = ProviderOptions(
             provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy,
-            allow_results=credentials.allow_results,
+            allow_results=credentials.allow_results, uploader=credentials.uploader,
+            upload_lifetime=credentials.upload_lifetime,
         )  # fmt: skip
         takes_callback = find_provider(provider).takes_callback
         receiver = listener.receiver if listener is not None and takes_callback else None
@@ -279,14 +280,15 @@ async def _return(inputs: Sequence[InputRequest]) -> Sequence[InputRequest]:
     return inputs
 
 
-def _check_images(job: Job) -> None:
+def _check_images(job: Job, credentials: CredentialOptions) -> None:
     """Check the local images of an unsent job.
 
     Their paths may be relative to another working directory, and a job sent without its image is rejected for good.
     """
     try:
         if local_media(job.request):
-            check_request_blocking(find_provider(job.provider), job.request)
+            can_upload = credentials.uploader is not None
+            check_request_blocking(find_provider(job.provider), job.request, can_upload=can_upload)
     except InvalidRequest as error:
         way_out = "resume from the directory where the batch ran, or run the batch without that row; nothing was sent"
         raise UsageError(f"job {job.key}: {error.message}; {way_out}") from None

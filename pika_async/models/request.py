@@ -157,10 +157,13 @@ class GenerationRequest:
     Everything but the prompt is optional; what is None is not sent, or is sent as the gateway's documented default.
 
     :param prompt: what the video shows.
-    :param image: the picture to start from: a URL, a path or bytes. Files and bytes go inline, at most about 735,000
-        bytes, where the provider takes them; CometAPI takes URLs only.
-    :param video: the video to start from: a URL. CometAPI (with an effect) and gpt.ge only.
-    :param ingredients: pictures to combine: URLs. Native Pika only, with model 2.0.
+    :param image: the picture to start from, a PNG, JPEG, WebP or GIF: a URL, a path, bytes, a base64 data URI, an open
+        binary file (read here, from its position on) or an image of Pillow (encoded here as PNG). At most 735,000 bytes
+        go inside a request, where the provider takes them; larger ones, and all at CometAPI, need an uploader.
+    :param video: the video to start from: a URL, or in the same forms with an uploader. CometAPI (with an effect) and
+        gpt.ge only.
+    :param ingredients: pictures to combine: URLs, or in the same forms with an uploader. Native Pika only, with
+        model 2.0.
     :param ingredients_mode: `"precise"` (the default, with ingredients) or `"creative"`.
     :param effect: a documented effect in any case, see `EFFECTS`; any text with `strict=False`.
     :param aspect_ratio: `"16:9"`, or width by height as a number, 0.4 to 2.5 (default 16:9; with an image or a video,
