@@ -112,7 +112,7 @@ def test_an_uploader_that_cannot_be_loaded_sends_nothing(
         ("torn.jpg", made("jpeg")[:-5]),
     ],
 )
-def test_a_row_whose_file_is_no_picture_is_refused_by_name(
+def test_a_row_with_another_kind_of_file_is_refused_by_name(
     cli: CommandLine, emulator: Emulator, name: str, content: bytes
 ) -> None:
     """The row, the file and its kind are in the text; nothing is charged."""
