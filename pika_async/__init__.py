@@ -1,5 +1,6 @@
 """An asyncio-native SDK, with concurrent job orchestration, for Pika video generation through four gateways."""
 
+from pika_async._planning.estimate import Estimate
 from pika_async._planning.limits import Limits
 from pika_async._runtime.stats import Stats
 from pika_async.callbacks import CallbackReceiver
@@ -62,6 +63,7 @@ __all__ = [
     "DownloadFailed",
     "DurationForecast",
     "DurationSample",
+    "Estimate",
     "ExchangeFailed",
     "FixedInterval",
     "GatewayInTrouble",

@@ -13,11 +13,14 @@ import aiohttp
 
 from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal
+from pika_async._planning.estimate import Estimate
 from pika_async._planning.limits import Limits
 from pika_async._runtime.admission import request_of
 from pika_async._runtime.batch_report import collect_report
+from pika_async._runtime.estimation import estimate
 from pika_async._runtime.event_stream import Hook
-from pika_async._runtime.journal_views import JobListing, unfinished_requests
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.journal_views import JobViews, unfinished_requests
 from pika_async._runtime.lifetime import ClientLifetime
 from pika_async._runtime.request_source import Requests
 from pika_async._runtime.resolution import find_job, key_of, resolve, resubmit
@@ -39,7 +42,7 @@ __all__ = ["PikaClient"]
 H = TypeVar("H", bound=Hook)
 
 
-class PikaClient:
+class PikaClient(JobViews):
     """A client of one provider and one account.
 
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
@@ -65,6 +68,7 @@ class PikaClient:
     :param uploader: an async function of (bytes, name, content type) that returns an http(s) URL; called once for each
         local file that does not fit into a request. Default: none; such a file is refused before it costs.
     :param upload_lifetime: seconds for which the URL of an uploaded file is used again, above 0; default: 86,400.
+    :param price: the price of one charge, in a unit of your own, above 0; default: unknown. See `estimate`.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
 
@@ -87,12 +91,13 @@ class PikaClient:
         transport: Transport | None = None,
         uploader: Uploader | None = None,
         upload_lifetime: float | None = None,
+        price: float | None = None,
     ) -> None:
         self._config = ClientConfig.create(
             provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
             limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session,
             allow_results=allow_results, proxy=proxy, transport=transport, uploader=uploader,
-            upload_lifetime=upload_lifetime,
+            upload_lifetime=upload_lifetime, price=price,
         )  # fmt: skip
         self._journal = self._config.journal
         self.provider = self._config.provider
@@ -147,6 +152,10 @@ class PikaClient:
     @property
     def _session(self) -> Session | None:
         return self._lifetime.session
+
+    @property
+    def _table(self) -> JobTable | None:
+        return None if self._session is None else self._session.table
 
     def _require_session(self, *, accepting: bool = False) -> Session:
         return self._lifetime.require_session(accepting=accepting)
@@ -292,6 +301,18 @@ class PikaClient:
         batch, admission = await session.start_batch(requests, download_to, keep_rest=True)
         return await collect_report(batch, admission)
 
+    async def estimate(self, requests: Requests, *, again: Collection[str] = ()) -> Estimate:
+        """Return what `run(requests)` would be charged now, and how long it would take. Sends and writes nothing.
+
+        The client need not be open. Also works while a batch of this client runs, or of another process with the same
+        journal. The rates of an account that were never met, and what the provider refuses, are unknown beforehand.
+
+        :param requests: an iterable or async iterable of requests or prompts; read to its end.
+        :param again: keys of jobs that are to be paid for once more; see `resubmit`. Default: none.
+        :raises InvalidRequest: if `requests` cannot be iterated. A request that cannot be sent is in `refused`.
+        """
+        return await estimate(self._config, self._table, requests, again)
+
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
         """Run every job of this provider and address that is not final; jobs in doubt stay so and are reported.
 
@@ -338,28 +359,6 @@ class PikaClient:
         return hook
 
     # --- views and resolutions --------------------------------------------------------------------------------------
-
-    async def job(self, key: str) -> Job | None:
-        """Return the job of this key as it is now, also one of an earlier process with the same journal, else None."""
-        job = self._journal.get(key)
-        return job if job is None or self._session is None else self._session.table.with_pending_polls(job)
-
-    def jobs(self, status: JobStatus | str | None = None) -> JobListing:
-        """Return the jobs of this client in the order in which they were planned, for `async for` or `await`.
-
-        `async for job in pika.jobs()` reads the journal while it iterates, each job as it is then, and lets other tasks
-        run between jobs. `await pika.jobs()` returns a list of all, which takes some KiB of memory for each job.
-
-        :param status: only jobs of this status; default: all.
-        :raises ValueError: if there is no such status.
-        """
-        table = None if self._session is None else self._session.table
-        return JobListing(self._journal, table, None if status is None else JobStatus(status))
-
-    def active_jobs(self) -> list[Job]:
-        """Return the jobs that are not finished: queued, being sent, or accepted and not settled."""
-        table = None if self._session is None else self._session.table
-        return [] if table is None else [table.with_pending_polls(active.job) for active in list(table.jobs.values())]
 
     def stats(self) -> Stats:
         """Return the state of this client for a health check; open or not, from any thread, without waiting."""

@@ -17,6 +17,7 @@ from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
+from pika_async._planning.estimate import checked_amount
 from pika_async._planning.limits import Limits
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import ConfigurationError, shorten
@@ -60,6 +61,8 @@ class ClientConfig:
     uploader: Uploader | None
     #: Seconds for which the address of an uploaded file is used again.
     upload_lifetime: float
+    #: The price of one charge, in a unit of the user's; None where unknown.
+    price: float | None
 
     @classmethod
     def create(
@@ -81,6 +84,7 @@ class ClientConfig:
         transport: Transport | None,
         uploader: Uploader | None,
         upload_lifetime: float | None,
+        price: float | None,
     ) -> Self:
         """Validate the arguments of `PikaClient`, which documents them.
 
@@ -110,6 +114,7 @@ class ClientConfig:
             lenient=_is_lenient(ambiguous),
             uploader=_checked_uploader(uploader),
             upload_lifetime=_checked_seconds("upload_lifetime", upload_lifetime, DEFAULT_UPLOAD_LIFETIME_S),
+            price=checked_amount("price", price),
         )
 
     @property

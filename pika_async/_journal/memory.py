@@ -12,7 +12,9 @@ from typing import Any, Final
 import attrs
 
 from pika_async._journal.change_signal import ChangeSignal
+from pika_async._journal.migrations import SAMPLES_PER_STRATUM
 from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
+from pika_async._journal.queries import latest_samples
 from pika_async._journal.serialization import is_change
 from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.polling.durations import DurationSample
@@ -41,6 +43,9 @@ class MemoryJournal:
         self._settings: dict[str, Any] = {}
         self._uploads: dict[str, Upload] = {}
         self._charges = 0
+        self._samples: list[DurationSample] = []
+        #: Number of samples that the last selection of the latest ones has kept.
+        self._kept_samples = SAMPLES_PER_STRATUM
         #: The keys of the changed jobs by revision, from 1; None in place of a job that has a later revision. Empty
         #: until a reader asks, because numbering costs time that most clients need not spend.
         self._changed: list[str | None] = []
@@ -135,7 +140,11 @@ class MemoryJournal:
         return before
 
     def add_sample(self, sample: DurationSample) -> None:
-        """See `Journal`. Discards `sample`: the policy of this process has it already."""
+        """See `Journal`."""
+        self._samples.append(sample)
+        if len(self._samples) >= 2 * self._kept_samples:
+            self._samples = latest_samples(self._samples)
+            self._kept_samples = max(SAMPLES_PER_STRATUM, len(self._samples))
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
@@ -202,5 +211,5 @@ class MemoryJournal:
         return self._charges
 
     def samples(self) -> list[DurationSample]:
-        """See `Journal`. There are none; see `add_sample`."""
-        return []
+        """See `Journal`."""
+        return latest_samples(self._samples)

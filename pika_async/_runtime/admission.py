@@ -26,10 +26,13 @@ from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers._provider import Provider
 
-__all__ = ["BatchAdmission", "JobAdmission", "request_of"]
+__all__ = ["OTHER_CONTENT", "BatchAdmission", "JobAdmission", "check_safely", "may_be_sent", "request_of"]
 
 #: New jobs that are saved together before the first is sent.
 ENROLLED_AT_ONCE: Final = 256
+
+#: Reason for which a request is refused whose key a job of other content has.
+OTHER_CONTENT: Final = "belongs to a job with another content; give this one its own key"
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
 
@@ -52,6 +55,20 @@ def request_of(request: GenerationRequest | str, fields: RequestFields) -> Gener
     if not isinstance(request, GenerationRequest):
         raise InvalidRequest(field="request", value=request, reason="must be a GenerationRequest or a prompt (text)")
     return attrs.evolve(request, **fields) if fields else request
+
+
+async def check_safely(provider: Provider, request: GenerationRequest, *, can_upload: bool) -> None:
+    """Refuse a request that *provider* cannot fulfil, before it costs; also where the provider's own check fails.
+
+    :raises InvalidRequest: names the field, the value and the way out.
+    """
+    try:
+        await check_request(provider, request, can_upload=can_upload)
+    except InvalidRequest:
+        raise
+    except Exception as error:  # third-party providers may raise anything
+        reason = f"could not be checked: {error!r}"
+        raise InvalidRequest(field="request", value=request.prompt, reason=reason) from error
 
 
 class JobAdmission:
@@ -87,7 +104,7 @@ class JobAdmission:
         if existing is not None and not (existing.status is JobStatus.PLANNED or _was_refused_here(existing)):
             return await self.adopt(existing, observer)
         try:
-            await self._check(request)
+            await check_safely(self._provider, request, can_upload=self._can_upload)
         except InvalidRequest as error:
             if index is None:
                 raise
@@ -103,15 +120,6 @@ class JobAdmission:
         job = self.new_job(request, key, index)
         await self._table.add(job, observer)
         return job
-
-    async def _check(self, request: GenerationRequest) -> None:
-        try:
-            await check_request(self._provider, request, can_upload=self._can_upload)
-        except InvalidRequest:
-            raise
-        except Exception as error:  # third-party providers may raise anything
-            reason = f"could not be checked: {error!r}"
-            raise InvalidRequest(field="request", value=request.prompt, reason=reason) from error
 
     def current_job(self, key: str) -> Job | None:
         """Return the latest state of the job of *key*, active or finished; None if there is no such job."""
@@ -136,7 +144,7 @@ class JobAdmission:
             raise InvalidRequest(
                 field="key",
                 value=existing.key,
-                reason="belongs to a job with another content; give this one its own key",
+                reason=OTHER_CONTENT,
             )
         return existing
 
@@ -158,8 +166,7 @@ class JobAdmission:
     def _continued(self, existing: Job) -> Job:
         """Return the state in which this client continues a finished job."""
         here = existing.provider == self._provider.name and existing.base_url == self._base_url
-        withdrawn = existing.status is JobStatus.CANCELED and not existing.may_be_charged
-        if existing.status is JobStatus.PLANNED or withdrawn or _was_refused_here(existing):  # accepted by no gateway
+        if may_be_sent(existing):
             return attrs.evolve(
                 existing, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
                 base_url=self._base_url,
@@ -174,6 +181,12 @@ class JobAdmission:
             key=existing.key, provider=existing.provider, task_id=existing.task_id, base_url=existing.base_url
         )
         return attrs.evolve(existing, error=error)
+
+
+def may_be_sent(job: Job) -> bool:
+    """Return whether a request for an existing job sends it: no gateway has accepted or refused it."""
+    withdrawn = job.status is JobStatus.CANCELED and not job.may_be_charged
+    return job.status is JobStatus.PLANNED or withdrawn or _was_refused_here(job)
 
 
 def _was_refused_here(job: Job) -> bool:

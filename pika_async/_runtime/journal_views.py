@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from pika_async._runtime.results import needs_download
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import evolve_unchecked
 
-__all__ = ["JobListing", "unfinished_requests"]
+__all__ = ["JobListing", "JobViews", "unfinished_requests"]
 
 UNFINISHED: Final = tuple(status for status in JobStatus if status not in FINAL)
 
@@ -45,6 +46,38 @@ class JobListing:
 
     async def _collect(self) -> list[Job]:
         return [job async for job in self]
+
+
+class JobViews(abc.ABC):
+    """The views of a client on its jobs, while it is open and while it is not."""
+
+    _journal: Journal
+
+    @property
+    @abc.abstractmethod
+    def _table(self) -> JobTable | None:
+        """The active jobs; None while the client is not open."""
+
+    async def job(self, key: str) -> Job | None:
+        """Return the job of this key as it is now, also one of an earlier process with the same journal, else None."""
+        job = self._journal.get(key)
+        return job if job is None or self._table is None else self._table.with_pending_polls(job)
+
+    def jobs(self, status: JobStatus | str | None = None) -> JobListing:
+        """Return the jobs of this client in the order in which they were planned, for `async for` or `await`.
+
+        `async for job in pika.jobs()` reads the journal while it iterates, each job as it is then, and lets other tasks
+        run between jobs. `await pika.jobs()` returns a list of all, which takes some KiB of memory for each job.
+
+        :param status: only jobs of this status; default: all.
+        :raises ValueError: if there is no such status.
+        """
+        return JobListing(self._journal, self._table, None if status is None else JobStatus(status))
+
+    def active_jobs(self) -> list[Job]:
+        """Return the jobs that are not finished: queued, being sent, or accepted and not settled."""
+        table = self._table
+        return [] if table is None else [table.with_pending_polls(active.job) for active in list(table.jobs.values())]
 
 
 async def unfinished_requests(journal: Journal, here: tuple[str, str], *, with_downloads: bool) -> Source:

@@ -41,6 +41,7 @@ class BatchOptions:
     :param grace: seconds that an interrupt waits for receipts under way; default None, the client's.
     :param callbacks: public URL for callbacks; default None, no callbacks.
     :param listen: HOST:PORT or PORT to listen on for callbacks; default None.
+    :param price: price of one charge, in a unit of the user's; default None, unknown.
     """
 
     max_in_flight: int | None = None
@@ -52,6 +53,7 @@ class BatchOptions:
     grace: float | None = None
     callbacks: str | None = None
     listen: str | None = None
+    price: float | None = None
 
     @property
     def polling(self) -> AdaptivePolling:
@@ -96,8 +98,18 @@ class BatchFolder:
         :param keys: keys of the jobs that will be downloaded into it.
         :raises UsageError: if it cannot be used, or if a new batch would overwrite a file in it.
         """
+        self.check(keys)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
+
+    def check(self, keys: Collection[str]) -> None:
+        """Check that the folder can be used; create nothing. See `create`."""
+        try:
+            existing = next(path for path in (self.root, *self.root.absolute().parents) if os.path.lexists(path))
+            if not existing.is_dir():
+                raise FileExistsError if existing == self.root else NotADirectoryError(0, "Not a directory")
             if self.is_new:
                 videos = self.root / "videos"
                 present = {path.name for path in videos.iterdir()} if videos.is_dir() else set()

@@ -13,9 +13,11 @@ from cyclopts import App, CycloptsError, Parameter
 from pika_async import __version__
 from pika_async._runtime.results import route_refusal
 from pika_async.cli.batch_folder import BatchOptions
+from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
 from pika_async.cli.folder_commands import batch, resolve, resume, retry, status
+from pika_async.cli.generate import check_before_cost
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
@@ -29,6 +31,7 @@ from pika_async.cli.options import (
     build_request,
     create_client,
 )
+from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.providers import show_providers
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
@@ -86,6 +89,7 @@ def generate(
     deadline: float | None = None,
     expected_seconds: float | None = None,
     grace: float | None = None,
+    spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -104,23 +108,19 @@ def generate(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         request = build_request(prompt, fields)
-        options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace)
+        options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace, price=spend.price)
         client = create_client(account, options=options)
         find_refusal = partial(route_refusal, client.base_url, allow=account.allow_results, proxy=account.proxy)
-        return run_in_loop(
-            generate_one(
-                client,
-                request,
-                out,
-                terminal,
-                find_refusal=find_refusal,
-                as_json=json,
-                can_upload=account.uploader is not None,
-            )
+        estimated = run_in_loop(
+            check_before_cost(client, request, out, find_refusal, can_upload=account.uploader is not None)
         )
+        offer = Offer(client=client, estimate=estimated, places=["the prompt"])
+        if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
+            return code
+        return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
-for command in (batch, resume, retry, status, resolve, export):
+for command in (batch, estimate, resume, retry, status, resolve, export):
     app.command(command)
 
 

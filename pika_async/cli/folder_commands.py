@@ -25,6 +25,7 @@ from pika_async.cli.options import (
     create_client,
 )
 from pika_async.cli.polling import show_polling
+from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, read_input
 from pika_async.cli.retries import select_jobs
 from pika_async.cli.runner import BatchRunner, ProviderRun, resume_runs, retry_runs
@@ -51,6 +52,7 @@ def batch(
     ambiguous: AmbiguousMode = "strict",
     grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
+    spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -88,11 +90,16 @@ def batch(
             *read_input(input), find_provider(account.provider), can_upload=account.uploader is not None
         )
         folder = BatchFolder(out)
-        run_in_loop(folder.recover())
-        limit = folder.options().max_charges if max_charges is None else max_charges
+        if not spend.dry_run:
+            run_in_loop(folder.recover())
+        elif folder.is_new:
+            folder.journal.require_none_due()
+        saved = folder.options()
         options = BatchOptions(
-            max_in_flight=max_in_flight, max_charges=limit, deadline=deadline, expected_seconds=expected_seconds,
-            download=download, ambiguous=ambiguous, grace=grace, callbacks=callbacks.callbacks, listen=callbacks.listen,
+            max_in_flight=max_in_flight, max_charges=saved.max_charges if max_charges is None else max_charges,
+            deadline=deadline, expected_seconds=expected_seconds, download=download, ambiguous=ambiguous, grace=grace,
+            callbacks=callbacks.callbacks, listen=callbacks.listen,
+            price=saved.price if spend.price is None else spend.price,
         )  # fmt: skip
         listener = CallbackListener.from_options(options)
         receiver = None if listener is None else listener.receiver
@@ -104,7 +111,17 @@ def batch(
                 raise UsageError(f"--again: {min(unknown)} must be the key of a row of this input; nothing was sent")
             return keyed
 
-        folder.create([one.key for one in run_in_loop(load_inputs())] if folder.is_new and download else [])
+        async def estimate_all() -> tuple[list[InputRequest], Offer]:
+            keyed = await load_inputs()
+            estimated = await client.estimate([one.request for one in keyed], again=again)
+            return keyed, Offer(client=client, estimate=estimated, places=[one.location for one in keyed])
+
+        keyed, offer = run_in_loop(estimate_all())
+        new_keys = [one.key for one in keyed] if folder.is_new and download else []
+        folder.check(new_keys)
+        if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
+            return code
+        folder.create(new_keys)
         runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
         outcome, page = run_in_loop(
             runner.run([ProviderRun(client, load_inputs, again)], title=f"{account.provider}: {out.absolute().name}")

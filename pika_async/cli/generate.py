@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 
 import attrs
 
+from pika_async._planning.estimate import Estimate
 from pika_async._runtime.images import check_request_blocking
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.results import json_line, result_row
@@ -18,7 +19,30 @@ from pika_async.client import PikaClient
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["generate"]
+__all__ = ["check_before_cost", "generate"]
+
+
+async def check_before_cost(
+    client: PikaClient,
+    request: GenerationRequest,
+    out: Path | None,
+    find_refusal: Callable[[], Awaitable[str | None]],
+    *,
+    can_upload: bool,
+) -> Estimate:
+    """Return what `request` would be charged, once everything has been checked that can be without sending it.
+
+    :param find_refusal: returns why no result can be fetched from here.
+    :param can_upload: whether the client has an uploader.
+    :raises InvalidRequest: if the provider cannot fulfil it.
+    :raises UsageError: if `out` cannot be written.
+    """
+    await asyncio.to_thread(check_request_blocking, client.provider, request, can_upload=can_upload)
+    if out is not None:
+        _check_target(out)
+        if (reason := await find_refusal()) is not None:
+            raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
+    return await client.estimate([request])
 
 
 async def generate(
@@ -27,25 +51,15 @@ async def generate(
     out: Path | None,
     terminal: Terminal,
     *,
-    find_refusal: Callable[[], Awaitable[str | None]],
     as_json: bool,
-    can_upload: bool,
 ) -> ExitCode:
     """Submit `request`, wait, and save the video.
 
     :param out: file to save the video to; None prints its URL instead.
-    :param find_refusal: returns why no result can be fetched from here, before anything is sent.
     :param as_json: print the job as one line of JSON.
-    :param can_upload: whether the client has an uploader.
     :raises PikaError: whatever the client's `submit` raises.
-    :raises UsageError: if `out` cannot be written; nothing was sent.
     :raises Interrupted: names the task id if the submission was accepted.
     """
-    await asyncio.to_thread(check_request_blocking, client.provider, request, can_upload=can_upload)
-    if out is not None:
-        _check_target(out)
-        if (reason := await find_refusal()) is not None:
-            raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
     jobs: list[Job] = []
 
     async def work() -> Job:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TextIO, cast
 
 from rich import box
@@ -103,6 +103,30 @@ class Terminal:
         """
         item = plain(what) if isinstance(what, str) else what
         (self.err if to_error else self.out).print(item, soft_wrap=isinstance(item, Text))
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person reads standard error and types into standard input."""
+        return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+    def ask(self, question: str) -> str | None:
+        """Print a question to standard error; return the line that is typed, None at the end of the input."""
+        self.err.print(plain(question), end=" ")
+        self.err.file.flush()
+        line = sys.stdin.readline()
+        return line.strip() if line else None
+
+    def fields(self, rows: Sequence[tuple[str, str]], *, to_error: bool) -> None:
+        """Print texts with their labels; on a terminal each text is wrapped between words, in a column of its own."""
+        console = self.err if to_error else self.out
+        if not console.is_terminal:
+            for label, text in rows:
+                console.print(plain(f"  {label}: {text}"), soft_wrap=True)
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for label, text in rows:
+            grid.add_row(plain(f"  {label}"), plain(text))
+        console.print(grid)
 
     def write(self, line: str) -> None:
         """Write a machine-readable line to standard output, unchanged."""

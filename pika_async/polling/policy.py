@@ -49,6 +49,8 @@ class PollingPolicy(abc.ABC):
 
     #: Polls per second over all tasks; None: no limit.
     max_polls_per_second: float | None = None
+    #: Seconds that a task is expected to take before any has settled; None: 60. Used for estimates only.
+    expected_seconds: float | None = None
 
     @abc.abstractmethod
     def next_delay(self, context: PollContext, u: float) -> float:

@@ -1,0 +1,82 @@
+"""Estimate of a run before it costs: charges, money and time. Pure: reads no journal and sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal
+
+import attrs
+
+from pika_async.errors import ConfigurationError
+
+__all__ = ["Estimate", "affordable", "checked_amount", "cost", "mean_cost"]
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """Estimate of what a run of some requests would be charged and how long it would take; see `PikaClient.estimate`.
+
+    Every request is counted once: `new_charges + known + len(refused) + held_back` is their number.
+    """
+
+    #: Number of submissions that the run would pay for, as far as `max_charges` and `budget` allow.
+    new_charges: int
+    #: Number of requests whose job the journal has, or an earlier row with the same key: they are not paid again.
+    known: int
+    #: Why requests cannot be sent, by position from 0.
+    refused: Mapping[int, str] = attrs.field(factory=dict)
+    #: Positions, from 0, of requests with equal content; each of a group with a key of its own is paid for.
+    equal: tuple[tuple[int, ...], ...] = ()
+    #: The price of the new charges in `unit`; None where unknown.
+    money: float | None = None
+    #: "price": in the unit of `PikaClient(price=...)`; "points": in the provider's points, from the mean of the settled
+    #: jobs of the same stratum in the journal; None where unknown.
+    unit: Literal["price", "points"] | None = None
+    #: Seconds until every job has ended, low and high: about 95 % of runs end between them. Downloads and outages are
+    #: not included.
+    seconds: tuple[float, float] = (0.0, 0.0)
+    #: Number of settled tasks that `seconds` was learned from; 0: from the expected duration.
+    learned_from: int = 0
+    #: Number of requests that would stay planned because of `max_charges` or `budget`.
+    held_back: int = 0
+    #: Number of charges that the journal has already.
+    charged: int = 0
+    #: The client's `Limits.max_charges`, which counts these as well; None: no limit.
+    max_charges: int | None = None
+    #: Models and effects of the requests that the provider does not document, such as "effect Melt".
+    unlisted: tuple[str, ...] = ()
+
+
+def checked_amount(setting: str, value: Any) -> float | None:
+    """Return an amount of money, or None.
+
+    :raises ConfigurationError: unless it is None or a finite number above 0.
+    """
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        raise ConfigurationError(setting=setting, reason=f"must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def cost(price: float, charges: int) -> float:
+    """Return the price of a number of charges, without the rounding of binary fractions: 3 at 0.1 are 0.3."""
+    return float(Fraction(repr(price)) * charges)
+
+
+def affordable(budget: float, price: float) -> int:
+    """Return the number of charges that a budget pays for; exact in decimals: 0.3 pays for 3 at 0.1."""
+    return Fraction(repr(budget)) // Fraction(repr(price))
+
+
+def mean_cost(counts: Mapping[str, int], points: Mapping[str, tuple[float, int]]) -> float | None:
+    """Return the points that jobs are expected to cost; None if that is unknown for any of them.
+
+    :param counts: number of jobs by stratum.
+    :param points: the sum of the points of settled jobs and the number of these, by stratum.
+    """
+    if any(stratum not in points for stratum in counts):
+        return None
+    return sum(count * points[stratum][0] / points[stratum][1] for stratum, count in counts.items())

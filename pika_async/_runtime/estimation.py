@@ -1,0 +1,231 @@
+"""Estimate of a run: reads the requests and the journal, with turns of other tasks. Sends and writes nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from pika_async._journal.protocol import Journal
+from pika_async._planning.estimate import Estimate, cost, mean_cost
+from pika_async._planning.keys import KeyAssigner
+from pika_async._planning.limits import MAX_IN_FLIGHT
+from pika_async._planning.makespan import Workload, makespan, mixture
+from pika_async._runtime.admission import OTHER_CONTENT, check_safely, may_be_sent, request_of
+from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.request_source import Requests, stream
+from pika_async.config import ClientConfig
+from pika_async.errors import InvalidRequest
+from pika_async.jobs import Job, JobStatus
+from pika_async.models import GenerationRequest
+from pika_async.polling.adaptive import EXPECTED_SECONDS
+from pika_async.polling.distribution import Distribution
+from pika_async.polling.durations import DurationEstimator, DurationSample
+
+__all__ = ["estimate"]
+
+
+async def estimate(
+    config: ClientConfig, table: JobTable | None, requests: Requests, again: Collection[str]
+) -> Estimate:
+    """Estimate a run of *requests*; see `PikaClient.estimate`.
+
+    :param table: the active jobs of the client; None while it is not open.
+    :param again: keys of jobs that are paid for once more.
+    """
+    census = _Census(config, again)
+    if config.journal.path is not None and isinstance(requests, Sequence):  # as `BatchAdmission.enroll`
+        async for item in paced(requests):
+            if isinstance(item, GenerationRequest) and item.key is not None:
+                census.keys.reserve(item.key)
+    pace = Pace()
+    async for item in stream(requests):
+        await census.add(item)
+        await pace.step()
+    charged = config.journal.charges()
+    wanted = census.new.total()
+    allowed = _allowed(config, charged, wanted)
+    counts = census.new if allowed == wanted else _scaled(census.new, allowed)
+    seconds, learned_from = await _seconds(config, table, census, allowed)
+    money = await _money(config, counts) if allowed else None
+    if config.price is not None:
+        money = cost(config.price, allowed)
+    return Estimate(
+        new_charges=allowed,
+        known=census.known,
+        refused=census.refused,
+        equal=tuple(map(tuple, census.equal.values())),
+        money=money,
+        unit=None if money is None else "points" if config.price is None else "price",
+        seconds=seconds,
+        learned_from=learned_from,
+        held_back=wanted - allowed,
+        charged=charged,
+        max_charges=config.limits.max_charges,
+        unlisted=tuple(census.unlisted),
+    )
+
+
+class _Census:
+    """Count of requests by what a run would do with them, in the order of the run; changes nothing.
+
+    :param again: keys of jobs that are paid for once more.
+    """
+
+    def __init__(self, config: ClientConfig, again: Collection[str]) -> None:
+        self._config = config
+        self._again = again
+        self._journal = config.journal
+        self.keys = KeyAssigner(self._fingerprint_of)
+        self._keys_loaded = False
+        self._count = 0
+        #: Fingerprints of the requests that have been counted as new charges, by key.
+        self.planned: dict[str, str] = {}
+        #: The first position of each content.
+        self._first: dict[str, int] = {}
+        #: Number of new charges by stratum.
+        self.new: Counter[str] = Counter()
+        self.known = 0
+        self.refused: dict[int, str] = {}
+        #: Positions with equal content, by fingerprint.
+        self.equal: dict[str, list[int]] = {}
+        #: Models and effects without documentation, in the order in which they occur.
+        self.unlisted: dict[str, None] = {}
+        #: Accepted jobs that a run would wait for.
+        self.waiting: list[Job] = []
+
+    def _fingerprint_of(self, key: str) -> str | None:
+        job = self._journal.get(key)
+        return None if job is None else job.request.fingerprint()
+
+    async def add(self, item: GenerationRequest | str) -> None:
+        """Count the next request."""
+        index, self._count = self._count, self._count + 1
+        try:
+            await self._add(request_of(item, {}), index)
+        except InvalidRequest as error:
+            self.refused[index] = error.message
+
+    async def _add(self, request: GenerationRequest, index: int) -> None:
+        if request.key is None and not self._keys_loaded:
+            self._keys_loaded = True
+            async for known_key in paced(self._journal.keys()):
+                self.keys.add_existing(known_key)
+        key, content = self.keys.key_for(request, index), request.fingerprint()
+        if await self._is_known(key, content):
+            self.known += 1
+        else:
+            await check_safely(self._config.provider, request, can_upload=self._config.uploader is not None)
+            self.planned[key] = content
+            self.new[self._new_job(request, key).stratum] += 1
+            self._note_unlisted(request)
+        first = self._first.setdefault(content, index)
+        if first != index:
+            self.equal.setdefault(content, [first]).append(index)
+
+    async def _is_known(self, key: str, content: str) -> bool:
+        """Return whether the request of *key* has a job that is not paid for again.
+
+        :raises InvalidRequest: if that job has another content.
+        """
+        planned = self.planned.get(key)
+        job = self._journal.get(key) if planned is None else None
+        if key in self._again and (job is None or not job.is_in_flight):
+            return planned is not None
+        known = planned if job is None else job.request.fingerprint()
+        if known is not None and known != content:
+            raise InvalidRequest(field="key", value=key, reason=OTHER_CONTENT)
+        if job is None or may_be_sent(job):
+            return planned is not None
+        is_here = (job.provider, job.base_url) == (self._config.provider.name, self._config.base_url)
+        if is_here and (job.is_in_flight or job.status is JobStatus.TIMED_OUT):
+            self.waiting.append(job)
+        return True
+
+    def _new_job(self, request: GenerationRequest, key: str) -> Job:
+        return Job(key=key, request=request, provider=self._config.provider.name, base_url=self._config.base_url)
+
+    def _note_unlisted(self, request: GenerationRequest) -> None:
+        provider = self._config.provider
+        if request.model is not None and request.model not in provider.models:
+            self.unlisted[f"model {request.model}"] = None
+        if request.effect is not None and request.effect not in provider.effects:
+            self.unlisted[f"effect {request.effect}"] = None
+
+
+def _allowed(config: ClientConfig, charged: int, wanted: int) -> int:
+    limit = config.limits.max_charges
+    return wanted if limit is None else max(0, min(wanted, limit - charged))
+
+
+def _scaled(counts: Counter[str], total: int) -> Counter[str]:
+    """Return counts in the same proportions whose sum is about *total*, which is less."""
+    share = total / counts.total()
+    return Counter({name: round(count * share) for name, count in counts.items()})
+
+
+async def _money(config: ClientConfig, counts: Counter[str]) -> float | None:
+    """Return the points that new jobs are expected to cost, by the settled jobs of the journal."""
+    if config.price is not None:
+        return None
+    sums: dict[str, tuple[float, int]] = {}
+    async for job in paced(config.journal.all(JobStatus.SUCCEEDED, JobStatus.FAILED)):
+        if job.points is not None and job.base_url == config.base_url and job.stratum in counts:
+            total, number = sums.get(job.stratum, (0.0, 0))
+            sums[job.stratum] = (total + job.points, number + 1)
+    return mean_cost(counts, sums)
+
+
+async def _seconds(
+    config: ClientConfig, table: JobTable | None, census: _Census, allowed: int
+) -> tuple[tuple[float, float], int]:
+    """Return the makespan of a run, low and high, and the number of settled tasks that it was learned from."""
+    ahead = [] if table is None else [active.job for active in table.jobs.values()]
+    keys = {job.key for job in census.waiting}
+    accepted = census.waiting + [job for job in ahead if job.task_id is not None and job.key not in keys]
+    queued = sum(job.task_id is None and job.key not in census.planned for job in ahead)
+    if not allowed and not census.waiting:
+        return (0.0, 0.0), 0
+    strata = census.new + Counter(job.stratum for job in accepted)
+    samples = await _samples_of(config.journal, strata)
+    expected = config.policy.expected_seconds or EXPECTED_SECONDS
+    parts = [(count, await _learned(samples[name], expected), len(samples[name])) for name, count in strata.items()]
+    now = time.time()
+    load = Workload(
+        jobs=allowed + queued,
+        rooms=_rooms(config, table),
+        ages=[_age(job, now) for job in accepted],
+        per_second=config.limits.submits_per_second,
+    )
+    return makespan(load, mixture(parts, config.deadline)), sum(len(found) for found in samples.values())
+
+
+def _age(job: Job, now: float) -> float:
+    return 0.0 if job.submitted_at is None else max(0.0, now - job.submitted_at.timestamp())
+
+
+async def _samples_of(journal: Journal, strata: Collection[str]) -> dict[str, list[DurationSample]]:
+    samples: dict[str, list[DurationSample]] = {name: [] for name in strata}
+    async for sample in paced(journal.samples()):
+        if sample.stratum in samples and math.isfinite(sample.upper):
+            samples[sample.stratum].append(sample)
+    return samples
+
+
+async def _learned(samples: Sequence[DurationSample], expected: float) -> Distribution:
+    """Return the durations that *samples* teach."""
+    estimator = DurationEstimator(prior_median=expected)
+    async for sample in paced(samples):
+        estimator.add(sample)
+    return estimator.estimate()
+
+
+def _rooms(config: ClientConfig, table: JobTable | None) -> float:
+    """Return the number of tasks in flight at a time: the limit given, or the account's if it has been learned."""
+    if table is None:
+        learned = (config.journal.get_setting(config.concurrency_key) or {}).get("estimated_limit")
+    else:
+        learned = table.planner.submissions.concurrency.estimated_limit
+    return max(1.0, min(config.limits.max_in_flight or MAX_IN_FLIGHT, math.inf if learned is None else learned))

@@ -1,0 +1,189 @@
+"""Preview of what a command would be charged, and the question before it is. Sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final
+
+import attrs
+from cyclopts import Parameter
+
+from pika_async._planning.estimate import Estimate
+from pika_async.cli.exits import ExitCode, Interrupted, UsageError
+from pika_async.cli.results import json_line
+from pika_async.cli.terminal import Terminal
+from pika_async.client import PikaClient
+
+__all__ = ["Offer", "SpendOptions", "amount", "confirm", "count_words"]
+
+#: Refused rows, and groups of equal rows, that are named one by one.
+MAX_NAMED: Final = 10
+#: Equal rows of one group that are named.
+MAX_EQUAL: Final = 5
+#: Up to this many of a smaller unit, a duration is shown in it.
+MAX_OF_UNIT: Final = 120
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class SpendOptions:
+    """Price, and consent to it."""
+
+    price: float | None = None
+    "Price of one generation, in any unit of money. [default: the mean points of settled jobs, else unknown]"
+    dry_run: Annotated[bool, Parameter(negative=())] = False
+    "Print what would be charged and how long it would take; send nothing."
+    yes: Annotated[bool, Parameter(negative=())] = False
+    "Do not ask. Without a terminal nothing is asked in any case."
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """Estimate of one client's share of a command.
+
+    :param places: name of each request by position, such as `prompts.csv:7`.
+    """
+
+    client: PikaClient
+    estimate: Estimate
+    places: Sequence[str]
+
+    @property
+    def recipient(self) -> str:
+        """Title of the provider, and its base URL if that is not the provider's own."""
+        provider, base_url = self.client.provider, self.client.base_url
+        return provider.title if base_url == provider.base_url else f"{provider.title} at {base_url}"
+
+
+def confirm(offers: Sequence[Offer], terminal: Terminal, spend: SpendOptions, *, as_json: bool) -> ExitCode | None:
+    """Print what `offers` would be charged, and ask a person whether to send them.
+
+    Nothing is asked without a terminal, with --yes, or if nothing would be charged.
+
+    :param as_json: print the preview of a dry run as a line of JSON for each offer.
+    :return: None to go on; else the exit code of the command, which sends nothing.
+    :raises Interrupted: by Ctrl-C at the question.
+    :raises UsageError: at the end of the input, without an answer.
+    """
+    if spend.dry_run and as_json:
+        for offer in offers:
+            terminal.write(json_line(_record(offer), ascii_only=True))
+        return ExitCode.OK
+    for offer in offers:
+        terminal.show(f"{offer.recipient}: {count_words(offer.estimate)}", to_error=not spend.dry_run)
+        terminal.fields(list(_fields(offer)), to_error=not spend.dry_run)
+    if spend.dry_run:
+        return ExitCode.OK
+    offers = [offer for offer in offers if offer.estimate.new_charges]
+    if not offers or spend.yes or not terminal.can_ask:
+        return None
+    return _ask(offers, terminal)
+
+
+def _ask(offers: Sequence[Offer], terminal: Terminal) -> ExitCode | None:
+    question = "; ".join(
+        f"{one.new_charges} new charges to {offer.recipient}, {_cost(one)}, {_time(one)}"
+        for offer in offers
+        for one in [offer.estimate]
+    )
+    try:
+        answer = terminal.ask(f"Send {question}? [y/N]")
+    except KeyboardInterrupt:
+        terminal.note("")
+        raise Interrupted("interrupted: nothing was sent") from None
+    if answer is None:
+        terminal.note("")
+        raise UsageError("the question has no answer, so nothing was sent; --yes goes on without asking")
+    if answer.casefold() in {"y", "yes"}:
+        return None
+    terminal.note("nothing was sent")
+    return ExitCode.INCOMPLETE
+
+
+def count_words(estimate: Estimate) -> str:
+    """Return the numbers of new charges, known and refused requests in words."""
+    return f"{estimate.new_charges} new charges, {estimate.known} known, {len(estimate.refused)} refused"
+
+
+def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
+    estimate, places = offer.estimate, offer.places
+    if estimate.new_charges:
+        yield "cost", _cost(estimate).removeprefix("cost ") + _cost_source(estimate)
+    if any(estimate.seconds):
+        yield "time", _time(estimate) + _time_source(estimate)
+    if estimate.held_back:
+        limit = f"--max-charges {estimate.max_charges}, {estimate.charged} charged so far"
+        yield "limit", f"{limit}: {estimate.held_back} stay planned"
+    for positions in estimate.equal[:MAX_NAMED]:
+        rows = ", ".join(places[position] for position in positions[:MAX_EQUAL])
+        more = f" and {len(positions) - MAX_EQUAL} more" if len(positions) > MAX_EQUAL else ""
+        yield "equal", f"{rows}{more} have the same content; each row is charged by itself"
+    if len(estimate.equal) > MAX_NAMED:
+        yield "equal", f"... and {len(estimate.equal) - MAX_NAMED} more groups"
+    if estimate.unlisted:
+        yield "note", f"{offer.client.provider.title} does not list {', '.join(estimate.unlisted)}"
+    for position, reason in list(estimate.refused.items())[:MAX_NAMED]:
+        yield "refused", f"{places[position]}: {reason}"
+    if len(estimate.refused) > MAX_NAMED:
+        yield "refused", f"... and {len(estimate.refused) - MAX_NAMED} more"
+
+
+def amount(money: float, unit: str | None) -> str:
+    """Format money: points as a whole number, a price with two decimals or as many as it has, up to six."""
+    if unit == "points":
+        return f"{money:,.0f} points"
+    text = f"{money:,.6f}".rstrip("0")
+    decimals = len(text.partition(".")[2])
+    return text + "0" * max(0, 2 - decimals)
+
+
+def _cost(estimate: Estimate) -> str:
+    if estimate.money is None:
+        return "cost unknown"
+    return ("about " if estimate.unit == "points" else "") + amount(estimate.money, estimate.unit)
+
+
+def _cost_source(estimate: Estimate) -> str:
+    if estimate.money is None:
+        return "; give --price, the price of one"
+    each = amount(estimate.money / estimate.new_charges, estimate.unit)
+    return f" ({each} each{', the mean of settled jobs here' if estimate.unit == 'points' else ''})"
+
+
+def _time(estimate: Estimate) -> str:
+    high = max(estimate.seconds)
+    unit, length = next(
+        ((unit, length) for unit, length in (("s", 1), ("min", 60)) if high < MAX_OF_UNIT * length), ("h", 3600)
+    )
+    return f"{' to '.join(dict.fromkeys(_figure(value / length) for value in estimate.seconds))} {unit}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def _time_source(estimate: Estimate) -> str:
+    if estimate.learned_from:
+        return f", learned from {estimate.learned_from} generations"
+    return ", a guess until the first generations have settled"
+
+
+def _record(offer: Offer) -> dict[str, Any]:
+    """Return the fields of an estimate for JSON; rows are named as in the text."""
+    estimate, places = offer.estimate, offer.places
+    return {
+        "provider": offer.client.provider.name,
+        "base_url": offer.client.base_url,
+        "new_charges": estimate.new_charges,
+        "known": estimate.known,
+        "refused": [{"row": places[position], "reason": reason} for position, reason in estimate.refused.items()],
+        "equal": [[places[position] for position in positions] for positions in estimate.equal],
+        "money": estimate.money,
+        "unit": estimate.unit,
+        "seconds": list(estimate.seconds),
+        "learned_from": estimate.learned_from,
+        "held_back": estimate.held_back,
+        "charged": estimate.charged,
+        "max_charges": estimate.max_charges,
+        "unlisted": list(estimate.unlisted),
+    }
