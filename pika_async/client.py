@@ -123,7 +123,7 @@ class PikaClient(JobViews):
         :raises JournalFailed: if the journal cannot be written.
         :raises ConfigurationError: if the given `aiohttp.ClientSession` cannot be used, or the callback server cannot
             listen.
-        :raises RuntimeError: if the client is open already, or no event loop of asyncio is running.
+        :raises RuntimeError: if the client is open already; `WrongEventLoop`: in no event loop of asyncio.
         """
         await self._lifetime.open(lambda load: Session.open(self._config, hooks=self._hooks, load_history=load))
         return self
@@ -336,7 +336,7 @@ class PikaClient(JobViews):
         :param after: the number of an event, also one of an earlier process with the same journal; 0: all jobs in the
             journal; default: only what happens from now on.
         :raises InvalidRequest: if `after` is not a number that this journal has given.
-        :raises RuntimeError: if the client is not open.
+        :raises ClientNotOpen: before the client is opened and after it is closed.
         """
         return self._require_session().events.stream(after)
 
@@ -348,7 +348,7 @@ class PikaClient(JobViews):
 
         :param hook: a function or coroutine function of one `Job`; an awaitable result is awaited.
         :raises ConfigurationError: if `hook` cannot be called.
-        :raises RuntimeError: in another event loop than the one in which the client is open.
+        :raises WrongEventLoop: in another event loop than the one in which the client is open.
         """
         if not callable(hook):
             raise ConfigurationError(setting="on_settled", reason=f"{hook!r} cannot be called; give a function")

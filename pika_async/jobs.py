@@ -168,7 +168,8 @@ class Job:
         """Return the reason why the job is not a success, as an error to raise."""
         if self.error is not None:
             return self.error.copy()
-        return ClientClosed(provider=self.provider, reason=f"job {self.key} was {self.status}, task {self.task_id}")
+        reason = f"job {self.key} was {self.status}, task {self.task_id}"
+        return ClientClosed(provider=self.provider, reason=reason, task_id=self.task_id)
 
     # --- transitions ------------------------------------------------------------------------------------------------
 
@@ -300,7 +301,7 @@ def apply_resolution(job: Job, at: float, *, task_id: str | None, charged: bool 
         return job.accepted(task_id.strip(), at)
     if abandon:
         reason = "abandoned by a person; it may have been accepted and charged"
-        return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason), at)
+        return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason, in_doubt=True), at)
     return mark_superseded(job.requeued(), at) if "~" in job.key else job.requeued()
 
 

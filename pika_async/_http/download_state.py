@@ -9,7 +9,7 @@ from typing import Final
 
 from pika_async._http.byte_walk import NotMedia, TruncatedMedia
 from pika_async._http.media import MediaValidator
-from pika_async.errors import shorten
+from pika_async.errors import ErrorKind, shorten
 from pika_async.providers._verdicts import retry_after
 
 __all__ = ["MAX_RETRY_DELAY_S", "REDIRECT_STATUSES", "AbortDownload", "DownloadState", "NotThereYet", "RetryDownload"]
@@ -33,9 +33,10 @@ CONTENT_RANGE_PATTERN: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([
 class RetryDownload(Exception):  # noqa: N818 - a signal inside one fetch
     """The attempt failed; another one may succeed, after `min_delay` seconds at least."""
 
-    def __init__(self, reason: str, min_delay: float = 0.0) -> None:
+    def __init__(self, reason: str, min_delay: float = 0.0, kind: ErrorKind = "provider") -> None:
         super().__init__(reason)
         self.min_delay = min_delay
+        self.kind = kind
 
 
 class NotThereYet(Exception):  # noqa: N818 - a signal inside one fetch
@@ -45,9 +46,10 @@ class NotThereYet(Exception):  # noqa: N818 - a signal inside one fetch
 class AbortDownload(Exception):  # noqa: N818 - a signal inside one fetch
     """No further attempt will succeed. If `expired`, one with a new address may."""
 
-    def __init__(self, reason: str, *, expired: bool = False) -> None:
+    def __init__(self, reason: str, *, expired: bool = False, kind: ErrorKind = "other") -> None:
         super().__init__(reason)
         self.expired = expired
+        self.kind = kind
 
 
 class DownloadState:
@@ -107,14 +109,14 @@ class DownloadState:
         if status in ABSENT_STATUSES:
             raise NotThereYet(f"HTTP {status}")
         if status in EXPIRED_STATUSES:
-            raise AbortDownload(f"HTTP {status}: the address has expired", expired=True)
+            raise AbortDownload(f"HTTP {status}: the address has expired", expired=True, kind="provider")
         if status in RETRY_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise RetryDownload(f"HTTP {status}", min(retry_after(headers, now) or 0.0, MAX_RETRY_DELAY_S))
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.restart()
             raise RetryDownload(f"HTTP {status}")
         if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-            raise AbortDownload(f"HTTP {status}")
+            raise AbortDownload(f"HTTP {status}", kind="provider")
         codings = {coding.strip().lower() for coding in headers.get("Content-Encoding", "").split(",")}
         if encoded := sorted(codings - PLAIN_CODINGS):
             raise AbortDownload(f"the body is compressed ({shorten(', '.join(encoded))}), which was not asked for")
@@ -162,7 +164,7 @@ class DownloadState:
             self._validator.feed(chunk)
         except NotMedia as error:
             self._refuse_page(error)
-            raise AbortDownload(f"the body is not a video or a picture: it {error}") from None
+            raise AbortDownload(f"the body is not a video or a picture: it {error}", kind="provider") from None
 
     def _refuse_page(self, error: NotMedia) -> None:
         if self._validator.is_page:
@@ -197,4 +199,5 @@ class DownloadState:
                 self.restart()
             raise RetryDownload(text) from None
         if not (has_known_end or self._validator.proves_its_end):
-            raise AbortDownload("the server sent no length, and the file does not show that it is complete")
+            reason = "the server sent no length, and the file does not show that it is complete"
+            raise AbortDownload(reason, kind="provider")

@@ -41,7 +41,7 @@ from pika_async._http.partial_file import Download, FolderRefusals, PartialFile
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async._http.transport import MAX_LINE_BYTES, fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
-from pika_async.errors import ConfigurationError, DownloadFailed
+from pika_async.errors import ConfigurationError, DownloadFailed, ErrorKind
 
 __all__ = ["Downloader"]
 
@@ -89,7 +89,8 @@ def _classify_error(error: Exception) -> RetryDownload | AbortDownload:
         return AbortDownload(str(getattr(cause, "strerror", "")))
     text, can_retry = next((text, retry) for kinds, text, retry in FAILURE_KINDS if isinstance(error, kinds))
     detail = f" ({os.strerror(number)})" if number else ""
-    return (RetryDownload if can_retry else AbortDownload)(text + detail)
+    kind: ErrorKind = "timeout" if isinstance(error, TimeoutError) else "network"
+    return RetryDownload(text + detail, kind=kind) if can_retry else AbortDownload(text + detail, kind=kind)
 
 
 class Downloader:
@@ -218,7 +219,7 @@ class Downloader:
                 await before_publish(sha256)
             return await self._run_in_thread(partial.publish)
         except AbortDownload as stop:
-            raise DownloadFailed(url=redact_url(url), reason=str(stop), expired=stop.expired) from None
+            raise DownloadFailed(url=redact_url(url), reason=str(stop), expired=stop.expired, kind=stop.kind) from None
         finally:
             await self._run_in_thread(partial.discard)
 
@@ -273,12 +274,14 @@ class Downloader:
                 return state.suffix
             except NotThereYet as absence:
                 if time_of() >= until:
-                    raise AbortDownload(f"{absence}: the address has expired", expired=True) from None
+                    reason = f"{absence}: the address has expired"
+                    raise AbortDownload(reason, expired=True, kind="provider") from None
                 delay = min(next(absences), until - time_of())
             except RetryDownload as failure:
                 failures += 1
                 if failures >= self._attempts:
-                    raise AbortDownload(f"{failure} (attempt {failures}, the last)") from None
+                    reason = f"{failure} (attempt {failures}, the last)"
+                    raise AbortDownload(reason, kind=failure.kind) from None
                 backoff = backoff_delay(failures - 1, random.random(), first=self._first_delay, cap=MAX_RETRY_DELAY_S)
                 delay = max(failure.min_delay, backoff)
             await asyncio.sleep(delay)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import attrs
 
-from pika_async.errors import SubmissionRejected, SubmissionsStopped
+from pika_async.errors import ErrorKind, SubmissionRejected, SubmissionsStopped
 from pika_async.jobs import Job
 from pika_async.models import Snapshot
 from pika_async.providers._verdicts import PollVerdict
@@ -161,3 +161,5 @@ class PollResult:
     http_status: int | None = None
     #: Seconds until the next poll that the provider asked for; None if it did not.
     retry_after: float | None = None
+    #: The failure in people's terms, where there is one.
+    kind: ErrorKind = "other"

@@ -58,7 +58,7 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
             sent_at = sent_at or utc_from_timestamp(at)
             error = SubmissionInDoubt(
                 key=job.key, provider=job.provider, reason=outcome.reason, http_status=outcome.http_status,
-                request_id=outcome.request_id, at=sent_at, attempt=job.attempts,
+                request_id=outcome.request_id, at=sent_at, attempt=job.attempts, kind=outcome.kind,
             )  # fmt: skip
             return job.in_doubt(error, sent_at)
 
@@ -66,7 +66,7 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
 def rejection(job: Job, outcome: SubmitOutcome) -> SubmissionRejected:
     """Return the error of a job whose refusal is its own."""
     return SubmissionRejected(
-        key=job.key, provider=job.provider, reason=outcome.reason, http_status=outcome.http_status
+        key=job.key, provider=job.provider, reason=outcome.reason, http_status=outcome.http_status, kind=outcome.kind
     )
 
 
@@ -74,11 +74,16 @@ def stop_error(provider: str, base_url: str, outcome: SubmitOutcome, trip: Trip,
     """Return the error that stops an account after `count` answers like `outcome` have tripped a fuse."""
     match trip:
         case Trip.ACCOUNT:
-            return AccountStopped(provider=provider, reason=outcome.reason, http_status=outcome.http_status)
+            return AccountStopped(
+                provider=provider, reason=outcome.reason, http_status=outcome.http_status, kind=outcome.kind
+            )
         case Trip.UNREADABLE:
             reason = f"{count} answers hold no task id that can be read, the last one: {outcome.reason}"
             return WrongBaseUrl(provider=provider, reason=reason, base_url=base_url)
         case Trip.REFUSED_ALIKE:
-            return RefusedAlike(provider=provider, reason=outcome.reason, http_status=outcome.http_status, count=count)
+            return RefusedAlike(
+                provider=provider, reason=outcome.reason, http_status=outcome.http_status, kind=outcome.kind,
+                count=count,
+            )  # fmt: skip
         case Trip.TROUBLE:
             return GatewayInTrouble(provider=provider, reason=outcome.reason, count=count)

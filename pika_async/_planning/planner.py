@@ -27,6 +27,7 @@ from pika_async._planning.submissions import Submissions
 from pika_async.errors import GenerationFailed, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import TaskState
+from pika_async.providers._kinds import kind_of_failure
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
 
 __all__ = ["Planner"]
@@ -222,7 +223,9 @@ class Planner:
         job, snapshot = active.job, result.snapshot
         assert snapshot is not None  # noqa: S101 - checked by `on_poll_finished`
         failure = GenerationFailed(
-            key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason
+            key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason,
+            kind=kind_of_failure(snapshot.failure_code, snapshot.reason),
+            refunded=None if snapshot.points is None else snapshot.points == 0,
         ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
         job = job.with_snapshot(snapshot, at, failure=failure)
         active.failed_polls = active.not_found_count = 0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import UnionType
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -33,8 +33,9 @@ from pika_async.errors import (
 )
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
-from pika_async.providers._failure import Failure, read_failure
+from pika_async.providers._failure import Failure, as_number, read_failure
 from pika_async.providers._feeds import names_task
+from pika_async.providers._kinds import kind_of_failure, kind_of_transport_failure
 from pika_async.providers._provider import Provider
 from pika_async.providers._receipts import salvage_receipt
 from pika_async.providers._verdicts import (
@@ -117,7 +118,7 @@ class GatewayClient:
             _expect_type(HttpRequest, encoded)
             return encoded
         except InvalidRequest as error:
-            return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=error.message)
+            return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=error.message, kind="invalid")
         except JournalFailed:
             raise
         except (OSError, MemoryError) as error:  # a codec may be imported here, for which there may be no descriptor
@@ -206,16 +207,21 @@ class GatewayClient:
             return PollResult(verdict=PollVerdict.AGAIN, reason=f"could not be encoded: {error!r}")
         response = await self._send(RequestKind.POLL, request, active)
         if isinstance(response, TransportFailure):
-            return PollResult(verdict=PollVerdict.AGAIN, reason=response.detail)
+            kind = kind_of_transport_failure(response.kind)
+            return PollResult(verdict=PollVerdict.AGAIN, reason=response.detail, kind=kind)
         failure = _failure(response)
-        verdict = classify_poll(response, None if failure is None else failure.code)
+        code, message = (None, "") if failure is None else (failure.code, failure.message)
+        verdict = classify_poll(response, code)
         if verdict is PollVerdict.READ:
             return self._poll_result(response, task_id, active)
         return PollResult(
             verdict=verdict,
-            reason=(failure and strip_control(failure.message[:500])) or response.excerpt(),
+            reason=strip_control(message[:500]) or response.excerpt(),
             http_status=response.status,
             retry_after=retry_after(response.headers, time.time()),
+            kind=kind_of_failure(
+                failure.code if failure else None, failure.message if failure else "", response.status
+            ),
         )
 
     def callback_task_id(self, body: bytes) -> str | None:
@@ -246,16 +252,16 @@ class GatewayClient:
         if (job.provider, job.base_url) != (self._provider.name, self._base_url):
             raise AcceptedElsewhere(key=job.key, provider=job.provider, task_id=job.task_id, base_url=job.base_url)
         result = await self.poll(job.task_id)
-        facts = {"provider": job.provider, "reason": result.reason}
+        facts: dict[str, Any] = {"provider": job.provider, "reason": result.reason}
         match result.verdict:
             case PollVerdict.READ if result.snapshot is not None:
                 return result.snapshot
             case PollVerdict.MISSING:
                 raise TaskNotFound(key=job.key, task_id=job.task_id, **facts)
             case PollVerdict.STOP:
-                raise AccountStopped(http_status=result.http_status, **facts)
+                raise AccountStopped(http_status=result.http_status, kind=result.kind, task_id=job.task_id, **facts)
             case _:
-                raise ExchangeFailed(http_status=result.http_status, **facts)
+                raise ExchangeFailed(http_status=result.http_status, kind=result.kind, **facts)
 
     def _poll_result(self, response: HttpResponse, task_id: str, active: ActiveJob | None) -> PollResult:
         try:
@@ -280,8 +286,9 @@ class GatewayClient:
     def _read_result(self, response: HttpResponse, snapshot: Snapshot) -> PollResult:
         failure = None if snapshot.word else read_failure(snapshot.raw)
         if failure is not None and failure.code is not None:
+            kind = kind_of_failure(failure.code, failure.message, as_number(failure.code))
             return PollResult(
-                verdict=classify_poll_code(failure.code), reason=failure.message, http_status=response.status
+                verdict=classify_poll_code(failure.code), reason=failure.message, http_status=response.status, kind=kind
             )
         if not snapshot.known_word:
             self._log_unknown_status(snapshot.word[:64])

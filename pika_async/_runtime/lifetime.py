@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from pika_async._runtime.tasks import require_asyncio, require_loop, wait_uncancelled
 from pika_async.config import drain_seconds
+from pika_async.errors import ClientNotOpen
 
 __all__ = ["ClientLifetime"]
 
@@ -79,6 +80,6 @@ class ClientLifetime(Generic[S]):
     def require_session(self, *, accepting: bool) -> S:
         """Return the session: the one check of a public call that the client is open, or also accepts jobs."""
         if self.session is None:
-            raise RuntimeError("the client is not open: use it inside `async with`")
+            raise ClientNotOpen
         self.session.require_open(accepting=accepting)
         return self.session

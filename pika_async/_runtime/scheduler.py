@@ -205,7 +205,9 @@ class Scheduler:
             self.table.notify(active, finished=False)
         if result.verdict is PollVerdict.STOP:
             self._stop_account(
-                AccountStopped(provider=job.provider, reason=result.reason, http_status=result.http_status)
+                AccountStopped(
+                    provider=job.provider, reason=result.reason, http_status=result.http_status, kind=result.kind
+                )
             )
         self.table.wake()
 

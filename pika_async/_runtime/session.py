@@ -141,7 +141,8 @@ class Session:
 
         :param accepting: whether to require also that new jobs are accepted.
         :raises ClientClosed: if the client was closed, or is being drained and `accepting` is true.
-        :raises RuntimeError: if another loop is running, or the scheduler failed.
+        :raises WrongEventLoop: if another loop is running.
+        :raises RuntimeError: if the scheduler failed.
         """
         require_loop(self.loop)
         if accepting:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import anyio
 
+from pika_async.errors import WrongEventLoop
+
 __all__ = ["Spawn", "require_asyncio", "require_loop", "wait_uncancelled", "was_cancelled"]
 
 
@@ -25,13 +27,13 @@ class Spawn(Protocol):
 def require_asyncio() -> None:
     """Require that an event loop of asyncio is running.
 
-    :raises RuntimeError: if none is, as under trio.
+    :raises WrongEventLoop: if none is, as under trio.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        raise RuntimeError(
-            "the client must be opened in an event loop of asyncio, not of trio or another library; "
+        raise WrongEventLoop(
+            reason="the client must be opened in an event loop of asyncio, not of trio or another library; "
             'use `asyncio.run(...)`, or `anyio.run(..., backend="asyncio")`'
         ) from None
 
@@ -39,11 +41,11 @@ def require_asyncio() -> None:
 def require_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Require that `loop` is the running one, or is closed.
 
-    :raises RuntimeError: if `loop` is another loop, which may still run.
+    :raises WrongEventLoop: if `loop` is another loop, which may still run.
     """
     if loop is not asyncio.get_running_loop() and not loop.is_closed():
-        raise RuntimeError(
-            "the client is open in another event loop: call it there (from another thread with "
+        raise WrongEventLoop(
+            reason="the client is open in another event loop: call it there (from another thread with "
             "`asyncio.run_coroutine_threadsafe(..., loop)`), close it there first, or use another client here"
         )
 

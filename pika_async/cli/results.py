@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pika_async.errors import DeadlineExceeded
+from pika_async.errors import DeadlineExceeded, PikaError
 from pika_async.jobs import Job
 
 __all__ = ["COLUMNS", "ResultsWriter", "json_line", "read_results", "result_row"]
@@ -35,12 +35,17 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "video_url": _video_url(job),
         "file": None if job.file is None else _relative_path(job.file, root),
         "sha256": job.sha256,
-        "error": None if job.error is None else {"type": job.error.type, "message": job.error.message},
+        "error": None if job.error is None else error_fields(job.error),
         "polls": job.polls,
         "submitted_at": _format_time(job.submitted_at),
         "settled_at": _format_time(job.settled_at),
         "points": job.points,
     }
+
+
+def error_fields(error: PikaError) -> dict[str, str]:
+    """Return the fields of an error, as every JSON of the command line has them."""
+    return {"type": error.type, "kind": error.kind, "message": error.message}
 
 
 def _video_url(job: Job) -> str | None:

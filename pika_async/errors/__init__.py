@@ -26,9 +26,13 @@
     │   ├── ChargeLimitReached        the user's own limit on accepted submissions
     │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
     │   └── ClientClosed              the client was closed while a call was waiting
+    ├── ClientNotOpen                 a call before the client is opened or after it is closed; also a RuntimeError
+    ├── WrongEventLoop                a call in another event loop than the client's; also a RuntimeError
     ├── ExchangeFailed                one poll got no usable answer; a later one may
     └── DownloadFailed                a result could not be fetched, or is not a whole video or picture; the job stays
 
+Each has `charged` (True, False, or None in doubt), `retryable` and `kind`, one of `ErrorKind`. Mistakes of a program
+are not in the tree (`TypeError`, `RuntimeError` from a hook, ...), but for the two that a service may want to catch.
 Facts are attributes, the message is built from them, and every error survives pickling. No error holds an API key.
 """
 
@@ -42,8 +46,10 @@ from pika_async.errors.base import (
     PikaError,
     UnknownJob,
 )
+from pika_async.errors.base import ErrorKind as ErrorKind
 from pika_async.errors.base import shorten as shorten
 from pika_async.errors.base import strip_control as strip_control
+from pika_async.errors.calls import ClientNotOpen, WrongEventLoop
 from pika_async.errors.exchanges import (
     DownloadFailed,
     ExchangeFailed,
@@ -76,6 +82,7 @@ __all__ = [
     "AccountStopped",
     "ChargeLimitReached",
     "ClientClosed",
+    "ClientNotOpen",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",
@@ -98,4 +105,5 @@ __all__ = [
     "TaskNotFound",
     "UnknownJob",
     "WrongBaseUrl",
+    "WrongEventLoop",
 ]

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import attrs
+
+__all__ = [
+    "ConfigurationError",
+    "ErrorKind",
+    "InvalidRequest",
+    "JournalInUse",
+    "JournalUnusable",
+    "PikaError",
+    "shorten",
+    "strip_control",
+]
+
+#: A failure in people's terms: content that was refused, a balance or a plan that does not suffice, something that the
+#: caller gave (a field, an option, a key, an address), the provider's own trouble, time that ran out, the network.
+ErrorKind: TypeAlias = Literal["moderation", "balance", "invalid", "provider", "timeout", "network", "other"]
 
 #: How much of a value that a user or a provider wrote is repeated in a message, in characters.
 QUOTE_LIMIT = 120
@@ -25,12 +40,27 @@ def strip_control(text: str) -> str:
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class PikaError(Exception):
-    """Root of all errors that pika_async raises on purpose."""
+    """Root of all errors that pika_async raises on purpose.
+
+    :param kind: the failure in people's terms; "other" where no document lists the provider's code or words.
+    """
+
+    kind: ErrorKind = "other"
 
     @property
     def type(self) -> str:
         """The class name, as `results.jsonl` gives it."""
         return type(self).__name__
+
+    @property
+    def charged(self) -> bool | None:
+        """Whether the generation counts as charged: True if it was accepted, False if provably not, None in doubt."""
+        return False
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later, with nothing changed and without paying for one video twice."""
+        return False
 
     @property
     def message(self) -> str:
@@ -61,6 +91,7 @@ class ConfigurationError(PikaError):
 
     setting: str
     reason: str
+    kind: ErrorKind = "invalid"
 
     def _text(self) -> str:
         return f"{self.setting}: {self.reason}"
@@ -69,6 +100,12 @@ class ConfigurationError(PikaError):
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class JournalInUse(ConfigurationError):  # noqa: N818
     """A journal that another client has open: a second client would pay for the jobs of the first."""
+
+    kind: ErrorKind = "other"
+
+    @property
+    def retryable(self) -> bool:
+        return True
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -86,6 +123,7 @@ class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by 
     field: str
     value: Any
     reason: str
+    kind: ErrorKind = "invalid"
 
     def _text(self) -> str:
         return f"{self.field}: {shorten(self.value)} {self.reason}"

@@ -15,6 +15,14 @@ class ExchangeFailed(PikaError):  # noqa: N818
     reason: str
     http_status: int | None = None
 
+    @property
+    def charged(self) -> bool | None:
+        return True
+
+    @property
+    def retryable(self) -> bool:
+        return True
+
     def _text(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
         return f"{self.provider}: no usable answer: {status}{self.reason}; polling again is free"
@@ -30,6 +38,14 @@ class DownloadFailed(PikaError):  # noqa: N818
     url: str
     reason: str
     expired: bool = False
+
+    @property
+    def charged(self) -> bool | None:
+        return True
+
+    @property
+    def retryable(self) -> bool:
+        return self.kind in {"provider", "timeout", "network"}
 
     def _text(self) -> str:
         return f"download of {self.url} failed: {self.reason}; the video stays paid, fetch it again"

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import attrs
 
-from pika_async.errors.base import PikaError
+from pika_async.errors.base import ErrorKind, PikaError
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -17,6 +17,10 @@ class JobError(PikaError):
     provider: str
     task_id: str | None = None
     reason: str = ""
+
+    @property
+    def charged(self) -> bool | None:
+        return None
 
     def _text(self) -> str:
         task = f" (task {self.task_id})" if self.task_id else ""
@@ -33,6 +37,10 @@ class SubmissionRejected(JobError):  # noqa: N818
 
     http_status: int | None = None
     advice: str = "change the request before sending it again"
+
+    @property
+    def charged(self) -> bool | None:
+        return False
 
     def _detail(self) -> str:
         status = f"HTTP {self.http_status}, " if self.http_status else ""
@@ -61,7 +69,21 @@ class SubmissionInDoubt(JobError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class GenerationFailed(JobError):  # noqa: N818
-    """A task that the provider settled as failed; `reason` is the provider's text."""
+    """A task that the provider settled as failed; `reason` is the provider's text.
+
+    :param refunded: whether the provider gave the points back; default None: unknown.
+    """
+
+    refunded: bool | None = None
+
+    @property
+    def charged(self) -> bool | None:
+        return None if self.refunded is None else not self.refunded
+
+    @property
+    def retryable(self) -> bool:
+        """Whether a new generation of the same request may succeed. It is paid anew, see `PikaClient.resubmit`."""
+        return self.kind in {"provider", "timeout"}
 
     def _detail(self) -> str:
         return f"generation failed: {self.reason or 'no reason given'}"
@@ -79,6 +101,11 @@ class DeadlineExceeded(JobError):  # noqa: N818
     last_status: str = ""
     last_reason: str = ""
     last_url: str | None = None
+    kind: ErrorKind = "timeout"
+
+    @property
+    def charged(self) -> bool | None:
+        return True
 
     def _detail(self) -> str:
         seen = ", ".join(filter(None, (self.last_status, self.last_reason, self.last_url))) or "no answer"
@@ -101,6 +128,8 @@ class TaskNotFound(JobError):  # noqa: N818
             "or try again in a minute if it was submitted just now"
         )
 
+    kind: ErrorKind = "provider"
+
     def _detail(self) -> str:
         return f"the provider no longer finds the task: {self.reason}; its id is kept: poll it again later"
 
@@ -111,15 +140,27 @@ class AcceptedElsewhere(JobError):  # noqa: N818
 
     base_url: str
 
+    @property
+    def charged(self) -> bool | None:
+        return True
+
     def _detail(self) -> str:
         return f"accepted at {self.base_url}, which is not this client's base URL; resume it there"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class JobCanceled(JobError):  # noqa: N818
-    """A job that was withdrawn before it was sent, or abandoned by a person while in doubt; `reason` says which."""
+    """A job that was withdrawn before it was sent, or abandoned by a person while in doubt; `reason` says which.
+
+    :param in_doubt: whether it was in doubt; default False.
+    """
 
     reason: str = "canceled before anything was sent"
+    in_doubt: bool = False
+
+    @property
+    def charged(self) -> bool | None:
+        return None if self.in_doubt else False
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -127,6 +168,15 @@ class ProviderBusy(JobError):  # noqa: N818
     """A job of which every attempt was refused with "retry later" for `seconds`. Not accepted; it stays planned."""
 
     seconds: float = 0.0
+    kind: ErrorKind = "provider"
+
+    @property
+    def charged(self) -> bool | None:
+        return False
+
+    @property
+    def retryable(self) -> bool:
+        return True
 
     def _detail(self) -> str:
         return f"refused for {self.seconds:g} s ({self.reason}); nothing was accepted, run it again later"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from pika_async.errors.base import PikaError
+from pika_async.errors.base import ErrorKind, PikaError
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
@@ -20,9 +20,17 @@ class SubmissionsStopped(PikaError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class AccountStopped(SubmissionsStopped):
-    """A stop because the credential, the balance or the certificate was refused; no job fails because of it."""
+    """A stop because the credential, the balance or the certificate was refused; no job fails because of it.
+
+    :param task_id: the accepted task whose poll was refused; default None: a submission was.
+    """
 
     http_status: int | None = None
+    task_id: str | None = None
+
+    @property
+    def charged(self) -> bool | None:
+        return self.task_id is not None
 
     def _text(self) -> str:
         status = f"HTTP {self.http_status}: " if self.http_status else ""
@@ -35,6 +43,11 @@ class ProviderUnreachable(SubmissionsStopped):
     """A stop because no connection could be made `attempts` times in a row; nothing was sent."""
 
     attempts: int = 0
+    kind: ErrorKind = "network"
+
+    @property
+    def retryable(self) -> bool:
+        return True
 
     def _text(self) -> str:
         tries = f" ({self.attempts} attempts)" if self.attempts else ""
@@ -47,6 +60,7 @@ class WrongBaseUrl(SubmissionsStopped):
     """A stop because a redirect, a page or an unreadable answer came instead of the API. Redirects are not followed."""
 
     base_url: str
+    kind: ErrorKind = "invalid"
 
     def _text(self) -> str:
         return f"{self.provider}: {self.base_url} must be the URL of this API: {self.reason}; check the base URL"
@@ -72,6 +86,11 @@ class GatewayInTrouble(SubmissionsStopped):
     """A stop because `count` answers in a row, the last to single submissions, left it open whether they cost."""
 
     count: int = 0
+    kind: ErrorKind = "provider"
+
+    @property
+    def retryable(self) -> bool:
+        return True
 
     def _text(self) -> str:
         return (
@@ -101,6 +120,10 @@ class JournalFailed(SubmissionsStopped):
     path: str
     fallback_file: str | None = None
 
+    @property
+    def charged(self) -> bool | None:
+        return None
+
     def _text(self) -> str:
         fallback = f"; what it lacks is in {self.fallback_file}" if self.fallback_file else ""
         way_out = f"nothing more is sent{fallback}; mend it, then run the same again"
@@ -109,7 +132,16 @@ class JournalFailed(SubmissionsStopped):
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class ClientClosed(SubmissionsStopped):
-    """A stop because the client was closed. Accepted jobs keep their task ids, see `PikaClient.jobs`."""
+    """A stop because the client was closed. Accepted jobs keep their task ids, see `PikaClient.jobs`.
+
+    :param task_id: the accepted task that was waited for; default None: none, or not known.
+    """
+
+    task_id: str | None = None
+
+    @property
+    def charged(self) -> bool | None:
+        return True if self.task_id else None
 
     def _text(self) -> str:
         return f"{self.provider}: the client was closed{self.reason and ': '}{self.reason}; jobs() has every record"

@@ -73,6 +73,8 @@ class Snapshot:
     progress: int | None = None
     #: The provider's reason of a failure, or its words beside an unknown status word; "" in every other state.
     reason: str = ""
+    #: The provider's code of a failure, a word; None where the wire has none, and in every other state.
+    failure_code: str | None = None
     #: URL of the video, or of a result that stood beside an unknown status word; None in every other state.
     url: str | None = None
     #: Unix seconds by the provider's clock; None where it is missing or 0 ("not yet").

@@ -111,6 +111,7 @@ def _snapshot(
         video=video,
         progress=percent(progress),
         reason=_reason(sources) if state is TaskState.FAILED or not known_word else "",
+        failure_code=_failure_code(sources) if state is TaskState.FAILED else None,
         url=url if video or not known_word else None,
         created_at=as_number(task.get("create_time")) or as_number(task.get("submit_time")) or None,
         updated_at=as_number(task.get("update_time")) or as_number(task.get("finish_time")) or None,
@@ -245,6 +246,16 @@ def _reason(sources: Sequence[_Object]) -> str:
             if text:
                 return text[:MAX_REASON_LENGTH]
     return ""
+
+
+def _failure_code(sources: Sequence[_Object]) -> str | None:
+    """Return the code of a failed task: that of an error that is an object, or `error_type` beside its text."""
+    for source in sources:
+        error = source.get("error")
+        code = as_text(error.get("code")) if isinstance(error, dict) else as_text(source.get("error_type"))
+        if code:
+            return code[:MAX_REASON_LENGTH]
+    return None
 
 
 def _video(sources: Sequence[_Object], url: str, task_id: str) -> Video:

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from pika_async.errors.base import strip_control
+from pika_async.errors.base import ErrorKind, strip_control
 from pika_async.models.results import Receipt
 from pika_async.providers._codes import (
     NO_QUOTA,
@@ -32,6 +32,7 @@ from pika_async.providers._codes import (
     model_in,
 )
 from pika_async.providers._failure import as_number
+from pika_async.providers._kinds import kind_of_failure, kind_of_transport_failure
 from pika_async.providers._wire import HttpResponse, SendPhase, TransportFailure
 
 __all__ = [
@@ -107,6 +108,8 @@ class SubmitOutcome:
     #: Status, code and words of a provider's refusal (`REJECTED`, `STOP`, `WAIT`, `WRONG_URL`), without ids and numbers
     #: that differ each time: equal fingerprints are the same refusal. "" for every other outcome.
     fingerprint: str = ""
+    #: The failure in people's terms.
+    kind: ErrorKind = "other"
 
     @property
     def is_rate_limited(self) -> bool:
@@ -133,7 +136,7 @@ def classify_failure(failure: TransportFailure) -> SubmitOutcome:
         verdict = SubmitVerdict.WRONG_URL
     else:
         verdict = SubmitVerdict.NOT_SENT
-    return SubmitOutcome(verdict=verdict, reason=failure.detail)
+    return SubmitOutcome(verdict=verdict, reason=failure.detail, kind=kind_of_transport_failure(failure.kind))
 
 
 def classify_response(
@@ -165,6 +168,7 @@ def classify_response(
         code=receipt.failure_code and strip_control(receipt.failure_code[:CODE_LIMIT]),
         model=model_in(receipt.message, receipt.raw) if waits else None,
         fingerprint="" if in_doubt else fingerprint(status, receipt.failure_code, receipt.message),
+        kind=kind_of_failure(receipt.failure_code, receipt.message, _body_status(receipt) if status < 300 else status),
     )
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from pika_async.cli.results import COLUMNS
 from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
-from tests.cli.command_line import ENV, KEY, CommandLine, files_with
+from tests.cli.command_line import ENV, KEY, CommandLine, files_with, serving
 from tests.http.media_files import made
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -127,7 +127,21 @@ def test_foreign_text_does_not_control_the_terminal(
     assert "[bold red]moderation[/]" in ran.err
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", ran.out + ran.err)
     [record] = cli.results()
-    assert (record["status"], record["error"]["type"]) == ("failed", "GenerationFailed")
+    assert (record["status"], record["error"]["type"], record["error"]["kind"]) == (
+        "failed",
+        "GenerationFailed",
+        "other",
+    )
+
+
+def test_results_have_the_kind_of_an_error(cli: CommandLine) -> None:
+    """A line of `results.jsonl` and of `--json` has the type, the kind and the message of its error."""
+    with serving({"on": "create", "do": {"fault": "fails", "reason": "content_moderation"}}) as emulator:
+        ran = cli.batch(emulator, cli.write("b.txt", "a cat"), "--json")
+    assert ran.records == cli.results()
+    assert cli.results()[0]["error"] == {
+        "type": "GenerationFailed", "kind": "moderation", "message": ran.records[0]["error"]["message"],
+    }  # fmt: skip
 
 
 # --- exit codes -------------------------------------------------------------------------------------------------------

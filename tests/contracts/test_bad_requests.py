@@ -14,6 +14,7 @@ from pika_async import (
     AdaptivePolling,
     CallbackReceiver,
     Camera,
+    ClientNotOpen,
     ConfigurationError,
     FixedInterval,
     GenerationRequest,
@@ -534,7 +535,7 @@ def _job(pika: PikaClient, key: str = "k", **facts: Any) -> Job:
 
 @pytest.mark.parametrize("call", ["generate", "submit", "wait", "poll", "download", "run", "as_settled", "resume"])
 def test_every_call_outside_async_with_raises(call: str) -> None:
-    """Before the client is opened and after it is closed, each call raises RuntimeError and sends nothing."""
+    """Before the client is opened and after it is closed, each call raises ClientNotOpen and sends nothing."""
 
     async def story() -> None:
         gateway = memory_gateway.gateway()
@@ -553,11 +554,11 @@ def test_every_call_outside_async_with_raises(call: str) -> None:
             else:
                 await made
 
-        with pytest.raises(RuntimeError, match="use it inside `async with`"):
+        with pytest.raises(ClientNotOpen, match="use it inside `async with`"):
             await attempt()
         async with pika:
             pass
-        with pytest.raises(RuntimeError, match="use it inside `async with`"):
+        with pytest.raises(ClientNotOpen, match="use it inside `async with`"):
             await attempt()
         assert len(gateway.requests) == 0
 

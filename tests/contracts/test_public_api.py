@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import attrs
 import pytest
@@ -84,11 +85,13 @@ def test_importing_adds_little_to_importing_aiohttp() -> None:
     assert int(added) <= 60
 
 
+FACTS: dict[str, Any] = {
+    "http_status": 402, "seconds": 5.0, "attempts": 3, "limit": 9, "expired": True, "kind": "moderation",
+    "refunded": True, "in_doubt": True,
+}  # fmt: skip
 EXAMPLES = [
     kind(**{
-        field.name: {"http_status": 402, "seconds": 5.0, "attempts": 3, "limit": 9, "expired": True}.get(
-            field.name, f"the {field.name}"
-        )
+        field.name: FACTS.get(field.name, f"the {field.name}")
         for field in attrs.fields(kind)
     })
     for name in errors.__all__
@@ -101,13 +104,14 @@ def test_errors_survive_pickling(error: PikaError) -> None:
     """A pickled error has the same facts and message, and `copy` gives an equal error without a traceback."""
     for copy in (pickle.loads(pickle.dumps(error)), error.copy()):
         assert (type(copy), str(copy)) == (type(error), str(error))
+        assert (copy.charged, copy.retryable, copy.kind) == (error.charged, error.retryable, "moderation")
         assert copy.__traceback__ is None
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.type)
 def test_messages_are_printable(error: PikaError) -> None:
     """Messages hold no control characters, whatever the facts of the error hold."""
-    facts = {
+    facts: dict[str, Any] = {
         field.name: "x\x1b[31m\u202e\r\n" if isinstance(getattr(error, field.name), str) else getattr(error, field.name)
         for field in attrs.fields(type(error))
     }

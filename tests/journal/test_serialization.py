@@ -24,7 +24,7 @@ from pika_async._journal.serialization import (
     job_to_row,
     request_to_json,
 )
-from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, PikaError, SubmissionInDoubt
+from pika_async.errors import DeadlineExceeded, ErrorKind, InvalidRequest, JobError, PikaError, SubmissionInDoubt
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import Camera, GenerationRequest, Video
 from pika_async.models.fields import EFFECTS
@@ -97,7 +97,10 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "datetime | None": st.none() | times,
     "Any": json_values,
+    "bool | None": st.none() | st.booleans(),
+    "ErrorKind": st.sampled_from(get_args(ErrorKind)),
 }
+FACTS[str(ErrorKind).replace("typing.", "")] = FACTS["ErrorKind"]
 
 
 def named(type_: object) -> str:

@@ -25,6 +25,7 @@ from pika_async import (
     Limits,
     PikaClient,
     Video,
+    WrongEventLoop,
 )
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Intent, Journal
@@ -589,6 +590,6 @@ def test_a_worker_that_is_cancelled_from_outside_fails_every_call(journal: Journ
 
 def test_another_librarys_event_loop_is_refused_in_a_sentence() -> None:
     """Opening without a loop of asyncio, as under trio, says so; nothing of asyncio is shown."""
-    with pytest.raises(RuntimeError, match="must be opened in an event loop of asyncio, not of trio") as caught:
+    with pytest.raises(WrongEventLoop, match="must be opened in an event loop of asyncio, not of trio") as caught:
         client(gateway()).open().send(None)
     assert caught.value.__suppress_context__

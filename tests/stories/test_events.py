@@ -17,6 +17,7 @@ import attrs
 import pytest
 
 from pika_async import (
+    ClientNotOpen,
     ConfigurationError,
     FixedInterval,
     GenerationRequest,
@@ -175,15 +176,15 @@ def test_an_invalid_number_is_refused(after: Any) -> None:
 
 
 def test_a_client_that_is_not_open_has_no_events() -> None:
-    """`events` raises RuntimeError before the client is opened and after it is closed."""
+    """`events` raises ClientNotOpen before the client is opened and after it is closed."""
 
     async def story() -> None:
         pika = client(gateway())
-        with pytest.raises(RuntimeError, match="not open"):
+        with pytest.raises(ClientNotOpen, match="not open"):
             pika.events()
         async with pika:
             pass
-        with pytest.raises(RuntimeError, match="not open"):
+        with pytest.raises(ClientNotOpen, match="not open"):
             pika.events()
 
     virtual_clock.run(story())
