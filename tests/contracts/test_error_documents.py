@@ -12,7 +12,7 @@ import pytest
 from pika_async import errors
 from pika_async.errors import ErrorKind, PikaError
 from pika_async.providers._kinds import CODES, PHRASES, STATUSES, kind_of_failure
-from tests.contracts.test_verdict_documents import table
+from tests.contracts.document_tables import table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 ERRORS = {row[0].strip("`"): row[1:] for row in table(PAGE, "| error | charged | retryable | kind |")}

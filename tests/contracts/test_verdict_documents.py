@@ -12,6 +12,7 @@ import pytest
 from pika_async.providers import PROVIDERS
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict, classify_response
 from pika_async.providers._wire import HttpResponse
+from tests.contracts.document_tables import table
 from tests.contracts.verdict_rows import HTML, HTML_HEADERS
 
 ROOT = Path(__file__).parents[2]
@@ -30,15 +31,6 @@ BEGINNINGS = {
     "`queued`": A, "`rejected`": R, "stays `planned`, and the batch stops: the base URL": X, "stays `planned`": S,
     "waits": W, "in doubt": U,
 }  # fmt: skip
-
-
-def table(page: str, header: str) -> list[list[str]]:
-    """Return the cells of the rows below a header, which occurs once on its page."""
-    _, _, below = page.partition(f"\n{header}\n")
-    lines = below.split("\n\n")[0].splitlines()[1:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert rows, header
-    return rows
 
 
 def verdict_of(cell: str) -> SubmitVerdict:

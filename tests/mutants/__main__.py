@@ -147,7 +147,7 @@ def _run_pytest(tests: tuple[str, ...], only: str, limit: float, mutant: Mutant 
     """
     with tempfile.TemporaryDirectory(prefix="pika-mutant-") as folder:
         copy = Path(folder)
-        for source in (PACKAGE, ROOT / "tests", ROOT / "benchmarks"):
+        for source in (PACKAGE, ROOT / "tests", ROOT / "benchmarks", ROOT / "docs"):
             shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         if mutant is not None:
