@@ -145,7 +145,7 @@ class PikaClient(JobViews):
             reached its deadline; default: False. Meanwhile batches and waiting calls continue; queued jobs stay planned
             and get `ClientClosed` as their error at once.
         :raises ConfigurationError: if `drain` is neither a bool nor a number of seconds >= 0.
-        :raises RuntimeError: from a hook or the iterable of a batch, which `aclose` waits for; `WrongEventLoop`: in another loop.
+        :raises RuntimeError: from a hook or the iterable of a batch; `WrongEventLoop`: in another event loop.
         """
         await self._lifetime.close(drain)
 
