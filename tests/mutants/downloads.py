@@ -123,7 +123,7 @@ MUTANTS: Final = (
     Mutant(
         "own-ending-lost",
         "_http/downloads.py",
-        "            if target.suffix.lower() in MEDIA_SUFFIXES:",
+        "            if partial.target.suffix.lower() in MEDIA_SUFFIXES:",
         "            if False:",
         "a picture is stored as KEY.mp4",
         ("tests/http/test_odd_results.py",),

@@ -20,8 +20,8 @@ MUTANTS: Final = (
     Mutant(
         "abandoned-costs-nothing",
         "jobs.py",
-        "return self.task_id is not None or self.submitted_at is not None or",
-        "return self.task_id is not None or",
+        "is_sent = self.task_id is not None or self.submitted_at is not None or",
+        "is_sent = self.task_id is not None or",
         "an abandoned doubt does not count as a possible charge",
         _TESTS,
     ),
