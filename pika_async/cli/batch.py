@@ -19,7 +19,7 @@ from pika_async.cli.posters import draw_posters
 from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
-from pika_async.cli.retries import rejection_lines
+from pika_async.cli.retries import failure_lines, rejection_lines
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import SubmissionsStopped
@@ -204,6 +204,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     if outcome.stopped is not None:
         yield outcome.stopped.message
     yield from rejection_lines(folder, outcome.jobs)
+    yield from failure_lines(folder, outcome.jobs)
     if outcome.interrupted:
         in_flight = sum(job.is_in_flight for job in outcome.jobs)
         yield f"interrupted: {in_flight} still in flight, {counts[JobStatus.PLANNED]} not sent; nothing is lost"

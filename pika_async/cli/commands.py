@@ -16,7 +16,7 @@ from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
-from pika_async.cli.folder_commands import batch, resolve, resume, retry, status
+from pika_async.cli.folder_commands import batch, resume, retry, status
 from pika_async.cli.generate import check_before_cost
 from pika_async.cli.generate import generate as generate_one
 from pika_async.cli.loop import run_in_loop
@@ -33,6 +33,7 @@ from pika_async.cli.options import (
 )
 from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.providers import show_providers
+from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import PikaError, strip_control

@@ -1,4 +1,4 @@
-"""Commands on the folder of a batch: `batch`, `resume`, `retry`, `status` and `resolve`."""
+"""Commands on the folder of a batch: `batch`, `resume`, `retry` and `status`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Parameter
 
-from pika_async._runtime.resolution import recover_interrupted
-from pika_async._runtime.resolution import resolve as resolve_job
+from pika_async._planning.repetition import ADOPTED_REASON
 from pika_async.cli.batch import summarize
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener, CallbackOptions
@@ -29,12 +28,12 @@ from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, read_input
 from pika_async.cli.retries import select_jobs
 from pika_async.cli.runner import BatchRunner, ProviderRun, resume_runs, retry_runs
-from pika_async.cli.status import show_resolved, show_status
+from pika_async.cli.status import show_status
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import JobStatus
 from pika_async.providers import find_provider
 
-__all__ = ["batch", "resolve", "resume", "retry", "status"]
+__all__ = ["batch", "resume", "retry", "status"]
 
 
 def batch(
@@ -199,6 +198,7 @@ def retry(
     *keys: str,
     rejected: Annotated[bool, Parameter(negative=())] = False,
     failed: Annotated[bool, Parameter(negative=())] = False,
+    new_seed: Annotated[bool, Parameter(negative=())] = False,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
     max_charges: Integer | None = None,
     json: JsonFlag = False,
@@ -206,15 +206,17 @@ def retry(
 ) -> int:
     """Pay again, on purpose, for jobs of a folder that ended without a video.
 
-    Example: `pika-async retry clips --rejected`
+    Example: `pika-async retry clips --failed --new-seed`
 
     A rejected job was not charged; once the cause is mended (balance, model, settings of the account), this sends all
-    of them again. A failed one may have been charged. The earlier record is kept as KEY~1. Exit codes as of batch.
+    of them again. A failed one may have been charged. The earlier record is kept as KEY~1. The same command again
+    continues what an interrupted one began, and pays for nothing twice. Exit codes as of batch.
 
     :param folder: The --out folder of a batch.
-    :param keys: Keys of jobs, besides those that the options choose.
+    :param keys: Keys of jobs, or beginnings that only one key has, besides those that the options choose.
     :param rejected: Send every rejected job again.
     :param failed: Send every failed job again.
+    :param new_seed: Give each of them another seed, which is recorded.
     :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder.
     :param json: Print only the lines of results.jsonl on standard output.
     """
@@ -230,8 +232,10 @@ def retry(
         options = options if max_charges is None else attrs.evolve(options, max_charges=max_charges)
         listener = CallbackListener.from_options(options)
         statuses = {status for status, is_chosen in chosen_statuses.items() if is_chosen}
-        chosen = select_jobs(list(batch_folder.journal.all()), keys, statuses)
-        runs, done = retry_runs(batch_folder, credentials, options, listener, chosen)
+        chosen = select_jobs(batch_folder.journal.all(), keys, statuses, download=options.download)
+        for job in chosen.adopted:
+            terminal.note(f"job {job.key} is left out: {ADOPTED_REASON}")
+        runs, done = retry_runs(batch_folder, credentials, options, listener, chosen, new_seed=new_seed)
         if not any(run.client.provider.takes_callback for run in runs):
             listener = None
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
@@ -263,43 +267,3 @@ def status(
     with logging_to(terminal, common.log_level):
         show = show_polling if polling else show_status
         return show(BatchFolder(folder), terminal, as_json=json)
-
-
-def resolve(
-    folder: Path,
-    key: str,
-    /,
-    *,
-    task_id: str | None = None,
-    not_charged: Annotated[bool, Parameter(negative=())] = False,
-    abandon: Annotated[bool, Parameter(negative=())] = False,
-    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
-) -> int:
-    """Record what became of a job in doubt, after checking at the provider. Sends nothing.
-
-    Example: `pika-async resolve clips 00017-a-cat-in-the-rain-5d8a --not-charged`
-
-    :param folder: The --out folder of a batch.
-    :param key: Key of the job.
-    :param task_id: The submission was accepted, as this task.
-    :param not_charged: The submission was not accepted: it may be sent again.
-    :param abandon: Abandon the job, whether it was accepted or not.
-    """
-    terminal = Terminal()
-    with logging_to(terminal, common.log_level):
-        batch_folder = BatchFolder(folder)
-        batch_folder.require_existing()
-
-        async def resolve_in_journal() -> Job:
-            await batch_folder.journal.open()
-            try:
-                await recover_interrupted(batch_folder.journal)
-                charged = False if not_charged else None
-                return await resolve_job(batch_folder.journal, key, task_id=task_id, charged=charged, abandon=abandon)
-            finally:
-                await batch_folder.journal.close()
-
-        if [task_id is not None, not_charged, abandon].count(True) != 1:
-            raise UsageError("resolve needs exactly one of --task-id ID, --not-charged, --abandon")
-        show_resolved(batch_folder, run_in_loop(resolve_in_journal()), terminal)
-        return ExitCode.OK

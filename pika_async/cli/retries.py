@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 
+from pika_async._planning.repetition import ADOPTED_REASON, is_archived, latest_archived
+from pika_async._runtime.results import needs_download
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import UsageError
-from pika_async.errors import PikaError, SubmissionRejected
+from pika_async.cli.keys import find_keys
+from pika_async.errors import GenerationFailed, PikaError, SubmissionRejected
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["is_archived", "rejection_lines", "select_jobs"]
+__all__ = ["Repetitions", "failure_lines", "is_archived", "rejection_lines", "select_jobs"]
 
 #: Reasons of rejections that are listed, the most frequent first.
 MAX_LISTED_REASONS: Final = 5
@@ -21,49 +24,99 @@ MAX_LISTED_REASONS: Final = 5
 _WITHOUT_VIDEO: Final = (JobStatus.REJECTED, JobStatus.FAILED, JobStatus.CANCELED)
 
 
-def is_archived(job: Job) -> bool:
-    """Return whether `job` is kept as history: another job has its place."""
-    return "~" in job.key
+@attrs.frozen
+class Repetitions:
+    """Jobs that `retry` works on, each in the order of its folder."""
+
+    #: To pay for again.
+    again: Sequence[Job]
+    #: Repetitions that an earlier `retry` began and did not finish; they go on, and a planned one is sent.
+    begun: Sequence[Job] = ()
+    #: Adopted jobs of the chosen statuses, whose prompts are not known.
+    adopted: Sequence[Job] = ()
 
 
-def select_jobs(jobs: Iterable[Job], keys: Collection[str], statuses: Collection[JobStatus]) -> list[Job]:
-    """Return the jobs to pay for again, in their order: those of `keys`, and all of `statuses`.
+def select_jobs(
+    jobs: Iterable[Job], keys: Sequence[str], statuses: Collection[JobStatus], *, download: bool = True
+) -> Repetitions:
+    """Return the jobs to pay for again: those of `keys`, and all of `statuses`; and the repetitions begun for such.
 
     A job whose earlier record was archived by a command that was killed before it planned the new one is the same job.
 
+    :param keys: keys, or beginnings that only one key has.
+    :param download: whether a repetition without its file is unfinished.
     :raises UsageError: if a key is not that of a job that ended without a video.
     """
-    by_key: dict[str, Job] = {}
-    for job in jobs:
-        if not is_archived(job):
-            by_key[job.key] = job
-    for job in jobs:
+    by_key = {job.key: job for job in jobs}
+    current = {key: job for key, job in by_key.items() if not is_archived(job)}
+    for job in by_key.values():
         key = job.key.rpartition("~")[0]
-        if is_archived(job) and key not in by_key:
-            by_key[key] = attrs.evolve(job, key=key)
-    for key in keys:
-        status = by_key[key].status if key in by_key else None
-        if status not in _WITHOUT_VIDEO:
-            problem = "is not the key of a job in this folder" if status is None else f"is {status.replace('_', ' ')}"
-            raise UsageError(f"retry: {key} {problem}; give keys of jobs that ended without a video; nothing was sent")
-    return [job for key, job in by_key.items() if key in keys or job.status in statuses]
+        if is_archived(job) and key not in current:
+            current[key] = attrs.evolve(latest_archived(by_key, key) or job, key=key)
+    named = find_keys(keys, current, command="retry")
+    begun = [key for key, job in current.items() if _is_begun(job, by_key, download=download)]
+    for key in named:
+        if key not in begun:
+            _require_without_video(current[key])
+    chosen = {key: job for key, job in current.items() if key in named or job.status in statuses}
+    return Repetitions(
+        again=[job for key, job in chosen.items() if key not in begun and not job.is_adopted],
+        begun=[current[key] for key in begun if key in named or _earlier(current[key], by_key) in statuses],
+        adopted=[job for job in chosen.values() if job.is_adopted],
+    )
+
+
+def _earlier(job: Job, by_key: Mapping[str, Job]) -> JobStatus | None:
+    """Return the status of the job that was archived to make room for `job`; None if there was none."""
+    earlier = latest_archived(by_key, job.key)
+    return None if earlier is None else earlier.status
+
+
+def _is_begun(job: Job, by_key: Mapping[str, Job], *, download: bool) -> bool:
+    """Return whether `job` is the unfinished repetition of one that ended without a video."""
+    is_unfinished = (download and needs_download(job)) or not (job.is_final or job.status is JobStatus.UNKNOWN)
+    return is_unfinished and job.key in by_key and _earlier(job, by_key) in _WITHOUT_VIDEO
+
+
+def _require_without_video(job: Job) -> None:
+    if job.is_adopted:
+        raise UsageError(f"retry: {job.key} cannot be paid for again: {ADOPTED_REASON}; nothing was sent")
+    if job.status not in _WITHOUT_VIDEO:
+        status = "in doubt" if job.status is JobStatus.UNKNOWN else job.status.replace("_", " ")
+        reason = f"is {status}; give keys of jobs that ended without a video"
+        raise UsageError(f"retry: {job.key} {reason}; nothing was sent")
 
 
 def rejection_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     """Yield how many of `jobs` were rejected, the reasons, and the command that sends them again."""
     rejected = [job for job in jobs if job.status is JobStatus.REJECTED and not is_archived(job)]
-    if not rejected:
-        return
-    yield f"rejected, not charged: {len(rejected)}"
-    reasons = Counter(_reason(job.error) for job in rejected).most_common()
+    if rejected:
+        yield f"rejected, not charged: {len(rejected)}"
+        yield from _reasons(rejected)
+        yield f"to send them again once the cause is mended: {folder.command('retry', '--rejected')}"
+
+
+def failure_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield how many of `jobs` failed, the reasons, and the command that pays for them again."""
+    failed = [job for job in jobs if job.status is JobStatus.FAILED and not is_archived(job)]
+    if failed:
+        yield f"failed at the provider: {len(failed)}"
+        yield from _reasons(failed)
+    if any(not job.is_adopted for job in failed):
+        yield f"to pay for them again, with other seeds: {folder.command('retry', '--failed', '--new-seed')}"
+
+
+def _reasons(jobs: Sequence[Job]) -> Iterator[str]:
+    reasons = Counter(_reason(job.error) for job in jobs).most_common()
     for reason, count in reasons[:MAX_LISTED_REASONS]:
         yield f"  {count} x {reason}"
     if len(reasons) > MAX_LISTED_REASONS:
         yield f"  ... and {len(reasons) - MAX_LISTED_REASONS} more reasons"
-    yield f"to send them again once the cause is mended: {folder.command('retry', '--rejected')}"
 
 
 def _reason(error: PikaError | None) -> str:
     if isinstance(error, SubmissionRejected):
         return f"HTTP {error.http_status}: {error.reason}" if error.http_status else error.reason
+    if isinstance(error, GenerationFailed):
+        return error.reason or "no reason given"
     return "" if error is None else error.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.media_routes import local_media
+from pika_async._planning.repetition import with_new_seed
 from pika_async._runtime.images import check_request_blocking
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
@@ -24,7 +26,7 @@ from pika_async.cli.options import CredentialOptions, ProviderOptions, create_cl
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
-from pika_async.cli.retries import is_archived
+from pika_async.cli.retries import Repetitions, is_archived
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
@@ -229,24 +231,30 @@ def retry_runs(
     credentials: CredentialOptions,
     options: BatchOptions,
     listener: CallbackListener | None,
-    chosen: Sequence[Job],
+    chosen: Repetitions,
+    *,
+    new_seed: bool = False,
 ) -> tuple[list[ProviderRun], list[Job]]:
     """Return a run for each provider and base URL of `chosen`, which pays for them again, and all other jobs.
 
+    :param new_seed: whether each job that is paid for again gets another seed.
     :raises ConfigurationError: names the option that cannot work, or the missing key.
     :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
     """
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
-    for job in chosen:
-        _check_images(job, credentials)
-        input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
+    again = {job.key for job in chosen.again}
+    for job in (*chosen.again, *chosen.begun):
+        if job.key in again or job.status is JobStatus.PLANNED:
+            _check_images(job, credentials)
+        request = with_new_seed(job.request, random.random()) if new_seed and job.key in again else job.request
+        input_request = InputRequest(evolve_unchecked(request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
-    keys = {job.key for job in chosen}
     runs = _runs_of(by_gateway, folder, credentials, options, listener)
     runs = [
-        attrs.evolve(run, again=[one.key for one in inputs])
+        attrs.evolve(run, again=[one.key for one in inputs if one.key in again])
         for run, inputs in zip(runs, by_gateway.values(), strict=True)
     ]
+    keys = {one.key for inputs in by_gateway.values() for one in inputs}
     return runs, [job for job in _current_jobs(folder) if job.key not in keys]
 
 

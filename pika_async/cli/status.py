@@ -9,12 +9,12 @@ from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
-from pika_async.cli.retries import rejection_lines
+from pika_async.cli.retries import failure_lines, rejection_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
 
-__all__ = ["show_resolved", "show_status"]
+__all__ = ["doubt_facts", "resolution_text", "show_status"]
 
 
 def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> ExitCode:
@@ -62,6 +62,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
     yield from sorted(stops)
     yield from rejection_lines(folder, jobs)
+    yield from failure_lines(folder, jobs)
     in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
     sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
     if sending:
@@ -70,6 +71,8 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
         yield f"{len(in_doubt)} in doubt; a command running here may still wait for their callbacks:"
     for job in in_doubt + sending:
         yield from _in_doubt_lines(folder, job)
+    if in_doubt:
+        yield f"to be asked about each in turn: {folder.command('resolve')}"
     for job in jobs:
         if job.status is JobStatus.TIMED_OUT and job.error is not None:
             yield f"timed out: {job.error.message}"
@@ -78,24 +81,27 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:
-    error = job.error
     yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
-    if isinstance(error, SubmissionInDoubt):
-        when = "" if error.at is None else f"sent {error.at:%Y-%m-%dT%H:%M:%SZ}, "
-        response = "no response" if error.http_status is None else f"response HTTP {error.http_status}"
-        request = "" if error.request_id is None else f", request id {error.request_id}"
-        yield f"  {when}attempt {error.attempt}; {response}{request}; {error.reason}"
+    yield from doubt_facts(job)
     yield f"  it was accepted:     {folder.command('resolve', job.key, '--task-id', 'ID')}"
     yield f"  it was not charged:  {folder.command('resolve', job.key, '--not-charged')}"
     yield f"  abandon it:          {folder.command('resolve', job.key, '--abandon')}"
 
 
-def show_resolved(folder: BatchFolder, job: Job, terminal: Terminal) -> None:
-    """Print the new status of a job that was in doubt."""
+def doubt_facts(job: Job) -> Iterator[str]:
+    """Yield when a job in doubt was sent, what came back, and the provider's name for the request."""
+    error = job.error
+    if isinstance(error, SubmissionInDoubt):
+        when = "" if error.at is None else f"sent {error.at:%Y-%m-%dT%H:%M:%SZ}, "
+        response = "no response" if error.http_status is None else f"response HTTP {error.http_status}"
+        request = "" if error.request_id is None else f", request id {error.request_id}"
+        yield f"  {when}attempt {error.attempt}; {response}{request}; {error.reason}"
+
+
+def resolution_text(job: Job) -> str:
+    """Return what a job that was in doubt is now."""
     outcome = {
         JobStatus.QUEUED: f"is accepted as task {job.task_id}",
         JobStatus.PLANNED: "was not charged and will be sent again",
     }.get(job.status, "is abandoned" + ("; it still counts as possibly charged" if job.may_be_charged else ""))
-    terminal.show(f"job {job.key} {outcome}")
-    if is_unfinished(job):
-        terminal.show(f"to continue: {folder.command('resume')}")
+    return f"job {job.key} {outcome}"

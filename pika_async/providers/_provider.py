@@ -77,6 +77,7 @@ class Provider:
     :param base_url: the gateway's URL; None if the user must give one.
     :param api_key_env: the environment variable that holds the API key.
     :param documentation: where the gateway documents its wire, for people.
+    :param account_page: the address where a person sees the account (default: none is documented).
     :param capabilities: a row for each field of `GenerationRequest` beside prompt, key, metadata and strict.
     :param effects: the effects that the gateway documents.
     :param models: the models that the gateway documents.
@@ -95,6 +96,7 @@ class Provider:
     capabilities: Mapping[str, Capability]
     effects: tuple[str, ...]
     models: tuple[str, ...]
+    account_page: str | None = None
     default_model: str | None = None
     inline_limit: int = 0
     takes_callback: bool = False

@@ -46,6 +46,7 @@ COMETAPI: Final = Provider(
     base_url="https://api.cometapi.com",
     api_key_env="COMETAPI_API_KEY",
     documentation="https://api.cometapi.com, API Doc, PIKA(video)",
+    account_page="https://www.cometapi.com",
     capabilities={
         "image": Capability("image", "a URL"),
         "video": Capability("video", "a URL; needs an effect"),

@@ -21,6 +21,7 @@ GPTGE: Final = Provider(
     base_url="https://api.gpt.ge",
     api_key_env="GPTGE_API_KEY",
     documentation="gpt.ge API pages, Task: Generate Video",
+    account_page="https://api.gpt.ge",
     capabilities=capabilities(video="a reference or extension video, a URL"),
     effects=TEN_EFFECTS,
     models=("1.5",),

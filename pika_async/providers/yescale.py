@@ -20,6 +20,7 @@ YESCALE: Final = Provider(
     base_url="https://api.yescale.io",
     api_key_env="YESCALE_API_KEY",
     documentation="YEScale Docs, Create Video by Pika",
+    account_page="https://yescale.io",
     capabilities=capabilities(aspect_ratio="a number, 0.4 to 2.5; with an image, sent only when given"),
     effects=TEN_EFFECTS,
     models=("1.5",),

@@ -193,3 +193,67 @@ def test_a_retry_without_any_rejected_row_sends_nothing(cli: CommandLine) -> Non
         cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
         assert cli("retry", "pika-out", "--rejected").code == 0
         assert len(emulator.ledger) == 9
+
+
+# --- other seeds, beginnings of keys, repetitions that were interrupted -------------------------------------------------
+
+
+def journal_of(cli: CommandLine) -> dict[str, Any]:
+    """Return the jobs of the journal by key."""
+    return {job.key: job for job in SqliteJournal(cli.folder / "pika-out" / "journal.db").all()}
+
+
+FAILS = {"fault": "fails", "reason": "moderated"}
+
+
+def test_failed_rows_are_paid_again_with_other_seeds(cli: CommandLine) -> None:
+    """Each new seed differs from the old one and is in the journal and on the wire; the old record stays as KEY~1."""
+    rules = [{"on": "create", "prompt": f"prompt {number}", "first": 1, "do": FAILS} for number in (2, 4)]
+    rows = "key,prompt,seed\n" + "".join(f"k{number},prompt {number},{number}\n" for number in range(6))
+    with serving(*rules) as emulator:
+        ran = cli.batch(emulator, cli.write("b.csv", rows))
+        assert (ran.code, "failed at the provider: 2" in ran.err, "2 x moderated" in ran.err) == (1, True, True)
+        assert "pika-async retry pika-out --failed --new-seed" in ran.err
+        assert "pika-async retry pika-out --failed --new-seed" in cli("status", "pika-out").out
+        assert cli("retry", "pika-out", "--failed", "--new-seed").code == 0
+        jobs = journal_of(cli)
+        assert {key: jobs[key].request.seed for key in ("k0", "k2~1", "k4~1")} == {"k0": 0, "k2~1": 2, "k4~1": 4}
+        sent = {
+            charge.prompt: json.loads(charge.raw_body)["options"]["parameters"]["seed"]
+            for charge in list(emulator.ledger)[6:]
+        }
+        assert sent == {f"prompt {number}": jobs[f"k{number}"].request.seed for number in (2, 4)}
+        assert all(jobs[f"k{number}"].request.seed != number for number in (2, 4))
+        assert len(emulator.ledger) == 8
+        assert "failed at the provider" not in cli("status", "pika-out").out
+
+
+def test_a_key_may_be_in_quotes_or_be_given_by_its_beginning(cli: CommandLine) -> None:
+    """The whole of a made key need not be typed; a beginning that two keys have is named with both."""
+    with serving({"on": "create", "prompt": "prompt", "first": 2, "do": FAILS}) as emulator:
+        cli.batch(emulator, cli.write("b.txt", "prompt a\nprompt b\n"), "--no-download")
+        one, two = sorted(record["key"] for record in cli.results())
+        ran = cli("retry", "pika-out", "0000")
+        assert (ran.code, f"0000 fits 2 keys ({one}, {two}); give more" in ran.err) == (2, True)
+        assert len(emulator.ledger) == 2
+        assert cli("retry", "pika-out", f"'{one[:5]}'").code == 1
+        assert {record["key"]: record["status"] for record in cli.results()} == {
+            one: "succeeded", f"{one}~1": "failed", two: "failed"
+        }  # fmt: skip
+        assert charged(emulator) == {"prompt a": 2, "prompt b": 1}
+
+
+def test_an_interrupted_retry_goes_on_with_the_same_command(cli: CommandLine) -> None:
+    """What it had sent is not paid again, and what it had only planned is sent; then nothing is left to do."""
+    with serving({"on": "create", "prompt": "prompt", "first": 4, "do": FAILS}) as emulator:
+        source = cli.write("b.txt", "".join(f"prompt {number}\n" for number in range(4)))
+        cli.batch(emulator, source, "--no-download")
+        assert cli("retry", "pika-out", "--failed", "--max-charges", "6").code == 1
+        assert len(emulator.ledger) == 6
+        assert cli("retry", "pika-out", "--failed", "--max-charges", "100").code == 0
+        assert cli("retry", "pika-out", "--failed").code == 0
+        assert set(charged(emulator).values()) == {2}
+        key = min(journal_of(cli))
+        ran = cli("retry", "pika-out", key)
+        assert (ran.code, "is succeeded" in ran.err) == (2, True)
+        assert len(emulator.ledger) == 8

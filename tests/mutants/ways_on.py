@@ -6,6 +6,8 @@ from typing import Final
 
 from tests.mutants.catalog import Mutant
 
+RETRIES: Final = ("tests/cli/test_cli_retry.py",)
+RESOLUTIONS: Final = ("tests/cli/test_cli_resolve.py",)
 ADOPTION: Final = ("tests/stories/test_adoption.py",)
 
 MUTANTS: Final = (
@@ -90,5 +92,50 @@ MUTANTS: Final = (
         "a download replaces a file of somebody else without being asked to",
         ("tests/http/test_overwriting.py",),
         "only_on_request",
+    ),
+    Mutant(
+        "begun-paid-again",
+        "cli/retries.py",
+        "again=[job for key, job in chosen.items() if key not in begun and not job.is_adopted],",
+        "again=[job for key, job in chosen.items() if not job.is_adopted],",
+        "a key whose repetition is under way is paid for a third time",
+        (*RETRIES, "tests/crash/test_ways_on.py"),
+        "retry",
+    ),
+    Mutant(
+        "begun-forgotten",
+        "cli/retries.py",
+        "begun=[current[key] for key in begun if key in named or _earlier(current[key], by_key) in statuses],",
+        "begun=[],",
+        "the same retry again leaves what an interrupted one had begun",
+        RETRIES,
+        "goes_on_with_the_same_command",
+    ),
+    Mutant(
+        "first-of-several-keys",
+        "cli/keys.py",
+        "        if len(matches) > 1:\n",
+        "        if False:\n",
+        "a beginning that several keys have pays for the first of them",
+        (*RETRIES, *RESOLUTIONS),
+        "beginning or cannot_be_meant",
+    ),
+    Mutant(
+        "one-task-for-all",
+        "cli/resolving.py",
+        "    if outcome.task_id is not None and len(jobs) > 1:\n",
+        "    if False:\n",
+        "one task id is given to the first of several doubts",
+        RESOLUTIONS,
+        "cannot_be_meant",
+    ),
+    Mutant(
+        "resolved-before-checked",
+        "cli/resolving.py",
+        "        if key not in in_doubt and job is not None:\n            raise UsageError(",
+        "        if False:\n            raise UsageError(",
+        "a job that is not in doubt breaks off a resolution of several in the middle",
+        RESOLUTIONS,
+        "cannot_be_meant",
     ),
 )
