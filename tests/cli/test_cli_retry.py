@@ -257,3 +257,18 @@ def test_an_interrupted_retry_goes_on_with_the_same_command(cli: CommandLine) ->
         ran = cli("retry", "pika-out", key)
         assert (ran.code, "is succeeded" in ran.err) == (2, True)
         assert len(emulator.ledger) == 8
+
+
+def test_a_repetition_that_was_begun_by_name_goes_on_by_name(cli: CommandLine) -> None:
+    """A key whose repetition is accepted, or planned, is not paid for a third time."""
+    rules = [
+        {"on": "create", "prompt": "prompt", "first": 2, "do": FAILS},
+        {"on": "feed", "nth": 3, "do": {"fault": "refuse", "as": "key"}},
+    ]
+    with serving(*rules) as emulator:
+        cli.batch(emulator, cli.write("b.csv", "key,prompt\na,prompt a\nb,prompt b\n"), "--no-download")
+        assert cli("retry", "pika-out", "a", "b", "--max-charges", "3").code in {1, 3}
+        begun = Counter(record["status"] for record in cli.results() if "~" not in record["key"])
+        assert begun["planned"] == 1
+        assert cli("retry", "pika-out", "a", "b", "--max-charges", "100").code == 0
+        assert charged(emulator) == {"prompt a": 2, "prompt b": 2}

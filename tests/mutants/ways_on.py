@@ -99,8 +99,8 @@ MUTANTS: Final = (
         "again=[job for key, job in chosen.items() if key not in begun and not job.is_adopted],",
         "again=[job for key, job in chosen.items() if not job.is_adopted],",
         "a key whose repetition is under way is paid for a third time",
-        (*RETRIES, "tests/crash/test_ways_on.py"),
-        "retry",
+        RETRIES,
+        "begun_by_name",
     ),
     Mutant(
         "begun-forgotten",
