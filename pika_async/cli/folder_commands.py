@@ -27,7 +27,7 @@ from pika_async.cli.polling import show_polling
 from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, read_input
 from pika_async.cli.retries import select_jobs
-from pika_async.cli.runner import BatchRunner, ProviderRun, resume_runs, retry_runs
+from pika_async.cli.runner import BatchRunner, ProviderRun, offers_of, resume_runs, retry_runs
 from pika_async.cli.status import show_status
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.jobs import JobStatus
@@ -201,6 +201,7 @@ def retry(
     new_seed: Annotated[bool, Parameter(negative=())] = False,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
     max_charges: Integer | None = None,
+    spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -225,19 +226,27 @@ def retry(
         batch_folder = BatchFolder(folder)
         batch_folder.require_existing()
         chosen_statuses = {JobStatus.REJECTED: rejected, JobStatus.FAILED: failed}
-        if not keys and not any(chosen_statuses.values()):
-            raise UsageError("retry needs --rejected, --failed or keys; nothing was sent")
-        run_in_loop(batch_folder.recover())
-        options = batch_folder.options()
-        options = options if max_charges is None else attrs.evolve(options, max_charges=max_charges)
-        listener = CallbackListener.from_options(options)
         statuses = {status for status, is_chosen in chosen_statuses.items() if is_chosen}
+        if not keys and not statuses:
+            raise UsageError("retry needs --rejected, --failed or keys; nothing was sent")
+        if not spend.dry_run:
+            run_in_loop(batch_folder.recover())
+        given: dict[str, Any] = {"max_charges": max_charges, "price": spend.price}
+        options = attrs.evolve(
+            batch_folder.options(), **{name: value for name, value in given.items() if value is not None}
+        )
+        listener = CallbackListener.from_options(options)
         chosen = select_jobs(batch_folder.journal.all(), keys, statuses, download=options.download)
         for job in chosen.adopted:
             terminal.note(f"job {job.key} is left out: {ADOPTED_REASON}")
         runs, done = retry_runs(batch_folder, credentials, options, listener, chosen, new_seed=new_seed)
         if not any(run.client.provider.takes_callback for run in runs):
             listener = None
+        if not runs:
+            terminal.show("0 new charges: no such job is left to pay for again", to_error=not spend.dry_run)
+        offers = run_in_loop(offers_of(runs))
+        if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
+            return code
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
         outcome, page = run_in_loop(runner.run(runs, title=folder.absolute().name, done=done))
         for line in summarize(outcome, batch_folder, page):

@@ -12,7 +12,6 @@ from cyclopts import Parameter
 
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.resolution import resolve as resolve_job
-from pika_async.cli.asking import ask, can_ask
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode, UsageError
@@ -74,7 +73,7 @@ def resolve(
         batch_folder = BatchFolder(folder)
         batch_folder.require_existing()
         is_walk = not (keys or every or outcome.number_given)
-        if is_walk and not can_ask():
+        if is_walk and not terminal.can_ask:
             raise UsageError("resolve needs keys or --all and what became of them; it asks only on a terminal")
         if not is_walk:
             _require_one_outcome(keys, outcome, every=every)
@@ -160,14 +159,14 @@ def _facts(job: Job, position: str) -> Iterator[str]:
 def _ask_until_answered(record: Callable[[Outcome], Job], terminal: Terminal) -> bool:
     """Ask about one job until it is resolved or skipped; return False to ask about no further one."""
     while True:
-        answer = ask(terminal, QUESTION)
+        answer = terminal.ask(QUESTION)
         match (answer or "q").casefold():
             case "q" | "quit":
                 return False
             case "s" | "skip":
                 return True
             case "t" | "task":
-                task_id = ask(terminal, "  task id:")
+                task_id = terminal.ask("  task id:")
                 outcome = Outcome(task_id=task_id or "")
             case "n":
                 outcome = Outcome(not_charged=True)

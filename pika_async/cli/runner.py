@@ -23,6 +23,7 @@ from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError, stops_account
 from pika_async.cli.options import CredentialOptions, ProviderOptions, create_client
+from pika_async.cli.preview import Offer
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
@@ -35,7 +36,7 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.providers import find_provider
 
-__all__ = ["BatchRunner", "ProviderRun", "resume_runs", "retry_runs"]
+__all__ = ["BatchRunner", "ProviderRun", "offers_of", "resume_runs", "retry_runs"]
 
 #: Seconds that the second Ctrl-C leaves the journal for its pending writes.
 FLUSH_TIMEOUT_S: Final = 1.0
@@ -242,7 +243,7 @@ def retry_runs(
     :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
     """
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
-    again = {job.key for job in chosen.again}
+    again = {job.key: job for job in chosen.again}
     for job in (*chosen.again, *chosen.begun):
         if job.key in again or job.status is JobStatus.PLANNED:
             _check_images(job, credentials)
@@ -251,11 +252,37 @@ def retry_runs(
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     runs = _runs_of(by_gateway, folder, credentials, options, listener)
     runs = [
-        attrs.evolve(run, again=[one.key for one in inputs if one.key in again])
+        attrs.evolve(
+            run,
+            again=[one.key for one in inputs if one.key in again],
+            load_inputs=partial(_unchanged, inputs, again, folder),
+        )
         for run, inputs in zip(runs, by_gateway.values(), strict=True)
     ]
     keys = {one.key for inputs in by_gateway.values() for one in inputs}
     return runs, [job for job in _current_jobs(folder) if job.key not in keys]
+
+
+async def _unchanged(
+    inputs: Sequence[InputRequest], chosen: Mapping[str, Job], folder: BatchFolder
+) -> Sequence[InputRequest]:
+    """Return `inputs`, if no other command has changed the chosen jobs since they were shown to a person."""
+    for one in inputs:
+        job = folder.journal.get(one.key)
+        if one.key in chosen and job is not None and job.status is not chosen[one.key].status:
+            reason = f"is {job.status} now: another command ran here meanwhile; run this one again"
+            raise UsageError(f"retry: {one.key} {reason}; nothing was sent")
+    return inputs
+
+
+async def offers_of(runs: Sequence[ProviderRun]) -> list[Offer]:
+    """Return the estimate of each run, for a preview; the clients need not be open."""
+    offers = []
+    for run in runs:
+        inputs = await run.load_inputs()
+        estimated = await run.client.estimate([one.request for one in inputs], again=run.again)
+        offers.append(Offer(client=run.client, estimate=estimated, places=[f"job {one.key}" for one in inputs]))
+    return offers
 
 
 def _runs_of(

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from pika_async.cli.terminal import Terminal
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY, CommandLine, serving
 
@@ -93,12 +94,12 @@ def test_a_resolution_that_cannot_be_meant_changes_no_job(cli: CommandLine, argv
 
 def test_doubts_are_walked_through_on_a_terminal(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is shown with all that is known and the account's page; a wrong answer is asked for again."""
-    monkeypatch.setattr("pika_async.cli.resolving.can_ask", lambda: True)
     answer = {"status": 502, "headers": {"X-Oneapi-Request-Id": "req-77"}, "body": "bad gateway", "charge": True}
     rule = {"on": "create", "first": len(KEYS), "do": {"fault": "answer", **answer}}
     with serving(rule) as emulator:
         rows = "".join(json.dumps({"key": key, "prompt": f"prompt {key}"}) + "\n" for key in (*KEYS, FINE))
         cli.batch(emulator, cli.write("b.jsonl", rows), "--no-download", "--max-in-flight", "1", provider="cometapi")
+        monkeypatch.setattr(Terminal, "can_ask", True)
         task, taken = task_of(emulator, "prompt a1"), task_of(emulator, "prompt fine")
         answers = f"what\nt\n{taken}\nt\n\nt\n{task}\nn\ns\nq\n"
         ran = cli("resolve", "pika-out", stdin=answers.encode())
@@ -117,9 +118,9 @@ def test_the_end_of_the_input_quits_and_keeps_what_was_answered(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-D is like quit."""
-    monkeypatch.setattr("pika_async.cli.resolving.can_ask", lambda: True)
     with serving(LOST) as emulator:
         in_doubt(cli, emulator)
+        monkeypatch.setattr(Terminal, "can_ask", True)
         assert cli("resolve", "pika-out", stdin=b"a\n").code == 0
         assert Counter(statuses(cli).values()) == {"canceled": 1, "unknown": 3, "succeeded": 1}
         assert cli("resolve", "pika-out", "--all", "--abandon").code == 0

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from pika_async.__main__ import main
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.cli.exits import ExitCode, exit_code_for
+from pika_async.cli.terminal import Terminal
 from pika_async.emulator import Emulator
 from pika_async.errors import GatewayInTrouble, RefusedAlike
 from tests.cli.command_line import CommandLine, serving
@@ -203,6 +205,11 @@ def journal_of(cli: CommandLine) -> dict[str, Any]:
     return {job.key: job for job in SqliteJournal(cli.folder / "pika-out" / "journal.db").all()}
 
 
+def standing(cli: CommandLine) -> dict[str, tuple[str, int | None]]:
+    """Return the status and the seed of each job of the journal."""
+    return {key: (job.status, job.request.seed) for key, job in journal_of(cli).items()}
+
+
 FAILS = {"fault": "fails", "reason": "moderated"}
 
 
@@ -271,4 +278,55 @@ def test_a_repetition_that_was_begun_by_name_goes_on_by_name(cli: CommandLine) -
         begun = Counter(record["status"] for record in cli.results() if "~" not in record["key"])
         assert begun["planned"] == 1
         assert cli("retry", "pika-out", "a", "b", "--max-charges", "100").code == 0
+        assert charged(emulator) == {"prompt a": 2, "prompt b": 2}
+
+
+# --- before it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_announces_its_charges_and_a_dry_run_sends_nothing(cli: CommandLine) -> None:
+    """The announced number is that of the ledger; a dry run changes no job and draws no seed for good."""
+    with serving({"on": "create", "prompt": "prompt", "first": 3, "do": FAILS}) as emulator:
+        cli.batch(emulator, cli.write("b.csv", ROWS), "--no-download")
+        before = standing(cli)
+        ran = cli("retry", "pika-out", "--failed", "--new-seed", "--dry-run")
+        assert (ran.code, "3 new charges, 0 known, 0 refused" in ran.out) == (0, True)
+        assert (len(emulator.ledger), standing(cli)) == (9, before)
+        ran = cli("retry", "pika-out", "--failed", "--new-seed")
+        assert (ran.code, "3 new charges" in ran.err) == (0, True)
+        assert len(emulator.ledger) == 12
+        ran = cli("retry", "pika-out", "--failed", "--dry-run")
+        assert (ran.code, ran.out) == (0, "0 new charges: no such job is left to pay for again\n")
+
+
+def test_a_person_may_say_no_and_yes(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the question comes after the preview; no sends nothing; --yes does not ask."""
+    with serving({"on": "create", "prompt": "prompt", "first": 2, "do": FAILS}) as emulator:
+        cli.batch(emulator, cli.write("b.csv", "key,prompt\na,prompt a\nb,prompt b\n"), "--no-download")
+        monkeypatch.setattr(Terminal, "can_ask", True)
+        before = standing(cli)
+        ran = cli("retry", "pika-out", "--failed", stdin=b"n\n")
+        assert (ran.code, "Send 2 new charges" in ran.err, "nothing was sent" in ran.err) == (1, True, True)
+        assert (len(emulator.ledger), standing(cli)) == (2, before)
+        assert cli("retry", "pika-out", "a", stdin=b"y\n").code == 1
+        assert cli("retry", "pika-out", "b", "--yes", stdin=b"").code == 0
+        assert charged(emulator) == {"prompt a": 2, "prompt b": 2}
+
+
+def test_a_job_that_another_command_paid_for_meanwhile_is_not_paid_again(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the question stands, the same command runs in a second terminal: the answer comes too late."""
+    with serving({"on": "create", "prompt": "prompt", "first": 2, "do": FAILS}) as emulator:
+        cli.batch(emulator, cli.write("b.csv", "key,prompt\na,prompt a\nb,prompt b\n"), "--no-download")
+
+        def ask(terminal: Terminal, question: str) -> str:
+            assert "2 new charges" in question
+            assert main(["retry", "pika-out", "--failed", "--yes"]) == 0
+            return "y"
+
+        monkeypatch.setattr(Terminal, "can_ask", True)
+        monkeypatch.setattr(Terminal, "ask", ask)
+        ran = cli("retry", "pika-out", "--failed")
+        assert (ran.code, "a is succeeded now: another command ran here meanwhile" in ran.err) == (2, True)
         assert charged(emulator) == {"prompt a": 2, "prompt b": 2}

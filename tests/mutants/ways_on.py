@@ -138,4 +138,13 @@ MUTANTS: Final = (
         RESOLUTIONS,
         "cannot_be_meant",
     ),
+    Mutant(
+        "paid-by-two-terminals",
+        "cli/runner.py",
+        "if one.key in chosen and job is not None and job.status is not chosen[one.key].status:",
+        "if False:",
+        "a video that another command has paid for while the question stood is paid for again",
+        RETRIES,
+        "meanwhile",
+    ),
 )
