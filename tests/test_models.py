@@ -251,6 +251,14 @@ def test_keys_can_be_words_of_any_script(key: str) -> None:
     assert GenerationRequest("a", key=key).key == key
 
 
+@pytest.mark.parametrize("key", ["con", "NUL", "Aux.2", "prn.a.b", "com1", "LPT9.x", "com\u00b9"])
+def test_keys_are_not_names_of_devices(key: str) -> None:
+    """Windows makes no file of that name, with any ending and in any case; a longer name is a key."""
+    with pytest.raises(InvalidRequest, match="names a device on Windows, where no file can have that name"):
+        GenerationRequest("a", key=key)
+    assert GenerationRequest("a", key=f"{key.split('.')[0]}s").key == f"{key.split('.')[0]}s"
+
+
 @pytest.mark.parametrize(
     ("field", "low", "high"),
     [("frame_rate", 8, 24), ("guidance_scale", 5, 25), ("motion", 0, 4), ("seed", 0, 2**63 - 1)],

@@ -7,6 +7,7 @@ connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -112,7 +113,8 @@ class CallbackServer:
         elif listening is not None:
             loop = asyncio.get_running_loop()
             for listener in listening.sockets:
-                loop.remove_reader(listener.fileno())
+                with contextlib.suppress(NotImplementedError):  # Windows' loop has no readers, and loses no socket
+                    loop.remove_reader(listener.fileno())
             loop.call_soon(self._stop, listening)
         for connection in list(self._connections):
             connection.abort()

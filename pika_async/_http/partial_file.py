@@ -17,14 +17,15 @@ import anyio
 import attrs
 
 from pika_async._http.download_state import AbortDownload
+from pika_async._system import link_file, open_file, set_mode, sync_folder, write_at
 from pika_async.errors import shorten
 
 __all__ = ["Download", "FolderRefusals", "PartialFile", "sha256_of"]
 
 #: Bytes written and hashed in one call to a worker thread.
 WRITE_BATCH_BYTES: Final = 1 << 20
-#: Flags of `os.open` that fail if the name exists, even as a link: no existing file is ever written to.
-NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+#: Flags of an opening that fails if the name exists, even as a link: no existing file is ever written to.
+NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 #: Errors by which a share or a FUSE file system refuses `fsync` and `fchmod`; others, such as EIO, are failures.
 REFUSAL_ERRNOS: Final = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
@@ -48,7 +49,7 @@ class Download:
 
 def _hash_file(path: Path) -> str | None:
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = open_file(path, os.O_RDONLY)
         with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -116,24 +117,28 @@ class PartialFile:
         """Write the buffered bytes; create the file, and its folder, if missing."""
         if self._fd is None:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._temporary, NEW_FILE_FLAGS, 0o600)
+            self._fd = open_file(self._temporary, NEW_FILE_FLAGS)
         pending, self._pending = bytes(self._pending), bytearray()
         if not self._size and self._restarts:
             os.ftruncate(self._fd, 0)
         self._digest.update(pending)
         view = memoryview(pending)
         while view:
-            written = os.pwrite(self._fd, view, self._size)
+            written = write_at(self._fd, view, self._size)
             self._size, view = self._size + written, view[written:]
 
     def finish(self) -> str:
-        """Write and sync the remaining bytes, give the file the user's default permissions, and return its SHA-256."""
+        """Write and sync the remaining bytes, give the file the user's default permissions, and return its SHA-256.
+
+        The file is closed: Windows neither renames nor removes an open one.
+        """
         self.write()
         assert self._fd is not None  # noqa: S101 - `write` opened it
         with self._refusals.tolerate("chmod", self.target.parent):
-            os.fchmod(self._fd, self._default_mode())
+            set_mode(self._fd, self._default_mode())
         with self._refusals.tolerate("fsync", self.target.parent):
             os.fsync(self._fd)
+        self._close()
         return self._digest.hexdigest()
 
     def publish(self) -> Download:
@@ -143,18 +148,19 @@ class PartialFile:
         else:
             self._link_to_target()
         self._temporary.unlink(missing_ok=True)
-        with self._refusals.tolerate("fsync", self.target.parent), contextlib.ExitStack() as stack:
-            folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, folder)
-            os.fsync(folder)
+        with self._refusals.tolerate("fsync", self.target.parent):
+            sync_folder(self.target.parent)
         return Download(file=self.target, sha256=self._digest.hexdigest(), size=self._size)
 
     def discard(self) -> None:
         """Close the temporary file, and remove it if it still exists."""
+        self._close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 os.close(fd)
 
@@ -162,7 +168,7 @@ class PartialFile:
         # Reading the umask requires setting it, for every thread of the process. Instead let the kernel apply it, and
         # the default ACL of the folder, to an empty file that is removed at once.
         probe = self._temporary.with_suffix(".mode")
-        fd = os.open(probe, NEW_FILE_FLAGS, 0o666)
+        fd = open_file(probe, NEW_FILE_FLAGS, 0o666)
         try:
             return stat.S_IMODE(os.fstat(fd).st_mode)
         finally:
@@ -172,7 +178,7 @@ class PartialFile:
     def _link_to_target(self) -> None:
         # A hard link, because it fails if the name exists; a rename would replace the existing file.
         try:
-            os.link(self._temporary, self.target, follow_symlinks=False)
+            link_file(self._temporary, self.target)
         except FileExistsError:
             self._accept_existing()
         except OSError as error:
@@ -183,7 +189,7 @@ class PartialFile:
     def _rename_to_target(self) -> None:
         """Without hard links: create an empty file under the name, then replace it. A crash in between leaves it."""
         try:
-            os.close(os.open(self.target, NEW_FILE_FLAGS, 0o600))
+            os.close(open_file(self.target, NEW_FILE_FLAGS))
         except FileExistsError:
             found = self.target.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_size:

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from pika_async._journal.migrations import APPLICATION_ID
-from pika_async._journal.side_files import numbered, side_paths, sync_folder
+from pika_async._journal.side_files import numbered, side_paths
+from pika_async._system import open_file, sync_folder
 
 __all__ = ["Notice", "copy_database", "rescue_database"]
 
@@ -52,8 +53,7 @@ def copy_database(source: sqlite3.Connection, target: Path) -> None:
     :raises OSError: if `target` exists or cannot be written; nothing is left behind.
     :raises sqlite3.Error: if the copy failed; nothing is left behind.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(target, flags, 0o600))
+    os.close(open_file(target, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     try:
         with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
             source.backup(copy)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pika_async._journal.side_files import numbered, side_paths, sync_folder
+from pika_async._journal.side_files import numbered, side_paths
+from pika_async._system import open_file, sync_folder, user_id, write_at
 
 __all__ = ["FallbackFile"]
 
@@ -46,7 +47,7 @@ class FallbackFile:
         with contextlib.suppress(OSError):
             descriptor = self._open(self.path, os.O_RDWR | os.O_CREAT)
             try:
-                os.pwrite(descriptor, bytes(RESERVED_BYTES), 0)
+                write_at(descriptor, bytes(RESERVED_BYTES), 0)
                 os.ftruncate(descriptor, RESERVED_BYTES)
                 os.fsync(descriptor)
             finally:
@@ -119,9 +120,9 @@ class FallbackFile:
 
         :raises OSError: if the file cannot be opened, or is one of those.
         """
-        descriptor = os.open(file, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        descriptor = open_file(file, flags)
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or (file != self.path and status.st_uid != os.geteuid()):
+        if not stat.S_ISREG(status.st_mode) or (file != self.path and status.st_uid != user_id()):
             os.close(descriptor)
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(file))
         return descriptor
@@ -134,10 +135,10 @@ def _append_bytes(descriptor: int, data: bytes) -> None:
     remaining = memoryview(data)
     try:
         while remaining:
-            written = os.pwrite(descriptor, remaining, end)
+            written = write_at(descriptor, remaining, end)
             remaining, end = remaining[written:], end + written
         os.fsync(descriptor)
     except OSError:
         with contextlib.suppress(OSError):
-            os.pwrite(descriptor, bytes(end - start), start)
+            write_at(descriptor, bytes(end - start), start)
         raise

@@ -6,25 +6,20 @@ Does not read the database.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
-import struct
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from pika_async._journal.side_files import check_regular
+from pika_async._journal.system_locks import create_lock, lock_database, unlock_database
+from pika_async._system import open_file, read_at, write_at
 from pika_async.errors import ConfigurationError, JournalInUse
 
 __all__ = ["FileDisplacedError", "FileLock", "Progress", "read_progress", "require_unheld"]
 
-#: Byte of the database that its owner locks: behind the 512 bytes from 0x40000000 on that SQLite locks.
-LOCKED_BYTE: Final = 0x4000_0400
-#: Lock that belongs to an open file, not to a process as SQLite's do; None where the system has none.
-SET_LOCK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
 #: Length of each number in the lock file.
 NUMBER_WIDTH: Final = 20
 #: Length of the lock file: the owner's process id, and the two numbers of `Progress`.
@@ -56,22 +51,12 @@ def _parse_progress(content: bytes) -> Progress | None:
 def read_progress(path: Path) -> Progress | None:
     """Return the numbers in the lock file of the journal at `path` without locking it; None if there are none."""
     try:
-        descriptor = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_file(Path(f"{path}.lock"), os.O_RDONLY)
     except OSError:
         return None
     with open(descriptor, "rb") as file, contextlib.suppress(OSError):  # noqa: PTH123 - a descriptor, not a path
         return _parse_progress(file.read(LOCK_FILE_BYTES))
     return None
-
-
-def _set_database_lock(descriptor: int, kind: int) -> None:
-    if SET_LOCK is None:
-        return
-    try:
-        fcntl.fcntl(descriptor, SET_LOCK, struct.pack("hhqqi", kind, os.SEEK_SET, LOCKED_BYTE, 1, 0))
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a kernel without these locks, such as a sandbox
-            raise
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -88,7 +73,7 @@ def _in_use(path: Path, owner: int | None) -> JournalInUse:
 
 
 class FileLock:
-    """Lock on `<path>.lock` (`flock`), and on one byte of the database once that exists, until `release`.
+    """Lock on `<path>.lock`, and on one byte of the database once that exists, until `release`.
 
     The lock file alone would not do: when it is removed, the next process makes another and locks that. The database
     alone would not do either: it may not exist yet, and closing a second descriptor of it would drop SQLite's locks.
@@ -104,15 +89,16 @@ class FileLock:
         """
         self.path = path
         self._file = Path(f"{path}.lock")
+        self._system_lock = create_lock(path)
         self._database: int | None = None
         require_unheld(path)
         self._descriptor = self._acquire()
         #: See `Progress`; None after a clean close.
-        self.previous = _parse_progress(os.pread(self._descriptor, LOCK_FILE_BYTES, 0))
+        self.previous = _parse_progress(read_at(self._descriptor, LOCK_FILE_BYTES, 0))
         self._progress: Progress | None = None
         #: Whether the database was closed with everything in it; then `release` removes the numbers of `record`.
         self.is_clean = False
-        os.pwrite(self._descriptor, f"{os.getpid():<{NUMBER_WIDTH}}\n".encode(), 0)
+        write_at(self._descriptor, f"{os.getpid():<{NUMBER_WIDTH}}\n".encode(), 0)
         _held.add(self)
 
     @staticmethod
@@ -122,11 +108,11 @@ class FileLock:
 
     def _acquire(self) -> int:
         check_regular(self.path, self._file)
-        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = open_file(self._file, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._system_lock.acquire(descriptor)
         except BlockingIOError:
-            pid = os.pread(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
+            pid = read_at(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise _in_use(self.path, int(pid) if pid.isdecimal() else None) from None
         except BaseException:
@@ -140,9 +126,9 @@ class FileLock:
         :raises JournalInUse: if another process has it, whose lock file was removed.
         :raises OSError: if it cannot be opened or locked.
         """
-        self._database = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._database = open_file(self.path, os.O_RDWR)
         try:
-            _set_database_lock(self._database, fcntl.F_WRLCK)
+            lock_database(self._database)
         except (BlockingIOError, PermissionError):  # POSIX allows either
             raise _in_use(self.path, None) from None
 
@@ -181,7 +167,7 @@ class FileLock:
             raise FileDisplacedError(f"lost its lock file, which cannot be made again: {error}") from None
         os.close(self._descriptor)
         self._descriptor = descriptor
-        os.pwrite(descriptor, f"{os.getpid():<{NUMBER_WIDTH}}\n".encode(), 0)
+        write_at(descriptor, f"{os.getpid():<{NUMBER_WIDTH}}\n".encode(), 0)
         if self._progress is not None:
             self.record(self._progress)
         _log.warning("the lock file %s was removed while the journal was open; it is made again", self._file)
@@ -193,7 +179,7 @@ class FileLock:
         """
         self._progress = progress
         numbers = f"{progress.committed:<{NUMBER_WIDTH}}\n{progress.begun:<{NUMBER_WIDTH}}\n"
-        os.pwrite(self._descriptor, numbers.encode(), NUMBER_WIDTH + 1)
+        write_at(self._descriptor, numbers.encode(), NUMBER_WIDTH + 1)
 
     def release(self) -> None:
         """Release both locks, for forked children as well, which share the open files.
@@ -207,8 +193,8 @@ class FileLock:
             if self.is_clean:
                 os.ftruncate(self._descriptor, NUMBER_WIDTH + 1)
             if self._database is not None:
-                _set_database_lock(self._database, fcntl.F_UNLCK)
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                unlock_database(self._database)
+            self._system_lock.release(self._descriptor)
         self.close()
 
     def close(self) -> None:
@@ -217,6 +203,7 @@ class FileLock:
         for descriptor in (self._descriptor, database):
             if descriptor is not None:
                 os.close(descriptor)
+        self._system_lock.close()
 
 
 def require_unheld(path: Path) -> None:
@@ -245,4 +232,5 @@ def _close_inherited() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_close_inherited)
+if hasattr(os, "register_at_fork"):  # Windows forks no process
+    os.register_at_fork(after_in_child=_close_inherited)

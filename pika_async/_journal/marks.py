@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -66,7 +67,7 @@ def mark_open(connection: sqlite3.Connection, path: Path, status: os.stat_result
     """
     before = _stored_place(connection)
     journal = os.urandom(IDENTITY_BYTES).hex() if before is None else before.journal
-    place = _Place(journal, os.fsdecode(path), os.uname().nodename, status.st_dev, status.st_ino)
+    place = _Place(journal, os.fsdecode(path), platform.node(), status.st_dev, status.st_ino)
     if before is not None and not before.is_at(place):
         where = "as another file of this path" if before.path == place.path else f"as {before.path}"
         text = "the journal %s was last opened %s on %s: if that one is used as well, both pay for the same jobs"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from pika_async._journal.lock import Progress
 from pika_async._journal.migrations import APPLICATION_IDS, MIGRATIONS, OPEN_APPLICATION_ID, migrate, prune_samples
-from pika_async._journal.side_files import sync_folder
+from pika_async._system import open_file, sync_folder
 from pika_async.errors import JournalUnusable
 
 __all__ = ["FileState", "create_file", "inspect_file", "open_reader", "open_writer", "unusable"]
@@ -107,7 +107,7 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> FileStat
     :raises JournalUnusable: if it is not a regular file, not a journal, of a newer version, or cannot be read.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = open_file(path, os.O_RDONLY)
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise unusable(path, "cannot be made: its folder does not exist; make the folder first") from None
@@ -140,7 +140,7 @@ def create_file(path: Path) -> None:
 
     :raises OSError: if it cannot be made, or exists already.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.close(open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     sync_folder(path.parent)
 
 

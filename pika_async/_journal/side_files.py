@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from pika_async._system import user_id
 from pika_async.errors import JournalUnusable
 
-__all__ = ["check_regular", "check_side_files", "numbered", "side_paths", "sync_folder"]
+__all__ = ["check_regular", "check_side_files", "numbered", "side_paths"]
 
 #: Files beside the database: three of SQLite, and the fallback file.
 SUFFIXES: Final = ("-wal", "-shm", "-journal", ".fallback")
@@ -34,15 +35,6 @@ def numbered(path: Path) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def sync_folder(folder: Path) -> None:
-    """Sync the names in `folder` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def check_regular(journal: Path, file: Path) -> None:
     """Check that `file` is missing, or a regular file of this user or of the owner of its folder.
 
@@ -54,7 +46,7 @@ def check_regular(journal: Path, file: Path) -> None:
     """
     try:
         status = file.lstat()
-        owners = {os.geteuid(), file.parent.stat().st_uid}
+        owners = {user_id(), file.parent.stat().st_uid}
     except OSError:
         return  # missing; what cannot be inspected cannot be opened either, and that has its own error
     if stat.S_ISLNK(status.st_mode):

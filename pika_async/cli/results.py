@@ -105,7 +105,9 @@ class ResultsWriter:
         try:
             async for job in jobs:
                 writer.write(job)
+            writer._file.close()  # Windows renames no open file
             part.replace(path)
+            writer._file = path.open("ab", buffering=0)
         except BaseException:
             writer._file.close()
             part.unlink(missing_ok=True)

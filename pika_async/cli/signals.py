@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C, SIGTERM and SIGHUP: the first signal cancels the work, the second ends the process at once."""
+"""Handling of Ctrl-C, SIGTERM, SIGHUP and Windows' Ctrl-Break: the first cancels the work, the second ends at once."""
 
 from __future__ import annotations
 
@@ -38,32 +38,41 @@ async def interruptible(
         on_interrupt()
         task.cancel()
 
-    handled = [number for number in _stop_signals() if _install_handler(loop, number, stop)]
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if signals:
-            raise Interrupted("interrupted") from None
-        raise
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+    with contextlib.ExitStack() as handlers:
+        for number in _stop_signals():
+            _install_handler(loop, number, stop, handlers)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if signals:
+                raise Interrupted("interrupted") from None
+            raise
 
 
 def _stop_signals() -> list[signal.Signals]:
     signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break, and the stop of a console's process group
+        signals.append(signal.SIGBREAK)
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # `nohup` ignores it
         signals.append(hangup)
     return signals
 
 
-def _install_handler(loop: asyncio.AbstractEventLoop, number: int, stop: Callable[[], None]) -> bool:
-    try:
-        loop.add_signal_handler(number, stop)
-    except (NotImplementedError, RuntimeError, ValueError):
-        return False  # not the main thread, or not supported: Ctrl-C still raises KeyboardInterrupt
-    return True
+def _install_handler(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: Callable[[], None], handlers: contextlib.ExitStack
+) -> None:
+    """Call `stop` in `loop` at a signal until `handlers` is closed.
+
+    Do nothing outside of the main thread, where no signal arrives.
+    """
+    with contextlib.suppress(RuntimeError, ValueError):
+        try:
+            loop.add_signal_handler(number, stop)
+            handlers.callback(loop.remove_signal_handler, number)
+        except NotImplementedError:  # Windows' loop; a signal wakes it, and the handler runs in the main thread
+            previous = signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+            handlers.callback(signal.signal, number, previous or signal.SIG_DFL)
 
 
 def _exit_now(on_exit: Callable[[], None]) -> None:

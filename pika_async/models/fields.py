@@ -91,6 +91,8 @@ MAX_RATIO_TERM: Final = 3999
 RATIO_TOLERANCE: Final = 1e-3
 
 KEY_PATTERN: Final = re.compile(r"[\w][\w.@=+-]*(~[0-9]+)?")
+#: Names of devices on Windows, in any case and with any ending; a file of that name cannot be made there.
+DEVICE_NAME: Final = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\..*)?", re.IGNORECASE)
 #: Bytes of a key in UTF-8: a key names a file, and file systems stop at 255 bytes with the suffix.
 MAX_KEY_BYTES: Final = 200
 
@@ -184,6 +186,8 @@ def check_key(key: object) -> None:
     if not isinstance(key, str) or not KEY_PATTERN.fullmatch(key) or ".." in key:
         reason = "must begin with a letter, digit or _ and hold only letters, digits and . _ - @ = +, without .. in it"
         raise invalid("key", key, reason)
+    if DEVICE_NAME.fullmatch(key):
+        raise invalid("key", key, "names a device on Windows, where no file can have that name; give another one")
     if len(key.encode()) > MAX_KEY_BYTES:
         reason = f"must be at most {MAX_KEY_BYTES} bytes long in UTF-8, not {len(key.encode())}; give a shorter one"
         raise invalid("key", key, reason)

@@ -21,7 +21,7 @@ ROWS = {
     "errors": 0,
     "models": 1, "polling": 1,
     "jobs": 2, "providers": 2,
-    "_planning": 3, "logs": 3,
+    "_planning": 3, "_system": 3, "logs": 3,
     "_http": 4, "_journal": 4,
     "callbacks": 5,
     "config": 6,
@@ -45,6 +45,7 @@ ALLOWED = {
     "callbacks": {"aiohttp", "anyio", "asyncio", "secrets"},
     "config": {"aiohttp", "os"},
     "client": {"aiohttp", "anyio", "asyncio", "os", "time"},
+    "_system": {"os"},
     "logs": set(),
     "__init__": set(),
 }

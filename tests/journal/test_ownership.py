@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import shutil
 import signal
 import sqlite3
@@ -17,8 +18,7 @@ from typing import Any
 import attrs
 import pytest
 
-from pika_async._journal import lock as lock_module
-from pika_async._journal import marks, schema
+from pika_async._journal import marks, schema, system_locks
 from pika_async._journal.lock import FileLock
 from pika_async._journal.migrations import APPLICATION_ID
 from pika_async._journal.schema import FileState, inspect_file
@@ -150,7 +150,7 @@ async def test_a_close_releases_the_locks_of_inherited_descriptors_too(path: Pat
 async def test_a_system_without_locks_of_open_files_has_the_lock_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_module, "SET_LOCK", None)
+    monkeypatch.setattr(system_locks, "SET_LOCK", None)
     journal = await open_with_receipt(path)
     assert f"is in use by process {os.getpid()}" in run_child(OPEN_AND_PRINT, path).stdout
     await journal.close()
@@ -438,7 +438,7 @@ async def test_a_journal_that_is_opened_elsewhere_says_where_it_was(
     path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line for a copy at another path, for another file at the same path, and on another machine; else none."""
-    host = os.uname().nodename
+    host = platform.node()
     await create_journal(path)
     await create_journal(path)
     assert caplog.messages == []
@@ -457,8 +457,7 @@ async def test_a_journal_that_is_opened_elsewhere_says_where_it_was(
     await create_journal(path)
     assert caplog.messages == [f"the journal {path} was last opened as another file of this path on {host}: {way_out}"]
     caplog.clear()
-    names = os.uname()
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result((names[0], "laptop", *names[2:])))
+    monkeypatch.setattr(platform, "node", lambda: "laptop")
     await create_journal(path)
     assert caplog.messages == [f"the journal {path} was last opened as another file of this path on {host}: {way_out}"]
 

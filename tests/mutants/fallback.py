@@ -52,7 +52,7 @@ MUTANTS: Final = (
     Mutant(
         "strangers-receipts",
         "_journal/fallback_file.py",
-        "(file != self.path and status.st_uid != os.geteuid())",
+        "(file != self.path and status.st_uid != user_id())",
         "False",
         "a file that anybody put into the temporary folder is imported",
         _TESTS,
@@ -60,7 +60,7 @@ MUTANTS: Final = (
     Mutant(
         "half-a-line-kept",
         "_journal/fallback_file.py",
-        "            os.pwrite(descriptor, bytes(end - start), start)",
+        "            write_at(descriptor, bytes(end - start), start)",
         "            pass",
         "a line that the full disk cut makes the fallback file unreadable",
         _TESTS,

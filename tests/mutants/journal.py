@@ -49,7 +49,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "two-owners",
-        "_journal/lock.py",
+        "_journal/system_locks.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "two processes pay for one batch",

@@ -13,7 +13,7 @@ FOLDERS: Final = ("tests/http/test_target_folders.py",)
 MUTANTS: Final = (
     Mutant(
         "lock-file-alone",
-        "_journal/lock.py",
+        "_journal/system_locks.py",
         "    if SET_LOCK is None:\n        return\n",
         "    return\n",
         "whoever removes the lock file opens the journal a second time",
@@ -41,7 +41,7 @@ MUTANTS: Final = (
     Mutant(
         "release-by-closing",
         "_journal/lock.py",
-        "            fcntl.flock(self._descriptor, fcntl.LOCK_UN)\n",
+        "            self._system_lock.release(self._descriptor)\n",
         "",
         "a child that inherited the open file keeps the lock after a close",
         OWNERSHIP,
@@ -50,7 +50,7 @@ MUTANTS: Final = (
     Mutant(
         "database-released-by-closing",
         "_journal/lock.py",
-        "                _set_database_lock(self._database, fcntl.F_UNLCK)\n",
+        "                unlock_database(self._database)\n",
         "                pass\n",
         "a child that inherited the database keeps its lock after a close",
         OWNERSHIP,
@@ -59,8 +59,8 @@ MUTANTS: Final = (
     Mutant(
         "child-keeps-the-lock",
         "_journal/lock.py",
-        "os.register_at_fork(after_in_child=_close_inherited)\n",
-        "",
+        "    os.register_at_fork(after_in_child=_close_inherited)\n",
+        "    pass\n",
         "a forked child holds the lock after the death of its parent",
         OWNERSHIP,
         "forked_child_holds_no_lock",

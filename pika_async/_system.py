@@ -1,0 +1,75 @@
+"""Calls of the operating system that Windows lacks, each with the nearest that it has. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+__all__ = ["link_file", "open_file", "read_at", "set_mode", "sync_folder", "user_id", "write_at"]
+
+#: Flags of each opening. Windows has `O_BINARY` alone, and without it writes two bytes for each line feed. Elsewhere a
+#: link at the end of the path is an error, and the opening of a pipe does not wait.
+_OPEN_FLAGS: Final[int] = sum(getattr(os, f"O_{name}", 0) for name in ("BINARY", "CLOEXEC", "NOFOLLOW", "NONBLOCK"))
+#: Flag that opens a folder; None on Windows, which opens none.
+_FOLDER_FLAG: Final[int | None] = getattr(os, "O_DIRECTORY", None)
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file without following a link and return its descriptor, which no child process inherits.
+
+    :param flags: those of `os.open`.
+    :param mode: the permissions of a new file; default: its user may read and write it.
+    :raises OSError: if it cannot be opened, or is a link.
+    """
+    return os.open(path, flags | _OPEN_FLAGS, mode)
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Return at most `size` bytes from `offset` on. On Windows the position of the descriptor moves."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:
+    """Write at `offset` and return the number of bytes written. On Windows the position of the descriptor moves."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.write(descriptor, data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names in `folder` to the disk. Does nothing on Windows, where the file system keeps a log of names."""
+    if _FOLDER_FLAG is None:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | _FOLDER_FLAG | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Set the permissions of an open file. Does nothing on Windows, where a file has those of its folder."""
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, mode)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, which must not exist.
+
+    :raises FileExistsError: if `target` exists.
+    :raises OSError: if the file system has no such links.
+    """
+    if os.link in os.supports_follow_symlinks:
+        os.link(source, target, follow_symlinks=False)
+    else:
+        os.link(source, target)
+
+
+def user_id() -> int:
+    """Return the number of this user, as `st_uid` of a file shows it: 0 on Windows, for each user."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
