@@ -256,7 +256,7 @@ def test_keys_are_not_names_of_devices(key: str) -> None:
     """Windows makes no file of that name, with any ending and in any case; a longer name is a key."""
     with pytest.raises(InvalidRequest, match="names a device on Windows, where no file can have that name"):
         GenerationRequest("a", key=key)
-    assert GenerationRequest("a", key=f"{key.split('.')[0]}s").key == f"{key.split('.')[0]}s"
+    assert GenerationRequest("a", key=f"{key.split('.', maxsplit=1)[0]}s").key == f"{key.split('.', maxsplit=1)[0]}s"
 
 
 @pytest.mark.parametrize(

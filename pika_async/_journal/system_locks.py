@@ -1,7 +1,7 @@
 """Locks between processes, which die with their owner: of a lock file, and of one byte of a database.
 
-Where Python has `fcntl`, the lock of an open file. Elsewhere, as on Windows, a lock of SQLite: the journal is made of it,
-and it has the right lock for each system.
+Where Python has `fcntl`, the lock of an open file. Elsewhere, as on Windows, a lock of SQLite, which has one for each
+system.
 """
 
 from __future__ import annotations

@@ -26,11 +26,34 @@ from typing import Any, Final
 
 MISSING_MODULES: Final = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "uvloop")
 MISSING_NAMES: Final = (
-    *("fchmod", "fork", "forkpty", "getegid", "geteuid", "getgid", "getuid", "killpg", "pread", "pwrite", "register_at_fork"),
+    *(
+        "fchmod",
+        "fork",
+        "forkpty",
+        "getegid",
+        "geteuid",
+        "getgid",
+        "getuid",
+        "killpg",
+        "pread",
+        "pwrite",
+        "register_at_fork",
+    ),
     *("setsid", "uname", "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"),
 )
 MISSING_SIGNALS: Final = ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2", "pthread_sigmask")
-LIBRARIES: Final = ("aiohttp", "anyio", "attrs", "av", "backoff", "cattrs", "cyclopts", "PIL.Image", "rich.console", "rich.progress")
+LIBRARIES: Final = (
+    "aiohttp",
+    "anyio",
+    "attrs",
+    "av",
+    "backoff",
+    "cattrs",
+    "cyclopts",
+    "PIL.Image",
+    "rich.console",
+    "rich.progress",
+)
 #: The flag that Windows needs, and this system does not have.
 O_BINARY: Final = 1 << 30
 MAX_PATH: Final = 260
@@ -44,7 +67,7 @@ def check_name(path: Any) -> None:
     """Refuse a path that Windows refuses."""
     if isinstance(path, int):
         return
-    whole = os.path.abspath(os.fsdecode(path))
+    whole = str(Path.cwd() / os.fsdecode(path))
     if any(FORBIDDEN.search(part) for part in Path(whole).parts[1:]) or len(whole) >= MAX_PATH:
         raise OSError(errno.EINVAL, "The filename, directory name, or volume label syntax is incorrect", whole)
 
@@ -52,9 +75,9 @@ def check_name(path: Any) -> None:
 def is_open(path: Any) -> bool:
     """Return whether this process has the file open."""
     wanted = os.lstat(path)
-    for number in os.listdir("/proc/self/fd"):
+    for number in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            if os.path.samestat(wanted, os.fstat(int(number))):
+            if os.path.samestat(wanted, os.fstat(int(number.name))):
                 return True
     return False
 
@@ -67,7 +90,7 @@ def check_not_open(path: Any) -> None:
 
 def open_as_windows(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
     check_name(path)
-    if os.path.isdir(path):
+    if Path(path).is_dir():
         raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(path))
     if is_package(sys._getframe(1)):
         assert flags & O_BINARY, f"{path} is opened as text"
@@ -118,7 +141,14 @@ def become_windows() -> None:
         setattr(os, name, guarded(getattr(os, name), lambda _: None, arguments))
     io.open = guarded(io.open, lambda _: None, 1)
     loop: Any = asyncio.SelectorEventLoop
-    for name in ("add_signal_handler", "remove_signal_handler", "add_reader", "remove_reader", "add_writer", "remove_writer"):
+    for name in (
+        "add_signal_handler",
+        "remove_signal_handler",
+        "add_reader",
+        "remove_reader",
+        "add_writer",
+        "remove_writer",
+    ):
         setattr(loop, name, refused_to_the_package(getattr(loop, name)))
     warnings.filterwarnings("error", category=EncodingWarning, module=r"pika_async(\.|$)")
 
@@ -126,6 +156,6 @@ def become_windows() -> None:
 if __name__ == "__main__":
     become_windows()
     if sys.argv[1:2] == ["-c"]:
-        exec(compile(sys.argv[2], "script", "exec"), {"__name__": "__main__"})
+        exec(compile(sys.argv[2], "script", "exec"), {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
     else:
         runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
