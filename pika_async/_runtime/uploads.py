@@ -31,6 +31,10 @@ UPLOAD_TIMEOUT_S: Final = 120.0
 MAX_HASH_BYTES: Final = 1 << 20
 
 
+class _TookTooLong(Exception):  # noqa: N818 - not an error of the uploader's own, such as a TimeoutError
+    """An upload did not end in time."""
+
+
 @attrs.define(eq=False)
 class _UploadUnderWay:
     ended: asyncio.Event = attrs.Factory(asyncio.Event)
@@ -101,7 +105,7 @@ class Uploads:
             url = await _within(answer, UPLOAD_TIMEOUT_S) if inspect.isawaitable(answer) else answer
         except InvalidRequest:
             raise
-        except TimeoutError:
+        except _TookTooLong:
             raise UploadFailed(f"{shown} failed: the uploader did not return within {UPLOAD_TIMEOUT_S:g} s") from None
         except (Exception, asyncio.CancelledError) as error:
             if was_cancelled(error):
@@ -121,7 +125,7 @@ class Uploads:
 async def _within(answer: Awaitable[Any], seconds: float) -> Any:
     """Return the result of an awaitable; after `seconds` it is cancelled and not waited for.
 
-    :raises TimeoutError: after `seconds`.
+    :raises _TookTooLong: after `seconds`.
     """
     task = asyncio.ensure_future(answer)
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # also of one that is left behind
@@ -132,7 +136,7 @@ async def _within(answer: Awaitable[Any], seconds: float) -> Any:
         raise
     if not task.done():
         task.cancel()
-        raise TimeoutError
+        raise _TookTooLong
     return task.result()
 
 

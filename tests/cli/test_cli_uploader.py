@@ -126,3 +126,18 @@ def test_a_row_with_another_kind_of_file_is_refused_by_name(
     assert f"e.csv:2: image: '{name}' must be " in ran.err
     assert kind in ran.err
     assert len(emulator.ledger) == before
+
+
+def test_resume_needs_the_uploader_again(cli: CommandLine) -> None:
+    """It is not saved with the batch: without it the planned rows are named, with it they are sent."""
+    cli.write("resume_host.py", HOST)
+    with serving({"on": "create", "first": 2, "do": {"fault": "refuse", "as": "quota"}}) as emulator:
+        options = ("--uploader", "resume_host:upload", "--no-download")
+        assert cli.batch(emulator, "b.csv", *options, provider="cometapi").code == 3
+        refused = cli("resume", "pika-out")
+        assert refused.code == 2
+        assert "must be a URL at CometAPI" in refused.err
+        assert not emulator.ledger
+        assert cli("resume", "pika-out", "--uploader", "resume_host:upload").code == 0
+        assert len(emulator.ledger) == 2
+    assert len(sys.modules["resume_host"].calls) == 1

@@ -275,3 +275,37 @@ def test_a_row_that_the_gateway_refused_is_not_sent_again(image: Path, tmp_path:
         assert len([entry for entry in at.requests if entry.method == "POST"]) == 1
 
     asyncio.run(story())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("content", [PNG[:-1], b"<html>403</html>", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"])
+async def test_an_image_that_changed_after_admission_is_not_sent(content: bytes, image: Path) -> None:
+    """The content is checked again when it is read, and its submission is rejected with the same text."""
+    request = GenerationRequest("a cat", image=image)
+    await check_request(NATIVE, request)
+    image.write_bytes(content)
+    outcome = await GatewayClient(NATIVE, ORIGIN, MemoryTransport(gateway())).encode(request, "")
+    assert isinstance(outcome, SubmitOutcome)
+    assert outcome.verdict is SubmitVerdict.REJECTED
+    with pytest.raises(InvalidRequest) as caught:
+        await check_request(NATIVE, request)
+    assert outcome.reason == str(caught.value)
+
+
+def test_a_file_that_has_grown_is_not_read(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of many gigabytes is refused by its size and its first bytes alone."""
+
+    def read(reader: Any) -> bytes:
+        raise AssertionError("the rest of the file was read")
+
+    monkeypatch.setattr(images, "_read_rest", read)
+    os.truncate(image, 5 << 30)
+    for provider in (NATIVE, PROVIDERS["cometapi"]):
+        for can_upload in (False, True):
+            with pytest.raises(InvalidRequest, match=r"cat.png.* must be "):
+                check_request_blocking(provider, GenerationRequest("a cat", image=image), can_upload=can_upload)
+    with pytest.raises(InvalidRequest, match=r"must be at most 100,000,000 bytes long, not 5,368,709,120"):
+        asyncio.run(load_media(NATIVE, GenerationRequest("a cat", image=image)))
+    image.write_bytes(PNG.ljust(2_000_000, b"\0"))
+    with pytest.raises(InvalidRequest, match=r"cat.png \(2,000,000 bytes\)' must be at most 735,000 bytes"):
+        asyncio.run(load_media(NATIVE, GenerationRequest("a cat", image=image)))

@@ -183,13 +183,15 @@ def test_an_upload_that_fails_and_then_passes_costs_nothing() -> None:
     in_virtual_time(story)
 
 
-@pytest.mark.parametrize("kind", ["raises", "cancels itself", "hangs"])
+@pytest.mark.parametrize("kind", ["raises", "times out", "cancels itself", "hangs"])
 def test_an_uploader_that_never_works_stops_the_rest(kind: str) -> None:
     """Rows without a file are sent; the others stay planned, and the stop has the reason, the file and its size."""
 
     async def upload(data: bytes, name: str, content_type: str) -> str:
         if kind == "hangs":
             await asyncio.sleep(1e6)
+        if kind == "times out":
+            raise TimeoutError
         if kind == "cancels itself":
             raise asyncio.CancelledError
         raise PermissionError("bucket \x1b[31m is closed")
@@ -204,6 +206,7 @@ def test_an_uploader_that_never_works_stops_the_rest(kind: str) -> None:
         assert f"the upload of {hashlib.sha256(PNG).hexdigest()[:16]}.png ({len(PNG):,} bytes) failed: " in text
         reasons = {
             "raises": "PermissionError",
+            "times out": "failed: TimeoutError()",
             "cancels itself": "CancelledError()",
             "hangs": f"the uploader did not return within {UPLOAD_TIMEOUT_S:g} s",
         }
