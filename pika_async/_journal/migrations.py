@@ -94,8 +94,9 @@ MIGRATIONS: Final = (
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
     """,
-    # Addresses of uploaded files by the hash of their content, so that each is uploaded once.
+    # Bytes in requests by their hash, so that many requests may share one picture; and the addresses of uploaded files.
     """
+    CREATE TABLE contents (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT;
     CREATE TABLE uploads (
         sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, uploaded_at TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;

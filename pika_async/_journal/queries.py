@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pika_async._journal.contents import add_contents, insert_contents, row_size
 from pika_async._journal.migrations import MAY_BE_CHARGED, SAMPLES_PER_STRATUM
 from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
@@ -47,7 +48,7 @@ __all__ = [
 PAGE_KEYS: Final = 500
 #: Jobs read at once while jobs are iterated.
 ROWS_AT_ONCE: Final = 64
-#: Characters of requests after which a read stops: it runs in the event loop, and a request may hold images.
+#: Characters and bytes of requests after which a read stops: it runs in the event loop, and a request may hold images.
 MAX_CHARS: Final = 1 << 20
 
 _ASSIGNMENTS: Final = ", ".join(f"{name} = :{name}" for name in JOB_COLUMNS)
@@ -96,6 +97,7 @@ def upsert_job(connection: sqlite3.Connection, job: Job, intent: Intent | None, 
     if not updated:
         position = connection.execute(_INSERT_JOB, row).lastrowid
         connection.execute("INSERT INTO requests VALUES (?, ?)", (position, request_to_json(job.request)))
+        insert_contents(connection, job.request)
         return revision + 1
     return max(revision, int(updated[0][0]))
 
@@ -174,7 +176,7 @@ def _all_rows(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
 def select_job(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
     """Return the row of a job; None if there is none."""
     rows = _all_rows(connection.execute(f"{_SELECT_JOBS} WHERE key = ?", (key,)))
-    return rows[0] if rows else None
+    return add_contents(connection, rows[0]) if rows else None
 
 
 def has_key(connection: sqlite3.Connection, key: str) -> bool:
@@ -185,16 +187,17 @@ def has_key(connection: sqlite3.Connection, key: str) -> bool:
 def select_rows(connection: sqlite3.Connection, page: Sequence[tuple[int | None, str]]) -> list[dict[str, Any] | None]:
     """Return the rows of the first jobs of `page`, each given by its position, None for any, and its key.
 
-    At most `ROWS_AT_ONCE` rows; fewer once their requests hold `MAX_CHARS` characters. A row is None if the job has
-    left that position.
+    At most `ROWS_AT_ONCE` rows; fewer once their requests hold `MAX_CHARS` characters and bytes. A row is None if the
+    job has left that position.
     """
     found: list[dict[str, Any] | None] = []
     size = 0
     for position, key in page[:ROWS_AT_ONCE]:
         where = "key = :key AND position = coalesce(:position, position)"
         rows = _all_rows(connection.execute(f"{_SELECT_JOBS} WHERE {where}", {"key": key, "position": position}))
-        found.append(rows[0] if rows else None)
-        size += len(rows[0]["request"] or "") if rows else 0
+        row = add_contents(connection, rows[0]) if rows else None
+        found.append(row)
+        size += 0 if row is None else row_size(row)
         if size >= MAX_CHARS:
             break
     return found
@@ -228,14 +231,14 @@ def latest_revision(connection: sqlite3.Connection) -> int:
 def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
     """Return the next rows with a revision above `after`, in ascending order.
 
-    At most `MAX_CHANGES` rows; fewer once their requests hold `MAX_CHARS` characters.
+    At most `MAX_CHANGES` rows; fewer once their requests hold `MAX_CHARS` characters and bytes.
     """
     found, size = [], 0
     sql = f"{_SELECT_JOBS} WHERE revision > ? ORDER BY revision LIMIT {MAX_CHANGES}"
     with contextlib.closing(connection.execute(sql, (after,))) as cursor:
         for row in _rows(cursor):
-            found.append(row)
-            size += len(row["request"] or "")
+            found.append(add_contents(connection, row))
+            size += row_size(found[-1])
             if size >= MAX_CHARS:
                 break
     return found

@@ -13,6 +13,7 @@ import attrs
 import cattrs
 
 from pika_async import errors
+from pika_async._journal.contents import digest_of
 from pika_async._journal.protocol import Intent
 from pika_async.errors import JobError, PikaError, shorten
 from pika_async.jobs import FINAL, Job, JobStatus
@@ -61,16 +62,18 @@ _converter.register_structure_hook(datetime, lambda text, _: datetime.fromisofor
 def _media_to_json(value: Media | None) -> object:
     match value:
         case bytes():
-            return {"base64": base64.b64encode(value).decode()}
+            return {"sha256": digest_of(value)}
         case PurePath():
             return {"path": str(value)}
         case _:
             return value
 
 
-def _media_from_json(value: Any) -> Any:
+def _media_from_json(value: Any, contents: Mapping[str, bytes]) -> Any:
     match value:
-        case {"base64": text}:
+        case {"sha256": digest}:
+            return contents[digest]
+        case {"base64": text}:  # version 1 of the file
             return base64.b64decode(text, validate=True)
         case {"path": text}:
             return Path(text)
@@ -100,7 +103,10 @@ def _json_default(value: object) -> object:
 
 
 def request_to_json(request: GenerationRequest) -> str:
-    """Return a request as JSON. Every field is written, so that a later version's defaults change no stored request."""
+    """Return a request as JSON, with the hash of bytes in their place; see `contents.insert_contents`.
+
+    Every field is written, so that a later version's defaults change no stored request.
+    """
     facts = attrs.asdict(request, recurse=False)
     facts |= {"image": _media_to_json(request.image), "video": _media_to_json(request.video)}
     facts["ingredients"] = [_media_to_json(ingredient) for ingredient in request.ingredients]
@@ -109,10 +115,10 @@ def request_to_json(request: GenerationRequest) -> str:
     return _dump_json(facts)
 
 
-def _request_from_json(text: str) -> GenerationRequest:
+def _request_from_json(text: str, contents: Mapping[str, bytes]) -> GenerationRequest:
     facts = json.loads(text)
-    facts |= {"image": _media_from_json(facts["image"]), "video": _media_from_json(facts["video"])}
-    facts["ingredients"] = [_media_from_json(ingredient) for ingredient in facts["ingredients"]]
+    facts |= {field: _media_from_json(facts[field], contents) for field in ("image", "video")}
+    facts["ingredients"] = [_media_from_json(ingredient, contents) for ingredient in facts["ingredients"]]
     if facts["metadata"] is not None and not isinstance(facts["metadata"], dict):
         # Metadata that was mutated after its validation, and could not be written as JSON, was stored as text.
         facts["metadata"] = {"text": facts["metadata"]}
@@ -168,7 +174,7 @@ def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, Colum
 
 
 def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
-    """Return the job of a row that includes its request.
+    """Return the job of a row that includes its request, and the bytes in it as `contents`.
 
     :raises Exception: of any kind, if the row was not made by `job_to_row` and `request_to_json`.
     """
@@ -176,7 +182,7 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
         **{FIELD_NAMES.get(name, name): row[name] for name in JOB_COLUMNS}
         | {
             "key": row["key"],
-            "request": _request_from_json(row["request"]),
+            "request": _request_from_json(row["request"], row.get("contents", {})),
             "status": JobStatus(row["status"]),
             "video": row["video"] and _converter.structure(json.loads(row["video"]), Video),
             "file": row["file"] and folder / row["file"],

@@ -29,8 +29,8 @@ MUTANTS: Final = (
     Mutant(
         "pictures-unchecked-when-sent",
         "_runtime/images.py",
-        "        check_structure(file.field, kind, [data])\n",
-        "        pass\n",
+        "    check_structure(file.field, kind, [data])\n",
+        "",
         "a picture that changed after its admission is paid for",
         ("tests/runtime/test_images.py",),
         "changed_after",
@@ -133,6 +133,15 @@ MUTANTS: Final = (
         "each job that waited for an upload tries it again",
         ("tests/stories/test_uploads.py",),
         "fails_and_then_passes or returns_no_url",
+    ),
+    Mutant(
+        "contents-not-counted",
+        "_journal/contents.py",
+        ' + sum(map(len, row["contents"].values()))',
+        "",
+        "a few jobs with large pictures hold the loop for seconds",
+        ("tests/journal/test_pages.py",),
+        "smaller_pieces",
     ),
     Mutant(
         "images-checked-in-the-callers-folder-alone",
