@@ -40,6 +40,7 @@ from pika_async.jobs import BatchReport, Job, JobAccepted, JobEvent, JobParked, 
 from pika_async.logs import debug_logging
 from pika_async.models import Camera, GenerationRequest, RequestFields, Snapshot, TaskState, Video
 from pika_async.models.fields import EFFECTS
+from pika_async.models.sweep import sweep
 from pika_async.polling import (
     AdaptivePolling,
     DurationForecast,
@@ -111,5 +112,6 @@ __all__ = [
     "debug_logging",
     "find_provider",
     "provider_names",
+    "sweep",
 ]
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
+from pika_async.cli.faults import InputFault, fault_lines
 from pika_async.errors import (
     AccountStopped,
     ConfigurationError,
@@ -15,9 +16,6 @@ from pika_async.errors import (
 )
 
 __all__ = ["ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for", "stops_account"]
-
-#: Faulty rows that are listed one by one; the others are counted.
-MAX_LISTED_ROWS = 20
 
 
 class ExitCode(enum.IntEnum):
@@ -40,14 +38,13 @@ class UsageError(Exception):
 
 
 class InputErrors(UsageError):  # noqa: N818 - holds several errors
-    """Rows of the input that cannot be sent, each as `FILE:LINE: reason`."""
+    """Rows of the input that cannot be sent, and why; equal faults of several rows are one line."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        more = len(self.problems) - MAX_LISTED_ROWS
-        shown = [*self.problems[:MAX_LISTED_ROWS], *([f"... and {more} more"] if more > 0 else [])]
-        count = "1 row" if len(self.problems) == 1 else f"{len(self.problems)} rows"
-        super().__init__("\n".join([*shown, f"{count} cannot be sent; nothing was sent"]))
+    def __init__(self, faults: Sequence[InputFault]) -> None:
+        self.faults = tuple(faults)
+        rows = len({fault.location for fault in faults})
+        count = "1 row" if rows == 1 else f"{rows} rows"
+        super().__init__("\n".join([*fault_lines(faults), f"{count} cannot be sent; nothing was sent"]))
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it

@@ -25,10 +25,11 @@ from pika_async.cli.options import (
 )
 from pika_async.cli.polling import show_polling
 from pika_async.cli.preview import Offer, SpendOptions, confirm
-from pika_async.cli.requests import InputRequest, assign_keys, check_rows, read_input
+from pika_async.cli.requests import InputRequest, assign_keys, check_rows, input_notes, read_input
 from pika_async.cli.retries import select_jobs
 from pika_async.cli.runner import BatchRunner, ProviderRun, offers_of, resume_runs, retry_runs
 from pika_async.cli.status import show_status
+from pika_async.cli.sweeps import SweepOptions
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.jobs import JobStatus
 from pika_async.providers import find_provider
@@ -50,6 +51,7 @@ def batch(
     again: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     ambiguous: AmbiguousMode = "strict",
     grace: float | None = None,
+    sweep: SweepOptions = SweepOptions(),  # noqa: B008 - frozen
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
@@ -65,11 +67,10 @@ def batch(
     Exit codes: 0 all succeeded, 1 some did not, 2 usage or input error and nothing sent, 3 stopped because of the
     account, the gateway, or the same refusal for every row, 130 interrupted.
 
-    :param input: .jsonl (one object per line, fields as in GenerationRequest), .csv (a header with those fields;
-        camera.pan, or camera as pan=left;zoom=in; ingredients separated by |; empty cells are ignored), .txt (one
-        prompt per line; blank lines and lines starting with # are ignored), or - for standard input (JSON lines if it
-        starts with {, otherwise text).
-    :param out: Folder for journal.db, results.jsonl, index.html and videos/KEY.mp4.
+    :param input: .csv, .tsv or .xlsx (the first row names columns: the fields of GenerationRequest; other columns are
+        kept as metadata), .jsonl or .json (objects with these fields), .txt (one prompt per line; lines that begin with
+        # are comments), or - for standard input, whose format is recognized.
+    :param out: Folder for journal.db, results.jsonl, results.csv, index.html and videos/KEY.mp4.
     :param max_in_flight: Most generations at once. [default: as many as the account takes, at most 10,000]
     :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder; later commands
         keep the limit unless they give another one. [default: no limit]
@@ -85,9 +86,11 @@ def batch(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        inputs = check_rows(
-            *read_input(input), find_provider(account.provider), can_upload=account.uploader is not None
-        )
+        plan = sweep.plan
+        table = read_input(input, plan.template_columns)
+        for note in input_notes(table):
+            terminal.note(note)
+        inputs = check_rows(table, find_provider(account.provider), plan, can_upload=account.uploader is not None)
         folder = BatchFolder(out)
         if not spend.dry_run:
             run_in_loop(folder.recover())

@@ -1,86 +1,80 @@
-"""Parsers of a batch's input: JSON lines, CSV or text to rows of fields with line numbers. Checks no field values."""
+"""Parsers of a batch's input: bytes of each format to rows of fields. Checks no field values."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 
+from pika_async.cli.cells import json_reason, quote
+from pika_async.cli.columns import field_of
 from pika_async.cli.exits import InputErrors
-from pika_async.models import GenerationRequest
-from pika_async.models.spelling import did_you_mean
+from pika_async.cli.faults import InputFault
+from pika_async.cli.tables import Table, read_csv, rows_of_records, rows_of_sheet
+from pika_async.cli.text_encoding import decode_text
+from pika_async.cli.workbooks import read_sheet
 from pika_async.providers._wire import DecodeError, parse_json
 
-__all__ = [
-    "CAMERA_AXES",
-    "REQUEST_FIELDS",
-    "Row",
-    "parse_camera",
-    "parse_csv",
-    "parse_jsonl",
-    "parse_text",
-    "parse_unnamed",
-]
+__all__ = ["INPUT_SUFFIXES", "parse_input"]
 
-REQUEST_FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
-CAMERA_AXES: Final = ("pan", "tilt", "rotate", "zoom")
-_COLUMNS: Final = (*REQUEST_FIELDS, *(f"camera.{axis}" for axis in CAMERA_AXES))
-_INTEGER_FIELDS: Final = frozenset({"frame_rate", "guidance_scale", "motion", "seed"})
-_BOOLEAN_FIELDS: Final = frozenset({"sfx", "extend", "strict"})
-_BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_Parser = Callable[[str, bytes, frozenset[str]], Table]
+#: The beginning of every .xlsx file, which is a ZIP archive.
+_ZIP_MARK: Final = b"PK\x03\x04"
 
 
-@attrs.frozen
-class Row:
-    """One row of the input: the line it begins on, and its fields or what is wrong with it."""
+def parse_input(name: str, suffix: str, data: bytes, template_columns: frozenset[str] = frozenset()) -> Table:
+    """Return the rows of an input.
 
-    line: int
-    fields: Mapping[str, Any] = attrs.field(factory=dict)
-    problem: str | None = None
-
-
-def _decode(name: str, data: bytes) -> str:
-    try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode()
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        wrong = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise InputErrors([f"{name}:{line}: {wrong}"]) from None
-
-
-def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank with their numbers. Only LF, CR LF and CR end a line."""
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", _decode(name, data)), 1):
-        if line.strip():
-            yield number, line
+    :param name: name of the input in notes and errors.
+    :param suffix: one of `INPUT_SUFFIXES`, or "" for standard input, whose format is recognized.
+    :param template_columns: letters of the columns that a template names; they may have any name.
+    :raises InputErrors: if the encoding or the format is wrong.
+    :raises UsageError: if it is a workbook that cannot be read.
+    """
+    return _PARSERS[suffix](name, data, template_columns)
 
 
 # --- text ----------------------------------------------------------------------------------------------------------
 
 
-def parse_text(name: str, data: bytes) -> list[Row]:
-    """Parse one prompt per line, skipping blank lines and lines that begin with `#`.
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank with their numbers. Only LF, CR LF and CR end a line."""
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        if line.strip():
+            yield number, line
 
-    :raises InputErrors: if `data` is not UTF-8.
+
+def _parse_text(name: str, data: bytes, template_columns: frozenset[str]) -> Table:
+    r"""Parse one prompt per line. A line that begins with `#` is a comment; `\#` begins a prompt with `#`.
+
+    A file whose first line is a header with a column of prompts, as spreadsheets export "Unicode text", is a table.
     """
-    return [Row(number, {"prompt": line.strip()}) for number, line in _lines(name, data) if line.strip()[0] != "#"]
+    decoded = decode_text(name, data)
+    notes = [] if decoded.note is None else [decoded.note]
+    lines = list(_lines(decoded.text))
+    if lines and "\t" in lines[0][1] and any(field_of(cell) == "prompt" for cell in lines[0][1].split("\t")):
+        notes.append(f"{name}: read as a table, for its first line names columns")
+        return attrs.evolve(read_csv(name, decoded.text, template_columns), notes=notes)
+    comments = [number for number, line in lines if line.lstrip().startswith("#")]
+    if comments:
+        shown = ", ".join(map(str, comments[:8])) + (", ..." if len(comments) > 8 else "")
+        notes.append(
+            f"{name}: lines that begin with # are comments, and are not sent: {len(comments)} ({shown}); "
+            r"write \# to begin a prompt with #"
+        )
+    records = [
+        (number, {"prompt": _unescape(line.strip())}) for number, line in lines if not line.lstrip().startswith("#")
+    ]
+    return attrs.evolve(rows_of_records(name, records, template_columns), notes=notes)
 
 
-def parse_unnamed(name: str, data: bytes) -> list[Row]:
-    """Parse standard input: JSON lines if the first line that is not blank begins with `{`, otherwise text.
-
-    :raises InputErrors: if `data` is not UTF-8.
-    """
-    head = data.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return parse_jsonl(name, data) if head.startswith(b"{") else parse_text(name, data)
+def _unescape(prompt: str) -> str:
+    return prompt[1:] if prompt.startswith("\\#") else prompt
 
 
-# --- JSON lines ----------------------------------------------------------------------------------------------------
+# --- JSON ----------------------------------------------------------------------------------------------------------
 
 
 class _DuplicateField(ValueError):  # noqa: N818 - carries a field name out of the JSON hook
@@ -96,150 +90,97 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def parse_jsonl(name: str, data: bytes) -> list[Row]:
-    """Parse one JSON object per line, with the fields of `GenerationRequest`; skip blank lines.
+def _load(text: str) -> Any:
+    """Return the value of a JSON text.
 
-    :raises InputErrors: if `data` is not UTF-8.
+    :raises ValueError: says what is wrong.
     """
-    return [_json_row(number, line) for number, line in _lines(name, data)]
-
-
-def _json_row(number: int, line: str) -> Row:
-    line = line.lstrip("\ufeff")  # files that were joined
     try:
-        parse_json(line.encode())
-        record = json.loads(line, object_pairs_hook=_reject_duplicates)
+        parse_json(text.encode())
+        return json.loads(text, object_pairs_hook=_reject_duplicates)
     except _DuplicateField as duplicate:
-        return Row(number, problem=f"{_quote(str(duplicate))}: must be given once")
+        raise ValueError(f"{quote(str(duplicate))}: must be given once") from None
     except DecodeError as error:
-        return Row(number, problem=f"must be JSON: {_reason(str(error))}")
-    if not isinstance(record, dict):
-        return Row(number, problem=f'must be a JSON object, not {_kind(record)}; write {{"prompt": "..."}}')
-    unknown = [field for field in record if field not in REQUEST_FIELDS]
-    if unknown:
-        return Row(number, problem=_unknown(unknown[0], REQUEST_FIELDS, "field"))
-    return Row(number, {field: value for field, value in record.items() if value is not None})
+        raise ValueError(f"must be JSON: {json_reason(str(error))}") from None
 
 
-def _reason(text: str) -> str:
-    if "surrogates" in text:
-        return "it holds a lone surrogate, which is half a character"
-    return re.sub(r": line 1 (column \d+) \(char \d+\)", r" at \1", text)
-
-
-def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _quote(text: str) -> str:
-    return json.dumps(text[:60])
-
-
-def _unknown(field: str, known: tuple[str, ...], what: str) -> str:
-    hint = "; separate columns by commas" if what == "column" and re.search(r"[;\t]", field) else ""
-    return f"{_quote(field)}: unknown {what}{hint}; must be one of {', '.join(known)}{did_you_mean(field, known)}"
-
-
-# --- CSV -----------------------------------------------------------------------------------------------------------
-
-
-def parse_csv(name: str, data: bytes) -> list[Row]:
-    """Parse a header with field names and one request per row.
-
-    Columns may be `camera.pan` or `camera`; ingredients are separated by `|`.
-
-    :raises InputErrors: if `data` is not UTF-8 or the header is wrong.
-    """
-    records = _records(_decode(name, data))
-    first, header = next(records, (1, []))
-    if isinstance(header, csv.Error):
-        raise InputErrors([f"{name}:{first}: must be CSV: {header}"])
-    if not header:
-        return []
-    problem = _header_problem(header)
-    if problem:
-        raise InputErrors([f"{name}:{first}: {problem}"])
-    return [_csv_row_or_error(line, header, record) for line, record in records]
-
-
-def _records(text: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Yield the records that are not blank, each with the line it begins on; the last may be an error."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for record in reader:
-            if any(cell.strip() for cell in record):
-                yield line, record
-            line = reader.line_num + 1
-    except csv.Error as error:
-        yield line, error
-
-
-def _csv_row_or_error(line: int, header: list[str], record: list[str] | csv.Error) -> Row:
-    if isinstance(record, csv.Error):
-        return Row(line, problem=f"must be CSV; cannot be read from here on: {record}")
-    return _csv_row(line, header, record)
-
-
-def _header_problem(header: list[str]) -> str | None:
-    for column in header:
-        if column not in _COLUMNS:
-            return _unknown(column, _COLUMNS, "column")
-        if header.count(column) > 1:
-            return f"{_quote(column)}: must be one column, but occurs twice"
-    return None if "prompt" in header else '"prompt": must be a column; every request needs one'
-
-
-def _csv_row(line: int, header: list[str], record: list[str]) -> Row:
-    if len(record) != len(header):
-        return Row(
-            line,
-            problem=f"must have {len(header)} cells like the header, not {len(record)}; quote cells that hold commas",
-        )
-    cells = {column: cell for column, cell in zip(header, record, strict=True) if cell.strip()}
-    camera = {axis: cells.pop(f"camera.{axis}").strip() for axis in CAMERA_AXES if f"camera.{axis}" in cells}
-    if camera and "camera" in cells:
-        return Row(line, problem="camera: must be given either as a whole or by its axes")
-    try:
-        fields = {column: _cell(column, cell) for column, cell in cells.items()}
-    except ValueError as error:
-        return Row(line, problem=str(error))
-    return Row(line, {**fields, **({"camera": camera} if camera else {})})
-
-
-def _cell(column: str, cell: str) -> Any:
-    text = cell.strip()
-    if column == "prompt":
-        return cell
-    if column in _INTEGER_FIELDS:
-        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else text
-    if column in _BOOLEAN_FIELDS:
-        return _BOOLEANS.get(text.lower(), text)
-    if column == "ingredients":
-        return [part.strip() for part in text.split("|")]
-    if column == "camera":
-        return parse_camera(text)
-    if column == "metadata":
+def _parse_jsonl(name: str, data: bytes, template_columns: frozenset[str]) -> Table:
+    """Parse one JSON object per line; skip blank lines."""
+    decoded = decode_text(name, data)
+    records: list[tuple[int, Any]] = []
+    for number, line in _lines(decoded.text):
         try:
-            return parse_json(text.encode())
-        except DecodeError as error:
-            raise ValueError(f"metadata: {_quote(text)} must be JSON: {_reason(str(error))}") from None
-    return text
+            records.append((number, _load(line.lstrip("\ufeff"))))  # a mark within: files that were joined
+        except ValueError as error:
+            records.append((number, error))
+    table = rows_of_records(name, records, template_columns)
+    return table if decoded.note is None else attrs.evolve(table, notes=[decoded.note])
 
 
-def parse_camera(text: str) -> dict[str, str]:
-    """Parse `pan=left;zoom=in`, or the same with commas, to directions by axis.
+def _parse_json_file(name: str, data: bytes, template_columns: frozenset[str]) -> Table:
+    """Parse a list of JSON objects or prompts, or one object; rows are counted from 1."""
+    decoded = decode_text(name, data)
+    text = decoded.text
+    if not text.strip():
+        return Table(name)
+    try:
+        value = _load(text)
+    except ValueError as error:
+        raise InputErrors([InputFault(f"{name}:{_line_of(error)}", str(error))]) from None
+    items = value if isinstance(value, list) else [value]
+    records = [(number, {"prompt": one} if isinstance(one, str) else one) for number, one in enumerate(items, 1)]
+    table = rows_of_records(name, records, template_columns)
+    return table if decoded.note is None else attrs.evolve(table, notes=[decoded.note])
 
-    :raises ValueError: says how a camera is written.
-    """
-    moves: dict[str, str] = {}
-    for part in re.split("[;,]", text):
-        axis, equals, direction = (piece.strip() for piece in part.partition("="))
-        if not equals or axis not in CAMERA_AXES or axis in moves:
-            wrong = "must name each axis once" if axis in moves else "must be a camera"
-            raise ValueError(
-                f'camera: {_quote(text)} {wrong}; write "pan=left;zoom=in" (axes: {", ".join(CAMERA_AXES)})'
-            )
-        moves[axis] = direction
-    return moves
+
+def _line_of(error: ValueError) -> str:
+    _, found, rest = str(error).partition("line ")
+    return rest.split(" ")[0] if found and rest.split(" ")[0].isdecimal() else "1"
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def _parse_csv(name: str, data: bytes, template_columns: frozenset[str]) -> Table:
+    decoded = decode_text(name, data)
+    table = read_csv(name, decoded.text, template_columns)
+    return table if decoded.note is None else attrs.evolve(table, notes=[decoded.note, *table.notes])
+
+
+def _parse_workbook(name: str, data: bytes, template_columns: frozenset[str]) -> Table:
+    return rows_of_sheet(name, read_sheet(name, data), template_columns)
+
+
+def _parse_unnamed(name: str, data: bytes, template_columns: frozenset[str]) -> Table:
+    """Parse standard input: a workbook, JSON lines, a list in JSON, a table whose header names prompts, or text."""
+    if data.startswith(_ZIP_MARK):
+        return _parse_workbook(name, data, template_columns)
+    text = decode_text(name, data).text.lstrip()
+    if text.startswith("{"):
+        return _parse_jsonl(name, data, template_columns)
+    if text.startswith("["):
+        try:
+            _load(text)
+        except ValueError:
+            pass
+        else:
+            return _parse_json_file(name, data, template_columns)
+    first = text.split("\n", 1)[0]
+    for delimiter in ",;\t":
+        if any(field_of(cell.strip().strip('"')) == "prompt" for cell in first.split(delimiter)):
+            return _parse_csv(name, data, template_columns)
+    return _parse_text(name, data, template_columns)
+
+
+_PARSERS: Final[Mapping[str, _Parser]] = {
+    ".jsonl": _parse_jsonl,
+    ".json": _parse_json_file,
+    ".csv": _parse_csv,
+    ".tsv": _parse_csv,
+    ".xlsx": _parse_workbook,
+    ".xlsm": _parse_workbook,
+    ".txt": _parse_text,
+    "": _parse_unnamed,
+}
+#: Endings of the files that can be read.
+INPUT_SUFFIXES: Final = tuple(suffix for suffix in _PARSERS if suffix not in {"", ".xlsm"})

@@ -12,9 +12,9 @@ from cyclopts import Parameter, Token, validators
 
 from pika_async._planning.limits import Limits
 from pika_async.cli.batch_folder import BatchOptions
+from pika_async.cli.cells import parse_camera
 from pika_async.cli.exits import UsageError
-from pika_async.cli.inputs import parse_camera
-from pika_async.cli.requests import make_request
+from pika_async.cli.row_checks import make_request
 from pika_async.cli.uploaders import load_uploader
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "letters_of"]
 
 #: How much of a name is compared, in characters.
 COMPARED_LENGTH: Final = 120
@@ -23,13 +23,14 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
     """
     if not isinstance(value, str):
         return ""
-    letters = _letters(value[:COMPARED_LENGTH])
-    by_letters = {_letters(name): name for name in names}
+    letters = letters_of(value[:COMPARED_LENGTH])
+    by_letters = {letters_of(name): name for name in names}
     closest = get_close_matches(letters, by_letters, n=1, cutoff=SIMILARITY)
     if not closest and len(letters) >= MIN_PART_LENGTH:
         closest = [name for name in by_letters if letters in name or (len(name) >= MIN_PART_LENGTH and name in letters)]
     return f"; did you mean {by_letters[closest[0]]}?" if closest else ""
 
 
-def _letters(name: str) -> str:
+def letters_of(name: str) -> str:
+    """Return the letters and digits of `name` in lower case."""
     return "".join(character for character in name.lower() if character.isalnum())

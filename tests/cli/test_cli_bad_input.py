@@ -37,9 +37,9 @@ BAD_ROWS = [
     ("deep", "b.jsonl", "[" * 100_000, "b.jsonl:1: must be JSON: nested too deep"),
     ("surrogate", "b.jsonl", '{"prompt": "a\\ud800"}', "b.jsonl:1: must be JSON: it holds a lone surrogate"),
     ("twice", "b.jsonl", '{"prompt": "a", "prompt": "b"}', 'b.jsonl:1: "prompt": must be given once'),
-    ("near-field", "b.jsonl", '{"prompt": "a", "aspectRatio": "1:1"}', "did you mean aspect_ratio?"),
-    ("near-column", "b.csv", "prompt,Seed\na,1\n", "did you mean seed?"),
-    ("unknown-field", "b.jsonl", '{"prompt": "a", "promt": "b"}', 'b.jsonl:1: "promt": unknown field; must be one of'),
+    ("near-field", "b.jsonl", '{"prompt": "a", "aspectRatoi": "1:1"}', "did you mean aspect_ratio?"),
+    ("near-column", "b.csv", "prompt,Seeed\na,1\n", "did you mean seed?"),
+    ("unknown-field", "b.jsonl", '{"prompt": "a", "promt": "b"}', 'b.jsonl:1: "promt": unknown field; did you mean prompt? It must be one of'),
     ("no-prompt", "b.jsonl", GOOD + '{"seed": 4}', "b.jsonl:2: prompt: must be given"),
     ("empty-prompt", "b.jsonl", '{"prompt": "  "}', "b.jsonl:1: prompt: '  ' must not be empty"),
     ("number-prompt", "b.jsonl", '{"prompt": 4}', "b.jsonl:1: prompt: 4 must be text, not int"),
@@ -69,26 +69,41 @@ BAD_ROWS = [
     ("key-twice", "b.jsonl", '{"prompt":"a","key":"k"}\n{"prompt":"b","key":"k"}', "b.jsonl:2: key: 'k' must be unique, but b.jsonl:1 has it"),
     ("metadata", "b.jsonl", '{"prompt": "a", "metadata": [1]}', "metadata: [1] must be a mapping"),
     ("strict", "b.jsonl", '{"prompt": "a", "strict": 0}', "strict: 0 must be true or false"),
-    ("utf-16", "b.jsonl", GOOD.encode("utf-16"), "b.jsonl:1: byte 0xff is not UTF-8"),
-    ("latin-1", "b.txt", b"fine\ncaf\xe9\n", "b.txt:2: byte 0xe9 is not UTF-8"),
+    ("half-utf-16", "b.jsonl", GOOD.encode("utf-16")[:-1], "b.jsonl:1: must be whole UTF-16"),
+    ("damaged-utf-8", "b.txt", "fine\ncafé\ncrème brûlée".encode().replace(b"\xc3\xa9", b"\xa9", 1), "b.txt:2: byte 0xa9 is not UTF-8"),
+    ("other-alphabet", "b.txt", "fine\nкошка".encode("cp1251"), "b.txt:2: byte 0xea is not UTF-8"),
+    ("not-windows", "b.txt", b"fine\n\x81 caf\xe9", "b.txt:2: byte 0x81 is not UTF-8"),
     ("empty-file", "b.jsonl", "", "b.jsonl: must hold at least one request"),
     ("only-comments", "b.txt", "# a\n\n  # b\n", "b.txt: must hold at least one request"),
     ("only-a-header", "b.csv", "prompt,seed\n", "b.csv: must hold at least one request"),
     ("csv-quote", "b.csv", 'prompt\nfine\n"a', "b.csv:3: must be CSV"),
     ("csv-after-quote", "b.csv", 'prompt\n"a"b\n', "b.csv:2: must be CSV"),
     ("csv-header-quote", "b.csv", '"prompt\n', "b.csv:1: must be CSV"),
-    ("csv-column", "b.csv", "prompt,Seed\na,1\n", 'b.csv:1: "Seed": unknown column; must be one of'),
-    ("csv-semicolons", "b.csv", "prompt;seed\na;1\n", "separate columns by commas"),
-    ("csv-twice", "b.csv", "prompt,prompt\na,b\n", 'b.csv:1: "prompt": must be one column'),
+    ("csv-column", "b.csv", "prompt,image name\na,1\n", 'b.csv:1: "image name": unknown column; did you mean image? It must be one of'),
+    ("csv-axis", "b.csv", "prompt,pan\na,left\n", "did you mean camera.pan?"),
+    ("csv-twice", "b.csv", "prompt,prompt\na,b\n", 'b.csv:1: "prompt": must be one column, but occurs twice'),
+    ("csv-alias", "b.csv", "Prompt;promptText\na;b\n", 'b.csv:1: "promptText": must be one column, but "Prompt" means prompt as well'),
+    ("csv-more-twice", "b.csv", "prompt,Owner,Owner\na,b,c\n", '"Owner": must be one column'),
     ("csv-no-prompt", "b.csv", "key,seed\na,1\n", 'b.csv:1: "prompt": must be a column'),
+    ("csv-no-header", "b.csv", "a cat in the rain\na dog\n", "with its name in the first row"),
     ("csv-cells", "b.csv", "prompt,seed\nred, white\nfine,1,2\n", "b.csv:3: must have 2 cells like the header, not 3"),
-    ("csv-whole", "b.csv", "prompt,seed\na,1.0\n", "b.csv:2: seed: '1.0' must be an integer from"),
+    ("csv-unnamed", "b.csv", ",prompt,\n0,a,\n", "b.csv:2: column A: must be empty, for the column has no name"),
+    ("csv-fraction", "b.csv", "prompt,seed\na,1.5\n", "b.csv:2: seed: '1.5' must be an integer from"),
+    ("csv-thousands", "b.csv", "prompt;seed\na;1.000\n", "b.csv:2: seed: '1.000' must be an integer from"),
+    ("csv-nul", "b.csv", "prompt,seed\na\0,1\n", "b.csv:2: prompt: 'a\\x00' must not hold a NUL"),
+    ("own-and-column", "b.csv", 'prompt,Owner,metadata\na,Ann,"{""Owner"": 1}"\n', 'metadata: "Owner" must be given once'),
     ("csv-flag", "b.csv", "prompt,extend\na,maybe\n", "b.csv:2: extend: 'maybe' must be true or false"),
     ("csv-camera", "b.csv", "prompt,camera\na,left\n", 'b.csv:2: camera: "left" must be a camera; write "pan=left;zoom=in"'),
+    ("json-cut", "b.json", '[{"prompt": "a"},\n{]', "b.json:2: must be JSON"),
+    ("json-number", "b.json", '["a", 5]', "b.json:2: must be a JSON object, not a number"),
+    ("json-empty", "b.json", "[]", "b.json: must hold at least one request"),
+    ("no-workbook", "b.xlsx", "prompt,seed", "b.xlsx: cannot be read as .xlsx: File is not a zip file"),
+    ("old-workbook", "b.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "it is encrypted or an older .xls"),
+    ("cut-workbook", "b.xlsx", b"PK\x03\x04", "b.xlsx: cannot be read as .xlsx"),
     ("csv-cameras", "b.csv", "prompt,camera,camera.pan\na,zoom=in,left\n", "b.csv:2: camera: must be given either as a whole or"),
     ("csv-metadata", "b.csv", "prompt,metadata\na,{\n", "b.csv:2: metadata: "),
-    ("no-suffix", "prompts", "a", "prompts: must be a .jsonl, .csv or .txt file"),
-    ("other-suffix", "b.json", "[]", "b.json: must be a .jsonl, .csv or .txt file"),
+    ("no-suffix", "prompts", "a", "prompts: must be a .jsonl, .json, .csv, .tsv, .xlsx or .txt file"),
+    ("other-suffix", "b.xls", "[]", "b.xls: must be a .jsonl, .json, .csv, .tsv, .xlsx or .txt file"),
 ]  # fmt: skip
 
 
@@ -173,7 +188,7 @@ def test_an_input_that_cannot_be_read_is_named(cli: CommandLine, emulator: Emula
     assert "cannot be read" in ran.err
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n", b"# none\n", b'{"prompt": 1}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"# none\n", b'{"prompt": 1}', b"\x81"])
 def test_bad_standard_input_is_named(cli: CommandLine, emulator: Emulator, data: bytes) -> None:
     """The error names it stdin."""
     ran = cli.batch(emulator, "-", stdin=data)

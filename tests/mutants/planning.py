@@ -168,8 +168,8 @@ MUTANTS: Final = (
     Mutant(
         "positions-alone",
         "_planning/keys.py",
-        "for key in itertools.chain([own], free)",
-        "for key in (own,)",
+        "(key for key in candidates if self._fingerprint_of(key) == content)",
+        "(key for key in own if key in free and self._fingerprint_of(key) == content)",
         "a row on top of the input pays for everything again",
         ("tests/planning/test_keys.py",),
     ),
