@@ -6,7 +6,7 @@ import enum
 import itertools
 import math
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -119,7 +119,7 @@ class Job:
     #: The SHA-256 of the result, 64 hex digits. If `file` is None, a download was verified but not yet renamed.
     sha256: str | None = None
     #: Why the job is not a success, or why a success has no `file`.
-    error: PikaError | None = None
+    error: PikaError | None = attrs.field(default=None, eq=repr)  # equal if the messages are: an error has no equality
     #: Percent, 0 to 100, where the wire has it.
     progress: int | None = None
     #: How often the task was polled.
@@ -372,16 +372,13 @@ def event_of(number: int, job: Job) -> JobEvent | None:
 class BatchReport:
     """Outcome of a batch."""
 
-    #: In the order of the input.
-    jobs: list[Job]
+    #: In the order of the input. Each access decodes a job, in about 20 µs: iterate over the jobs of a long batch once.
+    jobs: Sequence[Job]
     #: The number of jobs by status.
     counts: Mapping[JobStatus, int]
     #: How long the batch took.
     seconds: float
+    #: Whether every job succeeded and, where a download was requested, is on disk.
+    ok: bool
     #: Why the rest of the batch was not sent; None if all of it was. Jobs that were not sent are planned.
     stopped: SubmissionsStopped | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether every job succeeded and, where a download was requested, is on disk."""
-        return all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)

@@ -233,14 +233,17 @@ class BatchAdmission:
         async for item in paced(requests):
             if isinstance(item, GenerationRequest) and item.key is not None:
                 self._keys.reserve(item.key)
-        keyed: deque[GenerationRequest | str] = deque()
+        items: deque[GenerationRequest | str] = deque()
+        keys: deque[str | None] = deque()
         can_save = True
         for start in range(0, len(requests), ENROLLED_AT_ONCE):
-            page = await self._with_keys(requests[start : start + ENROLLED_AT_ONCE], start)
-            keyed += page
+            given = requests[start : start + ENROLLED_AT_ONCE]
+            page = await self._with_keys(given, start)
+            items += given
+            keys += [item.key if isinstance(item, GenerationRequest) else None for item in page]
             if can_save:
                 can_save = await self._save_new(page, start)
-        return _pop_all(keyed)
+        return _pop_all(items, keys)
 
     async def _with_keys(self, items: Sequence[GenerationRequest | str], start: int) -> list[GenerationRequest | str]:
         """Return *items*, the first of which has the position *start*, with a key in every request."""
@@ -254,7 +257,7 @@ class BatchAdmission:
                 keyed.append(item)
                 continue
             key = await self._key_for(request, index)
-            keyed.append(request if request.key == key else evolve_unchecked(request, key=key))
+            keyed.append(_with_key(request, key))
         return keyed
 
     async def _save_new(self, page: Sequence[GenerationRequest | str], start: int) -> bool:
@@ -297,7 +300,12 @@ class BatchAdmission:
         return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job
 
 
-async def _pop_all(requests: deque[GenerationRequest | str]) -> Source:
-    """Yield *requests* and keep none that was yielded."""
-    while requests:
-        yield requests.popleft()
+def _with_key(request: GenerationRequest, key: str) -> GenerationRequest:
+    return request if request.key == key else evolve_unchecked(request, key=key)
+
+
+async def _pop_all(items: deque[GenerationRequest | str], keys: deque[str | None]) -> Source:
+    """Yield *items* as requests with *keys*, each made when it is asked for; keep none that was yielded."""
+    while items:
+        item, key = items.popleft(), keys.popleft()
+        yield item if key is None else _with_key(request_of(item, {}), key)

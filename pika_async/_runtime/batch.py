@@ -15,6 +15,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._http.addresses import allowable_kind, redact_text, redact_url
+from pika_async._journal.packed import PackedList
 from pika_async._planning.actions import JobObserver
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace
@@ -80,7 +81,7 @@ class BatchRun:
         #: The keys of the admitted jobs, in the order of their requests.
         self.keys: list[str] = []
         #: The requests that were not admitted because submitting had stopped; read with `keep_rest` only.
-        self.rest: list[GenerationRequest | str] = []
+        self.rest = PackedList[GenerationRequest | str]()
 
     def start(self, source: Source) -> None:
         """Start pulling requests and downloading results."""

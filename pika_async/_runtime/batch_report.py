@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from contextlib import aclosing
 
+from pika_async._journal.packed import PackedList
 from pika_async._runtime.admission import BatchAdmission
 from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.pacing import paced
@@ -22,25 +23,44 @@ async def collect_report(batch: BatchRun, admission: BatchAdmission) -> BatchRep
     :raises InvalidRequest: after the last job, if an item is not a request, or two share a key and differ.
     """
     started_at = time.monotonic()
-    finished: dict[str, Job] = {}
+    finished = _FinishedJobs()
     stopped = None
     try:
         async with aclosing(batch.results()) as results:
             async for job in results:
-                finished[job.key] = job
+                finished.add(job)
     except ClientClosed:
         raise  # the rest of the requests was not read, so the report would be incomplete
     except SubmissionsStopped as error:
         stopped = error
     finally:
         await batch.aclose()
-    jobs: list[Job] = []
-    counts: Counter[JobStatus] = Counter()
-    async for key in paced(batch.keys):
-        jobs.append(finished[key])
-        counts[finished[key].status] += 1
+    jobs = finished.jobs.select([finished.positions[key] async for key in paced(batch.keys)])
+    counts = Counter([finished.statuses[finished.positions[key]] async for key in paced(batch.keys)])
     if stopped is not None:
         async for request in paced(batch.rest):
-            jobs.append(await admission.unsent_job(request, len(jobs), stopped))
-            counts[jobs[-1].status] += 1
-    return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - started_at, stopped=stopped)
+            job = await admission.unsent_job(request, len(jobs), stopped)
+            jobs.append(job)
+            counts[job.status] += 1
+    ok = set(counts) <= {JobStatus.SUCCEEDED} and not finished.not_downloaded
+    return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - started_at, ok=ok, stopped=stopped)
+
+
+class _FinishedJobs:
+    """The finished jobs of a batch in the order in which they came, the latest of each key by position."""
+
+    def __init__(self) -> None:
+        self.jobs = PackedList[Job]()
+        self.statuses: list[JobStatus] = []
+        self.positions: dict[str, int] = {}
+        #: The keys of the jobs that succeeded with an error: without a file, though one was wanted.
+        self.not_downloaded: set[str] = set()
+
+    def add(self, job: Job) -> None:
+        self.positions[job.key] = len(self.jobs)
+        self.jobs.append(job)
+        self.statuses.append(job.status)
+        if job.error is None:
+            self.not_downloaded.discard(job.key)
+        elif job.status is JobStatus.SUCCEEDED:
+            self.not_downloaded.add(job.key)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from typing import Any, Final
 
+from pika_async._journal.packed import PackedList
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
@@ -22,7 +23,7 @@ UNFINISHED: Final = tuple(status for status in JobStatus if status not in FINAL)
 class JobListing:
     """Jobs of a journal in the order in which they were planned; see `PikaClient.jobs`.
 
-    `async for` reads one job after the other. `await` returns all of them in a list.
+    `async for` reads one job after the other. `await` returns all of them, each decoded when it is accessed.
 
     :param journal: holds the jobs.
     :param table: knows polls that the journal does not have yet; None while the client is not open.
@@ -37,15 +38,18 @@ class JobListing:
     def __aiter__(self) -> AsyncIterator[Job]:
         return self._iterate()
 
-    def __await__(self) -> Generator[Any, Any, list[Job]]:
+    def __await__(self) -> Generator[Any, Any, Sequence[Job]]:
         return self._collect().__await__()
 
     async def _iterate(self) -> AsyncGenerator[Job, None]:
         async for job in paced(self._journal.all(*self._statuses)):
             yield job if self._table is None else self._table.with_pending_polls(job)
 
-    async def _collect(self) -> list[Job]:
-        return [job async for job in self]
+    async def _collect(self) -> Sequence[Job]:
+        jobs = PackedList[Job]()
+        async for job in self:
+            jobs.append(job)
+        return jobs
 
 
 class JobViews(abc.ABC):
@@ -67,7 +71,8 @@ class JobViews(abc.ABC):
         """Return the jobs of this client in the order in which they were planned, for `async for` or `await`.
 
         `async for job in pika.jobs()` reads the journal while it iterates, each job as it is then, and lets other tasks
-        run between jobs. `await pika.jobs()` returns a list of all, which takes some KiB of memory for each job.
+        run between jobs. `await pika.jobs()` returns a sequence of all, which takes about 1 KiB of memory for each job
+        and decodes a job each time it is accessed.
 
         :param status: only jobs of this status; default: all.
         :raises ValueError: if there is no such status.

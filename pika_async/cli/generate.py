@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -98,7 +98,7 @@ async def _save(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> 
     return jobs[job.key]
 
 
-def _interrupted_text(jobs: list[Job]) -> str:
+def _interrupted_text(jobs: Sequence[Job]) -> str:
     accepted = [
         f"task {job.task_id} is {job.status.value} and continues at {job.provider}" for job in jobs if job.task_id
     ]

@@ -451,7 +451,7 @@ def test_queue_time_includes_refused_attempts(exported: Exported) -> None:
 def test_charges_polls_and_jobs_are_counted(exported: Exported) -> None:
     """The counters equal the gateway's ledger and the counts in the jobs; no submission is counted as in doubt."""
 
-    async def story() -> list[Any]:
+    async def story() -> Sequence[Any]:
         at = gateway(durations="lognormal:30,0.3", seed=3)
         async with client(at, "native", polling=FixedInterval(10)) as pika:
             jobs = (await pika.run([f"prompt {n}" for n in range(20)])).jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     return journal_factory(request.param, tmp_path, monkeypatch)
 
 
-def charged_ids_are_kept(at: Gateway, jobs: list[Job]) -> None:
+def charged_ids_are_kept(at: Gateway, jobs: Sequence[Job]) -> None:
     held = {job.request.prompt: job.task_id for job in jobs}
     assert {charge.prompt: charge.task_id for charge in at.ledger}.items() <= held.items()
 

@@ -21,6 +21,7 @@ from pika_async.jobs import utc_from_timestamp
 from pika_async.models import Snapshot, TaskState
 from pika_async.polling import DurationSample
 from pika_async.providers._wire import HttpRequest, HttpResponse
+from tests.fakes.container_meter import ContainerMeter
 from tests.fakes.work_meter import WorkMeter
 
 pytestmark = pytest.mark.anyio
@@ -242,11 +243,30 @@ async def test_planning_and_reporting_a_new_batch_take_turns(
     async def at_its_limit(count: int) -> PikaClient:
         return await client(await filled(new_journal(str(count)), 20), max_charges=1).open()
 
-    async def run_new(pika: PikaClient, count: int) -> None:
-        report = await pika.run([f"new {number}" for number in range(count)])
-        assert report.counts == {S.PLANNED: count}
-
     assert_no_growth(*await works(monkeypatch, at_its_limit, run_new))
+
+
+async def run_new(pika: PikaClient, count: int) -> None:
+    report = await pika.run([f"new {number}" for number in range(count)])
+    assert report.counts == {S.PLANNED: count}
+
+
+@pytest.mark.parametrize(
+    "operation", [list_jobs_at_once, run_known, run_known_iterated, resume, run_new], ids=lambda it: it.__name__
+)
+async def test_no_operation_keeps_objects_that_a_collection_of_garbage_traverses(
+    operation: Callable[[PikaClient, int], Awaitable[None]], tmp_path: Path
+) -> None:
+    """Jobs that are known, returned or not sent are kept as bytes: three times as many add hardly any object."""
+    meters = []
+    for count in (FEW, MANY):
+        journal = await filled(SqliteJournal(tmp_path / f"{count}.db"), count)
+        async with client(journal, max_charges=1) as pika:
+            meters.append(ContainerMeter())
+            async with meters[-1].measure():
+                await operation(pika, count)
+    few, many = meters
+    assert many.objects - few.objects < (MANY - FEW) / 4, (few, many)
 
 
 async def test_the_rest_of_a_stopped_batch_is_read_in_pieces(new_journal: Callable[[str], Journal]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import assert_type
 
@@ -43,7 +43,7 @@ async def use(pika: PikaClient) -> None:
     assert_type(await pika.poll(job), Snapshot)
     assert_type(await pika.download(job, "cat.mp4"), Path)
     assert_type(await pika.run([request, "a dog"], download_to=Path("videos")), BatchReport)
-    assert_type(await pika.jobs("running"), list[Job])
+    assert_type(await pika.jobs("running"), Sequence[Job])
     async for listed in pika.jobs():
         assert_type(listed, Job)
     assert_type(await pika.job("key"), Job | None)
