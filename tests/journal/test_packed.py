@@ -96,7 +96,7 @@ def test_what_is_large_or_shared_is_not_copied() -> None:
 
 
 def test_what_cannot_be_copied_is_kept_as_it_is() -> None:
-    """Metadata that refers to itself is no reason to lose a job."""
+    """A job is not lost because of metadata that refers to itself, or is nested too deeply."""
     odd = job(metadata={"row": 1})
     assert isinstance(odd.request.metadata, dict)
     odd.request.metadata["self"] = lambda: odd
