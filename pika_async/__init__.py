@@ -38,7 +38,7 @@ from pika_async.errors import (
 )
 from pika_async.jobs import BatchReport, Job, JobAccepted, JobEvent, JobParked, JobRunning, JobSettled, JobStatus
 from pika_async.logs import debug_logging
-from pika_async.models import Camera, GenerationRequest, RequestFields, Snapshot, TaskState, Video
+from pika_async.models import Camera, GenerationRequest, LastSeen, RequestFields, Snapshot, TaskState, Video
 from pika_async.models.fields import EFFECTS
 from pika_async.models.sweep import sweep
 from pika_async.polling import (
@@ -88,6 +88,7 @@ __all__ = [
     "JournalFailed",
     "JournalInUse",
     "JournalUnusable",
+    "LastSeen",
     "Limits",
     "PikaClient",
     "PikaError",

@@ -22,7 +22,7 @@ from pika_async.errors import (
     SubmissionsStopped,
 )
 from pika_async.models.request import GenerationRequest
-from pika_async.models.results import Snapshot, TaskState, Video
+from pika_async.models.results import LastSeen, Snapshot, TaskState, Video
 
 __all__ = [
     "FINAL",
@@ -122,6 +122,8 @@ class Job:
     error: PikaError | None = attrs.field(default=None, eq=repr)  # equal if the messages are: an error has no equality
     #: Percent, 0 to 100, where the wire has it.
     progress: int | None = None
+    #: The latest answer about an unsettled task if its status word was unknown; None if it was understood.
+    last_seen: LastSeen | None = None
     #: How often the task was polled.
     polls: int = 0
     #: How often the request was sent.
@@ -212,8 +214,8 @@ class Job:
         return self._to(JobStatus.CANCELED, error=error, settled_at=utc_from_timestamp(at))
 
     def timed_out(self, error: PikaError) -> Job:
-        """Return the job as parked with its task id."""
-        return self._to(JobStatus.TIMED_OUT, error=error)
+        """Return the job as parked with its task id; `error` says what was seen last."""
+        return self._to(JobStatus.TIMED_OUT, error=error, last_seen=None)
 
     def reopened(self) -> Job:
         """Return a job that timed out as queued again."""
@@ -221,10 +223,13 @@ class Job:
             raise self._no_transition("queued again")
         return self._to(JobStatus.QUEUED, error=None)
 
-    def with_snapshot(self, snapshot: Snapshot, at: float, *, failure: PikaError | None = None) -> Job:
+    def with_snapshot(
+        self, snapshot: Snapshot, at: float, *, failure: PikaError | None = None, last_seen: LastSeen | None = None
+    ) -> Job:
         """Return the job after a poll at `at` (unix seconds); a final job does not change any more.
 
         :param failure: the error of the job if the snapshot is that of a failed task.
+        :param last_seen: the facts of an answer with an unknown status word; None for every other answer.
         """
         if self.is_final:
             return self
@@ -236,25 +241,28 @@ class Job:
             case TaskState.SUCCEEDED:
                 return self._to(
                     JobStatus.SUCCEEDED, video=snapshot.video, progress=100, points=points, refunded=refunded,
-                    settled_at=utc_from_timestamp(at), error=None,
+                    settled_at=utc_from_timestamp(at), error=None, last_seen=None,
                 )  # fmt: skip
             case TaskState.FAILED:
                 return self._to(
-                    JobStatus.FAILED, error=failure, points=points, refunded=refunded, settled_at=utc_from_timestamp(at)
-                )
+                    JobStatus.FAILED, error=failure, points=points, refunded=refunded,
+                    settled_at=utc_from_timestamp(at), last_seen=None,
+                )  # fmt: skip
             case TaskState.QUEUED if self.status is not JobStatus.RUNNING:
-                return self._unsettled(JobStatus.QUEUED, snapshot.progress, points)
+                return self._unsettled(JobStatus.QUEUED, snapshot.progress, points, last_seen)
             case TaskState.MISSING:
                 return self
             case _:
-                return self._unsettled(JobStatus.RUNNING, snapshot.progress, points)
+                return self._unsettled(JobStatus.RUNNING, snapshot.progress, points, last_seen)
 
-    def _unsettled(self, status: JobStatus, progress: int | None, points: float | None) -> Job:
+    def _unsettled(
+        self, status: JobStatus, progress: int | None, points: float | None, last_seen: LastSeen | None
+    ) -> Job:
         """Return this very record if nothing has changed, so that nothing is written for it."""
         progress = self.progress if progress is None else progress
-        if (status, progress, points) == (self.status, self.progress, self.points):
+        if (status, progress, points, last_seen) == (self.status, self.progress, self.points, self.last_seen):
             return self
-        return self._to(status, progress=progress, points=points, error=None)
+        return self._to(status, progress=progress, points=points, last_seen=last_seen, error=None)
 
     def with_pending_file(self, sha256: str) -> Job:
         """Return the job with a download that is verified and is renamed into place next."""

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async import DownloadFailed, GenerationFailed, GenerationRequest, Job, JobCanceled, Snapshot, TaskState, Video
+from pika_async import (
+    DownloadFailed,
+    GenerationFailed,
+    GenerationRequest,
+    Job,
+    JobCanceled,
+    LastSeen,
+    Snapshot,
+    TaskState,
+    Video,
+)
 from pika_async.jobs import FINAL, JobStatus, utc_from_timestamp
 
 S = JobStatus
@@ -142,6 +152,18 @@ def test_a_poll_without_news_returns_the_same_job() -> None:
     first = job(S.QUEUED, task_id="t").with_snapshot(snapshot(TaskState.RUNNING, progress=10), 1.0)
     assert first.with_snapshot(snapshot(TaskState.RUNNING, progress=10), 2.0) is first
     assert first.with_snapshot(snapshot(TaskState.RUNNING), 3.0) is first
+
+
+def test_an_unknown_word_is_kept_until_an_answer_is_understood() -> None:
+    """The facts beside an unknown word are in the record, also after a poll without news, and end with that word."""
+    seen = LastSeen("archived", "kept for 3 days", "https://x.example/v.mp4")
+    unknown = job(S.QUEUED).with_snapshot(snapshot(TaskState.RUNNING), 1.0, last_seen=seen)
+    assert (unknown.status, unknown.last_seen) == (S.RUNNING, seen)
+    assert unknown.with_snapshot(snapshot(TaskState.RUNNING), 2.0, last_seen=seen) is unknown
+    assert unknown.with_snapshot(snapshot(TaskState.MISSING), 2.0).last_seen == seen
+    for state in (TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED):
+        assert unknown.with_snapshot(snapshot(state), 2.0, failure=ERROR).last_seen is None
+    assert unknown.timed_out(ERROR).last_seen is None
 
 
 @pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED])

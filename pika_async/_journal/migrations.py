@@ -49,6 +49,7 @@ MIGRATIONS: Final = (
         sha256 TEXT,
         error TEXT,
         progress INTEGER,
+        last_seen TEXT,
         polls INTEGER NOT NULL,
         attempts INTEGER NOT NULL,
         submitted_at TEXT,

@@ -99,7 +99,7 @@ class Journal(Protocol):
         """
 
     def save_later(self, job: Job) -> None:
-        """Save `job` together with the next write; for facts that a crash may lose, such as its progress."""
+        """Save `job` with the next write, at most 5 s later; for facts that a crash may lose, such as its progress."""
 
     def add_sample(self, sample: DurationSample) -> None:
         """Save `sample` together with the next write."""

@@ -17,7 +17,7 @@ from pika_async._journal.contents import digest_of
 from pika_async._journal.protocol import Intent
 from pika_async.errors import JobError, PikaError, shorten
 from pika_async.jobs import FINAL, Job, JobStatus
-from pika_async.models import GenerationRequest, Video
+from pika_async.models import GenerationRequest, LastSeen, Video
 from pika_async.models.fields import Media
 
 __all__ = [
@@ -37,8 +37,8 @@ ColumnValue = str | int | float | None
 
 #: The columns of a job that are updated; its key and its request never change.
 JOB_COLUMNS: Final = (
-    "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress", "polls",
-    "attempts", "submitted_at", "settled_at", "points", "refunded",
+    "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress",
+    "last_seen", "polls", "attempts", "submitted_at", "settled_at", "points", "refunded",
 )  # fmt: skip
 #: Names of the job's fields by column, where they differ (`index` is an SQL keyword).
 FIELD_NAMES: Final = {"idx": "index"}
@@ -165,6 +165,7 @@ def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, Colum
         "video": None if job.video is None else _dump_json(attrs.asdict(job.video)),
         "file": _path_to_text(job.file, folder),
         "error": None if job.error is None else _error_to_json(job.error),
+        "last_seen": None if job.last_seen is None else _dump_json(attrs.asdict(job.last_seen)),
         "submitted_at": _time_to_text(job.submitted_at),
         "settled_at": _time_to_text(job.settled_at),
         "intended_at": None if intent is None else _time_to_text(intent.at),
@@ -186,6 +187,7 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
             "status": JobStatus(row["status"]),
             "video": row["video"] and _converter.structure(json.loads(row["video"]), Video),
             "file": row["file"] and folder / row["file"],
+            "last_seen": row["last_seen"] and _converter.structure(json.loads(row["last_seen"]), LastSeen),
             "error": row["error"] and _error_from_json(row["error"], row["key"], row["provider"]),
             "submitted_at": _time_from_text(row["submitted_at"]),
             "settled_at": _time_from_text(row["settled_at"]),

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -40,6 +40,9 @@ __all__ = ["SqliteJournal"]
 
 T = TypeVar("T")
 
+#: Seconds after which jobs that were passed to `save_later` are written at the latest.
+SAVE_LATER_S: Final = 5.0
+
 _log = logging.getLogger("pika_async.journal")
 
 
@@ -57,6 +60,8 @@ class SqliteJournal(Reader):
         self._executor: ThreadPoolExecutor | None = None
         self._closing: Future[None] | None = None
         self._is_write_scheduled = False
+        #: Writes what was passed to `save_later`; None while nothing was.
+        self._late_write: asyncio.TimerHandle | None = None
         self._resources = contextlib.ExitStack()
         self._change_signal = ChangeSignal()
         # The fields below are used in the writer thread.
@@ -76,6 +81,7 @@ class SqliteJournal(Reader):
     async def open(self) -> None:
         """See `Journal`."""
         self._require_own_process()
+        self._cancel_late_write()  # of an earlier loop
         executor = ThreadPoolExecutor(1, "pika_async-journal")
         opening = executor.submit(self._open_files)
         try:
@@ -97,6 +103,7 @@ class SqliteJournal(Reader):
         """
         if self._is_forked:
             return
+        self._cancel_late_write()
         if self._executor is not None:
             executor, self._executor = self._executor, None
             self._closing = executor.submit(self._close_files)
@@ -154,6 +161,8 @@ class SqliteJournal(Reader):
             self._buffer.save_later(job)
             if self._change_signal.has_waiters:
                 self._schedule_write()
+            elif self._late_write is None:
+                self._late_write = asyncio.get_running_loop().call_later(SAVE_LATER_S, self._schedule_write)
 
     def add_sample(self, sample: DurationSample) -> None:
         """See `Journal`."""
@@ -190,9 +199,15 @@ class SqliteJournal(Reader):
 
     def _schedule_write(self) -> None:
         """Let the writer thread commit the buffer, unless that is scheduled already."""
+        self._cancel_late_write()
         if self._executor is not None and not self._is_write_scheduled:
             self._is_write_scheduled = True
             self._executor.submit(self._write_pending)
+
+    def _cancel_late_write(self) -> None:
+        timer, self._late_write = self._late_write, None
+        if timer is not None:
+            timer.cancel()
 
     async def _write_and_wait(self, operation: WriteOp) -> None:
         """Queue `operation` and wait until it is committed.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 
 from pika_async.errors import ErrorKind, SubmissionRejected, SubmissionsStopped
 from pika_async.jobs import Job
-from pika_async.models import Snapshot
+from pika_async.models import LastSeen, Snapshot
 from pika_async.providers._verdicts import PollVerdict
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "CallbackTimedOut",
     "DeadlinePassed",
     "JobObserver",
-    "LastSeen",
     "Poll",
     "PollResult",
     "ProgressSample",
@@ -31,6 +31,8 @@ __all__ = [
 
 #: Called after every saved change of a job, with the job and whether it is finished (settled or parked).
 JobObserver = Callable[[Job, bool], None]
+#: Before the first answer about a task.
+NOTHING_SEEN: Final = LastSeen()
 
 
 @attrs.frozen
@@ -39,18 +41,6 @@ class ProgressSample:
 
     age: float
     percent: int
-
-
-@attrs.frozen
-class LastSeen:
-    """The latest facts in the answers about an unsettled task."""
-
-    #: The status word; "" before the first one.
-    status: str = ""
-    #: The provider's words beside an unknown status word, or what was wrong with the latest answer.
-    reason: str = ""
-    #: URL of a result that stood beside an unknown status word.
-    url: str | None = None
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -78,7 +68,7 @@ class ActiveJob:
     failed_polls: int = 0
     not_found_count: int = 0
     first_not_found_at: float = 0.0
-    last_seen: LastSeen = LastSeen()
+    last_seen: LastSeen = NOTHING_SEEN
     #: Whether an answer to a poll has named the task by its own id, or by none.
     is_named: bool = False
     #: Whether the task has succeeded but its video has no URL yet.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from pika_async._planning.actions import ActiveJob, LastSeen, PollResult
+from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async.errors import DeadlineExceeded, PikaError, TaskNotFound
+from pika_async.models import LastSeen
 
 __all__ = ["deadline_exceeded", "last_seen_after", "last_seen_in", "task_not_found"]
 

@@ -227,7 +227,9 @@ class Planner:
             kind=kind_of_failure(snapshot.failure_code, snapshot.reason),
             refunded=None if snapshot.points is None else snapshot.points == 0,
         ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
-        job = job.with_snapshot(snapshot, at, failure=failure)
+        job = job.with_snapshot(
+            snapshot, at, failure=failure, last_seen=None if snapshot.known_word else active.last_seen
+        )
         active.failed_polls = active.not_found_count = 0
         if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not active.awaits_url:
             active.awaits_url = True

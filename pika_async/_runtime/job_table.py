@@ -162,7 +162,7 @@ class JobTable:
         self.intake.require_accepting()
         if job.status is JobStatus.TIMED_OUT:
             job, saved = job.reopened(), False
-        active = ActiveJob(job, job.stratum, (observer,), last_seen=last_seen_in(error))
+        active = ActiveJob(job, job.stratum, (observer,), last_seen=job.last_seen or last_seen_in(error))
         self.jobs[job.key] = active  # before the first await: other callers subscribe to this entry meanwhile
         try:
             if not saved:

@@ -50,9 +50,11 @@ def error_fields(error: PikaError) -> dict[str, str]:
 
 def _video_url(job: Job) -> str | None:
     """Return the URL of the video, or the one that was last seen beside an unknown status word, for a person."""
-    if job.video is None:
-        return job.error.last_url if isinstance(job.error, DeadlineExceeded) else None
-    return job.video.url
+    if job.video is not None:
+        return job.video.url
+    if isinstance(job.error, DeadlineExceeded):
+        return job.error.last_url
+    return None if job.last_seen is None else job.last_seen.url
 
 
 def _relative_path(file: Path, root: Path) -> str:

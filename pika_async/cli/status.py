@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder
@@ -15,6 +16,9 @@ from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
 
 __all__ = ["doubt_facts", "resolution_text", "show_status"]
+
+#: Jobs with one unknown status word that are listed.
+MAX_JOBS_OF_A_WORD: Final = 5
 
 
 def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> ExitCode:
@@ -76,8 +80,23 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     for job in jobs:
         if job.status is JobStatus.TIMED_OUT and job.error is not None:
             yield f"timed out: {job.error.message}"
+    yield from _unknown_word_lines(jobs)
     if any(is_unfinished(job) for job in jobs):
         yield f"to continue: {folder.command('resume')}"
+
+
+def _unknown_word_lines(jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield each unknown status word of unsettled jobs, how many have it, and what was last seen of the first ones."""
+    by_word: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.is_in_flight and job.last_seen is not None:
+            by_word.setdefault(job.last_seen.status, []).append(job)
+    for word, matching in by_word.items():
+        yield f"{len(matching)} with the unknown status word {word!r}, which counts as running:"
+        for job in matching[:MAX_JOBS_OF_A_WORD]:
+            yield f"  {job.key} (task {job.task_id}): last seen: {job.last_seen}"
+        if len(matching) > MAX_JOBS_OF_A_WORD:
+            yield f"  ... and {len(matching) - MAX_JOBS_OF_A_WORD} more"
 
 
 def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:

@@ -9,7 +9,7 @@ import attrs
 
 from pika_async.models.urls import strip_userinfo
 
-__all__ = ["Receipt", "Snapshot", "TaskState", "Video"]
+__all__ = ["LastSeen", "Receipt", "Snapshot", "TaskState", "Video"]
 
 
 class TaskState(enum.Enum):
@@ -87,6 +87,21 @@ class Snapshot:
     refunded: float | None = None
     #: The whole answer, unknown fields included.
     raw: Any = attrs.field(default=None, repr=False, eq=False)
+
+
+@attrs.frozen
+class LastSeen:
+    """The latest facts in the answers about an unsettled task."""
+
+    #: The status word; "" before the first one.
+    status: str = ""
+    #: The provider's words beside an unknown status word, or what was wrong with the latest answer.
+    reason: str = ""
+    #: URL of a result that stood beside an unknown status word.
+    url: str | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.status, self.reason, self.url)))
 
 
 @attrs.frozen(kw_only=True)

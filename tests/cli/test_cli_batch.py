@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +15,8 @@ import pytest
 
 from pika_async.cli.results import COLUMNS
 from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
-from tests.cli.command_line import ENV, KEY, CommandLine, files_with, serving
+from tests.cli.batch_process import HANG_S, start_batch, wait_until
+from tests.cli.command_line import KEY, CommandLine, files_with, serving
 from tests.http.media_files import made
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -213,42 +210,6 @@ def test_a_full_disk_loses_no_task_id(cli: CommandLine, emulator: Emulator, monk
 
 
 # --- signals ------------------------------------------------------------------------------------------------------------
-
-
-#: A command inherits ignored signals, and nohup makes the suite ignore some: restore them. Not with a `preexec_fn`: the
-#: emulator has threads, and forking a process with threads may deadlock.
-LAUNCHER = """
-import runpy, signal
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
-"""
-
-
-def start_batch(emulator: Emulator, folder: Path, *more: str) -> subprocess.Popen[str]:
-    """Start a batch of 40 prompts in a process of its own."""
-    (folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
-    argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "yescale"]
-    argv += ["--base-url", emulator.base_url("yescale"), *more]
-    return subprocess.Popen(
-        argv,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, ENV["yescale"]: KEY},
-    )
-
-
-#: Seconds after which a step that takes one second on an idle machine counts as hanging.
-HANG_S = 60
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HANG_S
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition is still false after {HANG_S} s"
-        time.sleep(0.02)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.batch_process import HANG_S, start_batch, wait_until
 from tests.cli.command_line import CommandLine, serving
 
 
@@ -34,6 +35,26 @@ def test_the_last_thing_seen_is_shown_wherever_the_job_is(cli: CommandLine, prov
         [later] = cli.results()
         assert (later["video_url"], later["error"]["type"]) == (record["video_url"], "DeadlineExceeded")
         assert len(emulator.ledger) == 1
+
+
+@pytest.mark.slow
+def test_an_unknown_word_of_an_unsettled_job_is_in_status(cli: CommandLine) -> None:
+    """`status` lists the word and the URL beside it while the batch runs, and after the batch was killed."""
+    with serving({"on": "feed", "do": {"fault": "word", "word": "archived"}}) as emulator:
+
+        def shows_word() -> bool:
+            shown = "".join(cli("status", "pika-out").out.split()) if (cli.folder / "pika-out").exists() else ""
+            return "2withtheunknownstatusword'archived'" in shown and f"lastseen:archived,{emulator.cdn_url}" in shown
+
+        with start_batch(emulator, cli.folder, "--expected-seconds", "0.2", "--max-in-flight", "2") as process:
+            wait_until(shows_word)
+            assert process.poll() is None
+            process.kill()
+            process.communicate(timeout=HANG_S)
+        assert shows_word()
+        records = [record for record in cli("status", "pika-out", "--json").records if record["task_id"]]
+        assert [record["status"] for record in records] == ["running", "running"]
+        assert all(record["video_url"].startswith(emulator.cdn_url) for record in records)
 
 
 def test_a_video_that_is_asked_for_alone_shows_the_last_thing_seen(cli: CommandLine) -> None:

@@ -18,6 +18,9 @@ from pika_async._journal.schema import open_writer
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.errors import JournalFailed, JournalUnusable
 from pika_async.jobs import Job
+from pika_async.models import LastSeen
+from tests.fakes import virtual_clock
+from tests.fakes.journals import write_in_loop_time
 from tests.journal.builders import INTENT, a_job, accepted, assert_refused, job_for_token, run_child, stalled
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +75,34 @@ async def test_deferred_saves_wait_for_another_write(path: Path) -> None:
     journal.save_later(attrs.evolve(accepted(), progress=99))
     await journal.close()
     assert SqliteJournal(path).get("a") == attrs.evolve(accepted(), progress=99)
+
+
+def test_a_deferred_save_waits_five_seconds_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without another write, the states of `save_later` are on disk after 5 s, in one commit for all jobs."""
+    write_in_loop_time(monkeypatch)
+
+    async def story() -> None:
+        journal = SqliteJournal(path)
+        await journal.open()
+        await journal.save(accepted("a"), accepted("b", "t-2"))
+        seen = LastSeen("archived", "", "https://x.test/v.mp4")
+        statements: list[str] = []
+        journal._write_connection.set_trace_callback(statements.append)
+        for _ in range(4):
+            journal.save_later(attrs.evolve(accepted("a"), last_seen=seen))
+            journal.save_later(attrs.evolve(accepted("b", "t-2"), progress=7))
+            await asyncio.sleep(1.2)
+        assert statements == []
+        await asyncio.sleep(0.3)
+        assert [job.last_seen for job in SqliteJournal(path).all()] == [seen, None]
+        assert [job.progress for job in SqliteJournal(path).all()] == [None, 7]
+        assert statements.count("COMMIT") == 1
+        journal.save_later(accepted("a"))
+        await asyncio.sleep(5.1)
+        assert [job.last_seen for job in SqliteJournal(path).all()] == [None, None]
+        await journal.close()
+
+    virtual_clock.run(story())
 
 
 async def test_a_request_is_written_once(path: Path) -> None:

@@ -27,7 +27,7 @@ from pika_async._journal.serialization import (
 )
 from pika_async.errors import DeadlineExceeded, ErrorKind, InvalidRequest, JobError, PikaError, SubmissionInDoubt
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
-from pika_async.models import Camera, GenerationRequest, Video
+from pika_async.models import Camera, GenerationRequest, LastSeen, Video
 from pika_async.models.fields import EFFECTS
 
 FOLDER = Path("/videos")
@@ -128,6 +128,7 @@ jobs: st.SearchStrategy[Job] = st.builds(
     sha256=st.none() | st.just("ab" * 32),
     error=st.none() | all_errors,
     progress=st.none() | st.integers(0, 100),
+    last_seen=st.none() | st.builds(LastSeen, texts, texts, st.none() | texts),
     polls=st.integers(0, 2**62),
     attempts=st.integers(0, 2**62),
     submitted_at=st.none() | times,

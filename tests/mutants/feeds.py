@@ -208,8 +208,8 @@ MUTANTS: Final = (
     Mutant(
         "seen-url-not-in-the-line",
         "cli/results.py",
-        "return job.error.last_url if isinstance(job.error, DeadlineExceeded) else None",
-        "return None",
+        "        return job.error.last_url\n",
+        "        return None\n",
         "results.jsonl lacks the URL that a person could fetch",
         ("tests/cli/test_cli_last_seen.py",),
     ),

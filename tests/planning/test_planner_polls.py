@@ -118,6 +118,24 @@ def test_failed_polls_are_repeated_with_exponential_backoff() -> None:
     assert active.failed_polls == 12
 
 
+def test_only_an_unknown_word_is_recorded_with_an_unsettled_job() -> None:
+    """A documented word changes nothing in the record; an unknown one is in it until the next documented one."""
+    planner = new_planner()
+    active = accepted_job(planner, 0.0)
+    queued = active.job
+    words = [("archived", False), ("archived", False), ("processing", True), ("pending", True)]
+    seen = []
+    for at, (word, known) in zip((10.0, 20.0, 30.0, 40.0), words, strict=True):
+        start_poll(planner, at)
+        state = TaskState.QUEUED if known else TaskState.RUNNING
+        snapshot = Snapshot(task_id=str(queued.task_id), state=state, word=word, known_word=known)
+        result = PollResult(verdict=PollVerdict.READ, snapshot=snapshot)
+        job = planner.on_poll_finished(active, result, at, at, 0.5)
+        seen.append(job.last_seen and job.last_seen.status)
+        assert active.last_seen.status == word
+    assert seen == ["archived", "archived", None, None]
+
+
 def test_a_new_task_that_is_not_found_is_polled_again() -> None:
     """Any number of such answers within ten minutes does not park a job; another answer resets the count."""
     planner = new_planner(deadline=1e6)

@@ -1,0 +1,67 @@
+"""Mutants of what is recorded of tasks between their acceptance and their end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.catalog import Mutant
+
+_STATUS: Final = ("tests/cli/test_cli_last_seen.py",)
+_RUNNING: Final = "unsettled_job"
+
+MUTANTS: Final = (
+    Mutant(
+        "unknown-word-in-memory",
+        "_planning/planner.py",
+        "last_seen=None if snapshot.known_word else active.last_seen",
+        "last_seen=None",
+        "a kill loses the URL that stood beside an unknown word",
+        _STATUS,
+        _RUNNING,
+    ),
+    Mutant(
+        "known-word-as-unknown",
+        "_planning/planner.py",
+        "last_seen=None if snapshot.known_word else active.last_seen",
+        "last_seen=active.last_seen",
+        "every poll with another word writes its job, and `status` calls documented words unknown",
+        ("tests/planning/test_planner_polls.py",),
+        "unknown_word",
+    ),
+    Mutant(
+        "deferred-until-another-write",
+        "_journal/sqlite.py",
+        "            elif self._late_write is None:",
+        "            elif False:",
+        "what was seen of a quiet batch is on disk only at its end",
+        ("tests/journal/test_durability.py",),
+        "five_seconds",
+    ),
+    Mutant(
+        "deferred-once",
+        "_journal/sqlite.py",
+        "        timer, self._late_write = self._late_write, None\n",
+        "        timer = self._late_write\n",
+        "only the first facts of a quiet batch are on disk before its end",
+        ("tests/journal/test_durability.py",),
+        "five_seconds",
+    ),
+    Mutant(
+        "unknown-word-after-its-end",
+        "jobs.py",
+        "settled_at=utc_from_timestamp(at), error=None, last_seen=None,",
+        "settled_at=utc_from_timestamp(at), error=None,",
+        "a finished video is listed with the word of an earlier answer",
+        ("tests/test_jobs.py",),
+        "unknown_word",
+    ),
+    Mutant(
+        "unknown-word-not-listed",
+        "cli/status.py",
+        "    yield from _unknown_word_lines(jobs)\n",
+        "",
+        "`status` counts a job under an unknown word as running and says no more",
+        _STATUS,
+        _RUNNING,
+    ),
+)
