@@ -47,10 +47,12 @@ def test_an_unknown_word_of_an_unsettled_job_is_in_status(cli: CommandLine) -> N
             return "2withtheunknownstatusword'archived'" in shown and f"lastseen:archived,{emulator.cdn_url}" in shown
 
         with start_batch(emulator, cli.folder, "--expected-seconds", "0.2", "--max-in-flight", "2") as process:
-            wait_until(shows_word)
-            assert process.poll() is None
-            process.kill()
-            process.communicate(timeout=HANG_S)
+            try:
+                wait_until(shows_word)
+                assert process.poll() is None
+            finally:
+                process.kill()
+                process.communicate(timeout=HANG_S)
         assert shows_word()
         records = [record for record in cli("status", "pika-out", "--json").records if record["task_id"]]
         assert [record["status"] for record in records] == ["running", "running"]
