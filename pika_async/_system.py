@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["link_file", "open_file", "read_at", "set_mode", "sync_folder", "user_id", "write_at"]
+__all__ = ["open_file", "read_at", "set_mode", "sync_folder", "user_id", "write_at"]
 
 #: Flags of each opening. Windows has `O_BINARY` alone, and without it writes two bytes for each line feed. Elsewhere a
 #: link at the end of the path is an error, and the opening of a pipe does not wait.
@@ -56,18 +56,6 @@ def set_mode(descriptor: int, mode: int) -> None:
     """Set the permissions of an open file. Does nothing on Windows, where a file has those of its folder."""
     if hasattr(os, "fchmod"):
         os.fchmod(descriptor, mode)
-
-
-def link_file(source: Path, target: Path) -> None:
-    """Give a file a second name, which must not exist.
-
-    :raises FileExistsError: if `target` exists.
-    :raises OSError: if the file system has no such links.
-    """
-    if os.link in os.supports_follow_symlinks:
-        os.link(source, target, follow_symlinks=False)
-    else:
-        os.link(source, target)
 
 
 def user_id() -> int:

@@ -17,7 +17,7 @@ import anyio
 import attrs
 
 from pika_async._http.download_state import AbortDownload
-from pika_async._system import link_file, open_file, set_mode, sync_folder, write_at
+from pika_async._system import open_file, set_mode, sync_folder, write_at
 from pika_async.errors import shorten
 
 __all__ = ["Download", "FolderRefusals", "PartialFile", "sha256_of"]
@@ -178,7 +178,7 @@ class PartialFile:
     def _link_to_target(self) -> None:
         # A hard link, because it fails if the name exists; a rename would replace the existing file.
         try:
-            link_file(self._temporary, self.target)
+            os.link(self._temporary, self.target, follow_symlinks=False)
         except FileExistsError:
             self._accept_existing()
         except OSError as error:

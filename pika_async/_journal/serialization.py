@@ -153,7 +153,7 @@ def _path_to_text(file: Path | None, folder: Path) -> str | None:
     if file is None:
         return None
     file = file.absolute()
-    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 
 def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, ColumnValue]:

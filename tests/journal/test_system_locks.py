@@ -113,15 +113,3 @@ def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatc
         _system.sync_folder(tmp_path / "missing")
     monkeypatch.setattr(_system, "_FOLDER_FLAG", None)
     _system.sync_folder(tmp_path / "missing")
-
-
-def test_a_second_name_is_given_where_links_cannot_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With and without `follow_symlinks`, and never over a file."""
-    source = tmp_path / "a"
-    source.write_bytes(b"a")
-    _system.link_file(source, tmp_path / "b")
-    monkeypatch.setattr(os, "supports_follow_symlinks", set())
-    _system.link_file(source, tmp_path / "c")
-    with pytest.raises(FileExistsError):
-        _system.link_file(source, tmp_path / "b")
-    assert (tmp_path / "b").samefile(tmp_path / "c")
