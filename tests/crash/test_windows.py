@@ -17,6 +17,7 @@ import pytest
 
 import pika_async
 from tests.fakes import windows_process
+from tests.fakes.raw_server import free_port
 from tests.fakes.stepped_emulator import SteppedEmulator
 
 ROOT: Final = Path(__file__).parents[2]
@@ -182,6 +183,14 @@ def test_ctrl_c_keeps_the_task_ids_and_says_what_to_run(everywhere: SteppedEmula
     everywhere.advance(60)
     done = commands.run("resume", "clips")
     assert (done.returncode, len(everywhere.ledger), len(videos())) == (0, PROMPTS, PROMPTS)
+
+
+def test_callbacks_are_received(everywhere: SteppedEmulator, commands: Commands) -> None:
+    """The receiver listens and stops in a loop without readers; every task is notified."""
+    url = f"http://127.0.0.1:{free_port()}"
+    done = commands.run(*batch_arguments(everywhere, *some_prompts()), "--callbacks", url)
+    assert done.returncode == 0, done.stderr
+    assert [result.status for result in everywhere.callbacks] == [202] * PROMPTS
 
 
 @pytest.mark.parametrize("everywhere", [LOST], indirect=True)
