@@ -16,6 +16,7 @@ from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
+from pika_async.cli.fetching import fetch
 from pika_async.cli.folder_commands import batch, resume, retry, status
 from pika_async.cli.generate import check_before_cost
 from pika_async.cli.generate import generate as generate_one
@@ -121,7 +122,7 @@ def generate(
         return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
 
 
-for command in (batch, estimate, resume, retry, status, resolve, export):
+for command in (batch, estimate, resume, retry, fetch, status, resolve, export):
     app.command(command)
 
 

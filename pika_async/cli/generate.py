@@ -19,7 +19,7 @@ from pika_async.client import PikaClient
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["check_before_cost", "generate"]
+__all__ = ["check_before_cost", "check_target", "generate", "report", "save_video"]
 
 
 async def check_before_cost(
@@ -39,7 +39,7 @@ async def check_before_cost(
     """
     await asyncio.to_thread(check_request_blocking, client.provider, request, can_upload=can_upload)
     if out is not None:
-        _check_target(out)
+        check_target(out)
         if (reason := await find_refusal()) is not None:
             raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
     return await client.estimate([request])
@@ -69,17 +69,21 @@ async def generate(
             terminal.note(f"accepted by {job.provider}: task {job.task_id}")
             job = await client.wait(job)
             if out is not None and job.status is JobStatus.SUCCEEDED:
-                job = await _save(client, job, out, terminal)
+                job = await save_video(client, job, out, terminal)
         return job
 
     try:
         job = await interruptible(work(), lambda: terminal.note("stopping: a pending submission is still recorded"))
     except Interrupted:
         raise Interrupted(_interrupted_text(await client.jobs())) from None
-    return _report(job, terminal, as_json=as_json)
+    return report(job, terminal, as_json=as_json)
 
 
-def _check_target(out: Path) -> None:
+def check_target(out: Path) -> None:
+    """Check that `out` can be created.
+
+    :raises UsageError: if it exists, or its folder is missing or cannot be written.
+    """
     if out.exists() or out.is_symlink():
         raise UsageError(f"--out: {out} exists and is never overwritten; choose another --out; nothing was sent")
     if not out.parent.is_dir():
@@ -91,7 +95,8 @@ def _check_target(out: Path) -> None:
         raise UsageError(f"--out: {out.parent} cannot be written: {error.strerror}; nothing was sent") from None
 
 
-async def _save(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:
+async def save_video(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:
+    """Download the video of `job` to `out`; return the job with its file."""
     terminal.note("generated; downloading")
     await client.download(job, out)
     jobs = {other.key: other for other in await client.jobs()}
@@ -106,7 +111,8 @@ def _interrupted_text(jobs: Sequence[Job]) -> str:
     return "interrupted: " + "; ".join([*accepted, *in_doubt] or ["nothing was sent"])
 
 
-def _report(job: Job, terminal: Terminal, *, as_json: bool) -> ExitCode:
+def report(job: Job, terminal: Terminal, *, as_json: bool) -> ExitCode:
+    """Print the result of a finished job, or why there is none."""
     if as_json:
         terminal.write(json_line(result_row(attrs.evolve(job, index=0), Path()), ascii_only=True))
     if job.error is not None:

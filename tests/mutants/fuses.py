@@ -178,8 +178,8 @@ MUTANTS: Final = (
     Mutant(
         "rejected-not-mentioned",
         "cli/retries.py",
-        "    if not rejected:\n        return\n",
-        "    return\n",
+        "    if rejected:\n        yield",
+        "    if False:\n        yield",
         "a later run says nothing of rejected rows",
         _RETRY,
         "rejected_rows",
@@ -187,7 +187,7 @@ MUTANTS: Final = (
     Mutant(
         "archived-row-lost",
         "cli/retries.py",
-        "        if is_archived(job) and key not in by_key:\n",
+        "        if is_archived(job) and key not in current:\n",
         "        if False:\n",
         "a killed `retry` loses the rows that it had archived",
         _RETRY,
