@@ -14,6 +14,7 @@ from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import ExitCode, stops_account
+from pika_async.cli.fetch_hint import fetch_command
 from pika_async.cli.gallery import write_gallery
 from pika_async.cli.posters import draw_posters
 from pika_async.cli.progress import CallbackCounts
@@ -208,6 +209,9 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     if outcome.interrupted:
         in_flight = sum(job.is_in_flight for job in outcome.jobs)
         yield f"interrupted: {in_flight} still in flight, {counts[JobStatus.PLANNED]} not sent; nothing is lost"
+        first = next((job for job in outcome.jobs if job.is_in_flight), None)
+        if first is not None:
+            yield f"to follow one task alone: {fetch_command(first, folder.root)}"
     if counts[JobStatus.UNKNOWN]:
         in_doubt = counts[JobStatus.UNKNOWN]
         yield f"in doubt, possibly charged: {in_doubt}; to list and resolve them: {folder.command('status')}"

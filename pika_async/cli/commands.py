@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
-from pika_async._runtime.results import route_refusal
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
 from pika_async.cli.fetching import fetch
 from pika_async.cli.folder_commands import batch, resume, retry, status
-from pika_async.cli.generate import check_before_cost
-from pika_async.cli.generate import generate as generate_one
+from pika_async.cli.generate import DEFAULT_JOURNAL, OneVideo, remembered
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
     CommonOptions,
@@ -88,6 +85,8 @@ def generate(
     account: ProviderOptions,
     fields: RequestOptions | None = None,
     out: Path | None = None,
+    journal: Path | None = None,
+    key: str | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     grace: float | None = None,
@@ -101,6 +100,9 @@ def generate(
 
     :param prompt: What the video shows.
     :param out: File to save the video to; an existing file is never overwritten.
+    :param journal: File that remembers the job: the same command again is not charged, but waits for the same video.
+    :param key: Name of the job in the journal; another key for the same prompt pays for another video. Without
+        --journal it is kept in pika-async.db here. [default: made from the prompt and its options]
     :param deadline: Seconds from acceptance to the end. [default: 1800]
     :param expected_seconds: Expected duration of a generation in seconds. [default: 60]
     :param grace: Seconds that Ctrl-C or SIGTERM waits for the receipts of submissions under way; those without one are
@@ -110,16 +112,17 @@ def generate(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         request = build_request(prompt, fields)
+        remembers = journal is not None or key is not None
         options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace, price=spend.price)
-        client = create_client(account, options=options)
-        find_refusal = partial(route_refusal, client.base_url, allow=account.allow_results, proxy=account.proxy)
-        estimated = run_in_loop(
-            check_before_cost(client, request, out, find_refusal, can_upload=account.uploader is not None)
-        )
-        offer = Offer(client=client, estimate=estimated, places=["the prompt"])
+        client = create_client(account, options=options, journal=(journal or DEFAULT_JOURNAL) if remembers else None)
+        one = OneVideo(
+            client=client, request=remembered(request, key) if remembers else request, out=out, account=account,
+            terminal=terminal, remembers=remembers,
+        )  # fmt: skip
+        offer = Offer(client=client, estimate=run_in_loop(one.check_before_cost()), places=["the prompt"])
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
             return code
-        return run_in_loop(generate_one(client, request, out, terminal, as_json=json))
+        return run_in_loop(one.run(as_json=json))
 
 
 for command in (batch, estimate, resume, retry, fetch, status, resolve, export):

@@ -3,80 +3,142 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Final
 
 import attrs
 
+from pika_async._http.partial_file import sha256_of
 from pika_async._planning.estimate import Estimate
+from pika_async._planning.keys import slug
+from pika_async._runtime.admission import OTHER_CONTENT
 from pika_async._runtime.images import check_request_blocking
+from pika_async._runtime.results import route_refusal
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
+from pika_async.cli.fetch_hint import fetch_command
+from pika_async.cli.options import ProviderOptions
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
+from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
-__all__ = ["check_before_cost", "check_target", "generate", "report", "save_video"]
+__all__ = ["DEFAULT_JOURNAL", "OneVideo", "check_target", "remembered", "report", "save_video"]
+
+#: The journal of a `--key` without `--journal`, in the working directory.
+DEFAULT_JOURNAL: Final = Path("pika-async.db")
 
 
-async def check_before_cost(
-    client: PikaClient,
-    request: GenerationRequest,
-    out: Path | None,
-    find_refusal: Callable[[], Awaitable[str | None]],
-    *,
-    can_upload: bool,
-) -> Estimate:
-    """Return what `request` would be charged, once everything has been checked that can be without sending it.
+def remembered(request: GenerationRequest, key: str | None) -> GenerationRequest:
+    """Return `request` with the key under which a journal remembers it: `key`, else one made from its content.
 
-    :param find_refusal: returns why no result can be fetched from here.
-    :param can_upload: whether the client has an uploader.
-    :raises InvalidRequest: if the provider cannot fulfil it.
-    :raises UsageError: if `out` cannot be written.
+    :raises InvalidRequest: if `key` cannot be one.
     """
-    await asyncio.to_thread(check_request_blocking, client.provider, request, can_upload=can_upload)
-    if out is not None:
-        check_target(out)
-        if (reason := await find_refusal()) is not None:
-            raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
-    return await client.estimate([request])
+    made = "-".join(filter(None, (slug(request.prompt), request.fingerprint()[:16])))
+    return attrs.evolve(request, key=made if key is None else key)
 
 
-async def generate(
-    client: PikaClient,
-    request: GenerationRequest,
-    out: Path | None,
-    terminal: Terminal,
-    *,
-    as_json: bool,
-) -> ExitCode:
-    """Submit `request`, wait, and save the video.
+@attrs.define(kw_only=True)
+class OneVideo:
+    """The one video of a `generate`: what it costs, then its submission, the wait and the file.
 
+    :param client: not open; its journal remembers the job where that is a file.
     :param out: file to save the video to; None prints its URL instead.
-    :param as_json: print the job as one line of JSON.
-    :raises PikaError: whatever the client's `submit` raises.
-    :raises Interrupted: names the task id if the submission was accepted.
+    :param account: options of the command, repeated in the command that follows the task.
+    :param remembers: whether the same command again is not charged.
     """
-    jobs: list[Job] = []
 
-    async def work() -> Job:
-        async with client:
-            job = await client.submit(request)
-            jobs.append(job)
-            terminal.note(f"accepted by {job.provider}: task {job.task_id}")
-            job = await client.wait(job)
-            if out is not None and job.status is JobStatus.SUCCEEDED:
-                job = await save_video(client, job, out, terminal)
+    client: PikaClient
+    request: GenerationRequest
+    out: Path | None
+    account: ProviderOptions
+    terminal: Terminal
+    remembers: bool
+
+    async def check_before_cost(self) -> Estimate:
+        """Return what the request would be charged, once everything has been checked that can be without sending it.
+
+        :raises InvalidRequest: if the provider cannot fulfil it, or its key belongs to a job of other content.
+        :raises UsageError: if `out` cannot be written.
+        """
+        can_upload = self.account.uploader is not None
+        await asyncio.to_thread(check_request_blocking, self.client.provider, self.request, can_upload=can_upload)
+        existing = await self._existing()
+        if self.out is not None and not await self._is_downloaded(existing):
+            check_target(self.out)
+            account = self.account
+            refusal = route_refusal(self.client.base_url, allow=account.allow_results, proxy=account.proxy)
+            if (reason := await refusal) is not None:
+                raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
+        again = [existing.key] if existing is not None and existing.status is JobStatus.REJECTED else []
+        return await self.client.estimate([self.request], again=again)
+
+    async def _existing(self) -> Job | None:
+        """Return the job that the journal has for the request.
+
+        :raises InvalidRequest: if that has another content.
+        """
+        job = None if self.request.key is None else await self.client.job(self.request.key)
+        if job is not None and job.request.fingerprint() != self.request.fingerprint():
+            raise InvalidRequest(field="key", value=job.key, reason=OTHER_CONTENT)
         return job
 
-    try:
-        job = await interruptible(work(), lambda: terminal.note("stopping: a pending submission is still recorded"))
-    except Interrupted:
-        raise Interrupted(_interrupted_text(await client.jobs())) from None
-    return report(job, terminal, as_json=as_json)
+    async def _is_downloaded(self, job: Job | None) -> bool:
+        """Return whether the file at `out` is the video of `job`, so that nothing would be overwritten."""
+        if job is None or job.sha256 is None or self.out is None:
+            return False
+        return await sha256_of(self.out) == job.sha256
+
+    async def run(self, *, as_json: bool) -> ExitCode:
+        """Submit the request unless it was submitted before, wait, and save the video.
+
+        :param as_json: print the job as one line of JSON.
+        :raises PikaError: whatever the client's `submit` raises.
+        :raises Interrupted: says how to go on; with the task id if the submission was accepted.
+        """
+        note = "stopping: a pending submission is still recorded"
+        try:
+            job = await interruptible(self._work(), lambda: self.terminal.note(note))
+        except Interrupted:
+            raise Interrupted(await self._interrupted_text()) from None
+        code = report(job, self.terminal, as_json=as_json)
+        if job.status is JobStatus.TIMED_OUT:
+            self.terminal.note(f"to go on waiting: {self._way_on(job)}")
+        elif job.status is JobStatus.FAILED and self.remembers:
+            self.terminal.note("it stays remembered as failed: to pay for another attempt, give another --key")
+        return code
+
+    async def _work(self) -> Job:
+        async with self.client as client:
+            existing = await self._existing()
+            if existing is not None and existing.status is JobStatus.REJECTED:  # not charged: sent like a new one
+                await client.resubmit(existing.key)
+            job = await client.submit(self.request)
+            known = existing is not None and existing.task_id == job.task_id
+            words = "known already, not paid again" if known else f"accepted by {job.provider}"
+            self.terminal.note(f"{words}: task {job.task_id}")
+            job = await client.wait(job)
+            if self.out is not None and job.status is JobStatus.SUCCEEDED:
+                job = await save_video(client, job, self.out, self.terminal)
+        return job
+
+    def _way_on(self, job: Job) -> str:
+        return "run the same command again" if self.remembers else fetch_command(job, self.out, self.account)
+
+    async def _interrupted_text(self) -> str:
+        key = self.request.key
+        jobs = [job for job in await self.client.jobs() if key is None or job.key == key]
+        lines = [
+            f"task {job.task_id} is {job.status.value} and continues at {job.provider}\n"
+            f"to go on waiting: {self._way_on(job)}"
+            for job in jobs
+            if job.task_id is not None
+        ]
+        lines += [job.error.message for job in jobs if job.status is JobStatus.UNKNOWN and job.error is not None]
+        return "interrupted: " + "; ".join(lines or ["nothing was sent"])
 
 
 def check_target(out: Path) -> None:
@@ -98,17 +160,8 @@ def check_target(out: Path) -> None:
 async def save_video(client: PikaClient, job: Job, out: Path, terminal: Terminal) -> Job:
     """Download the video of `job` to `out`; return the job with its file."""
     terminal.note("generated; downloading")
-    await client.download(job, out)
-    jobs = {other.key: other for other in await client.jobs()}
-    return jobs[job.key]
-
-
-def _interrupted_text(jobs: Sequence[Job]) -> str:
-    accepted = [
-        f"task {job.task_id} is {job.status.value} and continues at {job.provider}" for job in jobs if job.task_id
-    ]
-    in_doubt = [job.error.message for job in jobs if job.status is JobStatus.UNKNOWN and job.error is not None]
-    return "interrupted: " + "; ".join([*accepted, *in_doubt] or ["nothing was sent"])
+    file = await client.download(job, out)
+    return attrs.evolve(await client.job(job.key) or job, file=file)  # as it was typed: a journal has the whole path
 
 
 def report(job: Job, terminal: Terminal, *, as_json: bool) -> ExitCode:

@@ -177,7 +177,8 @@ class GenerationRequest:
     :param sfx: whether to add sound effects. CometAPI only.
     :param extend: whether to extend `video` (default False). Not at CometAPI.
     :param model: `"1.5"` or `"2.0"`, also as a number (default: the provider's own, see `Provider.default_model`).
-    :param key: the name of the job and its file, unique in a journal: letters, digits and `. _ - @ = +`, at most 200
+    :param key: the name of the job and its file, unique in a journal, by which the same request again finds its job
+        instead of paying for another: letters, digits and `. _ - @ = +`, at most 200
         bytes, and not a device of Windows such as `con` (default: made from the position, words of the prompt and the
         content).
     :param metadata: your own facts, kept with the job and never sent; what JSON can hold.

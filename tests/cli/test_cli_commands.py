@@ -147,7 +147,8 @@ def test_providers_shows_every_field_of_every_provider(cli: CommandLine) -> None
 
 
 @pytest.mark.parametrize(
-    "command", ["batch", "resume", "retry", "status", "resolve", "generate", "providers", "demo", "emulate", "doctor"]
+    "command",
+    ["batch", "resume", "retry", "fetch", "status", "resolve", "generate", "providers", "demo", "emulate", "doctor"],
 )
 def test_every_command_has_a_help_text(cli: CommandLine, command: str) -> None:
     """--help has an example, and every command takes --log-level but no key."""

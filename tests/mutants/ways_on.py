@@ -8,6 +8,8 @@ from tests.mutants.catalog import Mutant
 
 RETRIES: Final = ("tests/cli/test_cli_retry.py",)
 RESOLUTIONS: Final = ("tests/cli/test_cli_resolve.py",)
+GENERATE: Final = ("tests/cli/test_cli_generate.py",)
+FETCH: Final = ("tests/cli/test_cli_fetch.py",)
 ADOPTION: Final = ("tests/stories/test_adoption.py",)
 
 MUTANTS: Final = (
@@ -146,5 +148,50 @@ MUTANTS: Final = (
         "a video that another command has paid for while the question stood is paid for again",
         RETRIES,
         "meanwhile",
+    ),
+    Mutant(
+        "content-without-a-key",
+        "cli/generate.py",
+        "return attrs.evolve(request, key=made if key is None else key)",
+        "return request",
+        "`generate --journal` pays for the same video at each run",
+        GENERATE,
+        "pays_once",
+    ),
+    Mutant(
+        "own-file-by-name-alone",
+        "cli/generate.py",
+        "return await sha256_of(self.out) == job.sha256",
+        "return True",
+        "the file of somebody else counts as the video that the journal knows",
+        GENERATE,
+        "somebody_else",
+    ),
+    Mutant(
+        "rejected-without-preview",
+        "cli/generate.py",
+        "again = [existing.key] if existing is not None and existing.status is JobStatus.REJECTED else []",
+        "again = []",
+        "a rejected prompt is sent again although the preview announced no charge",
+        GENERATE,
+        "refusal_is_sent_again",
+    ),
+    Mutant(
+        "many-tasks-one-file",
+        "cli/fetching.py",
+        "            if len(ids) > 1:\n                raise UsageError(",
+        "            if False:\n                raise UsageError(",
+        "several videos are downloaded to one name",
+        ("tests/cli/test_cli_ways_on.py",),
+        "sentence",
+    ),
+    Mutant(
+        "denied-ids-forgotten",
+        "cli/fetching.py",
+        "return ExitCode.INCOMPLETE if errors and outcome.code is ExitCode.OK else outcome.code",
+        "return outcome.code",
+        "a fetch that did not find one of its tasks ends with 0",
+        FETCH,
+        "denies",
     ),
 )
