@@ -80,7 +80,14 @@ def open_terminal(folder: Path, *, columns: int, environment: Mapping[str, str])
     with tempfile.TemporaryDirectory(prefix="tmux-") as sockets:  # the path of a socket must be short
         terminal = Terminal(require_program("tmux"), Path(sockets) / "s", columns)
         variables = {**environment, "TERM": "tmux-256color", "PS1": f"{PROMPT} ", "PS2": "", "LC_ALL": "C.UTF-8"}
-        words = ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), "bash", "--norc", "--noprofile"]
+        words = [
+            "env",
+            "-i",
+            *(f"{name}={value}" for name, value in variables.items()),
+            "bash",
+            "--norc",
+            "--noprofile",
+        ]
         terminal.tmux(
             "start-server", ";", "set-option", "-g", "history-limit", "20000", ";",
             "new-session", "-d", "-x", str(columns), "-y", "50", "-c", str(folder), shlex.join(words),
