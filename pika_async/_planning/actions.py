@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from pika_async.errors import ErrorKind, SubmissionRejected, SubmissionsStopped
+from pika_async.errors import ErrorKind, PikaError, SubmissionRejected, SubmissionsStopped
 from pika_async.jobs import Job
 from pika_async.models import LastSeen, Snapshot
 from pika_async.providers._verdicts import PollVerdict
@@ -75,6 +75,8 @@ class ActiveJob:
     awaits_url: bool = False
     #: Whether an earlier process, or an earlier opening of this client, has submitted the job.
     resumed: bool = False
+    #: Why the job is canceled if it is not sent: its request was withdrawn while a file of it was being uploaded.
+    withdrawal: PikaError | None = None
 
     def __lt__(self, other: ActiveJob) -> bool:
         """Order polls that are due at the same instant: the task that was accepted first is polled first."""

@@ -219,11 +219,17 @@ class JobTable:
             self.remove(active)
 
     async def withdraw(self, key: str, error: PikaError) -> None:
-        """Cancel a job with `error`, unless it has been sent or has an observer."""
+        """Cancel a job with `error`, unless it has been sent or has an observer.
+
+        One whose file is being uploaded is canceled after the upload.
+        """
         active = self.jobs.get(key)
         job = self.journal.get(key) if active is None else active.job
         if active is not None:
-            if active.observers or not self.planner.submissions.remove(active):
+            if active.observers:
+                return
+            if not self.planner.submissions.remove(active):
+                active.withdrawal = error
                 return
             del self.jobs[key]  # a later request of this key is admitted anew
         if job is not None and job.status is JobStatus.PLANNED:
@@ -233,6 +239,13 @@ class JobTable:
                 active.job = job
                 self._log_finished(active)
         self.wake()
+
+    async def drop(self, active: ActiveJob) -> None:
+        """Remove a queued job without observers: canceled if its request was withdrawn, else planned."""
+        if active.withdrawal is not None:
+            await self.withdraw(active.job.key, active.withdrawal)
+        elif self.planner.submissions.remove(active):
+            self.remove(active)
 
     def on_resolved(self, job: Job) -> None:
         """Apply a saved resolution of a job in doubt; if its callback is being waited for, the job becomes active."""

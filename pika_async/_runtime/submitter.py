@@ -87,7 +87,9 @@ class Submitter:
             with scope:
                 callback_url, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK_URL, None)
                 encoded = await self._gateway.encode(planned.request, callback_url)
-                if isinstance(encoded, HttpRequest):
+                if self._is_unwanted(active):
+                    pass
+                elif isinstance(encoded, HttpRequest):
                     await self._journal_intent(active, encoded, token_sha256)
                     sent_at = now()
                     try:
@@ -111,6 +113,11 @@ class Submitter:
                 else:
                     await self._apply_verdict(active, outcome, now() if sent_at is None else sent_at)
 
+    def _is_unwanted(self, active: ActiveJob) -> bool:
+        """Whether a job must not be sent any more, after the minutes that an upload may have taken."""
+        planner = self._table.planner
+        return planner.closing or planner.stop_reason is not None or not active.observers
+
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()
         active.job = active.job.submitting()
@@ -124,6 +131,8 @@ class Submitter:
             active.job = active.job.requeued()
             await self._table.save(active.job)
         self._table.planner.submissions.on_rolled_back(active)
+        if not active.observers:
+            await self._table.drop(active)
         stopped = self._table.planner.stop_reason
         if stopped is not None:
             self._table.intake.stop_submitting(stopped)

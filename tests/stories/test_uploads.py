@@ -356,3 +356,80 @@ def test_a_wrong_uploader_is_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         PikaClient("cometapi", api_key="k", **options)
     assert caught.value.setting == next(iter(options))
+
+
+# --- not sent after all -----------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_call_is_withdrawn_while_its_file_is_uploaded() -> None:
+    """The upload may end; the request is not sent after it, and its job is canceled without a charge."""
+
+    async def story(at: Gateway) -> None:
+        host = Host(seconds=30)
+        async with client(at, uploader=host) as pika:
+            call = asyncio.create_task(pika.generate(GenerationRequest("a cat", image=PNG, key="k")))
+            await asyncio.sleep(5)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await asyncio.sleep(60)
+            job = await pika.job("k")
+            assert job is not None
+            assert (job.status, job.attempts, pika.active_jobs()) == (S.CANCELED, 0, [])
+            assert not at.ledger
+            assert (await pika.run([GenerationRequest("a cat", image=PNG, key="k")])).ok
+        assert (len(host.calls), len(at.ledger)) == (1, 1)
+
+    in_virtual_time(story)
+
+
+def test_a_call_that_joins_an_upload_keeps_its_job() -> None:
+    """Of two calls for one key, one is cancelled during the upload: the job is sent once, for the other."""
+
+    async def story(at: Gateway) -> None:
+        host = Host(seconds=30)
+        async with client(at, uploader=host) as pika:
+            request = GenerationRequest("a cat", image=PNG, key="k")
+            calls = [asyncio.create_task(pika.generate(request)) for _ in range(2)]
+            await asyncio.sleep(5)
+            calls[0].cancel()
+            assert (await calls[1]).url
+        assert len(at.ledger) == 1
+
+    in_virtual_time(story)
+
+
+def test_what_is_uploaded_when_the_client_closes_is_not_sent() -> None:
+    """The upload ends within the grace, and the receipt might not: the job stays planned and is in no doubt."""
+
+    async def story(at: Gateway) -> None:
+        journal = MemoryJournal()
+        host = Host(seconds=3)
+        async with with_journal(client(at, uploader=host), journal) as pika:
+            batch = asyncio.create_task(pika.run(requests_with(PNG, 3)))
+            await asyncio.sleep(1)
+        with pytest.raises(Exception, match="closed"):
+            await batch
+        assert not at.ledger
+        assert [job.status for job in journal.all()] == [S.PLANNED] * 3
+        assert journal.get_upload(hashlib.sha256(PNG).hexdigest()) is not None
+
+    in_virtual_time(story)
+
+
+def test_what_is_uploaded_when_the_account_stops_is_not_sent() -> None:
+    """A key that is refused meanwhile stops the jobs behind the upload too; all of them are planned."""
+
+    async def story() -> None:
+        at = gateway([{"on": "create", "do": {"fault": "refuse", "as": "key"}}])
+        host = Host(seconds=30)
+        requests = [*requests_with(PNG, 2), GenerationRequest("a dog"), GenerationRequest("a bird")]
+        async with client(at, uploader=host) as pika:
+            report = await pika.run(requests)
+            await asyncio.sleep(60)
+        assert report.stopped is not None
+        assert report.counts == {S.PLANNED: 4}
+        assert [entry.status for entry in at.requests if entry.method == "POST"] == [401]
+        assert len(host.calls) == 1
+
+    virtual_clock.run(story())
