@@ -82,6 +82,11 @@ class BatchFolder:
         return self.root / "results.jsonl"
 
     @property
+    def table_file(self) -> Path:
+        """Path of `results.csv`."""
+        return self.root / "results.csv"
+
+    @property
     def videos(self) -> Path:
         """Absolute path of the videos, as in the journal: it does not depend on the working directory."""
         assert self.journal.path is not None  # noqa: S101 - the journal is a file
@@ -114,7 +119,11 @@ class BatchFolder:
                 videos = self.root / "videos"
                 present = {path.name for path in videos.iterdir()} if videos.is_dir() else set()
                 wanted = [f"{key}{suffix}" for key in keys for suffix in MEDIA_SUFFIXES] if present else []
-                targets = [path for path in (self.results_file, self.root / "index.html") if os.path.lexists(path)]
+                targets = [
+                    path
+                    for path in (self.results_file, self.table_file, self.root / "index.html")
+                    if os.path.lexists(path)
+                ]
                 targets += [videos / name for name in wanted if name in present]
                 if targets:
                     raise UsageError(f"--out: {targets[0]} exists and is never overwritten; choose another --out")

@@ -19,7 +19,7 @@ __all__ = ["COLUMNS", "ResultsWriter", "json_line", "read_results", "result_row"
 #: Names of the fields of every line, in this order.
 COLUMNS: Final = (
     "key", "index", "status", "provider", "task_id", "prompt", "video_url", "file", "sha256", "error", "polls",
-    "submitted_at", "settled_at", "points",
+    "submitted_at", "settled_at", "points", "metadata",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "submitted_at": _format_time(job.submitted_at),
         "settled_at": _format_time(job.settled_at),
         "points": job.points,
+        "metadata": None if job.request.metadata is None else dict(job.request.metadata),
     }
 
 

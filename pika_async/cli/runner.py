@@ -27,6 +27,7 @@ from pika_async.cli.preview import Offer
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
+from pika_async.cli.results_table import finish_table
 from pika_async.cli.retries import Repetitions, is_archived
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
@@ -78,7 +79,7 @@ class BatchRunner:
     async def run(
         self, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = ()
     ) -> tuple[BatchOutcome, Path | None]:
-        """Run each of `runs` in turn, then write the gallery; return the outcome and the page.
+        """Run each of `runs` in turn, then write the table and the gallery; return the outcome and the page.
 
         :param title: title of the gallery page.
         :param done: jobs of the command that need no client; default none.
@@ -90,6 +91,8 @@ class BatchRunner:
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt
             )
             rows = list(self._results.rows.values()) if self._results is not None else []
+        if self._results is not None:
+            finish_table(rows, self.folder.table_file, self.terminal)
         posters = not outcome.interrupted
         page = finish_gallery(rows, self.folder.root, self.terminal, title=title, maker="batch", posters=posters)
         return outcome, page

@@ -29,6 +29,7 @@ def test_a_planned_job_has_every_column() -> None:
     assert tuple(made) == COLUMNS
     assert {name for name, value in made.items() if value is None} == {
         "task_id", "video_url", "file", "sha256", "error", "submitted_at", "settled_at", "points",
+        "metadata",
     }  # fmt: skip
 
 
@@ -42,9 +43,10 @@ def test_times_are_utc_and_files_are_relative(tmp_path: Path) -> None:
 
 
 def test_an_error_is_its_type_and_its_message() -> None:
-    """It is an object with both."""
+    """It is an object with both, and with the kind."""
     error = GenerationFailed(key="k", provider="native", task_id="t", reason="moderation")
-    assert result_row(job(error=error), Path())["error"] == {"type": "GenerationFailed", "message": error.message}
+    fields = {"type": "GenerationFailed", "kind": error.kind, "message": error.message}
+    assert result_row(job(error=error), Path())["error"] == fields
 
 
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.text())), st.booleans())

@@ -39,6 +39,7 @@ def test_each_field_of_a_line_has_the_value_of_its_name() -> None:
         "key": "k", "index": 3, "status": "succeeded", "provider": "gptge", "task_id": "t-1", "prompt": "a cat",
         "video_url": "https://cdn.example/v.mp4", "file": "k.mp4", "sha256": "ab" * 32, "error": None, "polls": 17,
         "submitted_at": "2026-11-28T12:00:00.000Z", "settled_at": "2026-11-28T12:04:00.000Z", "points": 400.0,
+        "metadata": None,
     }  # fmt: skip
     assert tuple(result_row(SUCCEEDED, Path("out"))) == COLUMNS
 
@@ -53,7 +54,17 @@ def test_a_zero_is_a_value(tmp_path: Path) -> None:
     assert '"points": 0.0' in (tmp_path / "results.jsonl").read_text(encoding="utf-8")
     bare = Job(key="n", request=GenerationRequest("a"), provider="gptge", base_url="https://gateway.example")
     absent = {name for name, value in result_row(bare, tmp_path).items() if value is None}
-    assert absent == {"task_id", "video_url", "file", "sha256", "error", "submitted_at", "settled_at", "points"}
+    assert absent == {
+        "task_id",
+        "video_url",
+        "file",
+        "sha256",
+        "error",
+        "submitted_at",
+        "settled_at",
+        "points",
+        "metadata",
+    }
 
 
 def test_a_sum_of_zero_is_shown_as_zero() -> None:
