@@ -19,6 +19,7 @@ from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
+from pika_async.cli.file_names import check_file_names
 from pika_async.cli.results import ResultsWriter
 from pika_async.polling import AdaptivePolling
 
@@ -101,11 +102,13 @@ class BatchFolder:
         """Create the folder.
 
         :param keys: keys of the jobs that will be downloaded into it.
-        :raises UsageError: if it cannot be used, or if a new batch would overwrite a file in it.
+        :raises UsageError: if it cannot be used, cannot hold a file for each key, or if a new batch would overwrite a
+            file in it.
         """
         self.check(keys)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            check_file_names(self.root.absolute() / "videos", keys)
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 

@@ -185,6 +185,26 @@ def test_ctrl_c_keeps_the_task_ids_and_says_what_to_run(everywhere: SteppedEmula
     assert (done.returncode, len(everywhere.ledger), len(videos())) == (0, PROMPTS, PROMPTS)
 
 
+def test_a_name_that_the_folder_cannot_hold_is_refused_before_it_costs(
+    everywhere: SteppedEmulator, commands: Commands
+) -> None:
+    """A path that is too long, and keys that differ in case alone: exit code 2, a sentence, no charge and no file."""
+    arguments = batch_arguments(everywhere, "a cat", "a dog")
+
+    def run(*keys: str) -> str:
+        rows = [{"key": key, "prompt": f"prompt {number}"} for number, key in enumerate(keys)]
+        Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        done = commands.run(*arguments)
+        assert (done.returncode, len(everywhere.ledger)) == (2, 0)
+        assert [path for path in Path("clips").rglob("*") if path.name != "journal.db.lock"] == []
+        return done.stderr
+
+    assert "clips/videos cannot distinguish the files of Cat and cat; change one key" in run("Cat", "dog", "cat")
+    long = "x" * (245 - len(str(Path.cwd())))
+    assert "characters) cannot be made: " in run("cat", long)
+    assert "; give a shorter key or --out; nothing was sent" in run("cat", long)
+
+
 def test_callbacks_are_received(everywhere: SteppedEmulator, commands: Commands) -> None:
     """The receiver listens and stops in a loop without readers; every task is notified."""
     url = f"http://127.0.0.1:{free_port()}"

@@ -72,6 +72,13 @@ def check_name(path: Any) -> None:
         raise OSError(errno.EINVAL, "The filename, directory name, or volume label syntax is incorrect", whole)
 
 
+def check_case(path: Any) -> None:
+    """Refuse a new file beside one whose name differs in case alone."""
+    wanted = Path(path)
+    if any(found.name.casefold() == wanted.name.casefold() for found in wanted.parent.iterdir()):
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+
+
 def is_open(path: Any) -> bool:
     """Return whether this process has the file open."""
     wanted = os.lstat(path)
@@ -92,6 +99,8 @@ def open_as_windows(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | N
     check_name(path)
     if Path(path).is_dir():
         raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(path))
+    if flags & os.O_EXCL:
+        check_case(path)
     if is_package(sys._getframe(1)):
         assert flags & O_BINARY, f"{path} is opened as text"
     return ORIGINAL_OPEN(path, flags & ~O_BINARY, mode, dir_fd=dir_fd)

@@ -39,6 +39,14 @@ MUTANTS: Final = (
         "leaves_its_videos",
     ),
     Mutant(
+        "two-keys-one-file",
+        "cli/file_names.py",
+        "                        if not is_other:\n",
+        "                        if False:\n",
+        "on Windows and macOS the second of two paid videos is not saved",
+        ("tests/cli/test_file_names.py",),
+    ),
+    Mutant(
         "lock-file-not-made-again",
         "_journal/lock.py",
         "        self._restore_lock_file()\n",

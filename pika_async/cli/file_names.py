@@ -1,0 +1,78 @@
+"""Names of video files, tried on the file system that will hold them. Leaves no file behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pika_async._http.media import MEDIA_SUFFIXES
+from pika_async._system import open_file
+from pika_async.cli.exits import UsageError
+
+__all__ = ["check_file_names", "similar_keys"]
+
+
+def similar_keys(keys: Collection[str]) -> list[list[str]]:
+    """Return the groups of keys that differ only in case or in how Unicode composes a letter, in order."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for key in dict.fromkeys(keys):
+        groups[unicodedata.normalize("NFC", key).casefold()].append(key)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def check_file_names(folder: Path, keys: Collection[str]) -> None:
+    """Check that `folder` can hold a video for each key: the longest names, and those that are alike side by side.
+
+    A file system may limit the length of a path, as on Windows, or not distinguish case, as on Windows and macOS.
+
+    :raises UsageError: if a name cannot be made, or two keys have one file there. Nothing was sent.
+    :raises OSError: if the folder itself cannot be made.
+    """
+    if not keys:
+        return
+    with _existing(folder):
+        for key in {max(keys, key=len), max(keys, key=lambda key: len(key.encode()))}:
+            with _file(folder, key):
+                pass
+        for first, *others in similar_keys(keys):
+            with _file(folder, first) as is_new:
+                for other in others if is_new else ():
+                    with _file(folder, other) as is_other:
+                        if not is_other:
+                            reason = f"{folder} cannot distinguish the files of {first} and {other}"
+                            raise UsageError(f"--out: {reason}; change one key; nothing was sent")
+
+
+@contextlib.contextmanager
+def _existing(folder: Path) -> Iterator[None]:
+    """Make the folder if it is missing, and then remove it again."""
+    is_missing = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _file(folder: Path, key: str) -> Iterator[bool]:
+    """Make an empty file for `key`, and remove it again; yield False if there is one of that name already."""
+    path = folder / f"{key}{max(MEDIA_SUFFIXES, key=len)}"
+    try:
+        os.close(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        yield False
+        return
+    except OSError as error:
+        reason = f"{path} ({len(str(path))} characters) cannot be made: {error.strerror}"
+        raise UsageError(f"--out: {reason}; give a shorter key or --out; nothing was sent") from None
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
