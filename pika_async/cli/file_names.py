@@ -8,12 +8,15 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Final
 
-from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._system import open_file
 from pika_async.cli.exits import UsageError
 
 __all__ = ["check_file_names", "similar_keys"]
+
+#: Ending of the names that are tried, as long as the longest of a result, and of no result.
+TRIED_SUFFIX: Final = ".name"
 
 
 def similar_keys(keys: Collection[str]) -> list[list[str]]:
@@ -63,7 +66,7 @@ def _existing(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _file(folder: Path, key: str) -> Iterator[bool]:
     """Make an empty file for `key`, and remove it again; yield False if there is one of that name already."""
-    path = folder / f"{key}{max(MEDIA_SUFFIXES, key=len)}"
+    path = folder / f"{key}{TRIED_SUFFIX}"
     try:
         os.close(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     except FileExistsError:
