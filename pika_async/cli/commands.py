@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
+from pika_async.cli.configuration import configure, describe_mistake
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
@@ -30,11 +30,12 @@ from pika_async.cli.options import (
     create_client,
 )
 from pika_async.cli.preview import Offer, SpendOptions, confirm
-from pika_async.cli.providers import show_providers
+from pika_async.cli.provider_keys import providers_to_check
+from pika_async.cli.providers import show_effects, show_providers
 from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.errors import PikaError, strip_control
+from pika_async.errors import PikaError
 
 __all__ = ["app", "run"]
 
@@ -45,6 +46,7 @@ app = App(
     help_format="markdown",
     group_parameters="Options",
 )
+app.config = (partial(configure, app),)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(list(argv), exit_on_error=False, print_error=False)
         code = command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        terminal.error(re.sub(r"\s+", " ", strip_control(str(error))).strip() + " (see --help)")
+        terminal.error(describe_mistake(error))
         return ExitCode.USAGE
     except InputErrors as error:
         terminal.note(error)
@@ -82,7 +84,7 @@ def generate(
     prompt: str,
     /,
     *,
-    account: ProviderOptions,
+    account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
     fields: RequestOptions | None = None,
     out: Path | None = None,
     journal: Path | None = None,
@@ -130,16 +132,37 @@ for command in (batch, estimate, resume, retry, fetch, status, resolve, export):
 
 
 @app.command
-def providers(*, json: JsonFlag = False, common: CommonOptions = CommonOptions()) -> int:  # noqa: B008 - frozen
-    """List the providers, what each supports and how it spells it.
+def providers(name: str | None = None, /, *, json: JsonFlag = False, common: CommonOptions = CommonOptions()) -> int:  # noqa: B008 - frozen
+    """Show what each provider can do, and whether its key is set; of one, how it spells each field.
 
-    Example: `pika-async providers`
+    Example: `pika-async providers cometapi`
 
+    :param name: Show this provider alone, with its spelling and limits.
     :param json: Print JSON.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
-        show_providers(terminal, as_json=json)
+        show_providers(terminal, name, as_json=json)
+    return ExitCode.OK
+
+
+@app.command
+def effects(
+    *,
+    provider: str | None = None,
+    json: JsonFlag = False,
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Show the effects, and which provider documents each.
+
+    Example: `pika-async effects --provider native`
+
+    :param provider: Show the effects of this provider alone.
+    :param json: Print JSON: the names by provider.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        show_effects(terminal, provider, as_json=json)
     return ExitCode.OK
 
 
@@ -206,7 +229,7 @@ def emulate(
 @app.command
 def doctor(
     *,
-    account: ProviderOptions,
+    account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
     spend: Annotated[bool, Parameter(negative=())] = False,
     save: Path | None = None,
     deadline: float | None = None,
@@ -217,21 +240,29 @@ def doctor(
 
     Example: `pika-async doctor --provider cometapi`
 
-    Exit codes: 0 all as documented, 1 something differs, 2 wrong configuration, 3 the account is stopped.
+    Without --provider, every provider whose key is set is checked. Exit codes, the worst of all: 0 all as documented,
+    1 something differs, 2 wrong configuration, 3 the account is stopped.
 
     :param spend: Pay for one generation and follow it to its end.
     :param save: New or empty folder for one sample of every kind of reply, without keys.
     :param deadline: Seconds from acceptance to the end of the generation. [default: 1800]
     :param expected_seconds: Expected duration of the generation in seconds. [default: 60]
     """
-    from pika_async.cli.doctor import DoctorOptions, diagnose  # noqa: PLC0415
+    from pika_async.cli.doctor import DoctorOptions, diagnose, diagnose_all  # noqa: PLC0415
 
     terminal = Terminal()
-    options = DoctorOptions(
-        provider=account.provider, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
-        allow_results=account.allow_results, spend=spend, save_to=save, deadline=deadline,
-        expected_seconds=expected_seconds,
-    )  # fmt: skip
+    names = [account.given_provider] if account.given_provider else providers_to_check(account)
+    several = len(names) > 1
+    options = [
+        DoctorOptions(
+            provider=name, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
+            allow_results=account.allow_results, spend=spend, deadline=deadline, expected_seconds=expected_seconds,
+            save_to=save / name if save is not None and several else save,
+        ) for name in names
+    ]  # fmt: skip
     with logging_to(terminal, common.log_level):
-        examined = run_in_loop(interruptible(diagnose(options, terminal), lambda: terminal.note("stopping")))
+        if several:
+            checking = diagnose_all(options, terminal)
+            return run_in_loop(interruptible(checking, lambda: terminal.note("stopping")))
+        examined = run_in_loop(interruptible(diagnose(options[0], terminal), lambda: terminal.note("stopping")))
     return examined.code

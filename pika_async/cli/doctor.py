@@ -7,7 +7,7 @@ import os
 import ssl
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,12 +19,12 @@ from pika_async._http.proxies import environment_proxy
 from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._runtime.results import route_refusal
 from pika_async.cli.documented_replies import compare, documented_reply
-from pika_async.cli.exits import ExitCode, UsageError
+from pika_async.cli.exits import ExitCode, UsageError, error_text
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.client import PikaClient
 from pika_async.config import read_credential
-from pika_async.errors import AccountStopped, PikaError, strip_control
+from pika_async.errors import AccountStopped, ConfigurationError, PikaError, strip_control
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState
 from pika_async.polling import AdaptivePolling
@@ -32,9 +32,13 @@ from pika_async.providers import Provider, find_provider
 from pika_async.providers._verdicts import PollVerdict, classify_poll
 from pika_async.providers._wire import DecodeError, TransportFailure
 
-__all__ = ["Doctor", "Finding", "diagnose"]
+__all__ = ["Doctor", "DoctorOptions", "Finding", "diagnose", "diagnose_all"]
 
 _CONNECT_TIMEOUT_S: Final = 15.0
+#: What stands before a finding, readable without colour.
+MARKS: Final = {
+    True: plain("ok         ", "green"), False: plain("differs    ", "bold red"), None: plain("not tried  ", "yellow"),
+}  # fmt: skip
 _REQUEST: Final = GenerationRequest("a paper boat on a calm lake", key="doctor")
 
 
@@ -43,7 +47,8 @@ class Finding:
     """Result of one check."""
 
     subject: str
-    ok: bool
+    #: None if the check was not tried.
+    ok: bool | None
     detail: str
 
 
@@ -61,7 +66,7 @@ class Doctor:
     findings: list[Finding] = attrs.field(factory=list, init=False)
     samples: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
 
-    def record(self, subject: str, ok: bool, detail: str) -> None:
+    def record(self, subject: str, ok: bool | None, detail: str) -> None:
         """Record a finding and report it."""
         finding = Finding(subject, ok, strip_control(detail))
         self.findings.append(finding)
@@ -70,7 +75,7 @@ class Doctor:
     @property
     def code(self) -> ExitCode:
         """Exit code of the command."""
-        return ExitCode.OK if all(finding.ok for finding in self.findings) else ExitCode.INCOMPLETE
+        return ExitCode.OK if all(finding.ok is not False for finding in self.findings) else ExitCode.INCOMPLETE
 
     # --- connection -------------------------------------------------------------------------------------------------
 
@@ -262,8 +267,12 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
     # Reads files and imports plugins: not in the event loop.
     doctor = await asyncio.to_thread(_create_doctor, options, terminal, transport)
     try:
-        if _is_direct(options, doctor.base_url) and await doctor.check_dns():
+        if not _is_direct(options, doctor.base_url):
+            doctor.record("DNS and TLS", None, "a proxy resolves the name")
+        elif await doctor.check_dns():
             await doctor.check_tls()
+        else:
+            doctor.record("TLS", None, "the name does not resolve")
         await doctor.check_route(options)
         await doctor.check_unknown_task()
         if options.spend:
@@ -273,10 +282,35 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
                 allow_results=options.allow_results, proxy=options.proxy, deadline=options.deadline,
             )  # fmt: skip
             await doctor.check_generation(client)
+        else:
+            doctor.record("generation", None, "it costs; give --spend")
     finally:
         if options.save_to is not None:
             _save(options.save_to, doctor, terminal)
     return doctor
+
+
+async def diagnose_all(
+    options: Sequence[DoctorOptions], terminal: Terminal, transport: Transport | None = None
+) -> ExitCode:
+    """Run every check of several providers, one after the other; return the worst exit code.
+
+    A provider that cannot be checked, or refuses the account, does not keep the others from being checked.
+
+    :param transport: replaces the real transport; default None.
+    """
+    codes = [ExitCode.OK]
+    for one in options:
+        terminal.show(plain(f"{one.provider}", "bold"))
+        try:
+            codes.append((await diagnose(one, terminal, transport)).code)
+        except ConfigurationError as error:
+            _show(Finding("configuration", None, strip_control(error_text(error))), terminal)
+            codes.append(ExitCode.USAGE)
+        except AccountStopped as error:
+            _show(Finding("account", False, error.message), terminal)
+            codes.append(ExitCode.ACCOUNT_STOPPED)
+    return max(codes)
 
 
 def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transport | None) -> Doctor:
@@ -308,8 +342,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _show(finding: Finding, terminal: Terminal) -> None:
-    mark = plain("as documented  ", "green") if finding.ok else plain("differs        ", "bold red")
-    terminal.show(mark + plain(f"{finding.subject}: {finding.detail}"))
+    terminal.show(MARKS[finding.ok] + plain(f"{finding.subject}: {finding.detail}"))
 
 
 def _save(folder: Path, doctor: Doctor, terminal: Terminal) -> None:

@@ -41,7 +41,7 @@ def batch(
     input: Annotated[str, Parameter(allow_leading_hyphen=True)],  # noqa: A002 - the name in the help
     /,
     *,
-    account: ProviderOptions,
+    account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
     out: Path = Path("pika-out"),
     max_in_flight: Integer | None = None,
     max_charges: Integer | None = None,

@@ -14,6 +14,7 @@ from pika_async._planning.limits import Limits
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.cells import parse_camera
 from pika_async.cli.exits import UsageError
+from pika_async.cli.provider_keys import only_provider
 from pika_async.cli.row_checks import make_request
 from pika_async.cli.uploaders import load_uploader
 from pika_async.client import PikaClient
@@ -83,10 +84,20 @@ class CredentialOptions:
 class ProviderOptions(CredentialOptions):
     """Provider, its base URL and its API key."""
 
-    provider: str
-    "Provider: cometapi, yescale, gptge, native or a registered one; see `pika-async providers`."
+    given_provider: Annotated[str | None, Parameter(name="--provider", show_default=False)] = None
+    "Provider: cometapi, yescale, gptge, native or a registered one. [default: the only one whose key is set]"
     base_url: str | None = None
     "Base URL of the gateway. [default: the provider's]"
+
+    @property
+    def provider(self) -> str:
+        """The provider that is given, else the only one whose key is set.
+
+        :raises UsageError: if it is left out, and no key or several are set.
+        """
+        if self.given_provider is not None:
+            return self.given_provider
+        return only_provider(has_key_file=self.api_key_file is not None)
 
 
 def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOptions(), **more: Any) -> PikaClient:  # noqa: B008 - frozen

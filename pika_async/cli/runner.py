@@ -303,7 +303,7 @@ def _runs_of(
     runs = []
     for (provider, url), inputs in by_gateway.items():
         account = ProviderOptions(
-            provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy,
+            given_provider=provider, base_url=url, api_key_file=credentials.api_key_file, proxy=credentials.proxy,
             allow_results=credentials.allow_results, uploader=credentials.uploader,
             upload_lifetime=credentials.upload_lifetime,
         )  # fmt: skip
