@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+#: Libraries of the extra `cli` without which no command runs.
+LIBRARIES = ("cyclopts", "rich", "platformdirs")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -17,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     try:
-        for library in ("cyclopts", "rich"):
+        for library in LIBRARIES:
             importlib.import_module(library)
     except ImportError as error:
-        if (error.name or "").split(".")[0] not in {"cyclopts", "rich"}:
+        if (error.name or "").split(".")[0] not in LIBRARIES:
             raise
         sys.stderr.write('pika-async: the command line needs an extra: python -m pip install "pika_async[cli]"\n')
         return 2

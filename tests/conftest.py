@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,16 @@ def no_blocking_calls() -> Iterator[None]:
         function.activate()
     yield
     guard.deactivate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_configuration_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the options that a developer's own file and variables give from the commands under test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("no-configuration")))
+        for name in [name for name in os.environ if name.startswith("PIKA_ASYNC_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture

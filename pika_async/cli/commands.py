@@ -17,6 +17,7 @@ from pika_async.cli.export import export
 from pika_async.cli.fetching import fetch
 from pika_async.cli.folder_commands import batch, resume, retry, status
 from pika_async.cli.generate import DEFAULT_JOURNAL, OneVideo, remembered
+from pika_async.cli.help_groups import OPTIONS, group_commands
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
     CommonOptions,
@@ -44,7 +45,7 @@ app = App(
     help="Generate Pika videos through four gateways: one video, or hundreds at once.",
     version=__version__,
     help_format="markdown",
-    group_parameters="Options",
+    group_parameters=OPTIONS,
 )
 app.config = (partial(configure, app),)
 
@@ -266,3 +267,7 @@ def doctor(
             return run_in_loop(interruptible(checking, lambda: terminal.note("stopping")))
         examined = run_in_loop(interruptible(diagnose(options[0], terminal), lambda: terminal.note("stopping")))
     return examined.code
+
+
+app.register_install_completion_command(help="Install completion for bash, zsh or fish, for the shell that runs this.")
+group_commands(app)

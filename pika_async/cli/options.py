@@ -14,6 +14,7 @@ from pika_async._planning.limits import Limits
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.cells import parse_camera
 from pika_async.cli.exits import UsageError
+from pika_async.cli.help_groups import COMMON, GATEWAY, REQUEST
 from pika_async.cli.provider_keys import only_provider
 from pika_async.cli.row_checks import make_request
 from pika_async.cli.uploaders import load_uploader
@@ -53,7 +54,7 @@ Port = Annotated[int, Parameter(converter=_parse_integer, validator=validators.N
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=COMMON)
 @attrs.frozen(kw_only=True)
 class CommonOptions:
     """Options of every command."""
@@ -62,7 +63,7 @@ class CommonOptions:
     "Least level of log records printed to standard error."
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GATEWAY)
 @attrs.frozen(kw_only=True)
 class CredentialOptions:
     """API key, proxy and uploader. No option takes the key itself, because other users can see a command line."""
@@ -79,7 +80,7 @@ class CredentialOptions:
     "Seconds for which the URL of an uploaded file is used again. [default: 86400]"
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GATEWAY)
 @attrs.frozen(kw_only=True)
 class ProviderOptions(CredentialOptions):
     """Provider, its base URL and its API key."""
@@ -126,7 +127,7 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
     )
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=REQUEST)
 @attrs.frozen(kw_only=True)
 class RequestOptions:
     """Fields of a request, named as in `GenerationRequest`."""

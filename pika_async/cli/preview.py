@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from pika_async._planning.estimate import Estimate
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
+from pika_async.cli.help_groups import MONEY
 from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
@@ -24,7 +25,7 @@ MAX_EQUAL: Final = 5
 MAX_OF_UNIT: Final = 120
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MONEY)
 @attrs.frozen(kw_only=True)
 class SpendOptions:
     """Price, and consent to it."""

@@ -16,6 +16,7 @@ import pytest
 import pika_async.cli.demo
 from pika_async import PikaClient, provider_names
 from pika_async.__main__ import main
+from pika_async.cli.commands import app
 from pika_async.cli.demo_prompts import demo_requests
 from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
@@ -132,28 +133,28 @@ def test_an_interrupted_generate_names_its_task(tmp_path: Path) -> None:
 
 
 def test_providers_shows_every_field_of_every_provider(cli: CommandLine) -> None:
-    """It prints a table with the reason for each unsupported field, or JSON."""
+    """It prints a matrix; of one provider the spelling and the limits of each field; or JSON."""
     ran = cli("providers")
     assert ran.code == 0
+    _, names, *rows = [line.split() for line in ran.out.splitlines() if len(line.split()) == 1 + len(RECORDS)]
+    marks = {field: dict(zip(names[1:], row, strict=True)) for field, *row in rows}
     for provider in RECORDS.values():
         assert provider.api_key_env in ran.out
+        alone = " ".join(cli("providers", provider.title).out.split())
         for field, capability in provider.capabilities.items():
-            assert field in ran.out
-            if not capability.supported:
-                assert f"{provider.name}: {field}: {capability.note}" in ran.out
+            assert marks[field][provider.name] == ("yes" if capability.supported else "-")
+            assert f"{field} {capability.wire or 'not supported'} {capability.note}".strip() in alone
     records = json.loads(cli("providers", "--json").out)
     assert [record["name"] for record in records] == provider_names()
     assert records[0]["capabilities"]["effect"] == {"wire": "style", "note": "13 effects", "supported": True}
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["batch", "resume", "retry", "fetch", "status", "resolve", "generate", "providers", "demo", "emulate", "doctor"],
-)
+@pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
 def test_every_command_has_a_help_text(cli: CommandLine, command: str) -> None:
     """--help has an example, and every command takes --log-level but no key."""
     ran = cli(command, "--help")
     assert f"Example: pika-async {command}" in ran.out
+    assert {"Commands", "Parameters"}.isdisjoint(re.findall(r"^╭─ (.*?) ─", cli("--help").out, re.MULTILINE))
     assert (ran.code, "--log-level" in ran.out, re.search(r"--api-key(?!-file)", ran.out)) == (0, True, None)
 
 
