@@ -37,7 +37,7 @@ def fetch(
     task_id: str,
     /,
     *more: str,
-    account: ProviderOptions,
+    account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
     out: Path | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
