@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import aiohttp
 import attrs
@@ -242,8 +242,7 @@ def _checked_uploader(uploader: Any) -> Uploader | None:
     if not callable(uploader):
         reason = f"{uploader!r} must be an async function of (bytes, name, content type) that returns a URL"
         raise ConfigurationError(setting="uploader", reason=reason)
-    checked: Uploader = uploader
-    return checked
+    return cast("Uploader", uploader)
 
 
 def _checked_seconds(setting: str, value: float | None, default: float) -> float:

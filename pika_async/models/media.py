@@ -29,14 +29,15 @@ PNG_MODES: Final = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 class BinaryFile(Protocol):
     """A file that is open for reading in binary mode."""
 
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes, at most `size`; none at the end."""
+    def read(self, size: int, /) -> bytes: ...
 
 
 class PillowImage(Protocol):
     """The part of `PIL.Image.Image` that is used."""
 
-    mode: Any
+    @property
+    def mode(self) -> Any:
+        """The kind of its pixels, such as "RGB"."""
 
     def save(self, fp: Any, format: str | None = ...) -> None:  # noqa: A002 - Pillow's own name
         """Encode the image into an open file."""

@@ -125,8 +125,8 @@ MUTANTS: Final = (
     Mutant(
         "refused-here-for-good",
         "_runtime/admission.py",
-        "or withdrawn or _was_refused_here(existing):",
-        "or withdrawn:",
+        "or withdrawn or _was_refused_here(job)",
+        "or withdrawn",
         "an image that was missing once is never read again",
         ("tests/runtime/test_images.py",),
         "asked_for_again or vanished",

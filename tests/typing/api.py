@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import assert_type
+
+from PIL import Image
 
 from pika_async import (
     AdaptivePolling,
@@ -27,12 +30,20 @@ from pika_async import (
     debug_logging,
     find_provider,
 )
+from pika_async.models.fields import Media
 
 
 async def use(pika: PikaClient) -> None:
     request = GenerationRequest("a cat", image=b"...", camera=Camera(pan="left"), aspect_ratio=1.5, model="1.5")
     assert_type(await pika.generate("a cat", effect="Inflate"), Video)
     assert_type(await pika.generate("a cat", effect="Vaporize", strict=False), Video)
+    picture = Image.new("RGB", (1, 1))
+    assert_type(GenerationRequest("a cat", image=picture).image, Media | None)
+    with Path("cat.png").open("rb") as file:
+        assert_type(
+            GenerationRequest("a cat", image=file, ingredients=[io.BytesIO(b"..."), picture, "cat.png"]).ingredients[0],
+            Media,
+        )
     fields: RequestFields = {"camera": {"pan": "left"}, "model": 1.5, "ingredients": ["https://pika.example/1.png"]}
     assert_type(await pika.submit("a cat", **fields), Job)
     assert_type(GenerationRequest("a cat", **fields).camera, Camera | None)
