@@ -117,6 +117,8 @@ def generate(
     with logging_to(terminal, common.log_level):
         request = build_request(prompt, fields)
         remembers = journal is not None or key is not None
+        if journal is not None and journal.is_dir():
+            raise UsageError(f"--journal: {journal} must be a file; give one in it; nothing was sent")
         options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace, price=spend.price)
         client = create_client(account, options=options, journal=(journal or DEFAULT_JOURNAL) if remembers else None)
         one = OneVideo(
