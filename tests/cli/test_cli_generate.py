@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,17 +114,15 @@ def test_a_doubt_is_not_paid_again_by_the_same_command(cli: CommandLine) -> None
         assert len(emulator.ledger) == 1
 
 
-def interrupt(cli: CommandLine, *argv: str) -> tuple[int, str]:
-    """Run a command in a process of its own, and interrupt it once a task was accepted; return its code and errors."""
+def interrupt(cli: CommandLine, emulator: Emulator, *argv: str) -> tuple[int, str]:
+    """Run a command in a process of its own, and interrupt it once a task was polled; return its code and output."""
     environment = {**os.environ, **dict.fromkeys(ENV.values(), KEY), "COLUMNS": "200"}
     with subprocess.Popen(
         [sys.executable, "-m", "pika_async", *argv], cwd=cli.folder, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        assert process.stderr is not None
-        shown = ""
-        while "accepted" not in shown:
-            shown += process.stderr.readline()
+        while process.poll() is None and not any("feed" in request.path for request in list(emulator.requests)):
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     return process.returncode, out + err
@@ -136,7 +135,7 @@ def test_what_an_interrupted_generate_prints_works_when_typed(cli: CommandLine, 
     with serving(durations="constant:2") as emulator:
         argv = ["generate", "a cat", "--provider", "native", "--base-url", emulator.base_url("native")]
         argv += ["--expected-seconds", "0.2", "--out", "my cat.mp4", *options]
-        code, err = interrupt(cli, *argv)
+        code, err = interrupt(cli, emulator, *argv)
         assert code == 130
         [way_on] = [line.partition(": ")[2] for line in err.splitlines() if line.startswith("to go on waiting: ")]
         if options:
@@ -145,4 +144,18 @@ def test_what_an_interrupted_generate_prints_works_when_typed(cli: CommandLine, 
         else:
             ran = cli(*shlex.split(way_on)[1:], "--expected-seconds", "0.2")
         assert (ran.code, ran.out) == (0, "my cat.mp4\n"), ran.err
+        assert len(emulator.ledger) == 1
+
+
+@pytest.mark.slow
+def test_the_fetch_command_that_an_interrupted_batch_prints_works_when_typed(cli: CommandLine) -> None:
+    """The id is that of a job of the folder: its own video comes, and nothing is paid."""
+    with serving(durations="constant:2") as emulator:
+        source = cli.write("b.csv", "key,prompt\nmine,a cat\n")
+        argv = ["batch", source, "--provider", "native", "--base-url", emulator.base_url("native"), "--yes"]
+        code, shown = interrupt(cli, emulator, *argv, "--expected-seconds", "0.2", "--out", "my clips")
+        assert (code, "interrupted: 1 still in flight" in shown) == (130, True), shown
+        [way_on] = [line for line in shown.splitlines() if line.startswith("to follow one task alone: ")]
+        assert cli(*shlex.split(way_on.partition(": ")[2])[1:]).code == 0
+        assert (cli.folder / "my clips" / "videos" / "mine.mp4").is_file()
         assert len(emulator.ledger) == 1
