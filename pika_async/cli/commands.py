@@ -28,6 +28,7 @@ from pika_async.cli.options import (
     PositiveInteger,
     ProviderOptions,
     RequestOptions,
+    UserPath,
     build_request,
     create_client,
 )
@@ -88,8 +89,8 @@ def generate(
     *,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
     fields: RequestOptions | None = None,
-    out: Path | None = None,
-    journal: Path | None = None,
+    out: UserPath | None = None,
+    journal: UserPath | None = None,
     key: str | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
@@ -173,7 +174,7 @@ def effects(
 @app.command
 def demo(
     *,
-    out: Path = Path("pika-demo"),
+    out: UserPath = Path("pika-demo"),
     prompts: PositiveInteger = 200,
     seed: Integer = 0,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -202,7 +203,7 @@ def emulate(
     time_scale: float = 1.0,
     in_flight: Integer | None = None,
     seed: Integer = 0,
-    scenario: Path | None = None,
+    scenario: UserPath | None = None,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Serve an emulator of all four gateways until Ctrl-C.
@@ -235,7 +236,7 @@ def doctor(
     *,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
     spend: Annotated[bool, Parameter(negative=())] = False,
-    save: Path | None = None,
+    save: UserPath | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen

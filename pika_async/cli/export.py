@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,15 +11,15 @@ from pika_async._journal.export import export_journal
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import CommonOptions
+from pika_async.cli.options import CommonOptions, UserPath
 from pika_async.cli.terminal import Terminal, logging_to
 
 __all__ = ["export"]
 
 
 def export(
-    folder: Path,
-    file: Path,
+    folder: UserPath,
+    file: UserPath,
     /,
     *,
     without_log: Annotated[bool, Parameter(negative=())] = False,

@@ -17,7 +17,7 @@ from pika_async.cli.fetch_hint import fetch_command
 from pika_async.cli.generate import check_target, report, save_video
 from pika_async.cli.keys import parse_task_ids
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import CommonOptions, JsonFlag, ProviderOptions, create_client
+from pika_async.cli.options import CommonOptions, JsonFlag, ProviderOptions, UserPath, create_client
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.runner import BatchRunner, ProviderRun
 from pika_async.cli.signals import interruptible
@@ -38,7 +38,7 @@ def fetch(
     /,
     *more: str,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
-    out: Path | None = None,
+    out: UserPath | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
     json: JsonFlag = False,

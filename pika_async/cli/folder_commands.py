@@ -13,6 +13,7 @@ from pika_async.cli.batch import summarize
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener, CallbackOptions
 from pika_async.cli.exits import ExitCode, UsageError
+from pika_async.cli.keys import unquoted
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
     AmbiguousMode,
@@ -21,6 +22,7 @@ from pika_async.cli.options import (
     Integer,
     JsonFlag,
     ProviderOptions,
+    UserPath,
     create_client,
 )
 from pika_async.cli.polling import show_polling
@@ -42,7 +44,7 @@ def batch(
     /,
     *,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
-    out: Path = Path("pika-out"),
+    out: UserPath = Path("pika-out"),
     max_in_flight: Integer | None = None,
     max_charges: Integer | None = None,
     deadline: float | None = None,
@@ -86,6 +88,7 @@ def batch(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
+        again = tuple(map(unquoted, again))
         plan = sweep.plan
         table = read_input(input, plan.template_columns)
         for note in input_notes(table):
@@ -134,7 +137,7 @@ def batch(
 
 
 def resume(
-    folder: Path,
+    folder: UserPath,
     /,
     *,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
@@ -196,7 +199,7 @@ def resume(
 
 
 def retry(
-    folder: Path,
+    folder: UserPath,
     /,
     *keys: str,
     rejected: Annotated[bool, Parameter(negative=())] = False,
@@ -258,7 +261,7 @@ def retry(
 
 
 def status(
-    folder: Path,
+    folder: UserPath,
     /,
     *,
     polling: Annotated[bool, Parameter(negative=())] = False,

@@ -15,6 +15,7 @@ from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.cells import parse_camera
 from pika_async.cli.exits import UsageError
 from pika_async.cli.help_groups import COMMON, GATEWAY, REQUEST
+from pika_async.cli.paths import expand_home
 from pika_async.cli.provider_keys import only_provider
 from pika_async.cli.row_checks import make_request
 from pika_async.cli.uploaders import load_uploader
@@ -33,6 +34,7 @@ __all__ = [
     "PositiveInteger",
     "ProviderOptions",
     "RequestOptions",
+    "UserPath",
     "build_request",
     "create_client",
 ]
@@ -47,10 +49,16 @@ def _parse_integer(_type: Any, tokens: Sequence[Token]) -> int:
     return int(tokens[0].value)
 
 
+def _parse_path(_type: Any, tokens: Sequence[Token]) -> Path:
+    """Parse a path. A shell does not expand the home folder in `--out=~/clips`."""
+    return expand_home(Path(tokens[0].value))
+
+
 AmbiguousMode = Literal["strict", "lenient"]
 Integer = Annotated[int, Parameter(converter=_parse_integer)]
 PositiveInteger = Annotated[int, Parameter(converter=_parse_integer, validator=validators.Number(gte=1))]
 Port = Annotated[int, Parameter(converter=_parse_integer, validator=validators.Number(gte=0, lte=65_535))]
+UserPath = Annotated[Path, Parameter(converter=_parse_path)]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -68,7 +76,7 @@ class CommonOptions:
 class CredentialOptions:
     """API key, proxy and uploader. No option takes the key itself, because other users can see a command line."""
 
-    api_key_file: Path | None = None
+    api_key_file: UserPath | None = None
     "File with the API key. [default: the provider's environment variable]"
     allow_results: Annotated[tuple[Literal["http", "tunnel"], ...], Parameter(negative=(), show_default=False)] = ()
     "Also download results from http addresses (http), or from those of a TUN proxy on this machine (tunnel)."

@@ -17,6 +17,7 @@ from pika_async._runtime.pacing import paced
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.faults import InputFault
 from pika_async.cli.inputs import INPUT_SUFFIXES, parse_input
+from pika_async.cli.paths import expand_home
 from pika_async.cli.row_checks import check_fields, request_faults
 from pika_async.cli.sweeps import SweepPlan
 from pika_async.cli.tables import Row, Table
@@ -60,7 +61,7 @@ def read_input(source: str, template_columns: frozenset[str] = frozenset()) -> T
         return parse_input("stdin", "", _bounded("stdin", sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)), template_columns)
     name = strip_control(source)
     try:
-        path = Path(source).expanduser()
+        path = expand_home(Path(source))
         if path.is_dir():
             way_out = f"give the {_FORMATS} file; to continue the batch of a folder, use resume"
             raise UsageError(f"{name}: must be a file, but is a folder, and cannot be read; {way_out}")
@@ -68,7 +69,7 @@ def read_input(source: str, template_columns: frozenset[str] = frozenset()) -> T
             raise UsageError(f"{name}: must be a {_FORMATS} file, or - for standard input")
         with path.open("rb") as file:
             data = _bounded(name, file.read(MAX_INPUT_BYTES + 1))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse_input(name, path.suffix.lower(), data, template_columns)
 

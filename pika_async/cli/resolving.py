@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Final
 
 import attrs
@@ -17,7 +16,7 @@ from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.keys import find_keys, unquoted
 from pika_async.cli.loop import run_in_loop
-from pika_async.cli.options import CommonOptions
+from pika_async.cli.options import CommonOptions, UserPath
 from pika_async.cli.status import doubt_facts, resolution_text
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import ConfigurationError, InvalidRequest
@@ -45,7 +44,7 @@ class Outcome:
 
 
 def resolve(
-    folder: Path,
+    folder: UserPath,
     /,
     *keys: str,
     every: Annotated[bool, Parameter(name="--all", negative=())] = False,
