@@ -73,6 +73,11 @@ class Fuses:
         }[trip]
 
     @property
+    def is_proven(self) -> bool:
+        """Whether a submission was accepted since the opening or the last stop."""
+        return self._proven
+
+    @property
     def window(self) -> float:
         """Maximum number of submissions side by side, >= 1.
 

@@ -1,7 +1,8 @@
 """Refused jobs whose cause is not known yet: their own, or one that is the same for every job. Pure.
 
 A refusal is a job's own once a submission that was sent after it has been accepted, or once nothing else is left to be
-sent. Until then the job is planned: it can be sent again without being paid twice.
+sent. Until then the job is planned: it can be sent again without being paid twice. At the end of a batch of which
+nothing was accepted, two jobs or more that were refused alike stop the account instead of counting as their own.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ class RefusedJobs:
         self._held.append(_Refusal(active, outcome, now))
         if len(self._held) > MAX_HELD:
             self._decide(self._held.pop(0), accepted_later=True)
+
+    def common_refusal(self) -> SubmitOutcome | None:
+        """Return the refusal that every held job got, at least two of different content; None if they differ."""
+        refusals = {(refusal.outcome.verdict, refusal.outcome.fingerprint) for refusal in self._held}
+        contents = {refusal.active.job.request.fingerprint() for refusal in self._held}
+        if len(refusals) != 1 or len(contents) < 2:
+            return None
+        outcome = self._held[-1].outcome
+        return outcome if outcome.verdict is SubmitVerdict.REJECTED else None
 
     def is_repeated(self, active: ActiveJob, outcome: SubmitOutcome) -> bool:
         """Return whether this answer blamed the account before, and a job that was sent later was accepted."""

@@ -66,10 +66,8 @@ class Submissions:
         limit = self.limits.max_charges
         is_limit_reached = limit is not None and self.charges + self.submitting >= limit
         quiet_at = self._quiet_at(now, is_limit_reached=is_limit_reached)
-        if quiet_at <= now:
-            self.refused.on_quiet()
-            if not self.sources:
-                self.fuses.on_quiet()
+        if quiet_at <= now and (stop := self._on_quiet()) is not None:
+            return stop
         for active in reversed(self.refused.pop_again()):
             self.queue.appendleft(active)
         own = self.refused.pop_own()
@@ -86,6 +84,17 @@ class Submissions:
                 return WaitUntil(math.inf)
             return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=limit))
         return self._next_submit(now, in_flight)
+
+    def _on_quiet(self) -> StopSubmitting | None:
+        """Judge the held refusals when nothing else is left to be sent; return an action if they are not the jobs'."""
+        alike = None if self.fuses.is_proven else self.refused.common_refusal()
+        if alike is not None:  # fewer than the fuse takes, but nothing shows that any request is accepted
+            error = stop_error(self.provider, self.base_url, alike, Trip.REFUSED_ALIKE, len(self.refused))
+            return StopSubmitting(error)
+        self.refused.on_quiet()
+        if not self.sources:
+            self.fuses.on_quiet()
+        return None
 
     def _quiet_at(self, now: float, *, is_limit_reached: bool) -> float:
         """Return from when on nothing else is left to be sent; infinity if there is something, or nothing is held."""
