@@ -88,8 +88,7 @@ def _snapshot(
     word = _status_word(sources[0], states) or _status_word(task, states)
     progress = _first(sources[: 1 + is_row], as_number, "progress")
     has_status = is_row or _has_status(task)
-    is_waiting = has_status and states.get(word) in {TaskState.QUEUED, TaskState.RUNNING}
-    url = None if is_waiting else _first_url(sources)
+    url = _first_url(sources)
     if has_status:
         state = _state(word, states, has_url=url is not None)
     else:  # without a URL: just after a submission

@@ -93,6 +93,14 @@ def test_retry_after_is_obeyed() -> None:
     assert limit.ready_at(111.0) == pytest.approx(130.3)
 
 
+def test_a_later_rejection_does_not_shorten_retry_after() -> None:
+    """The longer hint of two submissions that were under way holds."""
+    limit = AdaptiveConcurrency()
+    limit.on_rejected(5, 100.0, 100.3, retry_after=30.0)
+    limit.on_rejected(5, 100.0, 100.4, retry_after=2.0)
+    assert limit.ready_at(111.0) == pytest.approx(130.3)
+
+
 @given(st.lists(st.sampled_from(["accept", "reject", "settle"]), max_size=200))
 def test_the_next_submission_is_at_most_two_minutes_away(answers: list[str]) -> None:
     """After any answers of the account; and one submission is always allowed."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
 from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.provider_clock import ProviderTimestamps
@@ -406,3 +407,18 @@ def test_timestamps_are_no_longer_used_when_their_meaning_changes() -> None:
     for _ in range(12):
         timestamps.narrowed(40.0, 60.0, 60.0)
     assert timestamps.narrowed(40.0, 60.0, 60.0) == (40.0, 60.0)
+
+
+def test_the_first_poll_of_a_resumed_job_is_not_postponed() -> None:
+    """Its callback may have come while no process was there, so that silence says nothing about it."""
+    callbacks = CallbackTracker(enabled=True)
+    queue = PollQueue(PolicyAdapter(policy=AdaptivePolling(expected_seconds=600.0), callbacks=callbacks))
+    active = accepted_job(queue, 990.0)
+    queue.clear()
+    active.resumed = True
+    queue.resume(active, 1000.0, 0.5)
+    assert queue.ready_at(1000.0) == 1000.5
+    for _ in range(100):
+        callbacks.loss.add(notified=True)
+    assert queue.ready_at(1000.5) == 1000.5
+    assert queue.pop(1000.5) is active

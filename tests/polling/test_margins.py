@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from pika_async.polling import Distribution, DurationEstimator, DurationSample
+from pika_async.polling import AdaptivePolling, Distribution, DurationEstimator, DurationSample, PollContext
 from pika_async.polling.progress import calibrated
 
 DURATIONS = Distribution.lognormal(60.0, 0.5)
@@ -51,3 +51,12 @@ def test_old_durations_fade_without_a_drift(seed: int) -> None:
         estimator.add(DurationSample("s", seconds, seconds))
     assert estimator.drifts == 0
     assert estimator.estimate().quantile(0.5) == pytest.approx(72, rel=0.03)
+
+
+def test_a_delay_weighs_as_much_as_callbacks_are_lost() -> None:
+    """Only completions without a callback wait for a poll: with one in fifty, the first poll is at the median."""
+    first = {}
+    for loss in (1.0, 0.1, 0.02):
+        context = PollContext("s", 0.0, 0, None, None, None, loss)
+        first[loss] = AdaptivePolling(expected_seconds=60.0).next_delay(context, 0.5)
+    assert first[1.0] < 20 < first[0.1] < 45 < first[0.02] < 75

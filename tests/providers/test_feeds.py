@@ -282,3 +282,14 @@ def test_a_success_has_a_url_of_the_answer(provider: str, body: Any) -> None:
         return
     assert (snapshot.video is not None) == (snapshot.state is TaskState.SUCCEEDED)
     assert snapshot.video is None or snapshot.video.url in text
+
+
+@pytest.mark.parametrize("provider", ["cometapi", "native"])
+@pytest.mark.parametrize("outer", ["finished", "SUCCESS", "completed"])
+@pytest.mark.parametrize("word", ["queued", "processing", "waiting"])
+def test_a_row_that_waits_is_not_finished_by_what_is_around_it(provider: str, outer: str, word: str) -> None:
+    """The word of the row counts before that of the task around it, also beside a URL; a later answer settles it."""
+    body = {"id": TASK_ID, "status": outer, "url": URL, "videos": [{"status": word, "url": URL}]}
+    snapshot = read(provider, body)
+    assert snapshot.state in {TaskState.QUEUED, TaskState.RUNNING}
+    assert (snapshot.word, snapshot.video) == (word, None)

@@ -81,6 +81,15 @@ def test_a_receipt_of_the_wider_family_is_read(shape: str, provider: str) -> Non
     assert classify_response(answer, receipt).verdict is SubmitVerdict.ACCEPTED
 
 
+@pytest.mark.parametrize(
+    "body", [{"id": "r1"}, {"id": "r1", "message": "accepted"}, {"id": "r1", "status": 200}, {"id": "r1", "code": 0}]
+)
+def test_an_id_without_a_task_beside_it_is_not_read(body: dict[str, Any]) -> None:
+    """It may be that of the request; the same id beside a status or a type is the task's."""
+    assert find_task_id(body) is None
+    assert find_task_id(body | {"status": "queued"}) == find_task_id(body | {"object": "video"}) == "r1"
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("shape", NO_RECEIPT)
 def test_a_body_without_a_task_id_has_no_receipt(shape: str, provider: str) -> None:

@@ -15,7 +15,7 @@ from pika_async._http.downloads import Downloader
 from pika_async._http.partial_file import Download
 from pika_async._journal.memory import MemoryJournal
 from pika_async._runtime.gateway import GatewayClient
-from pika_async._runtime.results import ResultDownloader, patience_for
+from pika_async._runtime.results import FolderDownload, ResultDownloader, patience_for
 from pika_async.models import Snapshot, TaskState
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +105,13 @@ async def test_a_file_renamed_before_a_crash_is_found_under_its_ending(tmp_path:
     host = Host()
     done = await downloader(host, Feed()).collect(job(sha256=sha256), tmp_path / "a.b.mp4")
     assert (done.file, done.sha256, host.asked) == (tmp_path / name, sha256, [])
+
+
+async def test_a_result_of_a_batch_is_in_its_folder_under_its_key(tmp_path: Path) -> None:
+    """Whatever the position of the job and the address of its video."""
+    host = Host(good={"https://cdn.example/old"})
+    done = await FolderDownload(downloader(host, Feed()), tmp_path / "videos").fetch(job(key="cat.7", index=3))
+    assert done.file == tmp_path / "videos" / "cat.7.mp4"
 
 
 async def test_a_second_link_of_an_archived_file_is_removed(tmp_path: Path) -> None:

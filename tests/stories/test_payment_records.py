@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from pika_async import GenerationRequest, JobStatus, Limits, SubmissionInDoubt
+from pika_async import FixedInterval, GenerationRequest, JobStatus, Limits, SubmissionInDoubt
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.submissions import Submissions
 from pika_async._runtime.job_table import JobTable
 from pika_async.jobs import utc_from_timestamp
+from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
 from tests.fakes.journals import LoopExecutor
-from tests.fakes.memory_gateway import client, gateway
+from tests.fakes.memory_gateway import MemoryTransport, client, gateway
 
 S = JobStatus
 CAT = GenerationRequest("a cat", key="cat")
@@ -120,3 +121,23 @@ def test_a_doubt_carries_the_time_of_its_sending(monkeypatch: pytest.MonkeyPatch
                 assert abs(at_ - sent_at) < timedelta(seconds=1)
 
     virtual_clock.run(story())
+
+
+def test_no_task_is_polled_before_its_receipt_is_on_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that takes half a minute for each write, the first poll finds the task id in the file."""
+    on_disk: list[str | None] = []
+    at = gateway(durations="constant:1")
+
+    class Reading(MemoryTransport):
+        async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
+            if not request.paid:
+                on_disk.extend(job.task_id for job in SqliteJournal(path).all())
+            return await super().send(request)
+
+    async def main() -> None:
+        async with client(at, journal=path, transport=Reading(at), polling=FixedInterval(1.0)) as pika:
+            job = await pika.wait(await pika.submit(CAT))
+            assert set(on_disk) == {job.task_id}
+
+    monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", HalfMinuteExecutor)
+    virtual_clock.run(main())
