@@ -55,7 +55,7 @@ MUTANTS: Final = (
         only="mistake_in_a_variable",
     ),
     Mutant(
-        "first-of-several-keys",
+        "first-provider-of-several-keys",
         "cli/provider_keys.py",
         "    if len(found) == 1:\n",
         "    if found:\n",
