@@ -342,7 +342,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _show(finding: Finding, terminal: Terminal) -> None:
-    terminal.show(MARKS[finding.ok] + plain(f"{finding.subject}: {finding.detail}"))
+    terminal.marked(MARKS[finding.ok], f"{finding.subject}: {finding.detail}")
 
 
 def _save(folder: Path, doctor: Doctor, terminal: Terminal) -> None:

@@ -93,8 +93,9 @@ class Terminal:
         self.err.print(plain(text, style), soft_wrap=True)
 
     def error(self, text: object) -> None:
-        """Print an error to standard error."""
-        self.err.print(Text("error: ", style="bold red") + plain(text), soft_wrap=True)
+        """Print an error to standard error; on a terminal it is wrapped between words."""
+        whole = Text("error: ", style="bold red") + plain(text)
+        self.err.print(whole, soft_wrap=not self.err.is_terminal)
 
     def show(self, what: str | Text | Table, *, to_error: bool = False) -> None:
         """Print a table or a message of the result.
@@ -127,6 +128,16 @@ class Terminal:
         for label, text in rows:
             grid.add_row(plain(f"  {label}"), plain(text))
         console.print(grid)
+
+    def marked(self, mark: Text, text: str) -> None:
+        """Print a line of the result behind a mark; on a terminal it is wrapped between words, beside the mark."""
+        if not self.out.is_terminal:
+            self.out.print(mark + plain(text), soft_wrap=True)
+            return
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
+        grid.add_row(mark, plain(text))
+        self.out.print(grid)
 
     def write(self, line: str) -> None:
         """Write a machine-readable line to standard output, unchanged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import attrs
@@ -323,3 +324,17 @@ def test_completion_is_installed(cli: CommandLine, shell: str, script: str, star
     text = (home / script).read_text(encoding="utf-8")
     assert all(word in text for word in ("batch", "max-charges", "effects", "log-level"))
     assert startup is None or (home / startup).read_text(encoding="utf-8").strip()
+
+
+def test_on_a_terminal_no_word_is_broken(cli: CommandLine, everywhere: SteppedEmulator) -> None:
+    """Errors and findings are wrapped between words at 80 columns; on a pipe each is one line."""
+    lines = cli("doctor").out.splitlines()
+    assert any(len(line) > 80 for line in lines)
+    piped = cli(*DRY_RUN)
+    for name, value in {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "80"}.items():
+        cli.monkeypatch.setenv(name, value)
+    shown, failed = cli("doctor").out, cli(*DRY_RUN)
+    text = re.sub("\x1b\\[[0-9;]*m", "", shown + failed.err)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    words = {word for line in [*lines, piped.err] for word in line.split() if not re.search(r"\d{3}|[0-9a-f]{8}", word)}
+    assert words <= set(text.split())
