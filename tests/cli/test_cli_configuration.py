@@ -128,8 +128,8 @@ MISTAKES = [
     ("[batch]\nmax-charges = 'many'", '[batch] max-charges: "many" must be an integer', ""),
     ("max-charges = 1.5", 'max-charges: "1.5" must be an integer', ""),
     ("download = 'perhaps'", 'download: unable to convert "perhaps" into bool', ""),
-    ("log-level = 'loud'", 'log-level: "loud" must be one of "debug", "info"', ""),
-    ("allow-results = ['http', 'ftp']", 'allow-results: "ftp" must be one of', ""),
+    ("log-level = 'loud'", "log-level: ", "debug"),
+    ("allow-results = ['http', 'ftp']", "allow-results: ", '"ftp"'),
     ("price = [1, 2]", "price: must be one value, not a list", ""),
     ("price = 2026-01-01", "price: '2026-01-01' must be a text, a number, true or false", ""),
     ("no-download = true", "no-download: must be written as download = false", ""),
@@ -309,7 +309,7 @@ def test_doctor_says_which_provider_was_not_tried(cli: CommandLine, everywhere: 
     ["shell", "script", "startup"],
     [
         ("bash", ".local/share/bash-completion/completions/pika-async", ".bashrc"),
-        ("zsh", ".zsh/completions/_cyclopts_pika-async", ".zshrc"),
+        ("zsh", ".zsh/completions/*pika-async", ".zshrc"),
         ("fish", ".config/fish/completions/pika-async.fish", None),
     ],
 )
@@ -321,7 +321,8 @@ def test_completion_is_installed(cli: CommandLine, shell: str, script: str, star
     cli.monkeypatch.delenv("ZDOTDIR", raising=False)
     home.mkdir()
     assert cli("--install-completion", "--shell", shell).code == 0
-    text = (home / script).read_text(encoding="utf-8")
+    [file] = home.glob(script)
+    text = file.read_text(encoding="utf-8")
     assert all(word in text for word in ("batch", "max-charges", "effects", "log-level"))
     assert startup is None or (home / startup).read_text(encoding="utf-8").strip()
 

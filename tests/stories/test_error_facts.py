@@ -204,7 +204,7 @@ def test_closing_in_another_loop_is_an_error_of_the_tree() -> None:
         async with pika:
             with pytest.raises(WrongEventLoop):
                 await asyncio.to_thread(asyncio.run, pika.aclose())
-            assert isinstance(await pika.jobs(), list)
+            assert (await pika.submit("a cat")).task_id
         with pytest.raises(ClientNotOpen):
             await pika.submit("a cat")
 
