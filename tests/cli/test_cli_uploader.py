@@ -74,7 +74,8 @@ def test_without_an_uploader_the_rows_are_refused_with_the_ways_out(cli: Command
     before = len(emulator.ledger)
     ran = cli.batch(emulator, "b.csv", provider="cometapi")
     assert ran.code == 2
-    assert f"image: 'cat.png ({len(made('png')):,} bytes)' must be a URL at CometAPI" in ran.err
+    assert "image must be a URL at CometAPI" in ran.err
+    assert f"b.csv:2 ('cat.png ({len(made('png')):,} bytes)')" in ran.err
     assert "--uploader" in ran.err
     assert len(emulator.ledger) == before
 
