@@ -123,7 +123,8 @@ def configure(root: App, app: App, commands: tuple[str, ...], arguments: Argumen
     :param root: the app whose commands have the options; the rest is passed by cyclopts.
     :raises UsageError: names the file or variable, and the entry in it, that cannot be used.
     """
-    files = [path for path in config_files() if path.is_file()]
+    # A folder that may not be entered holds no file for this user; `Path.is_file` would raise.
+    files = [path for path in config_files() if os.path.isfile(path)]  # noqa: PTH113
     if not commands or commands[0] not in root or commands[0].startswith("-"):
         return
     if files or any(name.startswith(PREFIX) for name in os.environ):
