@@ -8,6 +8,7 @@ from pika_async.client import PikaClient
 from pika_async.errors import (
     AcceptedElsewhere,
     AccountStopped,
+    BudgetReached,
     ChargeLimitReached,
     ClientClosed,
     ClientNotOpen,
@@ -57,6 +58,7 @@ __all__ = [
     "AccountStopped",
     "AdaptivePolling",
     "BatchReport",
+    "BudgetReached",
     "CallbackReceiver",
     "Camera",
     "Capability",

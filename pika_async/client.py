@@ -69,6 +69,7 @@ class PikaClient(JobViews):
         local file that does not fit into a request. Default: none; such a file is refused before it costs.
     :param upload_lifetime: seconds for which the URL of an uploaded file is used again, above 0; default: 86,400.
     :param price: the price of one charge, in a unit of your own, above 0; default: unknown. See `estimate`.
+    :param budget: money for all charges of the journal, those in doubt included, above 0; default: no limit.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
 
@@ -92,12 +93,13 @@ class PikaClient(JobViews):
         uploader: Uploader | None = None,
         upload_lifetime: float | None = None,
         price: float | None = None,
+        budget: float | None = None,
     ) -> None:
         self._config = ClientConfig.create(
             provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
             limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session,
             allow_results=allow_results, proxy=proxy, transport=transport, uploader=uploader,
-            upload_lifetime=upload_lifetime, price=price,
+            upload_lifetime=upload_lifetime, price=price, budget=budget,
         )  # fmt: skip
         self._journal = self._config.journal
         self.provider = self._config.provider
@@ -304,8 +306,7 @@ class PikaClient(JobViews):
     async def estimate(self, requests: Requests, *, again: Collection[str] = ()) -> Estimate:
         """Return what `run(requests)` would be charged now, and how long it would take. Sends and writes nothing.
 
-        The client need not be open. Also works while a batch of this client runs, or of another process with the same
-        journal. The rates of an account that were never met, and what the provider refuses, are unknown beforehand.
+        The client need not be open, and batches may run meanwhile, also of another process with the same journal.
 
         :param requests: an iterable or async iterable of requests or prompts; read to its end.
         :param again: keys of jobs that are to be paid for once more; see `resubmit`. Default: none.

@@ -17,8 +17,8 @@ from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async._planning.estimate import checked_amount
 from pika_async._planning.limits import Limits
+from pika_async._planning.money import Budget, checked_price
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.models.media import Uploader
@@ -63,6 +63,8 @@ class ClientConfig:
     upload_lifetime: float
     #: The price of one charge, in a unit of the user's; None where unknown.
     price: float | None
+    #: Money for all charges in the journal; None: no limit.
+    budget: Budget | None
 
     @classmethod
     def create(
@@ -85,6 +87,7 @@ class ClientConfig:
         uploader: Uploader | None,
         upload_lifetime: float | None,
         price: float | None,
+        budget: float | None,
     ) -> Self:
         """Validate the arguments of `PikaClient`, which documents them.
 
@@ -114,7 +117,8 @@ class ClientConfig:
             lenient=_is_lenient(ambiguous),
             uploader=_checked_uploader(uploader),
             upload_lifetime=_checked_seconds("upload_lifetime", upload_lifetime, DEFAULT_UPLOAD_LIFETIME_S),
-            price=checked_amount("price", price),
+            price=checked_price(price),
+            budget=Budget.create(budget, price),
         )
 
     @property

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
-from pika_async.errors import ConfigurationError
-
-__all__ = ["Estimate", "affordable", "checked_amount", "cost", "mean_cost"]
+__all__ = ["Estimate", "mean_cost"]
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +25,9 @@ class Estimate:
     refused: Mapping[int, str] = attrs.field(factory=dict)
     #: Positions, from 0, of requests with equal content; each of a group with a key of its own is paid for.
     equal: tuple[tuple[int, ...], ...] = ()
-    #: The price of the new charges in `unit`; None where unknown.
+    #: The client's price of one charge; None where unknown.
+    price: float | None = None
+    #: The cost of the new charges in `unit`; None where unknown.
     money: float | None = None
     #: "price": in the unit of `PikaClient(price=...)`; "points": in the provider's points, from the mean of the settled
     #: jobs of the same stratum in the journal; None where unknown.
@@ -44,31 +43,10 @@ class Estimate:
     charged: int = 0
     #: The client's `Limits.max_charges`, which counts these as well; None: no limit.
     max_charges: int | None = None
+    #: The client's budget, which pays for these as well; None: no limit.
+    budget: float | None = None
     #: Models and effects of the requests that the provider does not document, such as "effect Melt".
     unlisted: tuple[str, ...] = ()
-
-
-def checked_amount(setting: str, value: Any) -> float | None:
-    """Return an amount of money, or None.
-
-    :raises ConfigurationError: unless it is None or a finite number above 0.
-    """
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float("inf"):
-        raise ConfigurationError(setting=setting, reason=f"must be a number above 0, not {value!r}")
-    return float(value)
-
-
-def cost(price: float, charges: int) -> float:
-    """Return the price of a number of charges, without the rounding of binary fractions: 3 at 0.1 are 0.3."""
-    return float(Fraction(repr(price)) * charges)
-
-
-def affordable(budget: float, price: float) -> int:
-    """Return the number of charges that a budget pays for; exact in decimals: 0.3 pays for 3 at 0.1."""
-    return Fraction(repr(budget)) // Fraction(repr(price))
 
 
 def mean_cost(counts: Mapping[str, int], points: Mapping[str, tuple[float, int]]) -> float | None:

@@ -21,10 +21,11 @@ from pika_async._planning.actions import (
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.fuses import Fuses, Trip
 from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, TokenBucket
+from pika_async._planning.money import Budget
 from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
 from pika_async._planning.refused_jobs import RefusedJobs
 from pika_async._planning.submit_queue import MAX_GATED, SubmitQueue
-from pika_async.errors import ChargeLimitReached, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
+from pika_async.errors import BudgetReached, ChargeLimitReached, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Submissions"]
@@ -47,6 +48,8 @@ class Submissions:
     queue: SubmitQueue = attrs.field(factory=SubmitQueue)
     #: Refused jobs whose cause is not known yet.
     refused: RefusedJobs = attrs.field(factory=RefusedJobs)
+    #: Money for all charges; None: no limit.
+    budget: Budget | None = None
     #: Number of submissions under way.
     submitting: int = 0
     #: Number of submissions that were accepted or are in doubt.
@@ -63,8 +66,7 @@ class Submissions:
         """Return the next action at `now`, with `in_flight` accepted jobs."""
         if self.throttle.stop is not None:
             return WaitUntil(math.inf)
-        limit = self.limits.max_charges
-        is_limit_reached = limit is not None and self.charges + self.submitting >= limit
+        is_limit_reached = self.charges + self.submitting >= self._charge_limit
         quiet_at = self._quiet_at(now, is_limit_reached=is_limit_reached)
         if quiet_at <= now and (stop := self._on_quiet()) is not None:
             return stop
@@ -79,10 +81,8 @@ class Submissions:
         expired = self.queue.pop_expired(now)
         if expired is not None:
             return SubmitTimedOut(expired)
-        if limit is not None and is_limit_reached:
-            if self.submitting:
-                return WaitUntil(math.inf)
-            return StopSubmitting(ChargeLimitReached(provider=self.provider, limit=limit))
+        if is_limit_reached:
+            return WaitUntil(math.inf) if self.submitting else StopSubmitting(self._limit_error())
         return self._next_submit(now, in_flight)
 
     def _on_quiet(self) -> StopSubmitting | None:
@@ -95,6 +95,18 @@ class Submissions:
         if not self.sources:
             self.fuses.on_quiet()
         return None
+
+    @property
+    def _charge_limit(self) -> float:
+        """Number of charges that the limit and the budget allow. Each is counted as soon as it is sent."""
+        limit = self.limits.max_charges
+        return min(math.inf if limit is None else limit, math.inf if self.budget is None else self.budget.charges)
+
+    def _limit_error(self) -> ChargeLimitReached | BudgetReached:
+        limit = self.limits.max_charges
+        if self.budget is not None and (limit is None or self.budget.charges < limit):
+            return self.budget.to_error(self.provider, self.charges)
+        return ChargeLimitReached(provider=self.provider, limit=limit or 0)
 
     def _quiet_at(self, now: float, *, is_limit_reached: bool) -> float:
         """Return from when on nothing else is left to be sent; infinity if there is something, or nothing is held."""

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from pika_async._journal.protocol import Journal
-from pika_async._planning.estimate import Estimate, cost, mean_cost
+from pika_async._planning.estimate import Estimate, mean_cost
 from pika_async._planning.keys import KeyAssigner
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.makespan import Workload, makespan, mixture
+from pika_async._planning.money import cost
 from pika_async._runtime.admission import OTHER_CONTENT, check_safely, may_be_sent, request_of
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
@@ -57,6 +58,7 @@ async def estimate(
         known=census.known,
         refused=census.refused,
         equal=tuple(map(tuple, census.equal.values())),
+        price=config.price,
         money=money,
         unit=None if money is None else "points" if config.price is None else "price",
         seconds=seconds,
@@ -64,6 +66,7 @@ async def estimate(
         held_back=wanted - allowed,
         charged=charged,
         max_charges=config.limits.max_charges,
+        budget=None if config.budget is None else config.budget.amount,
         unlisted=tuple(census.unlisted),
     )
 
@@ -156,8 +159,8 @@ class _Census:
 
 
 def _allowed(config: ClientConfig, charged: int, wanted: int) -> int:
-    limit = config.limits.max_charges
-    return wanted if limit is None else max(0, min(wanted, limit - charged))
+    limits = (config.limits.max_charges, None if config.budget is None else config.budget.charges)
+    return max(0, min([wanted, *(limit - charged for limit in limits if limit is not None)]))
 
 
 def _scaled(counts: Counter[str], total: int) -> Counter[str]:

@@ -224,6 +224,7 @@ def new_planner(config: ClientConfig, telemetry: NullTelemetry) -> Planner:
             concurrency=AdaptiveConcurrency(ceiling=config.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
             rate=TokenBucket(config.limits.submits_per_second),
             charges=config.journal.charges(),
+            budget=config.budget,
         ),
         poll_queue=PollQueue(
             PolicyAdapter(

@@ -21,6 +21,7 @@ from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
 from pika_async.cli.retries import failure_lines, rejection_lines
+from pika_async.cli.spending import Before, limit_lines, spending_line
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import SubmissionsStopped
@@ -53,6 +54,8 @@ class BatchOutcome:
     other_jobs: int = 0
     #: Lines of the summary about callbacks.
     callback_lines: Sequence[str] = ()
+    #: The journal before this command sent anything.
+    before: Before = attrs.field(factory=Before)
 
     @property
     def code(self) -> ExitCode:
@@ -199,11 +202,13 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     counts = Counter(job.status for job in outcome.jobs)
     by_status = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())
     files = sum(job.file is not None for job in outcome.jobs)
-    yield f"{len(outcome.jobs)} jobs: {by_status or 'nothing to do'}; {files} on disk{_points_text(outcome.jobs)}"
+    yield f"{len(outcome.jobs)} jobs: {by_status or 'nothing to do'}; {files} on disk"
+    yield spending_line(outcome.before, outcome.jobs)
     yield from _error_lines(outcome.jobs)
     yield from outcome.callback_lines
     if outcome.stopped is not None:
         yield outcome.stopped.message
+    yield from limit_lines(outcome.before, outcome.jobs, outcome.stopped, folder)
     yield from rejection_lines(folder, outcome.jobs)
     yield from failure_lines(folder, outcome.jobs)
     if outcome.interrupted:
@@ -246,9 +251,3 @@ def _error_lines(jobs: Sequence[Job]) -> Iterator[str]:
         yield f"  {message}" if job.key in message else f"  job {job.key}: {message}"
     if len(others) > MAX_LISTED_JOBS:
         yield f"  ... and {len(others) - MAX_LISTED_JOBS} more"
-
-
-def _points_text(jobs: Sequence[Job]) -> str:
-    charged = [job.points for job in jobs if job.points is not None]
-    refunded = sum(job.refunded or 0.0 for job in jobs)
-    return f"; {sum(charged):g} points charged{f', {refunded:g} refunded' if refunded else ''}" if charged else ""

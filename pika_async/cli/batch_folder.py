@@ -43,6 +43,7 @@ class BatchOptions:
     :param callbacks: public URL for callbacks; default None, no callbacks.
     :param listen: HOST:PORT or PORT to listen on for callbacks; default None.
     :param price: price of one charge, in a unit of the user's; default None, unknown.
+    :param budget: money for all charges of all commands in the folder; default None, no limit.
     """
 
     max_in_flight: int | None = None
@@ -55,6 +56,7 @@ class BatchOptions:
     callbacks: str | None = None
     listen: str | None = None
     price: float | None = None
+    budget: float | None = None
 
     @property
     def polling(self) -> AdaptivePolling:

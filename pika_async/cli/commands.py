@@ -120,7 +120,8 @@ def generate(
         remembers = journal is not None or key is not None
         if journal is not None and journal.is_dir():
             raise UsageError(f"--journal: {journal} must be a file; give one in it; nothing was sent")
-        options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace, price=spend.price)
+        options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace)
+        options = spend.applied_to(options)
         client = create_client(account, options=options, journal=(journal or DEFAULT_JOURNAL) if remembers else None)
         one = OneVideo(
             client=client, request=remembered(request, key) if remembers else request, out=out, account=account,

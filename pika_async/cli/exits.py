@@ -74,6 +74,8 @@ def error_text(error: BaseException) -> str:
     match error:
         case ConfigurationError(setting="api_key"):
             return error.reason.replace("give api_key or api_key_file", "give --api-key-file")
+        case ConfigurationError(setting="budget"):
+            return f"--budget: {error.reason.replace('give price', 'give --price as well')}"
         case ConfigurationError(setting="journal"):
             return error.reason
         case ConfigurationError(setting="public_url"):

@@ -26,7 +26,7 @@ from pika_async.cli.options import (
     create_client,
 )
 from pika_async.cli.polling import show_polling
-from pika_async.cli.preview import Offer, SpendOptions, confirm
+from pika_async.cli.preview import MoneyOptions, Offer, SpendOptions, confirm
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, input_notes, read_input
 from pika_async.cli.retries import select_jobs
 from pika_async.cli.runner import BatchRunner, ProviderRun, offers_of, resume_runs, retry_runs
@@ -104,8 +104,9 @@ def batch(
             max_in_flight=max_in_flight, max_charges=saved.max_charges if max_charges is None else max_charges,
             deadline=deadline, expected_seconds=expected_seconds, download=download, ambiguous=ambiguous, grace=grace,
             callbacks=callbacks.callbacks, listen=callbacks.listen,
-            price=saved.price if spend.price is None else spend.price,
+            price=saved.price, budget=saved.budget,
         )  # fmt: skip
+        options = spend.applied_to(options)
         listener = CallbackListener.from_options(options)
         receiver = None if listener is None else listener.receiver
         client = create_client(account, journal=folder.journal, options=options, callbacks=receiver)
@@ -149,6 +150,7 @@ def resume(
     ambiguous: AmbiguousMode | None = None,
     grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
+    money: MoneyOptions = MoneyOptions(),  # noqa: B008 - frozen
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -183,6 +185,7 @@ def resume(
         options = attrs.evolve(
             batch_folder.options(), **{name: value for name, value in given.items() if value is not None}
         )
+        options = money.applied_to(options)
         listener = CallbackListener.from_options(options)
         runs, done = resume_runs(batch_folder, credentials, options, listener)
         if not any(run.client.provider.takes_callback for run in runs):

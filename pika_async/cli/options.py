@@ -131,6 +131,7 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
         uploader=None if account.uploader is None else load_uploader(account.uploader),
         upload_lifetime=account.upload_lifetime,
         price=options.price,
+        budget=options.budget,
         **more,
     )
 

@@ -9,13 +9,15 @@ import attrs
 from cyclopts import Parameter
 
 from pika_async._planning.estimate import Estimate
+from pika_async._planning.money import cost
+from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.help_groups import MONEY
 from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 
-__all__ = ["Offer", "SpendOptions", "amount", "confirm", "count_words"]
+__all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words"]
 
 #: Refused rows, and groups of equal rows, that are named one by one.
 MAX_NAMED: Final = 10
@@ -27,11 +29,26 @@ MAX_OF_UNIT: Final = 120
 
 @Parameter(name="*", group=MONEY)
 @attrs.frozen(kw_only=True)
-class SpendOptions:
-    """Price, and consent to it."""
+class MoneyOptions:
+    """Price of a generation, and the money for all of them."""
 
     price: float | None = None
-    "Price of one generation, in any unit of money. [default: the mean points of settled jobs, else unknown]"
+    "Price of one generation, in any unit of money. [default: unknown; the points of settled jobs are shown]"
+    budget: float | None = None
+    """Most money for all accepted submissions, counted over all commands that ever ran in the folder, in the unit of
+    --price, which it needs. [default: no limit]"""
+
+    def applied_to(self, options: BatchOptions) -> BatchOptions:
+        """Return `options` with the price and the budget that were given."""
+        given = {name: getattr(self, name) for name in ("price", "budget") if getattr(self, name) is not None}
+        return attrs.evolve(options, **given)
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class SpendOptions(MoneyOptions):
+    """Price, money, and consent to spending it."""
+
     dry_run: Annotated[bool, Parameter(negative=())] = False
     "Print what would be charged and how long it would take; send nothing."
     yes: Annotated[bool, Parameter(negative=())] = False
@@ -112,9 +129,7 @@ def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
         yield "cost", _cost(estimate).removeprefix("cost ") + _cost_source(estimate)
     if any(estimate.seconds):
         yield "time", _time(estimate) + _time_source(estimate)
-    if estimate.held_back:
-        limit = f"--max-charges {estimate.max_charges}, {estimate.charged} charged so far"
-        yield "limit", f"{limit}: {estimate.held_back} stay planned"
+    yield from _limits(estimate)
     for positions in estimate.equal[:MAX_NAMED]:
         rows = ", ".join(places[position] for position in positions[:MAX_EQUAL])
         more = f" and {len(positions) - MAX_EQUAL} more" if len(positions) > MAX_EQUAL else ""
@@ -127,6 +142,15 @@ def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
         yield "refused", f"{places[position]}: {reason}"
     if len(estimate.refused) > MAX_NAMED:
         yield "refused", f"... and {len(estimate.refused) - MAX_NAMED} more"
+
+
+def _limits(estimate: Estimate) -> Iterator[tuple[str, str]]:
+    held_back = f"; {estimate.held_back} stay planned" if estimate.held_back else ""
+    if estimate.max_charges is not None:
+        yield "limit", f"--max-charges {estimate.max_charges}, of which {estimate.charged} are used{held_back}"
+    if estimate.budget is not None and estimate.price is not None:
+        used = amount(cost(estimate.price, estimate.charged), "price")
+        yield "limit", f"--budget {amount(estimate.budget, 'price')}, of which {used} are used{held_back}"
 
 
 def amount(money: float, unit: str | None) -> str:
@@ -179,6 +203,7 @@ def _record(offer: Offer) -> dict[str, Any]:
         "known": estimate.known,
         "refused": [{"row": places[position], "reason": reason} for position, reason in estimate.refused.items()],
         "equal": [[places[position] for position in positions] for positions in estimate.equal],
+        "price": estimate.price,
         "money": estimate.money,
         "unit": estimate.unit,
         "seconds": list(estimate.seconds),
@@ -186,5 +211,6 @@ def _record(offer: Offer) -> dict[str, Any]:
         "held_back": estimate.held_back,
         "charged": estimate.charged,
         "max_charges": estimate.max_charges,
+        "budget": estimate.budget,
         "unlisted": list(estimate.unlisted),
     }

@@ -30,6 +30,7 @@ from pika_async.cli.results import ResultsWriter
 from pika_async.cli.results_table import finish_table
 from pika_async.cli.retries import Repetitions, is_archived
 from pika_async.cli.signals import interruptible
+from pika_async.cli.spending import Before
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest, SubmissionsStopped
@@ -73,6 +74,7 @@ class BatchRunner:
     listener: CallbackListener | None = None
     _started_at: datetime = attrs.field(factory=partial(datetime.now, UTC), init=False)
     _batches: list[ProviderBatch] = attrs.field(factory=list, init=False)
+    _before: Before = attrs.field(factory=Before, init=False)
     _results: ResultsWriter | None = attrs.field(default=None, init=False)
     _display: ProgressDisplay | None = attrs.field(default=None, init=False)
 
@@ -126,6 +128,7 @@ class BatchRunner:
             journal_complete=self.folder.journal.is_saved,
             journal_displaced=displaced,
             other_jobs=len(other_keys),
+            before=self._before,
             callback_lines=[] if self.listener is None else self.listener.summary(jobs, self._started_at),
         )
 
@@ -143,6 +146,7 @@ class BatchRunner:
                     await self._resubmit(run.client, one, announce=len(again) <= MAX_ANNOUNCED)
             if len(again) > MAX_ANNOUNCED:
                 self.terminal.note(f"{len(again)} jobs are paid for again; the earlier ones are kept as KEY~1")
+        self._before = await Before.read(self.folder.journal, self.options.price)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
         results = await self.folder.start_results(positions, download=self.options.download)
         self._results = stack.enter_context(results)

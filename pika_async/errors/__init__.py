@@ -24,6 +24,7 @@
     │   ├── RefusedAlike              the same refusal for different requests: its cause is not theirs
     │   ├── GatewayInTrouble          one ambiguous answer after the other, none accepted between them
     │   ├── ChargeLimitReached        the user's own limit on accepted submissions
+    │   ├── BudgetReached             the user's own limit on money
     │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
     │   └── ClientClosed              the client was closed while a call was waiting
     ├── ClientNotOpen                 a call before the client is opened or after it is closed; also a RuntimeError
@@ -67,6 +68,7 @@ from pika_async.errors.jobs import (
 )
 from pika_async.errors.stops import (
     AccountStopped,
+    BudgetReached,
     ChargeLimitReached,
     ClientClosed,
     GatewayInTrouble,
@@ -80,6 +82,7 @@ from pika_async.errors.stops import (
 __all__ = [
     "AcceptedElsewhere",
     "AccountStopped",
+    "BudgetReached",
     "ChargeLimitReached",
     "ClientClosed",
     "ClientNotOpen",

@@ -110,6 +110,24 @@ class ChargeLimitReached(SubmissionsStopped):
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class BudgetReached(SubmissionsStopped):
+    """A stop because the next charge would exceed `budget`, all in the unit of the price; one in doubt counts too.
+
+    `spent` is the price of all charges so far, `needed` the least budget that pays for one more.
+    """
+
+    budget: float
+    spent: float
+    needed: float
+
+    def _text(self) -> str:
+        return (
+            f"{self.provider}: the budget of {self.budget} is reached: {self.spent} of it are used; raise it "
+            f"to at least {self.needed} to send the next one"
+        )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class JournalFailed(SubmissionsStopped):
     """A stop because the journal at `path` cannot be written, so that the next task id might be lost.
 

@@ -1,0 +1,84 @@
+"""What a command was charged, apart from the commands before it: lines of the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import attrs
+
+from pika_async._journal.protocol import Journal
+from pika_async._planning.money import cost
+from pika_async._runtime.admission import may_be_sent
+from pika_async._runtime.pacing import paced
+from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.preview import amount
+from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
+from pika_async.jobs import Job, JobStatus
+
+__all__ = ["Before", "limit_lines", "spending_line"]
+
+_STATUSES = tuple(status for status in JobStatus if status is not JobStatus.PLANNED)
+
+
+@attrs.frozen
+class Before:
+    """The journal before a command sends anything.
+
+    :param known: keys of the jobs that are not sent by a command that names them.
+    :param charged: keys of the jobs that may be charged.
+    :param charges: number of charges, those of archived jobs included.
+    :param price: price of one charge; None where unknown.
+    """
+
+    known: Collection[str] = frozenset()
+    charged: Collection[str] = frozenset()
+    charges: int = 0
+    price: float | None = None
+
+    @classmethod
+    async def read(cls, journal: Journal, price: float | None) -> Before:
+        """Read the journal, which must be open."""
+        known, charged = set(), set()
+        async for job in paced(journal.all(*_STATUSES)):
+            if not may_be_sent(job):
+                known.add(job.key)
+            if job.may_be_charged:
+                charged.add(job.key)
+        return cls(known, charged, journal.charges(), price)
+
+    def new_charges(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return those of `jobs` that were charged since."""
+        return [job for job in jobs if job.may_be_charged and job.key not in self.charged]
+
+
+def spending_line(before: Before, jobs: Sequence[Job]) -> str:
+    """Return the new charges of a command with their cost, and the charges of the commands before it."""
+    new = before.new_charges(jobs)
+    known = sum(job.key in before.known for job in jobs)
+    refused = sum(job.status is JobStatus.REJECTED and job.key not in before.known for job in jobs)
+    money = _money(before, new)
+    return (
+        f"this run: {len(new)} new charges{money and f', {money}'}; {known} known, {refused} refused; "
+        f"earlier: {before.charges} charges"
+    )
+
+
+def _money(before: Before, new: Sequence[Job]) -> str:
+    if new and before.price is not None:
+        return amount(cost(before.price, len(new)), "price")
+    points = [job.points for job in new if job.points is not None]
+    refunded = sum(job.refunded or 0.0 for job in new)
+    return f"{sum(points):g} points{f', {refunded:g} refunded' if refunded else ''}" if points else ""
+
+
+def limit_lines(
+    before: Before, jobs: Sequence[Job], stopped: SubmissionsStopped | None, folder: BatchFolder
+) -> Iterator[str]:
+    """Yield how to send the rest after a limit of the user's own has stopped the submissions."""
+    planned = sum(job.status is JobStatus.PLANNED for job in jobs)
+    total = before.charges + len(before.new_charges(jobs)) + planned
+    if isinstance(stopped, ChargeLimitReached):
+        yield f"to send the other {planned}: {folder.command('resume', '--max-charges', str(total))}"
+    if isinstance(stopped, BudgetReached) and before.price is not None:
+        budget = f"{cost(before.price, total):.12g}"
+        yield f"to send the other {planned}: {folder.command('resume', '--budget', budget)}"
