@@ -32,8 +32,8 @@ class Estimate:
     #: "price": in the unit of `PikaClient(price=...)`; "points": in the provider's points, from the mean of the settled
     #: jobs of the same stratum in the journal; None where unknown.
     unit: Literal["price", "points"] | None = None
-    #: Seconds until every job has ended, low and high: about 95 % of runs end between them. Downloads and outages are
-    #: not included.
+    #: Seconds until every job has ended, low and high: at least 9 of 10 runs end between them. Downloads and outages
+    #: are not included.
     seconds: tuple[float, float] = (0.0, 0.0)
     #: Number of settled tasks that `seconds` was learned from; 0: from the expected duration.
     learned_from: int = 0

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pika_async._journal.protocol import Journal
 from pika_async._planning.estimate import Estimate, mean_cost
 from pika_async._planning.keys import KeyAssigner
+from pika_async._planning.learned_durations import learned_durations
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.makespan import Workload, makespan, mixture
 from pika_async._planning.money import cost
@@ -22,8 +23,7 @@ from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling.adaptive import EXPECTED_SECONDS
-from pika_async.polling.distribution import Distribution
-from pika_async.polling.durations import DurationEstimator, DurationSample
+from pika_async.polling.durations import DurationSample
 
 __all__ = ["estimate"]
 
@@ -194,7 +194,7 @@ async def _seconds(
     strata = census.new + Counter(job.stratum for job in accepted)
     samples = await _samples_of(config.journal, strata)
     expected = config.policy.expected_seconds or EXPECTED_SECONDS
-    parts = [(count, await _learned(samples[name], expected), len(samples[name])) for name, count in strata.items()]
+    parts = [(count, learned_durations(samples[name], expected), len(samples[name])) for name, count in strata.items()]
     now = time.time()
     load = Workload(
         jobs=allowed + queued,
@@ -215,14 +215,6 @@ async def _samples_of(journal: Journal, strata: Collection[str]) -> dict[str, li
         if sample.stratum in samples and math.isfinite(sample.upper):
             samples[sample.stratum].append(sample)
     return samples
-
-
-async def _learned(samples: Sequence[DurationSample], expected: float) -> Distribution:
-    """Return the durations that *samples* teach."""
-    estimator = DurationEstimator(prior_median=expected)
-    async for sample in paced(samples):
-        estimator.add(sample)
-    return estimator.estimate()
 
 
 def _rooms(config: ClientConfig, table: JobTable | None) -> float:
