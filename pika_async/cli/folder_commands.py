@@ -240,10 +240,8 @@ def retry(
             raise UsageError("retry needs --rejected, --failed or keys; nothing was sent")
         if not spend.dry_run:
             run_in_loop(batch_folder.recover())
-        given: dict[str, Any] = {"max_charges": max_charges, "price": spend.price}
-        options = attrs.evolve(
-            batch_folder.options(), **{name: value for name, value in given.items() if value is not None}
-        )
+        options = spend.applied_to(batch_folder.options())
+        options = options if max_charges is None else attrs.evolve(options, max_charges=max_charges)
         listener = CallbackListener.from_options(options)
         chosen = select_jobs(batch_folder.journal.all(), keys, statuses, download=options.download)
         for job in chosen.adopted:

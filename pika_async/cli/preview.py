@@ -111,7 +111,7 @@ def _ask(offers: Sequence[Offer], terminal: Terminal) -> ExitCode | None:
         raise Interrupted("interrupted: nothing was sent") from None
     if answer is None:
         terminal.note("")
-        raise UsageError("the question has no answer, so nothing was sent; --yes goes on without asking")
+        raise UsageError("no answer, so nothing was sent; --yes sends without asking")
     if answer.casefold() in {"y", "yes"}:
         return None
     terminal.note("nothing was sent")

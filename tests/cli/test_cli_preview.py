@@ -89,7 +89,7 @@ def test_a_folder_whose_batch_runs_can_be_estimated(cli: CommandLine) -> None:
     with serving(durations="constant:60") as emulator:
         source = cli.write("b.txt", "one\ntwo\n")
         with pytest.MonkeyPatch.context() as patch:
-            estimated = []
+            estimated: list[int] = []
             patch.setattr(
                 "pika_async.cli.batch.ProviderBatch.run",
                 lambda *_: _estimate_meanwhile(cli, emulator, estimated),

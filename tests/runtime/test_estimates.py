@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -217,7 +218,7 @@ def test_a_budget_is_never_exceeded(tmp_path: Path, lost: int) -> None:
 def test_the_smaller_of_both_limits_stops() -> None:
     """The reason names the limit that was reached first."""
 
-    async def stop(**options: object) -> str:
+    async def stop(**options: Any) -> str:
         at = gateway(durations="constant:5")
         async with client(at, price=1.0, **options) as pika:
             report = await pika.run(prompts(6))
