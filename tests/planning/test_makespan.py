@@ -41,7 +41,7 @@ def simulated(jobs: int, rooms: int, sigma: float, random: Random, rate: float |
     ],
 )  # fmt: skip
 def test_batches_end_in_the_range(jobs: int, rooms: int, rate: float | None, sigma: float) -> None:
-    """With known durations, at least 95 % of simulated batches do, and the range is no wider than they need."""
+    """With known durations, at least 95 % of simulated batches do, and the range is hardly wider than they need."""
     random = Random(7)
     durations = mixture([(jobs, Distribution.lognormal(60, sigma), MANY)], LONGEST)
     load = Workload(jobs=jobs, rooms=rooms, per_second=rate, detection=0.0)

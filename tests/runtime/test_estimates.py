@@ -71,7 +71,7 @@ def test_what_happens_is_what_was_estimated(rooms: int | None, account: int | No
 
 
 def test_every_request_is_counted_once() -> None:
-    """New, known, refused and equal requests are told apart, by the same rules as in a run, which is charged as said."""
+    """New, known, refused and equal requests are counted by the same rules as in a run, whose charges are those."""
     at = gateway(durations="constant:5")
 
     async def main() -> None:
