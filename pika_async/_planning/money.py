@@ -36,6 +36,12 @@ class Budget:
 
     amount: float
     price: float
+    #: Number of charges that the money pays for: 0.3 pays for 3 at 0.1.
+    charges: int = attrs.field(init=False)
+
+    @charges.default
+    def _count_charges(self) -> int:
+        return Fraction(repr(self.amount)) // Fraction(repr(self.price))
 
     @classmethod
     def create(cls, amount: Any, price: float | None) -> Self | None:
@@ -50,11 +56,6 @@ class Budget:
         if price is None:
             raise ConfigurationError(setting="budget", reason="needs the price of one charge; give price")
         return cls(amount=checked, price=price)
-
-    @property
-    def charges(self) -> int:
-        """Number of charges that the money pays for: 0.3 pays for 3 at 0.1."""
-        return Fraction(repr(self.amount)) // Fraction(repr(self.price))
 
     def to_error(self, provider: str, charged: int) -> BudgetReached:
         """Return the reason for a stop after a number of charges."""
