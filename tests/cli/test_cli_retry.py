@@ -281,6 +281,19 @@ def test_a_repetition_that_was_begun_by_name_goes_on_by_name(cli: CommandLine) -
         assert charged(emulator) == {"prompt a": 2, "prompt b": 2}
 
 
+def test_a_repetition_whose_file_is_missing_is_downloaded_and_not_paid_again(cli: CommandLine) -> None:
+    """By its key as well: a kill between the success and the download leaves such a job."""
+    with serving({"on": "create", "first": 1, "do": FAILS}) as emulator:
+        cli.batch(emulator, cli.write("b.csv", "key,prompt\na,prompt a\n"))
+        assert cli("retry", "pika-out", "a", "--new-seed").code == 0
+        video = cli.folder / "pika-out" / "videos" / "a.mp4"
+        for chosen in ("a", "--failed"):
+            video.unlink()
+            ran = cli("retry", "pika-out", chosen, "--new-seed")
+            assert (ran.code, "0 new charges, 1 known" in ran.err, video.is_file()) == (0, True, True)
+        assert charged(emulator) == {"prompt a": 2}
+
+
 # --- before it costs ----------------------------------------------------------------------------------------------------
 
 

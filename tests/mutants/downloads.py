@@ -292,8 +292,8 @@ MUTANTS: Final = (
     Mutant(
         "generate-into-a-tunnel",
         "cli/generate.py",
-        "if (reason := await find_refusal()) is not None:",
-        "if (reason := await find_refusal()) and False:",
+        "if (reason := await refusal) is not None:",
+        "if (reason := await refusal) and False:",
         "generate pays for a video that it refuses to fetch",
         ("tests/cli/test_cli_results.py",),
         "before_anything_is_paid",

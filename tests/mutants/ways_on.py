@@ -102,7 +102,7 @@ MUTANTS: Final = (
         "again=[job for key, job in chosen.items() if not job.is_adopted],",
         "a key whose repetition is under way is paid for a third time",
         RETRIES,
-        "begun_by_name",
+        "file_is_missing",
     ),
     Mutant(
         "begun-forgotten",
@@ -114,7 +114,7 @@ MUTANTS: Final = (
         "goes_on_with_the_same_command",
     ),
     Mutant(
-        "first-of-several-keys",
+        "first-key-of-several",
         "cli/keys.py",
         "        if len(matches) > 1:\n",
         "        if False:\n",
