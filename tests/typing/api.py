@@ -53,6 +53,11 @@ async def use(pika: PikaClient) -> None:
     assert_type(await pika.wait(job, timeout=3), Job)
     assert_type(await pika.poll(job), Snapshot)
     assert_type(await pika.download(job, "cat.mp4"), Path)
+    assert_type(await pika.download(job.key, Path("cat.mp4"), overwrite=True), Path)
+    assert_type(await pika.wait(job.key, timeout=60), Job)
+    assert_type(await pika.poll(job.key), Snapshot)
+    assert_type(await pika.adopt("64d8d683", key="cat"), Job)
+    assert_type(await pika.resubmit("cat", new_seed=True), Job)
     assert_type(await pika.run([request, "a dog"], download_to=Path("videos")), BatchReport)
     assert_type(await pika.jobs("running"), Sequence[Job])
     async for listed in pika.jobs():
