@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -30,13 +31,16 @@ def similar_keys(keys: Collection[str]) -> list[list[str]]:
 def check_file_names(folder: Path, keys: Collection[str]) -> None:
     """Check that `folder` can hold a video for each key: the longest names, and those that are alike side by side.
 
-    A file system may limit the length of a path, as on Windows, or not distinguish case, as on Windows and macOS.
+    A file system may limit the length of a path, as on Windows, or not distinguish case, as on Windows and macOS. Under
+    `LC_ALL=C` without UTF-8 mode, Python cannot name files outside ASCII.
 
     :raises UsageError: if a name cannot be made, or two keys have one file there. Nothing was sent.
     :raises OSError: if the folder itself cannot be made.
     """
     if not keys:
         return
+    for key in keys:
+        _check_encoding(key)
     with _existing(folder):
         for key in {max(keys, key=len), max(keys, key=lambda key: len(key.encode()))}:
             with _file(folder, key):
@@ -48,6 +52,16 @@ def check_file_names(folder: Path, keys: Collection[str]) -> None:
                         if not is_other:
                             reason = f"{folder} cannot distinguish the files of {first} and {other}"
                             raise UsageError(f"--out: {reason}; change one key; nothing was sent")
+
+
+def _check_encoding(key: str) -> None:
+    try:
+        os.fsencode(key)
+    except UnicodeEncodeError:
+        reason = (
+            f"a file for the key {key!r} cannot be named in the encoding of this system, {sys.getfilesystemencoding()}"
+        )
+        raise UsageError(f"--out: {reason}; set PYTHONUTF8=1, or give another key; nothing was sent") from None
 
 
 @contextlib.contextmanager

@@ -39,6 +39,15 @@ MUTANTS: Final = (
         "leaves_its_videos",
     ),
     Mutant(
+        "names-not-encoded",
+        "cli/file_names.py",
+        "    for key in keys:\n        _check_encoding(key)\n",
+        "",
+        "a key outside ASCII ends a batch in a traceback where the locale is C",
+        ("tests/cli/test_file_names.py",),
+        "encode",
+    ),
+    Mutant(
         "two-keys-one-file",
         "cli/file_names.py",
         "                        if not is_other:\n",
