@@ -30,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     from pika_async.cli import run  # noqa: PLC0415
+    from pika_async.cli.loop import exit_despite_threads  # noqa: PLC0415
 
-    return run(sys.argv[1:] if argv is None else argv)
+    code = run(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # the interpreter would wait for them
+        exit_despite_threads(code)
+    return code
 
 
 def open_standard_streams() -> None:

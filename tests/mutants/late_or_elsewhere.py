@@ -38,8 +38,8 @@ MUTANTS: Final = (
     Mutant(
         "file-in-the-current-folder",
         "_http/downloads.py",
-        "partial.target = target.with_suffix(suffix)",
-        "partial.target = Path(target.name).with_suffix(suffix)",
+        "partial.target = partial.target.with_suffix(suffix)",
+        "partial.target = Path(partial.target.name).with_suffix(suffix)",
         "a video goes to where the program was started",
         ("tests/http/test_downloads.py",),
         "a_video_arrives_complete",
