@@ -135,4 +135,20 @@ MUTANTS: Final = (
         ("tests/stories/test_events.py",),
         "after_its_change_is_on_disk",
     ),
+    Mutant(
+        "named-task-of-a-closing-client",
+        "_runtime/callback_handler.py",
+        "            self._named.pop(token, None)\n            return\n",
+        "            return\n",
+        "a callback that came during a close is kept for ever",
+        ("tests/runtime/test_callback_failures.py",),
+    ),
+    Mutant(
+        "archived-over-another-file",
+        "_runtime/resolution.py",
+        "        if not archived.samefile(file):",
+        "        if False:",
+        "a job is recorded with the file of someone else",
+        ("tests/runtime/test_callback_failures.py",),
+    ),
 )
