@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -15,12 +12,11 @@ from pika_async.emulator import Emulator
 from tests.cli.batches import charged, statuses
 from tests.cli.command_line import CommandLine, serving
 
-#: A journal of five paid jobs whose default keys are the position and 8 digits, as they were before keys held words.
-WITHOUT_WORDS: Final = Path(__file__).parent / "journals" / "keys_without_words.db"
-#: The input of that journal.
+#: An input without keys.
 TABLE: Final = (
     "prompt,effect,seed\na café on the beach,,\na café on the beach,Melt,7\n海边的猫,,\n🐈🌧,,\na café on the beach,,\n"
 )
+#: The default keys of its jobs as they were made before keys held words.
 OLD_KEYS: Final = ["00001-590ab3df", "00002-4f0346cd", "00003-028f8243", "00004-7522e85f", "00005-590ab3df"]
 
 
@@ -29,12 +25,12 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return CommandLine(tmp_path, capsys, monkeypatch)
 
 
-def put_journal(cli: CommandLine, emulator: Emulator) -> None:
-    """Make a folder with that journal, whose jobs were accepted by this emulator."""
-    (cli.folder / "pika-out").mkdir()
-    file = shutil.copy(WITHOUT_WORDS, cli.folder / "pika-out" / "journal.db")
-    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute("UPDATE jobs SET base_url = ?", (emulator.base_url("native"),))
+def pay_with_old_keys(cli: CommandLine, emulator: Emulator) -> None:
+    """Make a folder of paid jobs with the keys that the default ones once were."""
+    header, *rows = TABLE.splitlines()
+    keyed = [f"key,{header}", *(f"{key},{row}" for key, row in zip(OLD_KEYS, rows, strict=True))]
+    assert cli.batch(emulator, cli.write("old.csv", "\n".join(keyed)), "--no-download").code == 0
+    emulator.ledger.clear()
 
 
 def test_default_keys_hold_words_of_the_prompt(cli: CommandLine) -> None:
@@ -55,8 +51,8 @@ def test_a_folder_with_keys_without_words_pays_nothing_again(cli: CommandLine, r
     """Its jobs are found by their content, and keep their keys."""
     header, *rows = TABLE.splitlines(keepends=True)
     source = cli.write("b.csv", "".join([header, *(reversed(rows) if reverse else rows)]))
-    with serving(seed=12) as emulator:  # whose task ids are not those of the journal
-        put_journal(cli, emulator)
+    with serving() as emulator:
+        pay_with_old_keys(cli, emulator)
         ran = cli.batch(emulator, source, "--no-download")
         assert (ran.code, charged(emulator)) == (0, Counter())
         assert sorted(statuses(cli)) == OLD_KEYS
