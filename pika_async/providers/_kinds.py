@@ -85,11 +85,14 @@ def _normal(text: str) -> str:
 
 
 _KIND_BY_CODE: Final[dict[str, ErrorKind]] = {_normal(code): kind for kind, codes in CODES.items() for code in codes}
-_KIND_BY_WORDS: Final[list[tuple[re.Pattern[str], ErrorKind]]] = [
+_CODES_IN_WORDS: Final[list[tuple[re.Pattern[str], ErrorKind]]] = [
     (re.compile(rf"(?<![^\W_]){re.escape(code)}(?![^\W_])"), kind)
     for code, kind in _KIND_BY_CODE.items()
     if "_" in code
-] + [(re.compile(re.escape(_normal(phrase))), kind) for kind, phrases in PHRASES.items() for phrase in phrases]
+]
+_PHRASES_IN_WORDS: Final[list[tuple[re.Pattern[str], ErrorKind]]] = [
+    (re.compile(re.escape(_normal(phrase))), kind) for kind, phrases in PHRASES.items() for phrase in phrases
+]
 
 
 def kind_of_failure(code: str | None, message: str, status: int | None = None) -> ErrorKind:
@@ -102,8 +105,10 @@ def kind_of_failure(code: str | None, message: str, status: int | None = None) -
     if kind is not None:
         return kind
     words = _normal(f"{code or ''} {message}")
-    found = next((kind for pattern, kind in _KIND_BY_WORDS if pattern.search(words)), None)
-    return found or STATUSES.get(status or 0, "other")
+    for pattern, found in (*_CODES_IN_WORDS, *_PHRASES_IN_WORDS):
+        if pattern.search(words):
+            return found
+    return STATUSES.get(status or 0, "other")
 
 
 def kind_of_transport_failure(kind: str) -> ErrorKind:

@@ -77,8 +77,8 @@ MUTANTS: Final = (
     Mutant(
         "kind-from-the-status-first",
         "providers/_kinds.py",
-        'return found or STATUSES.get(status or 0, "other")',
-        'return STATUSES.get(status or 0) or found or "other"',
+        "    kind = _KIND_BY_CODE.get(",
+        "    if status in STATUSES:\n        return STATUSES[status]\n    kind = _KIND_BY_CODE.get(",
         "the words of a refusal count less than its status",
         (*_FACTS, *_TABLES),
     ),
