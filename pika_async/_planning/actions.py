@@ -19,6 +19,7 @@ __all__ = [
     "CallbackTimedOut",
     "DeadlinePassed",
     "JobObserver",
+    "Park",
     "Poll",
     "PollResult",
     "ProgressSample",
@@ -120,6 +121,14 @@ class Reject:
 
 
 @attrs.frozen
+class Park:
+    """Action: park a job because of a stop. Until then it is neither sent nor polled."""
+
+    active: ActiveJob
+    error: SubmissionsStopped
+
+
+@attrs.frozen
 class CallbackTimedOut:
     """Action: park a job in doubt for which no callback has come in time."""
 
@@ -140,7 +149,7 @@ class WaitUntil:
     until: float
 
 
-Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | Reject | CallbackTimedOut | StopSubmitting | WaitUntil
+Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | Reject | Park | CallbackTimedOut | StopSubmitting | WaitUntil
 
 
 @attrs.frozen(kw_only=True)

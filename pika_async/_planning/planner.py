@@ -6,6 +6,7 @@ Times are the caller's monotonic seconds, `at` is in unix seconds; `u` is a unif
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Final
 
 import attrs
@@ -15,6 +16,7 @@ from pika_async._planning.actions import (
     ActiveJob,
     CallbackTimedOut,
     DeadlinePassed,
+    Park,
     Poll,
     PollResult,
     StopSubmitting,
@@ -65,11 +67,16 @@ class Planner:
     _probe: ActiveJob | None = None
     #: Jobs in doubt that wait for a callback, and since when.
     _unconfirmed: dict[ActiveJob, float] = attrs.field(factory=dict)
+    #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
+    _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
     def next_action(self, now: float) -> Action:
         """Return the next action at `now`; polls have priority, because they free capacity."""
+        park = self.next_stopped()
+        if park is not None:
+            return park
         poll = self._next_poll(now)
         if isinstance(poll, Poll | DeadlinePassed):
             return poll
@@ -119,9 +126,36 @@ class Planner:
         """Why nothing is submitted; None if submissions are allowed."""
         return self.submissions.throttle.stop
 
-    def stop_submitting(self, reason: SubmissionsStopped) -> list[ActiveJob]:
-        """Stop submitting, and return the jobs that were queued."""
-        return self.submissions.stop(reason)
+    def stop_submitting(self, reason: SubmissionsStopped) -> None:
+        """Stop submitting. The jobs that are queued are parked by the next actions, with `reason` as their error."""
+        self._stopped.update(dict.fromkeys(self.submissions.stop(reason), reason))
+
+    def stop_polling(self, error: SubmissionsStopped) -> None:
+        """Stop polling, and waiting for callbacks: the account no longer answers polls.
+
+        The jobs that are accepted are parked by the next actions with `error`, those in doubt with the error they have.
+        """
+        for active in self.poll_queue.clear():
+            active.next_poll_at = -math.inf  # no callback puts it back into the queue
+            self._stopped[active] = error
+        self._unconfirmed = dict.fromkeys(self._unconfirmed, -math.inf)
+
+    def next_stopped(self) -> Park | None:
+        """Remove and return the next job that a stop parks; None if there is none."""
+        return Park(*self._stopped.popitem(last=False)) if self._stopped else None
+
+    def remove_unsent(self, active: ActiveJob) -> bool:
+        """Remove a job that is not under way and return True; False if it is being sent or was sent already."""
+        if self.submissions.remove(active):
+            return True
+        return active.job.status is JobStatus.PLANNED and self._stopped.pop(active, None) is not None
+
+    def on_stopped(self, active: ActiveJob) -> Job:
+        """Return the job of an action `Park`; one that was accepted is no longer polled."""
+        if not active.job.is_in_flight:
+            return active.job
+        self.poll_queue.record_censored(active)
+        return self._leave(active, active.job)
 
     def allow_submitting(self) -> None:
         """Allow submissions after a stop."""
@@ -184,12 +218,6 @@ class Planner:
     def on_late_callback(self, key: str) -> None:
         """Record a callback for a job that has settled already."""
         self.poll_queue.callbacks.on_late_callback(key)
-
-    def drain_unconfirmed(self) -> list[ActiveJob]:
-        """Stop waiting for callbacks of jobs in doubt, and return these jobs."""
-        active_jobs = [active for active in self._unconfirmed if active.job.status is JobStatus.UNKNOWN]
-        self._unconfirmed.clear()
-        return active_jobs
 
     def on_poll_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being polled."""
@@ -263,14 +291,6 @@ class Planner:
         error = deadline_exceeded(active)
         self.poll_queue.record_censored(active)
         return self._leave(active, active.job.timed_out(error))
-
-    def drain_accepted(self) -> list[ActiveJob]:
-        """Remove every accepted job from the queue of polls and return them: the account no longer answers polls."""
-        active_jobs = self.poll_queue.clear()
-        for active in active_jobs:
-            self.poll_queue.record_censored(active)
-        self.in_flight -= len(active_jobs)
-        return active_jobs
 
     def _leave(self, active: ActiveJob, job: Job) -> Job:
         self.in_flight -= 1

@@ -7,7 +7,7 @@ those like it (of the same stratum) wait behind a gate. One of them at a time pr
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -30,7 +30,7 @@ class _Gate:
     refusals: int = 0
     #: The job that was sent to find out whether the gate may open.
     probe: ActiveJob | None = None
-    jobs: deque[ActiveJob] = attrs.field(factory=deque)
+    jobs: OrderedDict[ActiveJob, None] = attrs.field(factory=OrderedDict)
 
     @property
     def next_at(self) -> float:
@@ -42,7 +42,8 @@ class _Gate:
 class SubmitQueue:
     """The queue of one account, first come, first served."""
 
-    _ready: deque[ActiveJob] = attrs.field(factory=deque)
+    #: In order. A dict, because any job may be withdrawn, and all at once.
+    _ready: OrderedDict[ActiveJob, None] = attrs.field(factory=OrderedDict)
     #: By stratum.
     _gates: dict[str, _Gate] = attrs.field(factory=dict)
 
@@ -61,13 +62,13 @@ class SubmitQueue:
 
     def append(self, active: ActiveJob) -> None:
         """Add a job as the last of its kind."""
-        self._line_of(active).append(active)
+        self._line_of(active)[active] = None
 
     def appendleft(self, active: ActiveJob) -> None:
         """Add a job as the first of its kind."""
-        self._line_of(active).appendleft(active)
+        _put_first(self._line_of(active), active)
 
-    def _line_of(self, active: ActiveJob) -> deque[ActiveJob]:
+    def _line_of(self, active: ActiveJob) -> OrderedDict[ActiveJob, None]:
         gate = self._gates.get(active.stratum)
         return self._ready if gate is None else gate.jobs
 
@@ -80,17 +81,17 @@ class SubmitQueue:
     @property
     def expires_at(self) -> float:
         """When the next job is given up; infinity if none will be."""
-        first = self._ready[0].deadline_at if self._ready else math.inf
+        first = next(iter(self._ready)).deadline_at if self._ready else math.inf
         return min([first, *(gate.expires_at for gate in self._gates.values() if gate.jobs)])
 
     def pop_expired(self, now: float) -> ActiveJob | None:
         """Remove and return a job that is given up at `now`; None if there is none."""
-        if self._ready and now >= self._ready[0].deadline_at:
-            return self._ready.popleft()
+        if self._ready and now >= next(iter(self._ready)).deadline_at:
+            return _pop_first(self._ready)
         expired = next((gate for gate in self._gates.values() if gate.jobs and now >= gate.expires_at), None)
         if expired is None:
             return None
-        active = expired.jobs.popleft()
+        active = _pop_first(expired.jobs)
         self._drop_gate_if_idle(active.stratum)
         return active
 
@@ -98,8 +99,8 @@ class SubmitQueue:
         """Remove and return the next job to be sent: the probe of a gate, or the first that is not behind one."""
         gate = next((gate for gate in self._gates.values() if gate.next_at <= now), None)
         if gate is None:
-            return self._ready.popleft()
-        gate.probe = gate.jobs.popleft()
+            return _pop_first(self._ready)
+        gate.probe = _pop_first(gate.jobs)
         return gate.probe
 
     # --- gates ------------------------------------------------------------------------------------------------------
@@ -114,13 +115,14 @@ class SubmitQueue:
         gate = self._gates.get(active.stratum)
         if gate is None:
             gate = self._gates[active.stratum] = _Gate(expires_at=now + patience)
-            gate.jobs.extend(other for other in self._ready if other.stratum == active.stratum)
-            self._ready = deque(other for other in self._ready if other.stratum != active.stratum)
+            gate.jobs.update((other, None) for other in self._ready if other.stratum == active.stratum)
+            for other in gate.jobs:
+                del self._ready[other]
         if gate.probe is active or not gate.refusals:
             gate.ready_at = now + (retry_after or backoff_delay(gate.refusals, u, first=1.0, cap=60.0))
             gate.refusals += 1
         self._end_probe(gate, active)
-        gate.jobs.appendleft(active)
+        _put_first(gate.jobs, active)
 
     def return_probe(self, active: ActiveJob) -> None:
         """Record that a job has been sent without an answer about its model; its gate, if any, stays closed."""
@@ -133,7 +135,8 @@ class SubmitQueue:
         """Open the gate of a job that has been answered otherwise: its jobs are the next to be sent."""
         gate = self._gates.pop(active.stratum, None)
         if gate is not None:
-            self._ready.extendleft(reversed(gate.jobs))
+            for other in reversed(gate.jobs):
+                _put_first(self._ready, other)
 
     @staticmethod
     def _end_probe(gate: _Gate, active: ActiveJob) -> None:
@@ -147,7 +150,7 @@ class SubmitQueue:
         line = self._line_of(active)
         if active not in line:
             return False
-        line.remove(active)
+        del line[active]
         self._drop_gate_if_idle(active.stratum)
         return True
 
@@ -162,3 +165,12 @@ class SubmitQueue:
         self._ready.clear()
         self._gates.clear()
         return jobs
+
+
+def _put_first(line: OrderedDict[ActiveJob, None], active: ActiveJob) -> None:
+    line[active] = None
+    line.move_to_end(active, last=False)
+
+
+def _pop_first(line: OrderedDict[ActiveJob, None]) -> ActiveJob:
+    return line.popitem(last=False)[0]

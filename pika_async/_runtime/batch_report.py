@@ -35,8 +35,12 @@ async def collect_report(batch: BatchRun, admission: BatchAdmission) -> BatchRep
         stopped = error
     finally:
         await batch.aclose()
-    jobs = finished.jobs.select([finished.positions[key] async for key in paced(batch.keys)])
-    counts = Counter([finished.statuses[finished.positions[key]] async for key in paced(batch.keys)])
+    positions: list[int] = []
+    counts: Counter[JobStatus] = Counter()
+    async for key in paced(batch.keys):
+        positions.append(finished.positions[key])
+        counts[finished.statuses[positions[-1]]] += 1
+    jobs = finished.jobs.select(positions)
     if stopped is not None:
         async for request in paced(batch.rest):
             job = await admission.unsent_job(request, len(jobs), stopped)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 import attrs
 
 from pika_async._journal.protocol import Journal
-from pika_async._planning.actions import ActiveJob, JobObserver
+from pika_async._planning.actions import ActiveJob, JobObserver, Park
 from pika_async._planning.last_seen import last_seen_in
 from pika_async._planning.planner import Planner
+from pika_async._runtime.pacing import Pace
 from pika_async._runtime.telemetry.null import NullTelemetry
 from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
@@ -36,12 +37,12 @@ class Intake:
     """The states of the intake: open, closed to new jobs (draining), closed, failed; and whether jobs are submitted.
 
     :param planner: holds the reason for which nothing is submitted, if there is one.
-    :param park: parks a queued job that is not going to be submitted.
+    :param wake: wakes the scheduler, which parks the queued jobs after a stop.
     """
 
-    def __init__(self, planner: Planner, park: Callable[[ActiveJob, Job], None]) -> None:
+    def __init__(self, planner: Planner, wake: Callable[[], None]) -> None:
         self._planner = planner
-        self._park = park
+        self._wake = wake
         #: Whether the scheduler runs.
         self.is_open = False
         #: Whether new jobs are refused, as during a drain.
@@ -82,18 +83,26 @@ class Intake:
         self._planner.allow_submitting()
 
     def stop_submitting(self, reason: SubmissionsStopped) -> None:
-        """Submit nothing more; park every queued job with `reason` as its error."""
+        """Submit nothing more. The scheduler parks every queued job with `reason` as its error."""
         if self._planner.stop_reason is None:
             _log.warning("%s", reason)
-        for active in self._planner.stop_submitting(reason):
-            self._park(active, attrs.evolve(active.job, error=reason))
+        self._planner.stop_submitting(reason)
+        self._wake()
+
+    def stop_account(self, error: SubmissionsStopped) -> None:
+        """Submit and poll nothing more. The scheduler parks every job, accepted ones with `error` as their error."""
+        self.stop_submitting(error)
+        self._planner.stop_polling(error)
 
     def close(self) -> SubmissionsStopped:
-        """Accept and submit nothing more; park every queued job. Return the reason, that of an earlier stop if any."""
+        """Accept and submit nothing more. Return the reason, that of an earlier stop if any.
+
+        The scheduler, or else `JobTable.detach_all`, parks every queued job with it as error.
+        """
         self.refuses_jobs = True
         reason = self._planner.stop_reason or ClientClosed(provider=self._planner.provider)
-        for active in self._planner.stop_submitting(reason):
-            self._park(active, attrs.evolve(active.job, error=reason))
+        self._planner.stop_submitting(reason)
+        self._wake()
         return reason
 
 
@@ -109,7 +118,7 @@ class JobTable:
         self.planner = planner
         self.journal = journal
         self.telemetry = telemetry or NullTelemetry()
-        self.intake = Intake(planner, self.park)
+        self.intake = Intake(planner, self.wake)
         #: The active jobs, by key.
         self.jobs: dict[str, ActiveJob] = {}
         #: Number of settled jobs whose files are being downloaded for a batch.
@@ -215,7 +224,7 @@ class JobTable:
         """Unsubscribe `observer`; a queued job without any other observer is removed and stays planned."""
         self.unsubscribe(key, observer)
         active = self.jobs.get(key)
-        if active is not None and not active.observers and self.planner.submissions.remove(active):
+        if active is not None and not active.observers and self.planner.remove_unsent(active):
             self.remove(active)
 
     async def withdraw(self, key: str, error: PikaError) -> None:
@@ -228,7 +237,7 @@ class JobTable:
         if active is not None:
             if active.observers:
                 return
-            if not self.planner.submissions.remove(active):
+            if not self.planner.remove_unsent(active):
                 active.withdrawal = error
                 return
             del self.jobs[key]  # a later request of this key is admitted anew
@@ -272,6 +281,12 @@ class JobTable:
         self.journal.save_later(job)
         self.remove(active)
 
+    def park_stopped(self, park: Park) -> None:
+        """Park a job because of a stop, unless it has been removed meanwhile."""
+        active = park.active
+        if self.jobs.get(active.job.key) is active:
+            self.park(active, attrs.evolve(self.planner.on_stopped(active), error=park.error))
+
     async def save(self, job: Job) -> None:
         """Save `job`. If the journal fails, it keeps `job` in its fallback file, and submissions stop."""
         try:
@@ -300,17 +315,24 @@ class JobTable:
         for observer in active.observers:
             observer(active.job, finished)
 
-    def detach_all(self) -> None:
-        """Close the intake, remove every active job and notify its observers.
+    async def detach_all(self) -> None:
+        """Close the intake, remove every active job and notify its observers; let other tasks run meanwhile.
 
         Queued jobs get the stop reason as `error`; accepted jobs keep their status.
         """
         stop = self.intake.close()
+        pace = Pace()
+        while (park := self.planner.next_stopped()) is not None:
+            self.park_stopped(park)
+            await pace.step()
         for active in list(self.jobs.values()):
+            if self.jobs.get(active.job.key) is not active:
+                continue  # removed meanwhile
             job = self.planner.with_poll_count(active)
             if job.is_in_flight:
                 self.planner.poll_queue.record_censored(active)
             self.park(active, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
+            await pace.step()
 
 
 def _level(job: Job) -> int:

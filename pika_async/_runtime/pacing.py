@@ -19,16 +19,20 @@ SECONDS_PER_TURN: Final = 0.01
 
 
 class Pace:
-    """Counter of the items that one piece of work has handled since other tasks had a turn."""
+    """Counter of the items that one piece of work has handled since other tasks had a turn.
 
-    def __init__(self) -> None:
+    :param seconds: the longest time between two turns; default: `SECONDS_PER_TURN`.
+    """
+
+    def __init__(self, seconds: float = SECONDS_PER_TURN) -> None:
+        self._seconds = seconds
         self._items = 0
         self._began = time.monotonic()
 
     async def step(self) -> None:
         """Count an item; let other tasks run if that many were handled, or for that long."""
         self._items += 1
-        if self._items >= ITEMS_PER_TURN or time.monotonic() - self._began >= SECONDS_PER_TURN:
+        if self._items >= ITEMS_PER_TURN or time.monotonic() - self._began >= self._seconds:
             await anyio.lowlevel.checkpoint()
             self._items, self._began = 0, time.monotonic()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -24,6 +25,7 @@ from pika_async._planning.actions import (
     ActiveJob,
     CallbackTimedOut,
     DeadlinePassed,
+    Park,
     Poll,
     PollResult,
     Reject,
@@ -34,6 +36,7 @@ from pika_async._planning.actions import (
 )
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.pacing import Pace
 from pika_async.errors import AccountStopped, ProviderBusy
 from pika_async.jobs import JobStatus
 from pika_async.logs import log_job
@@ -112,7 +115,7 @@ class Scheduler:
                 self._root.cancel()
                 await asyncio.wait({self._root})
             self._root = None
-            self.table.detach_all()
+            await self.table.detach_all()
 
     async def _main(self, started: asyncio.Event) -> None:
         try:
@@ -141,7 +144,7 @@ class Scheduler:
             started.set()
             self.table.wake()
             if self._intake.failure is not None:
-                self.table.detach_all()
+                await self.table.detach_all()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
         """Start `function(*args)` in a task that ends with the scheduler; see `Spawn`."""
@@ -153,8 +156,10 @@ class Scheduler:
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
         with submits, polls:
+            pace = Pace(math.inf)  # by their number alone, so that a run in virtual time can be repeated
             while True:
                 await self._carry_out(self._planner.next_action(now()), submits, polls)
+                await pace.step()
 
     async def _carry_out(self, action: Action, submits: Queue, polls: Queue) -> None:
         match action:
@@ -175,6 +180,8 @@ class Scheduler:
             case Reject(active, error):
                 job = active.job.rejected(error, time.time())
                 self.spawn(self.table.finish, active, job, name=f"pika_async refusal of {job.key}")
+            case Park():
+                self.table.park_stopped(action)
             case CallbackTimedOut(active):
                 self.table.remove(active)
             case StopSubmitting(error):
@@ -203,21 +210,13 @@ class Scheduler:
         elif job is not before:
             self.table.journal.save_later(job)
             self.table.notify(active, finished=False)
-        if result.verdict is PollVerdict.STOP:
-            self._stop_account(
+        if result.verdict is PollVerdict.STOP:  # no job fails because its account is stopped
+            self._intake.stop_account(
                 AccountStopped(
                     provider=job.provider, reason=result.reason, http_status=result.http_status, kind=result.kind
                 )
             )
         self.table.wake()
-
-    def _stop_account(self, error: AccountStopped) -> None:
-        """Stop submitting and polling, and park every job; no job fails because its account is stopped."""
-        self._intake.stop_submitting(error)
-        for active in self._planner.drain_unconfirmed():
-            self.table.remove(active)
-        for active in self._planner.drain_accepted():
-            self.table.park(active, attrs.evolve(self._planner.with_poll_count(active), error=error))
 
 
 def _describe(result: PollResult) -> str:

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from pika_async import (
+    AccountStopped,
     FixedInterval,
     GenerationRequest,
     Job,
@@ -16,6 +17,7 @@ from pika_async import (
 )
 from pika_async._planning.actions import (
     ActiveJob,
+    Park,
     Poll,
     PollResult,
     Reject,
@@ -123,6 +125,19 @@ def finish_poll(
         video = Video(url="https://x.example/v.mp4") if state is TaskState.SUCCEEDED else None
         snapshot = Snapshot(task_id=str(active.job.task_id), state=state, video=video)
     return planner.on_poll_finished(active, PollResult(verdict=verdict, snapshot=snapshot, **facts), now, now, 0.5)
+
+
+def stop_account(planner: Planner, now: float = 0.0) -> list[ActiveJob]:
+    """Stop submitting and polling; return the jobs that are parked because of that."""
+    error = AccountStopped(provider="p")
+    planner.stop_submitting(error)
+    planner.stop_polling(error)
+    parked = []
+    while isinstance(action := planner.next_action(now), Park):
+        assert action.error is error
+        planner.on_stopped(action.active)
+        parked.append(action.active)
+    return parked
 
 
 def next_time(planner: Planner, now: float) -> float:

@@ -21,7 +21,9 @@ from pika_async import (
 )
 from pika_async._planning.actions import (
     ActiveJob,
+    CallbackTimedOut,
     DeadlinePassed,
+    Park,
     Poll,
     Reject,
     StopSubmitting,
@@ -29,6 +31,7 @@ from pika_async._planning.actions import (
     SubmitTimedOut,
     WaitUntil,
 )
+from pika_async._planning.submit_queue import SubmitQueue
 from pika_async.providers._verdicts import PollVerdict, SubmitVerdict
 from tests.planning.planner_steps import (
     accepted_job,
@@ -41,6 +44,7 @@ from tests.planning.planner_steps import (
     reject_own,
     start_poll,
     start_submit,
+    stop_account,
 )
 
 # --- deciding -----------------------------------------------------------------------------------------------------------
@@ -315,12 +319,81 @@ def test_only_a_queued_job_can_be_cancelled() -> None:
     assert len(planner.submissions.queue) == 0
 
 
-def test_draining_accepted_jobs_empties_the_poll_queue() -> None:
-    """Every waiting job is removed from the queue, and from the number in flight."""
+def test_a_stopped_account_parks_every_job() -> None:
+    """Each is an action of its own: first those that were not sent; no more are in flight then, and none is polled."""
     planner = new_planner(max_in_flight=4)
     active_jobs = [accepted_job(planner, 0.0) for _ in range(4)]
-    assert sorted(e.job.key for e in planner.drain_accepted()) == sorted(e.job.key for e in active_jobs)
+    unsent = [queued_job(planner) for _ in range(3)]
+    parked = stop_account(planner)
+    assert parked[:3] == unsent
+    assert sorted(e.job.key for e in parked[3:]) == sorted(e.job.key for e in active_jobs)
     assert (planner.in_flight, planner.next_action(99.0)) == (0, WaitUntil(math.inf))
+
+
+def test_what_a_stop_takes_out_of_the_queues_is_neither_sent_nor_polled() -> None:
+    """Also if submitting is allowed again, or a callback comes, before the job has been parked."""
+    planner = new_planner()
+    accepted, unsent = accepted_job(planner, 0.0), queued_job(planner)
+    error = AccountStopped(provider="p")
+    planner.stop_submitting(error)
+    planner.stop_polling(error)
+    planner.allow_submitting()
+    planner.on_callback(accepted, 5.0)
+    assert [planner.next_action(99.0) for _ in range(2)] == [Park(unsent, error), Park(accepted, error)]
+    assert isinstance(planner.next_action(99.0), WaitUntil)
+
+
+def test_a_job_that_a_stop_is_about_to_park_can_be_withdrawn() -> None:
+    """It was not sent; one that was accepted is parked."""
+    planner = new_planner()
+    accepted, unsent = accepted_job(planner, 0.0), queued_job(planner)
+    planner.stop_submitting(AccountStopped(provider="p"))
+    planner.stop_polling(AccountStopped(provider="p"))
+    assert planner.remove_unsent(unsent)
+    assert not planner.remove_unsent(unsent)
+    assert not planner.remove_unsent(accepted)
+    park = planner.next_stopped()
+    assert park is not None
+    assert park.active is accepted
+    assert planner.next_stopped() is None
+
+
+def test_withdrawing_every_job_compares_none_with_another() -> None:
+    """However many are queued, each is found at once."""
+    compared = 0
+
+    class CountedJob(ActiveJob):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += self is not other
+            return self is other
+
+        __hash__ = ActiveJob.__hash__
+
+    queue = SubmitQueue()
+    template = queued_job(new_planner()).job
+    jobs = [CountedJob(template, "s") for _ in range(50)]
+    for active in jobs:
+        queue.append(active)
+    assert all(queue.remove(active) for active in reversed(jobs))
+    assert (len(queue), compared) == (0, 0)
+
+
+def test_a_stopped_account_ends_the_waiting_for_callbacks() -> None:
+    """Each job in doubt is parked as it is, unless its callback has come before its turn."""
+    planner = new_planner()
+    planner.poll_queue.callbacks.enabled = True
+    doubts = []
+    for _ in range(3):
+        queued_job(planner)
+        active = start_submit(planner, 0.0)
+        finish_submit(planner, active, SubmitVerdict.UNKNOWN, 1.0)
+        assert planner.await_callback(active, 1.0)
+        doubts.append(active)
+    planner.stop_polling(AccountStopped(provider="p"))
+    doubts[1].job = doubts[1].job.accepted("t", 2.0)
+    found = [planner.next_action(2.0) for _ in range(2)]
+    assert found == [CallbackTimedOut(doubts[0]), CallbackTimedOut(doubts[2])]
 
 
 class AnyInterleaving(RuleBasedStateMachine):
@@ -340,6 +413,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.all: list[ActiveJob] = []
         self.sent: list[ActiveJob] = []
         self.polled: list[ActiveJob] = []
+        self.stopped: list[ActiveJob] = []
         self.charged = 0
 
     @rule()
@@ -355,6 +429,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         action = self.planner.next_action(self.now)
         match action:
             case Submit(active):
+                assert active not in self.stopped
                 self.planner.on_submit_started(active, self.now)
                 active.job = active.job.submitting()
                 self.sent.append(active)
@@ -372,9 +447,13 @@ class AnyInterleaving(RuleBasedStateMachine):
             case StopSubmitting(error):
                 assert isinstance(error, ChargeLimitReached)
                 assert self.charged == self.limit
-                for active in self.planner.submissions.queue:
-                    self.all.remove(active)
-                self.planner.submissions.queue.clear()
+                self.stopped += [*self.planner.submissions.queue, *self.planner.submissions.refused]
+                self.planner.stop_submitting(error)
+                self.planner.allow_submitting()
+            case Park(active):
+                assert active is self.stopped.pop(0)
+                self.planner.on_stopped(active)
+                self.all.remove(active)
             case WaitUntil(until):
                 assert until > self.now
 
@@ -420,7 +499,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @invariant()
     def no_job_is_in_two_places(self) -> None:
         ready = [e for e in self.all if e.job.status is JobStatus.PLANNED]
-        waiting = [*self.planner.submissions.queue, *self.planner.submissions.refused]
+        waiting = [*self.planner.submissions.queue, *self.planner.submissions.refused, *self.stopped]
         assert sorted(e.job.key for e in waiting) == sorted(e.job.key for e in ready)
 
 

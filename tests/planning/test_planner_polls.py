@@ -33,6 +33,7 @@ from tests.planning.planner_steps import (
     next_time,
     poll,
     start_poll,
+    stop_account,
 )
 
 # --- polls --------------------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ def test_a_timed_out_job_that_is_resumed_may_time_out_again() -> None:
     """It is in flight again, also without an answer, until its new deadline parks it."""
     planner = new_planner(deadline=25.0)
     first = accepted_job(planner, 0.0)
-    planner.drain_accepted()
+    stop_account(planner)
     active = ActiveJob(first.job.timed_out(DeadlineExceeded(key="k", provider="p")).reopened(), "s")
     planner.resume(active, 0.0, 100.0, 0.5)
     assert (active.job.status, active.job.task_id) == (JobStatus.QUEUED, first.job.task_id)
@@ -347,7 +348,7 @@ def test_a_policy_is_passed_the_age_at_which_each_task_was_last_unsettled() -> N
     ]
     assert [(sample.lower, sample.upper, age) for sample, age in policy.samples] == [(200.0, 300.0, 200.0)]
     accepted_job(planner, 400.0)
-    planner.drain_accepted()
+    stop_account(planner)
     assert [(sample.upper, age) for sample, age in policy.samples[1:]] == [(math.inf, 0.0)]
 
 

@@ -9,9 +9,20 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final, cast
 
+import attrs
 import pytest
 
-from pika_async import FixedInterval, GenerationRequest, Job, JobStatus, Limits, PikaClient, Video
+from pika_async import (
+    BatchReport,
+    FixedInterval,
+    GenerationRequest,
+    Job,
+    JobStatus,
+    Limits,
+    PikaClient,
+    SubmissionsStopped,
+    Video,
+)
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._journal.sqlite import SqliteJournal
@@ -267,6 +278,70 @@ async def test_no_operation_keeps_objects_that_a_collection_of_garbage_traverses
                 await operation(pika, count)
     few, many = meters
     assert many.objects - few.objects < (MANY - FEW) / 4, (few, many)
+
+
+class HangingTransport:
+    """Transport to a gateway that answers nothing until it refuses the key."""
+
+    def __init__(self) -> None:
+        self.refused = asyncio.Event()
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        await self.refused.wait()
+        body = json.dumps({"error": {"message": "invalid api key"}}).encode()
+        return HttpResponse(status=401, headers={"content-type": "application/json"}, body=body)
+
+
+async def refuse(pika: PikaClient, transport: HangingTransport) -> None:
+    transport.refused.set()
+
+
+async def close(pika: PikaClient, _: HangingTransport) -> None:
+    await pika.aclose()
+
+
+async def drain(pika: PikaClient, _: HangingTransport) -> None:
+    await pika.aclose(drain=0.01)
+
+
+@pytest.mark.parametrize("end", [refuse, close, drain], ids=lambda it: it.__name__)
+async def test_a_stop_parks_jobs_in_pieces(
+    end: Callable[[PikaClient, HangingTransport], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused key and closing end hundreds of accepted and queued jobs, a few between two turns."""
+    meters = []
+    for count in (FEW, MANY):
+        journal = SqliteJournal(tmp_path / f"{count}.db")
+        await journal.open()
+        jobs = [known_job(1, prompt) for prompt in prompts(count)]
+        await journal.save(*(attrs.evolve(it, key=f"k{n}", task_id=f"task-{n}") for n, it in enumerate(jobs)))
+        await journal.close()
+        transport = HangingTransport()
+        pika = PikaClient(
+            "native", api_key="none", base_url=BASE_URL, journal=journal, transport=transport, polling=FixedInterval(600),
+            limits=Limits(submitting=1, polling=1, grace=0.01),
+        )  # fmt: skip
+        await pika.open()
+        resumed = asyncio.create_task(pika.resume())
+        singles = [asyncio.create_task(pika.submit(f"new {number}")) for number in range(count)]
+        ended = asyncio.gather(resumed, *singles, return_exceptions=True)
+        while len(pika.active_jobs()) < 2 * count or pika.stats().polling < 1:
+            await asyncio.sleep(0.01)
+        meters.append(WorkMeter())
+        async with meters[-1].measure():
+            await end(pika, transport)
+            ends = await ended
+        await pika.aclose()
+        assert all(isinstance(one, BatchReport | SubmissionsStopped | SubmissionInDoubt) for one in ends), ends
+        assert len(await pika.jobs("queued")) == count
+        assert len(await pika.jobs("planned")) >= count - 1
+    assert_no_growth(*meters)
 
 
 async def test_the_rest_of_a_stopped_batch_is_read_in_pieces(new_journal: Callable[[str], Journal]) -> None:
