@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.actions import NOTHING_SEEN, ActiveJob, PollResult
 from pika_async.errors import DeadlineExceeded, PikaError, TaskNotFound
 from pika_async.models import LastSeen
 
@@ -36,7 +36,7 @@ def last_seen_after(before: LastSeen, result: PollResult) -> LastSeen:
 def last_seen_in(error: PikaError | None) -> LastSeen:
     """Return the facts that the error of a job holds which timed out, so that a later run repeats them."""
     if not isinstance(error, DeadlineExceeded):
-        return LastSeen()
+        return NOTHING_SEEN  # one record for all: a waiting job is to take little memory
     return LastSeen(error.last_status, error.last_reason, error.last_url)
 
 

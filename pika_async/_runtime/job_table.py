@@ -253,7 +253,7 @@ class JobTable:
         """Remove a queued job without observers: canceled if its request was withdrawn, else planned."""
         if active.withdrawal is not None:
             await self.withdraw(active.job.key, active.withdrawal)
-        elif self.planner.submissions.remove(active):
+        elif self.planner.remove_unsent(active):
             self.remove(active)
 
     def on_resolved(self, job: Job) -> None:

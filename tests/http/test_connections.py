@@ -12,11 +12,9 @@ import aiohttp
 import pytest
 
 from pika_async import FixedInterval, PikaClient
-from pika_async._http.transport import AiohttpTransport
-from pika_async.providers._wire import Credential, HttpRequest, HttpResponse, SendPhase, TransportFailure
+from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes.raw_server import PROVIDERS, TASK, Act, RawServer, answer, finished, receipt
-
-KEY = "sk-canary-connections"
+from tests.http.transports import KEY, opened
 
 
 def _post(url: str) -> HttpRequest:
@@ -26,16 +24,6 @@ def _post(url: str) -> HttpRequest:
 def _poll(url: str, method: str = "GET") -> HttpRequest:
     body = f'{{"task_id": "{TASK}"}}'.encode() if method == "POST" else None
     return HttpRequest(method=method, url=f"{url}/pika/feed/{TASK}", body=body)
-
-
-@asynccontextmanager
-async def opened(url: str, **options: Any) -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(url, Credential(KEY), **options)
-    await transport.open()
-    try:
-        yield transport
-    finally:
-        await transport.close()
 
 
 # -- long header lines -----------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ import traceback
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -46,8 +45,7 @@ from pika_async.providers._wire import (
 )
 from tests.fakes.raw_server import TASK, Act, RawServer, answer, free_port, receipt
 from tests.fakes.requirements import require_module
-
-KEY = "sk-canary/0123456789-abcdef"
+from tests.http.transports import KEY, opened
 
 
 def _post(url: str) -> HttpRequest:
@@ -56,16 +54,6 @@ def _post(url: str) -> HttpRequest:
 
 def _get(url: str) -> HttpRequest:
     return HttpRequest(method="GET", url=f"{url}/pika/feed/{TASK}")
-
-
-@asynccontextmanager
-async def opened(url: str, **options: Any) -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(url, Credential(KEY), **options)
-    await transport.open()
-    try:
-        yield transport
-    finally:
-        await transport.close()
 
 
 async def _answered(transport: AiohttpTransport, request: HttpRequest) -> HttpResponse:

@@ -23,6 +23,7 @@ from pika_async._planning.actions import (
     PollResult,
     WaitUntil,
 )
+from pika_async._planning.last_seen import last_seen_in
 from pika_async._planning.planner import Planner
 from pika_async.polling import PollingPolicy
 from pika_async.providers._verdicts import PollVerdict
@@ -365,3 +366,10 @@ def test_when_tasks_become_quicker_waiting_polls_are_moved_forward() -> None:
     finish_poll(planner, first, 130.0, TaskState.SUCCEEDED)
     times = sorted(when for when, _ in planner.poll_queue._waiting)
     assert 130.0 <= times[0] < times[1] < times[2] <= 131.0
+
+
+def test_jobs_without_an_answer_share_one_record_of_what_was_last_seen() -> None:
+    """A record for each would take as much memory as the reference to it eight times over."""
+    own = accepted_job(new_planner(), 0.0).last_seen
+    assert last_seen_in(None) is own
+    assert last_seen_in(TaskNotFound(key="k", provider="p")) is own
