@@ -34,6 +34,8 @@ ENROLLED_AT_ONCE: Final = 256
 #: Reason for which a request is refused whose key a job of other content has.
 OTHER_CONTENT: Final = "belongs to a job with another content; give this one its own key"
 
+#: A request of which only the prompt is set.
+_TEMPLATE: Final = GenerationRequest("a prompt")
 _FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
 
 
@@ -300,12 +302,15 @@ class BatchAdmission:
         return attrs.evolve(job, error=error) if job.status is JobStatus.PLANNED else job
 
 
-def _with_key(request: GenerationRequest, key: str) -> GenerationRequest:
-    return request if request.key == key else evolve_unchecked(request, key=key)
+def _with_key(item: GenerationRequest | str, key: str) -> GenerationRequest:
+    """Return a request, or a prompt that was validated before, as a request with *key*."""
+    if isinstance(item, str):
+        return evolve_unchecked(_TEMPLATE, prompt=item, key=key)
+    return item if item.key == key else evolve_unchecked(item, key=key)
 
 
 async def _pop_all(items: deque[GenerationRequest | str], keys: deque[str | None]) -> Source:
     """Yield *items* as requests with *keys*, each made when it is asked for; keep none that was yielded."""
     while items:
         item, key = items.popleft(), keys.popleft()
-        yield item if key is None else _with_key(request_of(item, {}), key)
+        yield item if key is None else _with_key(item, key)
