@@ -66,14 +66,6 @@ MUTANTS: Final = (
         _TESTS,
     ),
     Mutant(
-        "ok-without-file",
-        "jobs.py",
-        "job.status is JobStatus.SUCCEEDED and job.error is None for",
-        "job.status is JobStatus.SUCCEEDED for",
-        "a batch with a failed download reports success",
-        _TESTS,
-    ),
-    Mutant(
         "parked-in-silence",
         "jobs.py",
         "return None if job.error is None else JobParked(number, job)",

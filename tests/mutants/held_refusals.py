@@ -143,8 +143,8 @@ MUTANTS: Final = (
     Mutant(
         "gated-jobs-last",
         _QUEUE,
-        "self._ready.extendleft(reversed(gate.jobs))",
-        "self._ready.extend(gate.jobs)",
+        "for other in reversed(gate.jobs):\n                _put_first(self._ready, other)",
+        "self._ready.update(gate.jobs)",
         "jobs whose model is back wait for the whole list",
         _TESTS,
     ),

@@ -84,8 +84,8 @@ MUTANTS: Final = (
     Mutant(
         "withdrawn-with-the-others",
         "_runtime/job_table.py",
-        "            if active.observers:\n                return\n            if not self.planner.submissions.remove",
-        "            if not self.planner.submissions.remove",
+        "            if active.observers:\n                return\n            if not self.planner.remove_unsent",
+        "            if not self.planner.remove_unsent",
         "cancelling one waiting call cancels the job of all callers",
         ("tests/stories/test_many_tasks.py",),
         "does_not_cancel_a_shared",
