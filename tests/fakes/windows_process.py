@@ -51,6 +51,8 @@ LIBRARIES: Final = (
     "cattrs",
     "cyclopts",
     "PIL.Image",
+    "platformdirs",
+    "platformdirs.unix",
     "rich.console",
     "rich.progress",
 )
