@@ -133,8 +133,10 @@ class JobAdmission:
         return key in self._table.jobs or key in self._journal
 
     def new_job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
-        """Return a planned job for *request*. It is neither saved nor added to the table."""
-        return Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
+        """Return a planned job for *request*, in the place of an archived job of *key*. It is not saved anywhere."""
+        earlier = self._journal.get(f"{key}~1") if f"{key}~1" in self._journal else None  # found without reading
+        place = (index or 0) if earlier is None else earlier.index
+        return Job(key=key, index=place, request=request, provider=self._provider.name, base_url=self._base_url)
 
     def _existing(self, key: str, request: GenerationRequest) -> Job | None:
         """Return the job of *key*, which must have the content of *request*; None if there is no such job.

@@ -45,8 +45,9 @@ def announced(lines: list[str]) -> int:
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of `results.jsonl`."""
-    return [json.loads(line) for line in (folder / "clips/results.jsonl").read_text().splitlines()]
+    """Return the lines of `results.jsonl` without those of jobs that were paid for again, by their index."""
+    lines = map(json.loads, (folder / "clips/results.jsonl").read_text().splitlines())
+    return sorted((row for row in lines if "~" not in row["key"]), key=lambda row: row["index"])
 
 
 def statuses(folder: Path) -> set[str]:
@@ -107,12 +108,15 @@ def test_a_spreadsheet_becomes_videos_for_what_each_preview_announced(
         assert len(emulator.ledger) - before == announced(repeated) > 0
     again, code = terminal.run(batch)
     assert (code, announced(again)) == (0, 0)
+    assert "41 known" in "\n".join(again)
 
     rows = results(tmp_path)
+    assert [row["index"] for row in rows] == list(range(41))
     assert [row["metadata"]["Campaign"] for row in rows] == ["Frühling"] * 41
     assert all((tmp_path / "clips" / row["file"]).stat().st_size for row in rows)
     with (tmp_path / "clips/results.csv").open(encoding="utf-8-sig", newline="") as file:
-        assert [row["Campaign"] for row in csv.DictReader(file)] == ["Frühling"] * 41
+        flat = [row for row in csv.DictReader(file) if "~" not in row["key"]]
+    assert [row["Campaign"] for row in flat] == ["Frühling"] * 41
     assert KEY not in "\n".join(terminal.screen())
 
 
