@@ -136,6 +136,8 @@ class Job:
     points: float | None = None
     #: The points that were given back, where the wire has them.
     refunded: float | None = None
+    #: Fingerprint of the request that this job repeats with another seed; None if its request is its own.
+    repeats: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -146,6 +148,10 @@ class Job:
     def is_in_flight(self) -> bool:
         """Whether the job is accepted and not settled."""
         return self.status in {JobStatus.QUEUED, JobStatus.RUNNING}
+
+    def answers(self, content: str) -> bool:
+        """Return whether a request of the fingerprint `content` is that of this job, or was repeated by it."""
+        return content == self.repeats or content == self.request.fingerprint()
 
     @property
     def may_be_charged(self) -> bool:

@@ -56,6 +56,7 @@ MIGRATIONS: Final = (
         settled_at TEXT,
         points REAL,
         refunded REAL,
+        repeats TEXT,
         intended_at TEXT,
         body_sha256 TEXT,
         callback_sha256 TEXT,

@@ -38,7 +38,7 @@ ColumnValue = str | int | float | None
 #: The columns of a job that are updated; its key and its request never change.
 JOB_COLUMNS: Final = (
     "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress",
-    "last_seen", "polls", "attempts", "submitted_at", "settled_at", "points", "refunded",
+    "last_seen", "polls", "attempts", "submitted_at", "settled_at", "points", "refunded", "repeats",
 )  # fmt: skip
 #: Names of the job's fields by column, where they differ (`index` is an SQL keyword).
 FIELD_NAMES: Final = {"idx": "index"}

@@ -71,11 +71,12 @@ class KeyAssigner:
 
     Every key that a job has must be passed to `add_existing` before the first request without a key.
 
-    :param fingerprint_of: called with an existing key; returns the whole fingerprint of its job, None without one.
+    :param answers: called with an existing key and a whole fingerprint; returns whether the job of that key is the one
+        of such a request.
     """
 
-    def __init__(self, fingerprint_of: Callable[[str], str | None]) -> None:
-        self._fingerprint_of = fingerprint_of
+    def __init__(self, answers: Callable[[str, str], bool]) -> None:
+        self._answers = answers
         self._used = set[str]()
         #: Existing keys that are not yet assigned in this batch, in order, by the beginning of their fingerprint.
         self._free: dict[str, dict[str, None]] = {}
@@ -101,7 +102,7 @@ class KeyAssigner:
         suffix, free = key_suffix(request.prompt, content), self._free.get(content[:BUCKET_DIGITS], {})
         own = [f"{index + 1:05d}-{suffix}", f"{index + 1:05d}-{content[:8]}"]  # the latter is a key without words
         candidates = itertools.chain((key for key in own if key in free), free)
-        existing = next((key for key in candidates if self._fingerprint_of(key) == content), None)
+        existing = next((key for key in candidates if self._answers(key, content)), None)
         if existing is not None:
             free.pop(existing)
             return existing

@@ -47,11 +47,11 @@ def with_new_seed(request: GenerationRequest, u: float) -> GenerationRequest:
 
 
 def repetition(job: Job, key: str, request: GenerationRequest) -> Job:
-    """Return a planned job for *request* in the place that *job* had.
+    """Return a planned job for *request*, the request of *job* with another seed, in the place that *job* had.
 
     :param key: the key that *job* had before it was archived.
     """
     return Job(
         key=key, index=job.index, request=evolve_unchecked(request, key=key), provider=job.provider,
-        base_url=job.base_url, status=JobStatus.PLANNED,
+        base_url=job.base_url, status=JobStatus.PLANNED, repeats=job.repeats or job.request.fingerprint(),
     )  # fmt: skip

@@ -15,13 +15,14 @@ import attrs
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
 from pika_async._planning.media_routes import local_media
+from pika_async._planning.repetition import latest_archived
 from pika_async._runtime.images import check_request
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, SubmissionRejected
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers._provider import Provider
@@ -134,9 +135,12 @@ class JobAdmission:
 
     def new_job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
         """Return a planned job for *request*, in the place of an archived job of *key*. It is not saved anywhere."""
-        earlier = self._journal.get(f"{key}~1") if f"{key}~1" in self._journal else None  # found without reading
-        place = (index or 0) if earlier is None else earlier.index
-        return Job(key=key, index=place, request=request, provider=self._provider.name, base_url=self._base_url)
+        job = Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
+        earlier = latest_archived(self._journal, key) if archive_key(key, ()) in self._journal else None
+        if earlier is None:
+            return job
+        is_same = earlier.request.fingerprint() == request.fingerprint()
+        return attrs.evolve(job, index=earlier.index, repeats=earlier.repeats if is_same else None)
 
     def _existing(self, key: str, request: GenerationRequest) -> Job | None:
         """Return the job of *key*, which must have the content of *request*; None if there is no such job.
@@ -144,7 +148,7 @@ class JobAdmission:
         :raises InvalidRequest: if its content differs.
         """
         existing = self.current_job(key)
-        if existing is not None and existing.request.fingerprint() != request.fingerprint():
+        if existing is not None and not existing.answers(request.fingerprint()):
             raise InvalidRequest(
                 field="key",
                 value=existing.key,
@@ -212,12 +216,12 @@ class BatchAdmission:
     def __init__(self, admission: JobAdmission, table: JobTable) -> None:
         self._admission = admission
         self._table = table
-        self._keys = KeyAssigner(self._fingerprint_of)
+        self._keys = KeyAssigner(self._answers)
         self._keys_loaded = False
 
-    def _fingerprint_of(self, key: str) -> str | None:
+    def _answers(self, key: str, content: str) -> bool:
         job = self._admission.current_job(key)
-        return None if job is None else job.request.fingerprint()
+        return job is not None and job.answers(content)
 
     async def _key_for(self, request: GenerationRequest, index: int) -> str:
         if request.key is None and not self._keys_loaded:

@@ -81,7 +81,7 @@ class _Census:
         self._config = config
         self._again = again
         self._journal = config.journal
-        self.keys = KeyAssigner(self._fingerprint_of)
+        self.keys = KeyAssigner(self._answers)
         self._keys_loaded = False
         self._count = 0
         #: Fingerprints of the requests that have been counted as new charges, by key.
@@ -99,9 +99,9 @@ class _Census:
         #: Accepted jobs that a run would wait for.
         self.waiting: list[Job] = []
 
-    def _fingerprint_of(self, key: str) -> str | None:
+    def _answers(self, key: str, content: str) -> bool:
         job = self._journal.get(key)
-        return None if job is None else job.request.fingerprint()
+        return job is not None and job.answers(content)
 
     async def add(self, item: GenerationRequest | str) -> None:
         """Count the next request."""
@@ -137,8 +137,7 @@ class _Census:
         job = self._journal.get(key) if planned is None else None
         if key in self._again and (job is None or not job.is_in_flight):
             return planned is not None
-        known = planned if job is None else job.request.fingerprint()
-        if known is not None and known != content:
+        if planned not in (None, content) or (job is not None and not job.answers(content)):
             raise InvalidRequest(field="key", value=key, reason=OTHER_CONTENT)
         if job is None or may_be_sent(job):
             return planned is not None

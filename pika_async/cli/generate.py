@@ -82,7 +82,7 @@ class OneVideo:
         :raises InvalidRequest: if that has another content.
         """
         job = None if self.request.key is None else await self.client.job(self.request.key)
-        if job is not None and job.request.fingerprint() != self.request.fingerprint():
+        if job is not None and not job.answers(self.request.fingerprint()):
             raise InvalidRequest(field="key", value=job.key, reason=OTHER_CONTENT)
         return job
 

@@ -179,11 +179,11 @@ async def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: C
     :raises InputErrors: lists every row whose key belongs to a job with other content; nothing was sent.
     """
 
-    def fingerprint_of(key: str) -> str | None:
+    def answers(key: str, content: str) -> bool:
         job = journal.get(key)
-        return None if job is None else job.request.fingerprint()
+        return job is not None and job.answers(content)
 
-    keys = KeyAssigner(fingerprint_of)
+    keys = KeyAssigner(answers)
     async for key in paced(journal.keys()):
         keys.add_existing(key)
     given = {one.request.key for one in inputs}
@@ -194,7 +194,7 @@ async def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: C
             key = keys.key_for(one.request, one.index)
         request = evolve_unchecked(one.request, key=key)
         job = journal.get(key)
-        if job is None or job.request.fingerprint() == request.fingerprint():
+        if job is None or job.answers(request.fingerprint()):
             pass
         elif key not in again:
             problems.append(InputFault(

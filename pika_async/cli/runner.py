@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -14,7 +13,6 @@ from typing import Final
 import attrs
 
 from pika_async._planning.media_routes import local_media
-from pika_async._planning.repetition import with_new_seed
 from pika_async._runtime.images import check_request_blocking
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
@@ -52,11 +50,13 @@ class ProviderRun:
 
     :param load_inputs: returns the requests; called once the client is open.
     :param again: keys of jobs to pay for once more, each as often as it occurs; default none.
+    :param new_seed: whether these jobs get another seed.
     """
 
     client: PikaClient
     load_inputs: Callable[[], Awaitable[Sequence[InputRequest]]]
     again: Sequence[str] = ()
+    new_seed: bool = False
 
 
 @attrs.define
@@ -139,13 +139,9 @@ class BatchRunner:
         """
         inputs_of_runs = [await run.load_inputs() for run in runs]
         await self.folder.save_options(self.options)
-        for run, inputs in zip(runs, inputs_of_runs, strict=True):
-            again = set(run.again)
-            async for one in paced(inputs):
-                if one.key in again:
-                    await self._resubmit(run.client, one, announce=len(again) <= MAX_ANNOUNCED)
-            if len(again) > MAX_ANNOUNCED:
-                self.terminal.note(f"{len(again)} jobs are paid for again; the earlier ones are kept as KEY~1")
+        inputs_of_runs = [
+            await self._resubmit_all(run, inputs) for run, inputs in zip(runs, inputs_of_runs, strict=True)
+        ]
         self._before = await Before.read(self.folder.journal, self.options.price)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
         results = await self.folder.start_results(positions, download=self.options.download)
@@ -157,13 +153,28 @@ class BatchRunner:
         if self.listener is not None:
             self.terminal.note(self.listener.announcement)
 
-    async def _resubmit(self, client: PikaClient, input_request: InputRequest, *, announce: bool) -> None:
+    async def _resubmit_all(self, run: ProviderRun, inputs: Sequence[InputRequest]) -> list[InputRequest]:
+        """Make room for the jobs of *run* that are paid for again; return its inputs, with the new seeds if any."""
+        again, kept = set(run.again), []
+        async for one in paced(inputs):
+            if one.key in again:
+                await self._resubmit(run, one, announce=len(again) <= MAX_ANNOUNCED)
+                planned = self.folder.journal.get(one.key) if run.new_seed else None
+                kept.append(one if planned is None else attrs.evolve(one, request=planned.request))
+            else:
+                kept.append(one)
+        if len(again) > MAX_ANNOUNCED:
+            self.terminal.note(f"{len(again)} jobs are paid for again; the earlier ones are kept as KEY~1")
+        return kept
+
+    async def _resubmit(self, run: ProviderRun, input_request: InputRequest, *, announce: bool) -> None:
         job = self.folder.journal.get(input_request.key)
         unsent = job is not None and job.status is JobStatus.PLANNED
-        if job is None or (unsent and job.request.fingerprint() == input_request.request.fingerprint()):
+        is_same = unsent and job is not None and job.answers(input_request.request.fingerprint())
+        if is_same or (job is None and not run.new_seed):
             return  # never paid for: it is sent like any other
         try:
-            earlier = await client.resubmit(input_request.key)
+            earlier = await run.client.resubmit(input_request.key, new_seed=run.new_seed)
             if announce:
                 self.terminal.note(f"job {input_request.key} is paid for again; the earlier one is {earlier.key}")
         except InvalidRequest as error:
@@ -254,8 +265,7 @@ def retry_runs(
     for job in (*chosen.again, *chosen.begun):
         if job.key in again or job.status is JobStatus.PLANNED:
             _check_images(job, credentials)
-        request = with_new_seed(job.request, random.random()) if new_seed and job.key in again else job.request
-        input_request = InputRequest(evolve_unchecked(request, key=job.key), job.index, "journal.db")
+        input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     runs = _runs_of(by_gateway, folder, credentials, options, listener)
     runs = [
@@ -263,6 +273,7 @@ def retry_runs(
             run,
             again=[one.key for one in inputs if one.key in again],
             load_inputs=partial(_unchanged, inputs, again, folder),
+            new_seed=new_seed,
         )
         for run, inputs in zip(runs, by_gateway.values(), strict=True)
     ]
