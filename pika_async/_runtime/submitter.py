@@ -76,7 +76,7 @@ class Submitter:
         The order proves after a crash which jobs may have been charged. The send is shielded from cancellation, so that
         a task id that was read is never lost.
         """
-        planned = active.job
+        planned, was_observed = active.job, bool(active.observers)
         sent_at = None
         outcome = SubmitOutcome(
             verdict=SubmitVerdict.UNKNOWN, reason="the client was closed before the response arrived"
@@ -87,7 +87,7 @@ class Submitter:
             with scope:
                 callback_url, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK_URL, None)
                 encoded = await self._gateway.encode(planned.request, callback_url)
-                if self._is_unwanted(active):
+                if self._is_unwanted(active, was_observed=was_observed):
                     pass
                 elif isinstance(encoded, HttpRequest):
                     await self._journal_intent(active, encoded, token_sha256)
@@ -113,10 +113,13 @@ class Submitter:
                 else:
                     await self._apply_verdict(active, outcome, now() if sent_at is None else sent_at)
 
-    def _is_unwanted(self, active: ActiveJob) -> bool:
-        """Whether a job must not be sent any more, after the minutes that an upload may have taken."""
+    def _is_unwanted(self, active: ActiveJob, *, was_observed: bool) -> bool:
+        """Whether a job must not be sent any more, after the minutes that an upload may have taken.
+
+        :param was_observed: whether the job had observers before: one that has lost them was withdrawn.
+        """
         planner = self._table.planner
-        return planner.closing or planner.stop_reason is not None or not active.observers
+        return planner.closing or planner.stop_reason is not None or (was_observed and not active.observers)
 
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()

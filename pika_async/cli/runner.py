@@ -182,7 +182,8 @@ class BatchRunner:
                 raise UsageError(f"--again {input_request.key}: {error.message}; nothing was sent") from None
             self.terminal.note(error.message)
         except OSError as error:
-            reason = f"{job.file} cannot be renamed to make room for the new video: {error.strerror}; nothing was sent"
+            file = None if job is None else job.file
+            reason = f"{file} cannot be renamed to make room for the new video: {error.strerror}; nothing was sent"
             raise UsageError(f"--again {input_request.key}: {reason}") from None
 
     async def _run_batch(self, batch: ProviderBatch) -> SubmissionsStopped | None:
