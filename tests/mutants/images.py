@@ -155,8 +155,8 @@ MUTANTS: Final = (
     Mutant(
         "sent-after-the-stop",
         "_runtime/submitter.py",
-        "planner.stop_reason is not None or not active.observers",
-        "not active.observers",
+        "planner.stop_reason is not None or (was_observed and not active.observers)",
+        "(was_observed and not active.observers)",
         "what was uploaded when the account stopped is sent",
         ("tests/stories/test_uploads.py",),
         "account_stops",
@@ -164,7 +164,7 @@ MUTANTS: Final = (
     Mutant(
         "sent-after-the-cancellation",
         "_runtime/submitter.py",
-        "planner.stop_reason is not None or not active.observers",
+        "planner.stop_reason is not None or (was_observed and not active.observers)",
         "planner.stop_reason is not None",
         "a call that was cancelled during its upload is paid for",
         ("tests/stories/test_uploads.py",),

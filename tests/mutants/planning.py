@@ -43,8 +43,8 @@ MUTANTS: Final = (
     Mutant(
         "limit-ignores-submitting",
         "_planning/submissions.py",
-        "limit is not None and self.charges + self.submitting >= limit",
-        "limit is not None and self.charges >= limit",
+        "is_limit_reached = self.charges + self.submitting >= self._charge_limit",
+        "is_limit_reached = self.charges >= self._charge_limit",
         "more is charged than the user allows",
         ("tests/planning/test_planner.py",),
     ),
@@ -168,8 +168,8 @@ MUTANTS: Final = (
     Mutant(
         "positions-alone",
         "_planning/keys.py",
-        "(key for key in candidates if self._fingerprint_of(key) == content)",
-        "(key for key in own if key in free and self._fingerprint_of(key) == content)",
+        "(key for key in candidates if self._answers(key, content))",
+        "(key for key in own if key in free and self._answers(key, content))",
         "a row on top of the input pays for everything again",
         ("tests/planning/test_keys.py",),
     ),

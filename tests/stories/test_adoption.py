@@ -29,6 +29,7 @@ from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway
 
 S = JobStatus
+often = FixedInterval(0.05)
 
 
 async def submitted_elsewhere(gateway: Gateway, provider: str = "cometapi", prompt: str = "a cat") -> str:
@@ -306,3 +307,42 @@ def test_a_repetition_that_was_cut_in_half_is_completed(tmp_path: Path) -> None:
         assert len(there.ledger) == 2
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("key", ["k", None])
+def test_a_repetition_is_found_by_the_row_that_it_repeats(tmp_path: Path, key: str | None) -> None:
+    """The same batch pays nothing for what was repeated once with another seed, and once more with that one."""
+
+    async def story() -> None:
+        there = gateway([{"on": "create", "first": 2, "do": "fails"}], durations="constant:0.1")
+        rows = [GenerationRequest("a cat", key=key), GenerationRequest("a dog", seed=3)]
+        async with client(there, journal=tmp_path / "j.db", limits=Limits(submitting=1), polling=often) as pika:
+            made = (await pika.run(rows)).jobs[0].key
+            await pika.resubmit(made, new_seed=True)
+            await pika.resume()
+            repeated = await _job(pika, made)
+            await pika.resubmit(made)
+            await pika.run([repeated.request])
+        async with client(there, journal=tmp_path / "j.db", polling=often) as pika:
+            estimate = await pika.estimate(rows)
+            assert (estimate.new_charges, estimate.known) == (0, 2)
+            report = await pika.run(rows)
+            assert [job.index for job in report.jobs] == [0, 1]
+            assert report.jobs[0].request == repeated.request
+        assert len(there.ledger) == 4
+
+    asyncio.run(story())
+
+
+def test_another_content_is_not_taken_for_what_was_repeated() -> None:
+    """A row whose key has a repetition and whose prompt was edited is refused as before."""
+
+    async def story() -> None:
+        async with client(gateway()) as pika:
+            await pika.run([GenerationRequest("a cat", key="k")])
+            await pika.resubmit("k", new_seed=True)
+            await pika.resume()
+            with pytest.raises(InvalidRequest, match="another content"):
+                await pika.submit("a dog", key="k")
+
+    virtual_clock.run(story())
