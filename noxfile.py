@@ -116,7 +116,18 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks: each prints a ratio against a peer or a bound."""
     session.install("-e", ".[cli,emulator,speed]", *_group("bench"))
-    names = ["memory", "responsiveness", "journal", "feed", "loop", "settling", "callbacks", "simulate", "plots"]
+    names = [
+        "memory",
+        "responsiveness",
+        "journal",
+        "feed",
+        "loop",
+        "settling",
+        "callbacks",
+        "estimates",
+        "simulate",
+        "plots",
+    ]
     for name in session.posargs or names:
         session.run("python", f"benchmarks/{name}.py")
 

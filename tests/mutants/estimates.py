@@ -1,0 +1,105 @@
+"""Mutants of estimates, of budgets and of the question before a command costs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.catalog import Mutant
+
+ESTIMATES: Final = ("tests/runtime/test_estimates.py",)
+MAKESPAN: Final = ("tests/planning/test_makespan.py",)
+MONEY: Final = ("tests/planning/test_money.py",)
+PREVIEW: Final = ("tests/cli/test_cli_preview.py",)
+
+MUTANTS: Final = (
+    Mutant(
+        "budget-ignored",
+        "_planning/submissions.py",
+        "math.inf if self.budget is None else self.budget.charges",
+        "math.inf",
+        "more money is spent than the user allows",
+        ESTIMATES,
+        "budget_is_never_exceeded",
+    ),
+    Mutant(
+        "budget-in-binary",
+        "_planning/money.py",
+        "return Fraction(repr(self.amount)) // Fraction(repr(self.price))",
+        "return int(self.amount // self.price)",
+        "0.3 pays for two charges at 0.1",
+        MONEY,
+        "exact",
+    ),
+    Mutant(
+        "budget-without-price",
+        "_planning/money.py",
+        "        if price is None:\n",
+        "        if False:\n",
+        "a budget without a price is accepted and never holds",
+        MONEY,
+        "needs_a_price",
+    ),
+    Mutant(
+        "known-announced-as-new",
+        "_runtime/estimation.py",
+        "        if job is None or may_be_sent(job):",
+        "        if True:",
+        "the preview announces charges that no run makes",
+        ESTIMATES,
+        "counted_once or not_accepted",
+    ),
+    Mutant(
+        "limit-not-announced",
+        "_runtime/estimation.py",
+        "*(limit - charged for limit in limits if limit is not None)",
+        "*(limit for limit in limits if limit is not None)",
+        "the preview forgets what earlier runs have used of a limit",
+        ESTIMATES,
+        "budget_is_never_exceeded",
+    ),
+    Mutant(
+        "points-of-part-of-the-jobs",
+        "_planning/estimate.py",
+        "    if any(stratum not in points for stratum in counts):\n        return None\n",
+        "    counts = {stratum: count for stratum, count in counts.items() if stratum in points}\n",
+        "the cost of jobs of an unknown price counts as nothing",
+        MONEY,
+        "unknown",
+    ),
+    Mutant(
+        "rooms-without-end",
+        "_planning/makespan.py",
+        "    if settled > 0:",
+        "    if False:",
+        "a batch that waits for rooms is announced to end after one round",
+        MAKESPAN,
+        "end_in_the_range",
+    ),
+    Mutant(
+        "any-answer-is-yes",
+        "cli/preview.py",
+        'if answer.casefold() in {"y", "yes"}:',
+        'if answer.casefold() not in {"n", "no"}:',
+        "Enter at the question pays",
+        PREVIEW,
+        "asked_on_a_terminal",
+    ),
+    Mutant(
+        "end-of-input-is-yes",
+        "cli/preview.py",
+        "    if answer is None:",
+        "    if answer is None:\n        return None\n    if False:",
+        "the end of the input at the question pays",
+        PREVIEW,
+        "asked_on_a_terminal",
+    ),
+    Mutant(
+        "dry-run-sends",
+        "cli/preview.py",
+        "    if spend.dry_run:\n        return ExitCode.OK\n    offers",
+        "    offers",
+        "a dry run is charged",
+        PREVIEW,
+        "dry_run",
+    ),
+)
