@@ -136,8 +136,12 @@ def test_no_task_is_polled_before_its_receipt_is_on_disk(path: Path, monkeypatch
 
     async def main() -> None:
         async with client(at, journal=path, transport=Reading(at), polling=FixedInterval(1.0)) as pika:
-            job = await pika.wait(await pika.submit(CAT))
-            assert set(on_disk) == {job.task_id}
+            waiting = asyncio.create_task(pika.generate(CAT))
+            while not waiting.done():
+                assert pika._session is not None
+                pika._session.table.wake()  # as any other job or callback does
+                await asyncio.sleep(1)
+            assert set(on_disk) == {(await waiting).task_id}
 
     monkeypatch.setattr("pika_async._journal.sqlite.ThreadPoolExecutor", HalfMinuteExecutor)
     virtual_clock.run(main())
