@@ -127,7 +127,7 @@ def test_status_polling_works_while_the_batch_runs(cli: CommandLine) -> None:
 def test_a_rejected_input_teaches_nothing(cli: CommandLine) -> None:
     """Without an accepted job: one sentence and exit code 0; as JSON no line."""
     with serving({"on": "create", "do": {"fault": "refuse", "as": "invalid"}}) as emulator:
-        cli.batch(emulator, rows(cli, 2), "--no-download")
+        cli.batch(emulator, rows(cli, 1), "--no-download")
     ran = cli("status", "pika-out", "--polling")
     assert (ran.code, ran.out) == (0, "pika-out: no durations recorded yet, and no job is in flight\n")
     assert polling_records(cli) == {}

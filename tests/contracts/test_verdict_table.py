@@ -501,9 +501,9 @@ async def test_web_pages_stop_the_batch() -> None:
 async def test_a_single_web_page_stops_nothing() -> None:
     """A web page between usable responses leaves one job in doubt."""
     async with RawServer() as server:
-        for _ in range(4):
+        for word in ("short", "long", "rude", "odd"):
             server.acts.append(Act(answer(200, "<html>busy</html>")))
-            server.acts.append(Act(answer(422, '{"error": {"message": "no", "code": "bad"}}')))
+            server.acts.append(Act(answer(422, f'{{"error": {{"message": "too {word}", "code": "{word}"}}}}')))
         async with _client("gptge", server.url, limits=Limits(submitting=1)) as pika:
             report = await pika.run([f"prompt {number}" for number in range(8)])
         assert report.counts == {JobStatus.UNKNOWN: 4, JobStatus.REJECTED: 4}

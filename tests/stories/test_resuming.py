@@ -1176,7 +1176,7 @@ def test_a_missing_image_is_a_rejection_and_costs_nothing(path: Path, tmp_path: 
         async with client(at, "native", journal=path, transport=transport, polling=FixedInterval(0.02)) as pika:
             assert (await pika.resume()).counts == {S.REJECTED: 1, S.SUCCEEDED: 1}
         gone = jobs_on_disk(path)["gone"]
-        assert (gone.status, type(gone.error), gone.attempts) == (S.REJECTED, InvalidRequest, 1)
+        assert (gone.status, type(gone.error)) == (S.REJECTED, InvalidRequest)
         assert str(tmp_path / "cat.png") in str(gone.error)
         assert charges(at) == {"dog": 1}
 
