@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,6 +163,10 @@ class MemoryJournal:
     async def set_setting(self, name: str, value: Any) -> None:
         """See `Journal`."""
         self._settings[name] = value
+
+    def reading(self) -> AbstractContextManager[None]:
+        """See `Journal`. Nothing has to be opened."""
+        return contextlib.nullcontext()
 
     def get_setting(self, name: str) -> Any:
         """See `Journal`."""

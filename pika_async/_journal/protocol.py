@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -114,6 +115,14 @@ class Journal(Protocol):
         """Save a JSON value under `name`.
 
         :raises JournalFailed: if it could not be saved.
+        """
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return a context for many reads of a journal that may not be open, which are slow one by one.
+
+        The journal may be opened and closed meanwhile.
+
+        :raises JournalUnusable: on entering, if the file is not a sound journal.
         """
 
     def get_setting(self, name: str) -> Any:

@@ -62,6 +62,25 @@ class Reader:
         if self._is_forked:
             raise unusable(self._real_path, f"cannot be used here: {self._forked_reason}")
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """See `Journal`. The connection is idle between two reads, so that it is in no writer's way."""
+        self._require_own_process()
+        kept = None
+        with self._read_lock:
+            if self._read_connection is None:
+                try:
+                    kept = self._read_connection = open_reader(self._real_path)
+                except sqlite3.Error as error:
+                    raise unusable(self._real_path, f"cannot be read: {error}; restore a copy of it") from None
+        try:
+            yield
+        finally:
+            with self._read_lock:
+                if kept is not None and self._read_connection is kept:  # else it was opened meanwhile
+                    self._read_connection = None
+                    kept.close()
+
     def get_setting(self, name: str) -> Any:
         """See `Journal`."""
         text = self._buffer.setting(name)

@@ -36,6 +36,13 @@ async def estimate(
     :param table: the active jobs of the client; None while it is not open.
     :param again: keys of jobs that are paid for once more.
     """
+    with config.journal.reading():
+        return await _estimate(config, table, requests, again)
+
+
+async def _estimate(
+    config: ClientConfig, table: JobTable | None, requests: Requests, again: Collection[str]
+) -> Estimate:
     census = _Census(config, again)
     if config.journal.path is not None and isinstance(requests, Sequence):  # as `BatchAdmission.enroll`
         async for item in paced(requests):

@@ -118,8 +118,9 @@ def batch(
             return keyed
 
         async def estimate_all() -> tuple[list[InputRequest], Offer]:
-            keyed = await load_inputs()
-            estimated = await client.estimate([one.request for one in keyed], again=again)
+            with folder.journal.reading():
+                keyed = await load_inputs()
+                estimated = await client.estimate([one.request for one in keyed], again=again)
             return keyed, Offer(client=client, estimate=estimated, places=[one.location for one in keyed])
 
         keyed, offer = run_in_loop(estimate_all())

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from pika_async import BudgetReached, Estimate, GenerationRequest, InvalidRequest, JobStatus, Limits, PikaClient
+from pika_async._journal.schema import open_reader
 from pika_async._journal.sqlite import SqliteJournal
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway, now, prompts, until
@@ -241,3 +242,25 @@ def test_a_job_that_is_paid_for_again_is_a_new_charge() -> None:
 
     estimate = virtual_clock.run(main())
     assert (estimate.new_charges, estimate.known, estimate.refused) == (1, 1, {})
+
+
+@pytest.mark.usefixtures("threads_take_no_time")
+def test_a_closed_journal_is_opened_once_for_an_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each request, and not at all for longer."""
+    opened = []
+
+    def counted(path: Path) -> object:
+        opened.append(path)
+        return open_reader(path)
+
+    async def main() -> None:
+        at, journal = gateway(durations="constant:5"), tmp_path / "j.db"
+        async with client(at, journal=journal) as pika:
+            await pika.run(prompts(20))
+        monkeypatch.setattr("pika_async._journal.reader.open_reader", counted)
+        assert (await client(at, journal=journal).estimate(prompts(30))).known == 20
+        assert len(opened) == 1
+        async with client(at, journal=journal) as pika:  # nothing is in its way
+            assert (await pika.estimate(prompts(30))).known == 20
+
+    virtual_clock.run(main())

@@ -123,6 +123,15 @@ async def run_known(pika: PikaClient, count: int) -> None:
     assert [job.index for job in report.jobs] == list(range(count))
 
 
+async def estimate_known(pika: PikaClient, count: int) -> None:
+    estimate = await pika.estimate(prompts(count))
+    assert (estimate.known, estimate.new_charges) == (count, 0)
+
+
+async def estimate_new(pika: PikaClient, count: int) -> None:
+    assert (await pika.estimate([f"new {number}" for number in range(count)])).new_charges == count
+
+
 async def run_known_iterated(pika: PikaClient, count: int) -> None:
     report = await pika.run(iter(prompts(count)))
     assert sum(report.counts.values()) == count
@@ -164,6 +173,8 @@ OPERATIONS: Final[list[Callable[[PikaClient, int], Awaitable[None]]]] = [
     run_known,
     run_known_iterated,
     settle_known,
+    estimate_known,
+    estimate_new,
     settle_one,
     resume,
     read_stats,
