@@ -7,6 +7,8 @@ from typing import Literal
 
 import attrs
 
+from pika_async._planning.money import Budget, cost
+
 __all__ = ["Estimate", "mean_cost"]
 
 
@@ -47,6 +49,25 @@ class Estimate:
     budget: float | None = None
     #: Models and effects of the requests that the provider does not document, such as "effect Melt".
     unlisted: tuple[str, ...] = ()
+
+    def after(self, others: int) -> Estimate:
+        """Return this estimate for a run that comes after other charges to the same journal: they use up its limits.
+
+        :param others: number of these charges.
+        """
+        spendable = None if None in (self.budget, self.price) else Budget.create(self.budget, self.price)
+        limits = [self.max_charges, None if spendable is None else spendable.charges]
+        rooms = [limit - self.charged - others for limit in limits if limit is not None]
+        allowed = max(0, min([self.new_charges, *rooms]))
+        if allowed == self.new_charges:
+            return self
+        money = None if self.money is None else self.money * allowed / self.new_charges
+        return attrs.evolve(
+            self,
+            new_charges=allowed,
+            held_back=self.held_back + self.new_charges - allowed,
+            money=money if self.price is None else cost(self.price, allowed),
+        )
 
 
 def mean_cost(counts: Mapping[str, int], points: Mapping[str, tuple[float, int]]) -> float | None:

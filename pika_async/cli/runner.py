@@ -140,7 +140,8 @@ class BatchRunner:
         inputs_of_runs = [await run.load_inputs() for run in runs]
         await self.folder.save_options(self.options)
         inputs_of_runs = [
-            await self._resubmit_all(run, inputs) for run, inputs in zip(runs, inputs_of_runs, strict=True)
+            await self._resubmit_all(runs[0].client, run, inputs)
+            for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
         self._before = await Before.read(self.folder.journal, self.options.price)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
@@ -153,12 +154,17 @@ class BatchRunner:
         if self.listener is not None:
             self.terminal.note(self.listener.announcement)
 
-    async def _resubmit_all(self, run: ProviderRun, inputs: Sequence[InputRequest]) -> list[InputRequest]:
-        """Make room for the jobs of *run* that are paid for again; return its inputs, with the new seeds if any."""
+    async def _resubmit_all(
+        self, client: PikaClient, run: ProviderRun, inputs: Sequence[InputRequest]
+    ) -> list[InputRequest]:
+        """Make room for the jobs of *run* that are paid for again; return its inputs, with the new seeds if any.
+
+        :param client: the open client, which need not be that of *run*: all share the journal.
+        """
         again, kept = set(run.again), []
         async for one in paced(inputs):
             if one.key in again:
-                await self._resubmit(run, one, announce=len(again) <= MAX_ANNOUNCED)
+                await self._resubmit(client, one, new_seed=run.new_seed, announce=len(again) <= MAX_ANNOUNCED)
                 planned = self.folder.journal.get(one.key) if run.new_seed else None
                 kept.append(one if planned is None else attrs.evolve(one, request=planned.request))
             else:
@@ -167,14 +173,16 @@ class BatchRunner:
             self.terminal.note(f"{len(again)} jobs are paid for again; the earlier ones are kept as KEY~1")
         return kept
 
-    async def _resubmit(self, run: ProviderRun, input_request: InputRequest, *, announce: bool) -> None:
+    async def _resubmit(
+        self, client: PikaClient, input_request: InputRequest, *, new_seed: bool, announce: bool
+    ) -> None:
         job = self.folder.journal.get(input_request.key)
         unsent = job is not None and job.status is JobStatus.PLANNED
         is_same = unsent and job is not None and job.answers(input_request.request.fingerprint())
-        if is_same or (job is None and not run.new_seed):
+        if is_same or (job is None and not new_seed):
             return  # never paid for: it is sent like any other
         try:
-            earlier = await run.client.resubmit(input_request.key, new_seed=run.new_seed)
+            earlier = await client.resubmit(input_request.key, new_seed=new_seed)
             if announce:
                 self.terminal.note(f"job {input_request.key} is paid for again; the earlier one is {earlier.key}")
         except InvalidRequest as error:
@@ -296,10 +304,11 @@ async def _unchanged(
 
 async def offers_of(runs: Sequence[ProviderRun]) -> list[Offer]:
     """Return the estimate of each run, for a preview; the clients need not be open."""
-    offers = []
+    offers: list[Offer] = []
     for run in runs:
         inputs = await run.load_inputs()
         estimated = await run.client.estimate([one.request for one in inputs], again=run.again)
+        estimated = estimated.after(sum(offer.estimate.new_charges for offer in offers))
         offers.append(Offer(client=run.client, estimate=estimated, places=[f"job {one.key}" for one in inputs]))
     return offers
 

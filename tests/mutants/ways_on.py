@@ -14,6 +14,22 @@ ADOPTION: Final = ("tests/stories/test_adoption.py",)
 
 MUTANTS: Final = (
     Mutant(
+        "each-provider-has-the-whole-limit",
+        "cli/runner.py",
+        "        estimated = estimated.after(sum(offer.estimate.new_charges for offer in offers))\n",
+        "",
+        "the previews of a retry over two providers announce more than may be charged",
+        ("tests/cli/test_cli_retry_providers.py",),
+    ),
+    Mutant(
+        "archived-by-a-closed-client",
+        "cli/runner.py",
+        "await self._resubmit_all(runs[0].client, run, inputs)",
+        "await self._resubmit_all(run.client, run, inputs)",
+        "a retry over two providers ends after the jobs of the first were archived",
+        ("tests/cli/test_cli_retry_providers.py",),
+    ),
+    Mutant(
         "adopted-counts-as-charge",
         "jobs.py",
         "return is_sent and not self.is_adopted",
