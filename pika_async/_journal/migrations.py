@@ -34,7 +34,9 @@ MAY_BE_CHARGED: Final = (
 #: migration; append another.
 MIGRATIONS: Final = (
     # Requests have a table of their own: they are written once and may hold images, while a job is updated many times.
-    # The triggers count the jobs, so that opening a journal and reading its state do not take longer with every job.
+    # Bytes in requests are in `contents` by their hash, so that many requests may share one picture; `uploads` has the
+    # addresses of uploaded files. The triggers count the jobs, so that opening a journal and reading its state do not
+    # take longer with every job.
     """
     CREATE TABLE jobs (
         position INTEGER PRIMARY KEY,
@@ -95,9 +97,6 @@ MIGRATIONS: Final = (
             AND (new.task_id IS NULL OR new.attempts > 0), 1
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
-    """,
-    # Bytes in requests by their hash, so that many requests may share one picture; and the addresses of uploaded files.
-    """
     CREATE TABLE contents (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT;
     CREATE TABLE uploads (
         sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, uploaded_at TEXT NOT NULL

@@ -19,7 +19,7 @@ from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
-from pika_async.cli.file_names import check_file_names
+from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
 from pika_async.cli.results import ResultsWriter
 from pika_async.polling import AdaptivePolling
 
@@ -165,7 +165,7 @@ class BatchFolder:
     async def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
         """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.
 
-        Also removes what killed downloads left behind. The journal must be open, so that no other process downloads.
+        Also removes what killed commands left behind. The journal must be open, so that no other process downloads.
 
         :param positions: index of each job of this command, by key.
         :param download: whether jobs without their video still need one.
@@ -173,7 +173,7 @@ class BatchFolder:
         """
         try:
             for path in self.videos.iterdir() if self.videos.is_dir() else ():
-                if _STALE_DOWNLOAD.fullmatch(path.name):
+                if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
                     path.unlink(missing_ok=True)
             done = (
                 attrs.evolve(job, index=positions.get(job.key, job.index))

@@ -14,10 +14,10 @@ from typing import Final
 from pika_async._system import open_file
 from pika_async.cli.exits import UsageError
 
-__all__ = ["check_file_names", "similar_keys"]
+__all__ = ["TRIED_SUFFIX", "check_file_names", "similar_keys"]
 
 #: Ending of the names that are tried, as long as the longest of a result, and of no result.
-TRIED_SUFFIX: Final = ".name"
+TRIED_SUFFIX: Final = ".~try"
 
 
 def similar_keys(keys: Collection[str]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from pika_async import CallbackReceiver
@@ -69,6 +69,7 @@ def test_only_documented_answers_are_given(way: str, mode: str, known: bool) -> 
         def fuzz(case: Any, method: str) -> None:
             if known:
                 case.path_parameters["token"] = token
+            assume("%0A" not in str(case.path_parameters["token"]))  # Starlette mounts no path with a line break
             case.method = method
             answer = case.call(base_url=f"http://127.0.0.1:{port}/hooks")
             case.validate_response(answer, checks=checks)

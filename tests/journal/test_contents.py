@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import sqlite3
@@ -68,20 +67,3 @@ async def test_a_missing_content_is_named(tmp_path: Path) -> None:
         connection.execute("DELETE FROM contents")
     with pytest.raises(JournalUnusable, match="holds a record of job 'a' that cannot be read"):
         SqliteJournal(tmp_path / "j.db").get("a")
-
-
-async def test_a_picture_of_the_first_version_is_read(tmp_path: Path) -> None:
-    """A journal of version 1 has bytes inside its requests; after the migration its jobs are the same."""
-    journal = SqliteJournal(tmp_path / "j.db")
-    await journal.open()
-    await journal.save(job_with("a", image=b"1"))
-    await journal.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "j.db")) as connection, connection:
-        (text,) = connection.execute("SELECT request FROM requests").fetchone()
-        facts = json.loads(text) | {"image": {"base64": base64.b64encode(PICTURE).decode()}}
-        connection.execute("UPDATE requests SET request = ?", (json.dumps(facts),))
-        connection.executescript("DROP TABLE contents; DROP TABLE uploads; PRAGMA user_version = 1")
-    again = SqliteJournal(tmp_path / "j.db")
-    await again.open()
-    assert again.get("a") == job_with("a", image=PICTURE)
-    await again.close()
