@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import runpy
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,16 @@ from tests.fakes.stepped_emulator import SteppedEmulator
 
 SCRIPTS = ["bot.py", "many_prompts.py", "notebook.py", "one_video.py"]
 LONG_TASKS: dict[str, Any] = {"durations": "constant:60"}
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging() -> Iterator[None]:
+    """Restore the root logger, which an example configures for its process."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def test_every_example_is_run_and_short() -> None:

@@ -556,6 +556,7 @@ def test_failing_telemetry_affects_no_job(
 
 def test_unusable_providers_are_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A client whose global tracer provider raises has no telemetry and logs one warning."""
+    caplog.set_level(logging.WARNING)
     monkeypatch.setattr("opentelemetry.trace.get_tracer", Broken().get_tracer)
     assert run_one(gateway()).status is S.SUCCEEDED
     assert [(record.name, record.levelname) for record in caplog.records] == [("pika_async.telemetry", "WARNING")]
