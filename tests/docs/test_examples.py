@@ -6,7 +6,7 @@ import asyncio
 import logging
 import runpy
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
