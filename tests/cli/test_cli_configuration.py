@@ -332,7 +332,7 @@ def test_on_a_terminal_no_word_is_broken(cli: CommandLine, everywhere: SteppedEm
     lines = cli("doctor").out.splitlines()
     assert any(len(line) > 80 for line in lines)
     piped = cli(*DRY_RUN)
-    for name, value in {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "80"}.items():
+    for name, value in {"TTY_COMPATIBLE": "1", "FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80"}.items():
         cli.monkeypatch.setenv(name, value)
     shown, failed = cli("doctor").out, cli(*DRY_RUN)
     text = re.sub("\x1b\\[[0-9;]*m", "", shown + failed.err)

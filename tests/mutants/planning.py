@@ -32,15 +32,6 @@ MUTANTS: Final = (
         ("tests/planning/test_planner.py",),
     ),
     Mutant(
-        "wait-requeues-twice",
-        "_planning/submissions.py",
-        "        self.queue.return_probe(active)\n        self.queue.appendleft(active)",
-        "        self.queue.appendleft(active)\n        self.queue.appendleft(active)",
-        "a refused job is sent twice",
-        ("tests/planning/test_planner.py", "tests/stories/test_scheduling.py"),
-        "AnyInterleaving or refused or 429",
-    ),
-    Mutant(
         "limit-ignores-submitting",
         "_planning/submissions.py",
         "is_limit_reached = self.charges + self.submitting >= self._charge_limit",
