@@ -100,7 +100,7 @@ def test_a_spreadsheet_becomes_videos_for_what_each_preview_announced(
     assert (code, len(emulator.ledger)) == (1, announced(ran))
     assert re.search(r"this run: 41 new charges", "\n".join(ran))
 
-    walk(terminal, emulator)
+    walk(terminal, emulator, tmp_path)
     _, code = terminal.run("pika-async resume clips")
     while "failed" in statuses(tmp_path):
         before = len(emulator.ledger)
@@ -120,20 +120,28 @@ def test_a_spreadsheet_becomes_videos_for_what_each_preview_announced(
     assert KEY not in "\n".join(terminal.screen())
 
 
-def walk(terminal: Terminal, emulator: Emulator) -> None:
+def walk(terminal: Terminal, emulator: Emulator, folder: Path) -> None:
     """Resolve both doubts at the terminal with the task ids that the provider's pages show."""
     start = len(terminal.screen())
     terminal.type("pika-async resolve clips; echo walked")
+    known = {row["task_id"] for row in results(folder)}
     for number in (1, 2):
         lines = terminal.wait_for(rf"^{number} of 2", start)
         prompt = re.findall(r"'(Ein .*?)'", " ".join(lines))[-1]
-        [task_id] = {
+        task_id = next(
             charge.task_id
             for charge in emulator.ledger
-            if re.sub(r"\s", "", charge.prompt) == re.sub(r"\s", "", prompt)
-        }
+            if charge.task_id not in known and without_blanks(charge.prompt) == without_blanks(prompt)
+        )
+        known.add(task_id)
         terminal.wait_for(r"\[q\] quit:", start)
         terminal.type("t")
         terminal.wait_for("task id:", start)
+        start = len(terminal.screen()) - 1
         terminal.type(task_id)
     terminal.wait_for("^walked", start)
+
+
+def without_blanks(text: str) -> str:
+    """Return `text` as it is compared with a screen, which breaks lines."""
+    return re.sub(r"\s", "", text)
