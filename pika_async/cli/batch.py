@@ -20,7 +20,7 @@ from pika_async.cli.posters import draw_posters
 from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
-from pika_async.cli.retries import failure_lines, rejection_lines
+from pika_async.cli.retries import doubt_lines, failure_lines, rejection_lines, trouble_lines
 from pika_async.cli.spending import Before, limit_lines, spending_line
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
@@ -30,8 +30,6 @@ from pika_async.models import GenerationRequest
 
 __all__ = ["BatchOutcome", "ProviderBatch", "finish_gallery", "is_unfinished", "summarize"]
 
-#: Jobs without success that the summary lists one by one, besides every job in doubt; `results.jsonl` holds all.
-MAX_LISTED_JOBS: Final = 10
 #: Callbacks seem to be lost if none was received and a larger share of completions than this came without one.
 CALLBACK_LOSS_WARNING_SHARE: Final = 0.5
 
@@ -179,7 +177,7 @@ class ProviderBatch:
                 self.write_error = error
                 self.terminal.error(f"results.jsonl cannot be written ({error.strerror}); the missing lines follow")
         if self.write_error is not None:
-            self.terminal.note(json_line(record).rstrip())
+            self.terminal.note_whole(json_line(record).rstrip())
         if self.echo:
             self.terminal.write(json_line(record, ascii_only=True))
 
@@ -204,7 +202,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     files = sum(job.file is not None for job in outcome.jobs)
     yield f"{len(outcome.jobs)} jobs: {by_status or 'nothing to do'}; {files} on disk"
     yield spending_line(outcome.before, outcome.jobs)
-    yield from _error_lines(outcome.jobs)
+    yield from trouble_lines(outcome.jobs)
     yield from outcome.callback_lines
     if outcome.stopped is not None:
         yield outcome.stopped.message
@@ -217,9 +215,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         first = next((job for job in outcome.jobs if job.is_in_flight), None)
         if first is not None:
             yield f"to follow one task alone: {fetch_command(first, folder.root)}"
-    if counts[JobStatus.UNKNOWN]:
-        in_doubt = counts[JobStatus.UNKNOWN]
-        yield f"in doubt, possibly charged: {in_doubt}; to list and resolve them: {folder.command('status')}"
+    yield from doubt_lines(folder, outcome.jobs)
     if outcome.journal_displaced:
         yield "the journal was moved, removed or replaced while it was open: put it back first (see above for a copy)"
     elif not outcome.journal_complete:
@@ -240,14 +236,3 @@ def is_unfinished(job: Job) -> bool:
     """Return whether `resume` has something to do for `job`."""
     not_downloaded = job.status is JobStatus.SUCCEEDED and job.error is not None
     return not_downloaded or not (job.is_final or job.status is JobStatus.UNKNOWN)
-
-
-def _error_lines(jobs: Sequence[Job]) -> Iterator[str]:
-    with_error = [job for job in jobs if job.error is not None and not isinstance(job.error, SubmissionsStopped)]
-    in_doubt = [job for job in with_error if job.status is JobStatus.UNKNOWN]
-    others = [job for job in with_error if job.status is not JobStatus.UNKNOWN]
-    for job in in_doubt + others[:MAX_LISTED_JOBS]:
-        message = job.error.message if job.error is not None else ""
-        yield f"  {message}" if job.key in message else f"  job {job.key}: {message}"
-    if len(others) > MAX_LISTED_JOBS:
-        yield f"  ... and {len(others) - MAX_LISTED_JOBS} more"

@@ -143,6 +143,7 @@ def _sources(configuration: Configuration, files: list[Path], command: str) -> I
 def describe_mistake(error: CycloptsError) -> str:
     """Return the text of an error of the parser; one in a value of a file or a variable begins with its place."""
     text = re.sub(r"\s+", " ", strip_control(str(error))).strip()
+    text = re.sub(r'unable to convert (".*?") into float', r"\1 must be a number", text)
     token = _token_of(error)
     if token is None or token.source in {"", "cli"}:
         return f"{text} (see --help)"

@@ -59,7 +59,7 @@ def batch(
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
-    """Generate every request of a file, many at once, into a folder with results and videos.
+    r"""Generate every request of a file, many at once, into a folder with results and videos.
 
     Example: `pika-async batch prompts.csv --provider cometapi --out clips --max-charges 300`
 
@@ -71,7 +71,7 @@ def batch(
 
     :param input: .csv, .tsv or .xlsx (the first row names columns: the fields of GenerationRequest; other columns are
         kept as metadata), .jsonl or .json (objects with these fields), .txt (one prompt per line; lines that begin with
-        # are comments), or - for standard input, whose format is recognized.
+        \# are comments), or - for standard input, whose format is recognized.
     :param out: Folder for journal.db, results.jsonl, results.csv, index.html and videos/KEY.mp4.
     :param max_in_flight: Most generations at once. [default: as many as the account takes, at most 10,000]
     :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder; later commands

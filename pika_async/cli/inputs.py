@@ -10,7 +10,7 @@ import attrs
 
 from pika_async.cli.cells import json_reason, quote
 from pika_async.cli.columns import field_of
-from pika_async.cli.exits import InputErrors
+from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.faults import InputFault
 from pika_async.cli.tables import Table, read_csv, rows_of_records, rows_of_sheet
 from pika_async.cli.text_encoding import decode_text
@@ -33,6 +33,10 @@ def parse_input(name: str, suffix: str, data: bytes, template_columns: frozenset
     :raises InputErrors: if the encoding or the format is wrong.
     :raises UsageError: if it is a workbook that cannot be read.
     """
+    if data.startswith(_ZIP_MARK) and _PARSERS[suffix] not in {_parse_workbook, _parse_unnamed}:
+        raise UsageError(
+            f"{name}: is an .xlsx workbook under another name; rename it to end in .xlsx; nothing was sent"
+        )
     return _PARSERS[suffix](name, data, template_columns)
 
 

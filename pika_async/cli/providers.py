@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import attrs
 
+from pika_async.cli.exits import UsageError
 from pika_async.cli.provider_keys import has_key, loadable_providers
 from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.errors import ConfigurationError
 from pika_async.models.fields import EFFECTS
 from pika_async.providers import Provider, find_provider
 
@@ -32,7 +34,10 @@ def show_providers(terminal: Terminal, name: str | None = None, *, as_json: bool
 
     :raises ConfigurationError: if there is no such provider.
     """
-    providers = load_providers(terminal) if name is None else [find_provider(name)]
+    try:
+        providers = load_providers(terminal) if name is None else [find_provider(name)]
+    except ConfigurationError as error:
+        raise UsageError(f"NAME: {error.reason}") from None
     if as_json:
         terminal.write(json.dumps([_record(provider) for provider in providers], indent=2) + "\n")
         return

@@ -84,7 +84,8 @@ def input_notes(table: Table) -> Iterator[str]:
     """Yield what the user should know of an input: guesses, comments, and columns that are kept as metadata."""
     yield from table.notes
     fields = {field.name for field in attrs.fields(GenerationRequest)}
-    if more := [shorten(column) for column in table.columns if column not in fields]:
+    columns = [column for column in table.columns if column not in fields and column not in table.mistyped]
+    if more := [shorten(column) for column in columns]:
         yield f"{table.name}: not fields of a request, kept as metadata: {', '.join(more)}"
 
 
@@ -123,7 +124,8 @@ def check_rows(
                 reason = f"must be unique, but {other.location} has it with other content; give each its own key"
                 faults.append(InputFault.of(location, InvalidRequest(field="key", value=one.key, reason=reason)))
     if faults:
-        raise InputErrors(faults)
+        has_prompts = not table.header or "prompt" in table.columns  # else the header has the fault, not each row
+        raise InputErrors([fault for fault in faults if has_prompts or fault.field != "prompt"])
     if not requests:
         raise UsageError(f"{table.name}: must hold at least one request; nothing was sent")
     return requests
@@ -132,7 +134,7 @@ def check_rows(
 def _prompt_faults(table: Table, *, needs_prompt: bool) -> list[InputFault]:
     if not needs_prompt or not table.header or "prompt" in table.columns:
         return []
-    if any("did you mean prompt?" in fault.reason for fault in table.faults):
+    if "prompt" in table.mistyped.values():
         return []
     reason = "must be a column, with its name in the first row; every request needs one"
     return [InputFault(f"{table.name}:{table.header}", f'"prompt": {reason}')]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -13,13 +12,25 @@ from pika_async._runtime.results import needs_download
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import UsageError
 from pika_async.cli.keys import find_keys
-from pika_async.errors import GenerationFailed, PikaError, SubmissionRejected
+from pika_async.errors import (
+    DownloadFailed,
+    GenerationFailed,
+    JobError,
+    PikaError,
+    SubmissionInDoubt,
+    SubmissionRejected,
+    SubmissionsStopped,
+)
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["Repetitions", "failure_lines", "is_archived", "rejection_lines", "select_jobs"]
+__all__ = [
+    "Repetitions", "doubt_lines", "failure_lines", "is_archived", "rejection_lines", "select_jobs", "trouble_lines",
+]  # fmt: skip
 
-#: Reasons of rejections that are listed, the most frequent first.
-MAX_LISTED_REASONS: Final = 5
+#: Reasons that are listed, the most frequent first; those of doubts are all listed.
+MAX_LISTED_REASONS: Final = 10
+#: Keys that are named behind a reason; those in doubt are all named, and `results.jsonl` holds all.
+MAX_LISTED_KEYS: Final = 5
 #: The statuses of jobs that can be paid for again by name.
 _WITHOUT_VIDEO: Final = (JobStatus.REJECTED, JobStatus.FAILED, JobStatus.CANCELED)
 
@@ -106,12 +117,34 @@ def failure_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
         yield f"to pay for them again, with other seeds: {folder.command('retry', '--failed', '--new-seed')}"
 
 
-def _reasons(jobs: Sequence[Job]) -> Iterator[str]:
-    reasons = Counter(_reason(job.error) for job in jobs).most_common()
-    for reason, count in reasons[:MAX_LISTED_REASONS]:
-        yield f"  {count} x {reason}"
-    if len(reasons) > MAX_LISTED_REASONS:
-        yield f"  ... and {len(reasons) - MAX_LISTED_REASONS} more reasons"
+def doubt_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield how many of `jobs` are in doubt, the command that lists them, and every reason with all its keys."""
+    in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
+    if in_doubt:
+        yield f"in doubt, possibly charged: {len(in_doubt)}; to list and resolve them: {folder.command('status')}"
+        yield from _reasons(in_doubt, most_reasons=len(in_doubt), most_keys=len(in_doubt))
+
+
+def trouble_lines(jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield why other jobs have no file: those that timed out, whose download failed, or that were canceled."""
+    said = (JobStatus.UNKNOWN, JobStatus.REJECTED, JobStatus.FAILED)
+    yield from _reasons(
+        [job for job in jobs if job.error and job.status not in said and not isinstance(job.error, SubmissionsStopped)]
+    )
+
+
+def _reasons(
+    jobs: Sequence[Job], *, most_reasons: int = MAX_LISTED_REASONS, most_keys: int = MAX_LISTED_KEYS
+) -> Iterator[str]:
+    by_reason: dict[str, list[str]] = {}
+    for job in jobs:
+        by_reason.setdefault(_reason(job.error), []).append(job.key)
+    reasons = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    for reason, keys in reasons[:most_reasons]:
+        more = f" and {len(keys) - most_keys} more" if len(keys) > most_keys else ""
+        yield f"  {len(keys)} x {reason}: {', '.join(keys[:most_keys])}{more}"
+    if len(reasons) > most_reasons:
+        yield f"  ... and {len(reasons) - most_reasons} more reasons"
 
 
 def _reason(error: PikaError | None) -> str:
@@ -119,4 +152,10 @@ def _reason(error: PikaError | None) -> str:
         return f"HTTP {error.http_status}: {error.reason}" if error.http_status else error.reason
     if isinstance(error, GenerationFailed):
         return error.reason or "no reason given"
+    if isinstance(error, SubmissionInDoubt):
+        return error.reason
+    if isinstance(error, DownloadFailed):
+        return f"download failed: {error.reason}"
+    if isinstance(error, JobError):  # without the name of the job
+        return error.message.partition(": ")[2]
     return "" if error is None else error.message

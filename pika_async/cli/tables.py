@@ -23,6 +23,12 @@ __all__ = ["Row", "Table", "read_csv", "rows_of_records", "rows_of_sheet"]
 _DELIMITERS: Final = ",;\t"
 #: The first line with which a spreadsheet passes its delimiter on.
 _DELIMITER_LINE: Final = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+_WAY_OUT: Final = (
+    f"It must be one of {column_names()}, or a name that is not near one of them, which is kept as metadata"
+)
+#: What to do about cells beyond the header, in a text and in a sheet.
+_TEXT_ADVICE: Final = "quote cells that hold the separator"
+_SHEET_ADVICE: Final = "name every column, and delete the rows above the names of the columns"
 #: Objects of the wires whose fields stand in a JSON object of their own.
 _WIRE_OBJECTS: Final = frozenset({"options", "parameters"})
 
@@ -48,6 +54,7 @@ class Table:
     :param faults: faults of the whole, such as a column that may be mistyped.
     :param notes: what was guessed or left out, for the user.
     :param header: number of the row with the names of the columns; 0 without one.
+    :param mistyped: the fields that columns may be meant as, by the names as they are written.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Table:
     faults: Sequence[InputFault] = ()
     notes: Sequence[str] = ()
     header: int = 0
+    mistyped: Mapping[str, str] = attrs.field(factory=dict)
 
 
 # --- records: JSON objects and lines of text --------------------------------------------------------------------------
@@ -137,8 +145,7 @@ def _near(name: str, template_columns: frozenset[str], what: str) -> str | None:
     nearest = None if letters_of(name) in template_columns else nearest_column(name)
     if nearest is None:
         return None
-    way_out = f"one of {column_names()}, or a name that is not near one of them, which is kept as metadata"
-    return f"{quote(strip_control(name))}: unknown {what}; did you mean {nearest}? It must be {way_out}"
+    return f"{quote(strip_control(name))}: unknown {what}; did you mean {nearest}? {_WAY_OUT}"
 
 
 # --- grids: CSV and sheets --------------------------------------------------------------------------------------------
@@ -146,7 +153,7 @@ def _near(name: str, template_columns: frozenset[str], what: str) -> str | None:
 
 def rows_of_sheet(name: str, sheet: Sheet, template_columns: frozenset[str]) -> Table:
     """Return the table of a sheet."""
-    table = _rows_of_grid(name, sheet.rows, template_columns)
+    table = _rows_of_grid(name, sheet.rows, template_columns, _SHEET_ADVICE)
     notes = [] if sheet.note is None else [sheet.note]
     return attrs.evolve(table, faults=[*table.faults, *sheet.faults], notes=[*notes, *table.notes])
 
@@ -163,7 +170,7 @@ def read_csv(name: str, text: str, template_columns: frozenset[str]) -> Table:
     if records and isinstance(records[0][1], csv.Error):
         number, error = records[0]
         raise InputErrors([InputFault(f"{name}:{number}", f"must be CSV: {error}")])
-    return _rows_of_grid(name, records, template_columns)
+    return _rows_of_grid(name, records, template_columns, _TEXT_ADVICE)
 
 
 def _delimiter_of(text: str, template_columns: frozenset[str]) -> str:
@@ -195,12 +202,12 @@ class _Header:
     """Columns by position: the name as it is written, and the field that it means, None for metadata."""
 
     columns: Mapping[int, tuple[str, str | None]]
-    #: Columns without a name.
-    unnamed: frozenset[int]
+    #: The fields that columns may be meant as, by the names as they are written.
+    mistyped: Mapping[str, str]
 
 
 def _rows_of_grid(
-    name: str, grid: Sequence[tuple[int, list[str] | csv.Error]], template_columns: frozenset[str]
+    name: str, grid: Sequence[tuple[int, list[str] | csv.Error]], template_columns: frozenset[str], advice: str
 ) -> Table:
     if not grid:
         return Table(name)
@@ -211,13 +218,13 @@ def _rows_of_grid(
     for number, cells in grid[1:]:
         location = f"{name}:{number}"
         if isinstance(cells, csv.Error):
-            rows.append(
-                Row(number, faults=[InputFault(location, f"must be CSV; cannot be read from here on: {cells}")])
-            )
+            way_out = 'close each quoted cell, and write " within one as ""'
+            reason = f"must be CSV; cannot be read from here on: {cells}; {way_out}"
+            rows.append(Row(number, faults=[InputFault(location, reason)]))
         else:
-            rows.append(_row_of_cells(number, location, header, cells))
+            rows.append(_row_of_cells(number, location, header, cells, advice))
     known = {written if field is None else field.partition(".")[0]: None for written, field in header.columns.values()}
-    return Table(name, rows, list(known), faults, header=first)
+    return Table(name, rows, list(known), faults, header=first, mistyped=header.mistyped)
 
 
 def _read_header(
@@ -225,6 +232,7 @@ def _read_header(
 ) -> tuple[_Header, list[InputFault]]:
     columns: dict[int, tuple[str, str | None]] = {}
     seen: set[str] = set()
+    mistyped: dict[str, str] = {}
     faults = []
     for position, cell in enumerate(names):
         written = strip_control(cell.removeprefix("\ufeff")).strip()
@@ -232,7 +240,8 @@ def _read_header(
             continue
         field = field_of(written)
         if field is None and (problem := _near(written, template_columns, "column")):
-            faults.append(InputFault(location, problem))
+            faults.append(InputFault(location, problem.removesuffix(f" {_WAY_OUT}") if mistyped else problem))
+            mistyped[written] = nearest_column(written) or ""
         elif (field or written) in seen:
             other = next(name for name, meant in columns.values() if (meant or name) == (field or written))
             is_same = other == written
@@ -241,10 +250,10 @@ def _read_header(
         else:
             seen.add(field or written)
         columns[position] = (written, field)
-    return _Header(columns, frozenset(range(len(names))) - set(columns)), faults
+    return _Header(columns, mistyped), faults
 
 
-def _row_of_cells(number: int, location: str, header: _Header, cells: Sequence[str]) -> Row:
+def _row_of_cells(number: int, location: str, header: _Header, cells: Sequence[str], advice: str) -> Row:
     faults = []
     fields: dict[str, Any] = {}
     more: dict[str, str] = {name: "" for name, field in header.columns.values() if field is None}
@@ -252,7 +261,7 @@ def _row_of_cells(number: int, location: str, header: _Header, cells: Sequence[s
     if beyond:
         width = max(header.columns, default=-1) + 1
         reason = (
-            f"must have {width} cells like the header, not {len(cells)}; quote cells that hold the separator"
+            f"must have {width} {'cell' if width == 1 else 'cells'} like the header, not {len(cells)}; {advice}"
             if max(beyond) >= width
             else "must be empty, for the column has no name; name it"
         )

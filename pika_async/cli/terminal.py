@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TextIO, cast
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +22,10 @@ from pika_async.logs import LineFormatter
 __all__ = ["LEVELS", "Terminal", "logging_to", "plain", "table"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
+#: A line that holds a command to copy.
+_COMMAND: Final = re.compile(r"(^|: +)pika-async ")
+#: The loggers whose warnings are about the outcome of jobs, which each command says at its end.
+_OUTCOME_LOGGERS: Final = frozenset({"pika_async.job_table", "pika_async.resolution"})
 
 
 def plain(text: object, style: str = "") -> Text:
@@ -39,6 +45,28 @@ def table(title: str, *columns: str, right: int = 99) -> Table:
     for number, column in enumerate(columns):
         empty.add_column(plain(column), justify="right" if number >= right else "left", overflow="fold")
     return empty
+
+
+def _print_prose(console: Console, text: Text) -> None:
+    """Print lines; on a terminal they are wrapped between words, except commands, which can then be copied."""
+    for line in text.split("\n", allow_blank=True):
+        wraps = console.is_terminal and not _COMMAND.search(line.plain)
+        for part in line.divide(_breaks(line.plain, console.width) if wraps else []):
+            if wraps:
+                part.rstrip()
+            console.print(part, soft_wrap=True)
+
+
+def _breaks(line: str, width: int) -> list[int]:
+    """Return the offsets of the words that begin a new line; a word that is wider than a line is left whole."""
+    offsets = []
+    used = 0
+    for word in re.finditer(r"\s*\S+\s*", line):
+        if used and used + cell_len(word[0].rstrip()) > width:
+            offsets.append(word.start())
+            used = 0
+        used += cell_len(word[0])
+    return offsets
 
 
 class _SafeStream:
@@ -90,20 +118,26 @@ class Terminal:
 
     def note(self, text: object, style: str = "") -> None:
         """Print a message to standard error."""
+        _print_prose(self.err, plain(text, style))
+
+    def note_whole(self, text: object, style: str = "") -> None:
+        """Print a line for machines or logs to standard error; it is never wrapped."""
         self.err.print(plain(text, style), soft_wrap=True)
 
     def error(self, text: object) -> None:
-        """Print an error to standard error; on a terminal it is wrapped between words."""
-        whole = Text("error: ", style="bold red") + plain(text)
-        self.err.print(whole, soft_wrap=not self.err.is_terminal)
+        """Print an error to standard error."""
+        _print_prose(self.err, Text("error: ", style="bold red") + plain(text))
 
     def show(self, what: str | Text | Table, *, to_error: bool = False) -> None:
         """Print a table or a message of the result.
 
         :param to_error: print it to standard error; default False.
         """
-        item = plain(what) if isinstance(what, str) else what
-        (self.err if to_error else self.out).print(item, soft_wrap=isinstance(item, Text))
+        console = self.err if to_error else self.out
+        if isinstance(what, Table):
+            console.print(what)
+        else:
+            _print_prose(console, plain(what) if isinstance(what, str) else what)
 
     @property
     def can_ask(self) -> bool:
@@ -152,17 +186,22 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._terminal.note(self.format(record), "dim")
+            self._terminal.note_whole(self.format(record), "dim")
         except Exception:
             self.handleError(record)
 
 
 @contextlib.contextmanager
 def logging_to(terminal: Terminal, level: str) -> Iterator[None]:
-    """Print log records of `pika_async` from `level` upwards to standard error while the command runs."""
+    """Print log records of `pika_async` from `level` upwards to standard error while the command runs.
+
+    At the level `warning` a terminal does not show those that the command repeats at its end.
+    """
     log = logging.getLogger("pika_async")
     handler = _TerminalHandler(terminal)
     handler.setFormatter(LineFormatter())
+    if terminal.err.is_terminal and level == "warning":
+        handler.addFilter(lambda record: record.levelno > logging.WARNING or record.name not in _OUTCOME_LOGGERS)
     level_before, propagated = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(level.upper())

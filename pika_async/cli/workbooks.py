@@ -60,7 +60,11 @@ def read_sheet(name: str, data: bytes) -> Sheet:
     except UsageError:
         raise
     except Exception as error:  # a damaged workbook may fail in any way
-        reason = "it is encrypted or an older .xls" if data.startswith(b"\xd0\xcf\x11\xe0") else str(error) or "damaged"
+        reason = str(error) or "damaged"
+        if data.startswith(b"\xd0\xcf\x11\xe0"):
+            reason = "it is encrypted or an older .xls"
+        elif not data.startswith(b"PK"):
+            reason = "it holds text or something else"
         raise UsageError(f"{name}: cannot be read as .xlsx: {reason}; save it again, or as CSV UTF-8") from None
 
 

@@ -145,7 +145,8 @@ class JournalFailed(SubmissionsStopped):
     def _text(self) -> str:
         fallback = f"; what it lacks is in {self.fallback_file}" if self.fallback_file else ""
         way_out = f"nothing more is sent{fallback}; mend it, then run the same again"
-        return f"{self.provider}: the journal {self.path} cannot be written: {self.reason}; {way_out}"
+        subject = f"{self.provider}: the journal" if self.provider else "the journal"
+        return f"{subject} {self.path} cannot be written: {self.reason}; {way_out}"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

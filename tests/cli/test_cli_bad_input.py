@@ -97,7 +97,7 @@ BAD_ROWS = [
     ("json-cut", "b.json", '[{"prompt": "a"},\n{]', "b.json:2: must be JSON"),
     ("json-number", "b.json", '["a", 5]', "b.json:2: must be a JSON object, not a number"),
     ("json-empty", "b.json", "[]", "b.json: must hold at least one request"),
-    ("no-workbook", "b.xlsx", "prompt,seed", "b.xlsx: cannot be read as .xlsx: File is not a zip file"),
+    ("no-workbook", "b.xlsx", "prompt,seed", "b.xlsx: cannot be read as .xlsx: it holds text or something else"),
     ("old-workbook", "b.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "it is encrypted or an older .xls"),
     ("cut-workbook", "b.xlsx", b"PK\x03\x04", "b.xlsx: cannot be read as .xlsx"),
     ("csv-cameras", "b.csv", "prompt,camera,camera.pan\na,zoom=in,left\n", "b.csv:2: camera: must be given either as a whole or"),

@@ -165,7 +165,7 @@ def test_a_mistake_in_a_file_is_a_sentence(
     [
         ("PIKA_ASYNC_PRIZE", "PIKA_ASYNC_PRIZE: must name an option, or a command and an option of it; did you mean PIKA_ASYNC_PRICE"),
         ("PIKA_ASYNC_API_KEY", "PIKA_ASYNC_API_KEY: no variable of this kind holds a key; set COMETAPI_API_KEY"),
-        ("PIKA_ASYNC_BATCH_PRICE", 'PIKA_ASYNC_BATCH_PRICE: unable to convert "x" into float'),
+        ("PIKA_ASYNC_BATCH_PRICE", 'PIKA_ASYNC_BATCH_PRICE: "x" must be a number'),
         ("PIKA_ASYNC_MAX_CHARGES", 'PIKA_ASYNC_MAX_CHARGES: "x" must be an integer'),
     ],
 )  # fmt: skip

@@ -212,7 +212,7 @@ def test_a_cell_far_away_costs_nothing() -> None:
     data = by_hand(
         f"<row r='1'>{inline('A1', 'prompt')}</row><row r='2'>{inline('A2', 'a')}</row><row r='1048576'><c r='XFD1048576'><v>5</v></c></row>"
     )
-    assert "f:1048576: must have 1 cells like the header, not 16384" in faults_of(".xlsx", data)
+    assert "f:1048576: must have 1 cell like the header, not 16384" in faults_of(".xlsx", data)
 
 
 def test_a_workbook_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,15 @@ MUTANTS: Final = (
         "only_on_request",
     ),
     Mutant(
+        "doubts-cut-short",
+        "cli/retries.py",
+        "        yield from _reasons(in_doubt, most_reasons=len(in_doubt), most_keys=len(in_doubt))\n",
+        "        yield from _reasons(in_doubt)\n",
+        "a summary does not name every job that may have been charged",
+        ("tests/cli/test_cli_newcomer.py",),
+        "every_doubt_is_named",
+    ),
+    Mutant(
         "begun-paid-again",
         "cli/retries.py",
         "again=[job for key, job in chosen.items() if key not in begun and not job.is_adopted],",
