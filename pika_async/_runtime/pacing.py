@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Iterable
 from typing import Final, TypeVar
 
+import anyio
 import anyio.lowlevel
 
 __all__ = ["Pace", "paced"]
@@ -21,20 +21,19 @@ SECONDS_PER_TURN: Final = 0.01
 class Pace:
     """Counter of the items that one piece of work has handled since other tasks had a turn.
 
-    :param seconds: the longest time between two turns; default: `SECONDS_PER_TURN`.
+    Time is the event loop's, so that a run in virtual time can be repeated.
     """
 
-    def __init__(self, seconds: float = SECONDS_PER_TURN) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._items = 0
-        self._began = time.monotonic()
+        self._began = anyio.current_time()
 
     async def step(self) -> None:
         """Count an item; let other tasks run if that many were handled, or for that long."""
         self._items += 1
-        if self._items >= ITEMS_PER_TURN or time.monotonic() - self._began >= self._seconds:
+        if self._items >= ITEMS_PER_TURN or anyio.current_time() - self._began >= SECONDS_PER_TURN:
             await anyio.lowlevel.checkpoint()
-            self._items, self._began = 0, time.monotonic()
+            self._items, self._began = 0, anyio.current_time()
 
 
 async def paced(items: Iterable[T]) -> AsyncGenerator[T, None]:

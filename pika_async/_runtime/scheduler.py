@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -156,7 +155,7 @@ class Scheduler:
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
         with submits, polls:
-            pace = Pace(math.inf)  # by their number alone, so that a run in virtual time can be repeated
+            pace = Pace()
             while True:
                 await self._carry_out(self._planner.next_action(now()), submits, polls)
                 await pace.step()

@@ -80,7 +80,7 @@ def test_a_job_is_polled_when_its_callback_comes() -> None:
     async def story(pika: PikaClient, to: CallbackReceiver) -> None:
         jobs, late = await delays(at, pika, prompts(500))
         assert Counter(job.status for job in jobs) == {S.SUCCEEDED: 500}
-        assert mean(job.polls for job in jobs) < 1.5
+        assert mean(job.polls for job in jobs) < 1.2
         assert mean(late) < 0.2
         assert to.received == 500
 

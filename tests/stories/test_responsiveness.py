@@ -32,6 +32,7 @@ from pika_async.jobs import utc_from_timestamp
 from pika_async.models import Snapshot, TaskState
 from pika_async.polling import DurationSample
 from pika_async.providers._wire import HttpRequest, HttpResponse
+from tests.fakes import virtual_clock
 from tests.fakes.container_meter import ContainerMeter
 from tests.fakes.work_meter import WorkMeter
 
@@ -408,21 +409,26 @@ async def test_the_durations_of_many_strata_are_learned_in_pieces(tmp_path: Path
     assert 0 < most <= pacing.ITEMS_PER_TURN
 
 
-async def test_an_item_that_takes_long_is_followed_by_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_takes_long_is_followed_by_a_turn() -> None:
     """Work whose items are large gives a turn after each item, however few there were."""
-    clock = iter([second / 100 for second in range(100)])
-    monkeypatch.setattr("pika_async._runtime.pacing.time.monotonic", lambda: next(clock))
-    turns = 0
 
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
+    async def handle_five() -> int:
+        turns = 0
 
-    task = asyncio.create_task(count_turns())
-    pace = pacing.Pace()
-    for _ in range(5):
-        await pace.step()
-    task.cancel()
-    assert turns == 5
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(count_turns())
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, virtual_clock.VirtualLoop)
+        pace = pacing.Pace()
+        for _ in range(5):
+            loop.selector.now += 2 * pacing.SECONDS_PER_TURN
+            await pace.step()
+        task.cancel()
+        return turns
+
+    assert virtual_clock.run(handle_five()) == 5
