@@ -25,23 +25,10 @@ from pika_async.models.request import GenerationRequest
 from pika_async.models.results import LastSeen, Snapshot, TaskState, Video
 
 __all__ = [
-    "FINAL",
-    "BatchReport",
-    "Job",
-    "JobAccepted",
-    "JobEvent",
-    "JobParked",
-    "JobRunning",
-    "JobSettled",
-    "JobStatus",
-    "adopted_job",
-    "apply_resolution",
-    "archive_key",
-    "event_of",
-    "mark_interrupted",
-    "mark_superseded",
+    "FINAL", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled", "JobStatus",
+    "adopted_job", "apply_resolution", "archive_key", "event_of", "mark_interrupted", "mark_superseded",
     "utc_from_timestamp",
-]
+]  # fmt: skip
 
 
 class JobStatus(enum.StrEnum):
@@ -71,6 +58,11 @@ class JobStatus(enum.StrEnum):
     UNKNOWN = "unknown"
     #: Past its deadline, or denied by the provider. The task id is kept and can be polled again.
     TIMED_OUT = "timed_out"
+
+    @property
+    def label(self) -> str:
+        """The status in a sentence for people: "in doubt" for `unknown`, and "timed out" for `timed_out`."""
+        return "in doubt" if self is JobStatus.UNKNOWN else self.value.replace("_", " ")
 
 
 _S = JobStatus
@@ -176,7 +168,7 @@ class Job:
         """Return the reason why the job is not a success, as an error to raise."""
         if self.error is not None:
             return self.error.copy()
-        reason = f"job {self.key} was {self.status}, task {self.task_id}"
+        reason = f"job {self.key} was {self.status.label}, task {self.task_id}"
         return ClientClosed(provider=self.provider, reason=reason, task_id=self.task_id)
 
     # --- transitions ------------------------------------------------------------------------------------------------
@@ -305,7 +297,8 @@ def apply_resolution(job: Job, at: float, *, task_id: str | None, charged: bool 
     :raises InvalidRequest: unless exactly one of the three is given, or if the job is not in doubt.
     """
     if job.status is not JobStatus.UNKNOWN:
-        raise InvalidRequest(field="key", value=job.key, reason=f"must be in doubt to be resolved, but is {job.status}")
+        reason = f"must be in doubt to be resolved, but is {job.status.label}"
+        raise InvalidRequest(field="key", value=job.key, reason=reason)
     if charged or [task_id is not None, charged is False, abandon].count(True) != 1:
         reason = "must be resolved by exactly one of task_id=..., charged=False, abandon=True"
         raise InvalidRequest(field="resolve", value=job.key, reason=reason)

@@ -20,7 +20,7 @@ from pika_async._journal.migrations import APPLICATION_IDS, MIGRATIONS, OPEN_APP
 from pika_async._system import open_file, sync_folder
 from pika_async.errors import JournalUnusable
 
-__all__ = ["FileState", "create_file", "inspect_file", "open_reader", "open_writer", "unusable"]
+__all__ = ["FileState", "create_file", "inspect_file", "is_blank", "open_reader", "open_writer", "unusable"]
 
 #: The first bytes of every SQLite database.
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
@@ -133,6 +133,19 @@ def inspect_file(path: Path, migrations: Sequence[str] = MIGRATIONS) -> FileStat
     if version > len(migrations):
         raise _newer_version(path, version)
     return FileState.OPEN if application == OPEN_APPLICATION_ID else FileState.CLOSED
+
+
+def is_blank(path: Path) -> bool:
+    """Return whether the file at `path` holds no journal yet: it is empty, or a database without a table or a log.
+
+    Must not be called while this process has the database open; see `inspect_file`.
+
+    :raises JournalUnusable: as `inspect_file` does.
+    """
+    inspect_file(path)
+    with path.open("rb") as file:
+        application = file.read(HEADER_BYTES)[APPLICATION_ID_OFFSET:][:4]
+    return not any(application) and not _has_wal(path)
 
 
 def create_file(path: Path) -> None:

@@ -120,7 +120,7 @@ class ResultDownloader:
             raise InvalidRequest(
                 field="job",
                 value=job.key,
-                reason=f"is {job.status} and has no video; only a succeeded job can be downloaded",
+                reason=f"is {job.status.label} and has no video; only a succeeded job can be downloaded",
             )
         await anyio.to_thread.run_sync(_unlink_archived, target)
         file = await _find_file(target, job.sha256)

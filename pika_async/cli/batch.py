@@ -198,7 +198,7 @@ def finish_gallery(
 def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> Iterator[str]:
     """Yield the lines of the summary at the end of a command."""
     counts = Counter(job.status for job in outcome.jobs)
-    by_status = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.most_common())
+    by_status = ", ".join(f"{count} {status.label}" for status, count in counts.most_common())
     files = sum(job.file is not None for job in outcome.jobs)
     yield f"{len(outcome.jobs)} jobs: {by_status or 'nothing to do'}; {files} on disk"
     yield spending_line(outcome.before, outcome.jobs)

@@ -14,6 +14,7 @@ import attrs
 import cattrs
 
 from pika_async._http.media import MEDIA_SUFFIXES
+from pika_async._journal.schema import is_blank
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
@@ -155,12 +156,17 @@ class BatchFolder:
     def require_existing(self) -> None:
         """Raise unless a batch ran here.
 
-        :raises JournalUnusable: if the journal was moved or removed while it was open.
-        :raises UsageError: if the folder has no journal.
+        :raises JournalUnusable: if the journal was moved or removed while it was open, or is not one.
+        :raises UsageError: if the folder has no journal, or an empty file in its place.
         """
         if self.is_new:
             self.journal.require_none_due()
             raise UsageError(f"{self.root} must hold a journal.db; give the --out folder of a batch")
+        if is_blank(self.journal_file):
+            raise UsageError(
+                f"{self.journal_file} is empty and holds no jobs; restore it from a copy if a batch ran here, else "
+                "start one with batch"
+            )
 
     async def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
         """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.

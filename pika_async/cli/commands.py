@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
-from pika_async.cli.configuration import configure, describe_mistake
+from pika_async.cli.configuration import configure, describe_mistake, name_places
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
@@ -38,7 +38,7 @@ from pika_async.cli.providers import show_effects, show_providers
 from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.errors import PikaError
+from pika_async.errors import ConfigurationError, PikaError
 
 __all__ = ["app", "run"]
 
@@ -49,7 +49,6 @@ app = App(
     help_format="markdown",
     group_parameters=OPTIONS,
 )
-app.config = (partial(configure, app),)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -58,6 +57,8 @@ def run(argv: Sequence[str]) -> int:
     :param argv: arguments without the program name.
     """
     terminal = Terminal()
+    places: dict[str, str] = {}
+    app.config = (partial(configure, app, places),)
     try:
         command, bound, _ = app.parse_args(list(argv), exit_on_error=False, print_error=False)
         code = command(*bound.args, **bound.kwargs)
@@ -65,10 +66,11 @@ def run(argv: Sequence[str]) -> int:
         terminal.error(describe_mistake(error))
         return ExitCode.USAGE
     except InputErrors as error:
-        terminal.note(error)
+        terminal.note(name_places(str(error), places))
         return exit_code_for(error)
     except (UsageError, PikaError) as error:
-        terminal.error(error_text(error))
+        setting = error.setting if isinstance(error, ConfigurationError) else ""
+        terminal.error(name_places(error_text(error), places, setting))
         return exit_code_for(error)
     except Interrupted as error:
         terminal.note(error)

@@ -15,18 +15,26 @@ from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Token
 from cyclopts.config import Dict
 from platformdirs import user_config_path
 
+from pika_async.cli.columns import CAMERA_AXES
 from pika_async.cli.exits import UsageError
 from pika_async.errors import shorten, strip_control
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers import PROVIDERS
 
-__all__ = ["FILE_NAME", "PREFIX", "Configuration", "config_files", "configure", "describe_mistake"]
+__all__ = ["FILE_NAME", "PREFIX", "Configuration", "config_files", "configure", "describe_mistake", "name_places"]
 
 FILE_NAME: Final = "pika-async.toml"
 PREFIX: Final = "PIKA_ASYNC_"
 #: The end of a name that would hold a secret. No option has such a name.
 _SECRET: Final = re.compile(r"(^|[-_])(key|token|secret|password)s?$", re.IGNORECASE)
+#: The sources of values that were typed.
+_COMMAND_LINE: Final = frozenset({"", "cli"})
 _KEY_ADVICE: Final = "set COMETAPI_API_KEY or the like in the environment, or give api-key-file"
+
+#: An option, or the field that it sets, at the beginning of an error text.
+_SUBJECT: Final = re.compile(rf"(?:--)?([a-z_-]+)(?=[: \[]|\.(?:{'|'.join(CAMERA_AXES)}):)")
+#: An option within an error text.
+_MENTION: Final = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 
 Values = dict[str, Any]
 
@@ -117,10 +125,13 @@ def config_files() -> list[Path]:
     return [Path(FILE_NAME), user_config_path("pika-async", appauthor=False, roaming=True) / FILE_NAME]
 
 
-def configure(root: App, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+def configure(
+    root: App, places: dict[str, str], app: App, commands: tuple[str, ...], arguments: ArgumentCollection
+) -> None:
     """Add to the arguments of one command line what variables and files give; the command line counts most.
 
-    :param root: the app whose commands have the options; the rest is passed by cyclopts.
+    :param root: the app whose commands have the options.
+    :param places: gets the place of each option that is taken from one; the rest is passed by cyclopts.
     :raises UsageError: names the file or variable, and the entry in it, that cannot be used.
     """
     # A folder that may not be entered holds no file for this user; `Path.is_file` would raise.
@@ -129,7 +140,11 @@ def configure(root: App, app: App, commands: tuple[str, ...], arguments: Argumen
         return
     if files or any(name.startswith(PREFIX) for name in os.environ):
         for source, values in _sources(Configuration.of(root), files, commands[0]):
-            Dict(values, source=source, use_commands_as_keys=False)(app, commands, arguments)
+            # The option `effects` has the name of a command, so values stand under that of their own command.
+            Dict({commands[0]: values}, source=source)(app, commands, arguments)
+    for argument in arguments:
+        if argument.tokens and argument.tokens[0].source not in _COMMAND_LINE:
+            places[argument.name.removeprefix("--")] = argument.tokens[0].source
 
 
 def _sources(configuration: Configuration, files: list[Path], command: str) -> Iterator[tuple[str, Values]]:
@@ -145,13 +160,29 @@ def describe_mistake(error: CycloptsError) -> str:
     text = re.sub(r"\s+", " ", strip_control(str(error))).strip()
     text = re.sub(r'unable to convert (".*?") into float', r"\1 must be a number", text)
     token = _token_of(error)
-    if token is None or token.source in {"", "cli"}:
+    if token is None or token.source in _COMMAND_LINE:
         return f"{text} (see --help)"
     reason = re.sub(f" (from|provided by) {re.escape(token.source)}[.]?", "", text)
     reason = re.sub(r'^Invalid value (".*?" )?for \S+', "", reason).lstrip(":. ").rstrip(".")
     value = f'"{strip_control(token.value)}"'
     reason = reason.removeprefix(value).lstrip().replace("Choose from:", "must be one of")
     return f"{token.source}: {reason if value in reason else f'{value} {reason[:1].lower()}{reason[1:]}'}"
+
+
+def name_places(text: str, places: Mapping[str, str], setting: str = "") -> str:
+    """Return an error text that names the file and entry, or the variable, of each option that it is about.
+
+    :param places: the place of each option that was not typed.
+    :param setting: an option that the error is about, although the text may not name it; default "", none.
+    """
+    subject = _SUBJECT.match(text)
+    name = "" if subject is None else subject[1].replace("_", "-")
+    name = name if name in places else name.removesuffix("s")  # --ingredient sets the field ingredients
+    if subject is not None and name in places:
+        text = f"{places[name]}{text[subject.end() :]}"
+    mentioned = dict.fromkeys([*_MENTION.findall(text), setting])
+    others = [other for other in mentioned if other in places and other != name]
+    return "; ".join([text, *(f"--{other} is given by {places[other]}" for other in others)])
 
 
 def _token_of(error: CycloptsError) -> Token | None:

@@ -35,6 +35,8 @@ from pika_async.providers._wire import DecodeError, TransportFailure
 __all__ = ["Doctor", "DoctorOptions", "Finding", "diagnose", "diagnose_all"]
 
 _CONNECT_TIMEOUT_S: Final = 15.0
+#: Settings that are the same for all providers; a wrong one ends the command.
+COMMON_SETTINGS: Final = frozenset({"proxy", "deadline", "expected_seconds"})
 #: What stands before a finding, readable without colour.
 MARKS: Final = {
     True: plain("ok         ", "green"), False: plain("differs    ", "bold red"), None: plain("not tried  ", "yellow"),
@@ -177,7 +179,7 @@ class Doctor:
         duration = (job.settled_at - job.submitted_at).total_seconds() if job.settled_at and job.submitted_at else None
         took = "" if duration is None else f" after {duration:.0f} s and {job.polls} polls"
         why = "" if job.error is None else f": {job.error.message}"
-        self.record("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.value}{took}{why}")
+        self.record("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.label}{took}{why}")
 
     async def _check_download(self, client: PikaClient, job: Job) -> None:
         if job.status is not JobStatus.SUCCEEDED:
@@ -260,7 +262,7 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
     """Run every check; return the doctor with its findings and samples.
 
     :param transport: replaces the real transport; default None.
-    :raises ConfigurationError: if the key or the base URL cannot work.
+    :raises ConfigurationError: names the option that cannot work, or the missing key.
     :raises AccountStopped: if the provider refuses the account.
     :raises UsageError: if a sample cannot be saved.
     """
@@ -305,6 +307,8 @@ async def diagnose_all(
         try:
             codes.append((await diagnose(one, terminal, transport)).code)
         except ConfigurationError as error:
+            if error.setting in COMMON_SETTINGS:
+                raise
             _show(Finding("configuration", None, strip_control(error_text(error))), terminal)
             codes.append(ExitCode.USAGE)
         except AccountStopped as error:
@@ -316,7 +320,10 @@ async def diagnose_all(
 def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transport | None) -> Doctor:
     provider = find_provider(options.provider)
     credential = read_credential(provider, None, options.api_key_file)
-    probe = PikaClient(provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy)
+    probe = PikaClient(
+        provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy,
+        deadline=options.deadline, polling=AdaptivePolling(expected_seconds=options.expected_seconds),
+    )  # fmt: skip
     inner = transport or AiohttpTransport(probe.base_url, credential, proxy=options.proxy)
     if options.save_to is not None:
         _check_folder(options.save_to)

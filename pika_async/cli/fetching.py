@@ -133,7 +133,7 @@ async def _adopt_all(client: PikaClient, ids: Sequence[str], terminal: Terminal)
             raise UsageError(errors[0].message if len(ids) == 1 else f"none of {len(ids)} tasks was found")
         raise errors[0]
     for job in jobs:
-        terminal.note(f"task {job.task_id} at {job.provider} is {job.status}")
+        terminal.note(f"task {job.task_id} at {job.provider} is {job.status.label}")
     return jobs, errors
 
 

@@ -14,11 +14,13 @@ from urllib.parse import quote
 
 from pika_async._http.media import PICTURE_SUFFIXES
 from pika_async.errors import strip_control
+from pika_async.jobs import JobStatus
 
 __all__ = ["GENERATOR_TAG", "gallery_page", "write_gallery"]
 
 #: Marks the page with the command that made it.
 GENERATOR_TAG: Final = '<meta name="generator" content="pika_async {maker}">'
+_LABELS: Final = {status.value: status.label for status in JobStatus}
 _POLICY: Final = "default-src 'none'; media-src 'self' file:; img-src 'self' file:; style-src 'unsafe-inline'"
 _STYLE: Final = """
 :root { color-scheme: light dark; --ground: #f6f6f4; --card: #fff; --ink: #1c1c1a; --faint: #6b6b66; --line: #e2e2dc;
@@ -55,7 +57,7 @@ def gallery_page(rows: Sequence[Mapping[str, Any]], root: Path, *, title: str, m
     :param maker: command that made the page; default "batch".
     """
     counts = Counter(str(record["status"]) for record in rows)
-    by_status = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
+    by_status = ", ".join(f"{count} {_LABELS.get(status, status)}" for status, count in counts.most_common())
     cards = "\n".join(_card(record, root) for record in sorted(rows, key=lambda record: int(record["index"])))
     return f"""<!doctype html>
 <html lang="en">
@@ -93,7 +95,7 @@ def _card(record: Mapping[str, Any], root: Path) -> str:
     return (
         f"<article>{_picture(record, root)}"
         f'<div class="text"><p class="prompt" dir="auto">{_escape(record["prompt"])}</p>{reason}'
-        f'<p class="facts"><span class="{_escape(status)}">{_escape(status.replace("_", " "))}</span>{spans}</p>'
+        f'<p class="facts"><span class="{_escape(status)}">{_escape(_LABELS.get(status, status))}</span>{spans}</p>'
         "</div></article>"
     )
 

@@ -132,7 +132,7 @@ class OneVideo:
         key = self.request.key
         jobs = [job for job in await self.client.jobs() if key is None or job.key == key]
         lines = [
-            f"task {job.task_id} is {job.status.value} and continues at {job.provider}\n"
+            f"task {job.task_id} is {job.status.label} and continues at {job.provider}\n"
             f"to go on waiting: {self._way_on(job)}"
             for job in jobs
             if job.task_id is not None

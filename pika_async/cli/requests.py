@@ -168,9 +168,9 @@ def _check_row(
                 made.append(variation)
                 if variation is not request:
                     for one in request_faults(variation, check):
-                        add(one)
+                        add(plan.named(one))
         except InvalidRequest as error:
-            add(error)
+            add(plan.named(error))
     return made, list(faults.values())
 
 
@@ -200,7 +200,7 @@ async def assign_keys(inputs: Sequence[InputRequest], journal: Journal, again: C
             pass
         elif key not in again:
             problems.append(InputFault(
-                one.location, f"{shorten(key)} belongs to a job with other content ({job.status}); give the new "
+                one.location, f"{shorten(key)} belongs to a job with other content ({job.status.label}); give the new "
                 f"content its own key, or add --again {key} to pay for it in place of the other", "key",
             ))  # fmt: skip
         elif job.is_in_flight:

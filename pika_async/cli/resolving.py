@@ -112,7 +112,8 @@ def _chosen(folder: BatchFolder, keys: Sequence[str], *, every: bool) -> list[Jo
     for key in chosen:
         job = folder.journal.get(key)
         if key not in in_doubt and job is not None:
-            raise UsageError(f"key: {key!r} must be in doubt to be resolved, but is {job.status}; nothing was changed")
+            reason = f"must be in doubt to be resolved, but is {job.status.label}"
+            raise UsageError(f"key: {key!r} {reason}; nothing was changed")
     return [in_doubt[key] for key in chosen]
 
 

@@ -93,8 +93,7 @@ def _require_without_video(job: Job) -> None:
     if job.is_adopted:
         raise UsageError(f"retry: {job.key} cannot be paid for again: {ADOPTED_REASON}; nothing was sent")
     if job.status not in _WITHOUT_VIDEO:
-        status = "in doubt" if job.status is JobStatus.UNKNOWN else job.status.replace("_", " ")
-        reason = f"is {status}; give keys of jobs that ended without a video"
+        reason = f"is {job.status.label}; give keys of jobs that ended without a video"
         raise UsageError(f"retry: {job.key} {reason}; nothing was sent")
 
 

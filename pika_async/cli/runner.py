@@ -297,7 +297,7 @@ async def _unchanged(
     for one in inputs:
         job = folder.journal.get(one.key)
         if one.key in chosen and job is not None and job.status is not chosen[one.key].status:
-            reason = f"is {job.status} now: another command ran here meanwhile; run this one again"
+            reason = f"is {job.status.label} now: another command ran here meanwhile; run this one again"
             raise UsageError(f"retry: {one.key} {reason}; nothing was sent")
     return inputs
 

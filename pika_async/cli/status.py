@@ -39,7 +39,7 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     for status in JobStatus:
         if counts[status]:
             matching = [job for job in jobs if job.status is status]
-            shown.add_row(*map(plain, _figures(status.value.replace("_", " "), matching)))
+            shown.add_row(*map(plain, _figures(status.label, matching)))
     terminal.show(shown)
     for line in _lines(folder, jobs):
         terminal.show(line)

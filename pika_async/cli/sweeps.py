@@ -103,7 +103,15 @@ class SweepPlan:
         count = rows * self.repeat * (1 if self.seeds is None else len(self.seeds))
         count *= 1 if self.effects is None else len(self.effects)
         if count > MAX_REQUESTS:
-            raise UsageError(f"the input makes {count:,} requests, but must make at most {MAX_REQUESTS:,}")
+            given = {"--repeat": self.repeat > 1, "--seeds": self.seeds, "--effects": self.effects}
+            options = " and ".join(option for option, value in given.items() if value)
+            way_out = f"give less to {options}" if options else "split it"
+            raise UsageError(f"the input makes {count:,} requests, but must make at most {MAX_REQUESTS:,}; {way_out}")
+
+    def named(self, error: InvalidRequest) -> InvalidRequest:
+        """Return `error` with the option in its reason, if one gives its field to every row."""
+        values = {"effect": self.effects, "seed": self.seeds}.get(error.field)
+        return error if values is None else attrs.evolve(error, reason=f"{error.reason} (--{error.field}s)")
 
     def with_prompt(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a row with the prompt that the template makes, if there is one.

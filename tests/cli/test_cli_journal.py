@@ -189,3 +189,31 @@ def test_two_commands_agree_on_the_charges(cli: CommandLine) -> None:
         lost: list[Charge] = [charge for charge in emulator.ledger if charge.task_id not in receipts]
         assert (len(emulator.ledger), len(lost)) == (4, 1)
         assert Counter(statuses(cli).values()) == {"succeeded": 2, "unknown": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("kind", ["empty", "tableless"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("status", "d"), ("status", "d", "--json"), ("status", "d", "--polling"), ("resume", "d"),
+        ("retry", "d", "--failed"), ("resolve", "d", "--all", "--abandon"), ("export", "d", "copy.db"),
+    ],
+)  # fmt: skip
+def test_an_empty_file_in_place_of_the_journal_is_a_sentence(
+    cli: CommandLine, kind: str, argv: tuple[str, ...]
+) -> None:
+    """It is not a folder without jobs: the sentence says which file it is and what to do, and nothing is written."""
+    (cli.folder / "d").mkdir()
+    path = cli.folder / "d" / "journal.db"
+    if kind == "empty":
+        path.touch()
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 0")
+            connection.execute("VACUUM")
+    before = path.read_bytes()
+    ran = cli(*argv)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "error: d/journal.db is empty and holds no jobs; restore it from a copy" in ran.err
+    assert (path.read_bytes(), list(path.parent.iterdir())) == (before, [path])
+    assert not (cli.folder / "copy.db").exists()

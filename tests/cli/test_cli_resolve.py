@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Final
 
 import pytest
 
+import pika_async
 from pika_async.cli.terminal import Terminal
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY, CommandLine, serving
@@ -37,6 +39,38 @@ def in_doubt(cli: CommandLine, emulator: Emulator) -> None:
     rows = "".join(json.dumps({"key": key, "prompt": key}) + "\n" for key in (*KEYS, FINE))
     assert cli.batch(emulator, cli.write("b.jsonl", rows), "--no-download", "--max-in-flight", "1").code == 1
     assert statuses(cli) == {**dict.fromkeys(KEYS, "unknown"), FINE: "succeeded"}
+
+
+def test_people_read_in_doubt_and_programs_unknown(cli: CommandLine) -> None:
+    """The summary, `status` and refusals have the words of people; JSON, the lines and the table those of programs."""
+    with serving({**LOST, "first": 1}) as emulator:
+        rows = '{"key": "a1", "prompt": "a1"}\n{"key": "fine", "prompt": "fine"}\n'
+        ran = cli.batch(
+            emulator, cli.write("b.jsonl", rows), "--no-download", "--max-in-flight", "1", "--log-level", "error"
+        )
+        assert "2 jobs: 1 in doubt, 1 succeeded;" in ran.err or "2 jobs: 1 succeeded, 1 in doubt;" in ran.err
+        changed = cli.batch(emulator, cli.write("c.jsonl", '{"key": "a1", "prompt": "another"}\n'), "--no-download")
+        sentences = [
+            ran,
+            changed,
+            cli("status", "pika-out"),
+            cli("retry", "pika-out", "a1"),
+            cli("resolve", "pika-out", "fine", "--abandon"),
+        ]
+        assert [shown.code for shown in sentences] == [1, 2, 0, 2, 2]
+        assert not any("unknown" in (shown.out + shown.err).replace("cost: unknown", "") for shown in sentences)
+        assert "a1 belongs to a job with other content (in doubt)" in changed.err.replace("'", "")
+        assert re.search(r"^ in doubt +1 ", sentences[2].out, re.MULTILINE)
+        assert {record["status"] for record in cli("status", "pika-out", "--json").records} == {"unknown", "succeeded"}
+        assert {record["status"] for record in cli.results()} == {"unknown", "succeeded"}
+        assert "unknown" in (cli.folder / "pika-out" / "results.csv").read_text(encoding="utf-8-sig")
+
+
+def test_no_text_holds_the_bare_value_of_a_status() -> None:
+    """Texts have `label`; values are for records, log lines and measurements alone."""
+    package = Path(pika_async.__file__).parent
+    bare = re.compile(r"\{[\w.]*job\.status(\.value)?\}|\{status\.value\}|status\.(value\.)?replace\(")
+    assert [str(path) for path in package.rglob("*.py") if bare.search(path.read_text(encoding="utf-8"))] == []
 
 
 def statuses(cli: CommandLine) -> dict[str, str]:

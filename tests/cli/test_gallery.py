@@ -174,6 +174,16 @@ def test_the_page_shows_local_videos_and_posters_only(tmp_path: Path) -> None:
     assert "moderation" in page.text
 
 
+def test_people_read_in_doubt_where_the_files_say_unknown() -> None:
+    """The statuses of the page are in words; their classes are those of `results.jsonl`."""
+    page = check(
+        gallery_page([record("a", key="k1", status="unknown"), record("b", status="timed_out")], Path(), title="t")
+    )
+    assert "1 in doubt, 1 timed out" in page.text
+    assert "1 unknown" not in page.text
+    assert {"unknown", "timed_out"} <= {attributes.get("class") for tag, attributes in page.tags if tag == "span"}
+
+
 def test_a_file_that_is_not_a_video_gets_no_poster(tmp_path: Path) -> None:
     """This raises no error."""
     (tmp_path / "a.mp4").write_bytes(b"no video")

@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.catalog import Mutant
 
 _TESTS: Final = ("tests/cli/test_cli_configuration.py",)
+_PLACES: Final = ("tests/cli/test_cli_places.py",)
 
 MUTANTS: Final = (
     Mutant(
@@ -26,6 +27,24 @@ MUTANTS: Final = (
         "an entry above all tables counts more than the one in the table of the command",
         _TESTS,
         only="nearest",
+    ),
+    Mutant(
+        "place-of-a-late-mistake",
+        "cli/commands.py",
+        "terminal.error(name_places(error_text(error), places, setting))",
+        "terminal.error(error_text(error))",
+        "a value of a file that only the client refuses is named by its option alone",
+        _PLACES,
+        only="wrong_value_is_named",
+    ),
+    Mutant(
+        "option-named-like-a-command",
+        "cli/configuration.py",
+        "Dict({commands[0]: values}, source=source)(app, commands, arguments)",
+        "Dict(values, source=source, use_commands_as_keys=False)(app, commands, arguments)",
+        "`effects` in a file or a variable is ignored without a word",
+        _PLACES,
+        only="name_of_a_command",
     ),
     Mutant(
         "secret-value-in-a-file",
