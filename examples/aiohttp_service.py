@@ -78,7 +78,7 @@ def main(app: Callable[[], web.Application] = create_app) -> None:
     logging.getLogger("aiohttp.access").addFilter(lambda record: "/callbacks/" not in record.getMessage())
     try:
         web.run_app(app(), port=int(os.environ.get("PORT", "8080")), shutdown_timeout=2)
-    except ConfigurationError as error:  # such as a missing variable, or a journal that another process has
+    except PikaError as error:  # such as a missing variable, or a journal that another process has
         print(error, file=sys.stderr)
         sys.exit(2)
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 from pika_async import ClientClosed, InvalidRequest, JobSettled, PikaClient, PikaError
@@ -52,8 +52,8 @@ async def resume(pika: PikaClient) -> None:
 
 
 async def main(chat: Chat, after: int) -> None:
-    client = PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], journal="bot.db")
-    async with asyncio.TaskGroup() as group, client as pika:
+    pika = await PikaClient("native", base_url=os.environ["PIKA_BASE_URL"], journal="bot.db").open()
+    async with asyncio.TaskGroup() as group, aclosing(pika):
         group.create_task(send_answers(pika, chat, after))
         group.create_task(resume(pika))
         submissions = [group.create_task(submit(pika, chat, *command)) async for command in chat.commands()]
@@ -67,5 +67,10 @@ if __name__ == "__main__":
         sys.exit(2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main(Chat(), int(LAST_EVENT.read_text()) if LAST_EVENT.exists() else 0))
+    except KeyboardInterrupt:
+        pass
+    except PikaError as error:  # such as a journal that another process has
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -8,21 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any
 
 import attrs
 from fastapi import Body, FastAPI, HTTPException, Query, Request, responses
 
-from pika_async import (
-    CallbackReceiver,
-    ConfigurationError,
-    InvalidRequest,
-    Job,
-    PikaClient,
-    PikaError,
-    SubmissionRejected,
-)
+from pika_async import CallbackReceiver, Job, PikaClient
+from pika_async.errors import ConfigurationError, InvalidRequest, PikaError, SubmissionRejected
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 # The URL of a callback ends in a secret, so the access log gets no line for it.
@@ -46,7 +39,12 @@ except ConfigurationError as error:  # such as a missing variable
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with pika:
+    try:
+        await pika.open()
+    except PikaError as error:  # such as a journal that another process has; uvicorn would print a traceback
+        print(error, file=sys.stderr, flush=True)
+        os._exit(2)
+    async with aclosing(pika):
         resuming = asyncio.create_task(pika.resume())
         yield
         await pika.aclose(drain=float(os.environ.get("DRAIN", "0")))

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
-from pika_async import GenerationRequest, JobStatus, Limits, PikaClient, debug_logging
+from pika_async import GenerationRequest, JobStatus, Limits, PikaClient, PikaError, debug_logging
 
 
 async def requests() -> AsyncIterator[GenerationRequest]:
@@ -32,4 +32,8 @@ if __name__ == "__main__":
         print(f"set {' and '.join(missing)}, such as those that `pika-async emulate` prints", file=sys.stderr)
         sys.exit(2)
     debug_logging("INFO")  # one line for each change of a job, on standard error
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except PikaError as error:  # such as a journal that another process has
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from pika_async import PikaClient
 from tests.docs.services import COMMANDS, EXAMPLES, Service, environment
 from tests.fakes.requirements import require_module
 from tests.fakes.stepped_emulator import SteppedEmulator
@@ -194,7 +197,6 @@ def test_a_service_without_a_variable_ends_with_a_sentence(name: str, missing: s
 
 
 @pytest.mark.slow
-@only("aiohttp_service.py")
 def test_a_second_process_with_the_journal_ends_with_a_sentence(service: Service) -> None:
     """It names the process that has the journal, and exits with 2."""
     assert service.process is not None
@@ -202,6 +204,25 @@ def test_a_second_process_with_the_journal_ends_with_a_sentence(service: Service
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].endswith("give each process a file and one client of its own")
     assert f"is in use by process {service.process.pid}; " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.parametrize(("script", "journal"), [("bot.py", "bot.db"), ("many_prompts.py", "animals.db")])
+async def test_a_script_whose_journal_is_in_use_ends_with_a_sentence(
+    everywhere: SteppedEmulator, script: str, journal: str
+) -> None:
+    """Exit code 2, no traceback, and nothing is charged."""
+    base_url = everywhere.base_url("native")
+    variables = {"PIKA_API_KEY": everywhere.api_key, "PIKA_BASE_URL": base_url}
+    async with PikaClient("native", base_url=base_url, journal=journal):
+        ended = await asyncio.to_thread(
+            subprocess.run, [sys.executable, str(EXAMPLES / script)], env=environment(**variables),
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert (ended.returncode, ended.stdout, len(everywhere.ledger)) == (2, "", 0)
+    assert f"is in use by process {os.getpid()}; " in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 
