@@ -178,14 +178,14 @@ class CrashBatch:
     @contextlib.contextmanager
     def started(
         self, *argv: str, at: str = "", fail_from: str = "", clock: float = 0.0, newer: bool = False,
-        one_by_one: bool = False, timeout: float = 0.0, tracer: Sequence[str] = (),
+        one_by_one: bool = False, poll_after: int = 0, timeout: float = 0.0, tracer: Sequence[str] = (),
     ) -> Iterator[RunningProcess]:  # fmt: skip
         """Start the batch, or another command; see `tests.crash.victim_process` for the options."""
         env = {
             "PYTHONPATH": str(ROOT), "TMPDIR": str(self.scratch), "COLUMNS": "200", "PIKA_CRASH_AT": at,
             "PIKA_CRASH_FAIL_FROM": fail_from, "PIKA_CRASH_CLOCK": str(clock or ""),
             "PIKA_CRASH_NEWER": "1" if newer else "", "PIKA_CRASH_ONE_BY_ONE": "1" if one_by_one else "",
-            "PIKA_CRASH_TIMEOUT": str(timeout or ""), "PIKA_CRASH_LIFETIME": str(self.lifetime),
+            "PIKA_CRASH_POLL_AFTER": str(poll_after), "PIKA_CRASH_TIMEOUT": str(timeout or ""), "PIKA_CRASH_LIFETIME": str(self.lifetime),
             **dict.fromkeys(ENV.values(), KEY),
         }  # fmt: skip
         argv = argv or self.command

@@ -53,8 +53,8 @@ def _run_again(batch: CrashBatch) -> ProcessRun:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_and_a_lost_log_pay_nothing_twice(make_batch: MakeBatch, point: str, loss: str) -> None:
     """The next run is refused by name before it sends anything, or nothing is missing and it goes on."""
-    batch = make_batch(COUNT, marks="[later]")
-    with batch.started(at=point, one_by_one=True) as running:
+    batch = make_batch(COUNT)
+    with batch.started(at=point, one_by_one=True, poll_after=COUNT) as running:
         assert running.end().was_killed
     LOSSES[loss](batch.out)
     paid = len(batch.charges)

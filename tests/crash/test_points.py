@@ -31,16 +31,14 @@ class Cost:
     :param in_doubt: Number of jobs in doubt.
     :param unsent: Number of jobs that stay unsent because they are in doubt.
     :param again: Largest number of videos that are downloaded twice.
-    :param marks: Marks of the prompts, see `RULES`.
     """
 
     in_doubt: int = 0
     unsent: int = 0
     again: int = 0
-    marks: str = ""
 
 
-#: With [later] no job settles before all are submitted; with [held] answers are delayed.
+#: No job is polled before all are submitted.
 COSTS: dict[str, Cost] = {
     "create-after": Cost(),
     "migrate-inside": Cost(),
@@ -49,20 +47,19 @@ COSTS: dict[str, Cost] = {
     "intent-before:3": Cost(),
     "intent-after:3": Cost(in_doubt=1, unsent=1),
     "send-before:3": Cost(in_doubt=1, unsent=1),
-    "send-during:3": Cost(in_doubt=1, marks="[held]"),
     "send-after:3": Cost(in_doubt=1),
     "id-before:3": Cost(in_doubt=1),
     "id-after:3": Cost(),
-    "settle-before:3": Cost(again=1, marks="[later]"),
-    "settle-after:3": Cost(again=1, marks="[later]"),
-    "download-half:3": Cost(again=1, marks="[later]"),
-    "hash-before:3": Cost(again=1, marks="[later]"),
-    "hash-after:3": Cost(again=1, marks="[later]"),
-    "link-before:3": Cost(again=1, marks="[later]"),
-    "link-after:3": Cost(marks="[later]"),
-    "named-before:3": Cost(marks="[later]"),
-    "named-after:3": Cost(marks="[later]"),
-    "line-half:3": Cost(again=1, marks="[later]"),
+    "settle-before:3": Cost(again=1),
+    "settle-after:3": Cost(again=1),
+    "download-half:3": Cost(again=1),
+    "hash-before:3": Cost(again=1),
+    "hash-after:3": Cost(again=1),
+    "link-before:3": Cost(again=1),
+    "link-after:3": Cost(),
+    "named-before:3": Cost(),
+    "named-after:3": Cost(),
+    "line-half:3": Cost(again=1),
 }
 
 
@@ -73,11 +70,23 @@ def test_a_kill_at_each_point_has_its_exact_cost(make_batch: MakeBatch, point: s
     A later kill leaves none; at most the video that was not yet published is downloaded again.
     """
     cost = COSTS[point]
-    batch = make_batch(COUNT, marks=cost.marks)
-    assert batch.run(at=point, one_by_one=True).was_killed
+    batch = make_batch(COUNT)
+    assert batch.run(at=point, one_by_one=True, poll_after=COUNT).was_killed
     assert len(batch.possible_doubts) <= 1
     batch.finish_and_verify(unknown=cost.in_doubt, charged=COUNT - cost.unsent)
     assert batch.downloads().total() - (COUNT - cost.in_doubt) in range(cost.again + 1)
+
+
+def test_a_kill_between_a_charge_and_its_answer(make_batch: MakeBatch) -> None:
+    """The job whose answer is pending is charged and in doubt; the others are charged by the next run."""
+    batch = make_batch(COUNT)
+    batch.write_prompts([f"{prompt} [stuck]" if number == 2 else prompt for number, prompt in enumerate(batch.prompts)])
+    with batch.started(one_by_one=True) as running:
+        running.wait_until(lambda: len(batch.charges) == 3)
+        running.process.kill()
+        assert batch.check_run(running.end()).was_killed
+    assert len(batch.possible_doubts) == 1
+    batch.finish_and_verify(unknown=1, charged=COUNT)
 
 
 def test_every_point_has_a_test() -> None:
@@ -129,8 +138,8 @@ def test_a_last_task_id_that_cannot_be_saved_is_reported(make_batch: MakeBatch) 
 
 def test_a_kill_during_a_migration(make_batch: MakeBatch) -> None:
     """A journal whose migration was killed is intact and of the earlier version."""
-    batch = make_batch(COUNT, marks="[later]")
-    assert batch.run(at="settle-before:3", one_by_one=True).was_killed
+    batch = make_batch(COUNT)
+    assert batch.run(at="settle-before:3", one_by_one=True, poll_after=COUNT).was_killed
     run = batch.run(at="migrate-inside", newer=True)
     assert run.was_killed, run.err
     before = use_migrations((*MIGRATIONS, NEWER))

@@ -46,7 +46,7 @@ def test_a_signal_waits_no_longer_than_the_grace(make_batch: MakeBatch) -> None:
     """
     batch = make_batch(SENDING, marks="[stuck]", options=("--max-in-flight", "50", "--grace", "0.2"))
     with batch.started() as running:
-        running.wait_for_event("sending", SENDING)
+        running.wait_until(lambda: len(batch.charges) == SENDING)
         running.process.send_signal(signal.SIGTERM)
         run = batch.check_run(running.end())
     assert (run.code, run.count("answered"), batch.statuses) == (130, 0, {JobStatus.UNKNOWN: SENDING})
@@ -60,7 +60,7 @@ def test_two_signals_exit_at_once(make_batch: MakeBatch) -> None:
     """The exit code is 130 without waiting for an answer; the journal is intact and the pending jobs are in doubt."""
     batch = make_batch(SENDING, marks="[stuck]", options=("--max-in-flight", "50", "--grace", "3600"))
     with batch.started() as running:
-        running.wait_for_event("sending", SENDING)
+        running.wait_until(lambda: len(batch.charges) == SENDING)
         running.process.send_signal(signal.SIGINT)
         running.wait_until(lambda: "stopping" in running.err)
         running.process.send_signal(signal.SIGINT)
@@ -143,7 +143,7 @@ def test_only_the_new_rows_of_an_edited_input_are_charged(make_batch: MakeBatch)
 @pytest.mark.parametrize("seconds", [86400.0, -86400.0])
 def test_a_shifted_clock_changes_nothing(make_batch: MakeBatch, seconds: float) -> None:
     """With a clock a day ahead or behind, all jobs settle without waiting for it and none is sent again."""
-    batch = make_batch(COUNT, marks="[later]")
-    assert batch.run(at="settle-before").was_killed
+    batch = make_batch(COUNT)
+    assert batch.run(at="settle-before", poll_after=COUNT).was_killed
     run = batch.finish_and_verify(unknown=0, charged=COUNT, clock=seconds)  # within RUN_TIMEOUT_S, not after a day
     assert run.count("sending") == 0

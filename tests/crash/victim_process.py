@@ -7,6 +7,7 @@ Environment variables:
 * `PIKA_CRASH_CLOCK=SECONDS` shifts the wall clock.
 * `PIKA_CRASH_NEWER=1` adds a migration.
 * `PIKA_CRASH_ONE_BY_ONE=1` serializes submissions, and downloads.
+* `PIKA_CRASH_POLL_AFTER=COUNT` holds every poll until that many task ids are saved.
 * `PIKA_CRASH_TIMEOUT=SECONDS` is how long a submission waits for its answer.
 * `PIKA_CRASH_EVENT_LOG=FILE` is the file to which events are recorded.
 """
@@ -49,15 +50,13 @@ __all__ = ["NEWER", "POINTS", "use_migrations"]
 
 #: Seconds after which the process is ended by an alarm, even if its test is gone.
 LIFETIME_S: Final = 120
-#: Seconds from the start of a send to the point `send-during`; delayed answers take longer.
-SEND_DURING_S: Final = 0.1
 #: The points, in the order in which a job passes them.
 POINTS: Final = (
     "create-after",  # the journal file exists and is empty
     "migrate-inside",  # the tables are created but not committed
     "plan-before", "plan-after",
     "intent-before", "intent-after",
-    "send-before", "send-during", "send-after",
+    "send-before", "send-after",
     "id-before", "id-after",
     "settle-before", "settle-after",
     "download-half",  # half of the bytes are in the hidden file
@@ -90,6 +89,7 @@ class Points:
     def __init__(self, event_log: EventLog) -> None:
         self.event_log = event_log
         self.failing = False
+        self.saved_task_ids: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._kill_at = self._read_target("PIKA_CRASH_AT")
         self._fail_from = self._read_target("PIKA_CRASH_FAIL_FROM")
@@ -175,6 +175,7 @@ def hook_journal(points: Points) -> None:
             raise
         for job in jobs:
             record_event("saved", job.key, job.status, job.task_id)
+        points.saved_task_ids.update(job.task_id for job in jobs if job.task_id is not None)
         for kind in kinds:
             if kind != "other":
                 points.reach(f"{kind}-after")
@@ -270,17 +271,19 @@ def _prompt_of(body: bytes) -> str:
 
 
 def hook_sends(points: Points) -> None:
-    """Hook submissions; polls are not hooked."""
+    """Hook submissions, and hold polls."""
     send = AiohttpTransport.send
     record_event = points.event_log.record
+    poll_after = int(os.environ.get("PIKA_CRASH_POLL_AFTER", "0"))
 
     async def hooked_send(self: AiohttpTransport, request: HttpRequest) -> Any:
         if not request.paid:
+            while len(points.saved_task_ids) < poll_after:
+                await asyncio.sleep(0.01)
             return await send(self, request)
         prompt = _prompt_of(request.body or b"")
         points.reach("send-before")
         record_event("sending", prompt)
-        asyncio.get_running_loop().call_later(SEND_DURING_S, points.reach, "send-during")
         answer = await send(self, request)
         record_event("answered", prompt)
         points.reach("send-after")
