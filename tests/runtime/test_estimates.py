@@ -68,7 +68,7 @@ def test_what_happens_is_what_was_estimated(rooms: int | None, account: int | No
         assert estimate.learned_from == 60
         inside += estimate.seconds[0] <= outcome.seconds <= estimate.seconds[1]
     widths = sorted(each.estimate.seconds[1] / each.estimate.seconds[0] for each in outcomes)
-    assert widths[5] < 5  # a range without an end would hold every batch
+    assert widths[5] < 3.5  # a range without an end would hold every batch
     assert inside >= 9, [(each.estimate.seconds, each.seconds) for each in outcomes]
 
 

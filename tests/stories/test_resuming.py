@@ -1169,14 +1169,15 @@ def test_a_missing_image_is_a_rejection_and_costs_nothing(path: Path, tmp_path: 
         transport = RecordingTransport(at)
         batch = [GenerationRequest("gone", key="gone", image=tmp_path / "cat.png"), GenerationRequest("dog", key="dog")]
         _requests_of_all_kinds(tmp_path)
-        async with client(at, "native", journal=path, transport=transport) as pika:
+        async with client(at, "native", journal=path, transport=transport, limits=Limits(submitting=1)) as pika:
             await pika.run(batch)
+        assert len(transport.bodies) == 1
         (tmp_path / "cat.png").unlink()
         transport.shut = False
         async with client(at, "native", journal=path, transport=transport, polling=FixedInterval(0.02)) as pika:
             assert (await pika.resume()).counts == {S.REJECTED: 1, S.SUCCEEDED: 1}
         gone = jobs_on_disk(path)["gone"]
-        assert (gone.status, type(gone.error)) == (S.REJECTED, InvalidRequest)
+        assert (gone.status, type(gone.error), gone.attempts) == (S.REJECTED, InvalidRequest, 1)
         assert str(tmp_path / "cat.png") in str(gone.error)
         assert charges(at) == {"dog": 1}
 
