@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY
+from tests.fakes.child_process import ChildProcess
 
 #: A command inherits ignored signals, and nohup makes the suite ignore some: restore them. Not with a `preexec_fn`: the
 #: emulator has threads, and forking a process with threads may deadlock.
@@ -22,12 +23,12 @@ runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
 """
 
 
-def start_batch(emulator: Emulator, folder: Path, *more: str) -> subprocess.Popen[str]:
+def start_batch(emulator: Emulator, folder: Path, *more: str) -> ChildProcess:
     """Start a batch of 40 prompts in a process of its own."""
     (folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
     argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "yescale"]
     argv += ["--base-url", emulator.base_url("yescale"), *more]
-    return subprocess.Popen(
+    return ChildProcess(
         argv,
         cwd=folder,
         stdout=subprocess.PIPE,

@@ -239,9 +239,7 @@ def test_the_second_interrupt_exits_at_once(tmp_path: Path) -> None:
         with start_batch(emulator, tmp_path, "--max-in-flight", "5") as process:
             wait_until(lambda: len(emulator.ledger) == 5)
             process.send_signal(signal.SIGINT)
-            assert process.stderr is not None
-            while "stopping" not in process.stderr.readline():
-                pass
+            process.read_errors_until("stopping")
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=HANG_S)  # the pending response takes twice as long
         assert process.returncode == 130

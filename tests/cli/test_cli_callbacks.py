@@ -22,6 +22,7 @@ from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, serving
+from tests.fakes.child_process import ChildProcess
 from tests.fakes.raw_server import free_port
 
 LOST: Final = {"on": "create", "prompt": "lost", "do": "drop"}
@@ -299,14 +300,12 @@ runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
 """
 
 
-def start_batch(
-    emulator: Emulator, cli: CommandLine, source: str, *more: str, expected: str = "30"
-) -> subprocess.Popen[str]:
+def start_batch(emulator: Emulator, cli: CommandLine, source: str, *more: str, expected: str = "30") -> ChildProcess:
     """Start `batch` against the emulator in a process of its own."""
     argv = [sys.executable, "-c", LAUNCHER, "batch", source, "--provider", "cometapi", "--base-url"]
     argv += [emulator.base_url("cometapi"), "--expected-seconds", expected, *more]
     env = {**os.environ, ENV["cometapi"]: KEY, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
+    return ChildProcess(
         argv, cwd=cli.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
 
@@ -400,7 +399,7 @@ def test_emulate_prints_the_option_for_callbacks(cli: CommandLine) -> None:
     """The emulator calls the printed address, and `batch` listens on it."""
     argv = [sys.executable, "-c", LAUNCHER, "emulate", "--port", "0"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(argv, cwd=cli.folder, env=env, stdout=subprocess.PIPE, text=True) as process:
+    with ChildProcess(argv, cwd=cli.folder, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = next(line for line in process.stdout if "--callbacks" in line)
         process.send_signal(signal.SIGINT)

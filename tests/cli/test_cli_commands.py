@@ -21,6 +21,7 @@ from pika_async.cli.demo_prompts import demo_requests
 from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from tests.cli.command_line import KEY, CommandLine, files_with
+from tests.fakes.child_process import ChildProcess
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +119,8 @@ def test_an_interrupted_generate_names_its_task(tmp_path: Path) -> None:
     with Emulator(api_key=KEY, render=False, durations="constant:60").in_thread() as emulator:
         argv = [sys.executable, "-m", "pika_async", "generate", "a cat", *target(emulator, "native")]
         argv += ["--api-key-file", _write(tmp_path, "key", KEY)]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            while not process.stderr.readline().startswith("accepted by native"):
-                pass
+        with ChildProcess(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.read_errors_until("accepted by native").startswith("accepted by native")
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
         task = emulator.ledger[0].task_id
@@ -201,7 +200,7 @@ def test_demo_requests_are_distinct_and_reproducible() -> None:
 def test_the_emulator_serves_until_interrupted(tmp_path: Path) -> None:
     """It prints its addresses and its key, serves a batch, and prints what it charged."""
     argv = [sys.executable, "-m", "pika_async", "emulate", "--port", "0", "--durations", "constant:0.1"]
-    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with ChildProcess(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         head = [process.stdout.readline() for _ in range(9)]
         urls = dict(line.split() for line in head[1:5])

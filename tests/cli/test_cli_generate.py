@@ -15,6 +15,7 @@ import pytest
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, serving
+from tests.fakes.child_process import ChildProcess
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_doubt_is_not_paid_again_by_the_same_command(cli: CommandLine) -> None
 def interrupt(cli: CommandLine, emulator: Emulator, *argv: str) -> tuple[int, str]:
     """Run a command in a process of its own, and interrupt it once a task was polled; return its code and output."""
     environment = {**os.environ, **dict.fromkeys(ENV.values(), KEY), "COLUMNS": "200"}
-    with subprocess.Popen(
+    with ChildProcess(
         [sys.executable, "-m", "pika_async", *argv], cwd=cli.folder, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip

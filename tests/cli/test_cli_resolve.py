@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +17,7 @@ import pika_async
 from pika_async.cli.terminal import Terminal
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY, CommandLine, serving
+from tests.fakes.child_process import ChildProcess
 
 KEYS: Final = ("a1", "a2", "b", "c")
 LOST: Final = {"on": "create", "first": len(KEYS), "do": "drop"}
@@ -168,7 +168,7 @@ def test_a_person_at_a_real_terminal_resolves_doubts(cli: CommandLine) -> None:
     with serving(LOST) as emulator:
         in_doubt(cli, emulator)
         ours, theirs = pty.openpty()
-        with subprocess.Popen(
+        with ChildProcess(
             [sys.executable, "-c", IN_TERMINAL, "resolve", "pika-out"], cwd=cli.folder, stdin=theirs, stdout=theirs,
             stderr=theirs, env={**os.environ, **dict.fromkeys(ENV.values(), KEY)}, start_new_session=True,
         ) as process:  # fmt: skip

@@ -20,6 +20,7 @@ from pika_async.emulator import FAULTS, Emulator
 from tests.cli.command_line import ENV, CommandResult
 from tests.cli.fault_gateway import FaultGateway, ServerThread, results_by_prompt, run_command, serving_emulator
 from tests.contracts.verdict_rows import LOST_ANSWERS
+from tests.fakes.child_process import ChildProcess
 from tests.fakes.raw_server import Act, RawServer, answer
 
 #: One provider of each dialect.
@@ -351,7 +352,7 @@ runpy.run_module("pika_async", run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager
-def _start_batch(emulator: Emulator, workspace: Workspace, source: str) -> Iterator[subprocess.Popen[str]]:
+def _start_batch(emulator: Emulator, workspace: Workspace, source: str) -> Iterator[ChildProcess]:
     (workspace.folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(40)))
     argv = [sys.executable, "-c", LAUNCHER, "batch", "b.txt", "--provider", "native", *FAST_OUT, *DEBUG]
     argv += ["--base-url", emulator.base_url("native"), "--max-in-flight", "20"]
@@ -361,7 +362,7 @@ def _start_batch(emulator: Emulator, workspace: Workspace, source: str) -> Itera
         env[ENV["native"]] = CANARY
     else:
         argv += ["--api-key-file", str(workspace.key_file)]
-    with subprocess.Popen(
+    with ChildProcess(
         argv, cwd=workspace.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
@@ -399,9 +400,7 @@ def test_a_killed_process_leaves_no_key(source: str, number: signal.Signals, wor
             time.sleep(0.01)
         process.send_signal(number)
         if number is signal.SIGTERM:
-            assert process.stderr is not None
-            while "stopping" not in process.stderr.readline():
-                pass
+            process.read_errors_until("stopping")
             process.kill()
         out, err = process.communicate(timeout=20)
     assert any(b"batch" in line for line in command_lines)

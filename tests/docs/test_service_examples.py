@@ -19,6 +19,7 @@ import pytest
 
 from pika_async import PikaClient
 from tests.docs.services import COMMANDS, EXAMPLES, Service, environment
+from tests.fakes.child_process import ChildProcess
 from tests.fakes.requirements import require_module
 from tests.fakes.stepped_emulator import SteppedEmulator
 
@@ -233,13 +234,12 @@ def test_the_bot_ends_at_sigterm_and_keeps_its_task_ids(everywhere: SteppedEmula
     variables = {"PIKA_API_KEY": everywhere.api_key, "PIKA_BASE_URL": everywhere.base_url("native")}
     command = [sys.executable, str(EXAMPLES / "bot.py")]
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start() -> ChildProcess:
+        return ChildProcess(
             command, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    bot = start()
-    try:
+    with start() as bot:
         deadline = time.monotonic() + 30
         while len(everywhere.ledger) < 3:
             assert bot.poll() is None
@@ -247,11 +247,9 @@ def test_the_bot_ends_at_sigterm_and_keeps_its_task_ids(everywhere: SteppedEmula
             time.sleep(0.02)
         bot.send_signal(signal.SIGTERM)
         output, log = bot.communicate(timeout=10)
-    finally:
-        bot.kill()
     assert (bot.returncode, output, "Traceback" in log) == (0, "", False), log
     everywhere.advance(60)
-    bot = start()
-    output, log = bot.communicate(timeout=30)
+    with start() as bot:
+        output, log = bot.communicate(timeout=30)
     assert sorted(line.split(":")[0] for line in output.splitlines()) == [f"#films message-{n}" for n in range(3)]
     assert len(everywhere.ledger) == 3
