@@ -28,6 +28,7 @@ import anyio.lowlevel
 from yarl import URL
 
 from pika_async._http.addresses import allowable_kind, forbidden_reason, forbidden_url_reason, redact_url
+from pika_async._http.connector import Connector
 from pika_async._http.download_state import (
     MAX_RETRY_DELAY_S,
     REDIRECT_STATUSES,
@@ -146,7 +147,7 @@ class Downloader:
 
     def _new_session(self, open_socket: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=open_socket, limit=0),  # the caller limits concurrency
+            connector=Connector(socket_factory=open_socket, limit=0),  # the caller limits concurrency
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,

@@ -21,6 +21,7 @@ from yarl import URL
 
 from pika_async._http.answer_timeout import AnswerTimeout
 from pika_async._http.bodies import BodyReader
+from pika_async._http.connector import Connector
 from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
@@ -219,8 +220,8 @@ class AiohttpTransport:
             self._user_session.trace_configs.append(self._trace_config)
             self._paid_session = self._free_session = self._user_session
             return
-        self._paid_session = self._new_session(aiohttp.TCPConnector(force_close=True, limit=0))
-        self._free_session = self._new_session(aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=60))
+        self._paid_session = self._new_session(Connector(force_close=True, limit=0))
+        self._free_session = self._new_session(Connector(limit=self._connections, keepalive_timeout=60))
 
     def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

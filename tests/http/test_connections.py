@@ -1,4 +1,4 @@
-"""Connections that misbehave: long header lines, an end before the answer, kept ones that a server has closed."""
+"""Connections that misbehave: long header lines, an end before the answer, bytes behind it, kept ones that are cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pika_async import FixedInterval, PikaClient
+from pika_async import FixedInterval, PikaClient, providers
 from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes.raw_server import PROVIDERS, TASK, Act, RawServer, answer, finished, receipt
 from tests.http.transports import KEY, opened
@@ -105,6 +105,73 @@ async def test_a_kept_connection_that_ends_with_an_error_prints_no_traceback(end
         server.poll_acts.extend([in_two_segments, *[Act(b"", end)] * 3])
         assert isinstance(await transport.send(_poll(server.url)), HttpResponse)
         await transport.send(_poll(server.url))
+
+
+# -- bytes that are not HTTP behind an answer --------------------------------------------------------------------------
+
+
+def _in_parts(head: bytes, rest: bytes, split: int | None) -> Act:
+    """Return an answer that comes at once, or the rest of it and the last `split` bytes of its head later."""
+    if split is None:
+        return Act(head + rest)
+    raw, at = head + rest, len(head) - split
+    return Act(raw[:at], later=raw[at:])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("split", [None, 0, 1, 2, 3], ids=lambda split: "at once" if split is None else f"{split} late")
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["", "after a 103"])
+@pytest.mark.parametrize("framing", ["length", "length, then close", "chunks", "bare line feeds"])
+async def test_bytes_behind_an_answer_do_not_hide_it(framing: str, first: bytes, split: int | None) -> None:
+    """A receipt and a feed are read up to their stated end; the connection is not used again."""
+    async with nothing_printed(), RawServer() as server, opened(server.url) as transport:
+        for request, acts, body in (
+            (_post(server.url), server.acts, receipt("gptge").encode()),
+            (_poll(server.url), server.poll_acts, finished("gptge").encode()),
+        ):
+            length = {"Content-Length": str(len(body))}
+            if framing == "chunks":
+                head = first + answer(200, b"", {"Content-Length": "", "Transfer-Encoding": "chunked"})
+                rest = b"%x\r\n%s\r\n0\r\n\r\n<!-- cached -->" % (len(body), body)
+            else:
+                head = first + answer(200, b"", length | ({"Connection": "close"} if "close" in framing else {}))
+                head = head.replace(b"\r\n", b"\n") if framing == "bare line feeds" else head
+                rest = body + b"<!-- cached -->"
+            acts.append(_in_parts(head, rest, split))
+            response = await transport.send(request)
+            assert isinstance(response, HttpResponse), response
+            assert (response.status, response.body, response.complete) == (200, body, True)
+            connections = server.connections
+            assert isinstance(await transport.send(_poll(server.url)), HttpResponse)
+            assert server.connections == connections + 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("split", [None, 0], ids=["at once", "body late"])
+async def test_a_chunk_that_is_none_does_not_hide_those_before_it(split: int | None) -> None:
+    """Chunks that came are read; the answer counts as cut, at once."""
+    body = receipt("gptge").encode()
+    head = answer(200, b"", {"Content-Length": "", "Transfer-Encoding": "chunked"})
+    async with nothing_printed(), RawServer() as server, opened(server.url) as transport:
+        server.acts.append(_in_parts(head, b"%x\r\n%s\r\nzz\r\n" % (len(body), body), split))
+        async with asyncio.timeout(5):
+            response = await transport.send(_post(server.url))
+        assert isinstance(response, HttpResponse), response
+        assert (response.body, response.complete) == (body, False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("split", [None, 0], ids=["at once", "body late"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_length_that_is_too_short_does_not_hide_a_task_id(provider: str, split: int | None) -> None:
+    """Of a receipt whose end lies behind its stated length the task id is read; a feed counts as cut, and is free."""
+    async with RawServer(provider) as server, opened(server.url) as transport:
+        body = receipt(provider).encode()
+        head = answer(200, b"", {"Content-Length": str(len(body) - 1)})
+        server.acts.append(_in_parts(head, body, split))
+        response = await transport.send(_post(server.url))
+        assert isinstance(response, HttpResponse), response
+        assert providers.PROVIDERS[provider].decode_receipt(response).task_id == TASK
 
 
 # -- kept connections that a server cuts -----------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""Connections whose answers are kept up to the first bytes that are not HTTP. Parses nothing itself.
+
+aiohttp (3.14.5) parses everything that one read has brought at once, and drops all of it where the last of it is not
+HTTP: a receipt would be lost whose stated length is a byte too short.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, Final, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+__all__ = ["Connector"]
+
+#: End of a head, also where an earlier read has ended within it.
+HEAD_END_PATTERN: Final = re.compile(rb"\A(?:\r?\n)+|\n\r?\n")
+
+
+class _AnswerProtocol(ResponseHandler):
+    """A connection that passes the head of an answer on before it parses the body."""
+
+    _has_head = True
+
+    def set_response_params(self, **params: Any) -> None:
+        self._has_head = False
+        super().set_response_params(**params)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        message, _ = data
+        self._has_head = message.code >= 200  # an informational answer precedes the final one
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        start = 0
+        while not self._has_head and (found := HEAD_END_PATTERN.search(data, start)) is not None:
+            super().data_received(data[start : found.end()])
+            start = found.end()
+            if self.exception() is not None:  # and the connection is closed
+                return
+        if start < len(data) or not data:  # without data the parser continues after a pause
+            super().data_received(data[start:])
+
+
+class Connector(aiohttp.TCPConnector):
+    """Connector of aiohttp with such connections; takes the same options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial(cast("type[ResponseHandler]", _AnswerProtocol), loop=self._loop)
