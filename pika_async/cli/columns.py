@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import attrs
 
 from pika_async.models import GenerationRequest
-from pika_async.models.spelling import letters_of
+from pika_async.models.spelling import abbreviates, letters_of
 
 __all__ = ["CAMERA_AXES", "REQUEST_FIELDS", "column_names", "field_of", "nearest_column"]
 
@@ -28,6 +29,23 @@ _WIRE_NAMES: Final[Mapping[str, str]] = {
     "imageurl": "image",
     "ingredient": "ingredients",
 }
+#: Words for a field, or for what sets it apart from another, in a column that is not its name.
+_TELLING_WORDS: Final[Mapping[str, str]] = {
+    "neg": "negative_prompt",
+    "negative": "negative_prompt",
+    "fps": "frame_rate",
+    "cfg": "guidance_scale",
+    "img": "image",
+    "photo": "image",
+    "picture": "image",
+    "vid": "video",
+    "cam": "camera",
+    "seed": "seed",
+    "sfx": "sfx",
+    "sound": "sfx",
+}
+#: Where a capital letter begins a word.
+_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 #: Objects of the wires that hold fields, such as `options.parameters.seed`.
 _WIRE_PREFIXES: Final = ("optionsparameters", "options", "parameters")
 #: From how many letters on a name within another counts as near.
@@ -56,11 +74,18 @@ def field_of(column: str) -> str | None:
 
 def nearest_column(column: str) -> str | None:
     """Return the field for which a column may be mistaken; None if it resembles none."""
-    letters = _letters(column)
+    words = [letters_of(word) for word in re.split(r"[\W_]+", _CAPITAL.sub(" ", _normal(column)))]
+    letters = "".join(words)
     if not letters:
         return None
     if letters in CAMERA_AXES:
         return f"camera.{letters}"
+    for spelling in (letters, "".join(reversed(words))):  # such as "Prompt (negative)"
+        for name in REQUEST_FIELDS:
+            if spelling == letters_of(name) or abbreviates(spelling, name):
+                return name
+    if telling := [_TELLING_WORDS[word] for word in words if word in _TELLING_WORDS]:
+        return telling[0]
     known = {**_BY_LETTERS, **_WIRE_NAMES}
     best = min(known, key=lambda name: _distance(letters, name))
     if _distance(letters, best) <= (1 if len(best) <= SHORT_NAME_LENGTH else 2):
@@ -73,7 +98,11 @@ def nearest_column(column: str) -> str | None:
 
 
 def _letters(column: str) -> str:
-    return letters_of(unicodedata.normalize("NFKC", column[:120]))
+    return letters_of(_normal(column))
+
+
+def _normal(column: str) -> str:
+    return unicodedata.normalize("NFKC", column[:120])
 
 
 def _distance(one: str, other: str) -> int:

@@ -28,6 +28,14 @@ MUTANTS: Final = (
         "folded_to_ascii",
     ),
     Mutant(
+        "negative-is-the-prompt",
+        "cli/columns.py",
+        "if spelling == letters_of(name) or abbreviates(spelling, name):",
+        "if False:",
+        "a column `negprompt` is suggested to be the prompt",
+        ("tests/cli/test_cli_columns.py",),
+    ),
+    Mutant(
         "near-column-kept",
         "cli/columns.py",
         "<= (1 if len(best) <= SHORT_NAME_LENGTH else 2):",
