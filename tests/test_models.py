@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest
+from pika_async.errors import shorten
 from pika_async.models.fields import has_host, is_url, parse_ratio
 
 
@@ -213,6 +214,20 @@ def test_errors_about_bytes_are_short() -> None:
         GenerationRequest("a", image=b"\xff" * 10_000_000, video=b"\xff" * 10_000_000)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [1, 30, 50, 53, 54, 55, 56, 60, 200, 4000])
+@pytest.mark.parametrize("letter", ["f", "ü", "\\", "\n", "'"])
+def test_a_long_value_keeps_its_beginning_and_its_end(letter: str, length: int) -> None:
+    """A message repeats a value whole or without its middle: the end of a path and the size behind it stay."""
+    value = f"/home/{letter * length}/{letter * length}/cat.png (900,000 bytes)"
+    text = shorten(value)
+    assert text[1:7] == "/home/"
+    assert text[1:-1].endswith("/cat.png (900,000 bytes)")
+    assert text == repr(value) or ("…" in text and len(text) == 123 < len(repr(value)))
+    data = f"{'a' * length}{'b' * length}".encode()
+    assert (shorten(data) == repr(data)) == (len(repr(data)) <= 123)
+    assert (shorten(data)[:3], shorten(data)[-2:]) == ("b'a", "b'")
 
 
 def test_errors_survive_pickling() -> None:

@@ -27,10 +27,16 @@ QUOTE_LIMIT = 120
 
 
 def shorten(value: object) -> str:
-    """Return `value` on one line, without control characters, at most `QUOTE_LIMIT` long, for a message."""
-    text = value if isinstance(value, str) else repr(value[:QUOTE_LIMIT] if isinstance(value, bytes) else value)
-    shown = repr(text[: QUOTE_LIMIT + 1]) if isinstance(value, str) else text[: QUOTE_LIMIT + 1]
-    return shown if len(text) <= QUOTE_LIMIT else shown[:QUOTE_LIMIT] + "…"
+    """Return the `repr` of `value`, about `QUOTE_LIMIT` of its characters, for a message.
+
+    A longer one loses its middle: a path ends with the name of the file, and a size stands behind that.
+    """
+    half = QUOTE_LIMIT // 2 + 1
+    shown: Any = value
+    if isinstance(value, str | bytes) and len(value) > QUOTE_LIMIT:
+        shown = shown[:half] + shown[-half:]
+    text = repr(shown)
+    return text if len(text) <= 2 * half + 1 else f"{text[:half]}…{text[-half:]}"
 
 
 def strip_control(text: str) -> str:

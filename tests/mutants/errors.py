@@ -82,4 +82,13 @@ MUTANTS: Final = (
         "the words of a refusal count less than its status",
         (*_FACTS, *_TABLES),
     ),
+    Mutant(
+        "end-of-a-value-cut",
+        "errors/base.py",
+        'f"{text[:half]}…{text[-half:]}"',
+        'text[: 2 * half] + "…"',
+        "the size of a file in a deep folder is cut out of the sentence that refuses it",
+        ("tests/test_models.py", "tests/providers/test_providers.py"),
+        "keeps_its_beginning or deep_folder",
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import attrs
@@ -163,3 +163,15 @@ def test_providers_differ_as_their_pages_do() -> None:
     assert {name: len(provider.effects) for name, provider in PROVIDERS.items()} == {
         "cometapi": 13, "yescale": 10, "gptge": 10, "native": 16,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("folders", [0, 1, 3, 5, 30])
+def test_a_picture_in_a_deep_folder_is_refused_with_its_name_its_size_and_a_way_out(name: str, folders: int) -> None:
+    """However long its path is, the sentence holds the file's name, its size, the limit and the whole way out."""
+    path = PurePosixPath("/", *["a folder with a name"] * folders, "cat.png")
+    with pytest.raises(InvalidRequest) as caught:
+        PROVIDERS[name].check_size("image", 900_000, path)
+    limit = "at most 735,000 bytes" if PROVIDERS[name].inline_limit else "a URL"
+    assert f"/cat.png (900,000 bytes)' must be {limit} at {PROVIDERS[name].title}" in str(caught.value)
+    assert "let an uploader do that (PikaClient(uploader=...), --uploader)" in str(caught.value)
