@@ -126,6 +126,7 @@ class JobTable:
         #: Wakes the scheduler.
         self.wake_event = asyncio.Event()
         self._waiters: set[asyncio.Event] = set()
+        self._latest_observers: tuple[JobObserver, ...] = ()  # one tuple for all jobs of a batch
 
     @property
     def is_empty(self) -> bool:
@@ -171,7 +172,10 @@ class JobTable:
         self.intake.require_accepting()
         if job.status is JobStatus.TIMED_OUT:
             job, saved = job.reopened(), False
-        active = ActiveJob(job, job.stratum, (observer,), last_seen=job.last_seen or last_seen_in(error))
+        if self._latest_observers != (observer,):
+            self._latest_observers = (observer,)
+        last_seen = job.last_seen or last_seen_in(error)
+        active = ActiveJob(job, job.stratum, self._latest_observers, last_seen=last_seen)
         self.jobs[job.key] = active  # before the first await: other callers subscribe to this entry meanwhile
         try:
             if not saved:
@@ -298,6 +302,8 @@ class JobTable:
         """Remove a finished job and notify its observers."""
         if self.jobs.get(active.job.key) is active:
             del self.jobs[active.job.key]
+            if not self.jobs:
+                self._latest_observers = ()  # a finished batch is not kept
         self._log_finished(active)
         self.notify(active, finished=True)
         self.wake()
