@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,6 @@ from tests.http.media_files import made
 def emulator() -> Iterator[Emulator]:
     with Emulator(api_key=KEY, render=False, durations="constant:0.1").in_thread() as serving:
         yield serving
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 GOOD = '{"prompt": "fine"}\n'

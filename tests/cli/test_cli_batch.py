@@ -28,11 +28,6 @@ def emulator() -> Iterator[Emulator]:
         yield serving
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def charged(emulator: Emulator, prompts: list[str]) -> list[str]:
     """Return the prompts among `prompts` that were charged, one entry for each charge."""
     return sorted(charge.prompt for charge in emulator.ledger if charge.prompt in set(prompts))

@@ -30,11 +30,6 @@ SILENT: Final = {"on": "callback", "do": "lost"}
 TOKEN: Final = re.compile(r"callbacks/[A-Za-z0-9_-]{8}")
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def rows(cli: CommandLine, *keys: str) -> str:
     """Write an input with a row for each key, whose prompt is the key; return its name."""
     return cli.write("b.jsonl", "".join(json.dumps({"key": key, "prompt": key}) + "\n" for key in keys))

@@ -30,11 +30,6 @@ def emulator() -> Iterator[Emulator]:
         yield serving
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def target(emulator: Emulator, provider: str) -> list[str]:
     """Return the options that send a command to the emulator."""
     return ["--provider", provider, "--base-url", emulator.base_url(provider), "--expected-seconds", "0.2"]

@@ -97,11 +97,6 @@ def test_any_answer_can_be_compared(body: Any) -> None:
 # --- the command --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def make_emulator(*rules: dict[str, Any]) -> Emulator:
     """Return an emulator with fault rules."""
     return Emulator(

@@ -21,11 +21,6 @@ from tests.cli.command_line import ENV, CommandLine, serving
 LOST: Final = {"on": "create", "do": "drop"}
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def rows(cli: CommandLine, *keys: str) -> str:
     """Write an input with a row for each key, whose prompt is the key; return its name."""
     return cli.write("b.jsonl", "".join(json.dumps({"key": key, "prompt": key}) + "\n" for key in keys))

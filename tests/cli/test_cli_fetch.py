@@ -17,12 +17,6 @@ from pika_async.jobs import adopted_job
 from tests.cli.batches import REFUSED_POLL, jsonl, statuses
 from tests.cli.command_line import CommandLine, CommandResult, Rule, serving
 
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 Fetch = Callable[..., CommandResult]
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,6 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async.emulator import Emulator
 from tests.cli.command_line import ENV, KEY, CommandLine, CommandResult, serving
 from tests.fakes.child_process import ChildProcess
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 def generate(cli: CommandLine, emulator: Emulator, prompt: str, *argv: str) -> CommandResult:

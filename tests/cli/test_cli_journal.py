@@ -22,12 +22,6 @@ from pika_async.emulator import Charge
 from tests.cli.batches import charged, jsonl, statuses
 from tests.cli.command_line import CommandLine, serving
 
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 # --- the journal ------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,11 +17,6 @@ TABLE: Final = (
 )
 #: The default keys of its jobs as they were made before keys held words.
 OLD_KEYS: Final = ["00001-590ab3df", "00002-4f0346cd", "00003-028f8243", "00004-7522e85f", "00005-590ab3df"]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 def pay_with_old_keys(cli: CommandLine, emulator: Emulator) -> None:

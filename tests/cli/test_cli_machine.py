@@ -16,11 +16,6 @@ from pika_async.cli.batch_folder import BatchFolder
 from tests.cli.command_line import ENV, KEY, CommandLine, serving
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 @pytest.mark.parametrize(
     "command",
     [("generate", "a cat"), ("batch", "in.jsonl", "--out", "out"), ("doctor",)],

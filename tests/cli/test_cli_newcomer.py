@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,11 +16,6 @@ from tests.cli.command_line import CommandLine, serving
 from tests.cli.workbooks import by_openpyxl
 
 LOST: Final = {"on": "create", "first": 2, "do": {"fault": "drop", "when": "before-reply"}}
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 def on_a_terminal(cli: CommandLine) -> None:

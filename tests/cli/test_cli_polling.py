@@ -21,11 +21,6 @@ from tests.cli.command_line import ENV, CommandLine, serving
 PLAIN, EFFECT = "native/-/text/plain", "native/-/text/effect"
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def rows(cli: CommandLine, plain: int, effect: int = 0) -> str:
     """Write an input with `plain` rows without an effect and `effect` rows with one; return its name."""
     made: list[dict[str, Any]] = [{"prompt": f"p{n}"} for n in range(plain)]

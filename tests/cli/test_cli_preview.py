@@ -9,7 +9,6 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,6 @@ from tests.cli.command_line import CommandLine, serving
 
 ROWS = "prompt,effect\na cat,\na dog,Melt\na cat,\n"
 NOTHING_LISTENS = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ IN_TERMINAL: Final = (
 )
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def in_doubt(cli: CommandLine, emulator: Emulator) -> None:
     """Leave four jobs in doubt, and one that succeeded."""
     rows = "".join(json.dumps({"key": key, "prompt": key}) + "\n" for key in (*KEYS, FINE))

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,11 +73,6 @@ def hosting(body: bytes, path: str = "/v.mp4", userinfo: str = "", absences: int
     link = {"on": "feed", "do": {"fault": "link", "url": host.url(path, userinfo)}}
     with host.running(), serving(link) as emulator:
         yield host, emulator
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("kind, suffix", [("PNG", ".png"), ("GIF", ".gif"), ("JPEG", ".jpg"), ("WEBP", ".webp")])

@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -22,11 +21,6 @@ from tests.http.media_files import made
 
 #: Most submissions that are sent at the same time.
 MAX_CONCURRENT_SUBMITS: Final = 8
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 # --- the same command -------------------------------------------------------------------------------------------------

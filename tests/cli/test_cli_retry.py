@@ -21,11 +21,6 @@ from tests.cli.command_line import CommandLine, serving
 ROWS = "key,prompt\n" + "".join(f"k{number},prompt {number}\n" for number in range(9))
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def answered(status: int, body: object) -> dict[str, Any]:
     return {"fault": "answer", "status": status, "body": body if isinstance(body, str) else json.dumps(body)}
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tests.cli.command_line import CommandLine, serving
 
 FAILS = {"on": "create", "first": 6, "do": {"fault": "fails", "reason": "a node was lost"}}
-
-
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("seeds", [(), ("--new-seed",)], ids=["same", "new"])

@@ -21,11 +21,6 @@ ANIMALS = "Color;Animal;Client\r\nred;fox;Ann\r\nblue;heron;Ben\r\n"
 
 
 @pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
-@pytest.fixture
 def public() -> Iterator[Path]:
     """Give a folder that every user may enter: `tmp_path` lies in one of its owner alone."""
     with tempfile.TemporaryDirectory() as folder:

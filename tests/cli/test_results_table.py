@@ -20,11 +20,6 @@ from tests.cli.command_line import CommandLine, serving
 FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", " =1+1", "＝1+1", "\n=1"]
 
 
-@pytest.fixture
-def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(tmp_path, capsys, monkeypatch)
-
-
 def read(file: Path) -> list[dict[str, str]]:
     """Return the table as a spreadsheet reads it."""
     text = file.read_bytes().decode("utf-8")
