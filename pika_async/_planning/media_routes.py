@@ -1,4 +1,4 @@
-"""Way of the local files of a request to a gateway: inside the request, or uploaded first. Pure: reads nothing."""
+"""Way of the media of a request to a gateway: inside the request, uploaded first, or by URL. Pure: reads nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, evolve_unchecked
+from pika_async.models.addresses import unreachable_kind
 from pika_async.models.fields import Media, is_url
 from pika_async.providers._provider import Provider
 
-__all__ = ["LocalMedia", "fields_to_upload", "local_media", "with_media"]
+__all__ = ["LocalMedia", "check_reach", "fields_to_upload", "local_media", "with_media"]
 
 #: A file of this machine, or its content.
 LocalMedia = Path | bytes
@@ -21,13 +22,28 @@ FUTURE_URL: Final = "https://upload.invalid/"
 
 def local_media(request: GenerationRequest) -> dict[str, LocalMedia]:
     """Return the files and bytes of a request by field: `image`, `video`, `ingredients[0]`..."""
-    given = {"image": request.image, "video": request.video}
-    given |= {f"ingredients[{number}]": each for number, each in enumerate(request.ingredients)}
     return {
         field: media if isinstance(media, bytes) else Path(media)
-        for field, media in given.items()
-        if media is not None and not is_url(media)
+        for field, media in _media(request).items()
+        if not is_url(media)
     }
+
+
+def _media(request: GenerationRequest) -> dict[str, Media]:
+    given = {"image": request.image, "video": request.video}
+    given |= {f"ingredients[{number}]": each for number, each in enumerate(request.ingredients)}
+    return {field: media for field, media in given.items() if media is not None}
+
+
+def check_reach(provider: Provider, request: GenerationRequest, base_url: str) -> None:
+    """Refuse a URL that the gateway at `base_url` can never fetch, and might charge for trying.
+
+    :raises InvalidRequest: names the field, the URL and the way out.
+    """
+    for field, media in _media(request).items():
+        kind = unreachable_kind(str(media), base_url) if is_url(media) else None
+        if kind is not None:
+            raise provider.unreachable(field, str(media), kind)
 
 
 def with_media(request: GenerationRequest, media: Mapping[str, Media]) -> GenerationRequest:

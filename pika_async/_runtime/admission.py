@@ -14,7 +14,7 @@ import attrs
 
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
-from pika_async._planning.media_routes import local_media
+from pika_async._planning.media_routes import check_reach, local_media
 from pika_async._planning.repetition import latest_archived
 from pika_async._runtime.images import check_request
 from pika_async._runtime.job_table import JobTable
@@ -60,13 +60,16 @@ def request_of(request: GenerationRequest | str, fields: RequestFields) -> Gener
     return attrs.evolve(request, **fields) if fields else request
 
 
-async def check_safely(provider: Provider, request: GenerationRequest, *, can_upload: bool) -> None:
+async def check_safely(provider: Provider, request: GenerationRequest, base_url: str, *, can_upload: bool) -> None:
     """Refuse a request that *provider* cannot fulfil, before it costs; also where the provider's own check fails.
 
+    :param base_url: where the request is to be sent.
+    :param can_upload: whether there is an uploader for local files.
     :raises InvalidRequest: names the field, the value and the way out.
     """
     try:
         await check_request(provider, request, can_upload=can_upload)
+        check_reach(provider, request, base_url)
     except InvalidRequest:
         raise
     except Exception as error:  # third-party providers may raise anything
@@ -107,7 +110,7 @@ class JobAdmission:
         if existing is not None and not (existing.status is JobStatus.PLANNED or _was_refused_here(existing)):
             return await self.adopt(existing, observer)
         try:
-            await check_safely(self._provider, request, can_upload=self._can_upload)
+            await check_safely(self._provider, request, self._base_url, can_upload=self._can_upload)
         except InvalidRequest as error:
             if index is None:
                 raise

@@ -127,7 +127,8 @@ class _Census:
         if await self._is_known(key, content):
             self.known += 1
         else:
-            await check_safely(self._config.provider, request, can_upload=self._config.uploader is not None)
+            config = self._config
+            await check_safely(config.provider, request, config.base_url, can_upload=config.uploader is not None)
             self.planned[key] = content
             self.new[self._new_job(request, key).stratum] += 1
             self._note_unlisted(request)

@@ -17,6 +17,7 @@ import attrs
 
 from pika_async._http.transport import Transport
 from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.media_routes import check_reach
 from pika_async._planning.task_aliases import TaskAliases
 from pika_async._runtime.images import ImageUnreadable, UploadFailed, UploadFile, load_media
 from pika_async._runtime.tasks import was_cancelled
@@ -114,6 +115,7 @@ class GatewayClient:
         """
         try:
             loaded = await load_media(self._provider, request, self._upload)
+            check_reach(self._provider, loaded, self._base_url)
             encoded = self._provider.encode_submission(loaded, self._base_url, callback_url)
             _expect_type(HttpRequest, encoded)
             return encoded

@@ -88,7 +88,9 @@ class Session:
     ) -> Self:
         journal, here = config.journal, (config.provider.name, config.base_url)
         telemetry = create_telemetry(config.provider, config.base_url)
-        uploads = None if config.uploader is None else Uploads(config.uploader, journal, config.upload_lifetime)
+        uploads = None
+        if config.uploader is not None:
+            uploads = Uploads(config.uploader, journal, config.upload_lifetime, config.base_url)
         gateway = GatewayClient(
             config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry,
             is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,

@@ -20,6 +20,7 @@ from pika_async._journal.protocol import Journal, Upload
 from pika_async._runtime.images import UploadFailed
 from pika_async._runtime.tasks import was_cancelled
 from pika_async.errors import InvalidRequest, JournalFailed, shorten, strip_control
+from pika_async.models.addresses import unreachable_kind
 from pika_async.models.fields import check_url
 from pika_async.models.media import Uploader
 
@@ -48,10 +49,12 @@ class Uploads:
     :param uploader: the user's function.
     :param journal: remembers the address of each content.
     :param lifetime: seconds after which an address is not used any more.
+    :param base_url: where the gateway is that must be able to fetch the files.
     """
 
-    def __init__(self, uploader: Uploader, journal: Journal, lifetime: float) -> None:
+    def __init__(self, uploader: Uploader, journal: Journal, lifetime: float, base_url: str) -> None:
         self._uploader = uploader
+        self._base_url = base_url
         self._journal = journal
         self._lifetime = timedelta(seconds=lifetime)
         #: By the SHA-256 of the content.
@@ -119,6 +122,12 @@ class Uploads:
         except InvalidRequest:
             reason = f"{shown} failed: the uploader must return a complete http(s) URL, not {shorten(url)}"
             raise UploadFailed(reason, lasting=True) from None
+        kind = unreachable_kind(url, self._base_url)
+        if kind is not None:
+            reason = (
+                f"the uploader must return a public URL, not {shorten(url)}: no gateway can reach this {kind} address"
+            )
+            raise UploadFailed(f"{shown} failed: {reason}", lasting=True)
         return str(url)
 
 

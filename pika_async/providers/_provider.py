@@ -155,6 +155,17 @@ class Provider:
             "or use a provider that takes files (`pika-async providers` lists them)",
         )  # fmt: skip
 
+    def unreachable(self, field: str, url: str, kind: str) -> InvalidRequest:
+        """Return the error for a URL that this gateway cannot fetch, because its host is not a public one.
+
+        :param kind: the class of the host, see `unreachable_kind`.
+        """
+        return self.refusal(
+            field, url,
+            f"must be a public URL: {self.title} cannot reach this {kind} address; upload the file and give its public "
+            f"URL, or give its path and {_UPLOADER}",
+        )  # fmt: skip
+
     def refusal(self, field: str, value: object, reason: str) -> InvalidRequest:
         """Return the error for one field of a request."""
         return InvalidRequest(field=field, value=value, reason=reason)

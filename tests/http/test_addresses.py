@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pika_async import Video
 from pika_async._http.addresses import (
     allowable_kind,
-    classify_ip,
     forbidden_reason,
     forbidden_url_reason,
     redact_text,
     redact_url,
 )
+from pika_async.models.addresses import classify_ip
 from pika_async.models.urls import strip_userinfo
 
 

@@ -125,4 +125,22 @@ MUTANTS: Final = (
         ("tests/cli/test_results_table.py",),
         "never_a_formula",
     ),
+    Mutant(
+        "address-of-this-machine-sent",
+        "models/addresses.py",
+        'if kind in {"public", "private name"} or',
+        'if kind in {"public", "private name", "loopback"} or',
+        "a public gateway is paid for trying to fetch a picture from localhost",
+        ("tests/planning/test_media_routes.py", "tests/runtime/test_admission.py"),
+        "public_gateway",
+    ),
+    Mutant(
+        "stored-address-of-this-machine-sent",
+        "_runtime/gateway.py",
+        "            check_reach(self._provider, loaded, self._base_url)\n",
+        "",
+        "a stored job is paid for whose picture no gateway can fetch",
+        ("tests/runtime/test_admission.py",),
+        "public_gateway",
+    ),
 )

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from pika_async import FixedInterval, GenerationRequest, InvalidRequest, Limits, PikaClient
+from pika_async import FixedInterval, GenerationRequest, InvalidRequest, JobStatus, Limits, PikaClient
 from pika_async._runtime import images
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.images import check_request, load_media
@@ -137,6 +137,30 @@ async def test_an_image_that_cannot_be_sent_is_refused(kind: str, tmp_path: Path
         texts.append(str(caught.value))
     assert texts[0] == texts[1]
     assert ("900,000 bytes" if kind == "too large" else shorten(str(image))) in texts[0]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_url_of_this_machine_is_never_sent_to_a_public_gateway(provider: str) -> None:
+    """Calls, batches, estimates and the encoding of a stored job refuse it alike; nothing is sent."""
+    at = gateway()
+    request = GenerationRequest("a cat", image="http://localhost:8000/cat.png", key="k")
+    base_url = "https://pika.example"
+    async with PikaClient(provider, base_url=base_url, transport=MemoryTransport(at)) as pika:
+        with pytest.raises(InvalidRequest, match="must be a public URL") as caught:
+            await pika.submit(request)
+        refusal = str(caught.value)
+        assert (await pika.estimate([request])).refused == {0: refusal}
+        job = (await pika.run([request])).jobs[0]
+    assert job.status is JobStatus.REJECTED
+    assert str(job.error) == refusal
+    outcome = await GatewayClient(PROVIDERS[provider], base_url, MemoryTransport(at)).encode(request, "")
+    assert isinstance(outcome, SubmitOutcome)
+    assert (outcome.verdict, outcome.reason) == (SubmitVerdict.REJECTED, refusal)
+    assert len(at.ledger) == len(at.requests) == 0
+    assert not isinstance(
+        await GatewayClient(PROVIDERS[provider], ORIGIN, MemoryTransport(at)).encode(request, ""), SubmitOutcome
+    )
 
 
 def test_an_unchecked_copy_equals_a_checked_one() -> None:

@@ -25,7 +25,7 @@ from pika_async._runtime.uploads import UPLOAD_TIMEOUT_S
 from pika_async.emulator import Gateway
 from pika_async.errors import JournalFailed, SubmissionRejected
 from tests.fakes import virtual_clock
-from tests.fakes.memory_gateway import client, gateway, with_journal
+from tests.fakes.memory_gateway import MemoryTransport, client, gateway, with_journal
 from tests.http.media_files import made, real_mp4
 
 PNG, JPEG, LARGE = made("png"), made("jpeg"), made("png").ljust(900_000, b"\0")
@@ -232,6 +232,22 @@ def test_an_uploader_that_returns_no_url_stops_at_once(answer: Any) -> None:
         assert type(report.stopped) is SubmissionsStopped
         assert f"the uploader must return a complete http(s) URL, not {answer!r}" in report.stopped.message
         assert not at.ledger
+
+    in_virtual_time(story)
+
+
+def test_an_uploader_whose_urls_the_gateway_cannot_reach_stops_at_once() -> None:
+    """A bucket on this machine serves an emulator, not a gateway on the public internet: nothing is sent there."""
+
+    async def story(at: Gateway) -> None:
+        host = Host(answer="http://localhost:9000/bucket/cat.png")
+        transport = MemoryTransport(at)
+        async with PikaClient("cometapi", base_url="https://pika.example", transport=transport, uploader=host) as pika:
+            report = await pika.run(requests_with(PNG, 20))
+            assert report.counts == {S.PLANNED: 20}
+        assert len(host.calls) == 1
+        assert "must return a public URL, not 'http://localhost:9000/bucket/cat.png'" in str(report.stopped)
+        assert at.ledger == []
 
     in_virtual_time(story)
 
