@@ -19,8 +19,8 @@ MUTANTS: Final = (
     Mutant(
         "force-close-off",
         "_http/transport.py",
-        "aiohttp.TCPConnector(force_close=True, limit=0)",
-        "aiohttp.TCPConnector(limit=0)",
+        "Connector(force_close=True, limit=0)",
+        "Connector(limit=0)",
         "a kept connection that the server closes loses submissions",
         ("tests/http/test_transport.py",),
         "submissions_share_no_connection",

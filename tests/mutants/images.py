@@ -150,7 +150,7 @@ MUTANTS: Final = (
         "return planner",
         "what was uploaded when the client closed is sent, and its receipt is lost",
         ("tests/stories/test_uploads.py",),
-        "client_closes",
+        "closing_during",
     ),
     Mutant(
         "sent-after-the-stop",
