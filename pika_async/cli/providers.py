@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import attrs
+from rich.text import Text
 
 from pika_async.cli.exits import UsageError
 from pika_async.cli.provider_keys import has_key, loadable_providers
-from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.cli.terminal import Terminal, fits, plain, table
 from pika_async.errors import ConfigurationError
 from pika_async.models.fields import EFFECTS
 from pika_async.providers import Provider, find_provider
 
 __all__ = ["show_effects", "show_providers"]
-
-#: Providers side by side in one table, so that it fits 80 columns.
-MAX_COLUMNS: Final = 4
 
 
 def load_providers(terminal: Terminal) -> list[Provider]:
@@ -44,18 +43,16 @@ def show_providers(terminal: Terminal, name: str | None = None, *, as_json: bool
     if name is not None:
         _show_one(terminal, providers[0])
         return
-    fields = list(dict.fromkeys(field for provider in providers for field in provider.capabilities))
-    for some in _columns(providers):
-        shown = table("What each provider can do", "field", *(provider.name for provider in some))
-        for field in fields:
-            shown.add_row(plain(field, "bold"), *(_mark(_can(provider, field)) for provider in some))
-        shown.add_row(plain("effects", "bold"), *(plain(len(provider.effects)) for provider in some))
-        shown.add_row(plain("callbacks", "bold"), *(_mark(provider.takes_callback) for provider in some))
-        shown.add_section()
-        shown.add_row(plain("its key is set", "bold"), *(_mark(has_key(provider)) for provider in some))
-        terminal.show(shown)
+    fields = dict.fromkeys(field for provider in providers for field in provider.capabilities)
+    facts: dict[str, Callable[[Provider], Text]] = {field: partial(_can, field) for field in fields}
+    facts |= {
+        "effects": lambda provider: plain(len(provider.effects)),
+        "callbacks": lambda provider: _mark(provider.takes_callback),
+        "its key is set": lambda provider: _mark(has_key(provider)),
+    }
+    _show_matrix(terminal, "What each provider can do", "field", facts, providers)
     terminal.show("\n".join(["keys come from the environment:", *map(_key_line, providers)]))
-    terminal.show(f"more: pika-async providers {providers[0].name}, pika-async effects")
+    terminal.show(f"more: pika-async providers {providers[0].name}\nmore: pika-async effects")
 
 
 def show_effects(terminal: Terminal, name: str | None = None, *, as_json: bool) -> None:
@@ -71,23 +68,40 @@ def show_effects(terminal: Terminal, name: str | None = None, *, as_json: bool) 
         terminal.show("\n".join(providers[0].effects))
         return
     effects = list(dict.fromkeys([*EFFECTS, *(effect for provider in providers for effect in provider.effects)]))
-    for some in _columns(providers):
-        shown = table("Effects, and who documents each", "effect", *(provider.name for provider in some))
-        for effect in effects:
-            shown.add_row(plain(effect, "bold"), *(_mark(effect in provider.effects) for provider in some))
+    facts = {effect: partial(_documents, effect) for effect in effects}
+    _show_matrix(terminal, "Effects, and who documents each", "effect", facts, providers)
+
+
+def _show_matrix(
+    terminal: Terminal,
+    title: str,
+    label: str,
+    facts: Mapping[str, Callable[[Provider], Text]],
+    providers: Sequence[Provider],
+) -> None:
+    """Print a row for each of `facts` with a column for each provider, in as many tables as the width demands."""
+    rest = list(providers)
+    while rest:
+        for count in range(len(rest), 0, -1):
+            shown = table(title, label, *(provider.name for provider in rest[:count]))
+            for name, fact in facts.items():
+                shown.add_row(plain(name, "bold"), *(fact(provider) for provider in rest[:count]))
+            if fits(shown, terminal.out.width):
+                break
         terminal.show(shown)
+        del rest[:count]
 
 
-def _columns(providers: Sequence[Provider]) -> Iterator[Sequence[Provider]]:
-    return (providers[first : first + MAX_COLUMNS] for first in range(0, len(providers), MAX_COLUMNS))
-
-
-def _can(provider: Provider, field: str) -> bool:
+def _can(field: str, provider: Provider) -> Text:
     capability = provider.capabilities.get(field)
-    return capability is not None and capability.supported
+    return _mark(capability is not None and capability.supported)
 
 
-def _mark(yes: bool) -> Any:
+def _documents(effect: str, provider: Provider) -> Text:
+    return _mark(effect in provider.effects)
+
+
+def _mark(yes: bool) -> Text:
     return plain("yes", "green") if yes else plain("-", "dim")
 
 

@@ -19,11 +19,17 @@ from rich.text import Text
 from pika_async.errors import strip_control
 from pika_async.logs import LineFormatter
 
-__all__ = ["LEVELS", "Terminal", "logging_to", "plain", "table"]
+__all__ = ["LEVELS", "Terminal", "fits", "logging_to", "plain", "table"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 #: A line that holds a command to copy.
 _COMMAND: Final = re.compile(r"(^|: +)pika-async ")
+#: Cells by which the further lines of a text are indented more than its first.
+HANGING_INDENT: Final = 2
+#: Cells of the left and the right edge of a table.
+EDGES: Final = 1
+#: Cells between two columns, and behind the last.
+BETWEEN_COLUMNS: Final = 2
 #: The loggers whose warnings are about the outcome of jobs, which each command says at its end.
 _OUTCOME_LOGGERS: Final = frozenset({"pika_async.job_table", "pika_async.resolution"})
 
@@ -47,26 +53,68 @@ def table(title: str, *columns: str, right: int = 99) -> Table:
     return empty
 
 
+def fits(table: Table, width: int) -> bool:
+    """Give each column of a table the width that its texts need, the first ones first, at least that of a word.
+
+    :param width: cells of a line.
+    :return: whether no word has to be broken; if False, the table is unchanged.
+    """
+    needs = [_widths([column.header, *column.cells], whole=column.no_wrap) for column in table.columns]
+    spare = width - sum(least for least, _ in needs) - EDGES - BETWEEN_COLUMNS * len(needs)
+    if spare < 0:
+        return False
+    for column, (least, most) in zip(table.columns, needs, strict=True):
+        column.width = least + min(spare, most - least)
+        spare -= column.width - least
+    return True
+
+
+def _widths(cells: Sequence[object], *, whole: bool) -> tuple[int, int]:
+    """Return the widths of the longest word (with `whole`: of the longest line) and of the longest line."""
+    lines = [line for cell in cells for line in str(cell).split("\n")]
+    most = max(map(cell_len, lines))
+    return most if whole else max((cell_len(word) for line in lines for word in line.split()), default=0), most
+
+
 def _print_prose(console: Console, text: Text) -> None:
-    """Print lines; on a terminal they are wrapped between words, except commands, which can then be copied."""
+    """Print lines; on a terminal they are wrapped between words, except commands, which can then be copied.
+
+    Further lines of one are indented more than its first.
+    """
     for line in text.split("\n", allow_blank=True):
         wraps = console.is_terminal and not _COMMAND.search(line.plain)
-        for part in line.divide(_breaks(line.plain, console.width) if wraps else []):
+        indent = " " * (len(line.plain) - len(line.plain.lstrip()) + HANGING_INDENT)
+        parts = line.divide(_breaks(line.plain, console.width, len(indent)) if wraps else [])
+        for number, part in enumerate(parts):
             if wraps:
                 part.rstrip()
-            console.print(part, soft_wrap=True)
+            console.print(Text(indent) + part if number else part, soft_wrap=True)
 
 
-def _breaks(line: str, width: int) -> list[int]:
-    """Return the offsets of the words that begin a new line; a word that is wider than a line is left whole."""
+def _breaks(line: str, width: int, indent: int) -> list[int]:
+    """Return the offsets of the words that begin a new line; a word that is wider than a line is left whole.
+
+    :param indent: cells before a new line.
+    """
     offsets = []
     used = 0
     for word in re.finditer(r"\s*\S+\s*", line):
-        if used and used + cell_len(word[0].rstrip()) > width:
+        if used > indent and used + cell_len(word[0].rstrip()) > width:
             offsets.append(word.start())
-            used = 0
+            used = indent
         used += cell_len(word[0])
     return offsets
+
+
+def _print_records(console: Console, table: Table) -> None:
+    """Print a table that is wider than a line: under the first cell of each row a line for each of the others."""
+    _print_prose(console, plain(table.title, "bold"))
+    _, *headers = (column.header for column in table.columns)
+    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
+        _print_prose(console, Text(" ") + plain(first, "bold"))
+        for header, cell in zip(headers, others, strict=True):
+            if str(cell):
+                _print_prose(console, Text("  ") + plain(f"{header}: {cell}"))
 
 
 class _SafeStream:
@@ -135,7 +183,10 @@ class Terminal:
         """
         console = self.err if to_error else self.out
         if isinstance(what, Table):
-            console.print(what)
+            if what.show_header and not fits(what, console.width):
+                _print_records(console, what)
+            else:
+                console.print(what)
         else:
             _print_prose(console, plain(what) if isinstance(what, str) else what)
 

@@ -31,7 +31,7 @@ def shown(text: str) -> str:
 
 def joined(text: str) -> str:
     """Return `text` with the lines that were wrapped at 80 columns as one line each."""
-    return re.sub(r"(?<=: one,)\n", " ", text)
+    return re.sub(r"(?<=: one,)\n    ", " ", text)
 
 
 def faults_of(suffix: str, data: bytes) -> str:
@@ -117,7 +117,7 @@ def test_mistyped_columns_name_the_fields_once(cli: CommandLine) -> None:
     data = b"promt,sed,aspect,neg prompt,Owner\na cat,1,16:9,x,me\n"
     text = faults_of(".csv", data)
     assert text.count("guidance_scale") == 1
-    for name in ("prompt", "seed", "aspect_ratio", "prompt"):
+    for name in ("prompt", "seed", "aspect_ratio", "negative_prompt"):
         assert f"did you mean {name}?" in text
     assert "f:2" not in text
     assert list(input_notes(parse_input("f", ".csv", data))) == [

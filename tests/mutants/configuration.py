@@ -47,6 +47,15 @@ MUTANTS: Final = (
         only="name_of_a_command",
     ),
     Mutant(
+        "narrow-table-breaks-words",
+        "cli/terminal.py",
+        "    if spare < 0:\n        return False",
+        "    spare = max(0, spare)",
+        "a table that is wider than the terminal breaks its words",
+        ("tests/cli/test_cli_widths.py",),
+        only="whole_words",
+    ),
+    Mutant(
         "secret-value-in-a-file",
         "cli/configuration.py",
         "if isinstance(item, str) and _is_secret(item):",
