@@ -27,9 +27,9 @@ _COMMAND: Final = re.compile(r"(^|: +)pika-async ")
 #: Cells by which the further lines of a text are indented more than its first.
 HANGING_INDENT: Final = 2
 #: Cells of the left and the right edge of a table.
-EDGES: Final = 1
+TABLE_EDGE_CELLS: Final = 1
 #: Cells between two columns, and behind the last.
-BETWEEN_COLUMNS: Final = 2
+COLUMN_GAP_CELLS: Final = 2
 #: The loggers whose warnings are about the outcome of jobs, which each command says at its end.
 _OUTCOME_LOGGERS: Final = frozenset({"pika_async.job_table", "pika_async.resolution"})
 
@@ -60,7 +60,7 @@ def fits(table: Table, width: int) -> bool:
     :return: whether no word has to be broken; if False, the table is unchanged.
     """
     needs = [_widths([column.header, *column.cells], whole=column.no_wrap) for column in table.columns]
-    spare = width - sum(least for least, _ in needs) - EDGES - BETWEEN_COLUMNS * len(needs)
+    spare = width - sum(least for least, _ in needs) - TABLE_EDGE_CELLS - COLUMN_GAP_CELLS * len(needs)
     if spare < 0:
         return False
     for column, (least, most) in zip(table.columns, needs, strict=True):
