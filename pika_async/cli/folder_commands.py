@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from pika_async.cli.runner import BatchRunner, ProviderRun, offers_of, resume_ru
 from pika_async.cli.status import show_status
 from pika_async.cli.sweeps import SweepOptions
 from pika_async.cli.terminal import Terminal, logging_to
-from pika_async.jobs import JobStatus
+from pika_async.jobs import Job, JobStatus
 from pika_async.providers import find_provider
 
 __all__ = ["batch", "resume", "retry", "status"]
@@ -130,12 +131,18 @@ def batch(
             return code
         folder.create(new_keys)
         runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
-        outcome, page = run_in_loop(
-            runner.run([ProviderRun(client, load_inputs, again)], title=f"{account.provider}: {out.absolute().name}")
-        )
-        for line in summarize(outcome, folder, page):
-            terminal.show(line, to_error=json or outcome.code is not ExitCode.OK)
-        return outcome.code
+        title = f"{account.provider}: {out.absolute().name}"
+        return _run_and_summarize(runner, [ProviderRun(client, load_inputs, again)], title)
+
+
+def _run_and_summarize(
+    runner: BatchRunner, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = ()
+) -> ExitCode:
+    """Run `runs` and print the summary, to standard error if it is not that of a success; return the exit code."""
+    outcome, page = run_in_loop(runner.run(runs, title=title, done=done))
+    for line in summarize(outcome, runner.folder, page):
+        runner.terminal.show(line, to_error=runner.quiet or outcome.code is not ExitCode.OK)
+    return outcome.code
 
 
 def resume(
@@ -196,10 +203,7 @@ def resume(
                 )
             listener = None
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
-        outcome, page = run_in_loop(runner.run(runs, title=folder.absolute().name, done=done))
-        for line in summarize(outcome, batch_folder, page):
-            terminal.show(line, to_error=json or outcome.code is not ExitCode.OK)
-        return outcome.code
+        return _run_and_summarize(runner, runs, folder.absolute().name, done)
 
 
 def retry(
@@ -256,10 +260,7 @@ def retry(
         if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
             return code
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
-        outcome, page = run_in_loop(runner.run(runs, title=folder.absolute().name, done=done))
-        for line in summarize(outcome, batch_folder, page):
-            terminal.show(line, to_error=json or outcome.code is not ExitCode.OK)
-        return outcome.code
+        return _run_and_summarize(runner, runs, folder.absolute().name, done)
 
 
 def status(
