@@ -6,7 +6,7 @@ import enum
 import itertools
 import math
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from pika_async.models.results import LastSeen, Snapshot, TaskState, Video
 
 __all__ = [
     "FINAL", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled", "JobStatus",
-    "adopted_job", "apply_resolution", "archive_key", "event_of", "mark_interrupted", "mark_superseded",
+    "adopted_job", "apply_resolution", "archive_key", "archive_keys", "event_of", "mark_interrupted", "mark_superseded",
     "utc_from_timestamp",
 ]  # fmt: skip
 
@@ -320,9 +320,14 @@ def mark_superseded(job: Job, at: float) -> Job:
     return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason), at)
 
 
+def archive_keys(key: str) -> Iterator[str]:
+    """Yield the keys under which earlier jobs of `key` are kept, oldest first: `KEY~1`, `KEY~2`, ..."""
+    return (f"{key}~{number}" for number in itertools.count(1))
+
+
 def archive_key(key: str, taken: Container[str]) -> str:
-    """Return the key under which an earlier job of `key` is kept: the first `KEY~1`, `KEY~2`, ... that is not taken."""
-    return next(name for number in itertools.count(1) if (name := f"{key}~{number}") not in taken)
+    """Return the key under which the next earlier job of `key` is kept: the first that is not taken."""
+    return next(name for name in archive_keys(key) if name not in taken)
 
 
 @attrs.frozen

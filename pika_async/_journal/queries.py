@@ -16,12 +16,14 @@ from pika_async._journal.contents import add_contents, insert_contents, row_size
 from pika_async._journal.migrations import MAY_BE_CHARGED, SAMPLES_PER_STRATUM
 from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
+from pika_async._journal.write_buffer import WriteOp
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
 __all__ = [
     "count_charges",
     "count_status",
+    "execute",
     "has_key",
     "insert_sample",
     "insert_setting",
@@ -109,6 +111,25 @@ def rename_job(connection: sqlite3.Connection, previous_key: str, key: str) -> N
         (last,) = connection.execute("SELECT max(position) FROM jobs").fetchone()
         connection.execute("UPDATE jobs SET key = ?, position = ? WHERE key = ?", (key, last + 1, previous_key))
         connection.execute("UPDATE requests SET position = ? WHERE position = ?", (last + 1, found[0]))
+
+
+def execute(connection: sqlite3.Connection, operation: WriteOp, folder: Path, revision: int) -> int:
+    """Execute the statements of `operation`; return the number of the latest change.
+
+    :param folder: the folder that files of jobs are relative to.
+    :param revision: the number of the latest change before.
+    """
+    for job in operation.jobs_to_write:
+        if operation.previous_key is not None:
+            rename_job(connection, operation.previous_key, job.key)
+        revision = upsert_job(connection, job, operation.intent, folder, revision)
+    if operation.setting is not None:
+        insert_setting(connection, *operation.setting)
+    if operation.upload is not None:
+        insert_upload(connection, operation.upload)
+    if operation.sample is not None:
+        insert_sample(connection, operation.sample)
+    return revision
 
 
 def insert_sample(connection: sqlite3.Connection, sample: DurationSample) -> None:

@@ -310,25 +310,11 @@ class SqliteJournal(Reader):
             with queries.transaction(self._write_connection) as connection:
                 revision = self._revision
                 for operation in group:
-                    revision = self._execute(connection, operation, revision)
+                    revision = queries.execute(connection, operation, self._folder, revision)
                 self._lock.record(Progress(self._revision, revision))  # before the commit: see `Progress`
             self._revision = revision  # only after the commit, so that a rolled back write uses no number
         finally:
             self._lock.record(Progress(self._revision, self._revision))
-
-    def _execute(self, connection: sqlite3.Connection, operation: WriteOp, revision: int) -> int:
-        """Execute the statements of `operation`; return the number of the latest change."""
-        for job in operation.jobs_to_write:
-            if operation.previous_key is not None:
-                queries.rename_job(connection, operation.previous_key, job.key)
-            revision = queries.upsert_job(connection, job, operation.intent, self._folder, revision)
-        if operation.setting is not None:
-            queries.insert_setting(connection, *operation.setting)
-        if operation.upload is not None:
-            queries.insert_upload(connection, operation.upload)
-        if operation.sample is not None:
-            queries.insert_sample(connection, operation.sample)
-        return revision
 
     def _on_commit_failed(self, group: list[WriteOp], error: Exception) -> None:
         """Write the jobs to the fallback file and fail the waiting calls.

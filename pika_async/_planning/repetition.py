@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import Job, JobStatus, archive_keys
 from pika_async.models import GenerationRequest, evolve_unchecked
 
 __all__ = ["ADOPTED_REASON", "is_archived", "latest_archived", "repetition", "with_new_seed"]
@@ -19,6 +20,7 @@ ADOPTED_REASON: Final = "it was taken on by its task id, so its prompt is not kn
 class _Jobs(Protocol):
     """Jobs by key: a journal or a dict."""
 
+    def __contains__(self, key: object, /) -> bool: ...
     def get(self, key: str, /) -> Job | None: ...
 
 
@@ -29,10 +31,10 @@ def is_archived(job: Job) -> bool:
 
 def latest_archived(jobs: _Jobs | Mapping[str, Job], key: str) -> Job | None:
     """Return the latest job that was archived from *key*; None if there is none."""
-    latest, number = None, 1
-    while (job := jobs.get(f"{key}~{number}")) is not None:
-        latest, number = job, number + 1
-    return latest
+    latest = None
+    for name in itertools.takewhile(jobs.__contains__, archive_keys(key)):
+        latest = name
+    return None if latest is None else jobs.get(latest)
 
 
 def with_new_seed(request: GenerationRequest, u: float) -> GenerationRequest:

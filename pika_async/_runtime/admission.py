@@ -22,7 +22,7 @@ from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
 from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, SubmissionRejected
-from pika_async.jobs import Job, JobStatus, archive_key
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers._provider import Provider
@@ -139,7 +139,7 @@ class JobAdmission:
     def new_job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
         """Return a planned job for *request*, in the place of an archived job of *key*. It is not saved anywhere."""
         job = Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
-        earlier = latest_archived(self._journal, key) if archive_key(key, ()) in self._journal else None
+        earlier = latest_archived(self._journal, key)
         if earlier is None:
             return job
         is_same = earlier.request.fingerprint() == request.fingerprint()

@@ -13,8 +13,8 @@ import attrs
 import pytest
 
 from pika_async import GenerationRequest
+from pika_async._journal import queries
 from pika_async._journal.serialization import job_from_row, job_to_row, request_to_json
-from pika_async._journal.sqlite import SqliteJournal
 from pika_async._journal.write_buffer import WriteOp
 from pika_async.cli.batch import BatchOutcome
 from pika_async.cli.exits import ExitCode
@@ -117,14 +117,14 @@ def test_a_journal_that_lacks_a_result_prevents_a_success(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every video is on disk but the journal refused its record, the command exits with 1 and says so."""
-    execute = SqliteJournal._execute
+    execute = queries.execute
 
-    def fail_for_files(self: SqliteJournal, connection: Any, operation: WriteOp, revision: int) -> int:
+    def fail_for_files(connection: Any, operation: WriteOp, folder: Path, revision: int) -> int:
         if any(job.sha256 for job in operation.jobs_to_write):
             raise sqlite3.OperationalError("disk I/O error")
-        return execute(self, connection, operation, revision)
+        return execute(connection, operation, folder, revision)
 
-    monkeypatch.setattr(SqliteJournal, "_execute", fail_for_files)
+    monkeypatch.setattr(queries, "execute", fail_for_files)
     cli = CommandLine(tmp_path, capsys, monkeypatch)
     with serving() as emulator:
         ran = cli.batch(emulator, cli.write("b.txt", "a cat"))

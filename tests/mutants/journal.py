@@ -42,8 +42,8 @@ MUTANTS: Final = (
     Mutant(
         "numbers-of-a-rollback",
         "_journal/sqlite.py",
-        "                revision = self._execute(connection, operation, revision)\n",
-        "                self._revision = revision = self._execute(connection, operation, revision)\n",
+        "                revision = queries.execute(connection, operation, self._folder, revision)\n",
+        "                self._revision = revision = queries.execute(connection, operation, self._folder, revision)\n",
         "changes that were rolled back leave gaps in the numbers",
         ("tests/journal/test_changes.py",),
     ),
