@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from pika_async._planning.money import Budget, cost
+from pika_async._planning.money import Budget, allowed_charges, cost
 
 __all__ = ["Estimate", "mean_cost"]
 
@@ -56,9 +56,7 @@ class Estimate:
         :param others: number of these charges.
         """
         spendable = None if None in (self.budget, self.price) else Budget.create(self.budget, self.price)
-        limits = [self.max_charges, None if spendable is None else spendable.charges]
-        rooms = [limit - self.charged - others for limit in limits if limit is not None]
-        allowed = max(0, min([self.new_charges, *rooms]))
+        allowed = allowed_charges(self.new_charges, self.charged + others, self.max_charges, spendable)
         if allowed == self.new_charges:
             return self
         money = None if self.money is None else self.money * allowed / self.new_charges

@@ -10,12 +10,18 @@ import attrs
 
 from pika_async.errors import BudgetReached, ConfigurationError
 
-__all__ = ["Budget", "checked_price", "cost"]
+__all__ = ["Budget", "allowed_charges", "checked_price", "cost"]
 
 
 def cost(price: float, charges: int) -> float:
     """Return the price of a number of charges, without the rounding of binary fractions: 3 at 0.1 are 0.3."""
     return float(Fraction(repr(price)) * charges)
+
+
+def allowed_charges(wanted: int, used: int, max_charges: int | None, budget: Budget | None) -> int:
+    """Return how many of the `wanted` charges the limits allow after `used` ones; a limit that is None allows all."""
+    limits = (max_charges, None if budget is None else budget.charges)
+    return max(0, min([wanted, *(limit - used for limit in limits if limit is not None)]))
 
 
 def checked_price(price: Any) -> float | None:

@@ -13,7 +13,7 @@ from pika_async._planning.keys import KeyAssigner
 from pika_async._planning.learned_durations import learned_durations
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.makespan import Workload, makespan, mixture
-from pika_async._planning.money import cost
+from pika_async._planning.money import allowed_charges, cost
 from pika_async._runtime.admission import OTHER_CONTENT, check_safely, may_be_sent, request_of
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
@@ -54,7 +54,7 @@ async def _estimate(
         await pace.step()
     charged = config.journal.charges()
     wanted = census.new.total()
-    allowed = _allowed(config, charged, wanted)
+    allowed = allowed_charges(wanted, charged, config.limits.max_charges, config.budget)
     counts = census.new if allowed == wanted else _scaled(census.new, allowed)
     seconds, learned_from = await _seconds(config, table, census, allowed)
     money = await _money(config, counts) if allowed else None
@@ -163,11 +163,6 @@ class _Census:
             self.unlisted[f"model {request.model}"] = None
         if request.effect is not None and request.effect not in provider.effects:
             self.unlisted[f"effect {request.effect}"] = None
-
-
-def _allowed(config: ClientConfig, charged: int, wanted: int) -> int:
-    limits = (config.limits.max_charges, None if config.budget is None else config.budget.charges)
-    return max(0, min([wanted, *(limit - charged for limit in limits if limit is not None)]))
 
 
 def _scaled(counts: Counter[str], total: int) -> Counter[str]:

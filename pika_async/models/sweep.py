@@ -6,11 +6,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from string import Formatter
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 
-from pika_async.models.fields import check_integer, check_text, invalid
+from pika_async.models.fields import SEED_RANGE, check_integer, check_text, invalid
 from pika_async.models.request import GenerationRequest, evolve_unchecked
 from pika_async.models.spelling import did_you_mean, letters_of
 
@@ -97,8 +97,7 @@ def sweep(
     :param effects: effects for each row, which must have none itself (default None: the row's own).
     :raises InvalidRequest: names the argument, or the field of the first row that is wrong.
     """
-    is_one = isinstance(requests, GenerationRequest | str | Mapping)
-    rows = cast("Iterable[GenerationRequest | str | Mapping[str, Any]]", [requests] if is_one else requests)
+    rows = [requests] if isinstance(requests, GenerationRequest | str | Mapping) else requests
     parsed = None if template is None else PromptTemplate(template)
     chosen_seeds = None if seeds is None else seeds if isinstance(seeds, range) else tuple(seeds)
     chosen_effects = None if effects is None else tuple([effects] if isinstance(effects, str) else effects)
@@ -150,7 +149,7 @@ def variations(
             if seed is None:
                 with_seed = with_effect
             else:
-                check_integer("seed", seed, (0, 2**63 - 1))
+                check_integer("seed", seed, SEED_RANGE)
                 with_seed = attrs.evolve(with_effect, seed=seed, key=_key(with_effect, f"s{seed}"))
             for number in range(1, repeat + 1):
                 yield with_seed if number == 1 else _repetition(with_seed, number)
