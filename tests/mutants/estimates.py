@@ -50,8 +50,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "limit-not-announced",
-        "_runtime/estimation.py",
-        "*(limit - charged for limit in limits if limit is not None)",
+        "_planning/money.py",
+        "*(limit - used for limit in limits if limit is not None)",
         "*(limit for limit in limits if limit is not None)",
         "the preview forgets what earlier runs have used of a limit",
         ESTIMATES,
