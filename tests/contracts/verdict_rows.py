@@ -124,12 +124,15 @@ LOST_ANSWERS = [
     VerdictRow("oversized header of a refusal", U, _bytes_act(answer(400, "{}", {"X-Long": "x" * 70_000}))),
     VerdictRow("bad chunk", U, _bytes_act(_chunked() + b"what\r\n{}\r\n", "fin")),
     VerdictRow(
-        "bad chunk with the headers",
-        U,
+        "bad chunk with the headers, id held",
+        A,
         _bytes_act(lambda provider: _chunked(_receipt_bytes(provider)) + b"what\r\n", "fin"),
     ),
     VerdictRow(
         "bad chunk later, id held", A, lambda name: Act(_chunked(_receipt_bytes(name)), "fin", later=b"what\r\n")
+    ),
+    VerdictRow(
+        "bad chunk with the headers before the id", U, _bytes_act(_chunked(b'{"code":200,') + b"what\r\n", "fin")
     ),
     VerdictRow("bad chunk later before the id", U, lambda _: Act(_chunked(b'{"code":200,'), "fin", later=b"what\r\n")),
     VerdictRow(
