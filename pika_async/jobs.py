@@ -21,6 +21,7 @@ from pika_async.errors import (
     SubmissionInDoubt,
     SubmissionsStopped,
 )
+from pika_async.models.notebook import job_html, report_html
 from pika_async.models.request import GenerationRequest
 from pika_async.models.results import LastSeen, Snapshot, TaskState, Video
 
@@ -170,6 +171,10 @@ class Job:
             return self.error.copy()
         reason = f"job {self.key} was {self.status.label}, task {self.task_id}"
         return ClientClosed(provider=self.provider, reason=reason, task_id=self.task_id)
+
+    def _repr_html_(self) -> str:
+        facts = {"status": self.status.label, "prompt": self.request.prompt, "task": self.task_id}
+        return job_html(self.video, self.file, self.error, {"job": self.key, "provider": self.provider, **facts})
 
     # --- transitions ------------------------------------------------------------------------------------------------
 
@@ -394,3 +399,6 @@ class BatchReport:
     ok: bool
     #: Why the rest of the batch was not sent; None if all of it was. Jobs that were not sent are planned.
     stopped: SubmissionsStopped | None = None
+
+    def _repr_html_(self) -> str:
+        return report_html({status.label: n for status, n in self.counts.items()}, self.seconds, self.stopped)

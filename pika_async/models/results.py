@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from pika_async.models.notebook import video_html
 from pika_async.models.urls import strip_userinfo
 
 __all__ = ["LastSeen", "Receipt", "Snapshot", "TaskState", "Video"]
@@ -55,6 +56,10 @@ class Video:
     #: Length in seconds.
     duration: float | None = None
     task_id: str | None = None
+
+    def _repr_html_(self) -> str:
+        """Return a player and a short table, for notebooks."""
+        return video_html(self)
 
 
 @attrs.frozen(kw_only=True)
