@@ -172,9 +172,7 @@ class Job:
         reason = f"job {self.key} was {self.status.label}, task {self.task_id}"
         return ClientClosed(provider=self.provider, reason=reason, task_id=self.task_id)
 
-    def _repr_html_(self) -> str:
-        facts = {"status": self.status.label, "prompt": self.request.prompt, "task": self.task_id}
-        return job_html(self.video, self.file, self.error, {"job": self.key, "provider": self.provider, **facts})
+    _repr_html_ = job_html
 
     # --- transitions ------------------------------------------------------------------------------------------------
 
@@ -399,6 +397,4 @@ class BatchReport:
     ok: bool
     #: Why the rest of the batch was not sent; None if all of it was. Jobs that were not sent are planned.
     stopped: SubmissionsStopped | None = None
-
-    def _repr_html_(self) -> str:
-        return report_html({status.label: n for status, n in self.counts.items()}, self.seconds, self.stopped)
+    _repr_html_ = report_html

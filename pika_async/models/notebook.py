@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
 
-from pika_async.errors import PikaError, strip_control
+from pika_async.errors.base import PikaError, strip_control
 
 __all__ = ["job_html", "report_html", "video_html"]
 
@@ -33,39 +33,79 @@ class ShownVideo(Protocol):
     def duration(self) -> float | None: ...
 
 
+class ShownStatus(Protocol):
+    """A status with its words for people."""
+
+    @property
+    def label(self) -> str: ...
+
+
+class ShownJob(Protocol):
+    """The facts of a job that are shown."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def status(self) -> ShownStatus: ...
+    @property
+    def request(self) -> ShownRequest: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def video(self) -> ShownVideo | None: ...
+    @property
+    def file(self) -> Path | None: ...
+    @property
+    def error(self) -> PikaError | None: ...
+
+
+class ShownRequest(Protocol):
+    """The facts of a request that are shown."""
+
+    @property
+    def prompt(self) -> str: ...
+
+
+class ShownReport(Protocol):
+    """The facts of a report that are shown."""
+
+    @property
+    def counts(self) -> Mapping[Any, int]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def stopped(self) -> PikaError | None: ...
+
+
 def video_html(video: ShownVideo) -> str:
     """Return a player and a short table of `video`."""
     return _player(_remote(video), video.poster) + _table(_video_rows(video))
 
 
-def job_html(
-    video: ShownVideo | None, file: Path | None, error: PikaError | None, facts: Mapping[str, object | None]
-) -> str:
-    """Return the player of a job if it has a video, and a short table.
+def job_html(job: ShownJob) -> str:
+    """Return the player of `job` if it has a video, and a short table.
 
-    The player reads `file`, or the URL of the video where the browser cannot open that.
-
-    :param facts: further rows by label; those without a value are left out.
+    The player reads the file, or the URL of the video where the browser cannot open that.
     """
-    sources = [] if file is None else [file_url(file)]
-    sources += [] if video is None else _remote(video)
-    player = _player(sources, None if video is None else video.poster)
-    rows = [(label, str(value)) for label, value in facts.items() if value is not None]
-    rows += [] if video is None else _video_rows(video)
-    rows += [] if file is None else [("file", str(file))]
-    rows += [] if error is None else [("error", error.message)]
-    return player + _table(rows)
+    sources = [] if job.file is None else [file_url(job.file)]
+    sources += [] if job.video is None else _remote(job.video)
+    rows = [("job", job.key), ("status", job.status.label), ("prompt", job.request.prompt), ("provider", job.provider)]
+    rows += [] if job.task_id is None else [("task", job.task_id)]
+    rows += [] if job.video is None else _video_rows(job.video)
+    rows += [] if job.file is None else [("file", str(job.file))]
+    rows += [] if job.error is None else [("error", job.error.message)]
+    return _player(sources, None if job.video is None else job.video.poster) + _table(rows)
 
 
-def report_html(counts: Mapping[str, int], seconds: float, stopped: PikaError | None) -> str:
-    """Return the summary of a batch as a table.
-
-    :param counts: number of jobs by status.
-    :param stopped: why the rest was not sent; None if all of it was.
-    """
-    rows = [("jobs", str(sum(counts.values()))), *((label, str(count)) for label, count in counts.items() if count)]
-    time = f"{seconds:.1f} s" if seconds < MAX_SECONDS else f"{seconds / 60:.1f} min"
-    return _table([*rows, ("time", time), *([] if stopped is None else [("stopped", stopped.message)])])
+def report_html(report: ShownReport) -> str:
+    """Return the summary of a batch as a table."""
+    counts = [(status.label, str(count)) for status, count in report.counts.items() if count]
+    long = report.seconds >= MAX_SECONDS
+    time = f"{report.seconds / 60:.1f} min" if long else f"{report.seconds:.1f} s"
+    rows = [("jobs", str(sum(report.counts.values()))), *counts, ("time", time)]
+    return _table(rows + ([] if report.stopped is None else [("stopped", report.stopped.message)]))
 
 
 def file_url(file: Path) -> str:
