@@ -34,7 +34,7 @@ def _direct(*extras: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the suite without its slowest cases on every Python found; warnings are errors."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    session.run(*PYTEST, "-m", "not live and not typing and not slow", *session.posargs)
+    session.run(*PYTEST, "-m", "not live and not typing and not slow and not browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -42,6 +42,13 @@ def slow(session: nox.Session) -> None:
     """Run the slowest cases on one Python."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
     session.run(*PYTEST, "-m", "slow and not live", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def browser(session: nox.Session) -> None:
+    """Open the pages in Debian's Chromium; screenshots go to `.nox/browser/tmp`, or to `PIKA_BROWSER_ARTEFACTS`."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.run("python", "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -63,7 +70,7 @@ def wheel(session: nox.Session) -> None:
     for path in (*Path().glob("*.md"), Path("pyproject.toml"), Path("noxfile.py")):
         shutil.copy(path, copy)
     with session.chdir(copy):
-        session.run(*PYTEST, "-m", "not live and not typing and not slow", *session.posargs)
+        session.run(*PYTEST, "-m", "not live and not typing and not slow and not browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

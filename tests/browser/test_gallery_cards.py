@@ -1,0 +1,41 @@
+"""Cards of the gallery: one for each finished job, and foreign text that stays text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.browser.gallery_page import GalleryPage
+from tests.browser.hostile_batch import BatchPage
+
+pytestmark = pytest.mark.browser
+
+#: Characters that control a terminal or the direction of text.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+#: Runs of characters that are shown as they are.
+PLAIN = re.compile(r"[\w <>&;='\"/${}.*%-]{3,40}")
+
+
+def test_unsent_jobs_are_a_count(gallery: GalleryPage, batch: BatchPage) -> None:
+    """The page has their number beside the word."""
+    planned = sum(row["status"] == "planned" for row in batch.results)
+    assert re.search(rf"\b{planned} planned\b|\bplanned:? {planned}\b", gallery.page.inner_text("body"), re.IGNORECASE)
+
+
+def test_foreign_text_makes_no_element(gallery: GalleryPage) -> None:
+    """No element has a handler, a foreign address or a document of its own, and no script stands among the cards."""
+    found = gallery.page.evaluate("""() => [...document.querySelectorAll("*")].filter(element =>
+        element.matches("iframe, object, embed, base, form[action], article script, section script") ||
+        [...element.attributes].some(({name, value}) => name.startsWith("on") || name === "srcdoc" ||
+            (["src", "href", "poster"].includes(name) && /^\\s*(javascript|https?|\\/\\/)/i.test(value)))
+    ).map(element => element.outerHTML.slice(0, 200))""")
+    assert found == []
+    assert "breached" in gallery.page.inner_text("body")
+
+
+def test_no_video_is_read_before_it_is_played(gallery: GalleryPage, batch: BatchPage) -> None:
+    """A page with hundreds of videos opens its posters at most."""
+    gallery.page.wait_for_load_state("load")
+    assert len(batch.playable) > 20
+    assert [url for url in gallery.requests if url.endswith(".mp4")] == []
