@@ -15,8 +15,6 @@ from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import ExitCode, stops_account
 from pika_async.cli.fetch_hint import fetch_command
-from pika_async.cli.gallery import write_gallery
-from pika_async.cli.posters import draw_posters
 from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
@@ -27,6 +25,7 @@ from pika_async.client import PikaClient
 from pika_async.errors import SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
+from pika_async.report.writer import GalleryWriter
 
 __all__ = ["BatchOutcome", "ProviderBatch", "finish_gallery", "is_unfinished", "summarize"]
 
@@ -73,12 +72,14 @@ class ProviderBatch:
     :param client: must be open while the batch runs.
     :param inputs: requests to run, each with its key.
     :param results: file that several batches may share.
+    :param gallery: page that several batches may share.
     :param echo: write each line to standard output too; default False.
     """
 
     client: PikaClient
     inputs: Sequence[InputRequest]
     results: ResultsWriter
+    gallery: GalleryWriter
     terminal: Terminal
     echo: bool = False
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
@@ -169,6 +170,7 @@ class ProviderBatch:
 
     def _write(self, job: Job) -> None:
         placed = self.jobs[job.key] = attrs.evolve(job, index=self._positions[job.key])
+        self.gallery.add(placed)
         record: Mapping[str, Any] = result_row(placed, self.results.root)
         if self.write_error is None:
             try:
@@ -182,16 +184,12 @@ class ProviderBatch:
             self.terminal.write(json_line(record, ascii_only=True))
 
 
-def finish_gallery(
-    rows: Sequence[Mapping[str, Any]], root: Path, terminal: Terminal, *, title: str, maker: str, posters: bool = True
-) -> Path | None:
-    """Draw poster frames and write the gallery page; print an error and return None if that fails."""
+def finish_gallery(gallery: GalleryWriter, terminal: Terminal, *, posters: bool = True) -> Path | None:
+    """Write the page of a command that has ended; print an error and return None if that fails."""
     try:
-        if posters:
-            draw_posters((root / str(record["file"]) for record in rows if record["file"]), root / "posters")
-        return write_gallery(rows, root, title=title, maker=maker)
+        return gallery.finish(posters=posters)
     except OSError as error:
-        terminal.error(f"{root / 'index.html'} cannot be written: {error.strerror}")
+        terminal.error(f"{gallery.root / 'index.html'} cannot be written: {error.strerror}")
         return None
 
 

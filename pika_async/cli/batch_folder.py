@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,7 +22,9 @@ from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
 from pika_async.cli.results import ResultsWriter
+from pika_async.jobs import Job
 from pika_async.polling import AdaptivePolling
+from pika_async.report.page import page_files
 
 __all__ = ["BatchFolder", "BatchOptions"]
 
@@ -127,7 +129,7 @@ class BatchFolder:
                 wanted = [f"{key}{suffix}" for key in keys for suffix in MEDIA_SUFFIXES] if present else []
                 targets = [
                     path
-                    for path in (self.results_file, self.table_file, self.root / "index.html")
+                    for path in (self.results_file, self.table_file, *page_files(self.root))
                     if os.path.lexists(path)
                 ]
                 targets += [videos / name for name in wanted if name in present]
@@ -168,25 +170,31 @@ class BatchFolder:
                 "start one with batch"
             )
 
-    async def start_results(self, positions: Mapping[str, int], *, download: bool) -> ResultsWriter:
+    async def start_results(
+        self, positions: Mapping[str, int], show: Callable[[Job], object], *, download: bool
+    ) -> ResultsWriter:
         """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.
 
         Also removes what killed commands left behind. The journal must be open, so that no other process downloads.
 
         :param positions: index of each job of this command, by key.
+        :param show: called with each job that gets a line.
         :param download: whether jobs without their video still need one.
         :raises UsageError: if `results.jsonl` cannot be written.
         """
+
+        async def done() -> AsyncIterator[Job]:
+            async for job in paced(self.journal.all()):
+                if job.key not in positions or (job.is_final and not (download and needs_download(job))):
+                    placed = attrs.evolve(job, index=positions.get(job.key, job.index))
+                    show(placed)
+                    yield placed
+
         try:
             for path in self.videos.iterdir() if self.videos.is_dir() else ():
                 if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
                     path.unlink(missing_ok=True)
-            done = (
-                attrs.evolve(job, index=positions.get(job.key, job.index))
-                async for job in paced(self.journal.all())
-                if job.key not in positions or (job.is_final and not (download and needs_download(job)))
-            )
-            return await ResultsWriter.replacing(self.results_file, done)
+            return await ResultsWriter.replacing(self.results_file, done())
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 

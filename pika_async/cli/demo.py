@@ -17,7 +17,6 @@ from pika_async._planning.limits import Limits
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery
 from pika_async.cli.demo_prompts import demo_requests
 from pika_async.cli.exits import ExitCode, UsageError
-from pika_async.cli.gallery import GENERATOR_TAG, write_gallery
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.optional_deps import require_emulator
 from pika_async.cli.progress import ProgressDisplay
@@ -31,6 +30,8 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
 from pika_async.providers import find_provider
+from pika_async.report.page import GENERATOR_TAG, STATIC_FILES
+from pika_async.report.writer import GalleryWriter
 
 __all__ = ["demo"]
 
@@ -73,17 +74,11 @@ def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> ExitCode:
     _clear_folder(out)
     started = time.monotonic()
     with ResultsWriter(out / "results.jsonl") as results:
-        write_gallery([], out, title="pika_async demo", maker="demo")
-        outcome, emulator = run_in_loop(_run(out, prompts, seed, results, terminal))
+        gallery = GalleryWriter(out, "pika_async demo", maker="demo")
+        gallery.write()
+        outcome, emulator = run_in_loop(_run(prompts, seed, results, gallery, terminal))
         seconds = time.monotonic() - started
-        page = finish_gallery(
-            list(results.rows.values()),
-            out,
-            terminal,
-            title="pika_async demo",
-            maker="demo",
-            posters=not outcome.interrupted,
-        )
+        page = finish_gallery(gallery, terminal, posters=not outcome.interrupted)
     totals = _provider_totals(outcome.jobs, emulator.ledger)
     _show_totals(totals, terminal, seconds)
     correct = all(each.charged_once_each for each in totals) and not emulator.cdn_credentials
@@ -106,8 +101,8 @@ def _clear_folder(out: Path) -> None:
                 for file in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
                     if _OWN_FILES.fullmatch(file.name):
                         file.unlink()
-            for name in ("results.jsonl", "index.html"):
-                (out / name).unlink()
+            for name in ("results.jsonl", "index.html", *(f"assets/{name}" for name in STATIC_FILES)):
+                (out / name).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "its index.html is not text"
@@ -115,10 +110,11 @@ def _clear_folder(out: Path) -> None:
 
 
 async def _run(
-    out: Path, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal
+    prompts: int, seed: int, results: ResultsWriter, gallery: GalleryWriter, terminal: Terminal
 ) -> tuple[BatchOutcome, Emulator]:
     emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_LENGTH_S)
     batches: list[ProviderBatch] = []
+    dealt = demo_requests([find_provider(name) for name in EMULATED_PROVIDERS], prompts, seed)
 
     async def current_jobs() -> list[Job]:
         return [job for batch in batches for job in await batch.current_jobs()]
@@ -129,10 +125,13 @@ async def _run(
         interrupted = False
         try:
             async with emulator:
-                batches.extend(_batches(emulator, prompts, seed, results, terminal))
-                async with display, asyncio.TaskGroup() as group:
+                batches.extend(_batches(emulator, dealt, results, gallery, terminal))
+                gallery.expect([one.key for batch in batches for one in batch.inputs])
+                async with display, gallery.refreshing(), asyncio.TaskGroup() as group:
                     for batch in batches:
-                        group.create_task(_run_batch(batch, out), name=f"pika_async demo {batch.client.provider.name}")
+                        group.create_task(
+                            _run_batch(batch, gallery.root), name=f"pika_async demo {batch.client.provider.name}"
+                        )
         except asyncio.CancelledError:
             interrupted = True
         jobs = [job for batch in batches for job in await batch.finish(None)]
@@ -147,12 +146,14 @@ async def _run(
 
 
 def _batches(
-    emulator: Emulator, prompts: int, seed: int, results: ResultsWriter, terminal: Terminal
+    emulator: Emulator,
+    dealt: Mapping[str, Sequence[GenerationRequest]],
+    results: ResultsWriter,
+    gallery: GalleryWriter,
+    terminal: Terminal,
 ) -> list[ProviderBatch]:
-    providers = [find_provider(name) for name in EMULATED_PROVIDERS]
-    dealt = demo_requests(providers, prompts, seed)
     return [
-        ProviderBatch(_client(emulator, name), _input_requests(requests, number), results, terminal)
+        ProviderBatch(_client(emulator, name), _input_requests(requests, number), results, gallery, terminal)
         for number, (name, requests) in enumerate(dealt.items())
         if requests
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import anyio.to_thread
 import attrs
 
 from pika_async._planning.media_routes import local_media
@@ -35,6 +37,7 @@ from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.providers import find_provider
+from pika_async.report.writer import GalleryWriter
 
 __all__ = ["BatchRunner", "ProviderRun", "offers_of", "resume_runs", "retry_runs"]
 
@@ -77,6 +80,7 @@ class BatchRunner:
     _before: Before = attrs.field(factory=Before, init=False)
     _results: ResultsWriter | None = attrs.field(default=None, init=False)
     _display: ProgressDisplay | None = attrs.field(default=None, init=False)
+    _gallery: GalleryWriter = attrs.field(init=False)
 
     async def run(
         self, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = ()
@@ -88,6 +92,7 @@ class BatchRunner:
         :raises UsageError: if the folder, an input or the journal cannot be used; nothing was sent.
         :raises Interrupted: if it was interrupted before any request was taken in.
         """
+        self._gallery = GalleryWriter(self.folder.root, title, price=self.options.price)
         with ExitStack() as stack:
             outcome = await interruptible(
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt
@@ -95,9 +100,8 @@ class BatchRunner:
             rows = list(self._results.rows.values()) if self._results is not None else []
         if self._results is not None:
             finish_table(rows, self.folder.table_file, self.terminal)
-        posters = not outcome.interrupted
-        page = finish_gallery(rows, self.folder.root, self.terminal, title=title, maker="batch", posters=posters)
-        return outcome, page
+        # The clients are closed: nothing waits for the event loop any more.
+        return outcome, finish_gallery(self._gallery, self.terminal, posters=not outcome.interrupted)
 
     async def _run_all(self, runs: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> BatchOutcome:
         stopped: SubmissionsStopped | None = None
@@ -145,10 +149,13 @@ class BatchRunner:
         ]
         self._before = await Before.read(self.folder.journal, self.options.price)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
-        results = await self.folder.start_results(positions, download=self.options.download)
+        results = await self.folder.start_results(positions, self._gallery.add, download=self.options.download)
         self._results = stack.enter_context(results)
+        self._gallery.expect(positions)
+        with contextlib.suppress(OSError):  # the last write tells
+            await anyio.to_thread.run_sync(self._gallery.write)
         self._batches += [
-            ProviderBatch(run.client, inputs, self._results, self.terminal, echo=self.quiet)
+            ProviderBatch(run.client, inputs, self._results, self._gallery, self.terminal, echo=self.quiet)
             for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
         if self.listener is not None:
@@ -200,7 +207,7 @@ class BatchRunner:
             self.terminal, batch.current_jobs, len(batch.inputs), download=download, silent=self.quiet,
             callbacks=None if self.listener is None else partial(batch.callback_counts, self.listener),
         )  # fmt: skip
-        async with self._display:
+        async with self._display, self._gallery.refreshing():
             return await batch.run(self.folder.videos if download else None)
 
     def _on_interrupt(self) -> None:
@@ -215,6 +222,8 @@ class BatchRunner:
         current = {job.key: job for job in self.folder.journal.all()}
         for batch in self._batches:
             batch.write_remaining(current)
+        with contextlib.suppress(OSError):
+            self._gallery.write(is_running=False)
         self.terminal.note(f"to continue: {self.folder.command('resume')}")
 
 

@@ -190,7 +190,7 @@ def test_bad_standard_input_is_named(cli: CommandLine, emulator: Emulator, data:
     assert ran.err.removeprefix("error: ").startswith("stdin:")
 
 
-@pytest.mark.parametrize("existing", ["results.jsonl", "index.html", "videos/k.mp4"])
+@pytest.mark.parametrize("existing", ["results.jsonl", "index.html", "assets/gallery.js", "videos/k.mp4"])
 def test_a_batch_does_not_overwrite_existing_files(cli: CommandLine, emulator: Emulator, existing: str) -> None:
     """Results of an earlier batch, a foreign page or a video of the same name are refused before anything is sent."""
     (cli.folder / "pika-out" / existing).parent.mkdir(parents=True)

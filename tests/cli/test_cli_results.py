@@ -87,8 +87,8 @@ def test_a_picture_is_shown_under_its_own_ending(cli: CommandLine, kind: str, su
     page = (cli.folder / "pika-out" / "index.html").read_text()
     assert row["file"] == f"videos/a.b{suffix}"
     assert (cli.folder / "pika-out" / row["file"]).read_bytes() == picture(kind)
-    assert f'<img loading="lazy" alt="" src="./videos/a.b{suffix}">' in page
-    assert "<video" not in page
+    assert f'"file":"./videos/a.b{suffix}","picture":true' in page
+    assert '"poster"' not in page
     assert not (cli.folder / "pika-out" / "posters").exists()
     assert asked == 1
 

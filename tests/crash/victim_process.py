@@ -40,10 +40,11 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.actions import ActiveJob
 from pika_async._runtime import results as runtime_results
 from pika_async._runtime import submitter
-from pika_async.cli import batch, results
+from pika_async.cli import results
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus
 from pika_async.providers._wire import HttpRequest
+from pika_async.report import writer
 from tests.crash.event_log import EventLog
 
 __all__ = ["NEWER", "POINTS", "use_migrations"]
@@ -311,7 +312,7 @@ def hook_files(points: Points) -> None:
         points.reach("line-half")
         return record(self, job)
 
-    setattr(batch, "draw_posters", lambda *_: 0)  # noqa: B010 - they take a quarter of a short run
+    setattr(writer, "draw_posters", lambda *_: 0)  # noqa: B010 - they take a quarter of a short run
     setattr(partial, "write", hooked_write)  # noqa: B010
     setattr(os, "link", points.around("link", os.link))  # noqa: B010
     setattr(results.ResultsWriter, "write", hooked_record)  # noqa: B010

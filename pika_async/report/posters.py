@@ -16,7 +16,9 @@ _log = logging.getLogger("pika_async.posters")
 
 
 def draw_posters(videos: Iterable[Path], folder: Path) -> int:
-    """Save the first frame of each video as `folder`/NAME.jpg; return the number of posters. A picture needs none.
+    """Save the first frame of each video as `folder`/NAME.jpg; return the number of videos that have one.
+
+    A picture needs none, and a poster that is newer than its video is left as it is.
 
     Blocks: in an event loop, use a thread.
     """
@@ -30,16 +32,24 @@ def draw_posters(videos: Iterable[Path], folder: Path) -> int:
         if video.suffix in PICTURE_SUFFIXES:
             continue
         try:
-            folder.mkdir(exist_ok=True)
-            _draw(av, video, folder / f"{video.stem}.jpg")
+            poster = folder / f"{video.stem}.jpg"
+            if not _is_newer(poster, video):
+                folder.mkdir(exist_ok=True)
+                _draw(av, video, poster)
             count += 1
         except Exception as error:  # the file comes from a provider: the decoder may raise anything
             _log.info("no poster of %s: %r", video.name, error)
     return count
 
 
+def _is_newer(poster: Path, video: Path) -> bool:
+    return poster.is_file() and poster.stat().st_mtime_ns >= video.stat().st_mtime_ns
+
+
 def _draw(av: Any, video: Path, poster: Path) -> None:
     with av.open(str(video)) as container:
         frame = next(container.decode(video=0))
-    with poster.open("xb") as file:
+    part = poster.with_name(f".{poster.name}.part")
+    with part.open("wb") as file:
         frame.to_image().save(file, "JPEG", quality=80)
+    part.replace(poster)

@@ -1,0 +1,1 @@
+"""Pages of a batch for people: the gallery. Sends nothing and depends on no client."""

@@ -1,0 +1,225 @@
+"""Facts of a job that the page shows, and the groups of those without a video. Reads no file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from pika_async._http.media import PICTURE_SUFFIXES
+from pika_async._planning.repetition import is_archived
+from pika_async.errors import (
+    DownloadFailed,
+    GenerationFailed,
+    JobError,
+    PikaError,
+    SubmissionInDoubt,
+    SubmissionRejected,
+)
+from pika_async.jobs import Job, JobStatus
+from pika_async.models import GenerationRequest
+from pika_async.report.media_facts import MediaFacts
+
+__all__ = ["card_of", "generate_command", "is_shown", "problem_groups", "reason_of", "shell_command"]
+
+#: Keys that a group of problems names as examples.
+MAX_EXAMPLES: Final = 5
+#: Statuses in the order of the groups; the rest come after.
+_GROUP_ORDER: Final = ("failed", "unknown", "rejected", "timed_out", "succeeded", "canceled")
+#: Fields of a request and the options of `generate` that give them.
+_OPTIONS: Final = {
+    "image": "--image", "video": "--video", "ingredients_mode": "--ingredients-mode", "effect": "--effect",
+    "aspect_ratio": "--aspect-ratio", "frame_rate": "--frame-rate", "guidance_scale": "--guidance-scale",
+    "motion": "--motion", "negative_prompt": "--negative-prompt", "seed": "--seed", "model": "--model",
+}  # fmt: skip
+
+
+def is_shown(job: Job) -> bool:
+    """Return whether `job` has a card: it is settled or parked. The others are only counted."""
+    return job.is_final or job.status in {JobStatus.UNKNOWN, JobStatus.TIMED_OUT}
+
+
+def card_of(
+    job: Job,
+    root: Path,
+    *,
+    facts: MediaFacts | None = None,
+    has_poster: bool = False,
+    price: float | None = None,
+) -> dict[str, Any]:
+    """Return the facts of `job` for its card, as JSON has them; those that are unknown are left out.
+
+    :param root: folder of the page, which links of files are relative to; a file elsewhere is not linked.
+    :param facts: shape and length of its file; default none.
+    :param has_poster: whether `root`/posters/KEY.jpg exists; default False.
+    :param price: price of one charge; default None, unknown.
+    """
+    request, file, facts = job.request, _link(job.file, root), facts or MediaFacts()
+    took = None if job.settled_at is None or job.submitted_at is None else job.settled_at - job.submitted_at
+    found = {
+        "key": job.key,
+        "index": job.index,
+        "status": job.status.value,
+        "provider": job.provider,
+        "task": job.task_id,
+        "prompt": request.prompt,
+        "effect": request.effect,
+        "model": request.model,
+        "kind": request.kind,
+        "ratio": None if request.aspect_ratio is None else str(request.aspect_ratio),
+        "seed": None if (seed := _seed(job)) is None else str(seed),  # a script has no integers beyond 2**53
+        "shape": facts.shape or _requested_shape(request),
+        "seconds": facts.seconds or (job.video.duration if job.video else None),
+        "file": file,
+        "picture": (file is not None and Path(str(job.file)).suffix in PICTURE_SUFFIXES) or None,
+        "poster": f"./posters/{quote(job.key, safe='')}.jpg" if has_poster else None,
+        "submitted": _time(job.submitted_at),
+        "settled": _time(job.settled_at),
+        "took": None if took is None else round(took.total_seconds(), 2),
+        "polls": job.polls,
+        "attempts": job.attempts,
+        "points": job.points,
+        "cost": price if price is not None and job.may_be_charged else None,
+        "sha256": job.sha256,
+        "reason": None if job.error is None else reason_of(job.error),
+        "error": None if job.error is None else job.error.message,
+        "earlier": is_archived(job) or None,
+        "adopted": job.is_adopted or None,
+        "command": _command_again(job, root),
+        "words": "make it again" if job.status is JobStatus.SUCCEEDED else "try it again",
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _seed(job: Job) -> int | None:
+    return job.video.seed if job.video is not None and job.video.seed is not None else job.request.seed
+
+
+def _requested_shape(request: GenerationRequest) -> tuple[int, int] | None:
+    ratio = request.ratio
+    return None if ratio is None else (ratio.numerator, ratio.denominator)
+
+
+def _link(file: Path | None, root: Path) -> str | None:
+    for base in (root, root.absolute(), root.resolve()) if file is not None else ():
+        if file is not None and file.is_relative_to(base):
+            return "./" + quote(file.relative_to(base).as_posix(), safe="/")
+    return None
+
+
+def _time(at: Any) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def shell_command(name: str, root: Path, *rest: str) -> str:
+    """Return the command `name` for the folder `root`, quoted for a shell, whatever the working directory."""
+    return shlex.join(["pika-async", name, str(root.absolute()), *rest])
+
+
+def generate_command(request: GenerationRequest, provider: str) -> str | None:
+    """Return the command that generates `request` anew, quoted for a shell; None if its input has no name there."""
+    words = ["pika-async", "generate", "--provider", provider]
+    if isinstance(request.image, bytes) or isinstance(request.video, bytes):
+        return None
+    for field, option in _OPTIONS.items():
+        value = getattr(request, field)
+        if value is not None:
+            words.append(f"{option}={value}")
+    for ingredient in request.ingredients:
+        if isinstance(ingredient, bytes):
+            return None
+        words.append(f"--ingredient={ingredient}")
+    if request.camera is not None and request.camera.moves:
+        words.append("--camera=" + ",".join(f"{axis}={move}" for axis, move in request.camera.moves.items()))
+    if request.sfx is not None:
+        words.append("--sfx" if request.sfx else "--no-sfx")
+    words += ["--extend"] * request.extend + ["--no-strict"] * (not request.strict)
+    return shlex.join([*words, "--", request.prompt])
+
+
+def _command_again(job: Job, root: Path) -> str | None:
+    if is_archived(job):
+        return None
+    match job.status:
+        case JobStatus.UNKNOWN:
+            return shell_command("resolve", root, job.key)
+        case JobStatus.TIMED_OUT:
+            return shell_command("resume", root)
+        case JobStatus.SUCCEEDED if job.error is not None:
+            return shell_command("resume", root)
+        case _ if job.is_adopted:  # its prompt is not known
+            return None
+        case JobStatus.SUCCEEDED:
+            return generate_command(job.request, job.provider)
+        case JobStatus.FAILED:
+            return shell_command("retry", root, job.key, "--new-seed")
+        case _:
+            return shell_command("retry", root, job.key)
+
+
+# --- problems --------------------------------------------------------------------------------------------------------
+
+
+def reason_of(error: PikaError) -> str:
+    """Return why a job ended without a video, without the name of the job, so that equal reasons are equal."""
+    if isinstance(error, SubmissionRejected):
+        return f"HTTP {error.http_status}: {error.reason}" if error.http_status else error.reason
+    if isinstance(error, GenerationFailed):
+        return error.reason or "no reason given"
+    if isinstance(error, SubmissionInDoubt):
+        return error.reason
+    if isinstance(error, DownloadFailed):
+        return f"download failed: {error.reason}"
+    if isinstance(error, JobError):
+        return error.message.partition(": ")[2]
+    return error.message
+
+
+def problem_groups(cards: Iterable[Mapping[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """Return the cards without a video by status and reason: how many, the first keys, and the command that helps.
+
+    The groups are in the order of the page, larger ones first within a status. A job that was paid for again is not
+    a problem any more.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    adopted = set()
+    for card in cards:
+        is_good = card["status"] == "succeeded" and "error" not in card
+        if not is_good and "earlier" not in card:
+            groups.setdefault((card["status"], card.get("reason", "no reason given")), []).append(card["key"])
+            adopted |= {card["key"]} if "adopted" in card else set()
+    ordered = sorted(groups.items(), key=lambda group: (_GROUP_ORDER.index(group[0][0]), -len(group[1])))
+    return [
+        {
+            "status": status, "reason": reason, "count": len(keys), "keys": keys[:MAX_EXAMPLES],
+            "command": _group_command(status, keys, adopted, root),
+        }
+        for (status, reason), keys in ordered
+    ]  # fmt: skip
+
+
+def _group_command(status: str, keys: Sequence[str], adopted: Collection[str], root: Path) -> str | None:
+    """Return the command for a group: by its keys if they are few, so that it acts on no other group.
+
+    :param adopted: keys of jobs whose prompts are not known, so that they cannot be paid for again.
+    """
+    own = [key for key in keys if key not in adopted]
+    few = len(keys) <= MAX_EXAMPLES
+    match status:
+        case "unknown":
+            return shell_command("resolve", root, *(keys if few else []))
+        case "timed_out" | "succeeded":
+            return shell_command("resume", root)
+        case _ if not own:
+            return None
+        case "failed":
+            return shell_command("retry", root, *(own if few else ["--failed"]), "--new-seed")
+        case "rejected" if not few:
+            return shell_command("retry", root, "--rejected")
+        case _:
+            return shell_command("retry", root, *own)

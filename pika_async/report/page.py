@@ -1,0 +1,82 @@
+"""The page as text: a small shell around one block of data, which the script draws. Loads nothing from elsewhere.
+
+Every text comes from users or providers. It stands in the page only as JSON in ASCII without a character that HTML
+reads, and the script puts it into the document as text.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from pika_async.errors import strip_control
+
+__all__ = ["GENERATOR_TAG", "STATIC_FILES", "is_own_page", "page_files", "page_text", "script_json", "static_files"]
+
+#: Marks the page with the command that made it.
+GENERATOR_TAG: Final = '<meta name="generator" content="pika_async {maker}">'
+_MARK: Final = GENERATOR_TAG.partition("{")[0]
+#: Names of the static files in `assets/`.
+STATIC_FILES: Final = ("gallery.css", "gallery.js")
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:; "
+    "media-src 'self' file:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
+_ESCAPES: Final = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def script_json(value: object) -> str:
+    """Return `value` as JSON that may stand in a `<script>` of any document: ASCII without `<`, `>` and `&`."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def page_text(
+    head: Mapping[str, Any], cards: Sequence[str], *, title: str, maker: str = "batch", timeline: str | None = None
+) -> str:
+    """Return the page.
+
+    :param head: facts of the whole batch.
+    :param cards: cards, each encoded by `script_json`.
+    :param title: title of the page.
+    :param maker: command that made the page; default "batch".
+    :param timeline: SVG of the batch over time, which must be safe as markup; default None.
+    """
+    data = f'{{"head":{script_json(head)},"cards":[\n' + ",\n".join(cards) + "\n]}"
+    text: str = _template().render(
+        data=data,
+        timeline=timeline,
+        generator=GENERATOR_TAG.format(maker=maker),
+        policy=_POLICY,
+        title=strip_control(title),
+    )
+    return text
+
+
+def page_files(root: Path) -> list[Path]:
+    """Return the files that the page in the folder `root` consists of."""
+    return [root / "index.html", *(root / "assets" / name for name in STATIC_FILES)]
+
+
+def is_own_page(start: str) -> bool:
+    """Return whether `start`, the beginning of an `index.html`, is that of a page of ours."""
+    return _MARK in start
+
+
+@cache
+def static_files() -> dict[str, bytes]:
+    """Return the style sheet and the script by name."""
+    folder = importlib.resources.files("pika_async.report") / "templates"
+    return {name: (folder / name).read_bytes() for name in STATIC_FILES}
+
+
+@cache
+def _template() -> Any:
+    import jinja2  # noqa: PLC0415 - 65 ms, which a command without a page need not pay
+
+    folder = importlib.resources.files("pika_async.report") / "templates"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string((folder / "gallery.html").read_text(encoding="utf-8"))

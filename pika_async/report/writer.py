@@ -1,0 +1,193 @@
+"""Writer of the gallery of one folder, also while its batch runs. No write blocks the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from pika_async.jobs import Job
+from pika_async.report.cards import card_of, is_shown, problem_groups, shell_command
+from pika_async.report.media_facts import read_media_facts
+from pika_async.report.page import is_own_page, page_text, script_json, static_files
+from pika_async.report.posters import draw_posters
+
+__all__ = ["GalleryWriter", "pause_after"]
+
+#: Shortest time between two writes, in seconds.
+MIN_PAUSE_S: Final = 3.0
+#: The pause after a write, in times of its own length: writing takes at most a fortieth of one core.
+PAUSE_FACTOR: Final = 40
+#: Seconds for which an interrupt waits for a write under way.
+LOCK_TIMEOUT_S: Final = 2.0
+#: Bytes at the beginning of an `index.html` in which the mark of ours stands.
+MARK_BYTES: Final = 2_000
+#: Fields of a card that its place and its group of problems need.
+_GROUPED_FIELDS: Final = ("key", "index", "status", "reason", "error", "earlier", "adopted")
+
+
+def pause_after(write_s: float) -> float:
+    """Return the seconds from the end of a write that took `write_s` seconds to the beginning of the next one."""
+    return max(MIN_PAUSE_S, PAUSE_FACTOR * write_s)
+
+
+@attrs.define
+class GalleryWriter:
+    """Writer of `root`/index.html. Each job is encoded once; writing again costs a join and a write.
+
+    :param title: title of the page.
+    :param maker: command that makes the page; default "batch".
+    :param price: price of one charge; default None, unknown.
+    """
+
+    root: Path
+    title: str
+    maker: str = "batch"
+    price: float | None = None
+    #: SVG of the batch over time; None leaves its section out.
+    timeline: str | None = None
+    #: Keys of all jobs of the command, finished or not.
+    _expected: set[str] = attrs.field(factory=set, init=False)
+    _pending: dict[str, Job] = attrs.field(factory=dict, init=False)
+    _jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
+    _cards: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
+    _lines: dict[str, str] = attrs.field(factory=dict, init=False)
+    _is_checked: bool = attrs.field(default=False, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    def expect(self, keys: Collection[str]) -> None:
+        """Count the jobs of `keys` as unfinished until they are added."""
+        self._expected.update(keys)
+
+    def add(self, job: Job) -> None:
+        """Put `job` on the page with the next write, in place of what the page has of it."""
+        self._pending[job.key] = job
+
+    @asynccontextmanager
+    async def refreshing(self) -> AsyncIterator[None]:
+        """Write the page again while the body runs, after changes, at intervals that follow what a write takes.
+
+        A write that fails is tried again with the next change; the last one tells.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._refresh, name="pika_async gallery")
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
+
+    async def _refresh(self) -> None:
+        pause = MIN_PAUSE_S
+        while True:
+            await anyio.sleep(pause)
+            if not self._pending:
+                pause = MIN_PAUSE_S
+                continue
+            started = time.perf_counter()
+            with contextlib.suppress(OSError):
+                await anyio.to_thread.run_sync(self.write)
+            pause = pause_after(time.perf_counter() - started)
+
+    def write(self, *, is_running: bool = True) -> Path:
+        """Write the page in one step, so that a reader sees the old one or the new one; return its path.
+
+        Blocks: in an event loop, use a thread.
+
+        :param is_running: whether the command goes on; default True.
+        :raises FileExistsError: if another file than a page of ours stands there; it is left as it is.
+        :raises OSError: if it cannot be written.
+        """
+        path = self.root / "index.html"
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
+            raise TimeoutError(errno.ETIMEDOUT, "another write has not ended")
+        try:
+            self._require_own(path)
+            self._encode_pending()
+            text = page_text(
+                self._head(is_running=is_running),
+                [self._lines[key] for key in sorted(self._lines, key=self._position)],
+                title=self.title, maker=self.maker, timeline=self.timeline,
+            )  # fmt: skip
+            self._write_static()
+            _replace(path, text.encode("ascii", "xmlcharrefreplace") if text.isascii() else text.encode())
+        finally:
+            self._lock.release()
+        return path
+
+    def finish(self, *, posters: bool = True) -> Path:
+        """Write the page of a command that has ended, then once more with poster frames; return its path.
+
+        Blocks: in an event loop, use a thread.
+
+        :param posters: whether to draw the poster frames that are missing; default True.
+        :raises OSError: if it cannot be written; see `write`.
+        """
+        path = self.write(is_running=False)
+        files = [job.file for job in self._jobs.values() if job.file is not None] if posters else []
+        if files and draw_posters(files, self.root / "posters"):
+            self._pending = {**self._jobs, **self._pending}
+            path = self.write(is_running=False)
+        return path
+
+    def _position(self, key: str) -> tuple[int, str]:
+        return self._cards[key]["index"], key
+
+    def _require_own(self, path: Path) -> None:
+        if self._is_checked:
+            return
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if not is_own_page(file.read(MARK_BYTES).decode("utf-8", "replace")):
+                raise FileExistsError(errno.EEXIST, "it is not a gallery, and is never overwritten")
+        self._is_checked = True
+
+    def _encode_pending(self) -> None:
+        for key in list(self._pending):  # the event loop may add others meanwhile
+            job = self._jobs[key] = self._pending.pop(key)
+            if not is_shown(job):
+                self._cards.pop(key, None)
+                self._lines.pop(key, None)
+                continue
+            has_poster = job.file is not None and (self.root / "posters" / f"{key}.jpg").is_file()
+            facts = None if job.file is None else read_media_facts(job.file)
+            card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
+            self._lines[key] = script_json(card)
+            self._cards[key] = {name: card[name] for name in _GROUPED_FIELDS if name in card}
+
+    def _head(self, *, is_running: bool) -> dict[str, Any]:
+        unfinished = Counter(
+            job.status.value for key, job in self._jobs.items() if key not in self._cards and not is_shown(job)
+        )
+        waiting = sum(key not in self._jobs for key in self._expected)
+        return {
+            "running": is_running,
+            "waiting": waiting,
+            "unfinished": dict(unfinished),
+            "resume": shell_command("resume", self.root),
+            "groups": problem_groups(self._cards.values(), self.root),
+            "written": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+
+    def _write_static(self) -> None:
+        folder = self.root / "assets"
+        folder.mkdir(exist_ok=True)
+        for name, content in static_files().items():
+            path = folder / name
+            if not path.is_file() or path.read_bytes() != content:
+                _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
