@@ -100,8 +100,9 @@ class BatchRunner:
             rows = list(self._results.rows.values()) if self._results is not None else []
         if self._results is not None:
             finish_table(rows, self.folder.table_file, self.terminal)
-        # The clients are closed: nothing waits for the event loop any more.
-        return outcome, finish_gallery(self._gallery, self.terminal, posters=not outcome.interrupted)
+        finish = partial(finish_gallery, self._gallery, self.terminal, posters=not outcome.interrupted)
+        # The page is written first: an interrupt abandons no more than poster frames.
+        return outcome, await anyio.to_thread.run_sync(finish, abandon_on_cancel=True)
 
     async def _run_all(self, runs: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> BatchOutcome:
         stopped: SubmissionsStopped | None = None
