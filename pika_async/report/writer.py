@@ -32,7 +32,7 @@ PAUSE_FACTOR: Final = 40
 #: Seconds for which an interrupt waits for a write under way.
 LOCK_TIMEOUT_S: Final = 2.0
 #: Bytes at the beginning of an `index.html` in which the mark of ours stands.
-MARK_BYTES: Final = 2_000
+PAGE_START_BYTES: Final = 2_000
 #: Fields of a card that its place and its group of problems need.
 _GROUPED_FIELDS: Final = ("key", "index", "status", "reason", "error", "earlier", "adopted")
 
@@ -147,7 +147,7 @@ class GalleryWriter:
         if self._is_checked:
             return
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            if not is_own_page(file.read(MARK_BYTES).decode("utf-8", "replace")):
+            if not is_own_page(file.read(PAGE_START_BYTES).decode("utf-8", "replace")):
                 raise FileExistsError(errno.EEXIST, "it is not a gallery, and is never overwritten")
         self._is_checked = True
 

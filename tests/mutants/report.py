@@ -42,7 +42,7 @@ MUTANTS: Final = (
     Mutant(
         "page-of-the-user-overwritten",
         "report/writer.py",
-        'if not is_own_page(file.read(MARK_BYTES).decode("utf-8", "replace")):',
+        'if not is_own_page(file.read(PAGE_START_BYTES).decode("utf-8", "replace")):',
         "if False:",
         "a page that the user wrote is lost",
         ("tests/report/test_writer.py",),
