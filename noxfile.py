@@ -132,6 +132,7 @@ def bench(session: nox.Session) -> None:
         "settling",
         "callbacks",
         "estimates",
+        "time_left",
         "simulate",
         "plots",
     ]

@@ -5,8 +5,9 @@ task's duration with the cdf F, the mean mu and the coefficient of variation c, 
 
 - The first m jobs begin at once. Job m + j begins when j tasks have settled. After the first round the settled tasks
   are m renewal processes, of which t / mu + (c^2 - 1) / 2 each have settled by t (Smith, 1954; Cox, 1962), so job m + j
-  begins at mu (j / m + (1 - c^2) / 2), or at the quantile j / (m + 1) of D if that is sooner, in the first round. With
-  a rate of submissions, job i begins no sooner than i / rate.
+  begins at mu (j / m + (1 - c^2) / 2), or at the quantile j / (m + 1) of D if that is sooner, in the first round. If
+  tasks are in flight already, the first round takes r instead of mu, the mean of what is left of them, and job m + j
+  begins at mu (j / m - (1 + c^2) / 2) + r. With a rate of submissions, job i begins no sooner than i / rate.
 - The batch has ended by t if each task has: P(T <= t) = prod F(t - begin_i), and for a task of age a that is in flight
   already (F(a + t) - F(a)) / (1 - F(a)). The last round decides: its slowest task is what is waited for.
 - The begin of the last job varies by sigma sqrt(n - m) / m, as the sum of n - m durations over m rooms does; and the
@@ -72,6 +73,13 @@ class CutDurations:
         if seconds >= self.longest:
             return 1.0
         return self.distribution.share(seconds) if seconds > 0 else 0.0
+
+    def left(self, age: float) -> float:
+        """Return the mean of the seconds until a task ends that is in flight since `age` seconds."""
+        ends = max(0.0, self.longest - age)
+        settled = self.distribution.mean_settled_seconds
+        survival = max(MIN_PROBABILITY, 1 - self.distribution.share(age)) if age > 0 else 1.0
+        return min(ends, max(0.0, ends - settled(self.longest) + settled(age)) / survival)
 
     @property
     def variation(self) -> float:
@@ -149,8 +157,8 @@ def makespan(load: Workload, durations: CutDurations) -> tuple[float, float]:
     """Return the seconds until every job has ended, low and high: about 98 % of batches end between them."""
     if not load.jobs and not load.ages:
         return 0.0, 0.0
-    begins = list(_begins(load, durations))
     ages = list(_grouped(sorted(load.ages)))
+    begins = list(_begins(load, durations, _first_round(load, ages, durations)))
     end = max([begin for begin, _ in begins] or [0.0]) + durations.longest
     low, median, high = (_quantile(share, begins, ages, durations, end) for share in (TAIL, 0.5, 1 - TAIL))
     queued = max(0.0, load.jobs + len(load.ages) - load.rooms)
@@ -161,22 +169,30 @@ def makespan(load: Workload, durations: CutDurations) -> tuple[float, float]:
     return median * math.exp(-below), (median + load.detection * durations.mean) * math.exp(above)
 
 
-def begin_of(number: int, load: Workload, durations: CutDurations) -> float:
+def begin_of(number: int, load: Workload, durations: CutDurations, first_round: float) -> float:
     """Return when a job begins, in seconds.
 
     :param number: its position among the jobs to be sent, from 0.
+    :param first_round: mean of the seconds until a task of the first round has ended.
     """
     rooms, settled = load.rooms, len(load.ages) + number + 1 - load.rooms
     begin = 0.0
     if settled > 0:
-        mean = durations.mean * (1 + load.detection)  # a room is free once a poll has found its task settled
-        begin = mean * (settled / rooms + (1 - durations.variation) / 2)
-        if settled <= rooms:
+        late = 1 + load.detection  # a room is free once a poll has found its task settled
+        begin = late * (durations.mean * (settled / rooms - (1 + durations.variation) / 2) + first_round)
+        if settled <= rooms and not load.ages:
             begin = min(begin, durations.distribution.quantile(settled / (rooms + 1)))
     return max(0.0, begin, 0.0 if load.per_second is None else number / load.per_second)
 
 
-def _begins(load: Workload, durations: CutDurations) -> Iterator[tuple[float, int]]:
+def _first_round(load: Workload, ages: Sequence[tuple[float, int]], durations: CutDurations) -> float:
+    """Return the mean of the seconds until a task of the first round has ended; some are in flight already."""
+    left = sum(count * durations.left(age) for age, count in ages)
+    new = max(0.0, load.rooms - len(load.ages))
+    return (left + new * durations.mean) / (len(load.ages) + new)
+
+
+def _begins(load: Workload, durations: CutDurations, first_round: float) -> Iterator[tuple[float, int]]:
     """Yield when jobs begin, in groups: the middle and the size of each. Those that settle long before are left out."""
     in_first_round = max(0, min(load.jobs, math.floor(load.rooms) - len(load.ages)))
     first = 0
@@ -188,7 +204,7 @@ def _begins(load: Workload, durations: CutDurations) -> Iterator[tuple[float, in
     size = max(1, math.ceil((load.jobs - first) / MAX_GROUPS))
     for start in range(first, load.jobs, size):
         count = min(size, load.jobs - start)
-        yield begin_of(start + (count - 1) // 2, load, durations), count
+        yield begin_of(start + (count - 1) // 2, load, durations, first_round), count
 
 
 def _grouped(ages: Sequence[float]) -> Iterator[tuple[float, int]]:

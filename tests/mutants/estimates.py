@@ -8,6 +8,7 @@ from tests.mutants.catalog import Mutant
 
 ESTIMATES: Final = ("tests/runtime/test_estimates.py",)
 MAKESPAN: Final = ("tests/planning/test_makespan.py",)
+TIME_LEFT: Final = ("tests/planning/test_time_left.py",)
 MONEY: Final = ("tests/planning/test_money.py",)
 PREVIEW: Final = ("tests/cli/test_cli_preview.py",)
 
@@ -101,5 +102,23 @@ MUTANTS: Final = (
         "a dry run is charged",
         PREVIEW,
         "dry_run",
+    ),
+    Mutant(
+        "running-tasks-not-censored",
+        "_planning/time_left.py",
+        "ages = sorted(math.log(max(SHORTEST_SECONDS, age)) for age in known.ages[::step])",
+        "ages: list[float] = []",
+        "the first tasks to settle, which are the fast ones, promise too short a time",
+        TIME_LEFT,
+        "slow_as_they_are",
+    ),
+    Mutant(
+        "one-figure-for-a-range",
+        "_planning/time_left.py",
+        "RANGE_SHARE: Final = 0.8",
+        "RANGE_SHARE: Final = 0.0",
+        "a time left is promised to the second",
+        TIME_LEFT,
+        "never_missed",
     ),
 )
