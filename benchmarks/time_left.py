@@ -90,9 +90,7 @@ def states(jobs: int, rooms: int, expected: float, seed: int) -> Iterator[State]
 
 def main(seeds: int) -> None:
     """Print a table, with a row for each batch and expectation."""
-    print(
-        "| jobs | at a time | expected | inside | high over low, median | worst factor outside | worst error at the end |"
-    )
+    print("| jobs | at a time | expected | inside | high over low | worst factor outside | worst error at the end |")
     print("|---|---|---|---|---|---|---|")
     began, count, worst = time.process_time(), 0, 1.0
     for jobs, rooms in BATCHES:
