@@ -29,7 +29,7 @@ LATE = 0.1
 BATCHES = ((40, 40), (200, 200), (1000, 1000), (40, 5), (200, 20), (200, 60), (500, 200), (1000, 50))
 #: Medians that were expected, in seconds.
 EXPECTED = (20.0, 60.0, 180.0)
-#: States of a batch that are looked at.
+#: States of a batch that are compared.
 STATES = 40
 #: While less than this share of the batch's time is left, the error counts as a share of that time instead.
 END = 0.05

@@ -28,20 +28,20 @@ MIN_SETTLED: Final = 8
 #: Settled tasks that the expected median counts as once one has settled.
 MEDIAN_WEIGHT: Final = 0.25
 #: Deviation of the logarithm before any task has settled, and the settled tasks that it counts as.
-PRIOR_SIGMA: Final = 0.5
+EXPECTED_SIGMA: Final = 0.5
 SIGMA_WEIGHT: Final = 3.0
 #: Tasks from which a distribution is made; of more, every second one, every third...
-MAX_TASKS: Final = 1000
-#: Ages that are told apart in a fit.
+MAX_FITTED_TASKS: Final = 1000
+#: Ages that a fit distinguishes.
 MAX_AGES: Final = 40
 #: Rounds of the fit, and the change at which it ends.
 MAX_ROUNDS: Final = 300
 FIT_TOLERANCE: Final = 1e-4
 #: Points of the tail for each standard deviation, and how many deviations it is long.
-TAIL_POINTS_PER_SIGMA: Final = 4
-TAIL_SIGMAS: Final = 8
+POINTS_PER_DEVIATION: Final = 4
+TAIL_DEVIATIONS: Final = 8
 #: Smallest probability that is divided by.
-MIN_PROBABILITY: Final = 1e-12
+MIN_TAIL: Final = 1e-12
 
 _NORMAL = NormalDist()
 
@@ -137,8 +137,8 @@ def running_durations(known: Stratum, expected: float) -> tuple[Distribution, Fi
     :param expected: the median that is expected before any task has settled, in seconds, above 0.
     """
     if not known.settled:
-        return DurationEstimator(prior_median=expected).estimate(), Fit(math.log(expected), PRIOR_SIGMA)
-    step = max(1, math.ceil((len(known.settled) + len(known.ages)) / MAX_TASKS))
+        return DurationEstimator(prior_median=expected).estimate(), Fit(math.log(expected), EXPECTED_SIGMA)
+    step = max(1, math.ceil((len(known.settled) + len(known.ages)) / MAX_FITTED_TASKS))
     logs = sorted(math.log(max(SHORTEST_SECONDS, value)) for value in known.settled[::step])
     ages = sorted(math.log(max(SHORTEST_SECONDS, age)) for age in known.ages[::step])
     fit = _fit(logs, ages, math.log(expected))
@@ -151,9 +151,9 @@ def running_durations(known: Stratum, expected: float) -> tuple[Distribution, Fi
         at_risk -= 1
         points[math.exp(value)] = 1 - survival  # the last of equal ones
     longest = (logs[-1] - fit.mean) / fit.sigma
-    beyond = max(MIN_PROBABILITY, _NORMAL.cdf(-longest))
-    for step in range(1, TAIL_POINTS_PER_SIGMA * TAIL_SIGMAS + 1):
-        z = longest + step / TAIL_POINTS_PER_SIGMA
+    beyond = max(MIN_TAIL, _NORMAL.cdf(-longest))
+    for step in range(1, POINTS_PER_DEVIATION * TAIL_DEVIATIONS + 1):
+        z = longest + step / POINTS_PER_DEVIATION
         points[math.exp(fit.mean + fit.sigma * z)] = 1 - survival * _NORMAL.cdf(-z) / beyond
     return Distribution([*points], [*points.values()]), fit
 
@@ -164,7 +164,7 @@ def _fit(logs: Sequence[float], ages: Sequence[float], expected: float) -> Fit:
     count = len(logs) + len(ages)
     settled, squares = math.fsum(logs), math.fsum(value * value for value in logs)
     mean = settled / len(logs)
-    sigma = PRIOR_SIGMA
+    sigma = EXPECTED_SIGMA
     for _ in range(MAX_ROUNDS):
         first, second = settled, squares
         for age, number in groups:
@@ -174,7 +174,7 @@ def _fit(logs: Sequence[float], ages: Sequence[float], expected: float) -> Fit:
             second += number * (mean * mean + 2 * mean * sigma * hazard + sigma * sigma * (1 + z * hazard))
         new_mean = (first + MEDIAN_WEIGHT * expected) / (count + MEDIAN_WEIGHT)
         spread = second - 2 * new_mean * first + count * new_mean * new_mean
-        new_sigma = math.sqrt(max(0.0, spread + SIGMA_WEIGHT * PRIOR_SIGMA**2) / (count + SIGMA_WEIGHT))
+        new_sigma = math.sqrt(max(0.0, spread + SIGMA_WEIGHT * EXPECTED_SIGMA**2) / (count + SIGMA_WEIGHT))
         new_sigma = max(MIN_FIT_SIGMA, new_sigma)
         change = abs(new_mean - mean) + abs(new_sigma - sigma)
         mean, sigma = new_mean, new_sigma
