@@ -56,6 +56,7 @@ MIGRATIONS: Final = (
         attempts INTEGER NOT NULL,
         submitted_at TEXT,
         settled_at TEXT,
+        downloaded_at TEXT,
         points REAL,
         refunded REAL,
         repeats TEXT,

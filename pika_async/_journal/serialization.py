@@ -38,7 +38,7 @@ ColumnValue = str | int | float | None
 #: The columns of a job that are updated; its key and its request never change.
 JOB_COLUMNS: Final = (
     "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress",
-    "last_seen", "polls", "attempts", "submitted_at", "settled_at", "points", "refunded", "repeats",
+    "last_seen", "polls", "attempts", "submitted_at", "settled_at", "downloaded_at", "points", "refunded", "repeats",
 )  # fmt: skip
 #: Names of the job's fields by column, where they differ (`index` is an SQL keyword).
 FIELD_NAMES: Final = {"idx": "index"}
@@ -168,6 +168,7 @@ def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, Colum
         "last_seen": None if job.last_seen is None else _dump_json(attrs.asdict(job.last_seen)),
         "submitted_at": _time_to_text(job.submitted_at),
         "settled_at": _time_to_text(job.settled_at),
+        "downloaded_at": _time_to_text(job.downloaded_at),
         "intended_at": None if intent is None else _time_to_text(intent.at),
         "body_sha256": None if intent is None else intent.body_sha256,
         "callback_sha256": None if intent is None else intent.callback_sha256,
@@ -191,6 +192,7 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
             "error": row["error"] and _error_from_json(row["error"], row["key"], row["provider"]),
             "submitted_at": _time_from_text(row["submitted_at"]),
             "settled_at": _time_from_text(row["settled_at"]),
+            "downloaded_at": _time_from_text(row["downloaded_at"]),
         }
     )
 

@@ -125,7 +125,7 @@ class ResultDownloader:
         await anyio.to_thread.run_sync(_unlink_archived, target)
         file = await _find_file(target, job.sha256)
         if file is not None and job.sha256 is not None:
-            finished = job.with_file(file, job.sha256)
+            finished = job.with_file(file, job.sha256, time.time())
         else:
             finished = await self._fetched(job, job.video, target, overwrite=overwrite)
         await self._save(finished)
@@ -140,7 +140,7 @@ class ResultDownloader:
             download, video = await self.fetch(
                 video, target, before_publish, settled_at=job.settled_at, overwrite=overwrite
             )
-            return attrs.evolve(job, video=video).with_file(download.file, download.sha256)
+            return attrs.evolve(job, video=video).with_file(download.file, download.sha256, time.time())
         except DownloadFailed as error:
             return job.with_download_error(error)
 

@@ -133,6 +133,7 @@ jobs: st.SearchStrategy[Job] = st.builds(
     attempts=st.integers(0, 2**62),
     submitted_at=st.none() | times,
     settled_at=st.none() | times,
+    downloaded_at=st.none() | times,
     points=st.none() | numbers,
     refunded=st.none() | numbers,
 )
