@@ -125,7 +125,7 @@ class Job:
     submitted_at: datetime | None = None
     #: When the job became final; UTC.
     settled_at: datetime | None = None
-    #: When its result was on disk; UTC. None if it is not, or was found there without its time.
+    #: When its result was on disk; UTC. None if it is not.
     downloaded_at: datetime | None = None
     #: The points that stay charged, where the wire has them.
     points: float | None = None
@@ -175,8 +175,6 @@ class Job:
         return ClientClosed(provider=self.provider, reason=reason, task_id=self.task_id)
 
     _repr_html_ = job_html
-
-    # --- transitions ------------------------------------------------------------------------------------------------
 
     def _to(self, status: JobStatus, **changes: Any) -> Job:
         if status not in _TRANSITIONS[self.status]:
@@ -271,14 +269,9 @@ class Job:
         """Return the job with a download that is verified and is renamed into place next."""
         return attrs.evolve(self, sha256=sha256)
 
-    def with_file(self, file: Path, sha256: str, at: float | None = None) -> Job:
-        """Return the job with its result on disk, whole and verified.
-
-        :param at: when that was known first, in unix seconds; default None, for not known. A time that the job has
-            already is kept.
-        """
-        downloaded_at = self.downloaded_at or (None if at is None else utc_from_timestamp(at))
-        return attrs.evolve(self, file=file, sha256=sha256, downloaded_at=downloaded_at, error=None)
+    def with_file(self, file: Path, sha256: str, at: datetime | None = None) -> Job:
+        """Return the job with its result on disk, whole and verified, since `at` or the time that it has already."""
+        return attrs.evolve(self, file=file, sha256=sha256, downloaded_at=self.downloaded_at or at, error=None)
 
     def with_download_error(self, error: PikaError) -> Job:
         """Return the job with the error of a failed download; its status stays succeeded."""

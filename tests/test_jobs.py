@@ -216,9 +216,9 @@ def test_a_download_does_not_change_the_status() -> None:
 def test_the_time_of_download_is_when_the_file_was_there_first() -> None:
     """A file that is found again later keeps its time; one whose time is unknown has none."""
     done = job(S.SUCCEEDED, video=VIDEO)
-    fetched = done.with_file(Path("k.mp4"), "ab", 10.0)
+    fetched = done.with_file(Path("k.mp4"), "ab", utc_from_timestamp(10.0))
     assert fetched.downloaded_at == utc_from_timestamp(10.0)
-    assert fetched.with_file(Path("k.mp4"), "ab", 20.0).downloaded_at == utc_from_timestamp(10.0)
+    assert fetched.with_file(Path("k.mp4"), "ab", utc_from_timestamp(20.0)).downloaded_at == utc_from_timestamp(10.0)
     assert done.with_file(Path("k.mp4"), "ab").downloaded_at is None
 
 

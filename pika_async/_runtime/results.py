@@ -25,7 +25,7 @@ from pika_async._http.partial_file import Download, sha256_of
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.gateway import GatewayClient
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.logs import log_job
 from pika_async.models import TaskState, Video
 
@@ -125,7 +125,7 @@ class ResultDownloader:
         await anyio.to_thread.run_sync(_unlink_archived, target)
         file = await _find_file(target, job.sha256)
         if file is not None and job.sha256 is not None:
-            finished = job.with_file(file, job.sha256, time.time())
+            finished = job.with_file(file, job.sha256, utc_from_timestamp(time.time()))
         else:
             finished = await self._fetched(job, job.video, target, overwrite=overwrite)
         await self._save(finished)
@@ -140,7 +140,8 @@ class ResultDownloader:
             download, video = await self.fetch(
                 video, target, before_publish, settled_at=job.settled_at, overwrite=overwrite
             )
-            return attrs.evolve(job, video=video).with_file(download.file, download.sha256, time.time())
+            now = utc_from_timestamp(time.time())
+            return attrs.evolve(job, video=video).with_file(download.file, download.sha256, now)
         except DownloadFailed as error:
             return job.with_download_error(error)
 

@@ -33,6 +33,7 @@ MUTANTS: Final = (
         "(_Step.DOWNLOADED, downloaded)",
         "more jobs are on disk than have succeeded",
         _TIMELINE,
+        "clock",
     ),
     Mutant(
         "timeline-merges-wrong-bins",
@@ -109,8 +110,8 @@ MUTANTS: Final = (
     Mutant(
         "download-time-is-not-kept",
         "jobs.py",
-        "downloaded_at = self.downloaded_at or (",
-        "downloaded_at = (",
+        "downloaded_at=self.downloaded_at or at",
+        "downloaded_at=at",
         "a file that is found again was downloaded just now",
         ("tests/test_jobs.py",),
         "time_of_download",

@@ -136,6 +136,8 @@ def test_a_clock_that_was_set_back_moves_no_job_backwards() -> None:
     """A job that settled before it was accepted, or was on disk before that, counts as of the later time."""
     series = timeline_of([succeeded("a", START + 10, START, START - 10), succeeded("b", START, START + 30)]).series()
     assert at(series, START + 11)["downloaded"] == 1
+    assert series.downloaded[series.succeeded.index(0)] == 0
+    assert at(series, START + 1)["downloaded"] == 0
     assert at(series, START + 9)["succeeded"] == 0
 
 
