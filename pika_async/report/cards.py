@@ -82,7 +82,6 @@ def card_of(
         "attempts": job.attempts,
         "points": job.points,
         "cost": price if price is not None and job.may_be_charged else None,
-        "sha256": job.sha256,
         "reason": None if job.error is None else reason_of(job.error),
         "error": None if job.error is None else job.error.message,
         "earlier": is_archived(job) or None,

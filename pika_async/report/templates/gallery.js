@@ -1,7 +1,8 @@
 // The gallery of a batch: draws the cards from the block of data. Texts are only ever put in as text.
 "use strict";
 
-const FIRST = 60; // cards that are drawn at once
+const FIRST = 40; // cards that are drawn at once
+const EAGER = 200; // cards that have their video wherever they are
 const CHUNK = 60; // cards that are drawn in one go of idle time
 const IDLE_LIMIT = 2000; // cards beyond this are drawn when they are scrolled near
 const LABELS = { unknown: "in doubt", timed_out: "timed out" };
@@ -217,20 +218,39 @@ function growing() {
   });
 }
 
-// Posters and first frames are loaded only near the window.
+// Posters and first frames are loaded only near the window, and later cards have a video only there: a page is slow to
+// take thousands of videos away again.
 const nearby = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    const card = target.card;
-    if (card.poster) {
-      if (isIntersecting) { target.poster = card.poster; nearby.unobserve(target); }
-    } else if (isIntersecting) {
-      target.preload = "metadata";
-    } else if (target.preload === "metadata") {
-      target.preload = "none"; // a browser opens a limited number of videos
-      target.load();
-    }
+    if (isIntersecting) load(target);
+    else unload(target);
   }
 }, { rootMargin: "400px" });
+
+function load(article) {
+  const { card } = article;
+  attach(article);
+  if (card.poster) article.shot.poster = card.poster;
+  else article.shot.preload = "metadata";
+}
+
+function unload(article) {
+  const { card, shot } = article;
+  if (!shot) return;
+  if (!card.poster && shot.preload === "metadata") {
+    shot.preload = "none"; // a browser opens a limited number of videos
+    shot.load();
+  }
+  if (article.place >= EAGER) shot.remove();
+}
+
+function attach(article) {
+  if (!article.shot) {
+    const shot = article.shot = media(article.card);
+    shot.addEventListener("error", () => { if (shot.error && shot.preload !== "none") article.frame.classList.add("missing"); });
+  }
+  if (!article.shot.isConnected) article.frame.prepend(article.shot);
+}
 
 function media(card) {
   if (card.picture) return make("img", { src: card.file, alt: clean(card.prompt), loading: "lazy", decoding: "async" });
@@ -259,19 +279,21 @@ function drawCard(card, place) {
   const article = frameOf(card, "card");
   const [width, height] = card.shape || [16, 9];
   article.style.setProperty("--ratio", Math.min(Math.max(width / height, 0.4), 2.6));
-  const shot = media(card);
-  const frame = make("div", { class: "frame" }, shot);
+  const frame = make("div", { class: "frame" });
   if (card.seconds) frame.append(make("span", { class: "length" }, span(card.seconds)));
   article.append(frame, make("p", { class: "prompt", dir: "auto" }, clean(card.prompt)), make("p", { class: "facts" }, ...facts(card)));
   article.setAttribute("aria-posinset", place + 1);
   article.setAttribute("aria-setsize", shown.length);
   opens(article, place);
-  if (shot.tagName !== "VIDEO") return article;
-  shot.card = card;
-  nearby.observe(shot);
-  shot.addEventListener("error", () => { if (shot.error && shot.preload !== "none") frame.classList.add("missing"); });
-  const play = () => { if (!reduced.matches) { article.classList.add("playing"); shot.play().catch(() => {}); } };
-  const pause = () => { article.classList.remove("playing"); shot.pause(); };
+  if (card.picture) {
+    frame.prepend(media(card));
+    return article;
+  }
+  Object.assign(article, { card, frame, place });
+  if (place < EAGER) attach(article);
+  nearby.observe(article);
+  const play = () => { if (!reduced.matches) { attach(article); article.shot.play().catch(() => {}); } };
+  const pause = () => { if (article.shot) article.shot.pause(); };
   article.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") play(); });
   article.addEventListener("pointerleave", pause);
   article.addEventListener("focus", play);
@@ -320,7 +342,7 @@ function rows(card) {
     ["Effect", card.effect], ["Model", card.model], ["Kind", card.kind], ["Ratio", card.ratio], ["Seed", card.seed],
     ["Size", hasVideo(card) && card.shape ? card.shape.join(" × ") : undefined], ["Length", card.seconds && span(card.seconds)],
     ["Took", card.took && span(card.took)], ["Submitted", card.submitted], ["Settled", card.settled], ["Polls", card.polls],
-    ["Attempts", card.attempts], ["Points", card.points], ["Cost", card.cost], ["SHA-256", card.sha256],
+    ["Attempts", card.attempts], ["Points", card.points], ["Cost", card.cost],
   ];
   return found.filter(([, value]) => value !== undefined && value !== null)
     .flatMap(([name, value]) => [make("dt", {}, name), make("dd", { dir: "auto" }, clean(value))]);
