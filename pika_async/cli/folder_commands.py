@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from pika_async.cli.options import (
     CredentialOptions,
     Integer,
     JsonFlag,
+    OpenFlag,
     ProviderOptions,
     UserPath,
     create_client,
@@ -57,6 +59,7 @@ def batch(
     sweep: SweepOptions = SweepOptions(),  # noqa: B008 - frozen
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
+    open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -85,6 +88,7 @@ def batch(
         again, strict leaves the job in doubt.
     :param grace: Seconds that Ctrl-C or SIGTERM waits for the receipts of submissions under way; those without one are
         then in doubt. [default: 6]
+    :param open_page: Open the gallery in the browser at the end.
     :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
@@ -132,16 +136,21 @@ def batch(
         folder.create(new_keys)
         runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
         title = f"{account.provider}: {out.absolute().name}"
-        return _run_and_summarize(runner, [ProviderRun(client, load_inputs, again)], title)
+        return _run_and_summarize(runner, [ProviderRun(client, load_inputs, again)], title, open_page=open_page)
 
 
 def _run_and_summarize(
-    runner: BatchRunner, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = ()
+    runner: BatchRunner, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = (), *, open_page: bool
 ) -> ExitCode:
-    """Run `runs` and print the summary, to standard error if it is not that of a success; return the exit code."""
+    """Run `runs` and print the summary, to standard error if it is not that of a success; return the exit code.
+
+    :param open_page: whether to open the page in the browser then.
+    """
     outcome, page = run_in_loop(runner.run(runs, title=title, done=done))
     for line in summarize(outcome, runner.folder, page):
         runner.terminal.show(line, to_error=runner.quiet or outcome.code is not ExitCode.OK)
+    if open_page and page is not None and not webbrowser.open(page.absolute().as_uri()):
+        runner.terminal.note(f"no browser was found; open {page} in one")
     return outcome.code
 
 
@@ -159,6 +168,7 @@ def resume(
     grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     money: MoneyOptions = MoneyOptions(),  # noqa: B008 - frozen
+    open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -178,6 +188,7 @@ def resume(
     :param ambiguous: What to do after a bare 503: lenient sends again, strict leaves the job in doubt.
     :param grace: Seconds that Ctrl-C or SIGTERM waits for the receipts of submissions under way; those without one are
         then in doubt.
+    :param open_page: Open the gallery in the browser at the end.
     :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
@@ -203,7 +214,7 @@ def resume(
                 )
             listener = None
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
-        return _run_and_summarize(runner, runs, folder.absolute().name, done)
+        return _run_and_summarize(runner, runs, folder.absolute().name, done, open_page=open_page)
 
 
 def retry(
@@ -216,6 +227,7 @@ def retry(
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
     max_charges: Integer | None = None,
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
+    open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -233,6 +245,7 @@ def retry(
     :param failed: Send every failed job again.
     :param new_seed: Give each of them another seed, which is recorded.
     :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder.
+    :param open_page: Open the gallery in the browser at the end.
     :param json: Print only the lines of results.jsonl on standard output.
     """
     terminal = Terminal()
@@ -260,7 +273,7 @@ def retry(
         if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
             return code
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
-        return _run_and_summarize(runner, runs, folder.absolute().name, done)
+        return _run_and_summarize(runner, runs, folder.absolute().name, done, open_page=open_page)
 
 
 def status(

@@ -30,6 +30,7 @@ __all__ = [
     "Integer",
     "JsonFlag",
     "LogLevel",
+    "OpenFlag",
     "Port",
     "PositiveInteger",
     "ProviderOptions",
@@ -59,6 +60,7 @@ Integer = Annotated[int, Parameter(converter=_parse_integer)]
 PositiveInteger = Annotated[int, Parameter(converter=_parse_integer, validator=validators.Number(gte=1))]
 Port = Annotated[int, Parameter(converter=_parse_integer, validator=validators.Number(gte=0, lte=65_535))]
 UserPath = Annotated[Path, Parameter(converter=_parse_path)]
+OpenFlag = Annotated[bool, Parameter(name="--open", negative=())]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
 

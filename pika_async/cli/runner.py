@@ -36,6 +36,7 @@ from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
+from pika_async.polling.adaptive import EXPECTED_SECONDS
 from pika_async.providers import find_provider
 from pika_async.report.writer import GalleryWriter
 
@@ -92,7 +93,10 @@ class BatchRunner:
         :raises UsageError: if the folder, an input or the journal cannot be used; nothing was sent.
         :raises Interrupted: if it was interrupted before any request was taken in.
         """
-        self._gallery = GalleryWriter(self.folder.root, title, price=self.options.price)
+        self._gallery = GalleryWriter(
+            self.folder.root, title, price=self.options.price, load_samples=self.folder.journal.samples,
+            expected_seconds=self.options.expected_seconds or EXPECTED_SECONDS,
+        )  # fmt: skip
         with ExitStack() as stack:
             outcome = await interruptible(
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt

@@ -21,7 +21,7 @@ __all__ = ["GENERATOR_TAG", "STATIC_FILES", "is_own_page", "page_files", "page_t
 GENERATOR_TAG: Final = '<meta name="generator" content="pika_async {maker}">'
 _MARK: Final = GENERATOR_TAG.partition("{")[0]
 #: Names of the static files in `assets/`.
-STATIC_FILES: Final = ("gallery.css", "gallery.js")
+STATIC_FILES: Final = ("gallery.css", "gallery.js", "timeline.css")
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:; "
     "media-src 'self' file:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
@@ -35,7 +35,13 @@ def script_json(value: object) -> str:
 
 
 def page_text(
-    head: Mapping[str, Any], cards: Sequence[str], *, title: str, maker: str = "batch", timeline: str | None = None
+    head: Mapping[str, Any],
+    cards: Sequence[str],
+    *,
+    title: str,
+    maker: str = "batch",
+    timeline: str | None = None,
+    durations: str | None = None,
 ) -> str:
     """Return the page.
 
@@ -43,12 +49,14 @@ def page_text(
     :param cards: cards, each encoded by `script_json`.
     :param title: title of the page.
     :param maker: command that made the page; default "batch".
-    :param timeline: SVG of the batch over time, which must be safe as markup; default None.
+    :param timeline: figure of the batch over time, which must be safe as markup; default None.
+    :param durations: figures of the learned durations, which must be safe as markup; default None.
     """
     data = f'{{"head":{script_json(head)},"cards":[\n' + ",\n".join(cards) + "\n]}"
     text: str = _template().render(
         data=data,
         timeline=timeline,
+        durations=durations,
         generator=GENERATOR_TAG.format(maker=maker),
         policy=_POLICY,
         title=strip_control(title),

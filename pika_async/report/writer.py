@@ -7,7 +7,7 @@ import errno
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,17 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from pika_async._planning.repetition import is_archived
+from pika_async.errors import PikaError
 from pika_async.jobs import Job
+from pika_async.polling.durations import DurationSample
 from pika_async.report.cards import card_of, is_shown, problem_groups, shell_command
+from pika_async.report.durations_chart import DurationCharts
 from pika_async.report.media_facts import read_media_facts
 from pika_async.report.page import is_own_page, page_text, script_json, static_files
 from pika_async.report.posters import draw_posters
+from pika_async.report.timeline import BatchTimeline
+from pika_async.report.timeline_chart import timeline_figure
 
 __all__ = ["GalleryWriter", "pause_after"]
 
@@ -49,26 +55,30 @@ class GalleryWriter:
     :param title: title of the page.
     :param maker: command that makes the page; default "batch".
     :param price: price of one charge; default None, unknown.
+    :param load_samples: returns the duration samples, once the command has ended; default None.
+    :param expected_seconds: expected duration of a generation, in seconds above 0; default 60.
     """
 
     root: Path
     title: str
     maker: str = "batch"
     price: float | None = None
-    #: SVG of the batch over time; None leaves its section out.
-    timeline: str | None = None
+    load_samples: Callable[[], Iterable[DurationSample]] | None = None
+    expected_seconds: float = 60.0
     #: Keys of all jobs of the command, finished or not.
     _expected: set[str] = attrs.field(factory=set, init=False)
     _pending: dict[str, Job] = attrs.field(factory=dict, init=False)
     _jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     _cards: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
     _lines: dict[str, str] = attrs.field(factory=dict, init=False)
+    _timeline: BatchTimeline = attrs.field(factory=BatchTimeline, init=False)
     _is_checked: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
     def expect(self, keys: Collection[str]) -> None:
         """Count the jobs of `keys` as unfinished until they are added."""
         self._expected.update(keys)
+        self._timeline.expect(keys)
 
     def add(self, job: Job) -> None:
         """Put `job` on the page with the next write, in place of what the page has of it."""
@@ -114,10 +124,12 @@ class GalleryWriter:
         try:
             self._require_own(path)
             self._encode_pending()
+            timeline, durations = self._figures(is_running=is_running)
             text = page_text(
                 self._head(is_running=is_running),
                 [self._lines[key] for key in sorted(self._lines, key=self._position)],
-                title=self.title, maker=self.maker, timeline=self.timeline,
+                title=self.title, maker=self.maker, timeline=timeline,
+                durations=durations,
             )  # fmt: skip
             self._write_static()
             _replace(path, text.encode("ascii", "xmlcharrefreplace") if text.isascii() else text.encode())
@@ -154,6 +166,8 @@ class GalleryWriter:
     def _encode_pending(self) -> None:
         for key in list(self._pending):  # the event loop may add others meanwhile
             job = self._jobs[key] = self._pending.pop(key)
+            if not is_archived(job):
+                self._timeline.add(job)
             if not is_shown(job):
                 self._cards.pop(key, None)
                 self._lines.pop(key, None)
@@ -177,6 +191,17 @@ class GalleryWriter:
             "groups": problem_groups(self._cards.values(), self.root),
             "written": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
+
+    def _figures(self, *, is_running: bool) -> tuple[str | None, str | None]:
+        """Return the figure of the timeline and those of the learned durations, as far as there is anything to draw."""
+        samples: list[DurationSample] = []
+        if self.load_samples is not None and not is_running:
+            with contextlib.suppress(PikaError):  # a journal that cannot be read any more
+                samples = list(self.load_samples())
+            self._timeline.set_samples(samples)
+        series = self._timeline.series(time.time() if is_running else None)
+        durations = DurationCharts(self.expected_seconds).draw(samples)
+        return timeline_figure(series) if series.times else None, durations or None
 
     def _write_static(self) -> None:
         folder = self.root / "assets"

@@ -228,3 +228,27 @@ def test_a_saved_sample_has_no_signed_address(cli: CommandLine, userinfo: str) -
     saved = {file.name: file.read_text() for file in (cli.folder / "samples").iterdir()}
     assert "/v.mp4?redacted" in saved["live-feed-succeeded.json"]
     assert [name for name, text in saved.items() if SECRET in text or "Expires" in text] == []
+
+
+@pytest.mark.parametrize("command", ["batch", "resume", "retry"])
+def test_the_page_is_opened_if_asked(cli: CommandLine, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """It is opened once, at the end, and only with the option; without a browser its path is named."""
+    opened: list[tuple[str, bool]] = []
+
+    def open_page(url: str) -> bool:
+        page = cli.folder / "pika-out" / "index.html"
+        opened.append((url, '"running":false' in page.read_text()))
+        return False
+
+    monkeypatch.setattr("webbrowser.open", open_page)
+    with serving() as emulator:
+        source = cli.write("b.txt", "a")
+        assert cli.batch(emulator, source).code == 0
+        assert opened == []
+        if command == "batch":
+            ran = cli.batch(emulator, source, "--open")
+        else:
+            ran = cli(command, "pika-out", "--open", *(["--failed"] if command == "retry" else []))
+    assert ran.code == 0
+    assert opened == [((cli.folder / "pika-out" / "index.html").as_uri(), True)]
+    assert "no browser was found" in ran.err

@@ -6,12 +6,15 @@ import asyncio
 import json
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pika_async import Job, JobStatus
+from pika_async.errors import JournalUnusable
+from pika_async.polling.durations import DurationSample
 from pika_async.report import writer
 from pika_async.report.cards import card_of
 from pika_async.report.page import static_files
@@ -152,3 +155,24 @@ def test_a_page_that_cannot_be_written_stops_no_batch(tmp_path: Path, monkeypatc
     asyncio.run(run())
     with pytest.raises(OSError, match="No such file"):
         gallery.finish()
+
+
+def test_the_timeline_stands_on_the_page_once_something_has_a_time(tmp_path: Path) -> None:
+    """Learned durations are read when the command has ended; a journal that cannot be read leaves them out."""
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    samples = [DurationSample(stratum="native/-/text/plain", lower=50, upper=60, accepted_at=at.timestamp())]
+    gallery = GalleryWriter(tmp_path, "t", load_samples=lambda: samples)
+    page = gallery.write()
+    assert "Timeline" not in page.read_text()
+    gallery.add(succeeded("a", submitted_at=at, settled_at=at + timedelta(seconds=60)))
+    gallery.write()
+    assert ("Timeline" in page.read_text(), "Learned durations" in page.read_text()) == (True, False)
+    gallery.write(is_running=False)
+    assert "Learned durations" in page.read_text()
+
+    def unreadable() -> list[DurationSample]:
+        raise JournalUnusable(setting="journal", reason="is locked")
+
+    gallery.load_samples = unreadable
+    gallery.finish()
+    assert ("Timeline" in page.read_text(), "Learned durations" in page.read_text()) == (True, False)
