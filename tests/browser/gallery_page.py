@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ document.addEventListener("securitypolicyviolation", event =>
 #: Rules of axe-core that belong to WCAG 2.2 AA, and its best practices.
 AXE_OPTIONS: Final = {
     "resultTypes": ["violations"],
+    "preload": False,  # it would fetch the style sheets, which the page's policy forbids
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
 }
 
@@ -86,6 +87,16 @@ class GalleryPage:
         name = re.compile(rf"(?<!\w){re.escape(value)}(?!\w).*(?<!\d){count}(?!\d)", re.IGNORECASE | re.DOTALL)
         return self.page.get_by_role("button", name=name).or_(self.page.get_by_role("checkbox", name=name))
 
+    def is_on(self, chip: Locator) -> bool:
+        """Return whether a filter is pressed or checked."""
+        on: bool = chip.evaluate("chip => chip.checked ?? chip.getAttribute('aria-pressed') === 'true'")
+        return on
+
+    def problem_rows(self) -> list[str]:
+        """Return the text of each row of the problems, without the heads of the columns."""
+        rows = self.region("Problems").get_by_role("row")
+        return [row.inner_text() for row in rows.all() if not row.get_by_role("columnheader").count()]
+
     # -- state -----------------------------------------------------------------------------------------------------
 
     def cards(self) -> list[dict[str, str]]:
@@ -101,6 +112,10 @@ class GalleryPage:
             "cards => cards.filter(card => card.checkVisibility()).map(card => card.dataset.key)"
         )
         return keys
+
+    def shown_among(self, keys: Collection[str]) -> list[str]:
+        """Return those of `keys` whose cards are shown, in the order of the page."""
+        return [key for key in self.shown() if key in keys]
 
     def wait_shown(self, keys: set[str]) -> None:
         """Wait until exactly these cards are shown.
@@ -123,6 +138,10 @@ class GalleryPage:
             "([video, from]) => !video.paused && video.currentTime !== from", arg=[element, started]
         )
 
+    def wait_source(self, url: str) -> None:
+        """Wait until the large player shows the video at an address."""
+        self.page.wait_for_function("([video, url]) => video.src === url", arg=[self.player.element_handle(), url])
+
     def wait_paused(self, video: Locator) -> None:
         self.page.wait_for_function("video => video.paused", arg=video.element_handle())
 
@@ -130,6 +149,25 @@ class GalleryPage:
         """Return the key of the card that has, or holds, the focus."""
         key: str | None = self.page.evaluate("document.activeElement?.closest('article')?.dataset.key ?? null")
         return key
+
+    def focus(self) -> str:
+        """Return what has the focus: a card with its key, the search box, a filter, or the tag of another element."""
+        place: str = self.page.evaluate("""() => {
+          const element = document.activeElement, card = element.closest("article");
+          if (card) return `card ${card.dataset.key}`;
+          if (element.matches("input[type=search], [role=searchbox]")) return "searchbox";
+          if (element.matches("[aria-pressed], input[type=checkbox]")) return "filter";
+          return element.tagName.toLowerCase();
+        }""")
+        return place
+
+    def resize(self, height: int | None = None) -> None:
+        """Set the height of the window; None makes it as high as the page, so that all of it is drawn."""
+        width: int = self.page.evaluate("innerWidth")
+        for _ in range(1 if height else 2):  # cards that come into the window may change the page's height
+            tall: int = self.page.evaluate("document.documentElement.scrollHeight")
+            self.page.set_viewport_size({"width": width, "height": height or tall})
+            self.page.evaluate("new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""

@@ -72,9 +72,13 @@ class BatchPage:
         return {row["key"]: row for row in self.results if row["status"] != "planned"}
 
     @property
-    def playable(self) -> list[str]:
-        """Keys of the jobs with a video on disk, in the order of the batch."""
-        return [row["key"] for row in sorted(self.results, key=lambda row: row["index"]) if row["file"]]
+    def playable(self) -> set[str]:
+        """Keys of the jobs with a video on disk."""
+        return {row["key"] for row in self.results if row["file"]}
+
+    def video_url(self, key: str) -> str:
+        """Return the address of a job's video on disk."""
+        return (self.folder / str(self.finished[key]["file"])).as_uri()
 
     def keys_where(self, **fields: str) -> set[str]:
         """Return the keys of the finished jobs whose line and request have these values."""

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.browser.gallery_page import GalleryPage
-from tests.browser.hostile_batch import BatchPage
+from tests.browser.hostile_batch import HOSTILE_PROMPTS, BatchPage
 
 pytestmark = pytest.mark.browser
 
@@ -17,10 +17,34 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 PLAIN = re.compile(r"[\w <>&;='\"/${}.*%-]{3,40}")
 
 
+def test_each_finished_job_is_one_card(gallery: GalleryPage, batch: BatchPage) -> None:
+    """A card has the job's key and status; unsent jobs have none."""
+    expected = [(key, row["status"]) for key, row in batch.finished.items()]
+    assert sorted(expected) == sorted((card["key"], card["status"]) for card in gallery.cards())
+
+
 def test_unsent_jobs_are_a_count(gallery: GalleryPage, batch: BatchPage) -> None:
     """The page has their number beside the word."""
     planned = sum(row["status"] == "planned" for row in batch.results)
     assert re.search(rf"\b{planned} planned\b|\bplanned:? {planned}\b", gallery.page.inner_text("body"), re.IGNORECASE)
+
+
+def test_a_video_is_named_by_its_prompt(gallery: GalleryPage, batch: BatchPage) -> None:
+    """A screen reader announces the prompt; a long one may be cut."""
+    for key in batch.playable:
+        name = gallery.video(key).get_attribute("aria-label") or ""
+        for words in PLAIN.findall(batch.requests[key]["prompt"])[:1]:
+            assert words.strip() in " ".join(name.split()), key
+
+
+def test_a_hostile_prompt_is_shown_as_text(gallery: GalleryPage) -> None:
+    """Its markup and entities are read letter by letter, without control characters."""
+    for key, prompt in HOSTILE_PROMPTS.items():
+        gallery.card(key).scroll_into_view_if_needed()
+        text = gallery.card(key).inner_text()
+        assert not CONTROL.search(text), key
+        for words in PLAIN.findall(prompt)[:2]:
+            assert " ".join(words.split()) in " ".join(text.split()), key
 
 
 def test_foreign_text_makes_no_element(gallery: GalleryPage) -> None:
