@@ -54,8 +54,9 @@ class GalleryPage:
         self.requests.append(request.url)
 
     def _on_failed_request(self, request: Request) -> None:
-        # A player that is closed or paused gives up the rest of its file.
-        if request.failure != "net::ERR_ABORTED":
+        if request.failure == "csp":  # never sent: the policy refused it, and the console has a report
+            self.requests.remove(request.url)
+        elif request.failure != "net::ERR_ABORTED":  # a player that is closed gives up the rest of its file
             self.faults.append(f"not loaded: {request.url} {request.failure}")
 
     # -- elements --------------------------------------------------------------------------------------------------

@@ -58,6 +58,22 @@ def test_foreign_text_makes_no_element(gallery: GalleryPage) -> None:
     assert "breached" in gallery.page.inner_text("body")
 
 
+def test_the_policy_refuses_what_might_slip_in(gallery: GalleryPage) -> None:
+    """A script in the page, a handler, a foreign picture and a request are all refused, each with a report."""
+    attempts = {
+        "script": "const made = document.createElement('script'); made.text = 'window.breached = 20'; document.body.append(made)",
+        "handler": "document.body.setAttribute('onclick', 'window.breached = 21'); document.body.click()",
+        "picture": "new Image().src = 'https://evil.example/x.png'",
+        "request": "await fetch('https://evil.example/')",
+    }
+    for name, attempt in attempts.items():
+        gallery.page.evaluate(f"(async () => {{ {attempt} }})().catch(() => null)")
+        gallery.page.wait_for_timeout(50)  # milliseconds, for the report to arrive
+        assert any("policy violation" in fault for fault in gallery.faults), name
+        gallery.faults.clear()
+    assert [url for url in gallery.requests if not url.startswith("file:")] == []
+
+
 def test_no_video_is_read_before_it_is_played(gallery: GalleryPage, batch: BatchPage) -> None:
     """A page with hundreds of videos opens its posters at most."""
     gallery.page.wait_for_load_state("load")

@@ -37,3 +37,17 @@ def test_axe_finds_nothing(
 def test_the_page_is_never_wider_than_the_window(open_gallery: OpenGallery, width: int) -> None:
     """Words of 300 letters and wide tables wrap or scroll inside their own boxes."""
     assert open_gallery(width=width).overflow() == 0
+
+
+@pytest.mark.parametrize("key", ["h-long", "native-failed"])
+def test_the_player_fits_a_phone(open_gallery: OpenGallery, key: str) -> None:
+    """All of it can be reached by scrolling down."""
+    gallery = open_gallery(width=320, height=568)
+    gallery.card(key).click()
+    gallery.dialog.wait_for()
+    box = gallery.dialog.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 320
+    assert box["y"] + box["height"] <= 568
+    assert gallery.dialog.evaluate("dialog => dialog.scrollWidth - dialog.clientWidth") == 0
