@@ -132,6 +132,7 @@ def bench(session: nox.Session) -> None:
         "settling",
         "callbacks",
         "estimates",
+        "gallery",
         "time_left",
         "simulate",
         "plots",

@@ -3,10 +3,10 @@
     python benchmarks/gallery.py [JOBS]
 
 The command `batch` runs JOBS requests (default 10,000) in this process, against an emulator in another one. A tenth of
-them fail, and all tasks share one clip. Each write of the page is timed by the CPU of its own thread; posters, which are
-drawn once at the end, stand apart. Then the page is opened in the installed Chromium, five times in a new context, and
-each time searched and filtered. A time ends when the browser has drawn the next frame. The bounds are 200 ms, and 3 % of
-the batch's CPU.
+them fail, and all tasks share one clip. Each write of the page is timed by the CPU of its own thread; posters, which
+are drawn once at the end, stand apart. Then the page is opened in the installed Chromium, five times in a new context,
+and each time searched and filtered. A time ends when the browser has drawn the next frame. The bounds are 200 ms, and
+3 % of the batch's CPU.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def run_batch(folder: Path, jobs: int) -> None:
     """Run the batch and print what writing its page cost."""
     writes, posters = CpuMeter(), CpuMeter()
     writer.GalleryWriter.write = writes.timed(writer.GalleryWriter.write)  # type: ignore[method-assign]
-    writer.draw_posters = posters.timed(writer.draw_posters)
+    writer.draw_posters = posters.timed(writer.draw_posters)  # type: ignore[attr-defined]
     write_input(folder / "input.jsonl", jobs)
     failing = {"on": "create", "every": 10, "do": {"fault": "fails", "reason": "refused by moderation"}}
     options = {"durations": "lognormal:3,0.5", "video_seconds": 1.0, "scenario": [failing]}
