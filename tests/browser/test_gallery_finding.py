@@ -40,7 +40,7 @@ def test_a_search_finds_part_of_a_prompt_or_key(gallery: GalleryPage, batch: Bat
 
 
 def test_a_search_takes_any_text(gallery: GalleryPage, batch: BatchPage) -> None:
-    """It is no pattern and no markup; where nothing matches the page has words for that."""
+    """It is taken letter by letter; where nothing matches, the page has words for that."""
     everything = set(gallery.page.inner_text("body").splitlines())
     for words in ("no such prompt", "<img src=y>", "\\", ".*", "[", "'\"</script>", "</script>"):
         gallery.search_box.fill(words)
