@@ -110,7 +110,7 @@ def test_the_command_that_makes_it_again_is_copied(open_gallery: OpenGallery, ba
 
 
 def test_a_hostile_prompt_is_text_in_the_player(gallery: GalleryPage) -> None:
-    """It makes no element, and the player is no wider than the window."""
+    """It makes no element, and the player fits the window."""
     count = "document.querySelectorAll('script, iframe, img, style, link').length"
     before = gallery.page.evaluate(count)
     for key in HOSTILE_PROMPTS:
