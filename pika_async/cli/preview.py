@@ -17,7 +17,7 @@ from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
 
-__all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words"]
+__all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words", "range_words"]
 
 #: Refused rows, and groups of equal rows, that are named one by one.
 MAX_NAMED: Final = 10
@@ -176,11 +176,16 @@ def _cost_source(estimate: Estimate) -> str:
 
 
 def _time(estimate: Estimate) -> str:
-    high = max(estimate.seconds)
+    return range_words(estimate.seconds)
+
+
+def range_words(seconds: tuple[float, float]) -> str:
+    """Format a range of seconds, low and high, in the unit of its end, such as "3.5 to 12 min"."""
+    high = max(seconds)
     unit, length = next(
         ((unit, length) for unit, length in (("s", 1), ("min", 60)) if high < MAX_OF_UNIT * length), ("h", 3600)
     )
-    return f"{' to '.join(dict.fromkeys(_figure(value / length) for value in estimate.seconds))} {unit}"
+    return f"{' to '.join(dict.fromkeys(_figure(value / length) for value in seconds))} {unit}"
 
 
 def _figure(value: float) -> str:

@@ -22,6 +22,7 @@ from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError, stops_account
+from pika_async.cli.forecast import Forecast
 from pika_async.cli.options import CredentialOptions, ProviderOptions, create_client
 from pika_async.cli.preview import Offer
 from pika_async.cli.progress import ProgressDisplay
@@ -208,9 +209,14 @@ class BatchRunner:
 
     async def _run_batch(self, batch: ProviderBatch) -> SubmissionsStopped | None:
         download = self.options.download
+        forecast = Forecast(
+            client=batch.client, requests=[one.request for one in batch.inputs], before=self._before,
+            journal=self.folder.journal, options=self.options,
+        )  # fmt: skip
         self._display = ProgressDisplay(
-            self.terminal, batch.current_jobs, len(batch.inputs), download=download, silent=self.quiet,
+            self.terminal, batch.current_jobs, len(batch.inputs), download=download, forecast=forecast,
             callbacks=None if self.listener is None else partial(batch.callback_counts, self.listener),
+            silent=self.quiet,
         )  # fmt: skip
         async with self._display, self._gallery.refreshing():
             return await batch.run(self.folder.videos if download else None)

@@ -15,7 +15,7 @@ from pika_async.cli.preview import amount
 from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["Before", "limit_lines", "spending_line"]
+__all__ = ["Before", "limit_lines", "money_so_far", "spending_line"]
 
 _STATUSES = tuple(status for status in JobStatus if status is not JobStatus.PLANNED)
 
@@ -61,6 +61,11 @@ def spending_line(before: Before, jobs: Sequence[Job]) -> str:
         f"this run: {len(new)} new charges{money and f', {money}'}; {known} known, {refused} refused; "
         f"earlier: {before.charges} charges"
     )
+
+
+def money_so_far(before: Before, jobs: Sequence[Job]) -> str:
+    """Return the cost of what a command was charged for `jobs`, which is still running; "" where unknown."""
+    return _money(before, before.new_charges(jobs))
 
 
 def _money(before: Before, new: Sequence[Job]) -> str:
