@@ -121,4 +121,22 @@ MUTANTS: Final = (
         TIME_LEFT,
         "never_missed",
     ),
+    Mutant(
+        "earlier-settles-count-as-this-run",
+        "cli/forecast.py",
+        "job.settled_at is not None and job.settled_at >= since",
+        "job.settled_at is not None",
+        "a resumed batch promises the pace of another day",
+        ("tests/cli/test_cli_progress.py",),
+        "has_not_settled",
+    ),
+    Mutant(
+        "earlier-settles-count-for-the-pace",
+        "cli/progress.py",
+        "job.settled_at is not None and job.settled_at >= since",
+        "job.settled_at is not None",
+        "a resumed batch shows thousands of jobs a minute",
+        ("tests/cli/test_cli_progress.py",),
+        "counts_for_its_pace",
+    ),
 )
