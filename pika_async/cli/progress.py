@@ -23,11 +23,19 @@ from pika_async.cli.preview import range_words
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["CallbackCounts", "JobCounts", "Pace", "ProgressDisplay", "ProgressFacts", "count_jobs", "progress_line"]
+__all__ = [
+    "CallbackCounts",
+    "JobCounts",
+    "ProgressDisplay",
+    "ProgressFacts",
+    "SettleRate",
+    "count_jobs",
+    "progress_line",
+]
 
 #: Seconds between two updates of the live display.
 _LIVE_INTERVAL_S: Final = 0.5
-#: Seconds between two looks whether a plain line is due.
+#: Seconds between two checks whether a plain line is due.
 _LINE_INTERVAL_S: Final = 2.0
 #: Seconds between two forecasts.
 _FORECAST_INTERVAL_S: Final = 2.0
@@ -123,7 +131,7 @@ async def count_jobs(
 
 
 @attrs.define
-class Pace:
+class SettleRate:
     """Settled jobs per second over the last two minutes of a run."""
 
     _seen: deque[tuple[float, int]] = attrs.field(factory=lambda: deque([(0.0, 0)]), init=False)
@@ -277,7 +285,7 @@ class ProgressDisplay:
     clock: Callable[[], float] = time.monotonic
     _live: Live | None = attrs.field(default=None, init=False)
     _updates: asyncio.Task[None] | None = attrs.field(default=None, init=False)
-    _pace: Pace = attrs.field(factory=Pace, init=False)
+    _pace: SettleRate = attrs.field(factory=SettleRate, init=False)
     _started: float = attrs.field(default=0.0, init=False)
     _started_at: datetime = attrs.field(factory=lambda: datetime.now(UTC), init=False)
     _left: tuple[float, float] | None = attrs.field(default=None, init=False)

@@ -22,9 +22,9 @@ from pika_async.cli.forecast import remaining
 from pika_async.cli.progress import (
     CallbackCounts,
     JobCounts,
-    Pace,
     ProgressDisplay,
     ProgressFacts,
+    SettleRate,
     count_jobs,
     is_line_due,
     live_rows,
@@ -112,7 +112,7 @@ def test_a_line_of_which_nothing_is_known_holds_the_counts() -> None:
 
 def test_the_pace_is_that_of_the_last_two_minutes() -> None:
     """What settled before counts no more, and a batch that stands still has none."""
-    pace = Pace()
+    pace = SettleRate()
     assert pace.per_second == 0
     for second in range(0, 601, 10):
         pace.add(float(second), min(second, 300))
