@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from pika_async._journal.protocol import Journal
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
@@ -22,7 +24,7 @@ from pika_async.cli.retries import doubt_lines, failure_lines, rejection_lines, 
 from pika_async.cli.spending import Before, limit_lines, spending_line
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
-from pika_async.errors import SubmissionsStopped
+from pika_async.errors import PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.report.writer import GalleryWriter
@@ -73,6 +75,7 @@ class ProviderBatch:
     :param inputs: requests to run, each with its key.
     :param results: file that several batches may share.
     :param gallery: page that several batches may share.
+    :param journal: that of the client.
     :param echo: write each line to standard output too; default False.
     """
 
@@ -81,6 +84,7 @@ class ProviderBatch:
     results: ResultsWriter
     gallery: GalleryWriter
     terminal: Terminal
+    journal: Journal
     echo: bool = False
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     #: Why `results.jsonl` could not be written; nothing more is sent after that.
@@ -113,7 +117,17 @@ class ProviderBatch:
                 requests = await self._pop_resolved()
         except SubmissionsStopped as error:
             return error
+        finally:
+            self.update_gallery()
         return None
+
+    def update_gallery(self) -> None:
+        """Put the active jobs on the page, and what was learned of durations and room."""
+        name = self.client.provider.name
+        with contextlib.suppress(PikaError):  # a journal that fails has its own report
+            self.gallery.add_active(self.client.active_jobs())
+            samples = [sample for sample in self.journal.samples() if sample.stratum.startswith(f"{name}/")]
+            self.gallery.set_learned(name, samples, self.client.stats().estimated_limit)
 
     async def _pop_resolved(self) -> list[GenerationRequest]:
         """Remove the jobs that are not in doubt any more from `_in_doubt`; return their requests."""

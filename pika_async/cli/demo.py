@@ -13,6 +13,8 @@ from typing import Final
 
 import attrs
 
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery
 from pika_async.cli.demo_prompts import demo_requests
@@ -119,6 +121,10 @@ async def _run(
     async def current_jobs() -> list[Job]:
         return [job for batch in batches for job in await batch.current_jobs()]
 
+    def update() -> None:
+        for batch in batches:
+            batch.update_gallery()
+
     display = ProgressDisplay(terminal, current_jobs, prompts)
 
     async def work() -> BatchOutcome:
@@ -127,7 +133,7 @@ async def _run(
             async with emulator:
                 batches.extend(_batches(emulator, dealt, results, gallery, terminal))
                 gallery.expect([one.key for batch in batches for one in batch.inputs])
-                async with display, gallery.refreshing(), asyncio.TaskGroup() as group:
+                async with display, gallery.refreshing(update), asyncio.TaskGroup() as group:
                     for batch in batches:
                         group.create_task(
                             _run_batch(batch, gallery.root), name=f"pika_async demo {batch.client.provider.name}"
@@ -153,8 +159,11 @@ def _batches(
     terminal: Terminal,
 ) -> list[ProviderBatch]:
     return [
-        ProviderBatch(_client(emulator, name), _input_requests(requests, number), results, gallery, terminal)
+        ProviderBatch(
+            _client(emulator, name, journal), _input_requests(requests, number), results, gallery, terminal, journal
+        )
         for number, (name, requests) in enumerate(dealt.items())
+        for journal in [MemoryJournal()]
         if requests
     ]
 
@@ -164,11 +173,12 @@ def _input_requests(requests: Sequence[GenerationRequest], first: int) -> list[I
     return [InputRequest(request, first + number * step, "demo") for number, request in enumerate(requests)]
 
 
-def _client(emulator: Emulator, name: str) -> PikaClient:
+def _client(emulator: Emulator, name: str, journal: Journal) -> PikaClient:
     return PikaClient(
         name,
         api_key=emulator.api_key,
         base_url=emulator.base_url(name),
+        journal=journal,
         polling=AdaptivePolling(expected_seconds=60 * _TIME_SCALE),
         limits=Limits(downloading=2),
     )

@@ -161,7 +161,9 @@ class BatchRunner:
         with contextlib.suppress(OSError):  # the last write tells
             await anyio.to_thread.run_sync(self._gallery.write)
         self._batches += [
-            ProviderBatch(run.client, inputs, self._results, self._gallery, self.terminal, echo=self.quiet)
+            ProviderBatch(
+                run.client, inputs, self._results, self._gallery, self.terminal, self.folder.journal, echo=self.quiet
+            )
             for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
         if self.listener is not None:
@@ -218,7 +220,7 @@ class BatchRunner:
             callbacks=None if self.listener is None else partial(batch.callback_counts, self.listener),
             silent=self.quiet,
         )  # fmt: skip
-        async with self._display, self._gallery.refreshing():
+        async with self._display, self._gallery.refreshing(batch.update_gallery):
             return await batch.run(self.folder.videos if download else None)
 
     def _on_interrupt(self) -> None:

@@ -185,7 +185,7 @@ def figure(
     :param description: what the drawing shows, in words.
     :param height: in px.
     :param parts: elements of the drawing.
-    :param key: class, name and count of each colour; a count of 0 is left out, and None is not shown.
+    :param key: class, name and count of each colour; a count of None is not shown.
     :param note: text below the drawing.
     :param heading: text above the drawing.
     """
@@ -193,7 +193,6 @@ def figure(
         f'<li><svg class="chart-swatch" viewBox="0 0 10 10" aria-hidden="true"><rect class="{name}" width="10" '
         f'height="10" rx="2"/></svg>{"" if count is None else f"<b>{count:,}</b> "}<span>{words(label)}</span></li>'
         for name, label, count in key
-        if count != 0
     )
     keys = f'<ul class="chart-key">{entries}</ul>' if entries else ""
     head = f'<p class="chart-name" dir="auto">{words(heading)}</p>' if heading else ""

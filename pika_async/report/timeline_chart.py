@@ -14,9 +14,9 @@ from pika_async.report.timeline import TimelineSeries
 __all__ = ["timeline_figure"]
 
 #: Heights of the panels in px, and of the title above each.
-JOBS_HEIGHT: Final = 200.0
-IN_FLIGHT_HEIGHT: Final = 84.0
-DELAYS_HEIGHT: Final = 60.0
+JOBS_HEIGHT: Final = 150.0
+IN_FLIGHT_HEIGHT: Final = 64.0
+DELAYS_HEIGHT: Final = 48.0
 TITLE_HEIGHT: Final = 38.0
 #: Space between two panels.
 PANEL_GAP: Final = 10.0
@@ -158,15 +158,16 @@ def _draw_delays(drawing: _Drawing, series: TimelineSeries) -> None:
 
 
 def _key(series: TimelineSeries) -> list[tuple[str, str, int]]:
-    """Return class, name and latest count of each state, in the order of the areas from above."""
-    downloaded, good = series.downloaded[-1], series.succeeded[-1]
-    return [
-        ("s-planned", "not accepted yet", series.planned[-1]),
-        ("s-flight", "in flight", series.in_flight[-1]),
-        ("s-problem", "without a video", series.ended_badly[-1]),
-        ("s-succeeded", "succeeded, not on disk", good - downloaded),
-        ("s-downloaded", "on disk", downloaded),
+    """Return class, name and latest count of each state that is drawn, in the order of the areas from above."""
+    waiting = [good - there for good, there in zip(series.succeeded, series.downloaded, strict=True)]
+    states: list[tuple[str, str, Sequence[int]]] = [
+        ("s-planned", "not accepted yet", series.planned),
+        ("s-flight", "in flight", series.in_flight),
+        ("s-problem", "without a video", series.ended_badly),
+        ("s-succeeded", "succeeded, not on disk", waiting),
+        ("s-downloaded", "on disk", series.downloaded),
     ]
+    return [(name, label, counts[-1]) for name, label, counts in states if any(counts)]
 
 
 def _clock(at: float) -> str:

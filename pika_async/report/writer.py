@@ -22,12 +22,10 @@ from pika_async.errors import PikaError
 from pika_async.jobs import Job
 from pika_async.polling.durations import DurationSample
 from pika_async.report.cards import card_of, is_shown, problem_groups, shell_command
-from pika_async.report.durations_chart import DurationCharts
 from pika_async.report.media_facts import read_media_facts
 from pika_async.report.page import is_own_page, page_text, script_json, static_files
 from pika_async.report.posters import draw_posters
-from pika_async.report.timeline import BatchTimeline
-from pika_async.report.timeline_chart import timeline_figure
+from pika_async.report.timeline_section import TimelineSection
 
 __all__ = ["GalleryWriter", "pause_after"]
 
@@ -71,36 +69,53 @@ class GalleryWriter:
     _jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     _cards: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
     _lines: dict[str, str] = attrs.field(factory=dict, init=False)
-    _timeline: BatchTimeline = attrs.field(factory=BatchTimeline, init=False)
+    _section: TimelineSection = attrs.field(init=False)
     _is_checked: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._section = TimelineSection(expected_seconds=self.expected_seconds)
 
     def expect(self, keys: Collection[str]) -> None:
         """Count the jobs of `keys` as unfinished until they are added."""
         self._expected.update(keys)
-        self._timeline.expect(keys)
+        self._section.timeline.expect(keys)
 
     def add(self, job: Job) -> None:
         """Put `job` on the page with the next write, in place of what the page has of it."""
         self._pending[job.key] = job
 
+    def add_active(self, jobs: Iterable[Job]) -> None:
+        """Put those of `jobs` on the page that have changed since the last write."""
+        for job in jobs:
+            if self._jobs.get(job.key) is not job:
+                self.add(job)
+
+    def set_learned(self, account: str, samples: Iterable[DurationSample], room: float | None) -> None:
+        """Replace what was learned of an account; see `TimelineSection.set_learned`."""
+        self._section.set_learned(account, samples, room)
+
     @asynccontextmanager
-    async def refreshing(self) -> AsyncIterator[None]:
+    async def refreshing(self, update: Callable[[], object] | None = None) -> AsyncIterator[None]:
         """Write the page again while the body runs, after changes, at intervals that follow what a write takes.
 
         A write that fails is tried again with the next change; the last one tells.
+
+        :param update: called in the event loop before each write, to add the jobs that are active; default None.
         """
         async with anyio.create_task_group() as group:
-            group.start_soon(self._refresh, name="pika_async gallery")
+            group.start_soon(self._refresh, update, name="pika_async gallery")
             try:
                 yield
             finally:
                 group.cancel_scope.cancel()
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, update: Callable[[], object] | None) -> None:
         pause = MIN_PAUSE_S
         while True:
             await anyio.sleep(pause)
+            if update is not None:
+                update()
             if not self._pending:
                 pause = MIN_PAUSE_S
                 continue
@@ -167,7 +182,7 @@ class GalleryWriter:
         for key in list(self._pending):  # the event loop may add others meanwhile
             job = self._jobs[key] = self._pending.pop(key)
             if not is_archived(job):
-                self._timeline.add(job)
+                self._section.timeline.add(job)
             if not is_shown(job):
                 self._cards.pop(key, None)
                 self._lines.pop(key, None)
@@ -194,14 +209,10 @@ class GalleryWriter:
 
     def _figures(self, *, is_running: bool) -> tuple[str | None, str | None]:
         """Return the figure of the timeline and those of the learned durations, as far as there is anything to draw."""
-        samples: list[DurationSample] = []
         if self.load_samples is not None and not is_running:
             with contextlib.suppress(PikaError):  # a journal that cannot be read any more
-                samples = list(self.load_samples())
-            self._timeline.set_samples(samples)
-        series = self._timeline.series(time.time() if is_running else None)
-        durations = DurationCharts(self.expected_seconds).draw(samples)
-        return timeline_figure(series) if series.times else None, durations or None
+                self._section.set_all_samples(self.load_samples())
+        return self._section.figures(time.time() if is_running else None)
 
     def _write_static(self) -> None:
         folder = self.root / "assets"

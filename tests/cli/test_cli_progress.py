@@ -72,7 +72,7 @@ def test_a_job_in_doubt_is_current_until_its_line_is_written() -> None:
     active_jobs: list[Job] = []
     client: Any = SimpleNamespace(active_jobs=lambda: active_jobs)
     nothing: Any = None
-    batch = ProviderBatch(client, [], nothing, nothing, Terminal())
+    batch = ProviderBatch(client, [], nothing, nothing, Terminal(), nothing)
     batch._in_doubt[in_doubt.key] = in_doubt
     assert asyncio.run(batch.current_jobs()) == [in_doubt]
     active_jobs.append(job(8, JobStatus.RUNNING))

@@ -108,6 +108,22 @@ MUTANTS: Final = (
         _CHARTS,
     ),
     Mutant(
+        "chart-adds-room-of-some",
+        "report/timeline_section.py",
+        "if known and len(known) == len(self._rooms) else None",
+        "if known else None",
+        "the room of one account stands for that of two",
+        ("tests/report/test_timeline_section.py",),
+    ),
+    Mutant(
+        "timeline-leaves-out-active-jobs",
+        "report/writer.py",
+        "            if self._jobs.get(job.key) is not job:\n",
+        "            if self._jobs.get(job.key) is job:\n",
+        "no job is in flight on the page of a batch that runs",
+        ("tests/report/test_timeline_section.py",),
+    ),
+    Mutant(
         "download-time-is-not-kept",
         "jobs.py",
         "downloaded_at=self.downloaded_at or at",

@@ -129,10 +129,17 @@ def test_every_class_has_its_style(markup: str) -> None:
 
 
 def test_the_key_has_the_latest_counts_and_the_description_the_whole() -> None:
-    """A person reads the numbers; a state without a job is left out."""
+    """A person reads the numbers; every colour that is drawn is named, and a state that no job was ever in is not."""
     root = parsed(timeline_figure(BATCH, room=2.4))
     entries = ["".join(entry.itertext()) for entry in root.iter("li")]
-    assert entries == ["1 in flight", "1 without a video", "1 succeeded, not on disk", "1 on disk"]
+    assert entries == [
+        "0 not accepted yet",
+        "1 in flight",
+        "1 without a video",
+        "1 succeeded, not on disk",
+        "1 on disk",
+    ]
+    assert "without a video" not in timeline_figure(attrs.evolve(BATCH, ended_badly=[0, 0, 0]))
     description = next(root.iter(f"{SVG}desc")).text or ""
     assert description.startswith("4 jobs from 2001-09-09 01:46:40 to 2001-09-09 01:48:40 UTC.")
     assert "At most 2 were in flight at once. 1 were refused" in description
