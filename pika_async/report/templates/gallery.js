@@ -183,6 +183,7 @@ function show() {
   $("empty").textContent = cards.length ? "No job matches. Clear the search or a filter to see more." : "Nothing has finished yet.";
   $("shown").textContent = shown.length === cards.length ? `${number(cards.length)} shown` : `${number(shown.length)} of ${number(cards.length)} shown`;
   draw(FIRST);
+  grow();
   idle(round);
 }
 
@@ -207,16 +208,23 @@ function idle(mine) {
   });
 }
 
-new IntersectionObserver((entries) => {
-  if (entries.some((entry) => entry.isIntersecting) && drawn < shown.length) growing();
-}, { rootMargin: "1500px" }).observe($("more"));
+// Grows while the end of the grid is near below, but not where a person has jumped past it.
+let isGrowing = false;
 
-function growing() {
-  draw(CHUNK);
+function grow() {
+  if (isGrowing || drawn >= shown.length) return;
+  isGrowing = true;
   requestAnimationFrame(() => {
-    if (drawn < shown.length && $("more").getBoundingClientRect().top < innerHeight + 1500) growing();
+    isGrowing = false;
+    const top = $("more").getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight + 1500) return;
+    draw(CHUNK);
+    grow();
   });
 }
+
+addEventListener("scroll", grow, { passive: true });
+addEventListener("resize", grow, { passive: true });
 
 // Posters and first frames are loaded only near the window, and later cards have a video only there: a page is slow to
 // take thousands of videos away again.
@@ -225,7 +233,7 @@ const nearby = new IntersectionObserver((entries) => {
     if (isIntersecting) load(target);
     else unload(target);
   }
-}, { rootMargin: "400px" });
+}, { rootMargin: "1000px" });
 
 function load(article) {
   const { card } = article;
@@ -262,7 +270,6 @@ function media(card) {
 function facts(card) {
   const line = [];
   if (card.effect) line.push(["effect", card.effect]);
-  line.push(["provider", card.provider]);
   if (card.ratio) line.push(["ratio", card.ratio]);
   if (card.seed !== undefined) line.push(["seed", `seed ${card.seed}`]);
   if (card.took !== undefined) line.push(["took", `took ${span(card.took)}`]);
@@ -272,7 +279,7 @@ function facts(card) {
 }
 
 function frameOf(card, name) {
-  return make("article", { class: name, tabindex: "0", "data-key": card.key, "data-status": card.status, "aria-label": clean(card.prompt) });
+  return make("article", { class: drawn < EAGER ? name : `${name} far`, tabindex: "0", "data-key": card.key, "data-status": card.status, "aria-label": clean(card.prompt) });
 }
 
 function drawCard(card, place) {
@@ -291,6 +298,7 @@ function drawCard(card, place) {
   }
   Object.assign(article, { card, frame, place });
   if (place < EAGER) attach(article);
+  if (place < FIRST && card.poster) article.shot.poster = card.poster;
   nearby.observe(article);
   const play = () => { if (!reduced.matches) { attach(article); article.shot.play().catch(() => {}); } };
   const pause = () => { if (article.shot) article.shot.pause(); };
