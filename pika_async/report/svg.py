@@ -190,8 +190,8 @@ def figure(
     :param heading: text above the drawing.
     """
     entries = "".join(
-        f'<li><svg class="chart-swatch" viewBox="0 0 10 10" aria-hidden="true"><rect class="{name}" width="10" '
-        f'height="10" rx="2"/></svg>{"" if count is None else f"<b>{count:,}</b> "}<span>{words(label)}</span></li>'
+        f'<li><span class="chart-swatch {name}" aria-hidden="true"></span>'
+        f"{'' if count is None else f'<b>{count:,}</b> '}<span>{words(label)}</span></li>"
         for name, label, count in key
     )
     keys = f'<ul class="chart-key">{entries}</ul>' if entries else ""
