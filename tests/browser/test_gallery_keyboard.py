@@ -1,4 +1,4 @@
-"""The gallery without a mouse, the table of problems, and the page on paper."""
+"""The gallery without a mouse, its problems and its timeline, and the page on paper."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ def test_problems_stand_before_the_videos(gallery: GalleryPage, batch: BatchPage
     assert problems is not None
     assert first is not None
     assert problems["y"] + problems["height"] <= first["y"]
+
+
+def test_the_timeline_is_a_named_picture(gallery: GalleryPage) -> None:
+    """It stands in a region of its own, as an SVG that has a title."""
+    drawing = gallery.region("Timeline").locator("svg", has=gallery.page.locator("title")).first
+    assert (drawing.locator("title").first.text_content() or "").strip()
+    assert drawing.is_visible()
 
 
 def test_the_page_prints_as_a_contact_sheet(gallery: GalleryPage, batch: BatchPage) -> None:
