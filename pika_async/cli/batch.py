@@ -29,7 +29,7 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.report.writer import GalleryWriter
 
-__all__ = ["BatchOutcome", "ProviderBatch", "finish_gallery", "is_unfinished", "summarize"]
+__all__ = ["BatchOutcome", "ProviderBatch", "finish_gallery", "has_more_to_do", "is_unfinished", "summarize"]
 
 #: Callbacks seem to be lost if none was received and a larger share of completions than this came without one.
 CALLBACK_LOSS_WARNING_SHARE: Final = 0.5
@@ -218,7 +218,8 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from outcome.callback_lines
     if outcome.stopped is not None:
         yield outcome.stopped.message
-    yield from limit_lines(outcome.before, outcome.jobs, outcome.stopped, folder)
+    beyond_limit = list(limit_lines(outcome.before, outcome.jobs, outcome.stopped, folder))
+    yield from beyond_limit
     yield from rejection_lines(folder, outcome.jobs)
     yield from failure_lines(folder, outcome.jobs)
     if outcome.interrupted:
@@ -232,7 +233,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         yield "the journal was moved, removed or replaced while it was open: put it back first (see above for a copy)"
     elif not outcome.journal_complete:
         yield "the journal could not be written; the next command here reads the missing changes from a file beside it"
-    if any(is_unfinished(job) for job in outcome.jobs) or not outcome.journal_complete:
+    if has_more_to_do(outcome.jobs, at_limit=bool(beyond_limit)) or not outcome.journal_complete:
         yield f"to continue: {folder.command('resume')}"
     if outcome.other_jobs:
         yield (
@@ -248,3 +249,11 @@ def is_unfinished(job: Job) -> bool:
     """Return whether `resume` has something to do for `job`."""
     not_downloaded = job.status is JobStatus.SUCCEEDED and job.error is not None
     return not_downloaded or not (job.is_final or job.status is JobStatus.UNKNOWN)
+
+
+def has_more_to_do(jobs: Sequence[Job], *, at_limit: bool) -> bool:
+    """Return whether `resume` has something to do with the limits that the folder has now.
+
+    :param at_limit: whether a limit of the user's own is reached, so that `resume` sends nothing new.
+    """
+    return any(is_unfinished(job) and not (at_limit and job.status is JobStatus.PLANNED) for job in jobs)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 import attrs
 
 from pika_async._journal.protocol import Journal
-from pika_async._planning.money import cost
+from pika_async._planning.money import Budget, cost
 from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
@@ -15,7 +15,7 @@ from pika_async.cli.preview import amount
 from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["Before", "limit_lines", "money_so_far", "spending_line"]
+__all__ = ["Before", "limit_lines", "money_so_far", "reached_limit_lines", "spending_line"]
 
 _STATUSES = tuple(status for status in JobStatus if status is not JobStatus.PLANNED)
 
@@ -80,10 +80,32 @@ def limit_lines(
     before: Before, jobs: Sequence[Job], stopped: SubmissionsStopped | None, folder: BatchFolder
 ) -> Iterator[str]:
     """Yield how to send the rest after a limit of the user's own has stopped the submissions."""
+    charges = before.charges + len(before.new_charges(jobs))
     planned = sum(job.status is JobStatus.PLANNED for job in jobs)
-    total = before.charges + len(before.new_charges(jobs)) + planned
     if isinstance(stopped, ChargeLimitReached):
-        yield f"to send the other {planned}: {folder.command('resume', '--max-charges', str(total))}"
+        yield _above_charges(charges, planned, folder)
     if isinstance(stopped, BudgetReached) and before.price is not None:
-        budget = f"{cost(before.price, total):.12g}"
-        yield f"to send the other {planned}: {folder.command('resume', '--budget', budget)}"
+        yield _above_budget(charges, planned, before.price, folder)
+
+
+def reached_limit_lines(jobs: Sequence[Job], charges: int, folder: BatchFolder) -> Iterator[str]:
+    """Yield how to send the planned jobs of a folder whose saved limits leave no room for one.
+
+    :param charges: number of charges in the journal, those of archived jobs included.
+    """
+    options = folder.options()
+    planned = sum(job.status is JobStatus.PLANNED for job in jobs)
+    budget = None if options.price is None else Budget.create(options.budget, options.price)
+    if planned and options.max_charges is not None and charges >= options.max_charges:
+        yield _above_charges(charges, planned, folder)
+    if planned and budget is not None and options.price is not None and charges >= budget.charges:
+        yield _above_budget(charges, planned, options.price, folder)
+
+
+def _above_charges(charges: int, planned: int, folder: BatchFolder) -> str:
+    return f"to send the other {planned}: {folder.command('resume', '--max-charges', str(charges + planned))}"
+
+
+def _above_budget(charges: int, planned: int, price: float, folder: BatchFolder) -> str:
+    budget = f"{cost(price, charges + planned):.12g}"
+    return f"to send the other {planned}: {folder.command('resume', '--budget', budget)}"

@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pika_async.cli.batch import is_unfinished
+from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.retries import failure_lines, rejection_lines
+from pika_async.cli.spending import reached_limit_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
 
 __all__ = ["doubt_facts", "resolution_text", "show_status"]
 
+#: Doubts up to which each is shown with its facts and commands; of more, one of each reason.
+MAX_DOUBTS_IN_FULL: Final = 3
 #: Jobs with one unknown status word that are listed.
 MAX_JOBS_OF_A_WORD: Final = 5
 
@@ -73,15 +76,19 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
         yield f"{len(sending)} being submitted; in doubt unless a command is running here:"
     if in_doubt and folder.options().callbacks is not None:
         yield f"{len(in_doubt)} in doubt; a command running here may still wait for their callbacks:"
-    for job in in_doubt + sending:
-        yield from _in_doubt_lines(folder, job)
+    for group in _groups(in_doubt, whole=len(in_doubt) <= MAX_DOUBTS_IN_FULL) + [[job] for job in sending]:
+        yield from _in_doubt_lines(folder, group[0])
+        if len(group) > 1:
+            yield f"  {len(group) - 1} more for the same reason: {', '.join(job.key for job in group[1:])}"
     if in_doubt:
         yield f"to be asked about each in turn: {folder.command('resolve')}"
     for job in jobs:
         if job.status is JobStatus.TIMED_OUT and job.error is not None:
             yield f"timed out: {job.error.message}"
     yield from _unknown_word_lines(jobs)
-    if any(is_unfinished(job) for job in jobs):
+    beyond_limit = list(reached_limit_lines(jobs, folder.journal.charges(), folder))
+    yield from beyond_limit
+    if has_more_to_do(jobs, at_limit=bool(beyond_limit)):
         yield f"to continue: {folder.command('resume')}"
 
 
@@ -97,6 +104,19 @@ def _unknown_word_lines(jobs: Sequence[Job]) -> Iterator[str]:
             yield f"  {job.key} (task {job.task_id}): last seen: {job.last_seen}"
         if len(matching) > MAX_JOBS_OF_A_WORD:
             yield f"  ... and {len(matching) - MAX_JOBS_OF_A_WORD} more"
+
+
+def _groups(in_doubt: Sequence[Job], *, whole: bool) -> list[list[Job]]:
+    """Return jobs in doubt by what came back.
+
+    :param whole: make a group of each job.
+    """
+    groups: dict[tuple[object, ...], list[Job]] = {}
+    for job in in_doubt:
+        error = job.error
+        facts = (error.http_status, error.reason) if isinstance(error, SubmissionInDoubt) else ()
+        groups.setdefault((job.key,) if whole else facts, []).append(job)
+    return list(groups.values())
 
 
 def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:

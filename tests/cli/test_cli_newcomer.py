@@ -85,6 +85,18 @@ def test_every_doubt_is_named(cli: CommandLine) -> None:
     assert line.endswith(f": {', '.join(f'row-{n}' for n in range(7))}")
 
 
+def test_many_doubts_are_grouped_by_status_too(cli: CommandLine) -> None:
+    """Seven doubts of one reason are one example with each way out and every other key, not a paragraph for each."""
+    with serving({**LOST, "first": 7}) as emulator:
+        source = cli.write("b.csv", "key,prompt\n" + "".join(f"row-{n},cat {n}\n" for n in range(7)))
+        cli.batch(emulator, source, "--no-download", "--max-in-flight", "1", "--log-level", "error")
+    lines = cli("status", "pika-out").out.splitlines()
+    assert f"  6 more for the same reason: {', '.join(f'row-{n}' for n in range(1, 7))}" in lines
+    assert "  it was accepted:     pika-async resolve pika-out row-0 --task-id ID" in lines
+    assert "to be asked about each in turn: pika-async resolve pika-out" in lines
+    assert len(lines) < 20
+
+
 @pytest.mark.parametrize("status", [400, 502])
 def test_no_word_of_a_summary_is_broken(cli: CommandLine, status: int) -> None:
     """Prose is wrapped between words; a command stays on one line, so that it can be copied."""

@@ -124,6 +124,9 @@ def test_a_budget_stops_and_names_a_higher_one(cli: CommandLine, emulator: Emula
     assert "limit: --budget 0.30, of which 0.00 are used; 1 stay planned" in ran.err
     assert "the budget of 0.3 is reached: 0.3 of it are used; raise it to at least 0.4" in ran.err
     assert "to send the other 1: pika-async resume pika-out --budget 0.4" in ran.err
+    for text in (ran.err, cli("status", "pika-out").out):
+        assert "to send the other 1: pika-async resume pika-out --budget 0.4" in text
+        assert "to continue" not in text
     assert len(emulator.ledger) == 3
     assert cli.batch(emulator, source).code == 1, "the budget is kept"
     assert len(emulator.ledger) == 3
@@ -137,7 +140,9 @@ def test_a_charge_limit_names_a_higher_one(cli: CommandLine, emulator: Emulator)
     ran = cli.batch(emulator, cli.write("b.txt", "one\ntwo\nthree\n"), "--max-charges", "1")
     assert (ran.code, new_charges(ran.err)[0], len(emulator.ledger)) == (1, 1, 1)
     assert "limit: --max-charges 1, of which 0 are used; 2 stay planned" in ran.err
-    assert "to send the other 2: pika-async resume pika-out --max-charges 3" in ran.err
+    for text in (ran.err, cli("status", "pika-out").out):
+        assert "to send the other 2: pika-async resume pika-out --max-charges 3" in text
+        assert "to continue" not in text
 
 
 @pytest.mark.parametrize(

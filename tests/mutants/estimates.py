@@ -139,4 +139,22 @@ MUTANTS: Final = (
         ("tests/cli/test_cli_progress.py",),
         "counts_for_its_pace",
     ),
+    Mutant(
+        "status-says-resume-at-a-limit",
+        "cli/batch.py",
+        "any(is_unfinished(job) and not (at_limit and job.status is JobStatus.PLANNED) for job in jobs)",
+        "any(is_unfinished(job) for job in jobs)",
+        "after a limit a command is advised that sends nothing",
+        PREVIEW,
+        "names_a_higher_one",
+    ),
+    Mutant(
+        "limit-names-what-is-left-alone",
+        "cli/spending.py",
+        "str(charges + planned)",
+        "str(planned)",
+        "the limit that is named is reached already",
+        PREVIEW,
+        "names_a_higher_one",
+    ),
 )
