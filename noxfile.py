@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def slow(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """Open the pages in Debian's Chromium; screenshots go to `.nox/browser/tmp`, or to `PIKA_BROWSER_ARTEFACTS`."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    session.run("python", "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs)
+    env = {"PIKA_BROWSER_ARTEFACTS": os.environ.get("PIKA_BROWSER_ARTEFACTS") or session.create_tmp()}
+    session.run("python", "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs, env=env)
 
 
 @nox.session(python=PYTHONS[0])

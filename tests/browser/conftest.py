@@ -15,7 +15,6 @@ from tests.browser.gallery_page import GalleryPage
 from tests.browser.hostile_batch import BatchPage, make_batch_page
 from tests.fakes.requirements import require_program
 
-ROOT = Path(__file__).parents[2]
 #: Opens the page with options of a browser context, such as `color_scheme`.
 OpenGallery = Callable[..., GalleryPage]
 #: Milliseconds to wait for an element or a state, on a busy machine.
@@ -73,8 +72,9 @@ def gallery(open_gallery: OpenGallery) -> GalleryPage:
 
 
 @pytest.fixture(scope="session")
-def artefacts() -> Path:
-    """Return the folder for screenshots: `PIKA_BROWSER_ARTEFACTS`, by default one that git ignores."""
-    folder = Path(os.environ.get("PIKA_BROWSER_ARTEFACTS") or ROOT / ".nox" / "browser" / "tmp")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder for screenshots: `PIKA_BROWSER_ARTEFACTS`, by default a temporary one."""
+    given = os.environ.get("PIKA_BROWSER_ARTEFACTS")
+    folder = Path(given) if given else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
