@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ __all__ = ["main"]
 
 #: Libraries of the extra `cli` without which no command runs.
 LIBRARIES = ("cyclopts", "rich", "platformdirs")
+PAGE_LIBRARY = "jinja2"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,8 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for library in LIBRARIES:
             importlib.import_module(library)
+        if importlib.util.find_spec(PAGE_LIBRARY) is None:  # imported by the commands that write a page
+            raise ModuleNotFoundError(name=PAGE_LIBRARY)
     except ImportError as error:
-        if (error.name or "").split(".")[0] not in LIBRARIES:
+        if (error.name or "").split(".")[0] not in {*LIBRARIES, PAGE_LIBRARY}:
             raise
         sys.stderr.write('pika-async: the command line needs an extra: python -m pip install "pika_async[cli]"\n')
         return 2

@@ -12,16 +12,9 @@ from pika_async._runtime.results import needs_download
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import UsageError
 from pika_async.cli.keys import find_keys
-from pika_async.errors import (
-    DownloadFailed,
-    GenerationFailed,
-    JobError,
-    PikaError,
-    SubmissionInDoubt,
-    SubmissionRejected,
-    SubmissionsStopped,
-)
+from pika_async.errors import SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
+from pika_async.report.cards import reason_of
 
 __all__ = [
     "Repetitions", "doubt_lines", "failure_lines", "is_archived", "rejection_lines", "select_jobs", "trouble_lines",
@@ -137,24 +130,10 @@ def _reasons(
 ) -> Iterator[str]:
     by_reason: dict[str, list[str]] = {}
     for job in jobs:
-        by_reason.setdefault(_reason(job.error), []).append(job.key)
+        by_reason.setdefault("" if job.error is None else reason_of(job.error), []).append(job.key)
     reasons = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     for reason, keys in reasons[:most_reasons]:
         more = f" and {len(keys) - most_keys} more" if len(keys) > most_keys else ""
         yield f"  {len(keys)} x {reason}: {', '.join(keys[:most_keys])}{more}"
     if len(reasons) > most_reasons:
         yield f"  ... and {len(reasons) - most_reasons} more reasons"
-
-
-def _reason(error: PikaError | None) -> str:
-    if isinstance(error, SubmissionRejected):
-        return f"HTTP {error.http_status}: {error.reason}" if error.http_status else error.reason
-    if isinstance(error, GenerationFailed):
-        return error.reason or "no reason given"
-    if isinstance(error, SubmissionInDoubt):
-        return error.reason
-    if isinstance(error, DownloadFailed):
-        return f"download failed: {error.reason}"
-    if isinstance(error, JobError):  # without the name of the job
-        return error.message.partition(": ")[2]
-    return "" if error is None else error.message

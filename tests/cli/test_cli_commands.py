@@ -235,6 +235,7 @@ sys.exit(main({argv!r}))
     [
         ({"cyclopts"}, ["demo"], 'python -m pip install "pika_async[cli]"'),
         ({"rich"}, [], 'python -m pip install "pika_async[cli]"'),
+        ({"jinja2"}, ["batch"], 'python -m pip install "pika_async[cli]"'),
         ({"cyclopts", "rich"}, ["providers"], 'python -m pip install "pika_async[cli]"'),
         ({"av"}, ["demo"], 'python -m pip install "pika_async[cli,emulator]"'),
         ({"PIL"}, ["emulate"], 'python -m pip install "pika_async[cli,emulator]"'),
