@@ -35,7 +35,7 @@ class _Step(enum.Enum):
     #: It was accepted, or settled without that.
     BEGUN = enum.auto()
     SUCCEEDED = enum.auto()
-    #: It failed, or was rejected or canceled.
+    #: It failed, was rejected or canceled, or is in doubt: nobody waits for a video then.
     ENDED_BADLY = enum.auto()
     #: The gateway refused it; counted in `ENDED_BADLY` as well.
     REFUSED = enum.auto()
@@ -60,11 +60,11 @@ class TimelineSeries:
     times: Sequence[float]
     #: Jobs that were not accepted yet.
     planned: Sequence[int]
-    #: Jobs that were accepted, or are in doubt, and had not settled.
+    #: Jobs that were accepted and had not settled.
     in_flight: Sequence[int]
     #: Jobs that had succeeded, downloaded ones included.
     succeeded: Sequence[int]
-    #: Jobs that had failed, or were rejected or canceled.
+    #: Jobs that had failed, were rejected or canceled, or are in doubt (from the time that they were sent).
     ended_badly: Sequence[int]
     #: Jobs whose result was on disk.
     downloaded: Sequence[int]
@@ -215,7 +215,9 @@ def _record_of(job: Job) -> _Record:
     """Return the steps of `job` in the order in which they happened, whatever its clock did meanwhile."""
     sent = None if job.submitted_at is None else job.submitted_at.timestamp()
     if not job.is_final:
-        return _Record(() if job.status in _UNSENT else ((_Step.BEGUN, -math.inf if sent is None else sent),))
+        at = -math.inf if sent is None else sent
+        made = {JobStatus.UNKNOWN: (_Step.BEGUN, _Step.ENDED_BADLY)}.get(job.status, (_Step.BEGUN,))
+        return _Record(() if job.status in _UNSENT else tuple((step, at) for step in made))
     settled = None if job.settled_at is None else job.settled_at.timestamp()
     if settled is None:
         settled = -math.inf if sent is None else sent

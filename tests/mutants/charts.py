@@ -11,6 +11,14 @@ _CHARTS: Final = ("tests/report/test_charts.py",)
 
 MUTANTS: Final = (
     Mutant(
+        "timeline-doubts-in-flight",
+        "report/timeline.py",
+        "(_Step.BEGUN, _Step.ENDED_BADLY)",
+        "(_Step.BEGUN,)",
+        "jobs in doubt count as in flight, more than the limit allows",
+        _TIMELINE,
+    ),
+    Mutant(
         "timeline-counts-states-twice",
         "report/timeline.py",
         "            self._count(earlier, -1)\n",

@@ -125,9 +125,17 @@ def test_a_refused_job_was_never_in_flight() -> None:
     assert series.refusals[0][0] == pytest.approx(START + 5, abs=0.1)
 
 
-@pytest.mark.parametrize("status", [JobStatus.UNKNOWN, JobStatus.TIMED_OUT, JobStatus.QUEUED, JobStatus.RUNNING])
+def test_a_job_in_doubt_is_not_in_flight() -> None:
+    """Nobody waits for it: it has no task id. So no more are in flight than the limit of the batch allows."""
+    sent = utc_from_timestamp(START)
+    jobs = [a_job("d", JobStatus.UNKNOWN, submitted_at=sent), a_job("q", JobStatus.QUEUED, submitted_at=sent)]
+    found = at(timeline_of(jobs).series(START + 60), START + 60)
+    assert (found["in_flight"], found["ended_badly"], found["planned"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("status", [JobStatus.TIMED_OUT, JobStatus.QUEUED, JobStatus.RUNNING])
 def test_whatever_may_still_run_is_in_flight(status: JobStatus) -> None:
-    """In doubt or timed out is not settled, so the job stays in flight from its submission on."""
+    """Timed out is not settled, so the job stays in flight from its submission on."""
     series = timeline_of([a_job("a", status, submitted_at=utc_from_timestamp(START))]).series(START + 60)
     assert at(series, START + 60)["in_flight"] == 1
 
