@@ -79,9 +79,9 @@ class ShownReport(Protocol):
     def stopped(self) -> PikaError | None: ...
 
 
-def video_html(video: ShownVideo) -> str:
-    """Return a player and a short table of `video`."""
-    return _player(_remote(video), video.poster) + _table(_video_rows(video))
+def video_html(url: str, *, poster: str | None, seed: int | None, duration: float | None) -> str:
+    """Return a player and a short table of the video at `url`."""
+    return _player(_remote(url), poster) + _table(_video_rows(url, seed, duration))
 
 
 def job_html(job: ShownJob) -> str:
@@ -90,10 +90,11 @@ def job_html(job: ShownJob) -> str:
     The player reads the file, or the URL of the video where the browser cannot open that.
     """
     sources = [] if job.file is None else [file_url(job.file)]
-    sources += [] if job.video is None else _remote(job.video)
+    sources += [] if job.video is None else _remote(job.video.url)
     rows = [("job", job.key), ("status", job.status.label), ("prompt", job.request.prompt), ("provider", job.provider)]
     rows += [] if job.task_id is None else [("task", job.task_id)]
-    rows += [] if job.video is None else _video_rows(job.video)
+    video = job.video
+    rows += [] if video is None else _video_rows(video.url, video.seed, video.duration)
     rows += [] if job.file is None else [("file", str(job.file))]
     rows += [] if job.error is None else [("error", job.error.message)]
     return _player(sources, None if job.video is None else job.video.poster) + _table(rows)
@@ -114,14 +115,14 @@ def file_url(file: Path) -> str:
     return f"file:///{path.lstrip('/')}" if file.is_absolute() else f"./{path}"
 
 
-def _video_rows(video: ShownVideo) -> list[tuple[str, str]]:
-    rows = [("url", video.url)]
-    rows += [] if video.seed is None else [("seed", str(video.seed))]
-    return rows + ([] if video.duration is None else [("length", f"{video.duration:g} s")])
+def _video_rows(url: str, seed: int | None, duration: float | None) -> list[tuple[str, str]]:
+    rows = [("url", url)]
+    rows += [] if seed is None else [("seed", str(seed))]
+    return rows + ([] if duration is None else [("length", f"{duration:g} s")])
 
 
-def _remote(video: ShownVideo) -> list[str]:
-    return [video.url] if _is_fetchable(video.url) else []
+def _remote(url: str) -> list[str]:
+    return [url] if _is_fetchable(url) else []
 
 
 def _player(sources: Sequence[str], poster: str | None) -> str:

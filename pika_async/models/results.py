@@ -59,7 +59,7 @@ class Video:
 
     def _repr_html_(self) -> str:
         """Return a player and a short table, for notebooks."""
-        return video_html(self)
+        return video_html(self.url, poster=self.poster, seed=self.seed, duration=self.duration)
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from string import Formatter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -97,7 +97,8 @@ def sweep(
     :param effects: effects for each row, which must have none itself (default None: the row's own).
     :raises InvalidRequest: names the argument, or the field of the first row that is wrong.
     """
-    rows = [requests] if isinstance(requests, GenerationRequest | str | Mapping) else requests
+    is_one = isinstance(requests, GenerationRequest | str | Mapping)
+    rows = cast("Iterable[GenerationRequest | str | Mapping[str, Any]]", [requests] if is_one else requests)
     parsed = None if template is None else PromptTemplate(template)
     chosen_seeds = None if seeds is None else seeds if isinstance(seeds, range) else tuple(seeds)
     chosen_effects = None if effects is None else tuple([effects] if isinstance(effects, str) else effects)
