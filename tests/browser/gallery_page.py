@@ -146,6 +146,10 @@ class GalleryPage:
     def wait_paused(self, video: Locator) -> None:
         self.page.wait_for_function("video => video.paused", arg=video.element_handle())
 
+    def wait_focused(self, key: str) -> None:
+        """Wait until the card of a key has the focus: a dialog tells the page of its closing in a later turn."""
+        self.page.wait_for_function("key => document.activeElement?.closest('article')?.dataset.key === key", arg=key)
+
     def focused_key(self) -> str | None:
         """Return the key of the card that has, or holds, the focus."""
         key: str | None = self.page.evaluate("document.activeElement?.closest('article')?.dataset.key ?? null")

@@ -27,7 +27,7 @@ def test_a_card_opens_the_player_and_gets_the_focus_back(gallery: GalleryPage, b
     gallery.wait_source(batch.video_url(key))
     gallery.page.keyboard.press("Escape")
     gallery.dialog.wait_for(state="hidden")
-    assert gallery.focused_key() == key
+    gallery.wait_focused(key)
 
 
 def test_arrows_go_to_the_next_video_and_back(gallery: GalleryPage, batch: BatchPage) -> None:
@@ -38,7 +38,7 @@ def test_arrows_go_to_the_next_video_and_back(gallery: GalleryPage, batch: Batch
         gallery.page.keyboard.press(key)
         gallery.wait_source(batch.video_url(keys[place]))
     gallery.page.keyboard.press("Escape")
-    assert gallery.focused_key() == keys[1]
+    gallery.wait_focused(keys[1])
 
 
 def test_space_pauses_and_plays(gallery: GalleryPage, batch: BatchPage) -> None:

@@ -267,7 +267,8 @@ class CrashBatch:
         assert run.code == (1 if doubtful else 0), details
         if doubtful:
             listed = self.run("status", self.out_option).out
-            assert [key for key in doubtful if f"in doubt: job {key}" not in listed] == [], listed
+            named = listed.partition("in doubt: job ")[2].replace(",", " ").split()
+            assert [key for key in doubtful if key not in named] == [], listed
         return run
 
     def check_files(self, lines: list[dict[str, Any]], details: str) -> None:
