@@ -35,7 +35,7 @@ class _Step(enum.Enum):
     #: It was accepted, or settled without that.
     BEGUN = enum.auto()
     SUCCEEDED = enum.auto()
-    #: It failed, was rejected or canceled, or is in doubt: nobody waits for a video then.
+    #: It failed, was rejected or canceled, or is in doubt: no task id can bring a video.
     ENDED_BADLY = enum.auto()
     #: The gateway refused it; counted in `ENDED_BADLY` as well.
     REFUSED = enum.auto()

@@ -126,7 +126,7 @@ def test_a_refused_job_was_never_in_flight() -> None:
 
 
 def test_a_job_in_doubt_is_not_in_flight() -> None:
-    """Nobody waits for it: it has no task id. So no more are in flight than the limit of the batch allows."""
+    """It has no task id that could be polled. So no more are in flight than the limit of the batch allows."""
     sent = utc_from_timestamp(START)
     jobs = [a_job("d", JobStatus.UNKNOWN, submitted_at=sent), a_job("q", JobStatus.QUEUED, submitted_at=sent)]
     found = at(timeline_of(jobs).series(START + 60), START + 60)
