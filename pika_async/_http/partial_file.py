@@ -17,7 +17,7 @@ import anyio
 import attrs
 
 from pika_async._http.download_state import AbortDownload
-from pika_async._system import open_file, set_mode, sync_folder, write_at
+from pika_async._journal.system_calls import open_file, set_mode, sync_folder, write_at
 from pika_async.errors import shorten
 
 __all__ = ["Download", "FolderRefusals", "PartialFile", "sha256_of"]

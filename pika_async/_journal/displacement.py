@@ -14,7 +14,7 @@ import attrs
 
 from pika_async._journal.migrations import APPLICATION_ID
 from pika_async._journal.side_files import numbered, side_paths
-from pika_async._system import open_file, sync_folder
+from pika_async._journal.system_calls import open_file, sync_folder
 
 __all__ = ["Notice", "copy_database", "rescue_database"]
 

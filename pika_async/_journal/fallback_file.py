@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pika_async._journal.side_files import numbered, side_paths
-from pika_async._system import open_file, sync_folder, user_id, write_at
+from pika_async._journal.system_calls import open_file, sync_folder, user_id, write_at
 
 __all__ = ["FallbackFile"]
 

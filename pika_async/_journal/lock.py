@@ -14,8 +14,8 @@ from typing import Final
 import attrs
 
 from pika_async._journal.side_files import check_regular
+from pika_async._journal.system_calls import open_file, read_at, write_at
 from pika_async._journal.system_locks import create_lock, lock_database, unlock_database
-from pika_async._system import open_file, read_at, write_at
 from pika_async.errors import ConfigurationError, JournalInUse
 
 __all__ = ["FileDisplacedError", "FileLock", "Progress", "read_progress", "require_unheld"]

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from pika_async._journal.lock import Progress
 from pika_async._journal.migrations import APPLICATION_IDS, MIGRATIONS, OPEN_APPLICATION_ID, migrate, prune_samples
-from pika_async._system import open_file, sync_folder
+from pika_async._journal.system_calls import open_file, sync_folder
 from pika_async.errors import JournalUnusable
 
 __all__ = ["FileState", "create_file", "inspect_file", "is_blank", "open_reader", "open_writer", "unusable"]

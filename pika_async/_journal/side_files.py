@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from pika_async._system import user_id
+from pika_async._journal.system_calls import user_id
 from pika_async.errors import JournalUnusable
 
 __all__ = ["check_regular", "check_side_files", "numbered", "side_paths"]

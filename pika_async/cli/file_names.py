@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from pika_async._system import open_file
+from pika_async._journal.system_calls import open_file
 from pika_async.cli.exits import UsageError
 
 __all__ = ["TRIED_SUFFIX", "check_file_names", "similar_keys"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pika_async._system import open_file
+from pika_async._journal.system_calls import open_file
 from pika_async.cli import file_names
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import check_file_names, similar_keys

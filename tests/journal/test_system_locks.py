@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pika_async import _system
-from pika_async._journal import system_locks
+from pika_async._journal import system_calls, system_locks
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._journal.system_locks import DatabaseLock, OpenFileLock, create_lock
 from pika_async.errors import JournalInUse, JournalUnusable
@@ -94,22 +93,22 @@ def test_bytes_are_read_and_written_at_their_place_without_pread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with `pread` and `pwrite`; bytes beyond the end are none."""
-    descriptor = _system.open_file(tmp_path / "a", os.O_RDWR | os.O_CREAT)
+    descriptor = system_calls.open_file(tmp_path / "a", os.O_RDWR | os.O_CREAT)
     for name in ("pread", "pwrite", "fchmod", "geteuid"):
         monkeypatch.delattr(os, name)
-    assert _system.write_at(descriptor, b"hello world", 0) == 11
-    assert _system.write_at(descriptor, memoryview(b"W"), 6) == 1
-    assert _system.read_at(descriptor, 5, 6) == b"World"
-    assert _system.read_at(descriptor, 5, 11) == b""
-    _system.set_mode(descriptor, 0o400)
+    assert system_calls.write_at(descriptor, b"hello world", 0) == 11
+    assert system_calls.write_at(descriptor, memoryview(b"W"), 6) == 1
+    assert system_calls.read_at(descriptor, 5, 6) == b"World"
+    assert system_calls.read_at(descriptor, 5, 11) == b""
+    system_calls.set_mode(descriptor, 0o400)
     os.close(descriptor)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
-    assert _system.user_id() == 0
+    assert system_calls.user_id() == 0
 
 
 def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows nothing is done; elsewhere a missing folder is an error."""
     with pytest.raises(FileNotFoundError):
-        _system.sync_folder(tmp_path / "missing")
-    monkeypatch.setattr(_system, "_FOLDER_FLAG", None)
-    _system.sync_folder(tmp_path / "missing")
+        system_calls.sync_folder(tmp_path / "missing")
+    monkeypatch.setattr(system_calls, "_FOLDER_FLAG", None)
+    system_calls.sync_folder(tmp_path / "missing")
