@@ -14,11 +14,11 @@ from typing import Final
 import attrs
 
 from pika_async._journal.side_files import check_regular
-from pika_async._journal.system_calls import open_file, read_at, write_at
+from pika_async._journal.system_calls import is_process_alive, open_file, read_at, write_at
 from pika_async._journal.system_locks import create_lock, lock_database, unlock_database
 from pika_async.errors import ConfigurationError, JournalInUse
 
-__all__ = ["FileDisplacedError", "FileLock", "Progress", "read_progress", "require_unheld"]
+__all__ = ["FileDisplacedError", "FileLock", "Progress", "is_owner_alive", "read_progress", "require_unheld"]
 
 #: Length of each number in the lock file.
 NUMBER_WIDTH: Final = 20
@@ -57,6 +57,22 @@ def read_progress(path: Path) -> Progress | None:
     with open(descriptor, "rb") as file, contextlib.suppress(OSError):  # noqa: PTH123 - a descriptor, not a path
         return _parse_progress(file.read(LOCK_FILE_BYTES))
     return None
+
+
+def is_owner_alive(path: Path) -> bool:
+    """Return whether the process that last opened the journal at `path` still runs; locks nothing.
+
+    A process that has closed the journal and goes on counts too.
+    """
+    try:
+        descriptor = open_file(Path(f"{path}.lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        owner = read_at(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)
+    return owner.isdecimal() and is_process_alive(int(owner))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -207,7 +207,7 @@ class Reader:
         with self._connection() as connection:
             return 0 if connection is None else queries.latest_revision(connection)
 
-    def _committed_changes(self, after: int) -> list[tuple[int, Job]]:
+    def committed_changes(self, after: int) -> list[tuple[int, Job]]:
         """Return the next committed changes without waiting; see `Journal.changes`."""
         with self._connection() as connection:
             rows = [] if connection is None else queries.select_changes(connection, after)

@@ -191,7 +191,7 @@ class SqliteJournal(Reader):
             while True:
                 changed.clear()
                 is_over = self._executor is None and (self._closing is None or self._closing.done())
-                found = self._committed_changes(after)
+                found = self.committed_changes(after)
                 if found or is_over:
                     return found
                 self._schedule_write()  # `save_later` schedules a write only while a reader waits

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["open_file", "read_at", "set_mode", "sync_folder", "user_id", "write_at"]
+__all__ = ["is_process_alive", "open_file", "read_at", "set_mode", "sync_folder", "user_id", "write_at"]
 
 #: Flags of each opening. Windows has `O_BINARY` alone, and without it writes two bytes for each line feed. Elsewhere a
 #: link at the end of the path is an error, and the opening of a pipe does not wait.
@@ -61,3 +61,19 @@ def set_mode(descriptor: int, mode: int) -> None:
 def user_id() -> int:
     """Return the number of this user, as `st_uid` of a file shows it: 0 on Windows, for each user."""
     return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def is_process_alive(pid: int) -> bool:
+    """Return whether a process with this id runs; True on Windows, where asking would interrupt it.
+
+    :param pid: id of a process, above 0.
+    """
+    if os.name == "nt" or pid < 1:
+        return pid > 0
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
