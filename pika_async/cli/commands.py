@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
+from pika_async.cli.board import board, with_board_port
 from pika_async.cli.configuration import configure, describe_mistake, name_places
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
@@ -60,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     places: dict[str, str] = {}
     app.config = (partial(configure, app, places),)
     try:
-        command, bound, _ = app.parse_args(list(argv), exit_on_error=False, print_error=False)
+        command, bound, _ = app.parse_args(with_board_port(argv), exit_on_error=False, print_error=False)
         code = command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         terminal.error(describe_mistake(error))
@@ -135,7 +136,7 @@ def generate(
         return run_in_loop(one.run(as_json=json))
 
 
-for command in (batch, estimate, resume, retry, fetch, status, resolve, export):
+for command in (batch, estimate, resume, retry, fetch, status, board, resolve, export):
     app.command(command)
 
 

@@ -11,8 +11,9 @@ import attrs
 from cyclopts import Parameter
 
 from pika_async._planning.repetition import ADOPTED_REASON
-from pika_async.cli.batch import summarize
+from pika_async.cli.batch import BatchOutcome, summarize
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
+from pika_async.cli.board import BoardOptions, board_beside
 from pika_async.cli.callback_options import CallbackListener, CallbackOptions
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.keys import unquoted
@@ -59,6 +60,7 @@ def batch(
     sweep: SweepOptions = SweepOptions(),  # noqa: B008 - frozen
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
+    live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
     open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -136,17 +138,31 @@ def batch(
         folder.create(new_keys)
         runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
         title = f"{account.provider}: {out.absolute().name}"
-        return _run_and_summarize(runner, [ProviderRun(client, load_inputs, again)], title, open_page=open_page)
+        return _run_and_summarize(
+            runner, [ProviderRun(client, load_inputs, again)], title, live=live, open_page=open_page
+        )
 
 
 def _run_and_summarize(
-    runner: BatchRunner, runs: Sequence[ProviderRun], title: str, done: Sequence[Job] = (), *, open_page: bool
+    runner: BatchRunner,
+    runs: Sequence[ProviderRun],
+    title: str,
+    done: Sequence[Job] = (),
+    *,
+    live: BoardOptions,
+    open_page: bool,
 ) -> ExitCode:
     """Run `runs` and print the summary, to standard error if it is not that of a success; return the exit code.
 
+    :param live: whether to serve the board meanwhile.
     :param open_page: whether to open the page in the browser then.
     """
-    outcome, page = run_in_loop(runner.run(runs, title=title, done=done))
+
+    async def run() -> tuple[BatchOutcome, Path | None]:
+        async with board_beside(runner.folder, live, runner.terminal):
+            return await runner.run(runs, title=title, done=done)
+
+    outcome, page = run_in_loop(run())
     for line in summarize(outcome, runner.folder, page):
         runner.terminal.show(line, to_error=runner.quiet or outcome.code is not ExitCode.OK)
     if open_page and page is not None and not webbrowser.open(page.absolute().as_uri()):
@@ -168,6 +184,7 @@ def resume(
     grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     money: MoneyOptions = MoneyOptions(),  # noqa: B008 - frozen
+    live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
     open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -214,7 +231,7 @@ def resume(
                 )
             listener = None
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
-        return _run_and_summarize(runner, runs, folder.absolute().name, done, open_page=open_page)
+        return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
 
 
 def retry(
@@ -227,6 +244,7 @@ def retry(
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
     max_charges: Integer | None = None,
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
+    live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
     open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -273,7 +291,7 @@ def retry(
         if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
             return code
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
-        return _run_and_summarize(runner, runs, folder.absolute().name, done, open_page=open_page)
+        return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
 
 
 def status(

@@ -17,7 +17,7 @@ COMMON: Final = Group("Everywhere", sort_key=14)
 #: Titles of the groups of commands, and the commands in each.
 COMMANDS: Final = {
     "Make videos": ("demo", "generate", "estimate", "batch"),
-    "Go on with a batch": ("status", "resume", "retry", "fetch", "resolve", "export"),
+    "Go on with a batch": ("status", "board", "resume", "retry", "fetch", "resolve", "export"),
     "Providers": ("providers", "effects", "doctor", "emulate"),
 }
 

@@ -15,13 +15,29 @@ from typing import Any, Final
 
 from pika_async.errors import strip_control
 
-__all__ = ["GENERATOR_TAG", "STATIC_FILES", "is_own_page", "page_files", "page_text", "script_json", "static_files"]
+__all__ = [
+    "BOARD_POLICY",
+    "GENERATOR_TAG",
+    "STATIC_FILES",
+    "is_own_page",
+    "page_files",
+    "page_text",
+    "script_json",
+    "static_files",
+]
 
 #: Marks the page with the command that made it.
 GENERATOR_TAG: Final = '<meta name="generator" content="pika_async {maker}">'
 _MARK: Final = GENERATOR_TAG.partition("{")[0]
 #: Names of the static files in `assets/`.
 STATIC_FILES: Final = ("gallery.css", "gallery.js", "timeline.css")
+#: Names of the static files of the live board, beside those.
+BOARD_FILES: Final = ("board.css", "board.js")
+#: Policy of the live board, which also loads from where it came, and stands in no other page.
+BOARD_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:; "
     "media-src 'self' file:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
@@ -42,6 +58,7 @@ def page_text(
     maker: str = "batch",
     timeline: str | None = None,
     durations: str | None = None,
+    live: bool = False,
 ) -> str:
     """Return the page.
 
@@ -51,6 +68,7 @@ def page_text(
     :param maker: command that made the page; default "batch".
     :param timeline: figure of the batch over time, which must be safe as markup; default None.
     :param durations: figures of the learned durations, which must be safe as markup; default None.
+    :param live: whether it is the page of a live board; default False.
     """
     data = f'{{"head":{script_json(head)},"cards":[\n' + ",\n".join(cards) + "\n]}"
     text: str = _template().render(
@@ -58,7 +76,8 @@ def page_text(
         timeline=timeline,
         durations=durations,
         generator=GENERATOR_TAG.format(maker=maker),
-        policy=_POLICY,
+        policy=None if live else _POLICY,  # a board sends its own as a header
+        live=live,
         title=strip_control(title),
     )
     return text
@@ -75,10 +94,13 @@ def is_own_page(start: str) -> bool:
 
 
 @cache
-def static_files() -> dict[str, bytes]:
-    """Return the style sheet and the script by name."""
+def static_files(*, live: bool = False) -> dict[str, bytes]:
+    """Return the style sheets and the scripts by name.
+
+    :param live: whether to return those of the live board too; default False.
+    """
     folder = importlib.resources.files("pika_async.report") / "templates"
-    return {name: (folder / name).read_bytes() for name in STATIC_FILES}
+    return {name: (folder / name).read_bytes() for name in (*STATIC_FILES, *(BOARD_FILES if live else ()))}
 
 
 @cache

@@ -45,7 +45,7 @@ ALLOWED = {
     "callbacks": {"aiohttp", "anyio", "asyncio", "secrets"},
     "config": {"aiohttp", "os"},
     "client": {"aiohttp", "anyio", "asyncio", "os", "time"},
-    "report": {"anyio", "threading", "time"},
+    "report": {"aiohttp", "anyio", "secrets", "threading", "time"},
     "logs": set(),
     "__init__": set(),
 }

@@ -17,7 +17,7 @@ from tests.fakes.stepped_emulator import SteppedEmulator
 #: The order in which a person comes to the commands.
 ORDER: Final = (
     "demo", "providers", "effects", "doctor", "generate", "estimate", "batch", "status", "resolve", "resume", "retry",
-    "fetch", "export", "emulate",
+    "fetch", "export", "board", "emulate",
 )  # fmt: skip
 #: Loses the receipt of a row, and fails another.
 FAULTS: Final = {
@@ -54,7 +54,7 @@ def test_the_examples_do_what_they_say(
     for name in ORDER:
         [example] = examples_of(name)
         words = shlex.split(example)[1:]
-        if name == "emulate":  # serves until Ctrl-C
+        if name in {"board", "emulate"}:  # serve until Ctrl-C
             app.parse_args(words, exit_on_error=False, print_error=False)
             continue
         if name == "fetch":  # a task of the reader's own, into a file that is not there yet

@@ -84,10 +84,13 @@ function drawHead() {
   $("summary").textContent = parts.join(" · ") || "Nothing has finished yet.";
   const open = Object.entries(head.unfinished).map(([status, count]) => `${number(count)} ${label(status)}`);
   if (head.waiting) open.push(`${number(head.waiting)} ${head.running ? "under way or planned" : "planned"}`);
-  if (!open.length) return;
   const line = $("unfinished");
-  line.hidden = false;
-  if (head.running) {
+  line.hidden = !open.length;
+  line.replaceChildren();
+  if (!open.length) return;
+  if (head.running && head.live) {
+    line.append(`Running: ${open.join(", ")}.`);
+  } else if (head.running) {
     const reload = make("button", { type: "button", class: "copy" }, "Reload");
     reload.addEventListener("click", () => location.reload());
     line.append(make("span", {}, `Running: ${open.join(", ")}. Written ${head.written.replace("T", " ").replace("Z", " UTC")}.`), reload);
@@ -97,8 +100,8 @@ function drawHead() {
 }
 
 function drawProblems() {
+  $("problems").hidden = !head.groups.length;
   if (!head.groups.length) return;
-  $("problems").hidden = false;
   const body = make("tbody");
   for (const group of head.groups) {
     const examples = make("span", { class: "keys" }, clean(group.keys.join(", ")));
@@ -112,7 +115,7 @@ function drawProblems() {
   }
   const names = ["Jobs", "Status", "Reason and examples", "What helps"];
   const line = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)));
-  document.querySelector("#problems .table").append(make("table", {}, make("thead", {}, line), body));
+  document.querySelector("#problems .table").replaceChildren(make("table", {}, make("thead", {}, line), body));
 }
 
 // --- filters ------------------------------------------------------------------------------------------------------
@@ -121,12 +124,14 @@ const chosen = Object.fromEntries(FACETS.map((facet) => [facet, new Set()]));
 for (const card of cards) card.text = `${card.prompt}\n${card.key}`.toLowerCase();
 
 function drawFilters() {
+  const focused = document.activeElement && document.activeElement.dataset.value;
+  $("filters").replaceChildren();
   for (const facet of FACETS) {
     const counts = counted(cards.map((card) => card[facet]).filter((value) => value !== undefined));
     if (!counts.size || (facet !== "status" && counts.size < 2)) continue;
     const group = make("div", { role: "group", "aria-label": facet, class: "facet" }, make("span", { class: "name", "aria-hidden": "true" }, facet));
     for (const [value, count] of [...counts].sort((a, b) => b[1] - a[1])) {
-      const chip = make("button", { type: "button", "aria-pressed": "false", class: "chip" },
+      const chip = make("button", { type: "button", "aria-pressed": String(chosen[facet].has(value)), class: "chip", "data-value": `${facet} ${value}` },
         make("bdi", {}, clean(facet === "status" ? label(value) : value)), " ", make("span", { class: "n" }, number(count)));
       if (facet === "status") chip.dataset.status = value;
       chip.addEventListener("click", () => {
@@ -139,6 +144,10 @@ function drawFilters() {
     }
     $("filters").append(group);
   }
+  if (focused) [...$("filters").querySelectorAll(".chip")].find((chip) => chip.dataset.value === focused)?.focus();
+}
+
+function drawSorts() {
   const sorts = { order: "order", settled: "time, newest first", took: "duration, longest first", cost: "cost, highest first" };
   for (const [value, words] of Object.entries(sorts)) $("sort").append(make("option", { value }, words));
   $("sort").addEventListener("change", show);
@@ -176,15 +185,51 @@ function show() {
   nearby.disconnect();
   grid.replaceChildren();
   list.replaceChildren();
+  showCounts();
+  draw(FIRST);
+  grow();
+  idle(round);
+}
+
+function showCounts() {
   const videos = shown.filter(hasVideo).length;
   $("videos").hidden = !videos;
   $("others").hidden = videos === shown.length;
   $("empty").hidden = shown.length > 0;
   $("empty").textContent = cards.length ? "No job matches. Clear the search or a filter to see more." : "Nothing has finished yet.";
   $("shown").textContent = shown.length === cards.length ? `${number(cards.length)} shown` : `${number(shown.length)} of ${number(cards.length)} shown`;
-  draw(FIRST);
+}
+
+// Draws what has changed since `show`, and leaves every other card as it is: one may be playing, or have the focus.
+function update() {
+  const key = player.open && shown[current] ? shown[current].key : null;
+  const kept = new Map();
+  for (const article of [...grid.children, ...list.children]) kept.set(article.dataset.key, article);
+  shown = matching();
+  const count = Math.min(shown.length, Math.max(drawn, FIRST));
+  const ends = new Map([[grid, grid.firstElementChild], [list, list.firstElementChild]]);
+  for (drawn = 0; drawn < count; drawn += 1) {
+    const card = shown[drawn], place = hasVideo(card) ? grid : list, old = kept.get(card.key);
+    let article = old;
+    if (!old || old.source !== card) {
+      article = hasVideo(card) ? drawCard(card, drawn) : drawLine(card, drawn);
+    } else kept.delete(card.key);
+    article.place = drawn;
+    article.setAttribute("aria-posinset", drawn + 1);
+    article.setAttribute("aria-setsize", shown.length);
+    const next = ends.get(place);
+    if (article === next) ends.set(place, next.nextElementSibling);
+    else place.insertBefore(article, next);
+  }
+  for (const article of kept.values()) {
+    const isFocused = article.contains(document.activeElement);
+    nearby.unobserve(article);
+    article.remove();
+    if (isFocused) [...grid.children, ...list.children].find((one) => one.dataset.key === article.dataset.key)?.focus();
+  }
+  if (key !== null) current = Math.max(shown.findIndex((card) => card.key === key), 0);
+  showCounts();
   grow();
-  idle(round);
 }
 
 function draw(count) {
@@ -291,7 +336,7 @@ function drawCard(card, place) {
   article.append(frame, make("p", { class: "prompt", dir: "auto" }, clean(card.prompt)), make("p", { class: "facts" }, ...facts(card)));
   article.setAttribute("aria-posinset", place + 1);
   article.setAttribute("aria-setsize", shown.length);
-  opens(article, place);
+  opens(article, place, card);
   if (card.picture) {
     frame.prepend(media(card));
     return article;
@@ -316,14 +361,16 @@ function drawLine(card, place) {
     make("p", { class: "facts" }, make("span", { class: "reason", dir: "auto" }, clean(card.reason || "not downloaded")), make("span", { class: "key" }, clean(card.key))));
   article.setAttribute("aria-posinset", place + 1);
   article.setAttribute("aria-setsize", shown.length);
-  opens(article, place);
+  opens(article, place, card);
   return article;
 }
 
-function opens(article, place) {
-  article.addEventListener("click", () => openPlayer(place));
+function opens(article, place, card) {
+  article.place = place;
+  article.source = card;
+  article.addEventListener("click", () => openPlayer(article.place));
   article.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && event.target === article) { event.preventDefault(); openPlayer(place); }
+    if (event.key === "Enter" && event.target === article) { event.preventDefault(); openPlayer(article.place); }
   });
 }
 
@@ -415,4 +462,5 @@ player.addEventListener("close", () => {
 drawHead();
 drawProblems();
 drawFilters();
+drawSorts();
 show();

@@ -1,0 +1,138 @@
+"""`board`: serve the live page of a folder until Ctrl-C, also while its batch runs. Writes nothing into the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import secrets
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Final
+
+import anyio
+import attrs
+from cyclopts import Parameter
+
+from pika_async._journal.lock import is_owner_alive
+from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.exits import ExitCode, Interrupted
+from pika_async.cli.loop import run_in_loop
+from pika_async.cli.options import CommonOptions, Port, UserPath
+from pika_async.cli.signals import interruptible
+from pika_async.cli.terminal import Terminal, logging_to
+from pika_async.report.board import Board
+from pika_async.report.board_access import BOARD_TOKEN_BYTES, LOOPBACK_NAMES, BoardAccess
+from pika_async.report.board_servers import serving
+from pika_async.report.board_source import JournalFollower
+
+__all__ = ["BoardOptions", "board", "board_beside", "folder_board", "with_board_port"]
+
+#: Address of a board without `--host`.
+BOARD_HOST: Final = "127.0.0.1"
+
+
+def folder_board(folder: BatchFolder, host: str, names: Collection[str], *, price: float | None = None) -> Board:
+    """Return the board of `folder`, which only reads it.
+
+    :param host: address to listen on.
+    :param names: further names under which browsers reach it.
+    :param price: price of one charge; default None, unknown.
+    """
+    root = folder.root.absolute()
+    own = {host.lower()} if host not in {"", "0.0.0.0", "::"} else set()  # noqa: S104 - compared, not bound
+    access = BoardAccess(
+        secrets.token_urlsafe(BOARD_TOKEN_BYTES),
+        hosts=LOOPBACK_NAMES | own | {name.lower() for name in names},
+        any_address=_is_unspecified(host),
+    )
+    source = JournalFollower(root, folder.journal_file, price)
+    return Board(source, access, root.name, partial(is_owner_alive, folder.journal_file))
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class BoardOptions:
+    """The live page of a command that runs."""
+
+    board: Annotated[Port | None, Parameter(name="--board")] = None
+    """Serve the live page while the command runs, at an address that is printed; a port may follow. [default: no
+    board; without a port any free one]"""
+
+
+def with_board_port(argv: Sequence[str]) -> list[str]:
+    """Return the arguments of a command with the port 0 behind a `--board` that has none."""
+    found: list[str] = []
+    for place, argument in enumerate(argv):
+        if argument == "--":
+            return [*found, *argv[place:]]
+        found.append(argument)
+        following = argv[place + 1] if place + 1 < len(argv) else ""
+        if argument == "--board" and not (following.isascii() and following.isdecimal()):
+            found.append("0")
+    return found
+
+
+@asynccontextmanager
+async def board_beside(folder: BatchFolder, options: BoardOptions, terminal: Terminal) -> AsyncIterator[None]:
+    """Serve the board of `folder` while the body runs, if `options` ask for it.
+
+    :raises ConfigurationError: if the port is taken.
+    """
+    if options.board is None:
+        yield
+        return
+    async with serving(folder_board(folder, BOARD_HOST, ()), BOARD_HOST, options.board) as url:
+        terminal.note_whole(f"board: {url}")
+        yield
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def board(
+    folder: UserPath,
+    /,
+    *,
+    port: Port = 0,
+    host: str = BOARD_HOST,
+    allow_host: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Serve the live page of a folder until Ctrl-C, also while its batch runs.
+
+    Example: `pika-async board clips`
+
+    It only reads. The address that it prints holds a secret: everyone who has it sees the prompts and the videos.
+
+    :param folder: The --out folder of a batch.
+    :param port: Port to listen on; 0 takes any free one.
+    :param host: Address of this machine to listen on. The connection is not encrypted: leave it, or put a proxy with
+        TLS in front.
+    :param allow_host: Name under which browsers reach the board besides its address; may be given several times.
+    """
+    terminal = Terminal()
+    with logging_to(terminal, common.log_level):
+        batch_folder = BatchFolder(folder)
+        batch_folder.require_existing()
+        made = folder_board(batch_folder, host, allow_host, price=batch_folder.options().price)
+        return run_in_loop(_serve(made, host, port, terminal))
+
+
+async def _serve(made: Board, host: str, port: int, terminal: Terminal) -> ExitCode:
+    async def work() -> None:
+        async with serving(made, host, port) as url:
+            await made.source.refresh()
+            if made.source.error is not None:
+                raise made.source.error
+            terminal.note_whole(f"board: {url}")
+            terminal.note("press Ctrl-C to stop")
+            await anyio.sleep_forever()
+
+    with contextlib.suppress(Interrupted):
+        await interruptible(work(), lambda: terminal.note("stopping"))
+    return ExitCode.OK
