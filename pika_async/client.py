@@ -36,13 +36,14 @@ from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
 from pika_async.models.media import Uploader
 from pika_async.polling.policy import PollingPolicy
 from pika_async.providers import Provider, ProviderName
+from pika_async.report.client_board import BoardView
 
 __all__ = ["PikaClient"]
 
 H = TypeVar("H", bound=Hook)
 
 
-class PikaClient(JobViews):
+class PikaClient(JobViews, BoardView):
     """A client of one provider and one account.
 
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
@@ -109,11 +110,6 @@ class PikaClient(JobViews):
 
     def __repr__(self) -> str:
         return f"<PikaClient {self.provider.name} at {self.base_url}>"
-
-    @property
-    def polling(self) -> PollingPolicy:
-        """The polling policy; see `PollingPolicy.describe`."""
-        return self._config.policy
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 

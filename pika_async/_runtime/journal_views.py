@@ -12,8 +12,10 @@ from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
+from pika_async.config import ClientConfig
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import evolve_unchecked
+from pika_async.polling.policy import PollingPolicy
 
 __all__ = ["JobListing", "JobViews", "unfinished_requests"]
 
@@ -55,7 +57,13 @@ class JobListing:
 class JobViews(abc.ABC):
     """The views of a client on its jobs, while it is open and while it is not."""
 
+    _config: ClientConfig
     _journal: Journal
+
+    @property
+    def polling(self) -> PollingPolicy:
+        """The polling policy; see `PollingPolicy.describe`."""
+        return self._config.policy
 
     @property
     @abc.abstractmethod
