@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -87,7 +87,6 @@ def card_of(
         "earlier": is_archived(job) or None,
         "adopted": job.is_adopted or None,
         "command": _command_again(job, root),
-        "words": "make it again" if job.status is JobStatus.SUCCEEDED else "try it again",
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -102,8 +101,14 @@ def _requested_shape(request: GenerationRequest) -> tuple[int, int] | None:
 
 
 def _link(file: Path | None, root: Path) -> str | None:
-    for base in (root, root.absolute(), root.resolve()) if file is not None else ():
-        if file is not None and file.is_relative_to(base):
+    if file is None:
+        return None
+    start, path = f"{root.as_posix()}/", file.as_posix()
+    if path.startswith(start):  # the usual case; a batch has thousands
+        return "./" + quote(path.removeprefix(start), safe="/")
+    finders: tuple[Callable[[], Path], ...] = (lambda: root, root.absolute, root.resolve)
+    for find in finders:
+        if file.is_relative_to(base := find()):
             return "./" + quote(file.relative_to(base).as_posix(), safe="/")
     return None
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from pika_async.errors import strip_control
 
 __all__ = [
     "BOARD_POLICY",
+    "CARD_FIELDS",
     "GENERATOR_TAG",
     "STATIC_FILES",
+    "card_line",
     "is_own_page",
     "page_files",
     "page_text",
     "script_json",
     "static_files",
+    "with_poster",
 ]
 
 #: Marks the page with the command that made it.
@@ -43,11 +48,44 @@ _POLICY: Final = (
     "media-src 'self' file:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
 )
 _ESCAPES: Final = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+#: Fields of a card in the order of `card_line`. The first two tell whether there is a poster, and whether the file is
+#: `videos/KEY.mp4`; `start` is a command without the prompt that ends it. Rare fields come last.
+CARD_FIELDS: Final = (
+    "poster", "usual", "key", "index", "status", "provider", "prompt", "kind", "took", "polls", "attempts", "submitted",
+    "settled", "task", "seconds", "shape", "start", "effect", "ratio", "seed", "cost", "points", "model", "file",
+    "command", "reason", "error", "picture", "earlier", "adopted",
+)  # fmt: skip
+_NO_POSTER: Final = "[0,"
+_POSTER: Final = "[1,"
 
 
 def script_json(value: object) -> str:
     """Return `value` as JSON that may stand in a `<script>` of any document: ASCII without `<`, `>` and `&`."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    return _ENCODER.encode(value).translate(_ESCAPES)
+
+
+def card_line(card: Mapping[str, Any]) -> str:
+    """Return `card`, as `card_of` makes it, as JSON: its values without their names, short for a page of thousands.
+
+    A script reads `[values]` with `CARD_FIELDS`, and cards with names beside them. What a script can put together from
+    the key and the prompt is left out.
+    """
+    more: dict[str, Any] = {"poster": int("poster" in card)}
+    if card.get("file") == f"./videos/{quote(card['key'], safe='', errors='replace')}.mp4":
+        more |= {"usual": 1, "file": None}
+    end = shlex.quote(card["prompt"])
+    if card.get("command", "").endswith(f" -- {end}"):
+        more |= {"start": card["command"].removesuffix(end), "command": None}
+    values = [more[name] if name in more else card.get(name) for name in CARD_FIELDS]
+    while values[-1] is None:
+        values.pop()
+    return script_json(values)
+
+
+def with_poster(line: str) -> str:
+    """Return the `line` of a card with its poster."""
+    return _POSTER + line.removeprefix(_NO_POSTER) if line.startswith(_NO_POSTER) else line
 
 
 def page_text(
@@ -63,14 +101,15 @@ def page_text(
     """Return the page.
 
     :param head: facts of the whole batch.
-    :param cards: cards, each encoded by `script_json`.
+    :param cards: cards, each encoded by `card_line` or, with the names of its fields, by `script_json`.
     :param title: title of the page.
     :param maker: command that made the page; default "batch".
     :param timeline: figure of the batch over time, which must be safe as markup; default None.
     :param durations: figures of the learned durations, which must be safe as markup; default None.
     :param live: whether it is the page of a live board; default False.
     """
-    data = f'{{"head":{script_json(head)},"cards":[\n' + ",\n".join(cards) + "\n]}"
+    fields = script_json(CARD_FIELDS)
+    data = f'{{"head":{script_json(head)},"fields":{fields},"cards":[\n' + ",\n".join(cards) + "\n]}"
     text: str = _template().render(
         data=data,
         timeline=timeline,

@@ -19,11 +19,11 @@ import attrs
 
 from pika_async._planning.repetition import is_archived
 from pika_async.errors import PikaError
-from pika_async.jobs import Job
+from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
 from pika_async.report.cards import card_of, is_shown, problem_groups, shell_command
 from pika_async.report.media_facts import read_media_facts
-from pika_async.report.page import is_own_page, page_text, script_json, static_files
+from pika_async.report.page import card_line, is_own_page, page_text, static_files, with_poster
 from pika_async.report.posters import draw_posters
 from pika_async.report.timeline_section import TimelineSection
 
@@ -37,8 +37,8 @@ PAUSE_FACTOR: Final = 40
 LOCK_TIMEOUT_S: Final = 2.0
 #: Bytes at the beginning of an `index.html` in which the mark of ours stands.
 PAGE_START_BYTES: Final = 2_000
-#: Fields of a card that its place and its group of problems need.
-_GROUPED_FIELDS: Final = ("key", "index", "status", "reason", "error", "earlier", "adopted")
+#: Fields of a card that its group of problems needs.
+_GROUPED_FIELDS: Final = ("key", "status", "reason", "error", "earlier", "adopted")
 
 
 def pause_after(write_s: float) -> float:
@@ -67,8 +67,12 @@ class GalleryWriter:
     _expected: set[str] = attrs.field(factory=set, init=False)
     _pending: dict[str, Job] = attrs.field(factory=dict, init=False)
     _jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
-    _cards: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
+    #: Cards without a video, or whose download failed, and the states of the jobs that have no card.
+    _problems: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
+    _unfinished: dict[str, str] = attrs.field(factory=dict, init=False)
     _lines: dict[str, str] = attrs.field(factory=dict, init=False)
+    #: Index and key of each line, in the order of the page.
+    _order: list[tuple[int, str]] = attrs.field(factory=list, init=False)
     _section: TimelineSection = attrs.field(init=False)
     _is_checked: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -142,7 +146,7 @@ class GalleryWriter:
             timeline, durations = self._figures(is_running=is_running)
             text = page_text(
                 self._head(is_running=is_running),
-                [self._lines[key] for key in sorted(self._lines, key=self._position)],
+                [self._lines[key] for _, key in self._order],
                 title=self.title, maker=self.maker, timeline=timeline,
                 durations=durations,
             )  # fmt: skip
@@ -163,12 +167,14 @@ class GalleryWriter:
         path = self.write(is_running=False)
         files = [job.file for job in self._jobs.values() if job.file is not None] if posters else []
         if files and draw_posters(files, self.root / "posters"):
-            self._pending = {**self._jobs, **self._pending}
+            for key in self._lines:
+                if self._has_poster(key):
+                    self._lines[key] = with_poster(self._lines[key])
             path = self.write(is_running=False)
         return path
 
-    def _position(self, key: str) -> tuple[int, str]:
-        return self._cards[key]["index"], key
+    def _has_poster(self, key: str) -> bool:
+        return (self.root / "posters" / f"{key}.jpg").is_file()
 
     def _require_own(self, path: Path) -> None:
         if self._is_checked:
@@ -179,31 +185,40 @@ class GalleryWriter:
         self._is_checked = True
 
     def _encode_pending(self) -> None:
+        may_have_posters = (self.root / "posters").is_dir()
+        moved = False
         for key in list(self._pending):  # the event loop may add others meanwhile
+            earlier = self._jobs.get(key)
             job = self._jobs[key] = self._pending.pop(key)
             if not is_archived(job):
                 self._section.timeline.add(job)
+            had_line = self._lines.pop(key, None) is not None
+            for known in (self._problems, self._unfinished):
+                known.pop(key, None)
             if not is_shown(job):
-                self._cards.pop(key, None)
-                self._lines.pop(key, None)
+                self._unfinished[key] = job.status.value
+                moved |= had_line
                 continue
-            has_poster = job.file is not None and (self.root / "posters" / f"{key}.jpg").is_file()
+            has_poster = may_have_posters and job.file is not None and self._has_poster(key)
             facts = None if job.file is None else read_media_facts(job.file)
             card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
-            self._lines[key] = script_json(card)
-            self._cards[key] = {name: card[name] for name in _GROUPED_FIELDS if name in card}
+            self._lines[key] = card_line(card)
+            if job.status is not JobStatus.SUCCEEDED or job.error is not None:
+                self._problems[key] = {name: card[name] for name in _GROUPED_FIELDS if name in card}
+            if not had_line:
+                self._order.append((job.index, key))
+            moved |= had_line and earlier is not None and earlier.index != job.index
+        if moved:
+            self._order = [(self._jobs[key].index, key) for key in self._lines]
+        self._order.sort()  # what is sorted already costs little
 
     def _head(self, *, is_running: bool) -> dict[str, Any]:
-        unfinished = Counter(
-            job.status.value for key, job in self._jobs.items() if key not in self._cards and not is_shown(job)
-        )
-        waiting = sum(key not in self._jobs for key in self._expected)
         return {
             "running": is_running,
-            "waiting": waiting,
-            "unfinished": dict(unfinished),
+            "waiting": len(self._expected.difference(self._jobs)),
+            "unfinished": dict(Counter(self._unfinished.values())),
             "resume": shell_command("resume", self.root),
-            "groups": problem_groups(self._cards.values(), self.root),
+            "groups": problem_groups(self._problems.values(), self.root),
             "written": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
 

@@ -17,6 +17,7 @@ from PIL import Image
 from pika_async._http import downloads
 from pika_async._http.addresses import forbidden_reason
 from tests.cli.command_line import CommandLine, files_with, serving
+from tests.fakes.page_data import page_data
 
 SECRET = "s3cr3t-of-the-host"
 
@@ -84,11 +85,11 @@ def test_a_picture_is_shown_under_its_own_ending(cli: CommandLine, kind: str, su
         assert cli.batch(emulator, source).code == 0
         asked = len(host.asked)
     [row] = cli.results()
-    page = (cli.folder / "pika-out" / "index.html").read_text()
+    [card] = page_data(cli.folder / "pika-out")["cards"]
     assert row["file"] == f"videos/a.b{suffix}"
     assert (cli.folder / "pika-out" / row["file"]).read_bytes() == picture(kind)
-    assert f'"file":"./videos/a.b{suffix}","picture":true' in page
-    assert '"poster"' not in page
+    assert (card["file"], card["picture"]) == (f"./videos/a.b{suffix}", True)
+    assert "poster" not in card
     assert not (cli.folder / "pika-out" / "posters").exists()
     assert asked == 1
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async.report.cards import card_of
-from pika_async.report.page import GENERATOR_TAG, is_own_page, page_text, script_json, static_files
-from tests.report.jobs import failed, made
+from pika_async.report.page import (
+    CARD_FIELDS,
+    GENERATOR_TAG,
+    card_line,
+    is_own_page,
+    page_text,
+    script_json,
+    static_files,
+    with_poster,
+)
+from tests.fakes.page_data import named
+from tests.report.jobs import failed, made, succeeded
 
 HOSTILE = [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><script>alert(1)</script>", "<!--", "]]>",
@@ -73,9 +87,37 @@ def test_no_text_adds_a_tag(text: str, title: str) -> None:
     """A page with any prompt, reason and title has the tags of an empty page, and its data reads back equal."""
     job = failed("k", text)
     card = {**card_of(job, Path("/d")), "prompt": text, "key": text, "provider": text}
-    page = Page(page_text({"groups": [text]}, [script_json(card)], title=title))
+    page = Page(page_text({"groups": [text]}, [script_json(card), card_line(card)], title=title))
     assert page.tags == shell()
-    assert page.data == {"head": {"groups": [text]}, "cards": [json.loads(json.dumps(card))]}
+    named_card, row = page.data["cards"]
+    assert page.data["head"] == {"groups": [text]}
+    assert named_card == json.loads(json.dumps(card))
+    assert row == json.loads(card_line(card))
+
+
+@given(st.text() | st.sampled_from(HOSTILE), st.text(min_size=1), st.booleans())
+def test_a_line_has_all_of_its_card(prompt: str, key: str, is_usual: bool) -> None:
+    """What is left out can be put together from the key and the prompt; the rest reads back equal."""
+    folder = "videos" if is_usual else "elsewhere"
+    job = succeeded("k", file=Path("/d") / folder / "k.mp4", seed=3)
+    card = {**card_of(job, Path("/d")), "key": key, "prompt": prompt}
+    card |= {
+        "command": f"pika-async generate -- {shlex.quote(prompt)}",
+        "file": f"./{folder}/{quote(key, safe='')}.mp4",
+    }
+    line = card_line(card)
+    found = named(json.loads(line), list(CARD_FIELDS))
+    command = found.pop("start") + shlex.quote(prompt)
+    assert {**found, "command": command} == card
+    assert with_poster(line) == card_line({**card, "poster": "./p"})
+    assert (card["file"] in line) == (not is_usual)
+
+
+def test_no_field_of_a_card_is_missing_in_the_lines() -> None:
+    """Each field that a card can have has its place."""
+    fields = set(re.findall(r'^        "(\w+)":', inspect.getsource(card_of), re.MULTILINE))
+    assert len(fields) > 20
+    assert fields <= set(CARD_FIELDS)
 
 
 @pytest.mark.parametrize("title", HOSTILE)

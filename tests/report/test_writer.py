@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,8 @@ from pika_async.report import writer
 from pika_async.report.cards import card_of
 from pika_async.report.page import static_files
 from pika_async.report.writer import GalleryWriter, pause_after
+from tests.fakes.page_data import page_data
 from tests.report.jobs import failed, made, succeeded
-
-
-def data_of(root: Path) -> Any:
-    page = (root / "index.html").read_text(encoding="utf-8")
-    found = re.search(r'<script id="data" type="application/json">(.*)</script>', page, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
 
 
 def test_the_page_has_every_job_in_the_order_of_the_batch(tmp_path: Path) -> None:
@@ -37,7 +30,7 @@ def test_the_page_has_every_job_in_the_order_of_the_batch(tmp_path: Path) -> Non
     gallery.add(failed("a", "no", index=0))
     gallery.add(made("c", index=2, status=JobStatus.PLANNED))
     assert gallery.write() == tmp_path / "index.html"
-    data = data_of(tmp_path)
+    data = page_data(tmp_path)
     assert [card["key"] for card in data["cards"]] == ["a", "b"]
     assert (data["head"]["unfinished"], data["head"]["waiting"]) == ({"planned": 1}, 1)
     assert [group["reason"] for group in data["head"]["groups"]] == ["no"]
@@ -50,10 +43,10 @@ def test_a_job_is_shown_as_it_is_now(tmp_path: Path) -> None:
     gallery.write()
     gallery.add(succeeded("a"))
     gallery.write()
-    assert [card["status"] for card in data_of(tmp_path)["cards"]] == ["succeeded"]
+    assert [card["status"] for card in page_data(tmp_path)["cards"]] == ["succeeded"]
     gallery.add(made("a"))
     gallery.write()
-    assert data_of(tmp_path)["cards"] == []
+    assert page_data(tmp_path)["cards"] == []
 
 
 def test_each_job_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +63,38 @@ def test_each_job_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         gallery.add(succeeded(key))
         gallery.write()
     assert encoded == ["a", "b", "c"]
-    assert len(data_of(tmp_path)["cards"]) == 3
+    assert len(page_data(tmp_path)["cards"]) == 3
+
+
+def test_the_order_follows_an_index_that_changes(tmp_path: Path) -> None:
+    """Each job has one card, in the order of the batch, whatever came first."""
+    gallery = GalleryWriter(tmp_path, "t")
+    for key, index in (("c", 2), ("a", 0), ("b", 1)):
+        gallery.add(succeeded(key, index=index))
+    gallery.write()
+    assert [card["key"] for card in page_data(tmp_path)["cards"]] == ["a", "b", "c"]
+    gallery.add(succeeded("a", index=5))
+    gallery.add(made("b", index=1))
+    gallery.write()
+    assert [card["key"] for card in page_data(tmp_path)["cards"]] == ["c", "a"]
+
+
+def test_a_poster_is_put_on_a_card_that_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Posters are drawn at the end; no job is encoded, and no file read, a second time for them."""
+    jobs = [succeeded(key, file=tmp_path / f"{key}.mp4") for key in ("a", "b")]
+
+    def draw(files: Iterable[Path], folder: Path) -> int:
+        monkeypatch.setattr(writer, "card_of", None)
+        folder.mkdir()
+        (folder / "a.jpg").touch()
+        return len(list(files))
+
+    monkeypatch.setattr(writer, "draw_posters", draw)
+    gallery = GalleryWriter(tmp_path, "t")
+    for job in jobs:
+        gallery.add(job)
+    gallery.finish()
+    assert [card.get("poster") for card in page_data(tmp_path)["cards"]] == ["./posters/a.jpg", None]
 
 
 def test_a_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +116,7 @@ def test_a_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Monk
             gallery.write()
     assert (tmp_path / "index.html").read_bytes() == before
     gallery.write()
-    assert len(data_of(tmp_path)["cards"]) == 2
+    assert len(page_data(tmp_path)["cards"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["assets", "index.html"]
 
 
@@ -137,8 +161,8 @@ def test_the_page_is_written_while_the_body_runs(tmp_path: Path, monkeypatch: py
                     await asyncio.sleep(0.005)
 
     asyncio.run(run())
-    assert len(data_of(tmp_path)["cards"]) == 2
-    assert data_of(tmp_path)["head"]["running"] is True
+    assert len(page_data(tmp_path)["cards"]) == 2
+    assert page_data(tmp_path)["head"]["running"] is True
 
 
 def test_a_page_that_cannot_be_written_stops_no_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

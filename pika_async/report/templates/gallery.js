@@ -1,7 +1,7 @@
 // The gallery of a batch: draws the cards from the block of data. Texts are only ever put in as text.
 "use strict";
 
-const FIRST = 40; // cards that are drawn at once
+const FIRST = 20; // cards that are drawn at once; a larger window gets more with the next frame
 const EAGER = 200; // cards that have their video wherever they are
 const CHUNK = 60; // cards that are drawn in one go of idle time
 const IDLE_LIMIT = 2000; // cards beyond this are drawn when they are scrolled near
@@ -15,13 +15,28 @@ const ADVICE = {
 // Control characters, and marks that turn the direction of the text around them.
 const UNSAFE = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g;
 
-const { head, cards } = JSON.parse(document.getElementById("data").textContent);
+const data = JSON.parse(document.getElementById("data").textContent);
+const { head } = data;
+
+// A card whose values stand in a row: thousands are read in no time. What its key and prompt tell is not in the row.
+class RowCard {
+  constructor(row) { this.row = row; }
+  get file() { return this.usual ? `./videos/${encodeURIComponent(this.key)}.mp4` : this.named("file"); }
+  get poster() { return this.named("poster") ? `./posters/${encodeURIComponent(this.key)}.jpg` : undefined; }
+  get command() { return this.start === undefined ? this.named("command") : `${this.start}'${this.prompt.replaceAll("'", `'"'"'`)}'`; }
+  named(name) { return this.row[data.fields.indexOf(name)] ?? undefined; }
+}
+data.fields.forEach((name, place) => {
+  if (!(name in RowCard.prototype)) Object.defineProperty(RowCard.prototype, name, { get() { return this.row[place] ?? undefined; } });
+});
+const cards = data.cards.map((card) => (Array.isArray(card) ? new RowCard(card) : card));
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia("(prefers-reduced-motion: reduce)");
 const label = (status) => LABELS[status] || status;
 const clean = (text) => String(text).replace(UNSAFE, "\ufffd");
-const hasVideo = (card) => card.file !== undefined;
-const number = (value) => value.toLocaleString("en", { maximumFractionDigits: 2 });
+const hasVideo = (card) => Boolean(card.usual) || card.file !== undefined;
+const digits = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const number = (value) => digits.format(value);
 
 function span(seconds) {
   if (seconds < 100) return `${number(seconds < 10 ? seconds : Math.round(seconds))} s`;
@@ -121,7 +136,7 @@ function drawProblems() {
 // --- filters ------------------------------------------------------------------------------------------------------
 
 const chosen = Object.fromEntries(FACETS.map((facet) => [facet, new Set()]));
-for (const card of cards) card.text = `${card.prompt}\n${card.key}`.toLowerCase();
+const textOf = (card) => (card.text ??= `${card.prompt}\n${card.key}`.toLowerCase());
 
 function drawFilters() {
   const focused = document.activeElement && document.activeElement.dataset.value;
@@ -166,7 +181,7 @@ const COMPARE = {
 function matching() {
   const words = $("search").value.trim().toLowerCase();
   const facets = FACETS.filter((facet) => chosen[facet].size);
-  const found = cards.filter((card) => facets.every((facet) => chosen[facet].has(card[facet])) && (!words || card.text.includes(words)));
+  const found = cards.filter((card) => facets.every((facet) => chosen[facet].has(card[facet])) && (!words || textOf(card).includes(words)));
   const sort = $("sort").value;
   if (sort !== "order") found.sort(COMPARE[sort]);
   return [...found.filter(hasVideo), ...found.filter((card) => !hasVideo(card))];
@@ -427,9 +442,11 @@ function fillPlayer() {
   }
   const prompt = make("h2", { id: "player-prompt", dir: "auto" }, clean(card.prompt));
   const actions = make("div", { class: "actions" }, copyButton("Copy prompt", card.prompt), copyButton("Copy key", card.key));
-  if (card.command) actions.append(copyButton("Copy command", card.command));
+  const { command } = card;
+  if (command) actions.append(copyButton("Copy command", command));
   const detail = make("div", { class: "detail" }, prompt, actions);
-  if (card.command) detail.append(make("p", { class: "again" }, `To ${card.words}:`, make("code", { dir: "ltr" }, clean(card.command))));
+  const aim = card.status === "succeeded" ? "make it again" : "try it again";
+  if (command) detail.append(make("p", { class: "again" }, `To ${aim}:`, make("code", { dir: "ltr" }, clean(command))));
   detail.append(make("dl", {}, ...rows(card)));
   const bar = make("div", { class: "bar" }, make("span", { class: "place" }, `${number(current + 1)} of ${number(shown.length)}`),
     button("←", "Previous", () => step(-1), "step"), button("→", "Next", () => step(1), "step"), button("✕", "Close", () => player.close(), "step"));

@@ -1,0 +1,31 @@
+"""Data of a page as its script reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["named", "page_data"]
+
+
+def named(row: list[Any], fields: list[str]) -> dict[str, Any]:
+    """Return a card from its line: its values by name, its file and its poster as addresses."""
+    card = {name: value for name, value in zip(fields, row, strict=False) if value is not None}
+    name = quote(card["key"], safe="")
+    if card.pop("usual", 0):
+        card["file"] = f"./videos/{name}.mp4"
+    if card.pop("poster"):
+        card["poster"] = f"./posters/{name}.jpg"
+    return card
+
+
+def page_data(folder: Path) -> dict[str, Any]:
+    """Return the head and the cards of the page in a folder."""
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    found = re.search(r'<script id="data" type="application/json">(.*)</script>', page, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return {**data, "cards": [named(row, data["fields"]) for row in data["cards"]]}
