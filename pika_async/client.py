@@ -17,6 +17,7 @@ from pika_async._planning.estimate import Estimate
 from pika_async._planning.limits import Limits
 from pika_async._runtime.admission import request_of
 from pika_async._runtime.batch_report import collect_report
+from pika_async._runtime.control import SubmissionControl
 from pika_async._runtime.estimation import estimate
 from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.job_table import JobTable
@@ -43,7 +44,7 @@ __all__ = ["PikaClient"]
 H = TypeVar("H", bound=Hook)
 
 
-class PikaClient(JobViews, BoardView):
+class PikaClient(JobViews, SubmissionControl, BoardView):
     """A client of one provider and one account.
 
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
@@ -316,10 +317,10 @@ class PikaClient(JobViews, BoardView):
         :param download_to: the folder for KEY.mp4, also for jobs that succeeded and whose file is missing; default:
             nothing is downloaded.
         """
-        here = (self.provider.name, self.base_url)
-        return await self.run(
-            unfinished_requests(self._journal, here, with_downloads=download_to is not None), download_to=download_to
-        )
+        session, here = self._require_session(accepting=True), (self.provider.name, self.base_url)
+        requests = unfinished_requests(self._journal, here, with_downloads=download_to is not None)
+        batch, admission = await session.start_batch(requests, download_to, keep_rest=True, is_known=True)
+        return await collect_report(batch, admission)
 
     # --- events -----------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,11 @@ from typing import Any, Final
 import attrs
 
 from pika_async._planning.backoff import backoff_delay
-from pika_async.errors import ConfigurationError, SubmissionsStopped
+from pika_async.errors import ConfigurationError, SubmissionsStopped, shorten
 
-__all__ = ["MAX_IN_FLIGHT", "CircuitBreaker", "Limits", "RateMeter", "SubmitThrottle", "TokenBucket"]
+__all__ = [
+    "MAX_IN_FLIGHT", "CircuitBreaker", "Limits", "RateMeter", "SubmitThrottle", "TokenBucket", "checked_max_in_flight",
+]  # fmt: skip
 
 #: Default maximum number of accepted jobs: the most that an endless source of requests may cost before a result.
 MAX_IN_FLIGHT: Final = 10_000
@@ -59,6 +61,19 @@ class Limits:
     patience: float = attrs.field(default=900.0, validator=_positive)
     max_charges: int | None = attrs.field(default=None, validator=_count)
     grace: float = attrs.field(default=6.0, validator=_positive)
+
+
+def checked_max_in_flight(value: object, given: int | None) -> int:
+    """Return a new maximum number of accepted jobs.
+
+    :param given: the one that the client was given; None: the default.
+    :raises ConfigurationError: if it is not an integer from 1 to the default or, if that is more, the given one.
+    """
+    most = max(MAX_IN_FLIGHT, given or 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        reason = f"must be an integer from 1 to {most}, not {shorten(value)}; to send nothing, pause"
+        raise ConfigurationError(setting="max_in_flight", reason=reason)
+    return value
 
 
 @attrs.define

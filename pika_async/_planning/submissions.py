@@ -57,6 +57,8 @@ class Submissions:
     meter: RateMeter = attrs.field(factory=RateMeter)
     #: Number of batches that may queue another job.
     sources: int = 0
+    #: Since when a person has paused submitting; None while it is not paused.
+    paused_at: float | None = None
     #: When the last job left the queue and the last submission ended; None while there are any.
     _quiet_since: float | None = None
 
@@ -76,7 +78,7 @@ class Submissions:
         if own is not None:
             active, outcome = own
             return Reject(active, rejection(active.job, outcome))
-        if not self.queue:
+        if not self.queue or self.paused_at is not None:
             return WaitUntil(quiet_at)
         expired = self.queue.pop_expired(now)
         if expired is not None:
@@ -138,6 +140,22 @@ class Submissions:
         """
         waiting = unsent - min(self.queue.gated, MAX_GATED)
         return self.throttle.stop is None and waiting < self.limits.submitting
+
+    # --- pausing ----------------------------------------------------------------------------------------------------
+
+    def pause(self, now: float) -> None:
+        """Start no submission until `resume`; what is queued stays queued."""
+        if self.paused_at is None:
+            self.paused_at = now
+
+    def resume(self, now: float) -> None:
+        """Submit again after `pause`. The time of the pause costs no job any of its patience."""
+        if self.paused_at is None:
+            return
+        seconds, self.paused_at = now - self.paused_at, None
+        self.queue.postpone(seconds)
+        for active in self.refused:
+            active.deadline_at += seconds
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 

@@ -143,6 +143,13 @@ class SubmitQueue:
         if gate.probe is active:
             gate.probe = None
 
+    def postpone(self, seconds: float) -> None:
+        """Give every job, and every gate, so many seconds more until it is given up."""
+        for active in self:
+            active.deadline_at += seconds
+        for gate in self._gates.values():
+            gate.expires_at += seconds
+
     # --- removing ---------------------------------------------------------------------------------------------------
 
     def remove(self, active: ActiveJob) -> bool:

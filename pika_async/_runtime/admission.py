@@ -21,7 +21,14 @@ from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import needs_download
-from pika_async.errors import AcceptedElsewhere, InvalidRequest, JournalFailed, PikaError, SubmissionRejected
+from pika_async.errors import (
+    AcceptedElsewhere,
+    InvalidRequest,
+    JobCanceled,
+    JournalFailed,
+    PikaError,
+    SubmissionRejected,
+)
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
 from pika_async.models.spelling import did_you_mean
@@ -127,6 +134,22 @@ class JobAdmission:
         await self._table.add(job, observer)
         return job
 
+    async def cancel(self, request: GenerationRequest, key: str, index: int, observer: JobObserver) -> Job | None:
+        """Cancel *request*, and return its job; None if there is a job that is active or that was sent.
+
+        :raises InvalidRequest: if a job with other content has the same key.
+        :raises JournalFailed: if the job could not be saved.
+        """
+        existing = self._existing(key, request)
+        if key in self._table.jobs or not (existing is None or may_be_sent(existing)):
+            return None
+        job = existing or self.new_job(request, key, index)
+        if job.status is JobStatus.PLANNED:
+            job = job.canceled(JobCanceled(key=key, provider=job.provider), time.time())
+            await self._journal.save(job)
+        observer(job, True)
+        return job
+
     def current_job(self, key: str) -> Job | None:
         """Return the latest state of the job of *key*, active or finished; None if there is no such job."""
         active = self._table.jobs.get(key)
@@ -221,6 +244,11 @@ class BatchAdmission:
         self._table = table
         self._keys = KeyAssigner(self._answers)
         self._keys_loaded = False
+        self._is_canceled = False
+
+    def cancel_rest(self) -> None:
+        """Cancel every later request that would be sent, instead of planning it."""
+        self._is_canceled = True
 
     def _answers(self, key: str, content: str) -> bool:
         job = self._admission.current_job(key)
@@ -294,7 +322,8 @@ class BatchAdmission:
         request = request_of(item, {})
         key = await self._key_for(request, index)
         try:
-            return await self._admission.admit(request, key, index, observer)
+            canceled = await self._admission.cancel(request, key, index, observer) if self._is_canceled else None
+            return canceled or await self._admission.admit(request, key, index, observer)
         except JournalFailed as error:
             self._table.intake.stop_submitting(error)
             job = self._unsent(request, key, index, error)

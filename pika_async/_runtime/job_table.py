@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -19,7 +19,7 @@ from pika_async._planning.last_seen import last_seen_in
 from pika_async._planning.planner import Planner
 from pika_async._runtime.pacing import Pace
 from pika_async._runtime.telemetry.null import NullTelemetry
-from pika_async.errors import ClientClosed, JournalFailed, PikaError, SubmissionsStopped
+from pika_async.errors import ClientClosed, JobCanceled, JournalFailed, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
 
@@ -125,6 +125,8 @@ class JobTable:
         self.fetching = 0
         #: Wakes the scheduler.
         self.wake_event = asyncio.Event()
+        #: Planned jobs that are canceled as soon as what is under way with them has ended: a write or an upload.
+        self.canceled: set[ActiveJob] = set()
         self._waiters: set[asyncio.Event] = set()
         self._latest_observers: tuple[JobObserver, ...] = ()  # one tuple for all jobs of a batch
 
@@ -189,7 +191,10 @@ class JobTable:
                 del self.jobs[job.key]
                 self.wake()
             raise
-        self.activate(active)
+        if active in self.canceled:
+            await self.cancel([active])
+        else:
+            self.activate(active)
 
     def activate(self, active: ActiveJob) -> None:
         """Poll an accepted job, submit a planned one."""
@@ -253,6 +258,31 @@ class JobTable:
                 self._log_finished(active)
         self.wake()
 
+    async def cancel_queued(self) -> int:
+        """Cancel every job that is not sent, observed or not; return their number.
+
+        One whose file is being uploaded is canceled after the upload.
+        """
+        planned = [active for active in self.jobs.values() if active.job.status is JobStatus.PLANNED]
+        queued = [active for active in planned if self.planner.remove_unsent(active)]
+        self.canceled |= set(planned).difference(queued)
+        await self.cancel(queued)
+        return len(planned)
+
+    async def cancel(self, jobs: Sequence[ActiveJob]) -> None:
+        """Cancel planned jobs that are in no queue, and notify their observers."""
+        self.canceled -= set(jobs)
+        at = time.time()
+        for active in jobs:
+            job = active.job
+            active.job = job.canceled(JobCanceled(key=job.key, provider=job.provider), at)
+        await self.save(*(active.job for active in jobs))
+        pace = Pace()
+        for active in jobs:
+            if self.jobs.get(active.job.key) is active:  # closing may have removed it meanwhile
+                self.remove(active)
+            await pace.step()
+
     async def drop(self, active: ActiveJob) -> None:
         """Remove a queued job without observers: canceled if its request was withdrawn, else planned."""
         if active.withdrawal is not None:
@@ -291,10 +321,10 @@ class JobTable:
         if self.jobs.get(active.job.key) is active:
             self.park(active, attrs.evolve(self.planner.on_stopped(active), error=park.error))
 
-    async def save(self, job: Job) -> None:
-        """Save `job`. If the journal fails, it keeps `job` in its fallback file, and submissions stop."""
+    async def save(self, *jobs: Job) -> None:
+        """Save `jobs`. If the journal fails, it keeps them in its fallback file, and submissions stop."""
         try:
-            await self.journal.save(job)
+            await self.journal.save(*jobs)
         except JournalFailed as error:
             self.intake.stop_submitting(attrs.evolve(error, provider=self.planner.provider))
 

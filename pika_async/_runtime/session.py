@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
+from weakref import WeakSet
 
 import anyio
 import attrs
@@ -60,6 +61,8 @@ class Session:
     callback_handler: JobCallbackHandler
     events: EventStream
     loop: asyncio.AbstractEventLoop
+    #: Admissions of the batches whose requests are all known.
+    admissions: WeakSet[BatchAdmission] = attrs.field(factory=WeakSet)
     #: Closes the parts, the last opened first.
     _stack: AsyncExitStack = attrs.field(alias="stack")
 
@@ -153,7 +156,12 @@ class Session:
             self.table.intake.require_open()
 
     async def start_batch(
-        self, requests: Requests, download_to: str | os.PathLike[str] | None, *, keep_rest: bool = False
+        self,
+        requests: Requests,
+        download_to: str | os.PathLike[str] | None,
+        *,
+        keep_rest: bool = False,
+        is_known: bool = False,
     ) -> tuple[BatchRun, BatchAdmission]:
         """Start a batch.
 
@@ -162,11 +170,14 @@ class Session:
         :param requests: an iterable or async iterable of requests or prompts.
         :param download_to: the folder for KEY.mp4; None: nothing is downloaded.
         :param keep_rest: whether to read the rest of the requests after a stop.
+        :param is_known: whether all of `requests` are known already, as those of a sequence are.
         :raises InvalidRequest: if `requests` cannot be iterated.
         """
         source = stream(requests)
         self.table.intake.allow_submitting()
         admission = BatchAdmission(self.admission, self.table)
+        if is_known or isinstance(requests, Sequence):
+            self.admissions.add(admission)
         if self.config.journal.path is not None and isinstance(requests, Sequence):
             source = await admission.enroll(requests)
         download = None if download_to is None else FolderDownload(self.results, Path.cwd() / download_to)

@@ -24,6 +24,10 @@ class Stats:
     open: bool
     #: Why submitting has stopped (a stopped account, a wrong base URL, closing); None while it has not.
     stopped: str | None
+    #: Whether `pause_submitting` has paused submitting.
+    paused: bool
+    #: Maximum number of accepted jobs, as `set_max_in_flight` or the limits have it.
+    max_in_flight: int
     #: Number of jobs that wait to be sent.
     planned: int
     #: Number of submissions that await a response.
@@ -79,6 +83,8 @@ class Stats:
             base_url=planner.base_url,
             open=is_open,
             stopped=None if planner.stop_reason is None else planner.stop_reason.message,
+            paused=submissions.paused_at is not None,
+            max_in_flight=int(submissions.concurrency.ceiling),
             planned=len(submissions.queue) + len(submissions.refused),
             submitting=submissions.submitting,
             in_flight=planner.in_flight,

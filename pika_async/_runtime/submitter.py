@@ -119,7 +119,8 @@ class Submitter:
         :param was_observed: whether the job had observers before: one that has lost them was withdrawn.
         """
         planner = self._table.planner
-        return planner.closing or planner.stop_reason is not None or (was_observed and not active.observers)
+        is_held = planner.stop_reason is not None or planner.submissions.paused_at is not None
+        return planner.closing or is_held or active in self._table.canceled or (was_observed and not active.observers)
 
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()
@@ -134,7 +135,10 @@ class Submitter:
             active.job = active.job.requeued()
             await self._table.save(active.job)
         self._table.planner.submissions.on_rolled_back(active)
-        if not active.observers:
+        if active in self._table.canceled:
+            self._table.planner.remove_unsent(active)
+            await self._table.cancel([active])
+        elif not active.observers:
             await self._table.drop(active)
         stopped = self._table.planner.stop_reason
         if stopped is not None:

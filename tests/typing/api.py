@@ -64,6 +64,10 @@ async def use(pika: PikaClient) -> None:
         assert_type(listed, Job)
     assert_type(await pika.job("key"), Job | None)
     assert_type(await pika.resolve("key", charged=False), Job)
+    pika.pause_submitting()
+    pika.resume_submitting()
+    pika.set_max_in_flight(20)
+    assert_type(await pika.cancel_planned(), int)
     async for settled in pika.as_settled(["a cat"]):
         assert_type(settled, Job)
         assert_type(settled.error, PikaError | None)
