@@ -43,7 +43,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".mp4": "video/mp4"}
+_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".mp4": "video/mp4", ".svg": "image/svg+xml"}
 
 #: Carries out one change: its name and its arguments; returns what the page shows.
 Control: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[str]]
@@ -107,7 +107,7 @@ class Board:
     _is_closing: bool = attrs.field(default=False, init=False)
 
     def close(self) -> None:
-        """End every stream of events, within `READ_INTERVAL_S`."""
+        """End every stream of events after the last changes, within `READ_INTERVAL_S`."""
         self._is_closing = True
 
     async def handle(self, request: BoardRequest) -> BoardReply:
@@ -192,7 +192,8 @@ class Board:
         feed = self.source.feed
         yield b"retry: 1000\n" + message("hello", script_json({"epoch": self._epoch}))
         shown, sent_at = None, time.monotonic()
-        while not self._is_closing:
+        while True:
+            is_last = self._is_closing
             number, state = feed.number, (feed.number, self.source.error is None, self.is_running())
             for part in list(feed.messages(after, seen)):
                 yield part
@@ -203,6 +204,9 @@ class Board:
             elif time.monotonic() - sent_at >= BEAT_S:
                 yield message("beat", "{}")
                 sent_at = time.monotonic()
+            if is_last:
+                yield message("end", "{}")
+                return
             await anyio.sleep(READ_INTERVAL_S)
             await self.source.refresh()
 

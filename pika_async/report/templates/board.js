@@ -4,96 +4,205 @@
 const PAUSE = 400; // milliseconds between two drawings, however many changes come
 const GONE_AFTER = 3 * head.beat * 1000; // milliseconds without a sign of life after which the page is stale
 const FIGURES_EVERY = 10000; // milliseconds between two readings of the timeline
-const byKey = new Map(cards.map((card) => [card.key, card]));
 const news = new Map();
-let newHead = null, timer = 0, last = Date.now(), isBroken = false, isOver = false, figuresAt = Date.now();
+let newHead = null, timer = 0, last = Date.now(), isBroken = false, isOver = false, isPressed = false, isEnded = false;
+let figuresAt = Date.now(), figuresTimer = 0, groupsDrawn = JSON.stringify(head.groups);
+
+const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
 
 function showState() {
-  const late = Math.round((Date.now() - last) / 1000);
   const isStale = isBroken || Date.now() - last > GONE_AFTER;
-  const state = isOver ? "over" : isStale ? "stale" : head.running ? "live" : "over";
+  const state = isOver || isEnded ? "over" : isStale ? "stale" : head.running ? "live" : "over";
   const words = isOver ? "The board has been stopped or its address has changed: open the address that the command prints."
-    : isStale ? `Stale: no news for ${late} s. It shows again what happens as soon as the board answers.`
+    : isEnded ? `The command that served this page ended at ${clock(last)}. The gallery in its folder has the same cards.`
+    : isStale ? `Stale: no news since ${clock(last)}. The page goes on by itself as soon as the board answers.`
     : head.trouble ? `The journal cannot be read: ${clean(head.trouble)}`
     : head.running ? "Live" : "No batch is running here.";
   const line = $("live");
   if (line.textContent !== words) line.textContent = words;
-  line.dataset.state = state;
-  document.documentElement.dataset.board = state;
+  if (line.dataset.state !== state) line.dataset.state = document.documentElement.dataset.board = state;
 }
 
-function merge() {
-  timer = 0;
-  let isChanged = false;
-  for (const [key, card] of news) {
-    if (card.gone ? !byKey.has(key) : false) continue;
-    isChanged = true;
-    if (card.gone) byKey.delete(key);
-    else {
-      card.text = `${card.prompt}\n${card.key}`.toLowerCase();
-      byKey.set(key, card);
-    }
-  }
-  news.clear();
-  if (newHead) {
-    Object.assign(head, { trouble: undefined }, newHead);
-    newHead = null;
-    drawHead();
-    drawProblems();
-  }
-  if (isChanged) {
-    cards.splice(0, cards.length, ...[...byKey.values()].sort((a, b) => a.index - b.index || (a.key < b.key ? -1 : 1)));
-    drawFilters();
-    update();
-  }
-  showState();
-}
+// --- changes ------------------------------------------------------------------------------------------------------
 
 function soon() {
   if (!timer) timer = setTimeout(merge, PAUSE);
 }
 
+function merge() {
+  timer = 0;
+  if (isPressed) return soon(); // a click needs the element on which it began
+  if (newHead) {
+    Object.assign(head, { trouble: undefined }, newHead);
+    newHead = null;
+    drawGroups();
+  }
+  if (takeNews()) {
+    drawFilters();
+    update();
+  }
+  drawHead();
+  showState();
+}
+
+// Puts the news into `cards`, in the order of the batch, and returns whether there were any.
+function takeNews() {
+  const places = news.size ? new Map(cards.map((card, place) => [card.key, place])) : new Map();
+  let isChanged = false, isGone = false;
+  for (const [key, card] of news) {
+    const place = places.get(key);
+    if (card.gone && place === undefined) continue;
+    if (!card.gone) card.text = `${card.prompt}\n${card.key}`.toLowerCase();
+    if (place !== undefined && JSON.stringify(cards[place]) === JSON.stringify(card)) continue; // it may come twice
+    isChanged = true;
+    isGone ||= Boolean(card.gone);
+    if (place === undefined) cards.push(card);
+    else cards[place] = card;
+  }
+  news.clear();
+  if (isGone) cards.splice(0, cards.length, ...cards.filter((card) => !card.gone));
+  if (isChanged) cards.sort((a, b) => a.index - b.index || (a.key < b.key ? -1 : 1));
+  return isChanged;
+}
+
+function drawGroups() {
+  const groups = JSON.stringify(head.groups);
+  if (groups === groupsDrawn) return;
+  groupsDrawn = groups;
+  const row = document.activeElement && document.activeElement.closest("#problems tr");
+  drawProblems();
+  if (row) [...document.querySelectorAll("#problems tr")].find((one) => one.dataset.group === row.dataset.group)?.querySelector("button")?.focus();
+}
+
+// Draws what has changed since `show`, and leaves every other card as it is: one may be playing, or have the focus.
+function update() {
+  const key = player.open && shown[current] ? shown[current].key : null;
+  const focused = document.activeElement && document.activeElement.closest("article")?.dataset.key;
+  const before = shown.length, kept = new Map();
+  for (const article of [...grid.children, ...list.children]) kept.set(article.dataset.key, article);
+  shown = matching();
+  const pushed = Math.min(drawn + Math.max(shown.length - before, 0), IDLE_LIMIT); // what new ones push on stays drawn
+  const count = Math.min(shown.length, Math.max(drawn, pushed, FIRST));
+  const wanted = new Set(shown.slice(0, count));
+  for (const [name, article] of kept) {
+    if (wanted.has(article.source)) continue;
+    kept.delete(name);
+    nearby.unobserve(article);
+    article.remove();
+  }
+  const ends = new Map([[grid, grid.firstElementChild], [list, list.firstElementChild]]);
+  for (drawn = 0; drawn < count; drawn += 1) {
+    const card = shown[drawn], place = hasVideo(card) ? grid : list;
+    const article = kept.get(card.key) || (hasVideo(card) ? drawCard(card, drawn) : drawLine(card, drawn));
+    placeAt(article, drawn);
+    const next = ends.get(place);
+    if (article === next) ends.set(place, next.nextElementSibling);
+    else place.insertBefore(article, next);
+  }
+  if (focused && document.activeElement === document.body) articleOf(focused)?.focus();
+  if (key !== null) followPlayer(key);
+  $("shown").setAttribute("aria-live", "off"); // a screen reader need not say each count
+  showCounts();
+  grow();
+  round += 1;
+  idle(round);
+}
+
+function placeAt(article, place) {
+  article.place = place;
+  article.classList.toggle("far", place >= EAGER);
+  if (place >= EAGER && article.shot && !article.isNear && !article.matches(":hover, :focus")) article.shot.remove();
+  for (const [name, value] of [["aria-posinset", place + 1], ["aria-setsize", shown.length]]) {
+    if (article.getAttribute(name) !== String(value)) article.setAttribute(name, value);
+  }
+}
+
+const articleOf = (key) => [...grid.children, ...list.children].find((one) => one.dataset.key === key);
+
+function followPlayer(key) {
+  const place = shown.findIndex((card) => card.key === key);
+  current = place < 0 ? Math.min(current, Math.max(shown.length - 1, 0)) : place;
+  const words = player.querySelector(".place");
+  if (words && place >= 0) words.textContent = `${number(current + 1)} of ${number(shown.length)}`;
+}
+
+addEventListener("blur", () => { isPressed = false; });
+for (const name of ["pointerdown", "pointerup", "pointercancel"]) {
+  addEventListener(name, () => { isPressed = name === "pointerdown"; }, { capture: true, passive: true });
+}
+
+// --- the timeline -------------------------------------------------------------------------------------------------
+
+function figuresSoon() {
+  if (!figuresTimer) figuresTimer = setTimeout(readFigures, Math.max(figuresAt + FIGURES_EVERY - Date.now(), 0));
+}
+
 // The timeline is read as a document, which a strict policy allows; its nodes are then put in place of the old ones.
 function readFigures() {
-  if (document.hidden || Date.now() - figuresAt < FIGURES_EVERY) return;
+  figuresTimer = 0;
+  if (document.hidden) {
+    document.addEventListener("visibilitychange", figuresSoon, { once: true });
+    return;
+  }
   figuresAt = Date.now();
   const request = new XMLHttpRequest();
   request.open("GET", "./timeline");
   request.responseType = "document";
   request.addEventListener("load", () => {
     const fresh = request.status === 200 && request.response && request.response.getElementById("timeline");
-    if (!fresh) return;
-    const old = $("timeline");
-    const isOpen = old && old.querySelector("details[open]");
-    const node = document.adoptNode(fresh);
-    if (isOpen && node.querySelector("details")) node.querySelector("details").open = true;
-    if (old) old.replaceWith(node);
-    else document.querySelector("main").append(node);
+    if (fresh) putFigures(document.adoptNode(fresh));
   });
   request.send();
 }
 
-function connect() {
-  const source = new EventSource(`./events?after=${head.revision}&epoch=${head.epoch}&seen=${head.number}`);
+function putFigures(fresh) {
+  const old = $("timeline"), details = fresh.querySelector("details");
+  if (details && old && old.querySelector("details[open]")) details.open = true;
+  const isFocused = old && old.contains(document.activeElement);
+  if (old) old.replaceWith(fresh);
+  else {
+    document.querySelector("main").append(fresh);
+    $("summary").after(" ", make("a", { href: "#timeline" }, "Timeline"));
+  }
+  if (isFocused) fresh.querySelector("summary")?.focus();
+}
+
+// --- the connection -----------------------------------------------------------------------------------------------
+
+function connect(query) {
+  const source = new EventSource(`./events?${query}`);
   const alive = () => { last = Date.now(); isBroken = false; };
   source.addEventListener("hello", (event) => {
     alive();
-    if (JSON.parse(event.data).epoch !== head.epoch) location.reload(); // another process counts anew
+    isEnded = false;
+    const { epoch } = JSON.parse(event.data);
+    if (epoch === head.epoch) return;
+    head.epoch = epoch; // another process, whose numbers are its own: ask it for all
+    source.close();
+    connect("after=0");
   });
   source.addEventListener("cards", (event) => {
     alive();
     for (const card of JSON.parse(event.data)) news.set(card.key, card);
     soon();
   });
-  source.addEventListener("head", (event) => { alive(); newHead = JSON.parse(event.data); soon(); readFigures(); });
+  source.addEventListener("head", (event) => { alive(); newHead = JSON.parse(event.data); soon(); figuresSoon(); });
   source.addEventListener("beat", () => { alive(); showState(); });
+  source.addEventListener("end", () => { alive(); isEnded = true; showState(); });
   source.addEventListener("error", () => {
     isBroken = true;
-    if (source.readyState === EventSource.CLOSED) isOver = true; // refused: the secret is another one now
     showState();
+    if (source.readyState === EventSource.CLOSED) connectAgain(); // the answer was another: a browser gives up then
   });
+}
+
+async function connectAgain() {
+  const status = await fetch("./healthz").then((response) => response.status, () => 0);
+  if (status === 403) isOver = true; // the secret is another one now
+  else setTimeout(connect, 3000, `after=${head.revision}`);
+  showState();
 }
 
 setInterval(showState, 1000);
 showState();
-connect();
+connect(`after=${head.revision}&epoch=${head.epoch}&seen=${head.number}`);

@@ -121,7 +121,7 @@ function drawProblems() {
   for (const group of head.groups) {
     const examples = make("span", { class: "keys" }, clean(group.keys.join(", ")));
     if (group.count > group.keys.length) examples.append(` and ${number(group.count - group.keys.length)} more`);
-    body.append(make("tr", { "data-status": group.status },
+    body.append(make("tr", { "data-status": group.status, "data-group": `${group.status} ${group.reason}` },
       make("td", { class: "count" }, number(group.count)),
       make("th", { scope: "row" }, make("span", { class: "status", "data-status": group.status }, label(group.status))),
       make("td", { class: "why" }, make("span", { class: "reason", dir: "auto" }, clean(group.reason)), examples),
@@ -139,27 +139,36 @@ const chosen = Object.fromEntries(FACETS.map((facet) => [facet, new Set()]));
 const textOf = (card) => (card.text ??= `${card.prompt}\n${card.key}`.toLowerCase());
 
 function drawFilters() {
-  const focused = document.activeElement && document.activeElement.dataset.value;
-  $("filters").replaceChildren();
-  for (const facet of FACETS) {
+  for (const [place, facet] of FACETS.entries()) {
     const counts = counted(cards.map((card) => card[facet]).filter((value) => value !== undefined));
-    if (!counts.size || (facet !== "status" && counts.size < 2)) continue;
-    const group = make("div", { role: "group", "aria-label": facet, class: "facet" }, make("span", { class: "name", "aria-hidden": "true" }, facet));
-    for (const [value, count] of [...counts].sort((a, b) => b[1] - a[1])) {
-      const chip = make("button", { type: "button", "aria-pressed": String(chosen[facet].has(value)), class: "chip", "data-value": `${facet} ${value}` },
-        make("bdi", {}, clean(facet === "status" ? label(value) : value)), " ", make("span", { class: "n" }, number(count)));
-      if (facet === "status") chip.dataset.status = value;
-      chip.addEventListener("click", () => {
-        const on = !chosen[facet].delete(value);
-        if (on) chosen[facet].add(value);
-        chip.setAttribute("aria-pressed", on);
-        show();
-      });
-      group.append(chip);
+    let group = $("filters").querySelector(`[data-facet="${facet}"]`);
+    if (!group && (!counts.size || (facet !== "status" && counts.size < 2))) continue;
+    if (!group) {
+      group = make("div", { role: "group", "aria-label": facet, class: "facet", "data-facet": facet }, make("span", { class: "name", "aria-hidden": "true" }, facet));
+      const next = [...$("filters").children].find((one) => FACETS.indexOf(one.dataset.facet) > place);
+      $("filters").insertBefore(group, next || null);
     }
-    $("filters").append(group);
+    const known = new Map([...group.querySelectorAll(".chip")].map((chip) => [chip.dataset.value, chip]));
+    for (const value of known.keys()) if (!counts.has(value)) counts.set(value, 0); // it may be pressed
+    for (const [value, count] of [...counts].sort((a, b) => b[1] - a[1])) {
+      const chip = known.get(String(value)) || group.appendChild(drawChip(facet, value));
+      chip.querySelector(".n").textContent = number(count);
+    }
   }
-  if (focused) [...$("filters").querySelectorAll(".chip")].find((chip) => chip.dataset.value === focused)?.focus();
+  $("controls").hidden = false;
+}
+
+function drawChip(facet, value) {
+  const chip = make("button", { type: "button", "aria-pressed": "false", class: "chip", "data-value": value },
+    make("bdi", {}, clean(facet === "status" ? label(value) : value)), " ", make("span", { class: "n" }));
+  if (facet === "status") chip.dataset.status = value;
+  chip.addEventListener("click", () => {
+    const on = !chosen[facet].delete(value);
+    if (on) chosen[facet].add(value);
+    chip.setAttribute("aria-pressed", on);
+    show();
+  });
+  return chip;
 }
 
 function drawSorts() {
@@ -167,7 +176,6 @@ function drawSorts() {
   for (const [value, words] of Object.entries(sorts)) $("sort").append(make("option", { value }, words));
   $("sort").addEventListener("change", show);
   $("search").addEventListener("input", show);
-  $("controls").hidden = false;
 }
 
 const price = (card) => card.cost ?? card.points ?? -1;
@@ -200,6 +208,7 @@ function show() {
   nearby.disconnect();
   grid.replaceChildren();
   list.replaceChildren();
+  $("shown").removeAttribute("aria-live");
   showCounts();
   draw(FIRST);
   grow();
@@ -213,38 +222,6 @@ function showCounts() {
   $("empty").hidden = shown.length > 0;
   $("empty").textContent = cards.length ? "No job matches. Clear the search or a filter to see more." : "Nothing has finished yet.";
   $("shown").textContent = shown.length === cards.length ? `${number(cards.length)} shown` : `${number(shown.length)} of ${number(cards.length)} shown`;
-}
-
-// Draws what has changed since `show`, and leaves every other card as it is: one may be playing, or have the focus.
-function update() {
-  const key = player.open && shown[current] ? shown[current].key : null;
-  const kept = new Map();
-  for (const article of [...grid.children, ...list.children]) kept.set(article.dataset.key, article);
-  shown = matching();
-  const count = Math.min(shown.length, Math.max(drawn, FIRST));
-  const ends = new Map([[grid, grid.firstElementChild], [list, list.firstElementChild]]);
-  for (drawn = 0; drawn < count; drawn += 1) {
-    const card = shown[drawn], place = hasVideo(card) ? grid : list, old = kept.get(card.key);
-    let article = old;
-    if (!old || old.source !== card) {
-      article = hasVideo(card) ? drawCard(card, drawn) : drawLine(card, drawn);
-    } else kept.delete(card.key);
-    article.place = drawn;
-    article.setAttribute("aria-posinset", drawn + 1);
-    article.setAttribute("aria-setsize", shown.length);
-    const next = ends.get(place);
-    if (article === next) ends.set(place, next.nextElementSibling);
-    else place.insertBefore(article, next);
-  }
-  for (const article of kept.values()) {
-    const isFocused = article.contains(document.activeElement);
-    nearby.unobserve(article);
-    article.remove();
-    if (isFocused) [...grid.children, ...list.children].find((one) => one.dataset.key === article.dataset.key)?.focus();
-  }
-  if (key !== null) current = Math.max(shown.findIndex((card) => card.key === key), 0);
-  showCounts();
-  grow();
 }
 
 function draw(count) {
@@ -290,6 +267,7 @@ addEventListener("resize", grow, { passive: true });
 // take thousands of videos away again.
 const nearby = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
+    target.isNear = isIntersecting;
     if (isIntersecting) load(target);
     else unload(target);
   }
@@ -402,6 +380,7 @@ function openPlayer(place) {
 }
 
 function step(by) {
+  if (!shown.length) return; // all have left the filter while the player is open
   current = (current + by + shown.length) % shown.length;
   fillPlayer();
 }
