@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.board_fixtures import board_server, open_board
 from tests.browser.gallery_page import GalleryPage
 from tests.browser.hostile_batch import BatchPage, make_batch_page
 from tests.fakes.requirements import require_program
+
+__all__ = ["board_server", "open_board"]
 
 #: Opens the page with options of a browser context, such as `color_scheme`.
 OpenGallery = Callable[..., GalleryPage]
 #: Milliseconds to wait for an element or a state, on a busy machine.
 TIMEOUT_MS = 10_000
-#: No name resolves: nothing that a page might ask for leaves the machine.
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
+#: No name resolves but those of this machine and one of another site that points here: nothing leaves the machine.
+OFFLINE = "--host-resolver-rules=MAP rebound.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 
 
 @pytest.fixture(scope="session")
