@@ -15,10 +15,12 @@ import attrs
 
 from pika_async._journal.side_files import check_regular
 from pika_async._journal.system_calls import is_process_alive, open_file, read_at, write_at
-from pika_async._journal.system_locks import create_lock, lock_database, unlock_database
+from pika_async._journal.system_locks import create_lock, is_database_locked, lock_database, unlock_database
 from pika_async.errors import ConfigurationError, JournalInUse
 
-__all__ = ["FileDisplacedError", "FileLock", "Progress", "is_owner_alive", "read_progress", "require_unheld"]
+__all__ = [
+    "FileDisplacedError", "FileLock", "Progress", "find_owner", "is_owner_alive", "read_progress", "require_unheld",
+]  # fmt: skip
 
 #: Length of each number in the lock file.
 NUMBER_WIDTH: Final = 20
@@ -59,20 +61,47 @@ def read_progress(path: Path) -> Progress | None:
     return None
 
 
+def _living_process(path: Path) -> int | None:
+    """Return the process that last opened the journal at `path`, if it still runs."""
+    try:
+        descriptor = open_file(Path(f"{path}.lock"), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        owner = read_at(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)
+    return int(owner) if owner.isdecimal() and is_process_alive(int(owner)) else None
+
+
 def is_owner_alive(path: Path) -> bool:
     """Return whether the process that last opened the journal at `path` still runs; locks nothing.
 
     A process that has closed the journal and goes on counts too.
     """
+    return _living_process(path) is not None
+
+
+def find_owner(path: Path) -> int | None:
+    """Return the id of the process that has the journal at `path` open, or is about to make it; locks nothing.
+
+    :return: None if no process has it open, as far as the system tells.
+    """
+    owner = _living_process(path)
+    if owner is None or any(lock.path == path for lock in list(_held)):
+        return owner
     try:
-        descriptor = open_file(Path(f"{path}.lock"), os.O_RDONLY)
+        descriptor = open_file(path, os.O_RDONLY)
     except OSError:
-        return False
+        return None if owner == os.getpid() else owner
     try:
-        owner = read_at(descriptor, NUMBER_WIDTH, 0).decode(errors="replace").strip()
+        if not os.fstat(descriptor).st_size:  # made a moment ago: its lock is set next
+            return None if owner == os.getpid() else owner
+        is_locked = is_database_locked(descriptor)
     finally:
         os.close(descriptor)
-    return owner.isdecimal() and is_process_alive(int(owner))
+    is_open = read_progress(path) is not None if is_locked is None else is_locked
+    return owner if is_open else None
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

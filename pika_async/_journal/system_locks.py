@@ -18,12 +18,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SystemLock", "create_lock", "lock_database", "unlock_database"]
+__all__ = ["SystemLock", "create_lock", "is_database_locked", "lock_database", "unlock_database"]
 
 #: Byte of the database that its owner locks: behind the 512 bytes from 0x40000000 on that SQLite locks.
 LOCKED_BYTE: Final = 0x4000_0400
 #: Lock that belongs to an open file, not to a process as SQLite's do; None where the system has none.
 SET_LOCK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
+#: Question whether a lock could be set; None where the system has none.
+GET_LOCK: Final[int | None] = getattr(fcntl, "F_OFD_GETLK", None)
+#: `struct flock` of Linux.
+LOCK_FORMAT: Final = "hhqqi"
 
 
 class SystemLock(Protocol):
@@ -119,10 +123,25 @@ def unlock_database(descriptor: int) -> None:
     _set_database_lock(descriptor, "F_UNLCK")
 
 
+def is_database_locked(descriptor: int) -> bool | None:
+    """Return whether the database that is open as `descriptor` is locked through another descriptor; lock nothing.
+
+    :return: None where the system does not tell.
+    """
+    if GET_LOCK is None:
+        return None
+    asked = struct.pack(LOCK_FORMAT, fcntl.F_RDLCK, os.SEEK_SET, LOCKED_BYTE, 1, 0)
+    try:
+        answer = fcntl.fcntl(descriptor, GET_LOCK, asked)
+    except OSError:  # a kernel without these locks, such as a sandbox
+        return None
+    return bool(struct.unpack(LOCK_FORMAT, answer)[0] != fcntl.F_UNLCK)
+
+
 def _set_database_lock(descriptor: int, kind: str) -> None:
     if SET_LOCK is None:
         return
-    lock = struct.pack("hhqqi", getattr(fcntl, kind), os.SEEK_SET, LOCKED_BYTE, 1, 0)
+    lock = struct.pack(LOCK_FORMAT, getattr(fcntl, kind), os.SEEK_SET, LOCKED_BYTE, 1, 0)
     try:
         fcntl.fcntl(descriptor, SET_LOCK, lock)
     except OSError as error:

@@ -14,6 +14,7 @@ import attrs
 import cattrs
 
 from pika_async._http.media import MEDIA_SUFFIXES
+from pika_async._journal.lock import find_owner
 from pika_async._journal.schema import is_blank
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime.pacing import paced
@@ -26,7 +27,7 @@ from pika_async.jobs import Job
 from pika_async.polling import AdaptivePolling
 from pika_async.report.page import page_files
 
-__all__ = ["BatchFolder", "BatchOptions"]
+__all__ = ["BatchFolder", "BatchOptions", "starting_text"]
 
 #: Name of a file that a killed download leaves behind.
 _STALE_DOWNLOAD: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
@@ -155,12 +156,25 @@ class BatchFolder:
         finally:
             await self.journal.close()
 
+    def running_process(self) -> int | None:
+        """Return the id of the process whose command runs here, None if there is none."""
+        return find_owner(Path(os.path.realpath(self.journal_file)))
+
+    def starting_process(self) -> int | None:
+        """Return the id of the process whose batch begins here and has no journal yet, None if there is none.
+
+        :raises JournalUnusable: if the file in place of the journal is not one.
+        """
+        return self.running_process() if self.is_new or is_blank(self.journal_file) else None
+
     def require_existing(self) -> None:
         """Raise unless a batch ran here.
 
         :raises JournalUnusable: if the journal was moved or removed while it was open, or is not one.
         :raises UsageError: if the folder has no journal, or an empty file in its place.
         """
+        if (process := self.starting_process()) is not None:
+            raise UsageError(f"{starting_text(self, process)}; wait a moment, then run this again")
         if self.is_new:
             self.journal.require_none_due()
             raise UsageError(f"{self.root} must hold a journal.db; give the --out folder of a batch")
@@ -220,3 +234,8 @@ class BatchFolder:
         """Return the shell command `name` for this folder, quoted so that it can be copied."""
         root = str(self.root)
         return shlex.join(["pika-async", name, f"./{root}" if root.startswith("-") else root, *rest])
+
+
+def starting_text(folder: BatchFolder, process: int) -> str:
+    """Return that a batch of a process begins in `folder`."""
+    return f"{folder.root}: a batch is starting here (process {process}); no jobs yet"

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from rich.table import Table
 
-from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.batch_folder import BatchFolder, starting_text
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal, plain, table
@@ -40,6 +40,10 @@ def show_polling(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> E
     :raises UsageError: if no batch ran there.
     :raises JournalUnusable: if its journal cannot be read.
     """
+    if (starting := folder.starting_process()) is not None:
+        if not as_json:
+            terminal.show(starting_text(folder, starting))
+        return ExitCode.OK
     folder.require_existing()
     policy = folder.options().polling
     for sample in folder.journal.samples():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pika_async.cli.batch import has_more_to_do
-from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.batch_folder import BatchFolder, starting_text
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.retries import failure_lines, rejection_lines
@@ -31,11 +31,18 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     :raises UsageError: if no batch ran there.
     :raises JournalUnusable: if its journal cannot be read.
     """
-    folder.require_existing()
-    jobs = list(folder.journal.all())
+    if (starting := folder.starting_process()) is not None:
+        jobs = []
+    else:
+        folder.require_existing()
+        jobs = list(folder.journal.all())
     if as_json:
         for job in jobs:
             terminal.write(json_line(result_row(job, folder.root), ascii_only=True))
+        return ExitCode.OK
+    running = folder.running_process() if starting is None else starting
+    if running is not None and not jobs:
+        terminal.show(starting_text(folder, running))
         return ExitCode.OK
     shown = table(f"{folder.root}: {len(jobs)} jobs", "status", "jobs", "on disk", "points", "refunded", right=1)
     counts = Counter(job.status for job in jobs)
@@ -44,7 +51,7 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
             matching = [job for job in jobs if job.status is status]
             shown.add_row(*map(plain, _figures(status.label, matching)))
     terminal.show(shown)
-    for line in _lines(folder, jobs):
+    for line in _lines(folder, jobs, running):
         terminal.show(line)
     return ExitCode.OK
 
@@ -62,7 +69,7 @@ def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
     )
 
 
-def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
+def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Iterator[str]:
     charged = sum(job.may_be_charged for job in jobs)
     limit = folder.options().max_charges
     yield f"charges: {charged} accepted or possibly accepted{f', of {limit} allowed' if limit else ''}"
@@ -88,7 +95,9 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
     yield from _unknown_word_lines(jobs)
     beyond_limit = list(reached_limit_lines(jobs, folder.journal.charges(), folder))
     yield from beyond_limit
-    if has_more_to_do(jobs, at_limit=bool(beyond_limit)):
+    if running is not None:
+        yield f"a command runs here (process {running}): wait for it, or press Ctrl-C there to stop it"
+    elif has_more_to_do(jobs, at_limit=bool(beyond_limit)):
         yield f"to continue: {folder.command('resume')}"
 
 
