@@ -126,6 +126,9 @@ class BatchRunner:
             interrupted = True
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
         jobs += done
+        if not runs:  # nothing to do, and the page is written all the same
+            async for job in paced(self.folder.journal.all()):
+                self._gallery.add(job)
         keys = {job.key for job in jobs}
         displaced = self.folder.journal.is_displaced
         known = [] if displaced else self.folder.journal.keys()  # another journal may be in its place

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 from xml.sax.saxutils import escape
 
 from pika_async.errors import strip_control
 
 __all__ = [
-    "AXIS_HEIGHT", "UNITS", "area", "bars", "count_ticks", "dots", "figure", "grid_line", "line", "number", "plot",
-    "round_down", "seconds", "simplified", "text", "tick", "ticks", "time_ticks", "words",
+    "AXIS_HEIGHT", "UNITS", "area", "bars", "clock", "count_ticks", "cut", "dots", "figure", "grid_line", "line",
+    "number", "plot", "round_down", "seconds", "simplified", "text", "tick", "ticks", "time_ticks", "words",
 ]  # fmt: skip
 
 #: Width and height of an inner drawing.
@@ -58,17 +59,26 @@ def seconds(value: float) -> str:
     return f"{count:.2g} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
 
 
+def clock(at: float, pattern: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a time in UTC; the year 1970 stands for a time that no calendar has."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime(pattern)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC).strftime(pattern)
+
+
 def _percent(share: float) -> str:
     return f"{number(100 * min(1.0, max(0.0, share)))}%"
 
 
-def text(x: float, y: float, value: object, name: str) -> str:
+def text(x: float, y: float, value: object, name: str, anchor: str | None = None) -> str:
     """Return a text at a share of the width; near an end it is aligned with that.
 
     :param y: the base line in px.
     :param name: the class.
+    :param anchor: the end at which it is aligned with `x`: "start" or "end"; default None, by its place.
     """
-    anchor = "start" if x < 0.06 else "end" if x > 0.94 else "middle"
+    anchor = anchor or ("start" if x < 0.06 else "end" if x > 0.94 else "middle")
     return f'<text class="{name}" x="{_percent(x)}" y="{number(y)}" text-anchor="{anchor}">{words(value)}</text>'
 
 
@@ -81,6 +91,14 @@ def tick(x: float, y: float) -> str:
     """Return a tick below an axis, at a share of the width."""
     at = _percent(x)
     return f'<line class="chart-base" x1="{at}" x2="{at}" y1="{number(y)}" y2="{number(y + TICK_HEIGHT)}"/>'
+
+
+def cut(left: float, right: float, y: float, height: float) -> str:
+    """Return a band over a panel where a stretch of time is cut out, between two shares of the width."""
+    size = f'y="{number(y)}" width="{_percent(right - left)}" height="{number(height)}"'
+    ends = f'y1="{number(y)}" y2="{number(y + height)}"'
+    edges = [f'<line class="chart-cut-edge" x1="{at}" x2="{at}" {ends}/>' for at in (_percent(left), _percent(right))]
+    return f'<rect class="chart-cut" x="{_percent(left)}" {size}/>{"".join(edges)}'
 
 
 def plot(y: float, height: float, content: Iterable[str]) -> str:
@@ -144,14 +162,15 @@ def simplified(points: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return [*points[:1], *kept, *points[1:][-1:]]
 
 
-def time_ticks(span: float) -> list[tuple[float, str]]:
+def time_ticks(span: float, labels: int = TIME_LABELS) -> list[tuple[float, str]]:
     """Return the labels of an axis from 0 to `span` seconds: each age, and its text in one unit for all.
 
     :param span: in seconds, above 0.
+    :param labels: most labels, >= 1.
     """
-    step: float | None = next((step for step in _STEPS if span / step <= TIME_LABELS), None)
+    step: float | None = next((step for step in _STEPS if span / step <= labels), None)
     if step is None:
-        step = _DAY_S * max(1.0, _round_up(span / TIME_LABELS / _DAY_S))
+        step = _DAY_S * max(1.0, _round_up(span / labels / _DAY_S))
     unit, size, _ = next(each for each in _TIME_UNITS if span <= each[2])
     ages = [index * step for index in range(math.floor(span / step) + 1)]
     return [(age, f"{age / size:.4g} {unit}" if age else "0") for age in ages]

@@ -21,7 +21,7 @@ from pika_async.polling.durations import DurationSample
 
 __all__ = ["MAX_BINS", "BatchTimeline", "TimelineSeries"]
 
-#: Most bins of a series.
+#: Most bins of a series; empty ones, such as those between two runs days apart, do not count.
 MAX_BINS: Final = 300
 #: Width of a bin at first, in seconds; it doubles whenever the times no longer fit into `MAX_BINS`.
 FIRST_WIDTH_S: Final = 2.0**-10
@@ -95,9 +95,8 @@ class BatchTimeline:
     _tasks: dict[tuple[str, float], list[float]] = attrs.field(factory=dict, init=False)
     _samples: tuple[DurationSample, ...] = attrs.field(default=(), init=False)
     _width: float = attrs.field(default=FIRST_WIDTH_S, init=False)
-    #: First and last bin that were ever used.
-    _low: int | None = attrs.field(default=None, init=False)
-    _high: int = attrs.field(default=0, init=False)
+    #: Numbers of the bins that were ever used, and of those after them: where bins begin and end.
+    _edges: set[int] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._bins = {step: Counter() for step in _Step}
@@ -144,26 +143,26 @@ class BatchTimeline:
     def _make_room(self, at: float) -> None:
         """Widen the bins until `at` fits. Widths are powers of two, so merged bins are those of the wider width."""
         index = self._bin(at)
-        low, high = (index, index) if self._low is None else (min(self._low, index), max(self._high, index))
-        while high - low >= MAX_BINS:
-            low, high = low >> 1, high >> 1
+        self._edges |= {index, index + 1}
+        while len(self._edges) > MAX_BINS + 1:
             self._width *= 2
             for step, counts in self._bins.items():
                 merged: Counter[int] = Counter()
                 for number, count in counts.items():
                     merged[number >> 1] += count
                 self._bins[step] = merged
-        self._low, self._high = low, high
+            used = {self._bin(at)}.union(*self._bins.values())
+            self._edges = used | {number + 1 for number in used}
 
     def series(self, until: float | None = None) -> TimelineSeries:
         """Return the counts over time.
 
         :param until: the present in unix seconds, where a batch that runs is shown to go on; default: the last step.
         """
-        used = [number for counts in self._bins.values() for number, count in counts.items() if count]
-        low, high = (min(used), max(used)) if used else (0, -1)
-        bins = range(low, high + 1)
-        times = [number * self._width for number in range(low, high + 2)] if used else []
+        used = {number for counts in self._bins.values() for number, count in counts.items() if count}
+        edges = sorted(used | {number + 1 for number in used})
+        bins = edges[:-1]  # one that was never used lies between two runs
+        times = [number * self._width for number in edges]
 
         def cumulative(step: _Step) -> list[int]:
             counts = (self._bins[step][number] for number in bins)

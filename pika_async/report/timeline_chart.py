@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import attrs
 
 from pika_async.report import svg
+from pika_async.report.time_axis import CLOCK_WIDTH, Cut, TimeAxis, long_waits
 from pika_async.report.timeline import TimelineSeries
 
 __all__ = ["timeline_figure"]
@@ -22,8 +22,6 @@ TITLE_HEIGHT: Final = 38.0
 PANEL_GAP: Final = 10.0
 #: Height of the ticks of refused jobs below their panel.
 REFUSALS_HEIGHT: Final = 9.0
-#: Shortest span of the axis in seconds.
-MIN_SPAN_S: Final = 1.0
 #: The room at a gateway is drawn up to this many times the most jobs that were in flight, and named beyond that.
 MAX_ROOM_FACTOR: Final = 3.0
 
@@ -39,18 +37,21 @@ def timeline_figure(series: TimelineSeries, *, room: float | None = None) -> str
     if not series.times:
         words = "The timeline begins when a job is accepted." if series.total else "No job yet."
         return f'<figure class="chart"><p class="chart-note">{words}</p></figure>'
-    drawing = _Drawing(series.times[0], max(series.times[-1] - series.times[0], MIN_SPAN_S))
+    states = list(zip(series.planned, series.in_flight, series.succeeded, series.downloaded, strict=True))
+    waits = long_waits(series.times, series.in_flight, states)
+    drawing = _Drawing(TimeAxis.of(series.times[0], series.times[-1], waits))
     _draw_jobs(drawing, series)
     _draw_in_flight(drawing, series, room)
     _draw_delays(drawing, series)
     drawing.end()
+    cuts = drawing.axis.cuts
     return svg.figure(
         "Timeline of the batch",
-        _description(series),
+        _description(series, cuts),
         drawing.y,
         drawing.parts,
         key=_key(series),
-        note=_note(series),
+        note=_note(series, cuts),
     )
 
 
@@ -58,8 +59,7 @@ def timeline_figure(series: TimelineSeries, *, room: float | None = None) -> str
 class _Drawing:
     """Panels one below the other over one axis of time."""
 
-    start: float
-    span: float
+    axis: TimeAxis
     y: float = 0.0
     parts: list[str] = attrs.field(factory=list)
 
@@ -71,7 +71,7 @@ class _Drawing:
 
     def x(self, at: float) -> float:
         """Return a time as a share of the width."""
-        return (at - self.start) / self.span
+        return self.axis.x(at)
 
     def add_panel(
         self, title: str, height: float, content: Iterable[str], ticks: Iterable[tuple[float, str]], detail: str = ""
@@ -84,9 +84,10 @@ class _Drawing:
         self.y += PANEL_GAP if self.parts else 0
         self.parts.append(svg.text(0, self.y + 14, title, "chart-title"))
         if detail:
-            self.parts.append(svg.text(1, self.y + 14, detail, "chart-label"))
+            self.parts.append(svg.text(1, self.y + 14, detail, "chart-label chart-detail"))
         self.y += TITLE_HEIGHT
         self.parts.append(svg.plot(self.y, height, content))
+        self.parts += [svg.cut(cut.left, cut.right, self.y, height) for cut in self.axis.cuts]
         for share, label in ticks:
             self.parts.append(svg.grid_line(self.y + height * (1 - share)))
             self.parts.append(svg.text(0, self.y + height * (1 - share) - 4, label, "chart-label chart-over"))
@@ -95,9 +96,12 @@ class _Drawing:
 
     def end(self) -> None:
         """Add the axis of time below all panels."""
-        for age, label in svg.time_ticks(self.span):
-            self.parts.append(svg.tick(age / self.span, self.y))
-            self.parts.append(svg.text(age / self.span, self.y + 18, label, "chart-label"))
+        for x, label in self.axis.ticks():
+            self.parts.append(svg.tick(x, self.y))
+            anchor = "start" if ":" in label else None  # a clock time stands where a part begins
+            if anchor and x > 1 - CLOCK_WIDTH:
+                x, anchor = 1.0, "end"  # noqa: PLW2901 - there is no room for it to the right
+            self.parts.append(svg.text(x, self.y + 18, label, "chart-label", anchor))
         self.y += svg.AXIS_HEIGHT
 
 
@@ -170,19 +174,11 @@ def _key(series: TimelineSeries) -> list[tuple[str, str, int]]:
     return [(name, label, counts[-1]) for name, label, counts in states if any(counts)]
 
 
-def _clock(at: float) -> str:
-    """Return a time in UTC; the year 1970 stands for a time that no calendar has."""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "1970-01-01 00:00:00"
-
-
-def _description(series: TimelineSeries) -> str:
+def _description(series: TimelineSeries, cuts: Sequence[Cut]) -> str:
     states = ", ".join(f"{count:,} {name}" for _, name, count in reversed(_key(series)) if count)
     refused = sum(count for _, count in series.refusals)
     sentences = [
-        f"{series.total:,} jobs from {_clock(series.times[0])} to {_clock(series.times[-1])} UTC.",
+        f"{series.total:,} jobs from {svg.clock(series.times[0])} to {svg.clock(series.times[-1])} UTC.",
         f"At the end: {states}.",
         f"At most {max(series.in_flight):,} were in flight at once.",
     ]
@@ -190,11 +186,18 @@ def _description(series: TimelineSeries) -> str:
         sentences.append(f"{refused:,} were refused by the gateway.")
     if series.delay_median is not None:
         sentences.append(f"A task that had settled was found after a median of {svg.seconds(series.delay_median)}.")
+    sentences += _left_out(cuts)
     return " ".join(sentences)
 
 
-def _note(series: TimelineSeries) -> str:
-    sentences = [f"From {_clock(series.times[0])} UTC, when the first job was accepted or settled."]
+def _left_out(cuts: Sequence[Cut]) -> list[str]:
+    lengths = ", ".join(svg.seconds(cut.seconds) for cut in cuts)
+    return [f"Left out, at the dashed lines: {lengths} without any change."] if cuts else []
+
+
+def _note(series: TimelineSeries, cuts: Sequence[Cut]) -> str:
+    sentences = [f"From {svg.clock(series.times[0])} UTC, when the first job was accepted or settled."]
+    sentences += _left_out(cuts)
     if series.refusals:
         sentences.append("Red ticks: jobs that the gateway refused.")
     if series.delays:

@@ -31,12 +31,55 @@ def test_axe_finds_nothing(
     gallery.wait_playing(gallery.player)
     gallery.page.screenshot(path=artefacts / f"player-{width}-{scheme}.png")
     assert gallery.axe_violations() == []
+    gallery.page.keyboard.press("Escape")
+    gallery.card("native-failed").click()
+    gallery.dialog.wait_for()
+    assert gallery.axe_violations() == []
 
 
 @pytest.mark.parametrize("width", [320, *WIDTHS, 2560])
 def test_the_page_is_never_wider_than_the_window(open_gallery: OpenGallery, width: int) -> None:
     """Words of 300 letters and wide tables wrap or scroll inside their own boxes."""
     assert open_gallery(width=width).overflow() == 0
+
+
+@pytest.mark.parametrize(("width", "is_open"), [(320, False), (390, False), (800, True), (1280, True)])
+def test_problems_are_one_line_on_a_phone(open_gallery: OpenGallery, width: int, is_open: bool) -> None:
+    """The line has the counts, stands before the videos and opens the table; a wide window shows the table at once."""
+    gallery = open_gallery(width=width, height=844)
+    problems = gallery.region("Problems")
+    table = problems.get_by_role("table")
+    assert table.is_visible() is is_open
+    for words in ("4 failed", "4 in doubt", "4 rejected"):
+        assert words in problems.locator("summary").inner_text()
+    first = gallery.card(gallery.shown()[0]).bounding_box()
+    assert first is not None
+    assert is_open or first["y"] < 844
+    problems.locator("summary").press("Enter")
+    assert table.is_visible() is not is_open
+    assert gallery.overflow() == 0
+
+
+def test_a_narrow_card_has_few_lines(open_gallery: OpenGallery, batch: BatchPage) -> None:
+    """The prompt and the facts below an upright video take two lines each at most."""
+    gallery = open_gallery(width=1280)
+    end = "getBoundingClientRect().bottom"
+    below = f"article => article.lastElementChild.{end} - article.querySelector('video').{end}"
+    heights = {key: gallery.card(key).evaluate(below) for key in batch.playable}
+    assert len(heights) > 20
+    assert max(heights.values()) < 100, heights
+
+
+def test_forced_colors_keep_borders_and_states(open_gallery: OpenGallery, artefacts: Path) -> None:
+    """A pressed filter differs from the others, and no text has the colour of its ground."""
+    gallery = open_gallery(width=1280, forced_colors="active")
+    chips = gallery.page.locator("button[aria-pressed]")
+    chips.first.click()
+    outlines = chips.evaluate_all("all => all.map(chip => getComputedStyle(chip).outlineStyle)")
+    gallery.page.screenshot(path=artefacts / "gallery-1280-forced.png")
+    assert outlines[0] == "solid"
+    assert set(outlines[1:]) == {"none"}
+    assert gallery.axe_violations() == []
 
 
 @pytest.mark.parametrize("key", ["h-long", "native-failed"])

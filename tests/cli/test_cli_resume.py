@@ -17,6 +17,7 @@ import pytest
 from pika_async.emulator import Emulator
 from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight, submissions
 from tests.cli.command_line import ENV, KEY, CommandLine, Rule, serving
+from tests.fakes.page_data import page_data
 from tests.http.media_files import made
 
 #: Most submissions that are sent at the same time.
@@ -41,6 +42,16 @@ def test_the_same_command_again_sends_nothing(cli: CommandLine) -> None:
             assert sorted(records, key=lambda record: str(record["key"])) == before
         assert page.is_file()
         assert charged(emulator) == Counter("abc")
+
+
+def test_a_resume_with_nothing_to_do_leaves_the_page_whole(cli: CommandLine) -> None:
+    """Where all jobs have ended, or are in doubt, no client is opened; the page has every job all the same."""
+    with serving({"on": "create", "prompt": "b", "do": {"fault": "drop"}}) as emulator:
+        assert cli.batch(emulator, cli.write("b.txt", "a\nb\nc")).code == 1
+        before = page_data(cli.folder / "pika-out")["cards"]
+        assert cli("resume", "pika-out").code == 1
+        assert page_data(cli.folder / "pika-out")["cards"] == before
+        assert sorted(card["status"] for card in before) == ["succeeded", "succeeded", "unknown"]
 
 
 def test_a_deleted_video_is_downloaded_and_not_paid_again(cli: CommandLine) -> None:

@@ -132,6 +132,23 @@ MUTANTS: Final = (
         ("tests/report/test_timeline_section.py",),
     ),
     Mutant(
+        "timeline-cuts-out-work",
+        "report/time_axis.py",
+        "        if before == after\n",
+        "",
+        "two jobs that take minutes are cut out of the timeline",
+        ("tests/report/test_time_axis.py",),
+    ),
+    Mutant(
+        "page-is-empty-after-nothing-to-do",
+        "cli/runner.py",
+        "        if not runs:  # nothing to do, and the page is written all the same\n",
+        "        if False:\n",
+        "a resume with nothing to do empties the page",
+        ("tests/cli/test_cli_resume.py",),
+        "page_whole",
+    ),
+    Mutant(
         "download-time-is-not-kept",
         "jobs.py",
         "downloaded_at=self.downloaded_at or at",

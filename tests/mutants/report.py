@@ -66,7 +66,7 @@ MUTANTS: Final = (
     Mutant(
         "page-links-any-file",
         "report/cards.py",
-        "        if file is not None and file.is_relative_to(base):\n"
+        "        if file.is_relative_to(base := find()):\n"
         '            return "./" + quote(file.relative_to(base).as_posix(), safe="/")\n',
         '        return "./" + quote(str(file), safe="/")\n',
         "the page links files outside of its folder",

@@ -1,13 +1,13 @@
 // The gallery of a batch: draws the cards from the block of data. Texts are only ever put in as text.
 "use strict";
 
-const FIRST = 20; // cards that are drawn at once; a larger window gets more with the next frame
+const SMALL = 100; // a batch of so few is drawn at once
+const FULL = Math.max(12, Math.ceil(innerWidth * innerHeight / 60000)); // cards that fill a window
 const EAGER = 200; // cards that have their video wherever they are
 const CHUNK = 60; // cards that are drawn in one go of idle time
 const IDLE_LIMIT = 2000; // cards beyond this are drawn when they are scrolled near
 const LABELS = { unknown: "in doubt", timed_out: "timed out" };
 const ORDER = ["succeeded", "failed", "rejected", "unknown", "timed_out", "canceled"];
-const FACETS = ["status", "provider", "effect", "model", "kind"];
 const ADVICE = {
   failed: "pays again, with another seed", unknown: "asks about each in turn", rejected: "not charged; sends again once the cause is mended",
   timed_out: "follows the task again", succeeded: "downloads again", canceled: "sends again",
@@ -17,26 +17,43 @@ const UNSAFE = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200e
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { head } = data;
+const FACETS = ["status", "provider", "effect", "model", "kind"];
+const PLACES = new Map(data.fields.map((name, place) => [name, place]));
+const at = (name) => PLACES.get(name);
+const [KEY, USUAL, STATUS, PROVIDER, EFFECT, MODEL, KIND] = ["key", "usual", ...FACETS].map(at);
 
 // A card whose values stand in a row: thousands are read in no time. What its key and prompt tell is not in the row.
 class RowCard {
-  constructor(row) { this.row = row; }
+  constructor(row) {
+    this.row = row; // what is counted and filtered is at hand, and the rest is read when it is drawn
+    this.key = row[KEY];
+    this.usual = row[USUAL];
+    this.status = row[STATUS];
+    this.provider = row[PROVIDER];
+    this.effect = row[EFFECT] ?? undefined;
+    this.model = row[MODEL] ?? undefined;
+    this.kind = row[KIND];
+  }
+
   get file() { return this.usual ? `./videos/${encodeURIComponent(this.key)}.mp4` : this.named("file"); }
   get poster() { return this.named("poster") ? `./posters/${encodeURIComponent(this.key)}.jpg` : undefined; }
   get command() { return this.start === undefined ? this.named("command") : `${this.start}'${this.prompt.replaceAll("'", `'"'"'`)}'`; }
-  named(name) { return this.row[data.fields.indexOf(name)] ?? undefined; }
+  named(name) { return this.row[at(name)] ?? undefined; }
 }
-data.fields.forEach((name, place) => {
-  if (!(name in RowCard.prototype)) Object.defineProperty(RowCard.prototype, name, { get() { return this.row[place] ?? undefined; } });
-});
+const others = data.fields.filter((name) => !(name in RowCard.prototype) && !["key", "usual", ...FACETS].includes(name));
+for (const name of others) Object.defineProperty(RowCard.prototype, name, { get() { return this.named(name); } });
+const FIRST = data.cards.length > SMALL ? FULL : SMALL; // cards that are drawn at once
 const cards = data.cards.map((card) => (Array.isArray(card) ? new RowCard(card) : card));
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia("(prefers-reduced-motion: reduce)");
 const label = (status) => LABELS[status] || status;
 const clean = (text) => String(text).replace(UNSAFE, "\ufffd");
 const hasVideo = (card) => Boolean(card.usual) || card.file !== undefined;
-const digits = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
-const number = (value) => digits.format(value);
+// As Intl.NumberFormat("en") has it, which takes 10 ms to begin.
+const number = (value) => {
+  const [whole, rest] = String(Math.round(value * 100) / 100).split(".");
+  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
+};
 
 function span(seconds) {
   if (seconds < 100) return `${number(seconds < 10 ? seconds : Math.round(seconds))} s`;
@@ -77,19 +94,19 @@ function copyButton(words, text, name) {
 }
 
 function commandLine(command, name) {
-  return make("span", { class: "command" }, make("code", { dir: "ltr" }, clean(command)), copyButton("Copy", command, name));
+  return make("span", { class: "command" }, make("code", { dir: "ltr", title: clean(command) }, clean(command)), copyButton("Copy", command, name));
 }
 
 // --- head and problems --------------------------------------------------------------------------------------------
 
-function counted(values) {
+function counted(list, name) {
   const counts = new Map();
-  for (const value of values) counts.set(value, (counts.get(value) || 0) + 1);
+  for (const card of list) counts.set(card[name], (counts.get(card[name]) || 0) + 1);
   return counts;
 }
 
 function drawHead() {
-  const parts = [...counted(cards.map((card) => card.status))].sort((a, b) => ORDER.indexOf(a[0]) - ORDER.indexOf(b[0])).map(([status, count]) => `${number(count)} ${label(status)}`);
+  const parts = [...counted(cards, "status")].sort((a, b) => ORDER.indexOf(a[0]) - ORDER.indexOf(b[0])).map(([status, count]) => `${number(count)} ${label(status)}`);
   const files = cards.filter(hasVideo).length;
   if (files) parts.push(`${number(files)} on disk`);
   const points = cards.reduce((sum, card) => sum + (card.points || 0), 0);
@@ -117,6 +134,9 @@ function drawHead() {
 function drawProblems() {
   $("problems").hidden = !head.groups.length;
   if (!head.groups.length) return;
+  const counts = new Map();
+  for (const { status, count } of head.groups) counts.set(status, (counts.get(status) || 0) + count);
+  $("problems-count").replaceChildren(...[...counts].map(([status, count]) => make("span", { class: "status", "data-status": status }, `${number(count)} ${label(status)}`)));
   const body = make("tbody");
   for (const group of head.groups) {
     const examples = make("span", { class: "keys" }, clean(group.keys.join(", ")));
@@ -140,7 +160,8 @@ const textOf = (card) => (card.text ??= `${card.prompt}\n${card.key}`.toLowerCas
 
 function drawFilters() {
   for (const [place, facet] of FACETS.entries()) {
-    const counts = counted(cards.map((card) => card[facet]).filter((value) => value !== undefined));
+    const counts = counted(cards, facet);
+    counts.delete(undefined);
     let group = $("filters").querySelector(`[data-facet="${facet}"]`);
     if (!group && (!counts.size || (facet !== "status" && counts.size < 2))) continue;
     if (!group) {
@@ -192,7 +213,9 @@ function matching() {
   const found = cards.filter((card) => facets.every((facet) => chosen[facet].has(card[facet])) && (!words || textOf(card).includes(words)));
   const sort = $("sort").value;
   if (sort !== "order") found.sort(COMPARE[sort]);
-  return [...found.filter(hasVideo), ...found.filter((card) => !hasVideo(card))];
+  const videos = [], others = [];
+  for (const card of found) (hasVideo(card) ? videos : others).push(card);
+  return videos.concat(others);
 }
 
 // --- the grid -----------------------------------------------------------------------------------------------------
@@ -211,7 +234,8 @@ function show() {
   $("shown").removeAttribute("aria-live");
   showCounts();
   draw(FIRST);
-  grow();
+  const mine = round;
+  later(() => { if (mine === round) grow(); });
   idle(round);
 }
 
@@ -455,6 +479,9 @@ player.addEventListener("close", () => {
   if (article) article.focus();
 });
 
+const problems = document.querySelector("#problems details");
+problems.open = !matchMedia("(max-width: 48rem)").matches; // a phone shows videos first, below one line of problems
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("main details")) part.open = true; });
 drawHead();
 drawProblems();
 drawFilters();
