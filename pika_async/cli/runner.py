@@ -39,6 +39,7 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.polling.adaptive import EXPECTED_SECONDS
 from pika_async.providers import find_provider
+from pika_async.report.cards import is_shown
 from pika_async.report.writer import GalleryWriter
 
 __all__ = ["BatchRunner", "ProviderRun", "offers_of", "resume_runs", "retry_runs"]
@@ -161,6 +162,11 @@ class BatchRunner:
         results = await self.folder.start_results(positions, self._gallery.add, download=self.options.download)
         self._results = stack.enter_context(results)
         self._gallery.expect(positions)
+        async for job in paced(self.folder.journal.all()):
+            if job.key in positions and is_shown(
+                job
+            ):  # an earlier page has it, and a kill may come before the next one
+                self._gallery.add(attrs.evolve(job, index=positions[job.key]))
         with contextlib.suppress(OSError):  # the last write tells
             await anyio.to_thread.run_sync(self._gallery.write)
         self._batches += [

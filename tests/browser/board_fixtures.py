@@ -17,7 +17,7 @@ from tests.browser.hostile_batch import BatchPage
 #: Opens the board with options of a browser context; without an address that of `board_server`.
 OpenBoard = Callable[..., BoardPage]
 #: Milliseconds to wait for a state, on a busy machine.
-TIMEOUT_MS = 10_000
+TIMEOUT_MS = 30_000
 
 
 @pytest.fixture

@@ -17,11 +17,17 @@ from pika_async.emulator import Emulator
 from tests.cli.batch_process import HANG_S, LAUNCHER, start_batch, wait_until
 from tests.cli.command_line import KEY, CommandLine
 from tests.fakes.child_process import ChildProcess
+from tests.fakes.page_data import page_data
 
 
 def start_board(folder: Path, *more: str) -> ChildProcess:
     argv = [sys.executable, "-c", LAUNCHER, "board", "pika-out", *more]
     return ChildProcess(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def address(process: ChildProcess) -> str:
+    """Return the whole address that a process prints."""
+    return process.read_errors_until("token=").partition("board: ")[2].strip()
 
 
 def get(url: str, path: str) -> tuple[int, bytes]:
@@ -59,7 +65,7 @@ def test_a_board_shows_a_batch_that_runs_is_killed_and_runs_again(tmp_path: Path
     ):
         wait_until(lambda: len(emulator.ledger) > 4)
         with start_board(tmp_path) as board:
-            url = board.read_errors_until("token=").partition("board: ")[2].strip()
+            url = address(board)
             wait_until(lambda: len(cards(url)) >= 2)
             assert health(url)["running"]
             batch.send_signal(signal.SIGKILL)
@@ -76,6 +82,48 @@ def test_a_board_shows_a_batch_that_runs_is_killed_and_runs_again(tmp_path: Path
             assert board.wait(HANG_S) == 0
 
 
+def whole_page(folder: Path) -> int:
+    """Return the number of cards of the page on the disk, which must be whole."""
+    assert (folder / "pika-out" / "index.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+    return len(page_data(folder / "pika-out")["cards"])
+
+
+@pytest.mark.slow
+def test_the_pages_are_whole_after_each_interruption(tmp_path: Path) -> None:
+    """Ctrl-C of a batch with a board, a resume with a board beside it, a kill of both, and again to the end."""
+    with (
+        Emulator(api_key=KEY, render=False, durations="constant:0.5").in_thread() as emulator,
+        start_batch(emulator, tmp_path, "--max-in-flight", "4", "--expected-seconds", "0.5", "--board") as batch,
+    ):
+        url = address(batch)
+        wait_until(lambda: len(cards(url)) >= 4)
+        batch.send_signal(signal.SIGINT)
+        batch.communicate(timeout=HANG_S)
+        assert batch.returncode == 130
+        first = whole_page(tmp_path)
+        assert first >= 4
+        with start_batch(emulator, tmp_path, "--max-in-flight", "4") as again, start_board(tmp_path) as board:
+            url = address(board)
+            wait_until(lambda: len(cards(url)) > first)
+            assert health(url)["running"]
+            again.send_signal(signal.SIGKILL)
+            again.wait(HANG_S)
+            assert len(cards(url)) > first
+            assert whole_page(tmp_path) >= first
+            board.send_signal(signal.SIGKILL)
+            board.wait(HANG_S)
+        with start_board(tmp_path) as board:
+            url = address(board)
+            after_the_kill = len(cards(url))
+            assert after_the_kill > first
+            with start_batch(emulator, tmp_path) as last:
+                last.communicate(timeout=HANG_S)
+            wait_until(lambda: len(cards(url)) == 40)
+            assert whole_page(tmp_path) == 40
+            board.send_signal(signal.SIGINT)
+            assert board.wait(HANG_S) == 0
+
+
 def test_a_folder_without_a_batch_has_no_board(cli: CommandLine) -> None:
     """It is a usage error."""
     assert cli("board", "nowhere").code == 2
@@ -87,7 +135,7 @@ def test_a_batch_serves_its_own_board(tmp_path: Path) -> None:
         Emulator(api_key=KEY, render=False, durations="constant:2").in_thread() as emulator,
         start_batch(emulator, tmp_path, "--max-in-flight", "20", "--no-download", "--board") as batch,
     ):
-        url = batch.read_errors_until("token=").partition("board: ")[2].strip()
+        url = address(batch)
         assert url.startswith("http://127.0.0.1:")
         wait_until(lambda: len(cards(url)) >= 2)
         assert health(url)["running"]

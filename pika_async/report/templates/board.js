@@ -45,6 +45,8 @@ function merge() {
   showState();
 }
 
+const encoded = (card) => JSON.stringify(card, (name, value) => (name === "text" ? undefined : value)); // without what the search adds
+
 // Puts the news into `cards`, in the order of the batch, and returns whether there were any.
 function takeNews() {
   const places = news.size ? new Map(cards.map((card, place) => [card.key, place])) : new Map();
@@ -52,8 +54,7 @@ function takeNews() {
   for (const [key, card] of news) {
     const place = places.get(key);
     if (card.gone && place === undefined) continue;
-    if (!card.gone) card.text = `${card.prompt}\n${card.key}`.toLowerCase();
-    if (place !== undefined && JSON.stringify(cards[place]) === JSON.stringify(card)) continue; // it may come twice
+    if (place !== undefined && encoded(cards[place]) === encoded(card)) continue; // it may come twice
     isChanged = true;
     isGone ||= Boolean(card.gone);
     if (place === undefined) cards.push(card);
