@@ -135,6 +135,7 @@ def bench(session: nox.Session) -> None:
         "callbacks",
         "estimates",
         "gallery",
+        "board",
         "time_left",
         "simulate",
         "plots",
