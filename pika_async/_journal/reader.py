@@ -10,14 +10,14 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pika_async._journal import queries
 from pika_async._journal.protocol import Intent, Upload
 from pika_async._journal.schema import open_reader, unusable
-from pika_async._journal.serialization import intent_from_row, job_from_row
+from pika_async._journal.serialization import JOB_COLUMNS, intent_from_row, job_from_row
 from pika_async._journal.write_buffer import WriteBuffer
 from pika_async.errors import shorten
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
@@ -217,9 +217,7 @@ class Reader:
         try:
             return job_from_row(row, self._folder)
         except Exception as error:  # a damaged value may fail in any way
-            cause = f"{type(error).__name__}: {error}"
-            reason = f"holds a record of job {shorten(row['key'])} that cannot be read ({cause}); restore a copy of it"
-            raise unusable(self._real_path, reason) from None
+            raise unusable(self._real_path, _unreadable(row, error)) from None
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection | None]:
@@ -235,3 +233,13 @@ class Reader:
                 yield connection
         except sqlite3.Error as error:
             raise unusable(self._real_path, f"cannot be read: {error}; restore a copy of it") from None
+
+
+def _unreadable(row: Mapping[str, Any], error: Exception) -> str:
+    """Return that the record of a job cannot be read, and the way out."""
+    key = shorten(row["key"])
+    if missing := [name for name in JOB_COLUMNS if name not in row]:
+        lacks = f"has no {missing[0]} for job {key}, as a development version of pika_async left it"
+        return f"{lacks}: finish it with that version, or start a new folder"
+    cause = f" ({shorten(str(error))})" if type(error) is ValueError else ""
+    return f"holds a record of job {key} that cannot be read{cause}; restore a copy of it"

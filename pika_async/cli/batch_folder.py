@@ -22,6 +22,7 @@ from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
+from pika_async.cli.folder_indices import folder_indices
 from pika_async.cli.results import ResultsWriter
 from pika_async.jobs import Job
 from pika_async.polling import AdaptivePolling
@@ -185,22 +186,31 @@ class BatchFolder:
             )
 
     async def start_results(
-        self, positions: Mapping[str, int], show: Callable[[Job], object], *, download: bool
+        self,
+        positions: Mapping[str, int],
+        known: Mapping[str, int],
+        show: Callable[[Job], object],
+        *,
+        download: bool,
     ) -> ResultsWriter:
         """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.
 
         Also removes what killed commands left behind. The journal must be open, so that no other process downloads.
 
         :param positions: index of each job of this command, by key.
+        :param known: indices of other jobs of the folder that are known already, by key.
         :param show: called with each job that gets a line.
         :param download: whether jobs without their video still need one.
         :raises UsageError: if `results.jsonl` cannot be written.
         """
+        indices = {**known, **positions}
+        if any([key not in indices async for key in paced(self.journal.keys())]):
+            indices = folder_indices([job async for job in paced(self.journal.all())], indices)
 
         async def done() -> AsyncIterator[Job]:
             async for job in paced(self.journal.all()):
                 if job.key not in positions or (job.is_final and not (download and needs_download(job))):
-                    placed = attrs.evolve(job, index=positions.get(job.key, job.index))
+                    placed = attrs.evolve(job, index=indices.get(job.key, job.index))
                     show(placed)
                     yield placed
 

@@ -22,6 +22,7 @@ from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError, stops_account
+from pika_async.cli.folder_indices import folder_indices
 from pika_async.cli.forecast import Forecast
 from pika_async.cli.options import CredentialOptions, ProviderOptions, create_client
 from pika_async.cli.preview import Offer
@@ -117,7 +118,7 @@ class BatchRunner:
             for number, run in enumerate(runs):
                 async with run.client:
                     if not number:
-                        await self._prepare(runs, stack)
+                        await self._prepare(runs, done, stack)
                     reason = await self._run_batch(self._batches[number])
                     # A stopped account decides the exit code, whatever stops a later run.
                     stopped = stopped if reason is None or stops_account(stopped) else reason
@@ -146,7 +147,7 @@ class BatchRunner:
             callback_lines=[] if self.listener is None else self.listener.summary(jobs, self._started_at),
         )
 
-    async def _prepare(self, runs: Sequence[ProviderRun], stack: ExitStack) -> None:
+    async def _prepare(self, runs: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> None:
         """Load all inputs, save the options, resubmit what `again` names, and start `results.jsonl`.
 
         The first client is open, so the journal belongs to this process.
@@ -159,7 +160,8 @@ class BatchRunner:
         ]
         self._before = await Before.read(self.folder.journal, self.options.price)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
-        results = await self.folder.start_results(positions, self._gallery.add, download=self.options.download)
+        known = {job.key: job.index for job in done}
+        results = await self.folder.start_results(positions, known, self._gallery.add, download=self.options.download)
         self._results = stack.enter_context(results)
         self._gallery.expect(positions)
         async for job in paced(self.folder.journal.all()):
@@ -281,7 +283,9 @@ def resume_runs(
 
 def _current_jobs(folder: BatchFolder) -> list[Job]:
     """Return the jobs of `folder` by their order in it, without those that are only history."""
-    jobs = [attrs.evolve(job, index=index) for index, job in enumerate(folder.journal.all())]
+    jobs = list(folder.journal.all())
+    indices = folder_indices(jobs)
+    jobs = [attrs.evolve(job, index=indices[job.key]) for job in jobs]
     return [job for job in jobs if not (is_archived(job) and job.is_final and job.status is not JobStatus.SUCCEEDED)]
 
 
@@ -302,10 +306,14 @@ def retry_runs(
     """
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
     again = {job.key: job for job in chosen.again}
+    current = _current_jobs(folder)
+    indices = {job.key: job.index for job in current}
     for job in (*chosen.again, *chosen.begun):
         if job.key in again or job.status is JobStatus.PLANNED:
             _check_images(job, credentials)
-        input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
+        input_request = InputRequest(
+            evolve_unchecked(job.request, key=job.key), indices.get(job.key, job.index), "journal.db"
+        )
         by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
     runs = _runs_of(by_gateway, folder, credentials, options, listener)
     runs = [
@@ -318,7 +326,7 @@ def retry_runs(
         for run, inputs in zip(runs, by_gateway.values(), strict=True)
     ]
     keys = {one.key for inputs in by_gateway.values() for one in inputs}
-    return runs, [job for job in _current_jobs(folder) if job.key not in keys]
+    return runs, [job for job in current if job.key not in keys]
 
 
 async def _unchanged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
@@ -39,9 +40,23 @@ def shorten(value: object) -> str:
     return text if len(text) <= 2 * half + 1 else f"{text[:half]}…{text[-half:]}"
 
 
+#: Joiners of emoji and of the letters of Persian and Indic scripts: between two such characters alone, and only one.
+#: In Latin or Cyrillic text they would be invisible.
+_JOINED = "[\u0620-\u06ff\u0750-\u077f\u0900-\u0dff\u1000-\u109f\u1780-\u17ff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]"
+_JOINER = re.compile(f"(?<={_JOINED})[\u200c\u200d](?={_JOINED})")
+
+
 def strip_control(text: str) -> str:
-    """Return `text` without control characters or lone surrogates, so that no provider steers a terminal with it."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+    """Return `text` without control characters or lone surrogates, so that no provider steers a terminal with it.
+
+    Joiners within an emoji, or between letters of a script that needs them, are kept.
+    """
+    if text.isprintable():
+        return text
+    joiners = {match.start() for match in _JOINER.finditer(text)}
+    return "".join(
+        c if c.isprintable() or place in joiners else " " if c.isspace() else "\ufffd" for place, c in enumerate(text)
+    )
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

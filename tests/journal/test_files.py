@@ -198,8 +198,9 @@ async def test_a_broken_record_is_named(path: Path, damage: str) -> None:
     await journal.save(accepted(), a_job("b"))
     await journal.close()
     foreign(path, f"UPDATE jobs SET {damage} WHERE key = 'a'")  # noqa: S608
-    with pytest.raises(JournalUnusable, match="holds a record of job 'a' that cannot be read"):
+    with pytest.raises(JournalUnusable, match="holds a record of job 'a' that cannot be read") as caught:
         journal.get("a")
+    assert "Error" not in str(caught.value)
     assert journal.get("b") == a_job("b")
     foreign(path, "DELETE FROM requests")
     with pytest.raises(JournalUnusable, match="holds a record of job 'b' that cannot be read"):
@@ -318,3 +319,15 @@ async def test_unusual_file_names_are_allowed(tmp_path: Path) -> None:
         assert list(SqliteJournal(tmp_path / name).keys()) == ["a"]
         for file in tmp_path.iterdir():
             file.unlink()
+
+
+async def test_a_column_that_a_development_version_lacked_is_named(path: Path) -> None:
+    """The sentence is about the version, not about damage, and has no exception's name."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.save(a_job("a"))
+    await journal.close()
+    foreign(path, "ALTER TABLE jobs DROP COLUMN downloaded_at")
+    with pytest.raises(JournalUnusable, match="has no downloaded_at for job 'a', as a development version") as caught:
+        journal.get("a")
+    assert "Error" not in str(caught.value)
