@@ -20,7 +20,7 @@ from pika_async.errors import PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.adaptive import EXPECTED_SECONDS
 from pika_async.report.board_feed import BoardFeed
-from pika_async.report.cards import card_of
+from pika_async.report.cards import card_of, is_shown
 from pika_async.report.media_facts import read_media_facts
 from pika_async.report.timeline_section import TimelineSection
 
@@ -96,6 +96,8 @@ class JournalFollower:
         return found
 
     def _card(self, job: Job) -> dict[str, object]:
+        if not is_shown(job):
+            return {}
         has_poster = job.file is not None and (self.root / "posters" / f"{job.key}.jpg").is_file()
         facts = None if job.file is None else read_media_facts(job.file)
         return card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
