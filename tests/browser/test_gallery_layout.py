@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from playwright.sync_api import Browser
 
+from pika_async.report.writer import GalleryWriter
 from tests.browser.conftest import OpenGallery
 from tests.browser.hostile_batch import BatchPage
 
@@ -58,6 +61,22 @@ def test_problems_are_one_line_on_a_phone(open_gallery: OpenGallery, width: int,
     problems.locator("summary").press("Enter")
     assert table.is_visible() is not is_open
     assert gallery.overflow() == 0
+
+
+def test_a_page_without_a_finished_job_is_one_sentence(browser: Browser, tmp_path: Path) -> None:
+    """There is nothing to search or to filter, and planned jobs are a count with the command that continues."""
+    writer = GalleryWriter(tmp_path, "empty")
+    writer.expect(["a", "b"])
+    with ThreadPoolExecutor(1) as pool:  # the browser's event loop runs in this thread
+        path = pool.submit(writer.finish).result()
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    text = page.inner_text("body")
+    page.close()
+    assert text.count("Nothing has finished yet.") == 1
+    assert f"pika-async resume {tmp_path}" in text
+    assert "2 planned" in text
+    assert "shown" not in text
 
 
 def test_a_narrow_card_has_few_lines(open_gallery: OpenGallery, batch: BatchPage) -> None:

@@ -156,7 +156,12 @@ function drawProblems() {
 // --- filters ------------------------------------------------------------------------------------------------------
 
 const chosen = Object.fromEntries(FACETS.map((facet) => [facet, new Set()]));
-const textOf = (card) => (card.text ??= `${card.prompt}\n${card.key}`.toLowerCase());
+const texts = new WeakMap(); // made with the first search; a card stays as it came
+
+function textOf(card) {
+  if (!texts.has(card)) texts.set(card, `${card.prompt}\n${card.key}`.toLowerCase());
+  return texts.get(card);
+}
 
 function drawFilters() {
   for (const [place, facet] of FACETS.entries()) {
@@ -176,7 +181,7 @@ function drawFilters() {
       chip.querySelector(".n").textContent = number(count);
     }
   }
-  $("controls").hidden = false;
+  $("controls").hidden = !cards.length;
 }
 
 function drawChip(facet, value) {
@@ -243,8 +248,8 @@ function showCounts() {
   const videos = shown.filter(hasVideo).length;
   $("videos").hidden = !videos;
   $("others").hidden = videos === shown.length;
-  $("empty").hidden = shown.length > 0;
-  $("empty").textContent = cards.length ? "No job matches. Clear the search or a filter to see more." : "Nothing has finished yet.";
+  $("empty").hidden = shown.length > 0 || !cards.length; // the summary says that nothing has finished yet
+  $("empty").textContent = "No job matches. Clear the search or a filter to see more.";
   $("shown").textContent = shown.length === cards.length ? `${number(cards.length)} shown` : `${number(shown.length)} of ${number(cards.length)} shown`;
 }
 
