@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -94,16 +94,21 @@ class ProviderBatch:
     #: Latest state of each job for the display: a job that is being downloaded is neither active nor written yet.
     _latest: dict[str, Job] = attrs.field(factory=dict, init=False)
     _positions: dict[str, int] = attrs.field(init=False)
+    _skipped: frozenset[str] = attrs.field(default=frozenset(), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._positions = {one.key: one.index for one in self.inputs}
+
+    def skip(self, keys: Iterable[str]) -> None:
+        """Leave out the requests of these keys; their jobs get their lines at the end."""
+        self._skipped = frozenset(keys)
 
     async def run(self, download_to: Path | None) -> SubmissionsStopped | None:
         """Run every request and write each job's line as it finishes; return what stopped the submissions, if anything.
 
         :param download_to: folder for the videos; None downloads nothing.
         """
-        requests = [one.request for one in self.inputs]
+        requests = [one.request for one in self.inputs if one.key not in self._skipped]
         try:
             while requests:
                 async with aclosing(self.client.as_settled(requests, download_to=download_to)) as jobs:
@@ -135,8 +140,11 @@ class ProviderBatch:
         async for key in paced(list(self._in_doubt)):
             current = await self.client.job(key)
             if current is None or current.status is not JobStatus.UNKNOWN:
-                resolved.add(key)
                 del self._in_doubt[key]
+                if current is not None and current.status is JobStatus.CANCELED:  # given up, or canceled since
+                    self._write(current)
+                else:
+                    resolved.add(key)
         return [one.request for one in self.inputs if one.key in resolved] if resolved else []
 
     async def current_jobs(self) -> list[Job]:

@@ -17,6 +17,7 @@ from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._journal.lock import find_owner
 from pika_async._journal.schema import is_blank
 from pika_async._journal.sqlite import SqliteJournal
+from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import needs_download
@@ -209,7 +210,9 @@ class BatchFolder:
 
         async def done() -> AsyncIterator[Job]:
             async for job in paced(self.journal.all()):
-                if job.key not in positions or (job.is_final and not (download and needs_download(job))):
+                if job.key not in positions or (
+                    job.is_final and not may_be_sent(job) and not (download and needs_download(job))
+                ):
                     placed = attrs.evolve(job, index=indices.get(job.key, job.index))
                     show(placed)
                     yield placed

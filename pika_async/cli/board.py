@@ -16,7 +16,8 @@ from cyclopts import Parameter
 
 from pika_async._journal.lock import is_owner_alive
 from pika_async.cli.batch_folder import BatchFolder
-from pika_async.cli.exits import ExitCode, Interrupted
+from pika_async.cli.board_control import BatchControl
+from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, Port, UserPath
 from pika_async.cli.signals import interruptible
@@ -59,6 +60,21 @@ class BoardOptions:
     """Serve the live page while the command runs, at an address that is printed; a port may follow. [default: no
     board; without a port any free one]"""
 
+    control: Annotated[bool, Parameter(name="--board-control", negative=())] = False
+    """Give the page of --board buttons to pause and resume, set the most in flight, cancel what is planned and resolve
+    doubts. [default: it only reads]"""
+
+    def new_control(self, terminal: Terminal) -> BatchControl | None:
+        """Return the control of a batch; None without `--board-control`.
+
+        :raises UsageError: without `--board`.
+        """
+        if not self.control:
+            return None
+        if self.board is None:
+            raise UsageError("--board-control needs --board, whose page it gives buttons; nothing was sent")
+        return BatchControl(terminal)
+
 
 def with_board_port(argv: Sequence[str]) -> list[str]:
     """Return the arguments of a command with the port 0 behind a `--board` that has none."""
@@ -74,15 +90,22 @@ def with_board_port(argv: Sequence[str]) -> list[str]:
 
 
 @asynccontextmanager
-async def board_beside(folder: BatchFolder, options: BoardOptions, terminal: Terminal) -> AsyncIterator[None]:
+async def board_beside(
+    folder: BatchFolder, options: BoardOptions, terminal: Terminal, control: BatchControl | None = None
+) -> AsyncIterator[None]:
     """Serve the board of `folder` while the body runs, if `options` ask for it.
 
+    :param control: carries out the changes that the page asks for; default None, it only reads.
     :raises ConfigurationError: if the port is taken.
     """
     if options.board is None:
         yield
         return
-    async with serving(folder_board(folder, BOARD_HOST, ()), BOARD_HOST, options.board) as url:
+    made = folder_board(folder, BOARD_HOST, ())
+    if control is not None:
+        made.access = attrs.evolve(made.access, control=True)
+        made.control, made.state = control.change, control.state
+    async with serving(made, BOARD_HOST, options.board) as url:
         terminal.note_whole(f"board: {url}")
         yield
 
@@ -107,7 +130,8 @@ def board(
 
     Example: `pika-async board clips`
 
-    It only reads. The address that it prints holds a secret: everyone who has it sees the prompts and the videos.
+    It only reads, also beside a batch with --board-control. The address that it prints holds a secret:
+    everyone who has it sees the prompts and the videos.
 
     :param folder: The --out folder of a batch.
     :param port: Port to listen on; 0 takes any free one.

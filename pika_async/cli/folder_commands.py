@@ -95,6 +95,7 @@ def batch(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
+        control = live.new_control(terminal)
         again = tuple(map(unquoted, again))
         plan = sweep.plan
         table = read_input(input, plan.template_columns)
@@ -136,7 +137,7 @@ def batch(
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
             return code
         folder.create(new_keys)
-        runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener)
+        runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener, control=control)
         title = f"{account.provider}: {out.absolute().name}"
         return _run_and_summarize(
             runner, [ProviderRun(client, load_inputs, again)], title, live=live, open_page=open_page
@@ -159,7 +160,7 @@ def _run_and_summarize(
     """
 
     async def run() -> tuple[BatchOutcome, Path | None]:
-        async with board_beside(runner.folder, live, runner.terminal):
+        async with board_beside(runner.folder, live, runner.terminal, runner.control):
             return await runner.run(runs, title=title, done=done)
 
     outcome, page = run_in_loop(run())
@@ -210,6 +211,7 @@ def resume(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
+        control = live.new_control(terminal)
         batch_folder = BatchFolder(folder)
         batch_folder.require_existing()
         run_in_loop(batch_folder.recover())
@@ -230,7 +232,7 @@ def resume(
                     f"--callbacks: {runs[0].client.provider.title} sends no callbacks; leave the option out"
                 )
             listener = None
-        runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
+        runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)
         return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
 
 
@@ -268,6 +270,7 @@ def retry(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
+        control = live.new_control(terminal)
         batch_folder = BatchFolder(folder)
         batch_folder.require_existing()
         chosen_statuses = {JobStatus.REJECTED: rejected, JobStatus.FAILED: failed}
@@ -290,7 +293,7 @@ def retry(
         offers = run_in_loop(offers_of(runs))
         if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
             return code
-        runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener)
+        runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)
         return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
 
 

@@ -166,6 +166,13 @@ class ProgressFacts:
     per_second: float = 0.0
     left: tuple[float, float] | None = None
     cost: str = ""
+    #: Whether nothing more is sent until a person resumes on the board.
+    paused: bool = False
+
+    @property
+    def pause_words(self) -> str:
+        """What a pause means; "" without one."""
+        return "paused from the board; nothing more is sent" if self.paused else ""
 
     @property
     def elapsed_text(self) -> str:
@@ -175,7 +182,9 @@ class ProgressFacts:
     @property
     def left_text(self) -> str:
         """The time left as a range; "" where unknown, and at the end."""
-        return f"{range_words(self.left)} left" if self.left is not None and self.left[1] > 0 else ""
+        return (
+            f"{range_words(self.left)} left" if not self.paused and self.left is not None and self.left[1] > 0 else ""
+        )
 
     @property
     def pace_text(self) -> str:
@@ -198,7 +207,7 @@ def progress_line(counts: JobCounts, facts: ProgressFacts, *, download: bool) ->
     failed = f", {counts.failed} failed" if counts.failed else ""
     in_doubt = f", {counts.in_doubt} in doubt" if counts.in_doubt else ""
     kinds = f"{counts.submitted} submitted, {counts.running} running{downloaded}{failed}{in_doubt}"
-    more = filter(None, (facts.pace_text, facts.elapsed_text, facts.left_text, facts.cost_text))
+    more = filter(None, (facts.pause_words, facts.pace_text, facts.elapsed_text, facts.left_text, facts.cost_text))
     return ", ".join((f"{counts.finished} of {counts.total} finished ({kinds})", *more))
 
 
@@ -229,7 +238,13 @@ def live_rows(
     )  # fmt: skip
     head = Table.grid(padding=(0, len(_GAP), 0, 0))
     head.add_row(bar, numbers)
-    times = [plain(facts.elapsed_text), plain(facts.left_text, "bold"), plain(facts.pace_text), plain(facts.cost_text)]
+    times = [
+        plain(facts.pause_words, "bold yellow"),
+        plain(facts.elapsed_text),
+        plain(facts.left_text, "bold"),
+        plain(facts.pace_text),
+        plain(facts.cost_text),
+    ]
     shown = [
         plain(f"{counts.submitted} submitted"),
         plain(f"{counts.running} running", "cyan"),
@@ -273,6 +288,7 @@ class ProgressDisplay:
     :param callbacks: returns the callback counts; None, the default, without a listener.
     :param forecast: returns the time left and the cost so far; None, the default: neither is shown.
     :param clock: returns the seconds of a monotonic clock.
+    :param is_paused: returns whether the board has paused the batch; default: it never has.
     """
 
     terminal: Terminal
@@ -283,6 +299,7 @@ class ProgressDisplay:
     callbacks: Callable[[], CallbackCounts] | None = None
     forecast: _Forecast | None = None
     clock: Callable[[], float] = time.monotonic
+    is_paused: Callable[[], bool] = lambda: False
     _live: Live | None = attrs.field(default=None, init=False)
     _updates: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _pace: SettleRate = attrs.field(factory=SettleRate, init=False)
@@ -340,7 +357,10 @@ class ProgressDisplay:
         if left is not None:
             low, high = (max(0.0, value - (elapsed - self._forecast_at)) for value in left)
             left = None if counts.only_awaits_callbacks else (low, high)
-        facts = ProgressFacts(elapsed=elapsed, per_second=self._pace.per_second, left=left, cost=self._cost)
+        facts = ProgressFacts(
+            elapsed=elapsed, per_second=self._pace.per_second, left=left, cost=self._cost,
+            paused=self.is_paused(),
+        )  # fmt: skip
         return counts, facts, callbacks
 
     async def _print_lines(self) -> None:

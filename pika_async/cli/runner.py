@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
+from pika_async.cli.board_control import BatchControl
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError, stops_account
 from pika_async.cli.folder_indices import folder_indices
@@ -72,6 +73,7 @@ class BatchRunner:
 
     :param quiet: write the lines of `results.jsonl` to standard output and show no progress.
     :param listener: receives callbacks; default None.
+    :param control: changes what runs, for the board; default None.
     """
 
     folder: BatchFolder
@@ -79,6 +81,7 @@ class BatchRunner:
     terminal: Terminal
     quiet: bool
     listener: CallbackListener | None = None
+    control: BatchControl | None = None
     _started_at: datetime = attrs.field(factory=partial(datetime.now, UTC), init=False)
     _batches: list[ProviderBatch] = attrs.field(factory=list, init=False)
     _before: Before = attrs.field(factory=Before, init=False)
@@ -119,7 +122,8 @@ class BatchRunner:
                 async with run.client:
                     if not number:
                         await self._prepare(runs, done, stack)
-                    reason = await self._run_batch(self._batches[number])
+                    with nullcontext() if self.control is None else self.control.over(run.client):
+                        reason = await self._run_batch(self._batches[number])
                     # A stopped account decides the exit code, whatever stops a later run.
                     stopped = stopped if reason is None or stops_account(stopped) else reason
         except asyncio.CancelledError:
@@ -229,8 +233,11 @@ class BatchRunner:
         self._display = ProgressDisplay(
             self.terminal, batch.current_jobs, len(batch.inputs), download=download, forecast=forecast,
             callbacks=None if self.listener is None else partial(batch.callback_counts, self.listener),
-            silent=self.quiet,
+            silent=self.quiet, is_paused=lambda: self.control is not None and self.control.is_paused,
         )  # fmt: skip
+        if self.control is not None and self.control.is_canceled:
+            await batch.client.cancel_planned()
+            batch.skip(job.key for job in self.folder.journal.all(JobStatus.CANCELED))
         async with self._display, self._gallery.refreshing(batch.update_gallery):
             return await batch.run(self.folder.videos if download else None)
 
@@ -271,7 +278,7 @@ def resume_runs(
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
     done = []
     for job in jobs:
-        if (job.provider, job.base_url) not in unfinished:
+        if (job.provider, job.base_url) not in unfinished or job.status is JobStatus.CANCELED:
             done.append(job)
             continue
         if job.status is JobStatus.PLANNED:

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from pika_async.errors import PikaError
 from pika_async.report.board_access import BoardAccess, Verdict
 from pika_async.report.board_feed import message
 from pika_async.report.board_source import READ_INTERVAL_S, JournalFollower
@@ -95,6 +96,7 @@ class Board:
     :param title: title of the page.
     :param is_running: returns whether a batch runs; default: unknown, shown as running.
     :param control: carries out changes; default None, there are none.
+    :param state: returns what the buttons of the page show of the batch; default: nothing.
     """
 
     source: JournalFollower
@@ -102,6 +104,7 @@ class Board:
     title: str
     is_running: Callable[[], bool] = lambda: True
     control: Control | None = None
+    state: Callable[[], Mapping[str, Any]] = dict
     #: Name of this process's numbers of changes.
     _epoch: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     _is_closing: bool = attrs.field(default=False, init=False)
@@ -159,7 +162,7 @@ class Board:
 
     def _head(self) -> dict[str, Any]:
         written = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        head = self.source.feed.head(is_running=self.is_running(), written=written)
+        head = {**self.source.feed.head(is_running=self.is_running(), written=written), "batch": self.state()}
         error = self.source.error
         return head if error is None else {**head, "trouble": error.message}
 
@@ -194,7 +197,7 @@ class Board:
         shown, sent_at = None, time.monotonic()
         while True:
             is_last = self._is_closing
-            number, state = feed.number, (feed.number, self.source.error is None, self.is_running())
+            number, state = feed.number, (feed.number, self.source.error is None, self.is_running(), self.state())
             for part in list(feed.messages(after, seen)):
                 yield part
             after, seen = feed.revision, number
@@ -239,7 +242,7 @@ class Board:
             return _reply(400, b"the body must be a JSON object\n")
         try:
             outcome = await self.control(request.path.removeprefix("/control/"), arguments)
-        except (LookupError, ValueError) as error:
+        except (LookupError, ValueError, PikaError) as error:
             return _reply(409, json.dumps({"error": str(error)}).encode(), "application/json")
         return _reply(200, json.dumps({"done": outcome}).encode(), "application/json")
 

@@ -37,7 +37,7 @@ _MARK: Final = GENERATOR_TAG.partition("{")[0]
 #: Names of the static files in `assets/`.
 STATIC_FILES: Final = ("gallery.css", "gallery.js", "timeline.css")
 #: Names of the static files of the live board, beside those.
-BOARD_FILES: Final = ("board.css", "board.js", "icon.svg")
+BOARD_FILES: Final = ("board.css", "board.js", "control.js", "icon.svg")
 #: Policy of the live board, which also loads from where it came, and stands in no other page.
 BOARD_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "

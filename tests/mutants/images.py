@@ -164,8 +164,8 @@ MUTANTS: Final = (
     Mutant(
         "sent-after-the-cancellation",
         "_runtime/submitter.py",
-        "planner.stop_reason is not None or (was_observed and not active.observers)",
-        "planner.stop_reason is not None",
+        " or (was_observed and not active.observers)",
+        "",
         "a call that was cancelled during its upload is paid for",
         ("tests/stories/test_uploads.py",),
         "withdrawn",

@@ -84,6 +84,7 @@ def test_the_room_changes_while_a_batch_runs() -> None:
             run = asyncio.create_task(pika.run(requests(20)))
             await until(lambda: in_flight(pika, 2))
             pika.set_max_in_flight(6)
+            assert pika.stats().max_in_flight == 6
             await until(lambda: in_flight(pika, 6))
             pika.set_max_in_flight(1)
             assert pika.stats().max_in_flight == 1
@@ -167,6 +168,43 @@ def test_a_resumed_batch_is_canceled_with_what_it_has_not_reached(after: float) 
             assert (await pika.resume()).counts == {}
         assert sent <= len(at.ledger) <= sent + sending
         assert len(at.ledger) == sum(job.task_id is not None for job in await pika.jobs())
+
+    virtual_clock.run(story())
+
+
+def test_a_job_that_is_being_saved_is_canceled() -> None:
+    """Its write ends first; it is not sent."""
+
+    async def story() -> None:
+        at = gateway(durations="constant:60")
+        pika = with_journal(client(at, polling=FixedInterval(2)), SlowJournal(5.0))
+        async with pika:
+            call = asyncio.create_task(pika.submit("a cat", key="cat"))
+            await asyncio.sleep(1)
+            assert await pika.cancel_planned() == 1
+            with pytest.raises(JobCanceled):
+                await call
+            assert (await pika.run([])).counts == {}
+        assert len(at.ledger) == 0
+
+    virtual_clock.run(story())
+
+
+def test_planned_jobs_of_an_earlier_run_are_canceled() -> None:
+    """No batch runs: `resume` sends none of them afterwards."""
+
+    async def story() -> None:
+        at = gateway(durations="constant:60")
+        pika = client(at, polling=FixedInterval(2), limits=Limits(max_in_flight=3))
+        async with pika:
+            stopped = asyncio.create_task(pika.run(requests(8)))
+            await until(lambda: in_flight(pika, 3))
+        await asyncio.gather(stopped, return_exceptions=True)
+        waiting = len(await pika.jobs("planned"))
+        async with pika:
+            assert await pika.cancel_planned() == waiting > 0
+            assert (await pika.resume()).counts == {S.SUCCEEDED: 3}
+        assert len(at.ledger) == 3
 
     virtual_clock.run(story())
 

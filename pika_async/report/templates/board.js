@@ -17,10 +17,12 @@ function showState() {
     : isEnded ? `The command that served this page ended at ${clock(last)}. The gallery in its folder has the same cards.`
     : isStale ? `Stale: no news since ${clock(last)}. The page goes on by itself as soon as the board answers.`
     : head.trouble ? `The journal cannot be read: ${clean(head.trouble)}`
+    : head.batch && head.batch.paused ? "Live, and paused: nothing more is sent; what is in flight is followed."
     : head.running ? "Live" : "No batch is running here.";
   const line = $("live");
   if (line.textContent !== words) line.textContent = words;
   if (line.dataset.state !== state) line.dataset.state = document.documentElement.dataset.board = state;
+  if (window.showControl) window.showControl(state);
 }
 
 // --- changes ------------------------------------------------------------------------------------------------------
