@@ -20,7 +20,7 @@ from tests.fakes.child_process import ChildProcess
 pytestmark = pytest.mark.browser
 
 #: The answer to the third submission is lost.
-DOUBT = [{"on": "submit", "at": [3], "do": "accept", "ending": "reset"}]
+DOUBT = [{"on": "create", "nth": 3, "do": "drop"}]
 
 
 @attrs.frozen
