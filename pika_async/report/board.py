@@ -141,8 +141,6 @@ class Board:
             return _reply(200, await self._page(with_cards=False), "text/html; charset=utf-8")
         if path == "/events":
             return self._events(request)
-        if path == "/favicon.ico":  # every browser asks for it
-            return _reply(204)
         if path == "/healthz":
             return self._health()
         name = path.removeprefix("/assets/")
