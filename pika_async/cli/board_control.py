@@ -74,7 +74,7 @@ class BatchControl:
         if name not in _ARGUMENTS:
             raise LookupError("there is no such change")
         if unknown := sorted(set(arguments) - _ARGUMENTS[name]):
-            raise InvalidRequest(field=unknown[0], value=arguments[unknown[0]], reason=f"is no argument of {name}")
+            raise InvalidRequest(field=unknown[0], value=arguments[unknown[0]], reason=f"is not an argument of {name}")
         client = self._client
         if client is None or not client.stats().open:
             raise LookupError("no batch runs here any more; nothing was changed")

@@ -131,7 +131,7 @@ def test_a_paused_batch_is_ended_by_ctrl_c_and_resumed(tmp_path: Path) -> None:
         ("room", {"jobs": 0}, "max_in_flight: must be an integer from 1 to 10000, not 0"),
         ("room", {"jobs": "many"}, "max_in_flight: must be an integer"),
         ("room", {}, "max_in_flight: must be an integer"),
-        ("pause", {"for": 3}, "is no argument of pause"),
+        ("pause", {"for": 3}, "is not an argument of pause"),
         ("resolve", {}, "key: None must be the key of a job in doubt"),
         ("resolve", {"key": "none", "charged": False}, "is not the key of a job"),
         ("resolve", {"key": "none", "charged": "no"}, "must be true or false"),
