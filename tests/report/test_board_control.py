@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pika_async.errors import ConfigurationError
-from tests.report.test_board import TOKEN, Reader, reading
+from tests.report.board_reader import TOKEN, Reader, reading
 
 pytestmark = pytest.mark.anyio
 
