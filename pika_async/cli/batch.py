@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -99,9 +99,10 @@ class ProviderBatch:
     def __attrs_post_init__(self) -> None:
         self._positions = {one.key: one.index for one in self.inputs}
 
-    def skip(self, keys: Iterable[str]) -> None:
-        """Leave out the requests of these keys; their jobs get their lines at the end."""
-        self._skipped = frozenset(keys)
+    async def skip_canceled(self) -> None:
+        """Cancel what is planned, and leave out what is canceled; these jobs get their lines at the end."""
+        await self.client.cancel_planned()
+        self._skipped = frozenset([job.key async for job in paced(self.journal.all(JobStatus.CANCELED))])
 
     async def run(self, download_to: Path | None) -> SubmissionsStopped | None:
         """Run every request and write each job's line as it finishes; return what stopped the submissions, if anything.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import attrs
@@ -15,7 +15,7 @@ from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest, PikaError
 from pika_async.jobs import Job
 
-__all__ = ["BatchControl"]
+__all__ = ["BatchControl", "controlling"]
 
 #: Names of the arguments of each change.
 _ARGUMENTS: Final[Mapping[str, frozenset[str]]] = {
@@ -116,6 +116,13 @@ async def _follow(client: PikaClient, key: str) -> None:
     """Poll a job until it is finished, or the client is closed: its batch asks for it only at its end."""
     with contextlib.suppress(PikaError):
         await client.wait(key)
+
+
+@asynccontextmanager
+async def controlling(control: BatchControl | None, client: PikaClient) -> AsyncIterator[None]:
+    """Let `control`, if there is one, control the open `client` while the body runs."""
+    with contextlib.nullcontext() if control is None else control.over(client):
+        yield
 
 
 async def _resolve(client: PikaClient, arguments: Mapping[str, Any]) -> Job:

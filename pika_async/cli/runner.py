@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery, is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
-from pika_async.cli.board_control import BatchControl
+from pika_async.cli.board_control import BatchControl, controlling
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError, stops_account
 from pika_async.cli.folder_indices import folder_indices
@@ -119,11 +119,10 @@ class BatchRunner:
         interrupted = False
         try:
             for number, run in enumerate(runs):
-                async with run.client:
+                async with run.client, controlling(self.control, run.client):
                     if not number:
                         await self._prepare(runs, done, stack)
-                    with nullcontext() if self.control is None else self.control.over(run.client):
-                        reason = await self._run_batch(self._batches[number])
+                    reason = await self._run_batch(self._batches[number])
                     # A stopped account decides the exit code, whatever stops a later run.
                     stopped = stopped if reason is None or stops_account(stopped) else reason
         except asyncio.CancelledError:
@@ -236,8 +235,7 @@ class BatchRunner:
             silent=self.quiet, is_paused=lambda: self.control is not None and self.control.is_paused,
         )  # fmt: skip
         if self.control is not None and self.control.is_canceled:
-            await batch.client.cancel_planned()
-            batch.skip(job.key for job in self.folder.journal.all(JobStatus.CANCELED))
+            await batch.skip_canceled()
         async with self._display, self._gallery.refreshing(batch.update_gallery):
             return await batch.run(self.folder.videos if download else None)
 
