@@ -224,20 +224,19 @@ class BatchRunner:
             raise UsageError(f"--again {input_request.key}: {reason}") from None
 
     async def _run_batch(self, batch: ProviderBatch) -> SubmissionsStopped | None:
-        download = self.options.download
         forecast = Forecast(
             client=batch.client, requests=[one.request for one in batch.inputs], before=self._before,
             journal=self.folder.journal, options=self.options,
         )  # fmt: skip
         self._display = ProgressDisplay(
-            self.terminal, batch.current_jobs, len(batch.inputs), download=download, forecast=forecast,
+            self.terminal, batch.current_jobs, len(batch.inputs), download=self.options.download, forecast=forecast,
             callbacks=None if self.listener is None else partial(batch.callback_counts, self.listener),
             silent=self.quiet, is_paused=lambda: self.control is not None and self.control.is_paused,
         )  # fmt: skip
         if self.control is not None and self.control.is_canceled:
             await batch.skip_canceled()
         async with self._display, self._gallery.refreshing(batch.update_gallery):
-            return await batch.run(self.folder.videos if download else None)
+            return await batch.run(self.folder.videos if self.options.download else None)
 
     def _on_interrupt(self) -> None:
         if self._display is not None:
