@@ -40,6 +40,7 @@ from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import ConfigurationError, PikaError
+from pika_async.polling.adaptive import EXPECTED_SECONDS
 
 __all__ = ["app", "run"]
 
@@ -128,7 +129,7 @@ def generate(
         client = create_client(account, options=options, journal=(journal or DEFAULT_JOURNAL) if remembers else None)
         one = OneVideo(
             client=client, request=remembered(request, key) if remembers else request, out=out, account=account,
-            terminal=terminal, remembers=remembers,
+            terminal=terminal, remembers=remembers, expected_seconds=expected_seconds or EXPECTED_SECONDS,
         )  # fmt: skip
         offer = Offer(client=client, estimate=run_in_loop(one.check_before_cost()), places=["the prompt"])
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:

@@ -21,15 +21,19 @@ from pika_async.cli.options import ProviderOptions
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal
+from pika_async.cli.waiting import show_waiting
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
+from pika_async.polling.adaptive import EXPECTED_SECONDS
 
 __all__ = ["DEFAULT_JOURNAL", "OneVideo", "check_target", "remembered", "report", "save_video"]
 
 #: The journal of a `--key` without `--journal`, in the working directory.
 DEFAULT_JOURNAL: Final = Path("pika-async.db")
+#: Range of a duration before any is known, as factors of the expected one: 4 of 5 at a lognormal sigma of 0.5.
+GUESSED_RANGE: Final = (0.5, 2.0)
 
 
 def remembered(request: GenerationRequest, key: str | None) -> GenerationRequest:
@@ -49,6 +53,7 @@ class OneVideo:
     :param out: file to save the video to; None prints its URL instead.
     :param account: options of the command, repeated in the command that follows the task.
     :param remembers: whether the same command again is not charged.
+    :param expected_seconds: median duration that is expected before any generation has settled; default 60.
     """
 
     client: PikaClient
@@ -57,6 +62,9 @@ class OneVideo:
     account: ProviderOptions
     terminal: Terminal
     remembers: bool
+    expected_seconds: float = EXPECTED_SECONDS
+    #: Seconds that a new generation takes, low and high; None where unknown.
+    _expected: tuple[float, float] | None = attrs.field(default=None, init=False)
 
     async def check_before_cost(self) -> Estimate:
         """Return what the request would be charged, once everything has been checked that can be without sending it.
@@ -74,7 +82,11 @@ class OneVideo:
             if (reason := await refusal) is not None:
                 raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
         again = [existing.key] if existing is not None and existing.status is JobStatus.REJECTED else []
-        return await self.client.estimate([self.request], again=again)
+        estimated = await self.client.estimate([self.request], again=again)
+        low, high = GUESSED_RANGE
+        guess = (low * self.expected_seconds, high * self.expected_seconds)
+        self._expected = estimated.seconds if estimated.learned_from else guess
+        return estimated
 
     async def _existing(self) -> Job | None:
         """Return the job that the journal has for the request.
@@ -120,7 +132,13 @@ class OneVideo:
             known = existing is not None and existing.task_id == job.task_id
             words = "known already, not paid again" if known else f"accepted by {job.provider}"
             self.terminal.note(f"{words}: task {job.task_id}")
-            job = await client.wait(job)
+            task = job
+            async with show_waiting(
+                self.terminal,
+                lambda: next((one for one in client.active_jobs() if one.key == task.key), task),
+                self._expected,
+            ):
+                job = await client.wait(job)
             if self.out is not None and job.status is JobStatus.SUCCEEDED:
                 job = await save_video(client, job, self.out, self.terminal)
         return job
