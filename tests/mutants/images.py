@@ -146,8 +146,8 @@ MUTANTS: Final = (
     Mutant(
         "sent-after-the-close",
         "_runtime/submitter.py",
-        "return planner.closing or planner",
-        "return planner",
+        "return planner.closing or is_held",
+        "return is_held",
         "what was uploaded when the client closed is sent, and its receipt is lost",
         ("tests/stories/test_uploads.py",),
         "closing_during",
@@ -155,8 +155,8 @@ MUTANTS: Final = (
     Mutant(
         "sent-after-the-stop",
         "_runtime/submitter.py",
-        "planner.stop_reason is not None or (was_observed and not active.observers)",
-        "(was_observed and not active.observers)",
+        "is_held = planner.stop_reason is not None or planner",
+        "is_held = planner",
         "what was uploaded when the account stopped is sent",
         ("tests/stories/test_uploads.py",),
         "account_stops",
