@@ -10,7 +10,7 @@ from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder, starting_text
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
-from pika_async.cli.retries import failure_lines, rejection_lines
+from pika_async.cli.retries import failure_lines, rejection_lines, trouble_lines
 from pika_async.cli.spending import reached_limit_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
@@ -79,6 +79,9 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     yield from failure_lines(folder, jobs)
     in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
     sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
+    if sending and running is not None:
+        yield f"{len(sending)} being submitted now"
+        sending = []
     if sending:
         yield f"{len(sending)} being submitted; in doubt unless a command is running here:"
     if in_doubt and folder.options().callbacks is not None:
@@ -89,9 +92,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
             yield f"  {len(group) - 1} more for the same reason: {', '.join(job.key for job in group[1:])}"
     if in_doubt:
         yield f"to be asked about each in turn: {folder.command('resolve')}"
-    for job in jobs:
-        if job.status is JobStatus.TIMED_OUT and job.error is not None:
-            yield f"timed out: {job.error.message}"
+    yield from trouble_lines(jobs)
     yield from _unknown_word_lines(jobs)
     beyond_limit = list(reached_limit_lines(jobs, folder.journal.charges(), folder))
     yield from beyond_limit
