@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, Port, UserPath
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
+from pika_async.errors import shorten
 from pika_async.report.board import Board
 from pika_async.report.board_access import BOARD_TOKEN_BYTES, LOOPBACK_NAMES, BoardAccess
 from pika_async.report.board_servers import serving
@@ -29,6 +31,8 @@ from pika_async.report.board_source import JournalFollower
 
 __all__ = ["BoardOptions", "board", "board_beside", "folder_board", "with_board_port"]
 
+#: Name of a host, or an IPv6 address in brackets, as a browser sends it.
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
 #: Address of a board without `--host`.
 BOARD_HOST: Final = "127.0.0.1"
 
@@ -141,6 +145,10 @@ def board(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
+        for name in allow_host:
+            if not HOST_NAME.fullmatch(name):
+                way_out = 'must be a bare name without a scheme or a port, such as "board.example.org"'
+                raise UsageError(f"--allow-host: {shorten(name)} {way_out}")
         batch_folder = BatchFolder(folder)
         batch_folder.require_existing()
         made = folder_board(batch_folder, host, allow_host, price=batch_folder.options().price)

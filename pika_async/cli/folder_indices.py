@@ -14,7 +14,7 @@ def folder_indices(jobs: Iterable[Job], fixed: Mapping[str, int] | None = None) 
     """Return the index of each of `jobs` by its key; jobs that are added to a folder later change none of them.
 
     A job keeps the index of its own input, unless an earlier job of the folder has it; then it gets the lowest free
-    one. Jobs that are kept as history come last.
+    one. A job that is kept as history has the index of the job that replaced it.
 
     :param jobs: the jobs of a folder in its order.
     :param fixed: indices that are given by key; default none.
@@ -35,8 +35,9 @@ def folder_indices(jobs: Iterable[Job], fixed: Mapping[str, int] | None = None) 
             indices[key] = own if own not in taken else next(free)
             taken.add(indices[key])
     for key in archived:
+        row = indices.get(key.rpartition("~")[0])
         if key not in indices:
-            indices[key] = next(free)
+            indices[key] = next(free) if row is None else row
             taken.add(indices[key])
     return indices
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias, cast
@@ -153,8 +154,13 @@ async def serving(board: Board, host: str, port: int) -> AsyncIterator[str]:
         try:
             await web.TCPSite(runner, host, port).start()
         except (OSError, ValueError) as error:
-            setting = f"{shorten(host)}:{port} cannot be listened on ({error}); give another, or 0 for any free port"
-            raise ConfigurationError(setting="port", reason=setting) from None
+            number = getattr(error, "errno", None) or 0  # below 0: the name of the host is not known
+            place = f"{shorten(host)}:{port} cannot be listened on ({error})"
+            if number > 0 and number != errno.EADDRNOTAVAIL:
+                raise ConfigurationError(
+                    setting="port", reason=f"{place}; give another, or 0 for any free port"
+                ) from None
+            raise ConfigurationError(setting="host", reason=f"{place}; give an address of this machine") from None
         name = f"[{host}]" if ":" in host else host
         yield f"http://{name}:{runner.addresses[0][1]}/?token={board.access.token}"
     finally:

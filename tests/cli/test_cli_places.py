@@ -20,7 +20,8 @@ from tests.cli.command_line import ENV, CommandLine
 OPTIONS: Final = Configuration.of(app).options
 #: A value of each option that no command accepts.
 WRONG: Final = {
-    "again": "nothing", "ambiguous": "perhaps", "api-key-file": "no.key", "aspect-ratio": "99", "base-url": "ftp://x",
+    "again": "nothing", "allow-host": "http://x", "ambiguous": "perhaps", "api-key-file": "no.key", "aspect-ratio": "99",
+    "base-url": "ftp://x",
     "budget": "-1", "callbacks": "ftp://x", "camera": "pan=up", "deadline": "-1", "durations": "sometimes",
     "effect": "Nope", "effects": "Melt,Nope", "expected-seconds": "-1", "frame-rate": "1", "grace": "-1",
     "guidance-scale": "0", "host": "example.com", "image": "none.png", "in-flight": "-1", "ingredient": "none.png",
@@ -44,6 +45,7 @@ COMMANDS: Final = {
     "retry": ("retry", "clips", "k", "--dry-run"),
     "fetch": ("fetch", "a1-b2"),
     "status": ("status", "clips"),
+    "board": ("board", "clips"),
     "resolve": ("resolve", "clips", "doubt"),
     "export": ("export", "clips", "copy.db"),
     "providers": ("providers",),

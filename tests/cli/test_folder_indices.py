@@ -28,9 +28,9 @@ def test_a_second_input_goes_on_after_the_first() -> None:
 
 
 def test_a_job_that_is_paid_again_keeps_its_index() -> None:
-    """The earlier record has its place in the folder; as history that record comes last."""
+    """The earlier record has its place in the folder, and shares it as history: both are of the same row."""
     jobs = [job("a~1", 0), job("b", 1), job("c", 0), job("a", 0)]
-    assert folder_indices(jobs) == {"a": 0, "b": 1, "c": 2, "a~1": 3}
+    assert folder_indices(jobs) == {"a": 0, "b": 1, "c": 2, "a~1": 0}
 
 
 def test_given_indices_are_kept() -> None:
