@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -12,9 +13,13 @@ import time
 from collections import Counter
 from typing import Final
 
+import attrs
 import pytest
 
+from pika_async._journal.sqlite import SqliteJournal
 from pika_async.emulator import Emulator
+from pika_async.errors import JobCanceled
+from pika_async.jobs import JobStatus
 from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight, submissions
 from tests.cli.command_line import ENV, KEY, CommandLine, Rule, serving
 from tests.fakes.page_data import page_data
@@ -389,3 +394,24 @@ def test_a_folder_without_a_batch_is_refused(cli: CommandLine, command: tuple[st
         assert (ran.code, "give the --out folder of a batch" in ran.err) == (2, True)
         assert "\x1b" not in ran.err
     assert sorted(path.name for path in cli.folder.rglob("*")) == ["empty", "file"]
+
+
+def test_a_canceled_job_is_left_out(cli: CommandLine) -> None:
+    """A resume of the other jobs of its gateway does not pay for it, and it keeps its line."""
+    with serving() as emulator:
+        source = cli.write("b.txt", "one\ntwo\nthree\n")
+        cli.batch(emulator, source, "--no-download", "--max-charges", "1")
+        journal = SqliteJournal(cli.folder / "pika-out" / "journal.db")
+
+        async def cancel_one() -> str:
+            await journal.open()
+            job = next(iter(journal.all(JobStatus.PLANNED)))
+            error = JobCanceled(key=job.key, provider=job.provider)
+            await journal.save(attrs.evolve(job, status=JobStatus.CANCELED, error=error))
+            await journal.close()
+            return job.key
+
+        key = asyncio.run(cancel_one())
+        cli("resume", "pika-out", "--max-charges", "3")
+        assert len(emulator.ledger) == 2
+        assert [line["key"] for line in cli.results() if line["status"] == "canceled"] == [key]

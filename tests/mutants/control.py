@@ -91,15 +91,6 @@ MUTANTS: Final = (
         ("tests/stories/test_control.py",),
     ),
     Mutant(
-        "cancellation-misses-a-job-that-is-being-saved",
-        "_runtime/job_table.py",
-        "        if active in self.canceled:\n            await self.cancel([active])\n        else:\n            self.activate(active)",
-        "        self.activate(active)",
-        "a job that was being saved at the cancellation is sent",
-        ("tests/stories/test_control.py",),
-        "being_saved",
-    ),
-    Mutant(
         "board-control-unasked",
         "cli/board.py",
         "        if not self.control:\n            return None\n",
@@ -122,8 +113,8 @@ MUTANTS: Final = (
         " or job.status is JobStatus.CANCELED:",
         ":",
         "a resume of other jobs pays for what was canceled on the board",
-        ("tests/cli/test_cli_board_control.py",),
-        "goes_on_or_is_canceled",
+        ("tests/cli/test_cli_resume.py",),
+        "canceled_job_is_left_out",
     ),
     Mutant(
         "next-provider-is-not-paused",
