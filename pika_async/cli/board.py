@@ -48,7 +48,7 @@ def folder_board(folder: BatchFolder, host: str, names: Collection[str], *, pric
     own = {host.lower()} if host not in {"", "0.0.0.0", "::"} else set()  # noqa: S104 - compared, not bound
     access = BoardAccess(
         secrets.token_urlsafe(BOARD_TOKEN_BYTES),
-        hosts=LOOPBACK_NAMES | own | {name.lower() for name in names},
+        hosts=LOOPBACK_NAMES | own | {name.lower().strip("[]") for name in names},
         any_address=_is_unspecified(host),
     )
     source = JournalFollower(root, folder.journal_file, price)

@@ -18,8 +18,9 @@ from pika_async.cli.generate import check_target, report, save_video
 from pika_async.cli.keys import parse_task_ids
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, JsonFlag, ProviderOptions, UserPath, create_client
+from pika_async.cli.provider_runs import ProviderRun
 from pika_async.cli.requests import InputRequest
-from pika_async.cli.runner import BatchRunner, ProviderRun
+from pika_async.cli.runner import BatchRunner
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.client import PikaClient

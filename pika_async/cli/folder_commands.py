@@ -31,9 +31,10 @@ from pika_async.cli.options import (
 )
 from pika_async.cli.polling import show_polling
 from pika_async.cli.preview import MoneyOptions, Offer, SpendOptions, confirm
+from pika_async.cli.provider_runs import ProviderRun, offers_of, resume_runs, retry_runs
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, input_notes, read_input
 from pika_async.cli.retries import select_jobs
-from pika_async.cli.runner import BatchRunner, ProviderRun, offers_of, resume_runs, retry_runs
+from pika_async.cli.runner import BatchRunner
 from pika_async.cli.status import show_status
 from pika_async.cli.sweeps import SweepOptions
 from pika_async.cli.terminal import Terminal, logging_to

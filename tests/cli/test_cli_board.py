@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from pika_async.cli.board import with_board_port
+from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.board import folder_board, with_board_port
 from pika_async.emulator import Emulator
+from pika_async.report.board_access import Verdict
 from tests.cli.batch_process import HANG_S, LAUNCHER, start_batch, wait_until
 from tests.cli.command_line import KEY, CommandLine
 from tests.fakes.child_process import ChildProcess
@@ -157,3 +159,14 @@ def test_a_batch_serves_its_own_board(tmp_path: Path) -> None:
 def test_a_board_needs_no_port(argv: list[str], expected: list[str]) -> None:
     """The port may be left out."""
     assert with_board_port(argv) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "host"), [("Board.Example.org", "board.example.org:80"), ("[fd00::7]", "[fd00::7]:80")]
+)
+def test_a_further_name_is_answered(tmp_path: Path, name: str, host: str) -> None:
+    """As a browser sends it in `Host`: without regard to case, and an IPv6 address in brackets."""
+    access = folder_board(BatchFolder(tmp_path), "127.0.0.1", (name,)).access
+    cookie = {"cookie": f"{access.cookie_name}={access.cookie_value}"}
+    assert access.judge({"host": host, **cookie}, None) is Verdict.ALLOWED
+    assert access.judge({"host": f"not-{host}", **cookie}, None) is Verdict.FORBIDDEN

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +77,22 @@ def resume(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=HANG_S, check=False, env=env)
 
 
-def test_a_paused_batch_goes_on_or_is_canceled(tmp_path: Path) -> None:
-    """Nothing is sent in a pause; what is canceled then is not charged, and the batch ends with a summary."""
+@contextmanager
+def paused_batch(folder: Path) -> Iterator[tuple[Emulator, ChildProcess, Page]]:
+    """Run a batch of 40 prompts in a process of its own, and pause it from its board after three charges."""
     with (
         Emulator(api_key=KEY, render=False, durations="constant:0.3").in_thread() as emulator,
-        start_batch(emulator, tmp_path, *OPTIONS) as batch,
+        start_batch(emulator, folder, *OPTIONS) as batch,
     ):
         page = Page.of(batch)
         wait_until(lambda: len(emulator.ledger) >= 3)
         assert page.change("pause")[0] == 200
+        yield emulator, batch, page
+
+
+def test_a_paused_batch_goes_on_or_is_canceled(tmp_path: Path) -> None:
+    """Nothing is sent in a pause; what is canceled then is not charged, and the batch ends with a summary."""
+    with paused_batch(tmp_path) as (emulator, batch, page):
         assert page.head()["batch"] == {"open": True, "paused": True, "room": 3}
         wait_until(lambda: not page.head()["unfinished"].keys() - {"planned"})
         sent = len(emulator.ledger)
@@ -110,13 +119,7 @@ def test_a_paused_batch_goes_on_or_is_canceled(tmp_path: Path) -> None:
 
 def test_a_paused_batch_is_ended_by_ctrl_c_and_resumed(tmp_path: Path) -> None:
     """What is planned stays planned, and a resume sends it; nothing is paid for twice."""
-    with (
-        Emulator(api_key=KEY, render=False, durations="constant:0.3").in_thread() as emulator,
-        start_batch(emulator, tmp_path, *OPTIONS) as batch,
-    ):
-        page = Page.of(batch)
-        wait_until(lambda: len(emulator.ledger) >= 3)
-        assert page.change("pause")[0] == 200
+    with paused_batch(tmp_path) as (emulator, batch, page):
         batch.send_signal(signal.SIGINT)
         batch.communicate(timeout=HANG_S)
         assert batch.returncode == 130

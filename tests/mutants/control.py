@@ -109,7 +109,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "resume-sends-what-was-canceled",
-        "cli/runner.py",
+        "cli/provider_runs.py",
         " or job.status is JobStatus.CANCELED:",
         ":",
         "a resume of other jobs pays for what was canceled on the board",

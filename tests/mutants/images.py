@@ -181,7 +181,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "images-checked-in-the-callers-folder-alone",
-        "cli/runner.py",
+        "cli/provider_runs.py",
         "can_upload = credentials.uploader is not None",
         "can_upload = False",
         "resume refuses the pictures that the batch has taken",

@@ -15,7 +15,7 @@ ADOPTION: Final = ("tests/stories/test_adoption.py",)
 MUTANTS: Final = (
     Mutant(
         "each-provider-has-the-whole-limit",
-        "cli/runner.py",
+        "cli/provider_runs.py",
         "        estimated = estimated.after(sum(offer.estimate.new_charges for offer in offers))\n",
         "",
         "the previews of a retry over two providers announce more than may be charged",
@@ -167,7 +167,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "paid-by-two-terminals",
-        "cli/runner.py",
+        "cli/provider_runs.py",
         "if one.key in chosen and job is not None and job.status is not chosen[one.key].status:",
         "if False:",
         "a video that another command has paid for while the question stood is paid for again",
