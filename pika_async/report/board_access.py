@@ -137,6 +137,7 @@ def _name_of(host: str) -> str | None:
     except ValueError:
         return None
     is_plain = parts.netloc == host and "@" not in host and not (parts.path or parts.query or parts.fragment)
+    is_plain = is_plain and "[" not in host[1:]  # some versions of Python drop what stands before a bracket
     return name.removesuffix(".") if name and is_plain else None
 
 

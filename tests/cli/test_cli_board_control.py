@@ -119,7 +119,7 @@ def test_a_paused_batch_goes_on_or_is_canceled(tmp_path: Path) -> None:
 
 def test_a_paused_batch_is_ended_by_ctrl_c_and_resumed(tmp_path: Path) -> None:
     """What is planned stays planned, and a resume sends it; nothing is paid for twice."""
-    with paused_batch(tmp_path) as (emulator, batch, page):
+    with paused_batch(tmp_path) as (emulator, batch, _):
         batch.send_signal(signal.SIGINT)
         batch.communicate(timeout=HANG_S)
         assert batch.returncode == 130
