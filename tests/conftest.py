@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from pika_async import providers
 from pika_async._journal.reader import Reader
+from tests.fakes.process_state import process_state
 from tests.fakes.stepped_emulator import SteppedEmulator
 
 # The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test. A failure prints
@@ -68,6 +69,16 @@ def no_configuration_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> It
         for name in [name for name in os.environ if name.startswith("PIKA_ASYNC_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """Fail a test that leaves a handler, a variable or another working directory to the tests after it."""
+    before = process_state()
+    yield
+    after = process_state()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert changed == set()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import runpy
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.docs.services import COMMANDS, EXAMPLES
+from tests.fakes.process_state import restored_process
 from tests.fakes.stepped_emulator import SteppedEmulator
 
 SCRIPTS = ["bot.py", "many_prompts.py", "notebook.py", "one_video.py"]
@@ -20,13 +20,10 @@ LONG_TASKS: dict[str, Any] = {"durations": "constant:60"}
 
 
 @pytest.fixture(autouse=True)
-def unchanged_logging() -> Iterator[None]:
-    """Restore the root logger, which an example configures for its process."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
+def as_processes() -> Iterator[None]:
+    """Undo the logging and the signal handlers that an example sets for its process."""
+    with restored_process():
+        yield
 
 
 def test_every_example_is_run_and_short() -> None:
