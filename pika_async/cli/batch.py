@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,27 +11,34 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from rich.text import Text
 
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
+from pika_async.cli.doubts import doubt_lines
 from pika_async.cli.exits import ExitCode, stops_account
 from pika_async.cli.fetch_hint import fetch_command
 from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
-from pika_async.cli.retries import doubt_lines, failure_lines, rejection_lines, trouble_lines
+from pika_async.cli.retries import failure_lines, rejection_lines, trouble_lines
 from pika_async.cli.spending import Before, limit_lines, spending_line
-from pika_async.cli.terminal import Terminal
+from pika_async.cli.terminal import Terminal, linked
+from pika_async.cli.words import counted
 from pika_async.client import PikaClient
 from pika_async.errors import PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.report.writer import GalleryWriter
 
-__all__ = ["BatchOutcome", "ProviderBatch", "finish_gallery", "has_more_to_do", "is_unfinished", "summarize"]
+__all__ = [
+    "FINISHING_TEXT", "BatchOutcome", "ProviderBatch", "finish_gallery", "has_more_to_do", "is_unfinished", "summarize",
+]  # fmt: skip
 
+#: Note at the first Ctrl-C while the page is finished.
+FINISHING_TEXT: Final = "stopping: no further posters are drawn (Ctrl-C again exits at once)"
 #: Callbacks seem to be lost if none was received and a larger share of completions than this came without one.
 CALLBACK_LOSS_WARNING_SHARE: Final = 0.5
 
@@ -43,6 +51,8 @@ class BatchOutcome:
     #: Why not every job was sent.
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
+    #: Whether an interrupt ended the drawing of the gallery's posters.
+    posters_interrupted: bool = False
     #: Whether `results.jsonl` has a line for every job.
     results_complete: bool = True
     #: Whether the journal holds every change.
@@ -59,7 +69,7 @@ class BatchOutcome:
     @property
     def code(self) -> ExitCode:
         """Exit code of the command."""
-        if self.interrupted:
+        if self.interrupted or self.posters_interrupted:
             return ExitCode.INTERRUPTED
         if stops_account(self.stopped):
             return ExitCode.ACCOUNT_STOPPED
@@ -207,21 +217,38 @@ class ProviderBatch:
             self.terminal.write(json_line(record, ascii_only=True))
 
 
-def finish_gallery(gallery: GalleryWriter, terminal: Terminal, *, posters: bool = True) -> Path | None:
-    """Write the page of a command that has ended; print an error and return None if that fails."""
+async def finish_gallery(
+    gallery: GalleryWriter, terminal: Terminal, *, posters: bool = True
+) -> tuple[Path | None, bool]:
+    """Write the page of a command that has ended; print an error if that fails.
+
+    If it is cancelled, it draws no further poster, and returns once the page has those that were drawn.
+
+    :param posters: whether to draw the poster frames that are missing; default True.
+    :return: the page, None if it could not be written; and whether posters are missing because it was cancelled.
+    """
+    finishing = asyncio.get_running_loop().create_task(
+        asyncio.to_thread(gallery.finish, posters=posters), name="pika_async gallery"
+    )
+    cancelled = False
     try:
-        return gallery.finish(posters=posters)
+        try:
+            page = await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            gallery.stop_drawing()
+            cancelled, page = True, await finishing
     except OSError as error:
         terminal.error(f"{gallery.root / 'index.html'} cannot be written: {error.strerror}")
-        return None
+        return None, cancelled
+    return page, cancelled
 
 
-def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> Iterator[str]:
+def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> Iterator[str | Text]:
     """Yield the lines of the summary at the end of a command."""
     counts = Counter(job.status for job in outcome.jobs)
     by_status = ", ".join(f"{count} {status.label}" for status, count in counts.most_common())
     files = sum(job.file is not None for job in outcome.jobs)
-    yield f"{len(outcome.jobs)} jobs: {by_status or 'nothing to do'}; {files} on disk"
+    yield f"{counted(len(outcome.jobs), 'job')}: {by_status or 'nothing to do'}; {files} on disk"
     yield spending_line(outcome.before, outcome.jobs)
     yield from trouble_lines(outcome.jobs)
     yield from outcome.callback_lines
@@ -237,6 +264,8 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         first = next((job for job in outcome.jobs if job.is_in_flight), None)
         if first is not None:
             yield f"to follow one task alone: {fetch_command(first, folder.root)}"
+    elif outcome.posters_interrupted:
+        yield "interrupted while posters were drawn: the gallery is whole, and the same command again draws the rest"
     yield from doubt_lines(folder, outcome.jobs)
     if outcome.journal_displaced:
         yield "the journal was moved, removed or replaced while it was open: put it back first (see above for a copy)"
@@ -245,13 +274,15 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     if has_more_to_do(outcome.jobs, at_limit=bool(beyond_limit)) or not outcome.journal_complete:
         yield f"to continue: {folder.command('resume')}"
     if outcome.other_jobs:
-        yield (
-            f"{outcome.other_jobs} jobs of an earlier input are not in this one and were left as they are: "
-            f"{folder.command('status')}"
+        are_left = (
+            "is not in this one and was left as it is"
+            if outcome.other_jobs == 1
+            else ("are not in this one and were left as they are")
         )
-    yield f"results: {folder.results_file}"
+        yield f"{counted(outcome.other_jobs, 'job')} of an earlier input {are_left}: {folder.command('status')}"
+    yield linked(folder.results_file, "results: ")
     if page is not None:
-        yield f"gallery: {page}"
+        yield linked(page, "gallery: ")
 
 
 def is_unfinished(job: Job) -> bool:

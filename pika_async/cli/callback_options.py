@@ -15,6 +15,7 @@ from pika_async._http.addresses import is_loopback
 from pika_async.callbacks import CallbackReceiver
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import UsageError
+from pika_async.cli.words import counted
 from pika_async.errors import shorten
 from pika_async.jobs import Job
 
@@ -78,8 +79,9 @@ class CallbackListener:
         )
         if received or not settled:
             return [f"callbacks: {received or 'none'} received"]
+        settled_text = counted(settled, "submitted job has", "submitted jobs have")
         lines = [
-            f"callbacks: none received, although {settled} of the submitted jobs have settled",
+            f"callbacks: none received, although {settled_text} settled",
             f"  is {self.receiver.public_url} reachable from where the gateway is, and forwarded to {self.address}?",
         ]
         if refused:

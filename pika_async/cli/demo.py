@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,16 +17,20 @@ import attrs
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
-from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery
+from pika_async.cli.batch import FINISHING_TEXT, BatchOutcome, ProviderBatch, finish_gallery
+from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.demo_prompts import demo_requests
 from pika_async.cli.exits import ExitCode, UsageError
+from pika_async.cli.forecast import Forecast, MergedForecast
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.optional_deps import require_emulator
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
 from pika_async.cli.signals import interruptible
-from pika_async.cli.terminal import Terminal, plain, table
+from pika_async.cli.spending import Before
+from pika_async.cli.terminal import Terminal, linked, plain, table
+from pika_async.cli.words import counted
 from pika_async.client import PikaClient
 from pika_async.emulator import EMULATED_PROVIDERS, Charge, Emulator
 from pika_async.jobs import Job, JobStatus
@@ -80,12 +85,17 @@ def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> ExitCode:
         gallery.write()
         outcome, emulator = run_in_loop(_run(prompts, seed, results, gallery, terminal))
         seconds = time.monotonic() - started
-        page = finish_gallery(gallery, terminal, posters=not outcome.interrupted)
+        finishing = finish_gallery(gallery, terminal, posters=not outcome.interrupted)
+        on_interrupt = partial(terminal.note, FINISHING_TEXT)
+        page, cancelled = run_in_loop(interruptible(finishing, on_interrupt, lost="the gallery may lack posters"))
+        outcome = attrs.evolve(outcome, posters_interrupted=cancelled)
     totals = _provider_totals(outcome.jobs, emulator.ledger)
     _show_totals(totals, terminal, seconds)
     correct = all(each.charged_once_each for each in totals) and not emulator.cdn_credentials
     terminal.show(_charge_summary(totals, len(emulator.cdn_credentials)))
-    terminal.show(f"gallery: {page}\nresults: {out / 'results.jsonl'}")
+    if page is not None:
+        terminal.show(linked(page, "gallery: "))
+    terminal.show(linked(out / "results.jsonl", "results: "))
     return outcome.code if correct or outcome.code else ExitCode.INCOMPLETE
 
 
@@ -125,13 +135,15 @@ async def _run(
         for batch in batches:
             batch.update_gallery()
 
-    display = ProgressDisplay(terminal, current_jobs, prompts)
+    forecast = MergedForecast()
+    display = ProgressDisplay(terminal, current_jobs, prompts, forecast=forecast)
 
     async def work() -> BatchOutcome:
         interrupted = False
         try:
             async with emulator:
                 batches.extend(_batches(emulator, dealt, results, gallery, terminal))
+                forecast.parts = [_forecast(batch) for batch in batches]
                 gallery.expect([one.key for batch in batches for one in batch.inputs])
                 async with display, gallery.refreshing(update), asyncio.TaskGroup() as group:
                     for batch in batches:
@@ -147,7 +159,9 @@ async def _run(
         display.stop()
         terminal.note("stopping")
 
-    terminal.note(f"{prompts} prompts through {', '.join(EMULATED_PROVIDERS)}, on an emulator in this process")
+    terminal.note(
+        f"{counted(prompts, 'prompt')} through {', '.join(EMULATED_PROVIDERS)}, on an emulator in this process"
+    )
     return await interruptible(work(), on_interrupt), emulator
 
 
@@ -182,6 +196,13 @@ def _client(emulator: Emulator, name: str, journal: Journal) -> PikaClient:
         polling=AdaptivePolling(expected_seconds=60 * _TIME_SCALE),
         limits=Limits(downloading=2),
     )
+
+
+def _forecast(batch: ProviderBatch) -> Forecast:
+    return Forecast(
+        client=batch.client, requests=[one.request for one in batch.inputs], before=Before(), journal=batch.journal,
+        options=BatchOptions(expected_seconds=60 * _TIME_SCALE),
+    )  # fmt: skip
 
 
 async def _run_batch(batch: ProviderBatch, out: Path) -> None:
@@ -241,6 +262,7 @@ def _charge_summary(totals: Sequence[ProviderTotals], credentials: int) -> str:
     sent = sum(bool(job.attempts) for each in totals for job in each.jobs)
     once = "yes" if all(each.charged_once_each for each in totals) else "NO"
     return (
-        f"one charge for each prompt: {once} ({charges} charges in the emulator's ledger, {sent} prompts sent)\n"
+        f"one charge for each prompt: {once} ({counted(charges, 'charge')} in the emulator's ledger, "
+        f"{counted(sent, 'prompt')} sent)\n"
         f"credentials seen at the CDN: {credentials}"
     )

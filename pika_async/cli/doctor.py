@@ -21,7 +21,8 @@ from pika_async._runtime.results import route_refusal
 from pika_async.cli.documented_replies import compare, documented_reply
 from pika_async.cli.exits import ExitCode, UsageError, error_text
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
-from pika_async.cli.terminal import Terminal, plain
+from pika_async.cli.terminal import Terminal, linked, plain
+from pika_async.cli.words import counted
 from pika_async.client import PikaClient
 from pika_async.config import read_credential
 from pika_async.errors import AccountStopped, ConfigurationError, PikaError, strip_control
@@ -110,7 +111,7 @@ class Doctor:
             tls = writer.get_extra_info("ssl_object")
             until = ssl.cert_time_to_seconds(str(tls.getpeercert()["notAfter"]))
             days = (until - datetime.now(UTC).timestamp()) / 86400
-            self.record("TLS", days > 0, f"{tls.version()}, the certificate expires in {days:.0f} days")
+            self.record("TLS", days > 0, f"{tls.version()}, the certificate expires in {counted(round(days), 'day')}")
         finally:
             writer.close()
 
@@ -177,7 +178,7 @@ class Doctor:
 
     def _record_outcome(self, job: Job) -> None:
         duration = (job.settled_at - job.submitted_at).total_seconds() if job.settled_at and job.submitted_at else None
-        took = "" if duration is None else f" after {duration:.0f} s and {job.polls} polls"
+        took = "" if duration is None else f" after {duration:.0f} s and {counted(job.polls, 'poll')}"
         why = "" if job.error is None else f": {job.error.message}"
         self.record("generation", job.status is JobStatus.SUCCEEDED, f"{job.status.label}{took}{why}")
 
@@ -205,7 +206,7 @@ class Doctor:
                 self._add_sample(exchange, f"live-{kind}" + (f"-{word}" if word else ""), kind)
         reply = documented_reply(self.provider, "feed")
         if reply is not None and not reported and exchanges:
-            self.record("fields", True, f"{len(exchanges)} replies, every field as documented")
+            self.record("fields", True, f"{counted(len(exchanges), 'reply', 'replies')}, every field as documented")
 
     def _differences(self, exchange: RecordedExchange, kind: str) -> Iterator[str]:
         reply = documented_reply(self.provider, kind)
@@ -358,6 +359,6 @@ def _save(folder: Path, doctor: Doctor, terminal: Terminal) -> None:
     except OSError as error:
         path = os.fspath(error.filename or folder)
         raise UsageError(f"--save: {path} cannot be written: {error.strerror}") from None
-    terminal.note(
-        f"{len(doctor.samples)} replies saved in {folder}, without keys and signatures; review them before sharing"
-    )
+    saved = counted(len(doctor.samples), "reply", "replies")
+    note = plain(", without keys and signatures; review them before sharing")
+    terminal.note(linked(folder, f"{saved} saved in ") + note)

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 
 from pika_async.cli.faults import InputFault, fault_lines
+from pika_async.cli.words import counted
 from pika_async.errors import (
     AccountStopped,
     ConfigurationError,
@@ -43,8 +44,7 @@ class InputErrors(UsageError):  # noqa: N818 - holds several errors
     def __init__(self, faults: Sequence[InputFault]) -> None:
         self.faults = tuple(faults)
         rows = len({fault.location for fault in faults})
-        count = "1 row" if rows == 1 else f"{rows} rows"
-        super().__init__("\n".join([*fault_lines(faults), f"{count} cannot be sent; nothing was sent"]))
+        super().__init__("\n".join([*fault_lines(faults), f"{counted(rows, 'row')} cannot be sent; nothing was sent"]))
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it

@@ -12,7 +12,7 @@ from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, UserPath
-from pika_async.cli.terminal import Terminal, logging_to
+from pika_async.cli.terminal import Terminal, linked, logging_to, plain
 
 __all__ = ["export"]
 
@@ -47,5 +47,6 @@ def export(
             raise UsageError(f"{file} exists and is never overwritten; give another file") from None
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-        terminal.show(f"{file}: a whole copy of {batch_folder.journal_file}; continue in one place only")
+        note = f": a whole copy of {batch_folder.journal_file}; continue in one place only"
+        terminal.show(linked(file) + plain(note))
         return ExitCode.OK

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from pika_async.cli.words import counted
 from pika_async.errors import InvalidRequest, shorten, strip_control
 
 __all__ = ["InputFault", "fault_lines"]
@@ -51,7 +52,7 @@ def fault_lines(faults: Sequence[InputFault]) -> Iterator[str]:
         groups.setdefault((fault.field, fault.reason), {}).setdefault(fault.location, fault)
     for number, ((field, reason), by_row) in enumerate(groups.items()):
         if number == MAX_LINES:
-            yield f"... and {len(groups) - MAX_LINES} more faults"
+            yield f"... and {counted(len(groups) - MAX_LINES, 'more fault')}"
             return
         rows = list(by_row.values())
         if len(rows) == 1:

@@ -24,7 +24,7 @@ from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling.adaptive import EXPECTED_SECONDS
 
-__all__ = ["Forecast", "remaining"]
+__all__ = ["Forecast", "MergedForecast", "remaining"]
 
 #: Settled tasks of earlier runs that are used, of a stratum, until enough of this run have settled.
 MAX_EARLIER: Final = 64
@@ -48,6 +48,11 @@ class Forecast:
     #: Number of jobs of the batch, and durations of earlier runs in seconds, by stratum.
     _strata: Counter[str] = attrs.field(factory=Counter, init=False)
     _earlier: Mapping[str, Sequence[float]] = attrs.field(factory=dict, init=False)
+
+    @property
+    def gateway(self) -> tuple[str, str]:
+        """Name of the provider and base URL of the client."""
+        return self.client.provider.name, self.client.base_url
 
     async def seconds(self, jobs: Sequence[Job]) -> tuple[float, float] | None:
         """Return the seconds until every job has settled, low and high; None while nothing is known."""
@@ -73,6 +78,31 @@ class Forecast:
     def cost(self, jobs: Sequence[Job]) -> str:
         """Return the cost of what this run was charged so far; "" where unknown."""
         return money_so_far(self.before, jobs)
+
+
+@attrs.define
+class MergedForecast:
+    """Forecast of batches that run beside each other, each with a client of its own.
+
+    :param parts: their forecasts; default none yet.
+    """
+
+    parts: Sequence[Forecast] = ()
+
+    async def seconds(self, jobs: Sequence[Job]) -> tuple[float, float] | None:
+        """Return the seconds until the last batch has ended, low and high; None while one of them is not known."""
+        by_gateway: dict[tuple[str, str], list[Job]] = {}
+        async for job in paced(jobs):
+            by_gateway.setdefault((job.provider, job.base_url), []).append(job)
+        ranges = [await part.seconds(by_gateway.get(part.gateway, [])) for part in self.parts]
+        known = [one for one in ranges if one is not None]
+        if not known or len(known) < len(ranges):
+            return None
+        return max(low for low, _ in known), max(high for _, high in known)
+
+    def cost(self, jobs: Sequence[Job]) -> str:  # noqa: ARG002 - points of several providers have no sum
+        """Return "": each provider has points of its own."""
+        return ""
 
 
 async def remaining(

@@ -20,7 +20,7 @@ from pika_async.cli.fetch_hint import fetch_command
 from pika_async.cli.options import ProviderOptions
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.signals import interruptible
-from pika_async.cli.terminal import Terminal
+from pika_async.cli.terminal import Terminal, linked
 from pika_async.cli.waiting import show_waiting
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest
@@ -86,7 +86,7 @@ class OneVideo:
         low, high = GUESSED_RANGE
         guess = (low * self.expected_seconds, high * self.expected_seconds)
         self._expected = estimated.seconds if estimated.learned_from else guess
-        return estimated
+        return attrs.evolve(estimated, seconds=self._expected) if estimated.new_charges else estimated
 
     async def _existing(self) -> Job | None:
         """Return the job that the journal has for the request.
@@ -191,5 +191,5 @@ def report(job: Job, terminal: Terminal, *, as_json: bool) -> ExitCode:
     if job.status is not JobStatus.SUCCEEDED or job.video is None:
         return ExitCode.INCOMPLETE
     if not as_json:
-        terminal.show(str(job.file or job.video.url))
+        terminal.show(job.video.url if job.file is None else linked(job.file))
     return ExitCode.OK

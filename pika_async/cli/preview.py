@@ -15,16 +15,15 @@ from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.help_groups import MONEY
 from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal
+from pika_async.cli.words import counted, range_words
 from pika_async.client import PikaClient
 
-__all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words", "range_words"]
+__all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words"]
 
 #: Refused rows, and groups of equal rows, that are named one by one.
 MAX_NAMED: Final = 10
 #: Equal rows of one group that are named.
 MAX_EQUAL: Final = 5
-#: Up to this many of a smaller unit, a duration is shown in it.
-MAX_OF_UNIT: Final = 120
 
 
 @Parameter(name="*", group=MONEY)
@@ -100,7 +99,7 @@ def confirm(offers: Sequence[Offer], terminal: Terminal, spend: SpendOptions, *,
 
 def _ask(offers: Sequence[Offer], terminal: Terminal) -> ExitCode | None:
     question = "; ".join(
-        f"{one.new_charges} new charges to {offer.recipient}, {_cost(one)}, {_time(one)}"
+        f"{counted(one.new_charges, 'new charge')} to {offer.recipient}, {_cost(one)}, {_time(one)}"
         for offer in offers
         for one in [offer.estimate]
     )
@@ -120,7 +119,8 @@ def _ask(offers: Sequence[Offer], terminal: Terminal) -> ExitCode | None:
 
 def count_words(estimate: Estimate) -> str:
     """Return the numbers of new charges, known and refused requests in words."""
-    return f"{estimate.new_charges} new charges, {estimate.known} known, {len(estimate.refused)} refused"
+    charges = counted(estimate.new_charges, "new charge")
+    return f"{charges}, {estimate.known} known, {len(estimate.refused)} refused"
 
 
 def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
@@ -135,7 +135,7 @@ def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
         more = f" and {len(positions) - MAX_EQUAL} more" if len(positions) > MAX_EQUAL else ""
         yield "equal", f"{rows}{more} have the same content; each row is charged by itself"
     if len(estimate.equal) > MAX_NAMED:
-        yield "equal", f"... and {len(estimate.equal) - MAX_NAMED} more groups"
+        yield "equal", f"... and {counted(len(estimate.equal) - MAX_NAMED, 'more group')}"
     if estimate.unlisted:
         yield "note", f"{offer.client.provider.title} does not list {', '.join(estimate.unlisted)}"
     for position, reason in list(estimate.refused.items())[:MAX_NAMED]:
@@ -145,12 +145,12 @@ def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
 
 
 def _limits(estimate: Estimate) -> Iterator[tuple[str, str]]:
-    held_back = f"; {estimate.held_back} stay planned" if estimate.held_back else ""
+    held_back = f"; {estimate.held_back} left planned" if estimate.held_back else ""
     if estimate.max_charges is not None:
-        yield "limit", f"--max-charges {estimate.max_charges}, of which {estimate.charged} are used{held_back}"
+        yield "limit", f"--max-charges {estimate.max_charges}, {estimate.charged} used{held_back}"
     if estimate.budget is not None and estimate.price is not None:
         used = amount(cost(estimate.price, estimate.charged), "price")
-        yield "limit", f"--budget {amount(estimate.budget, 'price')}, of which {used} are used{held_back}"
+        yield "limit", f"--budget {amount(estimate.budget, 'price')}, {used} used{held_back}"
 
 
 def amount(money: float, unit: str | None) -> str:
@@ -179,23 +179,10 @@ def _time(estimate: Estimate) -> str:
     return range_words(estimate.seconds)
 
 
-def range_words(seconds: tuple[float, float]) -> str:
-    """Format a range of seconds, low and high, in the unit of its end, such as "3.5 to 12 min"."""
-    high = max(seconds)
-    unit, length = next(
-        ((unit, length) for unit, length in (("s", 1), ("min", 60)) if high < MAX_OF_UNIT * length), ("h", 3600)
-    )
-    return f"{' to '.join(dict.fromkeys(_figure(value / length) for value in seconds))} {unit}"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
-
-
 def _time_source(estimate: Estimate) -> str:
     if estimate.learned_from:
-        return f", learned from {estimate.learned_from} generations"
-    return ", a guess until the first generations have settled"
+        return f", learned from {counted(estimate.learned_from, 'generation')}"
+    return ", a guess: no generation has settled here yet"
 
 
 def _record(offer: Offer) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pika_async._runtime.pacing import paced
-from pika_async.cli.preview import range_words
 from pika_async.cli.terminal import Terminal, plain
+from pika_async.cli.words import counted, range_words
 from pika_async.jobs import Job, JobStatus
 
 __all__ = [
@@ -89,8 +89,7 @@ class CallbackCounts:
     unreached_address: str | None = None
 
     def __str__(self) -> str:
-        plural = "" if self.received == 1 else "s"
-        received = f"{self.received} callback{plural} received" if self.received else "no callback yet"
+        received = f"{counted(self.received, 'callback')} received" if self.received else "no callback yet"
         awaiting = f"; {self.awaiting} in doubt, waiting for their callbacks" if self.awaiting else ""
         address = self.unreached_address
         hint = "" if address is None else f"; does the public address forward to {address}?"

@@ -13,11 +13,12 @@ from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.resolution import resolve as resolve_job
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.doubts import doubt_facts
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.keys import find_keys, unquoted
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, UserPath
-from pika_async.cli.status import doubt_facts, resolution_text
+from pika_async.cli.status import resolution_text
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import ConfigurationError, InvalidRequest
 from pika_async.jobs import Job, JobStatus

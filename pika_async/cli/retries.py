@@ -10,19 +10,18 @@ import attrs
 from pika_async._planning.repetition import ADOPTED_REASON, is_archived, latest_archived
 from pika_async._runtime.results import needs_download
 from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.doubts import reason_groups
 from pika_async.cli.exits import UsageError
 from pika_async.cli.keys import find_keys
+from pika_async.cli.words import counted
 from pika_async.errors import SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
-from pika_async.report.cards import reason_of
 
-__all__ = [
-    "Repetitions", "doubt_lines", "failure_lines", "is_archived", "rejection_lines", "select_jobs", "trouble_lines",
-]  # fmt: skip
+__all__ = ["Repetitions", "failure_lines", "is_archived", "rejection_lines", "select_jobs", "trouble_lines"]
 
-#: Reasons that are listed, the most frequent first; those of doubts are all listed.
+#: Reasons that are listed, the most frequent first.
 MAX_LISTED_REASONS: Final = 10
-#: Keys that are named behind a reason; those in doubt are all named, and `results.jsonl` holds all.
+#: Keys that are named behind a reason; `results.jsonl` holds all.
 MAX_LISTED_KEYS: Final = 5
 #: The statuses of jobs that can be paid for again by name.
 _WITHOUT_VIDEO: Final = (JobStatus.REJECTED, JobStatus.FAILED, JobStatus.CANCELED)
@@ -109,14 +108,6 @@ def failure_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
         yield f"to pay for them again, with other seeds: {folder.command('retry', '--failed', '--new-seed')}"
 
 
-def doubt_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield how many of `jobs` are in doubt, the command that lists them, and every reason with all its keys."""
-    in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
-    if in_doubt:
-        yield f"in doubt, possibly charged: {len(in_doubt)}; to list and resolve them: {folder.command('status')}"
-        yield from _reasons(in_doubt, most_reasons=len(in_doubt), most_keys=len(in_doubt))
-
-
 def trouble_lines(jobs: Sequence[Job]) -> Iterator[str]:
     """Yield why other jobs have no file: those that timed out, whose download failed, or that were canceled."""
     said = (JobStatus.UNKNOWN, JobStatus.REJECTED, JobStatus.FAILED)
@@ -125,15 +116,10 @@ def trouble_lines(jobs: Sequence[Job]) -> Iterator[str]:
     )
 
 
-def _reasons(
-    jobs: Sequence[Job], *, most_reasons: int = MAX_LISTED_REASONS, most_keys: int = MAX_LISTED_KEYS
-) -> Iterator[str]:
-    by_reason: dict[str, list[str]] = {}
-    for job in jobs:
-        by_reason.setdefault("" if job.error is None else reason_of(job.error), []).append(job.key)
-    reasons = sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    for reason, keys in reasons[:most_reasons]:
-        more = f" and {len(keys) - most_keys} more" if len(keys) > most_keys else ""
-        yield f"  {len(keys)} x {reason}: {', '.join(keys[:most_keys])}{more}"
-    if len(reasons) > most_reasons:
-        yield f"  ... and {len(reasons) - most_reasons} more reasons"
+def _reasons(jobs: Sequence[Job]) -> Iterator[str]:
+    groups = reason_groups(jobs)
+    for reason, alike in groups[:MAX_LISTED_REASONS]:
+        more = f" and {len(alike) - MAX_LISTED_KEYS} more" if len(alike) > MAX_LISTED_KEYS else ""
+        yield f"  {len(alike)} x {reason}: {', '.join(job.key for job in alike[:MAX_LISTED_KEYS])}{more}"
+    if len(groups) > MAX_LISTED_REASONS:
+        yield f"  ... and {counted(len(groups) - MAX_LISTED_REASONS, 'more reason')}"

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio.to_thread
 import attrs
 
 from pika_async._runtime.pacing import paced
-from pika_async.cli.batch import BatchOutcome, ProviderBatch, finish_gallery
+from pika_async.cli.batch import FINISHING_TEXT, BatchOutcome, ProviderBatch, finish_gallery
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.board_control import BatchControl, controlling
 from pika_async.cli.callback_options import CallbackListener
-from pika_async.cli.exits import UsageError, stops_account
+from pika_async.cli.exits import Interrupted, UsageError, stops_account
 from pika_async.cli.forecast import Forecast
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.provider_runs import ProviderRun
@@ -85,11 +85,20 @@ class BatchRunner:
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt
             )
             rows = list(self._results.rows.values()) if self._results is not None else []
+        return await interruptible(
+            self._finish(outcome, rows),
+            partial(self.terminal.note, FINISHING_TEXT),
+            lost="the gallery may lack posters",
+        )
+
+    async def _finish(
+        self, outcome: BatchOutcome, rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[BatchOutcome, Path | None]:
+        """Write the table and the gallery; an interrupt ends the drawing of posters."""
         if self._results is not None:
             finish_table(rows, self.folder.table_file, self.terminal)
-        finish = partial(finish_gallery, self._gallery, self.terminal, posters=not outcome.interrupted)
-        # The page is written first: an interrupt abandons no more than poster frames.
-        return outcome, await anyio.to_thread.run_sync(finish, abandon_on_cancel=True)
+        page, cancelled = await finish_gallery(self._gallery, self.terminal, posters=not outcome.interrupted)
+        return attrs.evolve(outcome, posters_interrupted=cancelled), page
 
     async def _run_all(self, runs: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> BatchOutcome:
         stopped: SubmissionsStopped | None = None
@@ -104,11 +113,12 @@ class BatchRunner:
                     stopped = stopped if reason is None or stops_account(stopped) else reason
         except asyncio.CancelledError:
             if not self._batches:
-                raise
+                raise Interrupted("interrupted: nothing was sent") from None
             interrupted = True
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
         jobs += done
         if not runs:  # nothing to do, and the page is written all the same
+            self._before = await Before.read(self.folder.journal, self.options.price)
             async for job in paced(self.folder.journal.all()):
                 self._gallery.add(job)
         keys = {job.key for job in jobs}

@@ -18,12 +18,17 @@ T = TypeVar("T")
 
 
 async def interruptible(
-    work: Coroutine[Any, Any, T], on_interrupt: Callable[[], None], on_exit: Callable[[], None] = lambda: None
+    work: Coroutine[Any, Any, T],
+    on_interrupt: Callable[[], None],
+    on_exit: Callable[[], None] = lambda: None,
+    *,
+    lost: str = "pending submissions may have been accepted",
 ) -> T:
     """Run `work` and return its result, unless a signal cancels it.
 
     :param on_interrupt: called at the first signal, before `work` is cancelled.
     :param on_exit: called at the second signal, before the process ends; default does nothing.
+    :param lost: what a second signal may lose, for the user.
     :raises Interrupted: if a signal cancelled `work` and it did not return a result.
     """
     loop = asyncio.get_running_loop()
@@ -34,7 +39,7 @@ async def interruptible(
         nonlocal signals
         signals += 1
         if signals > 1:
-            _exit_now(on_exit)
+            _exit_now(on_exit, lost)
         on_interrupt()
         task.cancel()
 
@@ -75,10 +80,10 @@ def _install_handler(
             handlers.callback(signal.signal, number, previous or signal.SIG_DFL)
 
 
-def _exit_now(on_exit: Callable[[], None]) -> None:
+def _exit_now(on_exit: Callable[[], None], lost: str) -> None:
     """End the process without waiting; submissions on their way may be charged, and their receipts are lost."""
     with contextlib.suppress(Exception):
         on_exit()
-    sys.stderr.write("\npika-async: exited at once; pending submissions may have been accepted\n")
+    sys.stderr.write(f"\npika-async: exited at once; {lost}\n")
     sys.stderr.flush()
     os._exit(ExitCode.INTERRUPTED)

@@ -12,6 +12,7 @@ from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.preview import amount
+from pika_async.cli.words import counted
 from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
@@ -58,8 +59,8 @@ def spending_line(before: Before, jobs: Sequence[Job]) -> str:
     refused = sum(job.status is JobStatus.REJECTED and job.key not in before.known for job in jobs)
     money = _money(before, new)
     return (
-        f"this run: {len(new)} new charges{money and f', {money}'}; {known} known, {refused} refused; "
-        f"earlier: {before.charges} charges"
+        f"this run: {counted(len(new), 'new charge')}{money and f', {money}'}; {known} known, {refused} refused; "
+        f"earlier: {counted(before.charges, 'charge')}"
     )
 
 
@@ -73,7 +74,7 @@ def _money(before: Before, new: Sequence[Job]) -> str:
         return amount(cost(before.price, len(new)), "price")
     points = [job.points for job in new if job.points is not None]
     refunded = sum(job.refunded or 0.0 for job in new)
-    return f"{sum(points):g} points{f', {refunded:g} refunded' if refunded else ''}" if points else ""
+    return f"{counted(sum(points), 'point')}{f', {refunded:g} refunded' if refunded else ''}" if points else ""
 
 
 def limit_lines(

@@ -8,18 +8,18 @@ from typing import Final
 
 from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder, starting_text
+from pika_async.cli.doubts import doubt_details
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.retries import failure_lines, rejection_lines, trouble_lines
 from pika_async.cli.spending import reached_limit_lines
 from pika_async.cli.terminal import Terminal, plain, table
-from pika_async.errors import SubmissionInDoubt, SubmissionsStopped
+from pika_async.cli.words import counted
+from pika_async.errors import SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
 
-__all__ = ["doubt_facts", "resolution_text", "show_status"]
+__all__ = ["resolution_text", "show_status"]
 
-#: Doubts up to which each is shown with its facts and commands; of more, one of each reason.
-MAX_DOUBTS_IN_FULL: Final = 3
 #: Jobs with one unknown status word that are listed.
 MAX_JOBS_OF_A_WORD: Final = 5
 
@@ -44,7 +44,9 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     if running is not None and not jobs:
         terminal.show(starting_text(folder, running))
         return ExitCode.OK
-    shown = table(f"{folder.root}: {len(jobs)} jobs", "status", "jobs", "on disk", "points", "refunded", right=1)
+    shown = table(
+        f"{folder.root}: {counted(len(jobs), 'job')}", "status", "jobs", "on disk", "points", "refunded", right=1
+    )
     counts = Counter(job.status for job in jobs)
     for status in JobStatus:
         if counts[status]:
@@ -77,21 +79,10 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     yield from sorted(stops)
     yield from rejection_lines(folder, jobs)
     yield from failure_lines(folder, jobs)
-    in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
     sending = [mark_interrupted(job, intent.at) for job, intent in folder.journal.interrupted_jobs()]
     if sending and running is not None:
         yield f"{len(sending)} being submitted now"
-        sending = []
-    if sending:
-        yield f"{len(sending)} being submitted; in doubt unless a command is running here:"
-    if in_doubt and folder.options().callbacks is not None:
-        yield f"{len(in_doubt)} in doubt; a command running here may still wait for their callbacks:"
-    for group in _groups(in_doubt, whole=len(in_doubt) <= MAX_DOUBTS_IN_FULL) + [[job] for job in sending]:
-        yield from _in_doubt_lines(folder, group[0])
-        if len(group) > 1:
-            yield f"  {len(group) - 1} more for the same reason: {', '.join(job.key for job in group[1:])}"
-    if in_doubt:
-        yield f"to be asked about each in turn: {folder.command('resolve')}"
+    yield from doubt_details(folder, jobs, sending if running is None else ())
     yield from trouble_lines(jobs)
     yield from _unknown_word_lines(jobs)
     beyond_limit = list(reached_limit_lines(jobs, folder.journal.charges(), folder))
@@ -114,37 +105,6 @@ def _unknown_word_lines(jobs: Sequence[Job]) -> Iterator[str]:
             yield f"  {job.key} (task {job.task_id}): last seen: {job.last_seen}"
         if len(matching) > MAX_JOBS_OF_A_WORD:
             yield f"  ... and {len(matching) - MAX_JOBS_OF_A_WORD} more"
-
-
-def _groups(in_doubt: Sequence[Job], *, whole: bool) -> list[list[Job]]:
-    """Return jobs in doubt by what came back.
-
-    :param whole: make a group of each job.
-    """
-    groups: dict[tuple[object, ...], list[Job]] = {}
-    for job in in_doubt:
-        error = job.error
-        facts = (error.http_status, error.reason) if isinstance(error, SubmissionInDoubt) else ()
-        groups.setdefault((job.key,) if whole else facts, []).append(job)
-    return list(groups.values())
-
-
-def _in_doubt_lines(folder: BatchFolder, job: Job) -> Iterator[str]:
-    yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
-    yield from doubt_facts(job)
-    yield f"  it was accepted:     {folder.command('resolve', job.key, '--task-id', 'ID')}"
-    yield f"  it was not charged:  {folder.command('resolve', job.key, '--not-charged')}"
-    yield f"  abandon it:          {folder.command('resolve', job.key, '--abandon')}"
-
-
-def doubt_facts(job: Job) -> Iterator[str]:
-    """Yield when a job in doubt was sent, what came back, and the provider's name for the request."""
-    error = job.error
-    if isinstance(error, SubmissionInDoubt):
-        when = "" if error.at is None else f"sent {error.at:%Y-%m-%dT%H:%M:%SZ}, "
-        response = "no response" if error.http_status is None else f"response HTTP {error.http_status}"
-        request = "" if error.request_id is None else f", request id {error.request_id}"
-        yield f"  {when}attempt {error.attempt}; {response}{request}; {error.reason}"
 
 
 def resolution_text(job: Job) -> str:

@@ -14,6 +14,7 @@ from pika_async.cli.cells import parse_cell, quote
 from pika_async.cli.columns import CAMERA_AXES, column_names, field_of, nearest_column
 from pika_async.cli.exits import InputErrors
 from pika_async.cli.faults import InputFault
+from pika_async.cli.words import counted
 from pika_async.cli.workbooks import Sheet
 from pika_async.errors import strip_control
 from pika_async.models.spelling import letters_of
@@ -261,7 +262,7 @@ def _row_of_cells(number: int, location: str, header: _Header, cells: Sequence[s
     if beyond:
         width = max(header.columns, default=-1) + 1
         reason = (
-            f"must have {width} {'cell' if width == 1 else 'cells'} like the header, not {len(cells)}; {advice}"
+            f"must have {counted(width, 'cell')} like the header, not {len(cells)}; {advice}"
             if max(beyond) >= width
             else "must be empty, for the column has no name; name it"
         )

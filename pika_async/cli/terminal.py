@@ -8,18 +8,20 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from pika_async.errors import strip_control
 from pika_async.logs import LineFormatter
 
-__all__ = ["LEVELS", "Terminal", "fits", "logging_to", "plain", "table"]
+__all__ = ["LEVELS", "Terminal", "fits", "linked", "logging_to", "plain", "table"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 #: A line that holds a command to copy.
@@ -38,6 +40,17 @@ def plain(text: object, style: str = "") -> Text:
     """Return `text` without control characters and markup, keeping its line ends."""
     lines = str(text).split("\n")
     return Text("\n".join(strip_control(line) for line in lines), style=style)
+
+
+def linked(path: Path, label: str = "") -> Text:
+    """Return `path` as a text that opens it on terminals with links; elsewhere it is only the text.
+
+    :param label: text in front, such as "results: "; default none.
+    """
+    text = Text(strip_control(str(path)))  # a line end of a name is not one of the text
+    with contextlib.suppress(ValueError):  # a name that no address can hold
+        text.stylize(Style(link=path.absolute().as_uri()))
+    return plain(label) + text
 
 
 def table(title: str, *columns: str, right: int = 99) -> Table:
@@ -166,7 +179,7 @@ class Terminal:
 
     def note(self, text: object, style: str = "") -> None:
         """Print a message to standard error."""
-        _print_prose(self.err, plain(text, style))
+        _print_prose(self.err, text if isinstance(text, Text) else plain(text, style))
 
     def note_whole(self, text: object, style: str = "") -> None:
         """Print a line for machines or logs to standard error; it is never wrapped."""

@@ -11,9 +11,9 @@ from typing import Final
 
 from rich.live import Live
 
-from pika_async.cli.preview import range_words
 from pika_async.cli.progress import is_line_due
 from pika_async.cli.terminal import Terminal, plain
+from pika_async.cli.words import range_words
 from pika_async.jobs import Job
 
 __all__ = ["show_waiting", "waiting_line"]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +77,7 @@ class GalleryWriter:
     _section: TimelineSection = attrs.field(init=False)
     _is_checked: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _stops_drawing: threading.Event = attrs.field(factory=threading.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._section = TimelineSection(expected_seconds=self.expected_seconds)
@@ -166,12 +168,17 @@ class GalleryWriter:
         """
         path = self.write(is_running=False)
         files = [job.file for job in self._jobs.values() if job.file is not None] if posters else []
-        if files and draw_posters(files, self.root / "posters"):
+        wanted = takewhile(lambda _: not self._stops_drawing.is_set(), files)
+        if files and draw_posters(wanted, self.root / "posters"):
             for key in self._lines:
                 if self._has_poster(key):
                     self._lines[key] = with_poster(self._lines[key])
             path = self.write(is_running=False)
         return path
+
+    def stop_drawing(self) -> None:
+        """Draw no further poster frame, from any thread: `finish` then writes the page with those that it has."""
+        self._stops_drawing.set()
 
     def _has_poster(self, key: str) -> bool:
         return (self.root / "posters" / f"{key}.jpg").is_file()

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,19 @@ EMULATOR_OPTIONS: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 Rule = dict[str, Any]
+#: Codes of a terminal: colours and cursor, and the addresses of links.
+_CODES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b\x07]*(?:\x1b\\|\x07)")
+
+
+def without_codes(text: str) -> str:
+    """Return `text` without the codes of a terminal."""
+    return _CODES.sub("", text)
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80, **more: str) -> None:
+    """Let the next commands print as on a terminal without colours."""
+    for name, value in {"TTY_COMPATIBLE": "1", "FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": columns, **more}.items():
+        monkeypatch.setenv(name, str(value))
 
 
 @contextlib.contextmanager

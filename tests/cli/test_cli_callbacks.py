@@ -134,7 +134,7 @@ def test_without_callbacks_there_is_a_hint_and_polls_find_every_result(cli: Comm
             in ran.err
         )
         assert (
-            "callbacks: none received, although 3 of the submitted jobs have settled\n  is https://hooks.example.org/pika "
+            "callbacks: none received, although 3 submitted jobs have settled\n  is https://hooks.example.org/pika "
             f"reachable from where the gateway is, and forwarded to 127.0.0.1:{port}?\n"
         ) in ran.out
         assert batch(cli, emulator, rows(cli, *"abc"), *options).out.count("although") == 0
@@ -336,7 +336,7 @@ def test_ctrl_c_ends_a_batch_that_only_waits_for_a_callback(cli: CommandLine) ->
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=HANG_S)
         assert (process.returncode, "Traceback" in out + err) == (130, False)
-        assert "1 in doubt; a command running here may still wait for their callbacks:" in status
+        assert "in doubt, possibly charged: 1; a command running here may still wait for their callbacks:" in status
         assert "in doubt: job lost at cometapi" in status
         assert "interrupted: 0 still in flight, 0 not sent; nothing is lost" in err
         assert "in doubt, possibly charged: 1; to list and resolve them: pika-async status pika-out" in err

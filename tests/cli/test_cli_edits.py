@@ -24,7 +24,7 @@ def test_rows_are_recognized_in_any_order(cli: CommandLine) -> None:
         assert {prompt: records[prompt]["key"] for prompt in "abcd"} == first
         assert [records[prompt]["index"] for prompt in ("new", "d", "c, edited", "a", "b")] == [0, 1, 2, 3, 4]
         assert "5 jobs: 5 succeeded" in ran.out
-        assert "1 jobs of an earlier input are not in this one and were left as they are" in ran.out
+        assert "1 job of an earlier input is not in this one and was left as it is" in ran.out
         assert len(statuses(cli)) == 6
 
 

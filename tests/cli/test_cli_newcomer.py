@@ -12,21 +12,10 @@ from pika_async.cli.inputs import parse_input
 from pika_async.cli.requests import check_rows, input_notes
 from pika_async.errors import JournalFailed
 from pika_async.providers import NATIVE
-from tests.cli.command_line import CommandLine, serving
+from tests.cli.command_line import CommandLine, on_a_terminal, serving, without_codes
 from tests.cli.workbooks import by_openpyxl
 
 LOST: Final = {"on": "create", "first": 2, "do": {"fault": "drop", "when": "before-reply"}}
-
-
-def on_a_terminal(cli: CommandLine) -> None:
-    """Let the next commands print as on a terminal of 80 columns."""
-    for name, value in {"TTY_COMPATIBLE": "1", "FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "80"}.items():
-        cli.monkeypatch.setenv(name, value)
-
-
-def shown(text: str) -> str:
-    """Return `text` without the codes of a terminal."""
-    return re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def joined(text: str) -> str:
@@ -45,11 +34,11 @@ def faults_of(suffix: str, data: bytes) -> str:
 
 def test_doubts_are_said_once_and_grouped_by_reason(cli: CommandLine) -> None:
     """On a terminal no log line repeats what the summary says; jobs with one reason share a line."""
-    on_a_terminal(cli)
+    on_a_terminal(cli.monkeypatch)
     with serving(LOST) as emulator:
         source = cli.write("b.csv", "key,prompt\none,a\ntwo,b\nthree,c\n")
         ran = cli.batch(emulator, source, "--no-download", "--max-in-flight", "1")
-    err = shown(ran.err)
+    err = without_codes(ran.err)
     assert ran.code == 1
     assert "WARNING" not in err
     assert joined(err).count("the connection was closed") == 1
@@ -61,7 +50,7 @@ def test_a_log_on_a_pipe_or_of_another_level_holds_every_doubt(cli: CommandLine)
     with serving(LOST) as emulator:
         source = cli.write("b.csv", "key,prompt\none,a\ntwo,b\n")
         assert cli.batch(emulator, source, "--no-download").err.count("WARNING") == 2
-    on_a_terminal(cli)
+    on_a_terminal(cli.monkeypatch)
     with serving(LOST) as emulator:
         ran = cli.batch(emulator, source, "--no-download", "--out", "other", "--log-level", "info")
         assert ran.err.count("WARNING") == 2
@@ -69,11 +58,11 @@ def test_a_log_on_a_pipe_or_of_another_level_holds_every_doubt(cli: CommandLine)
 
 def test_a_stop_is_said_once(cli: CommandLine) -> None:
     """On a terminal the refused key is named by the summary alone."""
-    on_a_terminal(cli)
+    on_a_terminal(cli.monkeypatch)
     refusal = {"fault": "answer", "status": 401, "body": "no such key"}
     with serving({"on": "create", "do": refusal}) as emulator:
         ran = cli.batch(emulator, cli.write("b.csv", "prompt\na\nb\n"))
-    assert (ran.code, shown(ran.err).count("no such key")) == (3, 1)
+    assert (ran.code, without_codes(ran.err).count("no such key")) == (3, 1)
 
 
 def test_every_doubt_is_named(cli: CommandLine) -> None:
@@ -89,8 +78,10 @@ def test_many_doubts_are_grouped_by_status_too(cli: CommandLine) -> None:
     """Seven doubts of one reason are one example with each way out and every other key, not a paragraph for each."""
     with serving({**LOST, "first": 7}) as emulator:
         source = cli.write("b.csv", "key,prompt\n" + "".join(f"row-{n},cat {n}\n" for n in range(7)))
-        cli.batch(emulator, source, "--no-download", "--max-in-flight", "1", "--log-level", "error")
+        summary = cli.batch(emulator, source, "--no-download", "--max-in-flight", "1", "--log-level", "error").err
     lines = cli("status", "pika-out").out.splitlines()
+    assert "in doubt, possibly charged: 7; to list and resolve them: pika-async status pika-out" in summary.splitlines()
+    assert "in doubt, possibly charged: 7:" in lines
     assert f"  6 more for the same reason: {', '.join(f'row-{n}' for n in range(1, 7))}" in lines
     assert "  it was accepted:     pika-async resolve pika-out row-0 --task-id ID" in lines
     assert "to be asked about each in turn: pika-async resolve pika-out" in lines
@@ -100,13 +91,13 @@ def test_many_doubts_are_grouped_by_status_too(cli: CommandLine) -> None:
 @pytest.mark.parametrize("status", [400, 502])
 def test_no_word_of_a_summary_is_broken(cli: CommandLine, status: int) -> None:
     """Prose is wrapped between words; a command stays on one line, so that it can be copied."""
-    on_a_terminal(cli)
+    on_a_terminal(cli.monkeypatch)
     answer = {"fault": "answer", "status": status, "body": "words " * 20}
     folder = "a-folder-with-a-name-that-is-longer-than-others-and-makes-commands-long-too"
     with serving({"on": "create", "nth": 1, "do": answer}) as emulator:
         ran = cli.batch(emulator, cli.write("b.csv", "prompt,Owner\na,x\nb,y\n"), "--no-download", "--out", folder)
     status_of = cli("status", folder)
-    lines = shown(ran.err + status_of.out).splitlines()
+    lines = without_codes(ran.err + status_of.out).splitlines()
     long = [line for line in lines if len(line.rstrip()) > 80]
     assert all("pika-async " in line or len(line.split()[-1]) > 60 for line in long), long
     assert any(line.endswith(f"pika-async status {folder}") for line in lines) or status == 400
@@ -114,11 +105,11 @@ def test_no_word_of_a_summary_is_broken(cli: CommandLine, status: int) -> None:
 
 def test_faults_of_an_input_are_wrapped_between_words(cli: CommandLine) -> None:
     """A fault of many rows takes several lines, none of them wider than the terminal."""
-    on_a_terminal(cli)
+    on_a_terminal(cli.monkeypatch)
     source = cli.write("b.csv", "prompt,seed\n" + "".join(f"cat {n},abc{n}\n" for n in range(300)))
     ran = cli("estimate", source, "--provider", "native", "--base-url", "http://127.0.0.1:9/native")
     assert ran.code == 2
-    assert max(len(line) for line in shown(ran.err).splitlines()) <= 80
+    assert max(len(line) for line in without_codes(ran.err).splitlines()) <= 80
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

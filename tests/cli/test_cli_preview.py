@@ -14,7 +14,7 @@ import pytest
 
 from pika_async.emulator import Emulator
 from tests.cli.batches import charged
-from tests.cli.command_line import CommandLine, serving
+from tests.cli.command_line import CommandLine, serving, without_codes
 
 ROWS = "prompt,effect\na cat,\na dog,Melt\na cat,\n"
 NOTHING_LISTENS = "http://127.0.0.1:9"
@@ -27,8 +27,8 @@ def emulator() -> Iterator[Emulator]:
 
 
 def new_charges(text: str) -> list[int]:
-    """Return the numbers before "new charges", in their order."""
-    return [int(number) for number in re.findall(r"(\d+) new charges", text)]
+    """Return the numbers of new charges, in their order."""
+    return [int(number) for number in re.findall(r"(\d+) new charges?\b", text)]
 
 
 # --- dry runs ---------------------------------------------------------------------------------------------------------
@@ -59,9 +59,9 @@ def test_each_preview_announces_the_charges_of_the_ledger(cli: CommandLine, emul
     assert "this run: 0 new charges; 2 known, 0 refused; earlier: 2 charges" in again.out
     cli.write("b.txt", "one\ntwo\nthree\n")
     third = cli.batch(emulator, source)
-    assert "1 new charges, 2 known, 0 refused" in third.err
+    assert "1 new charge, 2 known, 0 refused" in third.err
     assert "cost: 0.28 (0.28 each)" in third.err, "the price is kept"
-    assert "this run: 1 new charges, 0.28; 2 known, 0 refused; earlier: 2 charges" in third.out
+    assert "this run: 1 new charge, 0.28; 2 known, 0 refused; earlier: 2 charges" in third.out
     assert len(emulator.ledger) == 3
 
 
@@ -121,7 +121,7 @@ def test_a_budget_stops_and_names_a_higher_one(cli: CommandLine, emulator: Emula
     ran = cli.batch(emulator, source, "--price", "0.1", "--budget", "0.3")
     assert ran.code == 1
     assert "3 new charges, 0 known, 0 refused" in ran.err
-    assert "limit: --budget 0.30, of which 0.00 are used; 1 stay planned" in ran.err
+    assert "limit: --budget 0.30, 0.00 used; 1 left planned" in ran.err
     assert "the budget of 0.3 is reached: 0.3 of it are used; raise it to at least 0.4" in ran.err
     assert "to send the other 1: pika-async resume pika-out --budget 0.4" in ran.err
     for text in (ran.err, cli("status", "pika-out").out):
@@ -139,7 +139,7 @@ def test_a_charge_limit_names_a_higher_one(cli: CommandLine, emulator: Emulator)
     """The preview announces as many charges as the limit allows."""
     ran = cli.batch(emulator, cli.write("b.txt", "one\ntwo\nthree\n"), "--max-charges", "1")
     assert (ran.code, new_charges(ran.err)[0], len(emulator.ledger)) == (1, 1, 1)
-    assert "limit: --max-charges 1, of which 0 are used; 2 stay planned" in ran.err
+    assert "limit: --max-charges 1, 0 used; 2 left planned" in ran.err
     for text in (ran.err, cli("status", "pika-out").out):
         assert "to send the other 2: pika-async resume pika-out --max-charges 3" in text
         assert "to continue" not in text
@@ -203,7 +203,7 @@ class TypingPerson:
         sys.stderr.close()
         self._thread.join()
         os.close(self._leader)
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.text.replace("\r\n", "\n"))
+        return without_codes(self.text.replace("\r\n", "\n"))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,8 @@ def test_generate_asks_as_well(
         ran = cli("generate", "a cat", *target)
     finally:
         shown = person.leave()
-    assert "1 new charges, 0 known, 0 refused" in shown
+    assert "1 new charge, 0 known, 0 refused" in shown
+    assert re.search(r"time +up to 1 s, a guess: no generation has settled here yet", shown)
     assert (ran.code, len(emulator.ledger)) == ((0, 1) if answer == "y\n" else (1, 0))
 
 

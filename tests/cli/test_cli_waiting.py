@@ -38,7 +38,7 @@ def test_a_pipe_gets_a_line_at_the_start(cli: CommandLine) -> None:
         ran = cli("generate", "a cat", "--provider", "native", "--base-url", emulator.base_url("native"), "--yes")
     assert ran.code == 0
     assert re.findall(r"^.*0:00:00 elapsed.*$", ran.err, re.MULTILINE) == [
-        "queued, 0:00:00 elapsed, expected 0.5 to 2.0 min"
+        "queued, 0:00:00 elapsed, expected 30 s to 2 min"
     ], ran.err
 
 

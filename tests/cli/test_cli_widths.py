@@ -10,7 +10,7 @@ import pytest
 
 from pika_async.cli.terminal import Terminal, fits, table
 from pika_async.providers import PROVIDERS
-from tests.cli.command_line import CommandLine, serving
+from tests.cli.command_line import CommandLine, on_a_terminal, serving, without_codes
 
 WIDTHS = (40, 60, 80, 200)
 
@@ -22,13 +22,12 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 @pytest.fixture(params=WIDTHS)
 def width(request: pytest.FixtureRequest, cli: CommandLine) -> int:
-    for name, value in {"TTY_COMPATIBLE": "1", "FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": request.param}.items():
-        cli.monkeypatch.setenv(name, str(value))
+    on_a_terminal(cli.monkeypatch, request.param)
     return int(request.param)
 
 
 def lines_of(text: str) -> list[str]:
-    return [line.rstrip() for line in re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", text).splitlines()]
+    return [line.rstrip() for line in without_codes(text).splitlines()]
 
 
 def check(text: str, width: int, words: set[str]) -> None:

@@ -41,7 +41,7 @@ def spreadsheet() -> bytes:
 
 def announced(lines: list[str]) -> int:
     """Return the number of new charges in a preview."""
-    return int(next(found[1] for line in lines if (found := re.search(r"(\d+) new charges", line))))
+    return int(next(found[1] for line in lines if (found := re.search(r"(\d+) new charges?\b", line))))
 
 
 def results(folder: Path) -> list[dict[str, Any]]:

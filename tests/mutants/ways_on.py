@@ -14,6 +14,15 @@ ADOPTION: Final = ("tests/stories/test_adoption.py",)
 
 MUTANTS: Final = (
     Mutant(
+        "links-are-not-encoded",
+        "cli/terminal.py",
+        "path.absolute().as_uri()",
+        'f"file://{path.absolute()}"',
+        "a file name ends its link and steers the terminal",
+        ("tests/cli/test_cli_links.py",),
+        "hostile",
+    ),
+    Mutant(
         "each-provider-has-the-whole-limit",
         "cli/provider_runs.py",
         "        estimated = estimated.after(sum(offer.estimate.new_charges for offer in offers))\n",
