@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.pacing import paced
+from pika_async._runtime.results import needs_download
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.doubts import doubt_lines
@@ -51,6 +52,8 @@ class BatchOutcome:
     #: Why not every job was sent.
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
+    #: Whether the command wants the videos on disk.
+    download: bool = True
     #: Whether an interrupt ended the drawing of the gallery's posters.
     posters_interrupted: bool = False
     #: Whether `results.jsonl` has a line for every job.
@@ -260,7 +263,10 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from failure_lines(folder, outcome.jobs)
     if outcome.interrupted:
         in_flight = sum(job.is_in_flight for job in outcome.jobs)
-        yield f"interrupted: {in_flight} still in flight, {counts[JobStatus.PLANNED]} not sent; nothing is lost"
+        missing = sum(outcome.download and needs_download(job) for job in outcome.jobs)
+        not_downloaded = f", {missing} not downloaded" if missing else ""
+        not_sent = counts[JobStatus.PLANNED]
+        yield f"interrupted: {in_flight} still in flight, {not_sent} not sent{not_downloaded}; nothing is lost"
         first = next((job for job in outcome.jobs if job.is_in_flight), None)
         if first is not None:
             yield f"to follow one task alone: {fetch_command(first, folder.root)}"
@@ -271,7 +277,8 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         yield "the journal was moved, removed or replaced while it was open: put it back first (see above for a copy)"
     elif not outcome.journal_complete:
         yield "the journal could not be written; the next command here reads the missing changes from a file beside it"
-    if has_more_to_do(outcome.jobs, at_limit=bool(beyond_limit)) or not outcome.journal_complete:
+    more_to_do = has_more_to_do(outcome.jobs, download=outcome.download, at_limit=bool(beyond_limit))
+    if more_to_do or not outcome.journal_complete:
         yield f"to continue: {folder.command('resume')}"
     if outcome.other_jobs:
         are_left = (
@@ -285,15 +292,21 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         yield linked(page, "gallery: ")
 
 
-def is_unfinished(job: Job) -> bool:
-    """Return whether `resume` has something to do for `job`."""
+def is_unfinished(job: Job, *, download: bool) -> bool:
+    """Return whether `resume` has something to do for `job`.
+
+    :param download: whether it downloads the videos.
+    """
     not_downloaded = job.status is JobStatus.SUCCEEDED and job.error is not None
-    return not_downloaded or not (job.is_final or job.status is JobStatus.UNKNOWN)
+    return not_downloaded or (download and needs_download(job)) or not (job.is_final or job.status is JobStatus.UNKNOWN)
 
 
-def has_more_to_do(jobs: Sequence[Job], *, at_limit: bool) -> bool:
+def has_more_to_do(jobs: Sequence[Job], *, download: bool, at_limit: bool) -> bool:
     """Return whether `resume` has something to do with the limits that the folder has now.
 
+    :param download: whether it downloads the videos.
     :param at_limit: whether a limit of the user's own is reached, so that `resume` sends nothing new.
     """
-    return any(is_unfinished(job) and not (at_limit and job.status is JobStatus.PLANNED) for job in jobs)
+    return any(
+        is_unfinished(job, download=download) and not (at_limit and job.status is JobStatus.PLANNED) for job in jobs
+    )

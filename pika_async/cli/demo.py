@@ -230,8 +230,8 @@ def _show_totals(totals: Sequence[ProviderTotals], terminal: Terminal, seconds: 
     shown.add_row(*(plain(figure, "bold") for figure in _figures("all", totals)))
     terminal.show(shown)
     terminal.show(
-        f"{seconds:.1f} s in total; median: duration of a generation as the client measured it; every file is a "
-        "verified MP4 with its SHA-256 in results.jsonl"
+        f"{seconds:.1f} s in total; polls: of a job, in the mean; median: duration of a generation as the client "
+        "measured it; every file is a verified MP4 with its SHA-256 in results.jsonl"
     )
 
 
@@ -249,7 +249,7 @@ def _figures(name: str, totals: Sequence[ProviderTotals]) -> list[str]:
         str(counts[JobStatus.SUCCEEDED]),
         str(sum(counts[status] for status in _FAILED)),
         str(sum(len(each.charges) for each in totals)),
-        f"{sum(job.polls for job in jobs) / max(1, len(jobs)):.1f}/job",
+        f"{sum(job.polls for job in jobs) / max(1, len(jobs)):.1f}",
         f"{statistics.median(durations):.2f} s" if durations else "-",
         str(sum(job.file is not None for job in jobs)),
         f"{sum(each.bytes for each in totals) / 1e6:.1f}",

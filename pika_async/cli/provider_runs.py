@@ -9,7 +9,6 @@ import attrs
 
 from pika_async._planning.media_routes import local_media
 from pika_async._runtime.images import check_request_blocking
-from pika_async._runtime.results import needs_download
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
@@ -58,7 +57,7 @@ def resume_runs(
     unfinished = {
         (job.provider, job.base_url)
         for job in jobs
-        if is_unfinished(job) or job.status is JobStatus.SUBMITTING or (options.download and needs_download(job))
+        if is_unfinished(job, download=options.download) or job.status is JobStatus.SUBMITTING
     }
     by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
     done = []

@@ -86,7 +86,8 @@ def resolve(
                 _resolve_all(batch_folder, _chosen(batch_folder, keys, every=every), outcome, terminal)
         finally:
             run_in_loop(batch_folder.journal.close())
-        if any(map(is_unfinished, batch_folder.journal.all())):
+        download = batch_folder.options().download
+        if any(is_unfinished(job, download=download) for job in batch_folder.journal.all()):
             terminal.show(f"to continue: {batch_folder.command('resume')}")
         return ExitCode.OK
 

@@ -129,6 +129,7 @@ class BatchRunner:
             jobs=jobs,
             stopped=stopped,
             interrupted=interrupted,
+            download=self.options.download,
             results_complete=all(batch.write_error is None for batch in self._batches),
             journal_complete=self.folder.journal.is_saved,
             journal_displaced=displaced,

@@ -89,7 +89,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     yield from beyond_limit
     if running is not None:
         yield f"a command runs here (process {running}): wait for it, or press Ctrl-C there to stop it"
-    elif has_more_to_do(jobs, at_limit=bool(beyond_limit)):
+    elif has_more_to_do(jobs, download=folder.options().download, at_limit=bool(beyond_limit)):
         yield f"to continue: {folder.command('resume')}"
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from pika_async import GenerationRequest, Job, JobStatus
 from pika_async._planning.time_left import Stratum
 from pika_async.cli.batch import ProviderBatch
-from pika_async.cli.forecast import remaining
+from pika_async.cli.forecast import MergedForecast, remaining
 from pika_async.cli.progress import (
     CallbackCounts,
     JobCounts,
@@ -193,6 +193,33 @@ def test_a_forecast_is_made_now_and_then_and_runs_down_between() -> None:
         clock.now = now
         _, facts, _ = asyncio.run(display._measure())
         assert (known.asked, facts.left, facts.cost) == (asked, left, "0.28")
+
+
+class Part(Known):
+    """Forecast of one of several batches."""
+
+    def __init__(self, gateway: tuple[str, str], left: tuple[float, float] | None) -> None:
+        super().__init__()
+        self.gateway, self.left, self.jobs = gateway, left, list[Job]()
+
+    async def seconds(self, jobs: Sequence[Job]) -> tuple[float, float] | None:
+        self.jobs = list(jobs)
+        return self.left
+
+
+def test_batches_beside_each_other_end_with_the_last_one() -> None:
+    """Each forecast gets the jobs of its own gateway; while one is not known, neither is the whole."""
+    here, there = Part(("native", "http://h"), (0.0, 0.0)), Part(("yescale", "http://h"), (20.0, 90.0))
+    parts: Any = [here, there]
+    merged = MergedForecast(parts)
+    other = attrs.evolve(JOBS[0], provider="yescale")
+    assert asyncio.run(merged.seconds([*JOBS, other])) == (20.0, 90.0)
+    assert (here.jobs, there.jobs, merged.cost(JOBS)) == (JOBS, [other], "")
+    here.left = (30.0, 40.0)
+    assert asyncio.run(merged.seconds(JOBS)) == (30.0, 90.0)
+    there.left = None
+    assert asyncio.run(merged.seconds(JOBS)) is None
+    assert asyncio.run(MergedForecast().seconds(JOBS)) is None
 
 
 def test_the_rest_of_a_batch_is_what_has_not_settled() -> None:

@@ -142,8 +142,8 @@ MUTANTS: Final = (
     Mutant(
         "status-says-resume-at-a-limit",
         "cli/batch.py",
-        "any(is_unfinished(job) and not (at_limit and job.status is JobStatus.PLANNED) for job in jobs)",
-        "any(is_unfinished(job) for job in jobs)",
+        " and not (at_limit and job.status is JobStatus.PLANNED) for job",
+        " for job",
         "after a limit a command is advised that sends nothing",
         PREVIEW,
         "names_a_higher_one",

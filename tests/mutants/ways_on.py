@@ -14,6 +14,15 @@ ADOPTION: Final = ("tests/stories/test_adoption.py",)
 
 MUTANTS: Final = (
     Mutant(
+        "posters-do-not-stop",
+        "report/writer.py",
+        "takewhile(lambda _: not self._stops_drawing.is_set(), files)",
+        "iter(files)",
+        "Ctrl-C waits until every poster of a large batch is drawn",
+        ("tests/cli/test_cli_interrupts.py",),
+        "posters",
+    ),
+    Mutant(
         "links-are-not-encoded",
         "cli/terminal.py",
         "path.absolute().as_uri()",
