@@ -1,12 +1,14 @@
 """Live board of a large batch: how far the page is behind the journal, and the CPU of the board over the batch's.
 
-    python benchmarks/board.py [JOBS] [SETTLES PER SECOND] [JOBS OF THE BATCH]
+    python benchmarks/board.py [JOBS] [SETTLES PER SECOND] [JOBS OF A BATCH] [ROUNDS]
 
 First a journal gets JOBS settled jobs (default 10,000) at an even rate (default 200 a second), all with one clip.
 `pika-async board` serves it from a process of its own, and the installed Chromium shows the page. Ten times a second
 the page notes how many cards it has; its lag is the age of the job that comes next. Then a real batch (default 2,000
-jobs) runs against an emulator, with a board and a page beside it. The CPU is that of the whole process of the board,
-its start included, over that of the process of the batch. The bounds are 2 s of lag and 3 % of the CPU.
+jobs) runs against an emulator, with a board and a page beside it. The CPU is that of the process of the board, with and
+without its start, over that of the process of the batch. At last such batches run with `--board` in their own process,
+in turn without a board, with one that no page reads, and with one that a page reads, ROUNDS times (default 3). The
+bounds are 2 s of lag and 3 % of the CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,7 +32,7 @@ from typing import Any
 import attrs
 from gallery import write_input
 from gateway import run_server
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from pika_async import GenerationRequest, Job, JobStatus, Video
 from pika_async._journal.sqlite import SqliteJournal
@@ -54,11 +57,21 @@ class Command:
 
     process: subprocess.Popen[str]
     cpu: float = 0.0
+    #: What it took until it had printed its address.
+    start_cpu: float = 0.0
 
     @classmethod
     def start(cls, *argv: str) -> Command:
         command = [sys.executable, "-m", "pika_async", *argv]
         return cls(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+
+    def read_address(self) -> str:
+        """Wait for the address of a board, and keep the CPU until then."""
+        assert self.process.stderr is not None
+        url = next(line for line in self.process.stderr if "token=" in line).partition("board: ")[2].strip()
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        self.start_cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return url
 
     def wait(self) -> None:
         """Wait for the end, and keep the CPU that the system says."""
@@ -71,10 +84,8 @@ class Command:
 def serving(folder: Path) -> Iterator[tuple[Command, str]]:
     """Serve the board of `folder` from a process of its own; yield it and its address."""
     board = Command.start("board", str(folder))
-    assert board.process.stderr is not None
-    url = next(line for line in board.process.stderr if "token=" in line).partition("board: ")[2].strip()
     try:
-        yield board, url
+        yield board, board.read_address()
     finally:
         board.process.send_signal(signal.SIGINT)
         board.wait()
@@ -158,14 +169,43 @@ def keep_up(page: Page, folder: Path, jobs: int, rate: float) -> None:
     print(f"| CPU of the board | {board.cpu:.1f} s, {1e3 * board.cpu / jobs:.2f} ms a settle |")
 
 
-def beside_a_batch(page: Page, folder: Path, jobs: int) -> None:
-    """Run a batch with a board beside it and print the CPU of both."""
+@contextmanager
+def started_batch(folder: Path, jobs: int, *more: str) -> Iterator[Command]:
+    """Start a batch on an emulator of its own, in `folder`/out."""
     folder.mkdir()
     write_input(folder / "input.jsonl", jobs)
     with run_server(durations="lognormal:3,0.5", video_seconds=1.0) as server:
         os.environ["PIKA_API_KEY"] = server.key
-        target = ("--provider", "native", "--base-url", server.url, "--expected-seconds", "3")
-        batch = Command.start("batch", str(folder / "input.jsonl"), "--out", str(folder / "out"), *target)
+        target = ("--provider", "native", "--base-url", server.url, "--expected-seconds", "3", *more)
+        yield Command.start("batch", str(folder / "input.jsonl"), "--out", str(folder / "out"), *target)
+
+
+def with_its_board(browser: Browser, folder: Path, jobs: int, rounds: int) -> None:
+    """Run batches without a board, with one that no page reads, and with one that a page reads; print the CPU."""
+    variants = {"without a board": (), "with a board, no page": ("--board",), "with a board and a page": ("--board",)}
+    cpu: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds):
+        for place, (name, more) in enumerate(variants.items()):
+            with started_batch(folder / f"{number}-{place}", jobs, *more) as batch:
+                url = batch.read_address() if more else ""
+                page = browser.new_page()
+                if "and a page" in name:
+                    page.goto(url)
+                for _ in batch.process.stderr or ():
+                    pass  # until it ends
+                batch.wait()
+                page.close()
+            cpu[name].append(batch.cpu)
+    for name, seconds in cpu.items():
+        shares = [mine / base - 1 for mine, base in zip(seconds, cpu["without a board"], strict=True)]
+        share = statistics.median(shares)
+        print(f"| batch of {jobs:,} jobs {name} | CPU {statistics.median(seconds):.1f} s, {share:+.1%} "
+              f"({min(shares):+.1%} to {max(shares):+.1%}), ratio {share / BOUND_SHARE:.2f} |")  # fmt: skip
+
+
+def beside_a_batch(page: Page, folder: Path, jobs: int) -> None:
+    """Run a batch with a board beside it and print the CPU of both."""
+    with started_batch(folder, jobs) as batch:
         while not (folder / "out" / "journal.db").exists():
             time.sleep(0.1)
         with serving(folder / "out") as (board, url):
@@ -174,20 +214,22 @@ def beside_a_batch(page: Page, folder: Path, jobs: int) -> None:
                 pass  # until it ends
             batch.wait()
             wait_cards(page, jobs)
-    share = board.cpu / batch.cpu
+    share = (board.cpu - board.start_cpu) / batch.cpu
     print(f"| batch of {jobs:,} jobs | CPU {batch.cpu:.1f} s |")
-    print(f"| CPU of the board beside it, over the batch's | {board.cpu:.1f} s, {share:.1%}, "
+    print(f"| CPU of the board beside it, over the batch's | {board.cpu - board.start_cpu:.2f} s, {share:.1%}, "
           f"ratio to the bound {share / BOUND_SHARE:.2f} |")  # fmt: skip
+    print(f"| CPU of the start of that process | {board.start_cpu:.1f} s, all together {board.cpu / batch.cpu:.1%} |")
 
 
-def main(jobs: int, rate: float, batch_jobs: int) -> None:
-    """Run both parts in one browser."""
+def main(jobs: int, rate: float, batch_jobs: int, rounds: int) -> None:
+    """Run all parts in one browser."""
     program = shutil.which("chromium")
     assert program, "needs chromium: apt-get install chromium"
     with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program)
         keep_up(browser.new_page(), Path(made) / "journal", jobs, rate)
         beside_a_batch(browser.new_page(), Path(made) / "batch", batch_jobs)
+        with_its_board(browser, Path(made), batch_jobs, rounds)
         browser.close()
 
 
@@ -195,5 +237,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--write"]:
         asyncio.run(write(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
     else:
-        given = [float(text) for text in sys.argv[1:]] + [10_000, 200, 2_000][len(sys.argv) - 1 :]
-        main(int(given[0]), given[1], int(given[2]))
+        given = [float(text) for text in sys.argv[1:]] + [10_000, 200, 2_000, 3][len(sys.argv) - 1 :]
+        main(int(given[0]), given[1], int(given[2]), int(given[3]))

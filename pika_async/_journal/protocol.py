@@ -16,10 +16,22 @@ import attrs
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
-__all__ = ["MAX_CHANGES", "Intent", "Journal", "Upload"]
+__all__ = ["MAX_CHANGES", "MAX_STATES", "Intent", "JobState", "Journal", "Upload"]
 
 #: Changes returned by one call of `changes`, at most; it bounds what a reader of changes holds in memory.
 MAX_CHANGES: Final = 64
+#: States of changed jobs that are read at once, at most.
+MAX_STATES: Final = 1_000
+
+
+@attrs.frozen
+class JobState:
+    """State of a job, without its request and its outcome."""
+
+    key: str
+    status: JobStatus
+    #: When its latest submission was accepted; None before.
+    submitted_at: datetime | None
 
 
 @attrs.frozen(kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pika_async._journal.contents import add_contents, insert_contents, row_size
 from pika_async._journal.migrations import MAY_BE_CHARGED, SAMPLES_PER_STRATUM
-from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
+from pika_async._journal.protocol import MAX_CHANGES, MAX_STATES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async._journal.write_buffer import WriteOp
 from pika_async.jobs import FINAL, Job, JobStatus
@@ -28,10 +28,12 @@ __all__ = [
     "insert_sample",
     "insert_setting",
     "insert_upload",
+    "iterate_rows",
     "latest_revision",
     "latest_samples",
     "rename_job",
     "select_changes",
+    "select_downloads",
     "select_existing_keys",
     "select_intent",
     "select_job",
@@ -41,6 +43,7 @@ __all__ = [
     "select_rows",
     "select_samples",
     "select_setting",
+    "select_states",
     "select_upload",
     "transaction",
     "upsert_job",
@@ -263,6 +266,34 @@ def select_changes(connection: sqlite3.Connection, after: int) -> list[dict[str,
             if size >= MAX_CHARS:
                 break
     return found
+
+
+def select_states(connection: sqlite3.Connection, after: int) -> list[tuple[int, str, str, str | None]]:
+    """Return the next revisions above `after` in ascending order, each with the key, status and time of submission of
+    its job. At most `MAX_STATES`.
+    """
+    columns = "revision, key, status, submitted_at"
+    sql = f"SELECT {columns} FROM jobs WHERE revision > ? ORDER BY revision LIMIT {MAX_STATES}"
+    return connection.execute(sql, (after,)).fetchall()
+
+
+def iterate_rows(connection: sqlite3.Connection, keys: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Iterate over the rows of the jobs with `keys`, in one read; those that do not exist are left out."""
+    sql = f"{_SELECT_JOBS} WHERE key IN (SELECT value FROM json_each(?))"
+    with contextlib.closing(connection.execute(sql, (json.dumps(list(keys)),))) as cursor:
+        for row in _rows(cursor):
+            yield add_contents(connection, row)
+
+
+def select_downloads(
+    connection: sqlite3.Connection, keys: Collection[str]
+) -> list[tuple[str, str | None, str | None, bool]]:
+    """Return those of `keys` whose job has a file or an error, each with its file, the time of that, and whether it has
+    an error.
+    """
+    where = "key IN (SELECT value FROM json_each(?)) AND (file IS NOT NULL OR error IS NOT NULL)"
+    columns = "key, file, downloaded_at, error IS NOT NULL"
+    return connection.execute(f"SELECT {columns} FROM jobs WHERE {where}", (json.dumps(list(keys)),)).fetchall()
 
 
 def select_key_page(

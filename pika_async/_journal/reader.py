@@ -10,14 +10,21 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pika_async._journal import queries
-from pika_async._journal.protocol import Intent, Upload
+from pika_async._journal.protocol import Intent, JobState, Upload
 from pika_async._journal.schema import open_reader, unusable
-from pika_async._journal.serialization import JOB_COLUMNS, intent_from_row, job_from_row
+from pika_async._journal.serialization import (
+    JOB_COLUMNS,
+    download_from_row,
+    intent_from_row,
+    job_from_row,
+    state_from_row,
+)
 from pika_async._journal.write_buffer import WriteBuffer
 from pika_async.errors import shorten
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
@@ -212,6 +219,30 @@ class Reader:
         with self._connection() as connection:
             rows = [] if connection is None else queries.select_changes(connection, after)
         return [(row["revision"], self._decode(row)) for row in rows]
+
+    def committed_states(self, after: int) -> list[tuple[int, JobState]]:
+        """Return the states of the jobs with the next committed changes, as `committed_changes` does for whole jobs."""
+        with self._connection() as connection:
+            rows = [] if connection is None else queries.select_states(connection, after)
+        return [(revision, state_from_row(key, status, at)) for revision, key, status, at in rows]
+
+    def committed_jobs(self, keys: Collection[str]) -> Iterator[Job]:
+        """Iterate over the committed jobs with `keys`, in any order. Reads no pending write; see `reading`."""
+        with self._connection() as connection:
+            for row in () if connection is None else queries.iterate_rows(connection, keys):
+                yield self._decode(row)
+
+    def committed_downloads(self, keys: Collection[str]) -> dict[str, tuple[Path, datetime | None] | None]:
+        """Return those of `keys` whose committed job has a file or an error.
+
+        :return: the file and the time of the download by key; None for a job with an error.
+        """
+        with self._connection() as connection:
+            rows = [] if connection is None else queries.select_downloads(connection, keys)
+        return {
+            key: None if has_error or file is None else download_from_row(file, at, self._folder)
+            for key, file, at, has_error in rows
+        }
 
     def _decode(self, row: dict[str, Any]) -> Job:
         try:

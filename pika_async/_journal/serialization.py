@@ -14,7 +14,7 @@ import cattrs
 
 from pika_async import errors
 from pika_async._journal.contents import digest_of
-from pika_async._journal.protocol import Intent
+from pika_async._journal.protocol import Intent, JobState
 from pika_async.errors import JobError, PikaError, shorten
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import GenerationRequest, LastSeen, Video
@@ -23,6 +23,7 @@ from pika_async.models.fields import Media
 __all__ = [
     "JOB_COLUMNS",
     "ColumnValue",
+    "download_from_row",
     "intent_from_row",
     "is_change",
     "is_later",
@@ -30,6 +31,7 @@ __all__ = [
     "job_to_line",
     "job_to_row",
     "request_to_json",
+    "state_from_row",
 ]
 
 #: Value of a database column.
@@ -195,6 +197,16 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
             "downloaded_at": _time_from_text(row["downloaded_at"]),
         }
     )
+
+
+def state_from_row(key: str, status: str, submitted_at: str | None) -> JobState:
+    """Return the state of a job from its columns."""
+    return JobState(key, JobStatus(status), _time_from_text(submitted_at))
+
+
+def download_from_row(file: str, downloaded_at: str | None, folder: Path) -> tuple[Path, datetime | None]:
+    """Return the file of a job and the time of its download from their columns."""
+    return folder / file, _time_from_text(downloaded_at)
 
 
 def intent_from_row(row: Mapping[str, Any]) -> Intent | None:

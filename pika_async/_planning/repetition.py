@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from pika_async.jobs import Job, JobStatus, archive_keys
 from pika_async.models import GenerationRequest, evolve_unchecked
 
-__all__ = ["ADOPTED_REASON", "is_archived", "latest_archived", "repetition", "with_new_seed"]
+__all__ = ["ADOPTED_REASON", "is_archived", "is_archived_key", "latest_archived", "repetition", "with_new_seed"]
 
 #: Number of seeds to draw from: every gateway takes those of 31 bits.
 SEEDS: Final = 1 << 31
@@ -26,7 +26,12 @@ class _Jobs(Protocol):
 
 def is_archived(job: Job) -> bool:
     """Return whether *job* is kept as history: another job has its place."""
-    return "~" in job.key
+    return is_archived_key(job.key)
+
+
+def is_archived_key(key: str) -> bool:
+    """Return whether the job with `key` is kept as history; see `is_archived`."""
+    return "~" in key
 
 
 def latest_archived(jobs: _Jobs | Mapping[str, Job], key: str) -> Job | None:

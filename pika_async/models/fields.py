@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Final, Literal, TypedDict, get_args
 from urllib.parse import urlsplit
@@ -210,6 +211,10 @@ def parse_ratio(value: object) -> Fraction:
 
     :raises InvalidRequest: unless `value` is a ratio from 0.4 to 2.5.
     """
+    return _parse_ratio_text(value) if type(value) is str else _parse_ratio(value)
+
+
+def _parse_ratio(value: object) -> Fraction:
     ratio = _read_ratio(value)
     if ratio is None:
         reason = 'must be a ratio; give "16:9" or width by height as a number, from 0.4 to 2.5'
@@ -219,6 +224,10 @@ def parse_ratio(value: object) -> Fraction:
     small = ratio.limit_denominator(21)
     is_near = abs(float(small) / float(ratio) - 1) < RATIO_TOLERANCE
     return small if is_near else ratio.limit_denominator(MAX_RATIO_TERM)
+
+
+#: A batch has few ratios and many requests.
+_parse_ratio_text = lru_cache(256)(_parse_ratio)
 
 
 def _read_ratio(value: object) -> Fraction | None:

@@ -137,7 +137,7 @@ def _to_video(value: MediaInput | None) -> Media | None:
 
 def _to_ingredients(value: Sequence[MediaInput]) -> tuple[Media, ...]:
     given: Any = value
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+    if isinstance(given, (list, tuple, Sequence)) and not isinstance(given, str | bytes):  # an abstract class is slow
         return tuple(to_media(f"ingredients[{number}]", each) for number, each in enumerate(given))
     return value  # type: ignore[return-value]
 

@@ -23,7 +23,7 @@ import attrs
 from pika_async.errors import PikaError
 from pika_async.report.board_access import BoardAccess, Verdict
 from pika_async.report.board_feed import message
-from pika_async.report.board_source import READ_INTERVAL_S, JournalFollower
+from pika_async.report.board_source import JournalFollower
 from pika_async.report.page import BOARD_POLICY, page_text, script_json, static_files
 
 __all__ = ["Board", "BoardReply", "BoardRequest", "Control"]
@@ -108,10 +108,18 @@ class Board:
     #: Name of this process's numbers of changes.
     _epoch: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     _is_closing: bool = attrs.field(default=False, init=False)
+    #: Wakes the streams of events; None before the first one waits.
+    _wake: anyio.Event | None = attrs.field(default=None, init=False)
 
     def close(self) -> None:
-        """End every stream of events after the last changes, within `READ_INTERVAL_S`."""
+        """End every stream of events after the last changes."""
         self._is_closing = True
+        self._wake_streams()
+
+    def _wake_streams(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+            self._wake = None
 
     async def handle(self, request: BoardRequest) -> BoardReply:
         """Return the reply to a request."""
@@ -198,20 +206,25 @@ class Board:
         while True:
             is_last = self._is_closing
             number, state = feed.number, (feed.number, self.source.error is None, self.is_running(), self.state())
-            for part in list(feed.messages(after, seen)):
-                yield part
+            parts = list(feed.messages(after, seen))
             after, seen = feed.revision, number
             if state != shown:
-                yield message("head", script_json(self._head()))
+                parts.append(message("head", script_json(self._head())))
                 shown, sent_at = state, time.monotonic()
             elif time.monotonic() - sent_at >= BEAT_S:
-                yield message("beat", "{}")
+                parts.append(message("beat", "{}"))
                 sent_at = time.monotonic()
+            for part in parts:
+                yield part
             if is_last:
                 yield message("end", "{}")
                 return
-            await anyio.sleep(READ_INTERVAL_S)
-            await self.source.refresh()
+            if self._wake is None:
+                self._wake = anyio.Event()
+            wake = self._wake
+            with anyio.move_on_after(self.source.pause_s):
+                await wake.wait()
+            await self.source.refresh(at_once=wake.is_set())
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -244,6 +257,7 @@ class Board:
             outcome = await self.control(request.path.removeprefix("/control/"), arguments)
         except (LookupError, ValueError, PikaError) as error:
             return _reply(409, json.dumps({"error": str(error)}).encode(), "application/json")
+        self._wake_streams()
         return _reply(200, json.dumps({"done": outcome}).encode(), "application/json")
 
 

@@ -9,20 +9,51 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 
-from pika_async.jobs import Job
-from pika_async.report.cards import is_shown, problem_groups, shell_command
+from pika_async._journal.protocol import JobState
+from pika_async.jobs import JobStatus
+from pika_async.report.cards import problem_groups, shell_command
 from pika_async.report.page import script_json
 
-__all__ = ["MAX_CARDS_AT_ONCE", "BoardFeed", "message"]
+__all__ = ["MAX_CARDS_AT_ONCE", "BoardCard", "BoardFeed", "message"]
 
 #: Most cards of one message: a page that gets thousands stays usable between two messages.
 MAX_CARDS_AT_ONCE: Final = 200
-#: Fields of a card that its place and its group of problems need.
-_GROUPED_FIELDS: Final = ("key", "index", "status", "reason", "error", "earlier", "adopted")
+#: Fields of a card that its group of problems needs.
+_GROUPED_FIELDS: Final = ("key", "status", "reason", "error", "earlier", "adopted")
+
+
+@attrs.frozen(kw_only=True)
+class BoardCard:
+    """A card as readers get it. It is encoded once, in whatever thread has read its job."""
+
+    key: str
+    index: int
+    #: The card as JSON.
+    line: str
+    #: Facts for the groups of problems; None unless its job is one.
+    problem: Mapping[str, Any] | None
+    #: The files that it links, by their links.
+    files: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any], root: Path, *, file: Path | None) -> Self:
+        """Return a card with the facts that `card_of` makes.
+
+        :param root: folder of the batch.
+        :param file: the file of its job; None without one.
+        """
+        key, is_problem = card["key"], card["status"] != JobStatus.SUCCEEDED.value or "error" in card
+        files = {card["file"]: file} if file is not None and "file" in card else {}
+        if "poster" in card:
+            files[card["poster"]] = root / "posters" / f"{key}.jpg"
+        return cls(
+            key=key, index=card["index"], line=script_json(card), files=files,
+            problem={name: card[name] for name in _GROUPED_FIELDS if name in card} if is_problem else None,
+        )  # fmt: skip
 
 
 @attrs.frozen
@@ -32,11 +63,13 @@ class _Entry:
     #: Number of the change in this process: some changes have no revision of their own.
     number: int
     line: str
+    #: Place of the card in the batch; None for one that has gone.
+    index: int | None
 
 
 @attrs.define
 class BoardFeed:
-    """Latest state of each job of `root`, in the order of its last change.
+    """Latest state of each job of `root`; its cards in the order of their last change.
 
     :param root: folder of the batch.
     """
@@ -44,44 +77,62 @@ class BoardFeed:
     root: Path
     #: Latest revision that was read from the journal.
     revision: int = attrs.field(default=0, init=False)
-    #: Number of the latest change in this process.
+    #: Number of the latest change of what a page shows, in this process.
     number: int = attrs.field(default=0, init=False)
     #: Path of each linked file, by its link in the page.
     files: dict[str, Path] = attrs.field(factory=dict, init=False)
     _entries: dict[str, _Entry] = attrs.field(factory=dict, init=False)
-    _grouped: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
+    _problems: dict[str, Mapping[str, Any]] = attrs.field(factory=dict, init=False)
+    #: Status of each job that has no card, and how many there are of each.
     _active: dict[str, str] = attrs.field(factory=dict, init=False)
+    _counts: Counter[str] = attrs.field(factory=Counter, init=False)
     _groups: list[dict[str, Any]] | None = attrs.field(default=None, init=False)
 
-    def put(self, job: Job, card: Mapping[str, Any], revision: int) -> None:
-        """Replace what is shown of `job`.
+    def put(self, card: BoardCard, revision: int) -> None:
+        """Show `card`, in place of what is known of its job.
 
-        :param card: its card.
         :param revision: revision of its change, or the latest one that was read.
         """
-        key = job.key
+        self._forget(card.key)
+        if card.problem is not None:
+            self._problems[card.key] = card.problem
+            self._groups = None
+        self._add(card.key, revision, card.line, card.index)
+        self.files.update(card.files)
+
+    def put_state(self, state: JobState, revision: int) -> None:
+        """Count a job that has no card, or no longer has one; the same status again changes nothing.
+
+        :param revision: revision of its change.
+        """
         self.revision = max(self.revision, revision)
-        self._groups = None
-        self._entries.pop(key, None)
-        self._grouped.pop(key, None)
-        self._active.pop(key, None)
-        if is_shown(job):
-            self._grouped[key] = {name: card[name] for name in _GROUPED_FIELDS if name in card}
-            line = script_json(card)
+        if self._active.get(state.key) == state.status.value:
+            return
+        had_card = state.key in self._entries
+        self._forget(state.key)
+        self._active[state.key] = state.status.value
+        self._counts[state.status.value] += 1
+        if had_card:
+            self._add(state.key, revision, _gone(state.key), None)
         else:
-            self._active[key] = job.status.value
-            line = script_json({"key": key, "gone": True})
+            self.number += 1
+
+    def _forget(self, key: str) -> None:
+        self._entries.pop(key, None)
+        if self._problems.pop(key, None) is not None:
+            self._groups = None
+        if (status := self._active.pop(key, None)) is not None:
+            self._counts[status] -= 1
+
+    def _add(self, key: str, revision: int, line: str, index: int | None) -> None:
+        self.revision = max(self.revision, revision)
         self.number += 1
-        self._entries[key] = _Entry(self.revision, self.number, line)
-        if job.file is not None and "file" in card:
-            self.files[card["file"]] = job.file
-        if "poster" in card:
-            self.files[card["poster"]] = self.root / "posters" / f"{key}.jpg"
+        self._entries[key] = _Entry(self.revision, self.number, line, index)
 
     def cards(self) -> list[str]:
         """Return the cards of the page, each as JSON, in the order of the batch."""
-        ordered = sorted(self._grouped, key=lambda key: (self._grouped[key]["index"], key))
-        return [self._entries[key].line for key in ordered]
+        shown = [(entry.index, key, entry.line) for key, entry in self._entries.items() if entry.index is not None]
+        return [line for _, _, line in sorted(shown)]
 
     def head(self, *, is_running: bool, written: str) -> dict[str, Any]:
         """Return the facts of the whole batch, as the page of the folder has them.
@@ -90,9 +141,9 @@ class BoardFeed:
         :param written: present time, as text.
         """
         if self._groups is None:
-            self._groups = problem_groups(self._grouped.values(), self.root)
+            self._groups = problem_groups(self._problems.values(), self.root)
         return {
-            "running": is_running, "waiting": 0, "unfinished": dict(Counter(self._active.values())),
+            "running": is_running, "waiting": 0, "unfinished": {name: n for name, n in self._counts.items() if n},
             "resume": shell_command("resume", self.root), "groups": self._groups, "written": written,
             "revision": self.revision, "live": True,
         }  # fmt: skip
@@ -103,7 +154,7 @@ class BoardFeed:
         Without `seen`, the changes of the revision `after` are repeated: a download that ended later has joined it. A
         message ends between two revisions, so that its id holds for all of it.
 
-        :param after: revision up to which the reader is complete; 0 for a reader who has nothing.
+        :param after: revision up to which the reader is complete; 0 for a reader who may have cards of another process.
         :param seen: number of the last change of this process that the reader has; default None, unknown.
         """
         newer: list[_Entry] = []
@@ -112,13 +163,20 @@ class BoardFeed:
                 break
             newer.append(entry)
         newer.reverse()
-        lines: list[str] = []
+        lines = [_gone(key) for key in self._active if key not in self._entries] if after == 0 and seen is None else []
+        if lines and not newer:
+            yield message("cards", f"[{','.join(lines)}]", self.revision)
         for place, entry in enumerate(newer):
             lines.append(entry.line)
             is_last = place + 1 == len(newer)
             if is_last or (len(lines) >= MAX_CARDS_AT_ONCE and newer[place + 1].revision > entry.revision):
                 yield message("cards", f"[{','.join(lines)}]", entry.revision)
                 lines = []
+
+
+def _gone(key: str) -> str:
+    """Return the line of a job that has no card."""
+    return script_json({"key": key, "gone": True})
 
 
 def message(event: str, data: str, number: int | None = None) -> bytes:

@@ -18,11 +18,20 @@ from pika_async.errors import (
     SubmissionInDoubt,
     SubmissionRejected,
 )
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.report.media_facts import MediaFacts
 
-__all__ = ["card_of", "generate_command", "is_shown", "problem_groups", "reason_of", "shell_command"]
+__all__ = [
+    "card_of",
+    "file_facts",
+    "generate_command",
+    "is_shown",
+    "is_shown_status",
+    "problem_groups",
+    "reason_of",
+    "shell_command",
+]
 
 #: Keys that a group of problems names as examples.
 MAX_EXAMPLES: Final = 5
@@ -38,7 +47,12 @@ _OPTIONS: Final = {
 
 def is_shown(job: Job) -> bool:
     """Return whether `job` has a card: it is settled or parked. The others are only counted."""
-    return job.is_final or job.status in {JobStatus.UNKNOWN, JobStatus.TIMED_OUT}
+    return is_shown_status(job.status)
+
+
+def is_shown_status(status: JobStatus) -> bool:
+    """Return whether a job with `status` has a card; see `is_shown`."""
+    return status in FINAL or status in {JobStatus.UNKNOWN, JobStatus.TIMED_OUT}
 
 
 def card_of(
@@ -56,7 +70,7 @@ def card_of(
     :param has_poster: whether `root`/posters/KEY.jpg exists; default False.
     :param price: price of one charge; default None, unknown.
     """
-    request, file, facts = job.request, _link(job.file, root), facts or MediaFacts()
+    request = job.request
     took = None if job.settled_at is None or job.submitted_at is None else job.settled_at - job.submitted_at
     found = {
         "key": job.key,
@@ -70,11 +84,8 @@ def card_of(
         "kind": request.kind,
         "ratio": None if request.aspect_ratio is None else str(request.aspect_ratio),
         "seed": None if (seed := _seed(job)) is None else str(seed),  # a script has no integers beyond 2**53
-        "shape": facts.shape or _requested_shape(request),
-        "seconds": facts.seconds or (job.video.duration if job.video else None),
-        "file": file,
-        "picture": (file is not None and Path(str(job.file)).suffix in PICTURE_SUFFIXES) or None,
-        "poster": f"./posters/{quote(job.key, safe='')}.jpg" if has_poster else None,
+        "shape": _requested_shape(request),
+        "seconds": job.video.duration if job.video else None,
         "submitted": _time(job.submitted_at),
         "settled": _time(job.settled_at),
         "took": None if took is None else round(took.total_seconds(), 2),
@@ -88,6 +99,26 @@ def card_of(
         "adopted": job.is_adopted or None,
         "command": _command_again(job, root),
     }
+    if job.file is not None:
+        found |= file_facts(job.key, job.file, root, facts=facts, has_poster=has_poster)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def file_facts(
+    key: str, file: Path, root: Path, *, facts: MediaFacts | None = None, has_poster: bool = False
+) -> dict[str, Any]:
+    """Return the facts of the downloaded `file` of the job `key`, which its card has beside, or in place of, others.
+
+    See `card_of` for the parameters.
+    """
+    facts, link = facts or MediaFacts(), _link(file, root)
+    found = {
+        "shape": facts.shape,
+        "seconds": facts.seconds,
+        "file": link,
+        "picture": (link is not None and file.suffix in PICTURE_SUFFIXES) or None,
+        "poster": f"./posters/{quote(key, safe='')}.jpg" if has_poster else None,
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -100,9 +131,7 @@ def _requested_shape(request: GenerationRequest) -> tuple[int, int] | None:
     return None if ratio is None else (ratio.numerator, ratio.denominator)
 
 
-def _link(file: Path | None, root: Path) -> str | None:
-    if file is None:
-        return None
+def _link(file: Path, root: Path) -> str | None:
     start, path = f"{root.as_posix()}/", file.as_posix()
     if path.startswith(start):  # the usual case; a batch has thousands
         return "./" + quote(path.removeprefix(start), safe="/")

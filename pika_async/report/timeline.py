@@ -10,6 +10,7 @@ import enum
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import accumulate
 from statistics import median
 from typing import Final
@@ -111,12 +112,31 @@ class BatchTimeline:
 
     def add(self, job: Job) -> None:
         """Count `job`, in place of an earlier state of the job with that key."""
-        record, earlier = _record_of(job), self._records.get(job.key)
+        self._put(job.key, _record_of(job))
+
+    def add_active(self, key: str, status: JobStatus, submitted_at: datetime | None) -> None:
+        """Count the job `key`, which has not ended, in place of an earlier state of it.
+
+        :param submitted_at: when it was accepted; None if it was not, or that is unknown.
+        """
+        self._put(key, _active_record(status, submitted_at))
+
+    def add_download(self, key: str, at: datetime | None) -> None:
+        """Count the file of the job `key`, which has succeeded and was counted without one.
+
+        :param at: when it was on disk; None, unknown, for when the job settled.
+        """
+        record = self._records[key]
+        downloaded = record.settled_at if at is None else max(record.settled_at, at.timestamp())
+        self._put(key, attrs.evolve(record, steps=(*record.steps, (_Step.DOWNLOADED, downloaded))))
+
+    def _put(self, key: str, record: _Record) -> None:
+        earlier = self._records.get(key)
         if record == earlier:
             return
         if earlier is not None:
             self._count(earlier, -1)
-        self._records[job.key] = record
+        self._records[key] = record
         self._count(record, 1)
 
     def set_samples(self, samples: Iterable[DurationSample]) -> None:
@@ -210,13 +230,17 @@ class BatchTimeline:
         return [((number + 0.5) * self._width, median(found)) for number, found in sorted(bins.items())]
 
 
+def _active_record(status: JobStatus, submitted_at: datetime | None) -> _Record:
+    at = -math.inf if submitted_at is None else submitted_at.timestamp()
+    made = {JobStatus.UNKNOWN: (_Step.BEGUN, _Step.ENDED_BADLY)}.get(status, (_Step.BEGUN,))
+    return _Record(() if status in _UNSENT else tuple((step, at) for step in made))
+
+
 def _record_of(job: Job) -> _Record:
     """Return the steps of `job` in the order in which they happened, whatever its clock did meanwhile."""
-    sent = None if job.submitted_at is None else job.submitted_at.timestamp()
     if not job.is_final:
-        at = -math.inf if sent is None else sent
-        made = {JobStatus.UNKNOWN: (_Step.BEGUN, _Step.ENDED_BADLY)}.get(job.status, (_Step.BEGUN,))
-        return _Record(() if job.status in _UNSENT else tuple((step, at) for step in made))
+        return _active_record(job.status, job.submitted_at)
+    sent = None if job.submitted_at is None else job.submitted_at.timestamp()
     settled = None if job.settled_at is None else job.settled_at.timestamp()
     if settled is None:
         settled = -math.inf if sent is None else sent

@@ -218,8 +218,8 @@ MUTANTS: Final = (
     Mutant(
         "board-awaits-no-download",
         "report/board_source.py",
-        "found = changed or self._finished_downloads()",
-        "found = changed",
+        "keys = list(self._awaited)[:MAX_DOWNLOADS_AT_ONCE]",
+        "keys = list[str]()",
         "a video never appears on the board",
         ("tests/report/test_board.py",),
     ),

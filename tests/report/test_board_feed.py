@@ -10,16 +10,20 @@ import attrs
 import pytest
 
 from pika_async import Job, JobStatus
+from pika_async._journal.protocol import JobState
 from pika_async.report import board_feed
-from pika_async.report.board_feed import MAX_CARDS_AT_ONCE, BoardFeed
-from pika_async.report.cards import card_of
+from pika_async.report.board_feed import MAX_CARDS_AT_ONCE, BoardCard, BoardFeed
+from pika_async.report.cards import card_of, is_shown
 from tests.report.jobs import failed, made, succeeded
 
 ROOT = Path("/batch")
 
 
 def put(feed: BoardFeed, job: Job, revision: int) -> None:
-    feed.put(job, card_of(job, ROOT), revision)
+    if is_shown(job):
+        feed.put(BoardCard.of(card_of(job, ROOT), ROOT, file=job.file), revision)
+    else:
+        feed.put_state(JobState(job.key, job.status, job.submitted_at), revision)
 
 
 def read(feed: BoardFeed, after: int, seen: int | None = None) -> list[tuple[int, list[str]]]:
@@ -45,7 +49,7 @@ def test_a_reader_gets_what_changed_since_its_last_id() -> None:
 def test_a_job_that_changed_again_is_sent_once_as_it_is_now() -> None:
     """It stands where its last change does."""
     feed = BoardFeed(ROOT)
-    put(feed, made("a"), 1)
+    put(feed, failed("a", "at first"), 1)
     put(feed, failed("b", "no"), 2)
     put(feed, failed("a", "no", index=0), 3)
     assert read(feed, 0) == [(3, ["b", "a"])]
@@ -101,6 +105,31 @@ def test_a_job_that_is_sent_again_leaves_the_page() -> None:
     assert feed.cards() == []
     head = feed.head(is_running=True, written="now")
     assert (head["unfinished"], head["groups"], head["revision"]) == ({"running": 1}, [], 2)
+
+
+def test_a_job_without_a_card_is_only_counted() -> None:
+    """It makes no message, and the same status again changes nothing but the revision."""
+    feed = BoardFeed(ROOT)
+    for revision in range(1, 4):
+        put(feed, made("a", status=JobStatus.RUNNING), revision)
+        assert feed.number == 1
+    assert (feed.revision, read(feed, 1), read(feed, 0, 0)) == (3, [], [])
+    assert feed.head(is_running=True, written="now")["unfinished"] == {"running": 1}
+    put(feed, succeeded("a"), 4)
+    assert feed.head(is_running=True, written="now")["unfinished"] == {}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_reader_of_another_process_loses_the_cards_that_have_gone(others: int) -> None:
+    """It may have one of a job that is sent again since, also when there is no card at all."""
+    feed = BoardFeed(ROOT)
+    put(feed, made("a", status=JobStatus.RUNNING), 1)
+    for number in range(others):
+        put(feed, failed(f"b{number}", "no"), 2 + number)
+    (message,) = feed.messages(0)
+    assert b'{"key":"a","gone":true}' in message
+    assert b'"gone"' not in b"".join(feed.messages(1))
+    assert b'"gone"' not in b"".join(feed.messages(0, 0))
 
 
 def test_hostile_text_ends_no_message() -> None:

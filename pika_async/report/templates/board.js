@@ -3,7 +3,7 @@
 
 const PAUSE = 400; // milliseconds between two drawings, however many changes come
 const GONE_AFTER = 3 * head.beat * 1000; // milliseconds without a sign of life after which the page is stale
-const FIGURES_EVERY = 10000; // milliseconds between two readings of the timeline
+const FIGURES_EVERY = 20000; // milliseconds between two readings of the timeline
 const news = new Map();
 let newHead = null, timer = 0, last = Date.now(), isBroken = false, isOver = false, isPressed = false, isEnded = false;
 let figuresAt = Date.now(), figuresTimer = 0, groupsDrawn = JSON.stringify(head.groups);
