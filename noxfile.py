@@ -14,6 +14,9 @@ nox.options.sessions = ["lint", "typing", "tests", "slow", "demo"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
+# Every worker and every process that a test starts would compile each module again, which takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 #: Four workers for two cores: most of what the suite does is wait.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.board import board, with_board_port
-from pika_async.cli.configuration import configure, describe_mistake, name_places
+from pika_async.cli.configuration import Configuration, configure, describe_mistake, name_places
 from pika_async.cli.estimate import estimate
 from pika_async.cli.exits import ExitCode, InputErrors, Interrupted, UsageError, error_text, exit_code_for
 from pika_async.cli.export import export
@@ -53,6 +53,12 @@ app = App(
 )
 
 
+@cache
+def _configuration() -> Configuration:
+    """Read the options of every command; once, because it takes a tenth of a second."""
+    return Configuration.of(app)
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code.
 
@@ -60,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
     """
     terminal = Terminal()
     places: dict[str, str] = {}
-    app.config = (partial(configure, app, places),)
+    app.config = (partial(configure, app, places, configuration=_configuration),)
     try:
         command, bound, _ = app.parse_args(with_board_port(argv), exit_on_error=False, print_error=False)
         code = command(*bound.args, **bound.kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -126,12 +126,19 @@ def config_files() -> list[Path]:
 
 
 def configure(
-    root: App, places: dict[str, str], app: App, commands: tuple[str, ...], arguments: ArgumentCollection
+    root: App,
+    places: dict[str, str],
+    app: App,
+    commands: tuple[str, ...],
+    arguments: ArgumentCollection,
+    *,
+    configuration: Callable[[], Configuration],
 ) -> None:
     """Add to the arguments of one command line what variables and files give; the command line counts most.
 
     :param root: the app whose commands have the options.
-    :param places: gets the place of each option that is taken from one; the rest is passed by cyclopts.
+    :param places: gets the place of each option that is taken from one; `app` to `arguments` are passed by cyclopts.
+    :param configuration: returns the options of that app's commands; called only where a file or a variable gives any.
     :raises UsageError: names the file or variable, and the entry in it, that cannot be used.
     """
     # A folder that may not be entered holds no file for this user; `Path.is_file` would raise.
@@ -139,7 +146,7 @@ def configure(
     if not commands or commands[0] not in root or commands[0].startswith("-"):
         return
     if files or any(name.startswith(PREFIX) for name in os.environ):
-        for source, values in _sources(Configuration.of(root), files, commands[0]):
+        for source, values in _sources(configuration(), files, commands[0]):
             # The option `effects` has the name of a command, so values stand under that of their own command.
             Dict({commands[0]: values}, source=source)(app, commands, arguments)
     for argument in arguments:

@@ -26,8 +26,7 @@ class ContainerMeter:
             yield
             self.count()
         finally:
-            turns.cancel()
-            gc.unfreeze()
+            turns.cancel()  # what is frozen stays so, as it is in every other test
 
     async def _take_turns(self) -> None:
         while True:
