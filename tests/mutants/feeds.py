@@ -264,9 +264,8 @@ MUTANTS: Final = (
     Mutant(
         "account-before-interrupt",
         "cli/batch.py",
-        "        if self.interrupted:\n            return ExitCode.INTERRUPTED\n",
-        "        if self.interrupted and not isinstance(self.stopped, AccountStopped):\n"
-        "            return ExitCode.INTERRUPTED\n",
+        "        if self.interrupted or self.posters_interrupted:\n",
+        "        if self.interrupted and not isinstance(self.stopped, AccountStopped):\n",
         "an interrupted command ends with the code of a stopped account",
         ("tests/cli/test_results.py",),
     ),

@@ -131,9 +131,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "doubts-cut-short",
-        "cli/retries.py",
-        "        yield from _reasons(in_doubt, most_reasons=len(in_doubt), most_keys=len(in_doubt))\n",
-        "        yield from _reasons(in_doubt)\n",
+        "cli/doubts.py",
+        "{len(alike)} x {reason}: {_keys(alike)}",
+        "{len(alike)} x {reason}: {_keys(alike[:5])}",
         "a summary does not name every job that may have been charged",
         ("tests/cli/test_cli_newcomer.py",),
         "every_doubt_is_named",
