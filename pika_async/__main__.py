@@ -33,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    from pika_async.cli import run  # noqa: PLC0415
-    from pika_async.cli.loop import exit_despite_threads  # noqa: PLC0415
+    try:
+        from pika_async.cli import run  # noqa: PLC0415
+        from pika_async.cli.loop import exit_despite_threads  # noqa: PLC0415
+    except KeyboardInterrupt:  # Ctrl-C at once
+        return 130
 
     code = run(sys.argv[1:] if argv is None else argv)
     if argv is None:  # the interpreter would wait for them

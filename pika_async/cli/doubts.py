@@ -43,7 +43,7 @@ def doubt_details(folder: BatchFolder, jobs: Iterable[Job], interrupted: Sequenc
     in_doubt = [job for job in jobs if job.status is JobStatus.UNKNOWN]
     if in_doubt:
         waiting = "; a command running here may still wait for their callbacks"
-        yield f"{_heading(in_doubt)}{waiting if folder.options().callbacks is not None else ''}:"
+        yield f"{_heading(in_doubt)}{waiting if folder.options().callbacks is not None else ''}"
     groups = [alike for _, alike in reason_groups(in_doubt)]
     if len(in_doubt) <= MAX_DOUBTS_IN_FULL:
         groups = [[job] for job in in_doubt]

@@ -48,6 +48,8 @@ _MAX_SILENCE_S: Final = 300.0
 _SILENCE_SHARE: Final = 0.5
 #: Seconds of the recent past that the pace is estimated from.
 _PACE_WINDOW_S: Final = 120.0
+#: Settled jobs below which there is no pace: the first to end were refused at once.
+_MIN_PACE_JOBS: Final = 3
 _BAR_WIDTH: Final = 40
 #: Cells of the narrowest bar beside its numbers, and between two texts.
 _MIN_BAR_WIDTH: Final = 8
@@ -146,9 +148,9 @@ class SettleRate:
 
     @property
     def per_second(self) -> float:
-        """Jobs per second; 0 before any has settled."""
+        """Jobs per second; 0 before `_MIN_PACE_JOBS` have settled in that time."""
         (first, before), (last, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (last - first) if last > first else 0.0
+        return (after - before) / (last - first) if after - before >= _MIN_PACE_JOBS else 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -116,7 +116,7 @@ class BatchRunner:
                 raise Interrupted("interrupted: nothing was sent") from None
             interrupted = True
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
-        jobs += done
+        jobs = sorted([*jobs, *done], key=lambda job: job.index)
         if not runs:  # nothing to do, and the page is written all the same
             self._before = await Before.read(self.folder.journal, self.options.price)
             async for job in paced(self.folder.journal.all()):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder, starting_text
 from pika_async.cli.doubts import doubt_details
 from pika_async.cli.exits import ExitCode
 from pika_async.cli.results import json_line, result_row
-from pika_async.cli.retries import failure_lines, rejection_lines, trouble_lines
+from pika_async.cli.retries import failure_lines, is_archived, rejection_lines, trouble_lines
 from pika_async.cli.spending import reached_limit_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.cli.words import counted
-from pika_async.errors import SubmissionsStopped
+from pika_async.errors import ClientClosed, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus, mark_interrupted
 
 __all__ = ["resolution_text", "show_status"]
@@ -44,14 +43,14 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     if running is not None and not jobs:
         terminal.show(starting_text(folder, running))
         return ExitCode.OK
-    shown = table(
-        f"{folder.root}: {counted(len(jobs), 'job')}", "status", "jobs", "on disk", "points", "refunded", right=1
-    )
-    counts = Counter(job.status for job in jobs)
+    current = [job for job in jobs if not is_archived(job)]
+    title = f"{folder.root}: {counted(len(current), 'job')}"
+    shown = table(title, "status", "jobs", "on disk", "points", "refunded", right=1)
     for status in JobStatus:
-        if counts[status]:
-            matching = [job for job in jobs if job.status is status]
+        if matching := [job for job in current if job.status is status]:
             shown.add_row(*map(plain, _figures(status.label, matching)))
+    if len(current) < len(jobs):
+        shown.add_row(*map(plain, _figures("paid for again", [job for job in jobs if is_archived(job)])))
     terminal.show(shown)
     for line in _lines(folder, jobs, running):
         terminal.show(line)
@@ -75,7 +74,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     charged = sum(job.may_be_charged for job in jobs)
     limit = folder.options().max_charges
     yield f"charges: {charged} accepted or possibly accepted{f', of {limit} allowed' if limit else ''}"
-    stops = {job.error.message for job in jobs if isinstance(job.error, SubmissionsStopped)}
+    stops = {job.error.message for job in jobs if _is_stop(job.error)}
     yield from sorted(stops)
     yield from rejection_lines(folder, jobs)
     yield from failure_lines(folder, jobs)
@@ -91,6 +90,11 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
         yield f"a command runs here (process {running}): wait for it, or press Ctrl-C there to stop it"
     elif has_more_to_do(jobs, download=folder.options().download, at_limit=bool(beyond_limit)):
         yield f"to continue: {folder.command('resume')}"
+
+
+def _is_stop(error: PikaError | None) -> TypeGuard[SubmissionsStopped]:
+    """Return whether `error` is a stop that a person must know; an interrupt is not one."""
+    return isinstance(error, SubmissionsStopped) and not isinstance(error, ClientClosed)
 
 
 def _unknown_word_lines(jobs: Sequence[Job]) -> Iterator[str]:

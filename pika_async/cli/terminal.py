@@ -24,8 +24,8 @@ from pika_async.logs import LineFormatter
 __all__ = ["LEVELS", "Terminal", "fits", "linked", "logging_to", "plain", "table"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-#: A line that holds a command to copy.
-_COMMAND: Final = re.compile(r"(^|: +)pika-async ")
+#: A command to copy, at the beginning of a line or behind what it does.
+_COMMAND: Final = re.compile(r"(?:^|(?<=: )) *(?P<command>(?:[A-Z][A-Z_]*=\S+ )*(?:pika-async |export [A-Z]))")
 #: Cells by which the further lines of a text are indented more than its first.
 HANGING_INDENT: Final = 2
 #: Cells of the left and the right edge of a table.
@@ -92,11 +92,21 @@ def _widths(cells: Sequence[object], *, whole: bool) -> tuple[int, int]:
 def _print_prose(console: Console, text: Text) -> None:
     """Print lines; on a terminal they are wrapped between words, except commands, which can then be copied.
 
-    Further lines of one are indented more than its first.
+    Further lines of one are indented more than its first. A command for which there is no room behind the words before
+    it has a line of its own.
     """
     for line in text.split("\n", allow_blank=True):
-        wraps = console.is_terminal and not _COMMAND.search(line.plain)
         indent = " " * (len(line.plain) - len(line.plain.lstrip()) + HANGING_INDENT)
+        command = _COMMAND.search(line.plain) if console.is_terminal else None
+        if command is not None:
+            words, rest = line.divide([command.start("command")])
+            if words.plain.strip() and cell_len(line.plain) > console.width:
+                words.rstrip()
+                _print_prose(console, words)
+                line = Text(indent) + rest  # noqa: PLW2901
+            console.print(line, soft_wrap=True)
+            continue
+        wraps = console.is_terminal
         parts = line.divide(_breaks(line.plain, console.width, len(indent)) if wraps else [])
         for number, part in enumerate(parts):
             if wraps:
@@ -221,6 +231,8 @@ class Terminal:
         if not console.is_terminal:
             for label, text in rows:
                 console.print(plain(f"  {label}: {text}"), soft_wrap=True)
+            return
+        if not rows:
             return
         grid = Table.grid(padding=(0, 2, 0, 0))
         for label, text in rows:

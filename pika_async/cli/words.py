@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["counted", "range_words"]
 
 #: Steps to which the ends of a range are rounded, by the greatest end below which each holds; all in seconds.
-_STEPS_S: Final = ((10, 1), (120, 5), (600, 30), (1_800, 60), (7_200, 300), (36_000, 1_800), (math.inf, 3_600))
+_STEPS_S: Final = ((30, 1), (120, 5), (600, 30), (1_800, 60), (7_200, 300), (36_000, 1_800), (math.inf, 3_600))
 #: From this many seconds on, a duration is written in the unit, which has that many.
 _UNITS: Final = ((7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
 #: Share of a step by which a figure may miss it.

@@ -336,7 +336,7 @@ def test_ctrl_c_ends_a_batch_that_only_waits_for_a_callback(cli: CommandLine) ->
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=HANG_S)
         assert (process.returncode, "Traceback" in out + err) == (130, False)
-        assert "in doubt, possibly charged: 1; a command running here may still wait for their callbacks:" in status
+        assert "in doubt, possibly charged: 1; a command running here may still wait for their callbacks" in status
         assert "in doubt: job lost at cometapi" in status
         assert "interrupted: 0 still in flight, 0 not sent; nothing is lost" in err
         assert "in doubt, possibly charged: 1; to list and resolve them: pika-async status pika-out" in err

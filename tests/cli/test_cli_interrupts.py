@@ -37,11 +37,11 @@ def emulator() -> Iterator[Emulator]:
         yield emulator
 
 
-def start(emulator: Emulator, folder: Path, poster_s: float = 0.0) -> ChildProcess:
+def start(emulator: Emulator, folder: Path, poster_s: float = 0.0, *more: str) -> ChildProcess:
     """Start a batch whose posters take `poster_s` seconds each."""
     (folder / "b.txt").write_text("\n".join(f"prompt {number}" for number in range(JOBS)))
     argv = [sys.executable, "-c", SLOW_POSTERS + LAUNCHER, "batch", "b.txt", "--provider", "native"]
-    argv += ["--base-url", emulator.base_url("native"), "--expected-seconds", "0.2"]
+    argv += ["--base-url", emulator.base_url("native"), "--expected-seconds", "0.2", *more]
     environment = {**os.environ, ENV["native"]: KEY, "PIKA_POSTER_S": str(poster_s)}
     return ChildProcess(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -110,6 +110,34 @@ def test_an_interrupt_while_a_result_is_downloaded_loses_nothing(tmp_path: Path)
         assert (process.returncode, len(emulator.ledger)) == (0, JOBS), err
         assert f"{JOBS} jobs: {JOBS} succeeded; {JOBS} on disk" in out
         page_of(tmp_path)
+
+
+def test_an_interrupt_at_once_prints_no_traceback(tmp_path: Path) -> None:
+    """Ctrl-C while the command line is still imported."""
+    interrupting = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "pika_async.cli.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from pika_async.__main__ import main
+sys.exit(main())
+"""
+    argv = [sys.executable, "-c", interrupting, "status", "nowhere"]
+    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG_S)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_status_after_an_interrupt_speaks_of_no_client(tmp_path: Path, cli: CommandLine) -> None:
+    """What was not sent because of Ctrl-C has no reason but the way on."""
+    with serving(durations="constant:60") as emulator:
+        with start(emulator, tmp_path, 0.0, "--max-in-flight", "2") as process:
+            wait_until(lambda: len(emulator.ledger) == 2)
+            interrupt(process)
+        status = cli("status", "pika-out").out
+    assert "client was closed" not in status
+    assert "to continue: pika-async resume pika-out" in status
 
 
 def test_each_end_without_a_charge_says_so(cli: CommandLine, emulator: Emulator) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pika_async.cli.exits import UsageError
 from pika_async.cli.inputs import parse_input
 from pika_async.cli.requests import check_rows, input_notes
+from pika_async.cli.terminal import Terminal
 from pika_async.errors import JournalFailed
 from pika_async.providers import NATIVE
 from tests.cli.command_line import CommandLine, on_a_terminal, serving, without_codes
@@ -81,7 +82,7 @@ def test_many_doubts_are_grouped_by_status_too(cli: CommandLine) -> None:
         summary = cli.batch(emulator, source, "--no-download", "--max-in-flight", "1", "--log-level", "error").err
     lines = cli("status", "pika-out").out.splitlines()
     assert "in doubt, possibly charged: 7; to list and resolve them: pika-async status pika-out" in summary.splitlines()
-    assert "in doubt, possibly charged: 7:" in lines
+    assert "in doubt, possibly charged: 7" in lines
     assert f"  6 more for the same reason: {', '.join(f'row-{n}' for n in range(1, 7))}" in lines
     assert "  it was accepted:     pika-async resolve pika-out row-0 --task-id ID" in lines
     assert "to be asked about each in turn: pika-async resolve pika-out" in lines
@@ -101,6 +102,41 @@ def test_no_word_of_a_summary_is_broken(cli: CommandLine, status: int) -> None:
     long = [line for line in lines if len(line.rstrip()) > 80]
     assert all("pika-async " in line or len(line.split()[-1]) > 60 for line in long), long
     assert any(line.endswith(f"pika-async status {folder}") for line in lines) or status == 400
+
+
+def test_a_command_without_room_has_a_line_of_its_own(cli: CommandLine) -> None:
+    """It is whole, below the words before it; where there is room it stays behind them."""
+    command = "pika-async retry clips --failed --new-seed"
+    for columns, lines in (
+        (90, [f"to pay for them again: {command}"]),
+        (50, ["to pay for them again:", f"  {command}"]),
+    ):
+        on_a_terminal(cli.monkeypatch, columns)
+        terminal = Terminal()
+        terminal.show(f"to pay for them again: {command}\n  KEY=k {command} --more words --more words --more words")
+        shown = without_codes(cli.capsys.readouterr().out).splitlines()
+        assert shown == [*lines, f"  KEY=k {command} --more words --more words --more words"]
+
+
+def test_a_preview_of_nothing_new_is_one_line(cli: CommandLine) -> None:
+    """No blank line stands between it and the summary."""
+    with serving() as emulator:
+        source = cli.write("b.csv", "key,prompt\none,a\n")
+        cli.batch(emulator, source, "--no-download")
+        on_a_terminal(cli.monkeypatch)
+        assert "\n\n" not in without_codes(cli.batch(emulator, source, "--no-download").err)
+
+
+def test_a_job_that_was_paid_again_counts_once(cli: CommandLine) -> None:
+    """The table of `status` has its earlier record in a row of its own."""
+    fails = {"on": "create", "first": 1, "do": {"fault": "fails", "reason": "moderation"}}
+    with serving(fails) as emulator:
+        source = cli.write("b.csv", "key,prompt\none,a\n")
+        cli.batch(emulator, source, "--no-download")
+        assert cli("retry", "pika-out", "one", "--yes").code == 0
+        status = cli("status", "pika-out").out
+    assert status.splitlines()[0].rstrip() == "pika-out: 1 job"
+    assert re.search(r"^ paid for again +1 ", status, re.MULTILINE)
 
 
 def test_faults_of_an_input_are_wrapped_between_words(cli: CommandLine) -> None:

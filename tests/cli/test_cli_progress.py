@@ -113,7 +113,8 @@ def test_a_line_of_which_nothing_is_known_holds_the_counts() -> None:
 def test_the_pace_is_that_of_the_last_two_minutes() -> None:
     """What settled before counts no more, and a batch that stands still has none."""
     pace = SettleRate()
-    assert pace.per_second == 0
+    pace.add(0.5, 2)
+    assert pace.per_second == 0, "two that were refused at once are no pace"
     for second in range(0, 601, 10):
         pace.add(float(second), min(second, 300))
         if second == 300:
