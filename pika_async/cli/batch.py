@@ -21,6 +21,7 @@ from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.doubts import doubt_lines
 from pika_async.cli.exits import ExitCode, stops_account
 from pika_async.cli.fetch_hint import fetch_command
+from pika_async.cli.job_counts import CurrentJobs
 from pika_async.cli.progress import CallbackCounts
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter, json_line, result_row
@@ -90,6 +91,7 @@ class ProviderBatch:
     :param gallery: page that several batches may share.
     :param journal: that of the client.
     :param echo: write each line to standard output too; default False.
+    :param ended: gets each job that has its line; batches beside each other may share it. Default: a list of its own.
     """
 
     client: PikaClient
@@ -99,12 +101,13 @@ class ProviderBatch:
     terminal: Terminal
     journal: Journal
     echo: bool = False
+    ended: list[Job] = attrs.field(factory=list)
     jobs: dict[str, Job] = attrs.field(factory=dict, init=False)
     #: Why `results.jsonl` could not be written; nothing more is sent after that.
     write_error: OSError | None = attrs.field(default=None, init=False)
     #: Jobs parked in doubt. Their lines are written last, because a callback may still resolve them.
     _in_doubt: dict[str, Job] = attrs.field(factory=dict, init=False)
-    #: Latest state of each job for the display: a job that is being downloaded is neither active nor written yet.
+    #: Latest state of each job without a line: one that is being downloaded is neither active nor written yet.
     _latest: dict[str, Job] = attrs.field(factory=dict, init=False)
     _positions: dict[str, int] = attrs.field(init=False)
     _skipped: frozenset[str] = attrs.field(default=frozenset(), init=False)
@@ -161,12 +164,18 @@ class ProviderBatch:
                     resolved.add(key)
         return [one.request for one in self.inputs if one.key in resolved] if resolved else []
 
-    async def current_jobs(self) -> list[Job]:
-        """Return the latest state of every job that was taken in."""
+    async def current_jobs(self) -> CurrentJobs:
+        """Return every job that was taken in, those without a line in their latest state."""
         self._latest.update(self._in_doubt)
-        self._latest.update((job.key, job) for job in self.client.active_jobs())
-        self._latest.update(self.jobs)
-        return list(self._latest.values())
+        for job in self._active_records():
+            if job.key not in self.jobs:
+                self._latest[job.key] = job
+        return CurrentJobs(self.ended, list(self._latest.values()))
+
+    def _active_records(self) -> Iterator[Job]:
+        """Yield the active jobs without the polls that are not in their records yet: these cost a copy of each job."""
+        table = self.client._table  # noqa: SLF001 - its public view copies
+        yield from () if table is None else (active.job for active in list(table.jobs.values()))
 
     def callback_counts(self, listener: CallbackListener) -> CallbackCounts:
         """Count the callbacks that `listener` received and the jobs that wait for one."""
@@ -206,6 +215,8 @@ class ProviderBatch:
 
     def _write(self, job: Job) -> None:
         placed = self.jobs[job.key] = attrs.evolve(job, index=self._positions[job.key])
+        self.ended.append(placed)
+        self._latest.pop(job.key, None)
         self.gallery.add(placed)
         record: Mapping[str, Any] = result_row(placed, self.results.root)
         if self.write_error is None:

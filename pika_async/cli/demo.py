@@ -22,6 +22,7 @@ from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.demo_prompts import demo_requests
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.forecast import Forecast, MergedForecast
+from pika_async.cli.job_counts import CurrentJobs
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.optional_deps import require_emulator
 from pika_async.cli.progress import ProgressDisplay
@@ -126,10 +127,11 @@ async def _run(
 ) -> tuple[BatchOutcome, Emulator]:
     emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_LENGTH_S)
     batches: list[ProviderBatch] = []
+    ended: list[Job] = []
     dealt = demo_requests([find_provider(name) for name in EMULATED_PROVIDERS], prompts, seed)
 
-    async def current_jobs() -> list[Job]:
-        return [job for batch in batches for job in await batch.current_jobs()]
+    async def current_jobs() -> CurrentJobs:
+        return CurrentJobs(ended, [job for batch in batches for job in (await batch.current_jobs()).others])
 
     def update() -> None:
         for batch in batches:
@@ -142,7 +144,7 @@ async def _run(
         interrupted = False
         try:
             async with emulator:
-                batches.extend(_batches(emulator, dealt, results, gallery, terminal))
+                batches.extend(_batches(emulator, dealt, results, gallery, terminal, ended=ended))
                 forecast.parts = [_forecast(batch) for batch in batches]
                 gallery.expect([one.key for batch in batches for one in batch.inputs])
                 async with display, gallery.refreshing(update), asyncio.TaskGroup() as group:
@@ -171,10 +173,18 @@ def _batches(
     results: ResultsWriter,
     gallery: GalleryWriter,
     terminal: Terminal,
+    *,
+    ended: list[Job],
 ) -> list[ProviderBatch]:
     return [
         ProviderBatch(
-            _client(emulator, name, journal), _input_requests(requests, number), results, gallery, terminal, journal
+            _client(emulator, name, journal),
+            _input_requests(requests, number),
+            results,
+            gallery,
+            terminal,
+            journal,
+            ended=ended,
         )
         for number, (name, requests) in enumerate(dealt.items())
         for journal in [MemoryJournal()]

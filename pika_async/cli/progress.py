@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -18,67 +17,37 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pika_async._runtime.pacing import paced
+from pika_async.cli.job_counts import CurrentJobs, JobCounts, JobTally, SettleRate
 from pika_async.cli.terminal import Terminal, plain
 from pika_async.cli.words import counted, range_words
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import Job
 
 __all__ = [
     "CallbackCounts",
-    "JobCounts",
     "ProgressDisplay",
     "ProgressFacts",
-    "SettleRate",
-    "count_jobs",
     "progress_line",
 ]
 
 #: Seconds between two updates of the live display.
-_LIVE_INTERVAL_S: Final = 0.5
+_LIVE_INTERVAL_S: Final = 1.0
 #: Seconds between two checks whether a plain line is due.
 _LINE_INTERVAL_S: Final = 2.0
-#: Seconds between two forecasts.
-_FORECAST_INTERVAL_S: Final = 2.0
-#: The display waits at least as many times as long as it took to make it: it costs at most one in fifty seconds.
-_WAIT_FACTOR: Final = 50
+#: Seconds between two forecasts; between them the time left runs down.
+_FORECAST_INTERVAL_S: Final = 5.0
+#: A forecast is followed by at least so many times as long as it took, and an update by as many.
+_WAIT_FACTOR: Final = 100
+#: Seconds up to which the time that an update took counts: other tasks run meanwhile.
+_MAX_MEASURED_S: Final = 0.05
 #: Shortest and longest time between two plain lines while no tenth of the jobs has finished, and the share of the
 #: elapsed time in between.
 _MIN_SILENCE_S: Final = 10.0
 _MAX_SILENCE_S: Final = 300.0
 _SILENCE_SHARE: Final = 0.5
-#: Seconds of the recent past that the pace is estimated from.
-_PACE_WINDOW_S: Final = 120.0
-#: Settled jobs below which there is no pace: the first to end were refused at once.
-_MIN_PACE_JOBS: Final = 3
 _BAR_WIDTH: Final = 40
 #: Cells of the narrowest bar beside its numbers, and between two texts.
 _MIN_BAR_WIDTH: Final = 8
 _GAP: Final = "  "
-
-
-@attrs.frozen(kw_only=True)
-class JobCounts:
-    """Number of jobs by progress."""
-
-    total: int
-    submitted: int = 0
-    running: int = 0
-    #: Settled or parked.
-    finished: int = 0
-    downloaded: int = 0
-    #: Finished without a video, or with one that could not be downloaded.
-    failed: int = 0
-    #: In doubt, and finished.
-    in_doubt: int = 0
-    #: In doubt, while the batch still waits for the callback that may resolve them; not finished.
-    awaiting_callback: int = 0
-    #: Settled in this run.
-    settled_here: int = 0
-
-    @property
-    def only_awaits_callbacks(self) -> bool:
-        """Whether every unfinished job waits for a callback; the pace then says nothing about the time left."""
-        return 0 < self.awaiting_callback >= self.total - self.finished
 
 
 @attrs.frozen(kw_only=True)
@@ -96,61 +65,6 @@ class CallbackCounts:
         address = self.unreached_address
         hint = "" if address is None else f"; does the public address forward to {address}?"
         return f"{received}{awaiting}{hint}"
-
-
-async def count_jobs(
-    jobs: Sequence[Job], total: int, awaiting_callback: int = 0, since: datetime | None = None
-) -> JobCounts:
-    """Count `jobs` by progress; let other tasks run meanwhile.
-
-    :param total: number of jobs of the whole batch.
-    :param awaiting_callback: number of jobs in doubt that still wait for a callback and are not finished.
-    :param since: when this run began; a job that settled before counts for no pace.
-    """
-    counts: Counter[JobStatus] = Counter()
-    submitted = downloaded = not_downloaded = settled_here = 0
-    async for job in paced(jobs):
-        counts[job.status] += 1
-        submitted += job.submitted_at is not None
-        downloaded += job.file is not None
-        not_downloaded += job.status is JobStatus.SUCCEEDED and job.error is not None
-        settled_here += since is not None and job.settled_at is not None and job.settled_at >= since
-    in_doubt = counts[JobStatus.UNKNOWN] - awaiting_callback
-    failed = sum(counts[status] for status in (JobStatus.FAILED, JobStatus.REJECTED))
-    failed += counts[JobStatus.TIMED_OUT] + counts[JobStatus.CANCELED]
-    return JobCounts(
-        total=total,
-        submitted=submitted,
-        running=counts[JobStatus.QUEUED] + counts[JobStatus.RUNNING],
-        finished=counts[JobStatus.SUCCEEDED] + failed + in_doubt,
-        downloaded=downloaded,
-        failed=failed + not_downloaded,
-        in_doubt=in_doubt,
-        awaiting_callback=awaiting_callback,
-        settled_here=settled_here,
-    )
-
-
-@attrs.define
-class SettleRate:
-    """Settled jobs per second over the last two minutes of a run."""
-
-    _seen: deque[tuple[float, int]] = attrs.field(factory=lambda: deque([(0.0, 0)]), init=False)
-
-    def add(self, elapsed: float, settled: int) -> None:
-        """Record the number of jobs that have settled in this run.
-
-        :param elapsed: seconds since it began.
-        """
-        self._seen.append((elapsed, settled))
-        while len(self._seen) > 2 and self._seen[1][0] <= elapsed - _PACE_WINDOW_S:
-            self._seen.popleft()
-
-    @property
-    def per_second(self) -> float:
-        """Jobs per second; 0 before `_MIN_PACE_JOBS` have settled in that time."""
-        (first, before), (last, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (last - first) if after - before >= _MIN_PACE_JOBS else 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -293,7 +207,7 @@ class ProgressDisplay:
     """
 
     terminal: Terminal
-    jobs: Callable[[], Awaitable[Sequence[Job]]]
+    jobs: Callable[[], Awaitable[CurrentJobs]]
     total: int
     download: bool = True
     silent: bool = False
@@ -305,17 +219,20 @@ class ProgressDisplay:
     _updates: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _pace: SettleRate = attrs.field(factory=SettleRate, init=False)
     _started: float = attrs.field(default=0.0, init=False)
-    _started_at: datetime = attrs.field(factory=lambda: datetime.now(UTC), init=False)
+    _tally: JobTally = attrs.field(init=False)
     _left: tuple[float, float] | None = attrs.field(default=None, init=False)
     _cost: str = attrs.field(default="", init=False)
     #: When the last forecast was made, and when the next one is due; seconds since the beginning.
     _forecast_at: float = attrs.field(default=0.0, init=False)
     _forecast_due: float = attrs.field(default=0.0, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._tally = JobTally(self.total, datetime.now(UTC))
+
     async def __aenter__(self) -> Self:
         if self.silent and self.callbacks is None:
             return self
-        self._started, self._started_at = self.clock(), datetime.now(UTC)
+        self._started, self._tally.since = self.clock(), datetime.now(UTC)
         if self.terminal.err.is_terminal and not self.silent:
             self._live = Live(console=self.terminal.err, auto_refresh=False, transient=True)
             self._live.start()
@@ -346,11 +263,12 @@ class ProgressDisplay:
         callbacks = None if self.callbacks is None else self.callbacks()
         awaiting = 0 if callbacks is None else callbacks.awaiting
         jobs = await self.jobs()
-        counts = await count_jobs(jobs, self.total, awaiting, self._started_at)
+        counts = await self._tally.count(jobs, awaiting)
         elapsed = self.clock() - self._started
         self._pace.add(elapsed, counts.settled_here)
         if self.forecast is not None and elapsed >= self._forecast_due:
-            self._cost, self._left = self.forecast.cost(jobs), await self.forecast.seconds(jobs)
+            every_job = jobs.all
+            self._cost, self._left = self.forecast.cost(every_job), await self.forecast.seconds(every_job)
             self._forecast_at = elapsed
             took = self.clock() - self._started - elapsed
             self._forecast_due = elapsed + max(_FORECAST_INTERVAL_S, _WAIT_FACTOR * took)
@@ -385,4 +303,4 @@ class ProgressDisplay:
             counts, facts, callbacks = await self._measure()
             width = self.terminal.err.width
             live.update(live_rows(counts, facts, callbacks, download=self.download, width=width), refresh=True)
-            await asyncio.sleep(max(_LIVE_INTERVAL_S, _WAIT_FACTOR * min(1.0, self.clock() - began) / 2))
+            await asyncio.sleep(max(_LIVE_INTERVAL_S, _WAIT_FACTOR * min(_MAX_MEASURED_S, self.clock() - began)))

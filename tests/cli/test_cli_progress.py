@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +20,11 @@ from pika_async import GenerationRequest, Job, JobStatus
 from pika_async._planning.time_left import Stratum
 from pika_async.cli.batch import ProviderBatch
 from pika_async.cli.forecast import MergedForecast, remaining
+from pika_async.cli.job_counts import CurrentJobs, JobCounts, JobTally, SettleRate
 from pika_async.cli.progress import (
     CallbackCounts,
-    JobCounts,
     ProgressDisplay,
     ProgressFacts,
-    SettleRate,
-    count_jobs,
     is_line_due,
     live_rows,
     progress_line,
@@ -49,34 +48,48 @@ JOBS = [
 ]  # fmt: skip
 
 
+def counted_jobs(
+    jobs: Sequence[Job], total: int, *, awaiting_callback: int = 0, since: datetime | None = None
+) -> JobCounts:
+    """Count `jobs` as open ones, as ended ones, and half of them as each, which must be the same."""
+    found = []
+    for split in (0, len(jobs), len(jobs) // 2):
+        tally = JobTally(total, since)
+        asyncio.run(tally.count(CurrentJobs(jobs[: split // 2]), awaiting_callback))
+        found.append(asyncio.run(tally.count(CurrentJobs(jobs[:split], jobs[split:]), awaiting_callback)))
+    assert found[0] == found[1] == found[2]
+    return found[0]
+
+
 def test_every_status_is_counted_where_it_belongs() -> None:
     """Settled and parked jobs are finished; finished jobs without a video are failed."""
-    assert asyncio.run(count_jobs(JOBS, 20)) == JobCounts(
+    assert counted_jobs(JOBS, 20) == JobCounts(
         total=20, submitted=7, running=2, finished=6, downloaded=1, failed=3, in_doubt=1
     )
 
 
 def test_a_job_in_doubt_that_awaits_its_callback_is_not_finished() -> None:
     """It is neither finished nor failed until the batch stops waiting for the callback."""
-    counts = asyncio.run(count_jobs(JOBS, 20, awaiting_callback=1))
+    counts = counted_jobs(JOBS, 20, awaiting_callback=1)
     assert counts == JobCounts(
         total=20, submitted=7, running=2, finished=5, downloaded=1, failed=3, awaiting_callback=1
     )  # fmt: skip
     assert not counts.only_awaits_callbacks
-    assert asyncio.run(count_jobs(JOBS, 6, awaiting_callback=1)).only_awaits_callbacks
+    assert counted_jobs(JOBS, 6, awaiting_callback=1).only_awaits_callbacks
 
 
 def test_a_job_in_doubt_is_current_until_its_line_is_written() -> None:
     """It is reported as parked, and once it is found again, with its new status."""
     [in_doubt] = [job for job in JOBS if job.status is JobStatus.UNKNOWN]
-    active_jobs: list[Job] = []
-    client: Any = SimpleNamespace(active_jobs=lambda: active_jobs)
+    active: dict[str, Any] = {}
+    client: Any = SimpleNamespace(_table=SimpleNamespace(jobs=active))
     nothing: Any = None
     batch = ProviderBatch(client, [], nothing, nothing, Terminal(), nothing)
     batch._in_doubt[in_doubt.key] = in_doubt
-    assert asyncio.run(batch.current_jobs()) == [in_doubt]
-    active_jobs.append(job(8, JobStatus.RUNNING))
-    assert asyncio.run(batch.current_jobs()) == active_jobs
+    assert asyncio.run(batch.current_jobs()) == CurrentJobs([], [in_doubt])
+    running = job(8, JobStatus.RUNNING)
+    active[running.key] = SimpleNamespace(job=running)
+    assert asyncio.run(batch.current_jobs()) == CurrentJobs([], [running])
 
 
 @pytest.mark.parametrize(
@@ -126,8 +139,8 @@ def test_only_what_settled_in_this_run_counts_for_its_pace() -> None:
     """A job of an earlier run is finished at once, and says nothing about the others."""
     began = utc_from_timestamp(1000.0)
     settled = [attrs.evolve(JOBS[4], settled_at=utc_from_timestamp(at)) for at in (10.0, 999.0, 1000.0, 1010.0)]
-    assert asyncio.run(count_jobs(settled, 4, since=began)).settled_here == 2
-    assert asyncio.run(count_jobs(settled, 4)).settled_here == 0
+    assert counted_jobs(settled, 4, since=began).settled_here == 2
+    assert counted_jobs(settled, 4).settled_here == 0
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -190,7 +203,7 @@ class Known:
 def test_a_forecast_is_made_now_and_then_and_runs_down_between() -> None:
     clock, known = Clock(), Known()
     display = ProgressDisplay(Terminal(), _jobs, 9, forecast=known, clock=clock)
-    for now, asked, left in ((0.0, 1, (100.0, 200.0)), (1.0, 1, (99.0, 199.0)), (2.0, 2, (100.0, 200.0))):
+    for now, asked, left in ((0.0, 1, (100.0, 200.0)), (1.0, 1, (99.0, 199.0)), (5.0, 2, (100.0, 200.0))):
         clock.now = now
         _, facts, _ = asyncio.run(display._measure())
         assert (known.asked, facts.left, facts.cost) == (asked, left, "0.28")
@@ -245,8 +258,8 @@ def show_progress(
 ) -> None:
     """Show the progress of `JOBS` for a moment."""
 
-    async def current_jobs() -> list[Job]:
-        return JOBS
+    async def current_jobs() -> CurrentJobs:
+        return CurrentJobs([], JOBS)
 
     async def work() -> None:
         counts = None if callbacks is None else lambda: callbacks
@@ -320,14 +333,14 @@ def _same(counts: CallbackCounts) -> CallbackCounts:
     return counts
 
 
-async def _jobs() -> list[Job]:
-    return JOBS
+async def _jobs() -> CurrentJobs:
+    return CurrentJobs([], JOBS)
 
 
 def test_a_display_that_fails_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """The batch continues, and the failure is printed."""
 
-    async def current_jobs() -> list[Job]:
+    async def current_jobs() -> CurrentJobs:
         raise ValueError("broken")
 
     async def work() -> str:

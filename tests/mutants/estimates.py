@@ -132,12 +132,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "earlier-settles-count-for-the-pace",
-        "cli/progress.py",
-        "job.settled_at is not None and job.settled_at >= since",
+        "cli/job_counts.py",
+        "job.settled_at is not None and job.settled_at >= self.since",
         "job.settled_at is not None",
         "a resumed batch shows thousands of jobs a minute",
         ("tests/cli/test_cli_progress.py",),
         "counts_for_its_pace",
+    ),
+    Mutant(
+        "ended-jobs-counted-again",
+        "cli/job_counts.py",
+        "        self._seen += len(ended)\n",
+        "",
+        "the display counts a finished job at each of its updates",
+        ("tests/cli/test_cli_progress.py",),
+        "counted",
     ),
     Mutant(
         "status-says-resume-at-a-limit",
