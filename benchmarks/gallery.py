@@ -105,7 +105,7 @@ def time_page(browser: Browser, url: str) -> dict[str, float]:
     page = context.new_page()
     page.add_init_script(WATCH_OPENING)
     page.goto(url)
-    page.wait_for_function("window.drawn")
+    page.wait_for_function("() => window.drawn")
     times = {"open": float(page.evaluate("window.drawn"))}
     for name, selector, text in (
         ("search, 111 found", "input[type=search]", "take 12"),

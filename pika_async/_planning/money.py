@@ -10,12 +10,19 @@ import attrs
 
 from pika_async.errors import BudgetReached, ConfigurationError
 
-__all__ = ["Budget", "allowed_charges", "checked_price", "cost"]
+__all__ = ["Budget", "allowed_charges", "checked_price", "cost", "money_text"]
 
 
 def cost(price: float, charges: int) -> float:
     """Return the price of a number of charges, without the rounding of binary fractions: 3 at 0.1 are 0.3."""
     return float(Fraction(repr(price)) * charges)
+
+
+def money_text(money: float) -> str:
+    """Format money with two decimals, or as many as it has up to six; the script of the page does the same."""
+    text = f"{money:,.6f}".rstrip("0")
+    decimals = len(text.partition(".")[2])
+    return text + "0" * max(0, 2 - decimals)
 
 
 def allowed_charges(wanted: int, used: int, max_charges: int | None, budget: Budget | None) -> int:

@@ -9,7 +9,7 @@ import attrs
 from cyclopts import Parameter
 
 from pika_async._planning.estimate import Estimate
-from pika_async._planning.money import cost
+from pika_async._planning.money import cost, money_text
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.help_groups import MONEY
@@ -154,12 +154,8 @@ def _limits(estimate: Estimate) -> Iterator[tuple[str, str]]:
 
 
 def amount(money: float, unit: str | None) -> str:
-    """Format money: points as a whole number, a price with two decimals or as many as it has, up to six."""
-    if unit == "points":
-        return f"{money:,.0f} points"
-    text = f"{money:,.6f}".rstrip("0")
-    decimals = len(text.partition(".")[2])
-    return text + "0" * max(0, 2 - decimals)
+    """Format money: points as a whole number, a price as `money_text` does."""
+    return f"{money:,.0f} points" if unit == "points" else money_text(money)
 
 
 def _cost(estimate: Estimate) -> str:

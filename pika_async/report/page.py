@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 from pika_async.errors import strip_control
@@ -22,12 +22,15 @@ __all__ = [
     "CARD_FIELDS",
     "GENERATOR_TAG",
     "STATIC_FILES",
+    "Facets",
     "card_line",
+    "facets_of",
     "is_own_page",
     "page_files",
     "page_text",
     "script_json",
     "static_files",
+    "usual_start",
     "with_poster",
 ]
 
@@ -38,6 +41,15 @@ _MARK: Final = GENERATOR_TAG.partition("{")[0]
 STATIC_FILES: Final = ("gallery.css", "gallery.js", "timeline.css")
 #: Names of the static files of the live board, beside those.
 BOARD_FILES: Final = ("board.css", "board.js", "control.js", "icon.svg")
+#: Files that a script is made of, in their order: they share their names, and a page reads few files fast.
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "gallery.js": tuple(
+        f"gallery/{part}.js"
+        for part in ("data", "text", "elements", "summary", "filters", "media", "cards", "grid", "player", "start")
+    ),
+    "board.js": ("board/changes.js", "board/figures.js", "board/connection.js"),
+    "control.js": ("board/control.js",),
+}
 #: Policy of the live board, which also loads from where it came, and stands in no other page.
 BOARD_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
@@ -56,6 +68,8 @@ CARD_FIELDS: Final = (
     "settled", "task", "seconds", "shape", "start", "effect", "ratio", "seed", "cost", "points", "model", "file",
     "command", "reason", "error", "picture", "earlier", "adopted",
 )  # fmt: skip
+#: Status, provider, effect, model and kind of a card, and whether it has a video.
+Facets: TypeAlias = tuple[str, str, str | None, str | None, str | None, bool]
 _NO_POSTER: Final = "[0,"
 _POSTER: Final = "[1,"
 
@@ -76,11 +90,32 @@ def card_line(card: Mapping[str, Any]) -> str:
         more |= {"usual": 1, "file": None}
     end = shlex.quote(card["prompt"])
     if card.get("command", "").endswith(f" -- {end}"):
-        more |= {"start": card["command"].removesuffix(end), "command": None}
+        start = card["command"].removesuffix(end)
+        more |= {"start": 1 if start == usual_start(card) else start, "command": None}
     values = [more[name] if name in more else card.get(name) for name in CARD_FIELDS]
     while values[-1] is None:
         values.pop()
     return script_json(values)
+
+
+def usual_start(card: Mapping[str, Any]) -> str | None:
+    """Return the command that generates `card`, up to its prompt, if its facts are all that it needs; else None.
+
+    The script of the page makes the same text.
+    """
+    words = [f"--provider {card['provider']}"]
+    for name, option in (("effect", "effect"), ("ratio", "aspect-ratio"), ("seed", "seed"), ("model", "model")):
+        if name in card:
+            words.append(f"--{option}={card[name]}")
+    start = f"pika-async generate {' '.join(words)} -- "
+    return start if len(shlex.split(start)) == len(words) + 4 else None
+
+
+def facets_of(card: Mapping[str, Any]) -> Facets:
+    """Return the values by which `card` is counted and filtered, and whether it has a video."""
+    return (
+        card["status"], card["provider"], card.get("effect"), card.get("model"), card.get("kind"), "file" in card,
+    )  # fmt: skip
 
 
 def with_poster(line: str) -> str:
@@ -93,6 +128,7 @@ def page_text(
     cards: Sequence[str],
     *,
     title: str,
+    facets: Sequence[Facets] | None = None,
     maker: str = "batch",
     timeline: str | None = None,
     durations: str | None = None,
@@ -103,13 +139,18 @@ def page_text(
     :param head: facts of the whole batch.
     :param cards: cards, each encoded by `card_line` or, with the names of its fields, by `script_json`.
     :param title: title of the page.
+    :param facets: those of each card, so that the script reads a card only when it is drawn; default: it reads all.
     :param maker: command that made the page; default "batch".
     :param timeline: figure of the batch over time, which must be safe as markup; default None.
     :param durations: figures of the learned durations, which must be safe as markup; default None.
     :param live: whether it is the page of a live board; default False.
     """
-    fields = script_json(CARD_FIELDS)
-    data = f'{{"head":{script_json(head)},"fields":{fields},"cards":[\n' + ",\n".join(cards) + "\n]}"
+    facts: dict[str, Any] = {"head": head, "fields": CARD_FIELDS}
+    if facets is not None:
+        numbers: dict[Facets, int] = {}
+        facts["codes"] = [numbers.setdefault(each, len(numbers)) for each in facets]
+        facts["facets"] = list(numbers)
+    data = f'{script_json(facts)[:-1]},"cards":[\n' + ",\n".join(cards) + "\n]}"
     text: str = _template().render(
         data=data,
         timeline=timeline,
@@ -139,7 +180,8 @@ def static_files(*, live: bool = False) -> dict[str, bytes]:
     :param live: whether to return those of the live board too; default False.
     """
     folder = importlib.resources.files("pika_async.report") / "templates"
-    return {name: (folder / name).read_bytes() for name in (*STATIC_FILES, *(BOARD_FILES if live else ()))}
+    names = (*STATIC_FILES, *(BOARD_FILES if live else ()))
+    return {name: b"\n".join((folder / part).read_bytes() for part in _PARTS.get(name, (name,))) for name in names}
 
 
 @cache

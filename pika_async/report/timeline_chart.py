@@ -177,13 +177,14 @@ def _key(series: TimelineSeries) -> list[tuple[str, str, int]]:
 def _description(series: TimelineSeries, cuts: Sequence[Cut]) -> str:
     states = ", ".join(f"{count:,} {name}" for _, name, count in reversed(_key(series)) if count)
     refused = sum(count for _, count in series.refusals)
+    noun = "job" if series.total == 1 else "jobs"
     sentences = [
-        f"{series.total:,} jobs from {svg.clock(series.times[0])} to {svg.clock(series.times[-1])} UTC.",
+        f"{series.total:,} {noun} from {svg.clock(series.times[0])} to {svg.clock(series.times[-1])} UTC.",
         f"At the end: {states}.",
-        f"At most {max(series.in_flight):,} were in flight at once.",
+        f"At most {max(series.in_flight):,} in flight at once.",
     ]
     if refused:
-        sentences.append(f"{refused:,} were refused by the gateway.")
+        sentences.append(f"Refused by the gateway: {refused:,}.")
     if series.delay_median is not None:
         sentences.append(f"A task that had settled was found after a median of {svg.seconds(series.delay_median)}.")
     sentences += _left_out(cuts)

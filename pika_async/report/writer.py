@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import threading
 import time
 from collections import Counter
@@ -18,13 +19,14 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from pika_async._planning.money import cost
 from pika_async._planning.repetition import is_archived
 from pika_async.errors import PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
 from pika_async.report.cards import card_of, is_shown, problem_groups, shell_command
 from pika_async.report.media_facts import read_media_facts
-from pika_async.report.page import card_line, is_own_page, page_text, static_files, with_poster
+from pika_async.report.page import Facets, card_line, facets_of, is_own_page, page_text, static_files, with_poster
 from pika_async.report.posters import draw_posters
 from pika_async.report.timeline_section import TimelineSection
 
@@ -72,6 +74,10 @@ class GalleryWriter:
     _problems: dict[str, dict[str, Any]] = attrs.field(factory=dict, init=False)
     _unfinished: dict[str, str] = attrs.field(factory=dict, init=False)
     _lines: dict[str, str] = attrs.field(factory=dict, init=False)
+    _facets: dict[str, Facets] = attrs.field(factory=dict, init=False)
+    #: Points and prices of the cards that have them.
+    _points: dict[str, float] = attrs.field(factory=dict, init=False)
+    _charged: set[str] = attrs.field(factory=set, init=False)
     #: Index and key of each line, in the order of the page.
     _order: list[tuple[int, str]] = attrs.field(factory=list, init=False)
     _section: TimelineSection = attrs.field(init=False)
@@ -149,6 +155,7 @@ class GalleryWriter:
             text = page_text(
                 self._head(is_running=is_running),
                 [self._lines[key] for _, key in self._order],
+                facets=[self._facets[key] for _, key in self._order],
                 title=self.title, maker=self.maker, timeline=timeline,
                 durations=durations,
             )  # fmt: skip
@@ -203,13 +210,15 @@ class GalleryWriter:
             for known in (self._problems, self._unfinished):
                 known.pop(key, None)
             if not is_shown(job):
+                self._add_cost({"key": key})
                 self._unfinished[key] = job.status.value
                 moved |= had_line
                 continue
             has_poster = may_have_posters and job.file is not None and self._has_poster(key)
             facts = None if job.file is None else read_media_facts(job.file)
             card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
-            self._lines[key] = card_line(card)
+            self._lines[key], self._facets[key] = card_line(card), facets_of(card)
+            self._add_cost(card)
             if job.status is not JobStatus.SUCCEEDED or job.error is not None:
                 self._problems[key] = {name: card[name] for name in _GROUPED_FIELDS if name in card}
             if not had_line:
@@ -219,11 +228,26 @@ class GalleryWriter:
             self._order = [(self._jobs[key].index, key) for key in self._lines]
         self._order.sort()  # what is sorted already costs little
 
+    def _add_cost(self, card: dict[str, Any]) -> None:
+        key = card["key"]
+        self._points.pop(key, None)
+        self._charged.discard(key)
+        if "points" in card:
+            self._points[key] = card["points"]
+        if "cost" in card:
+            self._charged.add(key)
+
     def _head(self, *, is_running: bool) -> dict[str, Any]:
+        unfinished = Counter(self._unfinished.values())
+        unfinished[JobStatus.PLANNED.value] += len(self._expected.difference(self._jobs))
+        unfinished += Counter()  # without zeros
         return {
             "running": is_running,
-            "waiting": len(self._expected.difference(self._jobs)),
-            "unfinished": dict(Counter(self._unfinished.values())),
+            "unfinished": dict(unfinished),
+            "totals": {
+                "points": math.fsum(self._points.values()),
+                "cost": cost(self.price, len(self._charged)) if self._charged and self.price is not None else 0,
+            },
             "resume": shell_command("resume", self.root),
             "groups": problem_groups(self._problems.values(), self.root),
             "written": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pika_async.report.page import usual_start
+
 __all__ = ["named", "page_data"]
 
 
@@ -19,6 +21,8 @@ def named(row: list[Any], fields: list[str]) -> dict[str, Any]:
         card["file"] = f"./videos/{name}.mp4"
     if card.pop("poster"):
         card["poster"] = f"./posters/{name}.jpg"
+    if card.get("start") == 1:
+        card["start"] = usual_start(card)
     return card
 
 

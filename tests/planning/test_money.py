@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pika_async import BudgetReached, ConfigurationError
 from pika_async._planning.estimate import mean_cost
-from pika_async._planning.money import Budget, checked_price, cost
+from pika_async._planning.money import Budget, checked_price, cost, money_text
 
 
 def test_money_is_exact_in_decimals() -> None:
@@ -56,3 +56,12 @@ def test_points_are_unknown_where_one_stratum_has_none() -> None:
     """A guess for part of the jobs would be too low for all of them."""
     assert mean_cost({"a": 2, "b": 1}, {"a": (800, 2), "b": (100, 1)}) == 900
     assert mean_cost({"a": 2, "b": 1}, {"a": (800, 2)}) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "0.00"), (15.4, "15.40"), (0.28, "0.28"), (0.125, "0.125"), (1e-7, "0.00"), (1234567.891, "1,234,567.891")],
+)
+def test_money_has_two_decimals_or_as_many_as_count(amount: float, text: str) -> None:
+    """It is read as money, also where a charge costs less than a cent."""
+    assert money_text(amount) == text

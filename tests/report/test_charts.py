@@ -142,7 +142,7 @@ def test_the_key_has_the_latest_counts_and_the_description_the_whole() -> None:
     assert "without a video" not in timeline_figure(attrs.evolve(BATCH, ended_badly=[0, 0, 0]))
     description = next(root.iter(f"{SVG}desc")).text or ""
     assert description.startswith("4 jobs from 2001-09-09 01:46:40 to 2001-09-09 01:48:40 UTC.")
-    assert "At most 2 were in flight at once. 1 were refused" in description
+    assert "At most 2 in flight at once. Refused by the gateway: 1." in description
     assert "at most 2, room for about 2" in words_of(root)
 
 

@@ -1,4 +1,4 @@
-// The live board: keeps the gallery up to date by server-sent events. Texts are only ever put in as text.
+// The live board: the line of its state, and the changes that are drawn. Texts are only ever put in as text.
 "use strict";
 
 const PAUSE = 400; // milliseconds between two drawings, however many changes come
@@ -24,8 +24,6 @@ function showState() {
   if (line.dataset.state !== state) line.dataset.state = document.documentElement.dataset.board = state;
   if (window.showControl) window.showControl(state);
 }
-
-// --- changes ------------------------------------------------------------------------------------------------------
 
 function soon() {
   if (!timer) timer = setTimeout(merge, PAUSE);
@@ -133,79 +131,3 @@ addEventListener("blur", () => { isPressed = false; });
 for (const name of ["pointerdown", "pointerup", "pointercancel"]) {
   addEventListener(name, () => { isPressed = name === "pointerdown"; }, { capture: true, passive: true });
 }
-
-// --- the timeline -------------------------------------------------------------------------------------------------
-
-function figuresSoon() {
-  if (!figuresTimer) figuresTimer = setTimeout(readFigures, Math.max(figuresAt + FIGURES_EVERY - Date.now(), 0));
-}
-
-// The timeline is read as a document, which a strict policy allows; its nodes are then put in place of the old ones.
-function readFigures() {
-  figuresTimer = 0;
-  if (document.hidden) {
-    document.addEventListener("visibilitychange", figuresSoon, { once: true });
-    return;
-  }
-  figuresAt = Date.now();
-  const request = new XMLHttpRequest();
-  request.open("GET", "./timeline");
-  request.responseType = "document";
-  request.addEventListener("load", () => {
-    const fresh = request.status === 200 && request.response && request.response.getElementById("timeline");
-    if (fresh) putFigures(document.adoptNode(fresh));
-  });
-  request.send();
-}
-
-function putFigures(fresh) {
-  const old = $("timeline"), details = fresh.querySelector("details");
-  if (details && old && old.querySelector("details[open]")) details.open = true;
-  const isFocused = old && old.contains(document.activeElement);
-  if (old) old.replaceWith(fresh);
-  else {
-    document.querySelector("main").append(fresh);
-    $("summary").after(" ", make("a", { href: "#timeline" }, "Timeline"));
-  }
-  if (isFocused) fresh.querySelector("summary")?.focus();
-}
-
-// --- the connection -----------------------------------------------------------------------------------------------
-
-function connect(query) {
-  const source = new EventSource(`./events?${query}`);
-  const alive = () => { last = Date.now(); isBroken = false; };
-  source.addEventListener("hello", (event) => {
-    alive();
-    isEnded = false;
-    const { epoch } = JSON.parse(event.data);
-    if (epoch === head.epoch) return;
-    head.epoch = epoch; // another process, whose numbers are its own: ask it for all
-    source.close();
-    connect("after=0");
-  });
-  source.addEventListener("cards", (event) => {
-    alive();
-    for (const card of JSON.parse(event.data)) news.set(card.key, card);
-    soon();
-  });
-  source.addEventListener("head", (event) => { alive(); newHead = JSON.parse(event.data); soon(); figuresSoon(); });
-  source.addEventListener("beat", () => { alive(); showState(); });
-  source.addEventListener("end", () => { alive(); isEnded = true; showState(); });
-  source.addEventListener("error", () => {
-    isBroken = true;
-    showState();
-    if (source.readyState === EventSource.CLOSED) connectAgain(); // the answer was another: a browser gives up then
-  });
-}
-
-async function connectAgain() {
-  const status = await fetch("./healthz").then((response) => response.status, () => 0);
-  if (status === 403) isOver = true; // the secret is another one now
-  else setTimeout(connect, 3000, `after=${head.revision}`);
-  showState();
-}
-
-setInterval(showState, 1000);
-showState();
-connect(`after=${head.revision}&epoch=${head.epoch}&seen=${head.number}`);

@@ -61,7 +61,7 @@ function drawControl() {
   const cancel = make("span", { class: "inline" });
   cancel.append(push("Cancel what is planned", () => {
     const count = (head.unfinished && head.unfinished.planned) || 0;
-    ask(cancel, `Cancel ${count} planned ${count === 1 ? "job" : "jobs"}? What was sent goes on.`, "Cancel them", () => send("cancel", {}));
+    ask(cancel, `Cancel ${counted(count, "planned job")}? What was sent goes on.`, "Cancel them", () => send("cancel", {}));
   }));
 
   const doubts = make("div", { id: "doubts" });
@@ -84,8 +84,8 @@ function drawControl() {
     drawn = keys;
     const more = found.length - DOUBTS;
     doubts.replaceChildren(...(found.length ? [
-      make("h3", {}, `In doubt: ${found.length}. Look each up at the provider first.`),
-      make("ul", {}, ...found.slice(0, DOUBTS).map(doubt)), ...(more > 0 ? [make("p", {}, `and ${more} more`)] : []),
+      make("h3", {}, `In doubt: ${number(found.length)}. Look ${found.length === 1 ? "it" : "each"} up at the provider first.`),
+      make("ul", {}, ...found.slice(0, DOUBTS).map(doubt)), ...(more > 0 ? [make("p", {}, `and ${number(more)} more`)] : []),
     ] : []));
   }
 
