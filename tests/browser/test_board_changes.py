@@ -150,6 +150,7 @@ def test_the_timeline_follows(open_board: OpenBoard, board_server: BoardServer) 
     board = open_board()
     board.page.locator("#timeline details summary").click()
     board.page.evaluate("document.getElementById('timeline').isOld = true; figuresAt = 0")
+    assert board.page.evaluate("figuresTimer") == 0  # nothing has changed yet
     board_server.save(failed("late", "no"))
     board.page.wait_for_function("() => !document.getElementById('timeline').isOld")
     assert board.page.locator("#timeline details[open]").count() == 1

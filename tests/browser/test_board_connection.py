@@ -101,8 +101,10 @@ def test_a_server_that_breaks_off_is_stale(open_board: OpenBoard, board_server: 
     """The page says since when, as a killed process leaves it, and does not stop trying."""
     board = open_board()
     board.page.context.set_offline(True)  # breaks no stream that is open
-    board.page.evaluate("() => { last = Date.now() - 60_000; }")
-    board.wait_state("Stale: no news since")
+    words = board.page.evaluate(
+        "() => { last = Date.now() - 60_000; showState(); return document.querySelector('#live').textContent; }"
+    )
+    assert words.startswith("Stale: no news since")
     board.page.context.set_offline(False)
     board.wait_state("Live")
     board.forgive("ERR_")

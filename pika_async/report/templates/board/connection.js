@@ -17,7 +17,12 @@ function connect(query) {
     for (const card of JSON.parse(event.data)) news.set(card.key, card);
     soon();
   });
-  source.addEventListener("head", (event) => { alive(); newHead = JSON.parse(event.data); soon(); figuresSoon(); });
+  source.addEventListener("head", (event) => {
+    alive();
+    newHead = JSON.parse(event.data);
+    if (newHead.revision !== head.revision) figuresSoon();
+    soon();
+  });
   source.addEventListener("beat", () => { alive(); showState(); });
   source.addEventListener("end", () => { alive(); isEnded = true; showState(); });
   source.addEventListener("error", () => {
