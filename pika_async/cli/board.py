@@ -95,17 +95,22 @@ def with_board_port(argv: Sequence[str]) -> list[str]:
 
 @asynccontextmanager
 async def board_beside(
-    folder: BatchFolder, options: BoardOptions, terminal: Terminal, control: BatchControl | None = None
+    folder: BatchFolder,
+    options: BoardOptions,
+    terminal: Terminal,
+    control: BatchControl | None = None,
+    price: float | None = None,
 ) -> AsyncIterator[None]:
     """Serve the board of `folder` while the body runs, if `options` ask for it.
 
     :param control: carries out the changes that the page asks for; default None, it only reads.
+    :param price: price of one charge; default None, unknown.
     :raises ConfigurationError: if the port is taken.
     """
     if options.board is None:
         yield
         return
-    made = folder_board(folder, BOARD_HOST, ())
+    made = folder_board(folder, BOARD_HOST, (), price=price)
     if control is not None:
         made.access = attrs.evolve(made.access, control=True)
         made.control, made.state = control.change, control.state

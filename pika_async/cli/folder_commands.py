@@ -161,7 +161,7 @@ def _run_and_summarize(
     """
 
     async def run() -> tuple[BatchOutcome, Path | None]:
-        async with board_beside(runner.folder, live, runner.terminal, runner.control):
+        async with board_beside(runner.folder, live, runner.terminal, runner.control, runner.options.price):
             return await runner.run(runs, title=title, done=done)
 
     outcome, page = run_in_loop(run())

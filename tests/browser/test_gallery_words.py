@@ -17,6 +17,8 @@ from pika_async.report.cards import card_of
 from pika_async.report.page import usual_start
 from pika_async.report.writer import GalleryWriter
 from tests.browser.gallery_page import GalleryPage
+from tests.browser.hostile_batch import BatchPage
+from tests.fakes.page_data import page_data
 from tests.report.jobs import failed, in_doubt, made, succeeded
 
 pytestmark = pytest.mark.browser
@@ -50,18 +52,29 @@ def test_the_usual_command_is_made_by_the_script(gallery: GalleryPage, more: dic
     assert gallery.page.evaluate("card => usualStart(card)", card) == usual_start(card)
 
 
+def test_every_command_is_that_of_the_job(gallery: GalleryPage, batch: BatchPage) -> None:
+    """The script puts it together from the facts of the card, whatever the prompt is."""
+    found = gallery.page.evaluate("cards.map(card => card.command ?? null)")
+    expected = [
+        card["start"] + shlex.quote(card["prompt"]) if "start" in card else card.get("command")
+        for card in page_data(batch.folder)["cards"]
+    ]
+    assert found == expected
+    assert sum("pika-async generate" in command for command in found if command) > 20
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
         ({"planned": 1}, "Still to come: 3 planned."),
-        ({"planned": 1, "running": 2}, "Still to come: 3 planned, 2 running."),
+        ({"planned": 1, "queued": 4, "running": 2}, "Still to come: 2 running, 4 queued, 3 planned."),
         ({"running": 1}, "Still to come: 1 running, 2 planned."),
     ],
 )
 def test_a_job_is_counted_once_while_the_batch_runs(
     browser: Browser, tmp_path: Path, counts: dict[str, int], words: str
 ) -> None:
-    """Jobs that nobody has taken on yet are planned like the others, and no word stands there twice."""
+    """Jobs without a client yet are planned like the others, and no word stands there twice."""
     writer = GalleryWriter(tmp_path, "t")
     jobs = [made(f"{name}{n}", status=JobStatus(name)) for name, count in counts.items() for n in range(count)]
     writer.expect([*(job.key for job in jobs), "later-1", "later-2"])

@@ -21,6 +21,7 @@ function showState() {
     : head.running ? "Live" : "No batch is running here.";
   const line = $("live");
   if (line.textContent !== words) line.textContent = words;
+  line.dataset.paused = String(Boolean(state === "live" && head.batch && head.batch.paused));
   if (line.dataset.state !== state) line.dataset.state = document.documentElement.dataset.board = state;
   if (window.showControl) window.showControl(state);
 }

@@ -64,7 +64,8 @@ function drawControl() {
     ask(cancel, `Cancel ${counted(count, "planned job")}? What was sent goes on.`, "Cancel them", () => send("cancel", {}));
   }));
 
-  const doubts = make("div", { id: "doubts" });
+  const doubts = make("details", { id: "doubts" });
+  doubts.open = !narrow.matches; // on a phone one line that opens
   function doubt(card) {
     const place = make("span", { class: "inline" });
     const task = make("input", { "aria-label": `Task id of ${clean(card.key)}`, placeholder: "Task id", autocomplete: "off", spellcheck: "false" });
@@ -84,9 +85,10 @@ function drawControl() {
     drawn = keys;
     const more = found.length - DOUBTS;
     doubts.replaceChildren(...(found.length ? [
-      make("h3", {}, `In doubt: ${number(found.length)}. Look ${found.length === 1 ? "it" : "each"} up at the provider first.`),
+      make("summary", {}, make("h3", {}, `In doubt: ${number(found.length)}. Look ${found.length === 1 ? "it" : "each"} up at the provider first.`)),
       make("ul", {}, ...found.slice(0, DOUBTS).map(doubt)), ...(more > 0 ? [make("p", {}, `and ${number(more)} more`)] : []),
     ] : []));
+    doubts.hidden = !found.length;
   }
 
   const line = make("div", { class: "line" }, toggle, setRoom, cancel);
@@ -97,6 +99,7 @@ function drawControl() {
   return (state) => {
     const batch = head.batch || {};
     section.hidden = !batch.open || state === "over";
+    section.inert = state === "stale"; // no click goes to a server that does not answer
     section.dataset.paused = String(Boolean(batch.paused));
     const words = batch.paused ? "Resume" : "Pause";
     if (toggle.textContent !== words) toggle.textContent = words;

@@ -15,7 +15,7 @@ class LineCard {
   constructor(line, facets) {
     this.line = line;
     this.facets = facets; // one for all cards that are equal in them
-    [this.status, this.provider, this.effect, this.model, this.kind, this.hasVideo] = facets;
+    [this.status, this.provider, this.effect, this.model, this.kind, this.hasVideo] = facets.map((value) => value ?? undefined);
   }
 
   named(name) {

@@ -1,5 +1,6 @@
 // Elements, and buttons that copy a text. Texts are only ever put in as text.
 
+const narrow = matchMedia("(max-width: 48rem)"); // as in gallery.css
 const $ = (id) => document.getElementById(id);
 
 function make(tag, attributes = {}, ...children) {

@@ -1,6 +1,7 @@
 // The head of the page, and the table of the problems.
 
 const ORDER = ["succeeded", "failed", "rejected", "unknown", "timed_out", "canceled"];
+const UNFINISHED = ["running", "queued", "submitting", "planned"];
 const ADVICE = {
   failed: "pays again, with another seed", unknown: "asks what has become of it", rejected: "not charged; sends again once the cause is mended",
   timed_out: "follows the task again", succeeded: "downloads again", canceled: "sends again",
@@ -31,7 +32,8 @@ function drawHead() {
   if (points) parts.push(counted(points, "point"));
   if (cost) parts.push(`cost ${money(cost)}`);
   $("summary").textContent = parts.join(" · ") || "Nothing has finished yet.";
-  const open = Object.entries(head.unfinished).map(([status, count]) => `${number(count)} ${label(status)}`);
+  const unfinished = Object.entries(head.unfinished).sort((a, b) => UNFINISHED.indexOf(a[0]) - UNFINISHED.indexOf(b[0]));
+  const open = unfinished.map(([status, count]) => `${number(count)} ${label(status)}`);
   const line = $("unfinished");
   line.hidden = !open.length;
   line.replaceChildren();
@@ -41,7 +43,7 @@ function drawHead() {
   } else if (head.running) {
     const reload = make("button", { type: "button", class: "copy" }, "Reload");
     reload.addEventListener("click", () => location.reload());
-    line.append(make("span", {}, `Still to come: ${open.join(", ")}. Written ${head.written.replace("T", " ").replace("Z", " UTC")}.`), reload);
+    line.append(make("span", {}, `Still to come: ${open.join(", ")}. Written ${moment(head.written)}.`), reload);
   } else {
     line.append(make("span", {}, `Not finished: ${open.join(", ")}. To continue:`), commandLine(head.resume, "Copy the command to continue"));
   }

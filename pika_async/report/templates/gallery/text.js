@@ -19,6 +19,8 @@ function money(value) {
   return decimals >= 2 ? text : `${text}${decimals ? "" : "."}${"0".repeat(2 - decimals)}`;
 }
 
+const moment = (time) => time.replace("T", " ").replace("Z", " UTC");
+
 const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
 function span(seconds) {
