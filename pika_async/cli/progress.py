@@ -33,12 +33,19 @@ __all__ = [
 _LIVE_INTERVAL_S: Final = 1.0
 #: Seconds between two checks whether a plain line is due.
 _LINE_INTERVAL_S: Final = 2.0
-#: Seconds between two forecasts; between them the time left runs down.
+#: Most seconds between two forecasts, and their number in the time left; between two of them it runs down.
 _FORECAST_INTERVAL_S: Final = 5.0
-#: A forecast is followed by at least so many times as long as it took, and an update by as many.
+_FORECASTS: Final = 20
+#: A forecast is followed by at least so many times as long as it took, while other tasks ran; one that says nothing
+#: by fewer.
+_FORECAST_WAIT_FACTOR: Final = 20
+_UNKNOWN_WAIT_FACTOR: Final = 4
+#: An update is followed by so many times as long as it took, but at most by the seconds below.
 _WAIT_FACTOR: Final = 100
-#: Seconds up to which the time that an update took counts: other tasks run meanwhile.
-_MAX_MEASURED_S: Final = 0.05
+_MAX_LIVE_INTERVAL_S: Final = 2.0
+#: A range with a higher end than this, in seconds, is shown if its end is at most so many times its beginning.
+_MAX_WIDE_S: Final = 60.0
+_MAX_WIDTH: Final = 20.0
 #: Shortest and longest time between two plain lines while no tenth of the jobs has finished, and the share of the
 #: elapsed time in between.
 _MIN_SILENCE_S: Final = 10.0
@@ -180,6 +187,19 @@ class _Forecast(Protocol):
     def cost(self, jobs: Sequence[Job]) -> str: ...
 
 
+def forecast_interval(left: tuple[float, float] | None) -> float:
+    """Return the seconds between two forecasts: fewer towards the end, and while nothing is known.
+
+    :param left: seconds left, low and high; None where unknown.
+    """
+    return _LIVE_INTERVAL_S if left is None else max(_LIVE_INTERVAL_S, min(_FORECAST_INTERVAL_S, left[1] / _FORECASTS))
+
+
+def is_informative(left: tuple[float, float] | None) -> bool:
+    """Return whether a range of seconds left says anything: not after the first few of many jobs."""
+    return left is not None and left[1] <= max(_MAX_WIDE_S, _MAX_WIDTH * left[0])
+
+
 def is_line_due(elapsed: float, printed: float) -> bool:
     """Return whether a plain line is due although no further tenth of the jobs has finished.
 
@@ -268,10 +288,12 @@ class ProgressDisplay:
         self._pace.add(elapsed, counts.settled_here)
         if self.forecast is not None and elapsed >= self._forecast_due:
             every_job = jobs.all
-            self._cost, self._left = self.forecast.cost(every_job), await self.forecast.seconds(every_job)
+            left = await self.forecast.seconds(every_job)
+            self._cost, self._left = self.forecast.cost(every_job), left if is_informative(left) else None
             self._forecast_at = elapsed
             took = self.clock() - self._started - elapsed
-            self._forecast_due = elapsed + max(_FORECAST_INTERVAL_S, _WAIT_FACTOR * took)
+            factor = _UNKNOWN_WAIT_FACTOR if self._left is None else _FORECAST_WAIT_FACTOR
+            self._forecast_due = elapsed + max(forecast_interval(self._left), factor * took)
         left = self._left
         if left is not None:
             low, high = (max(0.0, value - (elapsed - self._forecast_at)) for value in left)
@@ -303,4 +325,5 @@ class ProgressDisplay:
             counts, facts, callbacks = await self._measure()
             width = self.terminal.err.width
             live.update(live_rows(counts, facts, callbacks, download=self.download, width=width), refresh=True)
-            await asyncio.sleep(max(_LIVE_INTERVAL_S, _WAIT_FACTOR * min(_MAX_MEASURED_S, self.clock() - began)))
+            took = self.clock() - began
+            await asyncio.sleep(min(_MAX_LIVE_INTERVAL_S, max(_LIVE_INTERVAL_S, _WAIT_FACTOR * took)))

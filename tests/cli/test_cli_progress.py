@@ -25,6 +25,8 @@ from pika_async.cli.progress import (
     CallbackCounts,
     ProgressDisplay,
     ProgressFacts,
+    forecast_interval,
+    is_informative,
     is_line_due,
     live_rows,
     progress_line,
@@ -207,6 +209,22 @@ def test_a_forecast_is_made_now_and_then_and_runs_down_between() -> None:
         clock.now = now
         _, facts, _ = asyncio.run(display._measure())
         assert (known.asked, facts.left, facts.cost) == (asked, left, "0.28")
+
+
+@pytest.mark.parametrize(
+    ("left", "interval"), [(None, 1.0), ((0.0, 3.0), 1.0), ((9.0, 40.0), 2.0), ((9.0, 900.0), 5.0)]
+)
+def test_forecasts_are_rare_where_much_is_left(left: tuple[float, float] | None, interval: float) -> None:
+    """A batch of seconds has a time left too, and one of an hour pays little for it."""
+    assert forecast_interval(left) == interval
+
+
+@pytest.mark.parametrize(
+    ("left", "informative"), [(None, False), ((0.0, 60.0), True), ((0.0, 1080.0), False), ((60.0, 1080.0), True)]
+)
+def test_a_range_that_says_nothing_is_not_shown(left: tuple[float, float] | None, *, informative: bool) -> None:
+    """After the first settled task of many, anything from no time to half an hour may be left."""
+    assert is_informative(left) is informative
 
 
 class Part(Known):
