@@ -137,7 +137,7 @@ def bench(session: nox.Session) -> None:
         "settling",
         "callbacks",
         "estimates",
-        "gallery",
+        "display", "gallery",
         "board",
         "time_left",
         "simulate",
