@@ -53,7 +53,8 @@ def browser(session: nox.Session) -> None:
     """Open the pages in Debian's Chromium; screenshots go to `.nox/browser/tmp`, or to `PIKA_BROWSER_ARTEFACTS`."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
     env = {"PIKA_BROWSER_ARTEFACTS": os.environ.get("PIKA_BROWSER_ARTEFACTS") or session.create_tmp()}
-    session.run("python", "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs, env=env)
+    # Two browsers, each with a batch of its own, keep two cores busy.
+    session.run("python", "-m", "pytest", "-n", "2", "-m", "browser", "tests/browser", *session.posargs, env=env)
 
 
 @nox.session(python=PYTHONS[0])

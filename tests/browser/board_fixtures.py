@@ -21,8 +21,9 @@ TIMEOUT_MS = 30_000
 
 
 @pytest.fixture
-def board_server(batch: BatchPage, tmp_path: Path) -> Iterator[BoardServer]:
-    """Serve the board of a copy of the batch."""
+def board_server(batch: BatchPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoardServer]:
+    """Serve the board of a copy of the batch; it gives a sign of life each second."""
+    monkeypatch.setattr("pika_async.report.board.BEAT_S", 1.0)
     folder = tmp_path / "live"
     shutil.copytree(batch.folder, folder, ignore=shutil.ignore_patterns("*.lock"))
     with serving_board(folder) as server:

@@ -181,7 +181,8 @@ class GalleryPage:
 
     def axe_violations(self) -> Sequence[str]:
         """Return what axe-core finds, a line for each element."""
-        self.page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
         found: dict[str, Any] = self.page.evaluate("options => axe.run(document, options)", AXE_OPTIONS)
         return [
             f"{violation['id']}: {violation['help']}: {' '.join(node['target'])}: {node['html'][:120]}"

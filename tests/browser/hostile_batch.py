@@ -94,7 +94,7 @@ def make_batch_page(folder: Path) -> BatchPage:
     folder.mkdir(parents=True)
     requests = {request["key"]: request for name in EMULATED_PROVIDERS for request in _requests(name)}
     rules = list(_rules())
-    options: dict[str, Any] = {"durations": "lognormal:0.4,0.5", "video_seconds": 1.5, "seed": 7, "api_key": _KEY}
+    options: dict[str, Any] = {"durations": "lognormal:0.15,0.5", "video_seconds": 0.8, "seed": 7, "api_key": _KEY}
     with Emulator(**options, scenario=Scenario.of(rules)).in_thread() as emulator:
         for name in EMULATED_PROVIDERS:
             source = folder.with_name(f"{name}.jsonl")
@@ -103,7 +103,7 @@ def make_batch_page(folder: Path) -> BatchPage:
             more = (
                 ["--max-charges", str(_charges(requests.values()) - _PLANNED)] if name == EMULATED_PROVIDERS[-1] else []
             )
-            target = ["--provider", name, "--base-url", emulator.base_url(name), "--expected-seconds", "0.4"]
+            target = ["--provider", name, "--base-url", emulator.base_url(name), "--expected-seconds", "0.15"]
             _run("batch", str(source), "--out", str(folder), *target, "--price", "0.28", *more)
         _run("resume", str(folder))
     lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()

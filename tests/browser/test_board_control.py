@@ -21,6 +21,7 @@ pytestmark = pytest.mark.browser
 
 #: The answer to the third submission is lost.
 DOUBT = [{"on": "create", "nth": 3, "do": "drop"}]
+OPTIONS = ("--max-in-flight", "3", "--expected-seconds", "0.5", "--no-download", "--board")
 
 
 @attrs.frozen
@@ -48,8 +49,10 @@ def live_batch(browser: Browser, folder: Path, *more: str) -> Iterator[LiveBatch
     scenario = Scenario.of(DOUBT)
     with (
         Emulator(api_key=KEY, render=False, durations="constant:0.5", scenario=scenario).in_thread() as emulator,
-        start_batch(emulator, folder, "--max-in-flight", "3", "--no-download", "--board", *more) as process,
+        start_batch(emulator, folder, *OPTIONS, *more) as process,
+        contextlib.ExitStack() as stack,
     ):
+        stack.callback(process.kill)  # a batch that has not ended need not
         errors = process.read_errors_until("token=")
         context = browser.new_context()
         context.set_default_timeout(TIMEOUT_MS)
