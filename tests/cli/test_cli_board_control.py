@@ -27,7 +27,7 @@ from tests.cli.command_line import ENV, KEY, CommandLine
 from tests.fakes.child_process import ChildProcess
 from tests.fakes.memory_gateway import client, gateway
 
-OPTIONS = ("--max-in-flight", "3", "--no-download", "--board", "--board-control")
+OPTIONS = ("--max-in-flight", "3", "--expected-seconds", "0.3", "--no-download", "--board", "--board-control")
 
 
 @attrs.define
