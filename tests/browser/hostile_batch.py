@@ -1,6 +1,6 @@
 """Batch folder whose page the browser opens: four providers, every outcome, and prompts that try to leave their element.
 
-The folder is made by the commands that a person types, each in a process of its own, against an emulator.
+The folder is made by the commands that a person types, one after the other in a process of their own, on an emulator.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ _SCENES: Final = (
 _RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "5:2")
 #: How many jobs of the last provider are left unsent.
 _PLANNED: Final = 3
+#: Runs the commands that its argument holds as JSON.
+_LAUNCHER: Final = """
+import json, sys
+from pika_async.__main__ import main
+sys.exit(any([main(argv) not in {0, 1} for argv in json.loads(sys.argv[1])]))
+"""
 _KEY: Final = "canary-3f9b2c7d51e84a06"
 
 
@@ -93,7 +99,7 @@ def make_batch_page(folder: Path) -> BatchPage:
     """Run one batch per provider into `folder`, then `resume`, which writes the page of all of them."""
     folder.mkdir(parents=True)
     requests = {request["key"]: request for name in EMULATED_PROVIDERS for request in _requests(name)}
-    rules = list(_rules())
+    rules, commands = list(_rules()), []
     options: dict[str, Any] = {"durations": "lognormal:0.15,0.5", "video_seconds": 0.8, "seed": 7, "api_key": _KEY}
     with Emulator(**options, scenario=Scenario.of(rules)).in_thread() as emulator:
         for name in EMULATED_PROVIDERS:
@@ -104,8 +110,8 @@ def make_batch_page(folder: Path) -> BatchPage:
                 ["--max-charges", str(_charges(requests.values()) - _PLANNED)] if name == EMULATED_PROVIDERS[-1] else []
             )
             target = ["--provider", name, "--base-url", emulator.base_url(name), "--expected-seconds", "0.15"]
-            _run("batch", str(source), "--out", str(folder), *target, "--price", "0.28", *more)
-        _run("resume", str(folder))
+            commands.append(["batch", str(source), "--out", str(folder), *target, "--price", "0.28", *more])
+        _run([*commands, ["resume", str(folder)]])
     lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
     page = BatchPage(folder, [json.loads(line) for line in lines], requests)
     statuses = {JobStatus(row["status"]) for row in page.results}
@@ -147,13 +153,14 @@ def _rules() -> Iterator[dict[str, Any]]:
     yield {"on": "create", "prompt": ", drops", "do": {"fault": "drop"}}
 
 
-def _run(*argv: str) -> None:
+def _run(commands: Sequence[Sequence[str]]) -> None:
+    """Run commands in one process, which imports the package once; each must end, with or without problems."""
     variables = {find_provider(name).api_key_env: _KEY for name in EMULATED_PROVIDERS}
     ran = subprocess.run(
-        [sys.executable, "-m", "pika_async", *argv],
+        [sys.executable, "-c", _LAUNCHER, json.dumps(commands)],
         env={**os.environ, **variables, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode in {0, 1}, ran.stderr
+    assert ran.returncode == 0, ran.stderr

@@ -33,7 +33,7 @@ def emulator() -> Iterator[Emulator]:
         yield serving
 
 
-def look(browser: Browser, folder: Path) -> tuple[Counter[str], str]:
+def page_facts(browser: Browser, folder: Path) -> tuple[Counter[str], str]:
     """Open the page on the disk; return how many cards it has of each status, and the line above them.
 
     Its console must be free of errors, its cards be those of the finished jobs, and each video of a card be there.
@@ -69,7 +69,7 @@ def test_the_page_on_the_disk_is_whole_each_time(browser: Browser, tmp_path: Pat
             wait_until(lambda: len(gateway.ledger) > 8)
             batch.send_signal(signal.SIGINT)
             batch.communicate(timeout=HANG_S)
-        first, line = look(browser, tmp_path)
+        first, line = page_facts(browser, tmp_path)
         assert first == results(tmp_path)
         assert first["succeeded"] >= 1
         assert line.startswith("Not finished: ")
@@ -79,12 +79,12 @@ def test_the_page_on_the_disk_is_whole_each_time(browser: Browser, tmp_path: Pat
             wait_until(lambda: len(gateway.ledger) > seen + 8)
             batch.kill()
             batch.wait(HANG_S)
-        second, line = look(browser, tmp_path)
+        second, line = page_facts(browser, tmp_path)
         assert second["succeeded"] >= first["succeeded"]
         assert line.startswith("Still to come: ")
         with start_batch(gateway, tmp_path, "--expected-seconds", "0.5") as batch:
             batch.communicate(timeout=HANG_S)
-        last, line = look(browser, tmp_path)
+        last, line = page_facts(browser, tmp_path)
         assert last == results(tmp_path)
         assert last.total() == 40
         assert set(last) <= {"succeeded", "unknown"}  # what was on its way at the kill may be in doubt
