@@ -18,9 +18,8 @@ from pika_async.emulator import Emulator
 from pika_async.report.cards import is_shown_status
 from tests.browser.board_fixtures import OpenBoard
 from tests.browser.gallery_page import GalleryPage
-from tests.cli.batch_process import HANG_S, start_batch, wait_until
+from tests.cli.batch_process import HANG_S, address, start_batch, start_board, wait_until
 from tests.cli.command_line import KEY
-from tests.cli.test_cli_board import address, start_board
 
 pytestmark = pytest.mark.browser
 

@@ -47,3 +47,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"the condition is still false after {HANG_S} s"
         time.sleep(0.02)
+
+
+def start_board(folder: Path, *more: str) -> ChildProcess:
+    argv = [sys.executable, "-c", LAUNCHER, "board", "pika-out", *more]
+    return ChildProcess(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def address(process: ChildProcess) -> str:
+    """Return the whole address that a process prints."""
+    return process.read_errors_until("token=").partition("board: ")[2].strip()

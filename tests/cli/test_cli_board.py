@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,9 @@ from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.board import folder_board, with_board_port
 from pika_async.emulator import Emulator
 from pika_async.report.board_access import Verdict
-from tests.cli.batch_process import HANG_S, LAUNCHER, start_batch, wait_until
+from tests.cli.batch_process import HANG_S, address, start_batch, start_board, wait_until
 from tests.cli.command_line import KEY, CommandLine
-from tests.fakes.child_process import ChildProcess
 from tests.fakes.page_data import page_data
-
-
-def start_board(folder: Path, *more: str) -> ChildProcess:
-    argv = [sys.executable, "-c", LAUNCHER, "board", "pika-out", *more]
-    return ChildProcess(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def address(process: ChildProcess) -> str:
-    """Return the whole address that a process prints."""
-    return process.read_errors_until("token=").partition("board: ")[2].strip()
 
 
 def get(url: str, path: str) -> tuple[int, bytes]:

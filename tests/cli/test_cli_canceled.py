@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli.batch_process import HANG_S, LAUNCHER, start_batch
+from tests.cli.board_page import paused_batch
 from tests.cli.command_line import ENV, KEY
-from tests.cli.test_cli_board_control import paused_batch
 from tests.fakes.page_data import page_data
 
 
