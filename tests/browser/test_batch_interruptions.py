@@ -27,8 +27,9 @@ PACE = ("--max-in-flight", "4", "--expected-seconds", "0.5")
 
 
 @contextlib.contextmanager
-def emulator() -> Iterator[Emulator]:
-    with Emulator(api_key=KEY, durations="constant:0.5", video_seconds=0.5).in_thread() as serving:
+def emulator(seconds: float = 0.5) -> Iterator[Emulator]:
+    """Serve tasks of `seconds`: a batch of 40, four at a time, takes ten times as long."""
+    with Emulator(api_key=KEY, durations=f"constant:{seconds}", video_seconds=0.5).in_thread() as serving:
         yield serving
 
 
@@ -93,7 +94,7 @@ def test_the_page_on_the_disk_is_whole_each_time(browser: Browser, tmp_path: Pat
 @pytest.mark.slow
 def test_a_board_follows_a_batch_that_is_killed_and_started_again(open_board: OpenBoard, tmp_path: Path) -> None:
     """The board of a second terminal says that nothing runs, and then goes on in the same page."""
-    with emulator() as gateway, start_batch(gateway, tmp_path, *PACE, "--no-download") as batch:
+    with emulator(2) as gateway, start_batch(gateway, tmp_path, *PACE, "--no-download") as batch:
         wait_until(lambda: len(gateway.ledger) > 4)
         with start_board(tmp_path) as server:
             board = open_board(address(server))
@@ -119,7 +120,7 @@ def test_the_board_of_a_killed_batch_is_stale_until_another_has_its_port(open_bo
     """The page says since when, keeps what it has, and then that the address is another one."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    with emulator() as gateway:
+    with emulator(2) as gateway:
         with start_batch(gateway, tmp_path, *PACE, "--no-download", "--board", port) as batch:
             board = open_board(address(batch))
             board.page.wait_for_function("() => cards.length >= 2")
