@@ -16,6 +16,7 @@ from rich.text import Text
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.results import needs_download
+from pika_async.cli.active_jobs import active_records
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.doubts import doubt_lines
@@ -167,15 +168,10 @@ class ProviderBatch:
     async def current_jobs(self) -> CurrentJobs:
         """Return every job that was taken in, those without a line in their latest state."""
         self._latest.update(self._in_doubt)
-        for job in self._active_records():
-            if job.key not in self.jobs:
-                self._latest[job.key] = job
+        for active in active_records(self.client):
+            if active.job.key not in self.jobs:
+                self._latest[active.job.key] = active.job
         return CurrentJobs(self.ended, list(self._latest.values()))
-
-    def _active_records(self) -> Iterator[Job]:
-        """Yield the active jobs without the polls that are not in their records yet: these cost a copy of each job."""
-        table = self.client._table  # noqa: SLF001 - its public view copies
-        yield from () if table is None else (active.job for active in list(table.jobs.values()))
 
     def callback_counts(self, listener: CallbackListener) -> CallbackCounts:
         """Count the callbacks that `listener` received and the jobs that wait for one."""

@@ -16,6 +16,7 @@ from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.time_left import MIN_SETTLED, Remaining, Stratum, time_left
 from pika_async._runtime.pacing import paced
+from pika_async.cli.active_jobs import unsettled_ages
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.spending import Before, money_so_far
 from pika_async.client import PikaClient
@@ -63,8 +64,9 @@ class Forecast:
         learned = math.inf if stats.estimated_limit is None else stats.estimated_limit
         allowed = math.inf if options.max_charges is None else max(0, options.max_charges - stats.charges)
         rest = await remaining(
-            jobs, self._strata, self._earlier, since=self._started_at, now=datetime.now(UTC), allowed=allowed
-        )
+            jobs, self._strata, self._earlier, since=self._started_at, now=datetime.now(UTC), allowed=allowed,
+            unsettled=unsettled_ages(self.client),
+        )  # fmt: skip
         if not any(one.settled for one in rest.values()):
             return None
         left = Remaining(
@@ -113,6 +115,7 @@ async def remaining(
     since: datetime,
     now: datetime,
     allowed: float = math.inf,
+    unsettled: Mapping[str, float] | None = None,
 ) -> dict[str, Stratum]:
     """Return what is known of the tasks of a batch, by stratum.
 
@@ -121,7 +124,10 @@ async def remaining(
     :param earlier: durations of earlier runs, used until enough tasks have settled since.
     :param since: when this run began: a job that settled before is known, and says nothing about today.
     :param allowed: number of jobs that may still be charged.
+    :param unsettled: age at which jobs were last seen unsettled, by key, in seconds: a task may have settled since
+        without a poll. Default: the age of each now.
     """
+    seen = unsettled or {}
     settled: dict[str, list[float]] = {}
     ages: dict[str, list[float]] = {}
     planned = Counter(strata)
@@ -132,7 +138,8 @@ async def remaining(
         if job.submitted_at is None:
             continue
         if job.is_in_flight:
-            ages.setdefault(job.stratum, []).append(max(0.0, (now - job.submitted_at).total_seconds()))
+            age = max(0.0, (now - job.submitted_at).total_seconds())
+            ages.setdefault(job.stratum, []).append(min(age, seen.get(job.key, age)))
         elif job.settled_at is not None and job.settled_at >= since:
             settled.setdefault(job.stratum, []).append((job.settled_at - job.submitted_at).total_seconds())
     share = min(1.0, allowed / max(1, sum(count for count in planned.values() if count > 0)))

@@ -45,7 +45,7 @@ _WAIT_FACTOR: Final = 100
 _MAX_LIVE_INTERVAL_S: Final = 2.0
 #: A range with a higher end than this, in seconds, is shown if its end is at most so many times its beginning.
 _MAX_WIDE_S: Final = 60.0
-_MAX_WIDTH: Final = 20.0
+_MAX_WIDTH: Final = 8.0
 #: Shortest and longest time between two plain lines while no tenth of the jobs has finished, and the share of the
 #: elapsed time in between.
 _MIN_SILENCE_S: Final = 10.0

@@ -220,7 +220,7 @@ def test_forecasts_are_rare_where_much_is_left(left: tuple[float, float] | None,
 
 
 @pytest.mark.parametrize(
-    ("left", "informative"), [(None, False), ((0.0, 60.0), True), ((0.0, 1080.0), False), ((60.0, 1080.0), True)]
+    ("left", "informative"), [(None, False), ((0.0, 60.0), True), ((0.0, 1080.0), False), ((150.0, 1080.0), True)]
 )
 def test_a_range_that_says_nothing_is_not_shown(left: tuple[float, float] | None, *, informative: bool) -> None:
     """After the first settled task of many, anything from no time to half an hour may be left."""
@@ -269,6 +269,7 @@ def test_the_rest_of_a_batch_is_what_has_not_settled() -> None:
     assert rest(JOBS[0], sent, here, before) == Stratum(settled=[7.0, 8.0, 30.0], ages=[40.0], planned=17)
     assert rest(*[here] * 8) == Stratum(settled=[30.0] * 8, planned=12)
     assert rest(here, allowed=5).planned == 5
+    assert rest(sent, unsettled={sent.key: 25.0}).ages == [25.0], "it may have settled since its last poll"
 
 
 def show_progress(
