@@ -23,6 +23,11 @@ __all__ = ["Repetitions", "failure_lines", "is_archived", "rejection_lines", "se
 MAX_LISTED_REASONS: Final = 10
 #: Keys that are named behind a reason; `results.jsonl` holds all.
 MAX_LISTED_KEYS: Final = 5
+#: Words for jobs without a file of other statuses, where the status alone does not say it.
+_TROUBLES: Final = {
+    JobStatus.TIMED_OUT: "timed out, the task ids are kept",
+    JobStatus.SUCCEEDED: "not downloaded",
+}
 #: The statuses of jobs that can be paid for again by name.
 _WITHOUT_VIDEO: Final = (JobStatus.REJECTED, JobStatus.FAILED, JobStatus.CANCELED)
 
@@ -109,11 +114,14 @@ def failure_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def trouble_lines(jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield why other jobs have no file: those that timed out, whose download failed, or that were canceled."""
+    """Yield how many other jobs have no file, and why: they timed out, were canceled, or are not downloaded."""
     said = (JobStatus.UNKNOWN, JobStatus.REJECTED, JobStatus.FAILED)
-    yield from _reasons(
-        [job for job in jobs if job.error and job.status not in said and not isinstance(job.error, SubmissionsStopped)]
-    )
+    for status in JobStatus:
+        matching = [job for job in jobs if job.status is status and job.error and status not in said]
+        matching = [job for job in matching if not isinstance(job.error, SubmissionsStopped)]
+        if matching:
+            yield f"{_TROUBLES.get(status, status.label)}: {len(matching)}"
+            yield from _reasons(matching)
 
 
 def _reasons(jobs: Sequence[Job]) -> Iterator[str]:

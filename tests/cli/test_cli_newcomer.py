@@ -104,6 +104,19 @@ def test_no_word_of_a_summary_is_broken(cli: CommandLine, status: int) -> None:
     assert any(line.endswith(f"pika-async status {folder}") for line in lines) or status == 400
 
 
+def test_jobs_that_timed_out_have_a_count_and_a_way_on(cli: CommandLine) -> None:
+    """The summary and `status` say the same of them."""
+    with serving(durations="constant:60") as emulator:
+        source = cli.write("b.csv", "key,prompt\none,a\ntwo,b\n")
+        ran = cli.batch(emulator, source, "--no-download", "--deadline", "0.3")
+    assert ran.code == 1
+    for text in (ran.err, cli("status", "pika-out").out):
+        lines = text.splitlines()
+        at = lines.index("timed out, the task ids are kept: 2")
+        assert re.match(r"  2 x not settled within 0.3 s.*: one, two$", lines[at + 1])
+        assert "to continue: pika-async resume pika-out" in lines
+
+
 def test_a_command_without_room_has_a_line_of_its_own(cli: CommandLine) -> None:
     """It is whole, below the words before it; where there is room it stays behind them."""
     command = "pika-async retry clips --failed --new-seed"
