@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from pika_async import providers
 from pika_async._journal.reader import Reader
@@ -21,8 +21,10 @@ from tests.fakes.stepped_emulator import SteppedEmulator
 # The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test. A failure prints
 # how to reproduce its example (the blob) and the whole run (the seed, below).
 settings.register_profile("suite", deadline=None, print_blob=True)
-# The same examples in every run: `python -m tests.mutants` compares runs with each other.
-settings.register_profile("repeatable", settings.get_profile("suite"), derandomize=True)
+# The same examples in every run: `python -m tests.mutants` compares runs with each other, and reads no example.
+settings.register_profile(
+    "repeatable", settings.get_profile("suite"), derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("suite")
 
 

@@ -26,8 +26,8 @@ from tests.mutants.killers import load_killers, save_killers
 
 #: Number of mutants that run concurrently.
 WORKERS: Final = 2
-#: Least time limit of one test in seconds.
-MIN_TIMEOUT_S: Final = 60.0
+#: Least time limit of one test in seconds. A test that exceeds it beside others has as long again alone.
+MIN_TIMEOUT_S: Final = 20.0
 #: Time limit of one mutant, relative to the time that its test takes on the unchanged package in the same session.
 TIMEOUT_FACTOR: Final = 5.0
 #: Time limit of many tests on the unchanged package, and of all tests of a mutant, in seconds.
