@@ -12,6 +12,7 @@ occur exactly once, and 2 for an unknown name.
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -172,4 +173,7 @@ def _problems(mutant: Mutant) -> Iterable[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGTERM, lambda number, _: sys.exit(128 + number)
+    )  # so that runs are killed and copies removed
     sys.exit(main(sys.argv[1:]))

@@ -206,6 +206,7 @@ def _run_pytest(run: Run, copy: Path) -> None:
     code = 3  # pytest's own for an internal error
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         out = os.open(copy.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
             os.dup2(source, target)
