@@ -94,6 +94,8 @@ def demo(out: Path, prompts: int, seed: int, terminal: Terminal) -> ExitCode:
     _show_totals(totals, terminal, seconds)
     correct = all(each.charged_once_each for each in totals) and not emulator.cdn_credentials
     terminal.show(_charge_summary(totals, len(emulator.cdn_credentials)))
+    if cancelled:
+        terminal.note("interrupted while posters were drawn: the gallery is whole without the rest")
     if page is not None:
         terminal.show(linked(page, "gallery: "))
     terminal.show(linked(out / "results.jsonl", "results: "))
