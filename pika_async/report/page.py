@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -70,6 +71,8 @@ CARD_FIELDS: Final = (
 )  # fmt: skip
 #: Status, provider, effect, model and kind of a card, and whether it has a video.
 Facets: TypeAlias = tuple[str, str, str | None, str | None, str | None, bool]
+#: Words that a shell takes as they are, as `shlex.quote` has it.
+_SHELL_SAFE: Final = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
 _NO_POSTER: Final = "[0,"
 _POSTER: Final = "[1,"
 
@@ -103,12 +106,11 @@ def usual_start(card: Mapping[str, Any]) -> str | None:
 
     The script of the page makes the same text.
     """
-    words = [f"--provider {card['provider']}"]
+    start = f"pika-async generate --provider {card['provider']} "
     for name, option in (("effect", "effect"), ("ratio", "aspect-ratio"), ("seed", "seed"), ("model", "model")):
         if name in card:
-            words.append(f"--{option}={card[name]}")
-    start = f"pika-async generate {' '.join(words)} -- "
-    return start if len(shlex.split(start)) == len(words) + 4 else None
+            start += f"--{option}={card[name]} "
+    return f"{start}-- " if _SHELL_SAFE.fullmatch(start) else None
 
 
 def facets_of(card: Mapping[str, Any]) -> Facets:
