@@ -21,6 +21,7 @@ from pika_async.errors import strip_control
 __all__ = [
     "BOARD_POLICY",
     "CARD_FIELDS",
+    "FACET_FIELDS",
     "GENERATOR_TAG",
     "STATIC_FILES",
     "Facets",
@@ -65,10 +66,11 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separator
 #: Fields of a card in the order of `card_line`. The first two tell whether there is a poster, and whether the file is
 #: `videos/KEY.mp4`; `start` is a command without the prompt that ends it. Rare fields come last.
 CARD_FIELDS: Final = (
-    "poster", "usual", "key", "index", "status", "provider", "prompt", "kind", "took", "polls", "attempts", "submitted",
-    "settled", "task", "seconds", "shape", "start", "effect", "ratio", "seed", "cost", "points", "model", "file",
-    "command", "reason", "error", "picture", "earlier", "adopted",
+    "poster", "usual", "key", "prompt", "took", "polls", "attempts", "submitted", "settled", "task", "seconds", "shape",
+    "start", "ratio", "seed", "cost", "points", "file", "command", "reason", "error", "picture", "earlier", "adopted",
 )  # fmt: skip
+#: Fields of `Facets` by name.
+FACET_FIELDS: Final = ("status", "provider", "effect", "model", "kind")
 #: Status, provider, effect, model and kind of a card, and whether it has a video.
 Facets: TypeAlias = tuple[str, str, str | None, str | None, str | None, bool]
 #: Words that a shell takes as they are, as `shlex.quote` has it.
@@ -114,7 +116,7 @@ def usual_start(card: Mapping[str, Any]) -> str | None:
 
 
 def facets_of(card: Mapping[str, Any]) -> Facets:
-    """Return the values by which `card` is counted and filtered, and whether it has a video."""
+    """Return the values by which `card` is counted and filtered, which its line leaves out; see `Facets`."""
     return (
         card["status"], card["provider"], card.get("effect"), card.get("model"), card.get("kind"), "file" in card,
     )  # fmt: skip

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from pika_async.report.cards import card_of, file_facts
 from pika_async.report.page import (
     CARD_FIELDS,
+    FACET_FIELDS,
     GENERATOR_TAG,
     card_line,
+    facets_of,
     is_own_page,
     page_text,
     script_json,
@@ -106,9 +108,9 @@ def test_a_line_has_all_of_its_card(prompt: str, key: str, is_usual: bool) -> No
         "file": f"./{folder}/{quote(key, safe='')}.mp4",
     }
     line = card_line(card)
-    found = named(json.loads(line), list(CARD_FIELDS))
+    found = named(json.loads(line), list(CARD_FIELDS), facets_of(card))
     command = found.pop("start") + shlex.quote(prompt)
-    assert {**found, "command": command} == card
+    assert {**found, "command": command, "index": card["index"]} == card
     assert with_poster(line) == card_line({**card, "poster": "./p"})
     assert (card["file"] in line) == (not is_usual)
 
@@ -118,7 +120,7 @@ def test_no_field_of_a_card_is_missing_in_the_lines() -> None:
     source = inspect.getsource(card_of) + inspect.getsource(file_facts)
     fields = set(re.findall(r'^        "(\w+)":', source, re.MULTILINE))
     assert len(fields) > 20
-    assert fields <= set(CARD_FIELDS)
+    assert fields <= {*CARD_FIELDS, *FACET_FIELDS, "index"}  # the place of a line is its index
 
 
 @pytest.mark.parametrize("title", HOSTILE)
