@@ -19,6 +19,7 @@ from pika_async._planning.backoff import backoff_delay
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.due_queue import DueQueue
 from pika_async._planning.policy_adapter import PolicyAdapter
+from pika_async._planning.poll_grid import align
 from pika_async.models import Snapshot
 from pika_async.polling.durations import DurationSample
 
@@ -85,7 +86,7 @@ class PollQueue:
             if earliest is not None and earliest > now:  # more was learned since this poll was planned
                 self._u = (self._u + GOLDEN_RATIO) % 1.0
                 due = max(earliest, self._next_poll_time(active, self._u) or earliest)
-                self.push(active, min(due, active.deadline_at))
+                self.push(active, min(self._aligned(active, due, now), active.deadline_at))
                 return
         active.next_poll_at = -math.inf
         self._due.push(active, now)
@@ -159,7 +160,10 @@ class PollQueue:
         else:
             delay = self.adapter.next_delay(active, now, u, result)
         self._provider_delay = (result and result.retry_after) or 0.0
-        due = min(now + max(delay, self._provider_delay), self.callbacks.on_unsettled(active, now))
+        due = min(
+            self._aligned(active, now + max(delay, self._provider_delay), now + self._provider_delay),
+            self.callbacks.on_unsettled(active, now),
+        )
         if due > active.deadline_at > now:
             due = active.deadline_at  # the answer of the very last poll counts
         self.push(active, due)
@@ -239,11 +243,17 @@ class PollQueue:
                 best = self._next_poll_time(active, u)
                 if best is not None:
                     latest = active.deadline_at if stratum is None and self._can_postpone(active, now) else due
-                    new_due = min(max(best, now + u * RESUME_SPREAD_S), latest)
+                    best = max(best, now + u * RESUME_SPREAD_S)
+                    new_due = min(self._aligned(active, best, now), latest)
             active.next_poll_at = new_due
             waiting.append((new_due, active))
         heapq.heapify(waiting)
         self._waiting, self._stale = waiting, 0
+
+    @staticmethod
+    def _aligned(active: ActiveJob, due: float, earliest: float) -> float:
+        """Return the tick near `due` at which the polls of several jobs leave together; see `align`."""
+        return align(due, due - active.accepted_at, earliest)
 
     def _is_planned_by_policy(self, active: ActiveJob) -> bool:
         """Return whether neither a failed poll nor a callback decides when the job is polled next."""
