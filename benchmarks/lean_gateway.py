@@ -166,4 +166,6 @@ async def _serve(gateway: _Gateway) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(_Gateway(*map(float, sys.argv[1:3]), int(sys.argv[3]), float(sys.argv[4]), make_video(VIDEO_BYTES))))
+    asyncio.run(
+        _serve(_Gateway(*map(float, sys.argv[1:3]), int(sys.argv[3]), float(sys.argv[4]), make_video(VIDEO_BYTES)))
+    )

@@ -9,9 +9,8 @@ requests whose answers have come, and each such submission would be in doubt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 __all__ = ["READ_MARGIN_S", "AnswerTimeout"]
 
@@ -20,7 +19,9 @@ READ_MARGIN_S: Final = 0.25
 
 
 class AnswerTimeout:
-    """Timeout of one request and its answer, over one or several blocks of the same task.
+    """Timeout of one request and its answer, as a context manager of one or several blocks of the same task.
+
+    A block that runs past it ends with `TimeoutError`.
 
     :param total: seconds from now to the end of the answer; None: no limit.
     :param idle: seconds without a byte, counted from the first `touch`; None: no limit.
@@ -32,26 +33,25 @@ class AnswerTimeout:
         self._idle = idle
         self._touched_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._block = asyncio.timeout(None)
         self._is_last = False
 
     def touch(self) -> None:
         """Note that bytes were sent or received."""
         self._touched_at = self._loop.time()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Let the block run until the timeout.
+    async def __aenter__(self) -> Self:
+        self._block = await asyncio.timeout(None).__aenter__()
+        self._is_last = False
+        self._arm(self._due())
+        return self
 
-        :raises TimeoutError: if it was reached.
-        """
-        async with asyncio.timeout(None) as block:
-            self._is_last = False
-            self._arm(block, self._due())
-            try:
-                yield
-            finally:
-                if self._timer is not None:
-                    self._timer.cancel()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._block.__aexit__(kind, error, trace)
 
     def _due(self) -> float | None:
         """Return the earlier of the two ends, None if there is none; before a `touch`, one may still come now."""
@@ -59,10 +59,10 @@ class AnswerTimeout:
         ends = (self._end, None if self._idle is None else touched_at + self._idle)
         return min((end for end in ends if end is not None), default=None)
 
-    def _arm(self, block: asyncio.Timeout, at: float | None) -> None:
-        self._timer = None if at is None else self._loop.call_at(at, self._check, block, at)
+    def _arm(self, at: float | None) -> None:
+        self._timer = None if at is None else self._loop.call_at(at, self._check, at)
 
-    def _check(self, block: asyncio.Timeout, at: float) -> None:
+    def _check(self, at: float) -> None:
         now = self._loop.time()
         late = now - at
         if late > READ_MARGIN_S:  # the loop did not run meanwhile: that time counts for nothing
@@ -72,9 +72,9 @@ class AnswerTimeout:
         due = self._due()
         if due is None or due > now:
             self._is_last = False
-            self._arm(block, due)
+            self._arm(due)
         elif self._is_last:
-            block.reschedule(now)
+            self._block.reschedule(now)
         else:
             self._is_last = True
-            self._arm(block, now + READ_MARGIN_S)
+            self._arm(now + READ_MARGIN_S)

@@ -41,6 +41,9 @@ class BodyReader:
         :raises Exception: of aiohttp, or TimeoutError, if the body ends early; `body` then has what came.
         """
         content = response.content
+        if content.is_eof() and content.total_bytes <= min(request.max_answer, MAX_BODY):  # all of it is here
+            body += content.read_nowait()
+            return True
         async with AsyncExitStack() as stack:
             is_large = False
             while True:

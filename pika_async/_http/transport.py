@@ -9,6 +9,7 @@ leaves this module, because its `repr` may show the key.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from yarl import URL
 
 from pika_async._http.answer_timeout import AnswerTimeout
 from pika_async._http.bodies import BodyReader
-from pika_async._http.connector import Connector
+from pika_async._http.connector import Connector, on_connected
 from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
@@ -51,6 +52,12 @@ _USER_AGENT: Final = f"pika_async/{version('pika_async')}"
 _PAID_TIMEOUT: Final = aiohttp.ClientTimeout(total=180, connect=30, sock_connect=15, sock_read=120)
 #: In seconds.
 _FREE_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, connect=30, sock_connect=15, sock_read=30)
+
+
+@functools.cache
+def _connect_timeout(bounds: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    """Return the part of `bounds` that aiohttp keeps; `AnswerTimeout` keeps the total and the time without a byte."""
+    return attrs.evolve(bounds, total=None, sock_read=None)
 
 
 class Transport(Protocol):
@@ -117,6 +124,11 @@ class _SendMarker:
     timeout: AnswerTimeout
     sent: bool = False
     reused: bool = False
+
+    def on_connected(self, reused: bool) -> None:
+        """Note the connection of a free request, whose headers are written at once."""
+        self.sent, self.reused = True, reused
+        self.timeout.touch()
 
 
 @contextmanager
@@ -196,6 +208,7 @@ class AiohttpTransport:
         self._connections = connections
         self._paid_timeout = paid_timeout
         self._free_timeout = free_timeout
+        self._own_address = f"{self._origin}/"
         self._paid_session: aiohttp.ClientSession | None = None
         self._free_session: aiohttp.ClientSession | None = None
         self._bodies = BodyReader()
@@ -220,14 +233,15 @@ class AiohttpTransport:
             self._user_session.trace_configs.append(self._trace_config)
             self._paid_session = self._free_session = self._user_session
             return
-        self._paid_session = self._new_session(Connector(force_close=True, limit=0))
-        self._free_session = self._new_session(Connector(limit=self._connections, keepalive_timeout=60))
+        self._paid_session = self._new_session(Connector(force_close=True, limit=0), [self._trace_config])
+        self._free_session = self._new_session(Connector(limit=self._connections, keepalive_timeout=60), [])
 
-    def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    @staticmethod
+    def _new_session(connector: Connector, traces: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[self._trace_config],
+            trace_configs=traces,
             auto_decompress=False,
             trust_env=False,  # otherwise aiohttp reads ~/.netrc and replaces the key
         )
@@ -271,8 +285,9 @@ class AiohttpTransport:
         """Send a request once; return its outcome, and whether it met the end of a kept connection."""
         timeout = AnswerTimeout(bounds.total, bounds.sock_read)
         marker = _SendMarker(timeout)
+        on_connected.set(None if session.trace_configs else marker.on_connected)
         try:
-            async with timeout.running():
+            async with timeout:
                 response = await session.request(
                     request.method,
                     URL(request.url, encoded=True),
@@ -281,7 +296,7 @@ class AiohttpTransport:
                     allow_redirects=False,
                     raise_for_status=False,
                     proxy=self._proxy,
-                    timeout=attrs.evolve(bounds, total=None, sock_read=None),  # both are those of `timeout`
+                    timeout=_connect_timeout(bounds),
                     auto_decompress=False,
                     middlewares=(),  # a middleware of the user's session might send the request again
                     trace_request_ctx=marker,
@@ -294,6 +309,8 @@ class AiohttpTransport:
         return await self._read_response(response, timeout, request), False
 
     def _has_our_origin(self, address: str) -> bool:
+        if address.startswith(self._own_address):
+            return True
         try:
             return URL(address, encoded=True).origin() == self._origin
         except ValueError:
@@ -320,7 +337,7 @@ class AiohttpTransport:
         body = bytearray()
         complete = False
         try:
-            async with limit.running():
+            async with limit:
                 with fail_on_connection_lost(response):
                     complete = await self._bodies.read(response, request, body, limit.touch)
         except asyncio.CancelledError as error:

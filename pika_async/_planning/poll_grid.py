@@ -1,7 +1,7 @@
 """Common ticks of polls, so that several leave in one turn of the event loop. Pure.
 
-A poll that wakes the process alone costs two to three times the CPU of one that leaves beside others: its code runs with
-cold caches. The ticks of older tasks are multiples of those of younger ones, so that tasks of every age meet.
+A poll that wakes the process alone costs two to three times the CPU of one that leaves beside others: its code runs
+with cold caches. The ticks of older tasks are multiples of those of younger ones, so that tasks of every age meet.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,7 +17,6 @@ from typing import Any, Generic, Protocol, TypeVar, assert_never
 import anyio
 import attrs
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pika_async._http.answer_timeout import READ_MARGIN_S
 from pika_async._planning.actions import (
@@ -44,7 +44,7 @@ from pika_async.providers._verdicts import PollVerdict
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger("pika_async.scheduler")
-Queue = MemoryObjectSendStream[ActiveJob]
+Queue = asyncio.Queue[ActiveJob | None]
 
 
 class SubmitWorker(Protocol):
@@ -128,6 +128,12 @@ class Scheduler:
                     await self._loop(submits, polls)
                 finally:  # however the loop ends, responses of submissions are awaited for a while
                     self._submitter.set_deadline(self._planner.limits.grace)
+                    for queue, size in (
+                        (submits, self._planner.limits.submitting),
+                        (polls, self._planner.limits.polling),
+                    ):
+                        for _ in range(size):
+                            queue.put_nowait(None)
             # The group swallows the cancellation of one of its tasks, and with it the whole group's.
             self._intake.failure = RuntimeError("a task of the scheduler was cancelled from outside")
         except asyncio.CancelledError as error:
@@ -154,20 +160,19 @@ class Scheduler:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
-        with submits, polls:
-            pace = Pace()
-            while True:
-                await self._carry_out(self._planner.next_action(now()), submits, polls)
-                await pace.step()
+        pace = Pace()
+        while True:
+            await self._carry_out(self._planner.next_action(now()), submits, polls)
+            await pace.step()
 
     async def _carry_out(self, action: Action, submits: Queue, polls: Queue) -> None:
         match action:
             case Submit(active):
                 self._planner.on_submit_started(active, now())
-                submits.send_nowait(active)
+                submits.put_nowait(active)
             case Poll(active):
                 self._planner.on_poll_started(active, now())
-                polls.send_nowait(active)
+                polls.put_nowait(active)
             case DeadlinePassed(active):
                 self.table.park(active, self._planner.expire(active))
             case SubmitTimedOut(active):
@@ -186,11 +191,19 @@ class Scheduler:
             case StopSubmitting(error):
                 self._intake.stop_submitting(error)
             case WaitUntil(until):
-                with anyio.CancelScope(deadline=until):
-                    await self.table.wake_event.wait()
-                self.table.wake_event.clear()
+                await self._wait_until(until)
             case _:
                 assert_never(action)
+
+    async def _wait_until(self, until: float) -> None:
+        wake = self.table.wake_event
+        timer = asyncio.get_running_loop().call_at(until, wake.set) if until < math.inf else None
+        try:
+            await wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        wake.clear()
 
     # --- polls ------------------------------------------------------------------------------------------------------
 
@@ -240,22 +253,17 @@ class WorkerPool(Generic[T]):
         """Whether the running task is one of the pool, for which the group would wait."""
         return asyncio.current_task() in self._tasks
 
-    def start_workers(self, name: str, size: int, work: Callable[[T], Awaitable[None]]) -> MemoryObjectSendStream[T]:
-        """Start `size` workers and return their queue.
-
-        `send_nowait` never blocks while at most `size` items are outstanding.
-        """
-        send, receive = anyio.create_memory_object_stream[T](size)
+    def start_workers(self, name: str, size: int, work: Callable[[T], Awaitable[None]]) -> asyncio.Queue[T | None]:
+        """Start `size` workers and return their queue. Each None in it ends one of them."""
+        queue = asyncio.Queue[T | None]()
         for number in range(size):
-            self.spawn(self._work, receive.clone(), work, name=f"pika_async {name} {number}")
-        receive.close()
-        return send
+            self.spawn(self._work, queue, work, name=f"pika_async {name} {number}")
+        return queue
 
     @staticmethod
-    async def _work(queue: MemoryObjectReceiveStream[T], work: Callable[[T], Awaitable[None]]) -> None:
-        async with queue:
-            async for item in queue:
-                await work(item)
+    async def _work(queue: asyncio.Queue[T | None], work: Callable[[T], Awaitable[None]]) -> None:
+        while (item := await queue.get()) is not None:
+            await work(item)
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
         """Start `function(*args)` in the group."""

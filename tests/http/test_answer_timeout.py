@@ -36,7 +36,7 @@ async def _time_of_end(timeout: AnswerTimeout, *, touch_at: tuple[float, ...] = 
     for at in touch_at:
         loop.call_at(at, timeout.touch)
     with pytest.raises(TimeoutError):
-        async with timeout.running():
+        async with timeout:
             await loop.create_future()
     return loop.time()
 
@@ -72,7 +72,7 @@ def test_without_an_end_the_wait_lasts() -> None:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
         loop.call_later(1e6, answer.set_result, "late")
-        async with AnswerTimeout(None, None).running():
+        async with AnswerTimeout(None, None):
             assert await answer == "late"
 
     virtual_clock.run(story())
@@ -94,9 +94,9 @@ def test_an_answer_that_came_while_the_process_was_stopped_is_read(stopped: floa
         loop.call_at(10, stop_and_continue)
         timeout = AnswerTimeout(90, idle)
         timeout.touch()
-        async with timeout.running():
+        async with timeout:
             assert await answer == "receipt"
-        async with timeout.running():  # the body of the answer
+        async with timeout:  # the body of the answer
             await asyncio.sleep(READ_MARGIN_S / 2)
 
     virtual_clock.run(story())
@@ -115,7 +115,7 @@ def test_a_process_that_is_stopped_twice_in_a_row_reads_in_the_end() -> None:
 
         loop.call_at(10, _stop_process, 100)
         loop.call_at(110 + READ_MARGIN_S / 2, stop_and_continue)
-        async with AnswerTimeout(50, None).running():
+        async with AnswerTimeout(50, None):
             assert await answer == "receipt"
 
     virtual_clock.run(story())
@@ -140,7 +140,7 @@ def test_a_cancellation_passes_through() -> None:
         scheduled: Callable[[], Any] = lambda: [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]  # noqa: E731
 
         async def wait() -> None:
-            async with AnswerTimeout(90, 60).running():
+            async with AnswerTimeout(90, 60):
                 await loop.create_future()
 
         task = asyncio.create_task(wait())
