@@ -6,8 +6,8 @@ The peer is `asyncio.gather` over a `Semaphore(100)`, a POST, then one GET per s
 it reads each result and writes it to a file. Each side runs in a process of its own against a gateway that is never
 the bottleneck; CPU time is that of the client after its imports, user and system together. Every side gets the same
 durations: lognormal with sigma 0.5, SECONDS in the median. The detection delay is the gateway's own measurement: a
-client that polls less is not cheaper if it finds its results later. Polls are answered after LATENCY seconds in the mean
-(default 0: at once, which favours clients whose polls leave together).
+client that polls less is not cheaper if it finds its results later. Polls are answered after LATENCY seconds in the
+mean (default 0: at once, which favours clients whose polls leave together).
 """
 
 from __future__ import annotations

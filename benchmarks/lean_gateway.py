@@ -166,6 +166,5 @@ async def _serve(gateway: _Gateway) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        _serve(_Gateway(*map(float, sys.argv[1:3]), int(sys.argv[3]), float(sys.argv[4]), make_video(VIDEO_BYTES)))
-    )
+    median, sigma, number, latency = map(float, sys.argv[1:])
+    asyncio.run(_serve(_Gateway(median, sigma, int(number), latency, make_video(VIDEO_BYTES))))

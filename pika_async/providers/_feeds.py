@@ -223,7 +223,7 @@ def _first(sources: Sequence[_Object], read: Any, *names: str) -> Any:
 
 
 def _first_url(sources: Sequence[_Object]) -> str | None:
-    urls = (as_url(_at(source, place)) for source in sources for place in _URL_PLACES)
+    urls = (as_url(_at(source, place)) for source in sources for place in _URL_PLACES if place[0] in source)
     return next((url for url in urls if url is not None), None)
 
 

@@ -257,6 +257,8 @@ def _routes(provider: Provider, base_url: str) -> dict[RequestKind, str]:
 
 def _redacted(url: str) -> str:
     """Return *url* without user, fragment and the values of its query."""
+    if not any(mark in url for mark in "@?#"):
+        return url
     parts = urlsplit(url)
     query = urlencode([(name, "REDACTED") for name, _ in parse_qsl(parts.query, keep_blank_values=True)])
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
