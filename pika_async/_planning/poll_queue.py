@@ -160,10 +160,8 @@ class PollQueue:
         else:
             delay = self.adapter.next_delay(active, now, u, result)
         self._provider_delay = (result and result.retry_after) or 0.0
-        due = min(
-            self._aligned(active, now + max(delay, self._provider_delay), now + self._provider_delay),
-            self.callbacks.on_unsettled(active, now),
-        )
+        planned, earliest = max(delay, self._provider_delay), max(delay / 2, self._provider_delay)
+        due = min(self._aligned(active, now + planned, now + earliest), self.callbacks.on_unsettled(active, now))
         if due > active.deadline_at > now:
             due = active.deadline_at  # the answer of the very last poll counts
         self.push(active, due)

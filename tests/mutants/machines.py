@@ -81,7 +81,7 @@ MUTANTS: Final = (
     Mutant(
         "timers-of-aiohttp-judge",
         "_http/transport.py",
-        "timeout=attrs.evolve(bounds, total=None, sock_read=None)",
+        "timeout=_connect_timeout(bounds)",
         "timeout=bounds",
         "answers that came while the process was stopped are doubts",
         ("tests/crash/test_signals.py",),

@@ -135,8 +135,8 @@ MUTANTS: Final = (
     Mutant(
         "stop-in-one-piece",
         "_runtime/scheduler.py",
-        "                await self._carry_out(self._planner.next_action(now()), submits, polls)\n                await pace.step()",
-        "                await self._carry_out(self._planner.next_action(now()), submits, polls)",
+        "            await self._carry_out(self._planner.next_action(now()), submits, polls)\n            await pace.step()",
+        "            await self._carry_out(self._planner.next_action(now()), submits, polls)",
         "a stopped account holds the loop while every job is parked",
         TESTS,
         "stop_parks",
