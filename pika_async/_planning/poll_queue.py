@@ -86,7 +86,7 @@ class PollQueue:
             if earliest is not None and earliest > now:  # more was learned since this poll was planned
                 self._u = (self._u + GOLDEN_RATIO) % 1.0
                 due = max(earliest, self._next_poll_time(active, self._u) or earliest)
-                self.push(active, min(self._aligned(active, due, now), active.deadline_at))
+                self.push(active, min(self._aligned(active, due, earliest), active.deadline_at))
                 return
         active.next_poll_at = -math.inf
         self._due.push(active, now)

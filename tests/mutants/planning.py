@@ -24,6 +24,14 @@ MUTANTS: Final = (
         ("tests/planning/test_poll_grid.py",),
     ),
     Mutant(
+        "postponed-to-this-moment",
+        "_planning/poll_queue.py",
+        "self._aligned(active, due, earliest), active.deadline_at",
+        "self._aligned(active, due, now), active.deadline_at",
+        "the scheduler turns for ever without a poll",
+        ("tests/planning/test_poll_grid.py",),
+    ),
+    Mutant(
         "ticks-are-always-late",
         "_planning/poll_grid.py",
         "math.floor(due / step + 0.5) * step",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pika_async import FixedInterval, GenerationRequest, Job
+from pika_async._planning.actions import ActiveJob
+from pika_async._planning.callback_tracker import CallbackTracker
+from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_grid import MAX_TICK_S, MAX_TICK_SHARE, align, tick
+from pika_async._planning.poll_queue import PollQueue
 from pika_async.models import TaskState
+from pika_async.polling.durations import DurationSample
 from pika_async.polling.policy import PollContext, PollingPolicy
 from tests.planning.planner_steps import accepted_job, new_planner, next_time, poll
 
@@ -68,6 +76,9 @@ def test_a_short_delay_stays_a_delay() -> None:
         def next_delay(self, context: PollContext, u: float) -> float:
             return 0.05
 
+        def observe(self, sample: DurationSample) -> None:
+            pass
+
     planner = new_planner(policy=Eager(), max_in_flight=1)
     accepted_job(planner, 0.0)
     now = next_time(planner, 0.0)
@@ -76,3 +87,22 @@ def test_a_short_delay_stays_a_delay() -> None:
         later = next_time(planner, now)
         assert later - now >= 0.025
         now = later
+
+
+def test_a_postponed_poll_leaves_later_than_now() -> None:
+    """Where a poll is postponed by less than half a tick, the next tick is taken, not the one of this moment."""
+
+    calls = itertools.count()
+
+    class Postponing(FixedInterval):
+        def replan_delay(self, context: PollContext, u: float) -> float:
+            if next(calls) > 10:
+                pytest.fail("the poll is postponed to this moment, again and again")
+            return 10.05
+
+    callbacks = CallbackTracker(enabled=True)
+    poll_queue = PollQueue(PolicyAdapter(policy=Postponing(10.0), callbacks=callbacks))
+    job = Job(key="k", request=GenerationRequest("a"), provider="p", base_url="https://x.example", task_id="t")
+    active = ActiveJob(job, "s", accepted_at=0.0, last_seen_unsettled_at=0.0, deadline_at=300.0)
+    poll_queue.push(active, 10.0)
+    assert poll_queue.ready_at(10.0) == 10.125
