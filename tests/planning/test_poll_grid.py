@@ -76,7 +76,7 @@ def test_a_short_delay_stays_a_delay() -> None:
         def next_delay(self, context: PollContext, u: float) -> float:
             return 0.05
 
-        def observe(self, sample: DurationSample) -> None:
+        def observe(self, sample: DurationSample, last_unsettled_age: float | None = None) -> None:
             pass
 
     planner = new_planner(policy=Eager(), max_in_flight=1)
