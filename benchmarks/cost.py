@@ -38,7 +38,7 @@ async def sdk(url: str, count: int, folder: Path, *, journal: bool, downloads: b
     if downloads:
         options["allow_results"] = ["http"]
     async with PikaClient("native", **options) as pika:
-        requests = (f"prompt {number}" for number in range(count))
+        requests = [f"prompt {number}" for number in range(count)]
         report = await pika.run(requests, download_to=folder / "videos" if downloads else None)
     assert report.counts[JobStatus.SUCCEEDED] == count
 

@@ -39,6 +39,7 @@ def make_video(size: int) -> bytes:
 @attrs.define
 class _Task:
     settles_at: float
+    duration: float
     polls: int = 0
     seen_at: float = 0.0
 
@@ -61,7 +62,7 @@ class _Gateway:
             number = len(self.tasks)
             name = f"task-{number:06}"
             duration = self.median * 2.718281828 ** (self.sigma * random.Random(f"{self.seed}/{number}").gauss(0, 1))
-            self.tasks[name] = _Task(time.monotonic() + duration)
+            self.tasks[name] = _Task(time.monotonic() + duration, duration)
             return _response(json.dumps({"id": name}).encode())
         if path.startswith(b"/video/"):
             return _response(self.video, b"video/mp4")
@@ -71,8 +72,9 @@ class _Gateway:
         is_settled = now >= task.settles_at
         if is_settled and not task.seen_at:
             task.seen_at = now
+        progress = 100 if is_settled else min(99, int(100 * (1 - (task.settles_at - now) / task.duration)))
         video = {
-            "id": f"video-{name}", "status": "finished" if is_settled else "generating", "progress": None,
+            "id": f"video-{name}", "status": "finished" if is_settled else "generating", "progress": progress,
             "resultUrl": f"{self.base_url}/video/{name}.mp4" if is_settled else None,
         }  # fmt: skip
         return _response(json.dumps({"id": name, "videos": [video]}).encode())

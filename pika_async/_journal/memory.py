@@ -71,7 +71,7 @@ class MemoryJournal:
         self._set_token(job.key, intent.callback_sha256)
         self._store(job)
 
-    async def save(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job, linger: bool = False) -> None:  # noqa: ARG002 - nothing is committed
         """See `Journal`."""
         for job in jobs:
             self._store(job)

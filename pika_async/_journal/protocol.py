@@ -104,9 +104,11 @@ class Journal(Protocol):
         :raises JournalFailed: if it could not be saved; then the job must not be sent.
         """
 
-    async def save(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job, linger: bool = False) -> None:
         """Save all of `jobs` or none; once this returns, they survive a crash and a power cut.
 
+        :param linger: whether the write may wait up to 0.08 s for others that share its commit: for facts that a crash
+            before the commit only makes the next process learn again, such as a result.
         :raises JournalFailed: if they could not be saved. They are written to the fallback file where possible, and
             reads still return them.
         """

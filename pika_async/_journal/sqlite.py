@@ -42,6 +42,10 @@ T = TypeVar("T")
 
 #: Seconds after which jobs that were passed to `save_later` are written at the latest.
 SAVE_LATER_S: Final = 5.0
+#: Seconds that a write which lingers waits for others to share its commit: a commit costs more than what it writes.
+LINGER_S: Final = 0.08
+#: Number of lingering writes that are worth a commit of their own.
+MAX_LINGERING: Final = 4
 
 _log = logging.getLogger("pika_async.journal")
 
@@ -60,8 +64,9 @@ class SqliteJournal(Reader):
         self._executor: ThreadPoolExecutor | None = None
         self._closing: Future[None] | None = None
         self._is_write_scheduled = False
-        #: Writes what was passed to `save_later`; None while nothing was.
+        #: Writes what was passed to `save_later` and what lingers; None while nothing was and does.
         self._late_write: asyncio.TimerHandle | None = None
+        self._lingering = 0
         self._resources = contextlib.ExitStack()
         self._change_signal = ChangeSignal()
         # The fields below are used in the writer thread.
@@ -150,19 +155,16 @@ class SqliteJournal(Reader):
         """See `Journal`."""
         await self._write_and_wait(WriteOp(jobs={job.key: job}, intent=intent))
 
-    async def save(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job, linger: bool = False) -> None:
         """See `Journal`."""
-        await self._write_and_wait(WriteOp(jobs={job.key: job for job in jobs}))
+        await self._write_and_wait(WriteOp(jobs={job.key: job for job in jobs}), linger=linger)
 
     def save_later(self, job: Job) -> None:
         """See `Journal`."""
         self._require_own_process()
         if self._executor is not None:
             self._buffer.save_later(job)
-            if self._change_signal.has_waiters:
-                self._schedule_write()
-            elif self._late_write is None:
-                self._late_write = asyncio.get_running_loop().call_later(SAVE_LATER_S, self._schedule_write)
+            self._schedule_write(within=0.0 if self._change_signal.has_waiters else SAVE_LATER_S)
 
     def add_sample(self, sample: DurationSample) -> None:
         """See `Journal`."""
@@ -197,21 +199,30 @@ class SqliteJournal(Reader):
                 self._schedule_write()  # `save_later` schedules a write only while a reader waits
                 await changed.wait()
 
-    def _schedule_write(self) -> None:
-        """Let the writer thread commit the buffer, unless that is scheduled already."""
+    def _schedule_write(self, within: float = 0.0) -> None:
+        """Let the writer thread commit the buffer within that many seconds, unless that is scheduled already."""
+        if self._executor is None or self._is_write_scheduled:
+            return
+        if within > 0.0:
+            loop = asyncio.get_running_loop()
+            if self._late_write is None or self._late_write.when() > loop.time() + within:
+                self._cancel_late_write()
+                self._late_write = loop.call_later(within, self._schedule_write)
+            return
         self._cancel_late_write()
-        if self._executor is not None and not self._is_write_scheduled:
-            self._is_write_scheduled = True
-            self._executor.submit(self._write_pending)
+        self._lingering = 0
+        self._is_write_scheduled = True
+        self._executor.submit(self._write_pending)
 
     def _cancel_late_write(self) -> None:
         timer, self._late_write = self._late_write, None
         if timer is not None:
             timer.cancel()
 
-    async def _write_and_wait(self, operation: WriteOp) -> None:
+    async def _write_and_wait(self, operation: WriteOp, *, linger: bool = False) -> None:
         """Queue `operation` and wait until it is committed.
 
+        :param linger: whether it may wait for other writes, at most `LINGER_S`.
         :raises JournalFailed: if it could not be committed, or the journal is not open.
         """
         if self._executor is None or self._is_forked:
@@ -220,7 +231,8 @@ class SqliteJournal(Reader):
             self._log_unsaved(operation, reason)
             raise self._journal_failed(operation, reason)
         self._buffer.add(operation)
-        self._schedule_write()
+        self._lingering += linger
+        self._schedule_write(within=LINGER_S if linger and self._lingering < MAX_LINGERING else 0.0)
         await _result_of(operation.done)
 
     def _journal_failed(self, operation: WriteOp, reason: str) -> JournalFailed:

@@ -306,7 +306,8 @@ class JobTable:
     async def finish(self, active: ActiveJob, job: Job) -> None:
         """Save the settled `job`, then notify its observers."""
         active.job = job
-        await self.save(job)
+        self.wake()  # what is submitted in its place shares its commit
+        await self.save(job, linger=True)
         self.remove(active)
 
     def park(self, active: ActiveJob, job: Job) -> None:
@@ -321,10 +322,10 @@ class JobTable:
         if self.jobs.get(active.job.key) is active:
             self.park(active, attrs.evolve(self.planner.on_stopped(active), error=park.error))
 
-    async def save(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job, linger: bool = False) -> None:
         """Save `jobs`. If the journal fails, it keeps them in its fallback file, and submissions stop."""
         try:
-            await self.journal.save(*jobs)
+            await self.journal.save(*jobs, linger=linger)
         except JournalFailed as error:
             self.intake.stop_submitting(attrs.evolve(error, provider=self.planner.provider))
 

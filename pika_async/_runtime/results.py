@@ -148,7 +148,7 @@ class ResultDownloader:
     async def _save(self, job: Job) -> None:
         # A journal that fails keeps the record in its fallback file, and fails the next submission as well.
         with contextlib.suppress(JournalFailed):
-            await self._journal.save(job)
+            await self._journal.save(job, linger=True)
 
     async def fetch(
         self,

@@ -95,7 +95,7 @@ class SlowJournal(MemoryJournal):
         await asyncio.sleep(self.seconds)
         await super().record_intent(job, intent)
 
-    async def save(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job, linger: bool = False) -> None:
         await asyncio.sleep(self.seconds)
         await super().save(*jobs)
 

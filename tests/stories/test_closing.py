@@ -521,7 +521,7 @@ class Full(MemoryJournal):
         self._count()
         await super().record_intent(job, intent)
 
-    async def save(self, *jobs: Job) -> None:
+    async def save(self, *jobs: Job, linger: bool = False) -> None:
         await super().save(*jobs)  # what could not be kept is read back all the same
         if jobs:
             self._count()

@@ -192,7 +192,7 @@ def test_a_request_that_is_cancelled_while_it_is_being_saved_is_not_resumed() ->
     """`resume` does not pay for a request that was cancelled between its commit and the return of `save`."""
 
     class CommitsEarly(SlowJournal):
-        async def save(self, *jobs: Job) -> None:
+        async def save(self, *jobs: Job, linger: bool = False) -> None:
             self._jobs.update({job.key: job for job in jobs})
             await super().save(*jobs)
 
@@ -260,7 +260,7 @@ def test_a_request_that_is_saved_while_its_batch_is_left_is_not_sent() -> None:
     class Blocking(SlowJournal):
         written: asyncio.Future[None] | None = None
 
-        async def save(self, *jobs: Job) -> None:
+        async def save(self, *jobs: Job, linger: bool = False) -> None:
             await super().save(*jobs)
             if any(job.status is S.PLANNED and job.key == "left-2" for job in jobs):
                 self.written = asyncio.get_running_loop().create_future()
