@@ -2,12 +2,15 @@
 
     python benchmarks/cost.py [JOBS] [ROUNDS] [SECONDS] [LATENCY]
 
-The peer is `asyncio.gather` over a `Semaphore(100)`, a POST, then one GET per second until "finished"; with downloads
-it reads each result and writes it to a file. Each side runs in a process of its own against a gateway that is never
-the bottleneck; CPU time is that of the client after its imports, user and system together. Every side gets the same
-durations: lognormal with sigma 0.5, SECONDS in the median. The detection delay is the gateway's own measurement: a
-client that polls less is not cheaper if it finds its results later. Polls are answered after LATENCY seconds in the
-mean (default 0: at once, which favours clients whose polls leave together).
+The peer is `asyncio.gather` over a `Semaphore(100)`, a POST, then one GET per interval until "finished"; with downloads
+it reads each result and writes it to a file. Its interval is twice the mean delay that the SDK had in the same round:
+a loop with a fixed interval is late by half of it in the mean, so both find their results equally late. The delay is
+the gateway's own measurement.
+
+Each side runs in a process of its own against a gateway that is never the bottleneck; CPU time is that of the client
+after its imports, user and system together. Every side gets the same durations, lognormal with sigma 0.5 and SECONDS in
+the median, and progress in percent, as native Pika reports it. Polls are answered after LATENCY seconds in the mean
+(default 0: at once, which favours clients whose polls leave together).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from lean_gateway import run_lean_server
 
 from pika_async import AdaptivePolling, JobStatus, Limits, PikaClient
 
-SIDES = ("peer", "peer, downloads", "alone", "journal", "downloads", "both")
+SIDES = ("alone", "journal", "downloads", "both", "peer", "peer, downloads")
 
 
 async def sdk(url: str, count: int, folder: Path, *, journal: bool, downloads: bool) -> None:
@@ -43,8 +46,8 @@ async def sdk(url: str, count: int, folder: Path, *, journal: bool, downloads: b
     assert report.counts[JobStatus.SUCCEEDED] == count
 
 
-async def peer(url: str, count: int, folder: Path, *, downloads: bool) -> None:
-    """Run the batch with `gather`, a semaphore and one poll per second."""
+async def peer(url: str, count: int, folder: Path, *, interval: float, downloads: bool) -> None:
+    """Run the batch with `gather`, a semaphore and one poll per interval."""
     headers = {"Authorization": "Bearer sk-benchmark-00000000"}
 
     async def run_job(session: aiohttp.ClientSession, semaphore: asyncio.Semaphore, prompt: str) -> None:
@@ -53,7 +56,7 @@ async def peer(url: str, count: int, folder: Path, *, downloads: bool) -> None:
             async with session.post(f"{url}/pika/generate", json=body, headers=headers) as answer:
                 task_id = (await answer.json())["id"]
             while True:
-                await asyncio.sleep(1)
+                await asyncio.sleep(interval)
                 async with session.get(f"{url}/pika/feed/{task_id}", headers=headers) as answer:
                     videos = (await answer.json())["videos"]
                 if videos and videos[0]["status"] == "finished":
@@ -67,22 +70,27 @@ async def peer(url: str, count: int, folder: Path, *, downloads: bool) -> None:
         await asyncio.gather(*(run_job(session, semaphore, f"prompt {number}") for number in range(count)))
 
 
-async def run_side(side: str, url: str, count: int) -> float:
+async def run_side(side: str, url: str, count: int, interval: float) -> float:
     """Run one side; return its CPU seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.process_time()
         if side.startswith("peer"):
-            await peer(url, count, folder, downloads="downloads" in side)
+            await peer(url, count, folder, interval=interval, downloads="downloads" in side)
         else:
             await sdk(url, count, folder, journal=side in {"journal", "both"}, downloads=side in {"downloads", "both"})
         return time.process_time() - began
 
 
-def measure(side: str, count: int, seconds: float, seed: int, latency: float = 0.0) -> dict[str, float]:
-    """Run one side in a new process, against a gateway of its own."""
+def measure(side: str, count: int, tasks: tuple[float, int, float], interval: float) -> dict[str, float]:
+    """Run one side in a new process, against a gateway of its own.
+
+    :param tasks: median seconds of a task, seed, latency of a poll.
+    :param interval: seconds between two polls of a peer.
+    """
+    seconds, seed, latency = tasks
     with run_lean_server(seconds, seed=seed, latency=latency) as server:
-        command = [sys.executable, __file__, side, server.url, str(count)]
+        command = [sys.executable, __file__, side, server.url, str(count), str(interval)]
         cpu = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         figures = server.figures()
     assert figures["tasks"] == count, figures
@@ -90,21 +98,25 @@ def measure(side: str, count: int, seconds: float, seed: int, latency: float = 0
 
 
 def main(count: int, rounds: int, seconds: float, latency: float) -> None:
-    """Measure every side in turn; print the medians, and the ratios to the peer."""
+    """Measure every side in turn; print the medians, and the ratios to the peer that does the same."""
     results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for number in range(rounds):
+        interval = 1.0
         for side in SIDES:
-            results[side].append(measure(side, count, seconds, number, latency))
+            results[side].append(figures := measure(side, count, (seconds, number, latency), interval))
+            if side == "alone":
+                interval = 2 * figures["delay"]
     print(f"{count:,} jobs of {seconds:g} s in the median, {rounds} rounds")
     for side, rows in results.items():
         cpu, polls, delay = (statistics.median(row[name] for row in rows) for name in ("cpu", "polls", "delay"))
-        ratio = statistics.median(row["cpu"] / base["cpu"] for row, base in zip(rows, results["peer"], strict=True))
-        print(f"{side:16} {cpu:6.2f} ms CPU a job, {ratio:5.2f} of the peer; {polls:5.2f} polls, delay {delay:.3f} s")
+        peers = results["peer, downloads" if side in {"downloads", "both", "peer, downloads"} else "peer"]
+        ratio = statistics.median(row["cpu"] / base["cpu"] for row, base in zip(rows, peers, strict=True))
+        print(f"{side:16} {cpu:6.2f} ms CPU a job, {ratio:5.2f} of the peer's; {polls:5.2f} polls, delay {delay:.3f} s")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in SIDES:
-        print(asyncio.run(run_side(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+        print(asyncio.run(run_side(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))
     else:
         values = [float(argument) for argument in sys.argv[1:]]
         values += [500, 3, 9, 0][len(values) :]

@@ -114,7 +114,10 @@ class Journal(Protocol):
         """
 
     def save_later(self, job: Job) -> None:
-        """Save `job` with the next write, at most 5 s later; for facts that a crash may lose, such as its progress."""
+        """Save a later state of a saved `job` within 5 s, unless `save` gets one that is later still.
+
+        For facts that a crash may lose because they are learned again, such as its progress.
+        """
 
     def add_sample(self, sample: DurationSample) -> None:
         """Save `sample` together with the next write."""

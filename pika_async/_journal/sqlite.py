@@ -14,7 +14,7 @@ import os
 import sqlite3
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -31,6 +31,7 @@ from pika_async._journal.recovery import Recovery
 from pika_async._journal.schema import open_reader
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.write_buffer import WriteOp
+from pika_async._journal.write_schedule import WriteSchedule
 from pika_async.errors import JournalFailed, strip_control
 from pika_async.jobs import Job, archive_key
 from pika_async.logs import about
@@ -39,13 +40,6 @@ from pika_async.polling.durations import DurationSample
 __all__ = ["SqliteJournal"]
 
 T = TypeVar("T")
-
-#: Seconds after which jobs that were passed to `save_later` are written at the latest.
-SAVE_LATER_S: Final = 5.0
-#: Seconds that a write which lingers waits for others to share its commit: a commit costs more than what it writes.
-LINGER_S: Final = 0.08
-#: Number of lingering writes that are worth a commit of their own.
-MAX_LINGERING: Final = 4
 
 _log = logging.getLogger("pika_async.journal")
 
@@ -63,10 +57,7 @@ class SqliteJournal(Reader):
         #: The writer thread; None while the journal is not open.
         self._executor: ThreadPoolExecutor | None = None
         self._closing: Future[None] | None = None
-        self._is_write_scheduled = False
-        #: Writes what was passed to `save_later` and what lingers; None while nothing was and does.
-        self._late_write: asyncio.TimerHandle | None = None
-        self._lingering = 0
+        self._schedule = WriteSchedule(self._submit_write)
         self._resources = contextlib.ExitStack()
         self._change_signal = ChangeSignal()
         # The fields below are used in the writer thread.
@@ -86,7 +77,7 @@ class SqliteJournal(Reader):
     async def open(self) -> None:
         """See `Journal`."""
         self._require_own_process()
-        self._cancel_late_write()  # of an earlier loop
+        self._schedule.cancel()  # timers of an earlier loop
         executor = ThreadPoolExecutor(1, "pika_async-journal")
         opening = executor.submit(self._open_files)
         try:
@@ -108,7 +99,7 @@ class SqliteJournal(Reader):
         """
         if self._is_forked:
             return
-        self._cancel_late_write()
+        self._schedule.cancel()
         if self._executor is not None:
             executor, self._executor = self._executor, None
             self._closing = executor.submit(self._close_files)
@@ -136,7 +127,7 @@ class SqliteJournal(Reader):
         if self._executor is None:
             return self.is_saved
         try:
-            self._executor.submit(self._write_pending).result(timeout)
+            self._executor.submit(self._write_all).result(timeout)
         except TimeoutError:
             return False
         return self.is_saved
@@ -164,7 +155,10 @@ class SqliteJournal(Reader):
         self._require_own_process()
         if self._executor is not None:
             self._buffer.save_later(job)
-            self._schedule_write(within=0.0 if self._change_signal.has_waiters else SAVE_LATER_S)
+            if self._change_signal.has_waiters:
+                self._schedule.write_all()
+            else:
+                self._schedule.write_late()
 
     def add_sample(self, sample: DurationSample) -> None:
         """See `Journal`."""
@@ -196,33 +190,17 @@ class SqliteJournal(Reader):
                 found = self.committed_changes(after)
                 if found or is_over:
                     return found
-                self._schedule_write()  # `save_later` schedules a write only while a reader waits
+                self._schedule.write_all()  # `save_later` schedules a write only while a reader waits
                 await changed.wait()
 
-    def _schedule_write(self, within: float = 0.0) -> None:
-        """Let the writer thread commit the buffer within that many seconds, unless that is scheduled already."""
-        if self._executor is None or self._is_write_scheduled:
-            return
-        if within > 0.0:
-            loop = asyncio.get_running_loop()
-            if self._late_write is None or self._late_write.when() > loop.time() + within:
-                self._cancel_late_write()
-                self._late_write = loop.call_later(within, self._schedule_write)
-            return
-        self._cancel_late_write()
-        self._lingering = 0
-        self._is_write_scheduled = True
-        self._executor.submit(self._write_pending)
-
-    def _cancel_late_write(self) -> None:
-        timer, self._late_write = self._late_write, None
-        if timer is not None:
-            timer.cancel()
+    def _submit_write(self) -> None:
+        if self._executor is not None:
+            self._executor.submit(self._write_pending)
 
     async def _write_and_wait(self, operation: WriteOp, *, linger: bool = False) -> None:
         """Queue `operation` and wait until it is committed.
 
-        :param linger: whether it may wait for other writes, at most `LINGER_S`.
+        :param linger: see `Journal.save`.
         :raises JournalFailed: if it could not be committed, or the journal is not open.
         """
         if self._executor is None or self._is_forked:
@@ -231,8 +209,10 @@ class SqliteJournal(Reader):
             self._log_unsaved(operation, reason)
             raise self._journal_failed(operation, reason)
         self._buffer.add(operation)
-        self._lingering += linger
-        self._schedule_write(within=LINGER_S if linger and self._lingering < MAX_LINGERING else 0.0)
+        if linger:
+            self._schedule.linger()
+        else:
+            self._schedule.write()
         await _result_of(operation.done)
 
     def _journal_failed(self, operation: WriteOp, reason: str) -> JournalFailed:
@@ -271,7 +251,7 @@ class SqliteJournal(Reader):
 
     def _close_files(self) -> None:
         try:
-            self._write_pending()
+            self._write_all()
             self._write_group([])  # notice a displaced file, even if nothing was left to write
             if self.is_saved:
                 self._fallback.remove()
@@ -282,9 +262,16 @@ class SqliteJournal(Reader):
             self._resources.close()
 
     def _write_pending(self) -> None:
+        """Write what is due; never raises."""
+        self._write_taken(late=self._schedule.take())
+
+    def _write_all(self) -> None:
         """Write everything in the buffer; never raises."""
-        self._is_write_scheduled = False
-        group = self._buffer.take_all()
+        self._schedule.take()
+        self._write_taken(late=True)
+
+    def _write_taken(self, *, late: bool) -> None:
+        group = self._buffer.take(late=late)
         if group:
             self._write_group(group)
 

@@ -68,6 +68,8 @@ class WriteBuffer:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._queue: list[WriteOp] = []
+        #: States that may be lost, by key: a later write of the same job takes their place.
+        self._late: dict[str, WriteOp] = {}
         #: Operations whose commit failed; they are attempted again before the queue.
         self._failed: list[WriteOp] = []
         #: The latest operation for each key.
@@ -82,25 +84,38 @@ class WriteBuffer:
     def add(self, operation: WriteOp) -> None:
         """Queue `operation`; reads see it from now on."""
         with self._lock:
+            self._replace_late(operation)
             self._queue.append(operation)
-            for key in operation.jobs:
-                before = self._by_key.get(key)
-                if before is not None and before.jobs[key] is None:
-                    del self._by_key[key]  # the key was free, so its new job comes last
-                self._by_key[key] = operation
-            if operation.previous_key is not None:
-                self._by_previous_key[operation.previous_key] = operation
-            if operation.previous_key is not None or operation.intent is not None:
-                self._with_token[operation] = None
-            if operation.setting is not None:
-                self._by_setting[operation.setting[0]] = operation
-            if operation.upload is not None:
-                self._by_upload[operation.upload.sha256] = operation
-            if operation.sample is not None:
-                self._with_sample.append(operation)
+            self._index(operation)
+
+    def _replace_late(self, operation: WriteOp) -> None:
+        """Drop the late writes that `operation` replaces; queue those that it does not replace as a whole."""
+        for key, job in operation.jobs.items():
+            late = self._late.pop(key, None)
+            if late is None:
+                continue
+            if job is None or operation.intent is not None or operation.previous_key is not None:
+                self._queue.append(late)
+
+    def _index(self, operation: WriteOp) -> None:
+        for key in operation.jobs:
+            before = self._by_key.get(key)
+            if before is not None and before.jobs[key] is None:
+                del self._by_key[key]  # the key was free, so its new job comes last
+            self._by_key[key] = operation
+        if operation.previous_key is not None:
+            self._by_previous_key[operation.previous_key] = operation
+        if operation.previous_key is not None or operation.intent is not None:
+            self._with_token[operation] = None
+        if operation.setting is not None:
+            self._by_setting[operation.setting[0]] = operation
+        if operation.upload is not None:
+            self._by_upload[operation.upload.sha256] = operation
+        if operation.sample is not None:
+            self._with_sample.append(operation)
 
     def save_later(self, job: Job) -> None:
-        """Queue `job`, replacing a queued earlier state of it where possible."""
+        """Hold `job` until late writes are due, or replace a queued earlier state of it."""
         with self._lock:
             queued = self._by_key.get(job.key)
             if (
@@ -111,16 +126,22 @@ class WriteBuffer:
             ):
                 queued.jobs[job.key] = job
             else:
-                self.add(WriteOp(jobs={job.key: job}))
+                self._late[job.key] = operation = WriteOp(jobs={job.key: job})
+                self._index(operation)
 
-    def take_all(self) -> list[WriteOp]:
-        """Take everything that is to be written, earlier failures first.
+    def take(self, *, late: bool) -> list[WriteOp]:
+        """Take what is to be written, earlier failures first.
 
         The caller must pass the operations to `on_committed` or `on_commit_failed`.
+
+        :param late: whether late writes are to be written as well.
         """
         with self._lock:
             group = self._failed + self._queue
             self._failed, self._queue = [], []
+            if late:
+                group += self._late.values()
+                self._late = {}
             for operation in group:
                 operation.is_being_written = True
             return group
@@ -140,7 +161,8 @@ class WriteBuffer:
                     undone = [key for key in operation.jobs if self._by_key.get(key) is operation]
                     self._discard(operation)
                     for key in undone:
-                        others = [other for other in self._failed + self._queue if key in other.jobs]
+                        kept = (*self._failed, *self._queue, *self._late.values())
+                        others = [other for other in kept if key in other.jobs]
                         if others:
                             self._by_key[key] = others[-1]
 

@@ -109,7 +109,7 @@ class JournalPair:
             case "save":
                 jobs = [self.job(key, status) for key, status in dict(what).items()]
                 await self.both(self.memory.save(*jobs), self.sqlite.save(*jobs))
-            case "save_later":
+            case "save_later" if what[0] in self.memory:
                 job = self.job(*what)
                 self.memory.save_later(job)
                 self.sqlite.save_later(job)

@@ -108,8 +108,7 @@ async def test_an_insignificant_save_gets_no_number(journal: Journal) -> None:
     await journal.save(succeeded())
     await journal.save(succeeded().with_pending_file("ab"))
     await journal.save(fetched := succeeded().with_file(Path("/x/a.mp4"), "ab"))
-    journal.save_later(fetched.with_download_error(_failed()))
-    await journal.save(a_job("c"))
+    await journal.save(fetched.with_download_error(_failed()), a_job("c"))
     changes = await soon(journal, 0)
     assert [(number, job.key) for number, job in changes] == [(1, "b"), (2, "a"), (3, "c")]
     assert (changes[0][1].polls, changes[1][1].file, changes[1][1].error) == (
@@ -463,7 +462,7 @@ def test_a_follower_continues_after_a_crash(puts: list[tuple[str, str, JobStatus
                     assert status is not None
                     base = existing or attrs.evolve(a_job(key), request=GenerationRequest(f"{key}{number}", key=key))
                     job = attrs.evolve(base, status=status, progress=number)
-                    await journal.save(job) if name == "save" else journal.save_later(job)
+                    await journal.save(job) if name == "save" or existing is None else journal.save_later(job)
                 case "read":
                     await follower.read(10**9)
                 case "crash":

@@ -59,10 +59,11 @@ def test_a_transaction_holds_the_write_lock_from_its_beginning(path: Path) -> No
         assert other.execute("SELECT value FROM settings").fetchall() == [("2",)]
 
 
-async def test_deferred_saves_wait_for_another_write(path: Path) -> None:
-    """`save_later` costs no commit of its own; only the latest state of a job is written, and a close writes the rest."""
+async def test_a_deferred_save_is_written_once(path: Path) -> None:
+    """`save_later` costs neither a commit nor a statement if the job is saved soon after; a close writes the rest."""
     journal = SqliteJournal(path)
     await journal.open()
+    await journal.save(accepted())
     statements: list[str] = []
     journal._write_connection.set_trace_callback(statements.append)
     for progress in range(50):
@@ -70,11 +71,49 @@ async def test_deferred_saves_wait_for_another_write(path: Path) -> None:
     await asyncio.sleep(0.01)
     assert statements == []
     await journal.save(a_job("b"))
-    assert [sql for sql in statements if "INSERT INTO jobs" in sql and "'a'" in sql] != []
-    assert len([sql for sql in statements if sql.startswith("UPDATE")]) == 2
-    journal.save_later(attrs.evolve(accepted(), progress=99))
+    assert [sql for sql in statements if "'a'" in sql] == []
+    await journal.save(attrs.evolve(accepted(), progress=60))
+    assert [sql for sql in statements if "'a'" in sql and "progress = 60" not in sql] == []
+    for progress in (98, 99):
+        journal.save_later(attrs.evolve(accepted(), progress=progress))
+    assert journal.get("a") == attrs.evolve(accepted(), progress=99)
     await journal.close()
     assert SqliteJournal(path).get("a") == attrs.evolve(accepted(), progress=99)
+    assert [sql for sql in statements if "progress = 98" in sql] == []
+
+
+def test_lingering_writes_share_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for a commit at once or for 0.08 s, and are committed when `save` returns; four wait for nothing."""
+    write_in_loop_time(monkeypatch)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        journal = SqliteJournal(path)
+        await journal.open()
+        statements: list[str] = []
+        journal._write_connection.set_trace_callback(statements.append)
+
+        async def lingering(key: str) -> float:
+            await journal.save(a_job(key), linger=True)
+            assert SqliteJournal(path).get(key) == a_job(key)
+            return loop.time()
+
+        began = loop.time()
+        assert await lingering("a") - began == pytest.approx(0.08, abs=0.02)
+        began = loop.time()
+        waiting = [asyncio.create_task(lingering(key)) for key in "bc"]
+        await asyncio.sleep(0.02)
+        await journal.record_intent(a_job("d").submitting(), INTENT)
+        assert max(await asyncio.gather(*waiting)) - began == pytest.approx(0.02, abs=0.02)
+        began = loop.time()
+        assert max(await asyncio.gather(*map(lingering, "efgh"))) - began < 0.02
+        assert statements.count("COMMIT") == 3
+        waiting = [asyncio.create_task(lingering("i"))]
+        await asyncio.sleep(0)
+        await journal.close()
+        await asyncio.gather(*waiting)
+
+    virtual_clock.run(story())
 
 
 def test_a_deferred_save_waits_five_seconds_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

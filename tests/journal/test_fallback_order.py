@@ -137,7 +137,7 @@ async def test_a_resolution_that_cannot_be_saved_is_imported(path: Path) -> None
 def failed(buffer: WriteBuffer, *operations: WriteOp) -> None:
     for operation in operations:
         buffer.add(operation)
-    buffer.on_commit_failed(buffer.take_all())
+    buffer.on_commit_failed(buffer.take(late=True))
 
 
 def write_of(job: Job) -> WriteOp:
@@ -150,7 +150,7 @@ def test_earlier_failures_are_written_first() -> None:
     earlier, later = write_of(doubt("b")), write_of(accepted("b"))
     failed(buffer, earlier)
     buffer.add(later)
-    assert buffer.take_all() == [earlier, later]
+    assert buffer.take(late=True) == [earlier, later]
 
 
 def test_a_dropped_intent_uncovers_the_latest_state() -> None:
@@ -168,6 +168,28 @@ def test_a_deferred_state_does_not_replace_the_job_of_an_intent() -> None:
     intended = WriteOp(jobs={"b": a_job("b").submitting()}, intent=INTENT)
     buffer.add(intended)
     buffer.save_later(accepted("b"))
-    first, second = buffer.take_all()
+    first, second = buffer.take(late=True)
     assert (first, first.jobs) == (intended, {"b": a_job("b").submitting()})
     assert (second.jobs, second.intent) == ({"b": accepted("b")}, None)
+
+
+def test_a_deferred_state_survives_an_intent_that_fails() -> None:
+    """A failed intent is dropped, and the state that was to be saved later is written."""
+    buffer = WriteBuffer()
+    buffer.save_later(doubt("b").requeued())
+    intended = WriteOp(jobs={"b": a_job("b").submitting()}, intent=INTENT)
+    buffer.add(intended)
+    deferred, taken = group = buffer.take(late=False)
+    assert (deferred.jobs, taken) == ({"b": doubt("b").requeued()}, intended)
+    buffer.on_commit_failed(group)
+    assert buffer.take(late=False) == [deferred]
+
+
+def test_a_deferred_state_is_dropped_for_a_later_one() -> None:
+    """Saving a job leaves nothing of it to be written later, and reads see the saved state."""
+    buffer = WriteBuffer()
+    buffer.save_later(accepted("b"))
+    saved = write_of(doubt("b"))
+    buffer.add(saved)
+    assert buffer.take(late=True) == [saved]
+    assert buffer.find_job("b") == (True, doubt("b"))
