@@ -38,7 +38,7 @@ from pika_async._http.download_state import (
     RetryDownload,
 )
 from pika_async._http.media import MEDIA_SUFFIXES
-from pika_async._http.partial_file import Download, FolderRefusals, PartialFile
+from pika_async._http.partial_file import Download, PartialFile, TargetFolders
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async._http.transport import MAX_LINE_BYTES, fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
@@ -134,7 +134,7 @@ class Downloader:
         self._session: aiohttp.ClientSession | None = None
         self._proxied_session: aiohttp.ClientSession | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._refusals = FolderRefusals()
+        self._folders = TargetFolders()
         self._scopes: set[anyio.CancelScope] = set()
         self._idle = asyncio.Event()
 
@@ -200,7 +200,7 @@ class Downloader:
         self._scopes.add(scope)
         try:
             with scope:
-                partial = PartialFile(target, self._refusals, overwrite=overwrite)
+                partial = PartialFile(target, self._folders, overwrite=overwrite)
                 return await self._fetch(url, partial, before_publish, patience)
         finally:
             self._scopes.discard(scope)
@@ -219,10 +219,14 @@ class Downloader:
             if before_publish is not None:
                 await before_publish(sha256)
             return await self._run_in_thread(partial.publish)
-        except AbortDownload as stop:
-            raise DownloadFailed(url=redact_url(url), reason=str(stop), expired=stop.expired, kind=stop.kind) from None
-        finally:
+        except BaseException as error:
             await self._run_in_thread(partial.discard)
+            if isinstance(error, AbortDownload):
+                reason = str(error)
+                raise DownloadFailed(
+                    url=redact_url(url), reason=reason, expired=error.expired, kind=error.kind
+                ) from None
+            raise
 
     def refusal(self, url: str) -> str | None:
         """Return why the text of `url` alone forbids a download; None if it does not."""

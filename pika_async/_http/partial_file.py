@@ -20,7 +20,7 @@ from pika_async._http.download_state import AbortDownload
 from pika_async._journal.system_calls import open_file, set_mode, sync_folder, write_at
 from pika_async.errors import shorten
 
-__all__ = ["Download", "FolderRefusals", "PartialFile", "sha256_of"]
+__all__ = ["Download", "PartialFile", "TargetFolders", "sha256_of"]
 
 #: Bytes written and hashed in one call to a worker thread.
 WRITE_BATCH_BYTES: Final = 1 << 20
@@ -61,15 +61,31 @@ async def sha256_of(path: Path) -> str | None:
     return await anyio.to_thread.run_sync(_hash_file, path)
 
 
-class FolderRefusals:
-    """Calls that the file systems of target folders refuse: tolerated, with one warning for each folder."""
+class TargetFolders:
+    """What is known of the folders of targets: the permissions of new files, and calls that a file system refuses."""
 
     def __init__(self) -> None:
-        self._calls: dict[Path, object] = {}
+        self._refused_calls: dict[Path, object] = {}
+        self._modes: dict[Path, int] = {}
+
+    def default_mode(self, folder: Path) -> int:
+        """Return the permissions of a new file in `folder`, found at the first call."""
+        # Reading the umask requires setting it, for every thread of the process. Instead let the kernel apply it, and
+        # the default ACL of the folder, to an empty file that is removed at once.
+        mode = self._modes.get(folder)
+        if mode is None:
+            probe = folder / f".pika-{secrets.token_hex(12)}.mode"
+            fd = open_file(probe, NEW_FILE_FLAGS, 0o666)
+            try:
+                mode = self._modes[folder] = stat.S_IMODE(os.fstat(fd).st_mode)
+            finally:
+                os.close(fd)
+                probe.unlink()
+        return mode
 
     @contextlib.contextmanager
     def tolerate(self, call: str, folder: Path) -> Iterator[None]:
-        """Suppress the refusal of a call that a whole, verified file does not need.
+        """Suppress the refusal of a call that a whole, verified file does not need, with one warning for a folder.
 
         :raises OSError: for any error that is not a refusal.
         """
@@ -79,7 +95,7 @@ class FolderRefusals:
             if error.errno not in REFUSAL_ERRNOS:
                 raise
             mark = object()
-            if self._calls.setdefault(folder, mark) is mark:  # atomic: several threads download into one folder
+            if self._refused_calls.setdefault(folder, mark) is mark:  # atomic: several threads download into one folder
                 text = (
                     "the folder %s refuses %s (%s): files in it are whole and verified, but may not survive a power cut"
                 )
@@ -94,9 +110,9 @@ class PartialFile:
     :param overwrite: whether the finished file takes the place of another one of its name, in one step.
     """
 
-    def __init__(self, target: Path, refusals: FolderRefusals, *, overwrite: bool = False) -> None:
+    def __init__(self, target: Path, folders: TargetFolders, *, overwrite: bool = False) -> None:
         self.target = target
-        self._refusals = refusals
+        self._folders = folders
         self._overwrite = overwrite
         self._temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
         self._fd: int | None = None
@@ -134,9 +150,9 @@ class PartialFile:
         """
         self.write()
         assert self._fd is not None  # noqa: S101 - `write` opened it
-        with self._refusals.tolerate("chmod", self.target.parent):
-            set_mode(self._fd, self._default_mode())
-        with self._refusals.tolerate("fsync", self.target.parent):
+        with self._folders.tolerate("chmod", self.target.parent):
+            set_mode(self._fd, self._folders.default_mode(self.target.parent))
+        with self._folders.tolerate("fsync", self.target.parent):
             os.fsync(self._fd)
         self._close()
         return self._digest.hexdigest()
@@ -148,7 +164,7 @@ class PartialFile:
         else:
             self._link_to_target()
         self._temporary.unlink(missing_ok=True)
-        with self._refusals.tolerate("fsync", self.target.parent):
+        with self._folders.tolerate("fsync", self.target.parent):
             sync_folder(self.target.parent)
         return Download(file=self.target, sha256=self._digest.hexdigest(), size=self._size)
 
@@ -163,17 +179,6 @@ class PartialFile:
         if fd is not None:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-    def _default_mode(self) -> int:
-        # Reading the umask requires setting it, for every thread of the process. Instead let the kernel apply it, and
-        # the default ACL of the folder, to an empty file that is removed at once.
-        probe = self._temporary.with_suffix(".mode")
-        fd = open_file(probe, NEW_FILE_FLAGS, 0o666)
-        try:
-            return stat.S_IMODE(os.fstat(fd).st_mode)
-        finally:
-            os.close(fd)
-            probe.unlink()
 
     def _link_to_target(self) -> None:
         # A hard link, because it fails if the name exists; a rename would replace the existing file.

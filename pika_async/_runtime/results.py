@@ -122,7 +122,8 @@ class ResultDownloader:
                 value=job.key,
                 reason=f"is {job.status.label} and has no video; only a succeeded job can be downloaded",
             )
-        await anyio.to_thread.run_sync(_unlink_archived, target)
+        if any(file.exists() for file in _possible_files(target)):
+            await anyio.to_thread.run_sync(_unlink_archived, target)
         file = await _find_file(target, job.sha256)
         if file is not None and job.sha256 is not None:
             finished = job.with_file(file, job.sha256, utc_from_timestamp(time.time()))

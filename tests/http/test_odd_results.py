@@ -16,7 +16,7 @@ from pika_async._http import downloads
 from pika_async._http.addresses import allowable_kind
 from pika_async._http.download_state import AbortDownload, DownloadState, NotThereYet
 from pika_async._http.downloads import Downloader
-from pika_async._http.partial_file import FolderRefusals, PartialFile
+from pika_async._http.partial_file import TargetFolders, PartialFile
 from tests.fakes import virtual_clock
 from tests.http.media_files import MAKERS, frames_in, made, real_mp4, shifted
 from tests.http.result_server import (
@@ -103,7 +103,7 @@ def requests_until(patience: float, published_at: float) -> tuple[list[float], s
     async def run() -> str:
         try:
             return await host._fetch_with_retries(
-                URL("https://cdn.example/v"), PartialFile(Path("v.mp4"), FolderRefusals()), patience
+                URL("https://cdn.example/v"), PartialFile(Path("v.mp4"), TargetFolders()), patience
             )
         except AbortDownload as stop:
             return f"expired: {stop.expired}"
@@ -253,7 +253,7 @@ async def test_a_file_of_many_parts_gives_other_tasks_turns(target: Path, monkey
     """A chunk in which each byte costs a step is checked in pieces, between which other tasks run."""
     monkeypatch.setattr(downloads, "MAX_TURN_S", 0.0)
     turns: list[int] = []
-    state, partial = DownloadState(1 << 30), PartialFile(target, FolderRefusals())
+    state, partial = DownloadState(1 << 30), PartialFile(target, TargetFolders())
 
     async def count_turns() -> None:
         while True:

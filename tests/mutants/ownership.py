@@ -380,7 +380,7 @@ MUTANTS: Final = (
     Mutant(
         "one-warning-each",
         "_http/partial_file.py",
-        "if self._calls.setdefault(folder, mark) is mark:",
+        "if self._refused_calls.setdefault(folder, mark) is mark:",
         "if True:",
         "a batch on a share warns once for each video",
         FOLDERS,
