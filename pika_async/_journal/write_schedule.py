@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["LINGER_S", "MAX_LINGERING", "SAVE_LATER_S", "WriteSchedule"]
+__all__ = ["COMMIT_LINGER_S", "MAX_LINGERING", "SAVE_LATER_S", "WriteSchedule"]
 
 #: Seconds after which late writes are committed at the latest.
 SAVE_LATER_S: Final = 5.0
 #: Seconds that a lingering write waits for others to share its commit: a commit costs more than what it writes.
-LINGER_S: Final = 0.08
+COMMIT_LINGER_S: Final = 0.08
 #: Number of lingering writes that are worth a commit of their own.
 MAX_LINGERING: Final = 4
 
@@ -47,12 +47,12 @@ class WriteSchedule:
         self.write()
 
     def linger(self) -> None:
-        """Commit with the next commit, in `LINGER_S` at the latest, or now if many writes linger."""
+        """Commit with the next commit, in `COMMIT_LINGER_S` at the latest, or now if many writes linger."""
         self._lingering += 1
         if self._lingering >= MAX_LINGERING:
             self.write()
         elif self._linger_timer is None:
-            self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self.write)
+            self._linger_timer = asyncio.get_running_loop().call_later(COMMIT_LINGER_S, self.write)
 
     def write_late(self) -> None:
         """Commit late writes in `SAVE_LATER_S` at the latest."""

@@ -306,7 +306,6 @@ class JobTable:
     async def finish(self, active: ActiveJob, job: Job) -> None:
         """Save the settled `job`, then notify its observers."""
         active.job = job
-        self.wake()  # what is submitted in its place shares its commit
         await self.save(job, linger=True)
         self.remove(active)
 

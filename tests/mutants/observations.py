@@ -58,8 +58,8 @@ MUTANTS: Final = (
     Mutant(
         "lingering-for-ever",
         "_journal/write_schedule.py",
-        "call_later(LINGER_S, self.write)",
-        "call_later(LINGER_S, self.cancel)",
+        "call_later(COMMIT_LINGER_S, self.write)",
+        "call_later(COMMIT_LINGER_S, self.cancel)",
         "the last results of a batch are not handed over",
         ("tests/journal/test_durability.py",),
         "lingering",
