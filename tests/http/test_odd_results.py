@@ -16,7 +16,7 @@ from pika_async._http import downloads
 from pika_async._http.addresses import allowable_kind
 from pika_async._http.download_state import AbortDownload, DownloadState, NotThereYet
 from pika_async._http.downloads import Downloader
-from pika_async._http.partial_file import TargetFolders, PartialFile
+from pika_async._http.partial_file import PartialFile, TargetFolders
 from tests.fakes import virtual_clock
 from tests.http.media_files import MAKERS, frames_in, made, real_mp4, shifted
 from tests.http.result_server import (
