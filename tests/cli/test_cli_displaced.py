@@ -50,8 +50,8 @@ def displace_after_receipts(cli: CommandLine, displace: Callable[[Path], None]) 
     save = SqliteJournal.save
     receipts: list[Job] = []
 
-    async def hooked(self: SqliteJournal, *jobs: Job) -> None:
-        await save(self, *jobs)
+    async def hooked(self: SqliteJournal, *jobs: Job, linger: bool = False) -> None:
+        await save(self, *jobs, linger=linger)
         receipts.extend(job for job in jobs if job.status is JobStatus.QUEUED)
         if len(receipts) >= PAID and displace not in done:
             done.append(displace)

@@ -161,7 +161,7 @@ def hook_journal(points: Points) -> None:
         record_event("intended", job.key)
         points.reach("intent-after")
 
-    async def hooked_save(self: SqliteJournal, *jobs: Job) -> None:
+    async def hooked_save(self: SqliteJournal, *jobs: Job, linger: bool = False) -> None:
         kinds = list(dict.fromkeys(map(_kind, jobs)))
         for kind in kinds:
             if kind != "other":
@@ -169,7 +169,7 @@ def hook_journal(points: Points) -> None:
         for job in jobs:
             record_event("saving", job.key, job.status, job.task_id)
         try:
-            await save(self, *jobs)
+            await save(self, *jobs, linger=linger)
         except JournalFailed:
             for job in jobs:
                 record_event("refused", job.key, job.status, job.task_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -59,12 +60,15 @@ class WorkMeter:
         self.calls = self.instructions = 0
         turns = asyncio.create_task(self._take_turns())
         previous = sys.getprofile()
+        gc.collect()
+        gc.disable()  # the finalizers of what other tests left are not the work of this turn
         sys.setprofile(self._count_call)
         try:
             yield
             await asyncio.sleep(0)
         finally:
             sys.setprofile(previous)
+            gc.enable()
             turns.cancel()
 
     async def _take_turns(self) -> None:
