@@ -15,7 +15,7 @@ from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.help_groups import MONEY
 from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal
-from pika_async.cli.words import counted, range_words
+from pika_async.cli.words import NEW_CHARGES, counted, range_words
 from pika_async.client import PikaClient
 
 __all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words"]
@@ -119,8 +119,7 @@ def _ask(offers: Sequence[Offer], terminal: Terminal) -> ExitCode | None:
 
 def count_words(estimate: Estimate) -> str:
     """Return the numbers of new charges, known and refused requests in words."""
-    charges = counted(estimate.new_charges, "new charge")
-    return f"{charges}, {estimate.known} known, {len(estimate.refused)} refused"
+    return f"{estimate.new_charges} {NEW_CHARGES}, {estimate.known} known, {len(estimate.refused)} refused"
 
 
 def _fields(offer: Offer) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.preview import amount
-from pika_async.cli.words import counted
+from pika_async.cli.words import NEW_CHARGES, counted
 from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
@@ -59,7 +59,7 @@ def spending_line(before: Before, jobs: Sequence[Job]) -> str:
     refused = sum(job.status is JobStatus.REJECTED and job.key not in before.known for job in jobs)
     money = _money(before, new)
     return (
-        f"this run: {counted(len(new), 'new charge')}{money and f', {money}'}; {known} known, {refused} refused; "
+        f"this run: {len(new)} {NEW_CHARGES}{money and f', {money}'}; {known} known, {refused} refused; "
         f"earlier: {counted(before.charges, 'charge')}"
     )
 

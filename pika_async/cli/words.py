@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["counted", "range_words"]
+__all__ = ["NEW_CHARGES", "counted", "range_words"]
+
+#: The words of previews and summaries after the number of new charges, whatever it is: scripts search for them.
+NEW_CHARGES: Final = "new charges"
 
 #: Steps to which the ends of a range are rounded, by the greatest end below which each holds; all in seconds.
 _STEPS_S: Final = ((30, 1), (120, 5), (600, 30), (1_800, 60), (7_200, 300), (36_000, 1_800), (math.inf, 3_600))

@@ -216,7 +216,7 @@ def test_any_entries_are_options_or_a_sentence(entries: dict[str, object]) -> No
 def test_the_only_key_chooses_the_provider(cli: CommandLine) -> None:
     """`--provider` may be left out where exactly one key is set."""
     ran = cli(*DRY_RUN)
-    assert (ran.code, "CometAPI: 1 new charge," in ran.out + ran.err) == (0, True)
+    assert (ran.code, "CometAPI: 1 new charges," in ran.out + ran.err) == (0, True)
 
 
 def test_several_keys_need_a_provider(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_several_keys_need_a_provider(cli: CommandLine, monkeypatch: pytest.Monk
         == "error: --provider: must be given, because several keys are set: cometapi (COMETAPI_API_KEY), gptge (GPTGE_API_KEY)\n"
     )
     cli.write("pika-async.toml", 'provider = "gptge"')
-    assert "gpt.ge: 1 new charge," in (ran := cli(*DRY_RUN)).out + ran.err
+    assert "gpt.ge: 1 new charges," in (ran := cli(*DRY_RUN)).out + ran.err
 
 
 def test_without_a_key_the_variables_are_listed(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

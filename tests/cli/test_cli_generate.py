@@ -29,7 +29,7 @@ def test_the_same_command_again_pays_once(cli: CommandLine, options: tuple[str, 
     """The file is there already and stays; deleted, it is downloaded again; the preview says what is charged."""
     with serving() as emulator:
         first = generate(cli, emulator, "a cat", "--out", "cat.mp4", *options)
-        assert (first.code, first.out, "1 new charge" in first.err) == (0, "cat.mp4\n", True)
+        assert (first.code, first.out, "1 new charges" in first.err) == (0, "cat.mp4\n", True)
         content = (cli.folder / "cat.mp4").read_bytes()
         for _ in range(2):
             ran = generate(cli, emulator, "a cat", "--out", "cat.mp4", *options)
@@ -94,7 +94,7 @@ def test_a_failure_is_remembered_and_a_refusal_is_sent_again(cli: CommandLine) -
         ran = generate(cli, emulator, "bad", "--journal", "one.db")
         assert (ran.code, "no cats" in ran.err) == (1, True)
         ran = generate(cli, emulator, "bad", "--journal", "one.db")
-        assert "1 new charge" in ran.err
+        assert "1 new charges" in ran.err
         assert ran.code in {0, 1}
         assert generate(cli, emulator, "bad", "--journal", "one.db").code == 0
         assert len(emulator.ledger) == 3

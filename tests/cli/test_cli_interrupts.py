@@ -143,7 +143,7 @@ def test_status_after_an_interrupt_speaks_of_no_client(tmp_path: Path, cli: Comm
 def test_each_end_without_a_charge_says_so(cli: CommandLine, emulator: Emulator) -> None:
     """All known, all refused, stopped before the first, nothing to resume, a dry run: each has its number of charges."""
     source = cli.write("b.txt", "one\n")
-    assert "this run: 1 new charge; 0 known, 0 refused; earlier: 0 charges" in cli.batch(emulator, source).out
+    assert "this run: 1 new charges; 0 known, 0 refused; earlier: 0 charges" in cli.batch(emulator, source).out
     assert "this run: 0 new charges; 1 known, 0 refused; earlier: 1 charge" in cli.batch(emulator, source).out
     assert "this run: 0 new charges; 1 known, 0 refused; earlier: 1 charge" in cli("resume", "pika-out").out
     assert ": 0 new charges, 1 known, 0 refused" in cli.batch(emulator, source, "--dry-run").out

@@ -59,9 +59,9 @@ def test_each_preview_announces_the_charges_of_the_ledger(cli: CommandLine, emul
     assert "this run: 0 new charges; 2 known, 0 refused; earlier: 2 charges" in again.out
     cli.write("b.txt", "one\ntwo\nthree\n")
     third = cli.batch(emulator, source)
-    assert "1 new charge, 2 known, 0 refused" in third.err
+    assert "1 new charges, 2 known, 0 refused" in third.err
     assert "cost: 0.28 (0.28 each)" in third.err, "the price is kept"
-    assert "this run: 1 new charge, 0.28; 2 known, 0 refused; earlier: 2 charges" in third.out
+    assert "this run: 1 new charges, 0.28; 2 known, 0 refused; earlier: 2 charges" in third.out
     assert len(emulator.ledger) == 3
 
 
@@ -245,7 +245,7 @@ def test_generate_asks_as_well(
         ran = cli("generate", "a cat", *target)
     finally:
         shown = person.leave()
-    assert "1 new charge, 0 known, 0 refused" in shown
+    assert "1 new charges, 0 known, 0 refused" in shown
     assert re.search(r"time +up to 1 s, a guess: no generation has settled here yet", shown)
     assert (ran.code, len(emulator.ledger)) == ((0, 1) if answer == "y\n" else (1, 0))
 
