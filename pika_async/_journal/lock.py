@@ -77,7 +77,8 @@ def _living_process(path: Path) -> int | None:
 def is_owner_alive(path: Path) -> bool:
     """Return whether the process that last opened the journal at `path` still runs; locks nothing.
 
-    A process that has closed the journal and goes on counts too.
+    A process that has closed the journal and goes on counts too. For the process that has the journal open itself, in
+    which `find_owner` must not open and close the database: that would drop SQLite's own locks on it (POSIX).
     """
     return _living_process(path) is not None
 

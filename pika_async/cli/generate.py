@@ -23,7 +23,7 @@ from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, linked
 from pika_async.cli.waiting import show_waiting
 from pika_async.client import PikaClient
-from pika_async.errors import InvalidRequest
+from pika_async.errors import InvalidRequest, SubmissionInDoubt
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling.adaptive import EXPECTED_SECONDS
@@ -128,7 +128,7 @@ class OneVideo:
             existing = await self._existing()
             if existing is not None and existing.status is JobStatus.REJECTED:  # not charged: sent like a new one
                 await client.resubmit(existing.key)
-            job = await client.submit(self.request)
+            job = await self._submit(client)
             known = existing is not None and existing.task_id == job.task_id
             words = "known already, not paid again" if known else f"accepted by {job.provider}"
             self.terminal.note(f"{words}: task {job.task_id}")
@@ -142,6 +142,16 @@ class OneVideo:
             if self.out is not None and job.status is JobStatus.SUCCEEDED:
                 job = await save_video(client, job, self.out, self.terminal)
         return job
+
+    async def _submit(self, client: PikaClient) -> Job:
+        try:
+            return await client.submit(self.request)
+        except SubmissionInDoubt as doubt:
+            job = await client.job(doubt.key)
+            if job is not None and not self.remembers:
+                command = fetch_command(attrs.evolve(job, task_id="TASK_ID"), self.out, self.account)
+                self.terminal.note(f"no journal has this job; if its task stands at the provider: {command}")
+            raise
 
     def _way_on(self, job: Job) -> str:
         return "run the same command again" if self.remembers else fetch_command(job, self.out, self.account)

@@ -56,6 +56,18 @@ def test_another_key_or_another_content_is_another_video(cli: CommandLine) -> No
         assert len(emulator.ledger) == 3
 
 
+def test_a_doubt_without_a_journal_names_the_way_to_its_task(cli: CommandLine) -> None:
+    """Nothing remembers the job, so that `resolve` cannot follow it; `fetch` can."""
+    with serving({"on": "create", "first": 1, "do": "drop"}) as emulator:
+        ran = generate(cli, emulator, "a cat", "--out", "cat.mp4")
+        assert (ran.code, len(emulator.ledger)) == (1, 1)
+        command = f"pika-async fetch TASK_ID --provider native --base-url {emulator.base_url('native')} --out cat.mp4"
+        assert f"if its task stands at the provider: {command}" in ran.err
+        task_id = emulator.ledger[0].task_id
+        assert cli(*command.replace("TASK_ID", task_id).split()[1:]).code == 0
+        assert (cli.folder / "cat.mp4").exists()
+
+
 def test_without_a_journal_each_command_pays(cli: CommandLine) -> None:
     """Nothing is remembered, and no file is left."""
     with serving() as emulator:
@@ -106,6 +118,7 @@ def test_a_doubt_is_not_paid_again_by_the_same_command(cli: CommandLine) -> None
         for _ in range(2):
             ran = generate(cli, emulator, "a cat", "--journal", "one.db")
             assert (ran.code, "in doubt" in ran.err) == (1, True)
+            assert "no journal has this job" not in ran.err
         assert len(emulator.ledger) == 1
 
 
