@@ -134,7 +134,7 @@ def bench(session: nox.Session) -> None:
         "responsiveness",
         "journal",
         "feed",
-        "loop",
+        "cost",
         "settling",
         "callbacks",
         "estimates",

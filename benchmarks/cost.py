@@ -119,5 +119,5 @@ if __name__ == "__main__":
         print(asyncio.run(run_side(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))
     else:
         values = [float(argument) for argument in sys.argv[1:]]
-        values += [500, 3, 9, 0][len(values) :]
+        values += [300, 2, 9, 0][len(values) :]
         main(int(values[0]), int(values[1]), values[2], values[3])

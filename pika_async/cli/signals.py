@@ -67,17 +67,20 @@ def _stop_signals() -> list[signal.Signals]:
 def _install_handler(
     loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: Callable[[], None], handlers: contextlib.ExitStack
 ) -> None:
-    """Call `stop` in `loop` at a signal until `handlers` is closed.
+    """Call `stop` in `loop` at a signal until `handlers` is closed, which restores the handler from before.
 
     Do nothing outside of the main thread, where no signal arrives.
     """
+    previous = signal.getsignal(number) or signal.SIG_DFL
     with contextlib.suppress(RuntimeError, ValueError):
         try:
             loop.add_signal_handler(number, stop)
-            handlers.callback(loop.remove_signal_handler, number)
         except NotImplementedError:  # Windows' loop; a signal wakes it, and the handler runs in the main thread
-            previous = signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
-            handlers.callback(signal.signal, number, previous or signal.SIG_DFL)
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+            handlers.callback(signal.signal, number, previous)
+        else:
+            handlers.callback(signal.signal, number, previous)  # after the loop has set the default one
+            handlers.callback(loop.remove_signal_handler, number)
 
 
 def _exit_now(on_exit: Callable[[], None], lost: str) -> None:

@@ -17,6 +17,7 @@ from pika_async.emulator import Emulator
 from tests.cli.batch_process import HANG_S, LAUNCHER, wait_until
 from tests.cli.command_line import ENV, KEY, CommandLine, serving
 from tests.fakes.child_process import ChildProcess
+from tests.fakes.process_state import restored_process
 
 JOBS: Final = 6
 #: Stands in for the decoder: a poster is a file that takes `PIKA_POSTER_S` seconds.
@@ -153,3 +154,13 @@ def test_each_end_without_a_charge_says_so(cli: CommandLine, emulator: Emulator)
     assert (ran.code, "this run: 0 new charges; 0 known, 0 refused; earlier: 0 charges" in ran.err) == (3, True)
     limited = cli.batch(emulator, cli.write("more.txt", "two\n"), "--max-charges", "1")
     assert "this run: 0 new charges; 0 known, 0 refused; earlier: 1 charge" in limited.err
+
+
+def test_a_command_leaves_the_signal_handlers_as_they_were(cli: CommandLine, emulator: Emulator) -> None:
+    """`main` in a process that ignores a signal, such as one that a shell started with `&`, or that handles it."""
+    source = cli.write("b.txt", "a cat\n")
+    with restored_process():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, handler := lambda *_: None)
+        assert cli.batch(emulator, source, "--no-download").code == 0
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == (signal.SIG_IGN, handler)
