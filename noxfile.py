@@ -45,7 +45,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the slowest cases on one Python."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
-    session.run(*PYTEST, "-m", "slow and not live", *session.posargs)
+    session.run(*PYTEST, "-m", "slow and not live and not browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

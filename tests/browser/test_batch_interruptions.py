@@ -61,7 +61,6 @@ def results(folder: Path) -> Counter[str]:
     return Counter(status.value for status in found if is_shown_status(status))
 
 
-@pytest.mark.slow
 def test_the_page_on_the_disk_is_whole_each_time(browser: Browser, tmp_path: Path) -> None:
     """After Ctrl-C, after a kill in the resume, and at the end: all that has finished, and how the rest is sent."""
     with emulator() as gateway:
@@ -91,7 +90,6 @@ def test_the_page_on_the_disk_is_whole_each_time(browser: Browser, tmp_path: Pat
         assert line == ""
 
 
-@pytest.mark.slow
 def test_a_board_follows_a_batch_that_is_killed_and_started_again(open_board: OpenBoard, tmp_path: Path) -> None:
     """The board of a second terminal says that nothing runs, and then goes on in the same page."""
     with emulator(2) as gateway, start_batch(gateway, tmp_path, *PACE, "--no-download") as batch:

@@ -157,7 +157,6 @@ def test_the_timeline_follows(open_board: OpenBoard, board_server: BoardServer) 
     assert board.page.locator("#timeline").count() == 1
 
 
-@pytest.mark.slow
 def test_thousands_of_jobs_stay_usable(open_board: OpenBoard, board_server: BoardServer) -> None:
     """Some thousand cards come at once: not all have elements with a video, and a search finds the last one."""
     board = open_board()
