@@ -285,7 +285,7 @@ class AiohttpTransport:
         """Send a request once; return its outcome, and whether it met the end of a kept connection."""
         timeout = AnswerTimeout(bounds.total, bounds.sock_read)
         marker = _SendMarker(timeout)
-        on_connected.set(None if session.trace_configs else marker.on_connected)
+        token = on_connected.set(None if session.trace_configs else marker.on_connected)
         try:
             async with timeout:
                 response = await session.request(
@@ -306,6 +306,8 @@ class AiohttpTransport:
         except Exception as error:
             failure = classify_exception(error, sent=marker.sent)
             return failure, failure.kind == "disconnected" and marker.reused
+        finally:
+            on_connected.reset(token)  # the task may be the user's, and go on
         return await self._read_response(response, timeout, request), False
 
     def _has_our_origin(self, address: str) -> bool:

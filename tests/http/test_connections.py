@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from pika_async import FixedInterval, PikaClient, providers
+from pika_async._http.connector import on_connected
 from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes.raw_server import PROVIDERS, TASK, Act, RawServer, answer, finished, receipt
 from tests.http.transports import KEY, opened
@@ -194,6 +195,16 @@ async def test_a_poll_on_a_cut_connection_is_sent_again_on_a_fresh_one(end: Any,
         response = await transport.send(_poll(server.url, method))
         assert isinstance(response, HttpResponse), response
         assert server.polls[-1].connection > served
+
+
+@pytest.mark.anyio
+async def test_a_request_leaves_nothing_in_the_context_of_its_task() -> None:
+    """The task may be the user's: what it does next over a connector of ours is not reported to an earlier request."""
+    async with RawServer() as server, opened(server.url) as transport:
+        for act in (Act(answer(200, finished("gptge"))), Act(b"", "rst")):
+            server.poll_acts.append(act)
+            await transport.send(_poll(server.url, "POST"))
+            assert on_connected.get() is None
 
 
 @pytest.mark.anyio
