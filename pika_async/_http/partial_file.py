@@ -66,21 +66,24 @@ class TargetFolders:
 
     def __init__(self) -> None:
         self._refused_calls: dict[Path, object] = {}
-        self._modes: dict[Path, int] = {}
+        #: The folder of the latest new file, and the permissions there.
+        self._latest_mode: tuple[Path, int] | None = None
 
     def default_mode(self, folder: Path) -> int:
-        """Return the permissions of a new file in `folder`, found at the first call."""
+        """Return the permissions of a new file in `folder`, found anew only if the last call was for another folder."""
         # Reading the umask requires setting it, for every thread of the process. Instead let the kernel apply it, and
         # the default ACL of the folder, to an empty file that is removed at once.
-        mode = self._modes.get(folder)
-        if mode is None:
-            probe = folder / f".pika-{secrets.token_hex(12)}.mode"
-            fd = open_file(probe, NEW_FILE_FLAGS, 0o666)
-            try:
-                mode = self._modes[folder] = stat.S_IMODE(os.fstat(fd).st_mode)
-            finally:
-                os.close(fd)
-                probe.unlink()
+        latest = self._latest_mode  # read once: several threads download
+        if latest is not None and latest[0] == folder:
+            return latest[1]
+        probe = folder / f".pika-{secrets.token_hex(12)}.mode"
+        fd = open_file(probe, NEW_FILE_FLAGS, 0o666)
+        try:
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+            probe.unlink()
+        self._latest_mode = folder, mode
         return mode
 
     @contextlib.contextmanager
