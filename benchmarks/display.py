@@ -21,12 +21,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from pathlib import Path
 from types import coroutine
 from typing import Any
 
-import attrs
+from cpu_meter import CpuMeter
 from gateway import Server, run_server
 
 from pika_async.__main__ import main as run_command
@@ -39,49 +39,29 @@ BOUND = 0.03
 DURATIONS = "lognormal:20,0.5"
 
 
-@attrs.define
-class CpuMeter:
-    """CPU seconds of some work on the threads that do it, and how often it was done."""
-
-    seconds: float = 0.0
-    steps: int = 0
-
-    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `function`, which counts here."""
-
-        def call(*args: Any, **options: Any) -> Any:
-            started = time.thread_time()
-            try:
-                return function(*args, **options)
-            finally:
-                self.seconds += time.thread_time() - started
-                self.steps += 1
-
-        return call
-
-    @coroutine
-    def each_step(self, work: Awaitable[None]) -> Generator[Any, Any, None]:
-        """Await `work`, counting its own steps and not those of other tasks between them."""
-        steps = work.__await__()
-        step, value = self.timed(steps.send), None
-        while True:
-            try:
-                found = step(value)
-            except StopIteration:
-                return
-            try:
-                value = yield found
-            except BaseException as error:
-                step, value = self.timed(steps.throw), error
-            else:
-                step = self.timed(steps.send)
+@coroutine
+def each_step(meter: CpuMeter, work: Awaitable[None]) -> Generator[Any, Any, None]:
+    """Await `work`, counting in `meter` its own steps and not those of other tasks between them."""
+    steps = work.__await__()
+    step, value = meter.timed(steps.send), None
+    while True:
+        try:
+            found = step(value)
+        except StopIteration:
+            return
+        try:
+            value = yield found
+        except BaseException as error:
+            step, value = meter.timed(steps.throw), error
+        else:
+            step = meter.timed(steps.send)
 
 
 def run_child(argv: list[str], report: Path, *, display: bool) -> None:
     """Run the command in this process, and write what its display cost."""
     updates, forecasts = CpuMeter(), CpuMeter()
     update_live = ProgressDisplay._update_live
-    ProgressDisplay._update_live = lambda self, live: updates.each_step(update_live(self, live))  # type: ignore[method-assign]
+    ProgressDisplay._update_live = lambda self, live: each_step(updates, update_live(self, live))  # type: ignore[method-assign]
     forecast.time_left = forecasts.timed(time_left)  # type: ignore[attr-defined]
     if not display:
         ProgressDisplay.__aenter__ = lambda self: asyncio.sleep(0, self)  # type: ignore[method-assign]
@@ -89,7 +69,7 @@ def run_child(argv: list[str], report: Path, *, display: bool) -> None:
     code = run_command(argv)
     figures = {
         "code": code, "seconds": time.monotonic() - started, "cpu": time.process_time() - cpu,
-        "updates": updates.seconds, "forecasts": forecasts.seconds, "forecast_count": forecasts.steps,
+        "updates": sum(updates.seconds), "forecasts": sum(forecasts.seconds), "forecast_count": len(forecasts.seconds),
     }  # fmt: skip
     report.write_text(json.dumps(figures))
 

@@ -18,11 +18,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import attrs
+from cpu_meter import CpuMeter
 from gateway import run_server
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -47,23 +45,6 @@ TIME_ACTION = """async ([selector, text]) => {
   await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
   return performance.now() - started;
 }"""
-
-
-@attrs.define
-class CpuMeter:
-    """CPU seconds of the calls of one function, each on the thread that makes it."""
-
-    seconds: list[float] = attrs.field(factory=list)
-
-    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            started = time.thread_time()
-            try:
-                return function(*args, **options)
-            finally:
-                self.seconds.append(time.thread_time() - started)
-
-        return call
 
 
 def write_input(path: Path, jobs: int) -> None:

@@ -291,7 +291,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         are_left = (
             "is not in this one and was left as it is"
             if outcome.other_jobs == 1
-            else ("are not in this one and were left as they are")
+            else "are not in this one and were left as they are"
         )
         yield f"{counted(outcome.other_jobs, 'job')} of an earlier input {are_left}: {folder.command('status')}"
     yield linked(folder.results_file, "results: ")

@@ -14,16 +14,13 @@ from typing import Any, Final, Self
 import attrs
 
 from pika_async._journal.protocol import JobState
-from pika_async.jobs import JobStatus
-from pika_async.report.cards import problem_groups, shell_command
+from pika_async.report.cards import problem_groups, problem_of, shell_command
 from pika_async.report.page import script_json
 
 __all__ = ["MAX_CARDS_AT_ONCE", "BoardCard", "BoardFeed", "message"]
 
 #: Most cards of one message: a page that gets thousands stays usable between two messages.
 MAX_CARDS_AT_ONCE: Final = 200
-#: Fields of a card that its group of problems needs.
-_GROUPED_FIELDS: Final = ("key", "status", "reason", "error", "earlier", "adopted")
 
 
 @attrs.frozen(kw_only=True)
@@ -46,13 +43,13 @@ class BoardCard:
         :param root: folder of the batch.
         :param file: the file of its job; None without one.
         """
-        key, is_problem = card["key"], card["status"] != JobStatus.SUCCEEDED.value or "error" in card
+        key = card["key"]
         files = {card["file"]: file} if file is not None and "file" in card else {}
         if "poster" in card:
             files[card["poster"]] = root / "posters" / f"{key}.jpg"
         return cls(
             key=key, index=card["index"], line=script_json(card), files=files,
-            problem={name: card[name] for name in _GROUPED_FIELDS if name in card} if is_problem else None,
+            problem=problem_of(card),
         )  # fmt: skip
 
 

@@ -29,12 +29,15 @@ __all__ = [
     "is_shown",
     "is_shown_status",
     "problem_groups",
+    "problem_of",
     "reason_of",
     "shell_command",
 ]
 
 #: Keys that a group of problems names as examples.
 MAX_EXAMPLES: Final = 5
+#: Fields of a card that its group of problems needs.
+_PROBLEM_FIELDS: Final = ("key", "status", "reason", "error", "earlier", "adopted")
 #: Statuses in the order of the groups; the rest come after.
 _GROUP_ORDER: Final = ("failed", "unknown", "rejected", "timed_out", "succeeded", "canceled")
 #: Fields of a request and the options of `generate` that give them.
@@ -213,6 +216,13 @@ def reason_of(error: PikaError) -> str:
     return error.message
 
 
+def problem_of(card: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the facts of `card` that its group of problems needs; None if its video is there."""
+    if card["status"] == JobStatus.SUCCEEDED.value and "error" not in card:
+        return None
+    return {name: card[name] for name in _PROBLEM_FIELDS if name in card}
+
+
 def problem_groups(cards: Iterable[Mapping[str, Any]], root: Path) -> list[dict[str, Any]]:
     """Return the cards without a video by status and reason: how many, the first keys, and the command that helps.
 
@@ -221,11 +231,10 @@ def problem_groups(cards: Iterable[Mapping[str, Any]], root: Path) -> list[dict[
     """
     groups: dict[tuple[str, str], list[str]] = {}
     adopted = set()
-    for card in cards:
-        is_good = card["status"] == "succeeded" and "error" not in card
-        if not is_good and "earlier" not in card:
-            groups.setdefault((card["status"], card.get("reason", "no reason given")), []).append(card["key"])
-            adopted |= {card["key"]} if "adopted" in card else set()
+    for problem in filter(None, map(problem_of, cards)):
+        if "earlier" not in problem:
+            groups.setdefault((problem["status"], problem.get("reason", "no reason given")), []).append(problem["key"])
+            adopted |= {problem["key"]} if "adopted" in problem else set()
     ordered = sorted(groups.items(), key=lambda group: (_GROUP_ORDER.index(group[0][0]), -len(group[1])))
     return [
         {

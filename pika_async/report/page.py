@@ -69,10 +69,10 @@ CARD_FIELDS: Final = (
     "poster", "usual", "key", "prompt", "took", "polls", "attempts", "submitted", "settled", "task", "seconds", "shape",
     "start", "ratio", "seed", "cost", "points", "file", "command", "reason", "error", "picture", "earlier", "adopted",
 )  # fmt: skip
-#: Fields of `Facets` by name.
+#: Fields of a card by which it is counted and filtered.
 FACET_FIELDS: Final = ("status", "provider", "effect", "model", "kind")
-#: Status, provider, effect, model and kind of a card, and whether it has a video.
-Facets: TypeAlias = tuple[str, str, str | None, str | None, str | None, bool]
+#: Those fields of a card, and whether it has a video.
+Facets: TypeAlias = tuple[str | bool | None, ...]
 #: Words that a shell takes as they are, as `shlex.quote` has it.
 _SHELL_SAFE: Final = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
 _NO_POSTER: Final = "[0,"
@@ -117,9 +117,7 @@ def usual_start(card: Mapping[str, Any]) -> str | None:
 
 def facets_of(card: Mapping[str, Any]) -> Facets:
     """Return the values by which `card` is counted and filtered, which its line leaves out; see `Facets`."""
-    return (
-        card["status"], card["provider"], card.get("effect"), card.get("model"), card.get("kind"), "file" in card,
-    )  # fmt: skip
+    return (*map(card.get, FACET_FIELDS), "file" in card)
 
 
 def with_poster(line: str) -> str:

@@ -24,7 +24,7 @@ from pika_async._planning.repetition import is_archived
 from pika_async.errors import PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
-from pika_async.report.cards import card_of, is_shown, problem_groups, shell_command
+from pika_async.report.cards import card_of, is_shown, problem_groups, problem_of, shell_command
 from pika_async.report.media_facts import read_media_facts
 from pika_async.report.page import Facets, card_line, facets_of, is_own_page, page_text, static_files, with_poster
 from pika_async.report.posters import draw_posters
@@ -40,8 +40,6 @@ PAUSE_FACTOR: Final = 40
 LOCK_TIMEOUT_S: Final = 2.0
 #: Bytes at the beginning of an `index.html` in which the mark of ours stands.
 PAGE_START_BYTES: Final = 2_000
-#: Fields of a card that its group of problems needs.
-_GROUPED_FIELDS: Final = ("key", "status", "reason", "error", "earlier", "adopted")
 
 
 def pause_after(write_s: float) -> float:
@@ -219,8 +217,8 @@ class GalleryWriter:
             card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
             self._lines[key], self._facets[key] = card_line(card), facets_of(card)
             self._add_cost(card)
-            if job.status is not JobStatus.SUCCEEDED or job.error is not None:
-                self._problems[key] = {name: card[name] for name in _GROUPED_FIELDS if name in card}
+            if (problem := problem_of(card)) is not None:
+                self._problems[key] = problem
             if not had_line:
                 self._order.append((job.index, key))
             moved |= had_line and earlier is not None and earlier.index != job.index
