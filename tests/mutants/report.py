@@ -50,8 +50,8 @@ MUTANTS: Final = (
     Mutant(
         "page-groups-by-status-alone",
         "report/cards.py",
-        '(card["status"], card.get("reason", "no reason given"))',
-        '(card["status"], "")',
+        '(problem["status"], problem.get("reason", "no reason given"))',
+        '(problem["status"], "")',
         "one row has failures of several reasons",
         ("tests/report/test_cards.py",),
     ),
