@@ -345,6 +345,8 @@ async def test_a_stop_parks_jobs_in_pieces(
         ended = asyncio.gather(resumed, *singles, return_exceptions=True)
         while len(pika.active_jobs()) < 2 * count or pika.stats().polling < 1:
             await asyncio.sleep(0.01)
+        # Submissions whose planned jobs share a commit wake together, which is not the work of the end.
+        await journal.set_setting("written after all of them", {})
         meters.append(WorkMeter())
         async with meters[-1].measure():
             await end(pika, transport)
