@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -45,7 +46,9 @@ class _Task:
 
 
 @attrs.define
-class _Gateway:
+class Gateway:
+    """Tasks, and the replies to requests about them."""
+
     median: float
     sigma: float
     seed: int
@@ -53,6 +56,8 @@ class _Gateway:
     video: bytes
     base_url: str = ""
     tasks: dict[str, _Task] = attrs.field(factory=dict)
+    #: Bytes of all requests so far, by method: `b"POST"` or `b"GET"`.
+    received: Counter[bytes] = attrs.field(factory=Counter)
     chance: random.Random = attrs.field(factory=lambda: random.Random(0))
 
     def reply(self, line: bytes) -> bytes:
@@ -74,10 +79,15 @@ class _Gateway:
             task.seen_at = now
         progress = 100 if is_settled else min(99, int(100 * (1 - (task.settles_at - now) / task.duration)))
         video = {
-            "id": f"video-{name}", "status": "finished" if is_settled else "generating", "progress": progress,
+            "id": f"video-{name}", "status": "finished" if is_settled else "queued", "progress": progress,
             "resultUrl": f"{self.base_url}/video/{name}.mp4" if is_settled else None,
         }  # fmt: skip
         return _response(json.dumps({"id": name, "videos": [video]}).encode())
+
+    @property
+    def polls(self) -> int:
+        """Number of polls so far."""
+        return sum(task.polls for task in self.tasks.values())
 
     def figures(self) -> dict[str, float]:
         """Return the number of tasks, polls per task, and the mean delay of detection in seconds."""
@@ -93,8 +103,10 @@ def _response(body: bytes, kind: bytes = b"application/json") -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body)
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, gateway: _Gateway) -> None:
+class Connection(asyncio.Protocol):
+    """One connection to a gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._bytes = b""
 
@@ -111,6 +123,7 @@ class _Connection(asyncio.Protocol):
                 return
             line = self._bytes[: self._bytes.find(b"\r\n")]
             self._bytes = self._bytes[end + 4 + size :]
+            self._gateway.received[line.split(b" ", 1)[0]] += end + 4 + size
             mean = self._gateway.latency
             low, high = SUBMIT_LATENCY_S if line.startswith(b"POST") else (0.4 * mean, 1.6 * mean)
             delay = low + (high - low) * self._gateway.chance.random()
@@ -135,7 +148,7 @@ class LeanServer:
     _replies: IO[str] = attrs.field(repr=False)
 
     def figures(self) -> dict[str, float]:
-        """Return what `_Gateway.figures` does."""
+        """Return what `Gateway.figures` does."""
         print("figures", file=self._requests, flush=True)
         return json.loads(self._replies.readline())  # type: ignore[no-any-return]
 
@@ -158,9 +171,9 @@ def run_lean_server(median: float, sigma: float = 0.5, seed: int = 1, latency: f
             server.wait(20)
 
 
-async def _serve(gateway: _Gateway) -> None:
+async def _serve(gateway: Gateway) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(gateway), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(lambda: Connection(gateway), "127.0.0.1", 0, backlog=4096)
     gateway.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(json.dumps(gateway.base_url), flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
@@ -169,4 +182,4 @@ async def _serve(gateway: _Gateway) -> None:
 
 if __name__ == "__main__":
     median, sigma, number, latency = map(float, sys.argv[1:])
-    asyncio.run(_serve(_Gateway(median, sigma, int(number), latency, make_video(VIDEO_BYTES))))
+    asyncio.run(_serve(Gateway(median, sigma, int(number), latency, make_video(VIDEO_BYTES))))
