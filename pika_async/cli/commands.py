@@ -7,9 +7,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import CycloptsError, Parameter
 
-from pika_async import __version__
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.board import board, with_board_port
 from pika_async.cli.configuration import Configuration, configure, describe_mistake, name_places
@@ -19,7 +18,6 @@ from pika_async.cli.export import export
 from pika_async.cli.fetching import fetch
 from pika_async.cli.folder_commands import batch, resume, retry, status
 from pika_async.cli.generate import DEFAULT_JOURNAL, OneVideo, remembered
-from pika_async.cli.help_groups import OPTIONS, group_commands
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import (
     CommonOptions,
@@ -33,6 +31,7 @@ from pika_async.cli.options import (
     build_request,
     create_client,
 )
+from pika_async.cli.overview import finish_app, new_app
 from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.provider_keys import providers_to_check
 from pika_async.cli.providers import show_effects, show_providers
@@ -44,13 +43,7 @@ from pika_async.polling.adaptive import EXPECTED_SECONDS
 
 __all__ = ["app", "run"]
 
-app = App(
-    name="pika-async",
-    help="Generate Pika videos through four gateways: one video, or hundreds at once.",
-    version=__version__,
-    help_format="markdown",
-    group_parameters=OPTIONS,
-)
+app = new_app()
 
 
 @cache
@@ -284,5 +277,4 @@ def doctor(
     return examined.code
 
 
-app.register_install_completion_command(help="Install completion for bash, zsh or fish, for the shell that runs this.")
-group_commands(app)
+finish_app(app)

@@ -113,21 +113,48 @@ def test_an_interrupt_while_a_result_is_downloaded_loses_nothing(tmp_path: Path)
         page_of(tmp_path)
 
 
-def test_an_interrupt_at_once_prints_no_traceback(tmp_path: Path) -> None:
-    """Ctrl-C while the command line is still imported."""
-    interrupting = """
-import sys
-class Interrupt:
+#: Waits for Ctrl-C where a module is about to be imported, and tells the parent by a file.
+WAITING_FOR_INTERRUPT: Final = """
+import pathlib, sys, time
+class Wait:
     def find_spec(self, name, *rest):
-        if name == "pika_async.cli.commands":
-            raise KeyboardInterrupt
-sys.meta_path.insert(0, Interrupt())
-from pika_async.__main__ import main
-sys.exit(main())
+        if name == {module!r}:
+            pathlib.Path("waiting").touch()
+            time.sleep(60)
+sys.meta_path.insert(0, Wait())
 """
-    argv = [sys.executable, "-c", interrupting, "status", "nowhere"]
-    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG_S)
-    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("program", ["pika-async", "python -m pika_async"])
+@pytest.mark.parametrize(
+    ("module", "argv"),
+    [
+        ("pika_async.cli", ("--help",)),
+        ("rich.console", ("--help",)),
+        ("cyclopts", ("status", "nowhere")),
+        ("pika_async.cli.commands", ("status", "nowhere")),
+        ("aiohttp", ("status", "nowhere")),
+    ],
+)
+def test_an_interrupt_at_once_prints_no_traceback(
+    tmp_path: Path, program: str, module: str, argv: tuple[str, ...]
+) -> None:
+    """Ctrl-C while the command line is still imported ends it with exit code 130, and prints nothing."""
+    (tmp_path / "sitecustomize.py").write_text(WAITING_FOR_INTERRUPT.format(module=module))
+    code = "import sys; from pika_async.__main__ import main; sys.exit(main())"  # as the installed script
+    start_of_it = ["-c", code] if program == "pika-async" else ["-m", "pika_async"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    with ChildProcess(
+        [sys.executable, *start_of_it, *argv],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until((tmp_path / "waiting").exists)
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate(timeout=HANG_S), process.returncode) == (("", ""), 130)
 
 
 def test_status_after_an_interrupt_speaks_of_no_client(tmp_path: Path, cli: CommandLine) -> None:

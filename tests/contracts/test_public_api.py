@@ -60,8 +60,10 @@ def test_signatures_of_the_contract() -> None:
 
 @pytest.mark.slow
 def test_the_core_imports_no_extra() -> None:
-    """`import pika_async` works on the five dependencies alone."""
-    code = "import pika_async, sys, json; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    """Every public name works on the five dependencies alone."""
+    code = (
+        "from pika_async import *; import sys, json; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert set(json.loads(loaded)) & EXTRAS == set()
 
@@ -76,9 +78,9 @@ def test_the_emulators_core_imports_no_renderer() -> None:
 
 @pytest.mark.slow
 def test_importing_adds_little_to_importing_aiohttp() -> None:
-    """Beside its dependencies, `import pika_async` loads at most 60 further modules of others."""
+    """Beside its dependencies, the public names load at most 60 further modules of others."""
     code = (
-        "import aiohttp.web, anyio, attrs, cattrs, backoff, sys; before = set(sys.modules); import pika_async;"
+        "import aiohttp.web, anyio, attrs, cattrs, backoff, sys; before = set(sys.modules); from pika_async import *;"
         "print(len([n for n in set(sys.modules) - before if not n.startswith('pika_async')]))"
     )
     added = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

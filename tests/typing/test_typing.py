@@ -83,6 +83,16 @@ def test_mypy_refuses_three_wrong_fields_of_one_call(tmp_path: Path) -> None:
 
 
 @CHECKERS
+def test_a_misspelt_name_is_refused(check: object, tmp_path: Path) -> None:
+    """That public names are imported at their first use leaves checkers their list."""
+    file = tmp_path / "misspelt.py"
+    file.write_text("import pika_async\nfrom pika_async import PikaClent\npika_async.Vidoe\n", encoding="utf-8")
+    assert callable(check)
+    errors = check(file)
+    assert [name for line, name in ((2, "PikaClent"), (3, "Vidoe")) if f'"{name}"' not in errors[line][0]] == []
+
+
+@CHECKERS
 def test_the_shown_uses_are_clean(check: object) -> None:
     """The file that shows the public types has no error."""
     assert callable(check)

@@ -1,0 +1,191 @@
+"""What each start loads: modules are counted, because times depend on the machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import pika_async
+from pika_async.cli.commands import app
+from pika_async.cli.overview import SUMMARIES
+from tests.cli.command_line import CommandLine, on_a_terminal
+
+PACKAGE: Final = Path(pika_async.__file__)
+PROLOGUE: Final = "import sys; before = set(sys.modules)"
+EPILOGUE: Final = "print(sorted(sys.modules.keys() - before), file=sys.stderr)"
+#: The libraries that the help text of all commands may load, by the first part of their names.
+HELP_LIBRARIES: Final = frozenset({
+    "attr", "attrs", "cyclopts", "docstring_parser", "markdown_it", "mdurl", "pygments", "rich", "rich_rst",
+    "typing_extensions",
+})  # fmt: skip
+#: The same for our own modules.
+HELP_MODULES: Final = frozenset({
+    "pika_async", "pika_async.__main__", "pika_async.cli", "pika_async.cli.help_groups", "pika_async.cli.overview",
+    "pika_async.cli.terminal", "pika_async.errors", "pika_async.errors.base", "pika_async.errors.calls",
+    "pika_async.errors.exchanges", "pika_async.errors.jobs", "pika_async.errors.stops", "pika_async.logs",
+})  # fmt: skip
+#: Parts of the standard library that take long to load, and that the help text has no use for.
+HEAVY: Final = frozenset({"asyncio", "concurrent", "http", "multiprocessing", "sqlite3", "ssl", "unittest", "xml"})
+
+
+def loaded(code: str, *argv: str) -> list[str]:
+    """Return the modules that a fresh Python loads for `code`, beside those that it loads for itself."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{PROLOGUE}\n{code}\n{EPILOGUE}", *argv], capture_output=True, text=True, check=True
+    )
+    names: list[str] = ast.literal_eval(ran.stderr.splitlines()[-1])
+    return names
+
+
+def command(*argv: str) -> list[str]:
+    """Return what the command line loads for some arguments."""
+    return loaded("from pika_async.__main__ import main; assert main(sys.argv[1:]) == 0", *argv)
+
+
+def own(names: Sequence[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] == "pika_async"}
+
+
+def libraries(names: Sequence[str]) -> set[str]:
+    """Return the roots of the modules that are neither ours nor of the standard library."""
+    return {root for name in names if (root := name.split(".")[0]) not in {*sys.stdlib_module_names, "pika_async"}}
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    """`import pika_async` loads one module of ours, and none of anyone else."""
+    assert loaded("import pika_async") == ["pika_async"]
+
+
+@pytest.mark.parametrize("name", ["PikaError", "GenerationRequest", "Job", "FixedInterval", "sweep", "Provider"])
+def test_a_record_loads_neither_sockets_nor_the_runtime(name: str) -> None:
+    """A name that does no I/O is imported without the client, aiohttp, and SQLite."""
+    names = loaded(f"from pika_async import {name}")
+    assert {name.split(".")[1] for name in own(names) if "." in name} <= {
+        "errors", "jobs", "models", "polling", "providers",
+    }  # fmt: skip
+    assert {"aiohttp", "anyio", "asyncio", "sqlite3"}.isdisjoint(names)
+
+
+def test_the_version_loads_no_library() -> None:
+    """`--version` needs the package and its entry point."""
+    names = command("--version")
+    assert own(names) == {"pika_async", "pika_async.__main__"}
+    assert libraries(names) == set()
+
+
+@pytest.mark.parametrize("argv", [(), ("--help",), ("-h",)], ids=str)
+def test_the_help_text_loads_no_command(argv: tuple[str, ...]) -> None:
+    """The help text of all commands needs the parser, and nothing that a command needs."""
+    names = command(*argv)
+    assert own(names) <= HELP_MODULES
+    assert libraries(names) <= HELP_LIBRARIES
+    assert HEAVY.isdisjoint(names)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_help_text_is_that_of_the_commands(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, columns: int, terminal: bool
+) -> None:
+    """The help text is the one that the parser makes of the commands themselves."""
+    on_a_terminal(monkeypatch, columns) if terminal else monkeypatch.setenv("COLUMNS", str(columns))
+    printed = cli("--help").out
+    app.help_print([])
+    assert printed == cli.capsys.readouterr().out
+    assert list(SUMMARIES) == [name for name in app if not name.startswith("-")]
+
+
+def test_every_public_name_is_found_first() -> None:
+    """Whichever public name of a module is used first, no import of another one has to come before it."""
+    code = """
+import os, pika_async
+for module, names in pika_async._NAMES.items():
+    if (child := os.fork()) == 0:
+        for name in names:
+            getattr(pika_async, name)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, module
+"""
+    assert own(loaded(code)) == {"pika_async"}
+
+
+def test_public_names_are_listed_alike() -> None:
+    """Type checkers, `from pika_async import *` and the first use of a name have the same names and modules."""
+    tree = ast.parse(PACKAGE.read_text(encoding="utf-8"))
+    typed = {
+        node.module: [alias.name for alias in node.names]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pika_async.")
+    }
+    assert {f"pika_async.{module}": list(names) for module, names in pika_async._NAMES.items()} == typed
+    assert sorted(pika_async.__all__) == sorted(name for names in typed.values() for name in names)
+    assert {*pika_async.__all__, *pika_async._PARTS} <= set(dir(pika_async))
+    parts = {path.stem for path in PACKAGE.parent.iterdir() if not path.name.startswith(("_", "."))}
+    assert parts - {"cli", "emulator", "py", "report"} == pika_async._PARTS
+
+
+def test_a_name_is_kept_for_its_next_use() -> None:
+    """The second use of a public name finds it in the package."""
+    code = "import pika_async; pika_async.PikaError; assert 'PikaError' in vars(pika_async)"
+    assert "pika_async.errors" in loaded(code)
+
+
+def test_a_misspelt_name_is_named() -> None:
+    """A name that does not exist is an `AttributeError`, and an `ImportError` where it is imported."""
+    with pytest.raises(AttributeError, match=r"module 'pika_async' has no attribute 'PikaClent'"):
+        getattr(pika_async, "PikaClent")  # noqa: B009 - a type checker would refuse it
+    ran = subprocess.run(
+        [sys.executable, "-c", "from pika_async import PikaClent"], capture_output=True, text=True, check=False
+    )
+    assert "ImportError: cannot import name 'PikaClent' from 'pika_async'" in ran.stderr
+
+
+def test_parts_of_the_package_are_its_attributes() -> None:
+    """`pika_async.errors` is found without an import of its own, as for code that was written before."""
+    assert loaded("import pika_async; pika_async.errors.PikaError; pika_async.polling.Schedule") != []
+
+
+def test_threads_may_use_a_name_first() -> None:
+    """Threads that use names for the first time, at the same moment, all get the one object."""
+    code = """
+import threading, pika_async
+names = ["PikaClient", "Job", "PikaError", "CallbackReceiver"] * 4
+barrier, found, sys_interval = threading.Barrier(len(names)), [], sys.setswitchinterval(1e-6)
+def use(name):
+    barrier.wait(60)
+    found.append((name, getattr(pika_async, name)))
+threads = [threading.Thread(target=use, args=(name,)) for name in names]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(found) == len(names) and len(set(found)) == 4, found
+"""
+    assert "pika_async.client" in loaded(code)
+
+
+def test_a_pickled_value_is_read_where_nothing_was_imported() -> None:
+    """A pickled error is read by a process that has not imported the package."""
+    error = pickle.dumps(pika_async.InvalidRequest(field="key", reason="is empty"))
+    names = loaded(f"import pickle; assert pickle.loads({error!r}).field == 'key'")
+    assert "pika_async.client" not in names
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_standard_output_that_cannot_be_written_is_reported(option: str) -> None:
+    """The version and the help text for a reader that is gone: one line, and the exit code of every command."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pika_async", option], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (ran.returncode, ran.stderr) == (1, "error: standard output cannot be written: Broken pipe\n")

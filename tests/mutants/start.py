@@ -1,0 +1,66 @@
+"""Mutants of what a start loads, and of its interruption."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.catalog import Mutant
+
+_START: Final = ("tests/contracts/test_start.py",)
+
+MUTANTS: Final = (
+    Mutant(
+        "package-loads-its-client",
+        "__init__.py",
+        '__version__ = "0.1.0"\n',
+        '__version__ = "0.1.0"\nimport pika_async.errors\n',
+        "`import pika_async` takes as long as all that it may be used for",
+        _START,
+        only="loads_nothing",
+    ),
+    Mutant(
+        "name-looked-up-each-time",
+        "__init__.py",
+        "        globals()[name] = value\n",
+        "",
+        "each use of a public name asks for its module again",
+        _START,
+        only="kept",
+    ),
+    Mutant(
+        "version-from-the-parser",
+        "__main__.py",
+        'arguments == ["--version"] and _print_version()',
+        "False",
+        "`--version` loads every command",
+        _START,
+        only="version",
+    ),
+    Mutant(
+        "help-from-the-commands",
+        "cli/__init__.py",
+        'if [*argv] in ([], ["--help"], ["-h"]):',
+        "if False:",
+        "`--help` loads every command",
+        _START,
+        only="loads_no_command",
+    ),
+    Mutant(
+        "summary-of-a-command-differs",
+        "cli/overview.py",
+        "Serve an emulator of all four gateways until Ctrl-C.",
+        "Serve an emulator of the gateways until Ctrl-C.",
+        "the help text of all commands and that of one command differ",
+        _START,
+        only="that_of_the_commands",
+    ),
+    Mutant(
+        "interrupted-import-prints-a-traceback",
+        "__main__.py",
+        "    except KeyboardInterrupt:  # Ctrl-C while the command is imported\n",
+        "    except MemoryError:\n",
+        "Ctrl-C while the command line is imported prints a traceback",
+        ("tests/cli/test_cli_interrupts.py",),
+        only="at_once",
+    ),
+)
