@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # as in `pika_async`
+from pika_async import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

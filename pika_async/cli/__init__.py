@@ -15,9 +15,7 @@ def run(argv: Sequence[str]) -> int:
     """
     if [*argv] in ([], ["--help"], ["-h"]):
         from pika_async.cli.overview import print_overview  # noqa: PLC0415
-        from pika_async.cli.terminal import Terminal  # noqa: PLC0415
 
-        Terminal()  # lets standard output escape what its encoding does not have
         with contextlib.suppress(OSError):  # reported below
             print_overview()
             return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from cyclopts import App
 
 from pika_async import __version__
 from pika_async.cli.help_groups import OPTIONS, group_commands
+from pika_async.cli.streams import escape_unencodable
 
 __all__ = ["SUMMARIES", "finish_app", "new_app", "print_overview"]
 
@@ -55,6 +57,7 @@ def print_overview() -> None:
 
     :raises OSError: if standard output cannot be written.
     """
+    escape_unencodable(sys.stdout)
     app = new_app()
     for name, summary in SUMMARIES.items():
         app.command(App(name=name, help=summary))

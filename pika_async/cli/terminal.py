@@ -18,6 +18,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from pika_async.cli.streams import escape_unencodable
 from pika_async.errors import strip_control
 from pika_async.logs import LineFormatter
 
@@ -147,8 +148,7 @@ class _SafeStream:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+        escape_unencodable(stream)
         self._stream = stream
         self._closed = False
 

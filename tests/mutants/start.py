@@ -51,7 +51,7 @@ MUTANTS: Final = (
         "Serve an emulator of all four gateways until Ctrl-C.",
         "Serve an emulator of the gateways until Ctrl-C.",
         "the help text of all commands and that of one command differ",
-        _START,
+        ("tests/cli/test_cli_overview.py",),
         only="that_of_the_commands",
     ),
     Mutant(
