@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shlex
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+import anyio.to_thread
 import attrs
 import cattrs
 
@@ -27,6 +30,7 @@ from pika_async.cli.folder_indices import folder_indices
 from pika_async.cli.results import ResultsWriter
 from pika_async.jobs import Job
 from pika_async.polling import AdaptivePolling
+from pika_async.report.cards import is_shown
 from pika_async.report.page import page_files
 
 __all__ = ["BatchFolder", "BatchOptions", "starting_text"]
@@ -190,40 +194,49 @@ class BatchFolder:
         self,
         positions: Mapping[str, int],
         known: Mapping[str, int],
+        visit: Callable[[Job], object],
         show: Callable[[Job], object],
         *,
         download: bool,
     ) -> ResultsWriter:
-        """Start a new `results.jsonl` with the jobs that need nothing more and those outside of this command.
+        """Continue `results.jsonl`, with the jobs that need nothing more and those outside of this command.
 
         Also removes what killed commands left behind. The journal must be open, so that no other process downloads.
 
         :param positions: index of each job of this command, by key.
         :param known: indices of other jobs of the folder that are known already, by key.
-        :param show: called with each job that gets a line.
+        :param visit: called with each job of the folder, as it is in the journal.
+        :param show: called with each job that gets a line now, or that an earlier page has.
         :param download: whether jobs without their video still need one.
         :raises UsageError: if `results.jsonl` cannot be written.
         """
         indices = {**known, **positions}
         if any([key not in indices async for key in paced(self.journal.keys())]):
             indices = folder_indices([job async for job in paced(self.journal.all())], indices)
-
-        async def done() -> AsyncIterator[Job]:
-            async for job in paced(self.journal.all()):
-                if job.key not in positions or (
-                    job.is_final and not may_be_sent(job) and not (download and needs_download(job))
-                ):
-                    placed = attrs.evolve(job, index=indices.get(job.key, job.index))
-                    show(placed)
-                    yield placed
-
         try:
-            for path in self.videos.iterdir() if self.videos.is_dir() else ():
-                if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
-                    path.unlink(missing_ok=True)
-            return await ResultsWriter.replacing(self.results_file, done())
+            await anyio.to_thread.run_sync(self._remove_stale_files)
+            results = await anyio.to_thread.run_sync(partial(ResultsWriter, self.results_file, continues=True))
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(results)
+                async for job in paced(self.journal.all()):
+                    visit(job)
+                    index = indices.get(job.key, job.index)
+                    placed = job if job.index == index else attrs.evolve(job, index=index)
+                    has_ended = job.is_final and not may_be_sent(job) and not (download and needs_download(job))
+                    if job.key not in positions or has_ended:
+                        results.write(placed)
+                        show(placed)
+                    elif is_shown(job):  # a kill may come before the next page
+                        show(placed)
+                stack.pop_all()
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
+        return results
+
+    def _remove_stale_files(self) -> None:
+        for path in self.videos.iterdir() if self.videos.is_dir() else ():
+            if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
+                path.unlink(missing_ok=True)
 
     def options(self) -> BatchOptions:
         """Return the saved options of the batch.

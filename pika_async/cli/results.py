@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-from collections.abc import AsyncIterable, Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from io import RawIOBase
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any, Final, Self
 from pika_async.errors import DeadlineExceeded, PikaError
 from pika_async.jobs import Job
 
-__all__ = ["COLUMNS", "ResultsWriter", "json_line", "read_results", "result_row"]
+__all__ = ["COLUMNS", "ResultRows", "ResultsWriter", "json_line", "read_results", "result_row"]
 
 #: Names of the fields of every line, in this order.
 COLUMNS: Final = (
@@ -86,36 +89,38 @@ def _escape(character: str) -> str:
     return escaped if escaped != character else f"\\u{ord(character):04x}"
 
 
-class ResultsWriter:
-    """Writer of a new `results.jsonl`: at most one line for each key, written at once.
+class ResultRows:
+    """Fields of the lines of a command in the order of its input, decoded each time they are iterated."""
 
-    :raises FileExistsError: if the file exists; see `replacing`.
-    :raises OSError: if it cannot be created or written.
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self._lines)
+
+
+class ResultsWriter:
+    """Writer of `results.jsonl`: at most one line for each key, appended at once unless the file has it already.
+
+    The file of an earlier command is continued. A line of it that is not true any more stays until `finish`; until
+    then, of two lines with one key the later one counts.
+
+    :param path: a new file.
+    :param continues: whether it may be that of an earlier command, of which an incomplete last line is removed; this
+        blocks for as long as reading it takes. Default False.
+    :raises FileExistsError: if it exists and is not to be continued.
+    :raises OSError: if it cannot be created, read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, continues: bool = False) -> None:
         self.root = path.parent
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.path = path
+        #: Line of each key in the order of the file, encoded: a collection of garbage has nothing to visit.
+        self._lines, self._is_exact = _earlier_lines(path) if continues else ({}, True)
+        #: Index of each key of this command.
+        self._indices: dict[str, int] = {}
         # Unbuffered: after a failed write, closing the file must not try again.
-        self._file: RawIOBase = path.open("xb", buffering=0)
-
-    @classmethod
-    async def replacing(cls, path: Path, jobs: AsyncIterable[Job]) -> Self:
-        """Replace the file at `path` by one with the lines of `jobs`, once all of them are written."""
-        part = path.with_name(f".{path.name}.part")
-        part.unlink(missing_ok=True)
-        writer = cls(part)
-        try:
-            async for job in jobs:
-                writer.write(job)
-            writer._file.close()  # Windows renames no open file
-            part.replace(path)
-            writer._file = path.open("ab", buffering=0)
-        except BaseException:
-            writer._file.close()
-            part.unlink(missing_ok=True)
-            raise
-        return writer
+        self._file: RawIOBase = path.open("ab" if continues else "xb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -123,18 +128,40 @@ class ResultsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and leave it as it is."""
         self._file.close()
 
+    @property
+    def rows(self) -> ResultRows:
+        """The rows of this command, those included whose lines could not be written."""
+        ordered = sorted((index, key) for key, index in self._indices.items())
+        return ResultRows([self._lines[key] for _, key in ordered])
+
     def write(self, job: Job) -> dict[str, Any] | None:
-        """Write the line of `job` and return its fields; return None if the key has a line already.
+        """Write the line of `job` and return its fields; return None if the key has one of this command.
 
         The key counts as written even if the write fails.
         """
-        if job.key in self.rows:
+        if job.key in self._indices:
             return None
-        record = self.rows[job.key] = result_row(job, self.root)
-        start = self._file.tell()
-        line = memoryview(json_line(record).encode())
+        record = result_row(job, self.root)
+        line = json_line(record).encode()
+        self._indices[job.key] = job.index
+        earlier = self._lines.get(job.key)
+        if earlier == line:
+            return record
+        if earlier is not None:
+            self._is_exact = False
+            del self._lines[job.key]
+        self._lines[job.key] = line
+        self._append(memoryview(line))
+        return record
+
+    def _append(self, line: memoryview) -> None:
+        start = self._file.seek(0, io.SEEK_END)
         try:
             while line:
                 line = line[self._file.write(line) or 0 :]
@@ -143,7 +170,66 @@ class ResultsWriter:
                 self._file.truncate(start)
                 self._file.seek(start)
             raise
-        return record
+
+    def finish(self) -> None:
+        """Close the file; if it has lines that are not those of this command, replace it by one without them.
+
+        It is replaced in one step, and keeps the order of its lines. Blocks: in an event loop, use a thread.
+
+        :raises OSError: if it cannot be written; the file is then as it was.
+        """
+        self.close()  # Windows renames no open file
+        if self._is_exact and len(self._lines) == len(self._indices):
+            return
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:
+                file.writelines(line for key, line in self._lines.items() if key in self._indices)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def _earlier_lines(path: Path) -> tuple[dict[str, bytes], bool]:
+    """Return the lines of a file by key, and whether it has no others; remove an incomplete last line from it."""
+    lines: dict[str, bytes] = {}
+    is_exact = True
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()  # a link leads to another file
+            return lines, is_exact
+        with path.open("rb") as file:
+            size = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                size += len(line)
+                key = _key_of(line)
+                if key is None or lines.pop(key, None) is not None:
+                    is_exact = False
+                if key is not None:
+                    lines[key] = line
+            else:
+                return lines, is_exact
+        os.truncate(path, size)
+    except FileNotFoundError:
+        pass
+    return lines, is_exact
+
+
+def _key_of(line: bytes) -> str | None:
+    """Return the key in a line; None if the line is not one of a `results.jsonl`."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    key = record.get("key") if isinstance(record, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pika_async.cli.results import COLUMNS
+import anyio.to_thread
+
+from pika_async.cli.results import COLUMNS, ResultsWriter
 from pika_async.cli.terminal import Terminal
 
-__all__ = ["finish_table", "write_results_table"]
+__all__ = ["finish_results", "write_results_table"]
 
 #: The fields of an error, each a column of its own.
 _ERROR_FIELDS: Final = ("type", "kind", "message")
@@ -28,44 +30,45 @@ _FORMULA: Final = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 
 
-def finish_table(rows: Sequence[Mapping[str, Any]], file: Path, terminal: Terminal) -> None:
-    """Write `results.csv`; print an error if that fails."""
-    try:
-        write_results_table(rows, file)
-    except OSError as error:
-        terminal.error(f"{file} cannot be written: {error.strerror}")
+async def finish_results(results: ResultsWriter, file: Path, terminal: Terminal) -> None:
+    """Finish `results.jsonl` and write `results.csv` to `file`, in a thread; print an error for each that fails."""
+    writes = {results.path: results.finish, file: lambda: write_results_table(results.rows, file)}
+    for path, write in writes.items():
+        try:
+            await anyio.to_thread.run_sync(write)
+        except OSError as error:
+            terminal.error(f"{path} cannot be written: {error.strerror}")
 
 
-def write_results_table(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Write the table of `rows` in the order of the input, once whole.
+def write_results_table(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Write the table of `rows` in their order, once whole.
 
     It has a byte order mark, without which Excel takes UTF-8 for another encoding, and a column for each name of the
     metadata. A text that a spreadsheet would run as a formula begins with an apostrophe.
 
-    :param rows: rows of `results.jsonl`.
+    :param rows: rows of `results.jsonl`, which are iterated twice.
     :raises OSError: if it cannot be written; the earlier file is then as it was.
     """
-    ordered = sorted(rows, key=lambda row: (row["index"], row["key"]))
-    names = _metadata_names(ordered)
+    names = _metadata_names(row["metadata"] or {} for row in rows)
     part = file.with_name(f".{file.name}.part")
     try:
         with part.open("w", encoding="utf-8-sig", newline="") as target:
             writer = csv.writer(target)
             writer.writerow([*_FIXED, *(_cell(f"metadata.{name}" if name in _FIXED else name) for name in names)])
-            writer.writerows(map(_cell, [*_fixed_values(row), *_metadata_values(row, names)]) for row in ordered)
+            writer.writerows(map(_cell, [*_fixed_values(row), *_metadata_values(row, names)]) for row in rows)
         part.replace(file)
     except OSError:
         part.unlink(missing_ok=True)
         raise
 
 
-def _metadata_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return every name of the metadata; a name that a row adds stands behind the one before it in that row."""
+def _metadata_names(metadata_of_rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return every name of all metadata; a name that a row adds stands behind the one before it in that row."""
     names: list[str] = []
     seen: set[str] = set()
-    for row in rows:
+    for metadata in metadata_of_rows:
         at = 0
-        for name in row["metadata"] or ():
+        for name in metadata:
             if name in seen:
                 at = names.index(name) + 1
             else:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio.to_thread
 import attrs
 
 from pika_async._runtime.pacing import paced
+from pika_async._runtime.tasks import wait_uncancelled
 from pika_async.cli.batch import FINISHING_TEXT, BatchOutcome, ProviderBatch, finish_gallery
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.board_control import BatchControl, controlling
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import Interrupted, UsageError, stops_account
 from pika_async.cli.forecast import Forecast
+from pika_async.cli.garbage import short_collections
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.provider_runs import ProviderRun
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.results import ResultsWriter
-from pika_async.cli.results_table import finish_table
+from pika_async.cli.results_table import finish_results
 from pika_async.cli.signals import interruptible
 from pika_async.cli.spending import Before
 from pika_async.cli.terminal import Terminal
@@ -33,7 +35,6 @@ from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.adaptive import EXPECTED_SECONDS
-from pika_async.report.cards import is_shown
 from pika_async.report.writer import GalleryWriter
 
 __all__ = ["BatchRunner"]
@@ -81,24 +82,28 @@ class BatchRunner:
             expected_seconds=self.options.expected_seconds or EXPECTED_SECONDS,
         )  # fmt: skip
         with ExitStack() as stack:
+            stack.enter_context(short_collections())
             outcome = await interruptible(
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt
             )
-            rows = list(self._results.rows.values()) if self._results is not None else []
-        return await interruptible(
-            self._finish(outcome, rows),
-            partial(self.terminal.note, FINISHING_TEXT),
-            lost="the gallery may lack posters",
-        )
+            return await interruptible(
+                self._finish(outcome),
+                partial(self.terminal.note, FINISHING_TEXT),
+                lost="the gallery may lack posters",
+            )
 
-    async def _finish(
-        self, outcome: BatchOutcome, rows: Sequence[Mapping[str, Any]]
-    ) -> tuple[BatchOutcome, Path | None]:
-        """Write the table and the gallery; an interrupt ends the drawing of posters."""
+    async def _finish(self, outcome: BatchOutcome) -> tuple[BatchOutcome, Path | None]:
+        """Write the results and the gallery; an interrupt ends the drawing of posters."""
+        stopped = False
         if self._results is not None:
-            finish_table(rows, self.folder.table_file, self.terminal)
-        page, cancelled = await finish_gallery(self._gallery, self.terminal, posters=not outcome.interrupted)
-        return attrs.evolve(outcome, posters_interrupted=cancelled), page
+            writing = finish_results(self._results, self.folder.table_file, self.terminal)
+            try:
+                await wait_uncancelled(asyncio.get_running_loop().create_task(writing, name="pika_async results"))
+            except asyncio.CancelledError:
+                stopped = True
+        posters = not (outcome.interrupted or stopped)
+        page, cancelled = await finish_gallery(self._gallery, self.terminal, posters=posters)
+        return attrs.evolve(outcome, posters_interrupted=cancelled or stopped), page
 
     async def _run_all(self, runs: Sequence[ProviderRun], done: Sequence[Job], stack: ExitStack) -> BatchOutcome:
         stopped: SubmissionsStopped | None = None
@@ -149,16 +154,14 @@ class BatchRunner:
             await self._resubmit_all(runs[0].client, run, inputs)
             for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
-        self._before = await Before.read(self.folder.journal, self.options.price)
+        self._before = Before(charges=self.folder.journal.charges(), price=self.options.price)
         positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
         known = {job.key: job.index for job in done}
-        results = await self.folder.start_results(positions, known, self._gallery.add, download=self.options.download)
-        self._results = stack.enter_context(results)
         self._gallery.expect(positions)
-        async for job in paced(self.folder.journal.all()):
-            # An earlier page has them, and a kill may come before the next one.
-            if job.key in positions and is_shown(job):
-                self._gallery.add(attrs.evolve(job, index=positions[job.key]))
+        results = await self.folder.start_results(
+            positions, known, self._before.add, self._gallery.add, download=self.options.download
+        )
+        self._results = stack.enter_context(results)
         with contextlib.suppress(OSError):  # the last write tells
             await anyio.to_thread.run_sync(self._gallery.write)
         self._batches += [

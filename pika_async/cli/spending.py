@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -31,21 +31,25 @@ class Before:
     :param price: price of one charge; None where unknown.
     """
 
-    known: Collection[str] = frozenset()
-    charged: Collection[str] = frozenset()
+    known: set[str] = attrs.field(factory=set)
+    charged: set[str] = attrs.field(factory=set)
     charges: int = 0
     price: float | None = None
 
     @classmethod
     async def read(cls, journal: Journal, price: float | None) -> Before:
         """Read the journal, which must be open."""
-        known, charged = set(), set()
+        before = cls(charges=journal.charges(), price=price)
         async for job in paced(journal.all(*_STATUSES)):
-            if not may_be_sent(job):
-                known.add(job.key)
-            if job.may_be_charged:
-                charged.add(job.key)
-        return cls(known, charged, journal.charges(), price)
+            before.add(job)
+        return before
+
+    def add(self, job: Job) -> None:
+        """Add a job of the journal."""
+        if not may_be_sent(job):
+            self.known.add(job.key)
+        if job.may_be_charged:
+            self.charged.add(job.key)
 
     def new_charges(self, jobs: Sequence[Job]) -> list[Job]:
         """Return those of `jobs` that were charged since."""
