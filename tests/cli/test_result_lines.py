@@ -66,3 +66,115 @@ def test_a_key_has_one_line_and_a_file_is_never_overwritten(tmp_path: Path) -> N
     (tmp_path / "results.jsonl").write_text('{"key": "a"}\n\n[1]\n')
     with pytest.raises(ValueError, match=r"results.jsonl:3: must be a JSON object"):
         read_results(tmp_path / "results.jsonl")
+
+
+# --- a file that is continued -----------------------------------------------------------------------------------------
+
+
+def written(path: Path, *jobs: Job) -> Path:
+    """Return *path*, to which one more command has written *jobs*."""
+    with ResultsWriter(path, continues=True) as results:
+        for one in jobs:
+            results.write(one)
+        results.finish()
+    return path
+
+
+def keys(path: Path) -> list[str]:
+    return [row["key"] for row in read_results(path)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.jsonl"
+
+
+def test_lines_that_are_true_are_left_alone(path: Path) -> None:
+    """A command that changes nothing opens the file and neither writes nor replaces it; one that adds a job appends."""
+    jobs = [job("b"), job("a")]
+    before = written(path, *jobs).stat()
+    content = path.read_bytes()
+    after = written(path, *reversed(jobs)).stat()
+    assert (after.st_ino, after.st_mtime_ns, path.read_bytes()) == (before.st_ino, before.st_mtime_ns, content)
+    grown = written(path, *jobs, job("c")).stat()
+    assert (grown.st_ino, path.read_bytes()[: len(content)], keys(path)) == (before.st_ino, content, ["b", "a", "c"])
+
+
+@pytest.mark.parametrize("others", [[], ["gone"]], ids=["alone", "with a job that is gone"])
+def test_a_line_that_is_not_true_any_more_goes_at_the_end(path: Path, others: list[str]) -> None:
+    """Until then the later line of the key counts; the replaced file has the other lines in their order."""
+    written(path, job("a"), job("b"), *map(job, others), job("c"))
+    inode = path.stat().st_ino
+    with ResultsWriter(path, continues=True) as results:
+        results.write(job("c"))
+        results.write(job("a", status=JobStatus.CANCELED))
+        results.write(job("b"))
+        assert keys(path) == ["a", "b", *others, "c", "a"]
+        assert path.stat().st_ino == inode
+        results.finish()
+    assert [(row["key"], row["status"]) for row in read_results(path)] == [
+        ("b", "planned"), ("c", "planned"), ("a", "canceled"),
+    ]  # fmt: skip
+    assert path.stat().st_ino != inode
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("left", [1, 10, -1], ids=lambda left: f"cut at {left}")
+def test_an_incomplete_last_line_is_removed(path: Path, left: int) -> None:
+    """However a command was ended in the middle of a line, the next one has that job's line whole, and once."""
+    content = written(path, job("a"), job("b")).read_bytes()
+    last = content.splitlines(keepends=True)[-1]
+    path.write_bytes(content.removesuffix(last) + last[:left])
+    with ResultsWriter(path, continues=True) as results:
+        assert keys(path) == ["a"]
+        results.write(job("a"))
+        results.write(job("b"))
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "{}", '{"key": 1}', "", "not JSON", '{"key": "a", "status": "mine"}', "[" * 9999]
+)
+def test_lines_of_others_go_at_the_end(path: Path, line: str) -> None:
+    """A line that is no job's, or not the one that its job has, is not in the file of a command that has ended."""
+    content = written(path, job("a")).read_bytes()
+    path.write_bytes(line.encode() + b"\n" + content)
+    written(path, job("a"))
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_a_link_leads_to_is_not_changed(path: Path, tmp_path: Path) -> None:
+    """A link in the place of the file is replaced, as the file itself would be."""
+    other = tmp_path / "other"
+    other.write_text("mine")
+    path.symlink_to(other)
+    written(path, job("a"))
+    assert (other.read_text(), path.is_symlink(), keys(path)) == ("mine", False, ["a"])
+
+
+def test_a_replacement_that_fails_leaves_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file keeps every line, and no part of a new one stays."""
+    written(path, job("a"), job("gone"))
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        written(path, job("a"))
+    assert (keys(path), list(path.parent.iterdir())) == (["a", "gone"], [path])
+
+
+def test_rows_are_in_the_order_of_the_input(path: Path) -> None:
+    """They are those of this command, also where the disk has not taken one, and can be iterated again."""
+    written(path, job("z", index=0), job("old"))
+    with ResultsWriter(path, continues=True) as results:
+        results.write(job("b", index=2))
+        results.write(job("a", index=2))
+        results.write(job("z", index=0))
+        results.close()
+        with pytest.raises(ValueError, match="closed"):
+            results.write(job("lost", index=1))
+        rows = results.rows
+    for _ in range(2):
+        assert [(row["index"], row["key"]) for row in rows] == [(0, "z"), (1, "lost"), (2, "a"), (2, "b")]

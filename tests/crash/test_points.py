@@ -104,6 +104,24 @@ def test_several_kills_of_one_batch(make_batch: MakeBatch) -> None:
     batch.finish_and_verify()
 
 
+def test_kills_in_the_middle_of_lines_leave_the_lines_before_them(make_batch: MakeBatch) -> None:
+    """Each next run removes the half line alone and appends; at the end each job has one line."""
+    batch = make_batch(COUNT)
+    file = batch.out / "results.jsonl"
+    whole = b""
+    for number in (2, 3, COUNT):
+        assert batch.run(at=f"line-half:{number}", one_by_one=True).was_killed
+        before, end, half = file.read_bytes().rpartition(b"\n")
+        assert half
+        assert (before + end).startswith(whole)
+        whole = before + end
+    inode = file.stat().st_ino
+    batch.finish_and_verify(unknown=0, charged=COUNT)
+    assert file.read_bytes().startswith(whole)
+    assert file.stat().st_ino == inode
+    assert whole.count(b"\n") > 2
+
+
 @pytest.mark.parametrize("point", ["fallback-read", "fallback-clear"])
 def test_a_kill_during_the_import_of_the_fallback_file(make_batch: MakeBatch, point: str) -> None:
     """A task id in the fallback file is imported by the next run, even if an import was killed before.
