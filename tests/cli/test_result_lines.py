@@ -135,8 +135,8 @@ def test_an_incomplete_last_line_is_removed(path: Path, left: int) -> None:
 @pytest.mark.parametrize(
     "line", ["[1]", "{}", '{"key": 1}', "", "not JSON", '{"key": "a", "status": "mine"}', "[" * 9999]
 )
+def test_lines_of_others_go_at_the_end(path: Path, line: str) -> None:
     """A line that is not of a job, or not the one that its job has, does not outlive the command."""
-    """A line that is no job's, or not the one that its job has, is not in the file of a command that has ended."""
     content = written(path, job("a")).read_bytes()
     path.write_bytes(line.encode() + b"\n" + content)
     written(path, job("a"))
