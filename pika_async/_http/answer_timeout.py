@@ -33,7 +33,7 @@ class AnswerTimeout:
         self._idle = idle
         self._touched_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._block = asyncio.timeout(None)
+        self._block: asyncio.Timeout | None = None
         self._is_last = False
 
     def touch(self) -> None:
@@ -51,13 +51,16 @@ class AnswerTimeout:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        await self._block.__aexit__(kind, error, trace)
+        if self._block is not None:
+            await self._block.__aexit__(kind, error, trace)
 
     def _due(self) -> float | None:
         """Return the earlier of the two ends, None if there is none; before a `touch`, one may still come now."""
+        if self._idle is None:
+            return self._end
         touched_at = self._loop.time() if self._touched_at is None else self._touched_at
-        ends = (self._end, None if self._idle is None else touched_at + self._idle)
-        return min((end for end in ends if end is not None), default=None)
+        idle_end = touched_at + self._idle
+        return idle_end if self._end is None or idle_end < self._end else self._end
 
     def _arm(self, at: float | None) -> None:
         self._timer = None if at is None else self._loop.call_at(at, self._check, at)
@@ -73,7 +76,7 @@ class AnswerTimeout:
         if due is None or due > now:
             self._is_last = False
             self._arm(due)
-        elif self._is_last:
+        elif self._is_last and self._block is not None:
             self._block.reschedule(now)
         else:
             self._is_last = True

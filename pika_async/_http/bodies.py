@@ -32,6 +32,18 @@ class BodyReader:
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(MAX_LARGE_BODIES)
 
+    @staticmethod
+    def read_at_once(response: aiohttp.ClientResponse, request: HttpRequest) -> bytes | None:
+        """Return the body of `response` if all of it has come, and few bytes of it; None otherwise."""
+        content = response.content
+        if (
+            content.is_eof()
+            and content.exception() is None
+            and content.total_bytes <= min(request.max_answer, MAX_BODY)
+        ):
+            return content.read_nowait()
+        return None
+
     async def read(
         self, response: aiohttp.ClientResponse, request: HttpRequest, body: bytearray, on_chunk: Callable[[], None]
     ) -> bool:
@@ -41,9 +53,6 @@ class BodyReader:
         :raises Exception: of aiohttp, or TimeoutError, if the body ends early; `body` then has what came.
         """
         content = response.content
-        if content.is_eof() and content.total_bytes <= min(request.max_answer, MAX_BODY):  # all of it is here
-            body += content.read_nowait()
-            return True
         async with AsyncExitStack() as stack:
             is_large = False
             while True:

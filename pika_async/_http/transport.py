@@ -336,6 +336,9 @@ class AiohttpTransport:
 
         :raises InterruptedAnswer: if the reading of a submission's answer is cancelled.
         """
+        at_once = None if response.connection else self._bodies.read_at_once(response, request)
+        if at_once is not None:
+            return self._prepared(response, at_once, True, request.max_answer)
         body = bytearray()
         complete = False
         try:
@@ -363,14 +366,21 @@ class AiohttpTransport:
             plain, whole = body, False
         return HttpResponse(
             status=response.status,
-            headers={name: self._redact(value) for name, value in headers.items()},
+            headers=self._redacted(headers),
             body=self._credential.redact_or_drop(plain),
             complete=complete and whole,
         )
 
-    def _redact(self, text: str) -> str:
-        redacted = self._credential.redact_or_drop(text.encode("utf-8", "surrogateescape"))
-        return redacted.decode("utf-8", "surrogateescape")
+    def _redacted(self, headers: dict[str, str]) -> dict[str, str]:
+        text = "\n".join(headers.values()).encode("utf-8", "surrogateescape")
+        if self._credential.redact_or_drop(text) == text:  # as nearly always
+            return headers
+        return {
+            name: self._credential.redact_or_drop(value.encode("utf-8", "surrogateescape")).decode(
+                "utf-8", "surrogateescape"
+            )
+            for name, value in headers.items()
+        }
 
 
 def _check_user_session(session: object) -> None:

@@ -149,7 +149,7 @@ class WaitUntil:
     until: float
 
 
-Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | Reject | Park | CallbackTimedOut | StopSubmitting | WaitUntil
+Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | Reject | Park | CallbackTimedOut | StopSubmitting
 
 
 @attrs.frozen(kw_only=True)

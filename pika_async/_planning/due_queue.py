@@ -52,9 +52,11 @@ class DueQueue(Generic[Task]):
         """
         while True:
             _, order, task = heapq.heappop(self._heap)
+            if not self._heap:
+                return task
             delay = self.expected_delay(task, now)
             tolerated = delay * (1 + PRIORITY_TOLERANCE_SHARE) + PRIORITY_TOLERANCE_S
-            if not self._heap or now - self._heap[0][0] <= tolerated:
+            if now - self._heap[0][0] <= tolerated:
                 return task
             heapq.heappush(self._heap, (now - delay, order, task))
 

@@ -72,7 +72,7 @@ class Planner:
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def next_action(self, now: float) -> Action:
+    def next_action(self, now: float) -> Action | WaitUntil:
         """Return the next action at `now`; polls have priority, because they free capacity."""
         park = self.next_stopped()
         if park is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from typing import Final, TypeVar
 
-import anyio
 import anyio.lowlevel
 
 __all__ = ["Pace", "paced"]
@@ -26,14 +26,15 @@ class Pace:
 
     def __init__(self) -> None:
         self._items = 0
-        self._began = anyio.current_time()
+        self._time = asyncio.get_running_loop().time
+        self._began = self._time()
 
     async def step(self) -> None:
         """Count an item; let other tasks run if that many were handled, or for that long."""
         self._items += 1
-        if self._items >= ITEMS_PER_TURN or anyio.current_time() - self._began >= SECONDS_PER_TURN:
+        if self._items >= ITEMS_PER_TURN or self._time() - self._began >= SECONDS_PER_TURN:
             await anyio.lowlevel.checkpoint()
-            self._items, self._began = 0, anyio.current_time()
+            self._items, self._began = 0, self._time()
 
 
 async def paced(items: Iterable[T]) -> AsyncGenerator[T, None]:

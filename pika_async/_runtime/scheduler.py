@@ -160,12 +160,16 @@ class Scheduler:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
-        pace = Pace()
+        pace, time_now = Pace(), asyncio.get_running_loop().time
         while True:
-            await self._carry_out(self._planner.next_action(now()), submits, polls)
+            action = self._planner.next_action(time_now())
+            if isinstance(action, WaitUntil):
+                await self._wait_until(action.until)
+            else:
+                self._carry_out(action, submits, polls)
             await pace.step()
 
-    async def _carry_out(self, action: Action, submits: Queue, polls: Queue) -> None:
+    def _carry_out(self, action: Action, submits: Queue, polls: Queue) -> None:
         match action:
             case Submit(active):
                 self._planner.on_submit_started(active, now())
@@ -190,8 +194,6 @@ class Scheduler:
                 self.table.remove(active)
             case StopSubmitting(error):
                 self._intake.stop_submitting(error)
-            case WaitUntil(until):
-                await self._wait_until(until)
             case _:
                 assert_never(action)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from operator import mul
 from statistics import NormalDist
@@ -302,12 +302,16 @@ class _Law:
     """Standard distribution of the logarithm of durations, before location and scale."""
 
     quantile: Callable[[float], float]
-    survival: Callable[[float], float]
+    #: The survival at each of some values.
+    survivals: Callable[[Iterable[float]], list[float]]
 
 
-_NORMAL_LAW = _Law(_NORMAL.inv_cdf, lambda z: 0.5 * math.erfc(z * math.sqrt(0.5)))
+_SQRT_HALF = math.sqrt(0.5)
+_NORMAL_LAW = _Law(_NORMAL.inv_cdf, lambda zs: [0.5 * math.erfc(z * _SQRT_HALF) for z in zs])
 #: For Weibull durations, exponential ones included.
-_WEIBULL_LAW = _Law(lambda share: math.log(-math.log1p(-share)), lambda z: math.exp(-math.exp(min(z, 9.0))))
+_WEIBULL_LAW = _Law(
+    lambda share: math.log(-math.log1p(-share)), lambda zs: [math.exp(-math.exp(min(9.0, z))) for z in zs]
+)
 
 
 def _fit(
@@ -334,13 +338,16 @@ def _fit(
 
 def _line(law: _Law, points: Sequence[tuple[float, float, float]]) -> tuple[_Law, float, float, float]:
     zs = [law.quantile(share) for share, _, _ in points]
-    total = sum(w for _, _, w in points)
-    z_mean = sum(w * z for z, (_, _, w) in zip(zs, points, strict=True)) / total
-    mean = sum(w * x for _, x, w in points) / total
-    sigma = sum(w * (z - z_mean) * (x - mean) for z, (_, x, w) in zip(zs, points, strict=True))
-    sigma = max(MIN_FIT_SIGMA, sigma / sum(w * (z - z_mean) ** 2 for z, (_, _, w) in zip(zs, points, strict=True)))
+    total = sum([w for _, _, w in points])
+    z_mean = sum([w * z for z, (_, _, w) in zip(zs, points, strict=True)]) / total
+    mean = sum([w * x for _, x, w in points]) / total
+    sigma = sum([w * (z - z_mean) * (x - mean) for z, (_, x, w) in zip(zs, points, strict=True)])
+    sigma = max(MIN_FIT_SIGMA, sigma / sum([w * (z - z_mean) ** 2 for z, (_, _, w) in zip(zs, points, strict=True)]))
     mean -= sigma * z_mean
-    distance = max((abs(1 - share - law.survival((x - mean) / sigma)) for share, x, _ in points[2:]), default=0.0)
+    left = law.survivals([(x - mean) / sigma for _, x, _ in points[2:]])
+    distance = max(
+        [abs(1 - share - survival) for (share, _, _), survival in zip(points[2:], left, strict=True)], default=0.0
+    )
     return law, mean, sigma, distance * math.sqrt(total)
 
 
@@ -365,12 +372,12 @@ def _smooth(counts: Sequence[float], first: int, last: int) -> list[float]:
 
 def _hazards_of(law: _Law, mean: float, sigma: float, first: int, last: int) -> list[float]:
     """Return the hazards of a law in the bins from `first` to `last`, with a few outliers as wide as the prior."""
-    left = []
-    for i in range(first, last + 1):
-        away = (_START + i) * LOG_STEP - mean
-        left.append(
-            (1 - OUTLIER_SHARE) * law.survival(away / sigma) + OUTLIER_SHARE * _NORMAL_LAW.survival(away / PRIOR_SIGMA)
-        )
+    away = [(_START + i) * LOG_STEP - mean for i in range(first, last + 1)]
+    fitted, wide = (
+        law.survivals([each / sigma for each in away]),
+        _NORMAL_LAW.survivals([each / PRIOR_SIGMA for each in away]),
+    )
+    left = [(1 - OUTLIER_SHARE) * a + OUTLIER_SHARE * b for a, b in zip(fitted, wide, strict=True)]
     left[0] = 1.0
     return [min(MAX_HAZARD, 1 - b / a) if a > 0 else MAX_HAZARD for a, b in pairwise(left)]
 

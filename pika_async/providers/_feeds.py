@@ -22,6 +22,7 @@ __all__ = ["names_task", "read_feed"]
 MAX_LEVELS: Final = 6
 #: Names under which the next object is wrapped.
 _WRAPPERS: Final = ("data", "result", "output", "response", "task", "job", "video", "generation")
+_WRAPPER_NAMES: Final = frozenset(_WRAPPERS)
 #: Names of a task's id, in lower case without underscores; the first one present is its id.
 _ID_NAMES: Final = ("taskid", "id", "videoid", "jobid")
 #: A name that may hold the task id or the id of the poll itself: it can confirm a task, not contradict it.
@@ -132,6 +133,8 @@ def _levels(body: Any, task_id: str) -> list[_Object]:
         if not isinstance(value, dict):
             break
         levels.append(value)
+        if _WRAPPER_NAMES.isdisjoint(value):  # as of most answers
+            break
         value = next((value[name] for name in _WRAPPERS if isinstance(value.get(name), dict | list)), None)
     return levels
 

@@ -36,6 +36,8 @@ _T = TypeVar("_T")
 
 def as_text(value: Any, _: Any = None) -> Text | None:
     """Return text, or an integer as text; None for everything else."""
+    if value is None:  # as of most names, which an answer does not have
+        return None
     is_text = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
     return Text(str(value)) if is_text else None
 
@@ -48,7 +50,7 @@ def as_url(value: Any, _: Any = None) -> str | None:
 
 def as_number(value: Any, _: Any = None) -> float | None:
     """Return a finite number, also one that is written as text or with a percent sign: gateways send all three."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
