@@ -1,6 +1,7 @@
-"""A native gateway that answers from memory and is never the bottleneck, in a process of its own.
+"""A gateway that answers from memory and is never the bottleneck, in a process of its own.
 
-It checks nothing, so it proves nothing about the SDK; `gateway.py` runs the emulator, which does. Tasks take lognormal
+It answers in the words of native Pika, and at other paths in those of the peers' services (see `wires.py`). It checks
+nothing, so it proves nothing about the SDK; `gateway.py` runs the emulator, which does. Tasks take lognormal
 durations from a seed. It writes down when each task settled and when a poll first saw that, which gives the detection
 delay of any client.
 """
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import attrs
+from wires import TaskState, wire_of
 
 #: Bytes of the video that every task yields, about the size of a poster's clip.
 VIDEO_BYTES = 40_000
@@ -58,31 +60,37 @@ class Gateway:
     tasks: dict[str, _Task] = attrs.field(factory=dict)
     #: Bytes of all requests so far, by method: `b"POST"` or `b"GET"`.
     received: Counter[bytes] = attrs.field(factory=Counter)
+    #: Time and CPU time when the first task was submitted.
+    began: tuple[float, float] = (0.0, 0.0)
     chance: random.Random = attrs.field(factory=lambda: random.Random(0))
 
     def reply(self, line: bytes) -> bytes:
         """Return the whole response to the request that starts with `line`."""
         method, path, _ = line.split(b" ", 2)
+        path = path.partition(b"?")[0]
         if method == b"POST":
             number = len(self.tasks)
+            self.began = self.began if self.tasks else (time.monotonic(), time.process_time())
             name = f"task-{number:06}"
             duration = self.median * 2.718281828 ** (self.sigma * random.Random(f"{self.seed}/{number}").gauss(0, 1))
             self.tasks[name] = _Task(time.monotonic() + duration, duration)
-            return _response(json.dumps({"id": name}).encode())
-        if path.startswith(b"/video/"):
+            return self._task_response(path, name, 0, is_settled=False)
+        if path.startswith(b"/video/") or path.endswith(b"/content"):
             return _response(self.video, b"video/mp4")
-        name = path.rsplit(b"/", 1)[1].decode()
+        name = path.removesuffix(b"/status").rsplit(b"/", 1)[1].decode()
+        if path.startswith(b"/bench/") and not path.endswith(b"/status"):
+            return _response(json.dumps({"video": {"url": f"{self.base_url}/video/{name}.mp4"}}).encode())
         task, now = self.tasks[name], time.monotonic()
         task.polls += 1
         is_settled = now >= task.settles_at
         if is_settled and not task.seen_at:
             task.seen_at = now
         progress = 100 if is_settled else min(99, int(100 * (1 - (task.settles_at - now) / task.duration)))
-        video = {
-            "id": f"video-{name}", "status": "finished" if is_settled else "queued", "progress": progress,
-            "resultUrl": f"{self.base_url}/video/{name}.mp4" if is_settled else None,
-        }  # fmt: skip
-        return _response(json.dumps({"id": name, "videos": [video]}).encode())
+        return self._task_response(path, name, progress, is_settled=is_settled)
+
+    def _task_response(self, path: bytes, name: str, progress: int, *, is_settled: bool) -> bytes:
+        state = TaskState(name, self.base_url, progress, is_settled)
+        return _response(json.dumps(wire_of(path)(state)).encode())
 
     @property
     def polls(self) -> int:
@@ -90,12 +98,16 @@ class Gateway:
         return sum(task.polls for task in self.tasks.values())
 
     def figures(self) -> dict[str, float]:
-        """Return the number of tasks, polls per task, and the mean delay of detection in seconds."""
+        """Return the number of tasks, polls per task, and the mean delay of detection in seconds.
+
+        `busy` is the CPU time of this process over the time since the first task.
+        """
         seen = [task for task in self.tasks.values() if task.seen_at]
         return {
             "tasks": len(self.tasks),
             "polls": sum(task.polls for task in seen) / max(1, len(seen)),
             "delay": sum(task.seen_at - task.settles_at for task in seen) / max(1, len(seen)),
+            "busy": (time.process_time() - self.began[1]) / max(1e-9, time.monotonic() - self.began[0]),
         }
 
 
