@@ -17,8 +17,14 @@ from typing import Any, Final, cast
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from yarl import URL
 
-__all__ = ["Connector", "on_connected"]
+from pika_async._http.spare_connections import SpareConnections
+
+__all__ = ["Connector", "SubmissionConnector", "on_connected"]
+
+#: In seconds.
+_SPARE_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=15, sock_connect=15)
 
 #: End of a head, also where an earlier read has ended within it.
 HEAD_END_PATTERN: Final = re.compile(rb"\A(?:\r?\n)+|\n\r?\n")
@@ -67,3 +73,41 @@ class Connector(aiohttp.TCPConnector):
         if callback is not None:
             callback(isinstance(protocol, _AnswerProtocol) and protocol.was_used)
         return connection
+
+
+class SubmissionConnector(Connector):
+    """Connector whose connections serve one request each. They may be opened ahead.
+
+    :param origin: where the connections lead that are opened ahead.
+    """
+
+    def __init__(self, origin: URL) -> None:
+        super().__init__(force_close=True, limit=0)
+        self._origin = origin
+        self._spare_request: aiohttp.ClientRequest | None = None
+        self._spares = SpareConnections(self._open_spare)
+
+    def prepare(self, wanted: int) -> None:
+        """Open connections ahead for that many requests; see `SpareConnections`."""
+        self._spares.prepare(wanted)
+
+    async def _open_spare(self) -> Connection:
+        if self._spare_request is None:
+            self._spare_request = aiohttp.ClientRequest("GET", self._origin, loop=self._loop)  # and is not sent
+        return await super().connect(self._spare_request, [], _SPARE_TIMEOUT)
+
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Connection:
+        """Return a connection to which nothing was written, opened ahead or now."""
+        spare_request = self._spare_request
+        if spare_request is not None and spare_request.connection_key == req.connection_key:
+            spare = self._spares.take()
+            if spare is not None:
+                return spare
+        connection = await super().connect(req, *args, **options)
+        self._spares.on_opened()
+        return connection
+
+    async def close(self, **options: Any) -> None:
+        """Close every connection; see aiohttp."""
+        await self._spares.close()
+        await super().close(**options)

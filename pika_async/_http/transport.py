@@ -1,9 +1,9 @@
 """Transport of requests to one origin. Sends no submission twice and follows no redirect.
 
-Each submission gets a connection of its own (`force_close`): if a server closes a kept-alive connection while a POST is
-written, the failure is the same as after a lost answer to an accepted job. Polls keep their connections; one that a
-server has closed costs one more request at once. Bodies and header lines are limited in size. No aiohttp exception
-leaves this module, because its `repr` may show the key.
+Each submission gets a connection of its own: if a server closes a kept-alive connection while a POST is written, the
+failure is the same as after a lost answer to an accepted job. Over TLS it may have been opened ahead. Polls keep their
+connections; one that a server has closed costs one more request at once. Bodies and header lines are limited in size.
+No aiohttp exception leaves this module, because its `repr` may show the key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from yarl import URL
 
 from pika_async._http.answer_timeout import AnswerTimeout
 from pika_async._http.bodies import BodyReader
-from pika_async._http.connector import Connector, on_connected
+from pika_async._http.connector import Connector, SubmissionConnector, on_connected
 from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async.errors import ConfigurationError, shorten
@@ -233,7 +233,7 @@ class AiohttpTransport:
             self._user_session.trace_configs.append(self._trace_config)
             self._paid_session = self._free_session = self._user_session
             return
-        self._paid_session = self._new_session(Connector(force_close=True, limit=0), [self._trace_config])
+        self._paid_session = self._new_session(SubmissionConnector(self._origin), [self._trace_config])
         self._free_session = self._new_session(Connector(limit=self._connections, keepalive_timeout=60), [])
 
     @staticmethod
@@ -256,6 +256,15 @@ class AiohttpTransport:
                 if session is not None:
                     await session.close()
         self._paid_session = self._free_session = None
+
+    def prepare(self, submissions: int) -> None:
+        """Open connections ahead for that many submissions, so that each begins without the round trips of TLS.
+
+        Does nothing for plain HTTP, through a proxy and with the user's own session.
+        """
+        connector = self._paid_session and self._paid_session.connector
+        if isinstance(connector, SubmissionConnector) and self._origin.scheme == "https" and self._proxy is None:
+            connector.prepare(submissions)
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         """Send one request; a `TransportFailure` says whether anything was sent.

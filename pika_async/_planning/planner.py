@@ -119,6 +119,10 @@ class Planner:
         """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently."""
         return self.submissions.needs_more(unsent)
 
+    def count_next(self, now: float) -> int:
+        """Return how many jobs are sent next, each as soon as a submission under way has ended."""
+        return 0 if self.closing else self.submissions.count_next(now, self.in_flight)
+
     # --- stopping ---------------------------------------------------------------------------------------------------
 
     @property

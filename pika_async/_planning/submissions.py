@@ -119,19 +119,42 @@ class Submissions:
         return self._quiet_since + (QUIET_S if self.sources and not is_limit_reached else 0.0)
 
     def _next_submit(self, now: float, in_flight: int) -> Submit | WaitUntil:
-        has_room = self.submitting < min(self.limits.submitting, self.fuses.window)
-        if not has_room or not self.concurrency.has_capacity(in_flight, self.submitting):
+        if self.submitting >= self._room or not self.concurrency.has_capacity(in_flight, self.submitting):
             return WaitUntil(self.queue.expires_at if self.queue.gated else math.inf)
-        ready_at = max(
+        ready_at = self._ready_at(now)
+        if ready_at > now:
+            return WaitUntil(min(ready_at, self.queue.expires_at))
+        return Submit(self.queue.pop(now))
+
+    @property
+    def _room(self) -> float:
+        """Maximum number of submissions under way."""
+        return min(self.limits.submitting, self.fuses.window)
+
+    def _ready_at(self, now: float) -> float:
+        """Return when the next submission may begin, if there is room for it."""
+        return max(
             self.rate.ready_at(now),
             self.throttle.ready_at(now),
             self.concurrency.ready_at(now),
             self.fuses.ready_at(now),
             self.queue.ready_at(now),
         )
-        if ready_at > now:
-            return WaitUntil(min(ready_at, self.queue.expires_at))
-        return Submit(self.queue.pop(now))
+
+    def count_next(self, now: float, in_flight: int) -> int:
+        """Return how many queued jobs wait for nothing but the end of submissions under way, at most the room.
+
+        None before the first acceptance, and none while anything else holds them up: a rate, a pause, a full account.
+        """
+        if not self.submitting:
+            return 0
+        held = self.throttle.stop is not None or self.paused_at is not None or not self.fuses.is_proven
+        if held or not self.queue or self.submitting < self._room:
+            return 0
+        if not self.concurrency.has_capacity(in_flight, self.submitting) or self._ready_at(now) > now:
+            return 0
+        left = self._charge_limit - self.charges - self.submitting
+        return int(max(0, min(len(self.queue) - self.queue.gated, self._room, left)))
 
     def needs_more(self, unsent: int) -> bool:
         """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async._http.transport import Transport
+from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.media_routes import check_reach
 from pika_async._planning.task_aliases import TaskAliases
@@ -131,6 +131,11 @@ class GatewayClient:
         except Exception as error:  # third-party providers may raise anything
             _log.exception("the provider %s could not encode a request", self._provider.name)
             return SubmitOutcome(verdict=SubmitVerdict.REJECTED, reason=f"could not be encoded: {error!r}")
+
+    def prepare(self, submissions: int) -> None:
+        """See `AiohttpTransport.prepare`."""
+        if submissions and isinstance(self._transport, AiohttpTransport):
+            self._transport.prepare(submissions)
 
     async def submit(self, request: HttpRequest, active: ActiveJob | None = None) -> SubmitOutcome:
         """Send an encoded submission once and classify the response. Raises nothing but cancellation.

@@ -164,6 +164,7 @@ class Scheduler:
         while True:
             action = self._planner.next_action(time_now())
             if isinstance(action, WaitUntil):
+                self._gateway.prepare(self._planner.count_next(time_now()))
                 await self._wait_until(action.until)
             else:
                 self._carry_out(action, submits, polls)

@@ -18,9 +18,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "force-close-off",
-        "_http/transport.py",
-        "Connector(force_close=True, limit=0)",
-        "Connector(limit=0)",
+        "_http/connector.py",
+        "super().__init__(force_close=True, limit=0)",
+        "super().__init__(limit=0)",
         "a kept connection that the server closes loses submissions",
         ("tests/http/test_transport.py",),
         "submissions_share_no_connection",
