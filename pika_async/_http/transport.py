@@ -13,8 +13,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from types import SimpleNamespace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import aiohttp
 import attrs
@@ -25,6 +24,7 @@ from pika_async._http.bodies import BodyReader
 from pika_async._http.connector import Connector, SubmissionConnector, on_connected
 from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
+from pika_async._http.send_marker import SendMarker, marking_trace_config
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.providers._wire import (
     Credential,
@@ -93,42 +93,6 @@ def origin_of(base_url: str) -> URL:
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(setting="base_url", reason=f"{base_url!r} must be an http(s) URL; {way_out}")
     return origin
-
-
-async def _on_headers_sent(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-    marker = context.trace_request_ctx
-    if isinstance(marker, _SendMarker):
-        marker.sent = True
-        marker.timeout.touch()
-
-
-async def _on_chunk_sent(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-    if isinstance(context.trace_request_ctx, _SendMarker):
-        context.trace_request_ctx.timeout.touch()
-
-
-async def _on_connection_reused(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-    if isinstance(context.trace_request_ctx, _SendMarker):
-        context.trace_request_ctx.reused = True
-
-
-async def _on_connection_created(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-    if isinstance(context.trace_request_ctx, _SendMarker):
-        context.trace_request_ctx.reused = False
-
-
-@attrs.define
-class _SendMarker:
-    """Facts of one request: whether its headers were written to its connection, and whether that was a kept one."""
-
-    timeout: AnswerTimeout
-    sent: bool = False
-    reused: bool = False
-
-    def on_connected(self, reused: bool) -> None:
-        """Note the connection of a free request, whose headers are written at once."""
-        self.sent, self.reused = True, reused
-        self.timeout.touch()
 
 
 @contextmanager
@@ -212,12 +176,7 @@ class AiohttpTransport:
         self._paid_session: aiohttp.ClientSession | None = None
         self._free_session: aiohttp.ClientSession | None = None
         self._bodies = BodyReader()
-        self._trace_config = aiohttp.TraceConfig()
-        self._trace_config.on_request_headers_sent.append(_on_headers_sent)
-        self._trace_config.on_request_chunk_sent.append(_on_chunk_sent)
-        self._trace_config.on_connection_reuseconn.append(_on_connection_reused)
-        self._trace_config.on_connection_create_end.append(_on_connection_created)
-        self._trace_config.freeze()
+        self._trace_config = marking_trace_config()
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport to {self._origin}>"
@@ -293,7 +252,7 @@ class AiohttpTransport:
     ) -> tuple[HttpResponse | TransportFailure, bool]:
         """Send a request once; return its outcome, and whether it met the end of a kept connection."""
         timeout = AnswerTimeout(bounds.total, bounds.sock_read)
-        marker = _SendMarker(timeout)
+        marker = SendMarker(timeout)
         token = on_connected.set(None if session.trace_configs else marker.on_connected)
         try:
             async with timeout:
