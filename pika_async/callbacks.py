@@ -15,17 +15,20 @@ import re
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import anyio
-from aiohttp import web
 from yarl import URL
 
 from pika_async._http.addresses import is_loopback
-from pika_async._http.callback_server import CallbackServer
 from pika_async.errors import ConfigurationError, shorten
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from pika_async._http.callback_server import CallbackServer
 
 __all__ = ["BODY_TIMEOUT_S", "MAX_BODY_BYTES", "CallbackHandler", "CallbackReceiver"]
 
@@ -83,6 +86,9 @@ class CallbackReceiver:
     """
 
     def __init__(self, public_url: str, *, host: str | None = None, port: int | None = None) -> None:
+        # The server half of aiohttp is loaded for services with callbacks alone, and not while their loop runs.
+        from pika_async._http.callback_server import CallbackServer  # noqa: PLC0415
+
         #: The public URL, without a slash at its end.
         self.public_url = _checked_url(public_url)
         self.received = 0
@@ -90,6 +96,7 @@ class CallbackReceiver:
         self.cut = 0
         self._bind_address = _checked_bind_address(host, port)
         self._handlers: list[CallbackHandler] = []
+        self._new_server = partial(CallbackServer, self._answer, self._refuse, self._count_cut)
         self._server: CallbackServer | None = None
         self._last_server: CallbackServer | None = None
         self._port: int | None = None
@@ -121,7 +128,7 @@ class CallbackReceiver:
             if self._bind_address is not None and self._server is None:
                 if self._last_server is not None:
                     await self._last_server.stopped.wait()  # it still holds the port
-                self._last_server = server = CallbackServer(self._answer, self._refuse, self._count_cut)
+                self._last_server = server = self._new_server()
                 self._port = await server.start(*self._bind_address)
                 self._server = server
             if all(each is not handler for each in self._handlers):
@@ -143,6 +150,8 @@ class CallbackReceiver:
     @property
     def app(self) -> web.Application:
         """A new aiohttp application, for `add_subapp`."""
+        from aiohttp import web  # noqa: PLC0415 - loaded with the server
+
         app = web.Application()
         app.router.add_route("*", "/{tail:(?s:.*)}", self._answer, expect_handler=_expect_nothing)
         return app
@@ -159,6 +168,8 @@ class CallbackReceiver:
     @staticmethod
     def openapi() -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of the receiver, relative to `public_url`."""
+        from importlib.metadata import version  # noqa: PLC0415 - a page for developers
+
         return {
             "openapi": "3.1.0",
             "info": {
@@ -312,6 +323,8 @@ async def _expect_nothing(_request: web.Request) -> None:
 
 
 def _response(status: int) -> web.Response:
+    from aiohttp import web  # noqa: PLC0415
+
     headers = {"Content-Length": "0", "Server": "-"}  # without "Server", aiohttp would send its version
     response = web.Response(status=status, headers=headers)
     response.force_close()

@@ -18,7 +18,6 @@ from pika_async._planning.limits import Limits
 from pika_async._runtime.admission import request_of
 from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.control import SubmissionControl
-from pika_async._runtime.estimation import estimate
 from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.journal_views import JobViews, unfinished_requests
@@ -309,6 +308,8 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
         :param again: keys of jobs that are to be paid for once more; see `resubmit`. Default: none.
         :raises InvalidRequest: if `requests` cannot be iterated. A request that cannot be sent is in `refused`.
         """
+        from pika_async._runtime.estimation import estimate  # noqa: PLC0415 - most clients estimate nothing
+
         return await estimate(self._config, self._table, requests, again)
 
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:

@@ -16,7 +16,6 @@ from pika_async._http.proxies import check_environment_proxies, proxy_url
 from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
-from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.limits import Limits
 from pika_async._planning.money import Budget, checked_price
 from pika_async.callbacks import CallbackReceiver
@@ -220,6 +219,8 @@ def _create_journal(journal: str | os.PathLike[str] | Journal | None) -> Journal
         return MemoryJournal()
     if isinstance(journal, str | os.PathLike):
         if journal != "":
+            from pika_async._journal.sqlite import SqliteJournal  # noqa: PLC0415 - not for a client without a file
+
             return SqliteJournal(journal)
     elif hasattr(journal, "record_intent"):
         return journal

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pika_async.models import GenerationRequest
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["add_contents", "digest_of", "insert_contents", "row_size"]
 

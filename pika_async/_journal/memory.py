@@ -14,9 +14,8 @@ from typing import Any, Final
 import attrs
 
 from pika_async._journal.change_signal import ChangeSignal
-from pika_async._journal.migrations import SAMPLES_PER_STRATUM
 from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
-from pika_async._journal.queries import latest_samples
+from pika_async._journal.samples import SAMPLES_PER_STRATUM, latest_samples
 from pika_async._journal.serialization import is_change
 from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.polling.durations import DurationSample

@@ -6,13 +6,14 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
+from pika_async._journal.samples import SAMPLES_PER_STRATUM
+
 __all__ = [
     "APPLICATION_ID",
     "APPLICATION_IDS",
     "MAY_BE_CHARGED",
     "MIGRATIONS",
     "OPEN_APPLICATION_ID",
-    "SAMPLES_PER_STRATUM",
     "migrate",
     "prune_samples",
 ]
@@ -22,8 +23,6 @@ APPLICATION_ID: Final = 0x50494B41
 #: "PIKO" in its place while a client has the journal open: then the database may lack what is in its log.
 OPEN_APPLICATION_ID: Final = 0x50494B4F
 APPLICATION_IDS: Final = frozenset({APPLICATION_ID, OPEN_APPLICATION_ID})
-#: Duration samples kept for each stratum.
-SAMPLES_PER_STRATUM: Final = 256
 
 #: The condition of `Job.may_be_charged` on a row of `jobs`.
 MAY_BE_CHARGED: Final = (

@@ -6,14 +6,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pika_async._journal.contents import add_contents, insert_contents, row_size
-from pika_async._journal.migrations import MAY_BE_CHARGED, SAMPLES_PER_STRATUM
+from pika_async._journal.migrations import MAY_BE_CHARGED
 from pika_async._journal.protocol import MAX_CHANGES, MAX_STATES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async._journal.write_buffer import WriteOp
@@ -30,7 +29,6 @@ __all__ = [
     "insert_upload",
     "iterate_rows",
     "latest_revision",
-    "latest_samples",
     "rename_job",
     "select_changes",
     "select_downloads",
@@ -147,17 +145,6 @@ def select_samples(connection: sqlite3.Connection) -> list[DurationSample]:
     """Return all samples, in the order of settling."""
     rows = connection.execute(f"SELECT {_SAMPLE_COLUMNS} FROM samples ORDER BY id")
     return [DurationSample(**dict(zip(_SAMPLE_COLUMNS.split(", "), row, strict=True))) for row in rows]
-
-
-def latest_samples(samples: list[DurationSample]) -> list[DurationSample]:
-    """Return the last accepted `SAMPLES_PER_STRATUM` samples of each stratum, in the order of acceptance."""
-    counts: Counter[str] = Counter()
-    latest = []
-    for sample in sorted(samples, key=lambda sample: sample.accepted_at)[::-1]:
-        counts[sample.stratum] += 1
-        if counts[sample.stratum] <= SAMPLES_PER_STRATUM:
-            latest.append(sample)
-    return latest[::-1]
 
 
 def insert_setting(connection: sqlite3.Connection, name: str, value: str) -> None:

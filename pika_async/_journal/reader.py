@@ -17,6 +17,7 @@ from typing import Any
 
 from pika_async._journal import queries
 from pika_async._journal.protocol import Intent, JobState, Upload
+from pika_async._journal.samples import latest_samples
 from pika_async._journal.schema import open_reader, unusable
 from pika_async._journal.serialization import (
     JOB_COLUMNS,
@@ -206,7 +207,7 @@ class Reader:
         pending = self._buffer.samples()
         with self._connection() as connection:
             stored = [] if connection is None else queries.select_samples(connection)
-        return queries.latest_samples(stored + pending)
+        return latest_samples(stored + pending)
 
     @property
     def revision(self) -> int:

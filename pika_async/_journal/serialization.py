@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -57,8 +58,12 @@ STATUS_RANKS: Final = {
     JobStatus.TIMED_OUT: 5,
 } | dict.fromkeys(FINAL, 6)
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
-_converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+
+@cache
+def _converter() -> cattrs.Converter:
+    result = cattrs.Converter(forbid_extra_keys=True)
+    result.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+    return result
 
 
 def _media_to_json(value: Media | None) -> object:
@@ -136,7 +141,7 @@ def _error_from_json(text: str, key: str, provider: str) -> PikaError:
     """Return the stored error; a `JobError` with its message if this version cannot construct it."""
     stored = json.loads(text)
     try:
-        error: PikaError = _converter.structure(stored["facts"], ERROR_CLASSES[stored["type"]])
+        error: PikaError = _converter().structure(stored["facts"], ERROR_CLASSES[stored["type"]])
     except Exception:  # a class or field of another version: cattrs raises groups, and each class its own errors
         return JobError(key=key, provider=provider, reason=str(stored["message"]))
     return error
@@ -188,9 +193,9 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
             "key": row["key"],
             "request": _request_from_json(row["request"], row.get("contents", {})),
             "status": JobStatus(row["status"]),
-            "video": row["video"] and _converter.structure(json.loads(row["video"]), Video),
+            "video": row["video"] and _converter().structure(json.loads(row["video"]), Video),
             "file": row["file"] and folder / row["file"],
-            "last_seen": row["last_seen"] and _converter.structure(json.loads(row["last_seen"]), LastSeen),
+            "last_seen": row["last_seen"] and _converter().structure(json.loads(row["last_seen"]), LastSeen),
             "error": row["error"] and _error_from_json(row["error"], row["key"], row["provider"]),
             "submitted_at": _time_from_text(row["submitted_at"]),
             "settled_at": _time_from_text(row["settled_at"]),

@@ -6,8 +6,7 @@ provider's name. The names and titles of the four cannot be replaced.
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.models.spelling import did_you_mean
@@ -18,6 +17,9 @@ from pika_async.providers.cometapi import COMETAPI
 from pika_async.providers.gptge import GPTGE
 from pika_async.providers.native import NATIVE
 from pika_async.providers.yescale import YESCALE
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "COMETAPI",
@@ -69,6 +71,8 @@ def find_provider(name: ProviderName | str) -> Provider:
 
 def _registered() -> dict[str, EntryPoint]:
     """Return the entry points of other packages by name; names and titles of the built-in providers are left out."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - most clients have a built-in provider
+
     taken = {text.casefold() for provider in PROVIDERS.values() for text in (provider.name, provider.title)}
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name.casefold() not in taken}
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any, Final
 
 import attrs
+from cattrs import Converter
 
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.providers._feeds import read_feed
@@ -63,9 +65,13 @@ class _Create:
     options: _Options | None = None
 
 
-_converter = converter()
-rename(_converter, _Parameters, guidance_scale="guidanceScale", negative_prompt="negativePrompt")
-rename(_converter, _Options, frame_rate="frameRate")
+@cache
+def _converter() -> Converter:
+    """Return the converter, made for the first request: most processes use one dialect."""
+    result = converter()
+    rename(result, _Parameters, guidance_scale="guidanceScale", negative_prompt="negativePrompt")
+    rename(result, _Options, frame_rate="frameRate")
+    return result
 
 
 def _create_body(provider: Provider, request: GenerationRequest, callback_url: str) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def _create_body(provider: Provider, request: GenerationRequest, callback_url: s
         model=float(model) if model else None,
         options=options if options != _Options() else None,
     )
-    encoded: dict[str, Any] = _converter.unstructure(body)
+    encoded: dict[str, Any] = _converter().unstructure(body)
     return encoded
 
 

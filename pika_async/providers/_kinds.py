@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
 from pika_async.errors.base import ErrorKind
@@ -85,14 +86,18 @@ def _normal(text: str) -> str:
 
 
 _KIND_BY_CODE: Final[dict[str, ErrorKind]] = {_normal(code): kind for kind, codes in CODES.items() for code in codes}
-_CODES_IN_WORDS: Final[list[tuple[re.Pattern[str], ErrorKind]]] = [
-    (re.compile(rf"(?<![^\W_]){re.escape(code)}(?![^\W_])"), kind)
-    for code, kind in _KIND_BY_CODE.items()
-    if "_" in code
-]
-_PHRASES_IN_WORDS: Final[list[tuple[re.Pattern[str], ErrorKind]]] = [
-    (re.compile(re.escape(_normal(phrase))), kind) for kind, phrases in PHRASES.items() for phrase in phrases
-]
+
+
+@cache
+def _patterns() -> list[tuple[re.Pattern[str], ErrorKind]]:
+    """Return the codes within a message, then the phrases. Compiled at the first failure: most processes see none."""
+    codes = [
+        (re.compile(rf"(?<![^\W_]){re.escape(code)}(?![^\W_])"), kind)
+        for code, kind in _KIND_BY_CODE.items()
+        if "_" in code
+    ]
+    phrases = [(re.compile(re.escape(_normal(phrase))), kind) for kind, all_of in PHRASES.items() for phrase in all_of]
+    return codes + phrases
 
 
 def kind_of_failure(code: str | None, message: str, status: int | None = None) -> ErrorKind:
@@ -105,7 +110,7 @@ def kind_of_failure(code: str | None, message: str, status: int | None = None) -
     if kind is not None:
         return kind
     words = _normal(f"{code or ''} {message}")
-    for pattern, found in (*_CODES_IN_WORDS, *_PHRASES_IN_WORDS):
+    for pattern, found in _patterns():
         if pattern.search(words):
             return found
     return STATUSES.get(status or 0, "other")

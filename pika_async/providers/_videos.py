@@ -6,10 +6,12 @@ Encodes and decodes; judges nothing and sends nothing.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, Final
 from urllib.parse import quote
 
 import attrs
+from cattrs import Converter
 
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.providers._feeds import read_feed
@@ -71,13 +73,17 @@ class _Submitted:
     data: Record = attrs.field(factory=lambda: Record({}))
 
 
-_converter = converter()
-rename(_converter, _Parameters, guidance_scale="guidanceScale", negative_prompt="negativePrompt")
-rename(
-    _converter, _Options,
-    aspect_ratio="aspectRatio", frame_rate="frameRate", ingredients_mode="ingredients-mode",
-)  # fmt: skip
-rename(_converter, _Create, prompt_text="promptText", effect="pikaffect")
+@cache
+def _converter() -> Converter:
+    """Return the converter, made for the first request: most processes use one dialect."""
+    result = converter()
+    rename(result, _Parameters, guidance_scale="guidanceScale", negative_prompt="negativePrompt")
+    rename(
+        result, _Options,
+        aspect_ratio="aspectRatio", frame_rate="frameRate", ingredients_mode="ingredients-mode",
+    )  # fmt: skip
+    rename(result, _Create, prompt_text="promptText", effect="pikaffect")
+    return result
 
 
 def _aspect_ratio(request: GenerationRequest) -> float | None:
@@ -110,13 +116,13 @@ def _create_body(provider: Provider, request: GenerationRequest, _callback_url: 
             ingredients_mode=(request.ingredients_mode or "precise") if request.ingredients else None,
         ),
     )
-    encoded: dict[str, Any] = _converter.unstructure(body)
+    encoded: dict[str, Any] = _converter().unstructure(body)
     return encoded
 
 
 def _receipt(body: Any) -> Receipt:
-    answer = _converter.structure(body if isinstance(body, dict) else {}, _Submitted)
-    nested = _converter.structure(answer.data, _Submitted)
+    answer = _converter().structure(body if isinstance(body, dict) else {}, _Submitted)
+    nested = _converter().structure(answer.data, _Submitted)
     return Receipt(task_id=answer.id or nested.task_id or answer.task_id or nested.id or None, raw=body)
 
 

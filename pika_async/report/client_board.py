@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from pika_async._journal.protocol import Journal
 from pika_async.callbacks import Asgi
 from pika_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from pika_async.report.board import Board
 
 __all__ = ["BoardView", "ClientBoard"]

@@ -61,8 +61,8 @@ MUTANTS: Final = (
     Mutant(
         "seed-misspelt",
         "providers/_videos.py",
-        'rename(_converter, _Create, prompt_text="promptText", effect="pikaffect")',
-        'rename(_converter, _Create, prompt_text="promptText", effect="pikaEffect")',
+        'rename(result, _Create, prompt_text="promptText", effect="pikaffect")',
+        'rename(result, _Create, prompt_text="promptText", effect="pikaEffect")',
         "a request field is sent under a name that no page has",
         ("tests/contracts/test_samples.py",),
     ),
