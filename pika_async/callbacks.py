@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import anyio
 from yarl import URL
 
+from pika_async import __version__
 from pika_async._http.addresses import is_loopback
 from pika_async.errors import ConfigurationError, shorten
 
@@ -168,13 +169,11 @@ class CallbackReceiver:
     @staticmethod
     def openapi() -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of the receiver, relative to `public_url`."""
-        from importlib.metadata import version  # noqa: PLC0415 - a page for developers
-
         return {
             "openapi": "3.1.0",
             "info": {
                 "title": "Callbacks",
-                "version": version("pika_async"),
+                "version": __version__,
                 "description": "Notifications of settled tasks. A body is a hint: the task is polled.",
             },
             "paths": {

@@ -12,13 +12,13 @@ import asyncio
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from typing import Final, Protocol
 
 import aiohttp
 import attrs
 from yarl import URL
 
+from pika_async import __version__
 from pika_async._http.answer_timeout import AnswerTimeout
 from pika_async._http.bodies import BodyReader
 from pika_async._http.connector import Connector, SubmissionConnector, on_connected
@@ -47,7 +47,7 @@ __all__ = [
 #: Bytes of one header line: a policy or a set of cookies may be longer than the 8,190 that aiohttp reads by default.
 MAX_LINE_BYTES: Final = 1 << 16
 #: Read once, at import: the metadata is a file.
-_USER_AGENT: Final = f"pika_async/{version('pika_async')}"
+_USER_AGENT: Final = f"pika_async/{__version__}"
 #: In seconds. A submission may carry a megabyte of base64 over a slow line, and then wait for the gateway's upstream.
 _PAID_TIMEOUT: Final = aiohttp.ClientTimeout(total=180, connect=30, sock_connect=15, sock_read=120)
 #: In seconds.

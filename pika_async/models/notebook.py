@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -156,4 +155,6 @@ def _cell(text: str) -> str:
 
 def _text(text: str) -> str:
     """Return `text` without control characters, escaped for an element or an attribute in double quotes."""
+    from html import escape  # noqa: PLC0415 - of a notebook alone
+
     return escape(strip_control(text), quote=True)

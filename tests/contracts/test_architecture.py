@@ -82,7 +82,8 @@ def imports_of(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name} imports relatively"
             assert node.module is not None
-            found = {f"{node.module}.{alias.name}" for alias in node.names}
+            # The version is a constant of the package, bound before a file of it is imported.
+            found = {f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"}
             names |= {name if name in MODULES else node.module for name in found}
     return names
 

@@ -27,6 +27,19 @@ HELP_MODULES: Final = frozenset({
     "pika_async", "pika_async.__main__", "pika_async.cli", "pika_async.cli.help_groups", "pika_async.cli.overview",
     "pika_async.cli.streams",
 })  # fmt: skip
+#: The libraries that a client may load: the five dependencies, and what these need.
+CLIENT_LIBRARIES: Final = frozenset({
+    "aiohappyeyeballs", "aiohttp", "aiosignal", "anyio", "attr", "attrs", "backoff", "backports", "brotli", "cattr",
+    "cattrs", "exceptiongroup", "frozenlist", "idna", "multidict", "propcache", "typing_extensions", "yarl",
+})  # fmt: skip
+#: Our modules that a client without a journal, callbacks, an estimate and a board has no use for.
+UNUSED_BY_MOST: Final = frozenset({
+    "pika_async._http.callback_server", "pika_async._journal.queries", "pika_async._journal.sqlite",
+    "pika_async._planning.makespan", "pika_async._runtime.estimation", "pika_async._runtime.telemetry.otel",
+    "pika_async.cli", "pika_async.emulator", "pika_async.models.sweep", "pika_async.report.board",
+})  # fmt: skip
+#: Modules of ours that a client may load; each takes about a millisecond.
+MAX_CLIENT_MODULES: Final = 130
 #: Parts of the standard library that take long to load, and that the help text has no use for.
 HEAVY: Final = frozenset({"asyncio", "concurrent", "http", "multiprocessing", "sqlite3", "ssl", "unittest", "xml"})
 
@@ -50,8 +63,9 @@ def own(names: Sequence[str]) -> set[str]:
 
 
 def libraries(names: Sequence[str]) -> set[str]:
-    """Return the roots of the modules that are neither ours nor of the standard library."""
-    return {root for name in names if (root := name.split(".")[0]) not in {*sys.stdlib_module_names, "pika_async"}}
+    """Return the roots of the modules that are neither ours nor of the standard library, nor made by Cython."""
+    roots = {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "pika_async"}
+    return {root for root in roots if "cython" not in root}
 
 
 def test_the_package_alone_loads_nothing() -> None:
@@ -67,6 +81,18 @@ def test_a_record_loads_neither_sockets_nor_the_runtime(name: str) -> None:
         "errors", "jobs", "models", "polling", "providers",
     }  # fmt: skip
     assert {"aiohttp", "anyio", "asyncio", "sqlite3"}.isdisjoint(names)
+
+
+def test_a_client_loads_what_every_client_uses() -> None:
+    """SQLite, the receiver's server, the board, telemetry, uvloop and package metadata are left to those who use them."""
+    made = "pika_async.PikaClient('native', api_key='k', base_url='http://127.0.0.1:1')"
+    names = loaded(f"import pika_async; {made}")
+    assert libraries(names) <= CLIENT_LIBRARIES
+    assert own(names) & UNUSED_BY_MOST == set()
+    assert {"aiohttp.web", "importlib.metadata", "sqlite3"}.isdisjoint(names)
+    assert len(own(names)) <= MAX_CLIENT_MODULES
+    journal = made.replace(")", ", journal='no-such-folder/j.db')")
+    assert "pika_async._journal.sqlite" in loaded(f"import pika_async; {journal}")
 
 
 def test_the_version_loads_no_library() -> None:

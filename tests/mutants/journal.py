@@ -9,7 +9,7 @@ from tests.mutants.catalog import Mutant
 MUTANTS: Final = (
     Mutant(
         "kept-as-settled",
-        "_journal/queries.py",
+        "_journal/samples.py",
         "sorted(samples, key=lambda sample: sample.accepted_at)[::-1]",
         "samples[::-1]",
         "a journal teaches that durations grow",

@@ -14,7 +14,6 @@ import functools
 import logging
 from collections.abc import Callable
 from contextvars import Token
-from importlib.metadata import version
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -22,6 +21,7 @@ import attrs
 from opentelemetry import context, metrics, trace
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
+from pika_async import __version__
 from pika_async._planning.actions import ActiveJob
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
 from pika_async.errors import strip_control
@@ -37,7 +37,7 @@ _log = logging.getLogger("pika_async.telemetry")
 
 SCOPE: Final = "pika_async"
 #: Read once, at import: the metadata is a file.
-PACKAGE_VERSION: Final = version(SCOPE)
+PACKAGE_VERSION: Final = __version__
 #: Bucket boundaries in seconds, as OpenTelemetry's HTTP conventions advise.
 HTTP_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 #: Bucket boundaries in seconds for the durations of jobs.
