@@ -31,9 +31,10 @@ class Benchmark:
     limit_minutes: float
 
 
-#: First the counts, then what one process costs, then whole batches, then virtual time, then terminals and browsers.
+#: First the counts, then a start, then what one process costs, then whole batches, then virtual time, then terminals and browsers.
 BENCHMARKS = (
     Benchmark("counts", (), 2),
+    Benchmark("start", ("25",), 3),
     Benchmark("feed", ("300", "10", "5"), 6),
     Benchmark("journal", ("500", "5"), 10),
     Benchmark("cost", ("300", "1"), 10),
