@@ -21,6 +21,8 @@ from unittest import mock
 import anyio.to_thread
 from lean_gateway import Connection, Gateway
 
+import pika_async._journal.sqlite  # noqa: F401 - its threads are replaced too, so it is loaded before the first client
+
 __all__ = ["ORIGIN", "run"]
 
 T = TypeVar("T")
