@@ -31,7 +31,7 @@ class Benchmark:
     limit_minutes: float
 
 
-#: First the counts, then a start, then what one process costs, then whole batches, then virtual time, then terminals and browsers.
+#: First the counts, a start, and what one process costs; whole batches; virtual time; terminals and browsers.
 BENCHMARKS = (
     Benchmark("counts", (), 2),
     Benchmark("start", ("25",), 3),
