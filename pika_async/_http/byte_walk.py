@@ -68,6 +68,11 @@ class ByteWalk:
         step = self._step
         return self.ended or (isinstance(step, Take) and step.may_end and not self._taken)
 
+    @property
+    def skippable(self) -> int:
+        """Number of the next bytes that are skipped in one step."""
+        return self._step.count - self._skipped if isinstance(self._step, Skip) else 0
+
     def feed(self, data: bytes) -> None:
         """Process the next bytes of the file, any number of them.
 

@@ -151,6 +151,11 @@ class DownloadState:
         """Whether the bytes so far prove by themselves that the file is complete, whatever length was stated."""
         return self._validator.is_whole
 
+    @property
+    def skippable(self) -> int:
+        """Number of the next bytes whose check takes one step."""
+        return self._validator.skippable
+
     def on_chunk(self, chunk: bytes) -> None:
         """Count and check the next bytes of the body.
 

@@ -18,9 +18,8 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import aiohttp
 import anyio
@@ -37,6 +36,7 @@ from pika_async._http.download_state import (
     NotThereYet,
     RetryDownload,
 )
+from pika_async._http.file_threads import FileThreads
 from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, PartialFile, TargetFolders
 from pika_async._http.proxies import environment_proxy, proxy_url
@@ -45,8 +45,6 @@ from pika_async._planning.backoff import backoff_delay
 from pika_async.errors import ConfigurationError, DownloadFailed, ErrorKind
 
 __all__ = ["Downloader"]
-
-T = TypeVar("T")
 
 #: Redirects followed by one attempt, so that a loop of them ends.
 MAX_REDIRECTS: Final = 5
@@ -57,9 +55,11 @@ REQUEST_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-
 #: Seconds between two requests for a result that is not there yet; the last one repeats.
 ABSENCE_DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
-#: Bytes that are checked at once, and seconds after which other tasks get a turn.
+#: Bytes that are checked at once, unless more are skipped in one step, and seconds after which other tasks get a turn.
 PIECE_BYTES: Final = 1 << 14
 MAX_TURN_S: Final = 0.01
+#: Bytes of an answer that may wait to be taken before its connection pauses: as many as asyncio reads at once.
+READ_BYTES: Final = 1 << 18
 #: Seconds for the resolution of a name before anything is paid.
 RESOLVE_TIMEOUT_S: Final = 5.0
 
@@ -92,6 +92,22 @@ def _classify_error(error: Exception) -> RetryDownload | AbortDownload:
     detail = f" ({os.strerror(number)})" if number else ""
     kind: ErrorKind = "timeout" if isinstance(error, TimeoutError) else "network"
     return RetryDownload(text + detail, kind=kind) if can_retry else AbortDownload(text + detail, kind=kind)
+
+
+async def _take(chunk: bytes, state: DownloadState, partial: PartialFile, files: FileThreads) -> None:
+    """Check and store the next bytes, in pieces: a file may be made so that each of its bytes costs a step."""
+    time_of = asyncio.get_running_loop().time
+    turn_ends = time_of() + MAX_TURN_S
+    start = 0
+    while start < len(chunk):
+        piece = chunk[start : start + max(PIECE_BYTES, state.skippable)]
+        start += len(piece)
+        state.on_chunk(piece)
+        if partial.append(piece, state.restarts):
+            await files.write(partial)
+        if time_of() > turn_ends:
+            await anyio.lowlevel.checkpoint()
+            turn_ends = time_of() + MAX_TURN_S
 
 
 class Downloader:
@@ -133,7 +149,7 @@ class Downloader:
         self._proxy = None if proxy is None else proxy_url(proxy)
         self._session: aiohttp.ClientSession | None = None
         self._proxied_session: aiohttp.ClientSession | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._files: FileThreads | None = None
         self._folders = TargetFolders()
         self._scopes: set[anyio.CancelScope] = set()
         self._idle = asyncio.Event()
@@ -141,8 +157,7 @@ class Downloader:
     async def __aenter__(self) -> Self:
         self._session = self._new_session(self._open_socket)
         self._proxied_session = self._new_session(None)  # a proxy may be at any address
-        # A pool of its own leaves asyncio's threads to name resolution; more threads would not make a disk faster.
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="pika-download")
+        self._files = FileThreads(self._folders)
         return self
 
     def _new_session(self, open_socket: Callable[[Any], socket.socket] | None) -> aiohttp.ClientSession:
@@ -154,6 +169,7 @@ class Downloader:
             timeout=self._timeout,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
+            read_bufsize=READ_BYTES,
         )
 
     async def __aexit__(self, *_: object) -> None:
@@ -164,9 +180,9 @@ class Downloader:
             for scope in self._scopes:
                 scope.cancel()
             await self._idle.wait()
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)  # every `fetch` waits for its own calls, so none is running
+        files, self._files = self._files, None
+        if files is not None:
+            files.close()  # every `fetch` waits for its own calls, so none is running
         with anyio.CancelScope(shield=True):  # a canceled caller closes both
             for session in sessions:
                 if session is not None:
@@ -194,14 +210,14 @@ class Downloader:
             at the address. No file is left behind.
         :raises RuntimeError: outside `async with`.
         """
-        if self._session is None:
+        if self._files is None:
             raise RuntimeError("a Downloader fetches inside `async with`")
         scope = anyio.CancelScope()
         self._scopes.add(scope)
         try:
             with scope:
                 partial = PartialFile(target, self._folders, overwrite=overwrite)
-                return await self._fetch(url, partial, before_publish, patience)
+                return await self._fetch(url, partial, self._files, before_publish, patience)
         finally:
             self._scopes.discard(scope)
             if not self._scopes:
@@ -209,18 +225,23 @@ class Downloader:
         raise DownloadFailed(url=redact_url(url), reason="the client was closed")
 
     async def _fetch(
-        self, url: str, partial: PartialFile, before_publish: Callable[[str], Awaitable[None]] | None, patience: float
+        self,
+        url: str,
+        partial: PartialFile,
+        files: FileThreads,
+        before_publish: Callable[[str], Awaitable[None]] | None,
+        patience: float,
     ) -> Download:
         try:
-            suffix = await self._fetch_with_retries(self._parse_url(url), partial, patience)
+            suffix = await self._fetch_with_retries(self._parse_url(url), partial, files, patience)
             if partial.target.suffix.lower() in MEDIA_SUFFIXES:
                 partial.target = partial.target.with_suffix(suffix)
-            sha256 = await self._run_in_thread(partial.finish)
-            if before_publish is not None:
-                await before_publish(sha256)
-            return await self._run_in_thread(partial.publish)
+            if before_publish is None:
+                return await files.publish(partial, finish=True)
+            await before_publish(await files.finish(partial))
+            return await files.publish(partial)
         except BaseException as error:
-            await self._run_in_thread(partial.discard)
+            await files.discard(partial)
             if isinstance(error, AbortDownload):
                 reason = str(error)
                 raise DownloadFailed(
@@ -266,7 +287,7 @@ class Downloader:
             raise OSError(errno.EACCES, f"{info[4][0]} {reason}")
         return socket.socket(*info[:3])
 
-    async def _fetch_with_retries(self, url: URL, partial: PartialFile, patience: float) -> str:
+    async def _fetch_with_retries(self, url: URL, partial: PartialFile, files: FileThreads, patience: float) -> str:
         """Request the file until it is complete; return the ending of its kind."""
         state = DownloadState(self._max_bytes)
         time_of = asyncio.get_running_loop().time
@@ -275,7 +296,7 @@ class Downloader:
         failures = 0
         while True:
             try:
-                await self._fetch_once(url, state, partial)
+                await self._fetch_once(url, state, partial, files)
                 return state.suffix
             except NotThereYet as absence:
                 if time_of() >= until:
@@ -291,31 +312,18 @@ class Downloader:
                 delay = max(failure.min_delay, backoff)
             await asyncio.sleep(delay)
 
-    async def _fetch_once(self, url: URL, state: DownloadState, partial: PartialFile) -> None:
+    async def _fetch_once(self, url: URL, state: DownloadState, partial: PartialFile, files: FileThreads) -> None:
         try:
             response = await self._open_response(url, state)
             async with response:
                 with fail_on_connection_lost(response):
                     async for chunk in response.content.iter_any():
-                        await self._take(chunk, state, partial)
+                        await _take(chunk, state, partial, files)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if state.is_whole:  # a wrong length, or a last chunk that is missing
                 return
             raise _classify_error(error) from None
         state.on_body_end(terminated="chunked" in response.headers.get("Transfer-Encoding", "").lower())
-
-    async def _take(self, chunk: bytes, state: DownloadState, partial: PartialFile) -> None:
-        """Check and store the next bytes, in pieces: a file may be made so that each of its bytes costs a step."""
-        time_of = asyncio.get_running_loop().time
-        turn_ends = time_of() + MAX_TURN_S
-        for start in range(0, len(chunk), PIECE_BYTES):
-            piece = chunk[start : start + PIECE_BYTES]
-            state.on_chunk(piece)
-            if partial.append(piece, state.restarts):
-                await self._run_in_thread(partial.write)
-            if time_of() > turn_ends:
-                await anyio.lowlevel.checkpoint()
-                turn_ends = time_of() + MAX_TURN_S
 
     async def _open_response(self, url: URL, state: DownloadState) -> aiohttp.ClientResponse:
         """Follow redirects, and return the answer after `DownloadState.on_response` accepted it; its body is unread.
@@ -371,26 +379,3 @@ class Downloader:
         if reason is not None:
             raise AbortDownload(reason)
         return url
-
-    async def _run_in_thread(self, call: Callable[[], T]) -> T:
-        """Run `call` in a worker thread and return its result.
-
-        A cancellation is raised only after `call` has ended; otherwise it could create a file after the clean-up.
-
-        :raises AbortDownload: if `call` raises an OSError.
-        """
-        work = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        canceled: asyncio.CancelledError | None = None
-        with anyio.CancelScope(shield=True):
-            while not work.done():
-                try:
-                    await asyncio.wait([work])
-                except asyncio.CancelledError as error:
-                    canceled = error
-        if canceled is not None:
-            work.exception()  # mark as retrieved, or asyncio would log it
-            raise canceled
-        try:
-            return work.result()
-        except OSError as error:
-            raise AbortDownload(f"the file cannot be written: {error.strerror or error}") from None

@@ -206,6 +206,13 @@ class MediaValidator:
         """Whether a file that passed `finish` is complete without a known length."""
         return self.is_whole or (self._mp4 is not None and self._mp4.proves_its_end)
 
+    @property
+    def skippable(self) -> int:
+        """Number of the next bytes whose check takes one step."""
+        if self._walk is not None:
+            return self._walk.skippable
+        return 0 if self._mp4 is None else self._mp4.skippable
+
     def feed(self, data: bytes) -> None:
         """Process the next bytes of the file, any number of them.
 

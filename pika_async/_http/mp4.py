@@ -126,6 +126,11 @@ class Mp4Validator:
         self._index: _Index | None = None
         self._has_ftyp = self._has_moov = self._has_mdat = self._has_moof = False
 
+    @property
+    def skippable(self) -> int:
+        """Number of the next bytes that belong to the current box, and take one step."""
+        return self._remaining
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Process the next bytes of the file, any number of them.
 

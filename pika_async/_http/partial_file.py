@@ -17,13 +17,15 @@ import anyio
 import attrs
 
 from pika_async._http.download_state import AbortDownload
-from pika_async._journal.system_calls import open_file, set_mode, sync_folder, write_at
+from pika_async._journal.system_calls import open_file, set_mode, start_flush, sync_folder, write_at
 from pika_async.errors import shorten
 
 __all__ = ["Download", "PartialFile", "TargetFolders", "sha256_of"]
 
 #: Bytes written and hashed in one call to a worker thread.
 WRITE_BATCH_BYTES: Final = 1 << 20
+#: Bytes after which the disk begins to write them, so that the sync of a large file at its end waits for few of them.
+FLUSH_BYTES: Final = 8 << 20
 #: Flags of an opening that fails if the name exists, even as a link: no existing file is ever written to.
 NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 #: Errors by which a share or a FUSE file system refuses `fsync` and `fchmod`; others, such as EIO, are failures.
@@ -86,6 +88,14 @@ class TargetFolders:
         self._latest_mode = folder, mode
         return mode
 
+    def sync(self, folder: Path) -> None:
+        """Sync the names in `folder`, unless it refuses that.
+
+        :raises OSError: for any error that is not a refusal.
+        """
+        with self.tolerate("fsync", folder):
+            sync_folder(folder)
+
     @contextlib.contextmanager
     def tolerate(self, call: str, folder: Path) -> Iterator[None]:
         """Suppress the refusal of a call that a whole, verified file does not need, with one warning for a folder.
@@ -105,10 +115,21 @@ class TargetFolders:
                 _log.warning(text, folder, call, error.strerror)
 
 
+@attrs.frozen
+class Batch:
+    """Bytes to write in one turn of a thread.
+
+    :param starts_again: whether they are the first ones of the file, and replace all that were written before.
+    """
+
+    chunks: list[bytes]
+    starts_again: bool
+
+
 class PartialFile:
     """Hidden file beside the target with the bytes of one download, and their digest.
 
-    All methods but `append` block and run in a worker thread.
+    All methods but `append` and `take` block and run in a worker thread, one at a time.
 
     :param overwrite: whether the finished file takes the place of another one of its name, in one step.
     """
@@ -119,57 +140,83 @@ class PartialFile:
         self._overwrite = overwrite
         self._temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
         self._fd: int | None = None
-        self._restarts = self._size = 0
-        self._pending = bytearray()
+        #: Whether there may be a temporary file.
+        self.is_created = False
+        self._restarts = self._pending_size = self._size = self._flushed = 0
+        self._pending: list[bytes] = []
+        self._starts_again = False
         self._digest = hashlib.sha256()
 
     def append(self, chunk: bytes, restarts: int) -> bool:
         """Buffer the next bytes; return whether `write` is due. Another value of `restarts` starts again at byte 0."""
         if restarts != self._restarts:
-            self._restarts, self._size = restarts, 0
-            self._pending.clear()
-            self._digest = hashlib.sha256()
-        self._pending += chunk
-        return len(self._pending) >= WRITE_BATCH_BYTES
+            self._restarts, self._starts_again = restarts, True
+            self._pending, self._pending_size = [], 0
+        self._pending.append(chunk)
+        self._pending_size += len(chunk)
+        return self._pending_size >= WRITE_BATCH_BYTES
 
-    def write(self) -> None:
-        """Write the buffered bytes; create the file, and its folder, if missing."""
+    def take(self) -> Batch:
+        """Take the buffered bytes; others may be appended while they are written."""
+        batch = Batch(self._pending, self._starts_again)
+        self._pending, self._pending_size, self._starts_again = [], 0, False
+        return batch
+
+    def write(self, batch: Batch) -> None:
+        """Write and hash `batch`; create the file, and its folder, if missing."""
         if self._fd is None:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = open_file(self._temporary, NEW_FILE_FLAGS)
-        pending, self._pending = bytes(self._pending), bytearray()
-        if not self._size and self._restarts:
+            self._fd = self._create()
+        if batch.starts_again and self._size:
             os.ftruncate(self._fd, 0)
-        self._digest.update(pending)
-        view = memoryview(pending)
+            self._size, self._flushed, self._digest = 0, 0, hashlib.sha256()
+        data = batch.chunks[0] if len(batch.chunks) == 1 else b"".join(batch.chunks)
+        self._digest.update(data)
+        view = memoryview(data)
         while view:
             written = write_at(self._fd, view, self._size)
             self._size, view = self._size + written, view[written:]
+        if self._size - self._flushed >= FLUSH_BYTES:
+            start_flush(self._fd, self._flushed, self._size - self._flushed)
+            self._flushed = self._size
 
-    def finish(self) -> str:
-        """Write and sync the remaining bytes, give the file the user's default permissions, and return its SHA-256.
+    def _create(self) -> int:
+        self.is_created = True
+        try:
+            return open_file(self._temporary, NEW_FILE_FLAGS)
+        except FileNotFoundError:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            return open_file(self._temporary, NEW_FILE_FLAGS)
+
+    def finish(self) -> None:
+        """Write and sync the remaining bytes, and give the file the user's default permissions.
 
         The file is closed: Windows neither renames nor removes an open one.
         """
-        self.write()
+        self.write(self.take())
         assert self._fd is not None  # noqa: S101 - `write` opened it
         with self._folders.tolerate("chmod", self.target.parent):
             set_mode(self._fd, self._folders.default_mode(self.target.parent))
         with self._folders.tolerate("fsync", self.target.parent):
             os.fsync(self._fd)
         self._close()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes written so far in hex digits."""
         return self._digest.hexdigest()
 
-    def publish(self) -> Download:
-        """Give the finished file its name, and sync the folder."""
+    def publish(self) -> None:
+        """Give the finished file its name, which lasts once `TargetFolders.sync` has synced the folder."""
         if self._overwrite:
             self._temporary.replace(self.target)
         else:
             self._link_to_target()
-        self._temporary.unlink(missing_ok=True)
-        with self._folders.tolerate("fsync", self.target.parent):
-            sync_folder(self.target.parent)
-        return Download(file=self.target, sha256=self._digest.hexdigest(), size=self._size)
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def download(self) -> Download:
+        """The published file."""
+        return Download(file=self.target, sha256=self.sha256, size=self._size)
 
     def discard(self) -> None:
         """Close the temporary file, and remove it if it still exists."""

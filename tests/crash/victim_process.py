@@ -30,7 +30,7 @@ from typing import Any, Final
 import aiohttp
 
 from pika_async.__main__ import main
-from pika_async._http.partial_file import PartialFile
+from pika_async._http.partial_file import Batch, PartialFile
 from pika_async._http.transport import AiohttpTransport
 from pika_async._journal import fallback_file, marks, opening, schema
 from pika_async._journal import sqlite as sqlite_journal
@@ -298,12 +298,12 @@ def hook_files(points: Points) -> None:
     partial = PartialFile
     write, record = partial.write, results.ResultsWriter.write
 
-    def hooked_write(self: PartialFile) -> None:
+    def hooked_write(self: PartialFile, batch: Batch) -> None:
         if points.due("download-half"):
-            del self._pending[len(self._pending) // 2 :]
-            write(self)
+            data = b"".join(batch.chunks)
+            write(self, Batch([data[: len(data) // 2]], batch.starts_again))
         points.reach("download-half")
-        write(self)
+        write(self, batch)
 
     def hooked_record(self: results.ResultsWriter, job: Job) -> Any:
         if points.due("line-half"):

@@ -16,6 +16,7 @@ from pika_async._http import downloads
 from pika_async._http.addresses import allowable_kind
 from pika_async._http.download_state import AbortDownload, DownloadState, NotThereYet
 from pika_async._http.downloads import Downloader
+from pika_async._http.file_threads import FileThreads
 from pika_async._http.partial_file import PartialFile, TargetFolders
 from tests.fakes import virtual_clock
 from tests.http.media_files import MAKERS, frames_in, made, real_mp4, shifted
@@ -88,7 +89,7 @@ class LateHost(Downloader):
     published_at = float("inf")
     asked: list[float]
 
-    async def _fetch_once(self, url: URL, state: DownloadState, partial: PartialFile) -> None:
+    async def _fetch_once(self, url: URL, state: DownloadState, partial: PartialFile, files: FileThreads) -> None:
         now = asyncio.get_running_loop().time()
         self.asked.append(now)
         if now < self.published_at:
@@ -103,7 +104,10 @@ def requests_until(patience: float, published_at: float) -> tuple[list[float], s
     async def run() -> str:
         try:
             return await host._fetch_with_retries(
-                URL("https://cdn.example/v"), PartialFile(Path("v.mp4"), TargetFolders()), patience
+                URL("https://cdn.example/v"),
+                PartialFile(Path("v.mp4"), TargetFolders()),
+                FileThreads(TargetFolders()),
+                patience,
             )
         except AbortDownload as stop:
             return f"expired: {stop.expired}"
@@ -260,9 +264,10 @@ async def test_a_file_of_many_parts_gives_other_tasks_turns(target: Path, monkey
             turns.append(state.size)
             await asyncio.sleep(0)
 
-    async with asyncio.TaskGroup() as tasks, quick() as downloader:
+    files = FileThreads(TargetFolders())
+    async with asyncio.TaskGroup() as tasks:
         counting = tasks.create_task(count_turns())
-        await downloader._take(b"GIF89a" + bytes(7) + b"!\0" + b"\1x" * 50_000, state, partial)
+        await downloads._take(b"GIF89a" + bytes(7) + b"!\0" + b"\1x" * 50_000, state, partial, files)
         counting.cancel()
     assert len(set(turns)) >= 6
     assert max(later - earlier for earlier, later in pairwise(turns)) <= downloads.PIECE_BYTES

@@ -6,6 +6,9 @@ from typing import Final
 
 from tests.mutants.catalog import Mutant
 
+#: The tests that count turns of threads and syncs.
+THREADS: Final = ("tests/http/test_file_threads.py",)
+
 MUTANTS: Final = (
     Mutant(
         "late-result-expires",
@@ -114,7 +117,7 @@ MUTANTS: Final = (
     Mutant(
         "pieces-without-turns",
         "_http/downloads.py",
-        "                await anyio.lowlevel.checkpoint()\n",
+        "            await anyio.lowlevel.checkpoint()\n",
         "",
         "a file made of tiny parts holds the event loop",
         ("tests/http/test_odd_results.py",),
@@ -324,5 +327,94 @@ MUTANTS: Final = (
         "consent to http opens services on this machine",
         ("tests/http/test_addresses.py",),
         "nothing_allows",
+    ),
+    Mutant(
+        "recorded-before-its-name-lasts",
+        "_http/file_threads.py",
+        "            self._sync(folder, named)\n        end()\n",
+        "            end()\n            self._sync(folder, named)\n",
+        "after a power cut, the journal has a file that does not exist",
+        THREADS,
+    ),
+    Mutant(
+        "folder-never-synced",
+        "_http/file_threads.py",
+        "            self._sync(folder, named)\n",
+        "            pass\n",
+        "after a power cut, the journal has a file that does not exist",
+        THREADS,
+    ),
+    Mutant(
+        "folder-synced-for-each-file",
+        "_http/file_threads.py",
+        "for folder in {steps.partial.target.parent for steps in named}:",
+        "for folder in [steps.partial.target.parent for steps in named]:",
+        "files that are due together sync their folder once for each",
+        THREADS,
+    ),
+    Mutant(
+        "one-turn-for-each-file",
+        "_http/file_threads.py",
+        "            group, self._due = self._due, []\n",
+        "            group, self._due = self._due[:1], self._due[1:]\n",
+        "files that are due together take a turn of a thread each",
+        THREADS,
+    ),
+    Mutant(
+        "failed-folder-sync-ignored",
+        "_http/file_threads.py",
+        "                if steps.partial.target.parent == folder:\n                    steps.error = error\n",
+        "                pass\n",
+        "a file whose name may be lost is recorded",
+        (*THREADS, "tests/http/test_target_folders.py"),
+    ),
+    Mutant(
+        "failed-folder-sync-fails-all",
+        "_http/file_threads.py",
+        "                if steps.partial.target.parent == folder:\n",
+        "                if True:\n",
+        "a folder that cannot be synced fails files in other folders",
+        THREADS,
+    ),
+    Mutant(
+        "reading-waits-for-the-disk",
+        "_http/file_threads.py",
+        "functools.partial(partial.write, partial.take()))\n",
+        "functools.partial(partial.write, partial.take()))\n        await self._written(partial)\n",
+        "a large file is read, hashed and written in turn instead of at once",
+        THREADS,
+        "goes_on",
+    ),
+    Mutant(
+        "write-overtakes-a-write",
+        "_http/file_threads.py",
+        "        await self._written(partial)\n        self._writes[partial] = ",
+        "        self._writes[partial] = ",
+        "two threads write one file, and its bytes are mixed up",
+        THREADS,
+    ),
+    Mutant(
+        "removed-while-written",
+        "_http/file_threads.py",
+        "            await _ended(write, is_result_wanted=False)\n",
+        "            pass\n",
+        "a partial file is created after its removal",
+        THREADS,
+    ),
+    Mutant(
+        "restart-keeps-the-digest",
+        "_http/partial_file.py",
+        "            self._size, self._flushed, self._digest = 0, 0, hashlib.sha256()\n",
+        "            self._size, self._flushed = 0, 0\n",
+        "a file that began again has the digest of other bytes",
+        THREADS,
+    ),
+    Mutant(
+        "named-before-its-sync",
+        "_http/file_threads.py",
+        "            if self.finish:\n                self.partial.finish()\n            if self.publish:\n                self.partial.publish()\n",
+        "            if self.publish:\n                self.partial.publish()\n            if self.finish:\n                self.partial.finish()\n",
+        "a partial file has the final name",
+        THREADS,
     ),
 )
