@@ -27,10 +27,11 @@ HELP_MODULES: Final = frozenset({
     "pika_async", "pika_async.__main__", "pika_async.cli", "pika_async.cli.help_groups", "pika_async.cli.overview",
     "pika_async.cli.streams",
 })  # fmt: skip
-#: The libraries that a client may load: the five dependencies, and what these need.
+#: The libraries that a client may load: the five dependencies, what these need, and what they use where it is installed.
 CLIENT_LIBRARIES: Final = frozenset({
-    "aiohappyeyeballs", "aiohttp", "aiosignal", "anyio", "attr", "attrs", "backoff", "backports", "brotli", "cattr",
-    "cattrs", "exceptiongroup", "frozenlist", "idna", "multidict", "propcache", "typing_extensions", "yarl",
+    "_brotli", "_cffi_backend", "aiodns", "aiohappyeyeballs", "aiohttp", "aiosignal", "anyio", "attr", "attrs", "backoff",
+    "backports", "brotli", "brotlicffi", "cattr", "cattrs", "exceptiongroup", "frozenlist", "idna", "multidict",
+    "propcache", "pycares", "sniffio", "typing_extensions", "yarl",
 })  # fmt: skip
 #: Our modules that a client without a journal, callbacks, an estimate and a board has no use for.
 UNUSED_BY_MOST: Final = frozenset({
