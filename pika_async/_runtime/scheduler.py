@@ -73,6 +73,8 @@ class Scheduler:
         self._submitter = submitter
         self._root: asyncio.Task[None] | None = None
         self._workers: WorkerPool[ActiveJob] | None = None
+        #: Wakes the loop when the next job is due.
+        self._timer: asyncio.TimerHandle | None = None
         #: The time of the loop by which closing should end; 0 before `stop`.
         self.close_by = 0.0
 
@@ -161,14 +163,24 @@ class Scheduler:
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
         pace, time_now = Pace(), asyncio.get_running_loop().time
-        while True:
-            action = self._planner.next_action(time_now())
-            if isinstance(action, WaitUntil):
-                self._gateway.prepare(self._planner.count_next(time_now()))
-                await self._wait_until(action.until)
-            else:
-                self._carry_out(action, submits, polls)
-            await pace.step()
+        wake = self.table.wake_event
+        try:
+            while True:
+                action = self._planner.next_action(time_now())
+                if not isinstance(action, WaitUntil):
+                    self._carry_out(action, submits, polls)
+                    await pace.step()
+                elif wake.is_set():
+                    wake.clear()
+                    await pace.step()
+                else:
+                    self._gateway.prepare(self._planner.count_next(time_now()))
+                    self._set_timer(action.until)
+                    await wake.wait()  # other tasks have a turn
+                    wake.clear()
+                    pace = Pace()
+        finally:
+            self._set_timer(math.inf)
 
     def _carry_out(self, action: Action, submits: Queue, polls: Queue) -> None:
         match action:
@@ -198,15 +210,17 @@ class Scheduler:
             case _:
                 assert_never(action)
 
-    async def _wait_until(self, until: float) -> None:
-        wake = self.table.wake_event
-        timer = asyncio.get_running_loop().call_at(until, wake.set) if until < math.inf else None
-        try:
-            await wake.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-        wake.clear()
+    def _set_timer(self, at: float) -> None:
+        """Let the loop run again at a time of its clock; at infinity not by itself."""
+        if self._timer is not None:
+            if self._timer.when() == at:  # as often: what was decided meanwhile is not the next to be due
+                return
+            self._timer.cancel()
+        self._timer = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.table.wake_event.set()
 
     # --- polls ------------------------------------------------------------------------------------------------------
 

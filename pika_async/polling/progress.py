@@ -40,9 +40,9 @@ MAX_TASK_NATS = 3.0
 EXACT_SHARE = 0.02
 #: Smallest spread of an error, and the ratio of two neighbouring spreads for which a schedule is cached.
 MIN_SPREAD = 0.008
-SPREAD_STEP = 1.15
+SPREAD_STEP = 1.25
 #: The same ratio for the weight of a second, after a forecast has been scaled to 1 second.
-WEIGHT_STEP = 1.3
+WEIGHT_STEP = 1.7
 
 
 @attrs.frozen

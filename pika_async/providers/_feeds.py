@@ -201,8 +201,10 @@ def _status_word(source: _Object, states: Mapping[str, TaskState]) -> str:
 
     An empty word counts only where there is no other.
     """
-    texts = (as_text(source.get(name)) for name in ("status", "state"))
+    texts = (as_text(source.get("status")), as_text(source.get("state")))
     words = [word for text in texts if text is not None and (word := text.strip().lower())]
+    if words and words[0] in states:
+        return words[0]
     for known in (states, _SUCCESS_WORDS, _FAILURE_WORDS):
         found = next((word for word in words if word in known), None)
         if found is not None:

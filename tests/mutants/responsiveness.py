@@ -20,7 +20,7 @@ MUTANTS: Final = (
     Mutant(
         "turn-without-clock",
         "_runtime/pacing.py",
-        " or anyio.current_time() - self._began >= SECONDS_PER_TURN:",
+        " or self._time() - self._began >= SECONDS_PER_TURN:",
         ":",
         "a few jobs with large images hold the loop for seconds",
         TESTS,
@@ -135,8 +135,8 @@ MUTANTS: Final = (
     Mutant(
         "stop-in-one-piece",
         "_runtime/scheduler.py",
-        "            await self._carry_out(self._planner.next_action(now()), submits, polls)\n            await pace.step()",
-        "            await self._carry_out(self._planner.next_action(now()), submits, polls)",
+        "                    self._carry_out(action, submits, polls)\n                    await pace.step()",
+        "                    self._carry_out(action, submits, polls)",
         "a stopped account holds the loop while every job is parked",
         TESTS,
         "stop_parks",
