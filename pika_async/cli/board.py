@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import anyio
 import attrs
@@ -24,10 +24,10 @@ from pika_async.cli.options import CommonOptions, Port, UserPath
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import shorten
-from pika_async.report.board import Board
 from pika_async.report.board_access import BOARD_TOKEN_BYTES, LOOPBACK_NAMES, BoardAccess
-from pika_async.report.board_servers import serving
-from pika_async.report.board_source import JournalFollower
+
+if TYPE_CHECKING:
+    from pika_async.report.board import Board
 
 __all__ = ["BoardOptions", "board", "board_beside", "folder_board", "with_board_port"]
 
@@ -44,6 +44,9 @@ def folder_board(folder: BatchFolder, host: str, names: Collection[str], *, pric
     :param names: further names under which browsers reach it.
     :param price: price of one charge; default None, unknown.
     """
+    from pika_async.report.board import Board  # noqa: PLC0415 - most commands have no board
+    from pika_async.report.board_source import JournalFollower  # noqa: PLC0415
+
     root = folder.root.absolute()
     own = {host.lower()} if host not in {"", "0.0.0.0", "::"} else set()  # noqa: S104 - compared, not bound
     access = BoardAccess(
@@ -110,6 +113,8 @@ async def board_beside(
     if options.board is None:
         yield
         return
+    from pika_async.report.board_servers import serving  # noqa: PLC0415
+
     made = folder_board(folder, BOARD_HOST, (), price=price)
     if control is not None:
         made.access = attrs.evolve(made.access, control=True)
@@ -161,6 +166,8 @@ def board(
 
 
 async def _serve(made: Board, host: str, port: int, terminal: Terminal) -> ExitCode:
+    from pika_async.report.board_servers import serving  # noqa: PLC0415
+
     async def work() -> None:
         async with serving(made, host, port) as url:
             await made.source.refresh()

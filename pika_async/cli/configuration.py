@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,6 @@ from urllib.parse import urlsplit
 
 import attrs
 from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Token
-from cyclopts.config import Dict
 from platformdirs import user_config_path
 
 from pika_async.cli.columns import CAMERA_AXES
@@ -146,6 +144,8 @@ def configure(
     if not commands or commands[0] not in root or commands[0].startswith("-"):
         return
     if files or any(name.startswith(PREFIX) for name in os.environ):
+        from cyclopts.config import Dict  # noqa: PLC0415 - most commands get every option typed
+
         for source, values in _sources(configuration(), files, commands[0]):
             # The option `effects` has the name of a command, so values stand under that of their own command.
             Dict({commands[0]: values}, source=source)(app, commands, arguments)
@@ -208,6 +208,8 @@ def _options_of(arguments: ArgumentCollection) -> dict[str, bool]:
 
 
 def _read(path: Path) -> Values:
+    import tomllib  # noqa: PLC0415 - as above
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

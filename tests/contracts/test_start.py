@@ -39,6 +39,12 @@ UNUSED_BY_MOST: Final = frozenset({
     "pika_async._planning.makespan", "pika_async._runtime.estimation", "pika_async._runtime.telemetry.otel",
     "pika_async.cli", "pika_async.emulator", "pika_async.models.sweep", "pika_async.report.board",
 })  # fmt: skip
+#: What a command without a board, a configuration file, an emulator and posters has no use for.
+UNUSED_BY_COMMANDS: Final = frozenset({
+    "PIL", "aiohttp.web", "av", "jinja2", "opentelemetry", "pika_async._http.callback_server", "pika_async.emulator",
+    "pika_async.report.board", "pika_async.report.board_servers", "pika_async.report.board_source", "tomllib", "uvloop",
+    "xml",
+})  # fmt: skip
 #: Modules of ours that a client may load; each takes about a millisecond.
 MAX_CLIENT_MODULES: Final = 130
 #: Parts of the standard library that take long to load, and that the help text has no use for.
@@ -110,6 +116,12 @@ def test_the_help_text_loads_no_command(argv: tuple[str, ...]) -> None:
     assert own(names) <= HELP_MODULES
     assert libraries(names) <= HELP_LIBRARIES
     assert HEAVY.isdisjoint(names)
+
+
+def test_a_command_without_a_board_loads_none() -> None:
+    """A command loads neither the board, nor a server, nor what reads a configuration file that does not exist."""
+    names = loaded("from pika_async.__main__ import main; assert main(['status', 'no-such-folder']) == 2")
+    assert {name for name in names if name.split(".")[0] in UNUSED_BY_COMMANDS or name in UNUSED_BY_COMMANDS} == set()
 
 
 def test_every_public_name_is_found_first() -> None:

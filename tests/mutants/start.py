@@ -63,4 +63,22 @@ MUTANTS: Final = (
         ("tests/cli/test_cli_interrupts.py",),
         only="at_once",
     ),
+    Mutant(
+        "journal-loaded-by-each-client",
+        "config.py",
+        "\n__all__ = [",
+        "\nimport pika_async._journal.sqlite\n\n__all__ = [",
+        "a client without a journal loads SQLite",
+        _START,
+        only="every_client_uses",
+    ),
+    Mutant(
+        "board-loaded-by-each-command",
+        "cli/board.py",
+        "\n__all__ = [",
+        "\nimport pika_async.report.board_servers\n\n__all__ = [",
+        "every command loads the board and a server",
+        _START,
+        only="without_a_board",
+    ),
 )
