@@ -43,7 +43,6 @@ UNUSED_BY_MOST: Final = frozenset({
 UNUSED_BY_COMMANDS: Final = frozenset({
     "PIL", "aiohttp.web", "av", "jinja2", "opentelemetry", "pika_async._http.callback_server", "pika_async.emulator",
     "pika_async.report.board", "pika_async.report.board_servers", "pika_async.report.board_source", "tomllib", "uvloop",
-    "xml",
 })  # fmt: skip
 #: Modules of ours that a client may load; each takes about a millisecond.
 MAX_CLIENT_MODULES: Final = 130
