@@ -98,11 +98,11 @@ class SubmissionConnector(Connector):
 
     async def connect(self, req: aiohttp.ClientRequest, *args: Any, **options: Any) -> Connection:
         """Return a connection to which nothing was written, opened ahead or now."""
-        spare_request = self._spare_request
-        if spare_request is not None and spare_request.connection_key == req.connection_key:
-            spare = self._spares.take()
-            if spare is not None:
-                return spare
+        if self._spare_request is None:  # none was ever opened ahead
+            return await super().connect(req, *args, **options)
+        spare = self._spares.take() if self._spare_request.connection_key == req.connection_key else None
+        if spare is not None:
+            return spare
         connection = await super().connect(req, *args, **options)
         self._spares.on_opened()
         return connection

@@ -216,13 +216,15 @@ class AiohttpTransport:
                     await session.close()
         self._paid_session = self._free_session = None
 
-    def prepare(self, submissions: int) -> None:
-        """Open connections ahead for that many submissions, so that each begins without the round trips of TLS.
+    @property
+    def opens_ahead(self) -> bool:
+        """Whether `prepare` opens connections: not for plain HTTP, through a proxy or with the user's own session."""
+        return self._origin.scheme == "https" and self._proxy is None and self._user_session is None
 
-        Does nothing for plain HTTP, through a proxy and with the user's own session.
-        """
+    def prepare(self, submissions: int) -> None:
+        """Open connections ahead for that many submissions, so that each begins without the round trips of TLS."""
         connector = self._paid_session and self._paid_session.connector
-        if isinstance(connector, SubmissionConnector) and self._origin.scheme == "https" and self._proxy is None:
+        if self.opens_ahead and isinstance(connector, SubmissionConnector):
             connector.prepare(submissions)
 
     async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:

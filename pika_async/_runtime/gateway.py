@@ -98,6 +98,8 @@ class GatewayClient:
         self._lenient = lenient
         self._base_url = base_url
         self._transport = transport
+        #: Whether `prepare` opens connections.
+        self.opens_ahead = isinstance(transport, AiohttpTransport) and transport.opens_ahead
         self._telemetry = telemetry or NullTelemetry()
         self._unknown_statuses: set[str] = set()
         self._aliases = TaskAliases(self._is_known)
@@ -134,7 +136,7 @@ class GatewayClient:
 
     def prepare(self, submissions: int) -> None:
         """See `AiohttpTransport.prepare`."""
-        if submissions and isinstance(self._transport, AiohttpTransport):
+        if isinstance(self._transport, AiohttpTransport):
             self._transport.prepare(submissions)
 
     async def submit(self, request: HttpRequest, active: ActiveJob | None = None) -> SubmitOutcome:

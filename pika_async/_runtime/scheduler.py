@@ -162,7 +162,7 @@ class Scheduler:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
-        pace, time_now = Pace(), asyncio.get_running_loop().time
+        pace, time_now, opens_ahead = Pace(), asyncio.get_running_loop().time, self._gateway.opens_ahead
         wake = self.table.wake_event
         try:
             while True:
@@ -174,7 +174,8 @@ class Scheduler:
                     wake.clear()
                     await pace.step()
                 else:
-                    self._gateway.prepare(self._planner.count_next(time_now()))
+                    if opens_ahead:
+                        self._gateway.prepare(self._planner.count_next(time_now()))
                     self._set_timer(action.until)
                     await wake.wait()  # other tasks have a turn
                     wake.clear()

@@ -21,6 +21,7 @@ from pika_async._http.spare_connections import INITIAL_CREDIT, MAX_AGE_S, MAX_SP
 from pika_async._http.transport import AiohttpTransport
 from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
 from tests.fakes.raw_server import Act, RawServer, answer, receipt, trusting_context
+from tests.fakes.requirements import require_module
 from tests.http.transports import KEY, opened
 
 
@@ -78,6 +79,25 @@ async def test_each_submission_takes_another_connection_that_was_opened_ahead() 
             assert isinstance(await transport.send(_post(server.url)), HttpResponse)
             assert server.connections == connections
         assert sorted(seen.connection for seen in server.submissions) == [1, 2, 3, 4]
+
+
+def test_connections_are_opened_ahead_in_uvloop_too() -> None:
+    """Its sockets are others, and show what has not been read as well."""
+    uvloop = require_module("uvloop")
+
+    async def main() -> None:
+        async with RawServer(tls=True) as server, opened(server.url) as transport:
+            await _prepared(transport, server, 2)
+            for _ in range(2):
+                assert isinstance(await transport.send(_post(server.url)), HttpResponse)
+            assert server.connections == 2
+        for data in (b"", b"HTTP/1.1 408 Request Timeout\r\n\r\n"):
+            async with peer_of_a_spare() as (spares, peer):
+                peer.send(data) if data else peer.shutdown(socket.SHUT_WR)
+                assert spares.take() is None
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 @pytest.mark.anyio
@@ -355,6 +375,7 @@ async def test_none_is_opened_for_plain_http_a_proxy_or_a_users_session(where: s
         ) as transport,
     ):
         tasks = asyncio.all_tasks()
+        assert not transport.opens_ahead
         transport.prepare(4)
         assert asyncio.all_tasks() == tasks
         assert isinstance(await transport.send(_post(server.url)), HttpResponse)

@@ -103,8 +103,8 @@ MUTANTS: Final = (
     Mutant(
         "spares-through-a-proxy",
         "_http/transport.py",
-        " and self._proxy is None:",
-        ":",
+        " and self._proxy is None and ",
+        " and ",
         "connections are opened past the proxy",
         _HTTP_TESTS,
         "none_is_opened_for",
