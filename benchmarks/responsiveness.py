@@ -8,6 +8,9 @@ and records the longest delay between two of its turns. Meanwhile no poll, callb
 served. The bound is 50 ms, collections of garbage included. The longest CPU time of the loop's thread between two turns
 is printed as well, since other work on the machine delays both. The same with FEWER jobs (default a tenth) shows
 whether the delay grows with the journal. The gateway is a function in the process, so no response is waited for.
+
+Then the command line works on a folder with that journal: twice the same batch, with results.jsonl, results.csv and the
+gallery, and the last write of the two files alone, after a command that changed nothing and one that changed one job.
 """
 
 from __future__ import annotations
@@ -19,14 +22,22 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-import attrs
+from attrs import Factory, define, evolve
 
 from pika_async import GenerationRequest, Job, JobStatus, Limits, PikaClient, Video
 from pika_async._journal.sqlite import SqliteJournal
+from pika_async.cli.batch_folder import BatchFolder, BatchOptions
+from pika_async.cli.pauses import short_pauses
+from pika_async.cli.provider_runs import ProviderRun
+from pika_async.cli.requests import InputRequest
+from pika_async.cli.results import ResultsWriter, read_results
+from pika_async.cli.results_table import finish_results
+from pika_async.cli.runner import BatchRunner
+from pika_async.cli.terminal import Terminal
 from pika_async.errors import SubmissionInDoubt
 from pika_async.jobs import utc_from_timestamp
 from pika_async.providers._wire import HttpRequest, HttpResponse
@@ -54,13 +65,13 @@ class FinishingTransport:
         return HttpResponse(status=200, headers={"content-type": "application/json"}, body=body)
 
 
-@attrs.define
+@define
 class LoopMonitor:
     """Longest delay of a task that wakes every millisecond, and the CPU time of its thread meanwhile, by operation."""
 
-    delays_ms: dict[str, float] = attrs.Factory(dict)
-    cpu_ms: dict[str, float] = attrs.Factory(dict)
-    seconds: dict[str, float] = attrs.Factory(dict)
+    delays_ms: dict[str, float] = Factory(dict)
+    cpu_ms: dict[str, float] = Factory(dict)
+    seconds: dict[str, float] = Factory(dict)
 
     @asynccontextmanager
     async def measure(self, operation: str) -> AsyncIterator[None]:
@@ -107,7 +118,7 @@ def known_jobs(count: int) -> Iterator[Job]:
             )
         else:
             done = job.accepted(f"task-{number}", began)
-            yield attrs.evolve(
+            yield evolve(
                 done, status=JobStatus.SUCCEEDED, video=video, progress=100, settled_at=utc_from_timestamp(began + 60)
             )
 
@@ -178,9 +189,38 @@ async def measure_new(monitor: LoopMonitor, path: Path, count: int) -> None:
         assert report.counts == {JobStatus.PLANNED: count}
 
 
+async def measure_commands(monitor: LoopMonitor, root: Path, count: int) -> None:
+    """Measure a command on the folder *root*, whose journal holds the jobs already."""
+    inputs = [InputRequest(evolve(job.request, key=job.key), job.index, "input") for job in known_jobs(count)]
+
+    async def load_inputs() -> Sequence[InputRequest]:
+        return inputs
+
+    for name in ("a batch with results and gallery", "the same batch again"):
+        folder, options = BatchFolder(root), BatchOptions(download=False)
+        pika = PikaClient(
+            "native", api_key="none", base_url=BASE_URL, journal=folder.journal, transport=FinishingTransport()
+        )
+        runner = BatchRunner(folder, options, Terminal(), quiet=False)
+        async with monitor.measure(name):
+            outcome, page = await runner.run([ProviderRun(pika, load_inputs)], "title")
+        assert page is not None
+        assert len(read_results(folder.results_file)) == len(outcome.jobs) == count
+        del outcome, runner
+    for name, changed in (("last write of results after no change", ()), ("the same after one change", (0,))):
+        results = ResultsWriter(folder.results_file, continues=True)
+        with results, short_pauses():
+            for job in folder.journal.all():
+                results.write(evolve(job, polls=job.polls + 1) if job.index in changed else job)
+            async with monitor.measure(name):
+                await finish_results(results, folder.table_file, Terminal())
+
+
 async def measure(count: int, folder: Path) -> LoopMonitor:
     """Measure every operation with *count* jobs."""
     monitor = LoopMonitor()
+    await fill(folder / "journal.db", count)
+    await measure_commands(monitor, folder, count)
     await fill(folder / "known.db", count)
     await measure_known(monitor, folder / "known.db", count)
     await measure_new(monitor, folder / "new.db", count)

@@ -192,7 +192,7 @@ class ProviderBatch:
             async for one in paced(self.inputs):
                 if one.key not in self.jobs:
                     self._write(current.get(one.key) or self._unsent_job(one, stopped))
-        return [self.jobs[one.key] for one in self.inputs]
+        return [self.jobs[one.key] async for one in paced(self.inputs)]
 
     def write_remaining(self, current: Mapping[str, Job]) -> None:
         """Write a line for every job without one, without waiting.

@@ -121,6 +121,7 @@ class ResultsWriter:
         self._indices: dict[str, int] = {}
         # Unbuffered: after a failed write, closing the file must not try again.
         self._file: RawIOBase = path.open("ab" if continues else "xb", buffering=0)
+        self._size = self._file.seek(0, io.SEEK_END)
 
     def __enter__(self) -> Self:
         return self
@@ -137,8 +138,11 @@ class ResultsWriter:
     @property
     def rows(self) -> ResultRows:
         """The rows of this command, those included whose lines could not be written."""
-        ordered = sorted((index, key) for key, index in self._indices.items())
-        return ResultRows([self._lines[key] for _, key in ordered])
+        keys: dict[int, list[str]] = {}
+        for key, index in self._indices.items():
+            keys.setdefault(index, []).append(key)
+        # Numbers alone are sorted at once: a sort lets no other thread run.
+        return ResultRows([self._lines[key] for index in sorted(keys) for key in sorted(keys[index])])
 
     def write(self, job: Job) -> dict[str, Any] | None:
         """Write the line of `job` and return its fields; return None if the key has one of this command.
@@ -161,14 +165,15 @@ class ResultsWriter:
         return record
 
     def _append(self, line: memoryview) -> None:
-        start = self._file.seek(0, io.SEEK_END)
+        size = self._size + len(line)
         try:
             while line:
                 line = line[self._file.write(line) or 0 :]
+            self._size = size
         except OSError:
             with contextlib.suppress(OSError):  # half a line would not be JSON
-                self._file.truncate(start)
-                self._file.seek(start)
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
             raise
 
     def finish(self) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import anyio.lowlevel
 import anyio.to_thread
 import attrs
 
@@ -22,7 +23,7 @@ from pika_async.cli.board_control import BatchControl, controlling
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import Interrupted, UsageError, stops_account
 from pika_async.cli.forecast import Forecast
-from pika_async.cli.garbage import short_collections
+from pika_async.cli.pauses import short_pauses
 from pika_async.cli.progress import ProgressDisplay
 from pika_async.cli.provider_runs import ProviderRun
 from pika_async.cli.requests import InputRequest
@@ -82,7 +83,7 @@ class BatchRunner:
             expected_seconds=self.options.expected_seconds or EXPECTED_SECONDS,
         )  # fmt: skip
         with ExitStack() as stack:
-            stack.enter_context(short_collections())
+            stack.enter_context(short_pauses())
             outcome = await interruptible(
                 self._run_all(runs, done, stack), self._on_interrupt, self._on_second_interrupt
             )
@@ -155,7 +156,7 @@ class BatchRunner:
             for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
         self._before = Before(charges=self.folder.journal.charges(), price=self.options.price)
-        positions = {one.key: one.index for inputs in inputs_of_runs for one in inputs}
+        positions = {one.key: one.index for inputs in inputs_of_runs async for one in paced(inputs)}
         known = {job.key: job.index for job in done}
         self._gallery.expect(positions)
         results = await self.folder.start_results(
@@ -170,6 +171,7 @@ class BatchRunner:
             )
             for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
+        await anyio.lowlevel.checkpoint()
         if self.listener is not None:
             self.terminal.note(self.listener.announcement)
 

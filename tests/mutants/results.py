@@ -75,17 +75,17 @@ MUTANTS: Final = (
     Mutant(
         "table-in-order-of-ending",
         "cli/results.py",
-        "ordered = sorted((index, key) for key, index in self._indices.items())",
-        "ordered = [(index, key) for key, index in self._indices.items()]",
+        "for index in sorted(keys) for",
+        "for index in keys for",
         "results.csv is not in the order of the input",
         TESTS,
     ),
     Mutant(
         "survivors-visited-again",
-        "cli/garbage.py",
+        "cli/pauses.py",
         '    if phase == "stop" and info["generation"] == _OLDEST:\n        gc.freeze()',
         '    if phase == "stop" and info["generation"] == _OLDEST:\n        pass',
         "a collection of garbage holds the loop for every job that has ended",
-        ("tests/cli/test_garbage.py",),
+        ("tests/cli/test_pauses.py",),
     ),
 )

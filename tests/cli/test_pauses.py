@@ -1,11 +1,14 @@
-"""Collections of garbage while a command keeps many jobs."""
+"""Pauses of the event loop while a command keeps many jobs."""
 
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
-from pika_async.cli.garbage import short_collections
+import pytest
+
+from pika_async.cli.pauses import short_pauses
 
 
 def test_a_full_collection_visits_what_is_new() -> None:
@@ -24,7 +27,7 @@ def test_a_full_collection_visits_what_is_new() -> None:
     gc.callbacks.append(count)
     try:
         kept = [Kept() for _ in range(100)]
-        with short_collections():
+        with short_pauses():
             gc.collect()
             kept += [Kept() for _ in range(10)]
             gc.collect()
@@ -37,3 +40,13 @@ def test_a_full_collection_visits_what_is_new() -> None:
     assert visited == [0, 10, 0, 1, 1]
     assert gc.callbacks == callbacks
     assert len(kept) == 111
+
+
+def test_what_the_interpreter_did_before_it_does_again() -> None:
+    """Thresholds and the turns of threads are shorter in the body, and as they were after it, however it ends."""
+    before = gc.get_threshold(), sys.getswitchinterval()
+    with pytest.raises(KeyError), short_pauses():
+        assert gc.get_threshold()[2] < before[0][2]
+        assert sys.getswitchinterval() < before[1]
+        raise KeyError
+    assert (gc.get_threshold(), sys.getswitchinterval()) == before
