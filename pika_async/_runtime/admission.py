@@ -5,6 +5,7 @@ Sends nothing.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -244,6 +245,7 @@ class BatchAdmission:
         self._table = table
         self._keys = KeyAssigner(self._answers)
         self._keys_loaded = False
+        self._loading = asyncio.Lock()
         self._is_canceled = False
 
     def cancel_rest(self) -> None:
@@ -256,9 +258,11 @@ class BatchAdmission:
 
     async def _key_for(self, request: GenerationRequest, index: int) -> str:
         if request.key is None and not self._keys_loaded:
-            self._keys_loaded = True
-            async for key in paced(self._table.journal.keys()):
-                self._keys.add_existing(key)
+            async with self._loading:  # requests that are admitted side by side get their keys in their order
+                if not self._keys_loaded:
+                    async for key in paced(self._table.journal.keys()):
+                        self._keys.add_existing(key)
+                    self._keys_loaded = True
         return self._keys.key_for(request, index)
 
     async def enroll(self, requests: Sequence[GenerationRequest | str]) -> Source:

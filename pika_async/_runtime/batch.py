@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._http.addresses import allowable_kind, redact_text, redact_url
@@ -47,6 +48,8 @@ class BatchRun:
     :param download: downloads the result of a job; None to download nothing.
     :param downloading: number of downloads at a time.
     :param keep_rest: whether to read the rest of the source into `rest` after submitting has stopped (default: no).
+    :param read_ahead: whether to pull further requests while earlier ones are admitted, so that those which were pulled
+        meanwhile share a commit (default: no).
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class BatchRun:
         downloading: int,
         *,
         keep_rest: bool = False,
+        read_ahead: bool = False,
     ) -> None:
         self._table = table
         self._spawn = spawn
@@ -66,6 +70,12 @@ class BatchRun:
         self._has_files = False
         self._downloading = downloading
         self._keep_rest = keep_rest
+        self._read_ahead = read_ahead
+        #: Requests that were pulled and wait for their admission, each with its index.
+        self._pulled: list[tuple[GenerationRequest | str, int]] = []
+        self._has_pulled = asyncio.Event()
+        #: Number of requests that were pulled and are not admitted yet.
+        self._admitting = 0
         self._results, self._results_out = anyio.create_memory_object_stream[Job](math.inf)
         self._downloads, self._downloads_out = anyio.create_memory_object_stream[Job](math.inf)
         self._observer: JobObserver = self._on_change  # one bound method, shared by all jobs of the batch
@@ -77,19 +87,28 @@ class BatchRun:
         self._downloaders = 0
         self._scopes: list[anyio.CancelScope] = []
         self._error: BaseException | None = None
+        #: Whether a request was not admitted for a reason that holds for the next one too.
+        self._is_broken = False
         self._stopped: SubmissionsStopped | None = None
-        #: The keys of the admitted jobs, in the order of their requests.
-        self.keys: list[str] = []
+        #: The key of each pulled request; None until its job is admitted, and for ever if it belongs to no job.
+        self._keys: list[str | None] = []
         #: The requests that were not admitted because submitting had stopped; read with `keep_rest` only.
         self.rest = PackedList[GenerationRequest | str]()
 
     def start(self, source: Source) -> None:
         """Start pulling requests and downloading results."""
         self._spawn(self._pull_all, source, name="pika_async requests")
+        if self._read_ahead:
+            self._spawn(self._admit_pulled, name="pika_async admission")
         if self._download is not None:
             for number in range(self._downloading):
                 self._spawn(self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}")
         self._downloads_out.close()
+
+    @property
+    def keys(self) -> Iterator[str]:
+        """The keys of the admitted jobs, in the order of their requests."""
+        return (key for key in self._keys if key is not None)
 
     async def results(self) -> AsyncGenerator[Job, None]:
         """Yield each job once it is finished and its result, if wanted, is downloaded.
@@ -146,16 +165,18 @@ class BatchRun:
         finally:
             submissions.sources -= 1
             self._source_ended = True
+            self._has_pulled.set()
             self._close_if_done()
             self._table.wake()
 
     async def _pull(self, source: Source) -> None:
-        index = 0
         pace = Pace()  # many items need no waiting: existing jobs, and items that are refused
         planner = self._table.planner
         while True:
             await pace.step()
-            await self._table.wait_for(lambda: planner.stop_reason is not None or self._has_room())
+            await self._table.wait_for(lambda: planner.stop_reason is not None or self._is_broken or self._has_room())
+            if self._is_broken:
+                return
             self._stopped = self._stopped or planner.stop_reason
             if self._stopped is not None:
                 if self._keep_rest and not isinstance(self._stopped, ClientClosed):
@@ -168,27 +189,67 @@ class BatchRun:
                 request = await anext(source)
             except StopAsyncIteration:
                 return
-            try:
+            index = len(self._keys)
+            self._keys.append(None)
+            self._admitting += 1
+            self._unfinished += 1
+            if not self._read_ahead:
                 await self._admit_next(request, index)
-            except InvalidRequest as error:  # belongs to no job; raised by `results` after the last one
-                self._error = self._error or error
-            index += 1
+                continue
+            self._pulled.append((request, index))
+            if len(self._pulled) == 1:  # nothing is read before the first is on its way
+                self._has_pulled.set()
+                await anyio.lowlevel.checkpoint()
+
+    async def _admit_pulled(self) -> None:
+        """Admit the requests that were pulled, all that wait at once: the journal saves their jobs in one commit."""
+        submissions = self._table.planner.submissions
+        submissions.sources += 1
+        try:
+            with self._new_scope():
+                while self._pulled or not self._source_ended:
+                    self._has_pulled.clear()
+                    page, self._pulled = self._pulled, []
+                    if len(page) == 1:
+                        await self._admit_next(*page[0])
+                    elif page:
+                        async with anyio.create_task_group() as group:
+                            for request, index in page:
+                                group.start_soon(self._admit_next, request, index)
+                    if not self._pulled and not self._source_ended:
+                        await self._has_pulled.wait()
+        finally:
+            submissions.sources -= 1
+            self._unfinished -= len(self._pulled)  # the client or the batch is closing
+            self._pulled.clear()
+            self._close_if_done()
 
     async def _admit_next(self, request: GenerationRequest | str, index: int) -> None:
-        self._unfinished += 1
         try:
             job = await self._admit(request, index, self._observer)
-        except BaseException:
+        except BaseException as error:
             self._unfinished -= 1
-            raise
-        self.keys.append(job.key)
+            if not isinstance(error, Exception):
+                raise
+            # An invalid request belongs to no job, and others go on; `results` raises its error after the last one.
+            self._error = self._error or error
+            self._is_broken |= not isinstance(error, InvalidRequest)
+            self._close_if_done()
+            return
+        finally:
+            self._admitting -= 1
+            if self._read_ahead:
+                self._table.wake()  # there may be room now
+        self._keys[index] = job.key
         if job.status is JobStatus.PLANNED and job.key in self._table.jobs:
             self._unsent.add(job.key)
             if self._closed:  # while the job was being admitted
                 self._table.release(job.key, self._observer)
 
     def _has_room(self) -> bool:
-        return self._undelivered < MAX_UNDELIVERED and self._table.planner.needs_more(len(self._unsent))
+        return self._undelivered < MAX_UNDELIVERED and self._table.planner.needs_more(
+            len(self._unsent) + self._admitting
+        )
 
     # --- results ----------------------------------------------------------------------------------------------------
 

@@ -178,11 +178,15 @@ class Session:
         admission = BatchAdmission(self.admission, self.table)
         if is_known or isinstance(requests, Sequence):
             self.admissions.add(admission)
-        if self.config.journal.path is not None and isinstance(requests, Sequence):
+        has_file, is_whole = self.config.journal.path is not None, isinstance(requests, Sequence)
+        if has_file and isinstance(requests, Sequence):
             source = await admission.enroll(requests)
         download = None if download_to is None else FolderDownload(self.results, Path.cwd() / download_to)
         downloading = self.config.limits.downloading
-        batch = BatchRun(self.table, self.scheduler.spawn, admission.admit, download, downloading, keep_rest=keep_rest)
+        batch = BatchRun(
+            self.table, self.scheduler.spawn, admission.admit, download, downloading, keep_rest=keep_rest,
+            read_ahead=has_file and not (is_whole or is_known),
+        )  # fmt: skip
         if download is not None:
             config = self.config
             batch.stop_if_refused(await route_refusal(config.base_url, allow=config.allow_results, proxy=config.proxy))
