@@ -247,9 +247,8 @@ class BatchRun:
                 self._table.release(job.key, self._observer)
 
     def _has_room(self) -> bool:
-        return self._undelivered < MAX_UNDELIVERED and self._table.planner.needs_more(
-            len(self._unsent) + self._admitting
-        )
+        unsent = len(self._unsent) + self._admitting
+        return self._undelivered < MAX_UNDELIVERED and self._table.planner.needs_more(unsent)
 
     # --- results ----------------------------------------------------------------------------------------------------
 
