@@ -21,7 +21,8 @@ from unittest import mock
 import anyio.to_thread
 from lean_gateway import Connection, Gateway
 
-import pika_async._journal.sqlite  # noqa: F401 - its threads are replaced too, so it is loaded before the first client
+import pika_async._http.downloads
+import pika_async._journal.sqlite  # noqa: F401 - their threads are replaced too, so they are loaded before a client
 
 __all__ = ["ORIGIN", "run"]
 
