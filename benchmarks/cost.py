@@ -8,9 +8,9 @@ a loop with a fixed interval is late by half of it in the mean, so both find the
 the gateway's own measurement.
 
 Each side runs in a process of its own against a gateway that is never the bottleneck; CPU time is that of the client
-after its imports, user and system together. OpenTelemetry is hidden from it, as it is an extra. Every side gets the same durations, lognormal with sigma 0.5 and SECONDS in
-the median, and progress in percent, as native Pika reports it. Polls are answered after LATENCY seconds in the mean
-(default 0: at once, which favours clients whose polls leave together).
+after its imports, user and system together. OpenTelemetry, an extra, is hidden from it. Every side gets the same
+durations, lognormal with sigma 0.5 and SECONDS in the median, and progress in percent, as native Pika reports it. Polls
+are answered after LATENCY seconds in the mean (default 0: at once, which favours clients whose polls leave together).
 """
 
 from __future__ import annotations

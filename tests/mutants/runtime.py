@@ -71,6 +71,15 @@ MUTANTS: Final = (
         "closing_waits_for_pending or within_the_grace",
     ),
     Mutant(
+        "timer-set-once",
+        "_runtime/scheduler.py",
+        "        self._timer = None\n        self.table.wake_event.set()\n",
+        "        self.table.wake_event.set()\n",
+        "a poll whose timer fired a moment early is never sent",
+        ("tests/runtime/test_scheduler.py",),
+        "fires_early",
+    ),
+    Mutant(
         "send-not-shielded",
         "_runtime/submitter.py",
         "scope = anyio.CancelScope(shield=True)  # bounded by",
