@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Final
 
@@ -18,6 +19,8 @@ from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.keys import find_keys, unquoted
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, UserPath
+from pika_async.cli.results import ResultsWriter
+from pika_async.cli.results_table import finish_results
 from pika_async.cli.status import resolution_text
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.errors import ConfigurationError, InvalidRequest
@@ -80,16 +83,34 @@ def resolve(
         run_in_loop(batch_folder.journal.open())
         try:
             run_in_loop(recover_interrupted(batch_folder.journal))
-            if is_walk:
-                _walk(batch_folder, terminal)
-            else:
-                _resolve_all(batch_folder, _chosen(batch_folder, keys, every=every), outcome, terminal)
+            with _keeping_results(batch_folder, terminal) as resolved:
+                if is_walk:
+                    _walk(batch_folder, terminal, resolved)
+                else:
+                    chosen = _chosen(batch_folder, keys, every=every)
+                    _resolve_all(batch_folder, chosen, outcome, terminal, resolved)
         finally:
             run_in_loop(batch_folder.journal.close())
         download = batch_folder.options().download
         if any(is_unfinished(job, download=download) for job in batch_folder.journal.all()):
             terminal.show(f"to continue: {batch_folder.command('resume')}")
         return ExitCode.OK
+
+
+@contextmanager
+def _keeping_results(folder: BatchFolder, terminal: Terminal) -> Iterator[list[Job]]:
+    """Yield a list for the jobs that are resolved; then give them their lines in `results.jsonl` and `results.csv`."""
+    resolved: list[Job] = []
+    try:
+        yield resolved
+    finally:
+        if resolved and folder.results_file.is_file():
+            try:
+                with ResultsWriter(folder.results_file, continues=True) as results:
+                    results.replace(resolved)
+                    run_in_loop(finish_results(results, folder.table_file, terminal))
+            except OSError as error:
+                terminal.error(f"{folder.results_file} cannot be written: {error.strerror}")
 
 
 def _require_one_outcome(keys: Sequence[str], outcome: Outcome, *, every: bool) -> None:
@@ -119,11 +140,14 @@ def _chosen(folder: BatchFolder, keys: Sequence[str], *, every: bool) -> list[Jo
     return [in_doubt[key] for key in chosen]
 
 
-def _resolve_all(folder: BatchFolder, jobs: Sequence[Job], outcome: Outcome, terminal: Terminal) -> None:
+def _resolve_all(
+    folder: BatchFolder, jobs: Sequence[Job], outcome: Outcome, terminal: Terminal, resolved: list[Job]
+) -> None:
     if outcome.task_id is not None and len(jobs) > 1:
         raise UsageError(f"--task-id is the task of one job, but {len(jobs)} were given; nothing was changed")
     for job in jobs:
-        terminal.show(resolution_text(_record(folder, job, outcome)))
+        resolved.append(_record(folder, job, outcome))
+        terminal.show(resolution_text(resolved[-1]))
     if not jobs:
         terminal.show(f"{folder.root}: no job is in doubt")
 
@@ -137,14 +161,14 @@ def _record(folder: BatchFolder, job: Job, outcome: Outcome) -> Job:
 # --- one after the other ----------------------------------------------------------------------------------------------
 
 
-def _walk(folder: BatchFolder, terminal: Terminal) -> None:
+def _walk(folder: BatchFolder, terminal: Terminal, resolved: list[Job]) -> None:
     """Show each job in doubt and ask what became of it. Each answer is saved before the next question."""
     jobs = list(folder.journal.all(JobStatus.UNKNOWN))
     terminal.show(f"{folder.root}: {len(jobs)} in doubt" if jobs else f"{folder.root}: no job is in doubt")
     for number, job in enumerate(jobs, 1):
         for line in _facts(job, f"{number} of {len(jobs)}"):
             terminal.show(line)
-        if not _ask_until_answered(partial(_record, folder, job), terminal):
+        if not _ask_until_answered(partial(_record, folder, job), terminal, resolved):
             return
 
 
@@ -158,7 +182,7 @@ def _facts(job: Job, position: str) -> Iterator[str]:
     yield f"  your account, to find the submission: {provider.account_page or job.base_url}"
 
 
-def _ask_until_answered(record: Callable[[Outcome], Job], terminal: Terminal) -> bool:
+def _ask_until_answered(record: Callable[[Outcome], Job], terminal: Terminal, resolved: list[Job]) -> bool:
     """Ask about one job until it is resolved or skipped; return False to ask about no further one."""
     while True:
         answer = terminal.ask(QUESTION)
@@ -177,7 +201,8 @@ def _ask_until_answered(record: Callable[[Outcome], Job], terminal: Terminal) ->
             case _:
                 continue
         try:
-            terminal.show(f"  {resolution_text(record(outcome))}")
+            resolved.append(record(outcome))
+            terminal.show(f"  {resolution_text(resolved[-1])}")
         except InvalidRequest as error:
             terminal.error(error.message)
         else:

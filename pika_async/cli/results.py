@@ -7,12 +7,14 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+import attrs
 
 from pika_async.errors import DeadlineExceeded, PikaError
 from pika_async.jobs import Job
@@ -163,6 +165,21 @@ class ResultsWriter:
         self._lines[job.key] = line
         self._append(memoryview(line))
         return record
+
+    def replace(self, jobs: Iterable[Job]) -> None:
+        """Write the line of each of `jobs` that has one, with the index of that one, and keep the lines of all others.
+
+        For a command on some jobs of a folder, which knows no input.
+        """
+        changed = {job.key: job for job in jobs}
+        for key, line in list(self._lines.items()):
+            record = json.loads(line)
+            if not record.keys() >= set(COLUMNS) or not isinstance(record["index"], int):
+                continue  # a line of somebody else's
+            if key in changed:
+                self.write(attrs.evolve(changed[key], index=record["index"]))
+            else:
+                self._indices[key] = record["index"]
 
     def _append(self, line: memoryview) -> None:
         size = self._size + len(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
@@ -66,6 +67,24 @@ def test_no_text_holds_the_bare_value_of_a_status() -> None:
     package = Path(pika_async.__file__).parent
     bare = re.compile(r"\{[\w.]*job\.status(\.value)?\}|\{status\.value\}|status\.(value\.)?replace\(")
     assert [str(path) for path in package.rglob("*.py") if bare.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("outcome", ["--abandon", "--not-charged"])
+def test_a_resolution_is_in_the_results_at_once(cli: CommandLine, outcome: str) -> None:
+    """The line and the row of the job say what became of it, in its place of the input; the others stay as they were."""
+    with serving({**LOST, "first": 2}) as emulator:
+        rows = "".join(f'{{"key": "{key}", "prompt": "{key}"}}\n' for key in ("a1", "a2", "fine"))
+        cli.batch(emulator, cli.write("b.jsonl", rows), "--no-download", "--max-in-flight", "1", "--log-level", "error")
+        before = {record["key"]: record for record in cli.results()}
+        [doubtful, other, fine] = sorted(before, key=lambda key: (before[key]["status"] != "unknown", key))
+        assert cli("resolve", "pika-out", doubtful, outcome).code == 0
+    after = {record["key"]: record for record in cli.results()}
+    expected = {"--abandon": "canceled", "--not-charged": "planned"}[outcome]
+    assert after[doubtful]["status"] == expected
+    assert [after[key] for key in (other, fine)] == [before[key] for key in (other, fine)]
+    with (cli.folder / "pika-out" / "results.csv").open(encoding="utf-8-sig", newline="") as file:
+        table = [(row["key"], row["status"]) for row in csv.DictReader(file)]
+    assert table == [(key, after[key]["status"]) for key in ("a1", "a2", "fine")]
 
 
 def statuses(cli: CommandLine) -> dict[str, str]:

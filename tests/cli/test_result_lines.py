@@ -178,3 +178,18 @@ def test_rows_are_in_the_order_of_the_input(path: Path) -> None:
         rows = results.rows
     for _ in range(2):
         assert [(row["index"], row["key"]) for row in rows] == [(0, "z"), (1, "lost"), (2, "a"), (2, "b")]
+
+
+def test_some_jobs_are_replaced_and_the_lines_of_the_others_stay(path: Path) -> None:
+    """A job keeps the index of its line; one without a line gets none; lines of others go."""
+    written(path, job("a", index=7), job("b", index=3))
+    with path.open("a") as file:
+        file.write('{"key": "mine", "index": 1}\n')
+    with ResultsWriter(path, continues=True) as results:
+        results.replace([job("a", status=JobStatus.CANCELED), job("never")])
+        results.finish()
+        rows = list(results.rows)
+    assert [(row["key"], row["index"], row["status"]) for row in read_results(path)] == [
+        ("b", 3, "planned"), ("a", 7, "canceled"),
+    ]  # fmt: skip
+    assert [row["key"] for row in rows] == ["b", "a"]
