@@ -111,7 +111,7 @@ class ClientConfig:
             proxy=proxy,
             transport=transport
             or AiohttpTransport(url, credential, session=session, proxy=proxy, connections=int(limits.polling)),
-            journal=_create_journal(journal),
+            journal=_create_journal(journal, limits),
             account_digest=credential.account(),
             lenient=_is_lenient(ambiguous),
             uploader=_checked_uploader(uploader),
@@ -213,10 +213,10 @@ def _checked_policy(polling: object) -> PollingPolicy:
     return polling
 
 
-def _create_journal(journal: str | os.PathLike[str] | Journal | None) -> Journal:
+def _create_journal(journal: str | os.PathLike[str] | Journal | None, limits: Limits) -> Journal:
     """Return `journal` itself if it is one, a journal in the file of that path, or one in memory for None."""
     if journal is None:
-        return MemoryJournal()
+        return MemoryJournal(settled=limits.settled)
     if isinstance(journal, str | os.PathLike):
         if journal != "":
             from pika_async._journal.sqlite import SqliteJournal  # noqa: PLC0415 - not for a client without a file

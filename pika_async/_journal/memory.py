@@ -1,12 +1,16 @@
-"""Journal in memory, for a client without a file. Nothing survives the process."""
+"""Journal in memory, for a client without a file. Nothing survives the process.
+
+The latest settled jobs are kept, as small records; older ones are forgotten.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +21,8 @@ from pika_async._journal.change_signal import ChangeSignal
 from pika_async._journal.protocol import MAX_CHANGES, Intent, Upload
 from pika_async._journal.samples import SAMPLES_PER_STRATUM, latest_samples
 from pika_async._journal.serialization import is_change
+from pika_async._journal.settled import SettledOrder, pack_settled, status_of, unpack_settled
+from pika_async._planning.limits import SETTLED_JOBS
 from pika_async.jobs import Job, JobStatus, archive_key
 from pika_async.polling.durations import DurationSample
 
@@ -24,15 +30,30 @@ __all__ = ["MemoryJournal"]
 
 #: Numbers of replaced changes that a reader passes before other tasks get a turn.
 MAX_SKIPPED_CHANGES: Final = 4096
+#: Latest settled jobs that stay objects, since they are read and saved again soon.
+UNPACKED_JOBS: Final = 256
+
+_log = logging.getLogger("pika_async.journal")
 
 
 class MemoryJournal:
-    """Jobs in a dict; see `Journal` for the calls."""
+    """Jobs in a dict; see `Journal` for the calls.
+
+    :param settled: maximum number of settled jobs, >= 1; beyond it, the one that settled first is forgotten, and its
+        key is that of a new job. Forgotten are neither jobs that have not settled, nor doubts, nor results whose
+        download has failed or not ended. Default: 100,000.
+    """
 
     path: Path | None = None
 
-    def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
+    def __init__(self, *, settled: int = SETTLED_JOBS) -> None:
+        self._max_settled = settled
+        #: Jobs by key; the records of settled ones.
+        self._jobs: dict[str, Job | bytes] = {}
+        self._settled = SettledOrder()
+        #: Keys that are not forgotten, as they are at any moment.
+        self._retained: Container[str] = ()
+        self._has_forgotten = False
         #: Jobs of each status, so that `count` takes the same time for any number of jobs.
         self._counts: Counter[JobStatus] = Counter()
         self._intents: dict[str, Intent] = {}
@@ -47,9 +68,10 @@ class MemoryJournal:
         self._samples: list[DurationSample] = []
         #: Number of samples that the last selection of the latest ones has kept.
         self._kept_samples = SAMPLES_PER_STRATUM
-        #: The keys of the changed jobs by revision, from 1; None in place of a job that has a later revision. Empty
-        #: until a reader asks, because numbering costs time that most clients need not spend.
-        self._changed: list[str | None] = []
+        #: The keys of the changed jobs by their latest revision, from 1. Empty until a reader asks, because numbering
+        #: costs time that most clients need not spend.
+        self._changed: dict[int, str] = {}
+        self._revision = 0
         #: The latest revision of each job.
         self._revisions: dict[str, int] | None = None
         self._change_signal = ChangeSignal()
@@ -79,36 +101,79 @@ class MemoryJournal:
         """See `Journal`."""
         self._store(job)
 
+    def retain(self, keys: Container[str]) -> None:
+        """See `Journal`."""
+        self._retained = keys
+
     def _store(self, job: Job) -> None:
-        before = self._jobs.get(job.key)
+        stored = self._jobs.get(job.key)
+        before = None if stored is None else unpack_settled(stored)
         if self._revisions is not None:
             self._assign_revision(self._revisions, before, job)
         if before is not None:
             self._counts[before.status] -= 1
             self._charges -= before.may_be_charged
         self._counts[job.status] += 1
-        self._charges += job.may_be_charged
-        self._jobs[job.key] = job
+        if not (self._has_forgotten and before is None and job.is_final):  # a forgotten job has been counted
+            self._charges += job.may_be_charged
+        self._jobs[job.key] = job if isinstance(stored, Job) or not job.is_final else pack_settled(job)
         if job.task_id is not None:
             self._task_keys.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
+        self._place(job, was_settled=before is not None and before.is_final)
+
+    def _place(self, job: Job, *, was_settled: bool) -> None:
+        """Place `job` in the order of the settled ones; pack and forget the older ones."""
+        if was_settled and not job.is_final:
+            self._settled.discard(job.key)
+        elif was_settled and self._settled.is_kept(job.key) and not _is_wanted(job):
+            self._settled.discard(job.key)
+            self._settled.add(job.key)
+        elif job.is_final and not was_settled:
+            self._settled.add(job.key)
+        key = self._settled.before_latest(UNPACKED_JOBS)
+        older = None if key is None else self._jobs.get(key)
+        if key is not None and isinstance(older, Job) and older.is_final:
+            self._jobs[key] = pack_settled(older)
+        while len(self._settled) > self._max_settled:
+            self._forget(self._settled.pop())
+
+    def _forget(self, key: str) -> None:
+        """Forget a settled job, unless its result is still wanted."""
+        job = unpack_settled(self._jobs[key])
+        if key in self._retained or _is_wanted(job):
+            self._settled.keep(key)
+            return
+        if not self._has_forgotten:
+            self._has_forgotten = True
+            text = "more than %s jobs have settled: the oldest are forgotten from now on, and their keys are new ones; "
+            _log.warning(text + "a journal file forgets none", f"{self._max_settled:,}")
+        del self._jobs[key]
+        self._counts[job.status] -= 1
+        self._set_token(key, None)
+        keys = self._task_keys.get((job.provider, job.base_url), {})
+        if job.task_id is not None and keys.get(job.task_id) == key:
+            del keys[job.task_id]
+        if self._revisions is not None:
+            self._changed.pop(self._revisions.pop(key, 0), None)
 
     def _assign_revision(self, revisions: dict[str, int], before: Job | None, job: Job) -> None:
         if before is None or is_change(job, before):
-            if job.key in revisions:
-                self._changed[revisions[job.key] - 1] = None
-            self._changed.append(job.key)
-            revisions[job.key] = len(self._changed)
+            self._changed.pop(revisions.get(job.key, 0), None)
+            self._revision += 1
+            self._changed[self._revision] = job.key
+            revisions[job.key] = self._revision
             self._change_signal.notify()
 
     @property
     def revision(self) -> int:
         """See `Journal`. The first call numbers the existing jobs, in their order."""
         if self._revisions is None:
-            self._changed = list(self._jobs)
-            self._revisions = {key: revision for revision, key in enumerate(self._jobs, 1)}
-        return len(self._changed)
+            self._changed = dict(enumerate(self._jobs, 1))
+            self._revisions = {key: revision for revision, key in self._changed.items()}
+            self._revision = len(self._changed)
+        return self._revision
 
     async def changes(self, after: int) -> list[tuple[int, Job]]:
         """See `Journal`."""
@@ -118,9 +183,10 @@ class MemoryJournal:
                 await asyncio.sleep(0)
                 latest = min(self.revision, after + MAX_SKIPPED_CHANGES)
                 revisions = range(after + 1, latest + 1)
-                keys = ((revision, self._changed[revision - 1]) for revision in revisions)
+                keys = ((revision, self._changed.get(revision)) for revision in revisions)
                 found += itertools.islice(
-                    ((revision, self._jobs[key]) for revision, key in keys if key is not None), MAX_CHANGES
+                    ((revision, unpack_settled(self._jobs[key])) for revision, key in keys if key is not None),
+                    MAX_CHANGES,
                 )
                 if found:
                     return found
@@ -151,9 +217,12 @@ class MemoryJournal:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         self._jobs[archived.key] = self._jobs.pop(job.key)
+        if job.is_final:
+            self._settled.discard(job.key)
+            self._settled.add(archived.key)
         if self._revisions is not None:
             self._revisions[archived.key] = revision = self._revisions.pop(job.key)
-            self._changed[revision - 1] = archived.key
+            self._changed[revision] = archived.key
         self._intents.pop(job.key, None)
         self._set_token(archived.key, self._set_token(job.key, None))
         self._store(archived)
@@ -173,7 +242,10 @@ class MemoryJournal:
 
     async def save_upload(self, upload: Upload) -> None:
         """See `Journal`."""
+        self._uploads.pop(upload.sha256, None)  # the latest is the last
         self._uploads[upload.sha256] = upload
+        if len(self._uploads) > self._max_settled:
+            del self._uploads[next(iter(self._uploads))]
 
     def get_upload(self, sha256: str) -> Upload | None:
         """See `Journal`."""
@@ -181,7 +253,8 @@ class MemoryJournal:
 
     def get(self, key: str) -> Job | None:
         """See `Journal`."""
-        return self._jobs.get(key)
+        stored = self._jobs.get(key)
+        return None if stored is None else unpack_settled(stored)
 
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
@@ -200,12 +273,13 @@ class MemoryJournal:
 
     def all(self, *statuses: JobStatus) -> Iterator[Job]:
         """See `Journal`."""
-        found = (job for key in list(self._jobs) if (job := self._jobs.get(key)) is not None)
-        return (job for job in found if job.status in statuses) if statuses else found
+        wanted = frozenset(statuses or JobStatus)
+        found = (stored for key in list(self._jobs) if (stored := self._jobs.get(key)) is not None)
+        return (unpack_settled(stored) for stored in found if status_of(stored) in wanted)
 
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
-        return [(self._jobs[key], intent) for key, intent in self._intents.items()]
+        return [(unpack_settled(self._jobs[key]), intent) for key, intent in self._intents.items()]
 
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""
@@ -218,3 +292,8 @@ class MemoryJournal:
     def samples(self) -> list[DurationSample]:
         """See `Journal`."""
         return latest_samples(self._samples)
+
+
+def _is_wanted(job: Job) -> bool:
+    """Whether the result of `job` was to be downloaded, and can still be."""
+    return job.status is JobStatus.SUCCEEDED and job.file is None and job.error is not None

@@ -16,7 +16,7 @@ from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
 
-__all__ = ["PackedList"]
+__all__ = ["PackedList", "is_plain"]
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class PackedList(Sequence[T]):
     def append(self, value: T) -> None:
         """Add `value` at the end, as it is now."""
         try:
-            record = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if _is_plain(value) else self._pack(value)
+            record = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if is_plain(value) else self._pack(value)
         except Exception:  # the metadata of a request may hold anything
             record = self._pack(value, refer=True)
         self._records.append(record)
@@ -90,7 +90,7 @@ class PackedList(Sequence[T]):
         return repr(list(self))
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
     """Whether no part of `value` is to be referred to, by the few parts that may be: the usual case, twice as fast."""
     request, error = (value.request, value.error) if isinstance(value, Job) else (value, None)
     if isinstance(request, GenerationRequest) and (isinstance(request.image, bytes) or request.ingredients):

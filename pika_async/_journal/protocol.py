@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -117,6 +117,12 @@ class Journal(Protocol):
         """Save a later state of a saved `job` within 5 s, unless `save` gets one that is later still.
 
         For facts that a crash may lose because they are learned again, such as its progress.
+        """
+
+    def retain(self, keys: Container[str]) -> None:
+        """Forget no job whose key is in `keys` at that moment, whatever the journal forgets otherwise.
+
+        A journal in memory forgets the oldest settled jobs beyond its bound; a file forgets none.
         """
 
     def add_sample(self, sample: DurationSample) -> None:

@@ -13,6 +13,7 @@ import logging
 import os
 import sqlite3
 import weakref
+from collections.abc import Container
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -159,6 +160,9 @@ class SqliteJournal(Reader):
                 self._schedule.write_all()
             else:
                 self._schedule.write_late()
+
+    def retain(self, keys: Container[str]) -> None:
+        """See `Journal`. Nothing is forgotten."""
 
     def add_sample(self, sample: DurationSample) -> None:
         """See `Journal`."""

@@ -12,11 +12,14 @@ from pika_async._planning.backoff import backoff_delay
 from pika_async.errors import ConfigurationError, SubmissionsStopped, shorten
 
 __all__ = [
-    "MAX_IN_FLIGHT", "CircuitBreaker", "Limits", "RateMeter", "SubmitThrottle", "TokenBucket", "checked_max_in_flight",
+    "MAX_IN_FLIGHT", "SETTLED_JOBS", "CircuitBreaker", "Limits", "RateMeter", "SubmitThrottle", "TokenBucket",
+    "checked_max_in_flight",
 ]  # fmt: skip
 
 #: Default maximum number of accepted jobs: the most that an endless source of requests may cost before a result.
 MAX_IN_FLIGHT: Final = 10_000
+#: Default maximum number of settled jobs that a client without a journal file keeps; about 50 MiB.
+SETTLED_JOBS: Final = 100_000
 #: Length of the window over which a rate is measured, in seconds.
 RATE_WINDOW_S: Final = 60
 
@@ -49,6 +52,10 @@ class Limits:
     :param grace: seconds that closing waits for the responses of submissions under way, and then for the hooks, which
         have 1 s in any case; 6 by default. A submission without a response by then is in doubt. Docker kills 10 s after
         SIGTERM, Kubernetes after 30 s, and what is killed is in doubt as well.
+    :param settled: maximum number of settled jobs that a client without a journal file keeps, 100,000 by default. Then
+        the one that settled first is forgotten: its key is unknown, and a request of this key is a new job, which is
+        paid. Never forgotten are jobs in doubt, jobs that have not settled, and results whose download has failed or
+        not ended. A reader of `events` that is further behind misses the forgotten ones. A journal file forgets none.
     :raises ConfigurationError: for a number that is not above 0, or a count that is not an integer.
     """
 
@@ -61,6 +68,7 @@ class Limits:
     patience: float = attrs.field(default=900.0, validator=_positive)
     max_charges: int | None = attrs.field(default=None, validator=_count)
     grace: float = attrs.field(default=6.0, validator=_positive)
+    settled: int = attrs.field(default=SETTLED_JOBS, validator=_count)
 
 
 def checked_max_in_flight(value: object, given: int | None) -> int:

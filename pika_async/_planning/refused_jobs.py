@@ -72,8 +72,9 @@ class RefusedJobs:
         self._cleared.pop(active.job.key, None)
         self._own.append(_Refusal(active, outcome, math.inf))
 
-    def on_accepted(self, sent_at: float) -> None:
-        """Record the acceptance of a submission that was sent at `sent_at`: earlier refusals were not the account's."""
+    def on_accepted(self, key: str, sent_at: float) -> None:
+        """Record the acceptance of the job `key`, sent at `sent_at`: earlier refusals were not the account's."""
+        self._cleared.pop(key, None)
         earlier = [refusal for refusal in self._held if refusal.at <= sent_at]
         self._held = [refusal for refusal in self._held if refusal.at > sent_at]
         for refusal in earlier:

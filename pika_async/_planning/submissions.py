@@ -229,7 +229,7 @@ class Submissions:
                 self.concurrency.on_accepted(now)
                 self.queue.open_gate(active)
                 self.fuses.on_accepted()
-                self.refused.on_accepted(sent_at)
+                self.refused.on_accepted(active.job.key, sent_at)
             case SubmitVerdict.NOT_SENT:
                 return self._on_unsent(active, outcome, now, u)
             case SubmitVerdict.WAIT:

@@ -43,6 +43,8 @@ class TaskAliases:
         if task_id not in self._answers and len(self._answers) >= MAX_TASKS:
             self._forget(next(iter(self._answers)))
         owner = self._owners.setdefault(other_id, task_id)
+        if len(self._owners) > 2 * MAX_TASKS:  # a gateway that names another id in each answer
+            del self._owners[next(iter(self._owners))]
         earlier = self._answers.setdefault(task_id, (other_id, 0))
         if owner != task_id or earlier is None or earlier[0] != other_id:
             self._owners[other_id] = self._answers[task_id] = None

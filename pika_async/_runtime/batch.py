@@ -268,7 +268,7 @@ class BatchRun:
         if self._download is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._downloads.send_nowait(job)
-                self._table.fetching += 1
+                self._table.start_fetching(job.key)
                 self.stop_if_refused(self._download.refusal(job))
                 return
         self._deliver(job)
@@ -283,7 +283,7 @@ class BatchRun:
             self._table.intake.stop_submitting(SubmissionsStopped(provider=self._table.planner.provider, reason=text))
 
     def _on_downloaded(self, job: Job) -> None:
-        self._table.fetching -= 1
+        self._table.end_fetching(job.key)
         self._deliver(job)
         self._table.wake()
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -121,8 +122,9 @@ class JobTable:
         self.intake = Intake(planner, self.wake)
         #: The active jobs, by key.
         self.jobs: dict[str, ActiveJob] = {}
-        #: Number of settled jobs whose files are being downloaded for a batch.
-        self.fetching = 0
+        #: Number of downloads for a batch, waiting or under way, by the key of the settled job.
+        self.fetching: Counter[str] = Counter()
+        journal.retain(self.fetching)
         #: Wakes the scheduler.
         self.wake_event = asyncio.Event()
         #: Planned jobs that are canceled as soon as what is under way with them has ended: a write or an upload.
@@ -134,6 +136,16 @@ class JobTable:
     def is_empty(self) -> bool:
         """Whether every job is finished and no file is being downloaded for a batch."""
         return not self.jobs and not self.fetching
+
+    def start_fetching(self, key: str) -> None:
+        """Record a download of a settled job for a batch, which the journal must not forget until it has ended."""
+        self.fetching[key] += 1
+
+    def end_fetching(self, key: str) -> None:
+        """Record the end of a download."""
+        self.fetching[key] -= 1
+        if not self.fetching[key]:
+            del self.fetching[key]
 
     def with_pending_polls(self, job: Job) -> Job:
         """Return `job` with the polls that are not in its record yet."""
