@@ -92,7 +92,7 @@ MUTANTS: Final = (
     Mutant(
         "jobs-kept-as-objects",
         "_journal/packed.py",
-        "record = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if _is_plain(value) else self._pack(value)",
+        "record = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if is_plain(value) else self._pack(value)",
         "record = self._pack(value, refer=True)",
         "a collection of garbage traverses every job of a report while the loop stands still",
         TESTS,
