@@ -31,7 +31,7 @@ def settled(key: str = "a", number: int = 1) -> Job:
 
 
 def failed(key: str = "a") -> Job:
-    error = GenerationFailed(key=key, provider="p", task_id="t-1", reason="no", kind="content", refunded=None)
+    error = GenerationFailed(key=key, provider="p", task_id="t-1", reason="no", kind="moderation", refunded=None)
     return attrs.evolve(accepted(key), status=S.FAILED, error=error, settled_at=utc_from_timestamp(1_700_000_009.5))
 
 
