@@ -11,7 +11,10 @@ import sys
 from pika_async import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    #: Runs a command line that it was loaded for, and returns the exit code.
+    Command = Callable[[Sequence[str]], int]
 
 __all__ = ["main"]
 
@@ -27,9 +30,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program name; default `sys.argv[1:]`.
     """
     try:
-        return _run(argv)
-    except KeyboardInterrupt:  # Ctrl-C while the command is imported
+        open_standard_streams()
+        if argv is not None:
+            return _load(argv)(argv)
+        arguments = sys.argv[1:]
+        code = _load_or_end(arguments)(arguments)
+        if "pika_async.cli.loop" in sys.modules:
+            from pika_async.cli.loop import exit_despite_threads  # noqa: PLC0415
+
+            # The interpreter would wait for them.
+            exit_despite_threads(code)
+    except KeyboardInterrupt:  # Ctrl-C before the command has begun
         return INTERRUPTED
+    return code
 
 
 def open_standard_streams() -> None:
@@ -46,22 +59,32 @@ def open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    open_standard_streams()
-    arguments = sys.argv[1:] if argv is None else list(argv)
+def _load_or_end(arguments: Sequence[str]) -> Command:
+    """Load a command of this process, which ends at once on Ctrl-C.
+
+    An exception would not do: Python ignores it, with a traceback, where it is raised in a callback of an import lock.
+    """
+    import signal  # noqa: PLC0415
+
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler:  # ignored, as behind `nohup`, or another's
+        return _load(arguments)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        return _load(arguments)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _load(arguments: Sequence[str]) -> Command:
+    """Import what runs a command."""
     if _is_extra_missing():
-        sys.stderr.write('pika-async: the command line needs an extra: python -m pip install "pika_async[cli]"\n')
-        return 2
-    if arguments == ["--version"] and _print_version():
-        return 0
-    from pika_async.cli import run  # noqa: PLC0415
+        return _advise_extra
+    if [*arguments] == ["--version"]:
+        return _print_version
+    from pika_async.cli import load  # noqa: PLC0415
 
-    code = run(arguments)
-    if argv is None:  # the interpreter would wait for them
-        from pika_async.cli.loop import exit_despite_threads  # noqa: PLC0415
-
-        exit_despite_threads(code)
-    return code
+    return load(arguments)
 
 
 def _is_extra_missing() -> bool:
@@ -76,16 +99,22 @@ def _is_extra_missing() -> bool:
         raise
 
 
-def _print_version() -> bool:
-    """Return whether the version is printed; where it cannot be, the command line reports that."""
+def _advise_extra(_arguments: Sequence[str]) -> int:
+    sys.stderr.write('pika-async: the command line needs an extra: python -m pip install "pika_async[cli]"\n')
+    return 2
+
+
+def _print_version(arguments: Sequence[str]) -> int:
     from pika_async import __version__  # noqa: PLC0415
 
     try:
         sys.stdout.write(f"{__version__}\n")
         sys.stdout.flush()
-    except OSError:
-        return False
-    return True
+    except OSError:  # reported by the command line, as of every command
+        from pika_async.cli import load  # noqa: PLC0415
+
+        return load(arguments)(arguments)
+    return 0
 
 
 if __name__ == "__main__":

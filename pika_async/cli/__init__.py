@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["run"]
+__all__ = ["load", "run"]
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code; nothing of the commands is imported for the help text of them all.
+    """Run one command and return its exit code.
+
+    :param argv: arguments without the program name.
+    """
+    return load(argv)(argv)
+
+
+def load(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
+    """Import what runs a command, and return it; nothing of the commands for the help text of them all.
 
     :param argv: arguments without the program name.
     """
     if [*argv] in ([], ["--help"], ["-h"]):
         from pika_async.cli.overview import print_overview  # noqa: PLC0415
 
-        with contextlib.suppress(OSError):  # reported below
-            print_overview()
-            return 0
+        return print_overview
     from pika_async.cli.commands import run as run_command  # noqa: PLC0415
 
-    return run_command(argv)
+    return run_command

@@ -113,19 +113,28 @@ def test_an_interrupt_while_a_result_is_downloaded_loses_nothing(tmp_path: Path)
         page_of(tmp_path)
 
 
-#: Waits for Ctrl-C where a module is about to be imported, and tells the parent by a file.
+#: Waits for Ctrl-C where a module is about to be imported, and tells the parent by a file. With "callback" it waits in the
+#: callback of a weak reference, of which an import has some: Python prints and ignores what is raised there.
 WAITING_FOR_INTERRUPT: Final = """
-import pathlib, sys, time
+import os, pathlib, sys, time, weakref
 class Wait:
     def find_spec(self, name, *rest):
         if name == {module!r}:
-            pathlib.Path("waiting").touch()
-            time.sleep(60)
+            if {callback}:
+                value = type("Value", (), {{}})()
+                reference = weakref.ref(value, wait)
+                del value
+            else:
+                wait()
+def wait(*_):
+    pathlib.Path("waiting").touch()
+    time.sleep(60)
 sys.meta_path.insert(0, Wait())
 """
 
 
 @pytest.mark.parametrize("program", ["pika-async", "python -m pika_async"])
+@pytest.mark.parametrize("callback", [False, True])
 @pytest.mark.parametrize(
     ("module", "argv"),
     [
@@ -137,24 +146,57 @@ sys.meta_path.insert(0, Wait())
     ],
 )
 def test_an_interrupt_at_once_prints_no_traceback(
-    tmp_path: Path, program: str, module: str, argv: tuple[str, ...]
+    tmp_path: Path, program: str, callback: bool, module: str, argv: tuple[str, ...]
 ) -> None:
     """Ctrl-C while the command line is still imported ends it with exit code 130, and prints nothing."""
-    (tmp_path / "sitecustomize.py").write_text(WAITING_FOR_INTERRUPT.format(module=module))
+    (tmp_path / "sitecustomize.py").write_text(WAITING_FOR_INTERRUPT.format(module=module, callback=callback))
     code = "import sys; from pika_async.__main__ import main; sys.exit(main())"  # as the installed script
     start_of_it = ["-c", code] if program == "pika-async" else ["-m", "pika_async"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     with ChildProcess(
         [sys.executable, *start_of_it, *argv],
-        cwd=tmp_path,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+        cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
         wait_until((tmp_path / "waiting").exists)
         process.send_signal(signal.SIGINT)
         assert (process.communicate(timeout=HANG_S), process.returncode) == (("", ""), 130)
+
+
+def test_an_interrupt_between_two_imports_prints_no_traceback(tmp_path: Path) -> None:
+    """Ctrl-C in the instants in which nothing is imported and no command handles it."""
+    interrupting = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "pika_async.cli.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from pika_async.__main__ import main
+sys.exit(main())
+"""
+    argv = [sys.executable, "-c", interrupting, "status", "nowhere"]
+    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG_S)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:
+    """A command that a shell started with `&`, or `nohup`, goes on while it is imported, and afterwards."""
+    interrupting = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "pika_async.cli.commands":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from pika_async.__main__ import main
+code = main()
+assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+sys.exit(code)
+"""
+    argv = [sys.executable, "-c", interrupting, "status", "nowhere"]
+    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG_S)
+    assert (ended.returncode, "must hold a journal.db" in ended.stderr) == (2, True)
 
 
 def test_status_after_an_interrupt_speaks_of_no_client(tmp_path: Path, cli: CommandLine) -> None:

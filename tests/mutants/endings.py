@@ -20,8 +20,8 @@ MUTANTS: Final = (
     Mutant(
         "resolver-awaited-at-exit",
         "__main__.py",
-        "        exit_despite_threads(code)\n",
-        "        pass\n",
+        "            exit_despite_threads(code)\n",
+        "            pass\n",
         "the interpreter waits for a hanging resolver",
         _HANGING,
     ),

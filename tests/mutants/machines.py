@@ -143,7 +143,7 @@ MUTANTS: Final = (
     Mutant(
         "closed-streams-stay-closed",
         "__main__.py",
-        "    open_standard_streams()\n",
+        "        open_standard_streams()\n",
         "",
         "a journal or a socket gets the descriptor of a closed standard stream",
         ("tests/cli/test_cli_machine.py",),
