@@ -21,6 +21,10 @@ def load(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
     :param argv: arguments without the program name.
     """
     if [*argv] in ([], ["--help"], ["-h"]):
+        # The parser would import these two while it prints, when Ctrl-C no longer ends the process at once.
+        import rich.console  # noqa: PLC0415
+        import rich.markdown  # noqa: F401, PLC0415
+
         from pika_async.cli.overview import print_overview  # noqa: PLC0415
 
         return print_overview

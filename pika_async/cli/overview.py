@@ -6,9 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-# The parser would import these two while it prints, when Ctrl-C no longer ends the process at once.
-import rich.console
-import rich.markdown  # noqa: F401
 from cyclopts import App
 
 from pika_async import __version__

@@ -41,7 +41,7 @@ UNUSED_BY_MOST: Final = frozenset({
 })  # fmt: skip
 #: What a command without a board, a configuration file, an emulator and posters has no use for.
 UNUSED_BY_COMMANDS: Final = frozenset({
-    "PIL", "aiohttp.web", "av", "jinja2", "opentelemetry", "pika_async._http.callback_server", "pika_async.emulator",
+    "PIL", "aiohttp.web", "rich.markdown", "av", "jinja2", "opentelemetry", "pika_async._http.callback_server", "pika_async.emulator",
     "pika_async.report.board", "pika_async.report.board_servers", "pika_async.report.board_source", "tomllib", "uvloop",
 })  # fmt: skip
 #: Modules of ours that a client may load; each takes about a millisecond.
