@@ -25,9 +25,21 @@ def load(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
         import rich.console  # noqa: PLC0415
         import rich.markdown  # noqa: F401, PLC0415
 
-        from pika_async.cli.overview import print_overview  # noqa: PLC0415
+        import pika_async.cli.overview  # noqa: PLC0415
 
-        return print_overview
+        return _print_overview
     from pika_async.cli.commands import run as run_command  # noqa: PLC0415
 
     return run_command
+
+
+def _print_overview(argv: Sequence[str]) -> int:
+    from pika_async.cli.overview import print_overview  # noqa: PLC0415
+
+    try:
+        print_overview()
+    except OSError:  # reported by the commands, which cannot print it either
+        from pika_async.cli.commands import run as run_command  # noqa: PLC0415
+
+        return run_command(argv)
+    return 0

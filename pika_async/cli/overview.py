@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Final
 
 from cyclopts import App
@@ -53,20 +52,14 @@ def finish_app(app: App) -> None:
     group_commands(app)
 
 
-def print_overview(argv: Sequence[str]) -> int:
-    """Print the help text of the whole command line and return the exit code.
+def print_overview() -> None:
+    """Print the help text of the whole command line.
 
-    :param argv: the arguments that ask for it, without the program name.
+    :raises OSError: if standard output cannot be written.
     """
     escape_unencodable(sys.stdout)
     app = new_app()
     for name, summary in SUMMARIES.items():
         app.command(App(name=name, help=summary))
     finish_app(app)
-    try:
-        app.help_print([])
-    except OSError:  # reported by the commands, as where they print it
-        from pika_async.cli.commands import run  # noqa: PLC0415
-
-        return run(argv)
-    return 0
+    app.help_print([])
