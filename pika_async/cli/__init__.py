@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 __all__ = ["load", "run"]
 
@@ -25,17 +26,15 @@ def load(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
         import rich.console  # noqa: PLC0415
         import rich.markdown  # noqa: F401, PLC0415
 
-        import pika_async.cli.overview  # noqa: PLC0415
+        from pika_async.cli.overview import print_overview  # noqa: PLC0415
 
-        return _print_overview
+        return partial(_print_or_report, print_overview)
     from pika_async.cli.commands import run as run_command  # noqa: PLC0415
 
     return run_command
 
 
-def _print_overview(argv: Sequence[str]) -> int:
-    from pika_async.cli.overview import print_overview  # noqa: PLC0415
-
+def _print_or_report(print_overview: Callable[[], None], argv: Sequence[str]) -> int:
     try:
         print_overview()
     except OSError:  # reported by the commands, which cannot print it either
