@@ -37,6 +37,7 @@ BENCHMARKS = (
     Benchmark("start", ("25",), 3),
     Benchmark("feed", ("300", "10", "5"), 6),
     Benchmark("journal", ("500", "5"), 10),
+    Benchmark("submissions", ("128", "3", "8"), 10),
     Benchmark("cost", ("300", "1"), 10),
     Benchmark("peers", ("100", "2"), 20),
     Benchmark("memory", ("10000",), 8),

@@ -5,7 +5,8 @@
 The gateway is a TLS server in a process of its own, with an RSA certificate that `openssl` makes, behind a relay that
 delivers everything 25 ms later in both directions; the handshake of TCP, which the relay answers at once, is added to
 the first bytes. It answers a submission at once, after 0.2 s or after 1 s; its tasks do not end. Each round is a client
-in a process of its own, without a journal. CPU is that of the client.
+in a process of its own, without a journal. CPU is that of the client; "ready" is the share of submissions that found a
+connection.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import uvloop
+from aiohttp.connector import Connection
+
 from pika_async import FixedInterval, GenerationRequest, Limits, PikaClient
 from pika_async._http.connector import SubmissionConnector
+from pika_async._http.spare_connections import SpareConnections
 
 #: Seconds that bytes take in one direction.
 ONE_WAY_S = 0.025
@@ -54,12 +59,14 @@ class Relay(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.ready_at = 0.0
+        #: Due, while the other side is not connected yet.
+        self.waiting: list[Any] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._later(lambda: self.peer.transport.write(data))
+        self._later(lambda: self.peer.transport.is_closing() or self.peer.transport.write(data))
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._later(lambda: self.peer.transport.close())  # noqa: PLW0108 - it may have no transport yet
@@ -67,7 +74,12 @@ class Relay(asyncio.Protocol):
     def _later(self, deliver: Any) -> None:
         loop = asyncio.get_running_loop()
         self.ready_at = max(self.ready_at, loop.time() + ONE_WAY_S)
-        loop.call_at(self.ready_at, lambda: self.peer.transport is not None and deliver())
+        loop.call_at(self.ready_at, self._deliver, deliver)
+
+    def _deliver(self, deliver: Any) -> None:
+        self.waiting.append(deliver)
+        while self.waiting and self.peer.transport is not None:
+            self.waiting.pop(0)()
 
 
 class Near(Relay):
@@ -87,6 +99,7 @@ class Near(Relay):
 
     async def _connect(self) -> None:
         await asyncio.get_running_loop().create_connection(lambda: self.peer, "127.0.0.1", self.port)
+        self._deliver(lambda: None)
 
 
 class Tally:
@@ -147,7 +160,17 @@ async def accept(port: str, certificate: str, count: int, room: int) -> dict[str
     """Submit until every job is accepted; return the elapsed and the CPU seconds."""
     context = ssl.create_default_context(cafile=f"{certificate}.crt")
     limits, polling = Limits(submitting=room), FixedInterval(3600)
-    with mock.patch("aiohttp.connector._SSL_CONTEXT_VERIFIED", context):
+    take, found = SpareConnections.take, list[bool]()
+
+    def counted(spares: SpareConnections) -> Connection | None:
+        connection = take(spares)
+        found.append(connection is not None)
+        return connection
+
+    with (
+        mock.patch.object(SpareConnections, "take", counted),
+        mock.patch("aiohttp.connector._SSL_CONTEXT_VERIFIED", context),
+    ):
         url = f"https://127.0.0.1:{port}"
         async with PikaClient("native", api_key="none", base_url=url, limits=limits, polling=polling) as pika:
             began, cpu = time.perf_counter(), time.process_time()
@@ -155,6 +178,7 @@ async def accept(port: str, certificate: str, count: int, room: int) -> dict[str
             while len(pika.active_jobs()) < count or any(job.task_id is None for job in pika.active_jobs()):
                 await asyncio.sleep(0.02)
             result = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+            result["ready"] = sum(found) / count
             batch.cancel()
             await asyncio.wait({batch})
     return result
@@ -187,12 +211,13 @@ def main(count: int, rounds: int, room: int) -> None:
                 pairs.append(sides)
             print(f"{count} submissions, {room} side by side, answers after {answer_s:.1f} s, {rounds} rounds")
             for ahead, title in ((False, "a connection each"), (True, "opened ahead")):
-                seconds, cpu, connections = (
-                    statistics.median(pair[ahead][name] for pair in pairs) for name in ("seconds", "cpu", "connections")
+                seconds, cpu, connections, ready = (
+                    statistics.median(pair[ahead][name] for pair in pairs)
+                    for name in ("seconds", "cpu", "connections", "ready")
                 )
                 print(
                     f"  {title}: {count / seconds:.0f} accepted a second, CPU {1e3 * cpu / count:.2f} ms a submission, "
-                    f"{connections:.2f} connections a submission"
+                    f"{connections:.2f} connections a submission, {ready:.0%} ready"
                 )
             ratios = {
                 name: statistics.median(pair[True][name] / pair[False][name] for pair in pairs)
@@ -203,7 +228,7 @@ def main(count: int, rounds: int, room: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["gateway"]:
-        asyncio.run(serve(sys.argv[2], float(sys.argv[3])))
+        uvloop.run(serve(sys.argv[2], float(sys.argv[3])))  # the gateway is not to be the bottleneck
     elif sys.argv[1:2] in (["ahead"], ["own"]):
         if sys.argv[1] == "own":
             SubmissionConnector.prepare = lambda *_: None  # type: ignore[method-assign]
