@@ -34,6 +34,15 @@ MUTANTS: Final = (
         "key_that_is_repeated",
     ),
     Mutant(
+        "key-left-in-headers",
+        "_http/transport.py",
+        "        if self._credential.redact_or_drop(text) == text:  # as nearly always\n            return headers\n",
+        "        return headers\n",
+        "a key that a gateway repeats in a header is shown",
+        ("tests/http/test_transport.py",),
+        "key_that_is_repeated",
+    ),
+    Mutant(
         "escaped-key-not-redacted",
         "providers/_wire.py",
         'data = self._escaped.sub(b"[key]", data)',

@@ -328,8 +328,8 @@ async def test_a_stop_parks_jobs_in_pieces(
 ) -> None:
     """A refused key and closing end hundreds of accepted and queued jobs, a few between two turns."""
     meters = []
-    for count in (FEW, MANY):
-        journal = SqliteJournal(tmp_path / f"{count}.db")
+    for run, count in enumerate((FEW, FEW, MANY)):  # what is made once, in the first run, counts for nothing
+        journal = SqliteJournal(tmp_path / f"{run}.db")
         await journal.open()
         jobs = [known_job(1, prompt) for prompt in prompts(count)]
         await journal.save(*(attrs.evolve(it, key=f"k{n}", task_id=f"task-{n}") for n, it in enumerate(jobs)))
@@ -355,7 +355,7 @@ async def test_a_stop_parks_jobs_in_pieces(
         assert all(isinstance(one, BatchReport | SubmissionsStopped | SubmissionInDoubt) for one in ends), ends
         assert len(await pika.jobs("queued")) == count
         assert len(await pika.jobs("planned")) >= count - 1
-    assert_no_growth(*meters)
+    assert_no_growth(*meters[1:])
 
 
 async def test_the_rest_of_a_stopped_batch_is_read_in_pieces(new_journal: Callable[[str], Journal]) -> None:
