@@ -115,6 +115,10 @@ class Account:
         """Require that the next action stops the account, and carry it out."""
         action = self.next()
         assert isinstance(action, StopSubmitting), action
+        return self.stop(action)
+
+    def stop(self, action: StopSubmitting) -> SubmissionsStopped:
+        """Carry out a stop."""
         self.stopped = action.error
         self.parked += self.submissions.stop(action.error)
         return action.error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pika_async import AccountStopped, GatewayInTrouble, RefusedAlike, WrongBaseUrl
-from pika_async._planning.actions import ActiveJob, Reject, Submit, SubmitTimedOut, WaitUntil
+from pika_async._planning.actions import ActiveJob, Reject, StopSubmitting, Submit, SubmitTimedOut, WaitUntil
 from pika_async._planning.fuses import (
     MAX_DOUBTS,
     MAX_PROBES,
@@ -416,6 +416,9 @@ class AnyAnswers(RuleBasedStateMachine):
                     self.gone.add(active)
                 case SubmitTimedOut(active):
                     self.gone.add(active)
+                case StopSubmitting() as action:  # the few that were refused, and all alike
+                    assert is_quiet and not self.proven
+                    account.stop(action)
                 case action:
                     assert isinstance(action, WaitUntil)
                     assert action.until > account.now
