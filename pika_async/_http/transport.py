@@ -116,6 +116,10 @@ def fail_on_connection_lost(response: aiohttp.ClientResponse) -> Iterator[None]:
     closed.add_done_callback(fail_body)
     try:
         yield
+    except RuntimeError:  # from a read between the loss and the callback
+        if not closed.done():
+            raise
+        raise aiohttp.ClientPayloadError("the connection ended within the body") from None
     finally:  # a kept connection serves many answers, and the error with which it ends later belongs to none of them
         closed.remove_done_callback(fail_body)
         closed.remove_done_callback(_mark_retrieved)

@@ -14,6 +14,7 @@ import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -33,7 +34,7 @@ from pika_async import (
 )
 from pika_async._http.addresses import is_loopback
 from pika_async._http.failures import classify_exception
-from pika_async._http.transport import AiohttpTransport, origin_of
+from pika_async._http.transport import AiohttpTransport, fail_on_connection_lost, origin_of
 from pika_async.providers._wire import (
     MAX_BODY,
     MAX_FEED_BODY,
@@ -328,6 +329,20 @@ async def test_a_malformed_later_chunk_ends_the_reading(then: Any) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_read_that_finds_its_connection_lost_fails_as_one_that_waits_for_it() -> None:
+    """aiohttp raises RuntimeError where a read begins between the loss of a connection and the news of it."""
+    lost = asyncio.get_running_loop().create_future()
+    protocol: Any = SimpleNamespace(connected=False, closed=lost)
+    content = aiohttp.StreamReader(protocol, 1 << 16, loop=asyncio.get_running_loop())
+    response: Any = SimpleNamespace(content=content, connection=SimpleNamespace(protocol=protocol))
+    for error in (RuntimeError, aiohttp.ClientPayloadError):
+        with pytest.raises(error), fail_on_connection_lost(response):
+            await content.readany()
+        if not lost.done():
+            lost.set_result(None)
+
+
+@pytest.mark.anyio
 async def test_a_reused_connection_holds_one_watcher() -> None:
     """However many answers arrived in parts over one connection, one watcher waits for its end."""
     async with (
@@ -373,6 +388,16 @@ async def test_an_undecodable_coding_leaves_the_bytes() -> None:
 
 
 # -- secrets -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_key_in_a_header_is_replaced() -> None:
+    """Headers have the key replaced wherever it is, and are left as they are without it."""
+    async with RawServer() as server, opened(server.url) as transport:
+        for value, kept in ((f"a {KEY} b {KEY}", "a [key] b [key]"), ("plain \u00e4", "plain \u00e4")):
+            server.poll_acts.append(Act(answer(200, "{}", {"X-One": "1", "X-Echo": value})))
+            got = await _answered(transport, _get(server.url))
+            assert (got.headers["x-echo"], got.headers["x-one"]) == (kept, "1")
 
 
 @pytest.mark.anyio

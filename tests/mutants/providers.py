@@ -40,7 +40,7 @@ MUTANTS: Final = (
         "        return headers\n",
         "a key that a gateway repeats in a header is shown",
         ("tests/http/test_transport.py",),
-        "key_that_is_repeated",
+        "key_in_a_header",
     ),
     Mutant(
         "escaped-key-not-redacted",
