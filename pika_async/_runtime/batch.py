@@ -96,14 +96,25 @@ class BatchRun:
         self.rest = PackedList[GenerationRequest | str]()
 
     def start(self, source: Source) -> None:
-        """Start pulling requests and downloading results."""
+        """Start pulling requests and downloading results.
+
+        :raises ClientClosed: if the scheduler has ended meanwhile.
+        """
+        try:
+            self._start_tasks(source)
+        except BaseException:
+            self._close_streams()
+            raise
+        finally:
+            self._downloads_out.close()
+
+    def _start_tasks(self, source: Source) -> None:
         self._spawn(self._pull_all, source, name="pika_async requests")
         if self._read_ahead:
             self._spawn(self._admit_pulled, name="pika_async admission")
         if self._download is not None:
             for number in range(self._downloading):
                 self._spawn(self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}")
-        self._downloads_out.close()
 
     @property
     def keys(self) -> Iterator[str]:
@@ -136,10 +147,13 @@ class BatchRun:
             scope.cancel()
         for key in list(self._unsent):
             self._table.release(key, self._observer)
-        for stream in (self._results, self._results_out, self._downloads):
-            stream.close()
+        self._close_streams()
         with anyio.CancelScope(shield=True):
             await self._table.wait_for(lambda: not self._downloaders)
+
+    def _close_streams(self) -> None:
+        for stream in (self._results, self._results_out, self._downloads):
+            stream.close()
 
     def _new_scope(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()

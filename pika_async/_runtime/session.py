@@ -182,14 +182,15 @@ class Session:
         if has_file and isinstance(requests, Sequence):
             source = await admission.enroll(requests)
         download = None if download_to is None else FolderDownload(self.results, Path.cwd() / download_to)
-        downloading = self.config.limits.downloading
+        config, downloading = self.config, self.config.limits.downloading
+        refusal = None
+        if download is not None:
+            refusal = await route_refusal(config.base_url, allow=config.allow_results, proxy=config.proxy)
         batch = BatchRun(
             self.table, self.scheduler.spawn, admission.admit, download, downloading, keep_rest=keep_rest,
             read_ahead=has_file and not (is_whole or is_known),
         )  # fmt: skip
-        if download is not None:
-            config = self.config
-            batch.stop_if_refused(await route_refusal(config.base_url, allow=config.allow_results, proxy=config.proxy))
+        batch.stop_if_refused(refusal)
         batch.start(source)
         return batch, admission
 

@@ -417,7 +417,8 @@ class AnyAnswers(RuleBasedStateMachine):
                 case SubmitTimedOut(active):
                     self.gone.add(active)
                 case StopSubmitting() as action:  # the few that were refused, and all alike
-                    assert is_quiet and not self.proven
+                    assert is_quiet
+                    assert not self.proven
                     account.stop(action)
                 case action:
                     assert isinstance(action, WaitUntil)
