@@ -50,6 +50,8 @@ SIDES: Final = ("bare", "by hand", "SDK", "with journal")
 CHUNK_BYTES: Final = 1 << 20
 
 Fetch = Callable[[str, Path], Awaitable[object]]
+#: CPU of the process, CPU of the thread of the loop, and wall time, in seconds.
+Figures = tuple[float, float, float]
 
 
 def serve(size: int) -> None:
@@ -93,20 +95,20 @@ def run_server(size: int) -> Iterator[str]:
                 server.kill()
 
 
-async def fetch_all(fetch: Fetch, url: str, folder: Path, count: int, width: int) -> tuple[float, float]:
-    """Fetch `count` files, `width` at a time; return the CPU and the wall time of it in seconds."""
+async def fetch_all(fetch: Fetch, url: str, folder: Path, count: int, width: int) -> Figures:
+    """Fetch `count` files, `width` at a time."""
     numbers = iter(range(count))
 
     async def work() -> None:
         for number in numbers:
             await fetch(f"{url}/{number}.mp4", folder / f"{number}.mp4")
 
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, loop, wall = time.process_time(), time.thread_time(), time.perf_counter()
     await asyncio.gather(*(work() for _ in range(width)))
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return time.process_time() - cpu, time.thread_time() - loop, time.perf_counter() - wall
 
 
-async def run_bare(url: str, folder: Path, count: int, width: int, *, by_hand: bool) -> tuple[float, float]:
+async def run_bare(url: str, folder: Path, count: int, width: int, *, by_hand: bool) -> Figures:
     """Download with aiohttp alone."""
     async with aiohttp.ClientSession() as session:
 
@@ -123,7 +125,7 @@ async def run_bare(url: str, folder: Path, count: int, width: int, *, by_hand: b
         return await fetch_all(in_the_loop if by_hand else in_a_thread, url, folder, count, width)
 
 
-async def run_sdk(url: str, folder: Path, count: int, width: int, *, journal: bool) -> tuple[float, float]:
+async def run_sdk(url: str, folder: Path, count: int, width: int, *, journal: bool) -> Figures:
     """Download as the SDK does."""
     store = SqliteJournal(folder / "journal.db")
     async with Downloader(loopback=True) as downloader:
@@ -145,15 +147,15 @@ async def run_sdk(url: str, folder: Path, count: int, width: int, *, journal: bo
             await store.close()
 
 
-def run_side(side: str, url: str, folder: Path, count: int, width: int) -> tuple[float, float]:
+def run_side(side: str, url: str, folder: Path, count: int, width: int) -> Figures:
     """Run one side in this process."""
     if side in {"bare", "by hand"}:
         return asyncio.run(run_bare(url, folder, count, width, by_hand=side == "by hand"))
     return asyncio.run(run_sdk(url, folder, count, width, journal=side == "with journal"))
 
 
-def measure(side: str, load: tuple[int, int, int], root: Path) -> tuple[float, float]:
-    """Run one side in a new process; return the CPU and the wall time in seconds."""
+def measure(side: str, load: tuple[int, int, int], root: Path) -> Figures:
+    """Run one side in a new process."""
     size, count, width = load
     with run_server(size) as url, tempfile.TemporaryDirectory(dir=root) as folder:
         command = [sys.executable, __file__, "side", side, url, folder, str(count), str(width)]
@@ -161,7 +163,7 @@ def measure(side: str, load: tuple[int, int, int], root: Path) -> tuple[float, f
         files = list(Path(folder).glob("*.mp4"))
         assert (len(files), {file.stat().st_size for file in files}) == (count, {len(make_video(size))})
     os.sync()
-    return float(found[0]), float(found[1])
+    return float(found[0]), float(found[1]), float(found[2])
 
 
 def measure_parts(root: Path) -> None:
@@ -199,18 +201,19 @@ def main(rounds: int, scale: int, root: Path) -> None:
     for name, (size, count, width) in LOADS.items():
         load = (size, count // scale, width) if count > 1 else (size // scale, 1, 1)
         sides = [side for side in SIDES if side != "by hand" or name == "small"]
-        results: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        results: dict[str, list[Figures]] = {side: [] for side in sides}
         for number in range(rounds):
             for side in sides if number % 2 else reversed(sides):
                 results[side].append(measure(side, load, root))
         print(f"{name}: {load[1]:,} of {load[0]:,} bytes, {width} at a time, {rounds} rounds")
         for side, rows in results.items():
-            cpu, wall = (statistics.median(column) for column in zip(*rows, strict=True))
+            cpu, loop, wall = (statistics.median(column) for column in zip(*rows, strict=True))
             pairs = list(zip(rows, results["bare"], strict=True))
-            more, speed = (statistics.median(row[at] / base[at] for row, base in pairs) for at in (0, 1))
+            more, in_loop, time_of = (statistics.median(row[at] / base[at] for row, base in pairs) for at in range(3))
+            speed = load[0] * load[1] / wall / 1e6
             print(
-                f"  {side:13} CPU {cpu / load[1] * 1e3:8.2f} ms a file ({more:.2f} of bare), "
-                f"{load[0] * load[1] / wall / 1e6:7.1f} MB/s ({1 / speed:.2f} of bare)"
+                f"  {side:13} CPU {cpu / load[1] * 1e3:8.2f} ms a file ({more:.2f} of bare), in the loop "
+                f"{loop / load[1] * 1e3:8.2f} ({in_loop:.2f}), {speed:7.1f} MB/s ({1 / time_of:.2f})"
             )
     with tempfile.TemporaryDirectory(dir=root) as folder:
         measure_parts(Path(folder))

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 #: More would not make a disk faster.
 MAX_THREADS: Final = 4
+#: Most files in one turn: each of them is open at once.
+MAX_GROUP: Final = 16
 
 
 @attrs.define(eq=False)
@@ -36,15 +38,13 @@ class _LastSteps:
     done: asyncio.Future[None]
     error: Exception | None = None
 
-    def take(self) -> None:
-        """Take the steps; keep the error of one that fails."""
-        try:
-            if self.finish:
-                self.partial.finish()
-            if self.publish:
-                self.partial.publish()
-        except Exception as error:
-            self.error = error
+    def take(self, step: Callable[[], object]) -> None:
+        """Take a step, unless an earlier one has failed; keep its error."""
+        if self.error is None:
+            try:
+                step()
+            except Exception as error:
+                self.error = error
 
     def report(self) -> None:
         """Report the end of the steps to their task."""
@@ -130,11 +130,11 @@ class FileThreads:
     def _start(self) -> None:
         """Pass on what is due, unless every thread has last steps; then it shares the turn of the first that ends."""
         self._is_scheduled = False
-        if self._due and self._turns < MAX_THREADS:
-            group, self._due = self._due, []
+        loop = asyncio.get_running_loop()
+        while self._due and self._turns < MAX_THREADS:
+            group, self._due = self._due[:MAX_GROUP], self._due[MAX_GROUP:]
             self._turns += 1
-            loop = asyncio.get_running_loop()
-            self._pool.submit(self._run, group, lambda: loop.call_soon_threadsafe(self._end, group))
+            self._pool.submit(self._run, group, functools.partial(loop.call_soon_threadsafe, self._end, group))
 
     def _end(self, group: list[_LastSteps]) -> None:
         self._turns -= 1
@@ -144,9 +144,18 @@ class FileThreads:
 
     def _run(self, group: list[_LastSteps], end: Callable[[], object]) -> None:
         """Take the steps of `group`, then sync each folder once: before the end of its files is reported."""
-        for steps in group:
-            steps.take()
-        named = [steps for steps in group if steps.publish and steps.error is None]
+        finishing = [steps for steps in group if steps.finish]
+        for steps in finishing:
+            steps.take(steps.partial.complete)
+        if len(finishing) > 1:  # the disk writes all of them at once, where each sync would write one and wait for it
+            for steps in finishing:
+                steps.take(steps.partial.start_flush)
+        for steps in finishing:
+            steps.take(steps.partial.sync)
+        publishing = [steps for steps in group if steps.publish]
+        for steps in publishing:
+            steps.take(steps.partial.publish)
+        named = [steps for steps in publishing if steps.error is None]
         for folder in {steps.partial.target.parent for steps in named}:
             self._sync(folder, named)
         end()

@@ -176,8 +176,7 @@ class PartialFile:
             written = write_at(self._fd, view, self._size)
             self._size, view = self._size + written, view[written:]
         if self._size - self._flushed >= FLUSH_BYTES:
-            start_flush(self._fd, self._flushed, self._size - self._flushed)
-            self._flushed = self._size
+            self.start_flush()
 
     def _create(self) -> int:
         self.is_created = True
@@ -187,15 +186,22 @@ class PartialFile:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             return open_file(self._temporary, NEW_FILE_FLAGS)
 
-    def finish(self) -> None:
-        """Write and sync the remaining bytes, and give the file the user's default permissions.
-
-        The file is closed: Windows neither renames nor removes an open one.
-        """
+    def complete(self) -> None:
+        """Write the remaining bytes, and give the file the user's default permissions."""
         self.write(self.take())
         assert self._fd is not None  # noqa: S101 - `write` opened it
         with self._folders.tolerate("chmod", self.target.parent):
             set_mode(self._fd, self._folders.default_mode(self.target.parent))
+
+    def start_flush(self) -> None:
+        """Let the disk begin to write what it does not write yet."""
+        assert self._fd is not None  # noqa: S101 - `write` opened it
+        start_flush(self._fd, self._flushed, self._size - self._flushed)
+        self._flushed = self._size
+
+    def sync(self) -> None:
+        """Wait until the disk has the file, and close it: Windows neither renames nor removes an open one."""
+        assert self._fd is not None  # noqa: S101 - `write` opened it
         with self._folders.tolerate("fsync", self.target.parent):
             os.fsync(self._fd)
         self._close()
@@ -206,7 +212,7 @@ class PartialFile:
         return self._digest.hexdigest()
 
     def publish(self) -> None:
-        """Give the finished file its name, which lasts once `TargetFolders.sync` has synced the folder."""
+        """Give the synced file its name, which lasts once `TargetFolders.sync` has synced the folder."""
         if self._overwrite:
             self._temporary.replace(self.target)
         else:

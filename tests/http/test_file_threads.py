@@ -21,7 +21,7 @@ import pytest
 from pika_async import GenerationRequest, Job, JobStatus, Video
 from pika_async._http import file_threads, partial_file
 from pika_async._http.download_state import AbortDownload
-from pika_async._http.file_threads import MAX_THREADS, FileThreads
+from pika_async._http.file_threads import MAX_GROUP, MAX_THREADS, FileThreads
 from pika_async._http.partial_file import PartialFile, TargetFolders
 from pika_async._journal.memory import MemoryJournal
 from pika_async._runtime.results import ResultDownloader
@@ -65,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
                 seen.log.append(describe(result, *args))
             return result
 
-        monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(os, name, call, raising=False)
 
     def synced(_: object, descriptor: int) -> tuple[str, int]:
         return ("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file", 0)
@@ -73,6 +73,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(file_threads, "ThreadPoolExecutor", Pool)
     watch("fsync", synced)
     watch("pwrite", lambda written, *_: ("write", written))
+    watch("posix_fadvise", lambda *_: ("flush", 0))
     watch("link", lambda *_: ("link", 0))
     watch("open", lambda _, path, flags, *__: ("read" if flags & os.O_ACCMODE == os.O_RDONLY else "open", 0))
     return seen
@@ -344,6 +345,31 @@ async def test_a_partial_file_is_removed_after_its_write(tmp_path: Path) -> None
         file.may_go_on.set()
         await removal
     assert names(tmp_path) == []
+
+
+async def test_the_disk_writes_the_files_of_a_turn_at_once(tmp_path: Path, calls: Calls) -> None:
+    """All of them are passed to the disk before the first sync waits; a lone file is only synced."""
+    with open_threads() as (files, folders):
+        for number in (4, 1):
+            group = [PartialFile(tmp_path / f"{number}-{index}", folders) for index in range(number)]
+            for file in group:
+                file.append(b"one", 1)
+            await asyncio.gather(*(files.publish(file, finish=True) for file in group))
+    seen = [name for name, _ in calls.log if name in {"write", "flush", "sync file", "link", "sync folder"}]
+    assert seen == [
+        *["write"] * 4, *["flush"] * 4, *["sync file"] * 4, *["link"] * 4, "sync folder",
+        "write", "sync file", "link", "sync folder",
+    ]  # fmt: skip
+
+
+async def test_a_turn_has_a_bounded_number_of_files(tmp_path: Path, calls: Calls) -> None:
+    """Each file of a turn is open at once, and the descriptors of a process are few."""
+    with open_threads() as (files, folders):
+        group = [PartialFile(tmp_path / f"{index}", folders) for index in range(2 * MAX_GROUP + 1)]
+        for file in group:
+            file.append(b"one", 1)
+        await asyncio.gather(*(files.publish(file, finish=True) for file in group))
+    assert (calls.turns, calls.counts["sync folder"], calls.counts["link"]) == (3, 3, 2 * MAX_GROUP + 1)
 
 
 async def test_one_file_that_fails_leaves_the_others_of_its_turn(tmp_path: Path) -> None:
