@@ -103,11 +103,18 @@ class FileThreads:
 
     async def discard(self, partial: PartialFile) -> None:
         """Remove the partial file, if there is one, after its last write has ended."""
-        write = self._writes.pop(partial, None)
-        if write is not None:
-            await _ended(write, is_result_wanted=False)
+        canceled: asyncio.CancelledError | None = None
+        try:
+            await self._written(partial)
+        except asyncio.CancelledError as error:  # the file is removed first
+            canceled = error
+        except Exception:  # noqa: S110 - the download has failed already
+            pass
+        self._writes.pop(partial, None)
         if partial.is_created:
             await _ended(self._call(partial.discard))
+        if canceled is not None:
+            raise canceled
 
     async def _written(self, partial: PartialFile) -> None:
         write = self._writes.get(partial)
@@ -169,12 +176,11 @@ class FileThreads:
                     steps.error = error
 
 
-async def _ended(work: asyncio.Future[T], *, is_result_wanted: bool = True) -> T | None:
+async def _ended(work: asyncio.Future[T]) -> T:
     """Wait until `work` has ended in its thread, and return its result.
 
     A cancellation is raised only then; otherwise the thread could create a file after the clean-up.
 
-    :param is_result_wanted: whether to raise what failed.
     :raises AbortDownload: if `work` raises an OSError.
     """
     try:
@@ -189,9 +195,5 @@ async def _ended(work: asyncio.Future[T], *, is_result_wanted: bool = True) -> T
                     canceled = again
         work.exception()  # mark as retrieved, or asyncio would log it
         raise canceled from None
-    except Exception as error:
-        if not is_result_wanted:
-            return None
-        if isinstance(error, OSError):
-            raise AbortDownload(f"the file cannot be written: {error.strerror or error}") from None
-        raise
+    except OSError as error:
+        raise AbortDownload(f"the file cannot be written: {error.strerror or error}") from None

@@ -347,6 +347,26 @@ async def test_a_partial_file_is_removed_after_its_write(tmp_path: Path) -> None
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancellation_does_not_keep_a_partial_file(tmp_path: Path, times: int) -> None:
+    """The file is removed after its write, then the cancellation is raised."""
+    with open_threads() as (files, folders):
+        file = Recorded(tmp_path / "a", folders)
+        file.append(b"one", 1)
+        await files.write(file)
+        await began(file)
+        removal = asyncio.create_task(files.discard(file))
+        for _ in range(times):
+            await turns_of_the_loop()
+            removal.cancel()
+        await turns_of_the_loop()
+        assert not removal.done()
+        file.may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await removal
+    assert names(tmp_path) == []
+
+
 async def test_the_disk_writes_the_files_of_a_turn_at_once(tmp_path: Path, calls: Calls) -> None:
     """All of them are passed to the disk before the first sync waits; a lone file is only synced."""
     with open_threads() as (files, folders):

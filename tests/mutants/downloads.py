@@ -396,10 +396,19 @@ MUTANTS: Final = (
     Mutant(
         "removed-while-written",
         "_http/file_threads.py",
-        "            await _ended(write, is_result_wanted=False)\n",
-        "            pass\n",
+        "        try:\n            await self._written(partial)\n        except",
+        "        try:\n            pass\n        except",
         "a partial file is created after its removal",
         THREADS,
+    ),
+    Mutant(
+        "canceled-before-the-removal",
+        "_http/file_threads.py",
+        "            canceled = error\n        except Exception",
+        "            raise\n        except Exception",
+        "a canceled download leaves its partial file",
+        THREADS,
+        "cancellation",
     ),
     Mutant(
         "restart-keeps-the-digest",
