@@ -34,7 +34,7 @@ class Benchmark:
 #: First the counts, a start, and what one process costs; whole batches; virtual time; terminals and browsers.
 BENCHMARKS = (
     Benchmark("counts", (), 2),
-    Benchmark("start", ("25",), 3),
+    Benchmark("start", ("15",), 3),
     Benchmark("feed", ("300", "10", "5"), 6),
     Benchmark("journal", ("500", "5"), 10),
     Benchmark("submissions", ("128", "3", "8"), 10),
