@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def slow(session: nox.Session) -> None:
     """Run the slowest cases on one Python."""
     session.install("-e", ".[cli,emulator,speed]", *_group("test"))
     session.run(*PYTEST, "-m", "slow and not live and not browser", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def explore(session: nox.Session) -> None:
+    """Run the property tests with ten times the examples, others in every run; a failure prints its seed."""
+    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    seed = f"--hypothesis-seed={random.SystemRandom().randrange(2**32)}"
+    session.run(*PYTEST, "-m", "hypothesis and not live", "--hypothesis-profile", "explore", seed, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
