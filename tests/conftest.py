@@ -24,7 +24,7 @@ settings.register_profile("suite", deadline=None, print_blob=True)
 settings.register_profile(
     "repeatable", settings.get_profile("suite"), derandomize=True, phases=(Phase.explicit, Phase.generate)
 )
-# `nox -s explore` looks for new ones.
+# `nox -s explore` runs new ones.
 settings.register_profile("explore", settings.get_profile("suite"), max_examples=1000)
 settings.load_profile("suite")
 
