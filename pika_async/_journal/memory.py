@@ -107,7 +107,7 @@ class MemoryJournal:
 
     def _store(self, job: Job) -> None:
         stored = self._jobs.get(job.key)
-        before = None if stored is None else unpack_settled(stored)
+        before = unpack_settled(stored) if isinstance(stored, bytes) else stored
         if self._revisions is not None:
             self._assign_revision(self._revisions, before, job)
         if before is not None:
@@ -116,12 +116,14 @@ class MemoryJournal:
         self._counts[job.status] += 1
         if not (self._has_forgotten and before is None and job.is_final):  # a forgotten job has been counted
             self._charges += job.may_be_charged
-        self._jobs[job.key] = job if isinstance(stored, Job) or not job.is_final else pack_settled(job)
+        self._jobs[job.key] = pack_settled(job) if isinstance(stored, bytes) and job.is_final else job
         if job.task_id is not None:
             self._task_keys.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
         if job.status is not JobStatus.SUBMITTING:
             self._intents.pop(job.key, None)
-        self._place(job, was_settled=before is not None and before.is_final)
+        was_settled = before is not None and before.settled_at is not None
+        if was_settled or job.settled_at is not None:  # set exactly when a job is final
+            self._place(job, was_settled=was_settled)
 
     def _place(self, job: Job, *, was_settled: bool) -> None:
         """Place `job` in the order of the settled ones; pack and forget the older ones."""
