@@ -1,11 +1,12 @@
-"""Memory of a waiting job: 10,000 accepted prompts in the SDK beside one task per job, then a whole SDK batch.
+"""Memory of a waiting job, beside one task per job, and of a settled job of a long service; then a whole SDK batch.
 
     python benchmarks/memory.py [JOBS]
 
 Each side runs in a process of its own against the same emulator, itself a separate process. The memory of a waiting
 job is the current tracemalloc total with all jobs in flight, minus the total before the first, divided by the number
 of jobs. The bound is 1 KiB. The peer is the usual hand-written loop: one coroutine per job that submits, sleeps and
-polls.
+polls. The memory of a settled job is what each of a fifth as many more leaves behind in a client that has settled a
+tenth before: without a journal file, with one, and beyond the bound of `Limits(settled=...)`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 from gateway import serve
@@ -84,6 +88,38 @@ async def peer(url: str, key: str, count: int) -> dict[str, float]:
     return {"bytes": held / count}
 
 
+async def settled(url: str, key: str, count: int, **options: Any) -> dict[str, float]:
+    """Measure what a settled job leaves in a client that generates one video after another in 50 tasks."""
+    limits = options.pop("limits", Limits(submitting=50))
+    async with PikaClient(
+        "native", api_key=key, base_url=url, polling=FixedInterval(0.2), limits=limits, **options
+    ) as pika:
+
+        async def serve(numbers: range) -> None:
+            for number in numbers:
+                await pika.generate(f"prompt number {number} of a long list of prompts")
+
+        async def generate(first: int, last: int) -> int:
+            await asyncio.gather(*(serve(range(first + task, last, 50)) for task in range(50)))
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        first = count // 10
+        before = await generate(0, first)
+        return {"bytes": (await generate(first, first + count // 5) - before) / (count // 5)}
+
+
+async def settled_with_journal(url: str, key: str, count: int) -> dict[str, float]:
+    """Measure a settled job of a client with a journal file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return await settled(url, key, count, journal=Path(folder) / "journal.db")
+
+
+async def settled_beyond_bound(url: str, key: str, count: int) -> dict[str, float]:
+    """Measure a settled job of a client that forgets an older one for it."""
+    return await settled(url, key, count, limits=Limits(submitting=50, settled=count // 20))
+
+
 async def whole_batch(url: str, key: str, count: int) -> dict[str, float]:
     """Measure a whole SDK batch, settled without downloads."""
     limits = Limits(max_in_flight=count, submitting=64)
@@ -101,7 +137,12 @@ async def whole_batch(url: str, key: str, count: int) -> dict[str, float]:
     }
 
 
-SIDES = {"sdk": sdk, "peer": peer, "whole_batch": whole_batch}
+SETTLED = {
+    "without a journal file": settled,
+    "beyond the bound": settled_beyond_bound,
+    "with a journal file": settled_with_journal,
+}
+SIDES = {"sdk": sdk, "peer": peer, "whole_batch": whole_batch} | SETTLED
 
 
 def measure(side: str, server: dict[str, str], count: int) -> dict[str, float]:
@@ -121,6 +162,9 @@ def main(count: int) -> None:
             f"{count:,} jobs in flight: SDK {sdk_bytes:,.0f} B per job, one task per job {peer_bytes:,.0f} B; "
             f"ratio {sdk_bytes / peer_bytes:.2f}, bound {BOUND_BYTES} B: {sdk_bytes / BOUND_BYTES:.2f}"
         )
+    with serve(durations="constant:0.1", seed=1) as server:
+        for name in SETTLED:
+            print(f"a settled job {name}: {measure(name, server, count)['bytes']:,.0f} B")
     with serve(durations=f"lognormal:{MEDIAN_S},0.5", time_scale=0.05, seed=1) as server:
         whole = measure("whole_batch", server, count)
     print(

@@ -14,6 +14,7 @@ from pika_async.models import LastSeen, Snapshot
 from pika_async.providers._verdicts import PollVerdict
 
 __all__ = [
+    "RESUMED",
     "Action",
     "ActiveJob",
     "CallbackTimedOut",
@@ -23,6 +24,7 @@ __all__ = [
     "Poll",
     "PollResult",
     "ProgressSample",
+    "RareFacts",
     "Reject",
     "StopSubmitting",
     "Submit",
@@ -42,6 +44,27 @@ class ProgressSample:
 
     age: float
     percent: int
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class RareFacts:
+    """Facts of an active job that few jobs have. All others share one object, which makes a waiting job smaller."""
+
+    #: Answers in a row that there is no such task, and the time of the first in the caller's monotonic seconds.
+    not_found_count: int = 0
+    first_not_found_at: float = 0.0
+    #: Whether the task has succeeded but its video has no URL yet.
+    awaits_url: bool = False
+    #: Whether an earlier process, or an earlier opening of this client, has submitted the job.
+    resumed: bool = False
+    #: Why the job is canceled if it is not sent: its request was withdrawn while a file of it was being uploaded.
+    withdrawal: PikaError | None = None
+
+
+#: No job but a few has others.
+USUAL: Final = RareFacts()
+#: Those of a job that was submitted earlier.
+RESUMED: Final = RareFacts(resumed=True)
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -67,17 +90,10 @@ class ActiveJob:
     polls: int = 0
     #: Consecutive polls without a usable answer.
     failed_polls: int = 0
-    not_found_count: int = 0
-    first_not_found_at: float = 0.0
     last_seen: LastSeen = NOTHING_SEEN
     #: Whether an answer to a poll has named the task by its own id, or by none.
     is_named: bool = False
-    #: Whether the task has succeeded but its video has no URL yet.
-    awaits_url: bool = False
-    #: Whether an earlier process, or an earlier opening of this client, has submitted the job.
-    resumed: bool = False
-    #: Why the job is canceled if it is not sent: its request was withdrawn while a file of it was being uploaded.
-    withdrawal: PikaError | None = None
+    rare: RareFacts = USUAL
 
     def __lt__(self, other: ActiveJob) -> bool:
         """Order polls that are due at the same instant: the task that was accepted first is polled first."""

@@ -55,6 +55,6 @@ def task_not_found(active: ActiveJob, seconds: float, reason: str) -> TaskNotFou
     earlier = ", ".join(filter(None, (seen.status, seen.url)))
     return TaskNotFound(
         key=job.key, provider=job.provider, task_id=job.task_id,
-        reason=f"not found {active.not_found_count} times over {seconds:.0f} s: {reason}"
+        reason=f"not found {active.rare.not_found_count} times over {seconds:.0f} s: {reason}"
         + (f"; before that: {earlier}" if earlier else ""),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.actions import (
+    RESUMED,
     Action,
     ActiveJob,
     CallbackTimedOut,
@@ -183,7 +184,7 @@ class Planner:
         Its deadline begins anew. Polls are planned by its age, but at most by that of a job at its deadline.
         """
         self._mark_accepted(active, now - min(max(age, 0.0), self.deadline), now)
-        active.resumed = True
+        active.rare = RESUMED
         self.poll_queue.resume(active, now, u)
 
     def _mark_accepted(self, active: ActiveJob, accepted_at: float, now: float) -> None:
@@ -262,9 +263,11 @@ class Planner:
         job = job.with_snapshot(
             snapshot, at, failure=failure, last_seen=None if snapshot.known_word else active.last_seen
         )
-        active.failed_polls = active.not_found_count = 0
-        if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not active.awaits_url:
-            active.awaits_url = True
+        active.failed_polls = 0
+        if active.rare.not_found_count:
+            active.rare = attrs.evolve(active.rare, not_found_count=0)
+        if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not active.rare.awaits_url:
+            active.rare = attrs.evolve(active.rare, awaits_url=True)
             active.deadline_at = now + URL_WAIT_S
         if job.is_final:
             self.submissions.concurrency.on_settled(active.last_seen_unsettled_at, now)
@@ -274,11 +277,11 @@ class Planner:
         return self._poll_again(active, now, u, result)
 
     def _on_not_found(self, active: ActiveJob, result: PollResult, now: float, u: float) -> Job:
-        active.not_found_count += 1
-        if active.not_found_count == 1:
-            active.first_not_found_at = now
-        job, seconds = active.job, now - active.first_not_found_at
-        if active.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S:
+        rare = active.rare
+        first_at = rare.first_not_found_at if rare.not_found_count else now
+        active.rare = attrs.evolve(rare, not_found_count=rare.not_found_count + 1, first_not_found_at=first_at)
+        job, seconds = active.job, now - first_at
+        if active.rare.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S:
             error = task_not_found(active, seconds, result.reason)
             self.poll_queue.record_censored(active)
             return self._leave(active, job.timed_out(error))

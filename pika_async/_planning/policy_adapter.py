@@ -112,7 +112,7 @@ class PolicyAdapter:
 
     def _context_after(self, active: ActiveJob, now: float, u: float, result: PollResult | None) -> PollContext:
         """Record `result` and return the context; a "not found" answer changes neither age nor progress."""
-        previous = self._last_unsettled_age(active) if active.polls and not active.resumed else None
+        previous = self._last_unsettled_age(active) if active.polls and not active.rare.resumed else None
         if result is not None and result.verdict is not PollVerdict.READ:
             return self._context(active, now, None)
         active.last_seen_unsettled_at = now
@@ -173,7 +173,7 @@ class PolicyAdapter:
 
     def record_censored(self, active: ActiveJob) -> None:
         """Inform the policy that a job is no longer polled, and was still unsettled."""
-        if not active.resumed:
+        if not active.rare.resumed:
             last_unsettled_age = self._last_unsettled_age(active)
             self._observe(DurationSample(active.stratum, last_unsettled_age, math.inf), last_unsettled_age)
 
@@ -197,7 +197,7 @@ class PolicyAdapter:
         informed = False
         try:
             for active in waiting:
-                if not active.resumed:
+                if not active.rare.resumed:
                     age = now - active.accepted_at
                     answer = self.policy.observe_unsettled(active.stratum, self._last_unsettled_age(active), age)
                     informed = answer is not False

@@ -185,7 +185,7 @@ class PollQueue:
 
     def record_settled(self, active: ActiveJob, snapshot: Snapshot, now: float, u: float) -> None:
         """Record that a poll found a job settled, and replan the others if its stratum has become quicker."""
-        if active.resumed:  # its age comes from a wall clock that may have been moved
+        if active.rare.resumed:  # its age comes from a wall clock that may have been moved
             self.callbacks.forget(active)
             return
         quicker = self.adapter.record_settled(active, snapshot, now, self, len(self._waiting))
@@ -263,7 +263,7 @@ class PollQueue:
             self.callbacks.enabled
             and self._is_planned_by_policy(active)
             and active.deadline_at > now
-            and not (active.resumed and not active.polls)
+            and not (active.rare.resumed and not active.polls)
         )
 
     def _next_poll_time(self, active: ActiveJob, u: float) -> float | None:

@@ -259,7 +259,7 @@ class JobTable:
             if active.observers:
                 return
             if not self.planner.remove_unsent(active):
-                active.withdrawal = error
+                active.rare = attrs.evolve(active.rare, withdrawal=error)
                 return
             del self.jobs[key]  # a later request of this key is admitted anew
         if job is not None and job.status is JobStatus.PLANNED:
@@ -297,8 +297,8 @@ class JobTable:
 
     async def drop(self, active: ActiveJob) -> None:
         """Remove a queued job without observers: canceled if its request was withdrawn, else planned."""
-        if active.withdrawal is not None:
-            await self.withdraw(active.job.key, active.withdrawal)
+        if active.rare.withdrawal is not None:
+            await self.withdraw(active.job.key, active.rare.withdrawal)
         elif self.planner.remove_unsent(active):
             self.remove(active)
 

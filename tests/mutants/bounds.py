@@ -66,8 +66,8 @@ MUTANTS: Final = (
     Mutant(
         "denials-add-up",
         "_planning/planner.py",
-        "active.failed_polls = active.not_found_count = 0",
-        "active.failed_polls = 0",
+        "active.rare = attrs.evolve(active.rare, not_found_count=0)",
+        "pass",
         "a task that is denied now and then is given up",
         _BOUNDS,
         "anew",
@@ -75,8 +75,8 @@ MUTANTS: Final = (
     Mutant(
         "failed-polls-add-up",
         "_planning/planner.py",
-        "active.failed_polls = active.not_found_count = 0",
-        "active.not_found_count = 0",
+        "        active.failed_polls = 0\n",
+        "",
         "after one failed poll every later one comes late",
         _BOUNDS,
         "resets_the_wait_of_failed",

@@ -173,7 +173,7 @@ MUTANTS: Final = (
     Mutant(
         "withdrawal-during-an-upload-forgotten",
         "_runtime/job_table.py",
-        "                active.withdrawal = error\n",
+        "                active.rare = attrs.evolve(active.rare, withdrawal=error)\n",
         "",
         "a call that was cancelled during its upload is sent by the next resume",
         ("tests/stories/test_uploads.py",),

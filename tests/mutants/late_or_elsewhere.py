@@ -91,7 +91,7 @@ MUTANTS: Final = (
     Mutant(
         "resumed-poll-postponed",
         "_planning/poll_queue.py",
-        "            and not (active.resumed and not active.polls)\n",
+        "            and not (active.rare.resumed and not active.polls)\n",
         "",
         "a video that was finished before the start is found at the end",
         ("tests/planning/test_poll_queue.py",),

@@ -82,8 +82,8 @@ MUTANTS: Final = (
     Mutant(
         "young-denial-parks",
         "_planning/planner.py",
-        "active.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S",
-        "active.not_found_count >= MIN_NOT_FOUND_COUNT",
+        "active.rare.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S",
+        "active.rare.not_found_count >= MIN_NOT_FOUND_COUNT",
         "a new task that the gateway does not know yet is given up",
         ("tests/planning/test_planner_polls.py",),
     ),
@@ -151,7 +151,7 @@ MUTANTS: Final = (
     Mutant(
         "resumed-teaches",
         "_planning/poll_queue.py",
-        "        if active.resumed:  # its age comes from a wall clock that may have been moved\n",
+        "        if active.rare.resumed:  # its age comes from a wall clock that may have been moved\n",
         "        if False:\n",
         "a moved clock is learned as a duration",
         ("tests/planning/test_poll_queue.py",),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
-from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.actions import RESUMED, ActiveJob, PollResult
 from pika_async._planning.callback_loss import MEMORY_SAMPLES, MEMORY_TASKS, CallbackLossEstimator
 from pika_async._planning.callback_tracker import GRACE_S, MIN_POLL_SPACING_S, CallbackTracker
 from pika_async._planning.policy_adapter import PolicyAdapter
@@ -79,7 +79,7 @@ class PollQueues(RuleBasedStateMachine):
         for _ in range(count):
             active = active_at(self.now, stratum)
             if resumed:
-                active.resumed = True
+                active.rare = RESUMED
                 self.poll_queue.resume(active, self.now, u)
             else:
                 self.poll_queue.schedule(active, self.now, u)

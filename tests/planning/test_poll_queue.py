@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import AdaptivePolling, FixedInterval, GenerationRequest, Job, JobStatus, Snapshot, TaskState
-from pika_async._planning.actions import ActiveJob, PollResult
+from pika_async._planning.actions import RESUMED, ActiveJob, PollResult
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
@@ -326,7 +326,7 @@ def test_a_job_of_an_earlier_process_gives_no_sample() -> None:
     policy = Recording()
     learned: list[DurationSample] = []
     poll_queue = PollQueue(PolicyAdapter(policy=policy, on_sample=lambda sample, _: learned.append(sample)))
-    active = accepted_job(poll_queue, 0.0, resumed=True)
+    active = accepted_job(poll_queue, 0.0, rare=RESUMED)
     for now in (10.0, 20.0, 30.0):
         poll_unsettled(poll_queue, active, now, TaskState.RUNNING)
     poll_settled(poll_queue, active, 40.0)
@@ -415,7 +415,7 @@ def test_the_first_poll_of_a_resumed_job_is_not_postponed() -> None:
     queue = PollQueue(PolicyAdapter(policy=AdaptivePolling(expected_seconds=600.0), callbacks=callbacks))
     active = accepted_job(queue, 990.0)
     queue.clear()
-    active.resumed = True
+    active.rare = RESUMED
     queue.resume(active, 1000.0, 0.5)
     assert queue.ready_at(1000.0) == 1000.5
     for _ in range(100):

@@ -8,7 +8,15 @@ import attrs
 import pytest
 
 from pika_async import DeadlineExceeded, JobStatus, Limits, TaskState
-from pika_async._planning.actions import ActiveJob, CallbackTimedOut, Poll, PollResult, SubmitTimedOut, WaitUntil
+from pika_async._planning.actions import (
+    RESUMED,
+    ActiveJob,
+    CallbackTimedOut,
+    Poll,
+    PollResult,
+    SubmitTimedOut,
+    WaitUntil,
+)
 from pika_async._planning.backoff import backoff_delay
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.limits import CircuitBreaker, SubmitThrottle
@@ -240,7 +248,7 @@ def test_a_resumed_job_that_settles_leaves_no_callback_behind() -> None:
     """Its callbacks are forgotten with it, although its duration is not learned."""
     planner = planner_with_callbacks()
     active = accepted_job(planner, 0.0)
-    active.resumed = True
+    active.rare = RESUMED
     planner.on_callback(active, 5.0)
     poll(planner, 5.0, TaskState.SUCCEEDED)
     assert planner.poll_queue.callbacks._pending == {}
