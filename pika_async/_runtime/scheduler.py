@@ -233,7 +233,8 @@ class Scheduler:
     async def on_poll_result(self, active: ActiveJob, result: PollResult) -> None:
         """Apply the result of a poll: save the job and notify its observers."""
         before = active.job
-        log_job(_log, logging.DEBUG, before, "poll %d: %s", before.polls + active.polls, _describe(result))
+        if _log.isEnabledFor(logging.DEBUG):
+            log_job(_log, logging.DEBUG, before, "poll %d: %s", before.polls + active.polls, _describe(result))
         job = self._planner.on_poll_finished(active, result, now(), time.time(), random.random())
         if job.is_final or job.status is JobStatus.TIMED_OUT:
             await self.table.finish(active, job)
