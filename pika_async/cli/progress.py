@@ -289,7 +289,8 @@ class ProgressDisplay:
         if self.forecast is not None and elapsed >= self._forecast_due:
             every_job = jobs.all
             left = await self.forecast.seconds(every_job)
-            self._cost, self._left = self.forecast.cost(every_job), left if is_informative(left) else None
+            self._cost = await asyncio.to_thread(self.forecast.cost, every_job)
+            self._left = left if is_informative(left) else None
             self._forecast_at = elapsed
             took = self.clock() - self._started - elapsed
             factor = _UNKNOWN_WAIT_FACTOR if self._left is None else _FORECAST_WAIT_FACTOR

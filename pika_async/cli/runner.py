@@ -122,12 +122,13 @@ class BatchRunner:
                 raise Interrupted("interrupted: nothing was sent") from None
             interrupted = True
         jobs = [job for batch in self._batches for job in await batch.finish(stopped)]
+        await anyio.lowlevel.checkpoint()
         jobs = sorted([*jobs, *done], key=lambda job: job.index)
         if not runs:  # nothing to do, and the page is written all the same
             self._before = await Before.read(self.folder.journal, self.options.price)
             async for job in paced(self.folder.journal.all()):
                 self._gallery.add(job)
-        keys = {job.key for job in jobs}
+        keys = {job.key async for job in paced(jobs)}
         displaced = self.folder.journal.is_displaced
         known = [] if displaced else self.folder.journal.keys()  # another journal may be in its place
         other_keys = [key async for key in paced(known) if key not in keys and "~" not in key]
@@ -156,9 +157,12 @@ class BatchRunner:
             for run, inputs in zip(runs, inputs_of_runs, strict=True)
         ]
         self._before = Before(charges=self.folder.journal.charges(), price=self.options.price)
-        positions = {one.key: one.index for inputs in inputs_of_runs async for one in paced(inputs)}
+        positions: dict[str, int] = {}
+        for inputs in inputs_of_runs:
+            async for one in paced(inputs):
+                positions[one.key] = one.index
+                self._gallery.expect((one.key,))
         known = {job.key: job.index for job in done}
-        self._gallery.expect(positions)
         results = await self.folder.start_results(
             positions, known, self._before.add, self._gallery.add, download=self.options.download
         )
