@@ -19,7 +19,7 @@ from aiohttp.connector import Connection
 
 __all__ = ["MAX_AGE_S", "MAX_SPARES", "SpareConnections"]
 
-_log = logging.getLogger("pika_async.transport")
+_log = logging.getLogger("pika_async.spare_connections")
 #: Seconds after which a connection that was opened ahead is not used.
 MAX_AGE_S: Final = 2.0
 #: Maximum number of connections opened ahead, those being opened included.
