@@ -2,8 +2,8 @@
 
     python benchmarks/downloads.py [ROUNDS] [SCALE] [FOLDER]
 
-Three loads: many files of 40 KB, 1,000 of 2 MB, and one of 500 MB. SCALE divides the number of files, and the size of
-the last (default 1). Files are written below FOLDER (default: the folder of temporary files), which must be on a real
+Four loads: files of 40 KB, four in each tenth of a second and many at once, 1,000 of 2 MB, and one of 500 MB. SCALE
+divides the number of files, and the size of the last (default 1). Files are written below FOLDER (default: the folder of temporary files), which must be on a real
 disk, and removed after each side.
 
 - `bare` opens a file, and writes each chunk of `iter_chunked` in a thread. Nothing is checked, hashed or synced.
@@ -44,12 +44,18 @@ from pika_async._journal.sqlite import SqliteJournal
 from pika_async._journal.system_calls import sync_folder
 from pika_async._runtime.results import ResultDownloader
 
-#: Bytes of a file, number of files, and how many are downloaded at a time.
-LOADS: Final = {"small": (40_000, 2_000, 16), "medium": (2_000_000, 1_000, 8), "large": (500_000_000, 1, 1)}
+#: Bytes of a file, number of files, how many are downloaded at a time, and seconds from one start of them to the next.
+LOADS: Final = {
+    "paced": (40_000, 640, 4, 0.1),
+    "small": (40_000, 2_000, 16, 0.0),
+    "medium": (2_000_000, 1_000, 8, 0.0),
+    "large": (500_000_000, 1, 1, 0.0),
+}
 SIDES: Final = ("bare", "by hand", "SDK", "with journal")
 CHUNK_BYTES: Final = 1 << 20
 
 Fetch = Callable[[str, Path], Awaitable[object]]
+Load = tuple[int, int, int, float]
 #: CPU of the process, CPU of the thread of the loop, and wall time, in seconds.
 Figures = tuple[float, float, float]
 
@@ -95,12 +101,15 @@ def run_server(size: int) -> Iterator[str]:
                 server.kill()
 
 
-async def fetch_all(fetch: Fetch, url: str, folder: Path, count: int, width: int) -> Figures:
-    """Fetch `count` files, `width` at a time."""
+async def fetch_all(fetch: Fetch, url: str, folder: Path, load: Load) -> Figures:
+    """Fetch all files of a load."""
+    _, count, width, pause = load
     numbers = iter(range(count))
 
     async def work() -> None:
         for number in numbers:
+            if pause:
+                await asyncio.sleep(pause - time.monotonic() % pause)
             await fetch(f"{url}/{number}.mp4", folder / f"{number}.mp4")
 
     cpu, loop, wall = time.process_time(), time.thread_time(), time.perf_counter()
@@ -108,7 +117,7 @@ async def fetch_all(fetch: Fetch, url: str, folder: Path, count: int, width: int
     return time.process_time() - cpu, time.thread_time() - loop, time.perf_counter() - wall
 
 
-async def run_bare(url: str, folder: Path, count: int, width: int, *, by_hand: bool) -> Figures:
+async def run_bare(url: str, folder: Path, load: Load, *, by_hand: bool) -> Figures:
     """Download with aiohttp alone."""
     async with aiohttp.ClientSession() as session:
 
@@ -122,15 +131,15 @@ async def run_bare(url: str, folder: Path, count: int, width: int, *, by_hand: b
             async with session.get(address) as answer:
                 target.write_bytes(await answer.read())
 
-        return await fetch_all(in_the_loop if by_hand else in_a_thread, url, folder, count, width)
+        return await fetch_all(in_the_loop if by_hand else in_a_thread, url, folder, load)
 
 
-async def run_sdk(url: str, folder: Path, count: int, width: int, *, journal: bool) -> Figures:
+async def run_sdk(url: str, folder: Path, load: Load, *, journal: bool) -> Figures:
     """Download as the SDK does."""
     store = SqliteJournal(folder / "journal.db")
     async with Downloader(loopback=True) as downloader:
         if not journal:
-            return await fetch_all(downloader.fetch, url, folder, count, width)
+            return await fetch_all(downloader.fetch, url, folder, load)
         results = ResultDownloader(cast("Any", None), downloader, store)
 
         async def collect(address: str, target: Path) -> None:
@@ -142,23 +151,23 @@ async def run_sdk(url: str, folder: Path, count: int, width: int, *, journal: bo
 
         await store.open()
         try:
-            return await fetch_all(collect, url, folder, count, width)
+            return await fetch_all(collect, url, folder, load)
         finally:
             await store.close()
 
 
-def run_side(side: str, url: str, folder: Path, count: int, width: int) -> Figures:
+def run_side(side: str, url: str, folder: Path, load: Load) -> Figures:
     """Run one side in this process."""
     if side in {"bare", "by hand"}:
-        return asyncio.run(run_bare(url, folder, count, width, by_hand=side == "by hand"))
-    return asyncio.run(run_sdk(url, folder, count, width, journal=side == "with journal"))
+        return asyncio.run(run_bare(url, folder, load, by_hand=side == "by hand"))
+    return asyncio.run(run_sdk(url, folder, load, journal=side == "with journal"))
 
 
-def measure(side: str, load: tuple[int, int, int], root: Path) -> Figures:
+def measure(side: str, load: Load, root: Path) -> Figures:
     """Run one side in a new process."""
-    size, count, width = load
+    size, count = load[:2]
     with run_server(size) as url, tempfile.TemporaryDirectory(dir=root) as folder:
-        command = [sys.executable, __file__, "side", side, url, folder, str(count), str(width)]
+        command = [sys.executable, __file__, "side", side, url, folder, *map(str, load)]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
         files = list(Path(folder).glob("*.mp4"))
         assert (len(files), {file.stat().st_size for file in files}) == (count, {len(make_video(size))})
@@ -198,9 +207,9 @@ def measure_parts(root: Path) -> None:
 
 def main(rounds: int, scale: int, root: Path) -> None:
     """Measure each load and side in turn; print the medians, and the ratios to the bare client."""
-    for name, (size, count, width) in LOADS.items():
-        load = (size, count // scale, width) if count > 1 else (size // scale, 1, 1)
-        sides = [side for side in SIDES if side != "by hand" or name == "small"]
+    for name, (size, count, width, pause) in LOADS.items():
+        load = (size, count // scale, width, pause) if count > 1 else (size // scale, 1, 1, pause)
+        sides = [side for side in SIDES if side != "by hand" or size < CHUNK_BYTES]
         results: dict[str, list[Figures]] = {side: [] for side in sides}
         for number in range(rounds):
             for side in sides if number % 2 else reversed(sides):
@@ -223,7 +232,9 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         serve(int(sys.argv[2]))
     elif sys.argv[1:2] == ["side"]:
-        print(*run_side(sys.argv[2], sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])))
+        size, count, width, pause = sys.argv[5:]
+        found = run_side(sys.argv[2], sys.argv[3], Path(sys.argv[4]), (int(size), int(count), int(width), float(pause)))
+        print(*found)
     else:
         values = [*sys.argv[1:], *["3", "1", tempfile.gettempdir()][len(sys.argv) - 1 :]]
         main(int(values[0]), int(values[1]), Path(values[2]))

@@ -58,8 +58,6 @@ ABSENCE_DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: Bytes that are checked at once, unless more are skipped in one step, and seconds after which other tasks get a turn.
 PIECE_BYTES: Final = 1 << 14
 MAX_TURN_S: Final = 0.01
-#: Bytes of an answer that may wait to be taken before its connection pauses: as many as asyncio reads at once.
-READ_BYTES: Final = 1 << 18
 #: Seconds for the resolution of a name before anything is paid.
 RESOLVE_TIMEOUT_S: Final = 5.0
 
@@ -169,7 +167,6 @@ class Downloader:
             timeout=self._timeout,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
-            read_bufsize=READ_BYTES,
         )
 
     async def __aexit__(self, *_: object) -> None:
