@@ -3,8 +3,8 @@
     python benchmarks/downloads.py [ROUNDS] [SCALE] [FOLDER]
 
 Four loads: files of 40 KB, four in each tenth of a second and many at once, 1,000 of 2 MB, and one of 500 MB. SCALE
-divides the number of files, and the size of the last (default 1). Files are written below FOLDER (default: the folder of temporary files), which must be on a real
-disk, and removed after each side.
+divides the number of files, and the size of the last (default 1). Files are written below FOLDER (default: the folder
+of temporary files), which must be on a real disk, and removed after each side.
 
 - `bare` opens a file, and writes each chunk of `iter_chunked` in a thread. Nothing is checked, hashed or synced.
 - `by hand` reads a whole body, and writes it in the thread of the loop; only for small files.
