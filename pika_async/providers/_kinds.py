@@ -92,7 +92,9 @@ _KIND_BY_CODE: Final[dict[str, ErrorKind]] = {_normal(code): kind for kind, code
 def _patterns() -> list[tuple[re.Pattern[str], ErrorKind]]:
     """Return the codes within a message, then the phrases. Compiled at the first failure: most processes see none."""
     codes = {code: rf"(?<![^\W_]){re.escape(code)}(?![^\W_])" for code in _KIND_BY_CODE if "_" in code}
-    found = [(re.compile(pattern), _KIND_BY_CODE[code]) for code, pattern in codes.items()]
+    found: list[tuple[re.Pattern[str], ErrorKind]] = [
+        (re.compile(pattern), _KIND_BY_CODE[code]) for code, pattern in codes.items()
+    ]
     for kind, phrases in PHRASES.items():
         found += [(re.compile(re.escape(_normal(phrase))), kind) for phrase in phrases]
     return found
