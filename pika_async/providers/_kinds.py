@@ -91,13 +91,15 @@ _KIND_BY_CODE: Final[dict[str, ErrorKind]] = {_normal(code): kind for kind, code
 @cache
 def _patterns() -> list[tuple[re.Pattern[str], ErrorKind]]:
     """Return the codes within a message, then the phrases. Compiled at the first failure: most processes see none."""
-    codes = {code: rf"(?<![^\W_]){re.escape(code)}(?![^\W_])" for code in _KIND_BY_CODE if "_" in code}
-    found: list[tuple[re.Pattern[str], ErrorKind]] = [
-        (re.compile(pattern), _KIND_BY_CODE[code]) for code, pattern in codes.items()
+    codes: list[tuple[re.Pattern[str], ErrorKind]] = [
+        (re.compile(rf"(?<![^\W_]){re.escape(code)}(?![^\W_])"), kind)
+        for code, kind in _KIND_BY_CODE.items()
+        if "_" in code
     ]
-    for kind, phrases in PHRASES.items():
-        found += [(re.compile(re.escape(_normal(phrase))), kind) for phrase in phrases]
-    return found
+    phrases: list[tuple[re.Pattern[str], ErrorKind]] = [
+        (re.compile(re.escape(_normal(phrase))), kind) for kind, texts in PHRASES.items() for phrase in texts
+    ]
+    return codes + phrases
 
 
 def kind_of_failure(code: str | None, message: str, status: int | None = None) -> ErrorKind:
