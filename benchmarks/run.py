@@ -39,6 +39,7 @@ BENCHMARKS = (
     Benchmark("journal", ("500", "5"), 10),
     Benchmark("submissions", ("128", "3", "8"), 10),
     Benchmark("cost", ("300", "1"), 10),
+    Benchmark("downloads", ("3", "8"), 10),
     Benchmark("peers", ("100", "2"), 20),
     Benchmark("memory", ("10000",), 8),
     Benchmark("responsiveness", ("100000", "10000"), 10),
