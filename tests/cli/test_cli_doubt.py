@@ -111,15 +111,17 @@ def test_status_shows_points_and_refunds(cli: CommandLine) -> None:
 
 
 def test_status_sends_nothing_and_needs_no_key(cli: CommandLine) -> None:
-    """The same holds for `resolve`; neither changes the lines of the last command."""
+    """The same holds for `resolve`, which brings the lines of the last command up to date; `status` leaves them."""
     with serving({**LOST, "first": 1}) as emulator:
         cli.batch(emulator, rows(cli, "a"), "--no-download")
         for variable in ENV.values():
             cli.monkeypatch.delenv(variable)
-        before, calls = (cli.folder / "pika-out" / "results.jsonl").read_bytes(), len(emulator.requests)
+        results = cli.folder / "pika-out" / "results.jsonl"
+        before, calls = results.read_bytes(), len(emulator.requests)
         assert cli("status", "pika-out").code == 0
+        assert results.read_bytes() == before
         assert cli("resolve", "pika-out", "a", "--not-charged").code == 0
-        assert (cli.folder / "pika-out" / "results.jsonl").read_bytes() == before
+        assert [json.loads(line)["status"] for line in results.read_text(encoding="utf-8").splitlines()] == ["planned"]
         assert len(emulator.requests) == calls
 
 

@@ -98,8 +98,10 @@ def test_an_interrupt_while_a_result_is_downloaded_loses_nothing(tmp_path: Path)
     stall = {"on": "cdn", "first": 1, "do": {"fault": "body-stall"}}
     with serving(stall) as emulator:
         with start(emulator, tmp_path) as process:
-            videos = tmp_path / "pika-out/videos"
-            wait_until(lambda: videos.is_dir() and len(list(videos.glob("*.mp4"))) == JOBS - 1)
+            results = tmp_path / "pika-out/results.jsonl"  # a file that is there may not be recorded yet
+            wait_until(
+                lambda: results.is_file() and results.read_text(encoding="utf-8").count('.mp4", "sha256') == JOBS - 1
+            )
             err = interrupt(process)
         assert re.search(rf"{JOBS} jobs: .*; {JOBS - 1} on disk", err)
         assert "interrupted: 0 still in flight, 0 not sent, 1 not downloaded; nothing is lost" in err
