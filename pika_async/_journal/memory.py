@@ -219,7 +219,7 @@ class MemoryJournal:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
         self._jobs[archived.key] = self._jobs.pop(job.key)
-        if job.is_final:
+        if job.settled_at is not None:  # as `_place` has it
             self._settled.discard(job.key)
             self._settled.add(archived.key)
         if self._revisions is not None:

@@ -255,7 +255,6 @@ class ProgressDisplay:
         self._started, self._tally.since = self.clock(), datetime.now(UTC)
         if self.terminal.err.is_terminal and not self.silent:
             self._live = Live(console=self.terminal.err, auto_refresh=False, transient=True)
-            self._live.start()
             updates = self._update_live(self._live)
         else:
             updates = self._print_lines()
@@ -325,6 +324,8 @@ class ProgressDisplay:
             began = self.clock()
             counts, facts, callbacks = await self._measure()
             width = self.terminal.err.width
-            live.update(live_rows(counts, facts, callbacks, download=self.download, width=width), refresh=True)
+            rows = live_rows(counts, facts, callbacks, download=self.download, width=width)
+            live.update(rows, refresh=live.is_started)
+            live.start(refresh=True)  # with the first rows: before, it would leave an empty line
             took = self.clock() - began
             await asyncio.sleep(min(_MAX_LIVE_INTERVAL_S, max(_LIVE_INTERVAL_S, _WAIT_FACTOR * took)))
