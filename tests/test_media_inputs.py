@@ -133,6 +133,17 @@ def test_an_image_of_pillow_becomes_a_png_of_the_same_picture(mode: str) -> None
             assert encoded.tobytes() == image.tobytes()
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "LAB"])
+def test_a_converted_image_has_no_colour_profile(mode: str) -> None:
+    """One of the earlier mode would be wrong, and that which Pillow makes for LAB differs from second to second."""
+    image = Image.new(mode, (6, 4))
+    image.info["icc_profile"] = b"a profile of the earlier mode"
+    encoded = request_with(image).image
+    assert isinstance(encoded, bytes)
+    assert b"iCCP" not in encoded
+    assert "icc_profile" in image.info
+
+
 def test_an_image_that_pillow_cannot_encode_is_refused() -> None:
     """A picture of which the rest is missing is refused when the request is made."""
     image = Image.open(io.BytesIO(made("jpeg")[:-200]))

@@ -94,7 +94,10 @@ def _encode_png(field: str, image: Any) -> bytes:
         try:
             return _saved(image)
         except OSError:
-            return _saved(image.convert(PNG_MODES.get(image.mode, "RGB")))
+            converted = image.convert(PNG_MODES.get(image.mode, "RGB"))
+            # A colour profile is that of the earlier mode; Pillow makes one for LAB, of sRGB, with the time of day in it.
+            getattr(converted, "info", {}).pop("icc_profile", None)
+            return _saved(converted)
     except Exception as error:  # a file of which Pillow reads the rest only now may fail in any way
         raise _invalid(field, image, f"could not be encoded as PNG: {error}; give bytes or a path") from None
 
