@@ -95,7 +95,7 @@ def _encode_png(field: str, image: Any) -> bytes:
             return _saved(image)
         except OSError:
             converted = image.convert(PNG_MODES.get(image.mode, "RGB"))
-            # A colour profile is that of the earlier mode; for LAB, Pillow makes one of sRGB with the time of day in it.
+            # A profile is that of the earlier mode; for LAB, Pillow makes one of sRGB with the time of day in it.
             getattr(converted, "info", {}).pop("icc_profile", None)
             return _saved(converted)
     except Exception as error:  # a file of which Pillow reads the rest only now may fail in any way
