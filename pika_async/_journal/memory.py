@@ -132,7 +132,7 @@ class MemoryJournal:
         elif was_settled and self._settled.is_kept(job.key) and not _is_wanted(job):
             self._settled.discard(job.key)
             self._settled.add(job.key)
-        elif job.is_final and not was_settled:
+        elif not was_settled:
             self._settled.add(job.key)
         key = self._settled.before_latest(UNPACKED_JOBS)
         older = None if key is None else self._jobs.get(key)

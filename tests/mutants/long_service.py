@@ -15,8 +15,8 @@ MUTANTS: Final = (
     Mutant(
         "doubt-forgotten",
         "_journal/memory.py",
-        "elif job.is_final and not was_settled:",
-        "elif (job.is_final or job.status is JobStatus.UNKNOWN) and not was_settled:",
+        "if was_settled or job.settled_at is not None:",
+        "if was_settled or job.settled_at is not None or job.status is JobStatus.UNKNOWN:",
         "a doubt that is old enough is forgotten, and its key is paid again",
         _SETTLED,
         "never_forgotten",

@@ -191,6 +191,10 @@ async def test_bytes_that_fail_to_be_prepared_are_kept(error: Exception, monkeyp
         monkeypatch.setattr("aiohttp.ClientResponse.release", failing(error))
         outcome = await _sent(server)
         assert (outcome.verdict, outcome.task_id) == (SubmitVerdict.ACCEPTED, f"{TASK}-2")
+        whole = answer(200, '{"id": "in-parts"}')
+        server.acts.append(Act(whole[:-3], later=whole[-3:]))
+        outcome = await _sent(server)
+        assert (outcome.verdict, outcome.task_id) == (SubmitVerdict.ACCEPTED, "in-parts")
 
 
 @pytest.mark.anyio
