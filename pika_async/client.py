@@ -329,8 +329,9 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
         """Yield what happens to the jobs: `JobAccepted`, `JobRunning`, `JobSettled`, `JobParked`, in order.
 
         Events are read from the journal, so a slow consumer needs no buffer. Intermediate changes of a job may be
-        coalesced; each `JobSettled` is delivered exactly once. The generator ends after the last event of the client's
-        closing, and when its waiting is cancelled (`asyncio.timeout`, `wait_for`): continue behind the last number.
+        coalesced; each `JobSettled` is delivered exactly once, unless a client without a journal file has forgotten the
+        job before (`Limits.settled`). The generator ends after the last event of the client's closing, and when its
+        waiting is cancelled (`asyncio.timeout`, `wait_for`): continue behind the last number.
 
         :param after: the number of an event, also one of an earlier process with the same journal; 0: all jobs in the
             journal; default: only what happens from now on.

@@ -33,7 +33,7 @@ class AnswerTimeout:
         self._idle = idle
         self._touched_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._block: asyncio.Timeout | None = None
+        self._block: asyncio.Timeout  # of the block that runs
         self._is_last = False
 
     def touch(self) -> None:
@@ -51,8 +51,7 @@ class AnswerTimeout:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._block is not None:
-            await self._block.__aexit__(kind, error, trace)
+        await self._block.__aexit__(kind, error, trace)
 
     def _due(self) -> float | None:
         """Return the earlier of the two ends, None if there is none; before a `touch`, one may still come now."""
@@ -76,7 +75,7 @@ class AnswerTimeout:
         if due is None or due > now:
             self._is_last = False
             self._arm(due)
-        elif self._is_last and self._block is not None:
+        elif self._is_last:
             self._block.reschedule(now)
         else:
             self._is_last = True

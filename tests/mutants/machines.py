@@ -72,8 +72,8 @@ MUTANTS: Final = (
     Mutant(
         "timers-judge-before-reading",
         "_http/answer_timeout.py",
-        "        elif self._is_last and self._block is not None:\n",
-        "        elif self._block is not None:\n",
+        "        elif self._is_last:\n",
+        "        elif self._is_last or True:\n",
         "answers that came while the process was stopped are doubts",
         ("tests/http/test_answer_timeout.py", "tests/crash/test_signals.py"),
         "while_the_process_was_stopped",
