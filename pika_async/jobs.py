@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import enum
-import itertools
 import math
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from pika_async.errors import (
-    ClientClosed,
-    InvalidRequest,
-    JobCanceled,
-    PikaError,
-    SubmissionInDoubt,
-    SubmissionsStopped,
-)
+from pika_async.errors import ClientClosed, PikaError, SubmissionsStopped
 from pika_async.models.notebook import job_html, report_html
 from pika_async.models.request import GenerationRequest
-from pika_async.models.results import LastSeen, Snapshot, TaskState, Video
+from pika_async.models.results import LastSeen, RouteStep, Snapshot, TaskState, Video
 
 __all__ = [
     "FINAL", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled", "JobStatus",
-    "adopted_job", "apply_resolution", "archive_key", "archive_keys", "event_of", "mark_interrupted", "mark_superseded",
-    "utc_from_timestamp",
+    "adopted_job", "event_of", "utc_from_timestamp",
 ]  # fmt: skip
+
+#: Earlier submissions of a job that its record keeps, the latest ones.
+MAX_STEPS: Final = 16
 
 
 class JobStatus(enum.StrEnum):
@@ -100,11 +94,15 @@ class Job:
     provider: str
     #: The URL of that provider, without a slash at the end.
     base_url: str
+    #: The name of the account that the job is for, or that accepted it; None before it has one.
+    account: str | None = None
     #: The position in the batch, from 0.
     index: int = 0
     status: JobStatus = JobStatus.PLANNED
     #: The provider's id of the task; None before acceptance.
     task_id: str | None = None
+    #: What the provider needs beside the task id, as its adapter wrote it; None where the id is enough.
+    handle: str | None = None
     #: The result; set exactly when the job has succeeded.
     video: Video | None = None
     #: Where the result was downloaded to; None if it was not.
@@ -131,6 +129,11 @@ class Job:
     points: float | None = None
     #: The points that were given back, where the wire has them.
     refunded: float | None = None
+    #: Money for its charge: the price at which it was sent, until the provider tells its own figure. None where neither
+    #: is known, and while nothing is or may be charged.
+    cost: float | None = None
+    #: The latest submissions that were provably not accepted, the oldest first; at most `MAX_STEPS`.
+    earlier_steps: tuple[RouteStep, ...] = ()
     #: Fingerprint of the request that this job repeats with another seed; None if its request is its own.
     repeats: str | None = None
 
@@ -155,6 +158,11 @@ class Job:
         return is_sent and not self.is_adopted
 
     @property
+    def account_and_cost(self) -> tuple[str, float | None]:
+        """The account that is charged, and how much. Jobs of a journal are counted by both."""
+        return self.account or self.provider, self.cost
+
+    @property
     def is_adopted(self) -> bool:
         """Whether the task was submitted elsewhere and is followed by its id alone: its job was never sent."""
         return self.task_id is not None and not self.attempts
@@ -166,6 +174,19 @@ class Job:
             return sys.intern(f"{self.provider}/-/adopted/plain")
         effect = "effect" if self.request.effect else "plain"
         return sys.intern(f"{self.provider}/{self.request.model or '-'}/{self.request.kind}/{effect}")
+
+    @property
+    def route(self) -> tuple[RouteStep, ...]:
+        """The submissions of the job, the oldest first: to which account, with what verdict, and when."""
+        account, at = self.account or self.provider, self.submitted_at
+        if self.task_id is not None and not self.is_adopted:
+            return (*self.earlier_steps, RouteStep(account, "accepted", at))
+        if at is not None and self.status in {JobStatus.UNKNOWN, JobStatus.CANCELED}:
+            return (
+                *self.earlier_steps,
+                RouteStep(account, "unknown", at, "" if self.error is None else str(self.error)),
+            )
+        return self.earlier_steps
 
     def to_exception(self) -> PikaError:
         """Return the reason why the job is not a success, as an error to raise."""
@@ -184,27 +205,40 @@ class Job:
     def _no_transition(self, to: str) -> ValueError:
         return ValueError(f"job {self.key}: no transition from {self.status} to {to}")
 
-    def submitting(self) -> Job:
-        """Return the job with one more attempt to send it under way."""
-        return self._to(JobStatus.SUBMITTING, attempts=self.attempts + 1, error=None)
+    def assigned(self, account: str, provider: str, base_url: str) -> Job:
+        """Return the job for an account; this very record if it is for that account already."""
+        if (account, provider, base_url) == (self.account, self.provider, self.base_url):
+            return self
+        return attrs.evolve(self, account=account, provider=provider, base_url=base_url)
 
-    def requeued(self, error: PikaError | None = None) -> Job:
-        """Return the job as planned again, after proof that it was not accepted."""
-        return self._to(JobStatus.PLANNED, error=error, submitted_at=None)
+    def submitting(self, cost: float | None = None) -> Job:
+        """Return the job with one more attempt to send it under way, for a price if it is known."""
+        return self._to(JobStatus.SUBMITTING, attempts=self.attempts + 1, error=None, cost=cost)
 
-    def accepted(self, task_id: str, at: float) -> Job:
+    def requeued(self, error: PikaError | None = None, *, step: RouteStep | None = None) -> Job:
+        """Return the job as planned again, after proof that it was not accepted.
+
+        :param step: what came of the submission; None if it was not sent after all.
+        """
+        steps = self.earlier_steps if step is None else (*self.earlier_steps, step)[-MAX_STEPS:]
+        return self._to(JobStatus.PLANNED, error=error, submitted_at=None, cost=None, earlier_steps=steps)
+
+    def accepted(self, task_id: str, at: float, handle: str | None = None) -> Job:
         """Return the job with the task id that was read at `at` (unix seconds).
 
+        :param handle: what the provider needs beside the id; None where the id is enough.
         :raises ValueError: if the job has a task id already: it never changes.
         """
         if self.task_id is not None:
             raise self._no_transition("accepted: it has a task id")
         submitted_at = self.submitted_at or utc_from_timestamp(at)
-        return self._to(JobStatus.QUEUED, task_id=task_id, submitted_at=submitted_at, error=None)
+        return self._to(
+            JobStatus.QUEUED, task_id=task_id, handle=handle, submitted_at=submitted_at, error=None
+        )  # fmt: skip
 
     def rejected(self, error: PikaError, at: float) -> Job:
         """Return the job as refused at `at` (unix seconds): final, not charged."""
-        return self._to(JobStatus.REJECTED, error=error, settled_at=utc_from_timestamp(at))
+        return self._to(JobStatus.REJECTED, error=error, settled_at=utc_from_timestamp(at), cost=None)
 
     def in_doubt(self, error: PikaError, sent_at: datetime) -> Job:
         """Return the job as sent at `sent_at` (UTC) without a task id in return: parked."""
@@ -282,55 +316,6 @@ def adopted_job(key: str, *, provider: str, base_url: str, task_id: str) -> Job:
     """Return a job for a task that was submitted elsewhere; its prompt is not known, so its id stands in for it."""
     request = GenerationRequest(f"task {task_id}", key=key)
     return Job(key=key, request=request, provider=provider, base_url=base_url, status=JobStatus.QUEUED, task_id=task_id)
-
-
-def mark_interrupted(job: Job, sent_at: datetime) -> Job:
-    """Return a job in doubt: its process ended after `sent_at` without recording the outcome of the submission."""
-    reason = "the process ended before the answer was recorded"
-    error = SubmissionInDoubt(key=job.key, provider=job.provider, reason=reason, at=sent_at, attempt=job.attempts)
-    return job.in_doubt(error, sent_at)
-
-
-def apply_resolution(job: Job, at: float, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
-    """Return a job in doubt after a person has resolved it at `at` (unix seconds).
-
-    :param task_id: the task id that the person found; None if it was not found.
-    :param charged: False if the person found that the job was not charged.
-    :param abandon: whether the person gives the job up.
-    :raises InvalidRequest: unless exactly one of the three is given, or if the job is not in doubt.
-    """
-    if job.status is not JobStatus.UNKNOWN:
-        reason = f"must be in doubt to be resolved, but is {job.status.label}"
-        raise InvalidRequest(field="key", value=job.key, reason=reason)
-    if charged or [task_id is not None, charged is False, abandon].count(True) != 1:
-        reason = "must be resolved by exactly one of task_id=..., charged=False, abandon=True"
-        raise InvalidRequest(field="resolve", value=job.key, reason=reason)
-    if task_id is not None:
-        if not isinstance(task_id, str) or not task_id.strip():
-            raise InvalidRequest(field="task_id", value=task_id, reason="must be the provider's task id, as text")
-        return job.accepted(task_id.strip(), at)
-    if abandon:
-        reason = "abandoned by a person; it may have been accepted and charged"
-        return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason, in_doubt=True), at)
-    return mark_superseded(job.requeued(), at) if "~" in job.key else job.requeued()
-
-
-def mark_superseded(job: Job, at: float) -> Job:
-    """Return a job whose place another job has taken: canceled if it was planned, otherwise unchanged."""
-    if job.status is not JobStatus.PLANNED:
-        return job
-    reason = "another job took its place before it was sent"
-    return job.canceled(JobCanceled(key=job.key, provider=job.provider, reason=reason), at)
-
-
-def archive_keys(key: str) -> Iterator[str]:
-    """Yield the keys under which earlier jobs of `key` are kept, oldest first: `KEY~1`, `KEY~2`, ..."""
-    return (f"{key}~{number}" for number in itertools.count(1))
-
-
-def archive_key(key: str, taken: Container[str]) -> str:
-    """Return the key under which the next earlier job of `key` is kept: the first that is not taken."""
-    return next(name for name in archive_keys(key) if name not in taken)
 
 
 @attrs.frozen

@@ -10,8 +10,9 @@ import pytest
 
 from pika_async import GenerationFailed, GenerationRequest, Job, JobCanceled, Snapshot, TaskState, Video
 from pika_async._planning.outcomes import apply_verdict
+from pika_async._planning.resolution import apply_resolution, mark_interrupted
 from pika_async.errors import DownloadFailed, SubmissionInDoubt
-from pika_async.jobs import JobParked, JobStatus, apply_resolution, event_of, mark_interrupted
+from pika_async.jobs import JobParked, JobStatus, event_of
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 S = JobStatus

@@ -23,7 +23,8 @@ from pika_async._journal.samples import SAMPLES_PER_STRATUM, latest_samples
 from pika_async._journal.serialization import is_change
 from pika_async._journal.settled import SettledOrder, pack_settled, status_of, unpack_settled
 from pika_async._planning.limits import SETTLED_JOBS
-from pika_async.jobs import Job, JobStatus, archive_key
+from pika_async._planning.resolution import archive_key
+from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["MemoryJournal"]
@@ -64,7 +65,8 @@ class MemoryJournal:
         self._key_by_token: dict[str, str] = {}
         self._settings: dict[str, Any] = {}
         self._uploads: dict[str, Upload] = {}
-        self._charges = 0
+        #: Number of jobs that may be charged, by account and cost.
+        self._costs: Counter[tuple[str, float | None]] = Counter()
         self._samples: list[DurationSample] = []
         #: Number of samples that the last selection of the latest ones has kept.
         self._kept_samples = SAMPLES_PER_STRATUM
@@ -112,18 +114,31 @@ class MemoryJournal:
             self._assign_revision(self._revisions, before, job)
         if before is not None:
             self._counts[before.status] -= 1
-            self._charges -= before.may_be_charged
+            self._count_cost(before, -1)
         self._counts[job.status] += 1
         if not (self._has_forgotten and before is None and job.is_final):  # a forgotten job has been counted
-            self._charges += job.may_be_charged
+            self._count_cost(job, 1)
         self._jobs[job.key] = pack_settled(job) if isinstance(stored, bytes) and job.is_final else job
         if job.task_id is not None:
             self._task_keys.setdefault((job.provider, job.base_url), {})[job.task_id] = job.key
-        if job.status is not JobStatus.SUBMITTING:
-            self._intents.pop(job.key, None)
+        if job.status is not JobStatus.SUBMITTING and job.key in self._intents:
+            self._end_intent(job)
         was_settled = before is not None and before.settled_at is not None
         if was_settled or job.settled_at is not None:  # set exactly when a job is final
             self._place(job, was_settled=was_settled)
+
+    def _end_intent(self, job: Job) -> None:
+        """Forget the intent of a job whose submission has ended; one in doubt keeps what can be sent again."""
+        if job.status is not JobStatus.UNKNOWN or self._intents[job.key].repeatable is None:
+            del self._intents[job.key]
+
+    def _count_cost(self, job: Job, step: int) -> None:
+        if not job.may_be_charged:
+            return
+        account_and_cost = job.account_and_cost
+        self._costs[account_and_cost] += step
+        if not self._costs[account_and_cost]:
+            del self._costs[account_and_cost]
 
     def _place(self, job: Job, *, was_settled: bool) -> None:
         """Place `job` in the order of the settled ones; pack and forget the older ones."""
@@ -279,9 +294,14 @@ class MemoryJournal:
         found = (stored for key in list(self._jobs) if (stored := self._jobs.get(key)) is not None)
         return (unpack_settled(stored) for stored in found if status_of(stored) in wanted)
 
+    def intent(self, key: str) -> Intent | None:
+        """See `Journal`."""
+        return self._intents.get(key)
+
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
-        return [(unpack_settled(self._jobs[key]), intent) for key, intent in self._intents.items()]
+        found = ((unpack_settled(self._jobs[key]), intent) for key, intent in self._intents.items())
+        return [(job, intent) for job, intent in found if job.status is JobStatus.SUBMITTING]
 
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""
@@ -289,7 +309,11 @@ class MemoryJournal:
 
     def charges(self) -> int:
         """See `Journal`."""
-        return self._charges
+        return self._costs.total()
+
+    def costs(self) -> Counter[tuple[str, float | None]]:
+        """See `Journal`."""
+        return self._costs.copy()
 
     def samples(self) -> list[DurationSample]:
         """See `Journal`."""

@@ -35,7 +35,8 @@ MIGRATIONS: Final = (
     # Requests have a table of their own: they are written once and may hold images, while a job is updated many times.
     # Bytes in requests are in `contents` by their hash, so that many requests may share one picture; `uploads` has the
     # addresses of uploaded files. The triggers count the jobs, so that opening a journal and reading its state do not
-    # take longer with every job.
+    # take longer with every job; in `counts` a cost of -1 is an unknown one. `repeatable` is a submission that may be
+    # sent again as it was, for a provider that recognises it by its key.
     """
     CREATE TABLE jobs (
         position INTEGER PRIMARY KEY,
@@ -44,7 +45,9 @@ MIGRATIONS: Final = (
         status TEXT NOT NULL,
         provider TEXT NOT NULL,
         base_url TEXT NOT NULL,
+        account TEXT,
         task_id TEXT,
+        handle TEXT,
         video TEXT,
         file TEXT,
         sha256 TEXT,
@@ -58,10 +61,13 @@ MIGRATIONS: Final = (
         downloaded_at TEXT,
         points REAL,
         refunded REAL,
+        cost REAL,
+        earlier_steps TEXT,
         repeats TEXT,
         intended_at TEXT,
         body_sha256 TEXT,
         callback_sha256 TEXT,
+        repeatable TEXT,
         revision INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX jobs_by_status ON jobs (status);
@@ -76,25 +82,26 @@ MIGRATIONS: Final = (
     CREATE INDEX samples_by_stratum ON samples (stratum, accepted_at, id);
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE counts (
-        status TEXT NOT NULL, may_be_charged INTEGER NOT NULL, jobs INTEGER NOT NULL,
-        PRIMARY KEY (status, may_be_charged)
+        status TEXT NOT NULL, may_be_charged INTEGER NOT NULL, account TEXT NOT NULL, cost REAL NOT NULL,
+        jobs INTEGER NOT NULL, PRIMARY KEY (status, may_be_charged, account, cost)
     ) STRICT, WITHOUT ROWID;
     CREATE TRIGGER count_inserted AFTER INSERT ON jobs BEGIN
         INSERT INTO counts VALUES (
             new.status, (new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting')
-            AND (new.task_id IS NULL OR new.attempts > 0), 1
+            AND (new.task_id IS NULL OR new.attempts > 0), ifnull(new.account, new.provider), ifnull(new.cost, -1.0), 1
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
-    CREATE TRIGGER count_updated AFTER UPDATE OF status, task_id, submitted_at, attempts ON jobs
+    CREATE TRIGGER count_updated AFTER UPDATE OF status, task_id, submitted_at, attempts, account, cost ON jobs
     WHEN old.status IS NOT new.status OR old.task_id IS NOT new.task_id OR old.submitted_at IS NOT new.submitted_at
-        OR old.attempts IS NOT new.attempts
+        OR old.attempts IS NOT new.attempts OR old.account IS NOT new.account OR old.cost IS NOT new.cost
     BEGIN
         UPDATE counts SET jobs = jobs - 1 WHERE status = old.status AND may_be_charged
             = ((old.task_id IS NOT NULL OR old.submitted_at IS NOT NULL OR old.status = 'submitting')
-            AND (old.task_id IS NULL OR old.attempts > 0));
+            AND (old.task_id IS NULL OR old.attempts > 0))
+            AND account = ifnull(old.account, old.provider) AND cost = ifnull(old.cost, -1.0);
         INSERT INTO counts VALUES (
             new.status, (new.task_id IS NOT NULL OR new.submitted_at IS NOT NULL OR new.status = 'submitting')
-            AND (new.task_id IS NULL OR new.attempts > 0), 1
+            AND (new.task_id IS NULL OR new.attempts > 0), ifnull(new.account, new.provider), ifnull(new.cost, -1.0), 1
         ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
     END;
     CREATE TABLE contents (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT;

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -47,6 +48,9 @@ class Intent:
     body_sha256: str
     #: The hash of the token in its callback address; None if it asks for no callback.
     callback_sha256: str | None = None
+    #: The submission as text, if the provider recognises it when it is sent again as it was; else None. Kept while the
+    #: job is being sent or in doubt.
+    repeatable: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -182,6 +186,9 @@ class Journal(Protocol):
         two steps jobs may change: one that gets or loses its status meanwhile may be missing.
         """
 
+    def intent(self, key: str) -> Intent | None:
+        """Return the latest intent of the job with that key, which is being sent or in doubt; None if there is none."""
+
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """Return the jobs with a saved intent for whose submission no result was saved."""
 
@@ -190,6 +197,12 @@ class Journal(Protocol):
 
     def charges(self) -> int:
         """Return the number of submissions that were accepted, or may have been."""
+
+    def costs(self) -> Counter[tuple[str, float | None]]:
+        """Return the number of submissions that were accepted, or may have been, by account and cost.
+
+        A cost is None where neither a price nor the provider's own figure is known.
+        """
 
     def samples(self) -> list[DurationSample]:
         """Return the 256 most recently accepted samples of each stratum, in the order of acceptance.

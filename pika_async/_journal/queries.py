@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from pika_async.polling.durations import DurationSample
 
 __all__ = [
     "count_charges",
+    "count_costs",
     "count_status",
     "execute",
     "has_key",
@@ -56,15 +58,20 @@ MAX_CHARS: Final = 1 << 20
 
 _ASSIGNMENTS: Final = ", ".join(f"{name} = :{name}" for name in JOB_COLUMNS)
 #: An intent replaces all of the previous one, so that only the token of the latest submission finds the job.
-_INTENT_COLUMNS: Final = ("intended_at", "body_sha256", "callback_sha256")
+_INTENT_COLUMNS: Final = ("intended_at", "body_sha256", "callback_sha256", "repeatable")
 _INTENT_ASSIGNMENTS: Final = ", ".join(f"{name} = :{name}" for name in _INTENT_COLUMNS)
 #: The row's own revision if the update is not a change, else the next one; the condition is that of `is_change`.
 _NEXT_REVISION: Final = (
     "iif(status = :status AND (progress IS :progress AND error IS :error OR status IN "
     f"({', '.join(repr(str(it)) for it in sorted(FINAL))})), revision, :revision)"
 )
-_UPDATE_JOB: Final = f"UPDATE jobs SET {_ASSIGNMENTS}, revision = {_NEXT_REVISION} WHERE key = :key RETURNING revision"
-_UPDATE_WITH_INTENT: Final = _UPDATE_JOB.replace("SET", f"SET {_INTENT_ASSIGNMENTS},")
+_UPDATE_WITH_INTENT: Final = (
+    f"UPDATE jobs SET {_INTENT_ASSIGNMENTS}, {_ASSIGNMENTS}, revision = {_NEXT_REVISION} "
+    "WHERE key = :key RETURNING revision"
+)
+#: A submission is kept for a repetition only while it is not known what came of it.
+_KEEP_REPEATABLE: Final = "repeatable = iif(:status IN ('submitting', 'unknown'), repeatable, NULL)"
+_UPDATE_JOB: Final = _UPDATE_WITH_INTENT.replace(_INTENT_ASSIGNMENTS, _KEEP_REPEATABLE)
 _ALL_COLUMNS: Final = ("key", *JOB_COLUMNS, *_INTENT_COLUMNS, "revision")
 _PLACEHOLDERS: Final = ", ".join(f":{name}" for name in _ALL_COLUMNS)
 _INSERT_JOB: Final = f"INSERT INTO jobs ({', '.join(_ALL_COLUMNS)}) VALUES ({_PLACEHOLDERS})"
@@ -320,6 +327,20 @@ def count_status(connection: sqlite3.Connection, status: JobStatus, excluded: Co
 def count_charges(connection: sqlite3.Connection, excluded: Collection[str]) -> int:
     """Count the jobs that may be charged, without those whose keys are in `excluded`; reads none of the others."""
     return _count(connection, "may_be_charged", excluded)
+
+
+def count_costs(connection: sqlite3.Connection, excluded: Collection[str]) -> Counter[tuple[str, float | None]]:
+    """Count the jobs that may be charged by account and cost, without those whose keys are in `excluded`."""
+    sql = f"""
+        SELECT account, cost, sum(jobs) FROM (
+            SELECT account, cost, jobs FROM counts WHERE may_be_charged
+            UNION ALL
+            SELECT ifnull(account, provider), ifnull(cost, -1.0), -1 FROM jobs
+            WHERE key IN (SELECT value FROM json_each(?)) AND {MAY_BE_CHARGED}
+        ) GROUP BY account, cost HAVING sum(jobs)
+    """
+    rows = connection.execute(sql, (json.dumps(list(excluded)),))
+    return Counter({(account, None if cost < 0 else cost): jobs for account, cost, jobs in rows})
 
 
 def _count(connection: sqlite3.Connection, condition: str, excluded: Collection[str], **values: str) -> int:

@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -177,16 +178,17 @@ class Reader:
 
     def interrupted_jobs(self) -> list[tuple[Job, Intent]]:
         """See `Journal`."""
-        return [(job, self._intent(job.key)) for job in self.all(JobStatus.SUBMITTING)]
+        unrecorded = Intent(at=utc_from_timestamp(0), body_sha256="")
+        return [(job, self.intent(job.key) or unrecorded) for job in self.all(JobStatus.SUBMITTING)]
 
-    def _intent(self, key: str) -> Intent:
+    def intent(self, key: str) -> Intent | None:
+        """See `Journal`."""
         pending = self._buffer.intent(key)
         if pending is not None:
             return pending
         with self._connection() as connection:
             row = None if connection is None else queries.select_intent(connection, key)
-        stored = None if row is None else intent_from_row(row)
-        return stored or Intent(at=utc_from_timestamp(0), body_sha256="")
+        return None if row is None else intent_from_row(row)
 
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""
@@ -201,6 +203,14 @@ class Reader:
         with self._connection() as connection:
             stored = 0 if connection is None else queries.count_charges(connection, pending.stale_keys)
         return stored + sum(job.may_be_charged for job in pending.jobs.values() if job is not None)
+
+    def costs(self) -> Counter[tuple[str, float | None]]:
+        """See `Journal`."""
+        pending = self._buffer.view()
+        with self._connection() as connection:
+            found = Counter() if connection is None else queries.count_costs(connection, pending.stale_keys)
+        found.update(job.account_and_cost for job in pending.jobs.values() if job is not None and job.may_be_charged)
+        return found
 
     def samples(self) -> list[DurationSample]:
         """See `Journal`."""

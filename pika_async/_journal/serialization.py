@@ -20,6 +20,7 @@ from pika_async.errors import JobError, PikaError, shorten
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import GenerationRequest, LastSeen, Video
 from pika_async.models.fields import Media
+from pika_async.models.results import RouteStep
 
 __all__ = [
     "JOB_COLUMNS",
@@ -40,8 +41,9 @@ ColumnValue = str | int | float | None
 
 #: The columns of a job that are updated; its key and its request never change.
 JOB_COLUMNS: Final = (
-    "idx", "status", "provider", "base_url", "task_id", "video", "file", "sha256", "error", "progress",
-    "last_seen", "polls", "attempts", "submitted_at", "settled_at", "downloaded_at", "points", "refunded", "repeats",
+    "idx", "status", "provider", "base_url", "account", "task_id", "handle", "video", "file", "sha256", "error",
+    "progress", "last_seen", "polls", "attempts", "submitted_at", "settled_at", "downloaded_at", "points", "refunded",
+    "cost", "earlier_steps", "repeats",
 )  # fmt: skip
 #: Names of the job's fields by column, where they differ (`index` is an SQL keyword).
 FIELD_NAMES: Final = {"idx": "index"}
@@ -155,6 +157,20 @@ def _time_from_text(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
+def _steps_to_json(steps: tuple[RouteStep, ...]) -> str | None:
+    if not steps:
+        return None
+    return _dump_json([[step.account, step.verdict, _time_to_text(step.at), step.reason] for step in steps])
+
+
+def _steps_from_json(text: str | None) -> tuple[RouteStep, ...]:
+    if text is None:
+        return ()
+    return tuple(
+        RouteStep(account, verdict, _time_from_text(at), reason) for account, verdict, at, reason in json.loads(text)
+    )
+
+
 def _path_to_text(file: Path | None, folder: Path) -> str | None:
     """Return the path relative to `folder` if the file is inside it, so that the folder can be moved."""
     if file is None:
@@ -173,12 +189,14 @@ def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, Colum
         "file": _path_to_text(job.file, folder),
         "error": None if job.error is None else _error_to_json(job.error),
         "last_seen": None if job.last_seen is None else _dump_json(attrs.asdict(job.last_seen)),
+        "earlier_steps": _steps_to_json(job.earlier_steps),
         "submitted_at": _time_to_text(job.submitted_at),
         "settled_at": _time_to_text(job.settled_at),
         "downloaded_at": _time_to_text(job.downloaded_at),
         "intended_at": None if intent is None else _time_to_text(intent.at),
         "body_sha256": None if intent is None else intent.body_sha256,
         "callback_sha256": None if intent is None else intent.callback_sha256,
+        "repeatable": None if intent is None else intent.repeatable,
     }
 
 
@@ -197,6 +215,7 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
             "file": row["file"] and folder / row["file"],
             "last_seen": row["last_seen"] and _converter().structure(json.loads(row["last_seen"]), LastSeen),
             "error": row["error"] and _error_from_json(row["error"], row["key"], row["provider"]),
+            "earlier_steps": _steps_from_json(row["earlier_steps"]),
             "submitted_at": _time_from_text(row["submitted_at"]),
             "settled_at": _time_from_text(row["settled_at"]),
             "downloaded_at": _time_from_text(row["downloaded_at"]),
@@ -219,7 +238,12 @@ def intent_from_row(row: Mapping[str, Any]) -> Intent | None:
     at = _time_from_text(row["intended_at"])
     if at is None:
         return None
-    return Intent(at=at, body_sha256=row["body_sha256"] or "", callback_sha256=row["callback_sha256"])
+    return Intent(
+        at=at,
+        body_sha256=row["body_sha256"] or "",
+        callback_sha256=row["callback_sha256"],
+        repeatable=row["repeatable"],
+    )
 
 
 def job_to_line(job: Job, previous_key: str | None, folder: Path, journal: str) -> bytes:

@@ -33,8 +33,9 @@ from pika_async._journal.schema import open_reader
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.write_buffer import WriteOp
 from pika_async._journal.write_schedule import WriteSchedule
+from pika_async._planning.resolution import archive_key
 from pika_async.errors import JournalFailed, strip_control
-from pika_async.jobs import Job, archive_key
+from pika_async.jobs import Job
 from pika_async.logs import about
 from pika_async.polling.durations import DurationSample
 

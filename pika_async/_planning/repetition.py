@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from pika_async.jobs import Job, JobStatus, archive_keys
+from pika_async._planning.resolution import archive_keys
+from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, evolve_unchecked
 
 __all__ = ["ADOPTED_REASON", "is_archived", "is_archived_key", "latest_archived", "repetition", "with_new_seed"]

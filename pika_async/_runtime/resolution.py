@@ -16,10 +16,11 @@ import attrs
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.repetition import ADOPTED_REASON, latest_archived, repetition, with_new_seed
+from pika_async._planning.resolution import apply_resolution, archive_key, mark_interrupted, mark_superseded
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.telemetry.null import NullTelemetry
 from pika_async.errors import InvalidRequest, UnknownJob
-from pika_async.jobs import Job, apply_resolution, archive_key, mark_interrupted, mark_superseded
+from pika_async.jobs import Job
 from pika_async.logs import log_job
 
 __all__ = ["find_job", "key_of", "recover_interrupted", "resolve", "resubmit"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeGuard
 
+from pika_async._planning.resolution import mark_interrupted
 from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder, starting_text
 from pika_async.cli.doubts import doubt_details
@@ -15,7 +16,7 @@ from pika_async.cli.spending import reached_limit_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.cli.words import counted
 from pika_async.errors import ClientClosed, PikaError, SubmissionsStopped
-from pika_async.jobs import Job, JobStatus, mark_interrupted
+from pika_async.jobs import Job, JobStatus
 
 __all__ = ["resolution_text", "show_status"]
 

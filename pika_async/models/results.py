@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from pika_async.models.notebook import video_html
 from pika_async.models.urls import strip_userinfo
 
-__all__ = ["LastSeen", "Receipt", "Snapshot", "TaskState", "Video"]
+__all__ = ["LastSeen", "Receipt", "RouteStep", "Snapshot", "TaskState", "Video"]
 
 
 class TaskState(enum.Enum):
@@ -92,6 +93,21 @@ class Snapshot:
     refunded: float | None = None
     #: The whole answer, unknown fields included.
     raw: Any = attrs.field(default=None, repr=False, eq=False)
+
+
+@attrs.frozen
+class RouteStep:
+    """One submission of a job: to which account, and what came of it."""
+
+    #: The name of the account.
+    account: str
+    #: `accepted`, `unknown` (in doubt), or why it was provably not accepted: `not_sent`, `wait`, `rejected`, `stop`,
+    #: `wrong_url`.
+    verdict: str
+    #: When the answer came, or when the request was sent if it is in doubt; UTC.
+    at: datetime | None
+    #: The reason in words; "" if it was accepted.
+    reason: str = ""
 
 
 @attrs.frozen

@@ -20,8 +20,9 @@ from pika_async._journal.fallback_file import RESERVED_BYTES
 from pika_async._journal.marks import PLACE_SETTING
 from pika_async._journal.serialization import job_to_line
 from pika_async._journal.sqlite import SqliteJournal
+from pika_async._planning.resolution import apply_resolution
 from pika_async.errors import JournalFailed, JournalUnusable, SubmissionInDoubt
-from pika_async.jobs import Job, JobStatus, apply_resolution, utc_from_timestamp
+from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import GenerationRequest
 from tests.journal.builders import (
     INTENT,

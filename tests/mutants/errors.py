@@ -28,7 +28,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "abandoned-doubt-free",
-        "jobs.py",
+        "_planning/resolution.py",
         "reason=reason, in_doubt=True)",
         "reason=reason)",
         "a doubt that a person gave up is reported as not charged",

@@ -51,7 +51,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "pasted-id-not-stripped",
-        "jobs.py",
+        "_planning/resolution.py",
         "job.accepted(task_id.strip(), at)",
         "job.accepted(task_id, at)",
         "a task id with a line break is polled for ever",
@@ -59,7 +59,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "archived-doubt-paid-again",
-        "jobs.py",
+        "_planning/resolution.py",
         'return mark_superseded(job.requeued(), at) if "~" in job.key else job.requeued()',
         "return job.requeued()",
         "a job whose place another has taken is sent again",
@@ -75,7 +75,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "interrupted-first-attempt",
-        "jobs.py",
+        "_planning/resolution.py",
         "at=sent_at, attempt=job.attempts)",
         "at=sent_at, attempt=1)",
         "an interrupted submission names another attempt",

@@ -25,7 +25,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "interrupted-is-sent-again",
-        "jobs.py",
+        "_planning/resolution.py",
         "    return job.in_doubt(error, sent_at)\n",
         "    return job.requeued(error)\n",
         "a submission in progress when the process was killed is paid twice",

@@ -26,8 +26,8 @@ MUTANTS: Final = (
     Mutant(
         "tokens-for-ever",
         "_journal/queries.py",
-        'Final = ("intended_at", "body_sha256", "callback_sha256")',
-        'Final = ("intended_at", "body_sha256")',
+        'Final = ("intended_at", "body_sha256", "callback_sha256", "repeatable")',
+        'Final = ("intended_at", "body_sha256", "repeatable")',
         "the callback address of an earlier submission is valid for the latest one",
         ("tests/journal/test_journal.py",),
     ),

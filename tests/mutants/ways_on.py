@@ -59,9 +59,10 @@ MUTANTS: Final = (
     Mutant(
         "adopted-counted-by-triggers",
         "_journal/migrations.py",
-        "            AND (new.task_id IS NULL OR new.attempts > 0), 1\n        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;\n"
-        "    END;\n    CREATE TRIGGER count_updated",
-        "            , 1\n        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;\n    END;\n    CREATE TRIGGER count_updated",
+        "            AND (new.task_id IS NULL OR new.attempts > 0), ifnull(new.account, new.provider), ifnull(new.cost, -1.0), "
+        "1\n        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;\n    END;\n    CREATE TRIGGER count_updated",
+        "            , ifnull(new.account, new.provider), ifnull(new.cost, -1.0), 1\n"
+        "        ) ON CONFLICT DO UPDATE SET jobs = jobs + 1;\n    END;\n    CREATE TRIGGER count_updated",
         "the journal counts an adopted task as a charge after it was opened again",
         ADOPTION,
         "counts_neither",
