@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pika_async._planning.estimate import Estimate
     from pika_async._planning.limits import Limits
     from pika_async._runtime.stats import Stats
+    from pika_async.accounts import Account, Routing, load_accounts
     from pika_async.callbacks import CallbackReceiver
     from pika_async.client import PikaClient
     from pika_async.errors import (
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EFFECTS",
     "AcceptedElsewhere",
+    "Account",
     "AccountStopped",
     "AdaptivePolling",
     "BatchReport",
@@ -106,6 +108,7 @@ __all__ = [
     "ProviderUnreachable",
     "RefusedAlike",
     "RequestFields",
+    "Routing",
     "Snapshot",
     "Stats",
     "SubmissionInDoubt",
@@ -119,6 +122,7 @@ __all__ = [
     "WrongEventLoop",
     "debug_logging",
     "find_provider",
+    "load_accounts",
     "provider_names",
     "sweep",
 ]
@@ -129,6 +133,7 @@ _NAMES = {
     "_planning.estimate": ("Estimate",),
     "_planning.limits": ("Limits",),
     "_runtime.stats": ("Stats",),
+    "accounts": ("Account", "Routing", "load_accounts"),
     "callbacks": ("CallbackReceiver",),
     "client": ("PikaClient",),
     "errors": (
@@ -150,7 +155,9 @@ _NAMES = {
 }  # fmt: skip
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 #: Modules and folders that are attributes of the package without an import of their own.
-_PARTS = frozenset({"callbacks", "client", "config", "errors", "jobs", "logs", "models", "polling", "providers"})
+_PARTS = frozenset(
+    {"accounts", "callbacks", "client", "config", "errors", "jobs", "logs", "models", "polling", "providers"}
+)
 
 if not TYPE_CHECKING:  # a type checker would take any misspelt name for an attribute
 

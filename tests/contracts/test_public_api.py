@@ -19,6 +19,7 @@ CONTRACT = {
     "PikaClient", "GenerationRequest", "Camera", "Video", "Job", "JobStatus", "Snapshot", "BatchReport", "Provider",
     "AdaptivePolling", "FixedInterval", "Limits", "PikaError", "GenerationFailed", "SubmissionRejected",
     "SubmissionInDoubt", "DeadlineExceeded", "JobEvent", "JobAccepted", "JobRunning", "JobSettled", "JobParked",
+    "Account", "Routing", "load_accounts",
 }  # fmt: skip
 EXTRAS = {"cyclopts", "rich", "av", "PIL", "uvloop", "orjson", "pytest", "opentelemetry", "dbos"}
 

@@ -25,7 +25,7 @@ MUTANTS: Final = (
     Mutant(
         "budget-in-binary",
         "_planning/money.py",
-        "return Fraction(repr(self.amount)) // Fraction(repr(self.price))",
+        "return exact(self.amount) // exact(self.price)",
         "return int(self.amount // self.price)",
         "0.3 pays for two charges at 0.1",
         MONEY,

@@ -1,16 +1,19 @@
-"""Prices and budgets, exact in decimals."""
+"""Prices, budgets and spending, exact in decimals."""
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async import BudgetReached, ConfigurationError
+from pika_async import BudgetReached, ChargeLimitReached, ConfigurationError, GenerationRequest
 from pika_async._planning.estimate import mean_cost
-from pika_async._planning.money import Budget, checked_price, cost, money_text
+from pika_async._planning.money import Budget, Prices, Spending, checked_price, cost, money_text
 
 
 def test_money_is_exact_in_decimals() -> None:
@@ -65,3 +68,241 @@ def test_points_are_unknown_where_one_stratum_has_none() -> None:
 def test_money_has_two_decimals_or_as_many_as_count(amount: float, text: str) -> None:
     """It is read as money, also where a charge costs less than a cent."""
     assert money_text(amount) == text
+
+
+# --- prices ---------------------------------------------------------------------------------------------------------
+
+TABLE: list[dict[str, Any]] = [
+    {"price": 0.2},
+    {"price": 0.3, "model": "2.2"},
+    {"price": 0.9, "model": "2.2", "kind": "image"},
+    {"price": 0.5, "effect": True},
+    {"price": 0.7, "kind": "ingredients"},
+]
+
+
+def table(*rows: dict[str, Any]) -> Prices:
+    prices = Prices.create(rows)
+    assert prices is not None
+    return prices
+
+
+def test_one_price_is_that_of_every_request() -> None:
+    """A number is a table with one row."""
+    prices = Prices.create(2)
+    assert prices is not None
+    assert prices.price_of(GenerationRequest("a cat", model="9", effect="Melt")) == 2.0
+    assert (prices.lowest, prices.single, prices.highest) == (2.0, 2.0, 2.0)
+    assert Prices.create(prices) is prices
+    assert Prices.create(None) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "price"),
+    [
+        ({}, 0.2),
+        ({"model": "2.2"}, 0.3),
+        ({"effect": "Melt"}, 0.5),
+        ({"model": "2.2", "effect": "Melt"}, 0.3),
+        ({"ingredients": ["https://pika.example/1.png"]}, 0.7),
+        ({"image": "https://pika.example/1.png"}, 0.2),
+    ],
+)
+def test_the_row_with_most_facts_counts(fields: Any, price: float) -> None:
+    """Of several rows that fit a request the one with most facts is taken, of equally many the first in the table."""
+    assert table(*TABLE).price_of(GenerationRequest("a cat", **fields)) == price
+    assert table(*TABLE[::-1]).price_of(GenerationRequest("a cat")) == 0.2
+
+
+def test_a_request_without_a_model_has_the_price_of_the_default_model() -> None:
+    """A model that was given as a number is the one that a request spells as text."""
+    prices = table({"price": 0.3, "model": 2}, {"price": 0.4, "model": "1.5"})
+    assert prices.price_of(GenerationRequest("a cat"), "2.0") == 0.3
+    assert prices.price_of(GenerationRequest("a cat", model="1.5"), "2.0") == 0.4
+    assert prices.price_of(GenerationRequest("a cat")) is None
+
+
+def test_a_price_is_unknown_where_no_row_fits() -> None:
+    """A table without a row for all requests has no price for the others, and so not a single price."""
+    prices = table({"price": 0.3, "effect": False})
+    assert prices.price_of(GenerationRequest("a cat")) == 0.3
+    assert prices.price_of(GenerationRequest("a cat", effect="Melt")) is None
+    assert prices.single is None
+
+
+def test_a_table_names_its_lowest_and_highest_price() -> None:
+    """Rows that all cost the same have a single price where one of them is for all requests."""
+    prices = table(*TABLE)
+    assert (prices.lowest, prices.single, prices.highest) == (0.2, None, 0.9)
+    assert table({"price": 0.3}, {"price": 0.3, "effect": True}).single == 0.3
+
+
+def test_all_faults_of_a_table_are_named_at_once() -> None:
+    """Each has the number of its row, the column, the value and a way out."""
+    rows = [
+        {"price": 0, "kind": "sound"},
+        {"effect": "yes"},
+        {"price": 0.1, "modell": "2.0"},
+        {"price": 0.1, "model": " "},
+        0.28,
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        Prices.create(rows, "account.price")
+    assert caught.value.setting == "account.price"
+    assert caught.value.reason.split("; row ") == [
+        "row 1: price must be a number above 0, not 0",
+        "1: kind must be one of text, image, video, ingredients, not 'sound'",
+        "2 must have a price; give price = NUMBER",
+        "2: effect must be true (with an effect) or false (without), not 'yes'",
+        "3: 'modell' must be one of price, model, effect, kind; did you mean model?",
+        "4: model must be the name of a model, such as \"2.0\", not ' '",
+        "5 must be a table of price, model, effect, kind, not 0.28",
+    ]
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "0.28", [], {"price": 1}])
+def test_prices_that_are_neither_an_amount_nor_a_table_are_refused(value: object) -> None:
+    """The error shows both forms and the value."""
+    with pytest.raises(ConfigurationError, match=r"price: must be a number above 0, or a list of rows.*; not "):
+        Prices.create(value)
+
+
+# --- spending -------------------------------------------------------------------------------------------------------
+
+
+def test_three_charges_of_a_tenth_fit_three_tenths() -> None:
+    """Sums are those of the decimal numbers."""
+    spending = Spending(0.3, None)
+    for _ in range(3):
+        assert spending.allows(0.1)
+        spending.reserve(0.1)
+        spending.confirm(0.1)
+    assert (spending.spent, spending.charges) == (Fraction(3, 10), 3)
+    assert not spending.allows(0.0000001)
+
+
+def test_a_reservation_counts_until_it_is_released() -> None:
+    """Submissions under way may all be charged, so that their money and their number are not given out again."""
+    spending = Spending(1.0, 3)
+    spending.reserve(0.6)
+    assert not spending.allows(0.6)
+    assert not spending.is_exhausted(0.6)
+    assert spending.charges_left(0.2) == 2
+    spending.release(0.6)
+    assert spending == Spending(1.0, 3)
+    assert spending.allows(0.6)
+
+
+def test_the_number_of_charges_is_limited_whatever_they_cost() -> None:
+    """A charge without a known price counts too; it fits wherever no money is limited."""
+    spending = Spending(max_charges=2)
+    assert spending.charges_left(None) == 2
+    spending.reserve(None)
+    spending.confirm(None)
+    spending.reserve(0.5)
+    assert (spending.allows(None), spending.is_exhausted(None)) == (False, False)
+    spending.confirm(0.5)
+    assert (spending.charges, spending.spent, spending.is_exhausted(None)) == (2, Fraction(1, 2), True)
+    assert Spending().charges_left(None) == math.inf
+
+
+def test_a_charge_without_a_price_does_not_fit_a_budget() -> None:
+    """What it costs cannot be counted."""
+    assert not Spending(1000.0).allows(None)
+    assert Spending(1000.0).is_exhausted(None)
+
+
+def test_the_cheapest_charge_decides_whether_a_budget_is_exhausted() -> None:
+    """A charge may be too dear for the rest of a budget that pays for another."""
+    spending = Spending(1.0, None, Fraction("0.8"), 2)
+    assert (spending.allows(0.3), spending.is_exhausted(0.2), spending.is_exhausted(0.3)) == (False, False, True)
+
+
+def test_a_correction_replaces_the_price_of_a_charge() -> None:
+    """The provider's own figure counts, also 0 after a refund; a charge that was none is not counted."""
+    spending = Spending(1.0, 2)
+    spending.reserve(0.6)
+    spending.confirm(0.6)
+    spending.reserve(None)
+    spending.confirm(None)
+    spending.correct(0.6, 0.45)
+    spending.correct(None, 0.125)
+    assert (spending.spent, spending.charges) == (Fraction("0.575"), 2)
+    spending.correct(0.45, 0.0)
+    assert (spending.spent, spending.charges) == (Fraction("0.125"), 2)
+    spending.correct(0.125, None)
+    assert (spending.spent, spending.charges) == (Fraction(0), 1)
+
+
+def test_charges_fit_one_after_the_other() -> None:
+    """A cheaper charge may fit after a dear one that did not; the spending itself is left as it is."""
+    spending = Spending(1.0, 4, Fraction("0.3"), 1)
+    assert list(spending.fitting([0.4, 0.4, None, 0.2, 0.2, 0.05, 0.05])) == [1, 0, 0, 1, 0, 1, 0]
+    assert spending == Spending(1.0, 4, Fraction("0.3"), 1)
+
+
+def test_the_reason_of_a_stop_is_the_limit_that_is_reached() -> None:
+    """It names what was spent and the least budget that pays for the next charge."""
+    spending = Spending(25.0, 90, Fraction("24.92"), 89)
+    error = spending.to_error("main", 0.28)
+    assert isinstance(error, BudgetReached)
+    assert (error.provider, error.budget, error.spent, error.needed) == ("main", 25.0, 24.92, 25.2)
+    spending.charges = 90
+    stop = spending.to_error("main", 0.28)
+    assert isinstance(stop, ChargeLimitReached)
+    assert (stop.provider, stop.limit) == ("main", 90)
+
+
+PRICES = st.sampled_from([0.1, 0.2, 0.28, 0.3, 1.1, 7.77])
+
+
+@given(
+    st.sampled_from([0.3, 1.0, 9.99, 10.0, None]),
+    st.sampled_from([1, 5, None]),
+    st.lists(st.tuples(PRICES, st.sampled_from(["reserve", "confirm", "release", "uncharged"]), st.integers(0, 99))),
+)
+def test_the_budget_holds_in_any_order_of_answers(
+    budget: float | None, limit: int | None, steps: list[tuple[float, str, int]]
+) -> None:
+    """Whatever is charged, refused or found uncharged: the sums are those of the decimals, and within both limits."""
+    spending = Spending(budget, limit)
+    sending: list[float] = []
+    charged: list[float] = []
+    for price, step, index in steps:
+        if step == "reserve" and spending.allows(price):
+            spending.reserve(price)
+            sending.append(price)
+        elif step == "uncharged" and charged:
+            spending.correct(charged.pop(index % len(charged)), None)
+        elif step in {"confirm", "release"} and sending:
+            one = sending.pop(index % len(sending))
+            if step == "confirm":
+                spending.confirm(one)
+                charged.append(one)
+            else:
+                spending.release(one)
+        assert spending.spent == sum(Fraction(Decimal(str(one))) for one in charged)
+        assert spending.reserved == sum(Fraction(Decimal(str(one))) for one in sending)
+        assert (spending.charges, spending.submitting) == (len(charged), len(sending))
+        total = sum(Decimal(str(one)) for one in charged + sending)
+        assert budget is None or total <= Decimal(str(budget))
+        assert limit is None or len(charged + sending) <= limit
+        assert spending.allows(price) == (
+            (budget is None or total + Decimal(str(price)) <= Decimal(str(budget)))
+            and (limit is None or len(charged + sending) < limit)
+        )
+
+
+@given(st.sampled_from([0.3, 1.0, 9.99, 10.0]), st.sampled_from([1, 5, None]), st.lists(PRICES))
+def test_charges_that_fit_are_those_that_would_be_allowed(
+    budget: float, limit: int | None, prices: list[float]
+) -> None:
+    """Equal charges fit as often as there are charges left."""
+    spending = Spending(budget, limit)
+    for price, fits in zip(prices, spending.fitting(prices), strict=True):
+        assert fits == spending.allows(price)
+        if fits:
+            spending.reserve(price)
+            spending.confirm(price)
+    left = spending.charges_left(0.1)
+    assert sum(spending.fitting([0.1] * 200)) == left
