@@ -14,7 +14,7 @@ import attrs
 
 from pika_async.errors import ClientClosed, PikaError, SubmissionsStopped
 from pika_async.models.notebook import job_html, report_html
-from pika_async.models.request import GenerationRequest
+from pika_async.models.request import GenerationRequest, traits_of
 from pika_async.models.results import LastSeen, RouteStep, Snapshot, TaskState, Video
 
 __all__ = [
@@ -169,11 +169,10 @@ class Job:
 
     @property
     def stratum(self) -> str:
-        """The group of tasks with similar durations: by provider, model, kind of input, with or without an effect."""
+        """The group of tasks with similar durations: by provider, and see `traits_of`."""
         if self.is_adopted:  # neither its content nor its age is known
             return sys.intern(f"{self.provider}/-/adopted/plain")
-        effect = "effect" if self.request.effect else "plain"
-        return sys.intern(f"{self.provider}/{self.request.model or '-'}/{self.request.kind}/{effect}")
+        return sys.intern(f"{self.provider}/{traits_of(self.request)}")
 
     @property
     def route(self) -> tuple[RouteStep, ...]:

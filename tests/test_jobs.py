@@ -31,6 +31,13 @@ SENT_AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 VIDEO = Video(url="https://x.example/v.mp4", task_id="t")
 
 
+def test_the_stratum_has_the_length_and_the_resolution_where_given() -> None:
+    """Tasks without them stay in the stratum that journals know."""
+    plain = Job(key="k", request=GenerationRequest("a"), provider="p", base_url="https://x.example")
+    long = attrs.evolve(plain, request=GenerationRequest("a", duration=10, resolution="1080p"))
+    assert (plain.stratum, long.stratum) == ("p/-/text/plain", "p/-/text/plain/10s/1080p")
+
+
 def job(status: JobStatus, **facts: Any) -> Job:
     if status in {S.QUEUED, S.RUNNING, S.TIMED_OUT, S.SUCCEEDED, S.FAILED}:
         facts.setdefault("task_id", "t")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pika_async import EFFECTS, Camera, GenerationRequest, InvalidRequest
 from pika_async.errors import shorten
 from pika_async.models.fields import has_host, is_url, parse_ratio
+from pika_async.models.request import traits_of
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,7 @@ def test_a_model_given_as_a_number_becomes_text(given_: Any, model: str | None) 
         ({"image": Path("a.png")}, "image"),
         ({"video": "https://x/y.mp4"}, "video"),
         ({"ingredients": ["https://x/1.png"]}, "ingredients"),
+        ({"image": b"x", "last_image": b"y"}, "image"),
     ],
 )
 def test_kind_follows_from_the_input(fields: dict[str, Any], kind: str) -> None:
@@ -149,6 +151,78 @@ def test_key_and_metadata_do_not_change_the_fingerprint() -> None:
     named = GenerationRequest("a cat", seed=1, key="order-1", metadata={"customer": [1, 2]})
     assert named.fingerprint() == plain.fingerprint()
     assert named != plain
+
+
+YOUNGER: dict[str, Any] = {"duration": 5, "resolution": "1080p", "last_image": "https://x.example/z.png"}
+OTHER_YOUNGER: dict[str, Any] = {"duration": 7.5, "resolution": "4k", "last_image": b"z"}
+#: Requests that earlier releases could make, and their fingerprints as those releases made them.
+RECORDED: dict[str, tuple[dict[str, Any], str]] = {
+    "a prompt": ({}, "5ee05091660ab1cdf3b57800e63d8ca94cb7b1b9ae635093b2ee54cbe68bc059"),
+    "an image as bytes": (
+        {"image": b"one", "aspect_ratio": 1.5},
+        "b3bc020e9a9fc5f61b9dbe7d2e66086c09d6f8cf3457db8a384fa35956962ab6",
+    ),
+    "ingredients": (
+        {"ingredients": ["https://x/1", b"2"], "ingredients_mode": "creative", "model": 2},
+        "ba5846145ea6cefd743bc55c0b6577864d62c54ee791ce09f6b427ea8f67c018",
+    ),
+    "a video": (
+        {"video": Path("a.mp4"), "effect": "melt", "key": "k", "metadata": {"a": 1}},
+        "36ad0c96286faaa34bda6460aaf327f31b9198ab9e3bad7d338d8c8272f22c8e",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_fields_that_are_not_given_change_no_earlier_fingerprint(name: str) -> None:
+    """Keys in journals depend on it: a job of an earlier release is found again, and not paid for again."""
+    fields, recorded = RECORDED[name]
+    assert GenerationRequest("a cat", **fields).fingerprint() == recorded
+    unset: dict[str, Any] = dict.fromkeys(YOUNGER)
+    assert GenerationRequest("a cat", **fields, **unset).fingerprint() == recorded
+
+
+@pytest.mark.parametrize("field", YOUNGER)
+def test_a_duration_a_resolution_and_a_last_image_change_the_fingerprint(field: str) -> None:
+    """Each counts where it is given, and so does its value."""
+    plain = GenerationRequest("a cat", image=b"a")
+    one, other = (attrs.evolve(plain, **{field: values[field]}) for values in (YOUNGER, OTHER_YOUNGER))
+    assert len({plain.fingerprint(), one.fingerprint(), other.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize(("given_", "duration"), [(5, 5), (5.0, 5), (7.5, 7.5), (0.1, 0.1), (86_400, 86_400)])
+def test_a_duration_is_an_integer_where_it_is_whole(given_: float, duration: float) -> None:
+    """5.0 seconds are 5 seconds: the same request, and the same JSON."""
+    request = GenerationRequest("a", duration=given_)
+    assert (request.duration, type(request.duration)) == (duration, type(duration))
+    assert request.fingerprint() == GenerationRequest("a", duration=duration).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("given_", "resolution"),
+    [("1080P", "1080p"), (" 4K ", "4k"), ("2k", "2k"), ("480p", "480p"), ("768p", "768p"), ("720P", "720p")],
+)
+def test_a_resolution_is_spelled_as_documented(given_: str, resolution: str) -> None:
+    """Any letter case is taken; other text is sent as it is where the request is not strict."""
+    assert GenerationRequest("a", resolution=given_).resolution == resolution
+    assert GenerationRequest("a", resolution=given_, strict=False).resolution == resolution
+    assert GenerationRequest("a", resolution="8K", strict=False).resolution == "8K"
+
+
+@pytest.mark.parametrize(
+    ("fields", "traits"),
+    [
+        ({}, "-/text/plain"),
+        ({"model": 2, "image": b"a", "effect": "Melt"}, "2.0/image/effect"),
+        ({"duration": 5.0}, "-/text/plain/5s"),
+        ({"duration": 7.5, "resolution": "1080P"}, "-/text/plain/7.5s/1080p"),
+        ({"resolution": "720p", "model": "1.5"}, "1.5/text/plain/720p"),
+        ({"image": b"a", "last_image": b"b"}, "-/image/plain"),
+    ],
+)
+def test_traits_hold_the_length_and_the_resolution_where_given(fields: dict[str, Any], traits: str) -> None:
+    """They change how long a task takes; a request without them has the traits that it always had."""
+    assert traits_of(GenerationRequest("a", **fields)) == traits
 
 
 @pytest.mark.parametrize("field", FULL)

@@ -28,7 +28,7 @@ def digest_of(content: bytes) -> str:
 
 def insert_contents(connection: sqlite3.Connection, request: GenerationRequest) -> None:
     """Insert the bytes in a request that are not stored yet."""
-    for media in (request.image, request.video, *request.ingredients):
+    for media in (request.image, request.video, request.last_image, *request.ingredients):
         if isinstance(media, bytes):
             row = (digest_of(media), media)
             connection.execute("INSERT INTO contents VALUES (?, ?) ON CONFLICT DO NOTHING", row)

@@ -93,8 +93,10 @@ class PackedList(Sequence[T]):
 def is_plain(value: object) -> bool:
     """Whether no part of `value` is to be referred to, by the few parts that may be: the usual case, twice as fast."""
     request, error = (value.request, value.error) if isinstance(value, Job) else (value, None)
-    if isinstance(request, GenerationRequest) and (isinstance(request.image, bytes) or request.ingredients):
-        return False
+    if isinstance(request, GenerationRequest):
+        has_bytes = isinstance(request.image, bytes) or isinstance(request.last_image, bytes)
+        if has_bytes or request.ingredients:
+            return False
     return error is None or (_is_own(type(error)) and not isinstance(error, SubmissionsStopped | InvalidRequest))
 
 

@@ -47,6 +47,8 @@ JOB_COLUMNS: Final = (
 )  # fmt: skip
 #: Names of the job's fields by column, where they differ (`index` is an SQL keyword).
 FIELD_NAMES: Final = {"idx": "index"}
+#: Fields of a request that hold one picture or video; the last is younger than the first journals.
+MEDIA_FIELDS: Final = frozenset({"image", "video", "last_image"})
 #: Error classes by name.
 ERROR_CLASSES: Final = {name: getattr(errors, name) for name in errors.__all__}
 #: Order of the statuses within one attempt, for `is_later`. A rejected submission leaves its job planned, so planned is
@@ -117,7 +119,7 @@ def request_to_json(request: GenerationRequest) -> str:
     Every field is written, so that a later version's defaults change no stored request.
     """
     facts = attrs.asdict(request, recurse=False)
-    facts |= {"image": _media_to_json(request.image), "video": _media_to_json(request.video)}
+    facts |= {field: _media_to_json(facts[field]) for field in MEDIA_FIELDS}
     facts["ingredients"] = [_media_to_json(ingredient) for ingredient in request.ingredients]
     facts["camera"] = request.camera and attrs.asdict(request.camera)
     facts["metadata"] = None if request.metadata is None else json.loads(_dump_json(dict(request.metadata)))
@@ -126,7 +128,7 @@ def request_to_json(request: GenerationRequest) -> str:
 
 def _request_from_json(text: str, contents: Mapping[str, bytes]) -> GenerationRequest:
     facts = json.loads(text)
-    facts |= {field: _media_from_json(facts[field], contents) for field in ("image", "video")}
+    facts |= {field: _media_from_json(facts[field], contents) for field in MEDIA_FIELDS & facts.keys()}
     facts["ingredients"] = [_media_from_json(ingredient, contents) for ingredient in facts["ingredients"]]
     if facts["metadata"] is not None and not isinstance(facts["metadata"], dict):
         # Metadata that was mutated after its validation, and could not be written as JSON, was stored as text.

@@ -21,7 +21,7 @@ FUTURE_URL: Final = "https://upload.invalid/"
 
 
 def local_media(request: GenerationRequest) -> dict[str, LocalMedia]:
-    """Return the files and bytes of a request by field: `image`, `video`, `ingredients[0]`..."""
+    """Return the files and bytes of a request by field: `image`, `video`, `last_image`, `ingredients[0]`..."""
     return {
         field: media if isinstance(media, bytes) else Path(media)
         for field, media in _media(request).items()
@@ -30,7 +30,7 @@ def local_media(request: GenerationRequest) -> dict[str, LocalMedia]:
 
 
 def _media(request: GenerationRequest) -> dict[str, Media]:
-    given = {"image": request.image, "video": request.video}
+    given = {"image": request.image, "video": request.video, "last_image": request.last_image}
     given |= {f"ingredients[{number}]": each for number, each in enumerate(request.ingredients)}
     return {field: media for field, media in given.items() if media is not None}
 
@@ -48,7 +48,7 @@ def check_reach(provider: Provider, request: GenerationRequest, base_url: str) -
 
 def with_media(request: GenerationRequest, media: Mapping[str, Media]) -> GenerationRequest:
     """Return a copy of a request with other media, each in the field that `local_media` names."""
-    changes: dict[str, Any] = {field: media[field] for field in ("image", "video") if field in media}
+    changes: dict[str, Any] = {field: media[field] for field in ("image", "video", "last_image") if field in media}
     if len(changes) < len(media):
         changes["ingredients"] = tuple(
             media.get(f"ingredients[{number}]", each) for number, each in enumerate(request.ingredients)

@@ -21,6 +21,8 @@ _BOOLEANS: Final = {
 }  # fmt: skip
 #: An integer, also as spreadsheets write it: `42.0` or `42,00`. Three zeros may be thousands, and are refused.
 _INTEGER: Final = re.compile(r"([+-]?[0-9]{1,30})([.,]0{1,2})?")
+#: Seconds, also with a decimal comma or a unit: `5`, `7,5`, `5 s`. Three decimals may be thousands, and are refused.
+_SECONDS: Final = re.compile(r"([0-9]{1,9})(?:[.,]([0-9]{1,2}))? *s?", re.IGNORECASE)
 #: A ratio that a spreadsheet took for a time of day: `16:09:00`.
 _TIME: Final = re.compile(r"0?([0-9]{1,2}):0?([0-9]{1,2})(:00)?")
 _DECIMAL_COMMA: Final = re.compile(r"[0-9]+,[0-9]+")
@@ -38,6 +40,9 @@ def parse_cell(field: str, cell: str) -> Any:
     if field in _INTEGER_FIELDS:
         found = _INTEGER.fullmatch(text)
         return int(found[1]) if found else text
+    if field == "duration":
+        found = _SECONDS.fullmatch(text)
+        return float(f"{found[1]}.{found[2] or 0}") if found else text
     if field in _BOOLEAN_FIELDS:
         return _BOOLEANS.get(text.lower(), text)
     if field == "aspect_ratio":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -28,6 +28,9 @@ _WIRE_NAMES: Final[Mapping[str, str]] = {
     "ratio": "aspect_ratio",
     "imageurl": "image",
     "ingredient": "ingredients",
+    "durations": "duration",  # duration_s
+    "imagetail": "last_image",
+    "lastimageurl": "last_image",
 }
 #: Words for a field, or for what sets it apart from another, in a column that is not its name.
 _TELLING_WORDS: Final[Mapping[str, str]] = {
@@ -41,6 +44,8 @@ _TELLING_WORDS: Final[Mapping[str, str]] = {
     "vid": "video",
     "cam": "camera",
     "seed": "seed",
+    "seconds": "duration",
+    "tail": "last_image",
     "sfx": "sfx",
     "sound": "sfx",
 }
@@ -80,10 +85,8 @@ def nearest_column(column: str) -> str | None:
         return None
     if letters in CAMERA_AXES:
         return f"camera.{letters}"
-    for spelling in (letters, "".join(reversed(words))):  # such as "Prompt (negative)"
-        for name in REQUEST_FIELDS:
-            if spelling == letters_of(name) or abbreviates(spelling, name):
-                return name
+    if (found := _made_of(words)) is not None:
+        return found
     if telling := [_TELLING_WORDS[word] for word in words if word in _TELLING_WORDS]:
         return telling[0]
     known = {**_BY_LETTERS, **_WIRE_NAMES}
@@ -95,6 +98,16 @@ def nearest_column(column: str) -> str | None:
         if len(part) >= MIN_NAME_PART_LENGTH and part in whole:
             return known[name]
     return None
+
+
+def _made_of(words: Sequence[str]) -> str | None:
+    """Return the field whose name, or its abbreviation, the words are in either order, or hold."""
+    for spelling in ("".join(words), "".join(reversed(words))):  # such as "Prompt (negative)"
+        for name in REQUEST_FIELDS:
+            if spelling == letters_of(name) or abbreviates(spelling, name):
+                return name
+    several = [name for name in REQUEST_FIELDS if "_" in name and set(name.split("_")) <= set(words)]
+    return several[0] if several else None  # such as "My image (last)"
 
 
 def _letters(column: str) -> str:

@@ -173,8 +173,14 @@ class RequestOptions:
     "Extend the video."
     model: str | None = None
     "Model. [default: the provider's]"
+    duration: float | None = None
+    "Length of the video in seconds, if the provider lets you choose. [default: the provider's]"
+    resolution: str | None = None
+    "480p, 720p, 768p, 1080p, 2k or 4k, if the provider lets you choose. [default: the provider's]"
+    last_image: str | None = None
+    "URL of the image to end on, or a local file, if the provider takes one."
     strict: Annotated[bool, Parameter(negative="--no-strict")] = True
-    "Refuse effects that the provider does not document."
+    "Refuse effects, models and resolutions that the provider does not document."
 
 
 def build_request(prompt: str, fields: RequestOptions | None) -> GenerationRequest:

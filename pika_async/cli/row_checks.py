@@ -15,7 +15,7 @@ __all__ = ["check_fields", "make_request", "request_faults"]
 #: Stands in for a prompt that is missing, so that the other fields are checked all the same.
 _ANY_PROMPT: Final = "a prompt"
 #: Fields whose checks depend on one another: once one of them is refused, the others are not judged.
-_INPUT_FIELDS: Final = frozenset({"image", "video", "ingredients", "ingredients_mode", "extend", "model"})
+_INPUT_FIELDS: Final = frozenset({"image", "video", "last_image", "ingredients", "ingredients_mode", "extend", "model"})
 
 
 def make_request(fields: Mapping[str, Any]) -> GenerationRequest:

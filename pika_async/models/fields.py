@@ -24,13 +24,17 @@ __all__ = [
     "FRAME_RATE_RANGE",
     "GUIDANCE_SCALE_RANGE",
     "INGREDIENTS_MODES",
+    "MAX_DURATION",
     "MOTION_RANGE",
+    "RESOLUTIONS",
     "SEED_RANGE",
     "CameraMoves",
     "Effect",
     "IngredientsMode",
     "Media",
+    "Resolution",
     "check_choice",
+    "check_duration",
     "check_flag",
     "check_integer",
     "check_key",
@@ -51,6 +55,10 @@ Effect = Literal[
     "Peel", "Poke", "Tear",
 ]  # fmt: skip
 EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
+
+#: The sizes that a gateway documents for any of its models.
+Resolution = Literal["480p", "720p", "768p", "1080p", "2k", "4k"]
+RESOLUTIONS: Final[tuple[Resolution, ...]] = get_args(Resolution)
 
 IngredientsMode = Literal["precise", "creative"]
 INGREDIENTS_MODES: Final[tuple[IngredientsMode, ...]] = get_args(IngredientsMode)
@@ -84,6 +92,8 @@ GUIDANCE_SCALE_RANGE: Final = (5, 25)
 MOTION_RANGE: Final = (0, 4)
 #: Inclusive. No page gives a range: this one fits a signed 64-bit integer of any gateway.
 SEED_RANGE: Final = (0, 2**63 - 1)
+#: The longest video in seconds, inclusive: a day. No page takes more than 15.
+MAX_DURATION: Final = 86_400
 #: Width by height, inclusive; the videos wire documents the range, the envelope wire none.
 ASPECT_RATIO_RANGE: Final = (0.4, 2.5)
 #: The largest numerator and denominator of a ratio: finer than a pixel of any video.
@@ -141,6 +151,13 @@ def check_integer(field: str, value: object, limits: tuple[int, int]) -> None:
     low, high = limits
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise invalid(field, value, f"must be an integer from {low} to {high}")
+
+
+def check_duration(field: str, value: object) -> None:
+    """Refuse a value that is not a number of seconds above 0 and at most `MAX_DURATION`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= MAX_DURATION:  # type: ignore[operator]
+        raise invalid(field, value, f"must be a number of seconds above 0 and at most {MAX_DURATION:,}")
 
 
 def check_flag(field: str, value: object) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import attrs
 
@@ -21,12 +21,15 @@ from pika_async.models.fields import (
     GUIDANCE_SCALE_RANGE,
     INGREDIENTS_MODES,
     MOTION_RANGE,
+    RESOLUTIONS,
     SEED_RANGE,
     CameraMoves,
     Effect,
     IngredientsMode,
     Media,
+    Resolution,
     check_choice,
+    check_duration,
     check_flag,
     check_integer,
     check_key,
@@ -39,7 +42,11 @@ from pika_async.models.fields import (
 from pika_async.models.media import MediaInput, to_media
 from pika_async.models.spelling import did_you_mean
 
-__all__ = ["Camera", "GenerationRequest", "RequestFields", "evolve_unchecked"]
+__all__ = ["Camera", "GenerationRequest", "RequestFields", "evolve_unchecked", "traits_of"]
+
+
+#: Fields that earlier journals do not have, so that None must not change a fingerprint.
+_YOUNGER_FIELDS: Final = frozenset({"duration", "resolution", "last_image"})
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +93,9 @@ class RequestFields(TypedDict, total=False):
     sfx: bool | None
     extend: bool
     model: str | float | None
+    duration: float | None
+    resolution: Resolution | str | None
+    last_image: MediaInput | None
     key: str | None
     metadata: Mapping[str, Any] | None
     strict: bool
@@ -110,11 +120,24 @@ def _to_camera(value: Camera | CameraMoves | None) -> Camera | None:
 
 
 def _to_effect(value: Effect | str | None) -> str | None:
-    """Return the documented spelling of an effect in any case; another value as it is."""
+    return _spelled(value, EFFECTS)
+
+
+def _to_resolution(value: Resolution | str | None) -> str | None:
+    return _spelled(value, RESOLUTIONS)
+
+
+def _spelled(value: str | None, names: Sequence[str]) -> str | None:
+    """Return the documented spelling of a name in any case; another value as it is."""
     given: Any = value
     if isinstance(given, str):
-        return next((effect for effect in EFFECTS if effect.lower() == given.strip().lower()), given)
+        return next((name for name in names if name.lower() == given.strip().lower()), given)
     return value
+
+
+def _to_duration(value: float | None) -> float | None:
+    """Return a whole number of seconds as an integer: 5.0 is 5, and the same request."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _to_model(value: str | float | None) -> str | None:
@@ -127,6 +150,11 @@ def _to_model(value: str | float | None) -> str | None:
 
 def _to_image(value: MediaInput | None) -> Media | None:
     image: Media | None = to_media("image", value)
+    return image
+
+
+def _to_last_image(value: MediaInput | None) -> Media | None:
+    image: Media | None = to_media("last_image", value)
     return image
 
 
@@ -177,12 +205,17 @@ class GenerationRequest:
     :param sfx: whether to add sound effects. CometAPI only.
     :param extend: whether to extend `video` (default False). Not at CometAPI.
     :param model: `"1.5"` or `"2.0"`, also as a number (default: the provider's own, see `Provider.default_model`).
+    :param duration: the length of the video in seconds, a number above 0, where the provider lets one choose it
+        (default: the provider's own).
+    :param resolution: `"480p"`, `"720p"`, `"768p"`, `"1080p"`, `"2k"` or `"4k"` in any case, where the provider lets
+        one choose it; any text with `strict=False` (default: the provider's own).
+    :param last_image: the picture to end on, in the forms of `image`, where the provider takes one.
     :param key: the name of the job and its file, unique in a journal, by which the same request again finds its job
         instead of paying for another: letters, digits and `. _ - @ = +`, at most 200
         bytes, and not a device of Windows such as `con` (default: made from the position, words of the prompt and the
         content).
     :param metadata: your own facts, kept with the job and never sent; what JSON can hold.
-    :param strict: whether to refuse effects and models that the provider does not document (default True).
+    :param strict: whether to refuse effects, models and resolutions that the provider does not document (default True).
     :raises InvalidRequest: names the field, the value and the range.
     """
 
@@ -204,6 +237,9 @@ class GenerationRequest:
     sfx: bool | None = attrs.field(default=None, kw_only=True)
     extend: bool = attrs.field(default=False, kw_only=True)
     model: str | None = attrs.field(default=None, kw_only=True, converter=_to_model)
+    duration: float | None = attrs.field(default=None, kw_only=True, converter=_to_duration)
+    resolution: str | None = attrs.field(default=None, kw_only=True, converter=_to_resolution)
+    last_image: Media | None = attrs.field(default=None, kw_only=True, converter=_to_last_image, repr=_media_repr)
     key: str | None = attrs.field(default=None, kw_only=True)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     strict: bool = attrs.field(default=True, kw_only=True)
@@ -219,7 +255,7 @@ class GenerationRequest:
             check_metadata(self.metadata)
 
     def _check_inputs(self) -> None:
-        for field in ("image", "video"):
+        for field in ("image", "video", "last_image"):
             value = getattr(self, field)
             if value is not None:
                 check_media(field, value)
@@ -232,6 +268,9 @@ class GenerationRequest:
         if self.ingredients and (self.image is not None or self.video is not None):
             reason = "must not be given with an image or a video; give one kind of input"
             raise invalid("ingredients", len(self.ingredients), reason)
+        if self.last_image is not None and (self.ingredients or self.video is not None):
+            reason = "must not be given with a video or ingredients; it ends a generation that starts from an image"
+            raise invalid("last_image", self.last_image, reason)
         if self.ingredients_mode is not None:
             check_choice("ingredients_mode", self.ingredients_mode, INGREDIENTS_MODES)
             if not self.ingredients:
@@ -261,6 +300,15 @@ class GenerationRequest:
         check_flag("extend", self.extend)
         if self.model is not None:
             check_text("model", self.model)
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if self.duration is not None:
+            check_duration("duration", self.duration)
+        if self.resolution is not None:
+            check_text("resolution", self.resolution)
+            if self.strict:
+                check_choice("resolution", self.resolution, RESOLUTIONS, "; strict=False (--no-strict) sends any text")
 
     @property
     def ratio(self) -> Fraction | None:
@@ -278,9 +326,24 @@ class GenerationRequest:
 
     def fingerprint(self) -> str:
         """Return 64 hex digits that are equal for equal content; `key`, `metadata` and `strict` do not count."""
-        content = attrs.asdict(self, filter=lambda field, _: field.name not in {"key", "metadata", "strict"})
+        content = attrs.asdict(self, filter=_counts)
         text = json.dumps(content, sort_keys=True, default=_canonical, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def traits_of(request: GenerationRequest) -> str:
+    """Return what of a request changes how long its task takes: `2.0/image/effect`, `-/text/plain/5s/1080p`.
+
+    That is the model, the kind of input, with or without an effect, and the length and resolution where given.
+    """
+    traits = [request.model or "-", request.kind, "effect" if request.effect else "plain"]
+    traits += [] if request.duration is None else [f"{request.duration:g}s"]
+    return "/".join(traits if request.resolution is None else [*traits, request.resolution])
+
+
+def _counts(field: attrs.Attribute[Any], value: object) -> bool:
+    """Return whether a field belongs to the content. Younger fields count where given: journals hold fingerprints."""
+    return value is not None if field.name in _YOUNGER_FIELDS else field.name not in {"key", "metadata", "strict"}
 
 
 def evolve_unchecked(request: GenerationRequest, **changes: Any) -> GenerationRequest:

@@ -13,8 +13,12 @@ __all__ = ["abbreviates", "did_you_mean", "letters_of"]
 COMPARED_LENGTH: Final = 120
 #: How alike a mistyped name must be to a suggested one, 0 to 1, by `difflib`.
 SIMILARITY: Final = 0.6
+#: How alike it must be to go before a name of which it is a whole word, as "ratio" is of "aspect_ratio".
+HIGH_SIMILARITY: Final = 0.8
 #: From how many letters on a name is also suggested that holds the mistyped one, or lies in it.
 MIN_PART_LENGTH: Final = 4
+#: Between the words of a name.
+_WORDS: Final = re.compile(r"[^a-z0-9]+")
 
 
 def did_you_mean(value: object, names: Iterable[str]) -> str:
@@ -27,6 +31,8 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
     letters = letters_of(value[:COMPARED_LENGTH])
     by_letters = {letters_of(name): name for name in names}
     closest = [key for key, name in by_letters.items() if abbreviates(letters, name)]
+    closest = closest or get_close_matches(letters, by_letters, n=1, cutoff=HIGH_SIMILARITY)
+    closest = closest or [key for key, name in by_letters.items() if letters in _WORDS.split(name.lower())]
     closest = closest or get_close_matches(letters, by_letters, n=1, cutoff=SIMILARITY)
     if not closest and len(letters) >= MIN_PART_LENGTH:
         closest = [name for name in by_letters if letters in name or (len(name) >= MIN_PART_LENGTH and name in letters)]
@@ -38,7 +44,7 @@ def abbreviates(letters: str, name: str) -> bool:
 
     The last word may not be shortened to less than two letters.
     """
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    words = [word for word in _WORDS.split(name.lower()) if word]
     return len(words) > 1 and letters != "".join(words) and _is_made_of(letters, words)
 
 

@@ -63,6 +63,17 @@ MAX_TASK_ID_LENGTH: Final = 256
 #: The way out of a file that does not fit into a request.
 _UPLOADER: Final = "let an uploader do that (PikaClient(uploader=...), --uploader)"
 
+#: Rows of the fields that records of other packages may not have yet.
+_YOUNGER_FIELDS: Final = {
+    field: Capability(None, f"its record documents no {field.replace('_', ' ')}")
+    for field in ("duration", "resolution", "last_image")
+}
+
+
+def _with_younger_fields(rows: Mapping[str, Capability]) -> Mapping[str, Capability]:
+    return {**rows, **{field: row for field, row in _YOUNGER_FIELDS.items() if field not in rows}}
+
+
 #: A check of one provider beyond the ranges that all share; raises `InvalidRequest`.
 Rule = Callable[["Provider", GenerationRequest], None]
 
@@ -78,7 +89,8 @@ class Provider:
     :param api_key_env: the environment variable that holds the API key.
     :param documentation: where the gateway documents its wire, for people.
     :param account_page: the address where a person sees the account (default: none is documented).
-    :param capabilities: a row for each field of `GenerationRequest` beside prompt, key, metadata and strict.
+    :param capabilities: a row for each field of `GenerationRequest` beside prompt, key, metadata and strict. A
+        duration, a resolution and a last image are refused where a record has no row for them.
     :param effects: the effects that the gateway documents.
     :param models: the models that the gateway documents.
     :param default_model: the model of a request that names none; None sends none.
@@ -93,7 +105,7 @@ class Provider:
     base_url: str | None
     api_key_env: str
     documentation: str
-    capabilities: Mapping[str, Capability]
+    capabilities: Mapping[str, Capability] = attrs.field(converter=_with_younger_fields)
     effects: tuple[str, ...]
     models: tuple[str, ...]
     account_page: str | None = None
@@ -121,10 +133,11 @@ class Provider:
             )  # fmt: skip
         if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
             raise self.refusal("model", request.model, f"must be a version; give {' or '.join(self.models)}")
-        if isinstance(request.image, bytes):
-            self.check_size("image", len(request.image))
-        elif request.image is not None and not is_url(request.image) and not self.inline_limit:
-            raise self.url_only("image", request.image)
+        for field, image in (("image", request.image), ("last_image", request.last_image)):
+            if isinstance(image, bytes):
+                self.check_size(field, len(image))
+            elif image is not None and not is_url(image) and not self.inline_limit:
+                raise self.url_only(field, image)
         if request.video is not None and not is_url(request.video):
             raise self.url_only("video", request.video)
         for rule in self.rules:

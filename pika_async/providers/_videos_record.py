@@ -53,6 +53,9 @@ def capabilities(
         "sfx": Capability(None, "its wire has no switch for sound; effects bring their own"),
         "extend": Capability("options.extend", "with the video to extend" if video else "as documented, a flag only"),
         "model": Capability("model", "text, default 1.5" + ("; 2.0 for ingredients" if ingredients else "")),
+        "duration": Capability(None, "its page documents no duration"),
+        "resolution": Capability(None, "its page documents no resolution"),
+        "last_image": Capability(None, "its page documents no last image"),
     }
 
 

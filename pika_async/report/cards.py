@@ -45,6 +45,7 @@ _OPTIONS: Final = {
     "image": "--image", "video": "--video", "ingredients_mode": "--ingredients-mode", "effect": "--effect",
     "aspect_ratio": "--aspect-ratio", "frame_rate": "--frame-rate", "guidance_scale": "--guidance-scale",
     "motion": "--motion", "negative_prompt": "--negative-prompt", "seed": "--seed", "model": "--model",
+    "duration": "--duration", "resolution": "--resolution", "last_image": "--last-image",
 }  # fmt: skip
 
 
@@ -87,6 +88,8 @@ def card_of(
         "kind": request.kind,
         "ratio": None if request.aspect_ratio is None else str(request.aspect_ratio),
         "seed": None if (seed := _seed(job)) is None else str(seed),  # a script has no integers beyond 2**53
+        "duration": None if request.duration is None else str(request.duration),
+        "resolution": request.resolution,
         "shape": _requested_shape(request),
         "seconds": job.video.duration if job.video else None,
         "submitted": _time(job.submitted_at),
@@ -160,7 +163,7 @@ def shell_command(name: str, root: Path, *rest: str) -> str:
 def generate_command(request: GenerationRequest, provider: str) -> str | None:
     """Return the command that generates `request` anew, quoted for a shell; None if its input has no name there."""
     words = ["pika-async", "generate", "--provider", provider]
-    if isinstance(request.image, bytes) or isinstance(request.video, bytes):
+    if any(isinstance(media, bytes) for media in (request.image, request.video, request.last_image)):
         return None
     for field, option in _OPTIONS.items():
         value = getattr(request, field)

@@ -67,7 +67,8 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separator
 #: `videos/KEY.mp4`; `start` is a command without the prompt that ends it. Rare fields come last.
 CARD_FIELDS: Final = (
     "poster", "usual", "key", "prompt", "took", "polls", "attempts", "submitted", "settled", "task", "seconds", "shape",
-    "start", "ratio", "seed", "cost", "points", "file", "command", "reason", "error", "picture", "earlier", "adopted",
+    "start", "ratio", "seed", "cost", "points", "duration", "resolution", "file", "command", "reason", "error",
+    "picture", "earlier", "adopted",
 )  # fmt: skip
 #: Fields of a card by which it is counted and filtered.
 FACET_FIELDS: Final = ("status", "provider", "effect", "model", "kind")
@@ -109,9 +110,9 @@ def usual_start(card: Mapping[str, Any]) -> str | None:
     The script of the page makes the same text.
     """
     start = f"pika-async generate --provider {card['provider']} "
-    for name, option in (("effect", "effect"), ("ratio", "aspect-ratio"), ("seed", "seed"), ("model", "model")):
+    for name in ("effect", "ratio", "seed", "model", "duration", "resolution"):
         if name in card:
-            start += f"--{option}={card[name]} "
+            start += f"--{'aspect-ratio' if name == 'ratio' else name}={card[name]} "
     return f"{start}-- " if _SHELL_SAFE.fullmatch(start) else None
 
 

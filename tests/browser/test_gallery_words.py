@@ -45,7 +45,15 @@ def test_a_word_is_quoted_as_in_the_terminal(gallery: GalleryPage, text: str) ->
     assert gallery.page.evaluate("text => quoted(text)", text) == shlex.quote(text)
 
 
-@pytest.mark.parametrize("more", [{}, {"effect": "Cake-ify"}, {"seed": 7, "aspect_ratio": "9:16", "effect": "Melt"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"effect": "Cake-ify"},
+        {"seed": 7, "aspect_ratio": "9:16", "effect": "Melt"},
+        {"duration": 7.5, "resolution": "4K"},
+    ],
+)
 def test_the_usual_command_is_made_by_the_script(gallery: GalleryPage, more: dict[str, Any]) -> None:
     """It need not stand on each of thousands of cards."""
     card = card_of(succeeded("k", **more), Path("/d"))

@@ -40,6 +40,8 @@ def test_a_misspelt_field_is_taken_for_no_other(field: str) -> None:
         ("FPS", "frame_rate"), ("CFG scale", "guidance_scale"), ("guidance", "guidance_scale"), ("aspect", "aspect_ratio"),
         ("cam", "camera"), ("Pan", "camera.pan"), ("Random seed", "seed"), ("Sound effects", "sfx"),
         ("ingr mode", "ingredients_mode"), ("motion strength", "motion"), ("model name", "model"),
+        ("Seconds", "duration"), ("tail", "last_image"), ("Video resolution", "resolution"),
+        ("My image (last)", "last_image"),
     ],
 )  # fmt: skip
 def test_words_of_people_suggest_the_field_that_they_mean(column: str, field: str) -> None:

@@ -75,6 +75,14 @@ def test_generate_sends_every_option(cli: CommandLine, emulator: Emulator) -> No
     }  # fmt: skip
 
 
+def test_generate_names_the_option_that_no_page_documents(cli: CommandLine, emulator: Emulator) -> None:
+    """A length, a resolution and a last image are refused before they cost."""
+    for option, value in (("duration", "5"), ("resolution", "4K"), ("last-image", "http://a.example/1.png")):
+        ran = cli("generate", "refused", *target(emulator, "gptge"), f"--{option}", value)
+        assert (ran.code, f"its page documents no {option.replace('-', ' ')}" in ran.err) == (2, True), ran.err
+    assert [charge for charge in emulator.ledger if charge.prompt == "refused"] == []
+
+
 def test_generate_takes_ingredients(cli: CommandLine, emulator: Emulator) -> None:
     """The option may be given several times."""
     more = "--ingredient http://a.example/1.png --ingredient http://a.example/2.png --ingredients-mode creative"

@@ -22,7 +22,7 @@ OPTIONS: Final = Configuration.of(app).options
 WRONG: Final = {
     "again": "nothing", "allow-host": "http://x", "ambiguous": "perhaps", "api-key-file": "no.key", "aspect-ratio": "99",
     "base-url": "ftp://x",
-    "budget": "-1", "callbacks": "ftp://x", "camera": "pan=up", "deadline": "-1", "durations": "sometimes",
+    "budget": "-1", "duration": "-1", "resolution": "wide", "last-image": "none.png", "callbacks": "ftp://x", "camera": "pan=up", "deadline": "-1", "durations": "sometimes",
     "effect": "Nope", "effects": "Melt,Nope", "expected-seconds": "-1", "frame-rate": "1", "grace": "-1",
     "guidance-scale": "0", "host": "example.com", "image": "none.png", "in-flight": "-1", "ingredient": "none.png",
     "ingredients-mode": "some", "key": "../a", "listen": "nowhere", "log-level": "loud", "max-charges": "0",

@@ -128,6 +128,10 @@ def test_all_faults_of_a_german_export_are_named_at_once() -> None:
         ("seed\n42.0", "seed", 42), ("seed;x\n42,00;", "seed", 42), ("motion\n 3 ", "motion", 3),
         ("aspect ratio\n16:09", "aspect_ratio", "16:9"), ("ratio\n09:16:00", "aspect_ratio", "9:16"),
         ("ratio;x\n1,78;", "aspect_ratio", "1.78"), ("model\n2", "model", "2.0"), ("model;x\n1,5;", "model", "1.5"),
+        ("duration_s\n5", "duration", 5), ("Duration;x\n7,5;", "duration", 7.5), ("duration\n10 S", "duration", 10),
+        ("duration\n1.000", "duration", "1.000"), ("Resolution\n1080P", "resolution", "1080P"),
+        ("image_tail\nz.png", "last_image", "z.png"), ("Last image\nz.png", "last_image", "z.png"),
+        ("imageTail\nhttps://x/z", "last_image", "https://x/z"),
         ("extend\nWAHR", "extend", True), ("strict\nFAUX", "strict", False),
     ],
 )  # fmt: skip

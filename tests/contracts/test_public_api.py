@@ -43,9 +43,10 @@ def test_signatures_of_the_contract() -> None:
     for name in ("api_key", "base_url", "journal", "polling", "limits", "callbacks", "deadline", "session"):
         assert client[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert client[name].default is None
-    assert [field.name for field in attrs.fields(GenerationRequest)][:18] == [
+    assert [field.name for field in attrs.fields(GenerationRequest)] == [
         "prompt", "image", "video", "ingredients", "ingredients_mode", "effect", "aspect_ratio", "frame_rate",
-        "camera", "guidance_scale", "motion", "negative_prompt", "seed", "sfx", "extend", "model", "key", "metadata",
+        "camera", "guidance_scale", "motion", "negative_prompt", "seed", "sfx", "extend", "model", "duration",
+        "resolution", "last_image", "key", "metadata", "strict",
     ]  # fmt: skip
     assert {field.name for field in attrs.fields(Video)} >= {
         "url", "poster", "thumbnail", "share_url", "last_frame", "seed", "duration",

@@ -67,3 +67,16 @@ async def test_a_missing_content_is_named(tmp_path: Path) -> None:
         connection.execute("DELETE FROM contents")
     with pytest.raises(JournalUnusable, match="holds a record of job 'a' that cannot be read"):
         SqliteJournal(tmp_path / "j.db").get("a")
+
+
+async def test_a_last_image_is_kept_like_the_first(tmp_path: Path) -> None:
+    """A picture that ends one video and starts the next is stored once."""
+    job = job_with("k", image=PICTURE, last_image=PICTURE)
+    other = job_with("m", image="https://x/a.png", last_image=b"another one")
+    journal = SqliteJournal(tmp_path / "j.db")
+    await journal.open()
+    await journal.save(job, other)
+    await journal.close()
+    assert list(SqliteJournal(tmp_path / "j.db").all()) == [job, other]
+    with contextlib.closing(sqlite3.connect(tmp_path / "j.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM contents").fetchone() == (2,)

@@ -51,6 +51,7 @@ ITEMS = {
     "a refused row": job(error=InvalidRequest(field="seed", value={"not": object}, reason="must be a number")),
     "a path": job(image=Path("a.png")),
     "an image": job(image=IMAGE),
+    "a last image": job(image="http://h/a.png", last_image=IMAGE),
     "ingredients": job(ingredients=["http://h/a.png", IMAGE, b"\x89PNG"]),
     "metadata": job(metadata={"count": 2, "row": {"a": [None, True]}}),
 }

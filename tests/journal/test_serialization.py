@@ -52,6 +52,7 @@ inputs = st.one_of(
     st.just({}),
     st.builds(lambda it: {"image": it}, media),
     st.builds(lambda it: {"video": it}, media),
+    st.builds(lambda one, two: {"image": one, "last_image": two}, media, media),
     st.builds(
         lambda them, mode: {"ingredients": them, "ingredients_mode": mode},
         st.lists(media, min_size=1, max_size=3),
@@ -72,6 +73,8 @@ options = st.fixed_dictionaries(
         "sfx": st.booleans(),
         "extend": st.booleans(),
         "model": st.sampled_from(["2.2", 2.2, "turbo"]),
+        "duration": st.integers(1, 60) | st.floats(0.01, 60),
+        "resolution": st.sampled_from(["720p", "4K"]),
         "key": keys,
         "metadata": st.dictionaries(texts, json_values, max_size=3),
         "strict": st.booleans(),
@@ -152,7 +155,7 @@ def same(one: Job, other: Job) -> bool:
 
 def request_columns(request: GenerationRequest) -> dict[str, Any]:
     """The columns of a request as they are read; its bytes are stored apart."""
-    media = (request.image, request.video, *request.ingredients)
+    media = (request.image, request.video, request.last_image, *request.ingredients)
     contents = {digest_of(each): each for each in media if isinstance(each, bytes)}
     return {"request": request_to_json(request), "contents": contents}
 
@@ -185,9 +188,21 @@ def test_a_fallback_line_holds_the_whole_record_but_not_the_request(job: Job, pr
 def test_media_come_back_as_the_same_type(request: GenerationRequest) -> None:
     """A path does not become a URL, and bytes do not become text."""
     job = through_values(Job(key="a", request=request, provider="p", base_url="u"))
-    before, after = ([it.image, it.video, *it.ingredients] for it in (request, job.request))
+    before, after = ([it.image, it.video, it.last_image, *it.ingredients] for it in (request, job.request))
     assert [type(it) for it in after] == [type(it) for it in before]
     assert job.request.fingerprint() == request.fingerprint()
+
+
+def test_a_request_of_an_earlier_journal_is_read() -> None:
+    """It has no duration, no resolution and no last image, which are None then."""
+    request = GenerationRequest("a cat", image=b"png", seed=3)
+    columns = request_columns(request)
+    facts = json.loads(columns["request"])
+    for field in ("duration", "resolution", "last_image"):
+        del facts[field]
+    job = Job(key="a", request=request, provider="p", base_url="u")
+    row = job_to_row(job, None, FOLDER) | columns | {"request": json.dumps(facts)}
+    assert job_from_row(row, FOLDER).request == request
 
 
 def test_every_class_of_error_is_covered() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from pika_async import GenerationRequest, InvalidRequest
-from pika_async._planning.media_routes import check_reach
-from pika_async.providers import PROVIDERS, Provider
+from pika_async._planning.media_routes import check_reach, fields_to_upload, local_media, with_media
+from pika_async.providers import PROVIDERS, Capability, Provider
 
 PUBLIC = "https://pika.example"
 #: Host of a URL -> the word for it.
@@ -37,6 +39,7 @@ def inputs(url: str) -> dict[str, dict[str, Any]]:
     return {
         "image": {"image": url},
         "video": {"video": url, "effect": "Melt"},
+        "last_image": {"image": "https://cdn.example.com/a.png", "last_image": url},
         "ingredients[1]": {"ingredients": ["https://cdn.example.com/a.png", url]},
     }
 
@@ -92,3 +95,15 @@ def test_files_and_bytes_are_not_urls() -> None:
     """A path that begins like a local address is a file of this machine."""
     request = GenerationRequest("a cat", ingredients=["localhost/cat.png", b"http://127.0.0.1/", "127.0.0.1"])
     assert refusal(PROVIDERS["native"], request, PUBLIC) is None
+
+
+def test_a_last_image_is_read_and_uploaded_as_its_field() -> None:
+    """It takes the same way as the image, each under its own name."""
+    request = GenerationRequest("a cat", image="a.png", last_image=b"z")
+    assert local_media(request) == {"image": Path("a.png"), "last_image": b"z"}
+    loaded = with_media(request, {"last_image": "https://x/z.png", "image": b"a"})
+    assert (loaded.image, loaded.last_image, loaded.ingredients) == (b"a", "https://x/z.png", ())
+    provider = attrs.evolve(
+        PROVIDERS["cometapi"], capabilities={**PROVIDERS["cometapi"].capabilities, "last_image": Capability("last")}
+    )
+    assert fields_to_upload(provider, request, {}, can_upload=True) == {"image", "last_image"}

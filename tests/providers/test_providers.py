@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from pika_async import ConfigurationError, GenerationRequest, InvalidRequest, PikaClient, find_provider, provider_names
-from pika_async.providers import PROVIDERS, Provider
+from pika_async.providers import COMETAPI, GPTGE, PROVIDERS, Capability, Provider
 
 MODULE = """
 import attrs
@@ -133,7 +133,7 @@ GIVEN: dict[str, Any] = {
     "image": "https://example.com/a.png", "video": "https://example.com/a.mp4",
     "ingredients": ["https://example.com/a.png"], "effect": "Melt", "aspect_ratio": "16:9", "frame_rate": 12,
     "camera": {"pan": "left"}, "guidance_scale": 7, "motion": 3, "negative_prompt": "ugly", "seed": 5, "sfx": True,
-    "extend": True, "model": "1.5",
+    "extend": True, "model": "1.5", "duration": 5, "resolution": "720p", "last_image": "https://example.com/b.png",
 }  # fmt: skip
 
 
@@ -148,6 +148,28 @@ def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
     else:
         with pytest.raises(InvalidRequest, match=f"^{field}: .* must be left out at {provider.title}: "):
             provider.check(request)
+
+
+@pytest.mark.parametrize("field", ["duration", "resolution", "last_image"])
+def test_a_younger_field_without_a_row_is_refused(field: str) -> None:
+    """A record of another package that is older than the field never drops it from what is paid for."""
+    rows = {name: row for name, row in GPTGE.capabilities.items() if name != field}
+    older = attrs.evolve(GPTGE, capabilities=rows)
+    older.check(GenerationRequest("a cat"))
+    with pytest.raises(InvalidRequest, match=f"^{field}: .* must be left out at gpt.ge: its record documents no "):
+        older.check(GenerationRequest("a cat", **{field: GIVEN[field]}))
+
+
+def test_a_last_image_is_checked_like_the_first() -> None:
+    """Its size and its form are those that the provider takes."""
+    taken = Capability("last", "as the image")
+    inline, urls = (attrs.evolve(it, capabilities={**it.capabilities, "last_image": taken}) for it in (GPTGE, COMETAPI))
+    inline.check(GenerationRequest("a cat", image="https://x/1", last_image=b"x" * 735_000))
+    with pytest.raises(InvalidRequest, match=r"^last_image: '735,001 bytes' must be at most 735,000 bytes at gpt.ge"):
+        inline.check(GenerationRequest("a cat", image="https://x/1", last_image=b"x" * 735_001))
+    for media in (b"x", Path("a.png")):
+        with pytest.raises(InvalidRequest, match=r"^last_image: .* must be a URL at CometAPI"):
+            urls.check(GenerationRequest("a cat", image="https://x/1", last_image=media))
 
 
 def test_providers_differ_as_their_pages_do() -> None:

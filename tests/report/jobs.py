@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pika_async import GenerationRequest, Job, JobStatus, Video
+from pika_async import GenerationRequest, Job, JobStatus, RequestFields, Video
 from pika_async.errors import GenerationFailed, SubmissionInDoubt, SubmissionRejected
 
 __all__ = ["failed", "in_doubt", "made", "rejected", "succeeded"]
@@ -13,9 +13,8 @@ __all__ = ["failed", "in_doubt", "made", "rejected", "succeeded"]
 
 def made(key: str = "k", prompt: str = "a cat", *, index: int = 0, **changes: Any) -> Job:
     """Return a job; the fields of its request may be among the changes."""
-    fields = {
-        name: changes.pop(name) for name in ("effect", "aspect_ratio", "seed", "image", "camera") if name in changes
-    }
+    names = RequestFields.__annotations__.keys() - {"video"}  # that is the result of a job
+    fields = {name: changes.pop(name) for name in names & changes.keys()}
     request = GenerationRequest(prompt, **fields)
     return Job(key=key, request=request, provider="native", base_url="http://h", index=index, **changes)
 

@@ -14,6 +14,7 @@ from pika_async import Job, JobStatus
 from pika_async.errors import DownloadFailed, InvalidRequest
 from pika_async.report.cards import card_of, generate_command, is_shown, problem_groups
 from pika_async.report.media_facts import MediaFacts
+from pika_async.report.page import usual_start
 from tests.report.jobs import failed, in_doubt, made, rejected, succeeded
 
 ROOT = Path("/clips of mine")
@@ -83,6 +84,19 @@ def test_the_command_of_a_video_holds_its_prompt_as_one_word(prompt: str, seed: 
     words = shlex.split(generate_command(request, "native") or "")
     seeds = [] if seed is None else [f"--seed={seed}"]
     assert words == ["pika-async", "generate", "--provider", "native", "--effect=Melt", *seeds, "--", prompt]
+
+
+def test_the_command_and_the_card_have_the_length_and_the_resolution() -> None:
+    """The script of the page makes the same command from the facts of the card."""
+    job = succeeded(duration=7.5, resolution="1080P", effect="Melt", model="2.0")
+    card = card_of(job, ROOT)
+    assert (card["duration"], card["resolution"]) == ("7.5", "1080p")
+    options = ["--effect=Melt", "--model=2.0", "--duration=7.5", "--resolution=1080p"]
+    assert shlex.split(card["command"]) == ["pika-async", "generate", "--provider", "native", *options, "--", "a cat"]
+    assert usual_start(card) == card["command"].removesuffix("'a cat'")
+    request = made(image="a.png", last_image="z.png").request
+    assert "--image=a.png --last-image=z.png -- " in (generate_command(request, "native") or "")
+    assert generate_command(made(image="a.png", last_image=b"z").request, "native") is None
 
 
 def test_a_request_with_bytes_has_no_command() -> None:

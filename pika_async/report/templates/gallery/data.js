@@ -41,8 +41,8 @@ for (const name of data.fields) {
 const quoted = (text) => (SHELL_SAFE.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`);
 
 // The command that generates a card, up to its prompt; `usual_start` of page.py is the same.
-function usualStart({ provider, effect, ratio, seed, model }) {
-  const options = Object.entries({ effect, "aspect-ratio": ratio, seed, model }).filter(([, value]) => value !== undefined);
+function usualStart({ provider, effect, ratio, seed, model, duration, resolution }) {
+  const options = Object.entries({ effect, "aspect-ratio": ratio, seed, model, duration, resolution }).filter(([, value]) => value !== undefined);
   return ["pika-async generate --provider", provider, ...options.map(([name, value]) => `--${name}=${value}`), "-- "].join(" ");
 }
 

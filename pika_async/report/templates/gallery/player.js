@@ -19,8 +19,8 @@ function step(by) {
 function rows(card) {
   const found = [
     ["Status", label(card.status)], ["Reason", card.error], ["Key", card.key], ["Provider", card.provider], ["Task", card.task],
-    ["Effect", card.effect], ["Model", card.model], ["Kind", card.kind], ["Ratio", card.ratio], ["Seed", card.seed],
-    ["Size", hasVideo(card) && card.shape ? card.shape.join(" × ") : undefined], ["Length", card.seconds && span(card.seconds)],
+    ["Effect", card.effect], ["Model", card.model], ["Kind", card.kind], ["Ratio", card.ratio], ["Resolution", card.resolution], ["Seed", card.seed],
+    ["Size", hasVideo(card) && card.shape ? card.shape.join(" × ") : undefined], ["Length", card.seconds ? span(card.seconds) : card.duration && span(Number(card.duration))],
     ["Took", card.took && span(card.took)], ["Submitted", card.submitted && moment(card.submitted)], ["Settled", card.settled && moment(card.settled)], ["Polls", card.polls && number(card.polls)],
     ["Attempts", card.attempts], ["Points", card.points && number(card.points)], ["Cost", card.cost && money(card.cost)],
   ];
