@@ -110,7 +110,15 @@ class ClientConfig:
             allow_results=_checked_allowances(allow_results),
             proxy=proxy,
             transport=transport
-            or AiohttpTransport(url, credential, session=session, proxy=proxy, connections=int(limits.polling)),
+            or AiohttpTransport(
+                url,
+                credential,
+                authorization=provider.authorization,
+                origins=provider.trusted_origins(url),
+                session=session,
+                proxy=proxy,
+                connections=int(limits.polling),
+            ),
             journal=_create_journal(journal, limits),
             account_digest=credential.account(),
             lenient=_is_lenient(ambiguous),

@@ -1,4 +1,4 @@
-"""Transport of requests to one origin. Sends no submission twice and follows no redirect.
+"""Transport of requests to one gateway. Sends no submission twice and follows no redirect.
 
 Each submission gets a connection of its own: if a server closes a kept-alive connection while a POST is written, the
 failure is the same as after a lost answer to an accepted job. Over TLS it may have been opened ahead. Polls keep their
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
@@ -26,6 +26,7 @@ from pika_async._http.failures import classify_exception
 from pika_async._http.proxies import environment_proxy, proxy_url
 from pika_async._http.send_marker import SendMarker, marking_trace_config
 from pika_async.errors import ConfigurationError, shorten
+from pika_async.providers._abilities import BEARER, Authorization
 from pika_async.providers._wire import (
     Credential,
     HttpRequest,
@@ -146,8 +147,10 @@ class InterruptedAnswer(asyncio.CancelledError):
 class AiohttpTransport:
     """Transport over aiohttp, for one origin and one credential.
 
-    :param base_url: an http(s) URL; requests to any other origin are refused.
-    :param credential: the key, sent as a bearer token.
+    :param base_url: an http(s) URL; requests to any origin but this and `origins` are refused.
+    :param credential: the key.
+    :param authorization: the header that carries the key. Default: `Authorization`, as a bearer token.
+    :param origins: further origins of the same gateway, to which the key is sent as well. Default: none.
     :param session: the user's own session, used for every request and left open. It may reuse connections for
         submissions, so that more of them end in doubt. Default: sessions of the transport's own.
     :param proxy: see `proxies.proxy_url`. Default: `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, and `NO_PROXY` of
@@ -163,6 +166,8 @@ class AiohttpTransport:
         base_url: str,
         credential: Credential,
         *,
+        authorization: Authorization = BEARER,
+        origins: Iterable[str] = (),
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         connections: int = 32,
@@ -170,7 +175,9 @@ class AiohttpTransport:
         free_timeout: aiohttp.ClientTimeout = _FREE_TIMEOUT,
     ) -> None:
         self._origin = origin_of(base_url)
+        self._origins = {self._origin, *map(origin_of, origins)}
         self._credential = credential
+        self._authorization = authorization
         self._user_session = session
         self._proxy = proxy_url(proxy) if proxy is not None else environment_proxy(self._origin)
         self._connections = connections
@@ -192,7 +199,7 @@ class AiohttpTransport:
         """
         self._bodies = BodyReader()
         if self._user_session is not None:
-            _check_user_session(self._user_session)
+            _check_user_session(self._user_session, self._authorization.header)
             self._user_session.trace_configs.append(self._trace_config)
             self._paid_session = self._free_session = self._user_session
             return
@@ -288,20 +295,23 @@ class AiohttpTransport:
         if address.startswith(self._own_address):
             return True
         try:
-            return URL(address, encoded=True).origin() == self._origin
+            return URL(address, encoded=True).origin() in self._origins
         except ValueError:
             return False
 
     def _headers(self, request: HttpRequest) -> dict[str, str]:
         headers = {
-            "Authorization": f"Bearer {self._credential.reveal()}",
+            self._authorization.header: self._authorization.value(self._credential.reveal()),
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": _USER_AGENT,
         }
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        return headers
+        if not request.headers:
+            return headers
+        own = {name.lower() for name in headers}  # not replaced, whatever the letter case
+        return headers | {name: value for name, value in request.headers.items() if name.lower() not in own}
 
     async def _read_response(
         self, response: aiohttp.ClientResponse, limit: AnswerTimeout, request: HttpRequest
@@ -357,16 +367,17 @@ class AiohttpTransport:
         }
 
 
-def _check_user_session(session: object) -> None:
+def _check_user_session(session: object, header: str) -> None:
     """Require an open `ClientSession` without a credential.
 
+    :param header: the header of the credential.
     :raises ConfigurationError: for anything else.
     """
     if not isinstance(session, aiohttp.ClientSession):
         reason = f"must be an aiohttp.ClientSession, not {shorten(session)}"
     elif session.closed:
         reason = "must be open, and is closed; give an open ClientSession"
-    elif session.auth is not None or "Authorization" in session.headers:
+    elif session.auth is not None or "Authorization" in session.headers or header in session.headers:
         reason = "must not add a credential of its own; give one without"
     else:
         return

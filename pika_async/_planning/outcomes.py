@@ -41,7 +41,7 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
     """
     match outcome.verdict:
         case SubmitVerdict.ACCEPTED if outcome.task_id is not None:
-            return job.accepted(outcome.task_id, at)
+            return job.accepted(outcome.task_id, at, outcome.handle)
         case SubmitVerdict.REJECTED if not is_suspicious(outcome):
             return job.rejected(rejection(job, outcome), at)
         case SubmitVerdict.NOT_SENT if outcome.local:

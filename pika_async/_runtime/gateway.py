@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import UnionType
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.media_routes import check_reach
 from pika_async._planning.task_aliases import TaskAliases
+from pika_async._runtime.free_requests import FreeRequests
 from pika_async._runtime.images import ImageUnreadable, UploadFailed, UploadFile, load_media
 from pika_async._runtime.tasks import was_cancelled
 from pika_async._runtime.telemetry.null import NullTelemetry, RequestKind
@@ -34,7 +36,7 @@ from pika_async.errors import (
 )
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
-from pika_async.providers._failure import Failure, as_number, read_failure
+from pika_async.providers._failure import as_number
 from pika_async.providers._feeds import names_task
 from pika_async.providers._kinds import kind_of_failure, kind_of_transport_failure
 from pika_async.providers._provider import Provider
@@ -58,7 +60,6 @@ from pika_async.providers._wire import (
     HttpResponse,
     SendPhase,
     TransportFailure,
-    parse_json,
 )
 
 __all__ = ["GatewayClient"]
@@ -105,20 +106,26 @@ class GatewayClient:
         self._aliases = TaskAliases(self._is_known)
         self._is_task_id = is_task_id
         self._upload = upload
+        #: Requests that only some gateways have.
+        self.free = FreeRequests(provider, base_url, partial(self._send, RequestKind.FREE))
         #: Number of responses to polls that were about another task than the one polled.
         self.mismatched_answers = 0
 
-    async def encode(self, request: GenerationRequest, callback_url: str) -> HttpRequest | SubmitOutcome:
+    async def encode(
+        self, request: GenerationRequest, callback_url: str, *, idempotency_key: str | None = None
+    ) -> HttpRequest | SubmitOutcome:
         """Encode the submission of *request*, its local files loaded or uploaded.
 
         :param callback_url: where the gateway sends its callbacks.
+        :param idempotency_key: see `Provider.encode_submission`.
         :return: the HTTP request; a rejection if *request* cannot be encoded; "not sent" if this machine failed.
         :raises JournalFailed: if the URL of an uploaded file could not be saved; it raises nothing else.
         """
         try:
             loaded = await load_media(self._provider, request, self._upload)
             check_reach(self._provider, loaded, self._base_url)
-            encoded = self._provider.encode_submission(loaded, self._base_url, callback_url)
+            options = {} if idempotency_key is None else {"idempotency_key": idempotency_key}
+            encoded = self._provider.encode_submission(loaded, self._base_url, callback_url, **options)
             _expect_type(HttpRequest, encoded)
             return encoded
         except InvalidRequest as error:
@@ -139,24 +146,31 @@ class GatewayClient:
         if isinstance(self._transport, AiohttpTransport):
             self._transport.prepare(submissions)
 
-    async def submit(self, request: HttpRequest, active: ActiveJob | None = None) -> SubmitOutcome:
+    async def submit(
+        self, request: HttpRequest, active: ActiveJob | None = None, *, repeated: bool = False
+    ) -> SubmitOutcome:
         """Send an encoded submission once and classify the response. Raises nothing but cancellation.
 
         :param active: the job that is submitted, for telemetry.
+        :param repeated: whether its idempotency key was sent before (default: it was not, or there is none).
         """
         response = await self._send(RequestKind.SUBMISSION, request, active)
         if isinstance(response, TransportFailure):
             return classify_failure(response)
-        return self.judge(response)
+        return self.judge(response, repeated=repeated)
 
-    def judge(self, response: HttpResponse) -> SubmitOutcome:
+    def judge(self, response: HttpResponse, *, repeated: bool = False) -> SubmitOutcome:
         """Classify the response to a submission, which may be a part of one.
 
         Raises nothing. Whatever fails, a task id in the response is found or its beginning is in the outcome.
+
+        :param repeated: see `submit`.
         """
         receipt, decoded = self._receipt(response)
+        receipt = self._with_safe_handle(receipt)
         try:
-            outcome = classify_response(response, receipt, lenient=self._lenient, now=time.time())
+            own = self._provider.own_verdict(response, receipt, repeated=repeated)
+            outcome = classify_response(response, receipt, lenient=self._lenient, now=time.time(), own_verdict=own)
         except Exception:
             self._log_defect("classify a response")
             outcome = minimal_outcome(response, receipt)
@@ -198,18 +212,39 @@ class GatewayClient:
             self._log_defect("search a receipt for a task id")
             return Receipt(), False
 
+    def _with_safe_handle(self, receipt: Receipt) -> Receipt:
+        """Return *receipt* without a handle that would send the key elsewhere. Raises nothing: its task id counts."""
+        if receipt.handle is None:
+            return receipt
+        try:
+            reason = self._provider.handle_refusal(receipt.handle, self._base_url)
+        except Exception as error:
+            reason = repr(error)
+        if reason is None:
+            return receipt
+        with suppress(Exception):
+            _log.warning(
+                "the handle of task %s is not used: %s",
+                strip_control(receipt.task_id or ""), strip_control(reason),
+            )  # fmt: skip
+        return attrs.evolve(receipt, handle=None)
+
     def _log_defect(self, what: str) -> None:
         """Log the exception that is being handled. Raises nothing: a log may be as short of resources as its cause."""
         with suppress(Exception):
             _log.exception("the provider %s could not %s", self._provider.name, what)
 
-    async def poll(self, task_id: str, active: ActiveJob | None = None) -> PollResult:
-        """Poll a task once. Raises nothing but cancellation.
+    async def poll(self, task_id: str, active: ActiveJob | None = None, *, handle: str | None = None) -> PollResult:
+        """Poll a task once, with its result where the gateway has that elsewhere. Raises nothing but cancellation.
 
-        :param active: the job whose poll is due, for telemetry; None for a poll outside the schedule.
+        :param active: the job whose poll is due; None for a poll outside the schedule.
+        :param handle: that of the task's receipt (default: that of the job, if it is the job's task).
         """
+        if handle is None and active is not None and active.job.task_id == task_id:
+            handle = active.job.handle
         try:
-            request = self._provider.encode_poll(task_id, self._base_url)
+            options = () if handle is None else (handle,)
+            request = self._provider.encode_poll(task_id, self._base_url, *options)
             _expect_type(HttpRequest, request)
         except Exception as error:  # third-party providers may raise anything
             _log.exception("the provider %s could not encode a poll", self._provider.name)
@@ -218,11 +253,12 @@ class GatewayClient:
         if isinstance(response, TransportFailure):
             kind = kind_of_transport_failure(response.kind)
             return PollResult(verdict=PollVerdict.AGAIN, reason=response.detail, kind=kind)
-        failure = _failure(response)
+        failure = None if response.status < 300 else self._provider.read_failure(response)
         code, message = (None, "") if failure is None else (failure.code, failure.message)
         verdict = classify_poll(response, code)
         if verdict is PollVerdict.READ:
-            return self._poll_result(response, task_id, active)
+            result = self._poll_result(response, task_id, active)
+            return await self.free.result(result, handle, active)
         return PollResult(
             verdict=verdict,
             reason=strip_control(message[:500]) or response.excerpt(),
@@ -260,7 +296,7 @@ class GatewayClient:
             )
         if (job.provider, job.base_url) != (self._provider.name, self._base_url):
             raise AcceptedElsewhere(key=job.key, provider=job.provider, task_id=job.task_id, base_url=job.base_url)
-        result = await self.poll(job.task_id)
+        result = await self.poll(job.task_id, handle=job.handle)
         facts: dict[str, Any] = {"provider": job.provider, "reason": result.reason}
         match result.verdict:
             case PollVerdict.READ if result.snapshot is not None:
@@ -293,7 +329,7 @@ class GatewayClient:
         return result
 
     def _read_result(self, response: HttpResponse, snapshot: Snapshot) -> PollResult:
-        failure = None if snapshot.word else read_failure(snapshot.raw)
+        failure = None if snapshot.word else self._provider.read_failure(response)
         if failure is not None and failure.code is not None:
             kind = kind_of_failure(failure.code, failure.message, as_number(failure.code))
             return PollResult(
@@ -353,12 +389,3 @@ def _expect_type(kind: type | UnionType, value: object) -> None:
     """Raise TypeError unless *value* is a *kind*. Guards against third-party providers and transports."""
     if not isinstance(value, kind):
         raise TypeError(f"expected {getattr(kind, '__name__', kind)}, got {value!r}")
-
-
-def _failure(response: HttpResponse) -> Failure | None:
-    if response.status < 300:
-        return None
-    try:
-        return read_failure(parse_json(response.body))
-    except DecodeError:
-        return None

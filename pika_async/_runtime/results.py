@@ -139,7 +139,7 @@ class ResultDownloader:
 
         try:
             download, video = await self.fetch(
-                video, target, before_publish, settled_at=job.settled_at, overwrite=overwrite
+                video, target, before_publish, settled_at=job.settled_at, overwrite=overwrite, handle=job.handle
             )
             now = utc_from_timestamp(time.time())
             return attrs.evolve(job, video=video).with_file(download.file, download.sha256, now)
@@ -159,12 +159,14 @@ class ResultDownloader:
         *,
         settled_at: datetime | None = None,
         overwrite: bool = False,
+        handle: str | None = None,
     ) -> tuple[Download, Video]:
         """Download *video* to *target*, with the ending of its kind.
 
         :param before_publish: called with the SHA-256 of the verified file before it gets its final name.
         :param settled_at: when its job settled; until two minutes later the result may be late. Default: now.
         :param overwrite: whether to replace another file of that name. Default: False.
+        :param handle: see `Job.handle`.
         :return: the download, and the video with the URL that served it.
         :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
@@ -174,7 +176,7 @@ class ResultDownloader:
         except DownloadFailed as error:
             if not error.expired or video.task_id is None:
                 raise
-            snapshot = (await self._gateway.poll(video.task_id)).snapshot
+            snapshot = (await self._gateway.poll(video.task_id, handle=handle)).snapshot
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
             return await fetch(snapshot.video.url), snapshot.video

@@ -27,13 +27,10 @@ from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.logs import log_job
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
-from pika_async.providers._wire import HttpRequest
+from pika_async.providers._wire import NO_CALLBACK_URL, HttpRequest
 
 __all__ = ["Submitter"]
 
-#: The `callback_url` of submissions without a receiver: CometAPI lists the field as required. The domain is reserved
-#: (RFC 2606) and never resolves, unlike the example on CometAPI's page, which is the address of a third party.
-NO_CALLBACK_URL: Final = "https://callback.invalid/"
 #: Relative change of the estimated concurrency limit, as a fraction, from which it is saved again.
 MIN_LIMIT_CHANGE: Final = 0.1
 

@@ -325,7 +325,10 @@ def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transp
         provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy,
         deadline=options.deadline, polling=AdaptivePolling(expected_seconds=options.expected_seconds),
     )  # fmt: skip
-    inner = transport or AiohttpTransport(probe.base_url, credential, proxy=options.proxy)
+    inner = transport or AiohttpTransport(
+        probe.base_url, credential, authorization=provider.authorization,
+        origins=provider.trusted_origins(probe.base_url), proxy=options.proxy,
+    )  # fmt: skip
     if options.save_to is not None:
         _check_folder(options.save_to)
     doctor = Doctor(provider, probe.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))

@@ -91,6 +91,8 @@ class Snapshot:
     points: float | None = None
     #: Points that were given back, where the wire has them.
     refunded: float | None = None
+    #: Charge in US dollars; None where the wire has none, and while it is not settled.
+    cost: float | None = None
     #: The whole answer, unknown fields included.
     raw: Any = attrs.field(default=None, repr=False, eq=False)
 
@@ -130,6 +132,8 @@ class Receipt:
     """The answer to a submission: a task id, an explicit failure code, or neither; both where it contradicts itself."""
 
     task_id: str | None = None
+    #: Text that the provider needs beside the task id, such as the addresses of the task; None: it needs none.
+    handle: str | None = None
     #: The body's own code where it is explicit and means failure (`400`, `"task_not_exist"`, ...), as text.
     failure_code: str | None = None
     #: The number in the body that stands for an HTTP status (`{"code": 500}`); None if there is none.

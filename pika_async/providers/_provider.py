@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -14,8 +14,10 @@ import attrs
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
 from pika_async.models.fields import Media, is_url
-from pika_async.providers._failure import only_item, read_failure, read_refusal
+from pika_async.providers._abilities import BEARER, Authorization, CancelOutcome, Idempotency, origin, refused_address
+from pika_async.providers._failure import Failure, only_item, read_failure, read_refusal
 from pika_async.providers._receipts import find_task_id, salvage_receipt
+from pika_async.providers._verdicts import SubmitVerdict
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
 __all__ = ["Capability", "Dialect", "Provider", "inline"]
@@ -38,10 +40,14 @@ class Capability:
 
 @attrs.frozen(kw_only=True)
 class Dialect:
-    """Wire shape that several providers share: four pure functions, and a pattern for task ids in torn answers."""
+    """Wire shape that several providers share: pure functions, and a pattern for task ids in torn answers.
+
+    Those with a default are for what only some wires have.
+    """
 
     name: str
-    create_path: str
+    #: The path of a submission, with its query; where it depends on them: (provider, request, callback URL) -> path.
+    create_path: str | Callable[[Provider, GenerationRequest, str], str]
     #: (provider, request, callback URL) -> the JSON body of a submission.
     create_body: Callable[[Provider, GenerationRequest, str], dict[str, Any]]
     #: (the parsed answer to a submission) -> its receipt.
@@ -52,11 +58,38 @@ class Dialect:
     snapshot: Callable[[Any, str], Snapshot]
     #: Matches a whole `"id": "..."` pair in a body that is not valid JSON; group 1 is the id, still escaped.
     torn_id: re.Pattern[bytes]
+    #: (base URL, task id, `Receipt.handle`) -> the request of one poll. Without it, and without a handle: `poll`.
+    poll_handle: Callable[[str, str, str], HttpRequest] | None = None
+    #: (handle) -> the addresses in it. A handle with one at another origin than the provider's is dropped.
+    addresses: Callable[[str], Iterable[str]] | None = None
+    #: (an answer, its parsed body) -> its failure, instead of the family's reading of errors.
+    failure: Callable[[HttpResponse, Any], Failure] | None = None
+    #: (an answer to a submission, its receipt, whether its idempotency key was sent before) -> a verdict of its own.
+    judge: Callable[[HttpResponse, Receipt, bool], SubmitVerdict | None] | None = None
+    #: (base URL, handle or None, a snapshot that has succeeded without a URL) -> the request of its result.
+    result: Callable[[str, str | None, Snapshot], HttpRequest | None] | None = None
+    #: (the answer to that, the snapshot) -> the snapshot with the result, as failed, or as it was (it is too early);
+    #: None where the answer is not usable.
+    read_result: Callable[[HttpResponse, Snapshot], Snapshot | None] | None = None
+    #: (base URL, task id, handle or None) -> the request that cancels a task.
+    cancel: Callable[[str, str, str | None], HttpRequest] | None = None
+    #: (the answer to that) -> its outcome.
+    read_cancel: Callable[[HttpResponse], CancelOutcome] | None = None
+    #: (provider, request, base URL) -> the free request for the price of a submission.
+    quote: Callable[[Provider, GenerationRequest, str], HttpRequest] | None = None
+    #: (the parsed answer to that) -> US dollars; None: it has no price.
+    read_quote: Callable[[Any], float | None] | None = None
+    #: (base URL) -> the free request for the balance of the account.
+    balance: Callable[[str], HttpRequest] | None = None
+    #: (the parsed answer to that) -> US dollars; None: it has none.
+    read_balance: Callable[[Any], float | None] | None = None
 
 
 #: A model as the pages write it. A version that a gateway does not list yet can be sent, a mistyped one cannot.
 VERSION: Final = re.compile(r"[1-9][0-9]?(\.[0-9]{1,3})?")
 
+#: The longest `Receipt.handle`, in characters.
+MAX_HANDLE_LENGTH: Final = 4096
 #: The longest task id that a callback may name, in characters.
 MAX_TASK_ID_LENGTH: Final = 256
 
@@ -97,6 +130,10 @@ class Provider:
     :param inline_limit: the longest base64 text of an image in a body, in characters (default 0: URLs only).
     :param takes_callback: whether the gateway calls back (default False).
     :param rules: further checks, called with the provider and the request (default none).
+    :param authorization: the header that carries the key (default `Authorization`, as a bearer token).
+    :param origins: further origins of the gateway, to which the key may be sent (default none).
+    :param idempotency: how a submission can be repeated without a second charge (default None: it cannot).
+    :param verified: whether the wire is documented by the gateway itself or was tried against it (default True).
     """
 
     name: str
@@ -113,6 +150,10 @@ class Provider:
     inline_limit: int = 0
     takes_callback: bool = False
     rules: tuple[Rule, ...] = ()
+    authorization: Authorization = BEARER
+    origins: tuple[str, ...] = ()
+    idempotency: Idempotency | None = None
+    verified: bool = True
 
     def check(self, request: GenerationRequest) -> None:
         """Refuse a request that this gateway cannot serve, before it costs.
@@ -131,7 +172,8 @@ class Provider:
                 f"must be an effect that {self.title} documents: {', '.join(self.effects)}; "
                 "strict=False (--no-strict) sends any text",
             )  # fmt: skip
-        if request.strict and request.model is not None and not VERSION.fullmatch(request.model):
+        is_model = request.model is None or request.model in self.models or VERSION.fullmatch(request.model)
+        if request.strict and not is_model:
             raise self.refusal("model", request.model, f"must be a version; give {' or '.join(self.models)}")
         for field, image in (("image", request.image), ("last_image", request.last_image)):
             if isinstance(image, bytes):
@@ -183,14 +225,40 @@ class Provider:
         """Return the error for one field of a request."""
         return InvalidRequest(field=field, value=value, reason=reason)
 
-    def encode_submission(self, request: GenerationRequest, base_url: str, callback_url: str) -> HttpRequest:
-        """Return the paid call for a request that has passed `check`, with its local files read into bytes."""
+    def trusted_origins(self, base_url: str) -> tuple[str, ...]:
+        """Return the further origins to which the key of `base_url` may be sent: none where that is another host."""
+        own = {origin(url) for url in (self.base_url or "", *self.origins)} - {None}
+        return self.origins if origin(base_url) in own else ()
+
+    def handle_refusal(self, handle: object, base_url: str) -> str | None:
+        """Return why the handle of a receipt must not be used; None if it may."""
+        if not isinstance(handle, str) or len(handle) > MAX_HANDLE_LENGTH:
+            return f"it must be text of at most {MAX_HANDLE_LENGTH:,} characters"
+        if self.dialect.addresses is None:
+            return None
+        addresses = tuple(self.dialect.addresses(handle))
+        foreign = refused_address(addresses, (base_url, *self.trusted_origins(base_url)))
+        return None if foreign is None else f"{foreign[:200]!r} is not at an origin of the gateway"
+
+    def encode_submission(
+        self, request: GenerationRequest, base_url: str, callback_url: str, *, idempotency_key: str | None = None
+    ) -> HttpRequest:
+        """Return the paid call for a request that has passed `check`, with its local files read into bytes.
+
+        :param idempotency_key: a text that is new for each submission, and the same when one is repeated (default: none
+            is sent). Not sent where the provider has no `idempotency`.
+        """
         body = self.dialect.create_body(self, request, callback_url)
+        path = self.dialect.create_path
+        headers = {}
+        if self.idempotency is not None and idempotency_key is not None:
+            headers[self.idempotency.header] = idempotency_key
         return HttpRequest(
             method="POST",
-            url=base_url + self.dialect.create_path,
+            url=base_url + (path if isinstance(path, str) else path(self, request, callback_url)),
             body=json.dumps(body, ensure_ascii=False, allow_nan=False).encode(),
             paid=True,
+            headers=headers,
         )
 
     def decode_receipt(self, response: HttpResponse) -> Receipt:
@@ -199,7 +267,8 @@ class Provider:
             body = only_item(self._read(response))
         except DecodeError as error:
             return salvage_receipt(response, self.dialect.torn_id, str(error))
-        receipt, failure = self.dialect.receipt(body), read_refusal(body)
+        own_reader = self.dialect.failure
+        receipt, failure = self.dialect.receipt(body), own_reader(response, body) if own_reader else read_refusal(body)
         if receipt.task_id is not None and not receipt.task_id.strip():
             receipt = attrs.evolve(receipt, task_id=None)
         if receipt.task_id is None and failure.code is None:
@@ -214,9 +283,31 @@ class Provider:
             raw=body,
         )
 
-    def encode_poll(self, task_id: str, base_url: str) -> HttpRequest:
-        """Return the call that polls a task; free."""
-        return self.dialect.poll(base_url, task_id)
+    def own_verdict(self, response: HttpResponse, receipt: Receipt, *, repeated: bool) -> SubmitVerdict | None:
+        """Return the verdict on a submission where it differs from that of the other gateways; None where it does not.
+
+        :param repeated: whether the idempotency key of the submission was sent before.
+        """
+        if repeated and self.idempotency is not None and response.status == self.idempotency.conflict:
+            return SubmitVerdict.UNKNOWN  # the earlier submission may have been accepted
+        return None if self.dialect.judge is None else self.dialect.judge(response, receipt, repeated)
+
+    def read_failure(self, response: HttpResponse) -> Failure | None:
+        """Return the failure in the answer to a free request; None if its body is not JSON."""
+        try:
+            body = parse_json(response.body)
+        except DecodeError:
+            return None
+        return self.dialect.failure(response, body) if self.dialect.failure else read_failure(body)
+
+    def encode_poll(self, task_id: str, base_url: str, handle: str | None = None) -> HttpRequest:
+        """Return the call that polls a task; free.
+
+        :param handle: that of the task's receipt (default: none, so that the address is built from the id).
+        """
+        if handle is None or self.dialect.poll_handle is None:
+            return self.dialect.poll(base_url, task_id)
+        return self.dialect.poll_handle(base_url, task_id, handle)
 
     def decode_snapshot(self, response: HttpResponse, task_id: str) -> Snapshot:
         """Read the answer to a poll of `task_id`.
@@ -228,9 +319,22 @@ class Provider:
             body = {"data": body}
         if not isinstance(body, dict):
             raise DecodeError(f"the body must be a JSON object, not {response.excerpt()}")
-        if read_failure(body).code == "task_not_exist":
+        if self.dialect.failure is None and read_failure(body).code == "task_not_exist":
             return Snapshot(task_id=task_id, state=TaskState.MISSING, word="task_not_exist", raw=body)
         return self.dialect.snapshot(body, task_id)
+
+    def encode_result(self, snapshot: Snapshot, base_url: str, handle: str | None = None) -> HttpRequest | None:
+        """Return the free call for the result of a task that has succeeded without a URL; None if there is none."""
+        if snapshot.state is not TaskState.SUCCEEDED_WITHOUT_URL or self.dialect.result is None:
+            return None
+        return self.dialect.result(base_url, handle, snapshot)
+
+    def decode_result(self, response: HttpResponse, snapshot: Snapshot) -> Snapshot | None:
+        """Read the answer to `encode_result`: see `Dialect.read_result`.
+
+        :raises DecodeError: if the answer is not what the gateway documents; ask again later.
+        """
+        return None if self.dialect.read_result is None else self.dialect.read_result(response, snapshot)
 
     def decode_callback(self, body: bytes) -> str | None:
         """Return the task id in the body of a callback: a bare task of a feed, or the answer to a submission.

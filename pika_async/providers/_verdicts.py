@@ -86,6 +86,8 @@ class SubmitOutcome:
     reason: str = ""
     #: Set exactly when accepted.
     task_id: str | None = None
+    #: See `Receipt.handle`; None unless accepted.
+    handle: str | None = None
     #: None if no answer came.
     http_status: int | None = None
     #: The delay in seconds that the provider asks for, where the verdict is `WAIT` and it asks for one.
@@ -123,7 +125,9 @@ _STOP: Final = frozenset({401, 402, 403, 407})
 _WAIT: Final = frozenset({421, 425, 429, 521, 523, 525, 526, 530})
 _REDIRECTS: Final = range(300, 400)
 #: The headers in which gateways of this family (new-api and its forks) and their front ends name a request.
-_REQUEST_IDS: Final = ("x-oneapi-request-id", "x-new-api-request-id", "x-request-id", "request-id", "cf-ray")
+_REQUEST_IDS: Final = (
+    "x-oneapi-request-id", "x-new-api-request-id", "x-fal-request-id", "x-request-id", "request-id", "cf-ray",
+)  # fmt: skip
 
 
 def classify_failure(failure: TransportFailure) -> SubmitOutcome:
@@ -140,21 +144,30 @@ def classify_failure(failure: TransportFailure) -> SubmitOutcome:
 
 
 def classify_response(
-    response: HttpResponse, receipt: Receipt, *, lenient: bool = False, now: float = 0.0
+    response: HttpResponse,
+    receipt: Receipt,
+    *,
+    lenient: bool = False,
+    now: float = 0.0,
+    own_verdict: SubmitVerdict | None = None,
 ) -> SubmitOutcome:
     """Return the verdict on a submission with an answer.
 
     :param receipt: what `Provider.decode_receipt` read from `response`.
     :param lenient: count a bare 503 as a refusal, which most gateways mean by it but none documents (default False).
     :param now: unix seconds, for a `Retry-After` that is a date, in an answer without a `Date`.
+    :param own_verdict: see `Provider.own_verdict`; None: the tables of this module decide.
     """
     status = response.status
-    if 200 <= status < 300:
+    verdict: SubmitVerdict
+    if own_verdict is not None and own_verdict is not SubmitVerdict.ACCEPTED:  # which only a task id proves
+        verdict = own_verdict
+    elif 200 <= status < 300:
         verdict = _judge_success(response, receipt, lenient=lenient)
     else:
         verdict = _judge_status(status, response, receipt, lenient=lenient)
     if verdict is SubmitVerdict.ACCEPTED:
-        return SubmitOutcome(verdict=verdict, task_id=receipt.task_id, http_status=status)
+        return SubmitOutcome(verdict=verdict, task_id=receipt.task_id, handle=receipt.handle, http_status=status)
     waits, in_doubt = verdict is SubmitVerdict.WAIT, verdict is SubmitVerdict.UNKNOWN
     silent = in_doubt and status < 300 and receipt.failure_code is None
     return SubmitOutcome(

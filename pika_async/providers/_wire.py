@@ -15,10 +15,25 @@ import attrs
 
 from pika_async.errors.base import strip_control
 
-__all__ = ["Credential", "DecodeError", "HttpRequest", "HttpResponse", "SendPhase", "TransportFailure", "parse_json"]
+__all__ = [
+    "NO_CALLBACK_URL",
+    "Credential",
+    "DecodeError",
+    "HttpRequest",
+    "HttpResponse",
+    "SendPhase",
+    "TransportFailure",
+    "parse_json",
+]
 
 #: The longest number in an answer, in digits. Python's own limit is 4,300, and parsing takes quadratic time.
 MAX_DIGITS: Final = 100
+#: The `callback_url` of submissions without a receiver: CometAPI lists the field as required. The domain is reserved
+#: (RFC 2606) and never resolves, unlike the example on CometAPI's page, which is the address of a third party.
+NO_CALLBACK_URL: Final = "https://callback.invalid/"
+#: Headers that no request may set itself, in lower case: the transport sets the credential after it has checked the
+#: origin.
+_CREDENTIAL_HEADERS: Final = frozenset({"authorization", "cookie", "host", "proxy-authorization", "x-api-key"})
 _BOM: Final = b"\xef\xbb\xbf"
 #: An escape that may be a lone surrogate (half of a character); only then is the whole value checked.
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -32,7 +47,7 @@ MIN_REDACTED_KEY: Final = 8
 
 
 class Credential:
-    """Bearer key that no `repr`, `str`, log line, traceback or pickle shows."""
+    """API key that no `repr`, `str`, log line, traceback or pickle shows."""
 
     __slots__ = ("_bytes", "_escaped", "_key")
 
@@ -92,6 +107,12 @@ class SendPhase(enum.Enum):
     SENT = "sent"
 
 
+def _check_headers(_request: object, _attribute: object, headers: Mapping[str, str]) -> None:
+    refused = next((name for name in headers if name.lower() in _CREDENTIAL_HEADERS), None)
+    if refused is not None:
+        raise ValueError(f"{refused} must not be a header of a request; the transport sets the credential")
+
+
 @attrs.frozen(kw_only=True)
 class HttpRequest:
     """One call of a gateway, without its credential."""
@@ -102,6 +123,10 @@ class HttpRequest:
     body: bytes | None = attrs.field(default=None, repr=lambda body: "None" if body is None else f"<{len(body)} bytes>")
     #: Whether the call is charged: it gets a connection of its own, and the transport never repeats it.
     paid: bool = False
+    #: Headers beside those of every request; never a credential.
+    headers: Mapping[str, str] = attrs.field(
+        factory=dict, validator=_check_headers, repr=lambda headers: f"<{len(headers)} headers>"
+    )
 
     @property
     def max_answer(self) -> int:

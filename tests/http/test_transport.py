@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp import client_exceptions
 from aiohttp.client_reqrep import ConnectionKey
@@ -35,6 +36,7 @@ from pika_async import (
 from pika_async._http.addresses import is_loopback
 from pika_async._http.failures import classify_exception
 from pika_async._http.transport import AiohttpTransport, fail_on_connection_lost, origin_of
+from pika_async.providers._abilities import Authorization
 from pika_async.providers._wire import (
     MAX_BODY,
     MAX_FEED_BODY,
@@ -123,6 +125,33 @@ async def test_each_request_carries_the_key() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_key_is_in_the_providers_own_header() -> None:
+    """A provider's header and scheme carry the key; headers of a request come beside it and replace none."""
+    key_header = Authorization(header="X-API-Key", scheme="")
+    async with RawServer() as server, opened(server.url, authorization=key_header) as transport:
+        own = {"Idempotency-Key": "k1", "user-agent": "other", "Content-Type": "text/plain"}
+        await _answered(transport, attrs.evolve(_post(server.url), headers=own))
+        headers = server.received[0].headers
+        assert [headers.get(name) for name in ("x-api-key", "authorization")] == [KEY, None]
+        assert (headers["idempotency-key"], headers["content-type"]) == ("k1", "application/json")
+        assert headers["user-agent"].startswith("pika_async/")
+    async with RawServer() as server, opened(server.url, authorization=Authorization(scheme="Key")) as transport:
+        await _answered(transport, _get(server.url))
+        assert server.received[0].headers["authorization"] == f"Key {KEY}"
+
+
+@pytest.mark.anyio
+async def test_a_further_origin_of_the_gateway_gets_the_key() -> None:
+    """An origin that the provider lists is asked with the key; one that it does not list is not asked."""
+    async with RawServer() as server, RawServer() as second, RawServer() as foreign:
+        async with opened(server.url, origins=[second.url]) as transport:
+            await _answered(transport, _get(second.url))
+            outcome = await transport.send(_get(foreign.url))
+        assert second.received[0].headers["authorization"] == f"Bearer {KEY}"
+        assert (isinstance(outcome, TransportFailure), foreign.connections) == (True, 0)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("paid", [True, False])
 async def test_another_origin_gets_nothing(paid: bool) -> None:
     """A URL with another scheme, host or port, or an invalid one, is not requested and never gets the key."""
@@ -206,6 +235,11 @@ async def test_a_session_that_cannot_work_is_refused() -> None:
     closed = aiohttp.ClientSession()
     await closed.close()
     own = aiohttp.ClientSession(headers={"authorization": "Bearer other"})
+    session = aiohttp.ClientSession(headers={"x-api-key": "other"})
+    with pytest.raises(ConfigurationError, match="must not add a credential"):
+        async with opened("http://127.0.0.1:1", session=session, authorization=Authorization(header="X-API-Key")):
+            pass
+    await session.close()
     for session in (closed, own, _session_with_auth()):
         with pytest.raises(ConfigurationError, match="session"):
             async with PikaClient("gptge", api_key=KEY, base_url="http://127.0.0.1:1", session=session):

@@ -22,6 +22,8 @@ class RequestKind(enum.Enum):
     SUBMISSION = "submission"
     #: A free poll.
     POLL = "poll"
+    #: Any other free request: for a result at another address, a cancellation, a price, a balance, an upload.
+    FREE = "free"
 
 
 class NullTelemetry:

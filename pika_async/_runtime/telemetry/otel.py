@@ -247,12 +247,14 @@ def _error_type(response: HttpResponse | TransportFailure | None) -> str | None:
 
 def _routes(provider: Provider, base_url: str) -> dict[RequestKind, str]:
     """Return the path of each kind of request, with a placeholder for the task id."""
-    create = base_url + provider.dialect.create_path
+    path = provider.dialect.create_path
+    create = base_url + path if isinstance(path, str) else base_url
     try:
         poll = provider.encode_poll(TASK_ID, base_url).url
     except Exception:  # a third-party provider may reject the placeholder
         poll = base_url
-    return {RequestKind.SUBMISSION: urlsplit(create).path or "/", RequestKind.POLL: unquote(urlsplit(poll).path) or "/"}
+    paths = {RequestKind.SUBMISSION: create, RequestKind.POLL: poll, RequestKind.FREE: base_url}
+    return {kind: unquote(urlsplit(url).path) or "/" for kind, url in paths.items()}
 
 
 def _redacted(url: str) -> str:
