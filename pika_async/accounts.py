@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import attrs
+from attrs.validators import optional
 
 from pika_async._planning.money import Prices, checked_amount
 from pika_async.errors import ConfigurationError, shorten
@@ -38,19 +39,18 @@ def _error(field: str, reason: str) -> ConfigurationError:
 
 
 def _number(_account: Account, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None or attribute.name == "weight":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 < value < math.inf:
-            raise _error(attribute.name, f"must be a number above 0, not {shorten(value)}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise _error(attribute.name, f"must be a number above 0, not {shorten(value)}")
 
 
 def _count(_account: Account, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _error(attribute.name, f"must be an integer >= 1, not {shorten(value)}")
 
 
 def _variable(_account: Account, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (not isinstance(value, str) or not _VARIABLE.fullmatch(value)):
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
         reason = "must be the name of a variable in capitals, such as COMETAPI_API_KEY, not the key itself"
         raise _error(attribute.name, reason)
 
@@ -58,7 +58,7 @@ def _variable(_account: Account, attribute: attrs.Attribute[Any], value: Any) ->
 def _url(_account: Account, attribute: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, str) and "@" in value:  # the text is not repeated: it holds a credential
         raise _error(attribute.name, "must not hold a user; give the bare address, and the key apart")
-    if value is not None and not _is_url(value):
+    if not _is_url(value):
         way_out = 'give an address such as "https://gateway.example"'
         raise _error(attribute.name, f"must be an http(s) URL without a query, not {shorten(value)}; {way_out}")
 
@@ -141,15 +141,15 @@ class Account:
     name: str = attrs.field(default=None, kw_only=True, converter=_to_name)
     api_key: Credential | None = attrs.field(default=None, kw_only=True, converter=_to_credential)
     api_key_file: Path | None = attrs.field(default=None, kw_only=True, converter=_to_path)
-    base_url: str | None = attrs.field(default=None, kw_only=True, validator=_url)
-    max_in_flight: int | None = attrs.field(default=None, kw_only=True, validator=_count)
-    submits_per_second: float | None = attrs.field(default=None, kw_only=True, validator=_number)
-    polls_per_second: float | None = attrs.field(default=None, kw_only=True, validator=_number)
-    max_charges: int | None = attrs.field(default=None, kw_only=True, validator=_count)
+    base_url: str | None = attrs.field(default=None, kw_only=True, validator=optional(_url))
+    max_in_flight: int | None = attrs.field(default=None, kw_only=True, validator=optional(_count))
+    submits_per_second: float | None = attrs.field(default=None, kw_only=True, validator=optional(_number))
+    polls_per_second: float | None = attrs.field(default=None, kw_only=True, validator=optional(_number))
+    max_charges: int | None = attrs.field(default=None, kw_only=True, validator=optional(_count))
     budget: float | None = attrs.field(default=None, kw_only=True, converter=_to_budget)
     price: Prices | None = attrs.field(default=None, kw_only=True, converter=_to_prices)
     weight: float = attrs.field(default=1, kw_only=True, validator=_number)
-    api_key_env: str | None = attrs.field(default=None, kw_only=True, validator=_variable)
+    api_key_env: str | None = attrs.field(default=None, kw_only=True, validator=optional(_variable))
 
     def __attrs_post_init__(self) -> None:
         name: Any = self.name

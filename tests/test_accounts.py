@@ -298,7 +298,7 @@ three = 3
         f"[accounts.main] x.token: {advice}",
         "[accounts.main] note: must be one of provider, api_key_file, base_url",
         "[accounts.main] api_key_env: must be the name of a variable in capitals, such as COMETAPI_API_KEY, not the ",
-        "[accounts.main] price: row 1: 'modell' must be one of price, model, effect, kind; did",
+        "[accounts.main] price: row 1: 'modell' must be one of price, model, duration, resolution, effect, kind; did",
         "[accounts.'two words'] must have a name of 1 to 64 letters, digits, dots, hyphens or underscores",
         "[accounts.'two words'] provider: must be given; choose one of cometapi, yescale, gptge, native",
         "[accounts.three] must be a table",

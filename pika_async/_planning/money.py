@@ -144,6 +144,8 @@ def _is_flag(value: Any) -> bool:
 PRICE_COLUMNS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "price": (_is_amount, "a number above 0"),
     "model": (_is_model, 'the name of a model, such as "2.0"'),
+    "duration": (_is_amount, "a number of seconds above 0"),
+    "resolution": (_is_text, 'a resolution, such as "720p"'),
     "effect": (_is_flag, "true (with an effect) or false (without)"),
     "kind": (_is_kind, f"one of {', '.join(KINDS)}"),
 }
@@ -155,12 +157,16 @@ class PriceRow:
 
     :param price: the price of one charge, above 0.
     :param model: the model, that of the provider for a request without one.
+    :param duration: length of the video in seconds.
+    :param resolution: such as "720p", in lower case.
     :param effect: whether the request has an effect.
     :param kind: the input that the generation starts from.
     """
 
     price: float
     model: str | None = None
+    duration: float | None = None
+    resolution: str | None = None
     effect: bool | None = None
     kind: InputKind | None = None
 
@@ -170,6 +176,8 @@ class PriceRow:
         facts = dict(row)
         if not isinstance(facts.get("model", ""), str):
             facts["model"] = str(float(facts["model"]))  # as a request has it: 2 is "2.0"
+        if "resolution" in facts:
+            facts["resolution"] = facts["resolution"].strip().lower()
         return cls(**facts)
 
     @property
@@ -184,6 +192,8 @@ class PriceRow:
         """
         return (
             self.model in {None, model}
+            and self.duration in {None, request.duration}
+            and self.resolution in {None, (request.resolution or "").lower()}
             and self.effect in {None, request.effect is not None}
             and self.kind in {None, request.kind}
         )
@@ -290,7 +300,7 @@ class Spending:
 
         :param price: the price of each; None where unknown: then none fits a budget.
         """
-        return self._count_left(price, self.spent + self.reserved, self.charges + self.submitting)
+        return self._count_left(price, self.submitting)
 
     def allows(self, price: float | None) -> bool:
         """Return whether one more charge fits, even if all submissions under way are charged.
@@ -304,13 +314,16 @@ class Spending:
 
         :param lowest: the lowest price of a charge; None where unknown.
         """
-        return self._count_left(lowest, self.spent, self.charges) < 1
+        return self._count_left(lowest, 0) < 1
 
-    def _count_left(self, price: float | None, money: Fraction, charges: int) -> float:
-        """Return how many charges at `price` fit beside `charges` that cost `money`."""
-        left = math.inf if self.max_charges is None else self.max_charges - charges
-        if self.budget is not None:
-            left = 0 if price is None else min(left, (exact(self.budget) - money) // exact(price))
+    def _count_left(self, price: float | None, submitting: int) -> float:
+        """Return how many charges at `price` fit beside those so far and, unless `submitting` is 0, those under way."""
+        left = math.inf if self.max_charges is None else self.max_charges - self.charges - submitting
+        if self.budget is not None and price is None:
+            return 0
+        if self.budget is not None and price is not None:
+            money = self.spent + self.reserved if submitting else self.spent
+            left = min(left, (exact(self.budget) - money) // exact(price))
         return max(0, left)
 
     def fitting(self, prices: Iterable[float | None]) -> Iterator[bool]:

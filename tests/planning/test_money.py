@@ -75,7 +75,8 @@ def test_money_has_two_decimals_or_as_many_as_count(amount: float, text: str) ->
 TABLE: list[dict[str, Any]] = [
     {"price": 0.2},
     {"price": 0.3, "model": "2.2"},
-    {"price": 0.9, "model": "2.2", "kind": "image"},
+    {"price": 0.6, "model": "2.2", "duration": 10},
+    {"price": 0.9, "model": "2.2", "resolution": "1080P"},
     {"price": 0.5, "effect": True},
     {"price": 0.7, "kind": "ingredients"},
 ]
@@ -102,10 +103,14 @@ def test_one_price_is_that_of_every_request() -> None:
     [
         ({}, 0.2),
         ({"model": "2.2"}, 0.3),
+        ({"model": 2.2, "duration": 10}, 0.6),
+        ({"model": "2.2", "duration": 5}, 0.3),
+        ({"model": "2.2", "resolution": "1080p"}, 0.9),
+        ({"model": "2.2", "duration": 10, "resolution": "1080p"}, 0.6),
         ({"effect": "Melt"}, 0.5),
         ({"model": "2.2", "effect": "Melt"}, 0.3),
         ({"ingredients": ["https://pika.example/1.png"]}, 0.7),
-        ({"image": "https://pika.example/1.png"}, 0.2),
+        ({"image": "https://pika.example/1.png", "duration": 10}, 0.2),
     ],
 )
 def test_the_row_with_most_facts_counts(fields: Any, price: float) -> None:
@@ -141,9 +146,9 @@ def test_all_faults_of_a_table_are_named_at_once() -> None:
     """Each has the number of its row, the column, the value and a way out."""
     rows = [
         {"price": 0, "kind": "sound"},
-        {"effect": "yes"},
+        {"effect": "yes", "duration": -5},
         {"price": 0.1, "modell": "2.0"},
-        {"price": 0.1, "model": " "},
+        {"price": 0.1, "model": " ", "resolution": 720},
         0.28,
     ]
     with pytest.raises(ConfigurationError) as caught:
@@ -154,9 +159,11 @@ def test_all_faults_of_a_table_are_named_at_once() -> None:
         "1: kind must be one of text, image, video, ingredients, not 'sound'",
         "2 must have a price; give price = NUMBER",
         "2: effect must be true (with an effect) or false (without), not 'yes'",
-        "3: 'modell' must be one of price, model, effect, kind; did you mean model?",
+        "2: duration must be a number of seconds above 0, not -5",
+        "3: 'modell' must be one of price, model, duration, resolution, effect, kind; did you mean model?",
         "4: model must be the name of a model, such as \"2.0\", not ' '",
-        "5 must be a table of price, model, effect, kind, not 0.28",
+        '4: resolution must be a resolution, such as "720p", not 720',
+        "5 must be a table of price, model, duration, resolution, effect, kind, not 0.28",
     ]
 
 

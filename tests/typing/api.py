@@ -11,6 +11,7 @@ from typing import assert_type
 from PIL import Image
 
 from pika_async import (
+    Account,
     AdaptivePolling,
     BatchReport,
     Camera,
@@ -25,10 +26,12 @@ from pika_async import (
     PollingPolicy,
     Provider,
     RequestFields,
+    Routing,
     Snapshot,
     Video,
     debug_logging,
     find_provider,
+    load_accounts,
 )
 from pika_async.models.fields import Media
 
@@ -99,5 +102,12 @@ policy = FixedInterval(5)
 assert_type(AdaptivePolling().describe()["native/-/text/plain"].median, float)
 client = PikaClient(find_provider("native"), base_url="https://pika.example", polling=policy, limits=Limits())
 client.polling.describe()
+account = Account(find_provider("gptge"), name="second", api_key="...", api_key_file=Path("key.txt"), price=0.28)
+assert_type(account.provider, Provider)
+assert_type(account.name, str)
+assert_type(account.api_key_file, Path | None)
+assert_type(Account("cometapi", price=[{"price": 0.28}, {"price": 0.4, "effect": True}], weight=2).budget, float | None)
+assert_type(load_accounts("accounts.toml"), list[Account])
+Routing(strategy="cheapest")
 assert_type(debug_logging("INFO"), logging.Handler)
 assert_type(find_provider("CometAPI"), Provider)
