@@ -46,7 +46,7 @@ class Feed:
     url: str | None = None
     polls: int = 0
 
-    async def poll(self, task_id: str) -> Any:
+    async def poll(self, task_id: str, *, handle: str | None = None) -> Any:
         self.polls += 1
         video = None if self.url is None else Video(url=self.url, task_id=task_id)
         state = TaskState.RUNNING if video is None else TaskState.SUCCEEDED
