@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import anyio
 from yarl import URL
 
-from pika_async import __version__
 from pika_async._http.addresses import is_loopback
+from pika_async._http.callback_document import callback_document
 from pika_async.errors import ConfigurationError, shorten
 
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ class CallbackHandler(Protocol):
 
     def accepts(self, token_sha256: str) -> bool:
         """Return whether a submission of the client carried the token with this SHA-256, in hexadecimal."""
+        ...
+
+    async def is_authentic(self, token_sha256: str, headers: Mapping[str, str], body: bytes) -> bool:
+        """Return whether the gateway of that submission sent a callback, as far as it signs its callbacks.
+
+        :param token_sha256: an accepted token's SHA-256, in hexadecimal.
+        :param headers: by lower-case name.
+        """
         ...
 
     def handle(self, token_sha256: str, body: bytes) -> None:
@@ -169,47 +177,16 @@ class CallbackReceiver:
     @staticmethod
     def openapi() -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of the receiver, relative to `public_url`."""
-        return {
-            "openapi": "3.1.0",
-            "info": {
-                "title": "Callbacks",
-                "version": __version__,
-                "description": "Notifications of settled tasks. A body is a hint: the task is polled.",
-            },
-            "paths": {
-                "/callbacks/{token}": {
-                    "parameters": [
-                        {
-                            "name": "token",
-                            "in": "path",
-                            "required": True,
-                            "description": "The secret of one submission: 32 random bytes in base64url.",
-                            "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
-                        }
-                    ],
-                    "post": {
-                        "operationId": "receiveCallback",
-                        "summary": "Notify of one task",
-                        "security": [],
-                        "requestBody": {
-                            "description": f"Any content, at most {MAX_BODY_BYTES} bytes.",
-                            "required": False,
-                            "content": {"application/json": {"schema": {"type": "object"}}, "*/*": {"schema": {}}},
-                        },
-                        "responses": {
-                            "202": {"description": "The token is known and the callback is accepted. No body."},
-                            "404": {"description": "Anything else, without a reason. No body."},
-                        },
-                    },
-                }
-            },
-        }
+        return callback_document(MAX_BODY_BYTES)
 
     # --- one request ------------------------------------------------------------------------------------------------
 
-    async def _process(self, method: str, path: str, read: Callable[[], Awaitable[bytes]]) -> int:
+    async def _process(
+        self, method: str, path: str, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]
+    ) -> int:
         """Process one request and return its status, 202 or 404.
 
+        :param headers: by lower-case name.
         :param read: returns the next chunk of the body, b"" at its end.
         """
         found = _PATH_END.search(path) if method == "POST" else None
@@ -217,9 +194,10 @@ class CallbackReceiver:
         handler = None if found is None else self._handler_for(digest)
         if handler is not None:
             body = await _read_body(read)
+            is_taken = body is not None and await self._is_authentic(handler, digest, headers, body)
             if handler not in self._handlers:  # its client was closed meanwhile
                 handler = self._handler_for(digest)
-            if body is not None and handler is not None:
+            if body is not None and is_taken and handler is not None:
                 try:
                     handler.handle(digest, body)
                 except Exception as error:
@@ -228,6 +206,15 @@ class CallbackReceiver:
                 return 202
         self.refused += 1
         return 404
+
+    async def _is_authentic(
+        self, handler: CallbackHandler, digest: str, headers: Mapping[str, str], body: bytes
+    ) -> bool:
+        try:
+            return await handler.is_authentic(digest, headers, body)
+        except Exception as error:
+            self._log_defect(error)
+            return False
 
     def _handler_for(self, digest: str) -> CallbackHandler | None:
         for handler in self._handlers:
@@ -266,7 +253,8 @@ class CallbackReceiver:
                 request.writer.output_size = 0  # the response has not begun
             return await request.content.readany()
 
-        return _response(await self._process(request.method, request.path, read))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return _response(await self._process(request.method, request.path, headers, read))
 
     async def _serve_asgi(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
@@ -289,7 +277,11 @@ class CallbackReceiver:
                 return b""
 
             # A mount at `/callbacks` moves that part of the path to `root_path`.
-            status = await self._process(scope["method"], scope.get("root_path", "") + scope["path"], read)
+            path = scope.get("root_path", "") + scope["path"]
+            headers = {
+                name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())
+            }
+            status = await self._process(scope["method"], path, headers, read)
             with contextlib.suppress(OSError):  # raised by servers when the sender has left
                 await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
                 await send({"type": "http.response.body", "body": b""})

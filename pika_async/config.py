@@ -209,6 +209,8 @@ def _checked_callbacks(callbacks: object, provider: Provider) -> CallbackReceive
     if not provider.takes_callback:
         reason = f"{provider.title} sends no callbacks, its feed is polled; leave callbacks out"
         raise ConfigurationError(setting="callbacks", reason=reason)
+    if provider.callback_signature is not None:
+        provider.callback_signature.check_installed(provider.title)
     return callbacks
 
 

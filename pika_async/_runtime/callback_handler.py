@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import anyio
@@ -71,6 +71,10 @@ class JobCallbackHandler:
     def accepts(self, token_sha256: str) -> bool:
         """See `CallbackHandler`. Reads no job: `handle` reads it, and ignores a job of another provider or base URL."""
         return self._key_for_token(token_sha256) is not None
+
+    async def is_authentic(self, token_sha256: str, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002
+        """See `CallbackHandler`."""
+        return await self._gateway.callbacks.is_authentic(headers, body)
 
     def handle(self, token_sha256: str, body: bytes) -> None:
         """See `CallbackHandler`."""

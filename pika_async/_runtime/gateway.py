@@ -20,6 +20,7 @@ from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._planning.actions import ActiveJob, PollResult
 from pika_async._planning.media_routes import check_reach
 from pika_async._planning.task_aliases import TaskAliases
+from pika_async._runtime.callback_signatures import CallbackSignatures
 from pika_async._runtime.free_requests import FreeRequests
 from pika_async._runtime.images import ImageUnreadable, UploadFailed, UploadFile, load_media
 from pika_async._runtime.tasks import was_cancelled
@@ -82,6 +83,7 @@ class GatewayClient:
     :param is_task_id: whether an id is the task id of a job; an answer under such an id is about that job only
         (default: never).
     :param upload: uploads local files that do not fit into a request (default: no uploader).
+    :param proxy: for the keys of signed callbacks (default: the environment's).
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class GatewayClient:
         telemetry: NullTelemetry | None = None,
         is_task_id: Callable[[str], bool] = lambda _: False,
         upload: UploadFile | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._provider = provider
         self._lenient = lenient
@@ -106,6 +109,8 @@ class GatewayClient:
         self._aliases = TaskAliases(self._is_known)
         self._is_task_id = is_task_id
         self._upload = upload
+        #: Signatures of its callbacks.
+        self.callbacks = CallbackSignatures(provider, base_url, proxy=proxy)
         #: Requests that only some gateways have.
         self.free = FreeRequests(provider, base_url, partial(self._send, RequestKind.FREE))
         #: Number of responses to polls that were about another task than the one polled.
@@ -282,6 +287,8 @@ class GatewayClient:
 
         `Snapshot.task_id` cannot tell: for a response without an id it is the id that was polled.
         """
+        if self.callbacks.are_checked:  # the gateway itself has named the task
+            return snapshot.task_id == task_id
         try:
             return self._provider.task_id_in(snapshot.raw) == task_id or names_task(snapshot.raw, task_id)
         except Exception:

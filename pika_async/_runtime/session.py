@@ -97,7 +97,7 @@ class Session:
         gateway = GatewayClient(
             config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry,
             is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,
-            upload=None if uploads is None else uploads.url_for,
+            upload=None if uploads is None else uploads.url_for, proxy=config.proxy,
         )  # fmt: skip
         downloader = Downloader(loopback=is_loopback(config.base_url), allow=config.allow_results, proxy=config.proxy)
         await journal.open()

@@ -17,6 +17,7 @@ from pika_async.models.fields import Media, is_url
 from pika_async.providers._abilities import BEARER, Authorization, CancelOutcome, Idempotency, origin, refused_address
 from pika_async.providers._failure import Failure, only_item, read_failure, read_refusal
 from pika_async.providers._receipts import find_task_id, salvage_receipt
+from pika_async.providers._signatures import CallbackSignature
 from pika_async.providers._verdicts import SubmitVerdict
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
@@ -133,6 +134,7 @@ class Provider:
     :param authorization: the header that carries the key (default `Authorization`, as a bearer token).
     :param origins: further origins of the gateway, to which the key may be sent (default none).
     :param idempotency: how a submission can be repeated without a second charge (default None: it cannot).
+    :param callback_signature: how its callbacks are signed (default None: they are not).
     :param verified: whether the wire is documented by the gateway itself or was tried against it (default True).
     """
 
@@ -154,6 +156,7 @@ class Provider:
     origins: tuple[str, ...] = ()
     idempotency: Idempotency | None = None
     verified: bool = True
+    callback_signature: CallbackSignature | None = None
 
     def check(self, request: GenerationRequest) -> None:
         """Refuse a request that this gateway cannot serve, before it costs.
