@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import attrs
 
-from pika_async.errors import BudgetReached, ChargeLimitReached, ConfigurationError, shorten
+from pika_async.errors import BudgetReached, ChargeLimitReached, ConfigurationError, SubmissionsStopped, shorten
 from pika_async.models import GenerationRequest
 from pika_async.models.spelling import did_you_mean
 
@@ -367,14 +367,17 @@ class Spending:
 
     # --- the reason of a stop ---------------------------------------------------------------------------------------
 
-    def to_error(self, provider: str, price: float) -> ChargeLimitReached | BudgetReached:
+    def to_error(self, provider: str, price: float | None) -> SubmissionsStopped:
         """Return the reason for a stop before the next charge.
 
         :param provider: the account or provider whose limit it is.
-        :param price: the price of that charge.
+        :param price: the price of that charge; None where no row of a price table fits its request.
         """
         if self.budget is None or (self.max_charges is not None and self.charges >= self.max_charges):
             return ChargeLimitReached(provider=provider, limit=self.max_charges or 0)
+        if price is None:  # no budget is enough
+            reason = f"the budget of {self.budget} needs the price of each request; add a row for all to the prices"
+            return SubmissionsStopped(provider=provider, reason=reason)
         needed = float(self.spent + exact(price))
         return BudgetReached(provider=provider, budget=self.budget, spent=float(self.spent), needed=needed)
 

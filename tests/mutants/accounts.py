@@ -139,6 +139,14 @@ MUTANTS: Final = (
         MONEY,
     ),
     Mutant(
+        "budget-blamed-for-a-missing-price",
+        "_planning/money.py",
+        "        if price is None:  # no budget is enough\n",
+        "        if False:\n",
+        "a person raises a budget again and again that no money helps",
+        MONEY,
+    ),
+    Mutant(
         "key-in-an-accounts-file",
         "accounts.py",
         'field.name not in {"name", "api_key"}',

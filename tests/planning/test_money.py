@@ -260,6 +260,14 @@ def test_the_reason_of_a_stop_is_the_limit_that_is_reached() -> None:
     assert (stop.provider, stop.limit) == ("main", 90)
 
 
+def test_the_reason_of_a_stop_asks_for_a_price_that_is_missing() -> None:
+    """No budget is enough for a charge whose price is unknown; the number of charges is limited without one."""
+    error = Spending(25.0, 90).to_error("main", None)
+    assert error.type == "SubmissionsStopped"
+    assert error.reason == "the budget of 25.0 needs the price of each request; add a row for all to the prices"
+    assert isinstance(Spending(None, 1, charges=1).to_error("main", None), ChargeLimitReached)
+
+
 PRICES = st.sampled_from([0.1, 0.2, 0.28, 0.3, 1.1, 7.77])
 
 
