@@ -8,8 +8,10 @@ HTTP: a receipt would be lost whose stated length is a byte too short.
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
+import socket
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, cast
@@ -19,9 +21,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
+from pika_async._http.addresses import forbidden_reason
 from pika_async._http.spare_connections import SpareConnections
 
-__all__ = ["Connector", "SubmissionConnector", "on_connected"]
+__all__ = ["Connector", "SubmissionConnector", "on_connected", "open_socket"]
 
 #: In seconds.
 _SPARE_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=15, sock_connect=15)
@@ -30,6 +33,22 @@ _SPARE_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=15, sock_conne
 HEAD_END_PATTERN: Final = re.compile(rb"\A(?:\r?\n)+|\n\r?\n")
 #: Called when the request of this task gets its connection, with whether an earlier one used it.
 on_connected: ContextVar[Callable[[bool], object] | None] = ContextVar("on_connected", default=None)
+
+
+def open_socket(info: Any, *, loopback: bool, tunnel: bool = False) -> socket.socket:
+    """Create the socket for a resolved address, unless the address is forbidden.
+
+    The check is here and not in a resolver, because aiohttp does not resolve a host that is an IP address, and because
+    a second resolution of a name could return another address than the one checked.
+
+    :param loopback: see `forbidden_reason`.
+    :param tunnel: see `forbidden_reason`.
+    :raises OSError: if it is forbidden; aiohttp then tries the next address of the host.
+    """
+    reason = forbidden_reason(str(info[4][0]), loopback=loopback, tunnel=tunnel)
+    if reason is not None:
+        raise OSError(errno.EACCES, f"{info[4][0]} {reason}")
+    return socket.socket(*info[:3])
 
 
 class _AnswerProtocol(ResponseHandler):

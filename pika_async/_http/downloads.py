@@ -27,7 +27,7 @@ import anyio.lowlevel
 from yarl import URL
 
 from pika_async._http.addresses import allowable_kind, forbidden_reason, forbidden_url_reason, redact_url
-from pika_async._http.connector import Connector
+from pika_async._http.connector import Connector, open_socket
 from pika_async._http.download_state import (
     MAX_RETRY_DELAY_S,
     REDIRECT_STATUSES,
@@ -272,17 +272,8 @@ class Downloader:
         return f"{host} resolves to {found[0][4][0]}, which {reasons[0]}"
 
     def _open_socket(self, info: Any) -> socket.socket:
-        """Create the socket for a resolved address, unless the address is forbidden.
-
-        The check is here and not in a resolver, because aiohttp does not resolve a host that is an IP address, and
-        because a second resolution of a name could return another address than the one checked.
-
-        :raises OSError: if it is forbidden; aiohttp then tries the next address of the host.
-        """
-        reason = forbidden_reason(str(info[4][0]), loopback=self._loopback, tunnel=self._allow_tunnel)
-        if reason is not None:
-            raise OSError(errno.EACCES, f"{info[4][0]} {reason}")
-        return socket.socket(*info[:3])
+        """See `open_socket`."""
+        return open_socket(info, loopback=self._loopback, tunnel=self._allow_tunnel)
 
     async def _fetch_with_retries(self, url: URL, partial: PartialFile, files: FileThreads, patience: float) -> str:
         """Request the file until it is complete; return the ending of its kind."""

@@ -62,7 +62,7 @@ def fields_to_upload(
     """Return the fields whose files must be uploaded: those that the provider does not take inside a request.
 
     :param sizes: the size in bytes of each file that is known, by field.
-    :param can_upload: whether there is an uploader.
+    :param can_upload: whether there is an uploader of the user's; else files go to the provider's own storage, if any.
     :raises InvalidRequest: if the provider cannot serve the request, or takes URLs only and there is no uploader.
     """
     local = local_media(request)
@@ -77,8 +77,12 @@ def fields_to_upload(
                     provider.check_size(field, size, media if isinstance(media, PurePath) else None)
             provider.check(with_media(request, dict.fromkeys(uploaded, FUTURE_URL)))
         except InvalidRequest as error:
-            if not can_upload or error.field in uploaded or error.field not in local:
+            if not (can_upload or provider.uploads) or error.field in uploaded or error.field not in local:
                 raise
             uploaded.add(error.field)
         else:
-            return frozenset(uploaded)
+            break
+    for field in () if can_upload else uploaded & sizes.keys():
+        media = local[field]
+        provider.check_upload(field, sizes[field], media if isinstance(media, PurePath) else None)
+    return frozenset(uploaded)

@@ -125,11 +125,12 @@ class FreeRequests:
         return await self._amount(lambda: encode(self._base_url), decode, "read a balance")
 
     async def _amount(
-        self, encode: Callable[[], HttpRequest], decode: Callable[[object], float | None], what: str
+        self, encode: Callable[[], HttpRequest | None], decode: Callable[[object], float | None], what: str
     ) -> float | None:
         try:
-            response = await self._send(encode(), None)
-            if isinstance(response, TransportFailure) or not 200 <= response.status < 300:
+            request = encode()
+            response = None if request is None else await self._send(request, None)
+            if response is None or isinstance(response, TransportFailure) or not 200 <= response.status < 300:
                 return None
             return decode(parse_json(response.body))
         except DecodeError:

@@ -39,7 +39,7 @@ from pika_async._runtime.stats import Stats
 from pika_async._runtime.submitter import Submitter
 from pika_async._runtime.tasks import require_loop
 from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
-from pika_async._runtime.uploads import Uploads
+from pika_async._runtime.uploads import uploads_for
 from pika_async.config import ClientConfig
 from pika_async.jobs import JobStatus
 from pika_async.polling.durations import DurationSample
@@ -91,9 +91,10 @@ class Session:
     ) -> Self:
         journal, here = config.journal, (config.provider.name, config.base_url)
         telemetry = create_telemetry(config.provider, config.base_url)
-        uploads = None
-        if config.uploader is not None:
-            uploads = Uploads(config.uploader, journal, config.upload_lifetime, config.base_url)
+        uploads = uploads_for(
+            config.provider, config.base_url, uploader=config.uploader, lifetime=config.upload_lifetime,
+            journal=journal, transport=config.transport, proxy=config.proxy,
+        )  # fmt: skip
         gateway = GatewayClient(
             config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry,
             is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,
@@ -105,7 +106,7 @@ class Session:
         table = JobTable(new_planner(config, telemetry), journal, telemetry)
         await recover_interrupted(journal, telemetry)
         scheduler = Scheduler(table, gateway, Submitter(table, gateway, config.concurrency_key, config.callbacks))
-        admission = JobAdmission(config.provider, config.base_url, table, can_upload=uploads is not None)
+        admission = JobAdmission(config.provider, config.base_url, table, can_upload=config.uploader is not None)
         session = cls(
             config=config,
             table=table,

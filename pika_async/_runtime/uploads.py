@@ -1,6 +1,6 @@
 """Addresses of uploaded files: each content is uploaded once for all jobs that need it, and remembered.
 
-Decides neither which files are uploaded nor where.
+Decides not which files are uploaded. They go to the user's uploader, else to the gateway's own storage.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import anyio
 import attrs
 
 from pika_async._http.marks import JPEG, FileKind
+from pika_async._http.put_file import PutFailed, put_file
+from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal, Upload
 from pika_async._runtime.images import UploadFailed
 from pika_async._runtime.tasks import was_cancelled
@@ -23,11 +25,16 @@ from pika_async.errors import InvalidRequest, JournalFailed, shorten, strip_cont
 from pika_async.models.addresses import unreachable_kind
 from pika_async.models.fields import check_url
 from pika_async.models.media import Uploader
+from pika_async.providers._provider import Provider
+from pika_async.providers._wire import DecodeError, HttpResponse, TransportFailure
 
-__all__ = ["UPLOAD_TIMEOUT_S", "Uploads"]
+__all__ = ["UPLOAD_TIMEOUT_S", "GatewayStorage", "Uploads", "uploads_for"]
 
 #: The longest time of one upload, in seconds.
 UPLOAD_TIMEOUT_S: Final = 120.0
+#: HTTP statuses with which a gateway refuses a file for good, and those with which it refuses every file of an account.
+REFUSED_FILE: Final = frozenset({400, 413, 415, 422})
+REFUSED_ACCOUNT: Final = frozenset({401, 402, 403})
 #: Bytes that are hashed in the event loop; more of them are hashed in a thread.
 MAX_HASH_BYTES: Final = 1 << 20
 
@@ -50,14 +57,19 @@ class Uploads:
     :param journal: remembers the address of each content.
     :param lifetime: seconds after which an address is not used any more.
     :param base_url: where the gateway is that must be able to fetch the files.
+    :param storage: the name of the gateway in whose own storage the files are; their URLs are for its requests alone.
+        Default: the uploader is the user's, and its URLs are for any gateway.
     """
 
-    def __init__(self, uploader: Uploader, journal: Journal, lifetime: float, base_url: str) -> None:
+    def __init__(
+        self, uploader: Uploader, journal: Journal, lifetime: float, base_url: str, *, storage: str | None = None
+    ) -> None:
         self._uploader = uploader
         self._base_url = base_url
         self._journal = journal
         self._lifetime = timedelta(seconds=lifetime)
-        #: By the SHA-256 of the content.
+        self._storage = storage
+        #: By the digest of the content.
         self._under_way: dict[str, _UploadUnderWay] = {}
 
     async def url_for(self, data: bytes, kind: FileKind, name: str | None) -> str:
@@ -69,6 +81,8 @@ class Uploads:
         :raises JournalFailed: if the URL could not be saved.
         """
         digest = await _digest_of(data)
+        if self._storage is not None:
+            digest = hashlib.sha256(f"{self._storage} {self._base_url} {digest}".encode()).hexdigest()
         while True:
             known = self._known_url(digest)
             if known is not None:
@@ -106,7 +120,7 @@ class Uploads:
         try:
             answer: Any = self._uploader(data, name, content_type)
             url = await _within(answer, UPLOAD_TIMEOUT_S) if inspect.isawaitable(answer) else answer
-        except InvalidRequest:
+        except (InvalidRequest, UploadFailed):  # of the gateway's own storage
             raise
         except _TookTooLong:
             raise UploadFailed(f"{shown} failed: the uploader did not return within {UPLOAD_TIMEOUT_S:g} s") from None
@@ -131,6 +145,55 @@ class Uploads:
         return str(url)
 
 
+class GatewayStorage:
+    """Uploader to a gateway's own storage: a place for the file, asked for with the key, then the file without it.
+
+    :param provider: its `uploads` is not None.
+    :param base_url: where the gateway is.
+    :param transport: sends the request for the place.
+    :param proxy: see `put_file`.
+    """
+
+    def __init__(self, provider: Provider, base_url: str, transport: Transport, proxy: str | None = None) -> None:
+        self._provider = provider
+        self._base_url = base_url
+        self._transport = transport
+        self._proxy = proxy
+
+    async def __call__(self, data: bytes, name: str, content_type: str) -> str:
+        """Store the content of a file and return its URL; see `Uploader`.
+
+        :raises InvalidRequest: if the gateway does not take this file.
+        :raises UploadFailed: if it could not be stored now, or the account is refused.
+        """
+        uploads, title = self._provider.uploads, self._provider.title
+        if uploads is None:
+            raise TypeError(f"{title} has no storage for files")
+        request = uploads.create(self._base_url, name, content_type, len(data))
+        response = await self._transport.send(request)
+        what = f"the upload of {strip_control(name)} ({len(data):,} bytes) to {title} failed"
+        if isinstance(response, TransportFailure):
+            raise UploadFailed(f"{what}: {response.detail}")
+        try:
+            place = uploads.read(response)
+        except DecodeError as error:
+            raise self._refusal(response, what, name, str(error)) from None
+        try:
+            await put_file(place, data, base_url=self._base_url, proxy=self._proxy)
+        except PutFailed as error:
+            raise UploadFailed(f"{what}: {error}", lasting=error.lasting) from None
+        return place.url
+
+    def _refusal(self, response: HttpResponse, what: str, name: str, detail: str) -> Exception:
+        """Return the error for an answer without a place: the file is refused, the account is, or it may come later."""
+        failure = self._provider.read_failure(response)
+        reason = strip_control((failure.message if failure else "")[:200]) or response.excerpt() or detail
+        if response.status in REFUSED_FILE:
+            reason = f"must be a file that {self._provider.title} takes: {reason}; put it elsewhere and give its URL"
+            return InvalidRequest(field="file", value=name, reason=reason)
+        return UploadFailed(f"{what}: HTTP {response.status}: {reason}", lasting=response.status in REFUSED_ACCOUNT)
+
+
 async def _within(answer: Awaitable[Any], seconds: float) -> Any:
     """Return the result of an awaitable; after `seconds` it is cancelled and not waited for.
 
@@ -147,6 +210,30 @@ async def _within(answer: Awaitable[Any], seconds: float) -> Any:
         task.cancel()
         raise _TookTooLong
     return task.result()
+
+
+def uploads_for(
+    provider: Provider,
+    base_url: str,
+    *,
+    uploader: Uploader | None,
+    lifetime: float,
+    journal: Journal,
+    transport: Transport,
+    proxy: str | None,
+) -> Uploads | None:
+    """Return the uploads of an account: by the user's uploader, else to the gateway's own storage; None without both.
+
+    :param uploader: the user's, None without one.
+    :param lifetime: see `Uploads`.
+    :param proxy: see `put_file`.
+    """
+    if uploader is not None:
+        return Uploads(uploader, journal, lifetime, base_url)
+    if provider.uploads is None:
+        return None
+    storage = GatewayStorage(provider, base_url, transport, proxy)
+    return Uploads(storage, journal, min(lifetime, provider.uploads.lifetime), base_url, storage=provider.name)
 
 
 async def _digest_of(data: bytes) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.models.spelling import did_you_mean
+from pika_async.providers._capabilities import Capability
 from pika_async.providers._envelope import ENVELOPE
-from pika_async.providers._provider import Capability, Dialect, Provider
+from pika_async.providers._provider import Dialect, Provider
 from pika_async.providers._videos import VIDEOS
 from pika_async.providers.cometapi import COMETAPI
 from pika_async.providers.gptge import GPTGE

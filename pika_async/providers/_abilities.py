@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
 
-__all__ = ["BEARER", "Authorization", "CancelOutcome", "Idempotency", "origin", "refused_address"]
+from pika_async.providers._wire import HttpRequest, HttpResponse
+
+__all__ = [
+    "BEARER",
+    "Authorization",
+    "CancelOutcome",
+    "FileUploads",
+    "Idempotency",
+    "UploadPlace",
+    "origin",
+    "refused_address",
+]
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9-]+")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -72,6 +83,34 @@ class CancelOutcome(enum.Enum):
     REFUSED = "refused"
     #: No usable answer came: ask again, or poll.
     UNCLEAR = "unclear"
+
+
+@attrs.frozen(kw_only=True)
+class UploadPlace:
+    """Place for the content of one file: it takes one PUT, without the credential."""
+
+    #: Where the content goes, at any https origin.
+    put_url: str
+    #: Exactly the headers of that request.
+    headers: Mapping[str, str]
+    #: The URL of the file, for a request.
+    url: str
+
+
+@attrs.frozen(kw_only=True)
+class FileUploads:
+    """Storage of a gateway for the local files of requests.
+
+    :param create: (base URL, file name, content type, bytes) -> the free request for a place.
+    :param read: (the answer to that) -> the place; raises `DecodeError` if there is none in it.
+    :param max_bytes: the largest file, by the first word of its content type: `image`, `video`.
+    :param lifetime: seconds for which the URL of a file is used again.
+    """
+
+    create: Callable[[str, str, str, int], HttpRequest]
+    read: Callable[[HttpResponse], UploadPlace]
+    max_bytes: Mapping[str, int]
+    lifetime: float
 
 
 def origin(url: str) -> tuple[str, str, int] | None:

@@ -18,9 +18,10 @@ import attrs
 from cattrs import Converter
 
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
+from pika_async.providers._capabilities import inline
 from pika_async.providers._feeds import read_feed
 from pika_async.providers._fields import as_text, converter, rename
-from pika_async.providers._provider import Dialect, Provider, inline
+from pika_async.providers._provider import Dialect, Provider
 from pika_async.providers._receipts import is_one_word
 from pika_async.providers._wire import HttpRequest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,30 +12,24 @@ import attrs
 
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
-from pika_async.models.fields import Media, is_url
-from pika_async.providers._abilities import BEARER, Authorization, CancelOutcome, Idempotency, origin, refused_address
+from pika_async.models.fields import is_url
+from pika_async.providers._abilities import (
+    BEARER,
+    Authorization,
+    CancelOutcome,
+    FileUploads,
+    Idempotency,
+    origin,
+    refused_address,
+)
+from pika_async.providers._capabilities import VERSION, Capability, with_younger_fields
 from pika_async.providers._failure import Failure, only_item, read_failure, read_refusal
 from pika_async.providers._receipts import find_task_id, salvage_receipt
 from pika_async.providers._signatures import CallbackSignature
 from pika_async.providers._verdicts import SubmitVerdict
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, parse_json
 
-__all__ = ["Capability", "Dialect", "Provider", "inline"]
-
-
-@attrs.frozen
-class Capability:
-    """Support of a provider for one field of a request."""
-
-    #: The field's spelling on the wire; None if the provider has no such field.
-    wire: str | None
-    #: The range or the limit; why the provider has no such field.
-    note: str = ""
-
-    @property
-    def supported(self) -> bool:
-        """Whether the field can be sent."""
-        return self.wire is not None
+__all__ = ["Dialect", "Provider"]
 
 
 @attrs.frozen(kw_only=True)
@@ -76,8 +69,8 @@ class Dialect:
     cancel: Callable[[str, str, str | None], HttpRequest] | None = None
     #: (the answer to that) -> its outcome.
     read_cancel: Callable[[HttpResponse], CancelOutcome] | None = None
-    #: (provider, request, base URL) -> the free request for the price of a submission.
-    quote: Callable[[Provider, GenerationRequest, str], HttpRequest] | None = None
+    #: (provider, request, base URL) -> the free request for the price of a submission; None: it cannot be asked for.
+    quote: Callable[[Provider, GenerationRequest, str], HttpRequest | None] | None = None
     #: (the parsed answer to that) -> US dollars; None: it has no price.
     read_quote: Callable[[Any], float | None] | None = None
     #: (base URL) -> the free request for the balance of the account.
@@ -86,9 +79,6 @@ class Dialect:
     read_balance: Callable[[Any], float | None] | None = None
 
 
-#: A model as the pages write it. A version that a gateway does not list yet can be sent, a mistyped one cannot.
-VERSION: Final = re.compile(r"[1-9][0-9]?(\.[0-9]{1,3})?")
-
 #: The longest `Receipt.handle`, in characters.
 MAX_HANDLE_LENGTH: Final = 4096
 #: The longest task id that a callback may name, in characters.
@@ -96,17 +86,6 @@ MAX_TASK_ID_LENGTH: Final = 256
 
 #: The way out of a file that does not fit into a request.
 _UPLOADER: Final = "let an uploader do that (PikaClient(uploader=...), --uploader)"
-
-#: Rows of the fields that records of other packages may not have yet.
-_YOUNGER_FIELDS: Final = {
-    field: Capability(None, f"its record documents no {field.replace('_', ' ')}")
-    for field in ("duration", "resolution", "last_image")
-}
-
-
-def _with_younger_fields(rows: Mapping[str, Capability]) -> Mapping[str, Capability]:
-    return {**rows, **{field: row for field, row in _YOUNGER_FIELDS.items() if field not in rows}}
-
 
 #: A check of one provider beyond the ranges that all share; raises `InvalidRequest`.
 Rule = Callable[["Provider", GenerationRequest], None]
@@ -135,6 +114,7 @@ class Provider:
     :param origins: further origins of the gateway, to which the key may be sent (default none).
     :param idempotency: how a submission can be repeated without a second charge (default None: it cannot).
     :param callback_signature: how its callbacks are signed (default None: they are not).
+    :param uploads: the gateway's own storage for local files (default None: it has none).
     :param verified: whether the wire is documented by the gateway itself or was tried against it (default True).
     """
 
@@ -144,7 +124,7 @@ class Provider:
     base_url: str | None
     api_key_env: str
     documentation: str
-    capabilities: Mapping[str, Capability] = attrs.field(converter=_with_younger_fields)
+    capabilities: Mapping[str, Capability] = attrs.field(converter=with_younger_fields)
     effects: tuple[str, ...]
     models: tuple[str, ...]
     account_page: str | None = None
@@ -155,6 +135,7 @@ class Provider:
     authorization: Authorization = BEARER
     origins: tuple[str, ...] = ()
     idempotency: Idempotency | None = None
+    uploads: FileUploads | None = None
     verified: bool = True
     callback_signature: CallbackSignature | None = None
 
@@ -202,6 +183,21 @@ class Provider:
                 field, shown,
                 f"must be at most {self.inline_limit // 4 * 3:,} bytes at {self.title}, which takes an image as base64 "
                 f"in the request; make it smaller, upload it and give its URL, or {_UPLOADER}",
+            )  # fmt: skip
+
+    def check_upload(self, field: str, size: int, path: PurePath | None = None) -> None:
+        """Refuse a local file or bytes of `size` bytes that the gateway's own storage does not take.
+
+        :param path: the file, for the message; None for bytes.
+        :raises InvalidRequest: with both sizes.
+        """
+        limits = {} if self.uploads is None else self.uploads.max_bytes
+        limit = limits.get("video" if field == "video" else "image", size)
+        if size > limit:
+            raise self.refusal(
+                field, f"{size:,} bytes" if path is None else f"{path} ({size:,} bytes)",
+                f"must be at most {limit:,} bytes to be uploaded to {self.title}; make it smaller, or put it elsewhere "
+                "and give its URL",
             )  # fmt: skip
 
     def url_only(self, field: str, value: object) -> InvalidRequest:
@@ -367,13 +363,3 @@ class Provider:
         if not response.complete and not isinstance(body, dict | list):
             raise DecodeError("the answer was cut")
         return body
-
-
-def inline(media: Media) -> str:
-    """Return a URL as it is, bytes as base64: the two forms that a JSON body can hold."""
-    if isinstance(media, bytes):
-        return base64.b64encode(media).decode()
-    if not is_url(media):
-        raise TypeError("a local file must be read into bytes before it is encoded")
-    scheme, _, rest = str(media).partition("://")
-    return f"{scheme.lower()}://{rest}"

@@ -14,9 +14,10 @@ import attrs
 from cattrs import Converter
 
 from pika_async.models import GenerationRequest, Receipt, Snapshot, TaskState
+from pika_async.providers._capabilities import inline
 from pika_async.providers._feeds import read_feed
 from pika_async.providers._fields import Record, Text, converter, rename
-from pika_async.providers._provider import Dialect, Provider, inline
+from pika_async.providers._provider import Dialect, Provider
 from pika_async.providers._wire import HttpRequest
 
 __all__ = ["VIDEOS"]

@@ -7,7 +7,8 @@ from typing import Final
 
 from pika_async.models import GenerationRequest
 from pika_async.models.fields import EFFECTS
-from pika_async.providers._provider import Capability, Provider
+from pika_async.providers._capabilities import Capability
+from pika_async.providers._provider import Provider
 
 __all__ = ["INLINE_LIMIT", "TEN_EFFECTS", "capabilities", "ratio_is_not_for_images"]
 

@@ -10,8 +10,9 @@ from typing import Final
 
 from pika_async.models import GenerationRequest
 from pika_async.models.fields import EFFECTS
+from pika_async.providers._capabilities import VERSION, Capability
 from pika_async.providers._envelope import ENVELOPE
-from pika_async.providers._provider import VERSION, Capability, Provider
+from pika_async.providers._provider import Provider
 
 __all__ = ["COMETAPI"]
 

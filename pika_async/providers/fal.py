@@ -16,8 +16,9 @@ from pika_async.models import GenerationRequest
 from pika_async.models.fields import EFFECTS, is_url
 from pika_async.providers import _fal_queue as queue
 from pika_async.providers._abilities import Authorization
+from pika_async.providers._capabilities import Capability, inline
 from pika_async.providers._fal_webhooks import FAL_SIGNATURE
-from pika_async.providers._provider import Capability, Dialect, Provider, inline
+from pika_async.providers._provider import Dialect, Provider
 from pika_async.providers._wire import NO_CALLBACK_URL
 
 __all__ = ["FAL", "FAL_QUEUE"]

@@ -172,7 +172,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "younger-field-dropped",
-        "providers/_provider.py",
+        "providers/_capabilities.py",
         "for field, row in _YOUNGER_FIELDS.items() if field not in rows}",
         "for field, row in _YOUNGER_FIELDS.items() if field in ()}",
         "a record of another package drops the duration, and another video is paid for",
