@@ -2,9 +2,9 @@
 
 Sources: fal's documentation, its released client and the pages of the Pika models on its site, read in November 2026;
 never tried against the live service. Not documented, and so not sent: pictures as data URIs, although other pages of
-fal take them. Two operations on a video, pikadditions and pikaswaps, need a second input that a request cannot have
-beside a video (the picture to add, the region to replace), so a video is refused. A submission whose answer was lost is
-a doubt: no idempotency key is documented; its webhook may settle it.
+fal take them. A video goes to pikaswaps, whose prompt says what to replace. Its region and its picture, and
+pikadditions, which needs a picture, cannot be expressed beside a video. A submission whose answer was lost is a doubt:
+no idempotency key is documented; its webhook may settle it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ __all__ = ["FAL", "FAL_QUEUE"]
 #: Path of each operation below the owner and the app.
 _OPERATIONS: Final = {
     "text": "v2.2/text-to-video", "image": "v2.2/image-to-video", "ingredients": "v2.2/pikascenes",
+    "video": "v2/pikaswaps",
 }  # fmt: skip
 _EFFECT: Final = "v1.5/pikaffects"
-_MODEL: Final = "2.2"
+#: The model of each operation.
+_MODELS: Final = {"text": "2.2", "image": "2.2", "ingredients": "2.2", "video": "2.0"}
 #: The effects have a model of their own.
 _EFFECT_MODEL: Final = "1.5"
 _RATIOS: Final = ("16:9", "9:16", "1:1", "4:5", "5:4", "3:2", "2:3")
@@ -48,6 +50,7 @@ def _body(_provider: Provider, request: GenerationRequest, _callback_url: str) -
     fields = {
         "prompt": request.prompt,
         "image_url": None if request.image is None else inline(request.image),
+        "video_url": None if request.video is None else inline(request.video),
         "image_urls": [inline(ingredient) for ingredient in request.ingredients] or None,
         "ingredients_mode": request.ingredients_mode,
         "pikaffect": request.effect,
@@ -61,14 +64,18 @@ def _body(_provider: Provider, request: GenerationRequest, _callback_url: str) -
 
 
 def _effects_are_for_images(provider: Provider, request: GenerationRequest) -> None:
-    if request.effect is None:
-        return
-    if request.kind != "image":
+    if request.effect is not None and request.kind != "image":
         raise provider.refusal("effect", request.effect, f"must come with an image at {provider.title}; give one")
+
+
+def _edits_keep_their_size(provider: Provider, request: GenerationRequest) -> None:
+    if request.effect is None and request.kind != "video":
+        return
+    what = "a video" if request.effect is None else "an effect"
     for field in ("aspect_ratio", "resolution", "duration"):
         value = getattr(request, field)
         if value is not None:
-            reason = f"must be left out with an effect at {provider.title}, whose page documents none"
+            reason = f"must be left out with {what} at {provider.title}, whose page documents none"
             raise provider.refusal(field, value, reason)
 
 
@@ -89,10 +96,10 @@ def _values_are_documented(provider: Provider, request: GenerationRequest) -> No
 
 
 def _the_path_is_the_model(provider: Provider, request: GenerationRequest) -> None:
-    model = _MODEL if request.effect is None else _EFFECT_MODEL
+    model = _MODELS[request.kind] if request.effect is None else _EFFECT_MODEL
     if request.model not in {None, model}:
-        what = "without an effect" if request.effect is None else "with an effect"
-        reason = f"must be {model} {what} at {provider.title}; give that or leave it out"
+        what = f"{request.kind} input" if request.effect is None else "an effect"
+        reason = f"must be {model} with {what} at {provider.title}; give that or leave it out"
         raise provider.refusal("model", request.model, reason)
 
 
@@ -131,9 +138,7 @@ FAL: Final = Provider(
     account_page="https://fal.ai/dashboard",
     capabilities={
         "image": Capability("image_url", "a URL"),
-        "video": Capability(
-            None, "its operations on a video need a second input: pikadditions a picture, pikaswaps what to replace"
-        ),
+        "video": Capability("video_url", "a URL (pikaswaps); the prompt says what to replace"),
         "ingredients": Capability("image_urls", "URLs (pikascenes)"),
         "ingredients_mode": Capability("ingredients_mode", "precise (default) or creative"),
         "effect": Capability("pikaffect", "16 effects, with an image"),
@@ -146,15 +151,21 @@ FAL: Final = Provider(
         "seed": Capability("seed"),
         "sfx": Capability(None, "its pages document no switch for sound"),
         "extend": Capability(None, "its pages document no extension of a video"),
-        "model": Capability("the path", "2.2; 1.5 with an effect"),
-        "duration": Capability("duration", "5 or 10 seconds, default 5; not with an effect"),
-        "resolution": Capability("resolution", "720p or 1080p; not with an effect"),
+        "model": Capability("the path", "2.2; 2.0 for a video, 1.5 with an effect"),
+        "duration": Capability("duration", "5 or 10 seconds, default 5; not with an effect or a video"),
+        "resolution": Capability("resolution", "720p or 1080p; not with an effect or a video"),
         "last_image": Capability(None, "its pages document no last image"),
     },
     effects=EFFECTS,
-    models=("2.2", "1.5"),
+    models=("2.2", "2.0", "1.5"),
     takes_callback=True,
-    rules=(_effects_are_for_images, _values_are_documented, _the_path_is_the_model, _ingredients_are_urls),
+    rules=(
+        _effects_are_for_images,
+        _edits_keep_their_size,
+        _values_are_documented,
+        _the_path_is_the_model,
+        _ingredients_are_urls,
+    ),
     callback_signature=FAL_SIGNATURE,
     verified=False,
 )

@@ -69,6 +69,7 @@ def outcome(response: HttpResponse) -> Any:
             "v1.5/pikaffects",
             {"image_url": PNG, "pikaffect": "Melt", "seed": 0},
         ),
+        ({"video": OTHER, "seed": 3}, "v2/pikaswaps", {"video_url": OTHER, "seed": 3}),
         ({"resolution": "8K", "strict": False}, "v2.2/text-to-video", {"resolution": "8K"}),
     ],
 )
@@ -92,7 +93,11 @@ def test_a_callback_is_asked_for_in_the_query() -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"video": PNG}, "video", "must be left out at fal: its operations on a video need a second input"),
+        ({"video": PNG, "duration": 5}, "duration", "must be left out with a video at fal, whose page documents none"),
+        ({"video": PNG, "aspect_ratio": "16:9"}, "aspect_ratio", "must be left out with a video at fal"),
+        ({"video": PNG, "effect": "Melt"}, "effect", "must come with an image at fal"),
+        ({"video": b"mp4"}, "video", "'3 bytes' must be a URL at fal"),
+        ({"video": PNG, "model": "2.2"}, "model", "must be 2.0 with video input at fal"),
         ({"image": PNG, "last_image": OTHER}, "last_image", "its pages document no last image"),
         ({"motion": 2}, "motion", "its pages document no motion"),
         ({"sfx": True}, "sfx", "its pages document no switch for sound"),
@@ -100,9 +105,9 @@ def test_a_callback_is_asked_for_in_the_query() -> None:
         ({"effect": "Melt", "ingredients": [PNG]}, "effect", "must come with an image at fal"),
         ({"effect": "Melt", "image": PNG, "duration": 5}, "duration", "must be left out with an effect at fal"),
         ({"effect": "Melt", "image": PNG, "resolution": "720p"}, "resolution", "must be left out with an effect"),
-        ({"effect": "Melt", "image": PNG, "model": "2.2"}, "model", "must be 1.5 with an effect at fal"),
-        ({"model": "1.5"}, "model", "must be 2.2 without an effect at fal; give that or leave it out"),
-        ({"model": "turbo", "strict": False}, "model", "must be 2.2 without an effect at fal"),
+        ({"effect": "Melt", "image": PNG, "model": "2.2"}, "model", "must be 1.5 with an effect at fal; give that"),
+        ({"model": "1.5"}, "model", "must be 2.2 with text input at fal; give that or leave it out"),
+        ({"model": "turbo", "strict": False}, "model", "must be 2.2 with text input at fal"),
         ({"image": PNG, "aspect_ratio": "1:1"}, "aspect_ratio", "must be left out with image input at fal"),
         ({"aspect_ratio": "21:9"}, "aspect_ratio", "must be one of 16:9, 9:16, 1:1, 4:5, 5:4, 3:2, 2:3 at fal"),
         ({"resolution": "4k"}, "resolution", "must be 720p or 1080p at fal; strict=False"),
