@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pika_async.providers import PROVIDERS
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict, classify_response
 from pika_async.providers._wire import HttpResponse
 from tests.contracts.document_tables import table
 from tests.contracts.verdict_rows import HTML, HTML_HEADERS
+from tests.fakes.family import GATEWAYS
 
 ROOT = Path(__file__).parents[2]
 PROMISES = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def outcomes(body: Any, status: int = 200, headers: dict[str, str] | None = None
     """Return the outcome of one answer at every gateway."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = HttpResponse(status=status, body=data, headers=headers or {})
-    return [classify_response(response, provider.decode_receipt(response)) for provider in PROVIDERS.values()]
+    return [classify_response(response, provider.decode_receipt(response)) for provider in GATEWAYS.values()]
 
 
 def verdicts(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> set[SubmitVerdict]:

@@ -17,6 +17,7 @@ from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
 from pika_async.providers._verdicts import SubmitOutcome
 from pika_async.providers._wire import HttpRequest, HttpResponse, SendPhase, TransportFailure
+from tests.fakes.family import credential_headers
 
 ORIGIN = "http://127.0.0.1:1"
 
@@ -46,8 +47,9 @@ class MemoryTransport:
 
     async def _handle(self, request: HttpRequest) -> HttpResponse | TransportFailure:
         await asyncio.sleep(self.latency / 2)
-        headers = {"authorization": f"Bearer {self.gateway.api_key}", "content-type": "application/json"}
         path = request.url.removeprefix(ORIGIN)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers |= credential_headers(path.split("/")[1], self.gateway.api_key) | {"content-type": "application/json"}
         now = asyncio.get_running_loop().time()
         answer = self.gateway.handle(request.method, path, headers, request.body or b"", now)
         await asyncio.sleep(self.latency / 2)

@@ -15,8 +15,8 @@ import pytest
 from pika_async import TaskState
 from pika_async._http import bodies
 from pika_async._http.transport import AiohttpTransport
-from pika_async.providers import PROVIDERS
 from pika_async.providers._wire import MAX_BODY, MAX_FEED_BODY, Credential, DecodeError, HttpRequest, HttpResponse
+from tests.fakes.family import GATEWAYS
 from tests.fakes.raw_server import RESULT, TASK, Act, RawServer, answer, finished, receipt
 
 #: Polls at once, the default limit of a client.
@@ -34,7 +34,7 @@ async def opened(url: str) -> AsyncIterator[AiohttpTransport]:
 
 
 def poll_of(provider: str, url: str) -> HttpRequest:
-    return PROVIDERS[provider].encode_poll(TASK, url)
+    return GATEWAYS[provider].encode_poll(TASK, url)
 
 
 async def answered(transport: AiohttpTransport, request: HttpRequest) -> HttpResponse:
@@ -54,7 +54,7 @@ def with_image(provider: str, size: int) -> bytes:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 async def test_a_feed_that_repeats_an_image_is_read(provider: str) -> None:
     """A feed of more than a megabyte, up to 4 MiB, is read whole and decoded."""
     async with RawServer(provider) as server, opened(server.url) as transport:
@@ -64,7 +64,7 @@ async def test_a_feed_that_repeats_an_image_is_read(provider: str) -> None:
             server.poll_acts.append(Act(answer(200, body)))
             response = await answered(transport, poll_of(provider, server.url))
             assert (response.complete, len(response.body)) == (True, len(body))
-            snapshot = PROVIDERS[provider].decode_snapshot(response, TASK)
+            snapshot = GATEWAYS[provider].decode_snapshot(response, TASK)
             assert snapshot.state is TaskState.SUCCEEDED
             assert snapshot.video is not None
             assert snapshot.video.url == RESULT
@@ -176,7 +176,7 @@ def under(framing: str, body: bytes) -> bytes:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 @pytest.mark.parametrize("then", ["fin", "rst", "stall"])
 @pytest.mark.parametrize("framing", ["too long", "no last chunk"])
 async def test_a_whole_feed_under_a_wrong_length_is_read(
@@ -188,7 +188,7 @@ async def test_a_whole_feed_under_a_wrong_length_is_read(
         server.poll_acts.append(Act(under(framing, finished(provider).encode()), then))
         response = await answered(transport, poll_of(provider, server.url))
         assert not response.complete
-        snapshot = PROVIDERS[provider].decode_snapshot(response, TASK)
+        snapshot = GATEWAYS[provider].decode_snapshot(response, TASK)
         assert (snapshot.state, snapshot.task_id) == (TaskState.SUCCEEDED, TASK)
 
 
@@ -202,7 +202,7 @@ async def test_a_feed_that_is_not_whole_is_not_read(cut: int) -> None:
             server.poll_acts.append(Act(under("too long", part), "fin"))
             response = await answered(transport, poll_of("gptge", server.url))
             with pytest.raises(DecodeError, match="the answer was cut"):
-                PROVIDERS["gptge"].decode_snapshot(response, TASK)
+                GATEWAYS["gptge"].decode_snapshot(response, TASK)
 
 
 @pytest.mark.anyio

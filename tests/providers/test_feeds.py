@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pika_async import Snapshot, TaskState
-from pika_async.providers import PROVIDERS
 from pika_async.providers._wire import DecodeError, HttpResponse
 from tests import samples
+from tests.fakes.family import GATEWAYS
 
 TASK_ID = "Task-5e1F"
 URL = "https://cdn.example/v.mp4"
@@ -41,7 +41,7 @@ RECORDED = [
 
 def read(provider: str, body: Any, task_id: str = TASK_ID) -> Snapshot:
     """Return the snapshot of an answer with status 200."""
-    return PROVIDERS[provider].decode_snapshot(HttpResponse(status=200, body=json.dumps(body).encode()), task_id)
+    return GATEWAYS[provider].decode_snapshot(HttpResponse(status=200, body=json.dumps(body).encode()), task_id)
 
 
 def shapes(task: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def shapes(task: dict[str, Any]) -> dict[str, Any]:
 
 
 EVERY_SHAPE = pytest.mark.parametrize("shape", shapes({}))
-EVERY_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS)
+EVERY_PROVIDER = pytest.mark.parametrize("provider", GATEWAYS)
 
 
 # --- words --------------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ EVERY_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS)
 @EVERY_SHAPE
 def test_a_success_word_beside_a_url_is_a_success(shape: str) -> None:
     """Each success word of the family beside a URL settles a task, in `status` and in `state`, in every shape."""
-    for provider, word in product(PROVIDERS, SUCCESS_WORDS):
+    for provider, word in product(GATEWAYS, SUCCESS_WORDS):
         for field in ("status", "state"):
             snapshot = read(provider, shapes({field: word, "url": URL})[shape])
             assert (snapshot.state, snapshot.task_id, snapshot.known_word) == (TaskState.SUCCEEDED, TASK_ID, True)
@@ -82,7 +82,7 @@ def test_a_success_word_beside_a_url_is_a_success(shape: str) -> None:
 @EVERY_SHAPE
 def test_the_url_of_a_result_is_found_in_every_place(shape: str) -> None:
     """The URL of a result is read wherever the family puts it."""
-    for provider, place in product(PROVIDERS, URL_PLACES):
+    for provider, place in product(GATEWAYS, URL_PLACES):
         snapshot = read(provider, shapes({"status": "completed", **URL_PLACES[place]})[shape])
         assert snapshot.video is not None, place
         assert snapshot.video.url == URL
@@ -91,7 +91,7 @@ def test_the_url_of_a_result_is_found_in_every_place(shape: str) -> None:
 @EVERY_SHAPE
 def test_no_word_is_a_success_without_a_url(shape: str) -> None:
     """Without a URL that can be fetched no word is a success; an undocumented one then means running."""
-    for provider, place, word in product(PROVIDERS, ["nowhere", *URL_PLACES], SUCCESS_WORDS):
+    for provider, place, word in product(GATEWAYS, ["nowhere", *URL_PLACES], SUCCESS_WORDS):
         fields = json.loads(json.dumps(URL_PLACES.get(place, {})).replace(URL, "file:///v.mp4"))
         snapshot = read(provider, shapes({"status": word, **fields})[shape])
         assert snapshot.video is None
@@ -103,7 +103,7 @@ def test_no_word_is_a_success_without_a_url(shape: str) -> None:
 @EVERY_SHAPE
 def test_a_failure_word_is_a_failure_with_its_reason(shape: str) -> None:
     """Each failure word of the family fails a task with the provider's reason, in every shape."""
-    for provider, word in product(PROVIDERS, FAILURE_WORDS):
+    for provider, word in product(GATEWAYS, FAILURE_WORDS):
         for reason in ({"error": "not allowed"}, {"fail_reason": "not allowed"}, {"error": {"message": "not allowed"}}):
             snapshot = read(provider, shapes({"status": word, **reason})[shape])
             assert (snapshot.state, snapshot.reason, snapshot.task_id) == (TaskState.FAILED, "not allowed", TASK_ID)
@@ -112,7 +112,7 @@ def test_a_failure_word_is_a_failure_with_its_reason(shape: str) -> None:
 @EVERY_SHAPE
 def test_another_word_keeps_the_task_running_with_what_stood_beside_it(shape: str) -> None:
     """A word without a source neither fails nor settles a task; its URL and the provider's words are kept."""
-    for provider, word in product(PROVIDERS, OTHER_WORDS):
+    for provider, word in product(GATEWAYS, OTHER_WORDS):
         snapshot = read(provider, shapes({"status": word, "video_url": URL, "message": "see the console"})[shape])
         assert (snapshot.state, snapshot.word, snapshot.known_word) == (TaskState.RUNNING, word, False)
         assert (snapshot.video, snapshot.url, snapshot.reason) == (None, URL, "see the console")
@@ -135,7 +135,7 @@ def test_a_result_without_any_status_keeps_the_task_running(provider: str) -> No
 def test_a_zero_is_a_value(shape: str) -> None:
     """A seed, a duration or a progress of 0 is read as 0, in every shape; only a time of 0 means "not yet"."""
     zeros = {"seed": 0, "duration": 0, "progress": 0}
-    for provider in PROVIDERS:
+    for provider in GATEWAYS:
         snapshot = read(provider, shapes({"status": "completed", "url": URL, **zeros})[shape])
         assert snapshot.video is not None
         assert (snapshot.video.seed, snapshot.video.duration, snapshot.progress) == (0, 0.0, 0)
@@ -154,7 +154,7 @@ def test_points_of_zero_are_read() -> None:
 @pytest.mark.parametrize("name", ["task_id", "id", "taskId", "TASK_ID", "video_id", "job_id", "Id", "request_id"])
 def test_an_id_is_recognised_under_other_names_and_in_another_case(name: str) -> None:
     """The id of the poll is recognised in any letter case, under each name that the family gives it."""
-    for provider, task_id in product(PROVIDERS, [TASK_ID, TASK_ID.lower(), TASK_ID.upper()]):
+    for provider, task_id in product(GATEWAYS, [TASK_ID, TASK_ID.lower(), TASK_ID.upper()]):
         task = {name: task_id, "status": "completed", "url": URL}
         for body in (task, {"code": 200, "data": task}):
             assert read(provider, body).task_id == TASK_ID
@@ -164,7 +164,7 @@ def test_an_id_is_recognised_under_other_names_and_in_another_case(name: str) ->
 def test_another_tasks_id_is_reported(shape: str) -> None:
     """An answer about another task has that task's id, so that the caller can discard it."""
     body = json.loads(json.dumps(shapes({"status": "completed", "url": URL})[shape]).replace(TASK_ID, "task-b"))
-    for provider in PROVIDERS:
+    for provider in GATEWAYS:
         if shape == "list of tasks":  # neither of two other tasks can be meant
             snapshot = read(provider, body)
             assert (snapshot.state, snapshot.known_word, snapshot.word) == (TaskState.RUNNING, False, "")
@@ -239,7 +239,7 @@ def test_wrappers_are_opened_to_a_bounded_depth(provider: str) -> None:
 )  # fmt: skip
 def test_an_answer_in_which_nothing_is_recognised_is_not_queued(body: Any) -> None:
     """Without a status, an id and a row the answer counts as one of an unknown word, never as queued."""
-    for provider in PROVIDERS:
+    for provider in GATEWAYS:
         snapshot = read(provider, body)
         assert (snapshot.state, snapshot.known_word, snapshot.word) == (TaskState.RUNNING, False, "")
         assert snapshot.task_id == TASK_ID
@@ -261,7 +261,7 @@ _answers = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(PROVIDERS)), _answers)
+@given(st.sampled_from(sorted(GATEWAYS)), _answers)
 def test_no_answer_without_a_url_is_a_success(provider: str, body: Any) -> None:
     """Whatever the words, names and wrappers of an answer are: without a URL in it, it is not a success."""
     try:
@@ -272,7 +272,7 @@ def test_no_answer_without_a_url_is_a_success(provider: str, body: Any) -> None:
     assert snapshot.video is None
 
 
-@given(st.sampled_from(sorted(PROVIDERS)), _answers)
+@given(st.sampled_from(sorted(GATEWAYS)), _answers)
 def test_a_success_has_a_url_of_the_answer(provider: str, body: Any) -> None:
     """A success has a URL that stands in the answer."""
     text = json.dumps(body).replace('"task-b"', f'"{URL}"').replace('"cancelled"', '"completed"')

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async.models import Receipt
-from pika_async.providers import PROVIDERS
 from pika_async.providers._receipts import find_task_id, salvage_receipt
 from pika_async.providers._verdicts import SubmitVerdict, classify_response
 from pika_async.providers._wire import HttpResponse
 from tests import samples
+from tests.fakes.family import GATEWAYS
 
 #: From the table of the wider family's shapes: the body of a receipt whose task is `t1`.
 FAMILY: dict[str, Any] = {
@@ -64,16 +64,16 @@ NO_RECEIPT: dict[str, Any] = {
 
 def decoded(provider: str, body: Any, *, complete: bool = True) -> Receipt:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return PROVIDERS[provider].decode_receipt(HttpResponse(status=200, body=data, complete=complete))
+    return GATEWAYS[provider].decode_receipt(HttpResponse(status=200, body=data, complete=complete))
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 @pytest.mark.parametrize("shape", FAMILY)
 def test_a_receipt_of_the_wider_family_is_read(shape: str, provider: str) -> None:
     """A receipt in a shape that the same hosts use for other models has its task id, at every gateway."""
     body = dict(FAMILY[shape])
     expected = body.pop("means", "t1")
-    if shape.startswith("the task's id before the answer's") and PROVIDERS[provider].dialect.name == "videos":
+    if shape.startswith("the task's id before the answer's") and GATEWAYS[provider].dialect.name == "videos":
         expected = "r1"  # the documented place comes first
     receipt = decoded(provider, body)
     assert (receipt.task_id, receipt.failure_code) == (expected, None)
@@ -90,7 +90,7 @@ def test_an_id_without_a_task_beside_it_is_not_read(body: dict[str, Any]) -> Non
     assert find_task_id(body | {"status": "queued"}) == find_task_id(body | {"object": "video"}) == "r1"
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 @pytest.mark.parametrize("shape", NO_RECEIPT)
 def test_a_body_without_a_task_id_has_no_receipt(shape: str, provider: str) -> None:
     """Neither an error's id, nor a request's alone, nor an id beside a failure is followed as a task."""
@@ -148,7 +148,7 @@ def test_the_id_that_is_found_stands_where_a_task_has_its_id(tree: Any) -> None:
     assert path != ["request_id"] or body["status"] not in {"success", "failed", "", 200, 0, 400}
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 def test_a_receipt_in_a_list_of_one_is_read(provider: str) -> None:
     """A whole receipt that is the only item of a list is read as if it stood alone; of two receipts none is."""
     body = {"id": "t1", "code": 200, "data": {"task_id": "t1"}}
@@ -157,11 +157,11 @@ def test_a_receipt_in_a_list_of_one_is_read(provider: str) -> None:
     assert decoded(provider, [{**body, "error": "no"}]).failure_code == "error"
 
 
-@given(st.sampled_from(sorted(PROVIDERS)), trees)
+@given(st.sampled_from(sorted(GATEWAYS)), trees)
 def test_the_documented_place_comes_first(provider: str, tree: Any) -> None:
     """Where the dialect itself finds a task id, no other is read."""
     body = numbered(tree)
-    documented = PROVIDERS[provider].dialect.receipt(body).task_id
+    documented = GATEWAYS[provider].dialect.receipt(body).task_id
     assert documented is None or decoded(provider, body).task_id == documented
 
 
@@ -170,15 +170,15 @@ def test_a_recorded_receipt_gets_no_other_id(provider: str) -> None:
     """Every recorded receipt is read as its dialect reads it; no recorded error has a task id."""
     for sample in samples.load(provider, "create"):
         body = sample["response"]["body"]
-        assert decoded(provider, body).task_id == PROVIDERS[provider].dialect.receipt(body).task_id is not None
+        assert decoded(provider, body).task_id == GATEWAYS[provider].dialect.receipt(body).task_id is not None
     for sample in samples.load(provider, "error"):
-        assert PROVIDERS[provider].decode_receipt(samples.response_of(sample)).task_id is None
+        assert GATEWAYS[provider].decode_receipt(samples.response_of(sample)).task_id is None
 
 
 # --- bodies that cannot be decoded ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 def test_a_receipt_that_is_cut_anywhere_has_its_whole_id_or_none(provider: str) -> None:
     """Of a receipt that was cut at any byte the id is read as soon as it is whole, and never a part of it."""
     body = b'{"code":200,"error":null,"success":true,"data":{"task_id":"task-5e1f","id":"task-5e1f"},"more":[{}]}'
@@ -200,7 +200,7 @@ TORN_FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 @pytest.mark.parametrize("body", TORN_FAILURES, ids=bytes.decode)
 def test_a_torn_failure_has_no_task_id(body: bytes, provider: str) -> None:
     """A failure that was cut is in doubt: neither the id of its error nor any other is followed."""
