@@ -33,7 +33,7 @@ from pika_async.cli.spending import Before
 from pika_async.cli.terminal import Terminal, linked, plain, table
 from pika_async.cli.words import counted
 from pika_async.client import PikaClient
-from pika_async.emulator import EMULATED_PROVIDERS, Charge, Emulator
+from pika_async.emulator import EMULATED_GATEWAYS, Charge, Emulator
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling import AdaptivePolling
@@ -49,7 +49,7 @@ _TIME_SCALE: Final = 0.025
 #: Length of the emulator's videos in seconds; longer ones take longer to draw.
 _VIDEO_LENGTH_S: Final = 4.0
 _DEMO_TAG: Final = GENERATOR_TAG.format(maker="demo")
-_OWN_FILES: Final = re.compile(rf"({'|'.join(EMULATED_PROVIDERS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
+_OWN_FILES: Final = re.compile(rf"({'|'.join(EMULATED_GATEWAYS)})-[0-9]{{3,}}\.(mp4|jpg)|\.pika-[0-9a-f]+\.part")
 
 _FAILED: Final = (JobStatus.FAILED, JobStatus.REJECTED, JobStatus.UNKNOWN, JobStatus.TIMED_OUT)
 
@@ -130,7 +130,7 @@ async def _run(
     emulator = Emulator(durations=_DURATIONS, time_scale=_TIME_SCALE, seed=seed, video_seconds=_VIDEO_LENGTH_S)
     batches: list[ProviderBatch] = []
     ended: list[Job] = []
-    dealt = demo_requests([find_provider(name) for name in EMULATED_PROVIDERS], prompts, seed)
+    dealt = demo_requests([find_provider(name) for name in EMULATED_GATEWAYS], prompts, seed)
 
     async def current_jobs() -> CurrentJobs:
         return CurrentJobs(ended, [job for batch in batches for job in (await batch.current_jobs()).others])
@@ -164,7 +164,7 @@ async def _run(
         terminal.note("stopping")
 
     terminal.note(
-        f"{counted(prompts, 'prompt')} through {', '.join(EMULATED_PROVIDERS)}, on an emulator in this process"
+        f"{counted(prompts, 'prompt')} through {', '.join(EMULATED_GATEWAYS)}, on an emulator in this process"
     )
     return await interruptible(work(), on_interrupt), emulator
 
@@ -195,7 +195,7 @@ def _batches(
 
 
 def _input_requests(requests: Sequence[GenerationRequest], first: int) -> list[InputRequest]:
-    step = len(EMULATED_PROVIDERS)
+    step = len(EMULATED_GATEWAYS)
     return [InputRequest(request, first + number * step, "demo") for number, request in enumerate(requests)]
 
 
@@ -224,7 +224,7 @@ async def _run_batch(batch: ProviderBatch, out: Path) -> None:
 
 def _provider_totals(jobs: Sequence[Job], ledger: Sequence[Charge]) -> list[ProviderTotals]:
     totals = []
-    for name in EMULATED_PROVIDERS:
+    for name in EMULATED_GATEWAYS:
         its_jobs = [job for job in jobs if job.provider == name]
         charges = [charge for charge in ledger if charge.provider == name]
         size = sum(job.file.stat().st_size for job in its_jobs if job.file is not None)

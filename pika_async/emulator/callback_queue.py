@@ -7,12 +7,12 @@ import itertools
 import json
 from collections.abc import Callable
 from random import Random
-from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import attrs
 
+from pika_async.emulator.fal_webhooks import RETRY_SECONDS
 from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Callback, Task
 from pika_async.emulator.scenario import ScenarioRun
@@ -23,17 +23,27 @@ __all__ = ["CallbackQueue"]
 _RESERVED_HOSTS = ("invalid", "example", "test", "example.com", "example.net", "example.org")
 
 
+@attrs.frozen
+class _Pending:
+    task: Task
+    #: Body of a forged callback, ``None`` of any other.
+    forged: bytes | None = None
+    attempt: int = 0
+
+
 @attrs.define(kw_only=True)
 class CallbackQueue:
-    """Pending callbacks of CometAPI's tasks. Each is due when its task settles, unless the scenario changes that.
+    """Pending callbacks of CometAPI's and fal's tasks. Each is due when its task settles, unless a fault changes that.
 
-    ``feed_data(task, now)`` returns the ``data`` object of the feed of *task*, which is the callback's body.
+    ``write(task, now, forged)`` returns the body of a callback and its headers beside the content type; *forged* is the
+    body of a forged one. ``tasks`` are the accepted tasks by their ids.
     """
 
     scenario_run: ScenarioRun
     time_scale: float
-    feed_data: Callable[[Task, float], dict[str, Any]]
-    _pending: list[tuple[float, int, Task, bytes | None]] = attrs.field(init=False, factory=list, repr=False)
+    write: Callable[[Task, float, bytes | None], tuple[bytes, dict[str, str]]]
+    tasks: dict[str, Task]
+    _pending: list[tuple[float, int, _Pending]] = attrs.field(init=False, factory=list, repr=False)
     _order: itertools.count[int] = attrs.field(init=False, factory=itertools.count, repr=False)
 
     def add(self, task: Task) -> None:
@@ -41,8 +51,11 @@ class CallbackQueue:
         if not _is_callable(task.callback_url):
             return
         fault = self.scenario_run.fault_for("callback", task, task.settles_at)
-        for due_at, body in [(task.settles_at, None)] if fault is None else self._apply_fault(task, fault):
-            heapq.heappush(self._pending, (due_at, next(self._order), task, body))
+        for due_at, forged in [(task.settles_at, None)] if fault is None else self._apply_fault(task, fault):
+            self._push(due_at, _Pending(task, forged))
+
+    def _push(self, due_at: float, pending: _Pending) -> None:
+        heapq.heappush(self._pending, (due_at, next(self._order), pending))
 
     def _apply_fault(self, task: Task, fault: Fault) -> list[tuple[float, bytes | None]]:
         match fault.name:
@@ -65,11 +78,20 @@ class CallbackQueue:
         """Remove and return the callbacks that are due at *now*."""
         callbacks = []
         while self._pending and self._pending[0][0] <= now:
-            due_at, _, task, body = heapq.heappop(self._pending)
-            if body is None:
-                body = json.dumps(self.feed_data(task, now)).encode()
-            callbacks.append(Callback(task.id, task.callback_url or "", body, due_at))
+            due_at, _, pending = heapq.heappop(self._pending)
+            task = self.tasks.get(pending.task.id, pending.task)
+            if task.settles_at != pending.task.settles_at:  # canceled meanwhile; its own callback was added then
+                continue
+            body, headers = self.write(task, now, pending.forged)
+            callbacks.append(Callback(task.id, task.callback_url or "", body, due_at, headers, pending.attempt))
         return callbacks
+
+    def repeat(self, callback: Callback, now: float) -> None:
+        """Schedule *callback* again if fal would: it repeats what was not answered with a 2xx."""
+        task = self.tasks[callback.task_id]
+        if task.provider == "fal" and callback.attempt < len(RETRY_SECONDS):
+            due_at = now + RETRY_SECONDS[callback.attempt] * self.time_scale
+            self._push(due_at, _Pending(task, attempt=callback.attempt + 1))
 
 
 def _is_callable(url: str | None) -> bool:
@@ -82,4 +104,7 @@ def _forged_body(task: Task, body: object) -> bytes:
         return json.dumps(body).encode()
     unused_id = str(UUID(int=Random(f"forged:{task.id}").getrandbits(128), version=4))
     forged = {"task_id": unused_id, "state": "succeeded", "status": "3", "video_url": "http://169.254.169.254/x.mp4"}
+    if task.provider == "fal":
+        payload = {"video": {"url": forged["video_url"]}}
+        return json.dumps({"request_id": task.id, "status": "OK", "payload": payload, "error": None}).encode()
     return json.dumps(forged).encode()

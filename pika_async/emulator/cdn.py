@@ -19,7 +19,7 @@ __all__ = ["Media", "MediaKind", "expired_answer", "media_files", "parse_media_p
 
 MediaKind = Literal["video", "poster", "thumbnail"]
 #: Headers that carry credentials, which must never be sent to a CDN.
-CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
+CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization", "X-API-Key")
 
 
 @attrs.frozen

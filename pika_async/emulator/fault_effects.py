@@ -11,11 +11,12 @@ from typing import Any
 
 import attrs
 
+from pika_async.emulator import fal_replies, pika_replies
 from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, FaultEffect
 from pika_async.emulator.replies import error_answer, json_answer
 
-__all__ = ["apply_fault"]
+__all__ = ["apply_fault", "dead_answer", "unaccepted_answer"]
 
 _HTML = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>One more step</body></html>"
 
@@ -88,6 +89,9 @@ def _refuse(delivery: _FaultyDelivery) -> Answer:
     retry_after = delivery.fault["retry_after"]
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     reason = delivery.fault["as"]
+    if delivery.provider in _REFUSERS:
+        refusal = _REFUSERS[delivery.provider](reason, headers)
+        return attrs.evolve(refusal, effect=FaultEffect(name="refuse"))
     if reason == "envelope":
         body = {"code": 400, "msg": "the prompt is not allowed", "data": None}
         return attrs.evolve(json_answer(200, body, headers), effect=FaultEffect(name="refuse"))
@@ -100,10 +104,38 @@ _REFUSALS = {
     "rate": (429, "rate_limit_exceeded", "the current group is saturated, please try again later"),
     "quota": (403, "insufficient_user_quota", "user quota is not enough"),
     "key": (401, "invalid_api_key", "invalid token"),
+    "forbidden": (403, "forbidden", "this token is not active"),
     "invalid": (500, "invalid_request", "the request is malformed"),
     "no-channel": (503, "no_available_channel", "no available channel for model pika under the current group"),
     "task": (400, "task_not_exist", "task_not_exist"),
 }
+
+
+#: The refusals of the providers with an error form of their own.
+_REFUSERS: dict[str, Callable[[str, dict[str, str]], Answer]] = {
+    "pika": pika_replies.refusal,
+    "fal": fal_replies.refusal,
+}
+
+
+def dead_answer(provider: str, status: int | None) -> Answer:
+    """Return the answer of a provider that is down: *status*, or for ``None`` a connection that is cut off."""
+    effect = FaultEffect(name="die") if status is not None else FaultEffect(name="die", raw=b"", ending="rst")
+    return attrs.evolve(unaccepted_answer(provider, status or 503), effect=effect)
+
+
+def unaccepted_answer(provider: str, status: int = 502) -> Answer:
+    """Return the answer to a create that is not accepted. It contains no task id."""
+    message = "the upstream did not accept the task"
+    if provider == "pika":
+        return pika_replies.coded_error(status, "internal", message)
+    if provider == "fal":
+        return fal_replies.host_error(status, "internal_error", message)
+    return error_answer(provider, status, "upstream_error", message)
+
+
+def _die(delivery: _FaultyDelivery) -> Answer:
+    return dead_answer(delivery.provider, delivery.fault["status"])
 
 
 def _redirect(delivery: _FaultyDelivery) -> Answer:
@@ -233,6 +265,7 @@ _BODIES: dict[str, Callable[[_Reply], bytes]] = {
 _EFFECTS: dict[str, Callable[[_FaultyDelivery], Answer]] = {
     "answer": _answer,
     "refuse": _refuse,
+    "die": _die,
     "body": _body,
     "redirect": _redirect,
     "drop": _drop,

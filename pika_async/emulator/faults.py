@@ -4,7 +4,7 @@ On a create, most faults take ``"charge": true | false``: whether the task is ac
 Seconds are multiplied by the emulator's ``time_scale``.
 
 ===================  ================================================================================================
-any answer           create, feed, cdn
+any answer           create, feed, result, cancel, upload, account, cdn
 ===================  ================================================================================================
 ``answer``           ``status``, ``headers``, ``body`` (text or JSON; ``{task_id}`` is replaced); not charged
 ``body``             the regular answer with an unexpected ``kind`` of body (see below), of ``size``; charged
@@ -22,17 +22,22 @@ any answer           create, feed, cdn
 
 Kinds of ``body``: html empty bom nan infinity huge-int deep lone-surrogate gzip-bomb not-json not-utf8 list wrong-type.
 ===================  ================================================================================================
-create and feed
+any answer of the API (not the CDN)
 ===================  ================================================================================================
-``refuse``           ``as`` rate (429), quota (403), key (401), envelope (200 with code 400), invalid (500), no-channel
-                     (503), task (400), with ``retry_after`` as the value of the header; not charged
+``refuse``           ``as`` rate (429), quota (403), key (401), forbidden (403), envelope (200 with code 400), invalid
+                     (500), no-channel (503), task (400), with ``retry_after`` as the value of the header; not charged.
+                     Pika's own API and fal answer in their own forms, quota with 402 and 403
+``die``              the provider is down from now on, for ``seconds`` (null: for good): this and every later request is
+                     answered with ``status``; with null this one is cut off and later connections are refused; not
+                     charged
 ===================  ================================================================================================
 
 ===================  ================================================================================================
 create               always charged
 ===================  ================================================================================================
 ``duplicate-id``     the answer carries the id of the provider's first task
-``fails``            the task will fail with a ``reason``
+``fails``            the task will fail with a ``reason`` and, where the wire has codes, a ``code``; ``at_once``: it has
+                     failed when the create is answered
 ``takes``            the task will take ``seconds``
 ===================  ================================================================================================
 
@@ -40,14 +45,15 @@ create               always charged
 feed
 ===================  ================================================================================================
 ``word``             ``word`` as the status (null: no status)
-``no-url``           a success without URLs
+``no-url``           a success without URLs (also ``result``)
 ``other-task``       the answer for another task
 ``unfinish``         a settled task is pending again
 ``vanish``           the task does not exist
 ``progress``         ``mode`` stuck at ``value``, late (0 until nine tenths), faked (100 % at an age of ``seconds``), or
                      value (always ``value``)
-``hostile-name``     ``name`` as the video's file name
-``link``             ``url`` as the video's URL
+``hostile-name``     ``name`` as the video's file name (also ``result``)
+``link``             ``url`` as the video's URL (also ``result``)
+``output``           the output of Pika's own API in ``shape`` video, videos, images or content (a request of its own)
 ``envelope``         CometAPI's answer in ``shape`` a, b, b-old, c or c-result
 ``wrap``             the answer within ``times`` objects more, each under ``data``
 ``other-id``         the task under another id, the same on every answer
@@ -65,13 +71,20 @@ cdn
 ===================  ================================================================================================
 
 ===================  ================================================================================================
+cancel
+===================  ================================================================================================
+``too-late``         the request is accepted, and the task goes on to its end
+===================  ================================================================================================
+
+===================  ================================================================================================
 callback
 ===================  ================================================================================================
 ``lost``             never sent
 ``repeat``           sent ``times`` times
 ``late``             sent ``seconds`` after settling
 ``early``            sent at once, before the create is answered if that is delayed
-``forged``           ``body`` instead, by default the success of a task that does not exist
+``forged``           ``body`` instead, by default the success of a task that does not exist (fal: one that fal's key
+                     did not sign)
 ===================  ================================================================================================
 """
 
@@ -84,10 +97,12 @@ import attrs
 
 __all__ = ["FAULTS", "Fault", "find_bad_option", "is_number"]
 
-_ANYWHERE = frozenset({"create", "feed", "cdn"})
+_API = frozenset({"create", "feed", "result", "cancel", "upload", "account"})
+_ANYWHERE = _API | {"cdn"}
 _CREATE = frozenset({"create"})
-_API = frozenset({"create", "feed"})
 _FEED = frozenset({"feed"})
+_RESULT = frozenset({"feed", "result"})
+_CANCEL = frozenset({"cancel"})
 _CDN = frozenset({"cdn"})
 _CALLBACK = frozenset({"callback"})
 
@@ -105,21 +120,27 @@ FAULTS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     "garbage-status": (_ANYWHERE, {"line": "HTTQ/9 what", "charge": True}),
     "oversized-header": (_ANYWHERE, {"size": 70_000, "charge": True}),
     "bad-chunk": (_ANYWHERE, {"charge": True}),
+    "die": (_API, {"status": None, "seconds": None, "charge": False}),
     "duplicate-id": (_CREATE, {}),
-    "fails": (_CREATE, {"reason": "the content was refused by moderation"}),
+    "fails": (
+        _CREATE,
+        {"reason": "the content was refused by moderation", "code": "content_moderation", "at_once": False},
+    ),
     "takes": (_CREATE, {"seconds": 600.0}),
     "word": (_FEED, {"word": "paused"}),
-    "no-url": (_FEED, {}),
+    "no-url": (_RESULT, {}),
     "other-task": (_FEED, {}),
     "unfinish": (_FEED, {}),
     "vanish": (_FEED, {}),
     "progress": (_FEED, {"mode": "stuck", "value": 0, "seconds": 30.0}),
-    "hostile-name": (_FEED, {"name": "../../../../etc/cron.d/pika\u202egpj.mp4"}),
-    "link": (_FEED, {"url": "http://169.254.169.254/latest/meta-data"}),
+    "hostile-name": (_RESULT, {"name": "../../../../etc/cron.d/pika\u202egpj.mp4"}),
+    "link": (_RESULT, {"url": "http://169.254.169.254/latest/meta-data"}),
     "envelope": (_FEED, {"shape": "b"}),
+    "output": (_FEED, {"shape": "videos"}),
     "wrap": (_FEED, {"times": 1}),
     "other-id": (_FEED, {}),
     "echo": (_FEED, {"size": 2 * 2**20}),
+    "too-late": (_CANCEL, {}),
     "etag": (_CDN, {}),
     "expired": (_CDN, {"status": 403}),
     "no-range": (_CDN, {}),
@@ -139,7 +160,8 @@ _CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("cut", "at"): ("headers", "body"),
     ("progress", "mode"): ("stuck", "late", "faked", "value"),
     ("redirect", "status"): (301, 302, 303, 307, 308),
-    ("refuse", "as"): ("rate", "quota", "key", "envelope", "invalid", "no-channel", "task"),
+    ("refuse", "as"): ("rate", "quota", "key", "forbidden", "envelope", "invalid", "no-channel", "task"),
+    ("output", "shape"): ("video", "videos", "images", "content"),
     ("envelope", "shape"): ("a", "b", "b-old", "c", "c-result"),
     ("body", "kind"): (
         *("html", "empty", "bom", "nan", "infinity", "huge-int", "deep", "lone-surrogate"),
@@ -201,6 +223,7 @@ def _is_headers(value: object) -> bool:
 
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "charge": ("true or false", lambda value: isinstance(value, bool)),
+    "at_once": ("true or false", lambda value: isinstance(value, bool)),
     "length": ("true or false", lambda value: isinstance(value, bool)),
     "status": ("an HTTP status", lambda value: _is_integer(value) and value in range(200, 600)),
     "size": ("an integer >= 1", lambda value: _is_integer(value) and value > 0),
@@ -209,5 +232,5 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seconds": ("a number of seconds >= 0", lambda value: is_number(value) and value >= 0),
     "fraction": ("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
     "headers": ("an object of strings", _is_headers),
-    **dict.fromkeys(("word", "name", "url", "location", "line", "reason"), ("a string", _is_string)),
+    **dict.fromkeys(("word", "name", "url", "location", "line", "reason", "code"), ("a string", _is_string)),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from pika_async.emulator import cdn, replies
+from pika_async.emulator import cdn, fal_replies, pika_replies, replies
 from pika_async.emulator.faults import Fault
 from pika_async.emulator.records import Answer, Task
 
@@ -27,6 +27,8 @@ class FeedWriter:
     url_lifetime: float | None
     cdn_url: str
     envelope: replies.Envelope
+    #: Origin of the addresses in fal's answers.
+    fal_url: str
 
     def view(self, task: Task, now: float) -> replies.FeedView:
         """Return the view of *task* without any fault."""
@@ -38,9 +40,24 @@ class FeedWriter:
         expires = None if self.url_lifetime is None else now + self.url_lifetime * self.time_scale
         return cdn.media_files(self.cdn_url, task, expires, name)
 
-    def answer(self, task: Task, now: float) -> Answer:
-        """Return the regular answer to a poll of *task*."""
-        return replies.feed_answer(task, self.view(task, now), self.envelope)
+    def answer(self, task: Task, now: float, position: int = 0) -> Answer:
+        """Return the regular answer to a poll of *task*.
+
+        :param position: number of requests before it in fal's queue; default 0.
+        """
+        return self._answer(task, attrs.evolve(self.view(task, now), queue_position=position), self.envelope)
+
+    def _answer(self, task: Task, view: replies.FeedView, envelope: replies.Envelope) -> Answer:
+        if task.provider == "pika":
+            return pika_replies.job_answer(task, view)
+        if task.provider == "fal":
+            return fal_replies.status_answer(task, view, self.fal_url)
+        return replies.feed_answer(task, view, envelope)
+
+    def result(self, task: Task, now: float, fault: Fault | None) -> Answer:
+        """Return the answer to a request for the file of *task*, at Pika's own API and at fal."""
+        view = self.view(task, now) if fault is None else self._faulty_view(task, fault, now)
+        return (pika_replies.content_answer if task.provider == "pika" else fal_replies.result_answer)(task, view)
 
     def data(self, task: Task, now: float) -> dict[str, Any]:
         """Return the ``data`` object of CometAPI's feed, which is also the body of its callbacks."""
@@ -55,7 +72,7 @@ class FeedWriter:
         if fault.name in {"wrap", "other-id", "echo"}:
             return _reshaped(self.answer(task, now), task, fault)
         envelope = fault["shape"] if fault.name == "envelope" else self.envelope
-        return replies.feed_answer(task, self._faulty_view(task, fault, now), envelope)
+        return self._answer(task, self._faulty_view(task, fault, now), envelope)
 
     def _faulty_view(self, task: Task, fault: Fault, now: float) -> replies.FeedView:
         view = self.view(task, now)
@@ -64,6 +81,8 @@ class FeedWriter:
                 return attrs.evolve(view, word=fault["word"] or "")
             case "no-url":
                 return attrs.evolve(view, urls=False)
+            case "output":
+                return attrs.evolve(view, output=fault["shape"])
             case "unfinish" if view.share >= 1.0:
                 return attrs.evolve(view, share=0.5)
             case "progress":
@@ -111,5 +130,9 @@ def _reshaped(answer: Answer, task: Task, fault: Fault) -> Answer:
 
 def unknown_task_answer(provider: str) -> Answer:
     """Return a provider's answer for an unknown task id."""
+    if provider == "pika":
+        return pika_replies.unknown_job()
+    if provider == "fal":
+        return fal_replies.unknown_request()
     status = 400 if provider == "cometapi" else 404
     return replies.error_answer(provider, status, "task_not_exist", "task_not_exist")

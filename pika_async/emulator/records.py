@@ -8,6 +8,7 @@ from typing import Any, Literal
 import attrs
 
 __all__ = [
+    "EMULATED_GATEWAYS",
     "EMULATED_PROVIDERS",
     "Answer",
     "Callback",
@@ -16,14 +17,18 @@ __all__ = [
     "Charge",
     "Ending",
     "FaultEffect",
+    "GenerationSpec",
     "Polls",
     "Refusal",
     "RequestLogEntry",
     "Task",
+    "UploadedFile",
 ]
 
-#: The emulated gateways. Each name is also the path prefix that selects the gateway.
-EMULATED_PROVIDERS = ("cometapi", "yescale", "gptge", "native")
+#: The emulated gateways that resell Pika. They share two dialects.
+EMULATED_GATEWAYS = ("cometapi", "yescale", "gptge", "native")
+#: Every emulated provider: the gateways, Pika's own API and fal. Each name is also the path prefix that selects it.
+EMULATED_PROVIDERS = (*EMULATED_GATEWAYS, "pika", "fal")
 
 #: How a connection ends: kept alive, closed, reset, left open without data, or sent data without end.
 Ending = Literal["keep", "fin", "rst", "stall", "endless"]
@@ -65,8 +70,27 @@ class Answer:
 
 
 @attrs.frozen(kw_only=True)
+class GenerationSpec:
+    """Values of a valid create body that affect the emulated task.
+
+    ``micro_usd`` is the price in millionths of a dollar: 0 where no page has a price.
+    """
+
+    prompt: str
+    seed: int | None
+    aspect_ratio: float
+    frame_rate: int
+    callback_url: str | None
+    operation: str = ""
+    micro_usd: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class Task:
-    """Accepted generation. Times are seconds of the gateway's clock."""
+    """Accepted generation. Times are seconds of the gateway's clock.
+
+    ``failure_code`` is the wire's word for the kind of ``failure``. A task leaves fal's queue at ``starts_at``.
+    """
 
     id: str
     provider: str
@@ -79,6 +103,10 @@ class Task:
     aspect_ratio: float
     frame_rate: int
     callback_url: str | None
+    operation: str = ""
+    failure_code: str = ""
+    micro_usd: int = 0
+    starts_at: float = 0.0
 
     def age_share(self, now: float) -> float:
         """Return the elapsed share of the generation, 0.0 to 1.0."""
@@ -100,6 +128,8 @@ class Charge:
     #: Name of the fault that the scenario applied to the create, if any.
     fault: str | None
     raw_body: bytes = attrs.field(repr=False)
+    #: Price in millionths of a dollar: 0 where no page has a price. Pika's own API and fal take nothing for a failure.
+    micro_usd: int = 0
 
     @property
     def body(self) -> dict[str, Any]:
@@ -161,13 +191,30 @@ class CdnRequest:
 
 
 @attrs.frozen
+class UploadedFile:
+    """File that a client uploads to Pika's own API: what it announced, and the content once it has come."""
+
+    id: str
+    url: str
+    content_type: str
+    size_bytes: int
+    headers: dict[str, str]
+    #: Time of the gateway's clock until which the content is taken.
+    expires_at: float
+    content: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
 class Callback:
-    """Callback that is due: the URL that the client passed, and the feed's ``data`` object as its body."""
+    """Callback that is due: the URL that the client passed, and a body (CometAPI: the feed's ``data`` object)."""
 
     task_id: str
     url: str
     body: bytes = attrs.field(repr=False)
     due_at: float
+    headers: dict[str, str] = attrs.field(factory=dict, repr=False)
+    #: Number of earlier attempts; fal repeats a webhook until it is answered.
+    attempt: int = 0
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ import attrs
 from pika_async.emulator.records import Answer, Task
 
 __all__ = [
+    "QUEUED_SHARE",
     "Envelope",
     "FeedView",
     "create_answer",
@@ -34,7 +35,7 @@ ENVELOPES: tuple[str, ...] = get_args(Envelope)
 
 # Shares of a generation until which a task is reported as fresh (no state yet) and as queued.
 _FRESH_SHARE = 0.05
-_QUEUED_SHARE = 0.15
+QUEUED_SHARE = 0.15
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +54,9 @@ class FeedView:
     word: str | None = None
     progress: Any = None
     urls: bool = True
+    #: Shape of the output of Pika's own API, and the number of requests before this one in fal's queue.
+    output: str = "video"
+    queue_position: int = 0
 
 
 def json_answer(status: int, value: object, headers: dict[str, str] | None = None) -> Answer:
@@ -132,7 +136,7 @@ def _comet_status(task: Task, view: FeedView) -> tuple[str, str]:
         return ("2", "error") if task.failure else ("3", "succeeded")
     if view.share < _FRESH_SHARE:
         return "0", ""
-    return ("0", "pending") if view.share < _QUEUED_SHARE else ("1", "running")
+    return ("0", "pending") if view.share < QUEUED_SHARE else ("1", "running")
 
 
 def _envelope_a(task: Task, view: FeedView) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def _envelope_status(task: Task, view: FeedView) -> str:
         return "FAILURE" if task.failure else "SUCCESS"
     if view.share < _FRESH_SHARE:
         return "SUBMITTED"
-    return "QUEUED" if view.share < _QUEUED_SHARE else "IN_PROGRESS"
+    return "QUEUED" if view.share < QUEUED_SHARE else "IN_PROGRESS"
 
 
 def _percent(view: FeedView) -> str:
@@ -165,7 +169,7 @@ def _envelope_b(task: Task, view: FeedView, *, old: bool = False) -> dict[str, A
         "status": word,
         "fail_reason": reason,
         "submit_time": int(view.epoch + task.created_at),
-        "start_time": int(view.epoch + task.created_at) if view.share >= _QUEUED_SHARE else 0,
+        "start_time": int(view.epoch + task.created_at) if view.share >= QUEUED_SHARE else 0,
         "finish_time": int(view.epoch + task.settles_at) if done else 0,
         "progress": _percent(view),
         "data": None if old else feed_data(task, view),
@@ -212,7 +216,7 @@ def _videos_feed(task: Task, view: FeedView) -> dict[str, Any]:
 
 def _one_video(task: Task, view: FeedView) -> dict[str, Any]:
     done = view.share >= 1.0
-    word = "queued" if view.share < _QUEUED_SHARE else "pending"
+    word = "queued" if view.share < QUEUED_SHARE else "pending"
     if done:
         word = "error" if task.failure else "finished"
     files = view.files if word == "finished" and view.urls else {}

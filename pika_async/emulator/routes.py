@@ -1,4 +1,4 @@
-"""Routes of the emulated gateways: the provider and the call that a path names. Does not read bodies."""
+"""Routes of the emulated gateways: the gateway and the call that a path names. Does not read bodies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 import attrs
 
-from pika_async.emulator.records import EMULATED_PROVIDERS, Answer
+from pika_async.emulator.records import EMULATED_GATEWAYS, EMULATED_PROVIDERS, Answer
 from pika_async.emulator.replies import json_answer, not_found
 
-__all__ = ["Route", "find_route"]
+__all__ = ["Route", "find_route", "provider_of"]
 
 
 @attrs.frozen(kw_only=True)
@@ -26,7 +26,17 @@ class Route:
 
 
 # The native page writes its feed URL with two slashes: https://{base_url}//pika/feed/{id}.
-_PATH = re.compile(rf"(?:/({'|'.join(EMULATED_PROVIDERS)}))?/{{1,2}}pika/(pro/generate|generate|feed)(?:/([^/]+))?")
+_PATH = re.compile(rf"(?:/({'|'.join(EMULATED_GATEWAYS)}))?/{{1,2}}pika/(pro/generate|generate|feed)(?:/([^/]+))?")
+
+
+#: Paths of the gateways at the root, which begin like those of Pika's own API below its prefix.
+_ROOT = re.compile(r"/{1,2}pika/(?:pro/generate|generate|feed)(?:/|$)")
+
+
+def provider_of(path: str) -> str | None:
+    """Return the provider whose prefix *path* begins with, or ``None`` at the root."""
+    name = path.partition("?")[0].removeprefix("/").partition("/")[0]
+    return name if name in EMULATED_PROVIDERS and not _ROOT.match(path.partition("?")[0]) else None
 
 
 def find_route(method: str, path: str) -> Route | Answer:

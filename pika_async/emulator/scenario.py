@@ -3,20 +3,26 @@
 A scenario is a list of rules. A rule names where it applies, which requests match, which of the matching requests it
 selects, and the fault for them::
 
-    {"on": "create" | "feed" | "cdn" | "callback",
+    {"on": "create" | "feed" | "result" | "cancel" | "upload" | "account" | "cdn" | "callback",
      "provider": "yescale", "prompt": "a cat", "between": [10, 20],        # match only such requests
-     "nth": 3 | [3, 7], "first": 5, "every": 4, "share": 0.5,              # at most one; default: every match
+     "nth": 3 | [3, 7], "first": 5, "after": 40, "every": 4, "share": 0.5, # at most one; default: every match
      "per": "task",                                                        # count the matches of each task separately
      "do": {"fault": "drop", ...}}                                         # or "do": "drop", with default options
 
 ``prompt`` matches any part of the prompt. ``between`` is in seconds since the gateway's first request, multiplied by
-``time_scale`` like every time of the emulator. The first rule that selects a request applies; later rules do not count
-that request. Rules apply only to valid requests. The faults are listed in :mod:`pika_async.emulator.faults`.
+``time_scale`` like every time of the emulator. ``after`` selects every match but the first so many. The choices of a
+``share`` depend on the seed, the rule's number and the number of the match alone. The first rule that selects a request
+applies; later rules do not count that request. Rules apply only to valid requests. The faults are listed in
+:mod:`pika_async.emulator.faults`.
+
+``create`` is a submission, ``feed`` a poll, ``cdn`` a download. Pika's own API and fal have more: ``result`` (a request
+for the file of a settled job), ``cancel``, ``upload`` (both of its requests) and ``account`` (quote, balance).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
@@ -29,7 +35,8 @@ from pika_async.emulator.records import EMULATED_PROVIDERS
 
 __all__ = ["Rule", "Scenario", "ScenarioError", "ScenarioRun"]
 
-_SELECTORS = ("nth", "first", "every", "share")
+_PLACES = ("create", "feed", "result", "cancel", "upload", "account", "cdn", "callback")
+_SELECTORS = ("nth", "first", "after", "every", "share")
 _RULE_KEYS = frozenset({"on", "provider", "prompt", "between", "per", "do", "comment", *_SELECTORS})
 
 
@@ -48,6 +55,7 @@ class Rule:
     between: tuple[float, float] | None = None
     nth: frozenset[int] | None = None
     first: int | None = None
+    after: int | None = None
     every: int | None = None
     share: float | None = None
     per_task: bool = False
@@ -60,15 +68,20 @@ class Rule:
             return False
         return self.between is None or self.between[0] <= elapsed < self.between[1]
 
-    def selects(self, count: int, random: Random) -> bool:
-        """Return whether this rule selects its *count*-th matching request, counted from 1."""
+    def selects(self, count: int, seed: str) -> bool:
+        """Return whether this rule selects its *count*-th matching request, counted from 1.
+
+        :param seed: what the choice of a share depends on; different for each match.
+        """
         if self.nth is not None:
             return count in self.nth
         if self.first is not None:
             return count <= self.first
+        if self.after is not None:
+            return count > self.after
         if self.every is not None:
             return count % self.every == 0
-        return self.share is None or random.random() < self.share
+        return self.share is None or Random(seed).random() < self.share
 
 
 @attrs.frozen
@@ -84,6 +97,11 @@ class Scenario:
         :raises ScenarioError: for the first invalid rule.
         """
         return cls(tuple(_parse_rule(number, rule) for number, rule in enumerate(rules, 1)))
+
+    def deaths(self) -> frozenset[str]:
+        """Return the providers whose connections a rule may refuse."""
+        rules = [rule for rule in self.rules if rule.do.name == "die" and rule.do["status"] is None]
+        return frozenset(name for rule in rules for name in ([rule.provider] if rule.provider else EMULATED_PROVIDERS))
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
@@ -113,16 +131,24 @@ class FaultTarget(Protocol):
     def prompt(self) -> str: ...
 
 
+@attrs.frozen
+class Death:
+    """Outage of one provider: the status of every answer (``None``: connections are refused), and when it ends."""
+
+    status: int | None
+    until: float
+
+
 @attrs.define
 class ScenarioRun:
     """State of a scenario on one gateway: the counters of its rules and the time of the first request."""
 
     scenario: Scenario
-    #: Decides for the rules with a share.
-    random: Random
+    seed: int
     time_scale: float
     started: float | None = None
     _counts: dict[tuple[int, str], int] = attrs.field(init=False, factory=dict)
+    _deaths: dict[str, Death] = attrs.field(init=False, factory=dict)
 
     def fault_for(self, on: str, task: FaultTarget, now: float) -> Fault | None:
         """Count a request and return the fault of the first rule that selects it, or ``None``."""
@@ -132,9 +158,18 @@ class ScenarioRun:
                 continue
             key = (index, task.id if rule.per_task else "")
             self._counts[key] = count = self._counts.get(key, 0) + 1
-            if rule.selects(count, self.random):
+            if rule.selects(count, f"{self.seed}:script:{index}:{key[1]}:{count}"):
+                if rule.do.name == "die":
+                    seconds = rule.do["seconds"]
+                    until = math.inf if seconds is None else now + seconds * self.time_scale
+                    self._deaths[task.provider] = Death(rule.do["status"], until)
                 return rule.do
         return None
+
+    def death_of(self, provider: str, now: float) -> Death | None:
+        """Return the death that holds for *provider* at *now*, or ``None``."""
+        death = self._deaths.get(provider)
+        return None if death is None or now >= death.until else death
 
 
 def _parse_rule(number: int, rule: object) -> Rule:
@@ -144,8 +179,8 @@ def _parse_rule(number: int, rule: object) -> Rule:
     if unknown:
         raise ScenarioError(f"rule {number}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_RULE_KEYS))}")
     on = rule.get("on")
-    if on not in ("create", "feed", "cdn", "callback"):
-        raise ScenarioError(f'rule {number}: "on" must be "create", "feed", "cdn" or "callback", not {on!r}')
+    if on not in _PLACES:
+        raise ScenarioError(f'rule {number}: "on" must be one of {", ".join(_PLACES)}, not {on!r}')
     provider = rule.get("provider")
     if provider is not None and provider not in EMULATED_PROVIDERS:
         raise ScenarioError(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import socket
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 from urllib.parse import urlsplit
@@ -23,7 +24,10 @@ import attrs
 from aiohttp import web
 
 from pika_async.emulator.cdn import Media
-from pika_async.emulator.gateway import Gateway, GatewayOptions
+from pika_async.emulator.gateway import Gateway
+from pika_async.emulator.listener import Handler, Listener
+from pika_async.emulator.options import GatewayOptions
+from pika_async.emulator.pika_api import UPLOAD_BYTES
 from pika_async.emulator.records import (
     EMULATED_PROVIDERS,
     Answer,
@@ -35,12 +39,11 @@ from pika_async.emulator.records import (
     Polls,
     Refusal,
     RequestLogEntry,
+    UploadedFile,
 )
 from pika_async.emulator.render import Picture, Renderer, RenderError
 
 __all__ = ["Emulator"]
-
-_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _CALLBACK_TIMEOUT_S = 5.0
 _MAX_CONCURRENT_CALLBACKS = 16
@@ -79,10 +82,13 @@ class Emulator:
         shared = None if render else attrs.evolve(_SHARED_PICTURE, seconds=self.gateway.video_seconds)
         self._renderer = Renderer(shared=shared, workers=render_workers)
         self._url: str | None = None
+        #: The listeners of the providers that a scenario may take down.
+        self._listeners: dict[str, Listener] = {}
         self._started = 0.0
         self._stack = contextlib.AsyncExitStack()
         self._callback_planned = asyncio.Event()
         self._closing = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
 
     # -- results for tests ---------------------------------------------------------------------------------------
 
@@ -122,6 +128,11 @@ class Emulator:
         return self.gateway.refusals
 
     @property
+    def uploads(self) -> dict[str, UploadedFile]:
+        """The uploads at Pika's own API by their URLs; their content is ``None`` until it has come."""
+        return self.gateway.uploads
+
+    @property
     def requests(self) -> deque[RequestLogEntry]:
         """The log of the API requests, newest last."""
         return self.gateway.requests
@@ -143,7 +154,7 @@ class Emulator:
         """
         if provider not in EMULATED_PROVIDERS:
             raise ValueError(f"provider must be one of {', '.join(EMULATED_PROVIDERS)}, not {provider!r}")
-        return f"{self.url}/{provider}"
+        return f"{self.gateway.own_urls.get(provider, self.url)}/{provider}"
 
     @property
     def now(self) -> float:
@@ -157,13 +168,17 @@ class Emulator:
         self.gateway.epoch = time.time()
         self._stack.callback(self._renderer.close)
         try:
-            self.gateway.cdn_url = await self._serve(self._answer_cdn, self._cdn_port)
-            self._url = await self._serve(self._answer_api, self._port)
+            _, self.gateway.cdn_url = await self._serve(self._answer_cdn, self._cdn_port)
+            _, self._url = await self._serve(self._answer_api, self._port)
+            self.gateway.url = self._url
+            for provider in sorted(self.gateway.scenario.deaths()):
+                self._listeners[provider], self.gateway.own_urls[provider] = await self._serve(self._answer_api, 0)
         except BaseException:
             await self._stack.aclose()
             raise
         notifier = asyncio.create_task(self._send_callbacks(), name="pika-emulator-callbacks")
         self._stack.push_async_callback(_cancel_and_wait, notifier)
+        self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._stack.callback(self._closing.set)
         return self
 
@@ -173,15 +188,10 @@ class Emulator:
         await self._stack.aclose()
         self._url = None
 
-    async def _serve(self, handler: _Handler, port: int) -> str:
-        # A handler is cancelled when its client disconnects, so a stalled answer ends with its connection.
-        server = web.Server(handler, handler_cancellation=True, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, self._host, port, backlog=1024).start()
-        bound_port = runner.addresses[0][1]
-        return f"http://[{self._host}]:{bound_port}" if ":" in self._host else f"http://{self._host}:{bound_port}"
+    async def _serve(self, handler: Handler, port: int) -> tuple[Listener, str]:
+        listener = Listener(self._host, handler)
+        self._stack.push_async_callback(listener.close)
+        return listener, await listener.open(port)
 
     @contextlib.contextmanager
     def in_thread(self) -> Iterator[Self]:
@@ -206,10 +216,27 @@ class Emulator:
         answer = self.gateway.handle(request.method, request.raw_path, request.headers, body, self.now)
         if self.gateway.next_callback_at() is not None:
             self._callback_planned.set()
+        await self._follow_deaths()
         return await self._deliver(request, answer)
+
+    async def _follow_deaths(self) -> None:
+        """Refuse the connections of each provider that the scenario has just taken down, until it ends."""
+        for provider, listener in self._listeners.items():
+            until = self.gateway.refuses_until(provider, self.now)
+            if until is not None and listener.is_listening:
+                await listener.refuse()
+                self._tasks.create_task(self._revive(listener, until), name=f"pika-emulator-revive-{provider}")
+
+    async def _revive(self, listener: Listener, until: float) -> None:
+        await self._wait(None if until == math.inf else max(0.0, until - self.now))
+        if not self._closing.is_set():
+            await listener.accept()
 
     async def _answer_cdn(self, request: web.BaseRequest) -> web.StreamResponse:
         method, path, headers = request.method, request.raw_path, request.headers
+        if path.startswith("/uploads/"):
+            body = await _read_body(request, max(UPLOAD_BYTES.values()) + 1)
+            return await self._deliver(request, self.gateway.upload(method, path, headers, body, self.now))
         media = self.gateway.locate(method, path, headers, self.now)
         if isinstance(media, Answer):
             return await self._deliver(request, media)
@@ -294,7 +321,7 @@ class Emulator:
         if not _is_loopback(urlsplit(callback.url).hostname or ""):
             problem = "not sent: the emulator calls loopback addresses only"
         else:
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", **callback.headers}
             try:
                 async with (
                     semaphore,
@@ -304,6 +331,9 @@ class Emulator:
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
         self.callbacks.append(CallbackResult(callback.task_id, callback.url, status, problem, self.now))
+        if status is None or not 200 <= status < 300:
+            self.gateway.repeat_callback(callback, self.now)
+            self._callback_planned.set()
 
 
 async def _cancel_and_wait(task: asyncio.Task[None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator, Scenario
 from pika_async.jobs import JobStatus
 from pika_async.providers import find_provider
 
@@ -98,16 +98,16 @@ class BatchPage:
 def make_batch_page(folder: Path) -> BatchPage:
     """Run one batch per provider into `folder`, then `resume`, which writes the page of all of them."""
     folder.mkdir(parents=True)
-    requests = {request["key"]: request for name in EMULATED_PROVIDERS for request in _requests(name)}
+    requests = {request["key"]: request for name in EMULATED_GATEWAYS for request in _requests(name)}
     rules, commands = list(_rules()), []
     options: dict[str, Any] = {"durations": "lognormal:0.15,0.5", "video_seconds": 0.8, "seed": 7, "api_key": _KEY}
     with Emulator(**options, scenario=Scenario.of(rules)).in_thread() as emulator:
-        for name in EMULATED_PROVIDERS:
+        for name in EMULATED_GATEWAYS:
             source = folder.with_name(f"{name}.jsonl")
             rows = list(_requests(name))
             source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             more = (
-                ["--max-charges", str(_charges(requests.values()) - _PLANNED)] if name == EMULATED_PROVIDERS[-1] else []
+                ["--max-charges", str(_charges(requests.values()) - _PLANNED)] if name == EMULATED_GATEWAYS[-1] else []
             )
             target = ["--provider", name, "--base-url", emulator.base_url(name), "--expected-seconds", "0.15"]
             commands.append(["batch", str(source), "--out", str(folder), *target, "--price", "0.28", *more])
@@ -128,7 +128,7 @@ def make_batch_page(folder: Path) -> BatchPage:
 
 def _requests(provider: str) -> Iterator[dict[str, Any]]:
     """Yield ten requests of one provider: hostile prompts, failures, a refusal, a doubt, and what succeeds."""
-    hostile = list(HOSTILE_PROMPTS.items())[EMULATED_PROVIDERS.index(provider) :: len(EMULATED_PROVIDERS)]
+    hostile = list(HOSTILE_PROMPTS.items())[EMULATED_GATEWAYS.index(provider) :: len(EMULATED_GATEWAYS)]
     effects = find_provider(provider).effects
     yield {"key": f"{provider}-failed", "prompt": f"a storm over {provider}, fails", "effect": effects[0]}
     yield {"key": f"{provider}-refused", "prompt": f"a map of {provider}, is refused", "effect": effects[1]}
@@ -147,7 +147,7 @@ def _charges(requests: Any) -> int:
 
 
 def _rules() -> Iterator[dict[str, Any]]:
-    for provider, reason in ((EMULATED_PROVIDERS[0], CRASH_REASON), (None, FAILURE_REASON)):
+    for provider, reason in ((EMULATED_GATEWAYS[0], CRASH_REASON), (None, FAILURE_REASON)):
         yield {"on": "create", "provider": provider, "prompt": ", fails", "do": {"fault": "fails", "reason": reason}}
     yield {"on": "create", "prompt": ", is refused", "do": {"fault": "refuse", "as": "task"}}
     yield {"on": "create", "prompt": ", drops", "do": {"fault": "drop"}}
@@ -155,7 +155,7 @@ def _rules() -> Iterator[dict[str, Any]]:
 
 def _run(commands: Sequence[Sequence[str]]) -> None:
     """Run commands in one process, which imports the package once; each must end, with or without problems."""
-    variables = {find_provider(name).api_key_env: _KEY for name in EMULATED_PROVIDERS}
+    variables = {find_provider(name).api_key_env: _KEY for name in EMULATED_GATEWAYS}
     ran = subprocess.run(
         [sys.executable, "-c", _LAUNCHER, json.dumps(commands)],
         env={**os.environ, **variables, "COLUMNS": "200"},

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pika_async.cli.results import COLUMNS
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator, Scenario
 from tests.cli.batch_process import HANG_S, start_batch, wait_until
 from tests.cli.command_line import KEY, CommandLine, files_with, serving
 from tests.http.media_files import made
@@ -41,7 +41,7 @@ FORMATS: dict[str, Callable[[list[str]], str]] = {
 }
 
 
-@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_GATEWAYS)
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_every_prompt_is_charged_once_and_downloaded(
     cli: CommandLine, emulator: Emulator, provider: str, format_name: str

@@ -18,7 +18,7 @@ from pika_async import PikaClient, provider_names
 from pika_async.__main__ import main
 from pika_async.cli.commands import app
 from pika_async.cli.demo_prompts import demo_requests
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_GATEWAYS, EMULATED_PROVIDERS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from tests.cli.command_line import KEY, CommandLine, files_with
 from tests.fakes.child_process import ChildProcess
@@ -178,7 +178,7 @@ def test_the_demo_leaves_real_videos_and_a_correct_summary(cli: CommandLine, mon
         assert "one charge for each prompt: yes (12 charges in the emulator's ledger, 12 prompts sent)" in ran.out
         assert "credentials seen at the CDN: 0" in ran.out
         records = cli.results("pika-demo")
-        assert [sum(r["provider"] == name for r in records) for name in EMULATED_PROVIDERS] == [3, 3, 3, 3]
+        assert [sum(r["provider"] == name for r in records) for name in EMULATED_GATEWAYS] == [3, 3, 3, 3]
         assert len({record["sha256"] for record in records}) == 12
         for record in records:
             assert (cli.folder / "pika-demo" / "posters" / f"{record['key']}.jpg").is_file()
@@ -206,10 +206,10 @@ def test_the_emulator_serves_until_interrupted(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "pika_async", "emulate", "--port", "0", "--durations", "constant:0.1"]
     with ChildProcess(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        head = [process.stdout.readline() for _ in range(9)]
-        urls = dict(line.split() for line in head[1:5])
+        head = [process.stdout.readline() for _ in range(11)]
+        urls = dict(line.split() for line in head[1:7])
         assert list(urls) == list(EMULATED_PROVIDERS)
-        key = head[5].removeprefix("key: ").strip()
+        key = head[7].removeprefix("key: ").strip()
         code = main(
             ["batch", _write(tmp_path), "--provider", "native", "--base-url", urls["native"], "--out",
              str(tmp_path / "out"), "--api-key-file", _write(tmp_path, "key", key), "--expected-seconds", "0.2"]
@@ -217,7 +217,7 @@ def test_the_emulator_serves_until_interrupted(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (code, process.returncode, "Traceback" in err) == (0, 0, False)
-    assert "charges: 2 (cometapi 0, yescale 0, gptge 0, native 2)" in out
+    assert "charges: 2 (cometapi 0, yescale 0, gptge 0, native 2, pika 0, fal 0)" in out
 
 
 def _write(folder: Path, name: str = "b.txt", content: str = "a\nb") -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pika_async.cli.documented_replies import Difference, compare, documented_reply
 from pika_async.cli.recording_transport import redact
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator, Scenario
 from pika_async.providers import PROVIDERS as RECORDS
 from pika_async.providers._wire import HttpResponse
 from tests.cli.command_line import ENV, KEY, CommandLine, files_with
@@ -25,7 +25,7 @@ DRIFTS = ("feed-b-", "feed-c-", "unknown-status", "without-url", "feed-fresh", "
 
 
 def samples() -> Iterator[Any]:
-    for provider in EMULATED_PROVIDERS:
+    for provider in EMULATED_GATEWAYS:
         for path in sorted((SAMPLES / provider).glob("*.json")):
             sample = json.loads(path.read_text(encoding="utf-8"))
             if sample.get("kind") in {"create", "feed"} and not any(drift in path.name for drift in DRIFTS):
@@ -111,7 +111,7 @@ def run_doctor(cli: CommandLine, emulator: Emulator, provider: str, *more: str) 
     )
 
 
-@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_GATEWAYS)
 def test_a_documented_gateway_passes(cli: CommandLine, provider: str) -> None:
     """Without --spend nothing is charged, with it one generation; saved samples decode to their stated meaning."""
     with make_emulator().in_thread() as emulator:

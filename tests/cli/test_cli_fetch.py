@@ -12,7 +12,7 @@ import pytest
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async.cli.fetch_hint import fetch_command
 from pika_async.cli.options import CredentialOptions
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator
 from pika_async.jobs import adopted_job
 from tests.cli.batches import REFUSED_POLL, jsonl, statuses
 from tests.cli.command_line import CommandLine, CommandResult, Rule, serving
@@ -33,7 +33,7 @@ def tasks(cli: CommandLine, emulator: Emulator, *prompts: str, provider: str = "
     return [record["task_id"] for record in cli.results("elsewhere")]
 
 
-@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_GATEWAYS)
 def test_a_task_is_fetched_into_a_file(cli: CommandLine, provider: str) -> None:
     """The video is on disk, its name is printed, and nothing is charged."""
     with serving() as emulator:

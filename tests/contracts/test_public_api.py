@@ -72,8 +72,8 @@ def test_the_core_imports_no_extra() -> None:
 
 @pytest.mark.slow
 def test_the_emulators_core_imports_no_renderer() -> None:
-    """The emulator can be imported, and its pure gateway used, without PyAV and Pillow."""
-    code = "import pika_async.emulator, sys; print([n for n in ('av', 'PIL') if n in sys.modules])"
+    """The emulator can be imported, and its pure gateway used, without PyAV, Pillow and cryptography."""
+    code = "import pika_async.emulator, sys; print([n for n in ('av', 'PIL', 'cryptography') if n in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
 

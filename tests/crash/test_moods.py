@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator
 from pika_async.emulator.scenario import FaultTarget, ScenarioRun
 from pika_async.jobs import Job, JobStatus
 from tests.cli.command_line import KEY
@@ -118,7 +118,7 @@ def test_moods_and_kills_cost_nothing_twice(
 ) -> None:
     """Each job is charged once at most, each finished video is on disk, and doubts and refusals have their causes."""
     print(f"PIKA_MOOD_SEED={SEED} PIKA_MOOD_SECONDS={SECONDS:g} PIKA_MOOD_JOBS={JOBS} PIKA_MOOD_KILLS={KILLS}")
-    moods = {name: MoodScenario(f"{SEED} {name}", SECONDS) for name in EMULATED_PROVIDERS}
+    moods = {name: MoodScenario(f"{SEED} {name}", SECONDS) for name in EMULATED_GATEWAYS}
     fault_for = ScenarioRun.fault_for
 
     def recorded(self: ScenarioRun, on: str, task: FaultTarget, now: float) -> Any:
@@ -128,10 +128,10 @@ def test_moods_and_kills_cost_nothing_twice(
         return fault
 
     monkeypatch.setattr(ScenarioRun, "fault_for", recorded)
-    with ThreadPoolExecutor(len(EMULATED_PROVIDERS)) as pool:
+    with ThreadPoolExecutor(len(EMULATED_GATEWAYS)) as pool:
         parts = [
             pool.submit(_run, name, moods[name], fork_server, tmp_path / name, KILLS // 4 + (number < KILLS % 4))
-            for number, name in enumerate(EMULATED_PROVIDERS)
+            for number, name in enumerate(EMULATED_GATEWAYS)
         ]
         batches = [part.result() for part in parts]
     statuses = sum((each.statuses for each in batches), Counter[JobStatus]())

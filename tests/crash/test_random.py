@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Scenario
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator, Scenario
 from pika_async.jobs import JobStatus
 from tests.cli.command_line import KEY
 from tests.crash.conftest import RULES
@@ -72,10 +72,10 @@ def test_kills_at_random_times(fork_server: ForkServer, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"api_key": KEY, "render": False, "durations": "lognormal:0.4,0.5", "video_seconds": 1.0}
     with (
         Emulator(**settings, seed=SEED, scenario=Scenario.of(RULES)).in_thread() as emulator,
-        ThreadPoolExecutor(len(EMULATED_PROVIDERS)) as pool,
+        ThreadPoolExecutor(len(EMULATED_GATEWAYS)) as pool,
     ):
         parts = [ROUNDS // 4 + (number < ROUNDS % 4) for number in range(4)]
-        results = pool.map(kill_batches, [emulator] * 4, [fork_server] * 4, [tmp_path] * 4, EMULATED_PROVIDERS, parts)
+        results = pool.map(kill_batches, [emulator] * 4, [fork_server] * 4, [tmp_path] * 4, EMULATED_GATEWAYS, parts)
         batches = [batch for part in results for batch in part]
     kills = sum(run.was_killed for batch in batches for run in batch.runs)
     in_doubt = sum(batch.statuses[JobStatus.UNKNOWN] for batch in batches)

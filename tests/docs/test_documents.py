@@ -286,12 +286,12 @@ def test_data_can_be_parsed(block: Block) -> None:
 
 
 def test_the_scenario_of_faults_can_be_played() -> None:
-    """The emulator takes the list of faults that the page on testing shows."""
+    """The emulator takes the lists of faults that the page on testing shows."""
     from pika_async.emulator import Scenario
 
     page = ROOT / "docs" / "testing-your-app.md"
     shown = [block.text for block in blocks_of(page) if block.language == "json"]
-    assert [len(Scenario.of(json.loads(text)).rules) for text in shown] == [5]
+    assert [len(Scenario.of(json.loads(text)).rules) for text in shown] == [5, 4]
 
 
 def test_the_documented_exit_codes_are_those_of_the_command_line() -> None:

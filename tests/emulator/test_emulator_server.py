@@ -18,7 +18,7 @@ from aiohttp import web
 from av.container import InputContainer
 from PIL import Image
 
-from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Picture, Renderer
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator, Picture, Renderer
 from pika_async.emulator.render import even_size, render_poster, render_video
 
 OPTIONS = {"aspectRatio": 16 / 9, "frameRate": 12, "parameters": {"seed": 5}, "extend": False}
@@ -96,7 +96,7 @@ class Client:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_GATEWAYS)
 async def test_a_create_leads_to_a_playable_video(session: aiohttp.ClientSession, provider: str) -> None:
     """The result of a create is an H.264 MP4 with the moov box before the media data."""
     async with emulator() as served:
@@ -181,7 +181,7 @@ async def test_binds_loopback_addresses_only() -> None:
         assert served.url.startswith("http://127.0.0.1:")
         assert served.cdn_url != served.url
         with pytest.raises(ValueError, match="provider"):
-            served.base_url("fal")
+            served.base_url("runway")
 
 
 @pytest.mark.anyio

@@ -11,7 +11,7 @@ _TESTS: Final = ("tests/emulator/test_strictness.py",)
 MUTANTS: Final = (
     Mutant(
         "true-is-a-number",
-        "emulator/request_schemas.py",
+        "emulator/checks.py",
         "if isinstance(value, bool) or not isinstance(value, (int, float)):",
         "if not isinstance(value, (int, float)):",
         "the emulator takes true for a number",
@@ -19,7 +19,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "true-is-an-integer",
-        "emulator/request_schemas.py",
+        "emulator/checks.py",
         "if isinstance(value, bool) or not isinstance(value, int):",
         "if not isinstance(value, int):",
         "the emulator takes true for an integer",
@@ -27,7 +27,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "whole-floats-are-integers",
-        "emulator/request_schemas.py",
+        "emulator/checks.py",
         "if isinstance(value, bool) or not isinstance(value, int):",
         "if isinstance(value, bool) or not (isinstance(value, int) or isinstance(value, float) and value.is_integer()):",
         "the emulator takes 24.0 for an integer",
@@ -35,7 +35,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "anything-like-json",
-        "emulator/gateway.py",
+        "emulator/backend.py",
         'if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":',
         'if "json" not in headers.get("content-type", "").lower():',
         "the emulator reads any content type that resembles JSON",
@@ -43,7 +43,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "fields-of-sisters-accepted",
-        "emulator/request_schemas.py",
+        "emulator/checks.py",
         "if name not in fields:",
         "if name not in fields and path:",
         "the emulator accepts top-level fields that a page does not have",
@@ -51,7 +51,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "inner-fields-unchecked",
-        "emulator/request_schemas.py",
+        "emulator/checks.py",
         "if name not in fields:",
         "if name not in fields and not path:",
         "the emulator accepts options that a page does not have",
@@ -68,12 +68,12 @@ MUTANTS: Final = (
     Mutant(
         "any-effect-everywhere",
         "emulator/request_schemas.py",
-        '    "promptText": Field(_non_empty_text, required=True),\n    "model": Field(_version),\n'
-        '    "options": Field(_object, required=True, inner=_videos(required=True)),\n    "image": Field(_media),\n'
-        '    "video": Field(_media),\n    "pikaffect": Field(_one_of(*COMMON_EFFECTS)),',
-        '    "promptText": Field(_non_empty_text, required=True),\n    "model": Field(_version),\n'
-        '    "options": Field(_object, required=True, inner=_videos(required=True)),\n    "image": Field(_media),\n'
-        '    "video": Field(_media),\n    "pikaffect": Field(_one_of(*ALL_EFFECTS)),',
+        '    "promptText": Field(non_empty_text, required=True),\n    "model": Field(_version),\n'
+        '    "options": Field(plain_object, required=True, inner=_videos(required=True)),\n    "image": Field(_media),\n'
+        '    "video": Field(_media),\n    "pikaffect": Field(one_of(*COMMON_EFFECTS)),',
+        '    "promptText": Field(non_empty_text, required=True),\n    "model": Field(_version),\n'
+        '    "options": Field(plain_object, required=True, inner=_videos(required=True)),\n    "image": Field(_media),\n'
+        '    "video": Field(_media),\n    "pikaffect": Field(one_of(*ALL_EFFECTS)),',
         "the emulator accepts effects that gpt.ge does not document",
         _TESTS,
     ),

@@ -24,7 +24,7 @@ from pika_async import (
 )
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._planning.adoption import key_of_task
-from pika_async.emulator import EMULATED_PROVIDERS, Gateway
+from pika_async.emulator import EMULATED_GATEWAYS, Gateway
 from tests.fakes import virtual_clock
 from tests.fakes.memory_gateway import client, gateway
 
@@ -40,7 +40,7 @@ async def submitted_elsewhere(gateway: Gateway, provider: str = "cometapi", prom
     return task_id
 
 
-@pytest.mark.parametrize("provider", EMULATED_PROVIDERS)
+@pytest.mark.parametrize("provider", EMULATED_GATEWAYS)
 def test_a_task_is_adopted_by_its_bare_id_and_costs_nothing(provider: str) -> None:
     """Its job is polled to its end; the ledger does not change, and the id is the key."""
 
