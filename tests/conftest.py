@@ -14,6 +14,7 @@ from hypothesis import Phase, settings
 
 from pika_async import providers
 from pika_async._journal.reader import Reader
+from pika_async.emulator import EMULATED_PROVIDERS
 from tests.fakes.process_state import process_state
 from tests.fakes.stepped_emulator import SteppedEmulator
 
@@ -106,7 +107,8 @@ def everywhere(
     """
     options = {"durations": "constant:0.2", "video_seconds": 1} | getattr(request, "param", {})
     with SteppedEmulator(**options).in_thread() as running:
-        for name, provider in providers.PROVIDERS.items():
+        for name in EMULATED_PROVIDERS:
+            provider = providers.PROVIDERS[name]
             local = attrs.evolve(provider, base_url=running.base_url(name))
             monkeypatch.setitem(providers.PROVIDERS, name, local)
             monkeypatch.setenv(provider.api_key_env, running.api_key)

@@ -290,7 +290,7 @@ three = 3
     expected = [
         "acounts must be a table [accounts.NAME]; did you mean accounts?",
         "api_key must be a table [accounts.NAME]",
-        "[accounts.main] provider: 'comet' must be one of cometapi, yescale, gptge, native",
+        "[accounts.main] provider: 'comet' must be one of cometapi, yescale, gptge, native, pika, fal",
         f"[accounts.main] api_key: {advice}",
         "[accounts.main] max_inflight: must be one of provider, api_key_file, base_url, max_in_flight, submits_",
         "[accounts.main] max_charges: must be an integer >= 1, not 0",

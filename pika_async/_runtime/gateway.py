@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from types import UnionType
 from typing import Any, Final
+from uuid import uuid4
 
 import attrs
 
@@ -122,14 +123,15 @@ class GatewayClient:
         """Encode the submission of *request*, its local files loaded or uploaded.
 
         :param callback_url: where the gateway sends its callbacks.
-        :param idempotency_key: see `Provider.encode_submission`.
+        :param idempotency_key: see `Provider.encode_submission` (default: a new one, where the provider has such keys).
         :return: the HTTP request; a rejection if *request* cannot be encoded; "not sent" if this machine failed.
         :raises JournalFailed: if the URL of an uploaded file could not be saved; it raises nothing else.
         """
         try:
             loaded = await load_media(self._provider, request, self._upload)
             check_reach(self._provider, loaded, self._base_url)
-            options = {} if idempotency_key is None else {"idempotency_key": idempotency_key}
+            has_keys = self._provider.idempotency is not None
+            options = {"idempotency_key": idempotency_key or uuid4().hex} if has_keys else {}
             encoded = self._provider.encode_submission(loaded, self._base_url, callback_url, **options)
             _expect_type(HttpRequest, encoded)
             return encoded

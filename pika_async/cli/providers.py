@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from rich.text import Text
@@ -18,6 +18,10 @@ from pika_async.models.fields import EFFECTS
 from pika_async.providers import Provider, find_provider
 
 __all__ = ["show_effects", "show_providers"]
+
+
+#: The state of a wire that its adapter has from others.
+UNTRIED: Final = "documented by others, not tried against the live service"
 
 
 def load_providers(terminal: Terminal) -> list[Provider]:
@@ -48,10 +52,16 @@ def show_providers(terminal: Terminal, name: str | None = None, *, as_json: bool
     facts |= {
         "effects": lambda provider: plain(len(provider.effects)),
         "callbacks": lambda provider: _mark(provider.takes_callback),
+        "cancels": lambda provider: _mark(provider.dialect.cancel is not None),
+        "idempotency": lambda provider: _mark(provider.idempotency is not None),
+        "own storage": lambda provider: _mark(provider.uploads is not None),
         "its key is set": lambda provider: _mark(has_key(provider)),
     }
     _show_matrix(terminal, "What each provider can do", "field", facts, providers)
     terminal.show("\n".join(["keys come from the environment:", *map(_key_line, providers)]))
+    untried = [provider.name for provider in providers if not provider.verified]
+    if untried:
+        terminal.show(f"{', '.join(untried)}: {UNTRIED}")
     terminal.show(f"more: pika-async providers {providers[0].name}\nmore: pika-async effects")
 
 
@@ -116,7 +126,11 @@ def _show_one(terminal: Terminal, provider: Provider) -> None:
         ("key from", f"{provider.api_key_env} ({'set' if has_key(provider) else 'not set'})"),
         ("dialect", provider.dialect.name),
         ("models", ", ".join(provider.models)),
+        ("wire", "documented by the gateway itself" if provider.verified else UNTRIED),
         ("callbacks", "yes" if provider.takes_callback else "no"),
+        ("cancels", "yes" if provider.dialect.cancel is not None else "no"),
+        ("idempotency", "no" if provider.idempotency is None else f"keys, for {provider.idempotency.window:,g} s"),
+        ("own storage", "no" if provider.uploads is None else _limits(provider.uploads.max_bytes)),
         ("effects", ", ".join(provider.effects)),
     ):
         facts.add_row(plain(label, "bold"), plain(value))
@@ -127,6 +141,11 @@ def _show_one(terminal: Terminal, provider: Provider) -> None:
         wire = capability.wire if capability.wire is not None else "not supported"
         shown.add_row(plain(field, "bold"), plain(wire, "" if capability.supported else "dim"), plain(capability.note))
     terminal.show(shown)
+
+
+def _limits(max_bytes: Mapping[str, int]) -> str:
+    """Return the largest files of a storage in words."""
+    return ", ".join(f"{kind} up to {size // 1_000_000} MB" for kind, size in max_bytes.items())
 
 
 def _record(provider: Provider) -> dict[str, Any]:
@@ -142,6 +161,10 @@ def _record(provider: Provider) -> dict[str, Any]:
         "models": list(provider.models),
         "inline_limit": provider.inline_limit,
         "takes_callback": provider.takes_callback,
+        "can_cancel": provider.dialect.cancel is not None,
+        "idempotency": None if provider.idempotency is None else attrs.asdict(provider.idempotency),
+        "max_upload_bytes": None if provider.uploads is None else dict(provider.uploads.max_bytes),
+        "verified": provider.verified,
         "capabilities": {
             field: {**attrs.asdict(capability), "supported": capability.supported}
             for field, capability in provider.capabilities.items()

@@ -1,7 +1,7 @@
-"""Registry of gateways by name: four built in, others registered as entry points. Sends nothing.
+"""Registry of gateways by name: six built in, others registered as entry points. Sends nothing.
 
 A package registers a `Provider` under the entry-point group `pika_async.providers`; the entry's name is the
-provider's name. The names and titles of the four cannot be replaced.
+provider's name. The names and titles of the built-in ones cannot be replaced.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pika_async.providers._envelope import ENVELOPE
 from pika_async.providers._provider import Dialect, Provider
 from pika_async.providers._videos import VIDEOS
 from pika_async.providers.cometapi import COMETAPI
+from pika_async.providers.fal import FAL
 from pika_async.providers.gptge import GPTGE
 from pika_async.providers.native import NATIVE
+from pika_async.providers.pika import PIKA
 from pika_async.providers.yescale import YESCALE
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "COMETAPI",
     "ENVELOPE",
+    "FAL",
     "GPTGE",
     "NATIVE",
+    "PIKA",
     "PROVIDERS",
     "VIDEOS",
     "YESCALE",
@@ -39,10 +43,10 @@ __all__ = [
 ]
 
 #: The names of the built-in providers, for editors and type checkers; `find_provider` takes others too.
-ProviderName = Literal["cometapi", "yescale", "gptge", "native"]
+ProviderName = Literal["cometapi", "yescale", "gptge", "native", "pika", "fal"]
 
 ENTRY_POINT_GROUP: Final = "pika_async.providers"
-PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, YESCALE, GPTGE, NATIVE)}
+PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, YESCALE, GPTGE, NATIVE, PIKA, FAL)}
 
 
 def provider_names() -> list[str]:

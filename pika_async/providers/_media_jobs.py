@@ -58,6 +58,9 @@ _REQUEST_CODES: Final = frozenset({"invalid_input", "content_moderation"})
 #: HTTP statuses of a result that is not there yet.
 _TOO_EARLY: Final = frozenset({404, 409})
 _MICRO: Final = 1_000_000
+#: Characters that no document shows in the name of an uploaded file, and the longest name that is sent.
+_NOT_IN_NAMES: Final = re.compile(r"[^\w.-]+", re.ASCII)
+MAX_NAME_LENGTH: Final = 200
 
 
 def operation(request: GenerationRequest, default_model: str | None) -> str:
@@ -207,7 +210,8 @@ def _amounts(body: Any) -> Iterator[tuple[str, Any]]:
 
 def create_upload(base_url: str, name: str, content_type: str, size: int) -> HttpRequest:
     """Return the free request for a place of a file."""
-    body = {"content_type": content_type, "size_bytes": size, "filename": name}
+    filename = _NOT_IN_NAMES.sub("-", name)[-MAX_NAME_LENGTH:]
+    body = {"content_type": content_type, "size_bytes": size, "filename": filename}
     return HttpRequest(method="POST", url=f"{base_url}/v1/media/uploads", body=json.dumps(body).encode())
 
 

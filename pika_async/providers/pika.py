@@ -40,6 +40,11 @@ def _inputs_are_https(provider: Provider, request: GenerationRequest) -> None:
 
 
 def _model_fits(provider: Provider, request: GenerationRequest) -> None:
+    if request.strict and request.model not in {None, *provider.models}:
+        reason = (
+            f"must be {' or '.join(provider.models)} at {provider.title}; strict=False (--no-strict) sends any text"
+        )
+        raise provider.refusal("model", request.model, reason)
     is_other = request.model not in {None, provider.default_model}
     if is_other and (request.video is not None or request.last_image is not None):
         field = "video" if request.video is not None else "last_image"

@@ -255,17 +255,19 @@ def test_the_matrix_fits_80_columns_and_shows_which_keys_are_set(
     assert max(len(line.rstrip()) for text in outputs for line in text.splitlines()) <= 80
     assert "options.parameters.negativePrompt" in outputs[2]
     marks = next(line.split() for line in outputs[0].splitlines() if "its key is set" in line)
-    assert marks[-4:] == ["yes", "-", "-", "-"]
+    assert marks[-6:] == ["yes", "-", "-", "-", "-", "-"]
+    assert "pika, fal: documented by others, not tried against the live service" in outputs[0]
     assert "COMETAPI_API_KEY (set)" in outputs[0]
     assert "GPTGE_API_KEY (not set)" in outputs[0]
     records = json.loads(cli("providers", "--json").out)
-    assert [record["key_is_set"] for record in records] == [True, False, False, False]
+    assert [record["key_is_set"] for record in records] == [True, False, False, False, False, False]
+    assert [record["verified"] for record in records] == [True, True, True, True, False, False]
 
 
 def test_effects_are_shown_by_provider(cli: CommandLine) -> None:
     """Of all as a matrix, of one as lines, and as JSON; an unknown provider is a sentence."""
     row = next(line.split() for line in cli("effects").out.splitlines() if "Levitate" in line)
-    assert row == ["Levitate", "yes", "-", "-", "yes"]
+    assert row == ["Levitate", "yes", "-", "-", "yes", "yes", "yes"]
     assert cli("effects", "--provider", "gptge").out.splitlines() == list(PROVIDERS["gptge"].effects)
     shown = json.loads(cli("effects", "--json").out)
     assert shown == {name: list(provider.effects) for name, provider in PROVIDERS.items()}

@@ -217,7 +217,10 @@ def test_a_value_other_than_a_number_is_said_in_plain_words(cli: CommandLine) ->
 def test_an_unknown_provider_is_named_by_what_was_typed(cli: CommandLine) -> None:
     """`providers` has an argument, not an option."""
     ran = cli("providers", "nope")
-    assert (ran.code, ran.err) == (2, "error: NAME: 'nope' must be one of cometapi, yescale, gptge, native\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: NAME: 'nope' must be one of cometapi, yescale, gptge, native, pika, fal\n",
+    )
 
 
 def test_a_failed_journal_without_a_provider_has_no_empty_name() -> None:

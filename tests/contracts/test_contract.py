@@ -23,8 +23,7 @@ from pika_async import (
     SubmissionRejected,
     TaskState,
 )
-from pika_async.emulator import Emulator, Gateway, Scenario
-from pika_async.providers import PROVIDERS
+from pika_async.emulator import EMULATED_PROVIDERS, Emulator, Gateway, Scenario
 from pika_async.providers._wire import HttpRequest, HttpResponse
 from tests import samples
 from tests.fakes import virtual_clock
@@ -71,7 +70,7 @@ async def world(
         yield World(client, emulator)
 
 
-WORLDS = [(provider, transport) for provider in PROVIDERS for transport in ("memory", "loopback")]
+WORLDS = [(provider, transport) for provider in EMULATED_PROVIDERS for transport in ("memory", "loopback")]
 P = ParamSpec("P")
 
 

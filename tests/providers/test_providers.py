@@ -97,11 +97,12 @@ def test_an_unknown_provider_names_the_closest_one(
     with pytest.raises(ConfigurationError) as caught:
         find_provider(name)
     assert str(caught.value) == (
-        f"provider: {name!r} must be one of cometapi, yescale, gptge, native, acme, broken, text; did you mean {closest}?"
+        f"provider: {name!r} must be one of cometapi, yescale, gptge, native, pika, fal, acme, broken, text; "
+        f"did you mean {closest}?"
     )
 
 
-@pytest.mark.parametrize("name", ["", " ", "fal", "openai", "\x1b[31m"])
+@pytest.mark.parametrize("name", ["", " ", "sora", "openai", "\x1b[31m"])
 def test_a_name_that_resembles_no_provider_gets_no_suggestion(name: str) -> None:
     """A name that is far from all others is refused with the list of names only."""
     with pytest.raises(ConfigurationError) as caught:
@@ -137,12 +138,23 @@ GIVEN: dict[str, Any] = {
 }  # fmt: skip
 
 
+#: Fields that a provider needs beside another, or in the place of its value.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("cometapi", "video"): {"effect": "Melt"},
+    ("pika", "effect"): {"image": GIVEN["image"]},
+    ("pika", "last_image"): {"image": GIVEN["image"]},
+    ("pika", "aspect_ratio"): {"model": "h3-flex"},
+    ("fal", "effect"): {"image": GIVEN["image"]},
+    ("fal", "model"): {"model": "2.2"},
+    ("pika", "model"): {"model": "2.5"},
+}
+
+
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
 @pytest.mark.parametrize("field", GIVEN)
 def test_check_agrees_with_the_table(provider: Provider, field: str) -> None:
-    """A field alone passes the check exactly when it is supported according to the table."""
-    more: dict[str, Any] = {"effect": "Melt"} if field == "video" else {}
-    request = GenerationRequest("a cat", **{field: GIVEN[field]}, **more)
+    """A field passes the check, with what it needs beside it, exactly when the table has it as supported."""
+    request = GenerationRequest("a cat", **{field: GIVEN[field]} | BESIDE.get((provider.name, field), {}))
     if provider.capabilities[field].supported:
         provider.check(request)
     else:
@@ -178,12 +190,14 @@ def test_providers_differ_as_their_pages_do() -> None:
         name: {field for field, row in provider.capabilities.items() if row.supported}
         for name, provider in PROVIDERS.items()
     }
-    assert {name for name, fields in can.items() if "video" in fields} == {"cometapi", "gptge"}
-    assert {name for name, fields in can.items() if "ingredients" in fields} == {"native"}
+    assert {name for name, fields in can.items() if "video" in fields} == {"cometapi", "gptge", "pika", "fal"}
+    assert {name for name, fields in can.items() if "ingredients" in fields} == {"native", "fal"}
+    assert {name for name, fields in can.items() if "duration" in fields} == {"pika", "fal"}
+    assert {name for name, fields in can.items() if "last_image" in fields} == {"pika"}
     assert {name for name, fields in can.items() if "sfx" in fields} == {"cometapi"}
     assert {name for name, fields in can.items() if "extend" in fields} == {"yescale", "gptge", "native"}
     assert {name: len(provider.effects) for name, provider in PROVIDERS.items()} == {
-        "cometapi": 13, "yescale": 10, "gptge": 10, "native": 16,
+        "cometapi": 13, "yescale": 10, "gptge": 10, "native": 16, "pika": 16, "fal": 16,
     }  # fmt: skip
 
 

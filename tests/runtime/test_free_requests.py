@@ -149,6 +149,19 @@ async def test_a_repeated_submission_in_conflict_is_in_doubt() -> None:
     assert [sent.headers for sent in script.sent] == [{"Idempotency-Key": "k1"}] * 2
 
 
+async def test_each_submission_has_a_key_of_its_own() -> None:
+    """Without a key from the caller a new one is made, where the provider has such keys."""
+    gateway, script = client({})
+    for _ in range(2):
+        await submit_once(gateway, GenerationRequest("a cat"))
+    keys = [sent.headers["Idempotency-Key"] for sent in script.sent]
+    assert len(set(keys)) == 2
+    assert all(32 <= len(key) <= 64 and key.isalnum() for key in keys)
+    gateway, script = client({}, find_provider("gptge"))
+    await submit_once(gateway, GenerationRequest("a cat"))
+    assert script.sent[0].headers == {}
+
+
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [

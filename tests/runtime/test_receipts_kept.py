@@ -24,6 +24,7 @@ from pika_async.providers import PROVIDERS, Provider
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 from pika_async.providers._wire import Credential, HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import memory_gateway, virtual_clock
+from tests.fakes.family import GATEWAYS
 from tests.fakes.raw_server import TASK, Act, RawServer, answer, receipt
 
 KEY = "sk-receipts-0123456789"
@@ -71,7 +72,7 @@ def with_receipt(provider: str, read: Any) -> Provider:
 # --- decoding ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
 def test_a_receipt_that_fails_to_decode_has_its_task_id(error: Exception, provider: str) -> None:
     """Whatever a decoder raises, the task id is found in the bytes and the submission is accepted."""
@@ -80,7 +81,7 @@ def test_a_receipt_that_fails_to_decode_has_its_task_id(error: Exception, provid
     assert (outcome.verdict, outcome.task_id) == (SubmitVerdict.ACCEPTED, TASK)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
 def test_an_answer_that_fails_to_decode_is_in_doubt_with_its_beginning(error: Exception, provider: str) -> None:
     """Without a task id in the bytes the submission is in doubt, and their beginning is in the reason."""
