@@ -258,6 +258,9 @@ async def test_a_webhook_is_repeated_until_it_is_answered(session: aiohttp.Clien
         for wait in (10, 30):
             while len(served.callbacks) < len(bodies):
                 await asyncio.sleep(0)
+            due_at = served.gateway.next_callback_at()
+            assert due_at is not None
+            assert due_at - served.callbacks[-1].at == pytest.approx(wait, abs=5)
             served.advance(wait)
             bodies.append((await received.get())[1])
         assert len(set(bodies)) == 1

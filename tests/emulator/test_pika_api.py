@@ -280,6 +280,7 @@ async def test_an_uploaded_file_can_be_named(session: aiohttp.ClientSession) -> 
         ("PUT", PICTURE, {"X_API_Key": "emulator-key"}, 400),
         ("PUT", PICTURE, {"Authorization": "Bearer other"}, 400),
     ],
+    ids=["shorter", "longer", "POST", "another type", "a header less", "the key", "another key"],
 )
 async def test_an_upload_must_be_as_announced(
     session: aiohttp.ClientSession, method: str, content: bytes, changes: dict[str, str | None], status: int
