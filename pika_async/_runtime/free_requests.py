@@ -20,7 +20,7 @@ from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, T
 
 __all__ = ["FreeRequests"]
 
-_log = logging.getLogger("pika_async.gateway")
+_log = logging.getLogger("pika_async.free_requests")
 
 Send = Callable[[HttpRequest, ActiveJob | None], Awaitable[HttpResponse | TransportFailure]]
 

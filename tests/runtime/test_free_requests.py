@@ -133,7 +133,7 @@ async def test_a_handle_that_leads_elsewhere_is_dropped(addresses: Any, caplog: 
     url = f"{BASE}/make/text?hook=https://callback.invalid/"
     links = LINKS | {"status": "https://evil.example/t/1"}
     gateway, _ = client({url: (200, {"ticket": "1", "links": links})}, with_dialect(addresses=addresses))
-    with caplog.at_level(logging.WARNING, "pika_async.gateway"):
+    with caplog.at_level(logging.WARNING, "pika_async.free_requests"):
         outcome = await submit_once(gateway, GenerationRequest("a cat"))
     assert (outcome.verdict, outcome.task_id, outcome.handle) == (SubmitVerdict.ACCEPTED, "1", None)
     assert "the handle of task 1 is not used" in caplog.text
