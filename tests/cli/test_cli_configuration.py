@@ -279,8 +279,8 @@ def test_doctor_checks_every_provider_whose_key_is_set(
     cli: CommandLine, everywhere: SteppedEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each finding has a plain mark, nothing is charged, and the worst exit code counts."""
-    monkeypatch.delenv("YESCALE_API_KEY")
-    monkeypatch.delenv("PIKA_API_KEY")
+    for name in ("YESCALE_API_KEY", "PIKA_API_KEY", "PIKA_DEV_API_KEY", "FAL_KEY"):
+        monkeypatch.delenv(name)
     ran = cli("doctor")
     lines = ran.out.splitlines()
     assert (ran.code, [line for line in lines if line in PROVIDERS]) == (0, ["cometapi", "gptge"])

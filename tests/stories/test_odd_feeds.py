@@ -15,9 +15,9 @@ from pika_async import DeadlineExceeded, FixedInterval, GenerationRequest, PikaC
 from pika_async._journal.memory import MemoryJournal
 from pika_async.emulator import Gateway
 from pika_async.jobs import JobStatus
-from pika_async.providers import PROVIDERS
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 from tests.fakes import virtual_clock
+from tests.fakes.family import GATEWAYS
 from tests.fakes.memory_gateway import MemoryTransport, client, gateway, prompts, with_journal
 
 #: The body of an answer to a poll and the task id of the poll, to another body.
@@ -55,7 +55,7 @@ def messages(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if part in record.getMessage()]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", GATEWAYS)
 def test_tasks_that_are_only_named_by_other_ids_settle(provider: str, caplog: pytest.LogCaptureFixture) -> None:
     """Where every answer names its task by one other id, each job gets its own video; both ids are logged once a job."""
 
