@@ -146,9 +146,14 @@ class Doctor:
         self.record("unknown task", self._reports_missing(exchange, task_id), detail)
 
     def _reports_missing(self, exchange: RecordedExchange, task_id: str) -> bool:
-        """Return whether the response is a documented "no such task": code `task_not_exist`, any HTTP status."""
+        """Return whether the response is a documented "no such task": code `task_not_exist`, any HTTP status.
+
+        A dialect that reads its own errors means it by HTTP 404.
+        """
         if isinstance(exchange.response, TransportFailure):
             return False
+        if self.provider.dialect.failure is not None:
+            return classify_poll(exchange.response, None) is PollVerdict.MISSING
         try:
             return self.provider.decode_snapshot(exchange.response, task_id).state is TaskState.MISSING
         except DecodeError:

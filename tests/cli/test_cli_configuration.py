@@ -294,6 +294,15 @@ def test_doctor_checks_every_provider_whose_key_is_set(
     assert len(everywhere.ledger) == 0
 
 
+@pytest.mark.parametrize("provider", ["pika", "fal"])
+def test_doctor_finds_nothing_wrong_with_a_wire_of_its_own(
+    cli: CommandLine, everywhere: SteppedEmulator, provider: str
+) -> None:
+    """A 404 is the documented answer to an unknown task there; nothing is charged."""
+    ran = cli("doctor", "--provider", provider)
+    assert (ran.code, "differs" in ran.out, len(everywhere.ledger)) == (0, False, 0)
+
+
 def test_doctor_says_which_provider_was_not_tried(cli: CommandLine, everywhere: SteppedEmulator) -> None:
     """The native shape has no address of its own, and a base URL belongs to one provider."""
     local = attrs.evolve(PROVIDERS["native"], base_url=None)
