@@ -32,6 +32,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import aiohttp
@@ -140,7 +141,8 @@ async def run_sdk(url: str, folder: Path, load: Load, *, journal: bool) -> Figur
     async with Downloader(loopback=True) as downloader:
         if not journal:
             return await fetch_all(downloader.fetch, url, folder, load)
-        results = ResultDownloader(cast("Any", None), downloader, store)
+        downloaders = SimpleNamespace(of=lambda _base_url: downloader)
+        results = ResultDownloader(cast("Any", None), cast("Any", downloaders), store)
 
         async def collect(address: str, target: Path) -> None:
             job = Job(

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import attrs
 from attrs.validators import optional
 
-from pika_async._planning.money import Prices, checked_amount
+from pika_async._planning.money import checked_amount
+from pika_async._planning.prices import Prices
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.models.spelling import did_you_mean
 from pika_async.providers import Provider, ProviderName, find_provider, provider_names
@@ -57,14 +58,16 @@ def _variable(_account: Account, attribute: attrs.Attribute[Any], value: Any) ->
 
 def _url(_account: Account, attribute: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, str) and "@" in value:  # the text is not repeated: it holds a credential
-        raise _error(attribute.name, "must not hold a user; give the bare address, and the key apart")
+        raise _error(attribute.name, "holds a user; give the bare address, and the key apart")
+    way_out = 'give an address such as "https://gateway.example"'
+    if isinstance(value, str) and (not value.isprintable() or any(mark in value for mark in " ?#")):
+        raise _error(attribute.name, f"{value!r} holds white space, a query or a fragment; {way_out}")
     if not _is_url(value):
-        way_out = 'give an address such as "https://gateway.example"'
-        raise _error(attribute.name, f"must be an http(s) URL without a query, not {shorten(value)}; {way_out}")
+        raise _error(attribute.name, f"{shorten(value)} must be an http(s) URL; {way_out}")
 
 
 def _is_url(value: Any) -> bool:
-    if not isinstance(value, str) or not value.isprintable() or any(mark in value for mark in " ?#"):
+    if not isinstance(value, str):
         return False
     try:
         parts = urlsplit(value)
@@ -220,13 +223,13 @@ def checked_accounts(accounts: Iterable[Account]) -> tuple[Account, ...]:
     strangers: list[Any] = [account for account in checked if not isinstance(account, Account)]
     if strangers:
         reason = f"must be records of Account, not {shorten(strangers[0])}; give Account(PROVIDER, ...)"
-        raise _error("accounts", reason)
+        raise _error("provider", reason)
     if not checked:
-        raise _error("accounts", "must be at least one; give Account(PROVIDER, ...)")
+        raise _error("provider", "must be at least one; give Account(PROVIDER, ...)")
     twice = [name for name, count in Counter(account.name for account in checked).items() if count > 1]
     if twice:
         reason = f"must have different names, but several are {', '.join(map(shorten, twice))}; give each name=..."
-        raise _error("accounts", reason)
+        raise _error("provider", reason)
     return checked
 
 

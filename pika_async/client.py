@@ -1,13 +1,13 @@
-"""`PikaClient`: one provider and one account, for single videos, for batches and for services."""
+"""`PikaClient`: one account or several, for single videos, for batches and for services."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import aiohttp
 
@@ -15,19 +15,20 @@ from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal
 from pika_async._planning.estimate import Estimate
 from pika_async._planning.limits import Limits
-from pika_async._runtime.admission import request_of
 from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.control import SubmissionControl
 from pika_async._runtime.event_stream import Hook
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.journal_views import JobViews, unfinished_requests
 from pika_async._runtime.lifetime import ClientLifetime
+from pika_async._runtime.request_checks import request_of
 from pika_async._runtime.request_source import Requests
-from pika_async._runtime.resolution import find_job, key_of, resolve, resubmit
+from pika_async._runtime.resolution import JobResolution, find_job, key_of
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.tasks import require_loop
+from pika_async.accounts import Account, Routing
 from pika_async.callbacks import CallbackReceiver
 from pika_async.config import ClientConfig
 from pika_async.errors import ConfigurationError
@@ -43,13 +44,14 @@ __all__ = ["PikaClient"]
 H = TypeVar("H", bound=Hook)
 
 
-class PikaClient(JobViews, SubmissionControl, BoardView):
-    """A client of one provider and one account.
+class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
+    """A client of one account, or of several accounts of any providers.
 
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
     loop, and keeps its jobs. While it is open, every task of its event loop may use it.
 
-    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`...
+    :param provider: a `Provider`, or a name or title in any case: `cometapi`, `yescale`, `gptge`, `native`...; or
+        several `Account`s, to one of which each job is sent. They have their own keys, base URLs and prices.
     :param api_key: the key; default: from `api_key_file`, else from the provider's environment variable.
     :param api_key_file: a text file that holds the key; default: none.
     :param base_url: an http or https URL; default: the provider's own (`native` has none).
@@ -69,14 +71,16 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
     :param uploader: an async function of (bytes, name, content type) that returns an http(s) URL; called once for each
         local file that does not fit into a request. Default: none; such a file is refused before it costs.
     :param upload_lifetime: seconds for which the URL of an uploaded file is used again, above 0; default: 86,400.
-    :param price: the price of one charge, in a unit of your own, above 0; default: unknown. See `estimate`.
-    :param budget: money for all charges of the journal, those in doubt included, above 0; default: no limit.
+    :param price: the price of one charge, in a unit of your own, above 0, or a table as in `Account`; default: unknown.
+    :param budget: money for all charges of the journal, those in doubt included, above 0; default: no limit. It is
+        reserved before a job is sent; every account needs its price.
+    :param routing: how an account is chosen for a job that several can take and have room for; default: `Routing()`.
     :raises ConfigurationError: names the argument that cannot work and the way out.
     """
 
     def __init__(
         self,
-        provider: ProviderName | str | Provider,
+        provider: ProviderName | str | Provider | Iterable[Account],
         *,
         api_key: str | None = None,
         api_key_file: str | os.PathLike[str] | None = None,
@@ -93,23 +97,26 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
         transport: Transport | None = None,
         uploader: Uploader | None = None,
         upload_lifetime: float | None = None,
-        price: float | None = None,
+        price: float | Sequence[Mapping[str, Any]] | None = None,
         budget: float | None = None,
+        routing: Routing | None = None,
     ) -> None:
         self._config = ClientConfig.create(
             provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
             limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session,
             allow_results=allow_results, proxy=proxy, transport=transport, uploader=uploader,
-            upload_lifetime=upload_lifetime, price=price, budget=budget,
+            upload_lifetime=upload_lifetime, price=price, budget=budget, routing=routing,
         )  # fmt: skip
         self._journal = self._config.journal
-        self.provider = self._config.provider
-        self.base_url = self._config.base_url
+        #: The provider and the base URL of the first account.
+        self.provider = self._config.accounts[0].provider
+        self.base_url = self._config.accounts[0].base_url
         self._hooks: list[Hook] = []
         self._lifetime = ClientLifetime[Session]()
 
     def __repr__(self) -> str:
-        return f"<PikaClient {self.provider.name} at {self.base_url}>"
+        places = ", ".join(f"{account.name} at {account.base_url}" for account in self._config.accounts)
+        return f"<PikaClient {places}>"
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 
@@ -202,7 +209,7 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
             raise job.to_exception()
         return job
 
-    async def adopt(self, task_id: str, *, key: str | None = None) -> Job:
+    async def adopt(self, task_id: str, *, key: str | None = None, account: str | None = None) -> Job:
         """Take on a task that was submitted elsewhere, by its id alone; return its job, which is polled from now on.
 
         Charges nothing, and does not count for `Limits.max_charges`. `wait` and `download` bring its video. A task that
@@ -210,13 +217,14 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
 
         :param task_id: the provider's id of the task.
         :param key: the key of a new job; default: the task id itself, where that can be a key.
+        :param account: the name of the account that has the task; default: the only one.
         :raises TaskNotFound: if the provider denies the task; nothing is saved.
         :raises InvalidRequest: if `task_id` cannot be an id, or `key` belongs to another job.
         :raises ExchangeFailed: if no usable answer came; nothing is saved, try again.
         :raises AccountStopped: if the credential was refused.
         :raises JournalFailed: if the job could not be saved.
         """
-        return await self._require_session(accepting=True).adoption.adopt(task_id, key)
+        return await self._require_session(accepting=True).adoption.adopt(task_id, key, account)
 
     async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - the contract's name
         """Wait until `job` is finished: settled or parked. A job that timed out gets a new deadline.
@@ -241,7 +249,8 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
         :raises UnknownJob: if no job has that key.
         """
         session = self._require_session()
-        return await session.gateway.poll_job(find_job(self._journal, job))
+        found = find_job(self._journal, job)
+        return await session.accounts.of(found).gateway.poll_job(found)
 
     async def download(
         self, video: Video | Job | str, path: str | os.PathLike[str], *, overwrite: bool = False
@@ -313,13 +322,13 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
         return await estimate(self._config, self._table, requests, again)
 
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
-        """Run every job of this provider and address that is not final; jobs in doubt stay so and are reported.
+        """Run every job of the client's accounts that is not final; jobs in doubt stay so and are reported.
 
         :param download_to: the folder for KEY.mp4, also for jobs that succeeded and whose file is missing; default:
             nothing is downloaded.
         """
-        session, here = self._require_session(accepting=True), (self.provider.name, self.base_url)
-        requests = unfinished_requests(self._journal, here, with_downloads=download_to is not None)
+        session = self._require_session(accepting=True)
+        requests = unfinished_requests(self._config, with_downloads=download_to is not None)
         batch, admission = await session.start_batch(requests, download_to, keep_rest=True, is_known=True)
         return await collect_report(batch, admission)
 
@@ -358,42 +367,8 @@ class PikaClient(JobViews, SubmissionControl, BoardView):
         self._hooks.append(hook)
         return hook
 
-    # --- views and resolutions --------------------------------------------------------------------------------------
+    # --- views ------------------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
         """Return the state of this client for a health check; open or not, from any thread, without waiting."""
         return build_stats(self._config, self._session)
-
-    async def resolve(
-        self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
-    ) -> Job:
-        """Resolve a job in doubt by exactly one of its three outcomes. `resume()` then runs the job.
-
-        :param key: the key of the job.
-        :param task_id: its task id, if it was accepted.
-        :param charged: False, if it was not accepted: it may be sent again.
-        :param abandon: True, to give the job up.
-        :raises InvalidRequest: unless exactly one outcome is given, or if the job is not in doubt, or if another job
-            has that task id.
-        :raises JournalFailed: if it could not be saved.
-        """
-        table = self._require_session().table
-        job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
-        table.on_resolved(job)
-        return job
-
-    async def resubmit(self, key: str, *, new_seed: bool = False) -> Job:
-        """Make the next request of this key a new one, which is charged; return the earlier job.
-
-        The earlier job stays in the journal as `KEY~1`, with its task id and its file. `submit` with the same request,
-        a batch that holds it, or, with a new seed, `resume()` then pays.
-
-        :param key: the key of the job.
-        :param new_seed: whether to plan the next request at once, equal but for another seed than the earlier one;
-            default: False. `(await pika.job(key)).request` is that request.
-        :raises UnknownJob: if there is no such job.
-        :raises InvalidRequest: if the job is active or was adopted, or its file cannot be moved aside.
-        :raises JournalFailed: if it could not be saved.
-        """
-        session = self._require_session()
-        return await resubmit(session.table, key, new_seed=new_seed)

@@ -270,16 +270,17 @@ class Job:
         if not self.is_in_flight and self.status is not JobStatus.TIMED_OUT:
             raise self._no_transition("any other by a poll: it was never accepted")
         points = self.points if snapshot.points is None else snapshot.points
+        cost = _settled_cost(self.cost, snapshot)
         refunded = self.refunded if snapshot.refunded is None else snapshot.refunded
         match snapshot.state:
             case TaskState.SUCCEEDED:
                 return self._to(
                     JobStatus.SUCCEEDED, video=snapshot.video, progress=100, points=points, refunded=refunded,
-                    settled_at=utc_from_timestamp(at), error=None, last_seen=None,
+                    cost=cost, settled_at=utc_from_timestamp(at), error=None, last_seen=None,
                 )  # fmt: skip
             case TaskState.FAILED:
                 return self._to(
-                    JobStatus.FAILED, error=failure, points=points, refunded=refunded,
+                    JobStatus.FAILED, error=failure, points=points, refunded=refunded, cost=cost,
                     settled_at=utc_from_timestamp(at), last_seen=None,
                 )  # fmt: skip
             case TaskState.QUEUED if self.status is not JobStatus.RUNNING:
@@ -311,10 +312,20 @@ class Job:
         return attrs.evolve(self, error=error)
 
 
-def adopted_job(key: str, *, provider: str, base_url: str, task_id: str) -> Job:
+def _settled_cost(price: float | None, snapshot: Snapshot) -> float | None:
+    """Return the cost of a settled task: the provider's own figure; 0 if all points were given back; else its price."""
+    if snapshot.cost is not None:
+        return snapshot.cost
+    return 0.0 if snapshot.state is TaskState.FAILED and snapshot.points == 0 else price
+
+
+def adopted_job(key: str, *, provider: str, base_url: str, task_id: str, account: str | None = None) -> Job:
     """Return a job for a task that was submitted elsewhere; its prompt is not known, so its id stands in for it."""
     request = GenerationRequest(f"task {task_id}", key=key)
-    return Job(key=key, request=request, provider=provider, base_url=base_url, status=JobStatus.QUEUED, task_id=task_id)
+    return Job(
+        key=key, request=request, provider=provider, base_url=base_url, account=account, status=JobStatus.QUEUED,
+        task_id=task_id,
+    )  # fmt: skip
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from pika_async import Account, ConfigurationError, GenerationRequest, Routing, find_provider, load_accounts
-from pika_async._planning.money import PriceRow, Prices
+from pika_async._planning.prices import PriceRow, Prices
 from pika_async.accounts import checked_accounts
 
 CANARY = "sk-canary-0123456789abcdef"
@@ -76,13 +76,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"api_key": 5}, "api_key: is empty"),
     ({"api_key_file": ""}, "api_key_file: must be the path of a text file that holds the key, not ''"),
     ({"api_key_file": 5}, "api_key_file: must be the path of a text file that holds the key, not 5"),
-    ({"base_url": "gateway.example"}, "base_url: must be an http(s) URL without a query, not 'gateway.example'; give"),
-    ({"base_url": "ftp://gateway.example"}, "base_url: must be an http(s) URL"),
-    ({"base_url": "https://gateway.example/?a=1"}, "base_url: must be an http(s) URL"),
-    ({"base_url": "https://gateway.example:port"}, "base_url: must be an http(s) URL"),
-    ({"base_url": "https:///v1"}, "base_url: must be an http(s) URL"),
-    ({"base_url": "https://[::1"}, "base_url: must be an http(s) URL"),
-    ({"base_url": 5}, "base_url: must be an http(s) URL"),
+    ({"base_url": "gateway.example"}, "base_url: 'gateway.example' must be an http(s) URL; give"),
+    ({"base_url": "ftp://gateway.example"}, "base_url: 'ftp://gateway.example' must be an http(s) URL"),
+    ({"base_url": "https://gateway.example/?a=1"}, "base_url: 'https://gateway.example/?a=1' holds white space, a query"),
+    ({"base_url": "https://gateway.example:port"}, "base_url: 'https://gateway.example:port' must be an http(s) URL"),
+    ({"base_url": "https:///v1"}, "base_url: 'https:///v1' must be an http(s) URL"),
+    ({"base_url": "https://[::1"}, "base_url: 'https://[::1' must be an http(s) URL"),
+    ({"base_url": 5}, "base_url: 5 must be an http(s) URL"),
     ({"max_in_flight": 0}, "max_in_flight: must be an integer >= 1, not 0"),
     ({"max_in_flight": 1.0}, "max_in_flight: must be an integer >= 1, not 1.0"),
     ({"max_charges": True}, "max_charges: must be an integer >= 1, not True"),
@@ -180,7 +180,7 @@ def test_accounts_of_one_client_have_different_names() -> None:
     first, second = Account("cometapi", api_key="k"), Account("cometapi", api_key="k", name="second")
     assert checked_accounts([first, second]) == (first, second)
     error = refusal(lambda: checked_accounts([first, second, Account("cometapi")]))
-    assert error.message == "accounts: must have different names, but several are 'cometapi'; give each name=..."
+    assert error.message == "provider: must have different names, but several are 'cometapi'; give each name=..."
 
 
 @pytest.mark.parametrize(("accounts", "words"), [([], "at least one"), (["cometapi"], "not 'cometapi'; give Account(")])

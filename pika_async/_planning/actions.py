@@ -74,6 +74,8 @@ class ActiveJob:
     job: Job
     stratum: str
     observers: tuple[JobObserver, ...] = ()
+    #: The names of the accounts that can take the job.
+    options: tuple[str, ...] = ()
     accepted_at: float = 0.0
     #: Before acceptance: end of the job's patience, from its first attempt. After it: when an unsettled job is parked.
     deadline_at: float = math.inf
@@ -153,9 +155,10 @@ class CallbackTimedOut:
 
 @attrs.frozen
 class StopSubmitting:
-    """Action: stop submitting."""
+    """Action: stop submitting to an account; None: to every account."""
 
     error: SubmissionsStopped
+    account: str | None = None
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from pika_async._planning.money import Budget, allowed_charges, cost
+from pika_async._planning.money import Spending, cost, exact
 
 __all__ = ["Estimate", "mean_cost"]
 
@@ -43,6 +43,8 @@ class Estimate:
     held_back: int = 0
     #: Number of charges that the journal has already.
     charged: int = 0
+    #: Money for these charges, in the unit of the price; 0 where unknown.
+    spent: float = 0.0
     #: The client's `Limits.max_charges`, which counts these as well; None: no limit.
     max_charges: int | None = None
     #: The client's budget, which pays for these as well; None: no limit.
@@ -55,8 +57,14 @@ class Estimate:
 
         :param others: number of these charges.
         """
-        spendable = None if None in (self.budget, self.price) else Budget.create(self.budget, self.price)
-        allowed = allowed_charges(self.new_charges, self.charged + others, self.max_charges, spendable)
+        if not self.new_charges:
+            return self
+        price = self.money / self.new_charges if self.money is not None and self.unit == "price" else None
+        spent = exact(self.spent) + (0 if price is None else exact(price) * others)
+        spending = Spending(
+            budget=self.budget, max_charges=self.max_charges, spent=spent, charges=self.charged + others
+        )  # fmt: skip
+        allowed = int(min(self.new_charges, spending.charges_left(self.price or price)))
         if allowed == self.new_charges:
             return self
         money = None if self.money is None else self.money * allowed / self.new_charges

@@ -16,10 +16,13 @@ from pika_async.errors import (
     WrongBaseUrl,
 )
 from pika_async.jobs import Job, utc_from_timestamp
+from pika_async.models.results import RouteStep
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["apply_verdict", "blames_account", "is_suspicious", "rejection", "stop_error"]
 
+#: How much of a reason the record of an earlier submission keeps, in characters.
+MAX_REASON: Final = 200
 #: The proxy asks for credentials: no gateway has seen the request.
 PROXY_AUTHENTICATION_REQUIRED: Final = 407
 
@@ -53,7 +56,9 @@ def apply_verdict(job: Job, outcome: SubmitOutcome, at: float, sent_at: datetime
             | SubmitVerdict.STOP
             | SubmitVerdict.WRONG_URL
         ):
-            return job.requeued()
+            account, verdict = job.account or job.provider, outcome.verdict.value
+            step = RouteStep(account, verdict, utc_from_timestamp(at), outcome.reason[:MAX_REASON])
+            return job.requeued(step=step)
         case _:
             sent_at = sent_at or utc_from_timestamp(at)
             error = SubmissionInDoubt(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
 
+from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.actions import (
-    RESUMED,
     Action,
     ActiveJob,
     CallbackTimedOut,
@@ -21,55 +22,74 @@ from pika_async._planning.actions import (
     Poll,
     PollResult,
     StopSubmitting,
+    SubmitTimedOut,
     WaitUntil,
 )
-from pika_async._planning.last_seen import deadline_exceeded, last_seen_after, task_not_found
-from pika_async._planning.limits import CircuitBreaker, Limits, RateMeter, TokenBucket
-from pika_async._planning.poll_queue import PollQueue
-from pika_async._planning.submissions import Submissions
-from pika_async.errors import GenerationFailed, SubmissionsStopped
+from pika_async._planning.limits import Limits
+from pika_async._planning.router import Router, bind
+from pika_async._planning.shared_bounds import SharedBounds
+from pika_async._planning.submit_queue import MAX_GATED
+from pika_async.errors import NoAccountLeft, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
-from pika_async.models import TaskState
-from pika_async.providers._kinds import kind_of_failure
-from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
+from pika_async.polling.durations import DurationSample
+from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Planner"]
 
-#: An accepted task that the provider does not find is given up after at least this many such answers...
-MIN_NOT_FOUND_COUNT: Final = 5
-#: ... over at least this many seconds.
-MIN_NOT_FOUND_S: Final = 600.0
-#: Seconds for which a task is polled that has succeeded but has no URL yet.
-URL_WAIT_S: Final = 600.0
-#: A job in doubt waits for its callback for this many times the longest duration so far, at most for `deadline`...
-CALLBACK_WAIT_FACTOR: Final = 2.0
-#: ... or for this many seconds while no task has settled: the documented example took 232 s.
-CALLBACK_WAIT_S: Final = 600.0
+#: Submissions in a row that an account could not send before the job goes to another account.
+MOVE_AFTER_UNSENT: Final = 2
+#: Verdicts of which each proves that an account did not accept the job, and that another may.
+MOVABLE: Final = frozenset({SubmitVerdict.NOT_SENT, SubmitVerdict.WAIT, SubmitVerdict.STOP})
 
 
 @attrs.define(kw_only=True)
 class Planner:
-    """State of the jobs of one client, with one provider and one account, and the choice of its next action."""
+    """State of the jobs of one client, and the choice of its next action.
 
-    provider: str
-    base_url: str
+    :param router: the accounts, and the jobs that wait for several of them.
+    :param limits: those of the client.
+    """
+
+    router: Router
     limits: Limits
-    #: Seconds after acceptance at which an unsettled job is parked.
-    deadline: float
-    submissions: Submissions
-    poll_queue: PollQueue
-    poll_rate: TokenBucket
-    breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
     closing: bool = False
-    in_flight: int = 0
-    polling: int = 0
-    poll_meter: RateMeter = attrs.field(factory=RateMeter)
-    #: The job whose poll was the latest probe of an open breaker.
-    _probe: ActiveJob | None = None
-    #: Jobs in doubt that wait for a callback, and since when.
-    _unconfirmed: dict[ActiveJob, float] = attrs.field(factory=dict)
     #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
     _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
+    #: The account whose polls were considered first.
+    _turn: int = 0
+    #: Whether the backlog had the first chance of the last submission.
+    _backlog_first: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        for account in self.accounts.values():
+            account.shared = account.submissions.shared = self.shared
+
+    @property
+    def accounts(self) -> dict[str, AccountPlanner]:
+        """The accounts, by name."""
+        return self.router.accounts
+
+    @property
+    def shared(self) -> SharedBounds:
+        """What the accounts have together."""
+        return self.router.shared
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider, or of the client's accounts together, for messages."""
+        return self.shared.name
+
+    def account_of(self, active: ActiveJob) -> AccountPlanner:
+        """Return the account that a job is for."""
+        return self.account_for(active.job)
+
+    def account_for(self, job: Job) -> AccountPlanner:
+        """Return the account of the record of a job, which must be one of this client."""
+        account = self.accounts.get(job.account or "")
+        if account is None:  # it was accepted before jobs had accounts
+            here = (job.provider, job.base_url)
+            account = next(each for each in self.accounts.values() if (each.provider, each.base_url) == here)
+        return account
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -78,72 +98,151 @@ class Planner:
         park = self.next_stopped()
         if park is not None:
             return park
-        poll = self._next_poll(now)
-        if isinstance(poll, Poll | DeadlinePassed):
-            return poll
-        submit = WaitUntil(math.inf) if self.closing else self.submissions.next_action(now, self.in_flight)
-        if not isinstance(submit, WaitUntil):
-            return submit
-        doubt = self._next_unconfirmed(now)
-        return doubt if isinstance(doubt, CallbackTimedOut) else WaitUntil(min(poll.until, submit.until, doubt.until))
+        until = math.inf
+        for account in self._in_turn():
+            poll = account.next_poll(now)
+            if isinstance(poll, Poll | DeadlinePassed):
+                return poll
+            until = min(until, poll.until)
+        if not self.closing:
+            submit = self._next_submit(now)
+            if not isinstance(submit, WaitUntil):
+                return submit
+            until = min(until, submit.until)
+        for account in self.accounts.values():
+            doubt = account.next_unconfirmed(now)
+            if isinstance(doubt, CallbackTimedOut):
+                return doubt
+            until = min(until, doubt.until)
+        return WaitUntil(until)
 
-    def _next_unconfirmed(self, now: float) -> CallbackTimedOut | WaitUntil:
-        while self._unconfirmed:
-            active, since = next(iter(self._unconfirmed.items()))
-            until = since + min(
-                self.deadline, CALLBACK_WAIT_FACTOR * self.poll_queue.adapter.longest or CALLBACK_WAIT_S
-            )
-            if active.job.status is JobStatus.UNKNOWN and until > now:
-                return WaitUntil(until)
-            del self._unconfirmed[active]
-            if active.job.status is JobStatus.UNKNOWN:
-                return CallbackTimedOut(active)
-        return WaitUntil(math.inf)
+    def _in_turn(self) -> Iterator[AccountPlanner]:
+        """Iterate over the accounts, each time from another one on, so that none has its polls last."""
+        accounts = list(self.accounts.values())
+        self._turn = (self._turn + 1) % len(accounts)
+        yield from accounts[self._turn :]
+        yield from accounts[: self._turn]
 
-    def _next_poll(self, now: float) -> Poll | DeadlinePassed | WaitUntil:
-        due_at = self.poll_queue.ready_at(now)
-        if due_at > now:
-            return WaitUntil(due_at)
-        breaker_ready_at = self.breaker.ready_at(now)
-        if breaker_ready_at > now:
-            active = self.poll_queue.pop_expired(now)
-            if active is not None:
-                return DeadlinePassed(active)
-        if self.polling >= self.limits.polling:
-            return WaitUntil(math.inf)
-        if breaker_ready_at > now:
-            return WaitUntil(min(breaker_ready_at, self.poll_queue.expires_at))
-        ready_at = self.poll_rate.ready_at(now)
-        return Poll(self.poll_queue.pop(now)) if ready_at <= now else WaitUntil(ready_at)
+    def _next_submit(self, now: float) -> Action | WaitUntil:
+        until = self.router.backlog.expires_at
+        if until <= now and (expired := self.router.pop_expired(now)) is not None:
+            return SubmitTimedOut(expired)
+        # In turn, so that neither the jobs of one account nor those of several have to wait for the other kind.
+        self._backlog_first = not self._backlog_first
+        steps = (
+            (self.router.next_action, self._next_own)
+            if self._backlog_first
+            else (self._next_own, self.router.next_action)
+        )
+        for step in steps:
+            action = step(now)
+            if not isinstance(action, WaitUntil):
+                return action
+            until = min(until, action.until)
+        return WaitUntil(until)
+
+    def _next_own(self, now: float) -> Action | WaitUntil:
+        """Return the next action for the jobs in the queues of the accounts."""
+        until = math.inf
+        for account in self.accounts.values():
+            action = account.submissions.next_action(now, account.in_flight)
+            if not isinstance(action, WaitUntil):
+                return action
+            until = min(until, action.until)
+        return WaitUntil(until)
 
     def needs_more(self, unsent: int) -> bool:
-        """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently."""
-        return self.submissions.needs_more(unsent)
+        """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.
 
-    def count_next(self, now: float) -> int:
-        """Return how many jobs are sent next, each as soon as a submission under way has ended."""
-        return 0 if self.closing else self.submissions.count_next(now, self.in_flight)
+        Jobs that wait for a model without a channel, or for accounts that are full while another is idle, do not count,
+        up to a number.
+        """
+        if self.stop_reason is not None:
+            return False
+        gated = sum(account.submissions.queue.gated for account in self.accounts.values())
+        if unsent - min(gated, MAX_GATED) < self.limits.submitting:
+            return True
+        return unsent < MAX_GATED and len(self.accounts) > 1 and self.router.has_idle_account()
+
+    def count_next(self, account: str, now: float) -> int:
+        """Return how many jobs an account is sent next, each as soon as a submission under way has ended."""
+        return 0 if self.closing else self.accounts[account].count_next(now)
+
+    # --- pausing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether `pause` has paused submitting."""
+        return any(account.submissions.paused_at is not None for account in self.accounts.values())
+
+    def pause(self, now: float) -> None:
+        """Start no submission until `unpause`; what waits goes on to wait."""
+        for account in self.accounts.values():
+            account.submissions.pause(now)
+
+    def unpause(self, now: float) -> None:
+        """Submit again after `pause`. The time of the pause costs no job any of its patience."""
+        since = next((account.submissions.paused_at for account in self.accounts.values()), None)
+        if since is not None:
+            self.router.backlog.postpone(now - since)
+        for account in self.accounts.values():
+            account.submissions.resume(now)
+
+    def set_max_in_flight(self, jobs: int) -> None:
+        """Replace the maximum number of accepted jobs; an account keeps a lower one of its own."""
+        self.shared.max_in_flight = jobs
+        for account in self.accounts.values():
+            account.set_max_in_flight(jobs)
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 
     @property
     def stop_reason(self) -> SubmissionsStopped | None:
-        """Why nothing is submitted; None if submissions are allowed."""
-        return self.submissions.throttle.stop
+        """Why nothing is submitted to any account; None if submissions to one are allowed."""
+        stopped: list[SubmissionsStopped] = []
+        for account in self.accounts.values():
+            if account.stop_reason is None:
+                return None
+            stopped.append(account.stop_reason)
+        if all(reason is stopped[0] for reason in stopped):
+            return stopped[0]
+        return NoAccountLeft(provider=self.provider, reasons=self._reasons(self.accounts))
 
-    def stop_submitting(self, reason: SubmissionsStopped) -> None:
-        """Stop submitting. The jobs that are queued are parked by the next actions, with `reason` as their error."""
-        self._stopped.update(dict.fromkeys(self.submissions.stop(reason), reason))
+    def has_stopped(self, account: str | None = None) -> bool:
+        """Whether nothing is submitted to an account, or to any."""
+        stop = self.stop_reason if account is None else self.accounts[account].stop_reason
+        return stop is not None
 
-    def stop_polling(self, error: SubmissionsStopped) -> None:
-        """Stop polling, and waiting for callbacks: the account no longer answers polls.
+    def stop_submitting(self, reason: SubmissionsStopped, account: str | None = None) -> None:
+        """Stop submitting to an account, or to every one.
+
+        Its queued jobs go to other accounts that can take them. The rest is parked by the next actions.
+        """
+        names = [*self.accounts] if account is None else [account]
+        queued = [active for name in names for active in self.accounts[name].stop_submitting(reason)]
+        unmoved = [active for active in reversed(queued) if not self.router.move(active)]
+        stop = self.stop_reason
+        error = NoAccountLeft(provider=self.provider, reasons=self._reasons(names)) if stop is None else reason
+        self._stopped.update(dict.fromkeys(reversed(unmoved), error))
+        if stop is not None:
+            self._stopped.update(dict.fromkeys(self.router.clear(), stop))
+
+    def _reasons(self, names: Iterable[str]) -> dict[str, str]:
+        reasons = {name: self.accounts[name].stop_reason for name in names}
+        return {name: reason.message for name, reason in reasons.items() if reason is not None}
+
+    def stop_for(self, active: ActiveJob) -> SubmissionsStopped | None:
+        """Return why a job cannot be sent to any of its accounts; None if it can be sent to one."""
+        if self.router.open_options(active):
+            return None
+        return self.stop_reason or NoAccountLeft(provider=self.provider, reasons=self._reasons(active.options))
+
+    def stop_polling(self, account: str, error: SubmissionsStopped) -> None:
+        """Stop polling the tasks of an account, and waiting for its callbacks: it no longer answers polls.
 
         The jobs that are accepted are parked by the next actions with `error`, those in doubt with the error they have.
         """
-        for active in self.poll_queue.clear():
-            active.next_poll_at = -math.inf  # no callback puts it back into the queue
-            self._stopped[active] = error
-        self._unconfirmed = dict.fromkeys(self._unconfirmed, -math.inf)
+        self._stopped.update(dict.fromkeys(self.accounts[account].stop_polling(), error))
 
     def next_stopped(self) -> Park | None:
         """Remove and return the next job that a stop parks; None if there is none."""
@@ -151,20 +250,27 @@ class Planner:
 
     def remove_unsent(self, active: ActiveJob) -> bool:
         """Remove a job that is not under way and return True; False if it is being sent or was sent already."""
-        if self.submissions.remove(active):
+        account = self.accounts.get(active.job.account or "")
+        if (account is not None and account.submissions.remove(active)) or self.router.take_out(active):
             return True
         return active.job.status is JobStatus.PLANNED and self._stopped.pop(active, None) is not None
 
     def on_stopped(self, active: ActiveJob) -> Job:
         """Return the job of an action `Park`; one that was accepted is no longer polled."""
-        if not active.job.is_in_flight:
-            return active.job
-        self.poll_queue.record_censored(active)
-        return self._leave(active, active.job)
+        return self.account_of(active).on_stopped(active) if active.job.is_in_flight else active.job
+
+    def detached(self, active: ActiveJob) -> Job:
+        """Return a job that leaves the client as it is, with its polls; its task is not polled any more."""
+        if active.job.is_in_flight:
+            account = self.account_of(active)
+            account.with_poll_count(active)
+            account.poll_queue.record_censored(active)
+        return active.job
 
     def allow_submitting(self) -> None:
-        """Allow submissions after a stop."""
-        self.submissions.allow()
+        """Allow submissions to every account after a stop."""
+        for account in self.accounts.values():
+            account.submissions.allow()
 
     def close(self) -> None:
         """Start no more submissions."""
@@ -174,138 +280,67 @@ class Planner:
 
     def queue(self, active: ActiveJob, now: float) -> None:
         """Queue a job for submission, with the full patience of a new one."""
-        self._unconfirmed.pop(active, None)
-        active.last_seen_unsettled_at, active.deadline_at = now, math.inf
-        self.submissions.queue.append(active)
+        options = self.router.open_options(active)
+        if len(options) > 1:
+            active.last_seen_unsettled_at, active.deadline_at = now, math.inf
+            self.router.append(active)
+            return
+        account = self.accounts[(options or active.options)[0]]
+        bind(active, account)
+        account.queue(active, now)
+
+    def load_history(self, samples: Iterable[DurationSample]) -> None:
+        """Teach the polling policy, which all accounts share, the durations of earlier processes."""
+        next(iter(self.accounts.values())).poll_queue.load_history(samples)
 
     def resume(self, active: ActiveJob, age: float, now: float, u: float) -> None:
-        """Plan an early poll of a job that was accepted `age` seconds ago, by a wall clock that may have been moved.
-
-        Its deadline begins anew. Polls are planned by its age, but at most by that of a job at its deadline.
-        """
-        self._mark_accepted(active, now - min(max(age, 0.0), self.deadline), now)
-        active.rare = RESUMED
-        self.poll_queue.resume(active, now, u)
-
-    def _mark_accepted(self, active: ActiveJob, accepted_at: float, now: float) -> None:
-        self.in_flight += 1
-        self._unconfirmed.pop(active, None)
-        active.accepted_at = active.last_seen_unsettled_at = accepted_at
-        active.deadline_at = now + self.deadline
+        """Plan an early poll of an accepted job; see `AccountPlanner.resume`."""
+        self.account_of(active).resume(active, age, now, u)
 
     def on_submit_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being sent."""
-        self.submissions.on_started(active, now)
+        self.account_of(active).on_submit_started(active, now)
 
     def on_submit_finished(
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float
     ) -> StopSubmitting | None:
-        """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
-        stop = self.submissions.on_finished(active, outcome, sent_at, now, u, in_flight=self.in_flight)
-        if outcome.verdict is SubmitVerdict.ACCEPTED:
-            self._mark_accepted(active, now, now)
-            self.poll_queue.schedule(active, now, u)
+        """Record the outcome of a submission that has been saved; return an action if submitting should stop.
+
+        A job that the account provably did not accept goes to the backlog, if another account can take it.
+        """
+        account = self.account_of(active)
+        stop = account.on_submit_finished(active, outcome, sent_at, now, u)
+        others = [name for name in self.router.open_options(active) if name != account.name]
+        if stop is not None or not others or outcome.verdict not in MOVABLE or outcome.local:
+            return stop
+        if outcome.verdict is SubmitVerdict.NOT_SENT and account.submissions.throttle.unsent < MOVE_AFTER_UNSENT:
+            return stop
+        if outcome.verdict is SubmitVerdict.WAIT and outcome.model is not None:
+            account.submissions.cooldowns.refuse(active.stratum, now, u, outcome.retry_after)
+        if account.submissions.remove(active):
+            if outcome.verdict is SubmitVerdict.STOP:  # what the account has against this job, it has for good
+                active.options = tuple(others)
+            self.router.move(active)
         return stop
 
-    def await_callback(self, active: ActiveJob, now: float) -> bool:
-        """Wait for the callback of a job in doubt; return False if callbacks are off or unreliable."""
-        callbacks = self.poll_queue.callbacks
-        if not callbacks.enabled or callbacks.loss.is_unreliable:
-            return False
-        self._unconfirmed.pop(active, None)  # the job may be in doubt for the second time
-        self._unconfirmed[active] = now
-        return True
+    def on_rolled_back(self, active: ActiveJob) -> None:
+        """Queue a job again that was not sent after all."""
+        self.account_of(active).submissions.on_rolled_back(active)
 
-    def on_callback(self, active: ActiveJob, now: float) -> None:
-        """Plan an immediate poll of an accepted job for which a callback has come."""
-        self.poll_queue.on_callback(active, now)
-
-    def on_late_callback(self, key: str) -> None:
-        """Record a callback for a job that has settled already."""
-        self.poll_queue.callbacks.on_late_callback(key)
+    def on_cost(self, before: Job, after: Job) -> None:
+        """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
+        account = self.accounts.get(before.account or "")
+        if account is not None:
+            account.submissions.correct_cost(before, after)
 
     def on_poll_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being polled."""
-        self.polling += 1
-        active.polls += 1
-        self.poll_queue.callbacks.on_poll_started(active, now)
-        self.poll_meter.add(now)
-        self.poll_rate.take(now)
-        if self.breaker.begin():
-            self._probe = active
+        self.account_of(active).on_poll_started(active, now)
 
     def on_poll_finished(self, active: ActiveJob, result: PollResult, now: float, at: float, u: float) -> Job:
         """Apply the result of a poll and return the job; plan its next poll unless it is settled or parked."""
-        self.polling -= 1
-        if result.verdict is not PollVerdict.MISSING:
-            active.last_seen = last_seen_after(active.last_seen, result)
-        if result.verdict is PollVerdict.AGAIN or result.verdict is PollVerdict.STOP:
-            self.breaker.fail(now, u, probe=active is self._probe)
-        else:
-            self.breaker.succeed()
-        match result.verdict:
-            case PollVerdict.READ if result.snapshot is not None:
-                return self._on_snapshot(active, result, now, at, u)
-            case PollVerdict.MISSING:
-                return self._on_not_found(active, result, now, u)
-            case _:
-                active.failed_polls += 1
-                return self._poll_again(active, now, u, result)
-
-    def _on_snapshot(self, active: ActiveJob, result: PollResult, now: float, at: float, u: float) -> Job:
-        job, snapshot = active.job, result.snapshot
-        assert snapshot is not None  # noqa: S101 - checked by `on_poll_finished`
-        failure = GenerationFailed(
-            key=job.key, provider=job.provider, task_id=job.task_id, reason=snapshot.reason,
-            kind=kind_of_failure(snapshot.failure_code, snapshot.reason),
-            refunded=None if snapshot.points is None else snapshot.points == 0,
-        ) if snapshot.state is TaskState.FAILED else None  # fmt: skip
-        job = job.with_snapshot(
-            snapshot, at, failure=failure, last_seen=None if snapshot.known_word else active.last_seen
-        )
-        active.failed_polls = 0
-        if active.rare.not_found_count:
-            active.rare = attrs.evolve(active.rare, not_found_count=0)
-        if snapshot.state is TaskState.SUCCEEDED_WITHOUT_URL and not active.rare.awaits_url:
-            active.rare = attrs.evolve(active.rare, awaits_url=True)
-            active.deadline_at = now + URL_WAIT_S
-        if job.is_final:
-            self.submissions.concurrency.on_settled(active.last_seen_unsettled_at, now)
-            self.poll_queue.record_settled(active, snapshot, now, u)
-            return self._leave(active, job)
-        active.job = job
-        return self._poll_again(active, now, u, result)
-
-    def _on_not_found(self, active: ActiveJob, result: PollResult, now: float, u: float) -> Job:
-        rare = active.rare
-        first_at = rare.first_not_found_at if rare.not_found_count else now
-        active.rare = attrs.evolve(rare, not_found_count=rare.not_found_count + 1, first_not_found_at=first_at)
-        job, seconds = active.job, now - first_at
-        if active.rare.not_found_count >= MIN_NOT_FOUND_COUNT and seconds >= MIN_NOT_FOUND_S:
-            error = task_not_found(active, seconds, result.reason)
-            self.poll_queue.record_censored(active)
-            return self._leave(active, job.timed_out(error))
-        return self._poll_again(active, now, u, result)
-
-    def _poll_again(self, active: ActiveJob, now: float, u: float, result: PollResult) -> Job:
-        if now >= active.deadline_at:
-            return self.expire(active)
-        self.poll_queue.schedule(active, now, u, result)
-        return active.job
+        return self.account_of(active).on_poll_finished(active, result, now, at, u)
 
     def expire(self, active: ActiveJob) -> Job:
         """Park a job that is past its deadline, with its task id, and return it."""
-        error = deadline_exceeded(active)
-        self.poll_queue.record_censored(active)
-        return self._leave(active, active.job.timed_out(error))
-
-    def _leave(self, active: ActiveJob, job: Job) -> Job:
-        self.in_flight -= 1
-        active.job = job
-        return self.with_poll_count(active)
-
-    def with_poll_count(self, active: ActiveJob) -> Job:
-        """Add the polls since the last call to the job, and return it."""
-        active.job = attrs.evolve(active.job, polls=active.job.polls + active.polls)
-        active.polls = 0
-        return active.job
+        return self.account_of(active).expire(active)

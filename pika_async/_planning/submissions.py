@@ -11,7 +11,9 @@ from typing import Final
 import attrs
 
 from pika_async._planning.actions import (
+    Action,
     ActiveJob,
+    Park,
     Reject,
     StopSubmitting,
     Submit,
@@ -19,13 +21,18 @@ from pika_async._planning.actions import (
     WaitUntil,
 )
 from pika_async._planning.concurrency import AdaptiveConcurrency
+from pika_async._planning.cooldowns import Cooldowns
 from pika_async._planning.fuses import Fuses, Trip
 from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, TokenBucket
-from pika_async._planning.money import Budget
+from pika_async._planning.money import Spending
 from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
+from pika_async._planning.prices import Prices
 from pika_async._planning.refused_jobs import RefusedJobs
-from pika_async._planning.submit_queue import MAX_GATED, SubmitQueue
-from pika_async.errors import BudgetReached, ChargeLimitReached, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
+from pika_async._planning.shared_bounds import SharedBounds
+from pika_async._planning.submit_queue import SubmitQueue
+from pika_async.errors import NoAccountLeft, ProviderUnreachable, SubmissionsStopped, WrongBaseUrl
+from pika_async.jobs import Job
+from pika_async.models import GenerationRequest
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Submissions"]
@@ -38,25 +45,30 @@ QUIET_S: Final = 1.0
 class Submissions:
     """The planned jobs of one account, and the limits and fuses that decide when each is sent."""
 
-    provider: str
+    #: The name of the account.
+    name: str
     base_url: str
     limits: Limits
     concurrency: AdaptiveConcurrency
     rate: TokenBucket
+    #: Price of each charge; None where unknown.
+    prices: Prices | None = None
+    #: The provider's model for a request that names none.
+    default_model: str | None = None
+    #: Charges and money of this account.
+    spending: Spending = attrs.field(factory=Spending)
+    #: What all accounts of the client have together.
+    shared: SharedBounds = attrs.field(factory=SharedBounds)
     throttle: SubmitThrottle = attrs.field(factory=SubmitThrottle)
     fuses: Fuses = attrs.field(factory=Fuses)
     queue: SubmitQueue = attrs.field(factory=SubmitQueue)
     #: Refused jobs whose cause is not known yet.
     refused: RefusedJobs = attrs.field(factory=RefusedJobs)
-    #: Money for all charges; None: no limit.
-    budget: Budget | None = None
     #: Number of submissions under way.
     submitting: int = 0
-    #: Number of submissions that were accepted or are in doubt.
-    charges: int = 0
     meter: RateMeter = attrs.field(factory=RateMeter)
-    #: Number of batches that may queue another job.
-    sources: int = 0
+    #: When a kind of job for which the gateway had no channel may be sent again, by stratum.
+    cooldowns: Cooldowns = attrs.field(factory=Cooldowns)
     #: Since when a person has paused submitting; None while it is not paused.
     paused_at: float | None = None
     #: When the last job left the queue and the last submission ended; None while there are any.
@@ -64,12 +76,12 @@ class Submissions:
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def next_action(self, now: float, in_flight: int) -> Submit | SubmitTimedOut | Reject | StopSubmitting | WaitUntil:
+    def next_action(self, now: float, in_flight: int) -> Action | WaitUntil:
         """Return the next action at `now`, with `in_flight` accepted jobs."""
         if self.throttle.stop is not None:
             return WaitUntil(math.inf)
-        is_limit_reached = self.charges + self.submitting >= self._charge_limit
-        quiet_at = self._quiet_at(now, is_limit_reached=is_limit_reached)
+        short = self._short_of(self._lowest_price)
+        quiet_at = self._quiet_at(now, is_limit_reached=short is not None)
         if quiet_at <= now and (stop := self._on_quiet()) is not None:
             return stop
         for active in reversed(self.refused.pop_again()):
@@ -83,48 +95,86 @@ class Submissions:
         expired = self.queue.pop_expired(now)
         if expired is not None:
             return SubmitTimedOut(expired)
-        if is_limit_reached:
-            return WaitUntil(math.inf) if self.submitting else StopSubmitting(self._limit_error())
+        if short is not None:
+            return WaitUntil(math.inf) if short.submitting else self._stop_at_limit(short)
         return self._next_submit(now, in_flight)
 
     def _on_quiet(self) -> StopSubmitting | None:
         """Judge the held refusals when nothing else is left to be sent; return an action if they are not the jobs'."""
         alike = None if self.fuses.is_proven else self.refused.common_refusal()
         if alike is not None:  # fewer than the fuse takes, but nothing shows that any request is accepted
-            error = stop_error(self.provider, self.base_url, alike, Trip.REFUSED_ALIKE, len(self.refused))
-            return StopSubmitting(error)
+            error = stop_error(self.name, self.base_url, alike, Trip.REFUSED_ALIKE, len(self.refused))
+            return StopSubmitting(error, self.name)
         self.refused.on_quiet()
-        if not self.sources:
+        if not self.shared.sources:
             self.fuses.on_quiet()
         return None
 
-    @property
-    def _charge_limit(self) -> float:
-        """Number of charges that the limit and the budget allow. Each is counted as soon as it is sent."""
-        limit = self.limits.max_charges
-        return min(math.inf if limit is None else limit, math.inf if self.budget is None else self.budget.charges)
+    def price_of(self, request: GenerationRequest) -> float | None:
+        """Return the price of a request at this account; None where unknown."""
+        return None if self.prices is None else self.prices.price_of(request, self.default_model)
 
-    def _limit_error(self) -> ChargeLimitReached | BudgetReached:
-        limit = self.limits.max_charges
-        if self.budget is not None and (limit is None or self.budget.charges < limit):
-            return self.budget.to_error(self.provider, self.charges)
-        return ChargeLimitReached(provider=self.provider, limit=limit or 0)
+    @property
+    def _lowest_price(self) -> float | None:
+        return None if self.prices is None else self.prices.lowest
+
+    def _short_of(self, price: float | None) -> Spending | None:
+        """Return whose limit does not allow one more charge beside those under way: the account's or the client's."""
+        return next((each for each in (self.spending, self.shared.spending) if not each.allows(price)), None)
+
+    def _limit_error(self, short: Spending, price: float | None) -> SubmissionsStopped:
+        return short.to_error(self.name if short is self.spending else self.shared.name, price)
+
+    def _stop_at_limit(self, short: Spending) -> StopSubmitting:
+        error = self._limit_error(short, self._lowest_price)
+        return StopSubmitting(error, self.name if short is self.spending else None)
 
     def _quiet_at(self, now: float, *, is_limit_reached: bool) -> float:
         """Return from when on nothing else is left to be sent; infinity if there is something, or nothing is held."""
-        if self.submitting or not self.refused or (self.queue and not is_limit_reached):
+        is_waiting = (self.queue or self.shared.waiting) and not is_limit_reached
+        if self.submitting or not self.refused or is_waiting:
             self._quiet_since = None
             return math.inf
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
-        return self._quiet_since + (QUIET_S if self.sources and not is_limit_reached else 0.0)
+        return self._quiet_since + (QUIET_S if self.shared.sources and not is_limit_reached else 0.0)
 
-    def _next_submit(self, now: float, in_flight: int) -> Submit | WaitUntil:
-        if self.submitting >= self._room or not self.concurrency.has_capacity(in_flight, self.submitting):
+    def _next_submit(self, now: float, in_flight: int) -> Submit | Park | WaitUntil:
+        if not self._has_room(in_flight):
             return WaitUntil(self.queue.expires_at if self.queue.gated else math.inf)
-        ready_at = self._ready_at(now)
+        ready_at = max(self._ready_at(now), self.queue.ready_at(now))
         if ready_at > now:
             return WaitUntil(min(ready_at, self.queue.expires_at))
-        return Submit(self.queue.pop(now))
+        active = self.queue.pop(now)
+        price = self.price_of(active.job.request)
+        short = self._short_of(price)
+        if short is None:
+            return Submit(active)
+        if not short.submitting:  # a cheaper job may still be sent
+            self.queue.return_probe(active)
+            reasons = {self.name: self._limit_error(short, price).message}
+            return Park(active, NoAccountLeft(provider=self.name, reasons=reasons))
+        self._queue_again(active)
+        return WaitUntil(math.inf)
+
+    def _has_room(self, in_flight: int) -> bool:
+        is_free = self.submitting < self._room and self.shared.has_room
+        return is_free and self.concurrency.has_capacity(in_flight, self.submitting)
+
+    def can_send_at(self, active: ActiveJob, stratum: str, now: float, in_flight: int) -> float:
+        """Return when a job that is in no queue may be sent here; infinity if that depends on what happens first.
+
+        :param stratum: its stratum at this account.
+        """
+        is_held = self.throttle.stop is not None or self.paused_at is not None or self.queue.has_ready
+        if is_held or not self._has_room(in_flight) or self._short_of(self.price_of(active.job.request)) is not None:
+            return math.inf
+        return max(self._ready_at(now), self.cooldowns.ready_at(stratum, now))
+
+    def limit_of(self, request: GenerationRequest) -> SubmissionsStopped | None:
+        """Return why a request cannot be paid for, even if nothing that is under way is charged; None if it can be."""
+        price = self.price_of(request)
+        short = next((each for each in (self.spending, self.shared.spending) if each.is_exhausted(price)), None)
+        return None if short is None else self._limit_error(short, price)
 
     @property
     def _room(self) -> float:
@@ -138,7 +188,7 @@ class Submissions:
             self.throttle.ready_at(now),
             self.concurrency.ready_at(now),
             self.fuses.ready_at(now),
-            self.queue.ready_at(now),
+            self.shared.submit_rate.ready_at(now),
         )
 
     def count_next(self, now: float, in_flight: int) -> int:
@@ -151,18 +201,12 @@ class Submissions:
         held = self.throttle.stop is not None or self.paused_at is not None or not self.fuses.is_proven
         if held or not self.queue or self.submitting < self._room:
             return 0
-        if not self.concurrency.has_capacity(in_flight, self.submitting) or self._ready_at(now) > now:
+        if not self.concurrency.has_capacity(in_flight, self.submitting):
             return 0
-        left = self._charge_limit - self.charges - self.submitting
+        if self._ready_at(now) > now or self.queue.ready_at(now) > now:
+            return 0
+        left = min(each.charges_left(self._lowest_price) for each in (self.spending, self.shared.spending))
         return int(max(0, min(len(self.queue) - self.queue.gated, self._room, left)))
-
-    def needs_more(self, unsent: int) -> bool:
-        """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.
-
-        Jobs behind a gate do not count, up to a number.
-        """
-        waiting = unsent - min(self.queue.gated, MAX_GATED)
-        return self.throttle.stop is None and waiting < self.limits.submitting
 
     # --- pausing ----------------------------------------------------------------------------------------------------
 
@@ -202,29 +246,45 @@ class Submissions:
     def on_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being sent."""
         self.submitting += 1
+        self.shared.submitting += 1
+        price = self.price_of(active.job.request)
+        self.spending.reserve(price)
+        self.shared.spending.reserve(price)
         self.meter.add(now)
         self.rate.take(now)
+        self.shared.submit_rate.take(now)
         self.concurrency.on_submit_started(now)
         if math.isinf(active.deadline_at):
             active.deadline_at = now + self.limits.patience
 
     def on_rolled_back(self, active: ActiveJob) -> None:
         """Queue a job again that was not sent after all."""
-        self.submitting -= 1
+        self._on_ended(active, is_charged=False)
         self._queue_again(active)
 
-    def on_uncharged(self) -> None:
-        """Subtract the charge of a submission in doubt that a person has found not to be charged."""
-        self.charges -= 1
+    def _on_ended(self, active: ActiveJob, *, is_charged: bool) -> None:
+        self.submitting -= 1
+        self.shared.submitting -= 1
+        price = self.price_of(active.job.request)
+        for spending in (self.spending, self.shared.spending):
+            spending.confirm(price) if is_charged else spending.release(price)
+
+    def correct_cost(self, before: Job, after: Job) -> None:
+        """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
+        if not before.may_be_charged or (after.may_be_charged and after.cost == before.cost):
+            return
+        for spending in (self.spending, self.shared.spending):
+            spending.correct(before.cost, (after.cost or 0.0) if after.may_be_charged else None)
 
     def on_finished(
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float, *, in_flight: int
     ) -> StopSubmitting | None:
         """Record the outcome of a submission that has been saved; return an action if submitting should stop."""
-        self.submitting -= 1
+        is_charged = outcome.verdict in {SubmitVerdict.ACCEPTED, SubmitVerdict.UNKNOWN}
+        self._on_ended(active, is_charged=is_charged)
         match outcome.verdict:
             case SubmitVerdict.ACCEPTED:
-                self.charges += 1
+                self.cooldowns.reset(active.stratum)
                 self.throttle.reset()
                 self.concurrency.on_accepted(now)
                 self.queue.open_gate(active)
@@ -238,10 +298,9 @@ class Submissions:
                 return self._on_account_refusal(active, outcome, now)
             case SubmitVerdict.WRONG_URL:
                 self._queue_again(active)
-                error = WrongBaseUrl(provider=self.provider, reason=outcome.reason, base_url=self.base_url)
-                return StopSubmitting(error)
+                error = WrongBaseUrl(provider=self.name, reason=outcome.reason, base_url=self.base_url)
+                return StopSubmitting(error, self.name)
             case SubmitVerdict.UNKNOWN:
-                self.charges += 1
                 self.queue.return_probe(active)
                 trip = self.fuses.on_doubt(sent_at, now, u, unreadable=outcome.unreadable)
                 return self._stop_for(trip, outcome)
@@ -260,12 +319,13 @@ class Submissions:
         attempts = self.throttle.unsent
         if not outcome.local:
             reason = outcome.reason
-            return StopSubmitting(ProviderUnreachable(provider=self.provider, reason=reason, attempts=attempts))
+            error = ProviderUnreachable(provider=self.name, reason=reason, attempts=attempts)
+            return StopSubmitting(error, self.name)
         reason = (
             f"this machine could not make a request ({attempts} attempt{'s' * (attempts > 1)}): {outcome.reason}; "
             "mend that, then run the same again"
         )
-        return StopSubmitting(SubmissionsStopped(provider=self.provider, reason=reason))
+        return StopSubmitting(SubmissionsStopped(provider=self.name, reason=reason), self.name)
 
     def _queue_again(self, active: ActiveJob) -> None:
         self.queue.return_probe(active)
@@ -307,5 +367,5 @@ class Submissions:
     def _stop_for(self, trip: Trip | None, outcome: SubmitOutcome) -> StopSubmitting | None:
         if trip is None:
             return None
-        error = stop_error(self.provider, self.base_url, outcome, trip, self.fuses.count_of(trip))
-        return StopSubmitting(error)
+        error = stop_error(self.name, self.base_url, outcome, trip, self.fuses.count_of(trip))
+        return StopSubmitting(error, self.name)

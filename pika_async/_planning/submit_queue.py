@@ -56,6 +56,11 @@ class SubmitQueue:
             yield from gate.jobs
 
     @property
+    def has_ready(self) -> bool:
+        """Whether a job waits that is not behind a gate."""
+        return bool(self._ready)
+
+    @property
     def gated(self) -> int:
         """Number of jobs behind gates."""
         return sum(len(gate.jobs) for gate in self._gates.values())

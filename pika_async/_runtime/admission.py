@@ -15,13 +15,15 @@ import attrs
 
 from pika_async._planning.actions import JobObserver
 from pika_async._planning.keys import KeyAssigner
-from pika_async._planning.media_routes import check_reach, local_media
+from pika_async._planning.media_routes import local_media
 from pika_async._planning.repetition import latest_archived
-from pika_async._runtime.images import check_request
+from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.open_accounts import elsewhere
 from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async._runtime.request_source import Source
-from pika_async._runtime.results import needs_download
+from pika_async.config import AccountConfig, ClientConfig
 from pika_async.errors import (
     AcceptedElsewhere,
     InvalidRequest,
@@ -31,11 +33,9 @@ from pika_async.errors import (
     SubmissionRejected,
 )
 from pika_async.jobs import Job, JobStatus
-from pika_async.models import GenerationRequest, RequestFields, evolve_unchecked
-from pika_async.models.spelling import did_you_mean
-from pika_async.providers._provider import Provider
+from pika_async.models import GenerationRequest, evolve_unchecked
 
-__all__ = ["OTHER_CONTENT", "BatchAdmission", "JobAdmission", "check_safely", "may_be_sent", "request_of"]
+__all__ = ["OTHER_CONTENT", "BatchAdmission", "JobAdmission", "may_be_sent"]
 
 #: New jobs that are saved together before the first is sent.
 ENROLLED_AT_ONCE: Final = 256
@@ -45,61 +45,24 @@ OTHER_CONTENT: Final = "belongs to a job with another content; give this one its
 
 #: A request of which only the prompt is set.
 _TEMPLATE: Final = GenerationRequest("a prompt")
-_FIELDS: Final = tuple(field.name for field in attrs.fields(GenerationRequest))
-
-
-def request_of(request: GenerationRequest | str, fields: RequestFields) -> GenerationRequest:
-    """Return a request for a request or a prompt, with *fields* set.
-
-    :param request: a request, which is returned as it is if *fields* is empty, or a prompt.
-    :param fields: fields of `GenerationRequest` by name; they replace those of *request*.
-    :raises InvalidRequest: if *request* is neither of the two, or a field has an unknown name or an invalid value.
-    """
-    for name in fields:
-        if name not in _FIELDS:
-            reason = f"must be the name of a field of GenerationRequest{did_you_mean(name, _FIELDS)}"
-            raise InvalidRequest(field=name, value=name, reason=reason)
-    if isinstance(request, str):
-        if "prompt" in fields:
-            raise InvalidRequest(field="prompt", value=request, reason="must be given once; leave prompt=... out")
-        return GenerationRequest(request, **fields)
-    if not isinstance(request, GenerationRequest):
-        raise InvalidRequest(field="request", value=request, reason="must be a GenerationRequest or a prompt (text)")
-    return attrs.evolve(request, **fields) if fields else request
-
-
-async def check_safely(provider: Provider, request: GenerationRequest, base_url: str, *, can_upload: bool) -> None:
-    """Refuse a request that *provider* cannot fulfil, before it costs; also where the provider's own check fails.
-
-    :param base_url: where the request is to be sent.
-    :param can_upload: whether there is an uploader for local files.
-    :raises InvalidRequest: names the field, the value and the way out.
-    """
-    try:
-        await check_request(provider, request, can_upload=can_upload)
-        check_reach(provider, request, base_url)
-    except InvalidRequest:
-        raise
-    except Exception as error:  # third-party providers may raise anything
-        reason = f"could not be checked: {error!r}"
-        raise InvalidRequest(field="request", value=request.prompt, reason=reason) from error
 
 
 class JobAdmission:
-    """Admission of single requests for one provider at one base URL.
+    """Admission of single requests of one client.
 
-    :param provider: checks requests before they are planned.
-    :param base_url: where new jobs are sent.
+    :param config: its accounts check requests before they are planned.
     :param table: gets every admitted job; existing jobs are looked up in it and in its journal.
-    :param can_upload: whether there is an uploader for local files.
     """
 
-    def __init__(self, provider: Provider, base_url: str, table: JobTable, *, can_upload: bool) -> None:
-        self._provider = provider
-        self._base_url = base_url
+    def __init__(self, config: ClientConfig, table: JobTable) -> None:
+        self._config = config
+        self._accounts = {account.name: account for account in config.accounts}
         self._table = table
-        self._can_upload = can_upload
         self._journal = table.journal
+        #: One tuple for all jobs with the same options.
+        self._options: dict[tuple[str, ...], tuple[str, ...]] = {}
+        if len(config.accounts) == 1:
+            self._options[()] = (config.accounts[0].name,)
 
     async def admit(self, request: GenerationRequest, key: str, index: int | None, observer: JobObserver) -> Job:
         """Plan *request*, or return the job that exists for *key*.
@@ -118,21 +81,22 @@ class JobAdmission:
         if existing is not None and not (existing.status is JobStatus.PLANNED or _was_refused_here(existing)):
             return await self.adopt(existing, observer)
         try:
-            await check_safely(self._provider, request, self._base_url, can_upload=self._can_upload)
+            options = await capable_accounts(self._config, request)
         except InvalidRequest as error:
             if index is None:
                 raise
-            planned = self.new_job(request, key, index) if existing is None else self._continued(existing)
+            planned = self.new_job(request, key, index) if existing is None else self._continued(existing, ())
             job = planned.rejected(error, time.time())
             await self._journal.save(job)
             observer(job, True)
             return job
         if local_media(request):  # checked in a thread; another task may have added the job meanwhile
             existing = self._existing(key, request)
+        options = self._options.setdefault(options, options)
         if existing is not None:
-            return await self.adopt(existing, observer)
-        job = self.new_job(request, key, index)
-        await self._table.add(job, observer)
+            return await self.adopt(existing, observer, options)
+        job = self.new_job(request, key, index, options)
+        await self._table.add(job, observer, options)
         return job
 
     async def cancel(self, request: GenerationRequest, key: str, index: int, observer: JobObserver) -> Job | None:
@@ -160,14 +124,26 @@ class JobAdmission:
         """Whether there is a job of *key*, active or finished; reads no job."""
         return key in self._table.jobs or key in self._journal
 
-    def new_job(self, request: GenerationRequest, key: str, index: int | None) -> Job:
-        """Return a planned job for *request*, in the place of an archived job of *key*. It is not saved anywhere."""
-        job = Job(key=key, index=index or 0, request=request, provider=self._provider.name, base_url=self._base_url)
+    def new_job(self, request: GenerationRequest, key: str, index: int | None, options: tuple[str, ...] = ()) -> Job:
+        """Return a planned job for *request*, in the place of an archived job of *key*. It is not saved anywhere.
+
+        :param options: the accounts that can take it; default: not known yet.
+        """
+        name, account = self._place(options)
+        job = Job(
+            key=key, index=index or 0, request=request, provider=account.provider.name, base_url=account.base_url,
+            account=name,
+        )  # fmt: skip
         earlier = latest_archived(self._journal, key)
         if earlier is None:
             return job
         is_same = earlier.request.fingerprint() == request.fingerprint()
         return attrs.evolve(job, index=earlier.index, repeats=earlier.repeats if is_same else None)
+
+    def _place(self, options: tuple[str, ...]) -> tuple[str | None, AccountConfig]:
+        """Return the account of a planned job: its name, None where it is chosen later, and an account that may be."""
+        options = options or tuple(self._accounts)
+        return (options[0] if len(options) == 1 else None), self._accounts[options[0]]
 
     def _existing(self, key: str, request: GenerationRequest) -> Job | None:
         """Return the job of *key*, which must have the content of *request*; None if there is no such job.
@@ -183,28 +159,34 @@ class JobAdmission:
             )
         return existing
 
-    async def adopt(self, existing: Job, observer: JobObserver) -> Job:
-        """Continue an existing job and call *observer* with every later change of it."""
+    async def adopt(self, existing: Job, observer: JobObserver, options: tuple[str, ...] = ()) -> Job:
+        """Continue an existing job and call *observer* with every later change of it.
+
+        :param options: the accounts that can take it, if it is planned.
+        """
         if self._table.subscribe(existing.key, observer):
             active = self._table.jobs.get(existing.key)
             if active is not None and active.job.task_id is not None:
                 observer(active.job, False)
             return existing
-        job = self._continued(existing)
+        job = self._continued(existing, options)
         if job.is_final or job.status is JobStatus.UNKNOWN or isinstance(job.error, AcceptedElsewhere):
             observer(job, True)
         else:
             saved = job == attrs.evolve(existing, error=None)
-            await self._table.add(job, observer, saved=saved, error=existing.error)
+            await self._table.add(job, observer, options, saved=saved, error=existing.error)
         return job
 
-    def _continued(self, existing: Job) -> Job:
+    def _continued(self, existing: Job, options: tuple[str, ...]) -> Job:
         """Return the state in which this client continues a finished job."""
-        here = existing.provider == self._provider.name and existing.base_url == self._base_url
+        here = self._config.account_of(existing) is not None
         if may_be_sent(existing):
+            if here and (existing.account in options or not options):
+                return attrs.evolve(existing, status=JobStatus.PLANNED, error=None, settled_at=None)
+            name, account = self._place(options)
             return attrs.evolve(
-                existing, status=JobStatus.PLANNED, error=None, settled_at=None, provider=self._provider.name,
-                base_url=self._base_url,
+                existing, status=JobStatus.PLANNED, error=None, settled_at=None, provider=account.provider.name,
+                base_url=account.base_url, account=name,
             )  # fmt: skip
         if needs_download(existing) and here:
             return attrs.evolve(existing, file=None, error=None)
@@ -212,10 +194,7 @@ class JobAdmission:
             return existing
         if here:
             return attrs.evolve(existing, error=None)
-        error = AcceptedElsewhere(
-            key=existing.key, provider=existing.provider, task_id=existing.task_id, base_url=existing.base_url
-        )
-        return attrs.evolve(existing, error=error)
+        return attrs.evolve(existing, error=elsewhere(existing))
 
 
 def may_be_sent(job: Job) -> bool:

@@ -12,8 +12,8 @@ from typing import Final
 from pika_async._planning.actions import JobObserver, PollResult
 from pika_async._planning.adoption import FirstPoll, checked_task_id, judge_first_poll, key_of_task
 from pika_async._planning.backoff import backoff_delay
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.open_accounts import OpenAccount, OpenAccounts
 from pika_async.errors import AccountStopped, ExchangeFailed, GenerationFailed, InvalidRequest, TaskNotFound
 from pika_async.jobs import Job, JobStatus, adopted_job
 from pika_async.logs import log_job
@@ -41,31 +41,28 @@ class TaskAdoption:
 
     :param table: gets each adopted job that has not settled.
     :param continue_job: polls a job that exists, see `JobAdmission.adopt`.
-    :param gateway: polls.
-    :param here: the name of the provider and the base URL of the client.
+    :param accounts: poll.
     """
 
-    def __init__(
-        self, table: JobTable, continue_job: ContinueJob, gateway: GatewayClient, here: tuple[str, str]
-    ) -> None:
+    def __init__(self, table: JobTable, continue_job: ContinueJob, accounts: OpenAccounts) -> None:
         self._table = table
         self._continue_job = continue_job
-        self._gateway = gateway
-        self._here = here
+        self._accounts = accounts
 
-    async def adopt(self, task_id: str, key: str | None) -> Job:
+    async def adopt(self, task_id: str, key: str | None, name: str | None) -> Job:
         """Return the job of a task, new or existing; see `PikaClient.adopt`."""
         task_id = checked_task_id(task_id)
         if key is not None:
             check_key(key)
-        existing = self._existing(task_id, key)
+        account = self._accounts.named(name)
+        existing = self._existing(account, task_id, key)
         if existing is not None:
             return await self._continue(existing)
-        result = await self._first_poll(task_id)
-        existing = self._existing(task_id, key)  # another caller may have adopted the task meanwhile
+        result = await self._first_poll(account, task_id)
+        existing = self._existing(account, task_id, key)  # another caller may have adopted the task meanwhile
         if existing is not None:
             return await self._continue(existing)
-        job = self._new_job(task_id, key, result)
+        job = self._new_job(account, task_id, key, result)
         if job.is_final:
             await self._table.journal.save(job)
         else:
@@ -73,13 +70,13 @@ class TaskAdoption:
         log_job(_log, logging.INFO, job, "adopted")
         return job
 
-    def _existing(self, task_id: str, key: str | None) -> Job | None:
+    def _existing(self, account: OpenAccount, task_id: str, key: str | None) -> Job | None:
         """Return the job of the task; None if there is none.
 
         :raises InvalidRequest: if the task has a job with another key, or the key another job.
         """
         journal = self._table.journal
-        holder = journal.key_for_task(*self._here, task_id)
+        holder = journal.key_for_task(account.config.provider.name, account.config.base_url, task_id)
         if holder is None:
             other = None if key is None else journal.get(key)
             if other is not None:
@@ -98,7 +95,7 @@ class TaskAdoption:
         active = self._table.jobs.get(job.key)
         return self._table.with_pending_polls(job if active is None else active.job)
 
-    async def _first_poll(self, task_id: str) -> PollResult:
+    async def _first_poll(self, account: OpenAccount, task_id: str) -> PollResult:
         """Poll a task until it is found.
 
         :raises TaskNotFound: if the gateway denies it, several times.
@@ -107,10 +104,10 @@ class TaskAdoption:
         """
         denials = failures = 0
         while True:
-            result = await self._gateway.poll(task_id)
+            result = await account.gateway.poll(task_id)
             denials += result.verdict is PollVerdict.MISSING
             failures += result.verdict is PollVerdict.AGAIN
-            provider, reason = self._here[0], result.reason
+            provider, reason = account.config.provider.name, result.reason
             match judge_first_poll(result, denials, failures):
                 case FirstPoll.FOUND:
                     return result
@@ -123,10 +120,10 @@ class TaskAdoption:
             delay = result.retry_after or backoff_delay(denials + failures - 1, random.random())
             await asyncio.sleep(min(delay, MAX_DELAY_S))
 
-    def _new_job(self, task_id: str, key: str | None, result: PollResult) -> Job:
-        provider, base_url = self._here
+    def _new_job(self, account: OpenAccount, task_id: str, key: str | None, result: PollResult) -> Job:
+        provider, base_url = account.config.provider.name, account.config.base_url
         key = key_of_task(task_id, self._table.journal) if key is None else key
-        job = adopted_job(key, provider=provider, base_url=base_url, task_id=task_id)
+        job = adopted_job(key, provider=provider, base_url=base_url, account=account.config.name, task_id=task_id)
         snapshot = result.snapshot
         if snapshot is None:
             return job

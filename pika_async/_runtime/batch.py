@@ -23,7 +23,14 @@ from pika_async._runtime.pacing import Pace
 from pika_async._runtime.request_source import Source
 from pika_async._runtime.results import FolderDownload
 from pika_async._runtime.tasks import Spawn, was_cancelled
-from pika_async.errors import AcceptedElsewhere, ClientClosed, DownloadFailed, InvalidRequest, SubmissionsStopped
+from pika_async.errors import (
+    AcceptedElsewhere,
+    ClientClosed,
+    DownloadFailed,
+    InvalidRequest,
+    NoAccountLeft,
+    SubmissionsStopped,
+)
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 
@@ -90,6 +97,8 @@ class BatchRun:
         #: Whether a request was not admitted for a reason that holds for the next one too.
         self._is_broken = False
         self._stopped: SubmissionsStopped | None = None
+        #: Why some jobs were not sent while others were.
+        self._partly_stopped: NoAccountLeft | None = None
         #: The key of each pulled request; None until its job is admitted, and for ever if it belongs to no job.
         self._keys: list[str | None] = []
         #: The requests that were not admitted because submitting had stopped; read with `keep_rest` only.
@@ -134,8 +143,9 @@ class BatchRun:
         self._table.intake.require_sound()
         if self._error is not None:
             raise self._error
-        if self._stopped is not None:
-            raise self._stopped.copy()
+        stopped = self._stopped or self._partly_stopped
+        if stopped is not None:
+            raise stopped.copy()
 
     async def aclose(self) -> None:
         """Stop pulling requests and downloading results, and wait until no file is being written.
@@ -163,8 +173,8 @@ class BatchRun:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def _pull_all(self, source: Source) -> None:
-        submissions = self._table.planner.submissions
-        submissions.sources += 1
+        shared = self._table.planner.shared
+        shared.sources += 1
         try:
             with self._new_scope():
                 await self._pull(source)
@@ -177,7 +187,7 @@ class BatchRun:
         except Exception as error:  # the caller's iterable failed; `results` raises the error
             self._error = error
         finally:
-            submissions.sources -= 1
+            shared.sources -= 1
             self._source_ended = True
             self._has_pulled.set()
             self._close_if_done()
@@ -217,8 +227,8 @@ class BatchRun:
 
     async def _admit_pulled(self) -> None:
         """Admit the requests that were pulled, all that wait at once: the journal saves their jobs in one commit."""
-        submissions = self._table.planner.submissions
-        submissions.sources += 1
+        shared = self._table.planner.shared
+        shared.sources += 1
         try:
             with self._new_scope():
                 while self._pulled or not self._source_ended:
@@ -233,7 +243,7 @@ class BatchRun:
                     if not self._pulled and not self._source_ended:
                         await self._has_pulled.wait()
         finally:
-            submissions.sources -= 1
+            shared.sources -= 1
             self._unfinished -= len(self._pulled)  # the client or the batch is closing
             self._pulled.clear()
             self._close_if_done()
@@ -273,7 +283,9 @@ class BatchRun:
         if not finished:
             return
         self._undelivered += 1
-        if isinstance(job.error, SubmissionsStopped):
+        if isinstance(job.error, NoAccountLeft):  # other jobs may still be sent
+            self._partly_stopped = job.error
+        elif isinstance(job.error, SubmissionsStopped):
             self._stopped = job.error
         elif job.is_in_flight and job.error is None:
             self._stopped = self._stopped or ClientClosed(provider=job.provider)

@@ -18,8 +18,8 @@ import attrs
 
 from pika_async._planning.backoff import backoff_delay
 from pika_async._planning.callback_tracker import MIN_POLL_SPACING_S
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async._runtime.tasks import Spawn
 from pika_async.errors import ClientClosed, JournalUnusable, strip_control
 from pika_async.jobs import Job, JobStatus
@@ -50,16 +50,14 @@ class JobCallbackHandler:
     be submitted again with another token, and a callback for the earlier token must not affect the later submission.
 
     :param table: the active jobs.
-    :param gateway: polls tasks.
+    :param accounts: poll tasks; jobs of other accounts are not handled.
     :param spawn: starts a task beside the scheduler.
-    :param here: the provider and the base URL of the client; jobs of another one are not handled.
     """
 
-    def __init__(self, table: JobTable, gateway: GatewayClient, spawn: Spawn, here: tuple[str, str]) -> None:
+    def __init__(self, table: JobTable, accounts: OpenAccounts, spawn: Spawn) -> None:
         self._table = table
         self._spawn = spawn
-        self._gateway = gateway
-        self._here = here
+        self._accounts = accounts
         #: The tokens with a running task.
         self._running: set[str] = set()
         #: The task that the latest callback of a job without a task id named.
@@ -72,9 +70,12 @@ class JobCallbackHandler:
         """See `CallbackHandler`. Reads no job: `handle` reads it, and ignores a job of another provider or base URL."""
         return self._key_for_token(token_sha256) is not None
 
-    async def is_authentic(self, token_sha256: str, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002
+    async def is_authentic(self, token_sha256: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `CallbackHandler`."""
-        return await self._gateway.callbacks.is_authentic(headers, body)
+        if not any(account.gateway.callbacks.are_signed for account in self._accounts):
+            return True
+        job = self._job_for_token(token_sha256)
+        return job is not None and await self._accounts.of(job).gateway.callbacks.is_authentic(headers, body)
 
     def handle(self, token_sha256: str, body: bytes) -> None:
         """See `CallbackHandler`."""
@@ -82,17 +83,17 @@ class JobCallbackHandler:
         if job is None:
             return
         if job.is_final:
-            self._table.planner.on_late_callback(job.key)
+            self._table.planner.account_for(job).on_late_callback(job.key)
             return
         log_job(_log, logging.DEBUG, job, "a callback came while it was %s", job.status.value)
         active = self._table.jobs.get(job.key)
         if job.is_in_flight and active is not None:
-            self._table.planner.on_callback(active, now())
+            self._table.planner.account_of(active).on_callback(active, now())
             self._table.wake()
         elif job.task_id is not None:
             self._start_task(token_sha256, job, self._resume_and_poll)
         elif job.status in {JobStatus.SUBMITTING, JobStatus.UNKNOWN}:
-            named = self._gateway.callback_task_id(body)
+            named = self._accounts.of(job).gateway.callback_task_id(body)
             if named is not None:
                 self._named[token_sha256] = _NamedTask(named)
                 self._start_task(token_sha256, job, self._confirm)
@@ -109,7 +110,7 @@ class JobCallbackHandler:
         except JournalUnusable as error:
             _log.error("%s", error)
             return None
-        return job if job is not None and (job.provider, job.base_url) == self._here else None
+        return job if job is not None and self._accounts.is_here(job) else None
 
     def _key_for_token(self, token: str) -> str | None:
         try:
@@ -152,7 +153,7 @@ class JobCallbackHandler:
             await self._table.add(job, _ignore, saved=True)
         active = self._table.jobs.get(job.key)
         if active is not None:
-            self._table.planner.on_callback(active, now())
+            self._table.planner.account_of(active).on_callback(active, now())
             self._table.wake()
 
     async def _wait_until(self, token: str, condition: Callable[[Job], bool]) -> None:
@@ -188,7 +189,7 @@ class JobCallbackHandler:
                 break
             tried = tried + 1 if self._named[token] is named else 1
             named = self._named[token]
-            if await self._task_exists(token, job.key, named.task_id):
+            if await self._task_exists(token, job, named.task_id):
                 await self._accept(token, named.task_id)
                 return
             with anyio.move_on_after(backoff_delay(tried - 1, random.random(), first=MIN_POLL_SPACING_S, cap=60.0)):
@@ -201,17 +202,18 @@ class JobCallbackHandler:
         """Wait until a callback other than the one that named `named` has come."""
         await self._table.wait_for(lambda: self._named[token] is not named)
 
-    async def _task_exists(self, token: str, key: str, task_id: str) -> bool:
+    async def _task_exists(self, token: str, job: Job, task_id: str) -> bool:
         """Poll the task; return whether it exists and the answer names it."""
-        rate, breaker = self._table.planner.poll_rate, self._table.planner.breaker
+        planner, gateway = self._table.planner.account_for(job), self._accounts.of(job).gateway
+        rate, breaker = planner.poll_rate, planner.breaker
         async with self._confirmations:
             while (at := max(rate.ready_at(now()), breaker.ready_at(now()))) > now():  # noqa: ASYNC110 - a clock's event
                 await anyio.sleep(min(at - now(), 1.0))  # other polls may take the rate first
             rate.take(now())
             self._record_poll(token)
-            result = await self._gateway.poll(task_id, self._table.jobs.get(key))
+            result = await gateway.poll(task_id, self._table.jobs.get(job.key))
         if result.verdict is PollVerdict.READ and result.snapshot is not None:
-            return self._gateway.is_about(result.snapshot, task_id)
+            return gateway.is_about(result.snapshot, task_id)
         return False
 
     async def _accept(self, token: str, task_id: str) -> None:
@@ -235,7 +237,7 @@ class JobCallbackHandler:
             await self._resume_and_poll(token)
         else:
             self._table.activate(active)
-            self._table.planner.on_callback(active, now())
+            self._table.planner.account_of(active).on_callback(active, now())
             self._table.wake()
 
 

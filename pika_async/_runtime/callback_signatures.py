@@ -62,6 +62,11 @@ class CallbackSignatures:
         self._asking = anyio.Lock()
 
     @property
+    def are_signed(self) -> bool:
+        """Whether the gateway signs its callbacks."""
+        return self._signature is not None
+
+    @property
     def are_checked(self) -> bool:
         """Whether the gateway signs its callbacks."""
         return self._signature is not None

@@ -49,7 +49,7 @@ class SubmissionControl(abc.ABC):
         :raises ClientNotOpen: before the client is opened and after it is closed.
         """
         session = self._require_session()
-        session.table.planner.submissions.pause(now())
+        session.table.planner.pause(now())
         session.table.wake()
 
     def resume_submitting(self) -> None:
@@ -58,7 +58,7 @@ class SubmissionControl(abc.ABC):
         :raises ClientNotOpen: before the client is opened and after it is closed.
         """
         session = self._require_session()
-        session.table.planner.submissions.resume(now())
+        session.table.planner.unpause(now())
         session.table.wake()
 
     def set_max_in_flight(self, jobs: int) -> None:
@@ -70,7 +70,7 @@ class SubmissionControl(abc.ABC):
         """
         session = self._require_session()
         checked = checked_max_in_flight(jobs, session.config.limits.max_in_flight)
-        session.table.planner.submissions.concurrency.ceiling = checked
+        session.table.planner.set_max_in_flight(checked)
         session.table.wake()
 
     async def cancel_planned(self) -> int:
@@ -92,10 +92,8 @@ class SubmissionControl(abc.ABC):
 
 async def _cancel_unreached(session: OpenSession) -> int:
     """Cancel the planned jobs of the journal that are not active; return their number."""
-    table, here = session.table, (session.config.provider.name, session.config.base_url)
-    keys = [
-        job.key async for job in paced(table.journal.all(JobStatus.PLANNED)) if (job.provider, job.base_url) == here
-    ]
+    table, config = session.table, session.config
+    keys = [job.key async for job in paced(table.journal.all(JobStatus.PLANNED)) if config.account_of(job) is not None]
     count = 0
     for start in range(0, len(keys), CANCELED_AT_ONCE):
         page, at = keys[start : start + CANCELED_AT_ONCE], time.time()

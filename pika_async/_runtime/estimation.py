@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from fractions import Fraction
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.estimate import Estimate, mean_cost
@@ -13,12 +15,13 @@ from pika_async._planning.keys import KeyAssigner
 from pika_async._planning.learned_durations import learned_durations
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.makespan import Workload, makespan, mixture
-from pika_async._planning.money import allowed_charges, cost
-from pika_async._runtime.admission import OTHER_CONTENT, check_safely, may_be_sent, request_of
+from pika_async._planning.money import exact
+from pika_async._runtime.admission import OTHER_CONTENT, may_be_sent
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async._runtime.request_source import Requests, stream
-from pika_async.config import ClientConfig
+from pika_async.config import AccountConfig, ClientConfig
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
@@ -52,28 +55,33 @@ async def _estimate(
     async for item in stream(requests):
         await census.add(item)
         await pace.step()
-    charged = config.journal.charges()
+    spending = config.new_spending(config.journal.costs())
     wanted = census.new.total()
-    allowed = allowed_charges(wanted, charged, config.limits.max_charges, config.budget)
+    paid = list(itertools.compress(census.prices, spending.fitting(census.prices)))
+    allowed = len(paid)
     counts = census.new if allowed == wanted else _scaled(census.new, allowed)
     seconds, learned_from = await _seconds(config, table, census, allowed)
-    money = await _money(config, counts) if allowed else None
-    if config.price is not None:
-        money = cost(config.price, allowed)
+    prices = [price for price in paid if price is not None]
+    has_prices = len(prices) == len(paid) and all(account.prices is not None for account in config.accounts)
+    if has_prices:
+        money: float | None = float(sum(map(exact, prices), Fraction()))
+    else:
+        money = await _money(config, counts) if allowed else None
     return Estimate(
         new_charges=allowed,
         known=census.known,
         refused=census.refused,
         equal=tuple(map(tuple, census.equal.values())),
-        price=config.price,
+        price=_single_price(config),
         money=money,
-        unit=None if money is None else "points" if config.price is None else "price",
+        unit=None if money is None else "price" if has_prices else "points",
         seconds=seconds,
         learned_from=learned_from,
         held_back=wanted - allowed,
-        charged=charged,
+        charged=spending.charges,
+        spent=float(spending.spent),
         max_charges=config.limits.max_charges,
-        budget=None if config.budget is None else config.budget.amount,
+        budget=config.budget,
         unlisted=tuple(census.unlisted),
     )
 
@@ -97,6 +105,9 @@ class _Census:
         self._first: dict[str, int] = {}
         #: Number of new charges by stratum.
         self.new: Counter[str] = Counter()
+        #: The price of each new charge, None where unknown: the lowest of its accounts, or the highest if that may be
+        #: chosen.
+        self.prices: list[float | None] = []
         self.known = 0
         self.refused: dict[int, str] = {}
         #: Positions with equal content, by fingerprint.
@@ -127,11 +138,12 @@ class _Census:
         if await self._is_known(key, content):
             self.known += 1
         else:
-            config = self._config
-            await check_safely(config.provider, request, config.base_url, can_upload=config.uploader is not None)
+            options = await capable_accounts(self._config, request)
+            accounts = [account for account in self._config.accounts if account.name in options]
             self.planned[key] = content
-            self.new[self._new_job(request, key).stratum] += 1
-            self._note_unlisted(request)
+            self.new[self._new_job(request, key, accounts[0]).stratum] += 1
+            self.prices.append(self._price_of(request, accounts))
+            self._note_unlisted(request, accounts)
         first = self._first.setdefault(content, index)
         if first != index:
             self.equal.setdefault(content, [first]).append(index)
@@ -149,19 +161,27 @@ class _Census:
             raise InvalidRequest(field="key", value=key, reason=OTHER_CONTENT)
         if job is None or may_be_sent(job):
             return planned is not None
-        is_here = (job.provider, job.base_url) == (self._config.provider.name, self._config.base_url)
+        is_here = self._config.account_of(job) is not None
         if is_here and (job.is_in_flight or job.status is JobStatus.TIMED_OUT):
             self.waiting.append(job)
         return True
 
-    def _new_job(self, request: GenerationRequest, key: str) -> Job:
-        return Job(key=key, request=request, provider=self._config.provider.name, base_url=self._config.base_url)
+    def _price_of(self, request: GenerationRequest, accounts: Sequence[AccountConfig]) -> float | None:
+        prices = [account.price_of(request) for account in accounts]
+        known = [price for price in prices if price is not None]
+        if len(known) < len(prices):
+            return None
+        return min(known) if self._config.routing.strategy == "cheapest" else max(known)
 
-    def _note_unlisted(self, request: GenerationRequest) -> None:
-        provider = self._config.provider
-        if request.model is not None and request.model not in provider.models:
+    @staticmethod
+    def _new_job(request: GenerationRequest, key: str, account: AccountConfig) -> Job:
+        return Job(key=key, request=request, provider=account.provider.name, base_url=account.base_url)
+
+    def _note_unlisted(self, request: GenerationRequest, accounts: Sequence[AccountConfig]) -> None:
+        providers = [account.provider for account in accounts]
+        if request.model is not None and not any(request.model in provider.models for provider in providers):
             self.unlisted[f"model {request.model}"] = None
-        if request.effect is not None and request.effect not in provider.effects:
+        if request.effect is not None and not any(request.effect in provider.effects for provider in providers):
             self.unlisted[f"effect {request.effect}"] = None
 
 
@@ -173,11 +193,9 @@ def _scaled(counts: Counter[str], total: int) -> Counter[str]:
 
 async def _money(config: ClientConfig, counts: Counter[str]) -> float | None:
     """Return the points that new jobs are expected to cost, by the settled jobs of the journal."""
-    if config.price is not None:
-        return None
     sums: dict[str, tuple[float, int]] = {}
     async for job in paced(config.journal.all(JobStatus.SUCCEEDED, JobStatus.FAILED)):
-        if job.points is not None and job.base_url == config.base_url and job.stratum in counts:
+        if job.points is not None and config.account_of(job) is not None and job.stratum in counts:
             total, number = sums.get(job.stratum, (0.0, 0))
             sums[job.stratum] = (total + job.points, number + 1)
     return mean_cost(counts, sums)
@@ -220,9 +238,18 @@ async def _samples_of(journal: Journal, strata: Collection[str]) -> dict[str, li
 
 
 def _rooms(config: ClientConfig, table: JobTable | None) -> float:
-    """Return the number of tasks in flight at a time: the limit given, or the account's if it has been learned."""
-    if table is None:
-        learned = (config.journal.get_setting(config.concurrency_key) or {}).get("estimated_limit")
-    else:
-        learned = table.planner.submissions.concurrency.estimated_limit
-    return max(1.0, min(config.limits.max_in_flight or MAX_IN_FLIGHT, math.inf if learned is None else learned))
+    """Return the number of tasks in flight at a time: the limit given, or those of the accounts if they are known."""
+    rooms = 0.0
+    for account in config.accounts:
+        if table is None:
+            learned = (config.journal.get_setting(account.concurrency_key) or {}).get("estimated_limit")
+        else:
+            learned = table.planner.accounts[account.name].submissions.concurrency.estimated_limit
+        rooms += min(account.max_in_flight or math.inf, math.inf if learned is None else learned)
+    return max(1.0, min(config.limits.max_in_flight or MAX_IN_FLIGHT, rooms))
+
+
+def _single_price(config: ClientConfig) -> float | None:
+    """Return the price that every charge has; None where it is unknown, or depends on the request or the account."""
+    prices = {None if account.prices is None else account.prices.single for account in config.accounts}
+    return prices.pop() if len(prices) == 1 else None

@@ -83,17 +83,20 @@ class Intake:
         """Submit again after a stop. The caller has checked that new jobs are accepted."""
         self._planner.allow_submitting()
 
-    def stop_submitting(self, reason: SubmissionsStopped) -> None:
-        """Submit nothing more. The scheduler parks every queued job with `reason` as its error."""
-        if self._planner.stop_reason is None:
+    def stop_submitting(self, reason: SubmissionsStopped, account: str | None = None) -> None:
+        """Submit nothing more to an account, or to every one.
+
+        The scheduler parks every queued job that no other account can take, with `reason` as its error.
+        """
+        if not self._planner.has_stopped(account):
             _log.warning("%s", reason)
-        self._planner.stop_submitting(reason)
+        self._planner.stop_submitting(reason, account)
         self._wake()
 
-    def stop_account(self, error: SubmissionsStopped) -> None:
-        """Submit and poll nothing more. The scheduler parks every job, accepted ones with `error` as their error."""
-        self.stop_submitting(error)
-        self._planner.stop_polling(error)
+    def stop_account(self, account: str, error: SubmissionsStopped) -> None:
+        """Submit nothing more to an account, and poll none of its tasks. Its accepted jobs are parked with `error`."""
+        self.stop_submitting(error, account)
+        self._planner.stop_polling(account, error)
 
     def close(self) -> SubmissionsStopped:
         """Accept and submit nothing more. Return the reason, that of an earlier stop if any.
@@ -172,12 +175,19 @@ class JobTable:
     # --- active jobs ------------------------------------------------------------------------------------------------
 
     async def add(
-        self, job: Job, observer: JobObserver, *, saved: bool = False, error: PikaError | None = None
+        self,
+        job: Job,
+        observer: JobObserver,
+        options: tuple[str, ...] = (),
+        *,
+        saved: bool = False,
+        error: PikaError | None = None,
     ) -> None:
         """Add `job`: a planned job is submitted, an accepted one polled, one that timed out gets a new deadline.
 
         :param job: a job that is neither active nor final nor in doubt.
         :param observer: notified of every change.
+        :param options: the accounts that can take a planned job; default: the one that the job is for.
         :param saved: whether the journal has `job` as it is.
         :param error: the error with which an earlier run left `job`, if any.
         :raises ClientClosed: if the client is closed or is being drained.
@@ -189,7 +199,7 @@ class JobTable:
         if self._latest_observers != (observer,):
             self._latest_observers = (observer,)
         last_seen = job.last_seen or last_seen_in(error)
-        active = ActiveJob(job, job.stratum, self._latest_observers, last_seen=last_seen)
+        active = ActiveJob(job, job.stratum, self._latest_observers, options, last_seen=last_seen)
         self.jobs[job.key] = active  # before the first await: other callers subscribe to this entry meanwhile
         try:
             if not saved:
@@ -210,8 +220,9 @@ class JobTable:
 
     def activate(self, active: ActiveJob) -> None:
         """Poll an accepted job, submit a planned one."""
-        stop = self.planner.stop_reason
         job = active.job
+        active.options = active.options or (job.account or "",)
+        stop = None if job.task_id is not None else self.planner.stop_for(active)
         self.telemetry.job_started(active)
         if job.task_id is not None:
             age = 0.0 if job.submitted_at is None else time.time() - job.submitted_at.timestamp()
@@ -302,10 +313,9 @@ class JobTable:
         elif self.planner.remove_unsent(active):
             self.remove(active)
 
-    def on_resolved(self, job: Job) -> None:
+    def on_resolved(self, before: Job, job: Job) -> None:
         """Apply a saved resolution of a job in doubt; if its callback is being waited for, the job becomes active."""
-        if not job.may_be_charged:
-            self.planner.submissions.on_uncharged()
+        self.planner.on_cost(before, job)
         active = self.jobs.get(job.key)
         if active is None:
             return
@@ -376,9 +386,7 @@ class JobTable:
         for active in list(self.jobs.values()):
             if self.jobs.get(active.job.key) is not active:
                 continue  # removed meanwhile
-            job = self.planner.with_poll_count(active)
-            if job.is_in_flight:
-                self.planner.poll_queue.record_censored(active)
+            job = self.planner.detached(active)
             self.park(active, attrs.evolve(job, error=stop) if job.status is JobStatus.PLANNED else job)
             await pace.step()
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from pika_async._journal.packed import PackedList
 from pika_async._journal.protocol import Journal
+from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
-from pika_async._runtime.results import needs_download
 from pika_async.config import ClientConfig
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import evolve_unchecked
@@ -93,16 +93,17 @@ class JobViews(abc.ABC):
         return [] if table is None else [table.with_pending_polls(active.job) for active in list(table.jobs.values())]
 
 
-async def unfinished_requests(journal: Journal, here: tuple[str, str], *, with_downloads: bool) -> Source:
+async def unfinished_requests(config: ClientConfig, *, with_downloads: bool) -> Source:
     """Yield the requests of the jobs that are not final now, each read when it is asked for.
 
-    :param here: the provider and the base URL of the client; jobs of another one are left out.
+    :param config: the client; jobs of accounts that it does not have are left out.
     :param with_downloads: whether jobs that succeeded without a file are included.
     """
     statuses = (*UNFINISHED, JobStatus.SUCCEEDED) if with_downloads else UNFINISHED
+    journal = config.journal
     keys: dict[str, None] = {}
     async for job in paced(journal.all(*statuses)):
-        if (job.provider, job.base_url) == here and (not job.is_final or needs_download(job)):
+        if config.account_of(job) is not None and (not job.is_final or needs_download(job)):
             keys[job.key] = None
     pace = Pace()
     for key in keys:

@@ -5,11 +5,13 @@ Sends nothing.
 
 from __future__ import annotations
 
+import abc
 import logging
 import os
 import random
 import time
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import attrs
@@ -23,7 +25,7 @@ from pika_async.errors import InvalidRequest, UnknownJob
 from pika_async.jobs import Job
 from pika_async.logs import log_job
 
-__all__ = ["find_job", "key_of", "recover_interrupted", "resolve", "resubmit"]
+__all__ = ["JobResolution", "find_job", "key_of", "recover_interrupted", "resolve", "resubmit"]
 
 _log = logging.getLogger("pika_async.resolution")
 
@@ -125,3 +127,53 @@ def _link_archived(file: Path, archived: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+class SessionWithTable(Protocol):
+    """The part of `Session` that resolutions use; see there."""
+
+    @property
+    def table(self) -> JobTable: ...
+
+
+class JobResolution(abc.ABC):
+    """The ways out of doubt of a client, and paying again on purpose, while it is open."""
+
+    _journal: Journal
+
+    @abc.abstractmethod
+    def _require_session(self, *, accepting: bool = False) -> SessionWithTable: ...
+
+    async def resolve(
+        self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
+    ) -> Job:
+        """Resolve a job in doubt by exactly one of its three outcomes. `resume()` then runs the job.
+
+        :param key: the key of the job.
+        :param task_id: its task id, if it was accepted.
+        :param charged: False, if it was not accepted: it may be sent again.
+        :param abandon: True, to give the job up.
+        :raises InvalidRequest: unless exactly one outcome is given, or if the job is not in doubt, or if another job
+            has that task id.
+        :raises JournalFailed: if it could not be saved.
+        """
+        table, before = self._require_session().table, find_job(self._journal, key)
+        job = await resolve(self._journal, key, task_id=task_id, charged=charged, abandon=abandon)
+        table.on_resolved(before, job)
+        return job
+
+    async def resubmit(self, key: str, *, new_seed: bool = False) -> Job:
+        """Make the next request of this key a new one, which is charged; return the earlier job.
+
+        The earlier job stays in the journal as `KEY~1`, with its task id and its file. `submit` with the same request,
+        a batch that holds it, or, with a new seed, `resume()` then pays.
+
+        :param key: the key of the job.
+        :param new_seed: whether to plan the next request at once, equal but for another seed than the earlier one;
+            default: False. `(await pika.job(key)).request` is that request.
+        :raises UnknownJob: if there is no such job.
+        :raises InvalidRequest: if the job is active or was adopted, or its file cannot be moved aside.
+        :raises JournalFailed: if it could not be saved.
+        """
+        session = self._require_session()
+        return await resubmit(session.table, key, new_seed=new_seed)

@@ -10,10 +10,11 @@ import glob
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import anyio
 import attrs
@@ -23,13 +24,14 @@ from pika_async._http.downloads import Downloader
 from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, sha256_of
 from pika_async._journal.protocol import Journal
-from pika_async._runtime.gateway import GatewayClient
+from pika_async._runtime.open_accounts import OpenAccounts
+from pika_async.config import ClientConfig
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
-from pika_async.jobs import Job, JobStatus, utc_from_timestamp
+from pika_async.jobs import Job, utc_from_timestamp
 from pika_async.logs import log_job
-from pika_async.models import TaskState, Video
+from pika_async.models import Snapshot, TaskState, Video
 
-__all__ = ["FolderDownload", "ResultDownloader", "needs_download", "route_refusal"]
+__all__ = ["Downloaders", "FolderDownload", "ResultDownloader", "route_refusal"]
 
 #: Host of results that the gateways document. If its name leads into a tunnel here, those of other hosts do too.
 RESULT_HOST: Final = "cdn.pika.art"
@@ -37,11 +39,6 @@ RESULT_HOST: Final = "cdn.pika.art"
 LATE_RESULT_S: Final = 120.0
 
 _log = logging.getLogger("pika_async.results")
-
-
-def needs_download(job: Job) -> bool:
-    """Whether *job* succeeded and its file was not downloaded or no longer exists."""
-    return job.status is JobStatus.SUCCEEDED and (job.file is None or not job.file.exists())
 
 
 def _possible_files(target: Path) -> list[Path]:
@@ -92,22 +89,45 @@ async def route_refusal(base_url: str, *, allow: Collection[str], proxy: str | N
     return await downloader.route_refusal(RESULT_HOST)
 
 
+class Downloaders:
+    """Downloaders of one client: one for gateways on this machine, whose results are on it too, one for all others."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._by_loopback = {
+            loopback: Downloader(loopback=loopback, allow=config.allow_results, proxy=config.proxy)
+            for loopback in {is_loopback(account.base_url) for account in config.accounts}
+        }
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        for downloader in self._by_loopback.values():
+            await self._stack.enter_async_context(downloader)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def of(self, base_url: str) -> Downloader:
+        """Return the downloader for results of the gateway at this base URL; without one of its own, the strict one."""
+        return self._by_loopback.get(is_loopback(base_url), self._by_loopback[min(self._by_loopback)])
+
+
 class ResultDownloader:
     """Downloads of the results of one client. A failed download never leads to a new submission.
 
-    :param gateway: polls for a new URL when one has expired.
-    :param downloader: fetches and verifies files.
+    :param accounts: poll for a new URL when one has expired.
+    :param downloaders: fetch and verify files.
     :param journal: gets the file name and the hash of each result.
     """
 
-    def __init__(self, gateway: GatewayClient, downloader: Downloader, journal: Journal) -> None:
-        self._gateway = gateway
-        self._downloader = downloader
+    def __init__(self, accounts: OpenAccounts, downloaders: Downloaders, journal: Journal) -> None:
+        self._accounts = accounts
+        self._downloaders = downloaders
         self._journal = journal
 
     def refusal(self, job: Job) -> str | None:
         """Return why the address of the result of *job* is refused, as far as its text shows."""
-        return None if job.video is None else self._downloader.refusal(job.video.url)
+        return None if job.video is None else self._downloaders.of(job.base_url).refusal(job.video.url)
 
     async def collect(self, job: Job, target: Path, *, overwrite: bool = False) -> Job:
         """Download the result of *job* to *target*, with the ending of its kind, unless the file is there already.
@@ -138,9 +158,7 @@ class ResultDownloader:
             await self._save(job.with_pending_file(sha256))
 
         try:
-            download, video = await self.fetch(
-                video, target, before_publish, settled_at=job.settled_at, overwrite=overwrite, handle=job.handle
-            )
+            download, video = await self.fetch(video, target, before_publish, job=job, overwrite=overwrite)
             now = utc_from_timestamp(time.time())
             return attrs.evolve(job, video=video).with_file(download.file, download.sha256, now)
         except DownloadFailed as error:
@@ -157,29 +175,46 @@ class ResultDownloader:
         target: Path,
         before_publish: Callable[[str], Awaitable[None]] | None = None,
         *,
-        settled_at: datetime | None = None,
+        job: Job | None = None,
         overwrite: bool = False,
-        handle: str | None = None,
     ) -> tuple[Download, Video]:
         """Download *video* to *target*, with the ending of its kind.
 
         :param before_publish: called with the SHA-256 of the verified file before it gets its final name.
-        :param settled_at: when its job settled; until two minutes later the result may be late. Default: now.
+        :param job: its job; until two minutes after it settled the result may be late. Default: not known, as if now.
         :param overwrite: whether to replace another file of that name. Default: False.
-        :param handle: see `Job.handle`.
         :return: the download, and the video with the URL that served it.
         :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
-        fetch = partial(self._downloader.fetch, target=target, before_publish=before_publish, overwrite=overwrite)
+        settled_at = None if job is None else job.settled_at
+        job = job or self._job_of(video)
+        base_url = next(iter(self._accounts)).config.base_url if job is None else job.base_url
+        downloader = self._downloaders.of(base_url)
+        fetch = partial(downloader.fetch, target=target, before_publish=before_publish, overwrite=overwrite)
         try:
             return await fetch(video.url, patience=patience_for(settled_at, time.time())), video
         except DownloadFailed as error:
-            if not error.expired or video.task_id is None:
-                raise
-            snapshot = (await self._gateway.poll(video.task_id, handle=handle)).snapshot
+            snapshot = await self._poll_again(video, job) if error.expired else None
             if snapshot is None or snapshot.state is not TaskState.SUCCEEDED or snapshot.video is None:
                 raise
             return await fetch(snapshot.video.url), snapshot.video
+
+    async def _poll_again(self, video: Video, job: Job | None) -> Snapshot | None:
+        """Poll the task of a video; None if no account of this client has it."""
+        account = next(iter(self._accounts)) if job is None else self._accounts.find(job)
+        if video.task_id is None or account is None:
+            return None
+        handle = None if job is None else job.handle
+        return (await account.gateway.poll(video.task_id, handle=handle)).snapshot
+
+    def _job_of(self, video: Video) -> Job | None:
+        """Return the job whose task made a video; None if the journal has none."""
+        for account in self._accounts if video.task_id is not None else ():
+            config = account.config
+            key = self._journal.key_for_task(config.provider.name, config.base_url, video.task_id or "")
+            if key is not None:
+                return self._journal.get(key)
+        return None
 
 
 @attrs.frozen

@@ -33,8 +33,8 @@ from pika_async._planning.actions import (
     SubmitTimedOut,
     WaitUntil,
 )
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async._runtime.pacing import Pace
 from pika_async.errors import AccountStopped, ProviderBusy
 from pika_async.jobs import JobStatus
@@ -61,15 +61,15 @@ class Scheduler:
     """Runs the jobs of one client in the running loop, between `start` and `stop`.
 
     :param table: the active jobs, their planner and their intake.
-    :param gateway: polls tasks.
+    :param accounts: poll tasks.
     :param submitter: submits jobs.
     """
 
-    def __init__(self, table: JobTable, gateway: GatewayClient, submitter: SubmitWorker) -> None:
+    def __init__(self, table: JobTable, accounts: OpenAccounts, submitter: SubmitWorker) -> None:
         self.table = table
         self._planner = table.planner
         self._intake = table.intake
-        self._gateway = gateway
+        self._accounts = accounts
         self._submitter = submitter
         self._root: asyncio.Task[None] | None = None
         self._workers: WorkerPool[ActiveJob] | None = None
@@ -110,7 +110,7 @@ class Scheduler:
             # The margin comes behind: after a stop of the process, the deadline is due before its responses are read.
             for end in (self.close_by, None):
                 with anyio.CancelScope(deadline=now() + READ_MARGIN_S if end is None else end):
-                    await self.table.wait_for(lambda: not self._planner.submissions.submitting or self._workers is None)
+                    await self.table.wait_for(lambda: not self._planner.shared.submitting or self._workers is None)
             self._submitter.cancel()
             if self._root is not None and not self._root.done():
                 self._root.cancel()
@@ -162,7 +162,8 @@ class Scheduler:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     async def _loop(self, submits: Queue, polls: Queue) -> None:
-        pace, time_now, opens_ahead = Pace(), asyncio.get_running_loop().time, self._gateway.opens_ahead
+        pace, time_now = Pace(), asyncio.get_running_loop().time
+        opening_ahead = [account for account in self._accounts if account.gateway.opens_ahead]
         wake = self.table.wake_event
         try:
             while True:
@@ -174,8 +175,8 @@ class Scheduler:
                     wake.clear()
                     await pace.step()
                 else:
-                    if opens_ahead:
-                        self._gateway.prepare(self._planner.count_next(time_now()))
+                    for account in opening_ahead:
+                        account.gateway.prepare(self._planner.count_next(account.config.name, time_now()))
                     self._set_timer(action.until)
                     await wake.wait()  # other tasks have a turn
                     wake.clear()
@@ -206,8 +207,8 @@ class Scheduler:
                 self.table.park_stopped(action)
             case CallbackTimedOut(active):
                 self.table.remove(active)
-            case StopSubmitting(error):
-                self._intake.stop_submitting(error)
+            case StopSubmitting(error, account):
+                self._intake.stop_submitting(error, account)
             case _:
                 assert_never(action)
 
@@ -227,7 +228,7 @@ class Scheduler:
 
     async def _poll(self, active: ActiveJob) -> None:
         assert active.job.task_id is not None  # noqa: S101 - only accepted jobs are polled
-        result = await self._gateway.poll(active.job.task_id, active)
+        result = await self._accounts.of(active.job).gateway.poll(active.job.task_id, active)
         await self.on_poll_result(active, result)
 
     async def on_poll_result(self, active: ActiveJob, result: PollResult) -> None:
@@ -242,10 +243,12 @@ class Scheduler:
             self.table.journal.save_later(job)
             self.table.notify(active, finished=False)
         if result.verdict is PollVerdict.STOP:  # no job fails because its account is stopped
+            account = job.account or job.provider
             self._intake.stop_account(
+                account,
                 AccountStopped(
-                    provider=job.provider, reason=result.reason, http_status=result.http_status, kind=result.kind
-                )
+                    provider=account, reason=result.reason, http_status=result.http_status, kind=result.kind
+                ),
             )
         self.table.wake()
 

@@ -15,36 +15,27 @@ import anyio
 import attrs
 
 from pika_async._http.addresses import is_loopback
-from pika_async._http.downloads import Downloader
-from pika_async._planning.callback_tracker import CallbackTracker
-from pika_async._planning.concurrency import AdaptiveConcurrency
-from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
-from pika_async._planning.planner import Planner
-from pika_async._planning.policy_adapter import PolicyAdapter
-from pika_async._planning.poll_queue import PollQueue
-from pika_async._planning.submissions import Submissions
 from pika_async._runtime.admission import BatchAdmission, JobAdmission
 from pika_async._runtime.adoption import TaskAdoption
 from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.callback_handler import JobCallbackHandler
 from pika_async._runtime.event_stream import EventStream, Hook
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.new_planner import new_planner
+from pika_async._runtime.open_accounts import OpenAccounts, open_account
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.request_source import Requests, stream
 from pika_async._runtime.resolution import recover_interrupted
-from pika_async._runtime.results import FolderDownload, ResultDownloader, route_refusal
+from pika_async._runtime.results import Downloaders, FolderDownload, ResultDownloader, route_refusal
 from pika_async._runtime.scheduler import Scheduler
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.submitter import Submitter
 from pika_async._runtime.tasks import require_loop
 from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
-from pika_async._runtime.uploads import uploads_for
 from pika_async.config import ClientConfig
 from pika_async.jobs import JobStatus
-from pika_async.polling.durations import DurationSample
 
-__all__ = ["Session", "build_stats", "new_planner"]
+__all__ = ["Session", "build_stats"]
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +45,7 @@ class Session:
     config: ClientConfig
     table: JobTable
     scheduler: Scheduler
-    gateway: GatewayClient
+    accounts: OpenAccounts
     admission: JobAdmission
     adoption: TaskAdoption
     results: ResultDownloader
@@ -89,46 +80,38 @@ class Session:
     async def _open(
         cls, config: ClientConfig, stack: AsyncExitStack, hooks: Iterable[Hook], load_history: bool
     ) -> Self:
-        journal, here = config.journal, (config.provider.name, config.base_url)
-        telemetry = create_telemetry(config.provider, config.base_url)
-        uploads = uploads_for(
-            config.provider, config.base_url, uploader=config.uploader, lifetime=config.upload_lifetime,
-            journal=journal, transport=config.transport, proxy=config.proxy,
-        )  # fmt: skip
-        gateway = GatewayClient(
-            config.provider, config.base_url, config.transport, lenient=config.lenient, telemetry=telemetry,
-            is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,
-            upload=None if uploads is None else uploads.url_for, proxy=config.proxy,
-        )  # fmt: skip
-        downloader = Downloader(loopback=is_loopback(config.base_url), allow=config.allow_results, proxy=config.proxy)
+        journal, telemetry = config.journal, create_telemetry(config.accounts[0].provider, config.accounts[0].base_url)
+        accounts = OpenAccounts(config, [open_account(config, each, telemetry) for each in config.accounts])
+        downloaders = Downloaders(config)
         await journal.open()
         stack.push_async_callback(journal.close)
         table = JobTable(new_planner(config, telemetry), journal, telemetry)
         await recover_interrupted(journal, telemetry)
-        scheduler = Scheduler(table, gateway, Submitter(table, gateway, config.concurrency_key, config.callbacks))
-        admission = JobAdmission(config.provider, config.base_url, table, can_upload=config.uploader is not None)
+        scheduler = Scheduler(table, accounts, Submitter(table, accounts, config.callbacks))
+        admission = JobAdmission(config, table)
         session = cls(
             config=config,
             table=table,
             scheduler=scheduler,
-            gateway=gateway,
+            accounts=accounts,
             admission=admission,
-            adoption=TaskAdoption(table, admission.adopt, gateway, here),
-            results=ResultDownloader(gateway, downloader, journal),
-            callback_handler=JobCallbackHandler(table, gateway, scheduler.spawn, here),
+            adoption=TaskAdoption(table, admission.adopt, accounts),
+            results=ResultDownloader(accounts, downloaders, journal),
+            callback_handler=JobCallbackHandler(table, accounts, scheduler.spawn),
             events=EventStream(journal, scheduler.stop),
             loop=asyncio.get_running_loop(),
             stack=stack,
         )
-        await session._start(downloader, hooks, load_history)
+        await session._start(downloaders, hooks, load_history)
         return session
 
-    async def _start(self, downloader: Downloader, hooks: Iterable[Hook], load_history: bool) -> None:
+    async def _start(self, downloaders: Downloaders, hooks: Iterable[Hook], load_history: bool) -> None:
         config, stack = self.config, self._stack
         stack.push_async_callback(self._close_events)
-        stack.push_async_callback(config.transport.close)  # also closes a transport that failed to open
-        await config.transport.open()
-        await stack.enter_async_context(downloader)
+        for account in config.accounts:
+            stack.push_async_callback(account.transport.close)  # also closes a transport that failed to open
+            await account.transport.open()
+        await stack.enter_async_context(downloaders)
         if config.callbacks is not None:
             # Detached after the scheduler has stopped: while it waits for responses, a callback may bring a task id.
             stack.push_async_callback(config.callbacks.detach, self.callback_handler)
@@ -140,7 +123,7 @@ class Session:
             self.events.add_hook(hook)
         if load_history:
             async for sample in paced(config.journal.samples()):
-                self.table.planner.poll_queue.load_history([sample])
+                self.table.planner.load_history([sample])
 
     def require_open(self, *, accepting: bool = False) -> None:
         """Require that the client is open, in the running loop.
@@ -186,7 +169,8 @@ class Session:
         config, downloading = self.config, self.config.limits.downloading
         refusal = None
         if download is not None:
-            refusal = await route_refusal(config.base_url, allow=config.allow_results, proxy=config.proxy)
+            urls = sorted((account.base_url for account in config.accounts), key=is_loopback)  # the strictest first
+            refusal = await route_refusal(urls[0], allow=config.allow_results, proxy=config.proxy)
         batch = BatchRun(
             self.table, self.scheduler.spawn, admission.admit, download, downloading, keep_rest=keep_rest,
             read_ahead=has_file and not (is_whole or is_known),
@@ -222,48 +206,15 @@ class Session:
         await self._stack.aclose()
 
 
-def new_planner(config: ClientConfig, telemetry: NullTelemetry) -> Planner:
-    """Create a planner with the charges and the concurrency limit that the journal has for this account."""
-
-    def on_sample(sample: DurationSample, age: float) -> None:
-        config.journal.add_sample(sample)
-        telemetry.duration_observed(sample, age)
-
-    learned = config.journal.get_setting(config.concurrency_key) or {}
-    poll_rates = (config.limits.polls_per_second, config.policy.max_polls_per_second)
-    return Planner(
-        provider=config.provider.name,
-        base_url=config.base_url,
-        limits=config.limits,
-        deadline=config.deadline,
-        submissions=Submissions(
-            provider=config.provider.name,
-            base_url=config.base_url,
-            limits=config.limits,
-            concurrency=AdaptiveConcurrency(ceiling=config.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
-            rate=TokenBucket(config.limits.submits_per_second),
-            charges=config.journal.charges(),
-            budget=config.budget,
-        ),
-        poll_queue=PollQueue(
-            PolicyAdapter(
-                policy=config.policy,
-                on_sample=on_sample,
-                callbacks=CallbackTracker(enabled=config.callbacks is not None),
-            )
-        ),
-        poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
-    )
-
-
 def build_stats(config: ClientConfig, session: Session | None) -> Stats:
     """Return the `Stats` of a client that is open with `session`, or is not open."""
+    mismatched = 0 if session is None else sum(each.gateway.mismatched_answers for each in session.accounts)
     planner = new_planner(config, NullTelemetry()) if session is None else session.table.planner
     return Stats.of(
         planner,
         time.monotonic() if session is None else session.loop.time(),
         is_open=session is not None and session.table.intake.is_open,
         parked=(config.journal.count(JobStatus.UNKNOWN), config.journal.count(JobStatus.TIMED_OUT)),
-        mismatched_answers=0 if session is None else session.gateway.mismatched_answers,
+        mismatched_answers=mismatched,
         medians=config.policy.medians(),
     )

@@ -9,16 +9,63 @@ from collections.abc import Mapping
 
 import attrs
 
+from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.planner import Planner
 
-__all__ = ["Stats"]
+__all__ = ["AccountStats", "Stats"]
+
+
+@attrs.frozen(kw_only=True)
+class AccountStats:
+    """Statistics of one account at one moment; those of `Stats` with the same name are about all accounts together."""
+
+    provider: str
+    base_url: str
+    stopped: str | None
+    #: Number of jobs that wait for this account alone.
+    planned: int
+    submitting: int
+    in_flight: int
+    due: int
+    polling: int
+    breaker_open: bool
+    charges: int
+    spent: float
+    estimated_limit: float | None
+    submits_per_second: float
+    polls_per_second: float
+    callback_loss_rate: float | None
+
+    @classmethod
+    def of(cls, account: AccountPlanner, now: float) -> AccountStats:
+        """Return the statistics of *account* at *now*, in the loop's seconds."""
+        callbacks, submissions = account.poll_queue.callbacks, account.submissions
+        return cls(
+            provider=account.provider,
+            base_url=account.base_url,
+            stopped=None if account.stop_reason is None else account.stop_reason.message,
+            planned=len(submissions.queue) + len(submissions.refused),
+            submitting=submissions.submitting,
+            in_flight=account.in_flight,
+            due=account.poll_queue.due_count,
+            polling=account.polling,
+            breaker_open=account.breaker.is_open,
+            charges=submissions.spending.charges,
+            spent=float(submissions.spending.spent),
+            estimated_limit=submissions.concurrency.estimated_limit,
+            submits_per_second=submissions.meter.per_second(now),
+            polls_per_second=account.poll_meter.per_second(now),
+            callback_loss_rate=callbacks.loss_rate if callbacks.enabled else None,
+        )
 
 
 @attrs.frozen(kw_only=True)
 class Stats:
     """Statistics of a client at one moment. `attrs.asdict` of them can be written as JSON."""
 
+    #: The provider of the only account, or the names of several.
     provider: str
+    #: The base URL of the only account, or those of several.
     base_url: str
     #: False before opening, after closing, and after a defect has stopped the client.
     open: bool
@@ -46,6 +93,8 @@ class Stats:
     timed_out: int
     #: Number of submissions that were or may have been accepted, over the life of the journal.
     charges: int
+    #: Money for these charges: the prices, or the providers' own figures; 0 where neither is known.
+    spent: float
     #: Estimated number of tasks that the account runs at a time; None until submissions have met that limit.
     estimated_limit: float | None
     #: Submissions per second, mean of the last minute.
@@ -58,6 +107,8 @@ class Stats:
     callback_loss_rate: float | None
     #: Estimated median duration of a task in seconds, by stratum; a stratum without a settled task is missing.
     medians: Mapping[str, float]
+    #: The statistics of each account, by its name.
+    accounts: Mapping[str, AccountStats]
 
     @classmethod
     def of(
@@ -77,27 +128,32 @@ class Stats:
         :param mismatched_answers: the number of responses about another task.
         :param medians: the median durations by stratum, in seconds.
         """
-        callbacks, submissions = planner.poll_queue.callbacks, planner.submissions
+        accounts = {name: AccountStats.of(account, now) for name, account in planner.accounts.items()}
+        each, shared = list(accounts.values()), planner.shared
+        limits = [one.estimated_limit for one in each if one.estimated_limit is not None]
+        losses = [one.callback_loss_rate for one in each if one.callback_loss_rate is not None]
         return cls(
             provider=planner.provider,
-            base_url=planner.base_url,
+            base_url=", ".join(dict.fromkeys(one.base_url for one in each)),
             open=is_open,
             stopped=None if planner.stop_reason is None else planner.stop_reason.message,
-            paused=submissions.paused_at is not None,
-            max_in_flight=int(submissions.concurrency.ceiling),
-            planned=len(submissions.queue) + len(submissions.refused),
-            submitting=submissions.submitting,
-            in_flight=planner.in_flight,
-            due=planner.poll_queue.due_count,
-            polling=planner.polling,
-            breaker_open=planner.breaker.is_open,
+            paused=planner.is_paused,
+            max_in_flight=int(shared.max_in_flight),
+            planned=len(planner.router.backlog) + sum(one.planned for one in each),
+            submitting=shared.submitting,
+            in_flight=shared.in_flight,
+            due=sum(one.due for one in each),
+            polling=shared.polling,
+            breaker_open=any(one.breaker_open for one in each),
             unknown=parked[0],
             timed_out=parked[1],
-            charges=submissions.charges,
-            estimated_limit=submissions.concurrency.estimated_limit,
-            submits_per_second=submissions.meter.per_second(now),
-            polls_per_second=planner.poll_meter.per_second(now),
+            charges=shared.spending.charges,
+            spent=float(shared.spending.spent),
+            estimated_limit=sum(limits) if len(limits) == len(each) else None,
+            submits_per_second=sum(one.submits_per_second for one in each),
+            polls_per_second=sum(one.polls_per_second for one in each),
             mismatched_answers=mismatched_answers,
-            callback_loss_rate=callbacks.loss_rate if callbacks.enabled else None,
+            callback_loss_rate=max(losses, default=None),
             medians=medians,
+            accounts=accounts,
         )

@@ -20,8 +20,8 @@ from pika_async._http.transport import InterruptedAnswer
 from pika_async._journal.protocol import Intent
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.outcomes import apply_verdict
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.open_accounts import OpenAccount, OpenAccounts
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
@@ -41,19 +41,18 @@ class Submitter:
     """The submissions of one client that await a response.
 
     :param table: gets every change of the submitted jobs.
-    :param gateway: sends them.
-    :param concurrency_key: the journal setting that stores the estimated concurrency limit of the account.
+    :param accounts: the open accounts, which send them.
     :param callbacks: issues the callback URLs; None if there is no receiver.
     """
 
-    def __init__(
-        self, table: JobTable, gateway: GatewayClient, concurrency_key: str, callbacks: CallbackReceiver | None
-    ) -> None:
+    def __init__(self, table: JobTable, accounts: OpenAccounts, callbacks: CallbackReceiver | None) -> None:
         self._table = table
-        self._gateway = gateway
+        self._accounts = accounts
         self._callbacks = callbacks
-        self._concurrency_key = concurrency_key
-        self._saved_limit = table.planner.submissions.concurrency.estimated_limit
+        #: The estimated concurrency limit that the journal has of each account.
+        self._saved_limits = {
+            name: account.submissions.concurrency.estimated_limit for name, account in table.planner.accounts.items()
+        }
         #: One shielded scope per submission, so that cancelling the task group does not cancel it.
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -74,6 +73,8 @@ class Submitter:
         a task id that was read is never lost.
         """
         planned, was_observed = active.job, bool(active.observers)
+        account = self._accounts.of(planned)
+        gateway = account.gateway
         sent_at = None
         outcome = SubmitOutcome(
             verdict=SubmitVerdict.UNKNOWN, reason="the client was closed before the response arrived"
@@ -82,17 +83,17 @@ class Submitter:
         self._scopes.add(scope)
         try:
             with scope:
-                callback_url, token_sha256 = self._callbacks.issue() if self._callbacks else (NO_CALLBACK_URL, None)
-                encoded = await self._gateway.encode(planned.request, callback_url)
+                callback_url, token_sha256 = self._issue_callback(account)
+                encoded = await gateway.encode(planned.request, callback_url)
                 if self._is_unwanted(active, was_observed=was_observed):
                     pass
                 elif isinstance(encoded, HttpRequest):
                     await self._journal_intent(active, encoded, token_sha256)
                     sent_at = now()
                     try:
-                        outcome = await self._gateway.submit(encoded, active)
+                        outcome = await gateway.submit(encoded, active)
                     except InterruptedAnswer as error:  # the part that came may hold the task id
-                        outcome = self._gateway.judge(error.response)
+                        outcome = gateway.judge(error.response)
                         raise
                 else:
                     outcome = encoded
@@ -108,7 +109,7 @@ class Submitter:
                 if sent_at is None and outcome.verdict is SubmitVerdict.UNKNOWN:
                     await self._roll_back(active)
                 else:
-                    await self._apply_verdict(active, outcome, now() if sent_at is None else sent_at)
+                    await self._apply_verdict(account, active, outcome, now() if sent_at is None else sent_at)
 
     def _is_unwanted(self, active: ActiveJob, *, was_observed: bool) -> bool:
         """Whether a job must not be sent any more, after the minutes that an upload may have taken.
@@ -116,12 +117,18 @@ class Submitter:
         :param was_observed: whether the job had observers before: one that has lost them was withdrawn.
         """
         planner = self._table.planner
-        is_held = planner.stop_reason is not None or planner.submissions.paused_at is not None
+        is_held = planner.account_of(active).stop_reason is not None or planner.is_paused
         return planner.closing or is_held or active in self._table.canceled or (was_observed and not active.observers)
+
+    def _issue_callback(self, account: OpenAccount) -> tuple[str, str | None]:
+        if self._callbacks is None or not account.config.provider.takes_callback:
+            return NO_CALLBACK_URL, None
+        return self._callbacks.issue()
 
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()
-        active.job = active.job.submitting()
+        price = self._table.planner.account_of(active).submissions.price_of(active.job.request)
+        active.job = active.job.submitting(price)
         intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256)
         await self._table.journal.record_intent(active.job, intent)
         self._table.notify(active, finished=False)
@@ -131,18 +138,24 @@ class Submitter:
         if active.job.status is JobStatus.SUBMITTING:
             active.job = active.job.requeued()
             await self._table.save(active.job)
-        self._table.planner.submissions.on_rolled_back(active)
+        self._table.planner.on_rolled_back(active)
         if active in self._table.canceled:
             self._table.planner.remove_unsent(active)
             await self._table.cancel([active])
         elif not active.observers:
             await self._table.drop(active)
-        stopped = self._table.planner.stop_reason
-        if stopped is not None:
-            self._table.intake.stop_submitting(stopped)
+        self._stop_again(active)
         self._table.wake()
 
-    async def _apply_verdict(self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float) -> None:
+    def _stop_again(self, active: ActiveJob) -> None:
+        """Park a planned job that came back after its account had stopped, unless another account takes it."""
+        account = self._table.planner.account_of(active)
+        if account.stop_reason is not None:
+            self._table.intake.stop_submitting(account.stop_reason, account.name)
+
+    async def _apply_verdict(
+        self, account: OpenAccount, active: ActiveJob, outcome: SubmitOutcome, sent_at: float
+    ) -> None:
         job, task_id = active.job, outcome.task_id
         holder = None if task_id is None else self._key_for_task(job, task_id)
         if holder is not None and holder != job.key:
@@ -155,17 +168,16 @@ class Submitter:
         stop = self._table.planner.on_submit_finished(active, outcome, sent_at, now(), random.random())
         in_doubt = active.job.status is JobStatus.UNKNOWN
         if active.job.status is JobStatus.REJECTED or (
-            in_doubt and not self._table.planner.await_callback(active, now())
+            in_doubt and not self._table.planner.account_of(active).await_callback(active, now())
         ):
             self._table.remove(active)
         else:
             self._table.notify(active, finished=False)
-        await self._save_concurrency()
-        stopped = self._table.planner.stop_reason
+        await self._save_concurrency(account)
         if stop is not None:
-            self._table.intake.stop_submitting(stop.error)
-        elif stopped is not None and active.job.status is JobStatus.PLANNED:
-            self._table.intake.stop_submitting(stopped)
+            self._table.intake.stop_submitting(stop.error, stop.account)
+        elif active.job.status is JobStatus.PLANNED:
+            self._stop_again(active)
         self._table.wake()
 
     def _log_verdict(self, active: ActiveJob, outcome: SubmitOutcome) -> None:
@@ -178,17 +190,18 @@ class Submitter:
             log_job(_log, logging.DEBUG, active.job, "%s%s", outcome.verdict.value, why)
         self._table.telemetry.submission_finished(active.job, now() - active.last_seen_unsettled_at)
 
-    async def _save_concurrency(self) -> None:
-        """Save the estimated concurrency limit for the next process if it has changed enough."""
-        concurrency, saved = self._table.planner.submissions.concurrency, self._saved_limit
+    async def _save_concurrency(self, account: OpenAccount) -> None:
+        """Save the estimated concurrency limit of an account for the next process if it has changed enough."""
+        name = account.config.name
+        concurrency, saved = self._table.planner.accounts[name].submissions.concurrency, self._saved_limits[name]
         if concurrency.estimated_limit is None or (
             saved is not None and abs(concurrency.estimated_limit - saved) <= MIN_LIMIT_CHANGE * saved
         ):
             return
-        self._saved_limit = concurrency.estimated_limit
+        self._saved_limits[name] = concurrency.estimated_limit
         with contextlib.suppress(JournalFailed):  # only a hint; a failing journal stops submitting with the next job
             await self._table.journal.set_setting(
-                self._concurrency_key,
+                account.config.concurrency_key,
                 {"estimated_limit": concurrency.estimated_limit, "probe_interval": concurrency.probe_interval},
             )
 

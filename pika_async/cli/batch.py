@@ -14,8 +14,8 @@ import attrs
 from rich.text import Text
 
 from pika_async._journal.protocol import Journal
+from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
-from pika_async._runtime.results import needs_download
 from pika_async.cli.active_jobs import active_records
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener

@@ -21,9 +21,9 @@ from pika_async._journal.lock import find_owner
 from pika_async._journal.schema import is_blank
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime.admission import may_be_sent
+from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
-from pika_async._runtime.results import needs_download
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
 from pika_async.cli.folder_indices import folder_indices

@@ -18,13 +18,13 @@ from yarl import URL
 from pika_async._http.proxies import environment_proxy
 from pika_async._http.transport import AiohttpTransport, Transport
 from pika_async._runtime.results import route_refusal
+from pika_async.accounts import Account
 from pika_async.cli.documented_replies import compare, documented_reply
 from pika_async.cli.exits import ExitCode, UsageError, error_text
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
 from pika_async.cli.terminal import Terminal, linked, plain
 from pika_async.cli.words import counted
 from pika_async.client import PikaClient
-from pika_async.config import read_credential
 from pika_async.errors import AccountStopped, ConfigurationError, PikaError, strip_control
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState
@@ -325,7 +325,7 @@ async def diagnose_all(
 
 def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transport | None) -> Doctor:
     provider = find_provider(options.provider)
-    credential = read_credential(provider, None, options.api_key_file)
+    credential = Account(provider, api_key_file=options.api_key_file, base_url=options.base_url).read_credential()
     probe = PikaClient(
         provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy,
         deadline=options.deadline, polling=AdaptivePolling(expected_seconds=options.expected_seconds),

@@ -9,7 +9,7 @@ import attrs
 from cyclopts import Parameter
 
 from pika_async._planning.estimate import Estimate
-from pika_async._planning.money import cost, money_text
+from pika_async._planning.money import money_text
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.help_groups import MONEY
@@ -147,8 +147,8 @@ def _limits(estimate: Estimate) -> Iterator[tuple[str, str]]:
     held_back = f"; {estimate.held_back} left planned" if estimate.held_back else ""
     if estimate.max_charges is not None:
         yield "limit", f"--max-charges {estimate.max_charges}, {estimate.charged} used{held_back}"
-    if estimate.budget is not None and estimate.price is not None:
-        used = amount(cost(estimate.price, estimate.charged), "price")
+    if estimate.budget is not None:
+        used = amount(estimate.spent, "price")
         yield "limit", f"--budget {amount(estimate.budget, 'price')}, {used} used{held_back}"
 
 
@@ -197,6 +197,7 @@ def _record(offer: Offer) -> dict[str, Any]:
         "learned_from": estimate.learned_from,
         "held_back": estimate.held_back,
         "charged": estimate.charged,
+        "spent": estimate.spent,
         "max_charges": estimate.max_charges,
         "budget": estimate.budget,
         "unlisted": list(estimate.unlisted),

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.repetition import ADOPTED_REASON, is_archived, latest_archived
-from pika_async._runtime.results import needs_download
+from pika_async._runtime.job_files import needs_download
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.doubts import reason_groups
 from pika_async.cli.exits import UsageError

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import attrs
 
 from pika_async._journal.protocol import Journal
-from pika_async._planning.money import Budget, cost
+from pika_async._planning.money import exact, spending_of
 from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
 from pika_async.cli.batch_folder import BatchFolder
@@ -74,8 +75,10 @@ def money_so_far(before: Before, jobs: Sequence[Job]) -> str:
 
 
 def _money(before: Before, new: Sequence[Job]) -> str:
-    if new and before.price is not None:
-        return amount(cost(before.price, len(new)), "price")
+    costs = [before.price if job.cost is None else job.cost for job in new]
+    known = [each for each in costs if each is not None]
+    if new and len(known) == len(costs):
+        return amount(float(sum(map(exact, known), Fraction())), "price")
     points = [job.points for job in new if job.points is not None]
     refunded = sum(job.refunded or 0.0 for job in new)
     return f"{counted(sum(points), 'point')}{f', {refunded:g} refunded' if refunded else ''}" if points else ""
@@ -90,27 +93,27 @@ def limit_lines(
     if isinstance(stopped, ChargeLimitReached):
         yield _above_charges(charges, planned, folder)
     if isinstance(stopped, BudgetReached) and before.price is not None:
-        yield _above_budget(charges, planned, before.price, folder)
+        yield _above_budget(stopped.spent, planned, before.price, folder)
 
 
-def reached_limit_lines(jobs: Sequence[Job], charges: int, folder: BatchFolder) -> Iterator[str]:
-    """Yield how to send the planned jobs of a folder whose saved limits leave no room for one.
-
-    :param charges: number of charges in the journal, those of archived jobs included.
-    """
+def reached_limit_lines(jobs: Sequence[Job], folder: BatchFolder) -> Iterator[str]:
+    """Yield how to send the planned jobs of a folder whose saved limits leave no room for one."""
     options = folder.options()
+    costs = [(each, number) for (_, each), number in folder.journal.costs().items()]
+    spending = spending_of(costs, options.price, budget=options.budget, max_charges=options.max_charges)
     planned = sum(job.status is JobStatus.PLANNED for job in jobs)
-    budget = None if options.price is None else Budget.create(options.budget, options.price)
-    if planned and options.max_charges is not None and charges >= options.max_charges:
-        yield _above_charges(charges, planned, folder)
-    if planned and budget is not None and options.price is not None and charges >= budget.charges:
-        yield _above_budget(charges, planned, options.price, folder)
+    if not planned or not spending.is_exhausted(options.price):
+        return
+    if options.max_charges is not None and spending.charges >= options.max_charges:
+        yield _above_charges(spending.charges, planned, folder)
+    elif options.price is not None:
+        yield _above_budget(float(spending.spent), planned, options.price, folder)
 
 
 def _above_charges(charges: int, planned: int, folder: BatchFolder) -> str:
     return f"to send the other {planned}: {folder.command('resume', '--max-charges', str(charges + planned))}"
 
 
-def _above_budget(charges: int, planned: int, price: float, folder: BatchFolder) -> str:
-    budget = f"{cost(price, charges + planned):.12g}"
+def _above_budget(spent: float, planned: int, price: float, folder: BatchFolder) -> str:
+    budget = f"{float(exact(spent) + exact(price) * planned):.12g}"
     return f"to send the other {planned}: {folder.command('resume', '--budget', budget)}"

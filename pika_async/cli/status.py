@@ -85,7 +85,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     yield from doubt_details(folder, jobs, sending if running is None else ())
     yield from trouble_lines(jobs)
     yield from _unknown_word_lines(jobs)
-    beyond_limit = list(reached_limit_lines(jobs, folder.journal.charges(), folder))
+    beyond_limit = list(reached_limit_lines(jobs, folder))
     yield from beyond_limit
     if running is not None:
         yield f"a command runs here (process {running}): wait for it, or press Ctrl-C there to stop it"

@@ -24,6 +24,7 @@
     │   ├── RefusedAlike              the same refusal for different requests: its cause is not theirs
     │   ├── GatewayInTrouble          one ambiguous answer after the other, none accepted between them
     │   ├── ChargeLimitReached        the user's own limit on accepted submissions
+    │   ├── NoAccountLeft             of several accounts none is left that could take the job
     │   ├── BudgetReached             the user's own limit on money
     │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
     │   └── ClientClosed              the client was closed while a call was waiting
@@ -73,6 +74,7 @@ from pika_async.errors.stops import (
     ClientClosed,
     GatewayInTrouble,
     JournalFailed,
+    NoAccountLeft,
     ProviderUnreachable,
     RefusedAlike,
     SubmissionsStopped,
@@ -98,6 +100,7 @@ __all__ = [
     "JournalFailed",
     "JournalInUse",
     "JournalUnusable",
+    "NoAccountLeft",
     "PikaError",
     "ProviderBusy",
     "ProviderUnreachable",

@@ -136,16 +136,22 @@ class TaskNotFound(JobError):  # noqa: N818
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class AcceptedElsewhere(JobError):  # noqa: N818
-    """A job that `provider` accepted at `base_url`, which is not this client's: it is neither polled nor paid here."""
+    """A job that `provider` accepted at `base_url`, where this client has no such account: not polled or paid here.
+
+    :param account: the name of the account that accepted it; default None: it has none.
+    """
 
     base_url: str
+    account: str | None = None
 
     @property
     def charged(self) -> bool | None:
         return True
 
     def _detail(self) -> str:
-        return f"accepted at {self.base_url}, which is not this client's base URL; resume it there"
+        if self.account in {None, self.provider}:
+            return f"accepted at {self.base_url}, which is not this client's base URL; resume it there"
+        return f"accepted by the account {self.account} at {self.base_url}, which this client does not have; give it"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from pika_async.errors.base import ErrorKind, PikaError
@@ -125,6 +127,20 @@ class BudgetReached(SubmissionsStopped):
             f"{self.provider}: the budget of {self.budget} is reached: {self.spent} of it are used; raise it "
             f"to at least {self.needed} to send the next one"
         )
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class NoAccountLeft(SubmissionsStopped):
+    """A stop because no account that could take the job is left; why, by account. It was accepted by none.
+
+    :param reasons: the reason of each account, by its name.
+    """
+
+    reasons: Mapping[str, str] = attrs.field(factory=dict)
+
+    def _text(self) -> str:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        return f"no account is left that can take this: {reasons}; mend one of them, then run the same again"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

@@ -15,13 +15,13 @@ FAILS = {"on": "create", "first": 6, "do": {"fault": "fails", "reason": "a node 
 @pytest.mark.parametrize("seeds", [(), ("--new-seed",)], ids=["same", "new"])
 @pytest.mark.parametrize(
     ("limit", "charges"),
-    [(("--max-charges", "20"), 6), (("--max-charges", "8"), 2), (("--price", "0.5", "--budget", "5"), 4)],
+    [(("--max-charges", "20"), 6), (("--max-charges", "8"), 2), (("--price", "0.5", "--budget", "3.5"), 4)],
     ids=["free", "limit", "budget"],
 )
 def test_a_retry_over_two_providers_charges_what_its_previews_announce(
     cli: CommandLine, limit: tuple[str, ...], charges: int, seeds: tuple[str, ...]
 ) -> None:
-    """Three failed jobs each: the previews share the limit, and a raised limit pays for the rest, each once."""
+    """Three failed jobs each: the previews share the limit, of which refunds use nothing, and a raised limit pays for the rest, each once."""
     rows = {"native": "key,prompt\na1,one\na2,two\na3,three\n", "cometapi": "key,prompt\nb1,four\nb2,five\nb3,six\n"}
     with serving(FAILS) as emulator:
         for provider, text in rows.items():

@@ -51,7 +51,7 @@ ALLOWED = {
     "__init__": set(),
 }
 #: The longest chain of imports from `pika_async/__init__.py`, file by file.
-LONGEST_CHAIN = 14
+LONGEST_CHAIN = 17
 #: Entries of the package's top level, without `__init__`, `__main__` and `py.typed`.
 MAX_ENTRIES = 17
 MAX_LINES = 400

@@ -391,7 +391,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "key file is a folder": ({"api_key": None, "api_key_file": "/"}, "api_key_file", "/ cannot be read: Is a directory"),
     "unknown provider": ({"provider": "picka"}, "provider", "'picka' must be one of cometapi, yescale"),
     "provider none": ({"provider": None}, "provider", "None must be a name or a Provider"),
-    "provider list": ({"provider": ["gptge"]}, "provider", "must be a name or a Provider"),
+    "provider list": ({"provider": ["gptge"]}, "provider", "must be records of Account"),
     "provider mistyped": ({"provider": "GTPGE"}, "provider", "did you mean gptge?"),
     "native without address": ({"provider": "native", "base_url": None}, "base_url", "no address of its own; give the host"),
     "address without scheme": ({"base_url": "api.gpt.ge"}, "base_url", "'api.gpt.ge' must be an http(s) URL; give an address such as"),

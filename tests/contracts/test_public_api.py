@@ -91,7 +91,7 @@ def test_importing_adds_little_to_importing_aiohttp() -> None:
 
 FACTS: dict[str, Any] = {
     "http_status": 402, "seconds": 5.0, "attempts": 3, "limit": 9, "expired": True, "kind": "moderation",
-    "refunded": True, "in_doubt": True,
+    "refunded": True, "in_doubt": True, "reasons": {"main": "the account is stopped"},
 }  # fmt: skip
 EXAMPLES = [
     kind(**{

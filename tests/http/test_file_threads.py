@@ -26,6 +26,7 @@ from pika_async._http.partial_file import PartialFile, TargetFolders
 from pika_async._journal.memory import MemoryJournal
 from pika_async._runtime.results import ResultDownloader
 from pika_async.errors import DownloadFailed
+from tests.fakes.only_account import OneDownloader
 from tests.http.result_server import VIDEO, mp4, names, ok, quick, serve
 
 pytestmark = pytest.mark.anyio
@@ -165,7 +166,9 @@ async def test_the_journal_learns_of_a_file_after_its_folder_is_synced(tmp_path:
             key="k", request=GenerationRequest("a cat"), provider="native", base_url="http://h", task_id="t",
             status=JobStatus.SUCCEEDED, video=Video(url=server.url(), task_id="t"),
         )  # fmt: skip
-        await ResultDownloader(cast("Any", None), downloader, Journal()).collect(job, tmp_path / "k.mp4")
+        await ResultDownloader(cast("Any", None), cast("Any", OneDownloader(downloader)), Journal()).collect(
+            job, tmp_path / "k.mp4"
+        )
     wanted = ["sync file", "digest recorded", "link", "sync folder", "recorded"]
     assert [name for name, _ in calls.log if name in wanted] == wanted
 

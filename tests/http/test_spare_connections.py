@@ -437,7 +437,7 @@ async def test_a_batch_takes_connections_that_are_ready_and_leaves_none(monkeypa
             assert len({seen.connection for seen in server.submissions}) == 40
             assert len(taken) > 10
             await asyncio.sleep(0)
-            spares = _spares(pika._config.transport)  # type: ignore[arg-type]
+            spares = _spares(pika._config.accounts[0].transport)  # type: ignore[arg-type]
             before = server.connections + len(spares._opening)
             await pika.poll(report.jobs[0])
             assert server.connections <= before

@@ -29,6 +29,7 @@ from pika_async.errors import DeadlineExceeded, ErrorKind, InvalidRequest, JobEr
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import Camera, GenerationRequest, LastSeen, Video
 from pika_async.models.fields import EFFECTS
+from pika_async.models.results import RouteStep
 
 FOLDER = Path("/videos")
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PikaError)]
@@ -101,6 +102,7 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "datetime | None": st.none() | times,
     "Any": json_values,
+    "Mapping[str, str]": st.dictionaries(texts, texts, max_size=3),
     "bool | None": st.none() | st.booleans(),
     "ErrorKind": st.sampled_from(get_args(ErrorKind)),
 }
@@ -109,7 +111,12 @@ FACTS[str(ErrorKind).replace("typing.", "")] = FACTS["ErrorKind"]
 
 def named(type_: object) -> str:
     """The type of a field as it is written; attrs holds text or, once somebody has asked, the type."""
-    return (type_.__name__ if isinstance(type_, type) else str(type_)).replace("datetime.", "").replace("typing.", "")
+    return (
+        (type_.__name__ if isinstance(type_, type) else str(type_))
+        .replace("datetime.", "")
+        .replace("typing.", "")
+        .replace("collections.abc.", "")
+    )
 
 
 def of_kind(kind: type[PikaError]) -> st.SearchStrategy[PikaError]:
@@ -123,6 +130,10 @@ jobs: st.SearchStrategy[Job] = st.builds(
     request=requests,
     provider=texts,
     base_url=texts,
+    account=st.none() | texts,
+    handle=st.none() | texts,
+    cost=st.none() | numbers,
+    earlier_steps=st.lists(st.builds(RouteStep, texts, texts, st.none() | times, texts), max_size=3).map(tuple),
     index=st.integers(0, 2**62),
     status=st.sampled_from(JobStatus),
     task_id=st.none() | texts,

@@ -92,7 +92,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "least-specific-row-counts",
-        "_planning/money.py",
+        "_planning/prices.py",
         "key=lambda row: -row.facts",
         "key=lambda row: row.facts",
         "the price for all requests hides the others",
@@ -100,7 +100,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "price-of-any-duration",
-        "_planning/money.py",
+        "_planning/prices.py",
         "            and self.duration in {None, request.duration}\n",
         "",
         "a short video has the price of a long one",
@@ -108,7 +108,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "price-of-a-resolution-as-written",
-        "_planning/money.py",
+        "_planning/prices.py",
         'facts["resolution"].strip().lower()',
         'facts["resolution"]',
         "a table that spells 1080P has no price for 1080p",
@@ -116,7 +116,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "price-without-the-default-model",
-        "_planning/money.py",
+        "_planning/prices.py",
         "model = request.model or default_model",
         "model = request.model",
         "a request without a model has no price",
@@ -124,7 +124,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "single-price-without-a-row-for-all",
-        "_planning/money.py",
+        "_planning/prices.py",
         "if self.highest == self.lowest and not self.rows[-1].facts else None",
         "if self.highest == self.lowest else None",
         "a request that no row fits is shown with the price of another",

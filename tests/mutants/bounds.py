@@ -41,7 +41,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "not-found-for-nine-minutes",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "MIN_NOT_FOUND_S: Final = 600.0",
         "MIN_NOT_FOUND_S: Final = 540.0",
         "a task is given up before the ten minutes that the documents name",
@@ -49,7 +49,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "not-found-for-eleven-minutes",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "MIN_NOT_FOUND_S: Final = 600.0",
         "MIN_NOT_FOUND_S: Final = 660.0",
         "a task is given up after the ten minutes that the documents name",
@@ -57,7 +57,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "not-found-four-times",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "MIN_NOT_FOUND_COUNT: Final = 5",
         "MIN_NOT_FOUND_COUNT: Final = 4",
         "few answers give a task up",
@@ -65,7 +65,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "denials-add-up",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "active.rare = attrs.evolve(active.rare, not_found_count=0)",
         "pass",
         "a task that is denied now and then is given up",
@@ -74,7 +74,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "failed-polls-add-up",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "        active.failed_polls = 0\n",
         "",
         "after one failed poll every later one comes late",

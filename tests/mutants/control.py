@@ -42,8 +42,8 @@ MUTANTS: Final = (
     Mutant(
         "pause-sends-after-an-upload",
         "_runtime/submitter.py",
-        "is_held = planner.stop_reason is not None or planner.submissions.paused_at is not None",
-        "is_held = planner.stop_reason is not None",
+        "is_held = planner.account_of(active).stop_reason is not None or planner.is_paused",
+        "is_held = planner.account_of(active).stop_reason is not None",
         "a job is paid for minutes after the pause, when its upload ends",
         ("tests/stories/test_control.py",),
         "uploaded",
@@ -68,7 +68,7 @@ MUTANTS: Final = (
     Mutant(
         "room-is-not-used",
         "_runtime/control.py",
-        "        session.table.planner.submissions.concurrency.ceiling = checked\n",
+        "        session.table.planner.set_max_in_flight(checked)\n",
         "",
         "the room never changes",
         ("tests/stories/test_control.py",),

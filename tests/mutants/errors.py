@@ -44,7 +44,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "failure-always-refunded",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "refunded=None if snapshot.points is None else snapshot.points == 0",
         "refunded=True",
         "a failed generation is reported as refunded where the wire does not say so",

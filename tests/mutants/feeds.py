@@ -180,7 +180,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "deadline-says-nothing",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "            active.last_seen = last_seen_after(active.last_seen, result)\n",
         "            pass\n",
         "the error of a deadline does not say what was seen last",
@@ -199,8 +199,8 @@ MUTANTS: Final = (
     Mutant(
         "last-seen-ends-with-the-run",
         "_runtime/admission.py",
-        "await self._table.add(job, observer, saved=saved, error=existing.error)",
-        "await self._table.add(job, observer, saved=saved)",
+        "await self._table.add(job, observer, options, saved=saved, error=existing.error)",
+        "await self._table.add(job, observer, options, saved=saved)",
         "a later run forgets the result that an earlier one saw",
         ("tests/stories/test_odd_feeds.py",),
         "survives",

@@ -150,9 +150,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "gated-rows-fill-the-queue",
-        "_planning/submissions.py",
-        "        waiting = unsent - min(self.queue.gated, MAX_GATED)\n",
-        "        waiting = unsent\n",
+        "_planning/planner.py",
+        "unsent - min(gated, MAX_GATED) < self.limits.submitting",
+        "unsent < self.limits.submitting",
         "rows behind gated ones are never pulled from the input",
         _FUSES,
         "past_gated",
@@ -204,7 +204,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "blame-is-a-good-poll",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "        if result.verdict is PollVerdict.AGAIN or result.verdict is PollVerdict.STOP:\n",
         "        if result.verdict is PollVerdict.AGAIN:\n",
         "a poll that is answered 401 closes the breaker",
@@ -214,7 +214,7 @@ MUTANTS: Final = (
     Mutant(
         "callback-of-another-address",
         "_runtime/callback_handler.py",
-        "return job if job is not None and (job.provider, job.base_url) == self._here else None",
+        "return job if job is not None and self._accounts.is_here(job) else None",
         "return job",
         "a callback for a job of another base URL makes this client poll there with its key",
         _RECORDS,

@@ -31,8 +31,8 @@ MUTANTS: Final = (
     Mutant(
         "accepted-no-reset",
         _SUBMISSIONS,
-        "                self.charges += 1\n                self.throttle.reset()\n",
-        "                self.charges += 1\n",
+        "                self.cooldowns.reset(active.stratum)\n                self.throttle.reset()\n",
+        "                self.cooldowns.reset(active.stratum)\n",
         "six failed connections in a batch of hours count as an unreachable provider",
         _TESTS,
     ),
@@ -103,7 +103,7 @@ MUTANTS: Final = (
     Mutant(
         "quiet-without-a-pause",
         _SUBMISSIONS,
-        "(QUIET_S if self.sources and not is_limit_reached else 0.0)",
+        "(QUIET_S if self.shared.sources and not is_limit_reached else 0.0)",
         "0.0",
         "a list that is read slowly has its rows rejected before the fuse can count them",
         _TESTS,
@@ -111,7 +111,7 @@ MUTANTS: Final = (
     Mutant(
         "quiet-remembers-refusals",
         _SUBMISSIONS,
-        "        if not self.sources:\n            self.fuses.on_quiet()\n",
+        "        if not self.shared.sources:\n            self.fuses.on_quiet()\n",
         "",
         "a service stops after five bad requests in a year",
         _TESTS,
@@ -135,8 +135,8 @@ MUTANTS: Final = (
     Mutant(
         "rolled-back-to-the-end",
         _SUBMISSIONS,
-        "        self.submitting -= 1\n        self._queue_again(active)",
-        "        self.submitting -= 1\n        self.queue.return_probe(active)\n        self.queue.append(active)",
+        "        self._on_ended(active, is_charged=False)\n        self._queue_again(active)",
+        "        self._on_ended(active, is_charged=False)\n        self.queue.return_probe(active)\n        self.queue.append(active)",
         "a job that was nearly sent is the last of a long list",
         _TESTS,
     ),

@@ -155,8 +155,8 @@ MUTANTS: Final = (
     Mutant(
         "sent-after-the-stop",
         "_runtime/submitter.py",
-        "is_held = planner.stop_reason is not None or planner",
-        "is_held = planner",
+        "is_held = planner.account_of(active).stop_reason is not None or planner.is_paused",
+        "is_held = planner.is_paused",
         "what was uploaded when the account stopped is sent",
         ("tests/stories/test_uploads.py",),
         "account_stops",

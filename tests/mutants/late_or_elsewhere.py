@@ -12,7 +12,7 @@ MUTANTS: Final = (
     Mutant(
         "late-callback-not-counted",
         "_runtime/callback_handler.py",
-        "            self._table.planner.on_late_callback(job.key)\n            return",
+        "            self._table.planner.account_for(job).on_late_callback(job.key)\n            return",
         "            return",
         "a gateway whose callbacks are a moment slower than the polls counts as one that loses them",
         ("tests/stories/test_late_callbacks.py",),

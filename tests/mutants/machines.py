@@ -28,8 +28,8 @@ MUTANTS: Final = (
     Mutant(
         "socks-variable-unchecked",
         "config.py",
-        "            check_environment_proxies(url)\n",
-        "            pass\n",
+        "        check_environment_proxies(url)\n",
+        "        pass\n",
         "a proxy that only the downloads would use is refused after the batch is paid",
         ("tests/http/test_proxies.py",),
         "variable_that_it_cannot_use",

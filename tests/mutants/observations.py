@@ -12,7 +12,7 @@ _RUNNING: Final = "unsettled_job"
 MUTANTS: Final = (
     Mutant(
         "unknown-word-in-memory",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "last_seen=None if snapshot.known_word else active.last_seen",
         "last_seen=None",
         "a kill loses the URL that stood beside an unknown word",
@@ -21,7 +21,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "known-word-as-unknown",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "last_seen=None if snapshot.known_word else active.last_seen",
         "last_seen=active.last_seen",
         "every poll with another word writes its job, and `status` calls documented words unknown",

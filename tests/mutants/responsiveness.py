@@ -160,7 +160,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "parked-job-polled",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "            active.next_poll_at = -math.inf  # no callback puts it back into the queue\n",
         "",
         "a callback polls a job that a stop is about to park, so that it finishes twice",

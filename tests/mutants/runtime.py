@@ -64,7 +64,7 @@ MUTANTS: Final = (
     Mutant(
         "id-lost-on-close",
         "_runtime/scheduler.py",
-        "await self.table.wait_for(lambda: not self._planner.submissions.submitting or self._workers is None)",
+        "await self.table.wait_for(lambda: not self._planner.shared.submitting or self._workers is None)",
         "pass",
         "closing discards the receipts of requests in progress",
         ("tests/stories/test_scheduling.py",),
@@ -182,10 +182,10 @@ MUTANTS: Final = (
         "                    await self._journal_intent(active, encoded, token_sha256)\n"
         "                    sent_at = now()\n"
         "                    try:\n"
-        "                        outcome = await self._gateway.submit(encoded, active)\n",
+        "                        outcome = await gateway.submit(encoded, active)\n",
         "                    sent_at = now()\n"
         "                    try:\n"
-        "                        outcome = await self._gateway.submit(encoded, active)\n"
+        "                        outcome = await gateway.submit(encoded, active)\n"
         "                        await self._journal_intent(active, encoded, token_sha256)\n",
         "a job that a crash interrupts is paid again",
         ("tests/crash/test_points.py",),
@@ -201,9 +201,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "charges-forgotten",
-        "_runtime/session.py",
-        "charges=config.journal.charges(),",
-        "charges=0,",
+        "_runtime/new_planner.py",
+        "spending=config.new_spending(costs),",
+        "",
         "the limit of charges begins anew with each process",
         ("tests/stories/test_resuming.py",),
     ),
@@ -289,7 +289,7 @@ MUTANTS: Final = (
         "callback-believed",
         "_runtime/callback_handler.py",
         "        if job.is_in_flight and active is not None:\n"
-        "            self._table.planner.on_callback(active, now())\n            self._table.wake()\n"
+        "            self._table.planner.account_of(active).on_callback(active, now())\n            self._table.wake()\n"
         "        elif",
         "        if job.is_in_flight and active is not None:\n"
         "            self._table.park(active, attrs.evolve(job, status=JobStatus.SUCCEEDED))\n        elif",
@@ -319,7 +319,7 @@ MUTANTS: Final = (
     Mutant(
         "candidate-believed",
         "_runtime/callback_handler.py",
-        "if await self._task_exists(token, job.key, named.task_id):",
+        "if await self._task_exists(token, job, named.task_id):",
         "if True:",
         "a job in doubt takes the task of its callback even if the task does not exist",
         ("tests/stories/test_callbacks.py",),

@@ -120,8 +120,8 @@ MUTANTS: Final = (
     Mutant(
         "next-although-held-up",
         "_planning/submissions.py",
-        "self.submitting) or self._ready_at(now) > now:",
-        "self.submitting):",
+        "if self._ready_at(now) > now or self.queue.ready_at(now) > now:",
+        "if False:",
         "connections are opened ahead of submissions that wait for a rate, and expire",
         _PLANNING_TESTS,
     ),

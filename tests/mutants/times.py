@@ -27,7 +27,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "callback-wait-nine-minutes",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "CALLBACK_WAIT_S: Final = 600.0",
         "CALLBACK_WAIT_S: Final = 540.0",
         "a doubt waits nine minutes for its callback",
@@ -35,7 +35,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "callback-wait-once",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "CALLBACK_WAIT_FACTOR: Final = 2.0",
         "CALLBACK_WAIT_FACTOR: Final = 1.5",
         "a doubt waits less than twice the longest duration for its callback",
@@ -67,7 +67,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "resumed-without-deadline",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "active.deadline_at = now + self.deadline",
         "active.deadline_at = accepted_at + self.deadline",
         "a resumed job that is old is parked at once",
@@ -75,7 +75,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "resumed-older-than-its-deadline",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "now - min(max(age, 0.0), self.deadline)",
         "now - max(age, 0.0)",
         "a resumed job that is a day old is polled once a day",
@@ -83,7 +83,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "polls-of-this-process",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "polls=active.job.polls + active.polls",
         "polls=active.polls",
         "a resumed job loses the polls of earlier processes",
@@ -91,7 +91,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "polls-counted-twice",
-        "_planning/planner.py",
+        "_planning/account_planner.py",
         "        active.polls = 0\n        return active.job",
         "        return active.job",
         "each save adds the same polls again",

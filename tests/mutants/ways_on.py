@@ -79,7 +79,7 @@ MUTANTS: Final = (
     Mutant(
         "adopted-twice",
         "_runtime/adoption.py",
-        "        existing = self._existing(task_id, key)  # another caller may have adopted the task meanwhile\n",
+        "        existing = self._existing(account, task_id, key)  # another caller may have adopted the task meanwhile\n",
         "        existing = None\n",
         "two callers make two jobs of one task",
         ADOPTION,

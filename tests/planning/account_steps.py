@@ -7,9 +7,10 @@ import math
 from typing import Any
 
 from pika_async import GenerationRequest, Job, Limits
-from pika_async._planning.actions import ActiveJob, Reject, StopSubmitting, Submit, SubmitTimedOut, WaitUntil
+from pika_async._planning.actions import Action, ActiveJob, Reject, StopSubmitting, Submit, WaitUntil
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import TokenBucket
+from pika_async._planning.money import Spending
 from pika_async._planning.outcomes import apply_verdict
 from pika_async._planning.submissions import Submissions
 from pika_async.errors import SubmissionsStopped
@@ -31,11 +32,12 @@ class Account:
     def __init__(self, **limits: Any) -> None:
         chosen = Limits(**limits)
         self.submissions = Submissions(
-            provider="p",
+            name="p",
             base_url="https://x.example",
             limits=chosen,
             concurrency=AdaptiveConcurrency(),
             rate=TokenBucket(None),
+            spending=Spending(max_charges=chosen.max_charges),
         )
         self.now = 0.0
         self.sent: dict[ActiveJob, float] = {}
@@ -49,7 +51,7 @@ class Account:
         self.submissions.queue.append(active)
         return active
 
-    def next(self) -> Submit | SubmitTimedOut | Reject | StopSubmitting | WaitUntil:
+    def next(self) -> Action | WaitUntil:
         return self.submissions.next_action(self.now, 0)
 
     def send(self) -> ActiveJob:

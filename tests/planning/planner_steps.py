@@ -15,6 +15,7 @@ from pika_async import (
     TaskState,
     Video,
 )
+from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.actions import (
     ActiveJob,
     Park,
@@ -27,10 +28,13 @@ from pika_async._planning.actions import (
 )
 from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
+from pika_async._planning.money import Spending
 from pika_async._planning.outcomes import apply_verdict
 from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
+from pika_async._planning.router import Router
+from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submissions import Submissions
 from pika_async.polling import PollingPolicy
 from pika_async.providers._verdicts import PollVerdict, SubmitOutcome, SubmitVerdict
@@ -39,14 +43,16 @@ NUMBERS = itertools.count()
 
 
 def new_planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0, **limits: Any) -> Planner:
+    """Return the planner of a client of one account, `p`."""
     chosen = Limits(**limits)
-    return Planner(
+    account = AccountPlanner(
+        name="p",
         provider="p",
         base_url="https://x.example",
         limits=chosen,
         deadline=deadline,
         submissions=Submissions(
-            provider="p",
+            name="p",
             base_url="https://x.example",
             limits=chosen,
             concurrency=AdaptiveConcurrency(ceiling=chosen.max_in_flight or MAX_IN_FLIGHT),
@@ -55,11 +61,18 @@ def new_planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0
         poll_queue=PollQueue(PolicyAdapter(policy=policy or FixedInterval(10.0))),
         poll_rate=TokenBucket(chosen.polls_per_second),
     )
+    shared = SharedBounds(
+        name="p",
+        max_in_flight=chosen.max_in_flight or MAX_IN_FLIGHT,
+        submitting_limit=chosen.submitting,
+        spending=Spending(max_charges=chosen.max_charges),
+    )
+    return Planner(router=Router(accounts={"p": account}, shared=shared), limits=chosen)
 
 
 def queued_job(planner: Planner) -> ActiveJob:
     job = Job(key=f"k{next(NUMBERS)}", request=GenerationRequest("a"), provider="p", base_url="https://x.example")
-    active = ActiveJob(job, "s")
+    active = ActiveJob(job, "s", options=("p",))
     planner.queue(active, 0.0)
     return active
 
@@ -131,7 +144,7 @@ def stop_account(planner: Planner, now: float = 0.0) -> list[ActiveJob]:
     """Stop submitting and polling; return the jobs that are parked because of that."""
     error = AccountStopped(provider="p")
     planner.stop_submitting(error)
-    planner.stop_polling(error)
+    planner.stop_polling("p", error)
     parked = []
     while isinstance(action := planner.next_action(now), Park):
         assert action.error is error

@@ -25,7 +25,9 @@ from pika_async._planning.refused_jobs import MAX_HELD
 from pika_async._planning.submit_queue import MAX_GATED
 from pika_async.errors import SubmissionsStopped
 from pika_async.providers._verdicts import SubmitVerdict
+from tests.fakes.only_account import only
 from tests.planning.account_steps import ACCEPTED, BLAMED, DOUBT, NO_CHANNEL, REFUSED, UNREADABLE, Account
+from tests.planning.planner_steps import new_planner
 
 V = SubmitVerdict
 
@@ -362,15 +364,17 @@ def test_jobs_behind_a_gate_are_given_up_together_when_patience_ends() -> None:
 def test_a_batch_goes_on_pulling_past_gated_jobs_up_to_a_number() -> None:
     """Jobs behind a gate do not count as queued, so that those behind them in the input are found."""
     account = Account(submitting=4)
+    planner = new_planner(submitting=4)
+    only(planner).submissions = account.submissions
     for _ in range(5):
         account.queue("m")
     active = account.send()
-    assert not account.submissions.needs_more(4)
+    assert not planner.needs_more(4)
     account.answer(active, NO_CHANNEL)
-    assert account.submissions.needs_more(4)
+    assert planner.needs_more(4)
     for _ in range(MAX_GATED + 10):
         account.queue("m")
-    assert not account.submissions.needs_more(MAX_GATED + 14)
+    assert not planner.needs_more(MAX_GATED + 14)
 
 
 # --- any history --------------------------------------------------------------------------------------------------------

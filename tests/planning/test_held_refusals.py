@@ -29,7 +29,7 @@ def refuse(account: Account, count: int) -> None:
 def test_refusals_before_an_acceptance_do_not_count_towards_the_fuse() -> None:
     """Four alike, an acceptance, and four more stop nothing; only the fifth in a row does."""
     account = Account(submitting=1)
-    account.submissions.sources = 1
+    account.submissions.shared.sources = 1
     refuse(account, MAX_REFUSALS - 1)
     account.accept_one()
     assert len(account.reject_own()) == MAX_REFUSALS - 1
@@ -158,7 +158,7 @@ def test_refusals_at_the_end_are_the_jobs_own_where_something_shows_it(what: str
 def test_a_batch_that_pauses_is_not_at_its_end_for_a_second() -> None:
     """While a batch may queue another job, a refusal is judged only after a second without any."""
     account = Account(submitting=1)
-    account.submissions.sources = 1
+    account.submissions.shared.sources = 1
     refuse(account, 1)
     assert account.wait() == QUIET_S
     assert len(account.reject_own()) == 1

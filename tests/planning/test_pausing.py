@@ -10,6 +10,7 @@ from pika_async._planning.actions import Poll, StopSubmitting, Submit, SubmitTim
 from pika_async._planning.limits import checked_max_in_flight
 from pika_async.errors import ConfigurationError
 from pika_async.providers._verdicts import SubmitVerdict
+from tests.fakes.only_account import only
 from tests.planning.planner_steps import accepted_job, finish_submit, new_planner, queued_job, start_submit
 
 
@@ -18,10 +19,10 @@ def test_a_pause_starts_no_submission_and_goes_on_to_poll() -> None:
     planner = new_planner()
     accepted_job(planner, 0.0)
     first, second = queued_job(planner), queued_job(planner)
-    planner.submissions.pause(1.0)
+    only(planner).submissions.pause(1.0)
     assert isinstance(planner.next_action(2.0), WaitUntil)
     assert isinstance(planner.next_action(10.0), Poll)
-    planner.submissions.resume(11.0)
+    only(planner).submissions.resume(11.0)
     assert [start_submit(planner, 11.0), start_submit(planner, 11.0)] == [first, second]
 
 
@@ -31,11 +32,11 @@ def test_a_pause_costs_no_patience() -> None:
     queued_job(planner)
     active = start_submit(planner, 0.0)
     finish_submit(planner, active, SubmitVerdict.WAIT, 1.0)
-    planner.submissions.pause(2.0)
-    planner.submissions.pause(400.0)
+    only(planner).submissions.pause(2.0)
+    only(planner).submissions.pause(400.0)
     assert planner.next_action(500.0) == WaitUntil(math.inf)
-    planner.submissions.resume(1002.0)
-    planner.submissions.resume(5000.0)
+    only(planner).submissions.resume(1002.0)
+    only(planner).submissions.resume(5000.0)
     assert active.deadline_at == 1100.0
     assert isinstance(planner.next_action(1099.0), Submit)
 
@@ -46,10 +47,10 @@ def test_a_pause_costs_no_patience_behind_a_gate() -> None:
     queued_job(planner)
     active = start_submit(planner, 0.0)
     finish_submit(planner, active, SubmitVerdict.WAIT, 1.0, model="m")
-    assert planner.submissions.queue.gated == 1
-    planner.submissions.pause(2.0)
-    planner.submissions.resume(1002.0)
-    assert planner.submissions.queue.expires_at == 1101.0
+    assert only(planner).submissions.queue.gated == 1
+    only(planner).submissions.pause(2.0)
+    only(planner).submissions.resume(1002.0)
+    assert only(planner).submissions.queue.expires_at == 1101.0
     assert isinstance(planner.next_action(1101.0), SubmitTimedOut)
 
 
@@ -58,9 +59,9 @@ def test_a_pause_reaches_no_limit() -> None:
     planner = new_planner(max_charges=1)
     accepted_job(planner, 0.0)
     queued_job(planner)
-    planner.submissions.pause(0.0)
+    only(planner).submissions.pause(0.0)
     assert isinstance(planner.next_action(1.0), WaitUntil)
-    planner.submissions.resume(2.0)
+    only(planner).submissions.resume(2.0)
     assert isinstance(planner.next_action(2.0), StopSubmitting)
 
 

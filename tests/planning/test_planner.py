@@ -33,6 +33,7 @@ from pika_async._planning.actions import (
 )
 from pika_async._planning.submit_queue import SubmitQueue
 from pika_async.providers._verdicts import PollVerdict, SubmitVerdict
+from tests.fakes.only_account import only
 from tests.planning.planner_steps import (
     accepted_job,
     finish_poll,
@@ -94,8 +95,8 @@ def test_polls_are_in_the_order_in_which_they_are_due() -> None:
         ActiveJob(active_jobs[1].job, "s", accepted_at=2.0),
     )
     for active in (younger, older):
-        planner.poll_queue.push(active, 30.0)
-    assert planner.poll_queue._waiting[0][1] is older
+        only(planner).poll_queue.push(active, 30.0)
+    assert only(planner).poll_queue._waiting[0][1] is older
 
 
 def test_the_number_of_concurrent_polls_is_limited() -> None:
@@ -151,9 +152,9 @@ def test_each_verdict_does_what_it_says(verdict: SubmitVerdict, status: JobStatu
     active = start_submit(planner, 0.0)
     finish_submit(planner, active, verdict, 1.0)
     assert active.job.status is status
-    submissions = planner.submissions
+    submissions = only(planner).submissions
     waits = active in submissions.queue or active in submissions.refused
-    assert (waits, submissions.charges, submissions.submitting) == (back, charges, 0)
+    assert (waits, submissions.spending.charges, submissions.submitting) == (back, charges, 0)
 
 
 @pytest.mark.parametrize(
@@ -201,10 +202,13 @@ def test_a_refusal_unrelated_to_slots_backs_off(status: int, tasks: int) -> None
     active, now, pauses = queued_job(planner), 1.0, []
     for _ in range(3):
         finish_submit(planner, start_submit(planner, now), SubmitVerdict.WAIT, now, http_status=status)
-        pauses.append(planner.submissions.throttle.ready_at(now) - now)
+        pauses.append(only(planner).submissions.throttle.ready_at(now) - now)
         now += pauses[-1]
     assert pauses[0] < pauses[1] < pauses[2]
-    assert (planner.submissions.concurrency.estimated_limit, next(iter(planner.submissions.queue))) == (None, active)
+    assert (only(planner).submissions.concurrency.estimated_limit, next(iter(only(planner).submissions.queue))) == (
+        None,
+        active,
+    )
 
 
 def test_a_429_while_a_task_is_in_flight_is_repeated_at_the_probe_interval() -> None:
@@ -217,13 +221,13 @@ def test_a_429_while_a_task_is_in_flight_is_repeated_at_the_probe_interval() -> 
     for _ in range(20):
         active = start_submit(planner, now)
         finish_submit(planner, active, SubmitVerdict.WAIT, now + 0.1, http_status=429)
-        assert planner.submissions.concurrency.estimated_limit == 1
-        planner.poll_queue.clear()  # only submissions matter here
+        assert only(planner).submissions.concurrency.estimated_limit == 1
+        only(planner).poll_queue.clear()  # only submissions matter here
         again = next_time(planner, now + 0.1)
         assert 0.0 < again - now < 120.1
         now = again
     assert now > 60.0
-    assert next(iter(planner.submissions.queue)) is active
+    assert next(iter(only(planner).submissions.queue)) is active
 
 
 def test_unsent_submissions_between_answers_do_not_add_up() -> None:
@@ -234,8 +238,10 @@ def test_unsent_submissions_between_answers_do_not_add_up() -> None:
     now = 1.0
     for _ in range(20):
         for verdict in (SubmitVerdict.NOT_SENT, SubmitVerdict.WAIT):
-            planner.poll_queue.clear()
-            now = max(planner.submissions.throttle.ready_at(now), planner.submissions.concurrency.ready_at(now))
+            only(planner).poll_queue.clear()
+            now = max(
+                only(planner).submissions.throttle.ready_at(now), only(planner).submissions.concurrency.ready_at(now)
+            )
             assert finish_submit(planner, start_submit(planner, now), verdict, now, http_status=429) is None
 
 
@@ -255,7 +261,7 @@ def test_unsent_submissions_stop_after_six_attempts() -> None:
     now, stop = 0.0, None
     for attempt in range(6):
         assert stop is None, attempt
-        now = planner.submissions.throttle.ready_at(now)
+        now = only(planner).submissions.throttle.ready_at(now)
         stop = finish_submit(planner, start_submit(planner, now), SubmitVerdict.NOT_SENT, now)
     assert stop is not None
     assert isinstance(stop.error, ProviderUnreachable)
@@ -271,7 +277,7 @@ def test_patience_ends() -> None:
     finish_submit(planner, start_submit(planner, 0.0), SubmitVerdict.WAIT, 0.0, http_status=429, retry_after=300.0)
     assert next_time(planner, 1.0) == 60.0
     assert planner.next_action(60.0) == SubmitTimedOut(active)
-    assert (active.job.status, len(planner.submissions.queue)) == (JobStatus.PLANNED, 0)
+    assert (active.job.status, len(only(planner).submissions.queue)) == (JobStatus.PLANNED, 0)
 
 
 # --- charges ------------------------------------------------------------------------------------------------------------
@@ -313,10 +319,10 @@ def test_only_a_queued_job_can_be_cancelled() -> None:
     planner = new_planner()
     first, second = queued_job(planner), queued_job(planner)
     assert start_submit(planner, 0.0) is first
-    assert planner.submissions.remove(second) is True
-    assert planner.submissions.remove(first) is False
-    assert planner.submissions.remove(second) is False
-    assert len(planner.submissions.queue) == 0
+    assert only(planner).submissions.remove(second) is True
+    assert only(planner).submissions.remove(first) is False
+    assert only(planner).submissions.remove(second) is False
+    assert len(only(planner).submissions.queue) == 0
 
 
 def test_a_stopped_account_parks_every_job() -> None:
@@ -327,7 +333,7 @@ def test_a_stopped_account_parks_every_job() -> None:
     parked = stop_account(planner)
     assert parked[:3] == unsent
     assert sorted(e.job.key for e in parked[3:]) == sorted(e.job.key for e in active_jobs)
-    assert (planner.in_flight, planner.next_action(99.0)) == (0, WaitUntil(math.inf))
+    assert (only(planner).in_flight, planner.next_action(99.0)) == (0, WaitUntil(math.inf))
 
 
 def test_what_a_stop_takes_out_of_the_queues_is_neither_sent_nor_polled() -> None:
@@ -336,9 +342,9 @@ def test_what_a_stop_takes_out_of_the_queues_is_neither_sent_nor_polled() -> Non
     accepted, unsent = accepted_job(planner, 0.0), queued_job(planner)
     error = AccountStopped(provider="p")
     planner.stop_submitting(error)
-    planner.stop_polling(error)
+    planner.stop_polling("p", error)
     planner.allow_submitting()
-    planner.on_callback(accepted, 5.0)
+    only(planner).on_callback(accepted, 5.0)
     assert [planner.next_action(99.0) for _ in range(2)] == [Park(unsent, error), Park(accepted, error)]
     assert isinstance(planner.next_action(99.0), WaitUntil)
 
@@ -348,7 +354,7 @@ def test_a_job_that_a_stop_is_about_to_park_can_be_withdrawn() -> None:
     planner = new_planner()
     accepted, unsent = accepted_job(planner, 0.0), queued_job(planner)
     planner.stop_submitting(AccountStopped(provider="p"))
-    planner.stop_polling(AccountStopped(provider="p"))
+    planner.stop_polling("p", AccountStopped(provider="p"))
     assert planner.remove_unsent(unsent)
     assert not planner.remove_unsent(unsent)
     assert not planner.remove_unsent(accepted)
@@ -382,15 +388,15 @@ def test_withdrawing_every_job_compares_none_with_another() -> None:
 def test_a_stopped_account_ends_the_waiting_for_callbacks() -> None:
     """Each job in doubt is parked as it is, unless its callback has come before its turn."""
     planner = new_planner()
-    planner.poll_queue.callbacks.enabled = True
+    only(planner).poll_queue.callbacks.enabled = True
     doubts = []
     for _ in range(3):
         queued_job(planner)
         active = start_submit(planner, 0.0)
         finish_submit(planner, active, SubmitVerdict.UNKNOWN, 1.0)
-        assert planner.await_callback(active, 1.0)
+        assert only(planner).await_callback(active, 1.0)
         doubts.append(active)
-    planner.stop_polling(AccountStopped(provider="p"))
+    planner.stop_polling("p", AccountStopped(provider="p"))
     doubts[1].job = doubts[1].job.accepted("t", 2.0)
     found = [planner.next_action(2.0) for _ in range(2)]
     assert found == [CallbackTimedOut(doubts[0]), CallbackTimedOut(doubts[2])]
@@ -447,7 +453,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             case StopSubmitting(error):
                 assert isinstance(error, ChargeLimitReached)
                 assert self.charged == self.limit
-                self.stopped += [*self.planner.submissions.queue, *self.planner.submissions.refused]
+                self.stopped += [*only(self.planner).submissions.queue, *only(self.planner).submissions.refused]
                 self.planner.stop_submitting(error)
                 self.planner.allow_submitting()
             case Park(active):
@@ -489,17 +495,17 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @invariant()
     def the_heap_holds_one_entry_for_each_waiting_job(self) -> None:
-        heap = list(self.planner.poll_queue)
+        heap = list(only(self.planner).poll_queue)
         waiting = [e for e in self.all if e.job.is_in_flight and e not in self.polled]
         assert sorted(e.job.key for e in heap) == sorted(e.job.key for e in waiting)
-        assert self.planner.in_flight == len(waiting) + sum(e.job.is_in_flight for e in self.polled)
-        assert self.planner.submissions.submitting == len(self.sent)
-        assert self.planner.polling == len(self.polled)
+        assert only(self.planner).in_flight == len(waiting) + sum(e.job.is_in_flight for e in self.polled)
+        assert only(self.planner).submissions.submitting == len(self.sent)
+        assert only(self.planner).polling == len(self.polled)
 
     @invariant()
     def no_job_is_in_two_places(self) -> None:
         ready = [e for e in self.all if e.job.status is JobStatus.PLANNED]
-        waiting = [*self.planner.submissions.queue, *self.planner.submissions.refused, *self.stopped]
+        waiting = [*only(self.planner).submissions.queue, *only(self.planner).submissions.refused, *self.stopped]
         assert sorted(e.job.key for e in waiting) == sorted(e.job.key for e in ready)
 
 

@@ -27,6 +27,7 @@ from pika_async._planning.last_seen import last_seen_in
 from pika_async._planning.planner import Planner
 from pika_async.polling import PollingPolicy
 from pika_async.providers._verdicts import PollVerdict
+from tests.fakes.only_account import only
 from tests.planning.planner_steps import (
     accepted_job,
     finish_poll,
@@ -62,7 +63,7 @@ def test_without_a_last_answer_the_deadline_parks_with_the_task_id() -> None:
         job = poll(planner, 25.0, state, verdict)
         assert (job.status, job.task_id) == (JobStatus.TIMED_OUT, f"t-{active.job.key}")
         assert isinstance(job.error, DeadlineExceeded)
-        assert (job.error.seconds, job.polls, planner.in_flight) == (25.0, 3, 0)
+        assert (job.error.seconds, job.polls, only(planner).in_flight) == (25.0, 3, 0)
         assert planner.next_action(99.0) == WaitUntil(math.inf)
 
 
@@ -77,7 +78,7 @@ def test_a_timed_out_job_that_is_resumed_may_time_out_again() -> None:
     assert poll(planner, 110.0, None, PollVerdict.MISSING).is_in_flight
     assert poll(planner, 120.0, None, PollVerdict.AGAIN).is_in_flight
     assert poll(planner, 125.0, None, PollVerdict.AGAIN).status is JobStatus.TIMED_OUT
-    assert (active.job.status, planner.in_flight) == (JobStatus.TIMED_OUT, 0)
+    assert (active.job.status, only(planner).in_flight) == (JobStatus.TIMED_OUT, 0)
     assert isinstance(active.job.error, DeadlineExceeded)
 
 
@@ -110,9 +111,9 @@ def test_failed_polls_are_repeated_with_exponential_backoff() -> None:
     active = accepted_job(planner, 0.0)
     now, delays = 10.0, []
     for _ in range(12):
-        planner.breaker.succeed()  # the breaker has tests of its own
+        only(planner).breaker.succeed()  # the breaker has tests of its own
         poll(planner, now, None, PollVerdict.AGAIN)
-        planner.breaker.succeed()
+        only(planner).breaker.succeed()
         next_at = next_time(planner, now)
         delays.append(next_at - now)
         now = next_at
@@ -194,7 +195,7 @@ def with_open_breaker(jobs: int, deadline: float = 1000.0) -> tuple[Planner, lis
     polled = [start_poll(planner, 10.0) for _ in range(8)]
     for active in polled:
         finish_poll(planner, active, 10.0, None, PollVerdict.AGAIN)
-    assert planner.breaker.is_open
+    assert only(planner).breaker.is_open
     return planner, active_jobs
 
 
@@ -221,15 +222,15 @@ def test_a_failed_probe_is_repeated_and_a_good_one_closes_the_breaker() -> None:
 def test_an_answer_that_blames_the_account_is_a_failed_poll() -> None:
     """Seven polls without a usable answer and one with 401, 402 or 403 open the breaker; a probe with one keeps it open."""
     planner = new_planner()
-    active_jobs = [accepted_job(planner, 0.0) for _ in range(planner.breaker.threshold + 1)]
+    active_jobs = [accepted_job(planner, 0.0) for _ in range(only(planner).breaker.threshold + 1)]
     assert len(active_jobs) == 9
     for verdict in [PollVerdict.AGAIN] * 7 + [PollVerdict.STOP]:
-        assert not planner.breaker.is_open
+        assert not only(planner).breaker.is_open
         poll(planner, 10.0, None, verdict)
-    assert planner.breaker.is_open
-    now = planner.breaker.ready_at(10.0)
+    assert only(planner).breaker.is_open
+    now = only(planner).breaker.ready_at(10.0)
     poll(planner, now, None, PollVerdict.STOP)
-    assert planner.breaker.is_open
+    assert only(planner).breaker.is_open
 
 
 def test_jobs_expire_while_the_breaker_is_open() -> None:
@@ -241,13 +242,13 @@ def test_jobs_expire_while_the_breaker_is_open() -> None:
     )
     for active in active_jobs:
         assert planner.expire(active).status is JobStatus.TIMED_OUT
-    assert planner.in_flight == 0
+    assert only(planner).in_flight == 0
 
 
 def test_a_deadline_is_an_action_while_the_breaker_is_open() -> None:
     """The planner does not wait for the next probe beyond the deadline of a job."""
     planner, _ = with_open_breaker(8, deadline=11.0)
-    planner.breaker._until = 500.0
+    only(planner).breaker._until = 500.0
     assert next_time(planner, 10.6) == 11.0
     assert isinstance(planner.next_action(11.0), DeadlinePassed)
 
@@ -364,7 +365,7 @@ def test_when_tasks_become_quicker_waiting_polls_are_moved_forward() -> None:
     for active in others:
         finish_poll(planner, active, 100.0, TaskState.RUNNING)
     finish_poll(planner, first, 130.0, TaskState.SUCCEEDED)
-    times = sorted(when for when, _ in planner.poll_queue._waiting)
+    times = sorted(when for when, _ in only(planner).poll_queue._waiting)
     assert 130.0 <= times[0] < times[1] < times[2] <= 131.0
 
 

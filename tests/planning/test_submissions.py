@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pika_async._planning.limits import TokenBucket
+from pika_async._planning.money import Spending
+from tests.fakes.only_account import only
 from tests.planning.account_steps import ACCEPTED, DOUBT, NO_CHANNEL, Account
 from tests.planning.planner_steps import new_planner
 
@@ -68,8 +70,7 @@ def test_jobs_that_wait_for_something_else_are_not_next() -> None:
     for active in list(doubtful.sent):
         doubtful.answer(active, DOUBT)
     stopped = _busy(3)
-    stopped.submissions.charges = 10_000
-    stopped.submissions.limits = Account(max_charges=10_000, submitting=4).submissions.limits
+    stopped.submissions.spending = Spending(max_charges=10_000, charges=10_000)
     for account in (paused, slow, full, gated, doubtful, stopped):
         assert _count(account) == 0
 
@@ -82,7 +83,7 @@ def test_a_limit_of_charges_bounds_the_jobs_that_are_next() -> None:
 def test_no_job_is_next_once_the_client_closes() -> None:
     """A client that closes submits nothing more."""
     planner = new_planner()
-    planner.submissions = _busy(3).submissions
-    assert planner.count_next(0.0) == 3
+    only(planner).submissions = _busy(3).submissions
+    assert planner.count_next("p", 0.0) == 3
     planner.close()
-    assert planner.count_next(0.0) == 0
+    assert planner.count_next("p", 0.0) == 0

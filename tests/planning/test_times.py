@@ -25,6 +25,7 @@ from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async.polling import FixedInterval
 from pika_async.providers._verdicts import PollVerdict, SubmitVerdict
+from tests.fakes.only_account import only
 from tests.planning.planner_steps import (
     accepted_job,
     finish_poll,
@@ -59,7 +60,7 @@ def test_a_job_is_submitted_for_15_minutes_from_its_first_attempt() -> None:
 def planner_with_callbacks(deadline: float = 3600.0) -> Planner:
     planner = new_planner(deadline=deadline)
     adapter = PolicyAdapter(policy=FixedInterval(10.0), callbacks=CallbackTracker(enabled=True))
-    planner.poll_queue = PollQueue(adapter)
+    only(planner).poll_queue = PollQueue(adapter)
     return planner
 
 
@@ -69,11 +70,11 @@ def test_a_doubt_waits_for_its_callback_for_10_minutes_or_twice_the_longest_dura
 ) -> None:
     """Never longer than the deadline of a job."""
     planner = planner_with_callbacks()
-    planner.poll_queue.adapter.longest = longest
+    only(planner).poll_queue.adapter.longest = longest
     queued_job(planner)
     active = start_submit(planner, 10.0)
     finish_submit(planner, active, SubmitVerdict.UNKNOWN, 10.0)
-    assert planner.await_callback(active, 10.0)
+    assert only(planner).await_callback(active, 10.0)
     assert next_time(planner, 10.0) == 10.0 + waits
     assert isinstance(planner.next_action(10.0 + waits), CallbackTimedOut)
 
@@ -86,9 +87,9 @@ def test_a_second_doubt_of_a_job_waits_as_long_as_the_first() -> None:
     first, second = start_submit(planner, 0.0), start_submit(planner, 0.0)
     for active in (first, second):
         finish_submit(planner, active, SubmitVerdict.UNKNOWN, 0.0)
-    assert planner.await_callback(first, 0.0)
-    assert planner.await_callback(second, 50.0)
-    assert planner.await_callback(first, 100.0)
+    assert only(planner).await_callback(first, 0.0)
+    assert only(planner).await_callback(second, 50.0)
+    assert only(planner).await_callback(first, 100.0)
     assert next_time(planner, 100.0) == 650.0
 
 
@@ -124,7 +125,7 @@ def test_the_throttle_waits_at_most_30_seconds_by_itself() -> None:
 def test_polls_of_one_job_that_fail_are_at_most_a_minute_apart() -> None:
     """The delays double from 1 s to 60 s; a good answer ends them."""
     planner = new_planner(deadline=10_000.0)
-    planner.breaker.threshold = 100
+    only(planner).breaker.threshold = 100
     accepted_job(planner, 0.0)
     now, delays = 10.0, []
     for _ in range(9):
@@ -143,9 +144,9 @@ def test_a_refused_credential_on_polls_opens_the_breaker() -> None:
     for _ in range(9):
         accepted_job(planner, 0.0)
     for count in range(8):
-        assert not planner.breaker.is_open, count
+        assert not only(planner).breaker.is_open, count
         poll(planner, 10.0, None, PollVerdict.STOP)
-    assert planner.breaker.is_open
+    assert only(planner).breaker.is_open
     assert isinstance(planner.next_action(10.0), WaitUntil)
 
 
@@ -171,7 +172,7 @@ def test_polls_are_counted_over_processes_and_once() -> None:
     active.job = attrs.evolve(active.job, polls=7)
     for now in (10.0, 20.0):
         poll(planner, now, TaskState.RUNNING)
-    assert [planner.with_poll_count(active).polls for _ in range(2)] == [9, 9]
+    assert [only(planner).with_poll_count(active).polls for _ in range(2)] == [9, 9]
     assert poll(planner, 30.0, TaskState.SUCCEEDED).polls == 10
 
 
@@ -179,9 +180,10 @@ def test_a_charge_that_was_none_is_given_back() -> None:
     """With a limit of one charge, the next job is sent after the doubt was resolved as not charged."""
     planner = new_planner(max_charges=1)
     queued_job(planner)
-    finish_submit(planner, start_submit(planner, 0.0), SubmitVerdict.UNKNOWN, 0.0)
+    active = start_submit(planner, 0.0)
+    finish_submit(planner, active, SubmitVerdict.UNKNOWN, 0.0)
     queued_job(planner)
-    planner.submissions.on_uncharged()
+    planner.on_cost(active.job, active.job.requeued())
     assert start_submit(planner, 1.0)
 
 
@@ -193,7 +195,7 @@ def test_the_hint_of_a_server_holds_for_one_poll() -> None:
     assert next_time(planner, 10.0) == 130.0
     poll(planner, 130.0, TaskState.RUNNING)
     assert next_time(planner, 130.0) == 140.0
-    assert planner.poll_queue._provider_delay == 0.0
+    assert only(planner).poll_queue._provider_delay == 0.0
 
 
 def test_a_failed_poll_is_not_replanned_when_tasks_become_quicker() -> None:
@@ -249,6 +251,6 @@ def test_a_resumed_job_that_settles_leaves_no_callback_behind() -> None:
     planner = planner_with_callbacks()
     active = accepted_job(planner, 0.0)
     active.rare = RESUMED
-    planner.on_callback(active, 5.0)
+    only(planner).on_callback(active, 5.0)
     poll(planner, 5.0, TaskState.SUCCEEDED)
-    assert planner.poll_queue.callbacks._pending == {}
+    assert only(planner).poll_queue.callbacks._pending == {}

@@ -12,12 +12,12 @@ import pytest
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Intent
 from pika_async._runtime.callback_handler import JobCallbackHandler
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.resolution import _link_archived
 from pika_async.errors import ClientClosed, InvalidRequest, JournalUnusable
 from pika_async.jobs import Job, utc_from_timestamp
 from pika_async.models import GenerationRequest
+from tests.fakes.only_account import OneAccount
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +29,8 @@ UNREADABLE = JournalUnusable(setting="journal", reason="j.db cannot be read: Inp
 def handler(journal: Any, spawn: Any = None) -> JobCallbackHandler:
     table = SimpleNamespace(journal=journal, jobs={}, wake=lambda: None)
     gateway = SimpleNamespace(callback_task_id=lambda body: body.decode())
-    return JobCallbackHandler(
-        cast("JobTable", table), cast("GatewayClient", gateway), spawn, (JOB.provider, JOB.base_url)
-    )
+    accounts = OneAccount(gateway, (JOB.provider, JOB.base_url))
+    return JobCallbackHandler(cast("JobTable", table), cast("Any", accounts), spawn)
 
 
 class HalfReadableJournal(MemoryJournal):

@@ -11,12 +11,11 @@ import attrs
 import pytest
 
 from pika_async import DownloadFailed, GenerationRequest, Job, JobStatus, Video
-from pika_async._http.downloads import Downloader
 from pika_async._http.partial_file import Download
 from pika_async._journal.memory import MemoryJournal
-from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.results import FolderDownload, ResultDownloader, patience_for
 from pika_async.models import Snapshot, TaskState
+from tests.fakes.only_account import OneAccount, OneDownloader
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +53,7 @@ class Feed:
 
 
 def downloader(host: Host, feed: Feed) -> ResultDownloader:
-    return ResultDownloader(cast("GatewayClient", feed), cast("Downloader", host), MemoryJournal())
+    return ResultDownloader(cast("Any", OneAccount(feed)), cast("Any", OneDownloader(host)), MemoryJournal())
 
 
 def job(**changes: Any) -> Job:

@@ -40,6 +40,7 @@ from tests.fakes.memory_gateway import (
     until,
     with_journal,
 )
+from tests.fakes.only_account import only
 
 S = JobStatus
 DROP = {"on": "create", "first": 1, "do": "drop"}
@@ -424,7 +425,7 @@ def test_doubts_wait_with_all_others_while_the_gateway_cannot_be_asked() -> None
         with pytest.raises(SubmissionInDoubt):
             await pika.submit("a")
         assert pika._session is not None
-        breaker = pika._session.table.planner.breaker
+        breaker = only(pika._session.table.planner).breaker
         for _ in range(breaker.threshold):
             breaker.fail(now(), 0.5)
         breaker._until = now() + 100
@@ -632,20 +633,25 @@ def test_finished_jobs_leave_no_state_behind() -> None:
         assert pika._session is not None
         table, handler = pika._session.table, pika._session.callback_handler
         planner = table.planner
-        poll_queue, calls = planner.poll_queue, planner.poll_queue.callbacks
+        poll_queue, calls = only(planner).poll_queue, only(planner).poll_queue.callbacks
         async for job in pika.as_settled(prompts(500)):
             await post(to, callback_urls(at)[job.request.prompt], b'{"task_id": "x"}')
             waiting = [entry for entry in table.jobs.values() if entry.job.status is S.UNKNOWN]
-            assert set(planner._unconfirmed) <= set(waiting)
+            assert set(only(planner)._unconfirmed) <= set(waiting)
             assert calls._pending.keys() | calls._sampled <= set(table.jobs.values())
         await asyncio.sleep(400)  # a task that a callback named wrongly is polled six times, up to 60 s apart
         for kept in (
-            table.jobs, table._waiters, planner._unconfirmed, planner.submissions.queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
+            table.jobs, table._waiters, only(planner)._unconfirmed, only(planner).submissions.queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
             calls._pending, calls._grace, calls._sampled, handler._running, handler._named,
         ):  # fmt: skip
             assert len(kept) == 0, kept
         assert len(handler._polled_at) <= 1  # the entry of the last poll
-        assert (planner.in_flight, planner.submissions.submitting, planner.polling, poll_queue._stale) == (0, 0, 0, 0)
+        assert (
+            only(planner).in_flight,
+            only(planner).submissions.submitting,
+            only(planner).polling,
+            poll_queue._stale,
+        ) == (0, 0, 0, 0)
 
     run_story(story, at, limits=Limits(max_in_flight=100))
 

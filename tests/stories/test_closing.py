@@ -35,6 +35,7 @@ from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailu
 from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, JournalFactory, journal_factory
 from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, until, with_journal
+from tests.fakes.only_account import only
 
 S = JobStatus
 
@@ -113,7 +114,7 @@ class Story:
         assert [end for end in ends if not isinstance(end, said)] == []
         assert left() == []
         if scheduler is not None:
-            assert (scheduler.planner.submissions.submitting, len(scheduler.jobs)) == (0, 0)
+            assert (only(scheduler.planner).submissions.submitting, len(scheduler.jobs)) == (0, 0)
 
     async def finish(self) -> None:
         jobs = await self.pika.jobs()
@@ -125,9 +126,13 @@ class Story:
             assert pika._session is not None
             scheduler = pika._session.table
             planner = scheduler.planner
-            assert (planner.submissions.submitting, planner.in_flight, planner.polling) == (0, 0, 0)
-            assert (len(planner.submissions.queue), len(list(planner.poll_queue)), len(scheduler.jobs)) == (0, 0, 0)
-            assert planner.submissions.charges == len(self.at.ledger)
+            assert (only(planner).submissions.submitting, only(planner).in_flight, only(planner).polling) == (0, 0, 0)
+            assert (len(only(planner).submissions.queue), len(list(only(planner).poll_queue)), len(scheduler.jobs)) == (
+                0,
+                0,
+                0,
+            )
+            assert only(planner).submissions.spending.charges == len(self.at.ledger)
         assert set(Counter(charge.prompt for charge in self.at.ledger).values()) == {1}
 
 

@@ -209,7 +209,7 @@ def test_submissions_on_their_way_are_awaited() -> None:
         script: list[dict[str, Any]] = [{"on": "create", "first": 1, "do": {"fault": "refuse", "as": "rate"}}]
         at = gateway(script, durations="constant:30")
         pika = client(at, polling=FixedInterval(2))
-        pika._config.transport.latency = 4.0  # type: ignore[attr-defined]
+        pika._config.accounts[0].transport.latency = 4.0  # type: ignore[attr-defined]
         await pika.__aenter__()
         calls = [asyncio.create_task(pika.generate(one)) for one in requests(2)]
         await asyncio.sleep(1)

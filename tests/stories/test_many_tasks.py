@@ -35,6 +35,7 @@ from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailu
 from tests.fakes import virtual_clock
 from tests.fakes.journals import JOURNAL_KINDS, journal_factory
 from tests.fakes.memory_gateway import MemoryTransport, SlowJournal, client, gateway, until, with_journal
+from tests.fakes.only_account import change_account, only
 from tests.http.media_files import made
 
 S = JobStatus
@@ -64,8 +65,8 @@ def idle(pika: PikaClient) -> bool:
     assert pika._session is not None
     table = pika._session.table
     planner = table.planner
-    counts = (planner.submissions.submitting, planner.in_flight, planner.polling)
-    return counts == (0, 0, 0) and not (planner.submissions.queue or list(planner.poll_queue) or table.jobs)
+    counts = (only(planner).submissions.submitting, only(planner).in_flight, only(planner).polling)
+    return counts == (0, 0, 0) and not (only(planner).submissions.queue or list(only(planner).poll_queue) or table.jobs)
 
 
 async def outcome(task: asyncio.Future[Any]) -> Any:
@@ -448,7 +449,7 @@ def foreign(call: str, does: str) -> Provider:
 
 def served_by(pika: PikaClient, provider: Provider) -> None:
     pika.provider = provider
-    pika._config = attrs.evolve(pika._config, provider=provider)
+    change_account(pika, provider=provider)
 
 
 @pytest.mark.parametrize("does", ["None", "raise"])

@@ -21,6 +21,7 @@ from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailu
 from tests.fakes import virtual_clock
 from tests.fakes.journals import LoopExecutor
 from tests.fakes.memory_gateway import MemoryTransport, client, gateway
+from tests.fakes.only_account import only
 
 S = JobStatus
 CAT = GenerationRequest("a cat", key="cat")
@@ -47,7 +48,7 @@ def test_the_intent_of_a_send_that_never_happened_is_withdrawn(path: Path, monke
         pika = client(at, journal=path)
         await pika.open()
         sending = asyncio.create_task(pika.generate(CAT))
-        while pika._session is None or not pika._session.table.planner.submissions.submitting:
+        while pika._session is None or not only(pika._session.table.planner).submissions.submitting:
             await asyncio.sleep(1)
         await pika.aclose()
         await asyncio.gather(sending, return_exceptions=True)

@@ -49,6 +49,7 @@ from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailu
 from tests.fakes import virtual_clock
 from tests.fakes.journals import LoopExecutor, SlowLoopExecutor, write_in_loop_time
 from tests.fakes.memory_gateway import MemoryTransport, client, gateway, until
+from tests.fakes.only_account import change_account, only
 from tests.http.media_files import made
 
 S = JobStatus
@@ -607,7 +608,7 @@ def test_a_loop_that_ends_leaves_only_unanswered_submissions_in_doubt(path: Path
         nonlocal sending
         using = asyncio.create_task(_interrupted_story(pika))
         await asyncio.sleep(0.003 + 0.0967 * number)
-        sending = 0 if pika._session is None else pika._session.table.planner.submissions.submitting
+        sending = 0 if pika._session is None else only(pika._session.table.planner).submissions.submitting
         assert not using.done()
 
     async def later() -> None:
@@ -787,7 +788,7 @@ def test_a_failed_opening_releases_the_file(path: Path) -> None:
     """A record that cannot be read raises and leaves no lock behind."""
 
     class Odd(SqliteJournal):
-        def charges(self) -> int:
+        def costs(self) -> Counter[tuple[str, float | None]]:
             raise JournalUnusable(setting="journal", reason=f"{self.path} cannot be read")
 
     async def story() -> None:
@@ -810,19 +811,19 @@ def test_the_concurrency_limit_of_an_account_is_saved(path: Path) -> None:
         at = gateway(durations="lognormal:30,0.3", in_flight=6)
         async with client(at, journal=path) as pika:
             await pika.run(requests(60))
-            learned = pika._require_session().table.planner.submissions.concurrency
+            learned = only(pika._require_session().table.planner).submissions.concurrency
         assert learned.estimated_limit is not None
         assert 5 <= learned.estimated_limit <= 9
         (name,) = facts(path)
         assert name.startswith("slots cometapi http")
         async with client(at, journal=path) as again:
-            slots = again._require_session().table.planner.submissions.concurrency
+            slots = only(again._require_session().table.planner).submissions.concurrency
             assert slots.estimated_limit == pytest.approx(learned.estimated_limit, rel=0.1)
             assert slots.probe_interval == pytest.approx(learned.probe_interval, rel=0.5)
         other = client(at, journal=path)
-        other._config = attrs.evolve(other._config, account_digest="another")
+        change_account(other, digest="another")
         async with other:
-            assert other._require_session().table.planner.submissions.concurrency.estimated_limit is None
+            assert only(other._require_session().table.planner).submissions.concurrency.estimated_limit is None
 
     virtual_clock.run(story())
 

@@ -10,6 +10,7 @@ import enum
 from pika_async._planning.actions import ActiveJob
 from pika_async.jobs import Job
 from pika_async.polling.durations import DurationSample
+from pika_async.providers._provider import Provider
 from pika_async.providers._wire import HttpRequest, HttpResponse, TransportFailure
 
 __all__ = ["NullTelemetry", "RequestKind"]
@@ -28,6 +29,10 @@ class RequestKind(enum.Enum):
 
 class NullTelemetry:
     """Telemetry that records nothing. No method raises, here or in `OtelTelemetry`."""
+
+    def for_gateway(self, provider: Provider, base_url: str) -> NullTelemetry:  # noqa: ARG002 - for `OtelTelemetry`
+        """Return the telemetry of the requests to one gateway, which records the same jobs."""
+        return self
 
     def job_started(self, active: ActiveJob) -> None:
         """Record that a job became active: newly planned, resumed, or confirmed after it was in doubt."""

@@ -10,6 +10,7 @@ provider's message.
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import logging
 from collections.abc import Callable
@@ -99,13 +100,10 @@ class OtelTelemetry(NullTelemetry):
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
-        self._provider = provider.name
+        self.set_gateway(provider, base_url)
         self._spans: dict[ActiveJob, Span] = {}
-        self._has_failed = False
-        self._routes = _routes(provider, base_url)
-        url = urlsplit(base_url)
-        port = url.port or (443 if url.scheme == "https" else 80)
-        self._server = {"server.address": url.hostname or "", "server.port": port}
+        #: The first failure, which was logged; shared with the telemetry of other gateways.
+        self._failures: list[str] = []
         self._tracer = trace.get_tracer(SCOPE, PACKAGE_VERSION, tracer_provider)
         meter = metrics.get_meter(SCOPE, PACKAGE_VERSION, meter_provider)
         self._duration = meter.create_histogram(
@@ -113,6 +111,9 @@ class OtelTelemetry(NullTelemetry):
             explicit_bucket_boundaries_advisory=HTTP_BUCKETS_S,
         )  # fmt: skip
         self._charges = meter.create_counter("pika.charges", "{charge}", "Submissions that were accepted.")
+        self._cost = meter.create_counter(
+            "pika.cost", "{money}", "Price of the submissions that were accepted, in the unit of the prices."
+        )
         self._in_doubt = meter.create_counter(
             "pika.submissions_in_doubt", "{submission}", "Submissions that may have been accepted."
         )
@@ -130,14 +131,27 @@ class OtelTelemetry(NullTelemetry):
             )
         )
 
+    def set_gateway(self, provider: Provider, base_url: str) -> None:
+        """Record requests as those to this gateway from now on."""
+        self._provider = provider.name
+        self._routes = _routes(provider, base_url)
+        url = urlsplit(base_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        self._server = {"server.address": url.hostname or "", "server.port": port}
+
+    def for_gateway(self, provider: Provider, base_url: str) -> OtelTelemetry:
+        other = copy.copy(self)  # with the same instruments and spans
+        other.set_gateway(provider, base_url)
+        return other
+
     def log_once(self, error: Exception) -> None:
         """Log the first exception of a provider or an exporter."""
-        if not self._has_failed:
-            self._has_failed = True
+        if not self._failures:
+            self._failures.append(repr(error))
             _log.warning("telemetry failed; jobs are not affected: %s", strip_control(repr(error)))
 
     def _attributes(self, stratum: str) -> dict[str, Any]:
-        return {"pika.provider": self._provider, "pika.stratum": stratum}
+        return {"pika.provider": stratum.partition("/")[0], "pika.stratum": stratum}
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
@@ -173,7 +187,10 @@ class OtelTelemetry(NullTelemetry):
         if job.status is JobStatus.UNKNOWN:
             self._in_doubt.add(1, self._attributes(job.stratum))
         elif job.status is JobStatus.QUEUED:
-            self._charges.add(1, self._attributes(job.stratum))
+            attributes = {**self._attributes(job.stratum), "pika.account": job.account or job.provider}
+            self._charges.add(1, attributes)
+            if job.cost is not None:
+                self._cost.add(job.cost, attributes)
             if queue_time is not None:
                 self._queue_time.record(queue_time, self._attributes(job.stratum))
 
