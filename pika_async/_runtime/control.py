@@ -9,11 +9,14 @@ from typing import Final, Protocol
 
 from pika_async._planning.limits import checked_max_in_flight
 from pika_async._runtime.admission import BatchAdmission
+from pika_async._runtime.cancellation import cancel_sent, cancel_unsent
 from pika_async._runtime.job_table import JobTable, now
+from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async._runtime.pacing import paced
+from pika_async._runtime.resolution import find_job
 from pika_async.config import ClientConfig
 from pika_async.errors import JobCanceled
-from pika_async.jobs import JobStatus
+from pika_async.jobs import Job, JobStatus
 
 __all__ = ["SubmissionControl"]
 
@@ -29,6 +32,9 @@ class OpenSession(Protocol):
 
     @property
     def table(self) -> JobTable: ...
+
+    @property
+    def accounts(self) -> OpenAccounts: ...
 
     @property
     def admissions(self) -> Iterable[BatchAdmission]: ...
@@ -72,6 +78,29 @@ class SubmissionControl(abc.ABC):
         checked = checked_max_in_flight(jobs, session.config.limits.max_in_flight)
         session.table.planner.set_max_in_flight(checked)
         session.table.wake()
+
+    async def cancel(self, job: Job | str) -> Job:
+        """Cancel a job: withdraw it if it was not sent, else ask the provider, where it can. Charges nothing.
+
+        A job that was not sent is settled as `canceled`. A task that the provider agrees to cancel is polled at once,
+        and settles as the provider says: as failed, or as succeeded where it was too late. `wait` waits for that. A job
+        that has settled stays as it is. One that is being sent is waited for.
+
+        :param job: a job of this client, or its key.
+        :return: the job as it is then.
+        :raises InvalidRequest: if the provider cannot cancel a task, or the job is in doubt.
+        :raises AcceptedElsewhere: if this client does not have the account that accepted the job.
+        :raises TaskNotFound: if the provider denies the task.
+        :raises ExchangeFailed: if no usable answer came; cancel again.
+        :raises UnknownJob: if no job has that key.
+        :raises JournalFailed: if the job could not be saved.
+        :raises ClientNotOpen: before the client is opened and after it is closed.
+        """
+        session = self._require_session()
+        found = await cancel_unsent(session.table, find_job(session.table.journal, job))
+        if found.is_final:
+            return found
+        return await cancel_sent(session.table, session.accounts.of(found).gateway, found)
 
     async def cancel_planned(self) -> int:
         """Cancel every job that was not sent; return how many there were. Charges nothing, ends nothing that was sent.
