@@ -21,6 +21,7 @@ from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.open_accounts import elsewhere
 from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.repeater import Repeater
 from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async._runtime.request_source import Source
 from pika_async.config import AccountConfig, ClientConfig
@@ -52,9 +53,11 @@ class JobAdmission:
 
     :param config: its accounts check requests before they are planned.
     :param table: gets every admitted job; existing jobs are looked up in it and in its journal.
+    :param repeater: asks again for the answer to a submission in doubt.
     """
 
-    def __init__(self, config: ClientConfig, table: JobTable) -> None:
+    def __init__(self, config: ClientConfig, table: JobTable, repeater: Repeater) -> None:
+        self._repeater = repeater
         self._config = config
         self._accounts = {account.name: account for account in config.accounts}
         self._table = table
@@ -78,6 +81,8 @@ class JobAdmission:
         :raises JournalFailed: if the job could not be saved; it is not sent.
         """
         existing = self._existing(key, request)
+        if existing is not None and existing.status is JobStatus.UNKNOWN and key not in self._table.jobs:
+            existing = await self._repeater.settle(existing)
         if existing is not None and not (existing.status is JobStatus.PLANNED or _was_refused_here(existing)):
             return await self.adopt(existing, observer)
         try:

@@ -24,6 +24,7 @@ from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.new_planner import new_planner
 from pika_async._runtime.open_accounts import OpenAccounts, open_account
 from pika_async._runtime.pacing import paced
+from pika_async._runtime.repeater import Repeater
 from pika_async._runtime.request_source import Requests, stream
 from pika_async._runtime.resolution import recover_interrupted
 from pika_async._runtime.results import Downloaders, FolderDownload, ResultDownloader, route_refusal
@@ -88,7 +89,7 @@ class Session:
         table = JobTable(new_planner(config, telemetry), journal, telemetry)
         await recover_interrupted(journal, telemetry)
         scheduler = Scheduler(table, accounts, Submitter(table, accounts, config.callbacks))
-        admission = JobAdmission(config, table)
+        admission = JobAdmission(config, table, Repeater(accounts, journal))
         session = cls(
             config=config,
             table=table,

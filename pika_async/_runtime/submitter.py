@@ -16,12 +16,13 @@ from typing import Final
 import anyio
 import attrs
 
-from pika_async._http.transport import InterruptedAnswer
 from pika_async._journal.protocol import Intent
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.outcomes import apply_verdict
+from pika_async._planning.repeats import repeatable_text
 from pika_async._runtime.job_table import JobTable, now
 from pika_async._runtime.open_accounts import OpenAccount, OpenAccounts
+from pika_async._runtime.repeater import InterruptedSubmission, send_until_told
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
@@ -91,9 +92,9 @@ class Submitter:
                     await self._journal_intent(active, encoded, token_sha256)
                     sent_at = now()
                     try:
-                        outcome = await gateway.submit(encoded, active)
-                    except InterruptedAnswer as error:  # the part that came may hold the task id
-                        outcome = gateway.judge(error.response)
+                        outcome = await send_until_told(gateway, account.config.provider, encoded, active)
+                    except InterruptedSubmission as error:
+                        outcome = error.outcome
                         raise
                 else:
                     outcome = encoded
@@ -127,9 +128,10 @@ class Submitter:
 
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()
+        repeatable = repeatable_text(self._accounts.of(active.job).config.provider, request)
         price = self._table.planner.account_of(active).submissions.price_of(active.job.request)
         active.job = active.job.submitting(price)
-        intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256)
+        intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256, repeatable=repeatable)
         await self._table.journal.record_intent(active.job, intent)
         self._table.notify(active, finished=False)
 

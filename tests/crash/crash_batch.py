@@ -186,7 +186,7 @@ class CrashBatch:
             "PIKA_CRASH_FAIL_FROM": fail_from, "PIKA_CRASH_CLOCK": str(clock or ""),
             "PIKA_CRASH_NEWER": "1" if newer else "", "PIKA_CRASH_ONE_BY_ONE": "1" if one_by_one else "",
             "PIKA_CRASH_POLL_AFTER": str(poll_after), "PIKA_CRASH_TIMEOUT": str(timeout or ""), "PIKA_CRASH_LIFETIME": str(self.lifetime),
-            **dict.fromkeys(ENV.values(), KEY),
+            **dict.fromkeys((*ENV.values(), "PIKA_DEV_API_KEY"), KEY),
         }  # fmt: skip
         argv = argv or self.command
         with RunningProcess(

@@ -235,7 +235,7 @@ MUTANTS: Final = (
     Mutant(
         "interrupted-answer-dropped",
         "_runtime/submitter.py",
-        "                        outcome = gateway.judge(error.response)\n",
+        "                        outcome = error.outcome\n",
         "",
         "a task id that had come when the client was closed is lost",
         _KEPT,
