@@ -52,6 +52,8 @@ class Planner:
 
     router: Router
     limits: Limits
+    #: Those of the router, by name: read several times for each action.
+    accounts: dict[str, AccountPlanner] = attrs.field(init=False)
     closing: bool = False
     #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
     _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
@@ -61,13 +63,9 @@ class Planner:
     _backlog_first: bool = False
 
     def __attrs_post_init__(self) -> None:
+        self.accounts = self.router.accounts
         for account in self.accounts.values():
             account.shared = account.submissions.shared = self.shared
-
-    @property
-    def accounts(self) -> dict[str, AccountPlanner]:
-        """The accounts, by name."""
-        return self.router.accounts
 
     @property
     def shared(self) -> SharedBounds:

@@ -17,6 +17,9 @@ from yarl import URL
 
 from pika_async._http.proxies import environment_proxy
 from pika_async._http.transport import AiohttpTransport, Transport
+from pika_async._planning.actions import ActiveJob
+from pika_async._planning.money import money_text
+from pika_async._runtime.free_requests import FreeRequests
 from pika_async._runtime.results import route_refusal
 from pika_async.accounts import Account
 from pika_async.cli.documented_replies import compare, documented_reply
@@ -31,7 +34,7 @@ from pika_async.models import GenerationRequest, TaskState
 from pika_async.polling import AdaptivePolling
 from pika_async.providers import Provider, find_provider
 from pika_async.providers._verdicts import PollVerdict, classify_poll
-from pika_async.providers._wire import DecodeError, TransportFailure
+from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, TransportFailure
 
 __all__ = ["Doctor", "DoctorOptions", "Finding", "diagnose", "diagnose_all"]
 
@@ -129,11 +132,7 @@ class Doctor:
         :raises AccountStopped: if the key is refused.
         """
         task_id = str(uuid.uuid4())
-        await self.transport.open()
-        try:
-            await self.transport.send(self.provider.encode_poll(task_id, self.base_url))
-        finally:
-            await self.transport.close()
+        await self._send(self.provider.encode_poll(task_id, self.base_url))
         exchange = self.transport.exchanges[-1]
         self._add_sample(exchange, "error-unknown-task", "error")
         response = exchange.response
@@ -144,6 +143,26 @@ class Doctor:
         if classify_poll(response, None) is PollVerdict.STOP:
             raise AccountStopped(provider=self.provider.name, reason=response.excerpt(), http_status=response.status)
         self.record("unknown task", self._reports_missing(exchange, task_id), detail)
+
+    async def check_balance(self) -> None:
+        """Ask for the balance of the account, which costs nothing, where the provider documents how."""
+        if self.provider.dialect.balance is None:
+            return
+        balance = await FreeRequests(self.provider, self.base_url, self._send).balance()
+        response = self.transport.exchanges[-1].response
+        if balance is not None:
+            self.record("balance", True, f"{money_text(balance)} US dollars")
+        elif isinstance(response, TransportFailure):
+            self.record("balance", False, f"no response: {response.detail}")
+        else:
+            self.record("balance", False, f"HTTP {response.status}: {response.excerpt()}")
+
+    async def _send(self, request: HttpRequest, _: ActiveJob | None = None) -> HttpResponse | TransportFailure:
+        await self.transport.open()
+        try:
+            return await self.transport.send(request)
+        finally:
+            await self.transport.close()
 
     def _reports_missing(self, exchange: RecordedExchange, task_id: str) -> bool:
         """Return whether the response is a documented "no such task": code `task_not_exist`, any HTTP status.
@@ -283,6 +302,7 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
             doctor.record("TLS", None, "the name does not resolve")
         await doctor.check_route(options)
         await doctor.check_unknown_task()
+        await doctor.check_balance()
         if options.spend:
             polling = AdaptivePolling(expected_seconds=options.expected_seconds)
             client = PikaClient(

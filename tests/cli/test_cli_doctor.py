@@ -87,9 +87,9 @@ def test_every_kind_of_difference_is_reported(body: Any, differences: list[str])
 )))  # fmt: skip
 def test_any_answer_can_be_compared(body: Any) -> None:
     """The comparison of any JSON gives differences and raises no error."""
-    for provider in RECORDS.values():
+    for provider in EMULATED_GATEWAYS:
         for kind in ("create", "feed"):
-            reply = documented_reply(provider, kind)
+            reply = documented_reply(RECORDS[provider], kind)
             assert reply is not None
             assert all(isinstance(difference, Difference) for difference in compare(reply, body, succeeded=True))
 
@@ -180,6 +180,26 @@ def test_every_failure_has_its_exit_code(
     with make_emulator(*rules).in_thread() as emulator:
         ran = run_doctor(cli, emulator, "gptge", *more)
     assert (ran.code, text in ran.out + ran.err) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ({"fault": "answer", "status": 200, "body": {"left": 3}}, 'balance: HTTP 200: {"left": 3}'),
+        ({"fault": "drop"}, "balance: no response: "),
+    ],
+)
+def test_a_balance_that_cannot_be_read_differs(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], text: str
+) -> None:
+    """The answer is shown, and the other checks go on."""
+    monkeypatch.setenv("PIKA_DEV_API_KEY", KEY)
+    with make_emulator({"on": "account", "do": fault}).in_thread() as emulator:
+        ran = run_doctor(cli, emulator, "pika")
+    assert ran.code == 1
+    [differs] = [line for line in ran.out.splitlines() if line.startswith("differs")]
+    assert text in differs
+    assert "not tried  generation" in ran.out
 
 
 def test_a_refused_key_is_exit_code_3(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
