@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,14 @@ settings.load_profile("suite")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Use one seed for all workers and all runs, unless `--hypothesis-seed` is given: what lands is what was tested."""
+    """Use one seed for all workers and all runs, unless `--hypothesis-seed` is given: what lands is what was tested.
+
+    A shell starts what it runs in the background with SIGINT ignored, which the processes that tests interrupt would inherit.
+    """
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = "0"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

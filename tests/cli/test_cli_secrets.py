@@ -92,6 +92,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 #: Options that shorten faults which would hang.
 SHORT: dict[str, dict[str, Any]] = {
     "delay": {"seconds": 0.1}, "stall": {"seconds": 0.1}, "body-stall": {"seconds": 0.1}, "takes": {"seconds": 0.1},
+    "die": {"seconds": 0.1},
 }  # fmt: skip
 #: Faults that stop a batch.
 STOPPING = [
