@@ -174,6 +174,17 @@ class Account:
         """The name for messages: that of the provider, unless the account has its own."""
         return self.provider.title if self.name == self.provider.name else f"{self.name} ({self.provider.title})"
 
+    @property
+    def address(self) -> str:
+        """The base URL of the account, or that of its provider, without a slash at its end."""
+        url = self.base_url or self.provider.base_url
+        assert url is not None  # noqa: S101 - checked above
+        return url.rstrip("/")
+
+    def is_at(self, provider: str, base_url: str) -> bool:
+        """Whether the account is at that provider and base URL."""
+        return (provider, base_url) == (self.provider.name, self.address)
+
     def read_credential(self) -> Credential:
         """Return the key: the given one, else that in the file, else that in the environment.
 

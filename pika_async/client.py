@@ -111,6 +111,9 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         #: The provider and the base URL of the first account.
         self.provider = self._config.accounts[0].provider
         self.base_url = self._config.accounts[0].base_url
+        #: The provider and the base URL of each account, by its name, and the choice between them.
+        self.accounts = {each.name: (each.provider, each.base_url) for each in self._config.accounts}
+        self.routing = self._config.routing
         self._hooks: list[Hook] = []
         self._lifetime = ClientLifetime[Session]()
 

@@ -252,10 +252,8 @@ def drain_seconds(value: bool | float) -> float:
 
 def _resolve_base_url(account: Account) -> str:
     """Return the address of an account, without a slash at its end."""
-    url = account.base_url or account.provider.base_url
-    assert url is not None  # noqa: S101 - checked by `Account`
-    origin_of(url)
-    return url.rstrip("/")
+    origin_of(account.base_url or account.provider.base_url or "")
+    return account.address
 
 
 def _checked_routing(routing: object) -> Routing:

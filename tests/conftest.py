@@ -118,6 +118,7 @@ def everywhere(
             local = attrs.evolve(provider, base_url=running.base_url(name))
             monkeypatch.setitem(providers.PROVIDERS, name, local)
             monkeypatch.setenv(provider.api_key_env, running.api_key)
+        monkeypatch.setenv("SECOND_GPTGE_API_KEY", running.api_key)  # of the accounts that the pages show
         # Nothing is known of these tasks at first, and a real one is thought to take a minute.
         monkeypatch.setattr("pika_async.polling.adaptive.EXPECTED_SECONDS", 0.2)
         monkeypatch.setenv("PIKA_BASE_URL", running.base_url("native"))

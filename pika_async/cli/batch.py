@@ -16,6 +16,7 @@ from rich.text import Text
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
+from pika_async.cli.account_sums import sum_lines
 from pika_async.cli.active_jobs import active_records
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
@@ -146,11 +147,14 @@ class ProviderBatch:
 
     def update_gallery(self) -> None:
         """Put the active jobs on the page, and what was learned of durations and room."""
-        name = self.client.provider.name
         with contextlib.suppress(PikaError):  # a journal that fails has its own report
             self.gallery.add_active(self.client.active_jobs())
-            samples = [sample for sample in self.journal.samples() if sample.stratum.startswith(f"{name}/")]
-            self.gallery.set_learned(name, samples, self.client.stats().estimated_limit)
+            samples, accounts = list(self.journal.samples()), self.client.stats().accounts.values()
+            for name in {account.provider for account in accounts}:
+                own = [sample for sample in samples if sample.stratum.startswith(f"{name}/")]
+                limits = [account.estimated_limit for account in accounts if account.provider == name]
+                known = [limit for limit in limits if limit is not None]
+                self.gallery.set_learned(name, own, sum(known) if len(known) == len(limits) else None)
 
     async def _pop_resolved(self) -> list[GenerationRequest]:
         """Remove the jobs that are not in doubt any more from `_in_doubt`; return their requests."""
@@ -260,6 +264,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     files = sum(job.file is not None for job in outcome.jobs)
     yield f"{counted(len(outcome.jobs), 'job')}: {by_status or 'nothing to do'}; {files} on disk"
     yield spending_line(outcome.before, outcome.jobs)
+    yield from sum_lines(outcome.jobs)
     yield from trouble_lines(outcome.jobs)
     yield from outcome.callback_lines
     if outcome.stopped is not None:

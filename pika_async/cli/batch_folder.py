@@ -24,6 +24,7 @@ from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
+from pika_async.accounts import Strategy
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
 from pika_async.cli.folder_indices import folder_indices
@@ -54,6 +55,8 @@ class BatchOptions:
     :param listen: HOST:PORT or PORT to listen on for callbacks; default None.
     :param price: price of one charge, in a unit of the user's; default None, unknown.
     :param budget: money for all charges of all commands in the folder; default None, no limit.
+    :param accounts: absolute path of a file of accounts; default None, one provider.
+    :param routing: choice between these accounts; default None, by capacity.
     """
 
     max_in_flight: int | None = None
@@ -67,6 +70,8 @@ class BatchOptions:
     listen: str | None = None
     price: float | None = None
     budget: float | None = None
+    accounts: str | None = None
+    routing: Strategy | None = None
 
     @property
     def polling(self) -> AdaptivePolling:

@@ -29,6 +29,13 @@ _SECRET: Final = re.compile(r"(^|[-_])(key|token|secret|password)s?$", re.IGNORE
 _COMMAND_LINE: Final = frozenset({"", "cli"})
 _KEY_ADVICE: Final = "set COMETAPI_API_KEY or the like in the environment, or give api-key-file"
 
+#: Options of files and variables that are left out beside one that was typed, because the two exclude each other.
+_REPLACED_BY: Final = {
+    "accounts": frozenset({"provider", "base-url", "api-key-file", "price"}),
+    "provider": frozenset({"accounts", "routing"}),
+    "base-url": frozenset({"accounts", "routing"}),
+}
+
 #: An option, or the field that it sets, at the beginning of an error text.
 _SUBJECT: Final = re.compile(rf"(?:--)?([a-z_-]+)(?=[: \[]|\.(?:{'|'.join(CAMERA_AXES)}):)")
 #: An option within an error text.
@@ -146,9 +153,12 @@ def configure(
     if files or any(name.startswith(PREFIX) for name in os.environ):
         from cyclopts.config import Dict  # noqa: PLC0415 - most commands get every option typed
 
+        typed = [argument.name.removeprefix("--") for argument in arguments if argument.tokens]
+        replaced = {name for option in typed for name in _REPLACED_BY.get(option, ())}
         for source, values in _sources(configuration(), files, commands[0]):
             # The option `effects` has the name of a command, so values stand under that of their own command.
-            Dict({commands[0]: values}, source=source)(app, commands, arguments)
+            if not replaced & values.keys():
+                Dict({commands[0]: values}, source=source)(app, commands, arguments)
     for argument in arguments:
         if argument.tokens and argument.tokens[0].source not in _COMMAND_LINE:
             places[argument.name.removeprefix("--")] = argument.tokens[0].source

@@ -151,7 +151,8 @@ def _fetch_into_folder(
     options = given if is_new else folder.options()
     changed = {name: value for name in ("deadline", "expected_seconds") if (value := getattr(given, name)) is not None}
     options = attrs.evolve(options, **changed)
-    client = create_client(account, journal=folder.journal, options=options)
+    unpaid = attrs.evolve(options, price=None, budget=None)  # the folder may have accounts with prices
+    client = create_client(account, journal=folder.journal, options=unpaid)
     folder.create([key_of_task(one, ()) for one in ids] if is_new else [])
     errors: list[PikaError] = []
 

@@ -11,6 +11,7 @@ import attrs
 from cyclopts import Parameter
 
 from pika_async._planning.repetition import ADOPTED_REASON
+from pika_async.cli.accounts import AccountOptions, read_accounts
 from pika_async.cli.batch import BatchOutcome, summarize
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.board import BoardOptions, board_beside
@@ -27,11 +28,12 @@ from pika_async.cli.options import (
     OpenFlag,
     ProviderOptions,
     UserPath,
+    create_accounts_client,
     create_client,
 )
 from pika_async.cli.polling import show_polling
 from pika_async.cli.preview import MoneyOptions, Offer, SpendOptions, confirm
-from pika_async.cli.provider_runs import ProviderRun, offers_of, resume_runs, retry_runs
+from pika_async.cli.provider_runs import ProviderRun, RunMaker, offers_of, resume_runs, retry_runs
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, input_notes, read_input
 from pika_async.cli.retries import select_jobs
 from pika_async.cli.runner import BatchRunner
@@ -49,6 +51,7 @@ def batch(
     /,
     *,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
+    several: AccountOptions = AccountOptions(),  # noqa: B008 - frozen
     out: UserPath = Path("pika-out"),
     max_in_flight: Integer | None = None,
     max_charges: Integer | None = None,
@@ -102,7 +105,6 @@ def batch(
         table = read_input(input, plan.template_columns)
         for note in input_notes(table):
             terminal.note(note)
-        inputs = check_rows(table, find_provider(account.provider), plan, can_upload=account.uploader is not None)
         folder = BatchFolder(out)
         if not spend.dry_run:
             run_in_loop(folder.recover())
@@ -113,12 +115,21 @@ def batch(
             max_in_flight=max_in_flight, max_charges=saved.max_charges if max_charges is None else max_charges,
             deadline=deadline, expected_seconds=expected_seconds, download=download, ambiguous=ambiguous, grace=grace,
             callbacks=callbacks.callbacks, listen=callbacks.listen,
-            price=saved.price, budget=saved.budget,
+            price=saved.price, budget=saved.budget, accounts=saved.accounts, routing=saved.routing,
         )  # fmt: skip
-        options = spend.applied_to(options)
+        options = several.chosen(spend.applied_to(options), account, spend)
+        accounts = read_accounts(options)
+        providers = [one.provider for one in accounts] or [find_provider(account.provider)]
+        inputs = check_rows(table, *providers, plan=plan, can_upload=account.uploader is not None)
         listener = CallbackListener.from_options(options)
         receiver = None if listener is None else listener.receiver
-        client = create_client(account, journal=folder.journal, options=options, callbacks=receiver)
+        if accounts:
+            client = create_accounts_client(
+                accounts, account, journal=folder.journal, options=options, callbacks=receiver
+            )
+        else:
+            client = create_client(account, journal=folder.journal, options=options, callbacks=receiver)
+        kept = attrs.evolve(options, accounts=options.accounts or saved.accounts)
 
         async def load_inputs() -> list[InputRequest]:
             keyed = await assign_keys(inputs, folder.journal, again)
@@ -138,8 +149,8 @@ def batch(
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
             return code
         folder.create(new_keys)
-        runner = BatchRunner(folder, options, terminal, quiet=json, listener=listener, control=control)
-        title = f"{account.provider}: {out.absolute().name}"
+        runner = BatchRunner(folder, kept, terminal, quiet=json, listener=listener, control=control)
+        title = f"{', '.join(client.accounts)}: {out.absolute().name}"
         return _run_and_summarize(
             runner, [ProviderRun(client, load_inputs, again)], title, live=live, open_page=open_page
         )
@@ -177,6 +188,7 @@ def resume(
     /,
     *,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
+    several: AccountOptions = AccountOptions(),  # noqa: B008 - frozen
     max_in_flight: Integer | None = None,
     max_charges: Integer | None = None,
     deadline: float | None = None,
@@ -224,10 +236,14 @@ def resume(
         options = attrs.evolve(
             batch_folder.options(), **{name: value for name, value in given.items() if value is not None}
         )
-        options = money.applied_to(options)
+        options = several.chosen(money.applied_to(options), credentials, money)
         listener = CallbackListener.from_options(options)
-        runs, done = resume_runs(batch_folder, credentials, options, listener)
-        if not any(run.client.provider.takes_callback for run in runs):
+        maker = RunMaker(
+            folder=batch_folder, options=options, credentials=credentials, listener=listener,
+            accounts=read_accounts(options),
+        )  # fmt: skip
+        runs, done = resume_runs(maker)
+        if not any(run.takes_callback for run in runs):
             if runs and callbacks.callbacks is not None:
                 raise UsageError(
                     f"--callbacks: {runs[0].client.provider.title} sends no callbacks; leave the option out"
@@ -245,6 +261,7 @@ def retry(
     failed: Annotated[bool, Parameter(negative=())] = False,
     new_seed: Annotated[bool, Parameter(negative=())] = False,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
+    several: AccountOptions = AccountOptions(),  # noqa: B008 - frozen
     max_charges: Integer | None = None,
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
@@ -280,14 +297,18 @@ def retry(
             raise UsageError("retry needs --rejected, --failed or keys; nothing was sent")
         if not spend.dry_run:
             run_in_loop(batch_folder.recover())
-        options = spend.applied_to(batch_folder.options())
+        options = several.chosen(spend.applied_to(batch_folder.options()), credentials, spend)
         options = options if max_charges is None else attrs.evolve(options, max_charges=max_charges)
         listener = CallbackListener.from_options(options)
         chosen = select_jobs(batch_folder.journal.all(), keys, statuses, download=options.download)
         for job in chosen.adopted:
             terminal.note(f"job {job.key} is left out: {ADOPTED_REASON}")
-        runs, done = retry_runs(batch_folder, credentials, options, listener, chosen, new_seed=new_seed)
-        if not any(run.client.provider.takes_callback for run in runs):
+        maker = RunMaker(
+            folder=batch_folder, options=options, credentials=credentials, listener=listener,
+            accounts=read_accounts(options),
+        )  # fmt: skip
+        runs, done = retry_runs(maker, chosen, new_seed=new_seed)
+        if not any(run.takes_callback for run in runs):
             listener = None
         if not runs:
             terminal.show("0 new charges: no such job is left to pay for again", to_error=not spend.dry_run)

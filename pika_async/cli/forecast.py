@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -58,14 +58,14 @@ class Forecast:
     async def seconds(self, jobs: Sequence[Job]) -> tuple[float, float] | None:
         """Return the seconds until every job has settled, low and high; None while nothing is known."""
         if not self._strata:
-            self._strata = await _count_strata(self.client, self.requests)
-            self._earlier = await _earlier_durations(self.journal, self._strata)
+            self._strata = await _count_strata(self.client, self.requests, self._group)
+            self._earlier = await _earlier_durations(self.journal, self._strata, self._group)
         stats, options = self.client.stats(), self.options
         learned = math.inf if stats.estimated_limit is None else stats.estimated_limit
         allowed = math.inf if options.max_charges is None else max(0, options.max_charges - stats.charges)
         rest = await remaining(
             jobs, self._strata, self._earlier, since=self._started_at, now=datetime.now(UTC), allowed=allowed,
-            unsettled=unsettled_ages(self.client),
+            unsettled=unsettled_ages(self.client), group=self._group,
         )  # fmt: skip
         if not any(one.settled for one in rest.values()):
             return None
@@ -76,6 +76,10 @@ class Forecast:
             longest=options.deadline or DEFAULT_DEADLINE_S,
         )
         return await asyncio.to_thread(time_left, left)
+
+    def _group(self, stratum: str) -> str:
+        """Return the stratum of a job; without its provider where that is chosen later, among several accounts."""
+        return stratum if len(self.client.accounts) == 1 else stratum.partition("/")[2]
 
     def cost(self, jobs: Sequence[Job]) -> str:
         """Return the cost of what this run was charged so far; "" where unknown."""
@@ -116,6 +120,7 @@ async def remaining(
     now: datetime,
     allowed: float = math.inf,
     unsettled: Mapping[str, float] | None = None,
+    group: Callable[[str], str] = str,
 ) -> dict[str, Stratum]:
     """Return what is known of the tasks of a batch, by stratum.
 
@@ -126,6 +131,7 @@ async def remaining(
     :param allowed: number of jobs that may still be charged.
     :param unsettled: age at which jobs were last seen unsettled, by key, in seconds: a task may have settled since
         without a poll. Default: the age of each now.
+    :param group: returns the name in `strata` of the stratum of a job; default: the same.
     """
     seen = unsettled or {}
     settled: dict[str, list[float]] = {}
@@ -134,14 +140,15 @@ async def remaining(
     async for job in paced(jobs):
         if job.status in {JobStatus.PLANNED, JobStatus.SUBMITTING}:
             continue
-        planned[job.stratum] -= 1
+        name = group(job.stratum)
+        planned[name] -= 1
         if job.submitted_at is None:
             continue
         if job.is_in_flight:
             age = max(0.0, (now - job.submitted_at).total_seconds())
-            ages.setdefault(job.stratum, []).append(min(age, seen.get(job.key, age)))
+            ages.setdefault(name, []).append(min(age, seen.get(job.key, age)))
         elif job.settled_at is not None and job.settled_at >= since:
-            settled.setdefault(job.stratum, []).append((job.settled_at - job.submitted_at).total_seconds())
+            settled.setdefault(name, []).append((job.settled_at - job.submitted_at).total_seconds())
     share = min(1.0, allowed / max(1, sum(count for count in planned.values() if count > 0)))
     found = {}
     for name in {*planned, *ages, *settled}:
@@ -152,18 +159,24 @@ async def remaining(
     return found
 
 
-async def _earlier_durations(journal: Journal, strata: Iterable[str]) -> dict[str, list[float]]:
+async def _earlier_durations(
+    journal: Journal, strata: Iterable[str], group: Callable[[str], str]
+) -> dict[str, list[float]]:
     """Return the durations of settled tasks in the journal by stratum, in seconds, the oldest first."""
     found: dict[str, list[float]] = {name: [] for name in strata}
     async for sample in paced(journal.samples()):
-        if sample.stratum in found and math.isfinite(sample.upper):
-            found[sample.stratum].append(sample.middle)
+        name = group(sample.stratum)
+        if name in found and math.isfinite(sample.upper):
+            found[name].append(sample.middle)
     return found
 
 
-async def _count_strata(client: PikaClient, requests: Iterable[GenerationRequest]) -> Counter[str]:
+async def _count_strata(
+    client: PikaClient, requests: Iterable[GenerationRequest], group: Callable[[str], str]
+) -> Counter[str]:
     """Return the number of requests by stratum."""
     counts: Counter[str] = Counter()
     async for request in paced(list(requests)):
-        counts[Job(key="-", request=request, provider=client.provider.name, base_url=client.base_url).stratum] += 1
+        job = Job(key="-", request=request, provider=client.provider.name, base_url=client.base_url)
+        counts[group(job.stratum)] += 1
     return counts

@@ -11,6 +11,7 @@ import attrs
 from cyclopts import Parameter, Token, validators
 
 from pika_async._planning.limits import Limits
+from pika_async.accounts import Account, Routing
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.cells import parse_camera
 from pika_async.cli.exits import UsageError
@@ -20,7 +21,7 @@ from pika_async.cli.provider_keys import only_provider
 from pika_async.cli.row_checks import make_request
 from pika_async.cli.uploaders import load_uploader
 from pika_async.client import PikaClient
-from pika_async.errors import InvalidRequest
+from pika_async.errors import ConfigurationError, InvalidRequest
 from pika_async.models import GenerationRequest
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "RequestOptions",
     "UserPath",
     "build_request",
+    "create_accounts_client",
     "create_client",
 ]
 
@@ -119,23 +121,53 @@ def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOpti
     :param more: further arguments of `PikaClient`.
     :raises ConfigurationError: names the option that cannot work.
     """
-    limits = Limits(max_in_flight=options.max_in_flight, max_charges=options.max_charges)
     return PikaClient(
-        account.provider,
-        base_url=account.base_url,
-        api_key_file=account.api_key_file,
-        allow_results=account.allow_results,
-        proxy=account.proxy,
-        limits=limits if options.grace is None else attrs.evolve(limits, grace=options.grace),
-        deadline=options.deadline,
-        polling=options.polling,
-        ambiguous=options.ambiguous,
-        uploader=None if account.uploader is None else load_uploader(account.uploader),
-        upload_lifetime=account.upload_lifetime,
-        price=options.price,
-        budget=options.budget,
-        **more,
-    )
+        account.provider, base_url=account.base_url, api_key_file=account.api_key_file, price=options.price,
+        **_arguments(account, options), **more,
+    )  # fmt: skip
+
+
+def create_accounts_client(
+    accounts: Sequence[Account], credentials: CredentialOptions, *, options: BatchOptions, **more: Any
+) -> PikaClient:
+    """Create a client of several accounts, not yet open.
+
+    :param accounts: those of the file that `options` name.
+    :param credentials: proxy and uploader.
+    :param more: further arguments of `PikaClient`.
+    :raises ConfigurationError: names the option that cannot work.
+    :raises UsageError: names the account whose key is missing or whose address cannot work, and the file.
+    """
+    without_price = [account.name for account in accounts if account.price is None]
+    if options.budget is not None and without_price:
+        raise UsageError(
+            f"--budget: needs a price of each account; give {', '.join(without_price)} one in {options.accounts}"
+        )
+    try:
+        return PikaClient(
+            accounts, routing=Routing(options.routing or "capacity"), **_arguments(credentials, options), **more
+        )
+    except ConfigurationError as error:
+        if error.setting.isupper() or error.setting in {"api_key", "api_key_file", "base_url"}:
+            reason = error.reason.replace("give api_key or", "give api_key_env or")
+            raise UsageError(f"--accounts: {options.accounts}: {reason}; nothing was sent") from None
+        raise
+
+
+def _arguments(credentials: CredentialOptions, options: BatchOptions) -> dict[str, Any]:
+    """Return the arguments of a client that do not depend on its accounts."""
+    limits = Limits(max_in_flight=options.max_in_flight, max_charges=options.max_charges)
+    return {
+        "allow_results": credentials.allow_results,
+        "proxy": credentials.proxy,
+        "limits": limits if options.grace is None else attrs.evolve(limits, grace=options.grace),
+        "deadline": options.deadline,
+        "polling": options.polling,
+        "ambiguous": options.ambiguous,
+        "uploader": None if credentials.uploader is None else load_uploader(credentials.uploader),
+        "upload_lifetime": credentials.upload_lifetime,
+        "budget": options.budget,
+    }
 
 
 @Parameter(name="*", group=REQUEST)

@@ -67,9 +67,19 @@ class Offer:
 
     @property
     def recipient(self) -> str:
-        """Title of the provider, and its base URL if that is not the provider's own."""
+        """Title of the provider, and its base URL if that is not the provider's own; the names of several accounts."""
+        if self.has_several:
+            accounts = self.client.accounts.items()
+            return ", ".join(
+                name if name == provider.name else f"{name} ({provider.title})" for name, (provider, _) in accounts
+            )
         provider, base_url = self.client.provider, self.client.base_url
         return provider.title if base_url == provider.base_url else f"{provider.title} at {base_url}"
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the client has several accounts."""
+        return len(self.client.accounts) > 1
 
 
 def confirm(offers: Sequence[Offer], terminal: Terminal, spend: SpendOptions, *, as_json: bool) -> ExitCode | None:
@@ -125,7 +135,7 @@ def count_words(estimate: Estimate) -> str:
 def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
     estimate, places = offer.estimate, offer.places
     if estimate.new_charges:
-        yield "cost", _cost(estimate).removeprefix("cost ") + _cost_source(estimate)
+        yield "cost", _cost(estimate).removeprefix("cost ") + _cost_source(offer)
     if any(estimate.seconds):
         yield "time", _time(estimate) + _time_source(estimate)
     yield from _limits(estimate)
@@ -136,7 +146,8 @@ def _fields(offer: Offer) -> Iterator[tuple[str, str]]:
     if len(estimate.equal) > MAX_NAMED:
         yield "equal", f"... and {counted(len(estimate.equal) - MAX_NAMED, 'more group')}"
     if estimate.unlisted:
-        yield "note", f"{offer.client.provider.title} does not list {', '.join(estimate.unlisted)}"
+        lists = "none of them lists" if offer.has_several else f"{offer.client.provider.title} does not list"
+        yield "note", f"{lists} {', '.join(estimate.unlisted)}"
     for position, reason in list(estimate.refused.items())[:MAX_NAMED]:
         yield "refused", f"{places[position]}: {reason}"
     if len(estimate.refused) > MAX_NAMED:
@@ -163,9 +174,13 @@ def _cost(estimate: Estimate) -> str:
     return ("about " if estimate.unit == "points" else "") + amount(estimate.money, estimate.unit)
 
 
-def _cost_source(estimate: Estimate) -> str:
+def _cost_source(offer: Offer) -> str:
+    estimate = offer.estimate
     if estimate.money is None:
-        return "; give --price, the price of one"
+        return "; give each account its price" if offer.has_several else "; give --price, the price of one"
+    if estimate.unit == "price" and estimate.price is None:
+        choice = "lowest" if offer.client.routing.strategy == "cheapest" else "highest"
+        return f", each at the {choice} price of the accounts that can take it" if offer.has_several else ""
     each = amount(estimate.money / estimate.new_charges, estimate.unit)
     return f" ({each} each{', the mean of settled jobs here' if estimate.unit == 'points' else ''})"
 
@@ -186,6 +201,7 @@ def _record(offer: Offer) -> dict[str, Any]:
     return {
         "provider": offer.client.provider.name,
         "base_url": offer.client.base_url,
+        "accounts": list(offer.client.accounts),
         "new_charges": estimate.new_charges,
         "known": estimate.known,
         "refused": [{"row": places[position], "reason": reason} for position, reason in estimate.refused.items()],

@@ -1,4 +1,7 @@
-"""Runs of a command on the folder of a batch: a client for each gateway, and its share of the jobs. Sends nothing."""
+"""Runs of a command on the folder of a batch: a client and its share of the jobs. Sends nothing.
+
+With a file of accounts there is one client; else one for each provider and base URL.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,27 @@ from functools import partial
 import attrs
 
 from pika_async._planning.media_routes import local_media
-from pika_async._runtime.images import check_request_blocking
+from pika_async._runtime.admission import may_be_sent
+from pika_async._runtime.open_accounts import elsewhere
+from pika_async.accounts import Account
+from pika_async.cli.accounts import account_of
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.exits import UsageError
 from pika_async.cli.folder_indices import folder_indices
-from pika_async.cli.options import CredentialOptions, ProviderOptions, create_client
+from pika_async.cli.options import CredentialOptions, ProviderOptions, create_accounts_client, create_client
 from pika_async.cli.preview import Offer
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.retries import Repetitions, is_archived
+from pika_async.cli.row_checks import check_any
 from pika_async.client import PikaClient
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.providers import find_provider
 
-__all__ = ["ProviderRun", "offers_of", "resume_runs", "retry_runs"]
+__all__ = ["ProviderRun", "RunMaker", "offers_of", "resume_runs", "retry_runs"]
 
 
 @attrs.frozen
@@ -41,35 +48,65 @@ class ProviderRun:
     again: Sequence[str] = ()
     new_seed: bool = False
 
+    @property
+    def takes_callback(self) -> bool:
+        """Whether one of the client's providers sends callbacks."""
+        return any(provider.takes_callback for provider, _ in self.client.accounts.values())
 
-def resume_runs(
-    folder: BatchFolder, credentials: CredentialOptions, options: BatchOptions, listener: CallbackListener | None = None
-) -> tuple[list[ProviderRun], list[Job]]:
-    """Return a run for each provider and base URL with unfinished jobs in `folder`, and the jobs of all others.
 
-    :param credentials: key file and proxy for every client.
+@attrs.frozen(kw_only=True)
+class RunMaker:
+    """What the clients of a command have in common.
+
     :param options: options for every client.
+    :param credentials: key file and proxy for every client.
     :param listener: receives callbacks where the provider sends them; default None.
+    :param accounts: those of one client for all jobs; default none: a client for each provider and base URL.
+    """
+
+    folder: BatchFolder
+    options: BatchOptions
+    credentials: CredentialOptions
+    listener: CallbackListener | None = None
+    accounts: Sequence[Account] = ()
+
+    def group_of(self, job: Job) -> tuple[str, ...] | None:
+        """Return what the jobs of one client have in common; None if no client has the account of the job."""
+        if not self.accounts:
+            return job.provider, job.base_url
+        is_here = may_be_sent(job) or account_of(self.accounts, job) is not None
+        return () if is_here else None
+
+
+def resume_runs(maker: RunMaker) -> tuple[list[ProviderRun], list[Job]]:
+    """Return a run for each client with unfinished jobs in the folder, and the jobs of all others.
+
+    A job whose account no client has is among the others, with `AcceptedElsewhere` as its error if it is unfinished.
+
     :raises ConfigurationError: names the option that cannot work, or the missing key.
     :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
     """
-    jobs = _current_jobs(folder)
-    unfinished = {
-        (job.provider, job.base_url)
+    jobs = _current_jobs(maker.folder)
+    open_keys = {
+        job.key
         for job in jobs
-        if is_unfinished(job, download=options.download) or job.status is JobStatus.SUBMITTING
+        if is_unfinished(job, download=maker.options.download) or job.status is JobStatus.SUBMITTING
     }
-    by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
+    unfinished = {maker.group_of(job) for job in jobs if job.key in open_keys}
+    by_client: dict[tuple[str, ...], list[InputRequest]] = {}
     done = []
     for job in jobs:
-        if (job.provider, job.base_url) not in unfinished or job.status is JobStatus.CANCELED:
+        group = maker.group_of(job)
+        if group is None and job.key in open_keys:
+            done.append(attrs.evolve(job, error=elsewhere(job)))
+        elif group is None or group not in unfinished or job.status is JobStatus.CANCELED:
             done.append(job)
-            continue
-        if job.status is JobStatus.PLANNED:
-            _check_images(job, credentials)
-        input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
-        by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
-    return _runs_of(by_gateway, folder, credentials, options, listener), done
+        else:
+            if job.status is JobStatus.PLANNED:
+                _check_images(job, maker)
+            input_request = InputRequest(evolve_unchecked(job.request, key=job.key), job.index, "journal.db")
+            by_client.setdefault(group, []).append(input_request)
+    return _runs_of(by_client, maker), done
 
 
 def _current_jobs(folder: BatchFolder) -> list[Job]:
@@ -80,33 +117,30 @@ def _current_jobs(folder: BatchFolder) -> list[Job]:
     return [job for job in jobs if not (is_archived(job) and job.is_final and job.status is not JobStatus.SUCCEEDED)]
 
 
-def retry_runs(
-    folder: BatchFolder,
-    credentials: CredentialOptions,
-    options: BatchOptions,
-    listener: CallbackListener | None,
-    chosen: Repetitions,
-    *,
-    new_seed: bool = False,
-) -> tuple[list[ProviderRun], list[Job]]:
-    """Return a run for each provider and base URL of `chosen`, which pays for them again, and all other jobs.
+def retry_runs(maker: RunMaker, chosen: Repetitions, *, new_seed: bool = False) -> tuple[list[ProviderRun], list[Job]]:
+    """Return a run for each client of `chosen`, which pays for them again, and all other jobs.
 
     :param new_seed: whether each job that is paid for again gets another seed.
     :raises ConfigurationError: names the option that cannot work, or the missing key.
     :raises UsageError: if one key would be sent to several providers, or an image that must be sent is missing.
     """
-    by_gateway: dict[tuple[str, str], list[InputRequest]] = {}
+    folder = maker.folder
+    by_client: dict[tuple[str, ...], list[InputRequest]] = {}
     again = {job.key: job for job in chosen.again}
     current = _current_jobs(folder)
     indices = {job.key: job.index for job in current}
     for job in (*chosen.again, *chosen.begun):
+        # Any account can take a job that is paid for again.
+        group = () if maker.accounts and job.key in again else maker.group_of(job)
+        if group is None:
+            continue
         if job.key in again or job.status is JobStatus.PLANNED:
-            _check_images(job, credentials)
+            _check_images(job, maker)
         input_request = InputRequest(
             evolve_unchecked(job.request, key=job.key), indices.get(job.key, job.index), "journal.db"
         )
-        by_gateway.setdefault((job.provider, job.base_url), []).append(input_request)
-    runs = _runs_of(by_gateway, folder, credentials, options, listener)
+        by_client.setdefault(group, []).append(input_request)
+    runs = _runs_of(by_client, maker)
     runs = [
         attrs.evolve(
             run,
@@ -114,9 +148,9 @@ def retry_runs(
             load_inputs=partial(_unchanged, inputs, again, folder),
             new_seed=new_seed,
         )
-        for run, inputs in zip(runs, by_gateway.values(), strict=True)
+        for run, inputs in zip(runs, by_client.values(), strict=True)
     ]
-    keys = {one.key for inputs in by_gateway.values() for one in inputs}
+    keys = {one.key for inputs in by_client.values() for one in inputs}
     return runs, [job for job in current if job.key not in keys]
 
 
@@ -143,13 +177,22 @@ async def offers_of(runs: Sequence[ProviderRun]) -> list[Offer]:
     return offers
 
 
-def _runs_of(
-    by_gateway: Mapping[tuple[str, str], Sequence[InputRequest]],
-    folder: BatchFolder,
-    credentials: CredentialOptions,
-    options: BatchOptions,
-    listener: CallbackListener | None,
-) -> list[ProviderRun]:
+def _runs_of(by_client: Mapping[tuple[str, ...], Sequence[InputRequest]], maker: RunMaker) -> list[ProviderRun]:
+    credentials, listener = maker.credentials, maker.listener
+    if maker.accounts:
+        receiver = None if listener is None else listener.receiver
+        takes_callback = any(account.provider.takes_callback for account in maker.accounts)
+        return [
+            ProviderRun(
+                create_accounts_client(
+                    maker.accounts, credentials, options=maker.options, journal=maker.folder.journal,
+                    callbacks=receiver if takes_callback else None,
+                ),
+                partial(_return, inputs),
+            )
+            for inputs in by_client.values()
+        ]  # fmt: skip
+    by_gateway = {(provider, url): inputs for (provider, url), inputs in by_client.items()}
     if credentials.api_key_file is not None and len(providers := {provider: None for provider, _ in by_gateway}) > 1:
         variables = ", ".join(find_provider(provider).api_key_env for provider in providers)
         raise UsageError(
@@ -164,7 +207,7 @@ def _runs_of(
         )  # fmt: skip
         takes_callback = find_provider(provider).takes_callback
         receiver = listener.receiver if listener is not None and takes_callback else None
-        client = create_client(account, options=options, journal=folder.journal, callbacks=receiver)
+        client = create_client(account, options=maker.options, journal=maker.folder.journal, callbacks=receiver)
         runs.append(ProviderRun(client, partial(_return, inputs)))
     return runs
 
@@ -173,15 +216,15 @@ async def _return(inputs: Sequence[InputRequest]) -> Sequence[InputRequest]:
     return inputs
 
 
-def _check_images(job: Job, credentials: CredentialOptions) -> None:
+def _check_images(job: Job, maker: RunMaker) -> None:
     """Check the local images of an unsent job.
 
     Their paths may be relative to another working directory, and a job sent without its image is rejected for good.
     """
     try:
         if local_media(job.request):
-            can_upload = credentials.uploader is not None
-            check_request_blocking(find_provider(job.provider), job.request, can_upload=can_upload)
+            providers = [account.provider for account in maker.accounts] or [find_provider(job.provider)]
+            check_any(providers, job.request, can_upload=maker.credentials.uploader is not None)
     except InvalidRequest as error:
         way_out = "resume from the directory where the batch ran, or run the batch without that row; nothing was sent"
         raise UsageError(f"job {job.key}: {error.message}; {way_out}") from None

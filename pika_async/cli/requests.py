@@ -12,13 +12,12 @@ import attrs
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.keys import KeyAssigner
-from pika_async._runtime.images import check_request_blocking
 from pika_async._runtime.pacing import paced
 from pika_async.cli.exits import InputErrors, UsageError
 from pika_async.cli.faults import InputFault
 from pika_async.cli.inputs import INPUT_SUFFIXES, parse_input
 from pika_async.cli.paths import expand_home
-from pika_async.cli.row_checks import check_fields, request_faults
+from pika_async.cli.row_checks import check_any, check_fields, request_faults
 from pika_async.cli.sweeps import SweepPlan
 from pika_async.cli.tables import Row, Table
 from pika_async.errors import InvalidRequest, shorten, strip_control
@@ -92,12 +91,13 @@ def input_notes(table: Table) -> Iterator[str]:
 def check_rows(
     table: Table,
     provider: Provider,
+    *others: Provider,
     plan: SweepPlan = SweepPlan(),  # noqa: B008 - frozen
-    *,
     can_upload: bool = False,
 ) -> list[InputRequest]:
     """Return the requests of an input, checked against `provider`. Rows with equal key and content are one request.
 
+    :param others: further providers, of which one may fulfil a row that `provider` cannot.
     :param plan: template and variations of each row; default none.
     :param can_upload: whether there is an uploader for local files.
     :raises InputErrors: names every fault of every row that cannot be sent; nothing was sent.
@@ -105,7 +105,7 @@ def check_rows(
     """
     needs_prompt = plan.check_columns(table)
     plan.check_count(len(table.rows))
-    check = partial(check_request_blocking, provider, can_upload=can_upload)
+    check = partial(check_any, list({one.name: one for one in (provider, *others)}.values()), can_upload=can_upload)
     faults = list(table.faults) + _prompt_faults(table, needs_prompt=needs_prompt)
     requests: list[InputRequest] = []
     by_key: dict[str, InputRequest] = {}

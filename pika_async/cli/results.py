@@ -23,8 +23,8 @@ __all__ = ["COLUMNS", "ResultRows", "ResultsWriter", "json_line", "read_results"
 
 #: Names of the fields of every line, in this order.
 COLUMNS: Final = (
-    "key", "index", "status", "provider", "task_id", "prompt", "video_url", "file", "sha256", "error", "polls",
-    "submitted_at", "settled_at", "points", "metadata",
+    "key", "index", "status", "provider", "account", "task_id", "prompt", "video_url", "file", "sha256", "error",
+    "polls", "submitted_at", "settled_at", "points", "cost", "metadata",
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "index": job.index,
         "status": job.status.value,
         "provider": job.provider,
+        "account": job.account,
         "task_id": job.task_id,
         "prompt": job.request.prompt,
         "video_url": _video_url(job),
@@ -45,6 +46,7 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "submitted_at": _format_time(job.submitted_at),
         "settled_at": _format_time(job.settled_at),
         "points": job.points,
+        "cost": job.cost,
         "metadata": None if job.request.metadata is None else dict(job.request.metadata),
     }
 

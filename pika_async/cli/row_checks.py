@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from pika_async._runtime.images import check_request_blocking
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
+from pika_async.providers import Provider
 
-__all__ = ["check_fields", "make_request", "request_faults"]
+__all__ = ["check_any", "check_fields", "make_request", "request_faults"]
 
 #: Stands in for a prompt that is missing, so that the other fields are checked all the same.
 _ANY_PROMPT: Final = "a prompt"
 #: Fields whose checks depend on one another: once one of them is refused, the others are not judged.
 _INPUT_FIELDS: Final = frozenset({"image", "video", "last_image", "ingredients", "ingredients_mode", "extend", "model"})
+
+
+def check_any(providers: Sequence[Provider], request: GenerationRequest, *, can_upload: bool) -> None:
+    """Check that one of `providers` can fulfil a request.
+
+    :param can_upload: whether there is an uploader for local files.
+    :raises InvalidRequest: if none can; gives the reason of each where they differ.
+    """
+    errors: dict[str, InvalidRequest] = {}
+    for provider in providers:
+        try:
+            check_request_blocking(provider, request, can_upload=can_upload)
+        except InvalidRequest as error:
+            errors[provider.name] = error
+        else:
+            return
+    first, *others = errors.values()
+    if all(error.message == first.message for error in others):
+        raise first
+    reasons = "; ".join(f"{name}: {error.message}" for name, error in errors.items())
+    fields = {error.field for error in errors.values()}
+    field = first.field if len(fields) == 1 else "request"
+    raise InvalidRequest(field=field, value=first.value, reason=f"cannot be sent to any account: {reasons}")
 
 
 def make_request(fields: Mapping[str, Any]) -> GenerationRequest:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeGuard
 
+from rich.table import Table
+
 from pika_async._planning.resolution import mark_interrupted
+from pika_async.cli.account_sums import missing_account_lines, stop_reasons, sums_by_account
+from pika_async.cli.accounts import read_accounts
 from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder, starting_text
 from pika_async.cli.doubts import doubt_details
-from pika_async.cli.exits import ExitCode
+from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.results import json_line, result_row
 from pika_async.cli.retries import failure_lines, is_archived, rejection_lines, trouble_lines
 from pika_async.cli.spending import reached_limit_lines
@@ -53,9 +57,33 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     if len(current) < len(jobs):
         shown.add_row(*map(plain, _figures("paid for again", [job for job in jobs if is_archived(job)])))
     terminal.show(shown)
+    if (by_account := _account_table(folder, jobs)) is not None:
+        terminal.show(by_account)
     for line in _lines(folder, jobs, running):
         terminal.show(line)
     return ExitCode.OK
+
+
+def _account_table(folder: BatchFolder, jobs: Sequence[Job]) -> Table | None:
+    """Return the sums of each account; None where one provider has all jobs."""
+    sums = sums_by_account(jobs)
+    if folder.options().accounts is None and len({each.name for each in sums} - {None}) < 2:
+        return None
+    shown = table("by account", "account", "jobs", "charges", "money", right=2)
+    for each in sums:
+        shown.add_row(*map(plain, (each.name or "(none yet)", each.words, each.charges, each.money)))
+    return shown
+
+
+def _missing_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield which jobs wait for an account that the folder's file of accounts lacks, or why it cannot be read."""
+    try:
+        accounts = read_accounts(folder.options())
+    except UsageError as error:
+        yield f"{error}; to continue with another file: {folder.command('resume', '--accounts', 'FILE')}"
+        return
+    if accounts:
+        yield from missing_account_lines(folder, accounts, jobs)
 
 
 def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
@@ -75,6 +103,9 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     charged = sum(job.may_be_charged for job in jobs)
     limit = folder.options().max_charges
     yield f"charges: {charged} accepted or possibly accepted{f', of {limit} allowed' if limit else ''}"
+    for name, reason in stop_reasons(jobs).items():
+        yield f"account {name}, stopped: {reason}"
+    yield from _missing_lines(folder, jobs)
     stops = {job.error.message for job in jobs if _is_stop(job.error)}
     yield from sorted(stops)
     yield from rejection_lines(folder, jobs)

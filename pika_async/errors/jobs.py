@@ -149,9 +149,8 @@ class AcceptedElsewhere(JobError):  # noqa: N818
         return True
 
     def _detail(self) -> str:
-        if self.account in {None, self.provider}:
-            return f"accepted at {self.base_url}, which is not this client's base URL; resume it there"
-        return f"accepted by the account {self.account} at {self.base_url}, which this client does not have; give it"
+        account = f"accepted by the account {self.account or self.provider} at {self.base_url}"
+        return f"{account}, which this client does not have; resume it there, or give that account"
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)

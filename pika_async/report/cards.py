@@ -98,7 +98,9 @@ def card_of(
         "polls": job.polls,
         "attempts": job.attempts,
         "points": job.points,
-        "cost": price if price is not None and job.may_be_charged else None,
+        "cost": (price if job.cost is None else job.cost) if job.may_be_charged else None,
+        "account": None if job.account == job.provider else job.account,
+        "route": _route_of(job),
         "reason": None if job.error is None else reason_of(job.error),
         "error": None if job.error is None else job.error.message,
         "earlier": is_archived(job) or None,
@@ -108,6 +110,12 @@ def card_of(
     if job.file is not None:
         found |= file_facts(job.key, job.file, root, facts=facts, has_poster=has_poster)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _route_of(job: Job) -> list[list[str]] | None:
+    """Return the account, the verdict and the reason of each submission; None if there was at most one."""
+    steps = [[step.account, step.verdict, step.reason] for step in job.route]
+    return steps if len(steps) > 1 else None
 
 
 def file_facts(

@@ -307,7 +307,7 @@ def test_jobs_accepted_at_another_provider_are_left_there(cli: CommandLine) -> N
         assert cli.batch(emulator, source, *first).code == 1
         ran = cli.batch(emulator, source, "--max-charges", "2", provider="cometapi")
         assert (ran.code, statuses(cli)) == (1, {"a": "timed_out", "b": "succeeded"})
-        assert f"accepted at {emulator.base_url('native')}, which is not this client's base URL" in ran.err
+        assert f"accepted by the account native at {emulator.base_url('native')}, which this client" in ran.err
         assert "to continue: pika-async resume pika-out" in ran.err
         assert (charged(emulator), emulator.refusals) == (Counter("ab"), [])
         assert cli("resume", "pika-out").code == 0

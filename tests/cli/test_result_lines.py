@@ -25,7 +25,7 @@ def test_a_planned_job_has_every_column() -> None:
     assert tuple(made) == COLUMNS
     assert {name for name, value in made.items() if value is None} == {
         "task_id", "video_url", "file", "sha256", "error", "submitted_at", "settled_at", "points",
-        "metadata",
+        "account", "cost", "metadata",
     }  # fmt: skip
 
 

@@ -35,11 +35,11 @@ SUCCEEDED = Job(
 
 def test_each_field_of_a_line_has_the_value_of_its_name() -> None:
     """Every column has its own field of the job, none that of another."""
-    assert result_row(SUCCEEDED, Path("out")) == {
-        "key": "k", "index": 3, "status": "succeeded", "provider": "gptge", "task_id": "t-1", "prompt": "a cat",
+    assert result_row(attrs.evolve(SUCCEEDED, account="second", cost=0.3), Path("out")) == {
+        "key": "k", "index": 3, "status": "succeeded", "provider": "gptge", "account": "second", "task_id": "t-1", "prompt": "a cat",
         "video_url": "https://cdn.example/v.mp4", "file": "k.mp4", "sha256": "ab" * 32, "error": None, "polls": 17,
         "submitted_at": "2026-11-28T12:00:00.000Z", "settled_at": "2026-11-28T12:04:00.000Z", "points": 400.0,
-        "metadata": None,
+        "cost": 0.3, "metadata": None,
     }  # fmt: skip
     assert tuple(result_row(SUCCEEDED, Path("out"))) == COLUMNS
 
@@ -63,6 +63,8 @@ def test_a_zero_is_a_value(tmp_path: Path) -> None:
         "submitted_at",
         "settled_at",
         "points",
+        "account",
+        "cost",
         "metadata",
     }
 

@@ -182,8 +182,8 @@ MUTANTS: Final = (
     Mutant(
         "images-checked-in-the-callers-folder-alone",
         "cli/provider_runs.py",
-        "can_upload = credentials.uploader is not None",
-        "can_upload = False",
+        "check_any(providers, job.request, can_upload=maker.credentials.uploader is not None)",
+        "check_any(providers, job.request, can_upload=False)",
         "resume refuses the pictures that the batch has taken",
         ("tests/cli/test_cli_uploader.py",),
         "resume",

@@ -6,12 +6,14 @@ import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import Job, JobStatus
 from pika_async.errors import DownloadFailed, InvalidRequest
+from pika_async.models.results import RouteStep
 from pika_async.report.cards import card_of, generate_command, is_shown, problem_groups
 from pika_async.report.media_facts import MediaFacts
 from pika_async.report.page import usual_start
@@ -41,6 +43,20 @@ def test_a_card_has_what_a_person_wants() -> None:
         "settled": "2026-01-02T03:05:06Z", "took": 61.5, "polls": 3, "attempts": 1, "points": 5.0, "cost": 0.28,
         "command": card["command"],
     }  # fmt: skip
+
+
+def test_a_card_has_the_account_and_the_way_of_its_job() -> None:
+    """The account where it is not named as its provider, the cost of the job before the price of all, and each submission of several."""
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    step = RouteStep("second", "stop", at, "no balance")
+    job = attrs.evolve(succeeded(submitted_at=at), account="main", cost=0.5, earlier_steps=(step,))
+    card = card_of(job, ROOT, price=0.28)
+    assert (card["account"], card["cost"]) == ("main", 0.5)
+    assert card["route"] == [["second", "stop", "no balance"], ["main", "accepted", ""]]
+    alone = card_of(attrs.evolve(job, account="native", earlier_steps=()), ROOT)
+    assert not {"account", "route"} & set(alone)
+    unpaid = card_of(attrs.evolve(rejected("k", "no"), account="native", cost=None), ROOT, price=0.28)
+    assert "cost" not in unpaid
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,17 @@ function step(by) {
   fillPlayer();
 }
 
+// One submission: its account, what came of it, and why.
+const stepText = ([account, verdict, reason]) => `${account}: ${verdict.replaceAll("_", " ")}${reason && ` (${reason})`}`;
+
 function rows(card) {
   const found = [
-    ["Status", label(card.status)], ["Reason", card.error], ["Key", card.key], ["Provider", card.provider], ["Task", card.task],
+    ["Status", label(card.status)], ["Reason", card.error], ["Key", card.key], ["Provider", card.provider], ["Account", card.account], ["Task", card.task],
     ["Effect", card.effect], ["Model", card.model], ["Kind", card.kind], ["Ratio", card.ratio], ["Resolution", card.resolution], ["Seed", card.seed],
     ["Size", hasVideo(card) && card.shape ? card.shape.join(" × ") : undefined], ["Length", card.seconds ? span(card.seconds) : card.duration && span(Number(card.duration))],
     ["Took", card.took && span(card.took)], ["Submitted", card.submitted && moment(card.submitted)], ["Settled", card.settled && moment(card.settled)], ["Polls", card.polls && number(card.polls)],
     ["Attempts", card.attempts], ["Points", card.points && number(card.points)], ["Cost", card.cost && money(card.cost)],
+    ["Route", card.route && card.route.map(stepText).join(" → ")],
   ];
   return found.filter(([, value]) => value !== undefined && value !== null)
     .flatMap(([name, value]) => [make("dt", {}, name), make("dd", { dir: "auto" }, clean(value))]);

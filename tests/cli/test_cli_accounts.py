@@ -1,0 +1,233 @@
+"""One batch over several accounts of a file: where its jobs go, what the folder remembers, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pika_async.emulator import EMULATED_GATEWAYS, Emulator
+from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight
+from tests.cli.command_line import CommandLine, serving
+
+#: Names of the accounts of `write_accounts`, and their prices.
+PRICES = {"main": 0.5, "cometapi": 0.25, "yescale": 0.75, "gptge": 1.0}
+QUICK = ("--expected-seconds", "0.2")
+
+
+def write_accounts(
+    cli: CommandLine, emulator: Emulator, *, names: tuple[str, ...] = tuple(PRICES), more: str = ""
+) -> str:
+    """Write a file of one account for each gateway; that of native Pika has another name than its provider."""
+    text = ""
+    for name in names:
+        provider = "native" if name == "main" else name
+        text += f'[accounts.{name}]\nprovider = "{provider}"\nbase_url = "{emulator.base_url(provider)}/"\n'
+        text += f"price = {PRICES.get(name, 0.1)}\n{more}"
+    return cli.write("accounts.toml", text)
+
+
+def prompts(count: int) -> str:
+    return jsonl(*[(f"k{number}", f"prompt {number}") for number in range(count)])
+
+
+def accounts_of(cli: CommandLine) -> dict[str, str]:
+    """Return the account of each job by its key."""
+    return {record["key"]: record["account"] for record in cli.results()}
+
+
+def test_a_batch_goes_to_all_accounts_of_a_file(cli: CommandLine) -> None:
+    """The preview names them, each job is charged once, and the results and sums have accounts and money."""
+    with serving() as emulator:
+        file = write_accounts(cli, emulator, more="max_in_flight = 1\n")
+        source = cli.write("b.jsonl", prompts(12))
+        shown = cli("estimate", source, "--accounts", file)
+        assert (shown.code, len(emulator.ledger)) == (0, 0)
+        assert "main (native Pika), cometapi, yescale, gptge: 12 new charges, 0 known, 0 refused" in shown.out
+        assert "cost: 12.00, each at the highest price of the accounts that can take it" in shown.out
+        ran = cli("batch", source, "--accounts", file, *QUICK)
+        assert (ran.code, set(charged(emulator).values())) == (0, {1})
+        by_gateway = Counter(charge.provider for charge in emulator.ledger)
+    assert set(by_gateway) == set(EMULATED_GATEWAYS)
+    records = sorted(cli.results(), key=lambda record: record["index"])
+    assert {(record["account"], record["provider"], record["cost"]) for record in records} == {
+        (name, "native" if name == "main" else name, price) for name, price in PRICES.items()
+    }
+    rows = list(csv.DictReader(Path("pika-out/results.csv").read_text(encoding="utf-8-sig").splitlines()))
+    assert [(row["account"], float(row["cost"])) for row in rows] == [(one["account"], one["cost"]) for one in records]
+    assert f"  main: {by_gateway['native']} succeeded; {by_gateway['native']} charge" in ran.out
+    shown = cli("status", "pika-out")
+    figures = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line.strip()}
+    count = by_gateway["gptge"]
+    assert figures["gptge"] == [str(count), "succeeded", str(count), f"{count:.2f}"]
+    as_json = [json.loads(line) for line in cli("status", "pika-out", "--json").out.splitlines()]
+    assert {one["key"]: (one["account"], one["cost"]) for one in as_json} == {
+        one["key"]: (one["account"], one["cost"]) for one in records
+    }
+
+
+def test_the_cheapest_account_that_has_room_gets_each_job(cli: CommandLine) -> None:
+    """`--routing cheapest` sends to the lowest price where it has room, and the estimate counts with it."""
+    with serving() as emulator:
+        file, source = write_accounts(cli, emulator), cli.write("b.jsonl", prompts(4))
+        shown = cli("estimate", source, "--accounts", file, "--routing", "cheapest")
+        assert "cost: 1.00, each at the lowest price of the accounts that can take it" in shown.out
+        assert (
+            cli("batch", source, "--accounts", file, "--routing", "cheapest", "--max-in-flight", "1", *QUICK).code == 0
+        )
+    assert set(accounts_of(cli).values()) == {"cometapi"}
+
+
+def test_a_row_goes_where_it_can_be_made(cli: CommandLine) -> None:
+    """A row that one account alone can make goes there; one that none can make is refused with the reason of each."""
+    with serving() as emulator:
+        file = write_accounts(cli, emulator)
+        rows = [
+            {"key": "a", "prompt": "a", "ingredients": ["https://a.example/1.png"]},
+            {"key": "b", "prompt": "b", "sfx": True},
+        ]
+        source = cli.write("b.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        assert cli("batch", source, "--accounts", file, *QUICK).code == 0
+        assert accounts_of(cli) == {"a": "main", "b": "cometapi"}
+        source = cli.write("c.jsonl", json.dumps({"prompt": "c", "sfx": True, "extend": True}) + "\n")
+        ran = cli("batch", source, "--accounts", file)
+        assert (ran.code, len(emulator.ledger)) == (2, 2)
+        assert "cannot be sent to any account: native: " in ran.err
+        assert "cometapi: " in ran.err
+
+
+def test_a_stopped_account_is_left_and_named(cli: CommandLine) -> None:
+    """The others make all jobs; `status` has the reason, and the page the way of the job."""
+    refuse = {"on": "create", "provider": "cometapi", "do": {"fault": "refuse", "as": "quota"}}
+    with serving(refuse) as emulator:
+        file, source = write_accounts(cli, emulator), cli.write("b.jsonl", prompts(8))
+        ran = cli("batch", source, "--accounts", file, *QUICK)
+        assert (ran.code, set(charged(emulator).values()), len(emulator.ledger)) == (0, {1}, 8)
+    assert "cometapi" not in accounts_of(cli).values()
+    stops = [line for line in cli("status", "pika-out").out.splitlines() if ", stopped: " in line]
+    assert [line.partition(":")[0] for line in stops] == ["account cometapi, stopped"]
+    page = Path("pika-out/index.html").read_text(encoding="utf-8")
+    assert '["cometapi","stop","' in page
+
+
+def test_the_folder_remembers_the_file(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`resume`, `retry` and `batch` use it without an option, from any folder; the journal holds no key."""
+    fails = {"on": "create", "first": 3, "do": {"fault": "fails", "reason": "a node was lost"}}
+    with serving(fails) as emulator:
+        file = write_accounts(cli, emulator, names=("main", "gptge"))
+        source = cli.write("b.jsonl", prompts(4))
+        ran = cli("batch", source, "--accounts", file, "--max-charges", "3", *QUICK)
+        assert (ran.code, Counter(statuses(cli).values())) == (1, {"failed": 3, "planned": 1})
+        elsewhere = cli.folder / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        assert cli("resume", "../pika-out", "--max-charges", "9").code == 1
+        shown = cli("retry", "../pika-out", "--failed", "--dry-run")
+        assert "main (native Pika), gptge: 3 new charges" in shown.out
+        assert cli("retry", "../pika-out", "--failed").code == 0
+        assert len(emulator.ledger) == 7
+        monkeypatch.chdir(cli.folder)
+        assert "4 known" in cli("batch", source, *QUICK).out
+    assert set(accounts_of(cli).values()) <= {"main", "gptge"}
+
+
+def test_a_folder_of_one_provider_goes_on_with_accounts(cli: CommandLine) -> None:
+    """Jobs that the account of the same name and address accepted are followed there; the rest goes to any account."""
+    with serving(REFUSED_POLL) as emulator:
+        source = cli.write("b.jsonl", prompts(5))
+        target = ("--max-in-flight", "2", "--price", "0.5")
+        stop_while_in_flight(cli, emulator, source, *target)
+        accepted = {key for key, status in statuses(cli).items() if status != "planned"}
+        text = f'[accounts.native]\nprovider = "native"\nbase_url = "{emulator.base_url("native")}"\nprice = 0.5\n'
+        text += f'[accounts.gptge]\nprovider = "gptge"\nbase_url = "{emulator.base_url("gptge")}"\nprice = 0.1\n'
+        file = cli.write("two.toml", text)
+        ran = cli("resume", "pika-out", "--accounts", file, "--routing", "cheapest", "--max-in-flight", "9")
+        assert (ran.code, set(charged(emulator).values()), len(emulator.ledger)) == (0, {1}, 5)
+    accounts = accounts_of(cli)
+    assert accepted
+    assert {accounts[key] for key in accepted} == {"native"}
+    assert set(accounts.values()) <= {"native", "gptge"}
+
+
+def test_jobs_of_a_missing_account_wait_and_are_named(cli: CommandLine) -> None:
+    """Also where an account of another name has the address: they are not sent again, and the account brings them to their ends."""
+    with serving(REFUSED_POLL) as emulator:
+        source = cli.write("b.jsonl", prompts(3))
+        stop_while_in_flight(cli, emulator, source, "--max-in-flight", "1")
+        (waiting,) = [key for key, status in statuses(cli).items() if status != "planned"]
+        file = write_accounts(cli, emulator, names=("gptge", "main"))
+        ran = cli("resume", "pika-out", "--accounts", file)
+        assert (ran.code, set(charged(emulator).values()), len(emulator.ledger)) == (1, {1}, 3)
+        url = emulator.base_url("native")
+        assert f"accepted by the account native at {url}, which this client does not have" in ran.err
+        accounts = accounts_of(cli)
+        assert accounts.pop(waiting) == "native"
+        assert set(accounts.values()) <= {"gptge", "main"}
+        shown = cli("status", "pika-out")
+        path = cli.folder / file
+        assert f"1 job waits for the account native (native at {url}), which is not in {path}: {waiting}" in shown.out
+        write_accounts(cli, emulator, names=("gptge", "native"))
+        assert (cli("resume", "pika-out").code, len(emulator.ledger)) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--accounts", "accounts.toml", "--provider", "native"), "--accounts: must not be given with --provider"),
+        (("--accounts", "accounts.toml", "--base-url", "http://h"), "--accounts: must not be given with --base-url"),
+        (("--accounts", "accounts.toml", "--api-key-file", "k"), "--accounts: must not be given with --api-key-file"),
+        (("--accounts", "accounts.toml", "--price", "1"), "--price: must be given to each account in "),
+        (("--provider", "native", "--routing", "cheapest"), "--routing: must be given with --accounts FILE"),
+        (("--accounts", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("--accounts", "bad.toml"), "2 faults: (1) [accounts.a] provider: must be given"),
+        (("--accounts", "accounts.toml", "--budget", "3"), "--budget: needs a price of each account; give a one in "),
+        (("--accounts", "accounts.toml", "--max-charges", "3"), "no key for a (native Pika); set NO_SUCH_KEY"),
+    ],
+)  # fmt: skip
+def test_options_that_exclude_each_other_are_named(cli: CommandLine, options: tuple[str, ...], problem: str) -> None:
+    """Exit code 2, and nothing is made."""
+    cli.write(
+        "accounts.toml", '[accounts.a]\nprovider = "native"\nbase_url = "http://h"\napi_key_env = "NO_SUCH_KEY"\n'
+    )
+    cli.write("bad.toml", '[accounts.a]\nprice = 1\n[accounts.b]\nprovider = "native"\nbudgt = 3\n')
+    ran = cli("batch", cli.write("b.txt", "a cat\n"), *options)
+    assert (ran.code, ran.out, Path("pika-out").exists()) == (2, "", False)
+    assert problem in ran.err
+
+
+def test_a_file_or_a_variable_may_name_the_accounts(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every option; what is typed replaces it, and an error names the places of two that exclude each other."""
+    with serving() as emulator:
+        file = write_accounts(cli, emulator, names=("main", "yescale"))
+        cli.write("pika-async.toml", f'[batch]\naccounts = "{file}"\n')
+        source = cli.write("b.jsonl", prompts(2))
+        monkeypatch.setenv("PIKA_ASYNC_ROUTING", "cheapest")
+        assert cli("batch", source, "--max-in-flight", "1", *QUICK).code == 0
+        assert set(accounts_of(cli).values()) == {"main"}
+        target = ("--provider", "gptge", "--base-url", emulator.base_url("gptge"))
+        cli.write("pika-async.toml", f'accounts = "{file}"\n')
+        shown = cli("estimate", source, *target, "--out", "other")
+        assert (shown.code, "gpt.ge at http://127.0.0.1" in shown.out) == (0, True)
+        cli.write("pika-async.toml", 'provider = "native"\nprice = 3\n')
+        assert "main (native Pika), yescale: 2 new" in cli("estimate", source, "--accounts", file, "--out", "x").out
+        monkeypatch.setenv("PIKA_ASYNC_ACCOUNTS", file)
+        ran = cli("batch", source)
+        assert (ran.code, "PIKA_ASYNC_ACCOUNTS: must not be given with --provider" in ran.err) == (2, True)
+        assert "--provider is given by pika-async.toml: provider" in ran.err
+
+
+def test_one_provider_in_a_folder_that_remembers_accounts(cli: CommandLine) -> None:
+    """`--provider` sends the new rows there alone; later commands use the accounts again, and a file that is gone is named."""
+    with serving() as emulator:
+        file = write_accounts(cli, emulator, names=("main", "gptge"))
+        assert cli("batch", cli.write("a.jsonl", jsonl(("a", "a"))), "--accounts", file, *QUICK).code == 0
+        assert cli.batch(emulator, cli.write("b.jsonl", jsonl(("b", "b"))), provider="yescale").code == 0
+        (cli.folder / file).unlink()
+        ran = cli("resume", "pika-out")
+        assert (ran.code, "accounts.toml: cannot be read" in ran.err) == (2, True)
+        shown = cli("status", "pika-out")
+        assert shown.code == 0
+        assert "to continue with another file: pika-async resume pika-out --accounts FILE" in shown.out

@@ -1,0 +1,74 @@
+"""Mutants of one batch over several accounts: what the folder remembers, and what people see of accounts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.catalog import Mutant
+
+TESTS: Final = ("tests/cli/test_cli_accounts.py",)
+
+MUTANTS: Final = (
+    Mutant(
+        "folder-forgets-its-accounts",
+        "cli/folder_commands.py",
+        "accounts=options.accounts or saved.accounts)",
+        "accounts=options.accounts)",
+        "a batch with --provider makes the folder forget its file of accounts",
+        TESTS,
+        "remembers_accounts",
+    ),
+    Mutant(
+        "any-account-at-the-address-has-the-job",
+        "cli/accounts.py",
+        "if job.account in {None, each.name}",
+        "if job",
+        "status does not name the jobs that wait for an account that is missing",
+        TESTS,
+        "missing",
+    ),
+    Mutant(
+        "file-of-accounts-beside-a-provider",
+        "cli/accounts.py",
+        "if self.accounts is not None and single:",
+        "if False:",
+        "--accounts beside --provider is silently left out",
+        TESTS,
+        "exclude",
+    ),
+    Mutant(
+        "relative-path-of-accounts",
+        "cli/accounts.py",
+        "str(self.accounts.absolute())",
+        "str(self.accounts)",
+        "the folder's file of accounts is not found from another working directory",
+        TESTS,
+        "remembers_the_file",
+    ),
+    Mutant(
+        "row-for-the-first-account-alone",
+        "cli/row_checks.py",
+        "    for provider in providers:\n        try:",
+        "    for provider in providers[:1]:\n        try:",
+        "a row that only the second account can make is refused",
+        TESTS,
+        "where_it_can",
+    ),
+    Mutant(
+        "every-refusal-stops-an-account",
+        "cli/account_sums.py",
+        'if step.verdict == "stop"}',
+        "}",
+        "status names accounts that accepted their latest job as stopped",
+        TESTS,
+        "stopped_account",
+    ),
+    Mutant(
+        "price-of-all-on-the-card",
+        "report/cards.py",
+        "(price if job.cost is None else job.cost)",
+        "price",
+        "a card shows no cost where each account has its own price",
+        ("tests/report/test_cards.py",),
+    ),
+)
