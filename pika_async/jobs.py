@@ -18,8 +18,8 @@ from pika_async.models.request import GenerationRequest, traits_of
 from pika_async.models.results import LastSeen, RouteStep, Snapshot, TaskState, Video
 
 __all__ = [
-    "FINAL", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled", "JobStatus",
-    "adopted_job", "event_of", "utc_from_timestamp",
+    "FINAL", "UNFINISHED", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled",
+    "JobStatus", "adopted_job", "event_of", "utc_from_timestamp",
 ]  # fmt: skip
 
 #: Earlier submissions of a job that its record keeps, the latest ones.
@@ -61,6 +61,8 @@ class JobStatus(enum.StrEnum):
 
 
 _S = JobStatus
+#: Sent, and not final.
+UNFINISHED: Final = (_S.SUBMITTING, _S.QUEUED, _S.RUNNING, _S.UNKNOWN, _S.TIMED_OUT)
 FINAL: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.REJECTED, _S.CANCELED})
 
 #: The statuses that each status can be followed by.
@@ -390,6 +392,8 @@ class BatchReport:
     seconds: float
     #: Whether every job succeeded and, where a download was requested, is on disk.
     ok: bool
+    #: Money for the jobs that were charged, by account, where it is known: `Job.cost`.
+    costs: Mapping[str, float] = attrs.field(factory=dict)
     #: Why the rest of the batch was not sent; None if all of it was. Jobs that were not sent are planned.
     stopped: SubmissionsStopped | None = None
     _repr_html_ = report_html

@@ -24,7 +24,7 @@ from pika_async._journal.serialization import is_change
 from pika_async._journal.settled import SettledOrder, pack_settled, status_of, unpack_settled
 from pika_async._planning.limits import SETTLED_JOBS
 from pika_async._planning.resolution import archive_key
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import UNFINISHED, Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["MemoryJournal"]
@@ -306,6 +306,10 @@ class MemoryJournal:
     def count(self, status: JobStatus) -> int:
         """See `Journal`."""
         return self._counts[status]
+
+    def unfinished_by_account(self) -> Counter[str]:
+        """See `Journal`."""
+        return Counter(job.account_and_cost[0] for job in self.all(*UNFINISHED))
 
     def charges(self) -> int:
         """See `Journal`."""

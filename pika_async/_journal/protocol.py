@@ -195,6 +195,9 @@ class Journal(Protocol):
     def count(self, status: JobStatus) -> int:
         """Return the number of jobs with `status`."""
 
+    def unfinished_by_account(self) -> Counter[str]:
+        """Return the number of jobs that were sent and are not final, by account, those in doubt included."""
+
     def charges(self) -> int:
         """Return the number of submissions that were accepted, or may have been."""
 

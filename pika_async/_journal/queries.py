@@ -17,13 +17,14 @@ from pika_async._journal.migrations import MAY_BE_CHARGED
 from pika_async._journal.protocol import MAX_CHANGES, MAX_STATES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async._journal.write_buffer import WriteOp
-from pika_async.jobs import FINAL, Job, JobStatus
+from pika_async.jobs import FINAL, UNFINISHED, Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
 __all__ = [
     "count_charges",
     "count_costs",
     "count_status",
+    "count_unfinished",
     "execute",
     "has_key",
     "insert_sample",
@@ -341,6 +342,20 @@ def count_costs(connection: sqlite3.Connection, excluded: Collection[str]) -> Co
     """
     rows = connection.execute(sql, (json.dumps(list(excluded)),))
     return Counter({(account, None if cost < 0 else cost): jobs for account, cost, jobs in rows})
+
+
+def count_unfinished(connection: sqlite3.Connection, excluded: Collection[str]) -> Counter[str]:
+    """Count the jobs that were sent and are not final by account, without those whose keys are in `excluded`."""
+    statuses = ", ".join(repr(str(status)) for status in UNFINISHED)
+    sql = f"""
+        SELECT account, sum(jobs) FROM (
+            SELECT account, jobs FROM counts WHERE status IN ({statuses})
+            UNION ALL
+            SELECT ifnull(account, provider), -1 FROM jobs
+            WHERE key IN (SELECT value FROM json_each(?)) AND +status IN ({statuses})
+        ) GROUP BY account HAVING sum(jobs)
+    """
+    return Counter(dict(connection.execute(sql, (json.dumps(list(excluded)),))))
 
 
 def _count(connection: sqlite3.Connection, condition: str, excluded: Collection[str], **values: str) -> int:

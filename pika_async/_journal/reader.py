@@ -29,7 +29,7 @@ from pika_async._journal.serialization import (
 )
 from pika_async._journal.write_buffer import WriteBuffer
 from pika_async.errors import shorten
-from pika_async.jobs import Job, JobStatus, utc_from_timestamp
+from pika_async.jobs import UNFINISHED, Job, JobStatus, utc_from_timestamp
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["Reader"]
@@ -196,6 +196,17 @@ class Reader:
         with self._connection() as connection:
             stored = 0 if connection is None else queries.count_status(connection, status, pending.stale_keys)
         return stored + sum(job.status is status for job in pending.jobs.values() if job is not None)
+
+    def unfinished_by_account(self) -> Counter[str]:
+        """See `Journal`."""
+        pending = self._buffer.view()
+        with self._connection() as connection:
+            found: Counter[str] = Counter()
+            if connection is not None:
+                found = queries.count_unfinished(connection, pending.stale_keys)
+        jobs = (job for job in pending.jobs.values() if job is not None and job.status in UNFINISHED)
+        found.update(job.account_and_cost[0] for job in jobs)
+        return found
 
     def charges(self) -> int:
         """See `Journal`."""

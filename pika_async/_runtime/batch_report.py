@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import aclosing
+from fractions import Fraction
 
 from pika_async._journal.packed import PackedList
+from pika_async._planning.money import exact
 from pika_async._runtime.admission import BatchAdmission
 from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.pacing import paced
@@ -47,7 +50,11 @@ async def collect_report(batch: BatchRun, admission: BatchAdmission) -> BatchRep
             jobs.append(job)
             counts[job.status] += 1
     ok = set(counts) <= {JobStatus.SUCCEEDED} and not finished.not_downloaded
-    return BatchReport(jobs=jobs, counts=counts, seconds=time.monotonic() - started_at, ok=ok, stopped=stopped)
+    costs = {
+        account: float(sum(map(exact, costs), Fraction())) for account, costs in finished.costs_at(positions).items()
+    }
+    seconds = time.monotonic() - started_at
+    return BatchReport(jobs=jobs, counts=counts, seconds=seconds, ok=ok, costs=costs, stopped=stopped)
 
 
 class _FinishedJobs:
@@ -59,12 +66,24 @@ class _FinishedJobs:
         self.positions: dict[str, int] = {}
         #: The keys of the jobs that succeeded with an error: without a file, though one was wanted.
         self.not_downloaded: set[str] = set()
+        #: Account and cost of the charged jobs of which the cost is known, by position.
+        self._costs: dict[int, tuple[str, float]] = {}
 
     def add(self, job: Job) -> None:
         self.positions[job.key] = len(self.jobs)
+        account, cost = job.account_and_cost
+        if cost is not None and job.may_be_charged:
+            self._costs[len(self.jobs)] = account, cost
         self.jobs.append(job)
         self.statuses.append(job.status)
         if job.error is None:
             self.not_downloaded.discard(job.key)
         elif job.status is JobStatus.SUCCEEDED:
             self.not_downloaded.add(job.key)
+
+    def costs_at(self, positions: Iterable[int]) -> dict[str, list[float]]:
+        """Return the known costs of the jobs at these positions, by account."""
+        found: dict[str, list[float]] = {}
+        for account, cost in (self._costs[at] for at in positions if at in self._costs):
+            found.setdefault(account, []).append(cost)
+        return found

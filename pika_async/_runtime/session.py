@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -34,9 +35,12 @@ from pika_async._runtime.submitter import Submitter
 from pika_async._runtime.tasks import require_loop
 from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
 from pika_async.config import ClientConfig
+from pika_async.errors import strip_control
 from pika_async.jobs import JobStatus
 
 __all__ = ["Session", "build_stats"]
+
+_log = logging.getLogger("pika_async.session")
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +126,9 @@ class Session:
             await config.callbacks.attach(self.callback_handler)
         for hook in hooks:
             self.events.add_hook(hook)
+        for name, jobs in jobs_elsewhere(config).items():
+            text = "%d jobs wait for the account %s, which this client does not have: give it to follow them"
+            _log.info(text, jobs, strip_control(name))
         if load_history:
             async for sample in paced(config.journal.samples()):
                 self.table.planner.load_history([sample])
@@ -207,6 +214,13 @@ class Session:
         await self._stack.aclose()
 
 
+def jobs_elsewhere(config: ClientConfig) -> dict[str, int]:
+    """Return the number of jobs that wait for accounts which this client does not have, by account."""
+    names = {account.name for account in config.accounts}
+    waiting = config.journal.unfinished_by_account()
+    return {name: jobs for name, jobs in waiting.items() if name not in names}
+
+
 def build_stats(config: ClientConfig, session: Session | None) -> Stats:
     """Return the `Stats` of a client that is open with `session`, or is not open."""
     mismatched = 0 if session is None else sum(each.gateway.mismatched_answers for each in session.accounts)
@@ -217,5 +231,6 @@ def build_stats(config: ClientConfig, session: Session | None) -> Stats:
         is_open=session is not None and session.table.intake.is_open,
         parked=(config.journal.count(JobStatus.UNKNOWN), config.journal.count(JobStatus.TIMED_OUT)),
         mismatched_answers=mismatched,
+        elsewhere=jobs_elsewhere(config),
         medians=config.policy.medians(),
     )

@@ -109,6 +109,8 @@ class Stats:
     medians: Mapping[str, float]
     #: The statistics of each account, by its name.
     accounts: Mapping[str, AccountStats]
+    #: Number of jobs that were sent by accounts which this client does not have, and are not final, by account.
+    elsewhere: Mapping[str, int]
 
     @classmethod
     def of(
@@ -119,12 +121,14 @@ class Stats:
         is_open: bool,
         parked: tuple[int, int],
         mismatched_answers: int,
+        elsewhere: Mapping[str, int],
         medians: Mapping[str, float],
     ) -> Stats:
         """Return the statistics of *planner* at *now*, in the loop's seconds.
 
         :param is_open: whether the client is open.
         :param parked: the number of jobs in doubt and of timed-out jobs.
+        :param elsewhere: the number of jobs of accounts that the client does not have, by account.
         :param mismatched_answers: the number of responses about another task.
         :param medians: the median durations by stratum, in seconds.
         """
@@ -156,4 +160,5 @@ class Stats:
             callback_loss_rate=max(losses, default=None),
             medians=medians,
             accounts=accounts,
+            elsewhere=elsewhere,
         )

@@ -139,6 +139,24 @@ async def test_charges_are_submissions_that_were_or_may_have_been_accepted(journ
     assert journal.charges() == 4
 
 
+async def test_costs_and_unfinished_jobs_are_counted_by_account(journal: Journal) -> None:
+    """Jobs without an account count as those of their provider; counts follow every change, and unknown costs are kept."""
+    main = attrs.evolve(accepted("a"), account="main", cost=0.28)
+    await journal.save(main, attrs.evolve(accepted("b", "t-2"), account="main", cost=0.28), accepted("c", "t-3"))
+    doubt = attrs.evolve(a_job("d"), account="spare").submitting(0.5)
+    await journal.record_intent(doubt, INTENT)
+    await journal.save(attrs.evolve(a_job("planned"), account="main"))
+    provider = a_job("c").provider
+    assert journal.costs() == {("main", 0.28): 2, (provider, None): 1, ("spare", 0.5): 1}
+    assert journal.unfinished_by_account() == {"main": 2, provider: 1, "spare": 1}
+    journal.save_later(attrs.evolve(main, cost=0.3))
+    await journal.save(doubt.requeued())
+    settled = attrs.evolve(main, cost=0.3, status=JobStatus.FAILED, settled_at=utc_from_timestamp(2.0))
+    await journal.save(settled)
+    assert journal.costs() == {("main", 0.28): 1, ("main", 0.3): 1, (provider, None): 1}
+    assert journal.unfinished_by_account() == {"main": 1, provider: 1}
+
+
 async def test_the_jobs_of_a_status_are_counted_as_they_are_listed(journal: Journal) -> None:
     """The counts agree after jobs were changed, given another key, or replaced."""
     await journal.save(a_job("a"), a_job("b"), a_job("c"))

@@ -14,6 +14,8 @@ from pika_async._runtime.admission import BatchAdmission
 from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.batch_report import collect_report
 from pika_async.errors import DownloadFailed
+from tests.fakes import virtual_clock
+from tests.fakes.memory_gateway import client, gateway
 
 pytestmark = pytest.mark.anyio
 S = JobStatus
@@ -70,3 +72,19 @@ async def test_a_report_is_in_the_order_of_the_input() -> None:
     report = await report_of(c, a, b, keys=["a", "b", "c"])
     assert report.jobs == [a, b, c]
     assert report.counts == {S.SUCCEEDED: 2, S.REJECTED: 1}
+
+
+def test_the_report_has_the_money_of_its_charges() -> None:
+    """Three charges at 0.1 cost 0.3; a task whose points were given back costs nothing; without a price nothing is known."""
+    at = gateway([{"on": "create", "nth": 3, "do": {"fault": "fails", "reason": "no"}}])
+
+    async def story() -> None:
+        async with client(at, "cometapi", price=0.1) as pika:
+            report = await pika.run(["a", "b", "c", "d"])
+            assert report.costs == {"cometapi": 0.3}
+            assert sorted(job.cost for job in report.jobs if job.cost is not None) == [0.0, 0.1, 0.1, 0.1]
+            assert pika.stats().spent == 0.3
+        async with client(at, "cometapi") as pika:
+            assert (await pika.run(["e"])).costs == {}
+
+    virtual_clock.run(story())

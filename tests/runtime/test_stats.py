@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pika_async import FixedInterval, JobStatus, Limits, Stats
+from pika_async._journal.memory import MemoryJournal
 from pika_async._planning.limits import RATE_WINDOW_S, RateMeter
 from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import receiver
-from tests.fakes.memory_gateway import client, gateway, until
+from tests.fakes.memory_gateway import client, gateway, until, with_journal
 
 
 @given(st.lists(st.floats(0, 500), max_size=60), st.floats(0, 100))
@@ -58,6 +59,26 @@ def test_stats_count_the_jobs_of_a_running_client() -> None:
     assert 50 < done.medians["native/-/text/plain"] < 70
     assert (closed.open, closed.charges, closed.unknown) == (False, 13, 1)
     assert json.loads(json.dumps(attrs.asdict(done)))["charges"] == 13
+
+
+def test_stats_name_the_accounts_whose_jobs_wait_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that lacks the account of a job neither polls nor pays it, and says how many wait for which account."""
+    caplog.set_level("INFO", "pika_async.session")
+    at, journal = gateway(), MemoryJournal()
+
+    async def main() -> None:
+        async with with_journal(client(at, "gptge"), journal) as pika:
+            await pika.submit("a cat")
+        async with with_journal(client(at, "native"), journal) as other:
+            assert other.stats().elsewhere == {"gptge": 1}
+            assert (await other.resume()).jobs == []
+        assert "1 jobs wait for the account gptge" in caplog.text
+        async with with_journal(client(at, "gptge"), journal) as pika:
+            assert pika.stats().elsewhere == {}
+            assert (await pika.resume()).counts == {JobStatus.SUCCEEDED: 1}
+
+    virtual_clock.run(main())
+    assert len(at.ledger) == 1
 
 
 def test_stats_show_a_stop_and_an_open_breaker() -> None:
