@@ -18,7 +18,7 @@ from pika_async.models.request import GenerationRequest, traits_of
 from pika_async.models.results import LastSeen, RouteStep, Snapshot, TaskState, Video
 
 __all__ = [
-    "FINAL", "UNFINISHED", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled",
+    "FINAL", "SENT_UNFINISHED", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled",
     "JobStatus", "adopted_job", "event_of", "utc_from_timestamp",
 ]  # fmt: skip
 
@@ -62,7 +62,7 @@ class JobStatus(enum.StrEnum):
 
 _S = JobStatus
 #: Sent, and not final.
-UNFINISHED: Final = (_S.SUBMITTING, _S.QUEUED, _S.RUNNING, _S.UNKNOWN, _S.TIMED_OUT)
+SENT_UNFINISHED: Final = (_S.SUBMITTING, _S.QUEUED, _S.RUNNING, _S.UNKNOWN, _S.TIMED_OUT)
 FINAL: Final = frozenset({_S.SUCCEEDED, _S.FAILED, _S.REJECTED, _S.CANCELED})
 
 #: The statuses that each status can be followed by.

@@ -24,7 +24,7 @@ from pika_async._journal.serialization import is_change
 from pika_async._journal.settled import SettledOrder, pack_settled, status_of, unpack_settled
 from pika_async._planning.limits import SETTLED_JOBS
 from pika_async._planning.resolution import archive_key
-from pika_async.jobs import UNFINISHED, Job, JobStatus
+from pika_async.jobs import SENT_UNFINISHED, Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["MemoryJournal"]
@@ -309,7 +309,7 @@ class MemoryJournal:
 
     def unfinished_by_account(self) -> Counter[str]:
         """See `Journal`."""
-        return Counter(job.account_and_cost[0] for job in self.all(*UNFINISHED))
+        return Counter(job.account_and_cost[0] for job in self.all(*SENT_UNFINISHED))
 
     def charges(self) -> int:
         """See `Journal`."""

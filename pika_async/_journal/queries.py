@@ -17,7 +17,7 @@ from pika_async._journal.migrations import MAY_BE_CHARGED
 from pika_async._journal.protocol import MAX_CHANGES, MAX_STATES, Intent, Upload
 from pika_async._journal.serialization import JOB_COLUMNS, job_to_row, request_to_json
 from pika_async._journal.write_buffer import WriteOp
-from pika_async.jobs import FINAL, UNFINISHED, Job, JobStatus
+from pika_async.jobs import FINAL, SENT_UNFINISHED, Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
 __all__ = [
@@ -346,7 +346,7 @@ def count_costs(connection: sqlite3.Connection, excluded: Collection[str]) -> Co
 
 def count_unfinished(connection: sqlite3.Connection, excluded: Collection[str]) -> Counter[str]:
     """Count the jobs that were sent and are not final by account, without those whose keys are in `excluded`."""
-    statuses = ", ".join(repr(str(status)) for status in UNFINISHED)
+    statuses = ", ".join(repr(str(status)) for status in SENT_UNFINISHED)
     sql = f"""
         SELECT account, sum(jobs) FROM (
             SELECT account, jobs FROM counts WHERE status IN ({statuses})

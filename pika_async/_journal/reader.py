@@ -29,7 +29,7 @@ from pika_async._journal.serialization import (
 )
 from pika_async._journal.write_buffer import WriteBuffer
 from pika_async.errors import shorten
-from pika_async.jobs import UNFINISHED, Job, JobStatus, utc_from_timestamp
+from pika_async.jobs import SENT_UNFINISHED, Job, JobStatus, utc_from_timestamp
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["Reader"]
@@ -204,7 +204,7 @@ class Reader:
             found: Counter[str] = Counter()
             if connection is not None:
                 found = queries.count_unfinished(connection, pending.stale_keys)
-        jobs = (job for job in pending.jobs.values() if job is not None and job.status in UNFINISHED)
+        jobs = (job for job in pending.jobs.values() if job is not None and job.status in SENT_UNFINISHED)
         found.update(job.account_and_cost[0] for job in jobs)
         return found
 
