@@ -12,6 +12,7 @@ import attrs
 
 from pika_async._planning.actions import (
     RESUMED,
+    Action,
     ActiveJob,
     CallbackTimedOut,
     DeadlinePassed,
@@ -106,6 +107,10 @@ class AccountPlanner:
             return WaitUntil(min(breaker_ready_at, self.poll_queue.expires_at))
         ready_at = max(self.poll_rate.ready_at(now), self.shared.poll_rate.ready_at(now))
         return Poll(self.poll_queue.pop(now)) if ready_at <= now else WaitUntil(ready_at)
+
+    def next_submit(self, now: float) -> Action | WaitUntil:
+        """Return the next action at `now` for the planned jobs that are in the queue of this account."""
+        return self.submissions.next_action(now, self.in_flight)
 
     @property
     def room(self) -> float:

@@ -25,6 +25,13 @@ class JobClass:
 
     options: tuple[str, ...]
     jobs: OrderedDict[ActiveJob, int] = attrs.field(factory=OrderedDict)
+    #: When all of them are given up: the end of the patience of one that was refused; infinity after an acceptance.
+    refused_until: float = math.inf
+
+    @property
+    def expires_at(self) -> float:
+        """When the first job is given up."""
+        return min(self.head.deadline_at, self.refused_until)
 
     @property
     def head(self) -> ActiveJob:
@@ -59,9 +66,16 @@ class Backlog:
 
     def appendleft(self, active: ActiveJob) -> None:
         """Add a job as the first one: it was refused, or returned by an account that has stopped."""
-        jobs = self._class_for(active).jobs
-        jobs[active] = next(self._first)
-        jobs.move_to_end(active, last=False)
+        each = self._class_for(active)
+        each.jobs[active] = next(self._first)
+        each.jobs.move_to_end(active, last=False)
+        each.refused_until = min(each.refused_until, active.deadline_at) if active.deadline_at < math.inf else math.inf
+
+    def on_accepted(self, active: ActiveJob) -> None:
+        """Record the acceptance of a job: those like it have their full patience again."""
+        each = self._classes.get((active.options, kind_of(active)))
+        if each is not None:
+            each.refused_until = math.inf
 
     def _class_for(self, active: ActiveJob) -> JobClass:
         kind = self._class_of[active] = (active.options, kind_of(active))
@@ -82,11 +96,11 @@ class Backlog:
     @property
     def expires_at(self) -> float:
         """When the next job is given up; infinity if none will be."""
-        return min((each.head.deadline_at for each in self._classes.values()), default=math.inf)
+        return min((each.expires_at for each in self._classes.values()), default=math.inf)
 
     def pop_expired(self, now: float) -> ActiveJob | None:
         """Remove and return a job that is given up at `now`; None if there is none."""
-        expired = next((each.head for each in self._classes.values() if now >= each.head.deadline_at), None)
+        expired = next((each.head for each in self._classes.values() if now >= each.expires_at), None)
         if expired is not None:
             self.remove(expired)
         return expired
@@ -95,6 +109,8 @@ class Backlog:
         """Give every job so many seconds more until it is given up."""
         for active in self:
             active.deadline_at += seconds
+        for each in self._classes.values():
+            each.refused_until += seconds
 
     def remove(self, active: ActiveJob) -> bool:
         """Remove a job and return True; False if it does not wait here."""

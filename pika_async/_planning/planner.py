@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -17,9 +17,7 @@ from pika_async._planning.actions import (
     Action,
     ActiveJob,
     CallbackTimedOut,
-    DeadlinePassed,
     Park,
-    Poll,
     PollResult,
     StopSubmitting,
     SubmitTimedOut,
@@ -28,7 +26,9 @@ from pika_async._planning.actions import (
 from pika_async._planning.limits import Limits
 from pika_async._planning.router import Router, bind
 from pika_async._planning.shared_bounds import SharedBounds
+from pika_async._planning.submissions import correct_cost
 from pika_async._planning.submit_queue import MAX_GATED
+from pika_async._planning.turns import Turns
 from pika_async.errors import NoAccountLeft, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
@@ -57,15 +57,18 @@ class Planner:
     closing: bool = False
     #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
     _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
-    #: The account whose polls were considered first.
-    _turn: int = 0
-    #: Whether the backlog had the first chance of the last submission.
-    _backlog_first: bool = False
+    #: The polls of the accounts.
+    _polls: Turns = attrs.field(init=False)
+    #: The backlog and the queues of the accounts.
+    _submits: Turns = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.accounts = self.router.accounts
-        for account in self.accounts.values():
+        accounts = self.accounts.values()
+        for account in accounts:
             account.shared = account.submissions.shared = self.shared
+        self._polls = Turns([account.next_poll for account in accounts])
+        self._submits = Turns([self.router.next_action, *(account.next_submit for account in accounts)])
 
     @property
     def shared(self) -> SharedBounds:
@@ -96,12 +99,10 @@ class Planner:
         park = self.next_stopped()
         if park is not None:
             return park
-        until = math.inf
-        for account in self._in_turn():
-            poll = account.next_poll(now)
-            if isinstance(poll, Poll | DeadlinePassed):
-                return poll
-            until = min(until, poll.until)
+        poll = self._polls.next_action(now)
+        if not isinstance(poll, WaitUntil):
+            return poll
+        until = poll.until
         if not self.closing:
             submit = self._next_submit(now)
             if not isinstance(submit, WaitUntil):
@@ -114,40 +115,12 @@ class Planner:
             until = min(until, doubt.until)
         return WaitUntil(until)
 
-    def _in_turn(self) -> Iterator[AccountPlanner]:
-        """Iterate over the accounts, each time from another one on, so that none has its polls last."""
-        accounts = list(self.accounts.values())
-        self._turn = (self._turn + 1) % len(accounts)
-        yield from accounts[self._turn :]
-        yield from accounts[: self._turn]
-
     def _next_submit(self, now: float) -> Action | WaitUntil:
-        until = self.router.backlog.expires_at
+        until = math.inf if self.is_paused else self.router.backlog.expires_at
         if until <= now and (expired := self.router.pop_expired(now)) is not None:
             return SubmitTimedOut(expired)
-        # In turn, so that neither the jobs of one account nor those of several have to wait for the other kind.
-        self._backlog_first = not self._backlog_first
-        steps = (
-            (self.router.next_action, self._next_own)
-            if self._backlog_first
-            else (self._next_own, self.router.next_action)
-        )
-        for step in steps:
-            action = step(now)
-            if not isinstance(action, WaitUntil):
-                return action
-            until = min(until, action.until)
-        return WaitUntil(until)
-
-    def _next_own(self, now: float) -> Action | WaitUntil:
-        """Return the next action for the jobs in the queues of the accounts."""
-        until = math.inf
-        for account in self.accounts.values():
-            action = account.submissions.next_action(now, account.in_flight)
-            if not isinstance(action, WaitUntil):
-                return action
-            until = min(until, action.until)
-        return WaitUntil(until)
+        action = self._submits.next_action(now)
+        return WaitUntil(min(until, action.until)) if isinstance(action, WaitUntil) else action
 
     def needs_more(self, unsent: int) -> bool:
         """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.
@@ -204,7 +177,7 @@ class Planner:
             stopped.append(account.stop_reason)
         if all(reason is stopped[0] for reason in stopped):
             return stopped[0]
-        return NoAccountLeft(provider=self.provider, reasons=self._reasons(self.accounts))
+        return self._no_account_left(self.accounts)
 
     def has_stopped(self, account: str | None = None) -> bool:
         """Whether nothing is submitted to an account, or to any."""
@@ -220,10 +193,16 @@ class Planner:
         queued = [active for name in names for active in self.accounts[name].stop_submitting(reason)]
         unmoved = [active for active in reversed(queued) if not self.router.move(active)]
         stop = self.stop_reason
-        error = NoAccountLeft(provider=self.provider, reasons=self._reasons(names)) if stop is None else reason
-        self._stopped.update(dict.fromkeys(reversed(unmoved), error))
+        unmoved.reverse()
         if stop is not None:
+            self._stopped.update(dict.fromkeys(unmoved, stop))
             self._stopped.update(dict.fromkeys(self.router.clear(), stop))
+            return
+        errors = {options: self._no_account_left(options) for options in {active.options for active in unmoved}}
+        self._stopped.update((active, errors[active.options]) for active in unmoved)
+
+    def _no_account_left(self, names: Iterable[str]) -> NoAccountLeft:
+        return NoAccountLeft(provider=self.provider, reasons=self._reasons(names))
 
     def _reasons(self, names: Iterable[str]) -> dict[str, str]:
         reasons = {name: self.accounts[name].stop_reason for name in names}
@@ -233,7 +212,7 @@ class Planner:
         """Return why a job cannot be sent to any of its accounts; None if it can be sent to one."""
         if self.router.open_options(active):
             return None
-        return self.stop_reason or NoAccountLeft(provider=self.provider, reasons=self._reasons(active.options))
+        return self.stop_reason or self._no_account_left(active.options)
 
     def stop_polling(self, account: str, error: SubmissionsStopped) -> None:
         """Stop polling the tasks of an account, and waiting for its callbacks: it no longer answers polls.
@@ -308,6 +287,8 @@ class Planner:
         """
         account = self.account_of(active)
         stop = account.on_submit_finished(active, outcome, sent_at, now, u)
+        if outcome.verdict is SubmitVerdict.ACCEPTED:
+            self.router.backlog.on_accepted(active)
         others = [name for name in self.router.open_options(active) if name != account.name]
         if stop is not None or not others or outcome.verdict not in MOVABLE or outcome.local:
             return stop
@@ -327,9 +308,11 @@ class Planner:
 
     def on_cost(self, before: Job, after: Job) -> None:
         """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
-        account = self.accounts.get(before.account or "")
+        account = self.accounts.get(before.account_and_cost[0])
         if account is not None:
             account.submissions.correct_cost(before, after)
+        else:  # an account that this client does not have: its charges count for the client all the same
+            correct_cost(before, after, self.shared.spending)
 
     def on_poll_started(self, active: ActiveJob, now: float) -> None:
         """Record that a job is being polled."""

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.account_planner import AccountPlanner
-from pika_async._planning.actions import Action, ActiveJob, Park, WaitUntil
+from pika_async._planning.actions import ActiveJob, Park, Submit, WaitUntil
 from pika_async._planning.backlog import Backlog, JobClass, kind_of
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.routing import Candidate, Choice, Refuse, Wait, route
@@ -54,18 +54,16 @@ class Router:
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def next_action(self, now: float) -> Action | WaitUntil:
+    def next_action(self, now: float) -> Submit | Park | WaitUntil:
         """Return the submission of the first job of the backlog that an account can send at once."""
         until = math.inf
         for each in self.backlog.by_position():
             active, decision = each.head, route(self._candidates(each, now), self.strategy, now)
             match decision:
                 case Choice(name):
-                    account = self.accounts[name]
                     self.take_out(active)
-                    bind(active, account)
-                    account.submissions.queue.append(active)
-                    return account.submissions.next_action(now, account.in_flight)
+                    bind(active, self.accounts[name])
+                    return Submit(active)
                 case Refuse(reasons):
                     self.take_out(active)
                     return Park(active, NoAccountLeft(provider=self.shared.name, reasons=dict(reasons)))

@@ -35,7 +35,7 @@ from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
-__all__ = ["Submissions"]
+__all__ = ["Submissions", "correct_cost"]
 
 #: Seconds without a job to send after which a refusal is judged although a batch has not ended.
 QUIET_S: Final = 1.0
@@ -90,7 +90,8 @@ class Submissions:
         if own is not None:
             active, outcome = own
             return Reject(active, rejection(active.job, outcome))
-        if not self.queue or self.paused_at is not None:
+        is_needed = self.queue or (short is not None and self.shared.waiting)
+        if not is_needed or self.paused_at is not None:
             return WaitUntil(quiet_at)
         expired = self.queue.pop_expired(now)
         if expired is not None:
@@ -165,7 +166,7 @@ class Submissions:
 
         :param stratum: its stratum at this account.
         """
-        is_held = self.throttle.stop is not None or self.paused_at is not None or self.queue.has_ready
+        is_held = self.throttle.stop is not None or self.paused_at is not None or self.queue.precedes(active, stratum)
         if is_held or not self._has_room(in_flight) or self._short_of(self.price_of(active.job.request)) is not None:
             return math.inf
         return max(self._ready_at(now), self.cooldowns.ready_at(stratum, now))
@@ -271,10 +272,7 @@ class Submissions:
 
     def correct_cost(self, before: Job, after: Job) -> None:
         """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
-        if not before.may_be_charged or (after.may_be_charged and after.cost == before.cost):
-            return
-        for spending in (self.spending, self.shared.spending):
-            spending.correct(before.cost, (after.cost or 0.0) if after.may_be_charged else None)
+        correct_cost(before, after, self.spending, self.shared.spending)
 
     def on_finished(
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float, *, in_flight: int
@@ -369,3 +367,11 @@ class Submissions:
             return None
         error = stop_error(self.name, self.base_url, outcome, trip, self.fuses.count_of(trip))
         return StopSubmitting(error, self.name)
+
+
+def correct_cost(before: Job, after: Job, *spendings: Spending) -> None:
+    """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
+    if not before.may_be_charged or (after.may_be_charged and after.cost == before.cost):
+        return
+    for spending in spendings:
+        spending.correct(before.cost, (after.cost or 0.0) if after.may_be_charged else None)

@@ -55,10 +55,14 @@ class SubmitQueue:
         for gate in self._gates.values():
             yield from gate.jobs
 
-    @property
-    def has_ready(self) -> bool:
-        """Whether a job waits that is not behind a gate."""
-        return bool(self._ready)
+    def precedes(self, active: ActiveJob, stratum: str) -> bool:
+        """Return whether a job from elsewhere must wait: for one that was queued earlier, or behind a gate.
+
+        :param stratum: its stratum at this account.
+        """
+        first = next(iter(self._ready), None)
+        is_later = first is not None and first.last_seen_unsettled_at < active.last_seen_unsettled_at
+        return is_later or stratum in self._gates
 
     @property
     def gated(self) -> int:

@@ -10,8 +10,8 @@ MUTANTS: Final = (
     Mutant(
         "pause-sends",
         "_planning/submissions.py",
-        "if not self.queue or self.paused_at is not None:",
-        "if not self.queue:",
+        "if not is_needed or self.paused_at is not None:",
+        "if not is_needed:",
         "a paused client goes on to submit",
         ("tests/planning/test_pausing.py", "tests/stories/test_control.py"),
     ),
