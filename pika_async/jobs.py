@@ -18,8 +18,8 @@ from pika_async.models.request import GenerationRequest, traits_of
 from pika_async.models.results import LastSeen, RouteStep, Snapshot, TaskState, Video
 
 __all__ = [
-    "FINAL", "SENT_UNFINISHED", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning", "JobSettled",
-    "JobStatus", "adopted_job", "event_of", "utc_from_timestamp",
+    "FINAL", "SENT_UNFINISHED", "BatchReport", "Job", "JobAccepted", "JobEvent", "JobParked", "JobRunning",
+    "JobSettled", "JobStatus", "adopted_job", "event_of", "utc_from_timestamp",
 ]  # fmt: skip
 
 #: Earlier submissions of a job that its record keeps, the latest ones.
