@@ -216,7 +216,7 @@ MUTANTS: Final = (
         "_runtime/callback_handler.py",
         "return job if job is not None and self._accounts.is_here(job) else None",
         "return job",
-        "a callback for a job of another base URL makes this client poll there with its key",
+        "a callback for a job of another base URL is handled here, and ends in a logged defect",
         _RECORDS,
         "another_base_url",
     ),

@@ -161,8 +161,8 @@ MUTANTS: Final = (
     Mutant(
         "parked-job-polled",
         "_planning/account_planner.py",
-        "            active.next_poll_at = -math.inf  # no callback puts it back into the queue\n",
-        "",
+        "active.next_poll_at = -math.inf  # no callback puts it back into the queue",
+        "pass",
         "a callback polls a job that a stop is about to park, so that it finishes twice",
         ("tests/planning/test_planner.py",),
     ),

@@ -123,8 +123,8 @@ class Silent(MemoryTransport):
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["accepted", "in doubt"])
-def test_a_callback_for_a_job_of_another_base_url_polls_nothing(lost: bool) -> None:
-    """The client at the other address polls nothing and changes nothing; that at the job's own address polls at once."""
+def test_a_callback_for_a_job_of_another_base_url_polls_nothing(lost: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The client at the other address polls, changes and logs nothing; that at the job's own address polls at once."""
 
     async def story() -> None:
         rules = [{"on": "create", "do": "drop"}] if lost else []
@@ -140,9 +140,10 @@ def test_a_callback_for_a_job_of_another_base_url_polls_nothing(lost: bool) -> N
         transport, to = Silent(at), receiver()
         other = PikaClient("cometapi", base_url=f"{ORIGIN}/elsewhere", transport=transport, callbacks=to)
         async with with_journal(other, journal):
+            caplog.clear()
             await post(to, url, body)
             await asyncio.sleep(30)
-            assert transport.sent == 0
+            assert (transport.sent, caplog.messages) == (0, [])
             assert [entry.status for entry in journal.all()] == [job.status]
         before = len(at.requests)
         async with with_journal(client(at, callbacks=(own := receiver())), journal):
