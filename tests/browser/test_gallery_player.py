@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 
+import attrs
 import pytest
+from playwright.sync_api import Browser
 
+from pika_async.models.results import RouteStep
+from pika_async.report.writer import GalleryWriter
 from tests.browser.conftest import OpenGallery
 from tests.browser.gallery_page import GalleryPage
 from tests.browser.hostile_batch import HOSTILE_PROMPTS, BatchPage
+from tests.report.jobs import failed
 
 pytestmark = pytest.mark.browser
 
@@ -84,6 +92,24 @@ def test_the_player_has_what_a_card_leaves_out(gallery: GalleryPage, batch: Batc
     assert key in text
     assert batch.finished[key]["task_id"] in text
     assert re.search(rf"polls\s+{batch.finished[key]['polls']}\b", text, re.IGNORECASE)
+
+
+def test_the_player_has_the_account_and_the_way_of_a_job(browser: Browser, tmp_path: Path) -> None:
+    """The account, the cost, and each submission with what came of it; a reason is text and no markup."""
+    step = RouteStep("second", "stop", datetime(2026, 1, 2, tzinfo=UTC), "<b>no balance</b>")
+    job = attrs.evolve(failed("k", "moderation"), account="main", cost=0.5, earlier_steps=(step,))
+    writer = GalleryWriter(tmp_path, "accounts")
+    writer.add(job)
+    with ThreadPoolExecutor(1) as pool:  # Playwright runs an event loop in this thread
+        assert pool.submit(writer.finish).result() == tmp_path / "index.html"
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    page.get_by_role("article").click()
+    text = page.get_by_role("dialog").inner_text()
+    assert re.search(r"account\s+main\b", text, re.IGNORECASE)
+    assert re.search(r"cost\s+0.50?\b", text, re.IGNORECASE)
+    assert "second: stop (<b>no balance</b>) \u2192 main: accepted" in text
+    page.close()
 
 
 def test_the_prompt_and_the_key_are_copied_whole(open_gallery: OpenGallery, batch: BatchPage) -> None:
