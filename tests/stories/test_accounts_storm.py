@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from pika_async import Account, BatchReport, FixedInterval, Job, JobStatus, Limits, PikaClient
+from pika_async import AcceptedElsewhere, Account, BatchReport, FixedInterval, Job, JobStatus, Limits, PikaClient
 from pika_async.emulator import Gateway
 from tests.fakes import virtual_clock
+from tests.fakes.journals import write_in_loop_time
 from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, gateway, requests
 
 S: Final = JobStatus
@@ -92,3 +94,38 @@ def test_a_job_in_doubt_at_a_dead_gateway_is_listed_and_nowhere_else() -> None:
     assert [(step.account, step.verdict) for step in doubt.route] == [("cometapi", "unknown")]
     assert [charge.provider for charge in at.ledger if charge.prompt == doubt.request.prompt] == ["cometapi"]
     assert len(at.ledger) == 24
+
+
+def test_jobs_of_an_account_that_is_missing_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep their route, account and cost in the journal, are neither polled nor paid again, and name the account."""
+    at, batch = gateway(durations="constant:1000"), requests(6)
+    write_in_loop_time(monkeypatch)
+    both = [
+        Account(name, base_url=f"{ORIGIN}/{name}", price=price) for name, price in (("native", 0.1), ("gptge", 0.3))
+    ]
+
+    async def submit() -> list[Job]:
+        async with PikaClient(both, transport=MemoryTransport(at), journal=tmp_path / "j.db") as pika:
+            return [await pika.submit(request) for request in batch]
+
+    async def again() -> list[Job]:
+        async with PikaClient(
+            both[:1], transport=MemoryTransport(at), journal=tmp_path / "j.db", deadline=5000
+        ) as pika:
+            jobs = [job async for job in pika.as_settled(batch)]
+            return sorted(jobs, key=lambda job: str(job.key))
+
+    sent = virtual_clock.run(submit())
+    polled = len([seen for seen in at.requests if "gptge" in seen.path])
+    jobs = virtual_clock.run(again())
+    assert len(at.ledger) == 6
+    assert len([seen for seen in at.requests if "gptge" in seen.path]) == polled
+    for before, after in zip(sent, jobs, strict=True):
+        assert (after.account, after.cost, after.route) == (before.account, before.cost, before.route)
+        assert after.cost == {"native": 0.1, "gptge": 0.3}[str(after.account)]
+        if after.account == "native":
+            assert after.status is S.SUCCEEDED
+        else:
+            assert isinstance(after.error, AcceptedElsewhere)
+            assert "gptge" in str(after.error)
+    assert {job.account for job in jobs} == {"native", "gptge"}
