@@ -46,6 +46,7 @@ BENCHMARKS = (
     Benchmark("callbacks", ("200",), 6),
     Benchmark("settling", ("500", "1"), 15),
     Benchmark("estimates", ("10", "60"), 8),
+    Benchmark("failover", ("600", "25", "5"), 5),
     Benchmark("simulate", (), 12),
     Benchmark("time_left", ("8",), 8),
     Benchmark("plots", (), 4),
