@@ -13,9 +13,9 @@ _ROUTING: Final = ("tests/planning/test_routing.py",)
 MUTANTS: Final = (
     Mutant(
         "doubt-moves-on",
-        "_planning/planner.py",
-        "        if account.submissions.remove(active):\n            if outcome",
-        "        if account.submissions.remove(active) or outcome.verdict is SubmitVerdict.UNKNOWN:\n            if outcome",
+        "_planning/submissions.py",
+        "                self.queue.return_probe(active)\n                trip =",
+        "                self._queue_again(active)\n                trip =",
         "a job in doubt is sent to another account, and paid twice",
         _ROUTING,
     ),

@@ -95,6 +95,23 @@ def test_a_job_that_could_not_be_sent_twice_in_a_row_is_sent_to_the_next() -> No
     assert sent_to(fleet, active) == ["a", "a", "b"]
 
 
+def test_a_job_does_not_return_to_an_account_that_has_blamed_itself_for_it() -> None:
+    """The account goes on with other jobs, since it has accepted one."""
+    fleet = Fleet.of({"a": {}, "b": {}})
+    fleet.queue("a")
+    fleet.drain()
+    fleet.receive(answer="accepted")
+    active = fleet.queue("a", "b")
+    fleet.planner.accounts["b"].submissions.pause(0.0)
+    fleet.drain()
+    fleet.receive(answer="broke")
+    fleet.drain()
+    assert sent_to(fleet, active) == ["a"]
+    fleet.planner.accounts["b"].submissions.resume(0.0)
+    fleet.drain()
+    assert sent_to(fleet, active) == ["a", "b"]
+
+
 @pytest.mark.parametrize("answer", ["doubt", "accepted", "bad"])
 def test_a_job_that_may_be_charged_or_is_at_fault_is_sent_nowhere_else(answer: str) -> None:
     fleet = Fleet.of({"a": {}, "b": {}}, submitting=1)
