@@ -184,15 +184,6 @@ MUTANTS: Final = (
         "many_strata",
     ),
     Mutant(
-        "page-without-end",
-        "_journal/queries.py",
-        'page = f"ORDER BY position LIMIT {PAGE_KEYS}"',
-        'page = "ORDER BY position"',
-        "one page holds the keys of the whole journal",
-        TESTS,
-        "list_jobs",
-    ),
-    Mutant(
         "rows-without-end",
         "_journal/queries.py",
         "for position, key in page[:ROWS_AT_ONCE]:",
@@ -211,8 +202,8 @@ MUTANTS: Final = (
     Mutant(
         "counted-by-scan",
         "_journal/queries.py",
-        'return _count(connection, "may_be_charged", excluded)',
-        'return int(connection.execute(f"SELECT count(*) FROM jobs WHERE {MAY_BE_CHARGED}").fetchone()[0])',
+        "SELECT account, cost, jobs FROM counts WHERE may_be_charged",
+        "SELECT ifnull(account, provider) AS account, ifnull(cost, -1.0) AS cost, 1 AS jobs FROM jobs WHERE {MAY_BE_CHARGED}",
         "opening reads every job",
         TESTS,
         "opening",
