@@ -19,7 +19,7 @@ __all__ = ["MAX_REPEATS", "is_within_window", "repeat_delay", "repeatable_text",
 #: Repetitions of one submission in a row; a later run of the same request repeats it again.
 MAX_REPEATS: Final = 16
 #: The longest wait between two of them, in seconds.
-MAX_DELAY_S: Final = 8.0
+MAX_REPEAT_DELAY_S: Final = 8.0
 
 
 def repeatable_text(provider: Provider, request: HttpRequest) -> str | None:
@@ -60,4 +60,4 @@ def repeat_delay(outcome: SubmitOutcome, repeats: int, u: float) -> float | None
     is_told = outcome.verdict is SubmitVerdict.ACCEPTED or outcome.verdict is SubmitVerdict.STOP
     if is_told or outcome.unreadable or repeats >= MAX_REPEATS:
         return None
-    return outcome.retry_after or backoff_delay(repeats, u, cap=MAX_DELAY_S)
+    return outcome.retry_after or backoff_delay(repeats, u, cap=MAX_REPEAT_DELAY_S)
