@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from pika_async._planning.estimate import Estimate
     from pika_async._planning.limits import Limits
     from pika_async._runtime.stats import Stats
-    from pika_async.accounts import Account, Routing, load_accounts
     from pika_async.callbacks import CallbackReceiver
     from pika_async.client import PikaClient
+    from pika_async.config.accounts import Account, Routing, load_accounts
     from pika_async.errors import (
         AcceptedElsewhere,
         AccountStopped,
@@ -135,7 +135,7 @@ _NAMES = {
     "_planning.estimate": ("Estimate",),
     "_planning.limits": ("Limits",),
     "_runtime.stats": ("Stats",),
-    "accounts": ("Account", "Routing", "load_accounts"),
+    "config.accounts": ("Account", "Routing", "load_accounts"),
     "callbacks": ("CallbackReceiver",),
     "client": ("PikaClient",),
     "errors": (
@@ -158,9 +158,7 @@ _NAMES = {
 }  # fmt: skip
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 #: Modules and folders that are attributes of the package without an import of their own.
-_PARTS = frozenset(
-    {"accounts", "callbacks", "client", "config", "errors", "jobs", "logs", "models", "polling", "providers"}
-)
+_PARTS = frozenset({"callbacks", "client", "config", "errors", "jobs", "logs", "models", "polling", "providers"})
 
 if not TYPE_CHECKING:  # a type checker would take any misspelt name for an attribute
 

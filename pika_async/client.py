@@ -28,9 +28,9 @@ from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.tasks import require_loop
-from pika_async.accounts import Account, Routing
 from pika_async.callbacks import CallbackReceiver
-from pika_async.config import ClientConfig
+from pika_async.config.accounts import Account, Routing
+from pika_async.config.client import ClientConfig
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video

@@ -14,7 +14,7 @@ import pytest
 
 from pika_async import Account, ConfigurationError, GenerationRequest, Routing, find_provider, load_accounts
 from pika_async._planning.prices import PriceRow, Prices
-from pika_async.accounts import checked_accounts
+from pika_async.config.accounts import checked_accounts
 
 CANARY = "sk-canary-0123456789abcdef"
 

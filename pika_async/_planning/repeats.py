@@ -57,7 +57,7 @@ def repeat_delay(outcome: SubmitOutcome, repeats: int, u: float) -> float | None
     :param repeats: number of repetitions so far.
     :param u: a uniform random number in [0, 1), for the jitter.
     """
-    is_told = outcome.verdict is SubmitVerdict.ACCEPTED or outcome.verdict is SubmitVerdict.STOP
-    if is_told or outcome.unreadable or repeats >= MAX_REPEATS:
+    ends = outcome.verdict in {SubmitVerdict.ACCEPTED, SubmitVerdict.STOP}
+    if ends or outcome.unreadable or repeats >= MAX_REPEATS:
         return None
     return outcome.retry_after or backoff_delay(repeats, u, cap=MAX_REPEAT_DELAY_S)

@@ -24,7 +24,7 @@ from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.repeater import Repeater
 from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async._runtime.request_source import Source
-from pika_async.config import AccountConfig, ClientConfig
+from pika_async.config.client import AccountConfig, ClientConfig
 from pika_async.errors import (
     AcceptedElsewhere,
     InvalidRequest,
@@ -81,7 +81,7 @@ class JobAdmission:
         :raises JournalFailed: if the job could not be saved; it is not sent.
         """
         existing = self._existing(key, request)
-        if existing is not None and existing.status is JobStatus.UNKNOWN and key not in self._table.jobs:
+        if existing is not None and self._may_be_repeated(existing):
             existing = await self._repeater.settle(existing)
         if existing is not None and not (existing.status is JobStatus.PLANNED or _was_refused_here(existing)):
             return await self.adopt(existing, observer)
@@ -103,6 +103,13 @@ class JobAdmission:
         job = self.new_job(request, key, index, options)
         await self._table.add(job, observer, options)
         return job
+
+    def _may_be_repeated(self, existing: Job) -> bool:
+        """Whether the submission of a job in doubt may be sent again now: not in a pause, nor to a stopped account."""
+        if existing.status is not JobStatus.UNKNOWN or existing.key in self._table.jobs:
+            return False
+        planner, account = self._table.planner, self._config.account_of(existing)
+        return account is not None and not planner.is_paused and not planner.has_stopped(account.name)
 
     async def cancel(self, request: GenerationRequest, key: str, index: int, observer: JobObserver) -> Job | None:
         """Cancel *request*, and return its job; None if there is a job that is active or that was sent.

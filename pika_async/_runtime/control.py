@@ -14,7 +14,7 @@ from pika_async._runtime.job_table import JobTable, now
 from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import find_job
-from pika_async.config import ClientConfig
+from pika_async.config.client import ClientConfig
 from pika_async.errors import JobCanceled
 from pika_async.jobs import Job, JobStatus
 

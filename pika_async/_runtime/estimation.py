@@ -21,7 +21,7 @@ from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async._runtime.request_source import Requests, stream
-from pika_async.config import AccountConfig, ClientConfig
+from pika_async.config.client import AccountConfig, ClientConfig
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest

@@ -12,7 +12,7 @@ from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
-from pika_async.config import ClientConfig
+from pika_async.config.client import ClientConfig
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.polling.policy import PollingPolicy

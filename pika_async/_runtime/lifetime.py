@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from pika_async._runtime.tasks import require_asyncio, require_loop, wait_uncancelled
-from pika_async.config import drain_seconds
+from pika_async.config.client import drain_seconds
 from pika_async.errors import ClientNotOpen
 
 __all__ = ["ClientLifetime"]

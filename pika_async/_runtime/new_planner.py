@@ -15,7 +15,7 @@ from pika_async._planning.router import Router
 from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submissions import Submissions
 from pika_async._runtime.telemetry import NullTelemetry
-from pika_async.config import AccountConfig, ClientConfig
+from pika_async.config.client import AccountConfig, ClientConfig
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["new_planner"]

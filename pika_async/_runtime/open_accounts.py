@@ -9,7 +9,7 @@ import attrs
 from pika_async._runtime.gateway import GatewayClient
 from pika_async._runtime.telemetry import NullTelemetry
 from pika_async._runtime.uploads import uploads_for
-from pika_async.config import AccountConfig, ClientConfig
+from pika_async.config.client import AccountConfig, ClientConfig
 from pika_async.errors import AcceptedElsewhere, InvalidRequest
 from pika_async.jobs import Job
 from pika_async.models.spelling import did_you_mean

@@ -8,7 +8,7 @@ import attrs
 
 from pika_async._planning.media_routes import check_reach
 from pika_async._runtime.images import check_request
-from pika_async.config import AccountConfig, ClientConfig
+from pika_async.config.client import AccountConfig, ClientConfig
 from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest, RequestFields
 from pika_async.models.spelling import did_you_mean

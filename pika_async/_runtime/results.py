@@ -25,7 +25,7 @@ from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, sha256_of
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.open_accounts import OpenAccounts
-from pika_async.config import ClientConfig
+from pika_async.config.client import ClientConfig
 from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
 from pika_async.jobs import Job, utc_from_timestamp
 from pika_async.logs import log_job

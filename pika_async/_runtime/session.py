@@ -34,7 +34,7 @@ from pika_async._runtime.stats import Stats
 from pika_async._runtime.submitter import Submitter
 from pika_async._runtime.tasks import require_loop
 from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
-from pika_async.config import ClientConfig
+from pika_async.config.client import ClientConfig
 from pika_async.errors import strip_control
 from pika_async.jobs import JobStatus
 

@@ -10,11 +10,11 @@ from typing import Final
 import attrs
 
 from pika_async._planning.money import exact
-from pika_async.accounts import Account
 from pika_async.cli.accounts import account_of
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.preview import amount
 from pika_async.cli.words import counted
+from pika_async.config.accounts import Account
 from pika_async.errors import NoAccountLeft
 from pika_async.jobs import Job, JobStatus
 from pika_async.models.results import RouteStep

@@ -9,12 +9,12 @@ from typing import Annotated
 import attrs
 from cyclopts import Parameter
 
-from pika_async.accounts import Account, Strategy, load_accounts
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import UsageError
 from pika_async.cli.help_groups import GATEWAY
 from pika_async.cli.options import CredentialOptions, ProviderOptions, UserPath
 from pika_async.cli.preview import MoneyOptions
+from pika_async.config.accounts import Account, Strategy, load_accounts
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import Job
 

@@ -24,11 +24,11 @@ from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.resolution import recover_interrupted
-from pika_async.accounts import Strategy
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
 from pika_async.cli.folder_indices import folder_indices
 from pika_async.cli.results import ResultsWriter
+from pika_async.config.accounts import Strategy
 from pika_async.jobs import Job
 from pika_async.polling import AdaptivePolling
 from pika_async.report.cards import is_shown

@@ -21,13 +21,13 @@ from pika_async._planning.actions import ActiveJob
 from pika_async._planning.money import money_text
 from pika_async._runtime.free_requests import FreeRequests
 from pika_async._runtime.results import route_refusal
-from pika_async.accounts import Account
 from pika_async.cli.documented_replies import compare, documented_reply
 from pika_async.cli.exits import ExitCode, UsageError, error_text
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
 from pika_async.cli.terminal import Terminal, linked, plain
 from pika_async.cli.words import counted
 from pika_async.client import PikaClient
+from pika_async.config.accounts import Account
 from pika_async.errors import AccountStopped, ConfigurationError, PikaError, strip_control
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState

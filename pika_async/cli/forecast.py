@@ -20,7 +20,7 @@ from pika_async.cli.active_jobs import unsettled_ages
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.spending import Before, money_so_far
 from pika_async.client import PikaClient
-from pika_async.config import DEFAULT_DEADLINE_S
+from pika_async.config.client import DEFAULT_DEADLINE_S
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling.adaptive import EXPECTED_SECONDS

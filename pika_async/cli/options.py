@@ -11,7 +11,6 @@ import attrs
 from cyclopts import Parameter, Token, validators
 
 from pika_async._planning.limits import Limits
-from pika_async.accounts import Account, Routing
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.cells import parse_camera
 from pika_async.cli.exits import UsageError
@@ -21,6 +20,7 @@ from pika_async.cli.provider_keys import only_provider
 from pika_async.cli.row_checks import make_request
 from pika_async.cli.uploaders import load_uploader
 from pika_async.client import PikaClient
+from pika_async.config.accounts import Account, Routing
 from pika_async.errors import ConfigurationError, InvalidRequest
 from pika_async.models import GenerationRequest
 

@@ -13,7 +13,6 @@ import attrs
 from pika_async._planning.media_routes import local_media
 from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.open_accounts import elsewhere
-from pika_async.accounts import Account
 from pika_async.cli.accounts import account_of
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
@@ -26,6 +25,7 @@ from pika_async.cli.requests import InputRequest
 from pika_async.cli.retries import Repetitions, is_archived
 from pika_async.cli.row_checks import check_any
 from pika_async.client import PikaClient
+from pika_async.config.accounts import Account
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked

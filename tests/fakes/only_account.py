@@ -11,7 +11,7 @@ import attrs
 from pika_async import PikaClient
 from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.planner import Planner
-from pika_async.config import AccountConfig
+from pika_async.config.client import AccountConfig
 from pika_async.jobs import Job
 
 __all__ = ["OneAccount", "OneDownloader", "change_account", "only"]

@@ -148,7 +148,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "key-in-an-accounts-file",
-        "accounts.py",
+        "config/accounts.py",
         'field.name not in {"name", "api_key"}',
         'field.name != "name"',
         "keys are kept in files that are shared",
@@ -156,7 +156,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "key-as-plain-text",
-        "accounts.py",
+        "config/accounts.py",
         'return given if given is None or isinstance(given, Credential) else _checked_key("api_key", given)',
         "return given",
         "the repr of an account shows the key",
@@ -164,7 +164,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "key-in-the-place-of-a-variable",
-        "accounts.py",
+        "config/accounts.py",
         "not isinstance(value, str) or not _VARIABLE.fullmatch(value)",
         "not isinstance(value, str)",
         "a key that stands for the name of a variable is repeated in errors",
@@ -172,7 +172,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "password-of-an-address-repeated",
-        "accounts.py",
+        "config/accounts.py",
         'if isinstance(value, str) and "@" in value:',
         'if value == "@":',
         "an account is made whose address holds a password",
@@ -180,7 +180,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "key-file-of-another-folder",
-        "accounts.py",
+        "config/accounts.py",
         '{"api_key_file": folder / key_file}',
         '{"api_key_file": key_file}',
         "an accounts file works in its own folder only",
@@ -188,7 +188,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "accounts-of-one-name",
-        "accounts.py",
+        "config/accounts.py",
         "if count > 1]",
         "if count > 2]",
         "a job is polled with the key of another account",
@@ -196,7 +196,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "account-budget-without-price",
-        "accounts.py",
+        "config/accounts.py",
         "        if self.budget is not None and self.price is None:\n",
         "        if False:\n",
         "a budget that never holds, or holds everything back",
@@ -204,7 +204,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "first-fault-only",
-        "accounts.py",
+        "config/accounts.py",
         "    if not faults and not accounts:\n",
         "    faults = faults[:1]\n    if not faults and not accounts:\n",
         "a file is mended one fault at a time",

@@ -27,7 +27,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "socks-variable-unchecked",
-        "config.py",
+        "config/client.py",
         "        check_environment_proxies(url)\n",
         "        pass\n",
         "a proxy that only the downloads would use is refused after the batch is paid",

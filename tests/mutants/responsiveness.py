@@ -184,6 +184,15 @@ MUTANTS: Final = (
         "many_strata",
     ),
     Mutant(
+        "page-without-end",
+        "_journal/queries.py",
+        'page = f"ORDER BY position LIMIT {PAGE_KEYS}"',
+        'page = "ORDER BY position"',
+        "one page holds the keys of the whole journal",
+        TESTS,
+        "settle_one",
+    ),
+    Mutant(
         "rows-without-end",
         "_journal/queries.py",
         "for position, key in page[:ROWS_AT_ONCE]:",

@@ -197,3 +197,22 @@ def test_a_key_is_used_within_its_window() -> None:
     assert is_within_window(provider, at, at + timedelta(hours=23, minutes=59))
     assert not is_within_window(provider, at, at + timedelta(hours=24))
     assert not is_within_window(PROVIDERS["fal"], at, at)
+
+
+def test_nothing_is_repeated_in_a_pause(tmp_path: Path) -> None:
+    """A repetition may be the first to arrive, so it waits for the end of a pause as any other submission."""
+    at = gateway()
+    sound = Watched(at)
+
+    async def story() -> None:
+        async with pika(at, journal=tmp_path / "j.db", transport=Watched(at, lost=1 + MAX_REPEATS)) as it:
+            await it.run(["a cat"])
+        async with pika(at, journal=tmp_path / "j.db", transport=sound) as it:
+            it.pause_submitting()
+            assert (await it.resume()).counts == {S.UNKNOWN: 1}
+            assert sound.submissions == []
+            it.resume_submitting()
+            assert (await it.resume()).counts == {S.SUCCEEDED: 1}
+
+    virtual_clock.run(story())
+    assert len(at.ledger) == 1

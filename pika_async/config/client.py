@@ -18,8 +18,8 @@ from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
 from pika_async._planning.money import Spending, checked_amount, spending_of
 from pika_async._planning.prices import Prices
-from pika_async.accounts import Account, Routing, checked_accounts
 from pika_async.callbacks import CallbackReceiver
+from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
