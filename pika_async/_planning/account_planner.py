@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.actions import (
+    NEVER,
     RESUMED,
     Action,
     ActiveJob,
@@ -89,7 +90,7 @@ class AccountPlanner:
             del self._unconfirmed[active]
             if active.job.status is JobStatus.UNKNOWN:
                 return CallbackTimedOut(active)
-        return WaitUntil(math.inf)
+        return NEVER
 
     def next_poll(self, now: float) -> Poll | DeadlinePassed | WaitUntil:
         """Return the next poll at `now`, or a job whose deadline has passed while none is possible."""

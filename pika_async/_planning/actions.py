@@ -14,6 +14,7 @@ from pika_async.models import LastSeen, Snapshot
 from pika_async.providers._verdicts import PollVerdict
 
 __all__ = [
+    "NEVER",
     "RESUMED",
     "Action",
     "ActiveJob",
@@ -167,6 +168,9 @@ class WaitUntil:
 
     until: float
 
+
+#: Wait for a change, with no time limit.
+NEVER: Final = WaitUntil(math.inf)
 
 Action = Submit | Poll | DeadlinePassed | SubmitTimedOut | Reject | Park | CallbackTimedOut | StopSubmitting
 

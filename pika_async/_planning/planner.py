@@ -82,7 +82,7 @@ class Planner:
 
     def account_of(self, active: ActiveJob) -> AccountPlanner:
         """Return the account that a job is for."""
-        return self.account_for(active.job)
+        return self.accounts.get(active.job.account or "") or self.account_for(active.job)
 
     def account_for(self, job: Job) -> AccountPlanner:
         """Return the account of the record of a job, which must be one of this client."""
@@ -116,7 +116,9 @@ class Planner:
         return WaitUntil(until)
 
     def _next_submit(self, now: float) -> Action | WaitUntil:
-        until = math.inf if self.is_paused else self.router.backlog.expires_at
+        if not self.shared.waiting or self.is_paused:
+            return self._submits.next_action(now)
+        until = self.router.backlog.expires_at
         if until <= now and (expired := self.router.pop_expired(now)) is not None:
             return SubmitTimedOut(expired)
         action = self._submits.next_action(now)

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.account_planner import AccountPlanner
-from pika_async._planning.actions import ActiveJob, Park, Submit, WaitUntil
+from pika_async._planning.actions import NEVER, ActiveJob, Park, Submit, WaitUntil
 from pika_async._planning.backlog import Backlog, JobClass, kind_of
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.routing import Candidate, Choice, Refuse, Wait, route
@@ -56,6 +56,8 @@ class Router:
 
     def next_action(self, now: float) -> Submit | Park | WaitUntil:
         """Return the submission of the first job of the backlog that an account can send at once."""
+        if not self.shared.waiting:
+            return NEVER
         until = math.inf
         for each in self.backlog.by_position():
             active, decision = each.head, route(self._candidates(each, now), self.strategy, now)

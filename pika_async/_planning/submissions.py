@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from pika_async._planning.actions import (
+    NEVER,
     Action,
     ActiveJob,
     Park,
@@ -79,7 +80,7 @@ class Submissions:
     def next_action(self, now: float, in_flight: int) -> Action | WaitUntil:
         """Return the next action at `now`, with `in_flight` accepted jobs."""
         if self.throttle.stop is not None:
-            return WaitUntil(math.inf)
+            return NEVER
         short = self._short_of(self._lowest_price)
         quiet_at = self._quiet_at(now, is_limit_reached=short is not None)
         if quiet_at <= now and (stop := self._on_quiet()) is not None:
@@ -97,7 +98,7 @@ class Submissions:
         if expired is not None:
             return SubmitTimedOut(expired)
         if short is not None:
-            return WaitUntil(math.inf) if short.submitting else self._stop_at_limit(short)
+            return NEVER if short.submitting else self._stop_at_limit(short)
         return self._next_submit(now, in_flight)
 
     def _on_quiet(self) -> StopSubmitting | None:
@@ -155,7 +156,7 @@ class Submissions:
             reasons = {self.name: self._limit_error(short, price).message}
             return Park(active, NoAccountLeft(provider=self.name, reasons=reasons))
         self._queue_again(active)
-        return WaitUntil(math.inf)
+        return NEVER
 
     def _has_room(self, in_flight: int) -> bool:
         is_free = self.submitting < self._room and self.shared.has_room

@@ -58,6 +58,9 @@ class OpenAccounts:
 
     def find(self, job: Job) -> OpenAccount | None:
         """Return the account of a job; None if this client does not have it."""
+        account = self._by_name.get(job.account or "")
+        if account is not None and account.config.is_at(job.provider, job.base_url):
+            return account
         config = self._config.account_of(job)
         return None if config is None else self._by_name[config.name]
 

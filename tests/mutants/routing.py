@@ -54,8 +54,8 @@ MUTANTS: Final = (
     Mutant(
         "backlog-expires-in-a-pause",
         "_planning/planner.py",
-        "until = math.inf if self.is_paused else self.router.backlog.expires_at",
-        "until = self.router.backlog.expires_at",
+        "if not self.shared.waiting or self.is_paused:",
+        "if not self.shared.waiting:",
         "a pause costs the jobs of several accounts their patience",
         _ROUTING,
     ),
