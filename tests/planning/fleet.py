@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from pika_async import FixedInterval, GenerationRequest, Job, Limits, Snapshot, TaskState, Video
+from pika_async import FixedInterval, GenerationRequest, Job, Limits, Snapshot, SubmissionsStopped, TaskState, Video
 from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.actions import (
     Action,
@@ -75,7 +75,7 @@ class Fleet:
     under_way: list[UnderWay] = attrs.field(factory=list)
     #: Accounts that charged each job, or may have.
     charges: dict[ActiveJob, list[str]] = attrs.field(factory=dict)
-    #: Accounts that each job was sent to, with their answers.
+    #: Accounts that each job was sent to, with their answers and, after the latest answer, their stop.
     tries: dict[ActiveJob, list[tuple[str, str]]] = attrs.field(factory=dict)
     spent: Counter[str] = attrs.field(factory=Counter)
     money: dict[str, Fraction] = attrs.field(factory=dict)
@@ -135,7 +135,7 @@ class Fleet:
                 self._finish(active, "timed out")
             case StopSubmitting(error, account):
                 self.stops.append(account)
-                self.planner.stop_submitting(error, account)
+                self.stop(error, account)
             case _:
                 assert isinstance(action, WaitUntil), action
         return action
@@ -179,12 +179,19 @@ class Fleet:
             self._finish(active, "doubt")
         if stop is not None:
             self.stops.append(stop.account)
-            self.planner.stop_submitting(stop.error, stop.account)
+            self.stop(stop.error, stop.account)
         elif active.job.status is JobStatus.PLANNED:  # as `Submitter._stop_again`
             account = self.planner.account_of(active)
             if account.stop_reason is not None:
-                self.planner.stop_submitting(account.stop_reason, account.name)
+                self.stop(account.stop_reason, account.name)
         return answer
+
+    def stop(self, reason: SubmissionsStopped, account: str | None = None) -> None:
+        """Stop submitting to an account, or to every one: what it refused may be sent elsewhere from now on."""
+        for tries in self.tries.values():
+            if account in {None, tries[-1][0]}:
+                tries.append((tries[-1][0], "stopped"))
+        self.planner.stop_submitting(reason, account)
 
     def drain(self) -> None:
         """Carry out every action that is due now."""
@@ -229,7 +236,7 @@ class Fleet:
         assert active not in self.charges, f"sent again after {self.tries[active]}"
         tried = self.tries.get(active, [])
         if tried and tried[-1][1] == "bad" and tried[-1][0] != sent.account:
-            assert self.planner.has_stopped(tried[-1][0]), "sent elsewhere although its request was refused"
+            raise AssertionError(f"sent elsewhere although its request was refused: {tried}")
         assert not self.planner.has_stopped(sent.account)
         self._check_bounds()
 

@@ -67,7 +67,7 @@ def test_each_strategy_prefers_its_own_account() -> None:
 
 def sent_to(fleet: Fleet, active: ActiveJob) -> list[str]:
     """Return the accounts that a job was sent to, the one that it is under way to included."""
-    tried = [account for account, _ in fleet.tries.get(active, [])]
+    tried = [account for account, answer in fleet.tries.get(active, []) if answer != "stopped"]
     return tried + [sent.account for sent in fleet.under_way if sent.active is active]
 
 
@@ -369,7 +369,7 @@ def _disturb(fleet: Fleet, random: Random) -> None:
             fleet.planner.unpause(fleet.now)
         case 3:
             name = random.choice(fleet.names)
-            fleet.planner.stop_submitting(AccountStopped(provider=name), name)
+            fleet.stop(AccountStopped(provider=name), name)
         case 4:
             fleet.planner.allow_submitting()
         case 5:
