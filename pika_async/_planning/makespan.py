@@ -18,7 +18,7 @@ task's duration with the cdf F, the mean mu and the coefficient of variation c, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -26,7 +26,7 @@ import attrs
 
 from pika_async.polling.distribution import Distribution
 
-__all__ = ["CutDurations", "Workload", "makespan", "mixture"]
+__all__ = ["CutDurations", "Workload", "makespan", "mixture", "rooms_of"]
 
 #: Probability of a batch that ends sooner than the range, and of one that ends later.
 TAIL: Final = 0.01
@@ -103,6 +103,16 @@ class Workload:
     ages: Sequence[float] = ()
     per_second: float | None = None
     detection: float = DETECTION_SHARE
+
+
+def rooms_of(accounts: Iterable[tuple[float | None, float | None]], most: float) -> float:
+    """Return the number of tasks that some accounts run at a time, >= 1.
+
+    :param accounts: the limit that each was given and the one that was learned; None where there is none.
+    :param most: the limit over all of them together.
+    """
+    rooms = sum(min(most if limit is None else limit for limit in limits) for limits in accounts)
+    return max(1.0, min(most, rooms))
 
 
 def mixture(parts: Sequence[tuple[int, Distribution, int]], longest: float) -> CutDurations:

@@ -14,7 +14,7 @@ from pika_async._planning.estimate import Estimate, mean_cost
 from pika_async._planning.keys import KeyAssigner
 from pika_async._planning.learned_durations import learned_durations
 from pika_async._planning.limits import MAX_IN_FLIGHT
-from pika_async._planning.makespan import Workload, makespan, mixture
+from pika_async._planning.makespan import Workload, makespan, mixture, rooms_of
 from pika_async._planning.money import exact
 from pika_async._runtime.admission import OTHER_CONTENT, may_be_sent
 from pika_async._runtime.job_table import JobTable
@@ -239,14 +239,14 @@ async def _samples_of(journal: Journal, strata: Collection[str]) -> dict[str, li
 
 def _rooms(config: ClientConfig, table: JobTable | None) -> float:
     """Return the number of tasks in flight at a time: the limit given, or those of the accounts if they are known."""
-    rooms = 0.0
-    for account in config.accounts:
+
+    def learned(account: AccountConfig) -> float | None:
         if table is None:
-            learned = (config.journal.get_setting(account.concurrency_key) or {}).get("estimated_limit")
-        else:
-            learned = table.planner.accounts[account.name].submissions.concurrency.estimated_limit
-        rooms += min(account.max_in_flight or math.inf, math.inf if learned is None else learned)
-    return max(1.0, min(config.limits.max_in_flight or MAX_IN_FLIGHT, rooms))
+            return (config.journal.get_setting(account.concurrency_key) or {}).get("estimated_limit")
+        return table.planner.accounts[account.name].submissions.concurrency.estimated_limit
+
+    limits = [(account.max_in_flight, learned(account)) for account in config.accounts]
+    return rooms_of(limits, config.limits.max_in_flight or MAX_IN_FLIGHT)
 
 
 def _single_price(config: ClientConfig) -> float | None:

@@ -22,6 +22,8 @@ class AccountStats:
     provider: str
     base_url: str
     stopped: str | None
+    #: Maximum number of accepted jobs of this account: its own, or that of the client where it is lower or alone.
+    max_in_flight: int
     #: Number of jobs that wait for this account alone.
     planned: int
     submitting: int
@@ -44,6 +46,7 @@ class AccountStats:
             provider=account.provider,
             base_url=account.base_url,
             stopped=None if account.stop_reason is None else account.stop_reason.message,
+            max_in_flight=int(submissions.concurrency.ceiling),
             planned=len(submissions.queue) + len(submissions.refused),
             submitting=submissions.submitting,
             in_flight=account.in_flight,

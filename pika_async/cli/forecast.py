@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from pika_async._journal.protocol import Journal
-from pika_async._planning.limits import MAX_IN_FLIGHT
+from pika_async._planning.makespan import rooms_of
 from pika_async._planning.time_left import MIN_SETTLED, Remaining, Stratum, time_left
 from pika_async._runtime.pacing import paced
 from pika_async.cli.active_jobs import unsettled_ages
@@ -61,7 +61,6 @@ class Forecast:
             self._strata = await _count_strata(self.client, self.requests, self._group)
             self._earlier = await _earlier_durations(self.journal, self._strata, self._group)
         stats, options = self.client.stats(), self.options
-        learned = math.inf if stats.estimated_limit is None else stats.estimated_limit
         allowed = math.inf if options.max_charges is None else max(0, options.max_charges - stats.charges)
         rest = await remaining(
             jobs, self._strata, self._earlier, since=self._started_at, now=datetime.now(UTC), allowed=allowed,
@@ -69,9 +68,10 @@ class Forecast:
         )  # fmt: skip
         if not any(one.settled for one in rest.values()):
             return None
+        limits = [(one.max_in_flight, one.estimated_limit) for one in stats.accounts.values() if one.stopped is None]
         left = Remaining(
             strata=rest,
-            rooms=min(options.max_in_flight or MAX_IN_FLIGHT, learned),
+            rooms=rooms_of(limits, stats.max_in_flight),
             expected=options.expected_seconds or EXPECTED_SECONDS,
             longest=options.deadline or DEFAULT_DEADLINE_S,
         )

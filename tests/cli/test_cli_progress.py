@@ -6,7 +6,7 @@ import asyncio
 import io
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +16,11 @@ import attrs
 import pytest
 from rich.console import Console
 
-from pika_async import GenerationRequest, Job, JobStatus
+from pika_async import Account, GenerationRequest, Job, JobStatus, Limits, PikaClient
 from pika_async._planning.time_left import Stratum
 from pika_async.cli.batch import ProviderBatch
-from pika_async.cli.forecast import MergedForecast, remaining
+from pika_async.cli.batch_folder import BatchOptions
+from pika_async.cli.forecast import Forecast, MergedForecast, remaining
 from pika_async.cli.job_counts import CurrentJobs, JobCounts, JobTally, SettleRate
 from pika_async.cli.progress import (
     CallbackCounts,
@@ -31,8 +32,11 @@ from pika_async.cli.progress import (
     live_rows,
     progress_line,
 )
+from pika_async.cli.spending import Before
 from pika_async.cli.terminal import Terminal
+from pika_async.errors import AccountStopped
 from pika_async.jobs import utc_from_timestamp
+from tests.fakes.memory_gateway import MemoryTransport, gateway, prompts
 
 
 def job(number: int, status: JobStatus, *, file: bool = False) -> Job:
@@ -369,3 +373,52 @@ def test_a_display_that_fails_stops_nothing(capsys: pytest.CaptureFixture[str]) 
 
     assert asyncio.run(work()) == "done"
     assert "the progress display failed" in capsys.readouterr().err
+
+
+def forecasts_of(*rooms: int | None, most: int | None = None, stopped: int = 0) -> list[tuple[float, float]]:
+    """Return the estimate and the time left of a batch over accounts of such rooms, after 12 tasks of a minute each.
+
+    :param most: the limit of the client over all of them.
+    :param stopped: number of accounts that take no more jobs.
+    """
+
+    async def main() -> list[tuple[float, float]]:
+        accounts = [
+            Account("gptge", name=f"a{number}", base_url="http://h", max_in_flight=each)
+            for number, each in enumerate(rooms)
+        ]
+        at, limits = MemoryTransport(gateway()), Limits(max_in_flight=most)
+        async with PikaClient(accounts, transport=at, limits=limits) as pika:
+            assert pika._table is not None
+            requests = [GenerationRequest(prompt) for prompt in prompts(200)]
+            estimated = (await pika.estimate(requests)).seconds
+            for number in range(stopped):
+                refused = AccountStopped(provider="gptge", reason="no balance", http_status=402)
+                pika._table.planner.accounts[f"a{number}"].submissions.throttle.stop = refused
+            forecast = Forecast(
+                client=pika, requests=requests, before=Before(), journal=pika._journal, options=BatchOptions()
+            )
+            sent = datetime.now(UTC)
+            settled = [
+                Job(
+                    key=str(number), request=request, provider="gptge", base_url="http://h", submitted_at=sent,
+                    settled_at=sent + timedelta(seconds=60), status=JobStatus.SUCCEEDED,
+                )
+                for number, request in enumerate(requests[:12])
+            ]  # fmt: skip
+            left = await forecast.seconds(settled)
+            assert left is not None
+            return [estimated, left]
+
+    return asyncio.run(main())
+
+
+def test_accounts_have_the_rooms_of_all_together() -> None:
+    """Two of 2 and 20 take as long as one of 22, and as one of 2 once the other is stopped; the client's limit is above."""
+    together = forecasts_of(22)
+    assert forecasts_of(2, 20) == together
+    assert forecasts_of(2, 200, most=22) == together
+    assert forecasts_of(None, 7, most=22) == together
+    assert forecasts_of(200, 2, stopped=1)[1] == forecasts_of(2)[1]
+    (_, estimated), (_, left) = together
+    assert estimated > left > 188 / 22 * 60

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pika_async import FixedInterval, JobStatus, Limits, Stats
+from pika_async import Account, FixedInterval, JobStatus, Limits, PikaClient, Stats
 from pika_async._journal.memory import MemoryJournal
 from pika_async._planning.limits import RATE_WINDOW_S, RateMeter
 from tests.fakes import virtual_clock
 from tests.fakes.callback_delivery import receiver
-from tests.fakes.memory_gateway import client, gateway, until, with_journal
+from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, client, gateway, until, with_journal
 
 
 @given(st.lists(st.floats(0, 500), max_size=60), st.floats(0, 100))
@@ -59,6 +59,24 @@ def test_stats_count_the_jobs_of_a_running_client() -> None:
     assert 50 < done.medians["native/-/text/plain"] < 70
     assert (closed.open, closed.charges, closed.unknown) == (False, 13, 1)
     assert json.loads(json.dumps(attrs.asdict(done)))["charges"] == 13
+
+
+def test_stats_have_the_limit_of_each_account() -> None:
+    """It is that of the account, else that of the client, which also holds over all of them."""
+    accounts = [
+        Account("gptge", name=name, base_url=f"{ORIGIN}/gptge", max_in_flight=limit)
+        for name, limit in (("small", 2), ("large", 20), ("open", None))
+    ]
+    at, limits = MemoryTransport(gateway()), Limits(max_in_flight=9)
+
+    async def main() -> Stats:
+        async with PikaClient(accounts, transport=at, limits=limits) as pika:
+            pika.set_max_in_flight(5)
+            return pika.stats()
+
+    stats = virtual_clock.run(main())
+    assert stats.max_in_flight == 5
+    assert {name: each.max_in_flight for name, each in stats.accounts.items()} == {"small": 2, "large": 5, "open": 5}
 
 
 def test_stats_name_the_accounts_whose_jobs_wait_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
