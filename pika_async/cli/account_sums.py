@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -19,7 +19,9 @@ from pika_async.errors import NoAccountLeft
 from pika_async.jobs import Job, JobStatus
 from pika_async.models.results import RouteStep
 
-__all__ = ["AccountSum", "missing_account_lines", "stop_reasons", "sum_lines", "sums_by_account"]
+__all__ = [
+    "AccountSum", "account_records", "missing_account_lines", "stop_reasons", "sum_lines", "sums_by_account",
+]  # fmt: skip
 
 #: Keys that are named beside an account that is missing.
 MAX_KEYS: Final = 5
@@ -52,11 +54,33 @@ class AccountSum:
         return ", ".join(f"{count} {status.label}" for status, count in self.statuses.most_common())
 
     @property
+    def cost(self) -> float | None:
+        """The cost of the charges; None where that of one is unknown."""
+        return float(sum(map(exact, self._costs), Fraction())) if len(self._costs) == self.charges else None
+
+    @property
     def money(self) -> str:
         """The cost of the charges, else their points; "-" where both are unknown."""
-        if self._costs and len(self._costs) == self.charges:
-            return amount(float(sum(map(exact, self._costs), Fraction())), "price")
+        if self.charges and self.cost is not None:
+            return amount(self.cost, "price")
         return counted(self._points, "point") if self._points else "-"
+
+    def record(self, stopped: str | None, waiting: Sequence[str] | None) -> dict[str, Any]:
+        """Return the fields of these sums for JSON.
+
+        :param stopped: why the account takes no more jobs; None if it does.
+        :param waiting: keys of unfinished jobs that wait for the account because it is missing; None where that is not
+            known.
+        """
+        return {
+            "account": self.name,
+            "jobs": {status.value: count for status, count in self.statuses.most_common()},
+            "charges": self.charges,
+            "cost": self.cost,
+            "points": self._points or None,
+            "stopped": stopped,
+            "waiting": None if waiting is None else list(waiting),
+        }
 
 
 def sums_by_account(jobs: Iterable[Job]) -> list[AccountSum]:
@@ -94,18 +118,41 @@ def stop_reasons(jobs: Sequence[Job]) -> dict[str, str]:
     return reasons
 
 
-def missing_account_lines(folder: BatchFolder, accounts: Sequence[Account], jobs: Iterable[Job]) -> Iterator[str]:
-    """Yield which unfinished jobs wait for an account that `accounts` lack, by its name.
+def account_records(jobs: Sequence[Job], accounts: Sequence[Account] | None) -> list[dict[str, Any]]:
+    """Return the sums of each account for JSON, the account of most jobs first, those without jobs last.
 
-    :param accounts: those of the folder.
+    :param accounts: those of the folder; None if they cannot be read, or the folder has no file of accounts.
     """
+    stops = stop_reasons(jobs)
+    waiting: dict[str, list[str]] = {}
+    for (name, _, _), keys in _waiting_by_account(accounts or (), jobs).items():
+        waiting.setdefault(name, []).extend(keys)
+    sums = sums_by_account(jobs)
+    without_jobs = dict.fromkeys([*(account.name for account in accounts or ()), *stops])
+    sums += [AccountSum(name) for name in without_jobs if name not in {each.name for each in sums}]
+    return [
+        each.record(stops.get(each.name or ""), None if accounts is None else waiting.get(each.name or "", ()))
+        for each in sums
+    ]
+
+
+def _waiting_by_account(accounts: Sequence[Account], jobs: Iterable[Job]) -> dict[tuple[str, str, str], list[str]]:
+    """Return the keys of unfinished jobs whose account is missing, by its name, provider and base URL."""
     waiting: dict[tuple[str, str, str], list[str]] = {}
     for job in jobs:
         is_waiting = job.is_in_flight or job.status is JobStatus.TIMED_OUT
         if is_waiting and account_of(accounts, job) is None:
             name = job.account or job.provider
             waiting.setdefault((name, job.provider, job.base_url), []).append(job.key)
-    for (name, provider, url), keys in waiting.items():
+    return waiting
+
+
+def missing_account_lines(folder: BatchFolder, accounts: Sequence[Account], jobs: Iterable[Job]) -> Iterator[str]:
+    """Yield which unfinished jobs wait for an account that `accounts` lack, by its name.
+
+    :param accounts: those of the folder.
+    """
+    for (name, provider, url), keys in _waiting_by_account(accounts, jobs).items():
         more = f" and {len(keys) - MAX_KEYS} more" if len(keys) > MAX_KEYS else ""
         wait = "waits" if len(keys) == 1 else "wait"
         yield (

@@ -335,7 +335,8 @@ def status(
 
     :param folder: The --out folder of a batch.
     :param polling: Show instead when a command that starts now would poll, and the durations that it learned from.
-    :param json: Print a line of JSON for each job, as in results.jsonl; with --polling, for each stratum.
+    :param json: Print a line of JSON for each job, as in results.jsonl, and with several accounts a last one of their
+        sums; with --polling, one for each stratum.
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):

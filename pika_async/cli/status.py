@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from rich.table import Table
 
 from pika_async._planning.resolution import mark_interrupted
-from pika_async.cli.account_sums import missing_account_lines, stop_reasons, sums_by_account
+from pika_async.cli.account_sums import (
+    AccountSum,
+    account_records,
+    missing_account_lines,
+    stop_reasons,
+    sums_by_account,
+)
 from pika_async.cli.accounts import read_accounts
 from pika_async.cli.batch import has_more_to_do
 from pika_async.cli.batch_folder import BatchFolder, starting_text
@@ -31,7 +37,8 @@ MAX_JOBS_OF_A_WORD: Final = 5
 def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> ExitCode:
     """Print the number of jobs of `folder` by status, and what to do next.
 
-    :param as_json: print the current line of `results.jsonl` for each job instead.
+    :param as_json: print the current line of `results.jsonl` for each job instead, then one of the accounts if the
+        folder has several.
     :raises UsageError: if no batch ran there.
     :raises JournalUnusable: if its journal cannot be read.
     """
@@ -41,8 +48,8 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
         folder.require_existing()
         jobs = list(folder.journal.all())
     if as_json:
-        for job in jobs:
-            terminal.write(json_line(result_row(job, folder.root), ascii_only=True))
+        for record in _records(folder, jobs, terminal):
+            terminal.write(json_line(record, ascii_only=True))
         return ExitCode.OK
     running = folder.running_process() if starting is None else starting
     if running is not None and not jobs:
@@ -67,12 +74,31 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
 def _account_table(folder: BatchFolder, jobs: Sequence[Job]) -> Table | None:
     """Return the sums of each account; None where one provider has all jobs."""
     sums = sums_by_account(jobs)
-    if folder.options().accounts is None and len({each.name for each in sums} - {None}) < 2:
+    if not _has_accounts(folder, sums):
         return None
     shown = table("by account", "account", "jobs", "charges", "money", right=2)
     for each in sums:
         shown.add_row(*map(plain, (each.name or "(none yet)", each.words, each.charges, each.money)))
     return shown
+
+
+def _has_accounts(folder: BatchFolder, sums: Sequence[AccountSum]) -> bool:
+    """Return whether a folder has a file of accounts, or jobs of several."""
+    return folder.options().accounts is not None or len({each.name for each in sums} - {None}) > 1
+
+
+def _records(folder: BatchFolder, jobs: Sequence[Job], terminal: Terminal) -> Iterator[dict[str, Any]]:
+    """Yield the record of each job, then that of several accounts; print why their file cannot be read."""
+    for job in jobs:
+        yield result_row(job, folder.root)
+    if not jobs or not _has_accounts(folder, sums_by_account(jobs)):
+        return
+    try:
+        accounts = read_accounts(folder.options()) or None
+    except UsageError as error:
+        terminal.note(error)
+        accounts = None
+    yield {"accounts": account_records(jobs, accounts)}
 
 
 def _missing_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:

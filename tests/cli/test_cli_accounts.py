@@ -63,7 +63,11 @@ def test_a_batch_goes_to_all_accounts_of_a_file(cli: CommandLine) -> None:
     figures = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line.strip()}
     count = by_gateway["gptge"]
     assert figures["gptge"] == [str(count), "succeeded", str(count), f"{count:.2f}"]
-    as_json = [json.loads(line) for line in cli("status", "pika-out", "--json").out.splitlines()]
+    *as_json, last = cli("status", "pika-out", "--json").records
+    assert {one["account"]: (one["jobs"], one["charges"], one["cost"]) for one in last["accounts"]} == {
+        name: ({"succeeded": count}, count, count * PRICES[name])
+        for name, count in Counter(one["account"] for one in records).items()
+    }
     assert {one["key"]: (one["account"], one["cost"]) for one in as_json} == {
         one["key"]: (one["account"], one["cost"]) for one in records
     }
@@ -109,6 +113,11 @@ def test_a_stopped_account_is_left_and_named(cli: CommandLine) -> None:
     assert "cometapi" not in accounts_of(cli).values()
     stops = [line for line in cli("status", "pika-out").out.splitlines() if ", stopped: " in line]
     assert [line.partition(":")[0] for line in stops] == ["account cometapi, stopped"]
+    sums = cli("status", "pika-out", "--json").records[-1]["accounts"]
+    assert {one["account"] for one in sums if one["stopped"] is None} == {"main", "yescale", "gptge"}
+    (stopped,) = [one for one in sums if one["stopped"] is not None]
+    assert (stopped["account"], stopped["jobs"], stopped["charges"]) == ("cometapi", {}, 0)
+    assert stopped["stopped"] == stops[0].partition(": ")[2]
     page = Path("pika-out/index.html").read_text(encoding="utf-8")
     assert '["cometapi","stop","' in page
 
@@ -169,6 +178,12 @@ def test_jobs_of_a_missing_account_wait_and_are_named(cli: CommandLine) -> None:
         shown = cli("status", "pika-out")
         path = cli.folder / file
         assert f"1 job waits for the account native (native at {url}), which is not in {path}: {waiting}" in shown.out
+        sums = {one["account"]: one for one in cli("status", "pika-out", "--json").records[-1]["accounts"]}
+        assert sums["native"] == {
+            "account": "native", "jobs": {"queued": 1}, "charges": 1, "cost": None, "points": None, "stopped": None,
+            "waiting": [waiting],
+        }  # fmt: skip
+        assert {name for name, one in sums.items() if one["waiting"] == []} == {"gptge", "main"}
         write_accounts(cli, emulator, names=("gptge", "native"))
         assert (cli("resume", "pika-out").code, len(emulator.ledger)) == (0, 3)
 
@@ -231,3 +246,8 @@ def test_one_provider_in_a_folder_that_remembers_accounts(cli: CommandLine) -> N
         shown = cli("status", "pika-out")
         assert shown.code == 0
         assert "to continue with another file: pika-async resume pika-out --accounts FILE" in shown.out
+        shown = cli("status", "pika-out", "--json")
+        assert "accounts.toml: cannot be read" in shown.err
+        assert {one["account"]: one["waiting"] for one in shown.records[-1]["accounts"]} == dict.fromkeys(
+            (shown.records[0]["account"], "yescale")
+        )
