@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack
 
@@ -31,6 +32,7 @@ from pika_async._runtime.tasks import require_loop
 from pika_async.callbacks import CallbackReceiver
 from pika_async.config.accounts import Account, Routing
 from pika_async.config.client import ClientConfig
+from pika_async.config.journals import create_journal
 from pika_async.errors import ConfigurationError
 from pika_async.jobs import BatchReport, Job, JobEvent, JobStatus
 from pika_async.models import GenerationRequest, RequestFields, Snapshot, Video
@@ -102,10 +104,10 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         routing: Routing | None = None,
     ) -> None:
         self._config = ClientConfig.create(
-            provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, journal=journal, polling=polling,
-            limits=limits, callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session,
-            allow_results=allow_results, proxy=proxy, transport=transport, uploader=uploader,
-            upload_lifetime=upload_lifetime, price=price, budget=budget, routing=routing,
+            provider, api_key=api_key, api_key_file=api_key_file, base_url=base_url, polling=polling, limits=limits,
+            callbacks=callbacks, deadline=deadline, ambiguous=ambiguous, session=session, allow_results=allow_results,
+            proxy=proxy, transport=transport, uploader=uploader, upload_lifetime=upload_lifetime, price=price,
+            budget=budget, routing=routing, new_journal=partial(create_journal, journal),
         )  # fmt: skip
         self._journal = self._config.journal
         #: The provider and the base URL of the first account.
@@ -253,7 +255,7 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         """
         session = self._require_session()
         found = find_job(self._journal, job)
-        return await session.accounts.of(found).gateway.poll_job(found)
+        return await session.accounts.of(found).gateway.poller.poll_job(found)
 
     async def download(
         self, video: Video | Job | str, path: str | os.PathLike[str], *, overwrite: bool = False

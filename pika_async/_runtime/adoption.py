@@ -76,7 +76,7 @@ class TaskAdoption:
         :raises InvalidRequest: if the task has a job with another key, or the key another job.
         """
         journal = self._table.journal
-        holder = journal.key_for_task(account.config.provider.name, account.config.base_url, task_id)
+        holder = journal.key_for_task(account.provider.name, account.base_url, task_id)
         if holder is None:
             other = None if key is None else journal.get(key)
             if other is not None:
@@ -104,10 +104,10 @@ class TaskAdoption:
         """
         denials = failures = 0
         while True:
-            result = await account.gateway.poll(task_id)
+            result = await account.gateway.poller.poll(task_id)
             denials += result.verdict is PollVerdict.MISSING
             failures += result.verdict is PollVerdict.AGAIN
-            provider, reason = account.config.provider.name, result.reason
+            provider, reason = account.provider.name, result.reason
             match judge_first_poll(result, denials, failures):
                 case FirstPoll.FOUND:
                     return result
@@ -121,9 +121,9 @@ class TaskAdoption:
             await asyncio.sleep(min(delay, MAX_DELAY_S))
 
     def _new_job(self, account: OpenAccount, task_id: str, key: str | None, result: PollResult) -> Job:
-        provider, base_url = account.config.provider.name, account.config.base_url
+        provider, base_url = account.provider.name, account.base_url
         key = key_of_task(task_id, self._table.journal) if key is None else key
-        job = adopted_job(key, provider=provider, base_url=base_url, account=account.config.name, task_id=task_id)
+        job = adopted_job(key, provider=provider, base_url=base_url, account=account.name, task_id=task_id)
         snapshot = result.snapshot
         if snapshot is None:
             return job

@@ -72,10 +72,13 @@ class JobCallbackHandler:
 
     async def is_authentic(self, token_sha256: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `CallbackHandler`."""
-        if not any(account.gateway.callbacks.are_signed for account in self._accounts):
+        if not any(account.gateway.signatures for account in self._accounts):
             return True
         job = self._job_for_token(token_sha256)
-        return job is not None and await self._accounts.of(job).gateway.callbacks.is_authentic(headers, body)
+        if job is None:
+            return False
+        signatures = self._accounts.of(job).gateway.signatures
+        return signatures is None or await signatures.is_authentic(headers, body)
 
     def handle(self, token_sha256: str, body: bytes) -> None:
         """See `CallbackHandler`."""
@@ -211,9 +214,9 @@ class JobCallbackHandler:
                 await anyio.sleep(min(at - now(), 1.0))  # other polls may take the rate first
             rate.take(now())
             self._record_poll(token)
-            result = await gateway.poll(task_id, self._table.jobs.get(job.key))
+            result = await gateway.poller.poll(task_id, self._table.jobs.get(job.key))
         if result.verdict is PollVerdict.READ and result.snapshot is not None:
-            return gateway.is_about(result.snapshot, task_id)
+            return gateway.poller.is_about(result.snapshot, task_id)
         return False
 
     async def _accept(self, token: str, task_id: str) -> None:

@@ -7,34 +7,38 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from pika_async._runtime.gateway import GatewayClient
-from pika_async._runtime.telemetry import NullTelemetry
-from pika_async._runtime.uploads import uploads_for
-from pika_async.config.client import AccountConfig, ClientConfig
 from pika_async.errors import AcceptedElsewhere, InvalidRequest
 from pika_async.jobs import Job
 from pika_async.models.spelling import did_you_mean
+from pika_async.providers._provider import Provider
 
-__all__ = ["OpenAccount", "OpenAccounts", "elsewhere", "open_account"]
+__all__ = ["OpenAccount", "OpenAccounts", "elsewhere"]
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class OpenAccount:
     """One account of an open client."""
 
-    config: AccountConfig
+    name: str
+    provider: Provider
+    base_url: str
+    #: The journal setting that holds its learned concurrency limit.
+    concurrency_key: str
     gateway: GatewayClient
+
+    def has(self, job: Job) -> bool:
+        """Whether it is the account of a job; one that was accepted before jobs had accounts is of any at its place."""
+        return (job.provider, job.base_url) == (self.provider.name, self.base_url) and job.account in {None, self.name}
 
 
 class OpenAccounts:
     """The accounts of an open client, by name.
 
-    :param config: finds the account of a job.
-    :param accounts: those of `config`.
+    :param accounts: with different names.
     """
 
-    def __init__(self, config: ClientConfig, accounts: Iterable[OpenAccount]) -> None:
-        self._config = config
-        self._by_name = {account.config.name: account for account in accounts}
+    def __init__(self, accounts: Iterable[OpenAccount]) -> None:
+        self._by_name = {account.name: account for account in accounts}
 
     def __iter__(self) -> Iterator[OpenAccount]:
         return iter(self._by_name.values())
@@ -58,11 +62,8 @@ class OpenAccounts:
 
     def find(self, job: Job) -> OpenAccount | None:
         """Return the account of a job; None if this client does not have it."""
-        account = self._by_name.get(job.account or "")
-        if account is not None and account.config.is_at(job.provider, job.base_url):
-            return account
-        config = self._config.account_of(job)
-        return None if config is None else self._by_name[config.name]
+        accounts = self if job.account is None else filter(None, [self._by_name.get(job.account)])
+        return next((account for account in accounts if account.has(job)), None)
 
     def of(self, job: Job) -> OpenAccount:
         """Return the account of a job.
@@ -77,22 +78,6 @@ class OpenAccounts:
     def is_here(self, job: Job) -> bool:
         """Whether this client has the account of a job."""
         return self.find(job) is not None
-
-
-def open_account(config: ClientConfig, account: AccountConfig, telemetry: NullTelemetry) -> OpenAccount:
-    """Create the gateway of an account."""
-    journal, here = config.journal, (account.provider.name, account.base_url)
-    uploads = uploads_for(
-        account.provider, account.base_url, uploader=config.uploader, lifetime=config.upload_lifetime, journal=journal,
-        transport=account.transport, proxy=config.proxy,
-    )  # fmt: skip
-    gateway = GatewayClient(
-        account.provider, account.base_url, account.transport, lenient=config.lenient,
-        telemetry=telemetry.for_gateway(account.provider, account.base_url),
-        is_task_id=lambda task_id: journal.key_for_task(*here, task_id) is not None,
-        upload=None if uploads is None else uploads.url_for, proxy=config.proxy,
-    )  # fmt: skip
-    return OpenAccount(account, gateway)
 
 
 def elsewhere(job: Job) -> AcceptedElsewhere:

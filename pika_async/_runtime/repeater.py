@@ -116,12 +116,12 @@ class Repeater:
     def _request_of(self, job: Job) -> HttpRequest | None:
         """Return the submission of a job in doubt; None if its gateway does not recognise it any more."""
         account = self._accounts.find(job)
-        if job.status is not JobStatus.UNKNOWN or account is None or account.config.provider.idempotency is None:
+        if job.status is not JobStatus.UNKNOWN or account is None or account.provider.idempotency is None:
             return None
         intent = self._journal.intent(job.key)
         if intent is None or intent.repeatable is None:
             return None
-        if not is_within_window(account.config.provider, intent.at, datetime.now(UTC)):
+        if not is_within_window(account.provider, intent.at, datetime.now(UTC)):
             return None
         try:
             return request_from_text(intent.repeatable)
@@ -134,7 +134,7 @@ class Repeater:
         active = ActiveJob(job, job.stratum)
         try:
             outcome = await send_until_told(
-                account.gateway, account.config.provider, request, active, repeated=True
+                account.gateway, account.provider, request, active, repeated=True
             )  # fmt: skip
         except InterruptedSubmission as error:
             with anyio.CancelScope(shield=True):

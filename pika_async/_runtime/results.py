@@ -188,7 +188,7 @@ class ResultDownloader:
         """
         settled_at = None if job is None else job.settled_at
         job = job or self._job_of(video)
-        base_url = next(iter(self._accounts)).config.base_url if job is None else job.base_url
+        base_url = next(iter(self._accounts)).base_url if job is None else job.base_url
         downloader = self._downloaders.of(base_url)
         fetch = partial(downloader.fetch, target=target, before_publish=before_publish, overwrite=overwrite)
         try:
@@ -205,13 +205,12 @@ class ResultDownloader:
         if video.task_id is None or account is None:
             return None
         handle = None if job is None else job.handle
-        return (await account.gateway.poll(video.task_id, handle=handle)).snapshot
+        return (await account.gateway.poller.poll(video.task_id, handle=handle)).snapshot
 
     def _job_of(self, video: Video) -> Job | None:
         """Return the job whose task made a video; None if the journal has none."""
         for account in self._accounts if video.task_id is not None else ():
-            config = account.config
-            key = self._journal.key_for_task(config.provider.name, config.base_url, video.task_id or "")
+            key = self._journal.key_for_task(account.provider.name, account.base_url, video.task_id or "")
             if key is not None:
                 return self._journal.get(key)
         return None

@@ -176,7 +176,7 @@ class Scheduler:
                     await pace.step()
                 else:
                     for account in opening_ahead:
-                        account.gateway.prepare(self._planner.count_next(account.config.name, time_now()))
+                        account.gateway.prepare(self._planner.count_next(account.name, time_now()))
                     self._set_timer(action.until)
                     await wake.wait()  # other tasks have a turn
                     wake.clear()
@@ -228,7 +228,7 @@ class Scheduler:
 
     async def _poll(self, active: ActiveJob) -> None:
         assert active.job.task_id is not None  # noqa: S101 - only accepted jobs are polled
-        result = await self._accounts.of(active.job).gateway.poll(active.job.task_id, active)
+        result = await self._accounts.of(active.job).gateway.poller.poll(active.job.task_id, active)
         await self.on_poll_result(active, result)
 
     async def on_poll_result(self, active: ActiveJob, result: PollResult) -> None:

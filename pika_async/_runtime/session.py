@@ -22,8 +22,9 @@ from pika_async._runtime.batch import BatchRun
 from pika_async._runtime.callback_handler import JobCallbackHandler
 from pika_async._runtime.event_stream import EventStream, Hook
 from pika_async._runtime.job_table import JobTable
+from pika_async._runtime.new_accounts import new_accounts
 from pika_async._runtime.new_planner import new_planner
-from pika_async._runtime.open_accounts import OpenAccounts, open_account
+from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.repeater import Repeater
 from pika_async._runtime.request_source import Requests, stream
@@ -86,7 +87,7 @@ class Session:
         cls, config: ClientConfig, stack: AsyncExitStack, hooks: Iterable[Hook], load_history: bool
     ) -> Self:
         journal, telemetry = config.journal, create_telemetry(config.accounts[0].provider, config.accounts[0].base_url)
-        accounts = OpenAccounts(config, [open_account(config, each, telemetry) for each in config.accounts])
+        accounts = new_accounts(config, telemetry)
         downloaders = Downloaders(config)
         await journal.open()
         stack.push_async_callback(journal.close)
@@ -223,7 +224,7 @@ def jobs_elsewhere(config: ClientConfig) -> dict[str, int]:
 
 def build_stats(config: ClientConfig, session: Session | None) -> Stats:
     """Return the `Stats` of a client that is open with `session`, or is not open."""
-    mismatched = 0 if session is None else sum(each.gateway.mismatched_answers for each in session.accounts)
+    mismatched = 0 if session is None else sum(each.gateway.poller.mismatched_answers for each in session.accounts)
     planner = new_planner(config, NullTelemetry()) if session is None else session.table.planner
     return Stats.of(
         planner,

@@ -92,7 +92,7 @@ class Submitter:
                     await self._journal_intent(active, encoded, token_sha256)
                     sent_at = now()
                     try:
-                        outcome = await send_until_told(gateway, account.config.provider, encoded, active)
+                        outcome = await send_until_told(gateway, account.provider, encoded, active)
                     except InterruptedSubmission as error:
                         outcome = error.outcome
                         raise
@@ -122,13 +122,13 @@ class Submitter:
         return planner.closing or is_held or active in self._table.canceled or (was_observed and not active.observers)
 
     def _issue_callback(self, account: OpenAccount) -> tuple[str, str | None]:
-        if self._callbacks is None or not account.config.provider.takes_callback:
+        if self._callbacks is None or not account.provider.takes_callback:
             return NO_CALLBACK_URL, None
         return self._callbacks.issue()
 
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()
-        repeatable = repeatable_text(self._accounts.of(active.job).config.provider, request)
+        repeatable = repeatable_text(self._accounts.of(active.job).provider, request)
         price = self._table.planner.account_of(active).submissions.price_of(active.job.request)
         active.job = active.job.submitting(price)
         intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256, repeatable=repeatable)
@@ -194,7 +194,7 @@ class Submitter:
 
     async def _save_concurrency(self, account: OpenAccount) -> None:
         """Save the estimated concurrency limit of an account for the next process if it has changed enough."""
-        name = account.config.name
+        name = account.name
         concurrency, saved = self._table.planner.accounts[name].submissions.concurrency, self._saved_limits[name]
         if concurrency.estimated_limit is None or (
             saved is not None and abs(concurrency.estimated_limit - saved) <= MIN_LIMIT_CHANGE * saved
@@ -203,7 +203,7 @@ class Submitter:
         self._saved_limits[name] = concurrency.estimated_limit
         with contextlib.suppress(JournalFailed):  # only a hint; a failing journal stops submitting with the next job
             await self._table.journal.set_setting(
-                account.config.concurrency_key,
+                account.concurrency_key,
                 {"estimated_limit": concurrency.estimated_limit, "probe_interval": concurrency.probe_interval},
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Self, cast
 
 import aiohttp
@@ -13,7 +13,6 @@ import attrs
 from pika_async._http.addresses import ALLOWABLE_RESULTS
 from pika_async._http.proxies import check_environment_proxies, proxy_url
 from pika_async._http.transport import AiohttpTransport, Transport, origin_of
-from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
 from pika_async._planning.money import Spending, checked_amount, spending_of
@@ -117,7 +116,7 @@ class ClientConfig:
         api_key: str | None,
         api_key_file: str | os.PathLike[str] | None,
         base_url: str | None,
-        journal: str | os.PathLike[str] | Journal | None,
+        new_journal: Callable[[Limits], Journal],
         polling: PollingPolicy | None,
         limits: Limits | None,
         callbacks: CallbackReceiver | None,
@@ -134,6 +133,8 @@ class ClientConfig:
         routing: Routing | None,
     ) -> Self:
         """Validate the arguments of `PikaClient`, which documents them.
+
+        :param new_journal: returns the journal of a client with the given limits.
 
         :raises ConfigurationError: names the argument that cannot work and the way out.
         """
@@ -155,7 +156,7 @@ class ClientConfig:
             callbacks=_checked_callbacks(callbacks, [account.provider for account in accounts]),
             allow_results=_checked_allowances(allow_results),
             proxy=proxy,
-            journal=_create_journal(journal, limits),
+            journal=new_journal(limits),
             lenient=_is_lenient(ambiguous),
             uploader=_checked_uploader(uploader),
             upload_lifetime=_checked_seconds("upload_lifetime", upload_lifetime, DEFAULT_UPLOAD_LIFETIME_S),
@@ -298,20 +299,6 @@ def _checked_policy(polling: object) -> PollingPolicy:
         reason = f"must be an instance of PollingPolicy, not {polling!r}; give AdaptivePolling(...), or subclass it"
         raise ConfigurationError(setting="polling", reason=reason)
     return polling
-
-
-def _create_journal(journal: str | os.PathLike[str] | Journal | None, limits: Limits) -> Journal:
-    """Return `journal` itself if it is one, a journal in the file of that path, or one in memory for None."""
-    if journal is None:
-        return MemoryJournal(settled=limits.settled)
-    if isinstance(journal, str | os.PathLike):
-        if journal != "":
-            from pika_async._journal.sqlite import SqliteJournal  # noqa: PLC0415 - not for a client without a file
-
-            return SqliteJournal(journal)
-    elif hasattr(journal, "record_intent"):
-        return journal
-    raise ConfigurationError(setting="journal", reason=f"{journal!r} must be a path; give the path of a file")
 
 
 def _checked_limits(limits: Limits | None) -> Limits:

@@ -1,11 +1,14 @@
 """Registry of gateways by name: six built in, others registered as entry points. Sends nothing.
 
+A record is loaded when it is first used: it is in the module of its name, in capitals.
+
 A package registers a `Provider` under the entry-point group `pika_async.providers`; the entry's name is the
 provider's name. The names and titles of the built-in ones cannot be replaced.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Literal
 
 from pika_async.errors import ConfigurationError, shorten
@@ -14,15 +17,18 @@ from pika_async.providers._capabilities import Capability
 from pika_async.providers._envelope import ENVELOPE
 from pika_async.providers._provider import Dialect, Provider
 from pika_async.providers._videos import VIDEOS
-from pika_async.providers.cometapi import COMETAPI
-from pika_async.providers.fal import FAL
-from pika_async.providers.gptge import GPTGE
-from pika_async.providers.native import NATIVE
-from pika_async.providers.pika import PIKA
-from pika_async.providers.yescale import YESCALE
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from pika_async.providers.cometapi import COMETAPI
+    from pika_async.providers.fal import FAL
+    from pika_async.providers.gptge import GPTGE
+    from pika_async.providers.native import NATIVE
+    from pika_async.providers.pika import PIKA
+    from pika_async.providers.yescale import YESCALE
+
+    PROVIDERS: dict[str, Provider]
 
 __all__ = [
     "COMETAPI",
@@ -32,6 +38,7 @@ __all__ = [
     "NATIVE",
     "PIKA",
     "PROVIDERS",
+    "TITLES",
     "VIDEOS",
     "YESCALE",
     "Capability",
@@ -46,12 +53,39 @@ __all__ = [
 ProviderName = Literal["cometapi", "yescale", "gptge", "native", "pika", "fal"]
 
 ENTRY_POINT_GROUP: Final = "pika_async.providers"
-PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, YESCALE, GPTGE, NATIVE, PIKA, FAL)}
+#: The title of each built-in provider, by its name.
+TITLES: Final = {
+    "cometapi": "CometAPI", "yescale": "YEScale", "gptge": "gpt.ge", "native": "native Pika", "pika": "Pika",
+    "fal": "fal",
+}  # fmt: skip
+#: The built-in records that are loaded. `PROVIDERS` is the same, with all of them.
+_loaded: dict[str, Provider] = {}
+
+
+def __getattr__(name: str) -> object:
+    """Load a built-in record when it is first used, or all of them; keep it for the next use."""
+    if name == "PROVIDERS":
+        records = {each: _built_in(each) for each in TITLES}
+        _loaded.clear()
+        _loaded.update(records)  # in the order of the titles
+        value: object = _loaded
+    elif name.isupper() and name.lower() in TITLES:
+        value = _built_in(name.lower())
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _built_in(name: str) -> Provider:
+    if name not in _loaded:
+        _loaded[name] = getattr(import_module(f"{__name__}.{name}"), name.upper())
+    return _loaded[name]
 
 
 def provider_names() -> list[str]:
     """Return the names that `find_provider` accepts, the built-in ones first."""
-    return [*PROVIDERS, *sorted(set(_registered()))]
+    return [*TITLES, *sorted(set(_registered()))]
 
 
 def find_provider(name: ProviderName | str) -> Provider:
@@ -64,9 +98,9 @@ def find_provider(name: ProviderName | str) -> Provider:
     if not isinstance(name, str):
         raise _refused(f"{shorten(name)} must be a name or a Provider; choose one of {', '.join(provider_names())}")
     wanted = name.strip().casefold()
-    for provider in PROVIDERS.values():
-        if wanted in {provider.name, provider.title.casefold()}:
-            return provider
+    for built_in, title in TITLES.items():
+        if wanted in {built_in, title.casefold()}:
+            return _built_in(built_in)
     for registered, entry in _registered().items():
         if wanted == registered.casefold():
             return _load(registered, entry)
@@ -78,7 +112,7 @@ def _registered() -> dict[str, EntryPoint]:
     """Return the entry points of other packages by name; names and titles of the built-in providers are left out."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - most clients have a built-in provider
 
-    taken = {text.casefold() for provider in PROVIDERS.values() for text in (provider.name, provider.title)}
+    taken = {text.casefold() for texts in TITLES.items() for text in texts}
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name.casefold() not in taken}
 
 

@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from hashlib import sha256
+from types import UnionType
 from typing import Any, Final
 
 import attrs
@@ -23,6 +24,7 @@ __all__ = [
     "HttpResponse",
     "SendPhase",
     "TransportFailure",
+    "expect_type",
     "parse_json",
 ]
 
@@ -239,3 +241,9 @@ def parse_json(body: bytes) -> Any:
         raise DecodeError("nested too deeply") from None
     except ValueError as error:
         raise DecodeError(str(error) if body.strip() else "empty") from None
+
+
+def expect_type(kind: type | UnionType, value: object) -> None:
+    """Raise TypeError unless *value* is a *kind*. Guards against third-party providers and transports."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {getattr(kind, '__name__', kind)}, got {value!r}")

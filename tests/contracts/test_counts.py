@@ -11,7 +11,7 @@ import counts
 import pytest
 import run
 
-from pika_async._runtime.gateway import GatewayClient
+from pika_async._runtime.task_poller import TaskPoller
 
 RECORD = {"poll, calls, own": 100.0, "poll, calls, all": 200.0, "poll, bytes sent": 186.0}
 RECORD_ANEW = "nox -s bench -- --record"
@@ -101,14 +101,14 @@ def test_two_runs_count_the_same_and_more_work_is_counted(monkeypatch: pytest.Mo
     """The whole client runs: a poll that does something of ours ten times more has more calls of ours."""
     first = counts.measure_polls("poll", 4)
     assert counts.measure_polls("poll", 4) == first
-    poll = GatewayClient.poll
+    poll = TaskPoller.poll
 
-    async def poll_with_growth(self: GatewayClient, *args: Any) -> Any:
+    async def poll_with_growth(self: TaskPoller, *args: Any) -> Any:
         for _ in range(10):
-            self.callback_task_id(b"{}")
+            self._is_known("1")
         return await poll(self, *args)
 
-    monkeypatch.setattr(GatewayClient, "poll", poll_with_growth)
+    monkeypatch.setattr(TaskPoller, "poll", poll_with_growth)
     grown = counts.measure_polls("poll", 4)
     assert grown["poll, calls, own"] > 1.1 * first["poll, calls, own"]
     assert grown["poll, bytes sent"] == first["poll, bytes sent"]

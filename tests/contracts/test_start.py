@@ -36,8 +36,9 @@ CLIENT_LIBRARIES: Final = frozenset({
 #: Our modules that a client without a journal, callbacks, an estimate and a board has no use for.
 UNUSED_BY_MOST: Final = frozenset({
     "pika_async._http.callback_server", "pika_async._journal.queries", "pika_async._journal.sqlite",
-    "pika_async._planning.makespan", "pika_async._runtime.estimation", "pika_async._runtime.telemetry.otel",
-    "pika_async.cli", "pika_async.emulator", "pika_async.models.sweep", "pika_async.report.board",
+    "pika_async._planning.makespan", "pika_async._runtime.callback_signatures", "pika_async._runtime.estimation",
+    "pika_async._runtime.telemetry.otel", "pika_async._runtime.uploads", "pika_async.cli", "pika_async.emulator",
+    "pika_async.models.sweep", "pika_async.providers.fal", "pika_async.providers.pika", "pika_async.report.board",
 })  # fmt: skip
 #: What a command without a board, a configuration file, an emulator and posters has no use for.
 UNUSED_BY_COMMANDS: Final = frozenset({
@@ -45,7 +46,7 @@ UNUSED_BY_COMMANDS: Final = frozenset({
     "pika_async.report.board", "pika_async.report.board_servers", "pika_async.report.board_source", "tomllib", "uvloop",
 })  # fmt: skip
 #: Modules of ours that a client may load; each takes about a millisecond.
-MAX_CLIENT_MODULES: Final = 162
+MAX_CLIENT_MODULES: Final = 150
 #: Parts of the standard library that take long to load, and that the help text has no use for.
 HEAVY: Final = frozenset({"asyncio", "concurrent", "http", "multiprocessing", "sqlite3", "ssl", "unittest", "xml"})
 

@@ -13,7 +13,7 @@ from tests.fakes.memory_gateway import client, gateway
 
 PACKAGE = Path(pika_async.__file__).parent
 #: Top-level folders and modules that one `generate` may pass through.
-MAX_PARTS = 11
+MAX_PARTS = 10
 
 
 def test_one_generation_passes_few_parts() -> None:

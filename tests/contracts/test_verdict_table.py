@@ -654,7 +654,7 @@ async def test_a_defect_of_a_provider_fails_one_request(defect: str) -> None:
         gateway_client = GatewayClient(provider, base_url or server.url, transport)
         outcome, poll = (
             await memory_gateway.submit_once(gateway_client, GenerationRequest("a cat")),
-            await gateway_client.poll(TASK),
+            await gateway_client.poller.poll(TASK),
         )
         await transport.close()
         expected = SubmitVerdict.REJECTED if defect == "raises" else SubmitVerdict.WRONG_URL

@@ -41,8 +41,8 @@ class OneAccount:
     def __init__(self, gateway: Any, here: tuple[str, str] | None = None) -> None:
         self._here = here
         provider, base_url = here or ("native", "http://h")
-        config = SimpleNamespace(name=provider, base_url=base_url, provider=SimpleNamespace(name=provider))
-        self._account = SimpleNamespace(gateway=gateway, config=config)
+        names = {"name": provider, "base_url": base_url, "provider": SimpleNamespace(name=provider)}
+        self._account = SimpleNamespace(gateway=gateway, **names)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self._account,))

@@ -36,7 +36,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "refused-poll-free",
-        "_runtime/gateway.py",
+        "_runtime/task_poller.py",
         "kind=result.kind, task_id=job.task_id, **facts",
         "kind=result.kind, **facts",
         "an accepted task whose poll was refused is reported as not charged",

@@ -162,7 +162,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "mismatches-open-the-breaker",
-        "_runtime/gateway.py",
+        "_runtime/task_poller.py",
         "verdict=PollVerdict.MISMATCH",
         "verdict=PollVerdict.AGAIN",
         "answers under other ids hold back the polls of every job",
@@ -171,7 +171,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "unreadable-answer-unsaid",
-        "_runtime/gateway.py",
+        "_runtime/task_poller.py",
         "        if word in self._unknown_statuses or",
         "        if not word or word in self._unknown_statuses or",
         "an answer in which nothing is recognised is passed over in silence",

@@ -173,8 +173,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "signed-callback-not-believed",
-        "_runtime/gateway.py",
-        "        if self.callbacks.are_checked:  # the gateway itself has named the task\n            return snapshot.task_id == task_id\n",
+        "_runtime/task_poller.py",
+        "        if self._provider.callback_signature is not None:  # the gateway itself has named the task\n            return snapshot.task_id == task_id\n",
         "",
         "a webhook that names the task of a doubt does not settle it",
         ("tests/runtime/test_fal_gateway.py",),

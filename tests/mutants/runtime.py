@@ -9,7 +9,7 @@ from tests.mutants.catalog import Mutant
 MUTANTS: Final = (
     Mutant(
         "another-tasks-answer",
-        "_runtime/gateway.py",
+        "_runtime/task_poller.py",
         "if other_id == task_id:",
         "if True:",
         "a job settles with the video of another",

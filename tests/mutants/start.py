@@ -83,7 +83,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "journal-loaded-by-each-client",
-        "config/client.py",
+        "config/journals.py",
         "\n__all__ = [",
         "\nimport pika_async._journal.sqlite\n\n__all__ = [",
         "a client without a journal loads SQLite",

@@ -78,7 +78,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "handle-of-the-job-forgotten",
-        "_runtime/gateway.py",
+        "_runtime/task_poller.py",
         "            handle = active.job.handle\n",
         "            pass\n",
         "a task is polled at a built address although its receipt has another",
@@ -86,7 +86,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "handle-of-another-task",
-        "_runtime/gateway.py",
+        "_runtime/task_poller.py",
         "if handle is None and active is not None and active.job.task_id == task_id:",
         "if handle is None and active is not None:",
         "a task that a callback names is polled at the address of the job's own task",
@@ -94,8 +94,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "result-elsewhere-never-fetched",
-        "_runtime/gateway.py",
-        "return await self.free.result(result, handle, active)",
+        "_runtime/task_poller.py",
+        "return await self._free.result(result, handle, active)",
         "return result",
         "a video whose URL stands at another address is never found",
         _FREE,

@@ -165,7 +165,7 @@ def test_deep_nesting_decodes_or_raises_decode_error(provider: str, shape: str) 
         body = (shape % ("[" * depth + "]" * depth)).encode()
         read(PROVIDERS[provider], HttpResponse(status=200, body=body))
         gateway = GatewayClient(PROVIDERS[provider], ORIGIN, OneAnswer(HttpResponse(status=400, body=body)))
-        assert isinstance(result_of(gateway.poll(TASK_ID)), PollResult)
+        assert isinstance(result_of(gateway.poller.poll(TASK_ID)), PollResult)
 
 
 @pytest.mark.slow
@@ -289,7 +289,7 @@ def test_any_answer_gives_an_outcome_and_a_poll_result(
     outcome = result_of(memory_gateway.submit_once(gateway, GenerationRequest("a cat")))
     assert isinstance(outcome, SubmitOutcome)
     assert outcome.task_id is None or (outcome.task_id and 200 <= status < 300)
-    result = result_of(gateway.poll(TASK_ID))
+    result = result_of(gateway.poller.poll(TASK_ID))
     assert (result.snapshot is not None) == (
         result.verdict is PollVerdict.READ
     ) or result.verdict is PollVerdict.MISSING

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from pika_async import ConfigurationError, GenerationRequest, InvalidRequest, PikaClient, find_provider, provider_names
-from pika_async.providers import COMETAPI, GPTGE, PROVIDERS, Capability, Provider
+from pika_async.providers import COMETAPI, GPTGE, PROVIDERS, TITLES, Capability, Provider
 
 MODULE = """
 import attrs
@@ -29,6 +29,14 @@ cometapi = acme_pika:ACME
 CometAPI = acme_pika:ACME
 gpt.ge = acme_pika:ACME
 """
+
+
+def test_the_titles_that_find_records_are_those_of_the_records() -> None:
+    """A record that is not loaded yet is found by the title that it has."""
+    assert {name: (record.name, record.title) for name, record in PROVIDERS.items()} == {
+        name: (name, title) for name, title in TITLES.items()
+    }
+    assert provider_names()[: len(TITLES)] == [*TITLES]
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ async def test_a_poll_goes_to_the_addresses_of_the_receipt() -> None:
     assert isinstance(encoded, HttpRequest)
     outcome = await gateway.submit(encoded)
     assert (outcome.verdict, outcome.task_id) == (SubmitVerdict.ACCEPTED, "r")
-    result = await gateway.poll("r", handle=outcome.handle)
+    result = await gateway.poller.poll("r", handle=outcome.handle)
     assert result.snapshot is not None
     assert result.snapshot.state is TaskState.SUCCEEDED
     assert await gateway.free.cancel("r", outcome.handle) is CancelOutcome.TOO_LATE
@@ -75,7 +75,7 @@ async def test_a_foreign_address_costs_the_handle_and_not_the_receipt(caplog: py
     assert isinstance(encoded, HttpRequest)
     outcome = await gateway.submit(encoded)
     assert (outcome.verdict, outcome.handle) == (SubmitVerdict.ACCEPTED, None)
-    result = await gateway.poll("r")
+    result = await gateway.poller.poll("r")
     assert result.snapshot is not None
     assert result.snapshot.state is TaskState.SUCCEEDED
     assert [request.url for request in queue.sent[1:]] == [STATUS, RESULT]
@@ -101,7 +101,7 @@ async def test_a_poll_of_two_steps_has_one_verdict(
 ) -> None:
     """That of the step that did not go on."""
     gateway, _ = client(answers)
-    result = await gateway.poll("r")
+    result = await gateway.poller.poll("r")
     assert (result.verdict, result.snapshot and result.snapshot.state) == (verdict, state)
 
 
@@ -109,14 +109,14 @@ async def test_a_signed_webhook_names_the_task_of_its_poll() -> None:
     """Neither a status nor a result need name the request; one that names another is not about it."""
     gateway, _ = client({STATUS: DONE, RESULT: (200, VIDEO)})
     assert gateway.callback_task_id(b'{"request_id": "r", "status": "OK", "payload": {}}') == "r"
-    found = (await gateway.poll("r")).snapshot
+    found = (await gateway.poller.poll("r")).snapshot
     assert found is not None
-    assert gateway.is_about(found, "r")
-    assert not gateway.is_about(found, "other")
+    assert gateway.poller.is_about(found, "r")
+    assert not gateway.poller.is_about(found, "other")
 
 
 async def test_a_status_of_another_request_is_discarded() -> None:
     """It is counted, and its result is not asked for."""
     gateway, queue = client({STATUS: (200, {"status": "COMPLETED", "request_id": "other"})})
-    assert (await gateway.poll("r")).verdict is PollVerdict.MISMATCH
+    assert (await gateway.poller.poll("r")).verdict is PollVerdict.MISMATCH
     assert [request.url for request in queue.sent] == [STATUS]

@@ -65,7 +65,7 @@ def fail(*_: object) -> Any:
 async def test_the_result_is_fetched_within_the_same_poll() -> None:
     """A success whose result stands elsewhere takes one more free request, at the address of the handle."""
     gateway, script = client({LINKS["status"]: DONE, LINKS["video"]: (200, {"url": "https://cdn.example/1.mp4"})})
-    result = await gateway.poll("1", handle=HANDLE)
+    result = await gateway.poller.poll("1", handle=HANDLE)
     assert result.snapshot is not None
     assert result.snapshot.video is not None
     assert result.snapshot.video.url == "https://cdn.example/1.mp4"
@@ -75,7 +75,7 @@ async def test_the_result_is_fetched_within_the_same_poll() -> None:
 async def test_an_unsettled_task_has_no_second_request() -> None:
     """While a task is queued nothing but its status is asked for."""
     gateway, script = client({f"{BASE}/tickets/1": (200, {"now": "wait"})})
-    result = await gateway.poll("1")
+    result = await gateway.poller.poll("1")
     assert result.snapshot is not None
     assert (result.snapshot.state, len(script.sent)) == (TaskState.QUEUED, 1)
 
@@ -95,7 +95,7 @@ async def test_an_unsettled_task_has_no_second_request() -> None:
 async def test_a_failed_result_is_judged(answer: Answer, verdict: PollVerdict, state: TaskState | None) -> None:
     """Too early is polled again, the model's own refusal fails, a refused key stops; all else is polled again."""
     gateway, _ = client({LINKS["status"]: DONE, LINKS["video"]: answer})
-    result = await gateway.poll("1", handle=HANDLE)
+    result = await gateway.poller.poll("1", handle=HANDLE)
     assert (result.verdict, result.snapshot and result.snapshot.state) == (verdict, state)
 
 
@@ -104,7 +104,7 @@ async def test_a_provider_that_fails_on_a_result_is_polled_again(part: str) -> N
     """Whatever a third party's functions raise, the poll ends without a verdict on the task."""
     answers: dict[str, Answer] = {f"{BASE}/tickets/1": DONE, f"{BASE}/tickets/1/video": (200, {"url": "https://a.b/c"})}
     gateway, _ = client(answers, with_dialect(**{part: fail}))
-    result = await gateway.poll("1")
+    result = await gateway.poller.poll("1")
     assert (result.verdict, result.snapshot) == (PollVerdict.AGAIN, None)
     assert "ZeroDivisionError" in result.reason
 
@@ -114,8 +114,8 @@ async def test_a_job_is_polled_by_its_handle() -> None:
     job = Job(key="k", request=GenerationRequest("a cat"), provider="acme", base_url=BASE, task_id="1", handle=HANDLE)
     gateway, script = client({})
     active = ActiveJob(job, job.stratum)
-    await gateway.poll("1", active)
-    await gateway.poll("2", active)
+    await gateway.poller.poll("1", active)
+    await gateway.poller.poll("2", active)
     assert [sent.url for sent in script.sent] == [LINKS["status"], f"{BASE}/tickets/2"]
 
 

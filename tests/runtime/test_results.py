@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import attrs
@@ -53,7 +54,9 @@ class Feed:
 
 
 def downloader(host: Host, feed: Feed) -> ResultDownloader:
-    return ResultDownloader(cast("Any", OneAccount(feed)), cast("Any", OneDownloader(host)), MemoryJournal())
+    return ResultDownloader(
+        cast("Any", OneAccount(SimpleNamespace(poller=feed))), cast("Any", OneDownloader(host)), MemoryJournal()
+    )
 
 
 def job(**changes: Any) -> Job:
