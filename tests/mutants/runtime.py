@@ -182,10 +182,10 @@ MUTANTS: Final = (
         "                    await self._journal_intent(active, encoded, token_sha256)\n"
         "                    sent_at = now()\n"
         "                    try:\n"
-        "                        outcome = await send_until_told(gateway, account.config.provider, encoded, active)\n",
+        "                        outcome = await send_until_told(gateway, account.provider, encoded, active)\n",
         "                    sent_at = now()\n"
         "                    try:\n"
-        "                        outcome = await send_until_told(gateway, account.config.provider, encoded, active)\n"
+        "                        outcome = await send_until_told(gateway, account.provider, encoded, active)\n"
         "                        await self._journal_intent(active, encoded, token_sha256)\n",
         "a job that a crash interrupts is paid again",
         ("tests/crash/test_points.py",),
