@@ -45,7 +45,7 @@ class Limits:
     :param polls_per_second: maximum rate of polls; None by default.
     :param submitting: maximum number of concurrent submissions, 8 by default.
     :param polling: maximum number of concurrent polls, 32 by default.
-    :param downloading: maximum number of concurrent downloads, 4 by default.
+    :param downloading: maximum number of concurrent downloads of each account, 4 by default.
     :param patience: seconds for which one job is submitted again while the account asks to retry later, 900 by default.
         They begin anew after a 429 while the account holds accepted jobs of this client.
     :param max_charges: maximum number of accepted submissions of this client; None by default.

@@ -53,7 +53,7 @@ class BatchRun:
     :param spawn: starts tasks that end with the client.
     :param admit: plans each request.
     :param download: downloads the result of a job; None to download nothing.
-    :param downloading: number of downloads at a time.
+    :param downloading: number of downloads at a time of each account: one whose host is slow holds up no other.
     :param keep_rest: whether to read the rest of the source into `rest` after submitting has stopped (default: no).
     :param read_ahead: whether to pull further requests while earlier ones are admitted, so that those which were pulled
         meanwhile share a commit (default: no).
@@ -84,7 +84,10 @@ class BatchRun:
         #: Number of requests that were pulled and are not admitted yet.
         self._admitting = 0
         self._results, self._results_out = anyio.create_memory_object_stream[Job](math.inf)
-        self._downloads, self._downloads_out = anyio.create_memory_object_stream[Job](math.inf)
+        #: The downloads of each account.
+        self._downloads = {
+            name: anyio.create_memory_object_stream[Job](math.inf) for name in table.planner.accounts if download
+        }
         self._observer: JobObserver = self._on_change  # one bound method, shared by all jobs of the batch
         self._unsent: set[str] = set()
         self._unfinished = 0
@@ -115,15 +118,16 @@ class BatchRun:
             self._close_streams()
             raise
         finally:
-            self._downloads_out.close()
+            for _, downloads in self._downloads.values():
+                downloads.close()
 
     def _start_tasks(self, source: Source) -> None:
         self._spawn(self._pull_all, source, name="pika_async requests")
         if self._read_ahead:
             self._spawn(self._admit_pulled, name="pika_async admission")
-        if self._download is not None:
+        for _, downloads in self._downloads.values():
             for number in range(self._downloading):
-                self._spawn(self._download_worker, self._downloads_out.clone(), name=f"pika_async download {number}")
+                self._spawn(self._download_worker, downloads.clone(), name=f"pika_async download {number}")
 
     @property
     def keys(self) -> Iterator[str]:
@@ -162,8 +166,13 @@ class BatchRun:
             await self._table.wait_for(lambda: not self._downloaders)
 
     def _close_streams(self) -> None:
-        for stream in (self._results, self._results_out, self._downloads):
-            stream.close()
+        self._results.close()
+        self._results_out.close()
+        self._close_downloads()
+
+    def _close_downloads(self) -> None:
+        for downloads, _ in self._downloads.values():
+            downloads.close()
 
     def _new_scope(self) -> anyio.CancelScope:
         scope = anyio.CancelScope()
@@ -293,7 +302,7 @@ class BatchRun:
         elsewhere = isinstance(job.error, AcceptedElsewhere)
         if self._download is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                self._downloads.send_nowait(job)
+                self._downloads[self._table.planner.account_for(job).name][0].send_nowait(job)
                 self._table.start_fetching(job.key)
                 self.stop_if_refused(self._download.refusal(job))
                 return
@@ -322,7 +331,7 @@ class BatchRun:
     def _close_if_done(self) -> None:
         if self._source_ended and not self._unfinished:
             self._results.close()
-            self._downloads.close()
+            self._close_downloads()
 
     @contextlib.contextmanager
     def _drain(self, downloads: MemoryObjectReceiveStream[Job]) -> Iterator[None]:

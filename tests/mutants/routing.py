@@ -147,4 +147,12 @@ MUTANTS: Final = (
         "a parked job does not name the reasons of accounts that stopped earlier",
         _ROUTING,
     ),
+    Mutant(
+        "one-queue-of-downloads",
+        "_runtime/batch.py",
+        "self._downloads[self._table.planner.account_for(job).name][0]",
+        "next(iter(self._downloads.values()))[0]",
+        "a host that has no results yet holds up those of all other accounts for minutes",
+        ("tests/stories/test_stuck_downloads.py",),
+    ),
 )
