@@ -281,7 +281,9 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         yield f"interrupted: {in_flight} still in flight, {not_sent} not sent{not_downloaded}; nothing is lost"
         first = next((job for job in outcome.jobs if job.is_in_flight), None)
         if first is not None:
-            yield f"to follow one task alone: {fetch_command(first, folder.root)}"
+            accounts = folder.options().accounts
+            command = fetch_command(first, folder.root, accounts=accounts, remembered=True)
+            yield f"to follow one task alone: {command}"
     elif outcome.posters_interrupted:
         yield "interrupted while posters were drawn: the gallery is whole, and the same command again draws the rest"
     yield from doubt_lines(folder, outcome.jobs)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import CycloptsError, Parameter
 
+from pika_async.cli.accounts import AccountFileOption, OneJobAccountOptions, choose_accounts, read_accounts
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.board import board, with_board_port
 from pika_async.cli.configuration import Configuration, configure, describe_mistake, name_places
@@ -33,7 +34,6 @@ from pika_async.cli.options import (
 )
 from pika_async.cli.overview import finish_app, new_app
 from pika_async.cli.preview import Offer, SpendOptions, confirm
-from pika_async.cli.provider_keys import providers_to_check
 from pika_async.cli.providers import show_effects, show_providers
 from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
@@ -91,6 +91,7 @@ def generate(
     /,
     *,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
+    several: OneJobAccountOptions = OneJobAccountOptions(),  # noqa: B008 - frozen
     fields: RequestOptions | None = None,
     out: UserPath | None = None,
     journal: UserPath | None = None,
@@ -124,13 +125,18 @@ def generate(
         if journal is not None and journal.is_dir():
             raise UsageError(f"--journal: {journal} must be a file; give one in it; nothing was sent")
         options = BatchOptions(deadline=deadline, expected_seconds=expected_seconds, grace=grace)
-        options = spend.applied_to(options)
-        client = create_client(account, options=options, journal=(journal or DEFAULT_JOURNAL) if remembers else None)
+        options = choose_accounts(
+            spend.applied_to(options), account, several.accounts, routing=several.routing, price=spend.price
+        )
+        file = (journal or DEFAULT_JOURNAL) if remembers else None
+        client = create_client(account, read_accounts(options), options=options, journal=file)
         one = OneVideo(
             client=client, request=remembered(request, key) if remembers else request, out=out, account=account,
-            terminal=terminal, remembers=remembers, expected_seconds=expected_seconds or EXPECTED_SECONDS,
+            terminal=terminal, remembers=remembers, file=options.accounts,
+            expected_seconds=expected_seconds or EXPECTED_SECONDS,
         )  # fmt: skip
-        offer = Offer(client=client, estimate=run_in_loop(one.check_before_cost()), places=["the prompt"])
+        estimated = run_in_loop(one.check_before_cost())
+        offer = Offer(client=client, estimate=estimated, places=["the prompt"], candidates=one.candidates)
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
             return code
         return run_in_loop(one.run(as_json=json))
@@ -239,6 +245,7 @@ def emulate(
 def doctor(
     *,
     account: ProviderOptions = ProviderOptions(),  # noqa: B008 - frozen
+    several: AccountFileOption = AccountFileOption(),  # noqa: B008 - frozen
     spend: Annotated[bool, Parameter(negative=())] = False,
     save: UserPath | None = None,
     deadline: float | None = None,
@@ -249,28 +256,26 @@ def doctor(
 
     Example: `pika-async doctor --provider cometapi`
 
-    Without --provider, every provider whose key is set is checked. Exit codes, the worst of all: 0 all as documented,
-    1 something differs, 2 wrong configuration, 3 the account is stopped.
+    Without --provider, every provider whose key is set is checked; with --accounts each account, with its own key and
+    base URL. Exit codes, the worst of all: 0 all as documented, 1 something differs, 2 wrong configuration, 3 the
+    account is stopped.
 
-    :param spend: Pay for one generation and follow it to its end.
+    :param spend: Pay for one generation, of several accounts for one each, and follow it to its end.
     :param save: New or empty folder for one sample of every kind of reply, without keys.
     :param deadline: Seconds from acceptance to the end of the generation. [default: 1800]
     :param expected_seconds: Expected duration of the generation in seconds. [default: 60]
     """
-    from pika_async.cli.doctor import DoctorOptions, diagnose, diagnose_all  # noqa: PLC0415
+    from pika_async.cli.doctor import diagnose, diagnose_all  # noqa: PLC0415
+    from pika_async.cli.doctor_options import DoctorOptions, options_of_each  # noqa: PLC0415
 
     terminal = Terminal()
-    names = [account.given_provider] if account.given_provider else providers_to_check(account)
-    several = len(names) > 1
-    options = [
-        DoctorOptions(
-            provider=name, base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy,
-            allow_results=account.allow_results, spend=spend, deadline=deadline, expected_seconds=expected_seconds,
-            save_to=save / name if save is not None and several else save,
-        ) for name in names
-    ]  # fmt: skip
+    given = DoctorOptions(
+        base_url=account.base_url, api_key_file=account.api_key_file, proxy=account.proxy, save_to=save, spend=spend,
+        allow_results=account.allow_results, deadline=deadline, expected_seconds=expected_seconds,
+    )  # fmt: skip
+    options = options_of_each(given, account, several)
     with logging_to(terminal, common.log_level):
-        if several:
+        if len(options) > 1 or options[0].listed is not None:
             checking = diagnose_all(options, terminal)
             return run_in_loop(interruptible(checking, lambda: terminal.note("stopping")))
         examined = run_in_loop(interruptible(diagnose(options[0], terminal), lambda: terminal.note("stopping")))

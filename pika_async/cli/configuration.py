@@ -32,8 +32,8 @@ _KEY_ADVICE: Final = "set COMETAPI_API_KEY or the like in the environment, or gi
 #: Options of files and variables that are left out beside one that was typed, because the two exclude each other.
 _REPLACED_BY: Final = {
     "accounts": frozenset({"provider", "base-url", "api-key-file", "price"}),
-    "provider": frozenset({"accounts", "routing"}),
-    "base-url": frozenset({"accounts", "routing"}),
+    "provider": frozenset({"accounts", "routing", "account"}),
+    "base-url": frozenset({"accounts", "routing", "account"}),
 }
 
 #: An option, or the field that it sets, at the beginning of an error text.

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 from yarl import URL
@@ -21,22 +21,23 @@ from pika_async._planning.actions import ActiveJob
 from pika_async._planning.money import money_text
 from pika_async._runtime.free_requests import FreeRequests
 from pika_async._runtime.results import route_refusal
+from pika_async.cli.doctor_options import DoctorOptions
 from pika_async.cli.documented_replies import compare, documented_reply
 from pika_async.cli.exits import ExitCode, UsageError, error_text
+from pika_async.cli.options import account_fault, is_of_account
 from pika_async.cli.recording_transport import RecordedExchange, RecordingTransport, save_samples, to_sample
 from pika_async.cli.terminal import Terminal, linked, plain
 from pika_async.cli.words import counted
 from pika_async.client import PikaClient
-from pika_async.config.accounts import Account
 from pika_async.errors import AccountStopped, ConfigurationError, PikaError, strip_control
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, TaskState
 from pika_async.polling import AdaptivePolling
-from pika_async.providers import Provider, find_provider
+from pika_async.providers import Provider
 from pika_async.providers._verdicts import PollVerdict, classify_poll
 from pika_async.providers._wire import DecodeError, HttpRequest, HttpResponse, TransportFailure
 
-__all__ = ["Doctor", "DoctorOptions", "Finding", "diagnose", "diagnose_all"]
+__all__ = ["Doctor", "Finding", "diagnose", "diagnose_all"]
 
 _CONNECT_TIMEOUT_S: Final = 15.0
 #: Settings that are the same for all providers; a wrong one ends the command.
@@ -257,32 +258,6 @@ class Doctor:
         self.samples[name] = to_sample(self.provider, exchange, name=name, kind=kind, source=source, generation=wanted)
 
 
-@attrs.frozen(kw_only=True)
-class DoctorOptions:
-    """Options of `doctor`.
-
-    :param provider: name of the provider.
-    :param base_url: default None, the provider's own.
-    :param api_key_file: file with the key; default None, the provider's environment variable.
-    :param proxy: URL of a proxy; default None, the environment's.
-    :param allow_results: kinds of results that are refused otherwise; default none.
-    :param spend: pay for one generation; default False.
-    :param save_to: new or empty folder for samples; default None saves nothing.
-    :param deadline: seconds from acceptance to the end; default None, the client's.
-    :param expected_seconds: expected duration in seconds; default None, the policy's.
-    """
-
-    provider: str
-    base_url: str | None = None
-    api_key_file: Path | None = None
-    proxy: str | None = None
-    allow_results: tuple[Literal["http", "tunnel"], ...] = ()
-    spend: bool = False
-    save_to: Path | None = None
-    deadline: float | None = None
-    expected_seconds: float | None = None
-
-
 async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transport | None = None) -> Doctor:
     """Run every check; return the doctor with its findings and samples.
 
@@ -306,7 +281,7 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
         if options.spend:
             polling = AdaptivePolling(expected_seconds=options.expected_seconds)
             client = PikaClient(
-                doctor.provider, base_url=options.base_url, transport=doctor.transport, polling=polling,
+                [options.account()], transport=doctor.transport, polling=polling,
                 allow_results=options.allow_results, proxy=options.proxy, deadline=options.deadline,
             )  # fmt: skip
             await doctor.check_generation(client)
@@ -321,21 +296,22 @@ async def diagnose(options: DoctorOptions, terminal: Terminal, transport: Transp
 async def diagnose_all(
     options: Sequence[DoctorOptions], terminal: Terminal, transport: Transport | None = None
 ) -> ExitCode:
-    """Run every check of several providers, one after the other; return the worst exit code.
+    """Run every check of several accounts, one after the other; return the worst exit code.
 
-    A provider that cannot be checked, or refuses the account, does not keep the others from being checked.
+    An account that cannot be checked, or that its provider refuses, does not keep the others from being checked.
 
     :param transport: replaces the real transport; default None.
     """
     codes = [ExitCode.OK]
     for one in options:
-        terminal.show(plain(f"{one.provider}", "bold"))
+        terminal.show(plain(one.name, "bold"))
         try:
             codes.append((await diagnose(one, terminal, transport)).code)
         except ConfigurationError as error:
             if error.setting in COMMON_SETTINGS:
                 raise
-            _show(Finding("configuration", None, strip_control(error_text(error))), terminal)
+            text = account_fault(error) if one.listed and is_of_account(error) else error_text(error)
+            _show(Finding("configuration", None, strip_control(text)), terminal)
             codes.append(ExitCode.USAGE)
         except AccountStopped as error:
             _show(Finding("account", False, error.message), terminal)
@@ -344,11 +320,12 @@ async def diagnose_all(
 
 
 def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transport | None) -> Doctor:
-    provider = find_provider(options.provider)
-    credential = Account(provider, api_key_file=options.api_key_file, base_url=options.base_url).read_credential()
+    account = options.account()
+    provider = account.provider
+    credential = account.read_credential()
     probe = PikaClient(
-        provider, base_url=options.base_url, api_key_file=options.api_key_file, proxy=options.proxy,
-        deadline=options.deadline, polling=AdaptivePolling(expected_seconds=options.expected_seconds),
+        [account], proxy=options.proxy, deadline=options.deadline,
+        polling=AdaptivePolling(expected_seconds=options.expected_seconds),
     )  # fmt: skip
     inner = transport or AiohttpTransport(
         probe.base_url, credential, authorization=provider.authorization,
@@ -357,8 +334,9 @@ def _create_doctor(options: DoctorOptions, terminal: Terminal, transport: Transp
     if options.save_to is not None:
         _check_folder(options.save_to)
     doctor = Doctor(provider, probe.base_url, RecordingTransport(inner), lambda finding: _show(finding, terminal))
-    key_from = f"the file {options.api_key_file}" if options.api_key_file else f"the variable {provider.api_key_env}"
-    doctor.record("configuration", True, f"{provider.title} at {probe.base_url}, key from {key_from}")
+    variable = f"the variable {account.api_key_env or provider.api_key_env}"
+    key_from = f"the file {account.api_key_file}" if account.api_key_file else variable
+    doctor.record("configuration", True, f"{account.title} at {probe.base_url}, key from {key_from}")
     return doctor
 
 

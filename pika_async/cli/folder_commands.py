@@ -28,7 +28,6 @@ from pika_async.cli.options import (
     OpenFlag,
     ProviderOptions,
     UserPath,
-    create_accounts_client,
     create_client,
 )
 from pika_async.cli.polling import show_polling
@@ -123,12 +122,7 @@ def batch(
         inputs = check_rows(table, *providers, plan=plan, can_upload=account.uploader is not None)
         listener = CallbackListener.from_options(options)
         receiver = None if listener is None else listener.receiver
-        if accounts:
-            client = create_accounts_client(
-                accounts, account, journal=folder.journal, options=options, callbacks=receiver
-            )
-        else:
-            client = create_client(account, journal=folder.journal, options=options, callbacks=receiver)
+        client = create_client(account, accounts, journal=folder.journal, options=options, callbacks=receiver)
         kept = attrs.evolve(options, accounts=options.accounts or saved.accounts)
 
         async def load_inputs() -> list[InputRequest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -12,13 +13,13 @@ import attrs
 from pika_async._http.partial_file import sha256_of
 from pika_async._planning.estimate import Estimate
 from pika_async._planning.keys import slug
-from pika_async._runtime.admission import OTHER_CONTENT
-from pika_async._runtime.images import check_request_blocking
+from pika_async._runtime.admission import OTHER_CONTENT, may_be_sent
 from pika_async._runtime.results import route_refusal
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.fetch_hint import fetch_command
 from pika_async.cli.options import ProviderOptions
 from pika_async.cli.results import json_line, result_row
+from pika_async.cli.row_checks import can_take, check_any
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, linked
 from pika_async.cli.waiting import show_waiting
@@ -52,6 +53,7 @@ class OneVideo:
     :param client: not open; its journal remembers the job where that is a file.
     :param out: file to save the video to; None prints its URL instead.
     :param account: options of the command, repeated in the command that follows the task.
+    :param file: path of the file of accounts; default None: one provider.
     :param remembers: whether the same command again is not charged.
     :param expected_seconds: median duration that is expected before any generation has settled; default 60.
     """
@@ -62,7 +64,10 @@ class OneVideo:
     account: ProviderOptions
     terminal: Terminal
     remembers: bool
+    file: str | None = None
     expected_seconds: float = EXPECTED_SECONDS
+    #: Names of the accounts that can take the job, or of the one that has it.
+    candidates: Sequence[str] = attrs.field(default=(), init=False)
     #: Seconds that a new generation takes, low and high; None where unknown.
     _expected: tuple[float, float] | None = attrs.field(default=None, init=False)
 
@@ -73,20 +78,35 @@ class OneVideo:
         :raises UsageError: if `out` cannot be written.
         """
         can_upload = self.account.uploader is not None
-        await asyncio.to_thread(check_request_blocking, self.client.provider, self.request, can_upload=can_upload)
+        providers = [provider for provider, _ in self.client.accounts.values()]
+        await asyncio.to_thread(check_any, providers, self.request, can_upload=can_upload)
         existing = await self._existing()
+        self.candidates = await asyncio.to_thread(self._find_candidates, existing)
         if self.out is not None and not await self._is_downloaded(existing):
             check_target(self.out)
             account = self.account
-            refusal = route_refusal(self.client.base_url, allow=account.allow_results, proxy=account.proxy)
-            if (reason := await refusal) is not None:
-                raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
+            for url in {self.client.accounts[name][1]: None for name in self.candidates}:
+                refusal = route_refusal(url, allow=account.allow_results, proxy=account.proxy)
+                if (reason := await refusal) is not None:
+                    raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
         again = [existing.key] if existing is not None and existing.status is JobStatus.REJECTED else []
         estimated = await self.client.estimate([self.request], again=again)
         low, high = GUESSED_RANGE
         guess = (low * self.expected_seconds, high * self.expected_seconds)
         self._expected = estimated.seconds if estimated.learned_from else guess
         return attrs.evolve(estimated, seconds=self._expected) if estimated.new_charges else estimated
+
+    def _find_candidates(self, existing: Job | None) -> list[str]:
+        """Return the names of the accounts that can take the job, or of the one that has it; reads local files."""
+        if existing is not None and not may_be_sent(existing):
+            name = existing.account or existing.provider
+            return [name] if name in self.client.accounts else list(self.client.accounts)
+        can_upload = self.account.uploader is not None
+        return [
+            name
+            for name, (provider, _) in self.client.accounts.items()
+            if can_take(provider, self.request, can_upload=can_upload)
+        ]
 
     async def _existing(self) -> Job | None:
         """Return the job that the journal has for the request.
@@ -130,7 +150,7 @@ class OneVideo:
                 await client.resubmit(existing.key)
             job = await self._submit(client)
             known = existing is not None and existing.task_id == job.task_id
-            words = "known already, not paid again" if known else f"accepted by {job.provider}"
+            words = "known already, not paid again" if known else f"accepted by {job.account or job.provider}"
             self.terminal.note(f"{words}: task {job.task_id}")
             task = job
             async with show_waiting(
@@ -149,18 +169,21 @@ class OneVideo:
         except SubmissionInDoubt as doubt:
             job = await client.job(doubt.key)
             if job is not None and not self.remembers:
-                command = fetch_command(attrs.evolve(job, task_id="TASK_ID"), self.out, self.account)
+                command = self._fetch_command(attrs.evolve(job, task_id="TASK_ID"))
                 self.terminal.note(f"no journal has this job; if its task stands at the provider: {command}")
             raise
 
     def _way_on(self, job: Job) -> str:
-        return "run the same command again" if self.remembers else fetch_command(job, self.out, self.account)
+        return "run the same command again" if self.remembers else self._fetch_command(job)
+
+    def _fetch_command(self, job: Job) -> str:
+        return fetch_command(job, self.out, self.account, accounts=self.file)
 
     async def _interrupted_text(self) -> str:
         key = self.request.key
         jobs = [job for job in await self.client.jobs() if key is None or job.key == key]
         lines = [
-            f"task {job.task_id} is {job.status.label} and continues at {job.provider}\n"
+            f"task {job.task_id} is {job.status.label} and continues at {job.account or job.provider}\n"
             f"to go on waiting: {self._way_on(job)}"
             for job in jobs
             if job.task_id is not None

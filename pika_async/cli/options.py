@@ -37,9 +37,11 @@ __all__ = [
     "ProviderOptions",
     "RequestOptions",
     "UserPath",
+    "account_fault",
     "build_request",
     "create_accounts_client",
     "create_client",
+    "is_of_account",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -113,14 +115,24 @@ class ProviderOptions(CredentialOptions):
         return only_provider(has_key_file=self.api_key_file is not None)
 
 
-def create_client(account: ProviderOptions, *, options: BatchOptions = BatchOptions(), **more: Any) -> PikaClient:  # noqa: B008 - frozen
+def create_client(
+    account: ProviderOptions,
+    accounts: Sequence[Account] = (),
+    *,
+    options: BatchOptions = BatchOptions(),  # noqa: B008 - frozen
+    **more: Any,
+) -> PikaClient:
     """Create a client, not yet open.
 
-    :param account: provider, base URL and key.
+    :param account: provider, base URL and key; of several accounts only proxy and uploader.
+    :param accounts: see `create_accounts_client`; default none.
     :param options: limits, deadline and polling; default none.
     :param more: further arguments of `PikaClient`.
     :raises ConfigurationError: names the option that cannot work.
+    :raises UsageError: see `create_accounts_client`.
     """
+    if accounts:
+        return create_accounts_client(accounts, account, options=options, **more)
     return PikaClient(
         account.provider, base_url=account.base_url, api_key_file=account.api_key_file, price=options.price,
         **_arguments(account, options), **more,
@@ -148,10 +160,19 @@ def create_accounts_client(
             accounts, routing=Routing(options.routing or "capacity"), **_arguments(credentials, options), **more
         )
     except ConfigurationError as error:
-        if error.setting.isupper() or error.setting in {"api_key", "api_key_file", "base_url"}:
-            reason = error.reason.replace("give api_key or", "give api_key_env or")
-            raise UsageError(f"--accounts: {options.accounts}: {reason}; nothing was sent") from None
+        if is_of_account(error):
+            raise UsageError(f"--accounts: {options.accounts}: {account_fault(error)}; nothing was sent") from None
         raise
+
+
+def is_of_account(error: ConfigurationError) -> bool:
+    """Return whether an error is about the key or the address of an account."""
+    return error.setting.isupper() or error.setting in {"api_key", "api_key_file", "base_url"}
+
+
+def account_fault(error: ConfigurationError) -> str:
+    """Return the text of an error about an account, with the fields of a file of accounts."""
+    return error.reason.replace("give api_key or", "give api_key_env or")
 
 
 def _arguments(credentials: CredentialOptions, options: BatchOptions) -> dict[str, Any]:

@@ -59,20 +59,22 @@ class Offer:
     """Estimate of one client's share of a command.
 
     :param places: name of each request by position, such as `prompts.csv:7`.
+    :param candidates: accounts that can take the one request; default: all of the client.
     """
 
     client: PikaClient
     estimate: Estimate
     places: Sequence[str]
+    candidates: Sequence[str] | None = None
 
     @property
     def recipient(self) -> str:
         """Title of the provider, and its base URL if that is not the provider's own; the names of several accounts."""
         if self.has_several:
-            accounts = self.client.accounts.items()
-            return ", ".join(
-                name if name == provider.name else f"{name} ({provider.title})" for name, (provider, _) in accounts
-            )
+            chosen = [(name, self.client.accounts[name][0]) for name in self.candidates or self.client.accounts]
+            names = [name if name == provider.name else f"{name} ({provider.title})" for name, provider in chosen]
+            is_choice = self.candidates is not None and len(names) > 1
+            return f"{'one of ' if is_choice else ''}{', '.join(names)}"
         provider, base_url = self.client.provider, self.client.base_url
         return provider.title if base_url == provider.base_url else f"{provider.title} at {base_url}"
 
@@ -180,7 +182,8 @@ def _cost_source(offer: Offer) -> str:
         return "; give each account its price" if offer.has_several else "; give --price, the price of one"
     if estimate.unit == "price" and estimate.price is None:
         choice = "lowest" if offer.client.routing.strategy == "cheapest" else "highest"
-        return f", each at the {choice} price of the accounts that can take it" if offer.has_several else ""
+        each = "each at " if estimate.new_charges > 1 else ""
+        return f", {each}the {choice} price of the accounts that can take it" if offer.has_several else ""
     each = amount(estimate.money / estimate.new_charges, estimate.unit)
     return f" ({each} each{', the mean of settled jobs here' if estimate.unit == 'points' else ''})"
 

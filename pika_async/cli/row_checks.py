@@ -12,7 +12,7 @@ from pika_async.errors import InvalidRequest
 from pika_async.models import GenerationRequest
 from pika_async.providers import Provider
 
-__all__ = ["check_any", "check_fields", "make_request", "request_faults"]
+__all__ = ["can_take", "check_any", "check_fields", "make_request", "request_faults"]
 
 #: Stands in for a prompt that is missing, so that the other fields are checked all the same.
 _ANY_PROMPT: Final = "a prompt"
@@ -41,6 +41,15 @@ def check_any(providers: Sequence[Provider], request: GenerationRequest, *, can_
     fields = {error.field for error in errors.values()}
     field = first.field if len(fields) == 1 else "request"
     raise InvalidRequest(field=field, value=first.value, reason=f"cannot be sent to any account: {reasons}")
+
+
+def can_take(provider: Provider, request: GenerationRequest, *, can_upload: bool) -> bool:
+    """Return whether a provider can fulfil a request; see `check_any`."""
+    try:
+        check_request_blocking(provider, request, can_upload=can_upload)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def make_request(fields: Mapping[str, Any]) -> GenerationRequest:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pika_async import Provider, find_provider, provider_names
-from pika_async.cli.doctor import DoctorOptions, diagnose
+from pika_async.cli.doctor import diagnose
+from pika_async.cli.doctor_options import DoctorOptions
 from pika_async.cli.terminal import Terminal
 from tests.fakes.requirements import skip
 

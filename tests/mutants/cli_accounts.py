@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.catalog import Mutant
 
 TESTS: Final = ("tests/cli/test_cli_accounts.py",)
+COMMANDS: Final = ("tests/cli/test_cli_account_commands.py",)
 
 MUTANTS: Final = (
     Mutant(
@@ -60,6 +61,42 @@ MUTANTS: Final = (
         'if step.verdict == "stop"}',
         "}",
         "status names accounts that accepted their latest job as stopped",
+        TESTS,
+        "stopped_account",
+    ),
+    Mutant(
+        "first-account-has-every-task",
+        "cli/accounts.py",
+        "if len(names) == 1:",
+        "if names:",
+        "a task is looked for at the first account of a file, whose key is sent there",
+        COMMANDS,
+        "bare_id",
+    ),
+    Mutant(
+        "fetch-changes-the-accounts-of-a-folder",
+        "cli/fetching.py",
+        "options if is_new else saved, terminal",
+        "options, terminal",
+        "a folder of one provider goes on with the accounts of a fetch",
+        COMMANDS,
+        "alone",
+    ),
+    Mutant(
+        "journal-knows-no-account",
+        "cli/fetching.py",
+        "known or account_named(",
+        "account_named(",
+        "a task that the folder knows needs the name of its account",
+        COMMANDS,
+        "knows_the_accounts",
+    ),
+    Mutant(
+        "accounts-without-jobs-are-left-out",
+        "cli/account_sums.py",
+        "for name in without_jobs if",
+        "for name in () if",
+        "the JSON of status does not say that an account was stopped at once",
         TESTS,
         "stopped_account",
     ),
