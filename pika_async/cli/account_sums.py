@@ -15,12 +15,13 @@ from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.preview import amount
 from pika_async.cli.words import counted
 from pika_async.config.accounts import Account
-from pika_async.errors import NoAccountLeft
+from pika_async.errors import NoAccountLeft, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models.results import RouteStep
 
 __all__ = [
-    "AccountSum", "account_records", "missing_account_lines", "stop_reasons", "sum_lines", "sums_by_account",
+    "AccountSum", "account_records", "missing_account_lines", "stop_lines", "stop_reasons",
+    "stopping_answers", "sum_lines", "sums_by_account",
 ]  # fmt: skip
 
 #: Keys that are named beside an account that is missing.
@@ -106,16 +107,30 @@ def stop_reasons(jobs: Sequence[Job]) -> dict[str, str]:
     An account stands here if its latest answer to a submission stopped it, or if it is among the reasons why a planned
     job found no account.
     """
+    reasons = stopping_answers(jobs)
+    for job in jobs:
+        if job.status is JobStatus.PLANNED and isinstance(job.error, NoAccountLeft):
+            reasons |= job.error.reasons
+    return reasons
+
+
+def stopping_answers(jobs: Iterable[Job]) -> dict[str, str]:
+    """Return the reasons of the accounts whose latest answer to a submission stopped them, by their names."""
     latest: dict[str, RouteStep] = {}
     for step in (step for job in jobs for step in job.route):
         known = latest.get(step.account)
         if step.at is not None and (known is None or known.at is None or step.at >= known.at):
             latest[step.account] = step
-    reasons = {name: step.reason for name, step in latest.items() if step.verdict == "stop"}
-    for job in jobs:
-        if job.status is JobStatus.PLANNED and isinstance(job.error, NoAccountLeft):
-            reasons |= job.error.reasons
-    return reasons
+    return {name: step.reason for name, step in latest.items() if step.verdict == "stop"}
+
+
+def stop_lines(stopped: SubmissionsStopped | None) -> Iterator[str]:
+    """Yield why not every job was sent, for several accounts on a line each."""
+    if isinstance(stopped, NoAccountLeft):
+        yield "no account is left that can take the rest; mend one of these, then run the same again:"
+        yield from (f"  {name}: {reason}" for name, reason in stopped.reasons.items())
+    elif stopped is not None:
+        yield stopped.message
 
 
 def account_records(jobs: Sequence[Job], accounts: Sequence[Account] | None) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from pika_async._journal.protocol import Journal
 from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
-from pika_async.cli.account_sums import sum_lines
+from pika_async.cli.account_sums import stop_lines, sum_lines
 from pika_async.cli.active_jobs import active_records
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
@@ -267,9 +267,8 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from sum_lines(outcome.jobs)
     yield from trouble_lines(outcome.jobs)
     yield from outcome.callback_lines
-    if outcome.stopped is not None:
-        yield outcome.stopped.message
-    beyond_limit = list(limit_lines(outcome.before, outcome.jobs, outcome.stopped, folder))
+    yield from stop_lines(outcome.stopped)
+    beyond_limit = list(limit_lines(outcome.jobs, outcome.stopped, folder))
     yield from beyond_limit
     yield from rejection_lines(folder, outcome.jobs)
     yield from failure_lines(folder, outcome.jobs)

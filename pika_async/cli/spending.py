@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import attrs
@@ -11,10 +11,14 @@ from pika_async._journal.protocol import Journal
 from pika_async._planning.money import exact, spending_of
 from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
+from pika_async.cli.account_sums import stopping_answers
+from pika_async.cli.accounts import read_accounts
 from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.exits import UsageError
 from pika_async.cli.preview import amount
 from pika_async.cli.words import NEW_CHARGES, counted
-from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
+from pika_async.config.accounts import Account
+from pika_async.errors import BudgetReached, ChargeLimitReached, NoAccountLeft, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
 __all__ = ["Before", "limit_lines", "money_so_far", "reached_limit_lines", "spending_line"]
@@ -84,30 +88,75 @@ def _money(before: Before, new: Sequence[Job]) -> str:
     return f"{counted(sum(points), 'point')}{f', {refunded:g} refunded' if refunded else ''}" if points else ""
 
 
-def limit_lines(
-    before: Before, jobs: Sequence[Job], stopped: SubmissionsStopped | None, folder: BatchFolder
-) -> Iterator[str]:
+def limit_lines(jobs: Sequence[Job], stopped: SubmissionsStopped | None, folder: BatchFolder) -> Iterator[str]:
     """Yield how to send the rest after a limit of the user's own has stopped the submissions."""
-    charges = before.charges + len(before.new_charges(jobs))
-    planned = sum(job.status is JobStatus.PLANNED for job in jobs)
-    if isinstance(stopped, ChargeLimitReached):
-        yield _above_charges(charges, planned, folder)
-    if isinstance(stopped, BudgetReached) and before.price is not None:
-        yield _above_budget(stopped.spent, planned, before.price, folder)
+    if isinstance(stopped, ChargeLimitReached | BudgetReached | NoAccountLeft):
+        yield from reached_limit_lines(jobs, folder, stopped)
 
 
-def reached_limit_lines(jobs: Sequence[Job], folder: BatchFolder) -> Iterator[str]:
-    """Yield how to send the planned jobs of a folder whose saved limits leave no room for one."""
-    options = folder.options()
-    costs = [(each, number) for (_, each), number in folder.journal.costs().items()]
-    spending = spending_of(costs, options.price, budget=options.budget, max_charges=options.max_charges)
-    planned = sum(job.status is JobStatus.PLANNED for job in jobs)
-    if not planned or not spending.is_exhausted(options.price):
+def reached_limit_lines(
+    jobs: Sequence[Job], folder: BatchFolder, stopped: SubmissionsStopped | None = None
+) -> Iterator[str]:
+    """Yield how to send the planned jobs of a folder whose saved limits leave no room for one.
+
+    :param stopped: what has stopped the submissions; default: the errors of the planned jobs.
+    """
+    options, accounts = folder.options(), _saved_accounts(folder)
+    planned = [job for job in jobs if job.status is JobStatus.PLANNED]
+    if not planned:
         return
-    if options.max_charges is not None and spending.charges >= options.max_charges:
-        yield _above_charges(spending.charges, planned, folder)
-    elif options.price is not None:
-        yield _above_budget(float(spending.spent), planned, options.price, folder)
+    prices = [account.price for account in accounts]
+    known = [price for price in prices if price is not None]
+    has_prices = bool(known) and len(known) == len(prices)
+    lowest = min(price.lowest for price in known) if has_prices else options.price
+    highest = max(price.highest for price in known) if has_prices else options.price
+    costs = folder.journal.costs()
+    charges = [(cost, number) for (_, cost), number in costs.items()]
+    spending = spending_of(charges, highest, budget=options.budget, max_charges=options.max_charges)
+    if not spending.is_exhausted(lowest):
+        limited = _limited_accounts([stopped, *(job.error for job in planned)]) - stopping_answers(jobs).keys()
+        named = [account for account in accounts if account.name in limited]
+        fields = [_spent_field(account, costs) for account in named]
+        if fields and None not in fields:
+            file, command = options.accounts, folder.command("resume")
+            raised = " or ".join(field for field in fields if field is not None)
+            yield f"to send the other {len(planned)}: raise {raised} in {file}, then: {command}"
+    elif options.max_charges is not None and spending.charges >= options.max_charges:
+        yield _above_charges(spending.charges, len(planned), folder)
+    elif highest is not None:
+        yield _above_budget(float(spending.spent), len(planned), highest, folder)
+
+
+def _saved_accounts(folder: BatchFolder) -> list[Account]:
+    """Return the accounts of the file that a folder remembers; none if it cannot be read, which has its own line."""
+    try:
+        return read_accounts(folder.options())
+    except UsageError:
+        return []
+
+
+def _limited_accounts(errors: Iterable[PikaError | None]) -> set[str]:
+    """Return the names of the accounts that could not be sent a job because of `errors`."""
+    names: set[str] = set()
+    for error in errors:
+        if isinstance(error, NoAccountLeft):
+            names |= error.reasons.keys()
+        elif isinstance(error, ChargeLimitReached | BudgetReached):
+            names.add(error.provider)
+    return names
+
+
+def _spent_field(account: Account, costs: Mapping[tuple[str, float | None], int]) -> str | None:
+    """Return the field of an account in its file that leaves no room for a charge; None if there is room."""
+    own = [(cost, number) for (name, cost), number in costs.items() if name == account.name]
+    dearest, lowest = (account.price.highest, account.price.lowest) if account.price else (None, None)
+    spending = spending_of(own, dearest, budget=account.budget, max_charges=account.max_charges)
+    if not spending.is_exhausted(lowest):
+        return None
+    if account.max_charges is not None and spending.charges >= account.max_charges:
+        return f"max_charges of {account.name} ({spending.charges} of {account.max_charges} used)"
+    used, budget = amount(float(spending.spent), "price"), amount(account.budget or 0.0, "price")
+    return f"budget of {account.name} ({used} of {budget} used)"
 
 
 def _above_charges(charges: int, planned: int, folder: BatchFolder) -> str:

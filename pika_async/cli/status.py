@@ -25,7 +25,7 @@ from pika_async.cli.retries import failure_lines, is_archived, rejection_lines, 
 from pika_async.cli.spending import reached_limit_lines
 from pika_async.cli.terminal import Terminal, plain, table
 from pika_async.cli.words import counted
-from pika_async.errors import ClientClosed, PikaError, SubmissionsStopped
+from pika_async.errors import ClientClosed, NoAccountLeft, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
 __all__ = ["resolution_text", "show_status"]
@@ -132,7 +132,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     for name, reason in stop_reasons(jobs).items():
         yield f"account {name}, stopped: {reason}"
     yield from _missing_lines(folder, jobs)
-    stops = {job.error.message for job in jobs if _is_stop(job.error)}
+    stops = {job.error.message for job in jobs if _is_stop(job.error) and not isinstance(job.error, NoAccountLeft)}
     yield from sorted(stops)
     yield from rejection_lines(folder, jobs)
     yield from failure_lines(folder, jobs)

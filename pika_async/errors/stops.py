@@ -129,6 +129,11 @@ class BudgetReached(SubmissionsStopped):
         )
 
 
+def _without_names(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return the reasons without the name of their account at their beginning."""
+    return {name: reason.removeprefix(f"{name}: ") for name, reason in reasons.items()}
+
+
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class NoAccountLeft(SubmissionsStopped):
     """A stop because no account that could take the job is left; why, by account. It was accepted by none.
@@ -136,7 +141,7 @@ class NoAccountLeft(SubmissionsStopped):
     :param reasons: the reason of each account, by its name.
     """
 
-    reasons: Mapping[str, str] = attrs.field(factory=dict)
+    reasons: Mapping[str, str] = attrs.field(factory=dict, converter=_without_names)
 
     def _text(self) -> str:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pika_async.emulator import Emulator
+from tests.cli.account_files import QUICK, accounts_of, prompts, write_accounts
 from tests.cli.batches import charged, jsonl, statuses
 from tests.cli.command_line import KEY, CommandLine, serving
-from tests.cli.test_cli_accounts import QUICK, accounts_of, prompts, write_accounts
 
 
 def of(emulator: Emulator, account: str) -> list[str]:

@@ -9,34 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pika_async.emulator import EMULATED_GATEWAYS, Emulator
+from pika_async.emulator import EMULATED_GATEWAYS
+from tests.cli.account_files import PRICES, QUICK, accounts_of, prompts, write_accounts
 from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight
 from tests.cli.command_line import CommandLine, serving
-
-#: Names of the accounts of `write_accounts`, and their prices.
-PRICES = {"main": 0.5, "cometapi": 0.25, "yescale": 0.75, "gptge": 1.0}
-QUICK = ("--expected-seconds", "0.2")
-
-
-def write_accounts(
-    cli: CommandLine, emulator: Emulator, *, names: tuple[str, ...] = tuple(PRICES), more: str = ""
-) -> str:
-    """Write a file of one account for each gateway; that of native Pika has another name than its provider."""
-    text = ""
-    for name in names:
-        provider = "native" if name == "main" else name
-        text += f'[accounts.{name}]\nprovider = "{provider}"\nbase_url = "{emulator.base_url(provider)}/"\n'
-        text += f"price = {PRICES.get(name, 0.1)}\n{more}"
-    return cli.write("accounts.toml", text)
-
-
-def prompts(count: int) -> str:
-    return jsonl(*[(f"k{number}", f"prompt {number}") for number in range(count)])
-
-
-def accounts_of(cli: CommandLine) -> dict[str, str]:
-    """Return the account of each job by its key."""
-    return {record["key"]: record["account"] for record in cli.results()}
 
 
 def test_a_batch_goes_to_all_accounts_of_a_file(cli: CommandLine) -> None:
@@ -251,3 +227,55 @@ def test_one_provider_in_a_folder_that_remembers_accounts(cli: CommandLine) -> N
         assert {one["account"]: one["waiting"] for one in shown.records[-1]["accounts"]} == dict.fromkeys(
             (shown.records[0]["account"], "yescale")
         )
+
+
+def test_a_spent_budget_of_several_accounts_names_a_higher_one(cli: CommandLine) -> None:
+    """It pays for the rest at the highest price; `status` prints the same command, and it works."""
+    with serving() as emulator:
+        file, source = write_accounts(cli, emulator, names=("main", "cometapi")), cli.write("b.jsonl", prompts(5))
+        ran = cli("batch", source, "--accounts", file, "--routing", "cheapest", "--budget", "0.5", "--yes", *QUICK)
+        paid = sum(PRICES[accounts_of(cli)[charge.prompt.replace("prompt ", "k")]] for charge in emulator.ledger)
+        left = list(statuses(cli).values()).count("planned")
+        assert (ran.code, paid <= 0.5, left >= 3) == (1, True, True)
+        command = f"pika-async resume pika-out --budget {paid + 0.5 * left:g}"
+        for text in (ran.err, cli("status", "pika-out").out):
+            assert f"to send the other {left}: {command}" in text
+            assert "to continue: " not in text
+        assert cli(*command.split()[1:]).code == 0
+        assert set(charged(emulator).values()) == {1}
+
+
+def test_the_spent_limits_of_accounts_are_named_with_their_fields(cli: CommandLine) -> None:
+    """Once one of them is raised in the file, `resume` sends the rest."""
+    with serving() as emulator:
+        source = cli.write("b.jsonl", prompts(6))
+        file = write_accounts(cli, emulator, names=("main",), more="max_charges = 2\n")
+        limited = Path(file).read_text()
+        cli.write(
+            file, limited + Path(write_accounts(cli, emulator, names=("gptge",), more="budget = 2.5\n")).read_text()
+        )
+        ran = cli("batch", source, "--accounts", file, *QUICK)
+        assert (ran.code, len(emulator.ledger)) == (1, 4)
+        assert "no account is left that can take the rest; mend one of these, then run the same again:" in ran.err
+        assert "  main: the limit of 2 charges is reached; raise it to send the rest\n" in ran.err
+        shown = cli("status", "pika-out")
+        assert "account main, stopped: the limit of 2 charges is reached" in shown.out
+        for text in (ran.err, shown.out):
+            assert (
+                "to send the other 2: raise max_charges of main (2 of 2 used) or budget of gptge (2.00 of 2.50 used) in "
+                f"{cli.folder / file}, then: pika-async resume pika-out\n"
+            ) in text
+        cli.write(file, Path(file).read_text().replace("max_charges = 2", "max_charges = 9"))
+        assert "to continue: pika-async resume pika-out" in cli("status", "pika-out").out
+        assert (cli("resume", "pika-out").code, len(emulator.ledger)) == (0, 6)
+
+
+def test_the_spent_limit_of_the_only_account_of_a_file_is_its_field(cli: CommandLine) -> None:
+    """A higher `--max-charges` would not help."""
+    with serving() as emulator:
+        source = cli.write("b.jsonl", prompts(3))
+        file = write_accounts(cli, emulator, names=("main",), more="max_charges = 2\n")
+        ran = cli("batch", source, "--accounts", file, *QUICK)
+        assert (ran.code, len(emulator.ledger)) == (1, 2)
+        assert "to send the other 1: raise max_charges of main (2 of 2 used) in " in ran.err
+        assert "--max-charges" not in ran.err
