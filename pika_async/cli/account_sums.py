@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from pika_async._planning.money import exact
-from pika_async.cli.accounts import account_of
+from pika_async.cli.accounts import by_missing_account
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.preview import amount
 from pika_async.cli.words import counted
@@ -153,13 +153,8 @@ def account_records(jobs: Sequence[Job], accounts: Sequence[Account] | None) -> 
 
 def _waiting_by_account(accounts: Sequence[Account], jobs: Iterable[Job]) -> dict[tuple[str, str, str], list[str]]:
     """Return the keys of unfinished jobs whose account is missing, by its name, provider and base URL."""
-    waiting: dict[tuple[str, str, str], list[str]] = {}
-    for job in jobs:
-        is_waiting = job.is_in_flight or job.status is JobStatus.TIMED_OUT
-        if is_waiting and account_of(accounts, job) is None:
-            name = job.account or job.provider
-            waiting.setdefault((name, job.provider, job.base_url), []).append(job.key)
-    return waiting
+    waiting = (job for job in jobs if job.is_in_flight or job.status is JobStatus.TIMED_OUT)
+    return by_missing_account(accounts, waiting)
 
 
 def missing_account_lines(folder: BatchFolder, accounts: Sequence[Account], jobs: Iterable[Job]) -> Iterator[str]:

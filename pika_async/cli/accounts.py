@@ -21,7 +21,7 @@ from pika_async.models.spelling import did_you_mean
 
 __all__ = [
     "AccountFileOption", "AccountOptions", "NamedAccountOptions", "OneJobAccountOptions", "account_named", "account_of",
-    "choose_accounts", "read_accounts",
+    "by_missing_account", "choose_accounts", "read_accounts",
 ]  # fmt: skip
 
 
@@ -151,3 +151,12 @@ def account_of(accounts: Iterable[Account], job: Job) -> Account | None:
     """Return the account that a job is for, or that accepted it; None if it is not there. Reads no key."""
     here = (each for each in accounts if each.is_at(job.provider, job.base_url))
     return next((each for each in here if job.account in {None, each.name}), None)
+
+
+def by_missing_account(accounts: Sequence[Account], jobs: Iterable[Job]) -> dict[tuple[str, str, str], list[str]]:
+    """Return the keys of the jobs whose account is not among `accounts`, by its name, provider and base URL."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for job in jobs:
+        if account_of(accounts, job) is None:
+            found.setdefault((job.account or job.provider, job.provider, job.base_url), []).append(job.key)
+    return found

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
+from pika_async._planning.repeats import is_within_window
 from pika_async.cli.batch_folder import BatchFolder
-from pika_async.errors import SubmissionInDoubt
+from pika_async.errors import ConfigurationError, SubmissionInDoubt
 from pika_async.jobs import Job, JobStatus
+from pika_async.providers import find_provider
 from pika_async.report.cards import reason_of
 
-__all__ = ["doubt_details", "doubt_facts", "doubt_lines", "reason_groups"]
+__all__ = [
+    "can_be_asked_again", "doubt_details", "doubt_facts", "doubt_lines", "reason_groups", "way_out_of_doubt",
+]  # fmt: skip
 
 #: Doubts up to which each is shown with its facts and commands; of more, one of each reason.
 MAX_DOUBTS_IN_FULL: Final = 3
@@ -59,6 +64,24 @@ def doubt_details(folder: BatchFolder, jobs: Iterable[Job], interrupted: Sequenc
         yield f"to be asked about each in turn: {folder.command('resolve')}"
 
 
+def can_be_asked_again(folder: BatchFolder, job: Job) -> bool:
+    """Return whether the gateway of a job in doubt still knows its submission, so that `resume` asks it again, free."""
+    intent = folder.journal.intent(job.key) if job.status is JobStatus.UNKNOWN else None
+    if intent is None or intent.repeatable is None:
+        return False
+    try:
+        return is_within_window(find_provider(job.provider), intent.at, datetime.now(UTC))
+    except ConfigurationError:  # of a package that is not installed here
+        return False
+
+
+def way_out_of_doubt(folder: BatchFolder, job: Job) -> str:
+    """Return the command that ends the doubt about a job, after what it does."""
+    if can_be_asked_again(folder, job):
+        return f"to ask its gateway again, free: {folder.command('resume')}"
+    return f"to resolve it: {folder.command('resolve', job.key)}"
+
+
 def _heading(in_doubt: Sequence[Job]) -> str:
     return f"in doubt, possibly charged: {len(in_doubt)}"
 
@@ -70,6 +93,8 @@ def _keys(jobs: Iterable[Job]) -> str:
 def _example(folder: BatchFolder, job: Job) -> Iterator[str]:
     yield f"in doubt: job {job.key} at {job.provider}: {job.request.prompt!r}"
     yield from doubt_facts(job)
+    if can_be_asked_again(folder, job):
+        yield f"  ask again, free:     {folder.command('resume')}"
     yield f"  it was accepted:     {folder.command('resolve', job.key, '--task-id', 'ID')}"
     yield f"  it was not charged:  {folder.command('resolve', job.key, '--not-charged')}"
     yield f"  abandon it:          {folder.command('resolve', job.key, '--abandon')}"

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Parameter
 
-from pika_async._planning.repetition import ADOPTED_REASON
 from pika_async.cli.accounts import AccountOptions, read_accounts
 from pika_async.cli.batch import BatchOutcome, summarize
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
@@ -34,7 +33,7 @@ from pika_async.cli.polling import show_polling
 from pika_async.cli.preview import MoneyOptions, Offer, SpendOptions, confirm
 from pika_async.cli.provider_runs import ProviderRun, RunMaker, offers_of, resume_runs, retry_runs
 from pika_async.cli.requests import InputRequest, assign_keys, check_rows, input_notes, read_input
-from pika_async.cli.retries import select_jobs
+from pika_async.cli.retries import exception_lines, select_jobs
 from pika_async.cli.runner import BatchRunner
 from pika_async.cli.status import show_status
 from pika_async.cli.sweeps import SweepOptions
@@ -294,13 +293,13 @@ def retry(
         options = several.chosen(spend.applied_to(batch_folder.options()), credentials, spend)
         options = options if max_charges is None else attrs.evolve(options, max_charges=max_charges)
         listener = CallbackListener.from_options(options)
-        chosen = select_jobs(batch_folder.journal.all(), keys, statuses, download=options.download)
-        for job in chosen.adopted:
-            terminal.note(f"job {job.key} is left out: {ADOPTED_REASON}")
+        chosen = select_jobs(batch_folder, keys, statuses)
         maker = RunMaker(
             folder=batch_folder, options=options, credentials=credentials, listener=listener,
             accounts=read_accounts(options),
         )  # fmt: skip
+        for line in exception_lines(chosen, batch_folder, maker.accounts):
+            terminal.note(line)
         runs, done = retry_runs(maker, chosen, new_seed=new_seed)
         if not any(run.takes_callback for run in runs):
             listener = None

@@ -17,6 +17,7 @@ from pika_async.cli.accounts import account_of
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.callback_options import CallbackListener
+from pika_async.cli.doubts import can_be_asked_again
 from pika_async.cli.exits import UsageError
 from pika_async.cli.folder_indices import folder_indices
 from pika_async.cli.options import CredentialOptions, ProviderOptions, create_accounts_client, create_client
@@ -90,7 +91,9 @@ def resume_runs(maker: RunMaker) -> tuple[list[ProviderRun], list[Job]]:
     open_keys = {
         job.key
         for job in jobs
-        if is_unfinished(job, download=maker.options.download) or job.status is JobStatus.SUBMITTING
+        if is_unfinished(job, download=maker.options.download)
+        or job.status is JobStatus.SUBMITTING
+        or can_be_asked_again(maker.folder, job)
     }
     unfinished = {maker.group_of(job) for job in jobs if job.key in open_keys}
     by_client: dict[tuple[str, ...], list[InputRequest]] = {}

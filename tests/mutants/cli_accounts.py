@@ -8,6 +8,7 @@ from tests.mutants.catalog import Mutant
 
 TESTS: Final = ("tests/cli/test_cli_accounts.py",)
 COMMANDS: Final = ("tests/cli/test_cli_account_commands.py",)
+RETRIES: Final = ("tests/cli/test_cli_retry_accounts.py",)
 
 MUTANTS: Final = (
     Mutant(
@@ -31,7 +32,7 @@ MUTANTS: Final = (
     Mutant(
         "file-of-accounts-beside-a-provider",
         "cli/accounts.py",
-        "if self.accounts is not None and single:",
+        "if file is not None and single:",
         "if False:",
         "--accounts beside --provider is silently left out",
         TESTS,
@@ -40,8 +41,8 @@ MUTANTS: Final = (
     Mutant(
         "relative-path-of-accounts",
         "cli/accounts.py",
-        "str(self.accounts.absolute())",
-        "str(self.accounts)",
+        "str(file.absolute())",
+        "str(file)",
         "the folder's file of accounts is not found from another working directory",
         TESTS,
         "remembers_the_file",
@@ -117,6 +118,33 @@ MUTANTS: Final = (
         "status asks to raise a limit of one account although another has room again",
         TESTS,
         "with_their_fields",
+    ),
+    Mutant(
+        "resume-passes-over-doubts",
+        "cli/provider_runs.py",
+        "        or can_be_asked_again(maker.folder, job)\n",
+        "",
+        "resume does not ask for the answer to a submission that a gateway with idempotency keys still knows",
+        RETRIES,
+        "can_end",
+    ),
+    Mutant(
+        "other-account-paid-silently",
+        "cli/retries.py",
+        "by_missing_account(accounts, chosen.again).items()",
+        "by_missing_account(accounts, ()).items()",
+        "retry pays another account for a job whose account is missing without a word",
+        RETRIES,
+        "before_another",
+    ),
+    Mutant(
+        "repetition-in-doubt-unnamed",
+        "cli/folder_commands.py",
+        "for line in exception_lines(chosen, batch_folder, maker.accounts):",
+        "for line in ():",
+        "retry does not say why it leaves a job out",
+        RETRIES,
+        "left_out",
     ),
     Mutant(
         "price-of-all-on-the-card",
