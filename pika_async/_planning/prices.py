@@ -12,7 +12,7 @@ from pika_async.errors import ConfigurationError, shorten
 from pika_async.models import GenerationRequest
 from pika_async.models.spelling import did_you_mean
 
-__all__ = ["PriceRow", "Prices"]
+__all__ = ["AccountPrices", "PriceRow", "Prices"]
 
 #: The input that a generation starts from, see `GenerationRequest.kind`.
 InputKind: TypeAlias = Literal["text", "image", "video", "ingredients"]
@@ -130,8 +130,16 @@ class Prices:
 
         :param default_model: the provider's model for a request that names none.
         """
+        row = self.row_of(request, default_model)
+        return None if row is None else row.price
+
+    def row_of(self, request: GenerationRequest, default_model: str | None = None) -> PriceRow | None:
+        """Return the row that counts for a request; None where no row fits.
+
+        :param default_model: see `price_of`.
+        """
         model = request.model or default_model
-        return next((row.price for row in self.rows if row.fits(request, model)), None)
+        return next((row for row in self.rows if row.fits(request, model)), None)
 
     @property
     def highest(self) -> float:
@@ -147,6 +155,48 @@ class Prices:
     def single(self) -> float | None:
         """The price that every request has; None where it depends on the request."""
         return self.highest if self.highest == self.lowest and not self.rows[-1].facts else None
+
+
+@attrs.define
+class AccountPrices:
+    """Prices that are reserved at one account: as given, but for what its provider has charged more for.
+
+    :param given: the prices that the user gave; default None: unknown.
+    :param default_model: the provider's model for a request that names none; default None.
+    """
+
+    given: Prices | None = None
+    default_model: str | None = None
+    #: The lowest price of a charge; None where unknown.
+    lowest: float | None = attrs.field(init=False)
+    #: The largest cost of requests that were charged more than the price in their row.
+    _raised: dict[PriceRow, float] = attrs.field(factory=dict, init=False)
+
+    @lowest.default
+    def _lowest_given(self) -> float | None:
+        return None if self.given is None else self.given.lowest
+
+    def _row_of(self, request: GenerationRequest) -> PriceRow | None:
+        return None if self.given is None else self.given.row_of(request, self.default_model)
+
+    def price_of(self, request: GenerationRequest) -> float | None:
+        """Return the price of a request; None where unknown."""
+        row = self._row_of(request)
+        return None if row is None else self._raised.get(row, row.price)
+
+    def learn(self, request: GenerationRequest, cost: float) -> float | None:
+        """Raise the price of the requests that have the same row, if one of them has cost more.
+
+        :param request: the one whose cost its provider has given.
+        :return: the price that the user gave, at the first cost above it; else None.
+        """
+        row = self._row_of(request)
+        if self.given is None or row is None or cost <= self._raised.get(row, row.price):
+            return None
+        is_first = row not in self._raised
+        self._raised[row] = cost
+        self.lowest = min(self._raised.get(each, each.price) for each in self.given.rows)
+        return row.price if is_first else None
 
 
 def _faults_of(number: int, row: Any) -> Iterator[str]:

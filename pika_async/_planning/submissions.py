@@ -5,6 +5,7 @@ Times are the caller's monotonic seconds; `u` is a uniform random number in [0, 
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Final
 
@@ -25,9 +26,9 @@ from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.cooldowns import Cooldowns
 from pika_async._planning.fuses import Fuses, Trip
 from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, TokenBucket
-from pika_async._planning.money import Spending
+from pika_async._planning.money import Spending, money_text
 from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
-from pika_async._planning.prices import Prices
+from pika_async._planning.prices import AccountPrices
 from pika_async._planning.refused_jobs import RefusedJobs
 from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submit_queue import SubmitQueue
@@ -37,6 +38,8 @@ from pika_async.models import GenerationRequest
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
 __all__ = ["Submissions", "correct_cost"]
+
+_log = logging.getLogger("pika_async.submissions")
 
 #: Seconds without a job to send after which a refusal is judged although a batch has not ended.
 QUIET_S: Final = 1.0
@@ -52,10 +55,7 @@ class Submissions:
     limits: Limits
     concurrency: AdaptiveConcurrency
     rate: TokenBucket
-    #: Price of each charge; None where unknown.
-    prices: Prices | None = None
-    #: The provider's model for a request that names none.
-    default_model: str | None = None
+    prices: AccountPrices = attrs.field(factory=AccountPrices)
     #: Charges and money of this account.
     spending: Spending = attrs.field(factory=Spending)
     #: What all accounts of the client have together.
@@ -67,6 +67,8 @@ class Submissions:
     refused: RefusedJobs = attrs.field(factory=RefusedJobs)
     #: Number of submissions under way.
     submitting: int = 0
+    #: The price that is reserved for each of them; None where unknown.
+    reserved: dict[ActiveJob, float | None] = attrs.field(factory=dict)
     meter: RateMeter = attrs.field(factory=RateMeter)
     #: When a kind of job for which the gateway had no channel may be sent again, by stratum.
     cooldowns: Cooldowns = attrs.field(factory=Cooldowns)
@@ -81,7 +83,7 @@ class Submissions:
         """Return the next action at `now`, with `in_flight` accepted jobs."""
         if self.throttle.stop is not None:
             return NEVER
-        short = self._short_of(self._lowest_price)
+        short = self._short_of(self.prices.lowest)
         quiet_at = self._quiet_at(now, is_limit_reached=short is not None)
         if quiet_at <= now and (stop := self._on_quiet()) is not None:
             return stop
@@ -114,11 +116,7 @@ class Submissions:
 
     def price_of(self, request: GenerationRequest) -> float | None:
         """Return the price of a request at this account; None where unknown."""
-        return None if self.prices is None else self.prices.price_of(request, self.default_model)
-
-    @property
-    def _lowest_price(self) -> float | None:
-        return None if self.prices is None else self.prices.lowest
+        return self.prices.price_of(request)
 
     def _short_of(self, price: float | None) -> Spending | None:
         """Return whose limit does not allow one more charge beside those under way: the account's or the client's."""
@@ -128,7 +126,7 @@ class Submissions:
         return short.to_error(self.name if short is self.spending else self.shared.name, price)
 
     def _stop_at_limit(self, short: Spending) -> StopSubmitting:
-        error = self._limit_error(short, self._lowest_price)
+        error = self._limit_error(short, self.prices.lowest)
         return StopSubmitting(error, self.name if short is self.spending else None)
 
     def _quiet_at(self, now: float, *, is_limit_reached: bool) -> float:
@@ -207,7 +205,7 @@ class Submissions:
             return 0
         if self._ready_at(now) > now or self.queue.ready_at(now) > now:
             return 0
-        left = min(each.charges_left(self._lowest_price) for each in (self.spending, self.shared.spending))
+        left = min(each.charges_left(self.prices.lowest) for each in (self.spending, self.shared.spending))
         return int(max(0, min(len(self.queue) - self.queue.gated, self._room, left)))
 
     # --- pausing ----------------------------------------------------------------------------------------------------
@@ -249,7 +247,7 @@ class Submissions:
         """Record that a job is being sent."""
         self.submitting += 1
         self.shared.submitting += 1
-        price = self.price_of(active.job.request)
+        price = self.reserved[active] = self.price_of(active.job.request)
         self.spending.reserve(price)
         self.shared.spending.reserve(price)
         self.meter.add(now)
@@ -267,13 +265,24 @@ class Submissions:
     def _on_ended(self, active: ActiveJob, *, is_charged: bool) -> None:
         self.submitting -= 1
         self.shared.submitting -= 1
-        price = self.price_of(active.job.request)
+        price = self.reserved.pop(active)
         for spending in (self.spending, self.shared.spending):
             spending.confirm(price) if is_charged else spending.release(price)
 
     def correct_cost(self, before: Job, after: Job) -> None:
-        """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
+        """Record that a charge costs something else by now, or that a doubt was found not to be charged.
+
+        From a charge above its price on, as much is reserved for each request that has the same price.
+        """
         correct_cost(before, after, self.spending, self.shared.spending)
+        if after.cost is None or after.cost == before.cost or not before.may_be_charged:
+            return
+        given = self.prices.learn(after.request, after.cost)
+        if given is not None:
+            _log.warning(
+                "%s charged %s for a request at the price of %s; as much is reserved for each like it from now on",
+                self.name, money_text(after.cost), money_text(given),
+            )  # fmt: skip
 
     def on_finished(
         self, active: ActiveJob, outcome: SubmitOutcome, sent_at: float, now: float, u: float, *, in_flight: int

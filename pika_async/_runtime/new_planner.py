@@ -11,6 +11,7 @@ from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
 from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
+from pika_async._planning.prices import AccountPrices
 from pika_async._planning.router import Router
 from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submissions import Submissions
@@ -67,8 +68,7 @@ def _account_planner(
             limits=account.limits,
             concurrency=AdaptiveConcurrency(ceiling=account.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
             rate=TokenBucket(account.limits.submits_per_second),
-            prices=account.prices,
-            default_model=account.provider.default_model,
+            prices=AccountPrices(account.prices, account.provider.default_model),
             spending=account.new_spending(costs),
         ),
         poll_queue=PollQueue(

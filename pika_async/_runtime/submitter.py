@@ -129,7 +129,7 @@ class Submitter:
     async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
         body = sha256(request.body or b"").hexdigest()
         repeatable = repeatable_text(self._accounts.of(active.job).provider, request)
-        price = self._table.planner.account_of(active).submissions.price_of(active.job.request)
+        price = self._table.planner.account_of(active).submissions.reserved[active]
         active.job = active.job.submitting(price)
         intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256, repeatable=repeatable)
         await self._table.journal.record_intent(active.job, intent)

@@ -8,6 +8,7 @@ from tests.mutants.catalog import Mutant
 
 MONEY: Final = ("tests/planning/test_money.py",)
 ACCOUNTS: Final = ("tests/test_accounts.py",)
+OVERSPEND: Final = ("tests/planning/test_overspend.py",)
 
 MUTANTS: Final = (
     Mutant(
@@ -209,5 +210,53 @@ MUTANTS: Final = (
         "    faults = faults[:1]\n    if not faults and not accounts:\n",
         "a file is mended one fault at a time",
         ACCOUNTS,
+    ),
+    Mutant(
+        "dearer-charge-forgotten",
+        "_planning/prices.py",
+        "        self._raised[row] = cost\n",
+        "        self._raised[row] = row.price\n",
+        "a budget is exceeded by every charge of a provider that is dearer than its price",
+        OVERSPEND,
+    ),
+    Mutant(
+        "cheaper-charge-lowers-the-price",
+        "_planning/prices.py",
+        "cost <= self._raised.get(row, row.price)",
+        "cost == self._raised.get(row, row.price)",
+        "one cheap charge lets the dear ones after it exceed the budget",
+        OVERSPEND,
+    ),
+    Mutant(
+        "lowest-price-not-raised",
+        "_planning/prices.py",
+        "        self.lowest = min(self._raised.get(each, each.price) for each in self.given.rows)\n",
+        "",
+        "jobs are parked one by one, and none learns the budget that is enough",
+        OVERSPEND,
+    ),
+    Mutant(
+        "given-back-at-another-price",
+        "_planning/submissions.py",
+        "price = self.reserved.pop(active)",
+        "price = self.reserved.pop(active) and self.price_of(active.job.request)",
+        "money is given back that was not reserved, and spent twice",
+        OVERSPEND,
+    ),
+    Mutant(
+        "adopted-task-raises-a-price",
+        "_planning/submissions.py",
+        "after.cost == before.cost or not before.may_be_charged:",
+        "after.cost == before.cost:",
+        "the cost of an unknown request is reserved for another",
+        OVERSPEND,
+    ),
+    Mutant(
+        "price-journalled-anew",
+        "_runtime/submitter.py",
+        "submissions.reserved[active]",
+        "submissions.prices.given.price_of(active.job.request)",
+        "the journal has another price than the one that is reserved",
+        ("tests/stories/test_overspend.py",),
     ),
 )

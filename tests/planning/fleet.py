@@ -32,7 +32,7 @@ from pika_async._planning.outcomes import apply_verdict
 from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
-from pika_async._planning.prices import Prices
+from pika_async._planning.prices import AccountPrices, Prices
 from pika_async._planning.router import Router
 from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submissions import Submissions
@@ -294,7 +294,7 @@ def _account(
             limits=client,
             concurrency=AdaptiveConcurrency(ceiling=ceiling),
             rate=TokenBucket(None),
-            prices=Prices.create(price),
+            prices=AccountPrices(Prices.create(price)),
             spending=Spending(budget=budget, max_charges=max_charges),
         ),
         poll_queue=PollQueue(PolicyAdapter(policy=FixedInterval(10.0))),
