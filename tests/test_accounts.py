@@ -292,7 +292,7 @@ three = 3
         "api_key must be a table [accounts.NAME]",
         "[accounts.main] provider: 'comet' must be one of cometapi, yescale, gptge, native, pika, fal",
         f"[accounts.main] api_key: {advice}",
-        "[accounts.main] max_inflight: must be one of provider, api_key_file, base_url, max_in_flight, submits_",
+        "[accounts.main] max_inflight: must be a field of an account; did you mean max_in_flight?",
         "[accounts.main] max_charges: must be an integer >= 1, not 0",
         "[accounts.main] name: must be left out; the name is that of the table",
         f"[accounts.main] x.token: {advice}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -109,18 +109,6 @@ class Spending:
             money = self.spent + self.reserved if submitting else self.spent
             left = min(left, (exact(self.budget) - money) // exact(price))
         return max(0, left)
-
-    def fitting(self, prices: Iterable[float | None]) -> Iterator[bool]:
-        """Yield for each of several charges whether it fits beside those before it that do. Nothing is recorded.
-
-        :param prices: the price of each, in the order in which they would be sent.
-        """
-        other = attrs.evolve(self)
-        for price in prices:
-            is_allowed = other.allows(price)
-            if is_allowed:
-                other.reserve(price)
-            yield is_allowed
 
     # --- what happened ----------------------------------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.estimate import Estimate, mean_cost
@@ -29,6 +29,9 @@ from pika_async.polling.adaptive import EXPECTED_SECONDS
 from pika_async.polling.durations import DurationSample
 
 __all__ = ["estimate"]
+
+#: Names of accounts, each with its price of one request; None where that is unknown.
+Offers: TypeAlias = tuple[tuple[str, float | None], ...]
 
 
 async def estimate(
@@ -57,7 +60,7 @@ async def _estimate(
         await pace.step()
     spending = config.new_spending(config.journal.costs())
     wanted = census.new.total()
-    paid = list(itertools.compress(census.prices, spending.fitting(census.prices)))
+    paid = await _paid(config, census)
     allowed = len(paid)
     counts = census.new if allowed == wanted else _scaled(census.new, allowed)
     seconds, learned_from = await _seconds(config, table, census, allowed)
@@ -105,9 +108,10 @@ class _Census:
         self._first: dict[str, int] = {}
         #: Number of new charges by stratum.
         self.new: Counter[str] = Counter()
-        #: The price of each new charge, None where unknown: the lowest of its accounts, or the highest if that may be
-        #: chosen.
-        self.prices: list[float | None] = []
+        #: What each account that can take it would charge for each new job: the lowest price first where that is
+        #: chosen, else the highest.
+        self.offers: list[Offers] = []
+        self._known_offers: dict[Offers, Offers] = {}
         self.known = 0
         self.refused: dict[int, str] = {}
         #: Positions with equal content, by fingerprint.
@@ -142,7 +146,8 @@ class _Census:
             accounts = [account for account in self._config.accounts if account.name in options]
             self.planned[key] = content
             self.new[self._new_job(request, key, accounts[0]).stratum] += 1
-            self.prices.append(self._price_of(request, accounts))
+            offers = self._offers(request, accounts)
+            self.offers.append(self._known_offers.setdefault(offers, offers))
             self._note_unlisted(request, accounts)
         first = self._first.setdefault(content, index)
         if first != index:
@@ -166,12 +171,10 @@ class _Census:
             self.waiting.append(job)
         return True
 
-    def _price_of(self, request: GenerationRequest, accounts: Sequence[AccountConfig]) -> float | None:
-        prices = [account.price_of(request) for account in accounts]
-        known = [price for price in prices if price is not None]
-        if len(known) < len(prices):
-            return None
-        return min(known) if self._config.routing.strategy == "cheapest" else max(known)
+    def _offers(self, request: GenerationRequest, accounts: Sequence[AccountConfig]) -> Offers:
+        offers = [(account.name, account.price_of(request)) for account in accounts]
+        is_cheapest_first = self._config.routing.strategy == "cheapest"
+        return tuple(sorted(offers, key=lambda offer: offer[1] or 0.0, reverse=not is_cheapest_first))
 
     @staticmethod
     def _new_job(request: GenerationRequest, key: str, account: AccountConfig) -> Job:
@@ -183,6 +186,25 @@ class _Census:
             self.unlisted[f"model {request.model}"] = None
         if request.effect is not None and not any(request.effect in provider.effects for provider in providers):
             self.unlisted[f"effect {request.effect}"] = None
+
+
+async def _paid(config: ClientConfig, census: _Census) -> list[float | None]:
+    """Return the price of each new charge that the limits of the client and of its accounts leave room for.
+
+    A price is None where that of one account is unknown, which may be the one that is chosen.
+    """
+    costs = config.journal.costs()
+    overall = config.new_spending(costs)
+    own = {account.name: account.new_spending(costs) for account in config.accounts}
+    paid: list[float | None] = []
+    async for offers in paced(census.offers):
+        for name, price in offers:
+            if overall.allows(price) and own[name].allows(price):
+                overall.reserve(price)
+                own[name].reserve(price)
+                paid.append(price if all(each is not None for _, each in offers) else None)
+                break
+    return paid
 
 
 def _scaled(counts: Counter[str], total: int) -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from fractions import Fraction
 from typing import Any, Final
 
@@ -15,13 +16,13 @@ from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.preview import amount
 from pika_async.cli.words import counted
 from pika_async.config.accounts import Account
-from pika_async.errors import NoAccountLeft, SubmissionsStopped
+from pika_async.errors import BudgetReached, ChargeLimitReached, ClientClosed, NoAccountLeft, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models.results import RouteStep
 
 __all__ = [
     "AccountSum", "account_records", "missing_account_lines", "stop_lines", "stop_reasons",
-    "stopping_answers", "sum_lines", "sums_by_account",
+    "stopping_answers", "stops_all", "sum_lines", "sums_by_account",
 ]  # fmt: skip
 
 #: Keys that are named beside an account that is missing.
@@ -114,14 +115,18 @@ def stop_reasons(jobs: Sequence[Job]) -> dict[str, str]:
     return reasons
 
 
-def stopping_answers(jobs: Iterable[Job]) -> dict[str, str]:
-    """Return the reasons of the accounts whose latest answer to a submission stopped them, by their names."""
+def stopping_answers(jobs: Iterable[Job], since: datetime | None = None) -> dict[str, str]:
+    """Return the reasons of the accounts whose latest answer to a submission stopped them, by their names.
+
+    :param since: answers before it do not count; default None: all do.
+    """
     latest: dict[str, RouteStep] = {}
     for step in (step for job in jobs for step in job.route):
         known = latest.get(step.account)
         if step.at is not None and (known is None or known.at is None or step.at >= known.at):
             latest[step.account] = step
-    return {name: step.reason for name, step in latest.items() if step.verdict == "stop"}
+    recent = {name: step for name, step in latest.items() if since is None or (step.at and step.at >= since)}
+    return {name: step.reason for name, step in recent.items() if step.verdict == "stop"}
 
 
 def stop_lines(stopped: SubmissionsStopped | None) -> Iterator[str]:
@@ -131,6 +136,11 @@ def stop_lines(stopped: SubmissionsStopped | None) -> Iterator[str]:
         yield from (f"  {name}: {reason}" for name, reason in stopped.reasons.items())
     elif stopped is not None:
         yield stopped.message
+
+
+def stops_all(stopped: SubmissionsStopped | None) -> bool:
+    """Return whether a stop names each account that takes no more jobs, and not a limit over all of them."""
+    return stopped is not None and not isinstance(stopped, ChargeLimitReached | BudgetReached | ClientClosed)
 
 
 def account_records(jobs: Sequence[Job], accounts: Sequence[Account] | None) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import attrs
 from cyclopts import Parameter
@@ -18,6 +19,10 @@ from pika_async.config.accounts import Account, Strategy, load_accounts
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.jobs import Job
 from pika_async.models.spelling import did_you_mean
+
+#: The beginning of one of several faults of a file.
+_FAULT: Final = re.compile(r";? (?=\(\d+\) )")
+_ON_A_LINE: Final = "\n  "
 
 __all__ = [
     "AccountFileOption", "AccountOptions", "NamedAccountOptions", "OneJobAccountOptions", "account_named", "account_of",
@@ -122,7 +127,7 @@ def read_accounts(options: BatchOptions) -> list[Account]:
     try:
         return load_accounts(Path(options.accounts))
     except ConfigurationError as error:
-        raise UsageError(f"--accounts: {error.message}") from None
+        raise UsageError(f"--accounts: {_FAULT.sub(_ON_A_LINE, error.message)}") from None
 
 
 def account_named(accounts: Sequence[Account], name: str | None, file: str) -> Account:

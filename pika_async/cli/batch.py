@@ -55,6 +55,8 @@ class BatchOutcome:
     #: Why not every job was sent.
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
+    #: Why accounts took no more jobs while others did, by their names.
+    stopped_accounts: Mapping[str, str] = attrs.field(factory=dict)
     #: Whether the command wants the videos on disk.
     download: bool = True
     #: Whether an interrupt ended the drawing of the gallery's posters.
@@ -267,6 +269,8 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from sum_lines(outcome.jobs)
     yield from trouble_lines(outcome.jobs)
     yield from outcome.callback_lines
+    for name, reason in outcome.stopped_accounts.items():
+        yield f"account {name}, stopped: {reason}; mend it, then the same command uses it again"
     yield from stop_lines(outcome.stopped)
     beyond_limit = list(limit_lines(outcome.jobs, outcome.stopped, folder))
     yield from beyond_limit

@@ -172,7 +172,9 @@ def is_of_account(error: ConfigurationError) -> bool:
 
 def account_fault(error: ConfigurationError) -> str:
     """Return the text of an error about an account, with the fields of a file of accounts."""
-    return error.reason.replace("give api_key or", "give api_key_env or")
+    return error.reason.replace(
+        "give api_key or api_key_file", "name another variable with api_key_env, or a file with api_key_file"
+    )
 
 
 def _arguments(credentials: CredentialOptions, options: BatchOptions) -> dict[str, Any]:

@@ -37,9 +37,9 @@ def check_any(providers: Sequence[Provider], request: GenerationRequest, *, can_
     first, *others = errors.values()
     if all(error.message == first.message for error in others):
         raise first
-    reasons = "; ".join(f"{name}: {error.message}" for name, error in errors.items())
-    fields = {error.field for error in errors.values()}
-    field = first.field if len(fields) == 1 else "request"
+    is_one_field = all((error.field, error.value) == (first.field, first.value) for error in others)
+    reasons = "; ".join(f"{name}: {error.reason if is_one_field else error.message}" for name, error in errors.items())
+    field = first.field if is_one_field else "request"
     raise InvalidRequest(field=field, value=first.value, reason=f"cannot be sent to any account: {reasons}")
 
 

@@ -249,6 +249,7 @@ def checked_accounts(accounts: Iterable[Account]) -> tuple[Account, ...]:
 _COLUMNS: Final[Mapping[str, attrs.Attribute[Any]]] = {
     field.name: field for field in attrs.fields(Account) if field.name not in {"name", "api_key"}
 }
+_FIELDS: Final = ", ".join(_COLUMNS)
 _KEY_ADVICE: Final = "must not be in this file; name a variable with api_key_env, or a file with api_key_file"
 
 
@@ -322,7 +323,8 @@ def _faults_of(name: str, table: Any, folder: Path) -> Iterator[str]:
         elif field == "name":
             yield "name: must be left out; the name is that of the table"
         else:
-            yield f"{_shown(field)}: must be one of {', '.join(_COLUMNS)}{did_you_mean(field, _COLUMNS)}"
+            hint = did_you_mean(field, _COLUMNS)
+            yield f"{_shown(field)}: must be {f'a field of an account{hint}' if hint else f'one of {_FIELDS}'}"
 
 
 def _faults_in(field: attrs.Attribute[Any], value: Any) -> Iterator[str]:

@@ -183,7 +183,7 @@ def test_each_account_is_checked_with_its_own_key(cli: CommandLine, monkeypatch:
     assert "ok         unknown task: " in by_name["good"]
     assert "differs    account: " in by_name["bad"]
     assert (
-        "not tried  configuration: no key for none (gpt.ge); set GPTGE_API_KEY, or give api_key_env or"
+        "not tried  configuration: no key for none (gpt.ge); set GPTGE_API_KEY, or name another variable with"
         in (by_name["none"])
     )
     assert (Path("samples") / "good" / "error-unknown-task.json").is_file()

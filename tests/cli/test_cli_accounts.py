@@ -173,7 +173,7 @@ def test_jobs_of_a_missing_account_wait_and_are_named(cli: CommandLine) -> None:
         (("--accounts", "accounts.toml", "--price", "1"), "--price: must be given to each account in "),
         (("--provider", "native", "--routing", "cheapest"), "--routing: must be given with --accounts FILE"),
         (("--accounts", "none.toml"), "none.toml: cannot be read: No such file or directory"),
-        (("--accounts", "bad.toml"), "2 faults: (1) [accounts.a] provider: must be given"),
+        (("--accounts", "bad.toml"), "2 faults:\n  (1) [accounts.a] provider: must be given"),
         (("--accounts", "accounts.toml", "--budget", "3"), "--budget: needs a price of each account; give a one in "),
         (("--accounts", "accounts.toml", "--max-charges", "3"), "no key for a (native Pika); set NO_SUCH_KEY"),
     ],
@@ -279,3 +279,15 @@ def test_the_spent_limit_of_the_only_account_of_a_file_is_its_field(cli: Command
         assert (ran.code, len(emulator.ledger)) == (1, 2)
         assert "to send the other 1: raise max_charges of main (2 of 2 used) in " in ran.err
         assert "--max-charges" not in ran.err
+
+
+def test_a_summary_names_the_accounts_that_stopped_in_this_run(cli: CommandLine) -> None:
+    """While others went on; a run that sends nothing names none."""
+    refuse = {"on": "create", "provider": "cometapi", "do": {"fault": "refuse", "as": "quota"}}
+    with serving(refuse) as emulator:
+        file, source = write_accounts(cli, emulator), cli.write("b.jsonl", prompts(8))
+        ran = cli("batch", source, "--accounts", file, *QUICK)
+        [line] = [line for line in ran.out.splitlines() if line.startswith("account ")]
+        assert line.startswith("account cometapi, stopped: ")
+        assert line.endswith("; mend it, then the same command uses it again")
+        assert "account " not in cli("batch", source, "--accounts", file).out

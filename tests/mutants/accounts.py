@@ -84,14 +84,6 @@ MUTANTS: Final = (
         MONEY,
     ),
     Mutant(
-        "preview-spends",
-        "_planning/money.py",
-        "        other = attrs.evolve(self)\n",
-        "        other = self\n",
-        "an estimate uses up the budget",
-        MONEY,
-    ),
-    Mutant(
         "least-specific-row-counts",
         "_planning/prices.py",
         "key=lambda row: -row.facts",

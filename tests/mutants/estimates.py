@@ -43,8 +43,8 @@ MUTANTS: Final = (
     Mutant(
         "limit-not-announced",
         "_runtime/estimation.py",
-        "    spending = config.new_spending(config.journal.costs())\n",
-        "    spending = config.new_spending({})\n",
+        "    overall = config.new_spending(costs)\n",
+        "    overall = config.new_spending({})\n",
         "the preview forgets what earlier runs have used of a limit",
         ESTIMATES,
         "budget_is_never_exceeded",
@@ -57,6 +57,15 @@ MUTANTS: Final = (
         "the cost of jobs of an unknown price counts as nothing",
         MONEY,
         "unknown",
+    ),
+    Mutant(
+        "limits-of-accounts-not-announced",
+        "_runtime/estimation.py",
+        "overall.allows(price) and own[name].allows(price)",
+        "overall.allows(price)",
+        "the preview announces charges that the accounts' own limits hold back",
+        ESTIMATES,
+        "limits_of_each_account",
     ),
     Mutant(
         "rooms-without-end",

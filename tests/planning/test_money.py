@@ -235,13 +235,6 @@ def test_a_correction_replaces_the_price_of_a_charge() -> None:
     assert (spending.spent, spending.charges) == (Fraction(0), 1)
 
 
-def test_charges_fit_one_after_the_other() -> None:
-    """A cheaper charge may fit after a dear one that did not; the spending itself is left as it is."""
-    spending = Spending(1.0, 4, Fraction("0.3"), 1)
-    assert list(spending.fitting([0.4, 0.4, None, 0.2, 0.2, 0.05, 0.05])) == [1, 0, 0, 1, 0, 1, 0]
-    assert spending == Spending(1.0, 4, Fraction("0.3"), 1)
-
-
 def test_the_reason_of_a_stop_is_the_limit_that_is_reached() -> None:
     """It names what was spent and the least budget that pays for the next charge."""
     spending = Spending(25.0, 90, Fraction("24.92"), 89)
@@ -300,18 +293,3 @@ def test_the_budget_holds_in_any_order_of_answers(
             (budget is None or total + Decimal(str(price)) <= Decimal(str(budget)))
             and (limit is None or len(charged + sending) < limit)
         )
-
-
-@given(st.sampled_from([0.3, 1.0, 9.99, 10.0]), st.sampled_from([1, 5, None]), st.lists(PRICES))
-def test_charges_that_fit_are_those_that_would_be_allowed(
-    budget: float, limit: int | None, prices: list[float]
-) -> None:
-    """Equal charges fit as often as there are charges left."""
-    spending = Spending(budget, limit)
-    for price, fits in zip(prices, spending.fitting(prices), strict=True):
-        assert fits == spending.allows(price)
-        if fits:
-            spending.reserve(price)
-            spending.confirm(price)
-    left = spending.charges_left(0.1)
-    assert sum(spending.fitting([0.1] * 200)) == left

@@ -11,11 +11,21 @@ from typing import Any
 import attrs
 import pytest
 
-from pika_async import BudgetReached, Estimate, GenerationRequest, InvalidRequest, JobStatus, Limits, PikaClient
+from pika_async import (
+    Account,
+    BudgetReached,
+    Estimate,
+    GenerationRequest,
+    InvalidRequest,
+    JobStatus,
+    Limits,
+    PikaClient,
+    Routing,
+)
 from pika_async._journal.schema import open_reader
 from pika_async._journal.sqlite import SqliteJournal
 from tests.fakes import virtual_clock
-from tests.fakes.memory_gateway import client, gateway, now, prompts, until
+from tests.fakes.memory_gateway import ORIGIN, MemoryTransport, client, gateway, now, prompts, until
 
 REFUSED = {"on": "create", "prompt": "bad", "do": {"fault": "answer", "status": 400, "body": '{"error": "no cats"}'}}
 
@@ -215,6 +225,27 @@ def test_a_budget_is_never_exceeded(tmp_path: Path, lost: int) -> None:
             assert report.stopped.needed == round(0.1 * (charges + 1), 6)
 
     virtual_clock.run(main())
+
+
+def test_the_limits_of_each_account_hold_back_what_they_would_not_pay() -> None:
+    """The estimate is exact for the cheapest account first, and the most that may be spent for any other choice."""
+    own: dict[str, dict[str, Any]] = {
+        "a": {"price": 0.25, "budget": 0.6}, "b": {"price": 0.5, "max_charges": 3}, "c": {"price": 1.0, "budget": 1.5},
+    }  # fmt: skip
+    accounts = [Account("gptge", name=name, base_url=f"{ORIGIN}/gptge", **limits) for name, limits in own.items()]
+
+    async def estimated(strategy: Any, budget: float | None) -> tuple[int, int, float | None, int]:
+        at = gateway(durations="constant:5")
+        transport, routing = MemoryTransport(at), Routing(strategy)
+        async with PikaClient(accounts, transport=transport, routing=routing, budget=budget) as pika:
+            estimate = await pika.estimate(prompts(9))
+            report = await pika.run(prompts(9))
+            assert sum(report.costs.values()) <= (estimate.money or 0)
+            return estimate.new_charges, estimate.held_back, estimate.money, len(at.ledger)
+
+    assert virtual_clock.run(estimated("cheapest", None)) == (6, 3, 3.0, 6)
+    assert virtual_clock.run(estimated("capacity", None)) == (6, 3, 3.0, 6)
+    assert virtual_clock.run(estimated("cheapest", 1.2))[:3] == (3, 6, 1.0)
 
 
 def test_the_smaller_of_both_limits_stops() -> None:
