@@ -329,6 +329,8 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
         """Run every job of the client's accounts that is not final; jobs in doubt stay so and are reported.
 
+        A client of several accounts also sends jobs that were planned for an account which it does not have.
+
         :param download_to: the folder for KEY.mp4, also for jobs that succeeded and whose file is missing; default:
             nothing is downloaded.
         """

@@ -93,6 +93,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"price": "0.28"}, "price: must be a number above 0, or a list of rows"),
     ({"price": [{"cost": 1}]}, "price: row 1 must have a price"),
     ({"weight": 0}, "weight: must be a number above 0, not 0"),
+    ({"weight": 10**400}, "weight: must be a number above 0, not 1"),
+    ({"weight": float("inf")}, "weight: must be a number above 0, not inf"),
     ({"weight": None}, "weight: must be a number above 0, not None"),
     ({"weight": True}, "weight: must be a number above 0, not True"),
     ({"api_key": "k", "api_key_env": "KEY"}, "api_key_env: must not be given with api_key; leave one of them out"),

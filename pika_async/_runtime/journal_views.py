@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from typing import Any, Final
 
@@ -13,11 +15,14 @@ from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
 from pika_async._runtime.request_source import Source
 from pika_async.config.client import ClientConfig
+from pika_async.errors import strip_control
 from pika_async.jobs import FINAL, Job, JobStatus
 from pika_async.models import evolve_unchecked
 from pika_async.polling.policy import PollingPolicy
 
 __all__ = ["JobListing", "JobViews", "unfinished_requests"]
+
+_log = logging.getLogger("pika_async.journal_views")
 
 UNFINISHED: Final = tuple(status for status in JobStatus if status not in FINAL)
 
@@ -96,15 +101,27 @@ class JobViews(abc.ABC):
 async def unfinished_requests(config: ClientConfig, *, with_downloads: bool) -> Source:
     """Yield the requests of the jobs that are not final now, each read when it is asked for.
 
-    :param config: the client; jobs of accounts that it does not have are left out.
+    Jobs of accounts that the client does not have are left out, unless they are planned and another account may be
+    chosen for them: one that has no account yet, and each one for a client of several.
+
+    :param config: the client.
     :param with_downloads: whether jobs that succeeded without a file are included.
     """
     statuses = (*UNFINISHED, JobStatus.SUCCEEDED) if with_downloads else UNFINISHED
     journal = config.journal
     keys: dict[str, None] = {}
+    left_out: Counter[tuple[str, str]] = Counter()
     async for job in paced(journal.all(*statuses)):
-        if config.account_of(job) is not None and (not job.is_final or needs_download(job)):
+        if job.is_final and not needs_download(job):
+            continue
+        is_free = job.status is JobStatus.PLANNED and (job.account is None or len(config.accounts) > 1)
+        if is_free or config.account_of(job) is not None:
             keys[job.key] = None
+        else:
+            left_out[job.account or job.provider, job.base_url] += 1
+    for (account, base_url), jobs in left_out.items():
+        text = "%d jobs are left as they are: this client does not have their account %s at %s; give it to follow them"
+        _log.info(text, jobs, strip_control(account), strip_control(base_url))
     pace = Pace()
     for key in keys:
         await pace.step()

@@ -33,6 +33,7 @@ def _open_account(config: ClientConfig, account: AccountConfig, telemetry: NullT
         name=account.name,
         provider=account.provider,
         base_url=account.base_url,
+        digest=account.digest,
         concurrency_key=account.concurrency_key,
         gateway=gateway,
     )

@@ -22,6 +22,8 @@ class OpenAccount:
     name: str
     provider: Provider
     base_url: str
+    #: Distinguishes one API key from another.
+    digest: str
     #: The journal setting that holds its learned concurrency limit.
     concurrency_key: str
     gateway: GatewayClient

@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from pika_async._http.transport import InterruptedAnswer
-from pika_async._journal.protocol import Journal
+from pika_async._journal.protocol import Intent, Journal
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.repeats import is_within_window, repeat_delay, repeatable_text, request_from_text
 from pika_async._runtime.gateway import GatewayClient
@@ -32,21 +32,30 @@ _log = logging.getLogger("pika_async.repeater")
 
 
 async def send_until_told(
-    gateway: GatewayClient, provider: Provider, request: HttpRequest, active: ActiveJob, *, repeated: bool = False
+    gateway: GatewayClient,
+    provider: Provider,
+    request: HttpRequest,
+    active: ActiveJob,
+    sent_at: datetime,
+    *,
+    repeated: bool = False,
 ) -> SubmitOutcome:
     """Send a submission; repeat it while its answer is lost, where the gateway recognises it.
 
     The doubt about the first one stays whatever a repetition is answered with, but for an acceptance.
 
+    :param sent_at: when it was first sent, UTC: the machine may sleep for longer than the gateway recognises it.
     :param repeated: whether it was sent before.
     """
     outcome = await _send(gateway, request, active, repeated=repeated)
     is_doubt = repeated or outcome.verdict is SubmitVerdict.UNKNOWN
-    if not is_doubt or repeatable_text(provider, request) is None:
+    if not is_doubt or repeatable_text(provider, request, "") is None:
         return outcome
     latest, repeats = outcome, 0
     while (delay := repeat_delay(latest, repeats, random.random())) is not None:
         await asyncio.sleep(delay)
+        if not is_within_window(provider, sent_at, datetime.now(UTC)):
+            break
         latest = await _send(gateway, request, active, repeated=True)
         repeats += 1
     return latest if latest.verdict is SubmitVerdict.ACCEPTED else _still_in_doubt(outcome, latest)
@@ -102,39 +111,37 @@ class Repeater:
         if other is not None:
             await other.wait()
             return self._journal.get(job.key) or job
-        request = self._request_of(job)
-        if request is None:
+        intent = self._journal.intent(job.key)
+        request = None if intent is None else self._request_of(job, intent)
+        if intent is None or request is None:
             return job
         ended = self._under_way[job.key] = anyio.Event()
         try:
             async with self._limiter:
-                return await self._settle(job, request)
+                return await self._settle(job, request, intent.at)
         finally:
             del self._under_way[job.key]
             ended.set()
 
-    def _request_of(self, job: Job) -> HttpRequest | None:
+    def _request_of(self, job: Job, intent: Intent) -> HttpRequest | None:
         """Return the submission of a job in doubt; None if its gateway does not recognise it any more."""
         account = self._accounts.find(job)
         if job.status is not JobStatus.UNKNOWN or account is None or account.provider.idempotency is None:
             return None
-        intent = self._journal.intent(job.key)
-        if intent is None or intent.repeatable is None:
-            return None
-        if not is_within_window(account.provider, intent.at, datetime.now(UTC)):
+        if intent.repeatable is None or not is_within_window(account.provider, intent.at, datetime.now(UTC)):
             return None
         try:
-            return request_from_text(intent.repeatable)
+            return request_from_text(intent.repeatable, account.digest)
         except Exception:
             log_job(_log, logging.ERROR, job, "its submission cannot be read", exc_info=True)
             return None
 
-    async def _settle(self, job: Job, request: HttpRequest) -> Job:
+    async def _settle(self, job: Job, request: HttpRequest, sent_at: datetime) -> Job:
         account = self._accounts.of(job)
         active = ActiveJob(job, job.stratum)
         try:
             outcome = await send_until_told(
-                account.gateway, account.provider, request, active, repeated=True
+                account.gateway, account.provider, request, active, sent_at, repeated=True
             )  # fmt: skip
         except InterruptedSubmission as error:
             with anyio.CancelScope(shield=True):

@@ -89,10 +89,10 @@ class Submitter:
                 if self._is_unwanted(active, was_observed=was_observed):
                     pass
                 elif isinstance(encoded, HttpRequest):
-                    await self._journal_intent(active, encoded, token_sha256)
+                    intended_at = await self._journal_intent(active, encoded, token_sha256)
                     sent_at = now()
                     try:
-                        outcome = await send_until_told(gateway, account.provider, encoded, active)
+                        outcome = await send_until_told(gateway, account.provider, encoded, active, intended_at)
                     except InterruptedSubmission as error:
                         outcome = error.outcome
                         raise
@@ -126,14 +126,17 @@ class Submitter:
             return NO_CALLBACK_URL, None
         return self._callbacks.issue()
 
-    async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> None:
+    async def _journal_intent(self, active: ActiveJob, request: HttpRequest, token_sha256: str | None) -> datetime:
+        """Save the job as being sent, and return when."""
         body = sha256(request.body or b"").hexdigest()
-        repeatable = repeatable_text(self._accounts.of(active.job).provider, request)
+        account = self._accounts.of(active.job)
+        repeatable = repeatable_text(account.provider, request, account.digest)
         price = self._table.planner.account_of(active).submissions.reserved[active]
         active.job = active.job.submitting(price)
         intent = Intent(at=datetime.now(UTC), body_sha256=body, callback_sha256=token_sha256, repeatable=repeatable)
         await self._table.journal.record_intent(active.job, intent)
         self._table.notify(active, finished=False)
+        return intent.at
 
     async def _roll_back(self, active: ActiveJob) -> None:
         """Put a job that was not sent back into the queue, and delete its intent if one was saved."""

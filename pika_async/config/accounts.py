@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections import Counter
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 from attrs.validators import optional
 
-from pika_async._planning.money import checked_amount
+from pika_async._planning.money import checked_amount, is_amount
 from pika_async._planning.prices import Prices
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.models.spelling import did_you_mean
@@ -40,8 +39,7 @@ def _error(field: str, reason: str) -> ConfigurationError:
 
 
 def _number(_account: Account, attribute: attrs.Attribute[Any], value: Any) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
+    if not is_amount(value):
         raise _error(attribute.name, f"must be a number above 0, not {shorten(value)}")
 
 

@@ -148,6 +148,14 @@ MUTANTS: Final = (
         _ROUTING,
     ),
     Mutant(
+        "planned-jobs-of-a-removed-account-forgotten",
+        "_runtime/journal_views.py",
+        "if is_free or config.account_of(job) is not None:",
+        "if config.account_of(job) is not None:",
+        "resume leaves out jobs that any account could take, because the first one was removed",
+        ("tests/stories/test_changed_accounts.py",),
+    ),
+    Mutant(
         "one-queue-of-downloads",
         "_runtime/batch.py",
         "self._downloads[self._table.planner.account_for(job).name][0]",

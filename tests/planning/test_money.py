@@ -31,7 +31,7 @@ def test_a_budget_pays_for_as_many_charges_as_fit(cents: int, price_cents: int) 
     assert Spending(budget=amount).charges_left(price) == cents // price_cents
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, 10**400])
 def test_a_price_or_budget_that_is_not_an_amount_is_refused(value: object) -> None:
     """The error names the argument and the value."""
     with pytest.raises(ConfigurationError, match=r"price.*must be a number above 0, not"):

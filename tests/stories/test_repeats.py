@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import pytest
 
 from pika_async import FixedInterval, JobStatus, PikaClient, SubmissionInDoubt
 from pika_async._planning.repeats import MAX_REPEATS, is_within_window, repeat_delay
+from pika_async._runtime import repeater
 from pika_async.emulator import Gateway
 from pika_async.providers import PROVIDERS
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
@@ -51,6 +53,16 @@ class Watched(MemoryTransport):
                 self.lost -= 1
                 return TransportFailure(phase=SendPhase.SENT, kind="disconnected", detail="the connection was closed")
         return answer
+
+
+class Stuck(Watched):
+    """Transport that delivers the first submission, and no answer at all."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse | TransportFailure:
+        if request.paid and self.submissions:
+            return TransportFailure(phase=SendPhase.SENT, kind="disconnected", detail="the connection was closed")
+        self.lost = 1
+        return await super().send(request)
 
 
 def pika(at: Gateway, provider: str = "pika", **options: Any) -> PikaClient:
@@ -194,9 +206,90 @@ def test_a_key_is_used_within_its_window() -> None:
     """A day later the gateway would take the same request for a new one, and charge it."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     provider = PROVIDERS["pika"]
-    assert is_within_window(provider, at, at + timedelta(hours=23, minutes=59))
-    assert not is_within_window(provider, at, at + timedelta(hours=24))
+    assert is_within_window(provider, at, at + timedelta(hours=23, minutes=54))
+    assert not is_within_window(provider, at, at + timedelta(hours=23, minutes=56)), "it may arrive after the window"
     assert not is_within_window(PROVIDERS["fal"], at, at)
+
+
+def test_a_key_is_not_used_where_the_clock_was_set_back() -> None:
+    """By such a clock the submission is not sent yet: any time may have passed since."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert is_within_window(PROVIDERS["pika"], at, at - timedelta(seconds=30))
+    assert not is_within_window(PROVIDERS["pika"], at, at - timedelta(hours=1))
+
+
+class ShiftedClock(datetime):
+    """Clock of the repetitions, `later` than that of the intent."""
+
+    later = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls.fromtimestamp(time.time() + cls.later.total_seconds(), tz)
+
+
+@pytest.mark.parametrize("later", [timedelta(hours=25), timedelta(hours=-2)])
+def test_a_doubt_beyond_the_window_is_not_paid_again(
+    later: timedelta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that comes too late for the key, or under a clock that was set back, leaves the doubt to a person."""
+    at = gateway()
+    at.idempotency_window = 0.0  # it has forgotten the key
+    sound = Watched(at)
+    monkeypatch.setattr(repeater, "datetime", ShiftedClock)
+
+    async def story() -> None:
+        async with pika(at, journal=tmp_path / "j.db", transport=Stuck(at)) as it:
+            assert (await it.run(["a cat"])).counts == {S.UNKNOWN: 1}
+        monkeypatch.setattr(ShiftedClock, "later", later)
+        async with pika(at, journal=tmp_path / "j.db", transport=sound) as it:
+            assert (await it.resume()).counts == {S.UNKNOWN: 1}
+            assert (await it.run(["a cat"])).counts == {S.UNKNOWN: 1}
+
+    virtual_clock.run(story())
+    assert sound.submissions == []
+    assert len(at.ledger) == 1
+
+
+def test_a_machine_that_sleeps_between_two_repetitions_does_not_pay_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for a repetition is not counted while a machine sleeps; the clock tells how late it is."""
+    at = gateway()
+    at.idempotency_window = 0.0
+    monkeypatch.setattr(repeater, "datetime", ShiftedClock)
+    monkeypatch.setattr(ShiftedClock, "later", timedelta(hours=25))
+    lossy = Watched(at, lost=1)
+
+    async def story() -> None:
+        async with pika(at, transport=lossy) as it:
+            with pytest.raises(SubmissionInDoubt):
+                await it.submit("a cat")
+
+    virtual_clock.run(story())
+    assert len(lossy.submissions) == len(at.ledger) == 1
+
+
+def test_a_submission_is_not_repeated_with_another_key(tmp_path: Path) -> None:
+    """Another API key may be that of another customer, whose submission would be a new one."""
+    at = gateway()
+    sound = Watched(at)
+
+    def keyed(transport: Watched, key: str) -> PikaClient:
+        it = pika(at, journal=tmp_path / "j.db", transport=transport)
+        accounts = tuple(attrs.evolve(each, digest=key) for each in it._config.accounts)
+        it._config = attrs.evolve(it._config, accounts=accounts)
+        return it
+
+    async def story() -> None:
+        async with keyed(Stuck(at), "1a2b") as it:
+            assert (await it.run(["a cat"])).counts == {S.UNKNOWN: 1}
+        async with keyed(sound, "3c4d") as it:
+            assert (await it.resume()).counts == {S.UNKNOWN: 1}
+            assert sound.submissions == []
+        async with keyed(sound, "1a2b") as it:
+            assert (await it.resume()).counts == {S.SUCCEEDED: 1}
+
+    virtual_clock.run(story())
+    assert len(at.ledger) == 1
 
 
 def test_nothing_is_repeated_in_a_pause(tmp_path: Path) -> None:
