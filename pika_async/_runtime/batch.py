@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
+import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pika_async._http.addresses import allowable_kind, redact_text, redact_url
@@ -300,6 +301,8 @@ class BatchRun:
             self._stopped = self._stopped or ClientClosed(provider=job.provider)
         self._has_files |= job.file is not None
         elsewhere = isinstance(job.error, AcceptedElsewhere)
+        if elsewhere and job.status is JobStatus.SUCCEEDED and self._download is None:
+            job = attrs.evolve(job, error=None)  # only its file would need the account
         if self._download is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._downloads[self._table.planner.account_for(job).name][0].send_nowait(job)

@@ -243,7 +243,7 @@ class Scheduler:
             self.table.journal.save_later(job)
             self.table.notify(active, finished=False)
         if result.verdict is PollVerdict.STOP:  # no job fails because its account is stopped
-            account = job.account or job.provider
+            account = self._planner.account_of(active).name  # the job may have been accepted before jobs had accounts
             self._intake.stop_account(
                 account,
                 AccountStopped(

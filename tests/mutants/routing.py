@@ -148,6 +148,14 @@ MUTANTS: Final = (
         _ROUTING,
     ),
     Mutant(
+        "stopped-account-by-its-provider",
+        "_runtime/scheduler.py",
+        "account = self._planner.account_of(active).name",
+        "account = job.account or job.provider",
+        "a refused poll of a job from before there were accounts ends the scheduler",
+        ("tests/stories/test_changed_accounts.py",),
+    ),
+    Mutant(
         "planned-jobs-of-a-removed-account-forgotten",
         "_runtime/journal_views.py",
         "if is_free or config.account_of(job) is not None:",

@@ -179,13 +179,13 @@ MUTANTS: Final = (
     Mutant(
         "sent-before-the-intent",
         "_runtime/submitter.py",
-        "                    await self._journal_intent(active, encoded, token_sha256)\n"
+        "                    intended_at = await self._journal_intent(active, encoded, token_sha256)\n"
         "                    sent_at = now()\n"
         "                    try:\n"
-        "                        outcome = await send_until_told(gateway, account.provider, encoded, active)\n",
+        "                        outcome = await send_until_told(gateway, account.provider, encoded, active, intended_at)\n",
         "                    sent_at = now()\n"
         "                    try:\n"
-        "                        outcome = await send_until_told(gateway, account.provider, encoded, active)\n"
+        "                        outcome = await send_until_told(gateway, account.provider, encoded, active, datetime.now(UTC))\n"
         "                        await self._journal_intent(active, encoded, token_sha256)\n",
         "a job that a crash interrupts is paid again",
         ("tests/crash/test_points.py",),

@@ -7,9 +7,11 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import attrs
 import pytest
 
-from pika_async import AcceptedElsewhere, Account, FixedInterval, JobStatus, PikaClient
+from pika_async import AcceptedElsewhere, Account, AccountStopped, FixedInterval, JobStatus, PikaClient
+from pika_async._journal.memory import MemoryJournal
 from pika_async.emulator import Gateway
 from tests.fakes import virtual_clock
 from tests.fakes.journals import write_in_loop_time
@@ -27,7 +29,7 @@ def account(provider: str, *, name: str | None = None, origin: str = ORIGIN) -> 
     return Account(provider, name=name, base_url=f"{origin}/{provider}", max_in_flight=3)
 
 
-def client(at: Gateway, accounts: list[Account], journal: Path) -> PikaClient:
+def client(at: Gateway, accounts: list[Account], journal: Path | MemoryJournal) -> PikaClient:
     return PikaClient(
         accounts, transport=MemoryTransport(at), journal=journal, polling=FixedInterval(5.0), deadline=5000
     )
@@ -96,3 +98,38 @@ def test_jobs_of_an_account_that_is_renamed_or_moved_wait_for_it(
     assert (
         f"2 jobs are left as they are: this client does not have their account native at {ORIGIN}/native" in caplog.text
     )
+
+
+def test_a_success_of_a_removed_account_needs_it_for_its_file_alone(tmp_path: Path) -> None:
+    """A batch without downloads has it as a success; one with downloads names the account that it waits for."""
+    at, batch = gateway(), requests(4)
+
+    async def story() -> None:
+        async with client(at, [account("native"), account("gptge")], tmp_path / "j.db") as pika:
+            assert (await pika.run(batch)).counts == {S.SUCCEEDED: 4}
+        async with client(at, [account("yescale")], tmp_path / "j.db") as pika:
+            report = await pika.run(batch)
+            assert report.ok
+            assert [job.error for job in report.jobs] == [None] * 4
+            report = await pika.run(batch, download_to=tmp_path)
+            assert not report.ok
+            assert {type(job.error) for job in report.jobs} == {AcceptedElsewhere}
+
+    virtual_clock.run(story())
+    assert len(at.ledger) == 4
+
+
+def test_a_refused_poll_stops_the_account_of_a_job_from_before_there_were_accounts() -> None:
+    """Such a job has no account in the journal; the account at its address has a name of its own now."""
+    at, journal = gateway([{"on": "feed", "do": {"fault": "refuse", "as": "key"}}]), MemoryJournal()
+
+    async def story() -> None:
+        async with client(at, [account("native")], journal) as pika:
+            sent = [await pika.submit(request) for request in requests(2)]
+        await journal.save(*(attrs.evolve(job, account=None) for job in sent))
+        async with client(at, [account("native", name="main"), account("gptge")], journal) as pika:
+            report = await pika.resume()
+            assert {type(job.error) for job in report.jobs} == {AccountStopped}
+            assert [name for name, each in pika.stats().accounts.items() if each.stopped] == ["main"]
+
+    virtual_clock.run(story())
