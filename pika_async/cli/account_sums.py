@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, Final
@@ -13,6 +13,7 @@ import attrs
 from pika_async._planning.money import exact
 from pika_async.cli.accounts import by_missing_account
 from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.exits import no_account_lines
 from pika_async.cli.preview import amount
 from pika_async.cli.words import counted
 from pika_async.config.accounts import Account
@@ -22,7 +23,7 @@ from pika_async.models.results import RouteStep
 
 __all__ = [
     "AccountSum", "account_records", "missing_account_lines", "stop_lines", "stop_reasons",
-    "stopping_answers", "stops_all", "sum_lines", "sums_by_account",
+    "stopping_answers", "sum_lines", "sums_by_account",
 ]  # fmt: skip
 
 #: Keys that are named beside an account that is missing.
@@ -129,18 +130,18 @@ def stopping_answers(jobs: Iterable[Job], since: datetime | None = None) -> dict
     return {name: step.reason for name, step in recent.items() if step.verdict == "stop"}
 
 
-def stop_lines(stopped: SubmissionsStopped | None) -> Iterator[str]:
-    """Yield why not every job was sent, for several accounts on a line each."""
+def stop_lines(stopped: SubmissionsStopped | None, accounts: Mapping[str, str]) -> Iterator[str]:
+    """Yield why not every job was sent, or not to every account; for several accounts on a line each.
+
+    :param accounts: the reasons of accounts that an answer stopped, by their names.
+    """
+    if stopped is None or isinstance(stopped, ChargeLimitReached | BudgetReached | ClientClosed):
+        for name, reason in accounts.items():
+            yield f"account {name}, stopped: {reason}; mend it, then the same command uses it again"
     if isinstance(stopped, NoAccountLeft):
-        yield "no account is left that can take the rest; mend one of these, then run the same again:"
-        yield from (f"  {name}: {reason}" for name, reason in stopped.reasons.items())
+        yield from no_account_lines(stopped, "the rest")
     elif stopped is not None:
         yield stopped.message
-
-
-def stops_all(stopped: SubmissionsStopped | None) -> bool:
-    """Return whether a stop names each account that takes no more jobs, and not a limit over all of them."""
-    return stopped is not None and not isinstance(stopped, ChargeLimitReached | BudgetReached | ClientClosed)
 
 
 def account_records(jobs: Sequence[Job], accounts: Sequence[Account] | None) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from pika_async.cli.spending import Before, limit_lines, spending_line
 from pika_async.cli.terminal import Terminal, linked
 from pika_async.cli.words import counted
 from pika_async.client import PikaClient
-from pika_async.errors import PikaError, SubmissionsStopped
+from pika_async.errors import NoAccountLeft, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.report.writer import GalleryWriter
@@ -55,7 +55,7 @@ class BatchOutcome:
     #: Why not every job was sent.
     stopped: SubmissionsStopped | None = None
     interrupted: bool = False
-    #: Why accounts took no more jobs while others did, by their names.
+    #: The reasons of accounts that an answer stopped in this run, by their names.
     stopped_accounts: Mapping[str, str] = attrs.field(factory=dict)
     #: Whether the command wants the videos on disk.
     download: bool = True
@@ -79,7 +79,8 @@ class BatchOutcome:
         """Exit code of the command."""
         if self.interrupted or self.posters_interrupted:
             return ExitCode.INTERRUPTED
-        if stops_account(self.stopped):
+        has_stopped = isinstance(self.stopped, NoAccountLeft) and self.stopped_accounts.keys() & self.stopped.reasons
+        if stops_account(self.stopped) or has_stopped:
             return ExitCode.ACCOUNT_STOPPED
         good = all(job.status is JobStatus.SUCCEEDED and job.error is None for job in self.jobs)
         return ExitCode.OK if good and self.results_complete and self.journal_complete else ExitCode.INCOMPLETE
@@ -269,9 +270,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from sum_lines(outcome.jobs)
     yield from trouble_lines(outcome.jobs)
     yield from outcome.callback_lines
-    for name, reason in outcome.stopped_accounts.items():
-        yield f"account {name}, stopped: {reason}; mend it, then the same command uses it again"
-    yield from stop_lines(outcome.stopped)
+    yield from stop_lines(outcome.stopped, outcome.stopped_accounts)
     beyond_limit = list(limit_lines(outcome.jobs, outcome.stopped, folder))
     yield from beyond_limit
     yield from rejection_lines(folder, outcome.jobs)

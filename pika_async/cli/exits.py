@@ -12,11 +12,15 @@ from pika_async.errors import (
     ConfigurationError,
     GatewayInTrouble,
     InvalidRequest,
+    NoAccountLeft,
     PikaError,
     RefusedAlike,
 )
 
-__all__ = ["ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for", "stops_account"]
+__all__ = [
+    "ExitCode", "InputErrors", "Interrupted", "UsageError", "error_text", "exit_code_for", "no_account_lines",
+    "stops_account",
+]  # fmt: skip
 
 
 class ExitCode(enum.IntEnum):
@@ -84,7 +88,18 @@ def error_text(error: BaseException) -> str:
             return f"--listen: {error.reason.replace(', or 0 for any free one', '')}"
         case ConfigurationError() if not error.setting.isupper():  # an upper-case setting is an environment variable
             return f"--{error.setting.removeprefix('limits.').replace('_', '-')}: {error.reason}"
+        case NoAccountLeft():
+            return "\n".join(no_account_lines(error, "this"))
         case PikaError():
             return error.message
         case _:
             return str(error)
+
+
+def no_account_lines(error: NoAccountLeft, jobs: str) -> list[str]:
+    """Return why no account took jobs, with a line for each account.
+
+    :param jobs: "this", or "the rest".
+    """
+    reasons = [f"  {name}: {reason}" for name, reason in error.reasons.items()]
+    return [f"no account is left that can take {jobs}; mend one of these, then run the same again:", *reasons]

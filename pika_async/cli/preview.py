@@ -183,7 +183,8 @@ def _cost_source(offer: Offer) -> str:
     if estimate.unit == "price" and estimate.price is None:
         choice = "lowest" if offer.client.routing.strategy == "cheapest" else "highest"
         each = "each at " if estimate.new_charges > 1 else ""
-        return f", {each}the {choice} price of the accounts that can take it" if offer.has_several else ""
+        more = "; more while that one is full" if choice == "lowest" else ""
+        return f", {each}the {choice} price of the accounts that can take it{more}" if offer.has_several else ""
     each = amount(estimate.money / estimate.new_charges, estimate.unit)
     return f" ({each} each{', the mean of settled jobs here' if estimate.unit == 'points' else ''})"
 

@@ -17,7 +17,7 @@ import attrs
 
 from pika_async._runtime.pacing import paced
 from pika_async._runtime.tasks import wait_uncancelled
-from pika_async.cli.account_sums import stopping_answers, stops_all
+from pika_async.cli.account_sums import stopping_answers
 from pika_async.cli.batch import FINISHING_TEXT, BatchOutcome, ProviderBatch, finish_gallery
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.board_control import BatchControl, controlling
@@ -136,7 +136,7 @@ class BatchRunner:
         return BatchOutcome(
             jobs=jobs,
             stopped=stopped,
-            stopped_accounts={} if stops_all(stopped) else stopping_answers(jobs, self._started_at),
+            stopped_accounts=stopping_answers(jobs, self._started_at),
             interrupted=interrupted,
             download=self.options.download,
             results_complete=all(batch.write_error is None for batch in self._batches),

@@ -13,7 +13,7 @@ from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.pacing import paced
 from pika_async.cli.account_sums import stopping_answers
 from pika_async.cli.accounts import read_accounts
-from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.exits import UsageError
 from pika_async.cli.preview import amount
 from pika_async.cli.words import NEW_CHARGES, counted
@@ -113,7 +113,7 @@ def reached_limit_lines(
     costs = folder.journal.costs()
     charges = [(cost, number) for (_, cost), number in costs.items()]
     spending = spending_of(charges, highest, budget=options.budget, max_charges=options.max_charges)
-    if not spending.is_exhausted(lowest):
+    if not (spending.is_exhausted(lowest) or _is_of_folder(stopped, options)):
         limited = _limited_accounts([stopped, *(job.error for job in planned)]) - stopping_answers(jobs).keys()
         named = [account for account in accounts if account.name in limited]
         fields = [_spent_field(account, costs) for account in named]
@@ -125,6 +125,17 @@ def reached_limit_lines(
         yield _above_charges(spending.charges, len(planned), folder)
     elif highest is not None:
         yield _above_budget(float(spending.spent), len(planned), highest, folder)
+
+
+def _is_of_folder(stopped: SubmissionsStopped | None, options: BatchOptions) -> bool:
+    """Return whether a limit over all accounts was reached; a provider's own figure may have left room since."""
+    match stopped:
+        case BudgetReached():
+            return stopped.budget == options.budget
+        case ChargeLimitReached():
+            return stopped.limit == options.max_charges
+        case _:
+            return False
 
 
 def _saved_accounts(folder: BatchFolder) -> list[Account]:

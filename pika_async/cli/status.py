@@ -13,6 +13,7 @@ from pika_async.cli.account_sums import (
     account_records,
     missing_account_lines,
     stop_reasons,
+    stopping_answers,
     sums_by_account,
 )
 from pika_async.cli.accounts import read_accounts
@@ -129,8 +130,9 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     charged = sum(job.may_be_charged for job in jobs)
     limit = folder.options().max_charges
     yield f"charges: {charged} accepted or possibly accepted{f', of {limit} allowed' if limit else ''}"
+    answers = stopping_answers(jobs)
     for name, reason in stop_reasons(jobs).items():
-        yield f"account {name}, stopped: {reason}"
+        yield f"account {name}{', stopped' if answers.get(name) == reason else ''}: {reason}"
     yield from _missing_lines(folder, jobs)
     stops = {job.error.message for job in jobs if _is_stop(job.error) and not isinstance(job.error, NoAccountLeft)}
     yield from sorted(stops)

@@ -12,7 +12,7 @@ import pytest
 from pika_async.emulator import EMULATED_GATEWAYS
 from tests.cli.account_files import PRICES, QUICK, accounts_of, prompts, write_accounts
 from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight
-from tests.cli.command_line import CommandLine, serving
+from tests.cli.command_line import KEY, CommandLine, serving
 
 
 def test_a_batch_goes_to_all_accounts_of_a_file(cli: CommandLine) -> None:
@@ -259,7 +259,7 @@ def test_the_spent_limits_of_accounts_are_named_with_their_fields(cli: CommandLi
         assert "no account is left that can take the rest; mend one of these, then run the same again:" in ran.err
         assert "  main: the limit of 2 charges is reached; raise it to send the rest\n" in ran.err
         shown = cli("status", "pika-out")
-        assert "account main, stopped: the limit of 2 charges is reached" in shown.out
+        assert "account main: the limit of 2 charges is reached" in shown.out
         for text in (ran.err, shown.out):
             assert (
                 "to send the other 2: raise max_charges of main (2 of 2 used) or budget of gptge (2.00 of 2.50 used) in "
@@ -291,3 +291,37 @@ def test_a_summary_names_the_accounts_that_stopped_in_this_run(cli: CommandLine)
         assert line.startswith("account cometapi, stopped: ")
         assert line.endswith("; mend it, then the same command uses it again")
         assert "account " not in cli("batch", source, "--accounts", file).out
+
+
+def test_keys_that_are_all_refused_are_exit_code_3(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each account has a line with its reason, in the summary, in `status` and of `generate`."""
+    with serving() as emulator:
+        monkeypatch.setenv("PIKA_API_KEY", "wrong")
+        monkeypatch.setenv("GPTGE_API_KEY", "wrong")
+        file = write_accounts(cli, emulator, names=("main", "gptge"))
+        ran = cli("batch", cli.write("b.jsonl", prompts(4)), "--accounts", file, *QUICK)
+        assert (ran.code, statuses(cli), len(emulator.ledger)) == (
+            3,
+            {f"k{number}": "planned" for number in range(4)},
+            0,
+        )
+        shown = cli("generate", "a cat", "--accounts", file)
+        for text, rest in ((ran.err, "the rest"), (shown.err, "this")):
+            assert f"no account is left that can take {rest}; mend one of these, then run the same again:\n" in text
+            assert "\n  main: the account is stopped: HTTP 401: " in text
+            assert "\n  gptge: the account is stopped: HTTP 401: " in text
+        assert "\naccount main: the account is stopped: HTTP 401: " in cli("status", "pika-out").out
+
+
+def test_a_budget_that_a_provider_spares_a_part_of_names_a_higher_one(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own figure is below the price, so that another charge would fit once all have ended."""
+    monkeypatch.setenv("PIKA_DEV_API_KEY", KEY)
+    with serving() as emulator:
+        text = f'[accounts.own]\nprovider = "pika"\nbase_url = "{emulator.base_url("pika")}"\nprice = 0.6\n'
+        text += f'[accounts.ge]\nprovider = "gptge"\nbase_url = "{emulator.base_url("gptge")}"\nprice = 0.6\n'
+        file, source = cli.write("two.toml", text + "max_in_flight = 1\n"), cli.write("b.jsonl", prompts(8))
+        ran = cli("batch", source, "--accounts", file, "--budget", "1.9", *QUICK)
+        left = list(statuses(cli).values()).count("planned")
+        assert (ran.code, f"to send the other {left}: pika-async resume pika-out --budget " in ran.err) == (1, True)

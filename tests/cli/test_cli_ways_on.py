@@ -31,7 +31,11 @@ CASES: list[tuple[str, tuple[str, ...], str]] = [
     ("retry-unknown-key", ("retry", "out", "nothing"), "retry: nothing is not the key of a job in this folder"),
     ("retry-ambiguous", ("retry", "out", "f"), "retry: f fits 2 keys (f1, f2); give more of the key"),
     ("retry-succeeded", ("retry", "out", "f1", "ok"), "retry: ok is succeeded; give keys of jobs that ended without"),
-    ("retry-in-doubt", ("retry", "out", "f1", "d1"), "retry: d1 is in doubt; give keys of jobs that ended without"),
+    (
+        "retry-in-doubt",
+        ("retry", "out", "f1", "d1"),
+        "retry: d1 is in doubt and may be charged already; to resolve it: pika-async resolve out d1",
+    ),
     ("retry-nothing", ("retry", "out", "--new-seed"), "retry needs --rejected, --failed or keys"),
     ("retry-no-folder", ("retry", "none", "--failed"), f"none {NO_BATCH}"),
     ("retry-a-file", ("retry", "file.txt", "--failed"), f"file.txt {NO_BATCH}"),
