@@ -102,7 +102,7 @@ class AccountPlanner:
             active = self.poll_queue.pop_expired(now)
             if active is not None:
                 return DeadlinePassed(active)
-        if self.shared.polling >= self.limits.polling:
+        if self.polling >= self.limits.polling or self.shared.polling >= self.shared.polling_limit:
             return WaitUntil(math.inf)
         if breaker_ready_at > now:
             return WaitUntil(min(breaker_ready_at, self.poll_queue.expires_at))

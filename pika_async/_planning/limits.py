@@ -43,8 +43,10 @@ class Limits:
         counts. While the account answers 429, fewer are in flight: its limit is learned, and saved in the journal.
     :param submits_per_second: maximum rate of submissions; None by default.
     :param polls_per_second: maximum rate of polls; None by default.
-    :param submitting: maximum number of concurrent submissions, 8 by default.
-    :param polling: maximum number of concurrent polls, 32 by default.
+    :param submitting: maximum number of concurrent submissions, 8 by default. Each of several accounts leaves one to
+        each other.
+    :param polling: maximum number of concurrent polls, 32 by default. Each of several accounts leaves one to each
+        other.
     :param downloading: maximum number of concurrent downloads of each account, 4 by default.
     :param patience: seconds for which one job is submitted again while the account asks to retry later, 900 by default.
         They begin anew after a 429 while the account holds accepted jobs of this client.

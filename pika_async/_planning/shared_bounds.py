@@ -19,6 +19,7 @@ class SharedBounds:
     :param name: names the client in the error of a limit.
     :param max_in_flight: maximum number of accepted jobs.
     :param submitting_limit: maximum number of submissions under way.
+    :param polling_limit: maximum number of polls under way.
     :param submit_rate: rate of submissions.
     :param poll_rate: rate of polls.
     :param spending: charges and money, with the limits of the client.
@@ -27,6 +28,7 @@ class SharedBounds:
     name: str = ""
     max_in_flight: float = MAX_IN_FLIGHT
     submitting_limit: float = math.inf
+    polling_limit: float = math.inf
     submit_rate: TokenBucket = attrs.field(factory=lambda: TokenBucket(None))
     poll_rate: TokenBucket = attrs.field(factory=lambda: TokenBucket(None))
     spending: Spending = attrs.field(factory=Spending)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
+
 from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.callback_tracker import CallbackTracker
 from pika_async._planning.concurrency import AdaptiveConcurrency
-from pika_async._planning.limits import MAX_IN_FLIGHT, TokenBucket
+from pika_async._planning.limits import MAX_IN_FLIGHT, Limits, TokenBucket
 from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
@@ -30,6 +32,7 @@ def new_planner(config: ClientConfig, telemetry: NullTelemetry) -> Planner:
         name=config.name,
         max_in_flight=limits.max_in_flight or MAX_IN_FLIGHT,
         submitting_limit=limits.submitting,
+        polling_limit=limits.polling,
         submit_rate=TokenBucket(limits.submits_per_second),
         poll_rate=TokenBucket(min((rate for rate in poll_rates if rate is not None), default=None)),
         spending=config.new_spending(costs),
@@ -54,18 +57,19 @@ def _account_planner(
         config.journal.add_sample(sample)
         telemetry.duration_observed(sample, age)
 
+    limits = _limits_beside(account.limits, len(config.accounts) - 1)
     learned = config.journal.get_setting(account.concurrency_key) or {}
     is_called_back = config.callbacks is not None and account.provider.takes_callback
     return AccountPlanner(
         name=account.name,
         provider=account.provider.name,
         base_url=account.base_url,
-        limits=account.limits,
+        limits=limits,
         deadline=config.deadline,
         submissions=Submissions(
             name=account.name,
             base_url=account.base_url,
-            limits=account.limits,
+            limits=limits,
             concurrency=AdaptiveConcurrency(ceiling=account.limits.max_in_flight or MAX_IN_FLIGHT, **learned),
             rate=TokenBucket(account.limits.submits_per_second),
             prices=AccountPrices(account.prices, account.provider.default_model),
@@ -78,3 +82,11 @@ def _account_planner(
         weight=account.weight,
         max_in_flight=account.max_in_flight,
     )
+
+
+def _limits_beside(limits: Limits, others: int) -> Limits:
+    """Return the limits of an account that leaves one submission and one poll at a time to each other account.
+
+    A gateway that answers nothing for minutes thus does not hold up the others.
+    """
+    return attrs.evolve(limits, submitting=max(1, limits.submitting - others), polling=max(1, limits.polling - others))

@@ -148,6 +148,22 @@ MUTANTS: Final = (
         _ROUTING,
     ),
     Mutant(
+        "all-submissions-for-one-account",
+        "_runtime/new_planner.py",
+        "submitting=max(1, limits.submitting - others)",
+        "submitting=limits.submitting",
+        "a gateway that answers no submission holds up all others for minutes",
+        ("tests/stories/test_stalled_accounts.py",),
+    ),
+    Mutant(
+        "all-polls-for-one-account",
+        "_planning/account_planner.py",
+        "if self.polling >= self.limits.polling or self.shared",
+        "if self.shared",
+        "a gateway that answers no poll holds up all others for minutes",
+        ("tests/stories/test_stalled_accounts.py",),
+    ),
+    Mutant(
         "stopped-account-by-its-provider",
         "_runtime/scheduler.py",
         "account = self._planner.account_of(active).name",

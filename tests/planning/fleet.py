@@ -95,6 +95,7 @@ class Fleet:
             name="client",
             max_in_flight=limits.max_in_flight or MAX_IN_FLIGHT,
             submitting_limit=limits.submitting,
+            polling_limit=limits.polling,
             submit_rate=TokenBucket(limits.submits_per_second),
             spending=Spending(budget=budget, max_charges=limits.max_charges),
         )

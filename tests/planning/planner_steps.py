@@ -65,6 +65,7 @@ def new_planner(*, policy: PollingPolicy | None = None, deadline: float = 1000.0
         name="p",
         max_in_flight=chosen.max_in_flight or MAX_IN_FLIGHT,
         submitting_limit=chosen.submitting,
+        polling_limit=chosen.polling,
         spending=Spending(max_charges=chosen.max_charges),
     )
     return Planner(router=Router(accounts={"p": account}, shared=shared), limits=chosen)
