@@ -38,21 +38,21 @@ def _direct(*extras: str) -> list[str]:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the suite without its slowest cases on every Python found; warnings are errors."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     session.run(*PYTEST, "-m", "not live and not typing and not slow and not browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def slow(session: nox.Session) -> None:
     """Run the slowest cases on one Python."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     session.run(*PYTEST, "-m", "slow and not live and not browser", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def explore(session: nox.Session) -> None:
     """Run the property tests with ten times the examples, others in every run; a failure prints its seed."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     seed = f"--hypothesis-seed={random.SystemRandom().randrange(2**32)}"
     session.run(*PYTEST, "-m", "hypothesis and not live", "--hypothesis-profile", "explore", seed, *session.posargs)
 
@@ -60,7 +60,7 @@ def explore(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def browser(session: nox.Session) -> None:
     """Open the pages in Debian's Chromium; screenshots go to `.nox/browser/tmp`, or to `PIKA_BROWSER_ARTEFACTS`."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     env = {"PIKA_BROWSER_ARTEFACTS": os.environ.get("PIKA_BROWSER_ARTEFACTS") or session.create_tmp()}
     # Two browsers, each with a batch of its own, keep two cores busy.
     session.run("python", "-m", "pytest", "-n", "2", "-m", "browser", "tests/browser", *session.posargs, env=env)
@@ -69,7 +69,7 @@ def browser(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def wheel(session: nox.Session) -> None:
     """Run the suite on the built wheel, with the lowest direct dependencies that pyproject.toml allows."""
-    extras = ("cli", "emulator", "otel", "speed")
+    extras = ("cli", "dbos", "emulator", "otel", "speed")
     built = Path(session.create_tmp(), "dist")
     shutil.rmtree(built, ignore_errors=True)
     session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(built), ".", silent=True)
@@ -97,7 +97,7 @@ def crash(session: nox.Session) -> None:
     `nox -s crash -- 40` is the short form: 40 kills at random times, and the rest of the crash tests is left to the
     sessions `tests` and `slow`. Both run the stories of the journal on its real thread and a real disk.
     """
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     rounds, *options = (
         session.posargs if session.posargs[:1] and session.posargs[0].isdecimal() else ["", *session.posargs]
     )
@@ -120,7 +120,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Mypy strict over everything, pyright over the public types, and what both refuse."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("typing"), *_group("bench"), "nox")
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("typing"), *_group("bench"), "nox")
     session.run("mypy")
     session.run("pyright")
     session.run("python", "-m", "pytest", "-m", "typing", "tests/typing", *session.posargs)
@@ -143,12 +143,12 @@ def bench(session: nox.Session) -> None:
     if session.posargs[:1] in (["--check"], ["--record"]):
         session.install("-e", ".")  # an extra would change what is counted
     else:
-        session.install("-e", ".[cli,emulator,speed]", *_group("bench"))
+        session.install("-e", ".[cli,dbos,emulator,speed]", *_group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Named defects, each of which the suite must find."""
-    session.install("-e", ".[cli,emulator,speed]", *_group("test"))
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
     session.run("python", "-m", "tests.mutants", *session.posargs)

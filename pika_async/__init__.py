@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pika_async.callbacks import CallbackReceiver
     from pika_async.client import PikaClient
     from pika_async.config.accounts import Account, Routing, load_accounts
+    from pika_async.engines.cluster import Cluster
+    from pika_async.engines.cluster_stats import ClusterAccount, ClusterStats, ClusterWorker
     from pika_async.errors import (
         AcceptedElsewhere,
         AccountStopped,
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         ChargeLimitReached,
         ClientClosed,
         ClientNotOpen,
+        ClusterUnusable,
         ConfigurationError,
         DeadlineExceeded,
         DownloadFailed,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
         JournalFailed,
         JournalInUse,
         JournalUnusable,
+        LeaseEnded,
         NoAccountLeft,
         PikaError,
         ProviderBusy,
@@ -73,6 +77,11 @@ __all__ = [
     "ChargeLimitReached",
     "ClientClosed",
     "ClientNotOpen",
+    "Cluster",
+    "ClusterAccount",
+    "ClusterStats",
+    "ClusterUnusable",
+    "ClusterWorker",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",
@@ -99,6 +108,7 @@ __all__ = [
     "JournalInUse",
     "JournalUnusable",
     "LastSeen",
+    "LeaseEnded",
     "Limits",
     "NoAccountLeft",
     "PikaClient",
@@ -138,11 +148,14 @@ _NAMES = {
     "config.accounts": ("Account", "Routing", "load_accounts"),
     "callbacks": ("CallbackReceiver",),
     "client": ("PikaClient",),
+    "engines.cluster": ("Cluster",),
+    "engines.cluster_stats": ("ClusterAccount", "ClusterStats", "ClusterWorker"),
     "errors": (
         "AcceptedElsewhere", "AccountStopped", "BudgetReached", "ChargeLimitReached", "ClientClosed", "ClientNotOpen",
-        "ConfigurationError", "DeadlineExceeded", "DownloadFailed", "ErrorKind", "ExchangeFailed", "GatewayInTrouble",
-        "GenerationFailed", "InvalidRequest", "JobCanceled", "JobError", "JournalFailed", "JournalInUse",
-        "JournalUnusable", "NoAccountLeft", "PikaError", "ProviderBusy", "ProviderUnreachable", "RefusedAlike",
+        "ClusterUnusable", "ConfigurationError", "DeadlineExceeded", "DownloadFailed", "ErrorKind", "ExchangeFailed",
+        "GatewayInTrouble", "GenerationFailed", "InvalidRequest", "JobCanceled", "JobError", "JournalFailed",
+        "JournalInUse", "JournalUnusable", "LeaseEnded", "NoAccountLeft", "PikaError", "ProviderBusy",
+        "ProviderUnreachable", "RefusedAlike",
         "SubmissionInDoubt", "SubmissionRejected", "SubmissionsStopped", "TaskNotFound", "UnknownJob", "WrongBaseUrl",
         "WrongEventLoop",
     ),
@@ -158,7 +171,9 @@ _NAMES = {
 }  # fmt: skip
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 #: Modules and folders that are attributes of the package without an import of their own.
-_PARTS = frozenset({"callbacks", "client", "config", "errors", "jobs", "logs", "models", "polling", "providers"})
+_PARTS = frozenset({
+    "callbacks", "client", "config", "engines", "errors", "jobs", "logs", "models", "polling", "providers",
+})  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would take any misspelt name for an attribute
 

@@ -166,6 +166,11 @@ class MemoryJournal:
             self._has_forgotten = True
             text = "more than %s jobs have settled: the oldest are forgotten from now on, and their keys are new ones; "
             _log.warning(text + "a journal file forgets none", f"{self._max_settled:,}")
+        self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        """Remove all that is kept of a job, but its cost and its place in the order of the settled ones."""
+        key = job.key
         del self._jobs[key]
         self._counts[job.status] -= 1
         self._set_token(key, None)
@@ -276,6 +281,10 @@ class MemoryJournal:
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`."""
         return self._task_keys.get((provider, base_url), {}).get(task_id)
+
+    async def find_task(self, provider: str, base_url: str, task_id: str) -> str | None:
+        """See `Journal`. No other process has jobs."""
+        return self.key_for_task(provider, base_url, task_id)
 
     def key_for_token(self, callback_sha256: str) -> str | None:
         """See `Journal`."""

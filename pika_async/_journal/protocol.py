@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from pika_async.errors import SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
 
-__all__ = ["MAX_CHANGES", "MAX_STATES", "Intent", "JobState", "Journal", "Upload"]
+__all__ = ["MAX_CHANGES", "MAX_STATES", "Intent", "JobState", "Journal", "SubmissionHeldError", "Upload"]
 
 #: Changes returned by one call of `changes`, at most; it bounds what a reader of changes holds in memory.
 MAX_CHANGES: Final = 64
@@ -64,6 +65,21 @@ class Upload:
     at: datetime
 
 
+class SubmissionHeldError(Exception):
+    """A submission that must not be sent now, because of what other processes send at the same accounts.
+
+    :param seconds: after which it may be tried again, above 0.
+    :param reason: why.
+    :param stop: the stop of the account that follows from it; None if it only has to wait.
+    """
+
+    def __init__(self, seconds: float, reason: str, stop: SubmissionsStopped | None = None) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+        self.reason = reason
+        self.stop = stop
+
+
 class Journal(Protocol):
     """Store of jobs by key, of settings by name, and of duration samples.
 
@@ -106,6 +122,7 @@ class Journal(Protocol):
         """Save that `job` is about to be sent.
 
         :raises JournalFailed: if it could not be saved; then the job must not be sent.
+        :raises SubmissionHeldError: if it must not be sent now, for what other processes send; nothing is saved.
         """
 
     async def save(self, *jobs: Job, linger: bool = False) -> None:
@@ -169,6 +186,9 @@ class Journal(Protocol):
 
     def key_for_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """Return the key of the job that has this task id at that gateway."""
+
+    async def find_task(self, provider: str, base_url: str, task_id: str) -> str | None:
+        """Return the key of the job that has this task id at that gateway, also one that another process has."""
 
     def key_for_token(self, callback_sha256: str) -> str | None:
         """Return the key of the job, archived or not, whose latest submission carried the token with that SHA-256."""

@@ -135,6 +135,10 @@ class Reader:
             keys = [] if connection is None else queries.select_keys_for_task(connection, *task)
         return next((key for key in keys if key not in pending.stale_keys), None)
 
+    async def find_task(self, provider: str, base_url: str, task_id: str) -> str | None:
+        """See `Journal`. No other process has jobs."""
+        return self.key_for_task(provider, base_url, task_id)
+
     def key_for_token(self, callback_sha256: str) -> str | None:
         """See `Journal`."""
         resolve = self._buffer.token_resolver(callback_sha256)

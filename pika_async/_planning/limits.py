@@ -246,6 +246,10 @@ class SubmitThrottle:
         self._waits += 1
         self._paused_until = max(self._paused_until, now + pause)
 
+    def hold(self, until: float) -> None:
+        """Pause until `until`, for another reason than an answer."""
+        self._paused_until = max(self._paused_until, until)
+
     def record_unreachable(self, now: float, u: float) -> bool:
         """Record a submission that could not be sent, and back off; return True after `attempts` consecutive ones."""
         if now < self._paused_until:

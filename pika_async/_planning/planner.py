@@ -308,6 +308,18 @@ class Planner:
         """Queue a job again that was not sent after all."""
         self.account_of(active).submissions.on_rolled_back(active)
 
+    def hold(self, active: ActiveJob, until: float) -> None:
+        """Send nothing to the account of a job before `until`, for what other processes send there.
+
+        The job, which was rolled back, may go to another account, and loses none of its patience.
+        """
+        account = self.account_of(active)
+        account.submissions.throttle.hold(until)
+        active.deadline_at = math.inf
+        others = [name for name in self.router.open_options(active) if name != account.name]
+        if others and account.submissions.remove(active):
+            self.router.move(active)
+
     def on_cost(self, before: Job, after: Job) -> None:
         """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
         account = self.accounts.get(before.account_and_cost[0])

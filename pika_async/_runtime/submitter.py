@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 import attrs
 
-from pika_async._journal.protocol import Intent
+from pika_async._journal.protocol import Intent, SubmissionHeldError
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.outcomes import apply_verdict
 from pika_async._planning.repeats import repeatable_text
@@ -76,7 +76,7 @@ class Submitter:
         planned, was_observed = active.job, bool(active.observers)
         account = self._accounts.of(planned)
         gateway = account.gateway
-        sent_at = None
+        sent_at = held = None
         outcome = SubmitOutcome(
             verdict=SubmitVerdict.UNKNOWN, reason="the client was closed before the response arrived"
         )
@@ -98,6 +98,8 @@ class Submitter:
                         raise
                 else:
                     outcome = encoded
+        except SubmissionHeldError as error:
+            active.job, held = planned, error
         except JournalFailed as error:
             active.job = planned
             self._table.intake.stop_submitting(attrs.evolve(error, provider=self._table.planner.provider))
@@ -108,7 +110,7 @@ class Submitter:
             self._scopes.discard(scope)
             with anyio.CancelScope(shield=True):
                 if sent_at is None and outcome.verdict is SubmitVerdict.UNKNOWN:
-                    await self._roll_back(active)
+                    await self._roll_back(active, held)
                 else:
                     await self._apply_verdict(account, active, outcome, now() if sent_at is None else sent_at)
 
@@ -138,12 +140,19 @@ class Submitter:
         self._table.notify(active, finished=False)
         return intent.at
 
-    async def _roll_back(self, active: ActiveJob) -> None:
-        """Put a job that was not sent back into the queue, and delete its intent if one was saved."""
+    async def _roll_back(self, active: ActiveJob, held: SubmissionHeldError | None) -> None:
+        """Put a job that was not sent back into the queue, and delete its intent if one was saved.
+
+        :param held: why it was not sent, if that is because of what other processes send.
+        """
         if active.job.status is JobStatus.SUBMITTING:
             active.job = active.job.requeued()
             await self._table.save(active.job)
         self._table.planner.on_rolled_back(active)
+        if held is not None:
+            self._table.planner.hold(active, now() + held.seconds)
+            if held.stop is not None:
+                self._table.intake.stop_submitting(held.stop, self._accounts.of(active.job).name)
         if active in self._table.canceled:
             self._table.planner.remove_unsent(active)
             await self._table.cancel([active])
@@ -162,7 +171,7 @@ class Submitter:
         self, account: OpenAccount, active: ActiveJob, outcome: SubmitOutcome, sent_at: float
     ) -> None:
         job, task_id = active.job, outcome.task_id
-        holder = None if task_id is None else self._key_for_task(job, task_id)
+        holder = None if task_id is None else await self._find_task(job, task_id)
         if holder is not None and holder != job.key:
             reason = f"the provider answered with task {task_id}, which belongs to job {holder}"
             outcome = attrs.evolve(outcome, verdict=SubmitVerdict.UNKNOWN, reason=reason, task_id=None)
@@ -210,9 +219,9 @@ class Submitter:
                 {"estimated_limit": concurrency.estimated_limit, "probe_interval": concurrency.probe_interval},
             )
 
-    def _key_for_task(self, job: Job, task_id: str) -> str | None:
+    async def _find_task(self, job: Job, task_id: str) -> str | None:
         try:
-            return self._table.journal.key_for_task(job.provider, job.base_url, task_id)
+            return await self._table.journal.find_task(job.provider, job.base_url, task_id)
         except Exception as error:  # the task id must be saved even if this check cannot be made
             log_job(_log, logging.ERROR, job, "the journal could not be asked for its task id: %s", str(error))
             return None

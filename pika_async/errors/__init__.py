@@ -4,6 +4,7 @@
 
     PikaError
     ├── ConfigurationError            an argument of the client cannot work (no key, bad base URL, ...)
+    │   ├── ClusterUnusable           no database of a cluster, a newer one, or one that cannot be reached
     │   ├── JournalInUse              another client, here or in another process, has the journal open
     │   └── JournalUnusable           no journal, a damaged one, a newer one, or one that cannot be opened
     ├── InvalidRequest                a field is out of range, or the provider cannot do it; nothing was sent
@@ -27,6 +28,7 @@
     │   ├── NoAccountLeft             of several accounts none is left that could take the job
     │   ├── BudgetReached             the user's own limit on money
     │   ├── JournalFailed             the journal cannot be written (disk full, ...): nothing more is sent
+    │   ├── LeaseEnded                the lease of this worker has ended: other workers have its jobs
     │   └── ClientClosed              the client was closed while a call was waiting
     ├── ClientNotOpen                 a call before the client is opened or after it is closed; also a RuntimeError
     ├── WrongEventLoop                a call in another event loop than the client's; also a RuntimeError
@@ -41,6 +43,7 @@ Facts are attributes, the message is built from them, and every error survives p
 from __future__ import annotations
 
 from pika_async.errors.base import (
+    ClusterUnusable,
     ConfigurationError,
     InvalidRequest,
     JournalInUse,
@@ -74,6 +77,7 @@ from pika_async.errors.stops import (
     ClientClosed,
     GatewayInTrouble,
     JournalFailed,
+    LeaseEnded,
     NoAccountLeft,
     ProviderUnreachable,
     RefusedAlike,
@@ -88,6 +92,7 @@ __all__ = [
     "ChargeLimitReached",
     "ClientClosed",
     "ClientNotOpen",
+    "ClusterUnusable",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",
@@ -100,6 +105,7 @@ __all__ = [
     "JournalFailed",
     "JournalInUse",
     "JournalUnusable",
+    "LeaseEnded",
     "NoAccountLeft",
     "PikaError",
     "ProviderBusy",

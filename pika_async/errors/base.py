@@ -138,6 +138,11 @@ class JournalUnusable(ConfigurationError):  # noqa: N818
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class ClusterUnusable(ConfigurationError):  # noqa: N818
+    """A database that is not one of a cluster, is of a newer version, or cannot be reached."""
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class InvalidRequest(PikaError, ValueError):  # noqa: N818 - the public name by contract
     """A field that cannot be sent, found before it costs: `field`, its `value`, and `reason` with the way out."""
 

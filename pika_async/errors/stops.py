@@ -171,6 +171,20 @@ class JournalFailed(SubmissionsStopped):
 
 
 @attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class LeaseEnded(SubmissionsStopped):
+    """A stop because the lease of this worker has ended: others have its jobs by now, and it may write nothing more."""
+
+    kind: ErrorKind = "other"
+
+    @property
+    def charged(self) -> bool | None:
+        return None
+
+    def _text(self) -> str:
+        return f"the lease of this worker has ended ({self.reason}): other workers have its jobs; start it again"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
 class ClientClosed(SubmissionsStopped):
     """A stop because the client was closed. Accepted jobs keep their task ids, see `PikaClient.jobs`.
 

@@ -26,7 +26,7 @@ ROWS = {
     "callbacks": 5,
     "config": 6,
     "_runtime": 7,
-    "client": 8, "report": 8,
+    "client": 8, "engines": 8, "report": 8,
     "__init__": 9,
     "cli": 10,
     "__main__": 11,
@@ -45,14 +45,15 @@ ALLOWED = {
     "callbacks": {"aiohttp", "anyio", "asyncio", "secrets"},
     "config": {"aiohttp", "os"},
     "client": {"aiohttp", "anyio", "asyncio", "os", "time"},
+    "engines": {"anyio", "asyncio", "concurrent", "os", "random", "secrets", "socket", "time"},
     "report": {"aiohttp", "anyio", "secrets", "threading", "time"},
     "logs": set(),
     "__init__": set(),
 }
 #: The longest chain of imports from `pika_async/__init__.py`, file by file.
-LONGEST_CHAIN = 16
+LONGEST_CHAIN = 17
 #: Entries of the package's top level, without `__init__`, `__main__` and `py.typed`.
-MAX_ENTRIES = 16
+MAX_ENTRIES = 17
 MAX_LINES = 400
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -147,7 +148,7 @@ def test_the_longest_chain_of_imports_is_short() -> None:
 
 
 def test_the_top_level_is_small() -> None:
-    """The package's folder shows at most 16 entries."""
+    """The package's folder shows at most 17 entries."""
     entries = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
     assert len(entries) <= MAX_ENTRIES, sorted(entries)
 

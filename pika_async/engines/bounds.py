@@ -1,0 +1,99 @@
+"""Bounds of the accounts over all workers: what a job uses of them, and whether one more fits. Pure.
+
+Money is counted in billionths of a dollar, so that sums in the database are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from pika_async._planning.money import exact
+from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
+from pika_async.jobs import Job, JobStatus
+
+__all__ = ["ALL_ACCOUNTS", "Held", "Usage", "hold_of", "money_of", "to_money", "usage_of"]
+
+#: The row that holds the bounds of all accounts together.
+ALL_ACCOUNTS: Final = ""
+#: Parts of a dollar in which money is counted.
+MONEY_PARTS: Final = 10**9
+#: Seconds after which a submission that found no room is tried again.
+RETRY_S: Final = 0.5
+_IN_FLIGHT: Final = frozenset({JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING})
+
+
+def to_money(amount: float | None) -> int | None:
+    """Return an amount in billionths, rounded up."""
+    return None if amount is None else math.ceil(exact(amount) * MONEY_PARTS)
+
+
+def money_of(parts: int) -> float:
+    """Return billionths as an amount."""
+    return parts / MONEY_PARTS
+
+
+@attrs.frozen
+class Usage:
+    """What one job uses of the bounds of its account."""
+
+    account: str | None = None
+    in_flight: int = 0
+    charges: int = 0
+    spent: int = 0
+
+
+def usage_of(job: Job) -> Usage:
+    """Return what a job uses: a place while it is sent or in flight, and its price once it may be charged."""
+    if job.account is None and not job.may_be_charged:
+        return Usage()
+    charges = int(job.may_be_charged)
+    spent = (to_money(job.cost) or 0) if charges else 0
+    return Usage(job.account_and_cost[0], int(job.status in _IN_FLIGHT), charges, spent)
+
+
+@attrs.frozen
+class Held:
+    """A submission that must not be sent now."""
+
+    #: Seconds after which it may be tried again.
+    seconds: float
+    reason: str
+    #: The stop of the account that follows from it; None if it only has to wait.
+    stop: SubmissionsStopped | None = None
+    #: Whether it is the account that has no room, not all accounts together.
+    is_full: bool = False
+
+
+def hold_of(row: Mapping[str, Any], price: float | None, now: float) -> Held | None:
+    """Return why one more submission does not fit into the bounds of a row of accounts; None if it fits.
+
+    What is being sent counts as charged until its answer says otherwise, so that no sum ever exceeds its bound.
+
+    :param row: the row of an account, or of all accounts together.
+    :param price: the price of the submission; None where unknown.
+    :param now: seconds on the database's clock.
+    """
+    name = row["name"] or "all accounts"
+    if row["max_in_flight"] is not None and row["in_flight"] >= row["max_in_flight"]:
+        return Held(RETRY_S, f"{name} has {row['in_flight']} jobs in flight, its maximum", is_full=bool(row["name"]))
+    if row["next_submit_at"] > now:
+        return Held(row["next_submit_at"] - now, f"{name} paces its submissions")
+    if row["max_charges"] is not None and row["charges"] >= row["max_charges"]:
+        error = ChargeLimitReached(provider=name, limit=row["max_charges"])
+        return Held(RETRY_S, error.message, stop=error)
+    if row["budget"] is None:
+        return None
+    needed = row["spent"] + (to_money(price) or 0)
+    if price is not None and needed <= row["budget"]:
+        return None
+    if price is None:
+        reason = "the budget needs the price of each request; add a row for all to the prices"
+        error_: SubmissionsStopped = SubmissionsStopped(provider=name, reason=reason)
+    else:
+        budget, spent = money_of(row["budget"]), money_of(row["spent"])
+        error_ = BudgetReached(provider=name, budget=budget, spent=spent, needed=money_of(needed))
+    return Held(RETRY_S, error_.message, stop=error_)

@@ -1,0 +1,363 @@
+"""A cluster: many processes and machines that share accounts, jobs and budgets through one database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, Self
+
+import attrs
+import sqlalchemy as sa
+
+from pika_async._planning.keys import KeyAssigner, key_suffix
+from pika_async._planning.limits import Limits
+from pika_async._planning.repetition import ADOPTED_REASON, repetition, with_new_seed
+from pika_async._planning.resolution import apply_resolution, archive_keys, mark_superseded
+from pika_async._runtime.admission import OTHER_CONTENT
+from pika_async._runtime.request_checks import request_of
+from pika_async.config.accounts import Account, Routing, checked_accounts
+from pika_async.config.client import ClientConfig
+from pika_async.engines import shared_statements, statements
+from pika_async.engines.bounds import money_of
+from pika_async.engines.cluster_journal import ClusterJournal
+from pika_async.engines.cluster_stats import ClusterAccount, ClusterStats, ClusterWorker
+from pika_async.engines.database import Database
+from pika_async.engines.dbos_queue import JobQueue
+from pika_async.engines.leases import DEFAULT_TTL_S, MIN_TTL_S, Lease, new_worker_id
+from pika_async.engines.worker import Worker, without_bounds
+from pika_async.errors import ConfigurationError, InvalidRequest, LeaseEnded, UnknownJob
+from pika_async.jobs import Job, JobStatus
+from pika_async.models import GenerationRequest, evolve_unchecked
+from pika_async.polling import PollingPolicy
+
+__all__ = ["Cluster"]
+
+#: Requests that are saved and queued in one transaction.
+ENQUEUED_AT_ONCE: Final = 500
+#: Changes that are read at once.
+CHANGES_AT_ONCE: Final = 1_000
+#: Seconds between two readings of the changes while jobs are followed.
+FOLLOW_S: Final = 0.5
+#: Jobs that `resume` runs on: all that a worker can do something for.
+_RESUMABLE: Final = (
+    JobStatus.PLANNED, JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.TIMED_OUT,
+)  # fmt: skip
+
+_log = logging.getLogger("pika_async.cluster")
+
+
+class Cluster:
+    """Jobs in a database that any process may fill and follow, and workers on any number of machines that drive them.
+
+    Inputs name the accounts; their keys are in the environment of the workers alone, never in the database.
+
+    ::
+
+        async with Cluster("postgresql://pika@db/pika", accounts=load_accounts("accounts.toml")) as cluster:
+            keys = await cluster.submit_many(requests)
+            async for job in cluster.as_settled(keys):
+                print(job.key, job.status, job.file or job.error)
+
+    and on each machine `pika-async worker --database postgresql://pika@db/pika --accounts accounts.toml`.
+
+    :param database_url: `postgresql://USER@HOST/DATABASE`; for several processes of one machine also `sqlite:///` and
+        an absolute path.
+    :param accounts: the accounts, the same in every process; at least one.
+    :param limits: bounds over all accounts and all workers; default: `Limits()`.
+    :param routing: how an account is chosen for a job; default: `Routing()`.
+    :param polling: the polling policy of a worker; default: `AdaptivePolling()`.
+    :param deadline: seconds from acceptance to settling, above 0; default: 1800.
+    :param budget: money for all charges of all workers, above 0; default: no limit. Every account needs its price.
+    :raises ClusterUnusable: if `database_url` is not the address of such a database.
+    :raises ConfigurationError: names another argument that cannot work and the way out.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        accounts: Iterable[Account],
+        *,
+        limits: Limits | None = None,
+        routing: Routing | None = None,
+        polling: PollingPolicy | None = None,
+        deadline: float | None = None,
+        budget: float | None = None,
+    ) -> None:
+        self._database_url = database_url
+        self._accounts = checked_accounts(accounts)
+        self._limits, self._routing, self._polling = limits, routing, polling
+        self._deadline, self._budget = deadline, budget
+        self._database = Database(database_url)
+        self._queue = JobQueue(self._database)
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self._database.text}>"
+
+    async def open(self) -> Self:
+        """Connect, as `async with` does, and make the tables where there are none.
+
+        :raises ClusterUnusable: if the database cannot be reached, or has tables of a later version.
+        """
+        await self._database.open()
+        self._stack.push_async_callback(self._database.close)
+        await self._queue.open()
+        self._stack.push_async_callback(self._queue.close)
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection. Jobs and workers go on."""
+        await self._stack.aclose()
+
+    # --- jobs -------------------------------------------------------------------------------------------------------
+
+    async def submit_many(self, requests: Iterable[GenerationRequest | str]) -> list[str]:
+        """Save each request as a planned job and queue it; return the keys in the order of the requests.
+
+        A request whose key and content exist already is not paid again. What was saved stays saved if this fails in the
+        middle: call it again with the same requests.
+
+        :param requests: requests or prompts. One without a key gets one from its position and content.
+        :raises InvalidRequest: if one is not a request, or its key belongs to another content; nothing is saved.
+        :raises JournalFailed: if the database cannot be reached.
+        """
+        given = [request_of(each, {}) for each in requests]
+        keyed = await self._with_keys(given)
+        for start in range(0, len(keyed), ENQUEUED_AT_ONCE):
+            await self._database.run(self._enqueue_new, keyed[start : start + ENQUEUED_AT_ONCE], start)
+        return [request.key or "" for request in keyed]
+
+    async def _with_keys(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        contents = [request.fingerprint() for request in requests]
+        known = await self._database.run(statements.keys_of_contents, set(contents))
+        keys = [request.key for request in requests if request.key is not None]
+        made = [
+            f"{index + 1:05d}-{key_suffix(request.prompt, content)}"
+            for index, (request, content) in enumerate(zip(requests, contents, strict=True))
+            if request.key is None
+        ]
+        known |= await self._database.run(statements.contents_of, {*keys, *made})
+        assigner = KeyAssigner(lambda key, content: known.get(key) == content)
+        for key in keys:
+            assigner.reserve(key)
+        for key in known:
+            assigner.add_existing(key)
+        keyed, own = [], dict(known)
+        for index, (request, content) in enumerate(zip(requests, contents, strict=True)):
+            key = assigner.key_for(request, index)
+            if own.setdefault(key, content) != content:
+                raise InvalidRequest(field="key", value=key, reason=OTHER_CONTENT)
+            keyed.append(request if request.key == key else evolve_unchecked(request, key=key))
+        return keyed
+
+    def _enqueue_new(self, connection: sa.Connection, requests: Sequence[GenerationRequest], start: int) -> None:
+        first = self._accounts[0]
+        account = first.name if len(self._accounts) == 1 else None
+        planned = {
+            request.key: Job(
+                key=request.key or "", index=index, request=request, provider=first.provider.name,
+                base_url=first.address, account=account,
+            )
+            for index, request in enumerate(requests, start)
+        }  # fmt: skip
+        self._queue.enqueue(connection, statements.insert_jobs(connection, list(planned.values())))
+
+    async def as_settled(self, keys: Collection[str]) -> AsyncGenerator[Job, None]:
+        """Yield each job once it is finished: settled, and downloaded if the workers do that, or parked.
+
+        :param keys: the keys of jobs.
+        :raises UnknownJob: if one has no job.
+        """
+        waiting = set(keys)
+        after = await self._database.run(statements.visible_revision) - 1
+        for job, is_idle in await self._database.run(statements.select_jobs, waiting):
+            if is_idle:
+                waiting.discard(job.key)
+                yield job
+        while waiting:
+            page = await self._database.run(statements.select_changed, after, CHANGES_AT_ONCE)
+            for revision, job, is_idle in page:
+                after = revision
+                if is_idle and job.key in waiting:
+                    waiting.discard(job.key)
+                    yield job
+            if len(page) < CHANGES_AT_ONCE:
+                await asyncio.sleep(FOLLOW_S)
+
+    async def job(self, key: str) -> Job:
+        """Return the job of that key.
+
+        :raises UnknownJob: if there is none.
+        """
+        job = await self._database.run(statements.select_job, key)
+        if job is None:
+            raise UnknownJob(value=key)
+        return job
+
+    async def jobs(self, status: JobStatus | None = None) -> AsyncGenerator[Job, None]:
+        """Iterate over all jobs, or those with `status`, in the order in which they were first saved."""
+        after, statuses = 0, () if status is None else (status,)
+        while page := await self._database.run(statements.select_page, after, CHANGES_AT_ONCE, statuses):
+            for after, job in page:  # noqa: B007 - the position of the last one
+                yield job
+
+    async def resume(self) -> list[str]:
+        """Queue every job again that is not final or in doubt and that no worker has; return their keys."""
+
+        def resume(connection: sa.Connection) -> list[str]:
+            keys = statements.idle_keys(connection, _RESUMABLE)
+            self._queue.enqueue(connection, keys)
+            return keys
+
+        return await self._database.run(resume)
+
+    async def resolve(
+        self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False
+    ) -> Job:
+        """Resolve a job in doubt by exactly one of its three outcomes, and queue it unless it is settled by that.
+
+        :param key: the key of the job.
+        :param task_id: its task id, if it was accepted.
+        :param charged: False, if it was not accepted: it is sent again.
+        :param abandon: True, to give the job up.
+        :raises UnknownJob: if there is no such job.
+        :raises InvalidRequest: unless exactly one outcome is given, or if the job is not in doubt, or if another job
+            has that task id.
+        """
+
+        def resolve(connection: sa.Connection, at: float) -> Job:
+            before = _required(statements.select_job(connection, key), key)
+            job = apply_resolution(before, at, task_id=task_id, charged=charged, abandon=abandon)
+            if job.task_id is not None:
+                holder = statements.key_for_task(connection, job.provider, job.base_url, job.task_id)
+                if holder is not None:
+                    reason = f"belongs to job {holder}; look up this one's at the provider"
+                    raise InvalidRequest(field="task_id", value=task_id, reason=reason)
+            if statements.save_free(connection, [job], JobStatus.UNKNOWN):
+                raise InvalidRequest(field="key", value=key, reason="a worker has it at this moment; try again")
+            if not job.is_final:
+                self._queue.enqueue(connection, [key])
+            return job
+
+        return await self._database.run(resolve, time.time())
+
+    async def resubmit(self, key: str, *, new_seed: bool = False, random: float = 0.5) -> Job:
+        """Pay for the request of a finished job once more: queue a new job of this key; return the earlier one.
+
+        The earlier job stays as `KEY~1`, with its task id and its file.
+
+        :param key: the key of the job.
+        :param new_seed: whether the new request has another seed; default: False.
+        :param random: a number in [0, 1) from which that seed is made.
+        :raises UnknownJob: if there is no such job.
+        :raises InvalidRequest: if a worker has the job, or it was adopted.
+        """
+
+        def resubmit(connection: sa.Connection, at: float) -> Job:
+            found = statements.select_jobs(connection, [key])
+            job, is_idle = found[0] if found else (None, False)
+            job = _required(job, key)
+            if not is_idle:
+                reason = "must be finished before it is paid again; wait for it"
+                raise InvalidRequest(field="key", value=key, reason=reason)
+            if job.is_adopted:
+                raise InvalidRequest(field="key", value=key, reason=f"cannot be paid again: {ADOPTED_REASON}")
+            taken = statements.keys_like(connection, f"{key}~")
+            archived = attrs.evolve(mark_superseded(job, at), key=next(k for k in archive_keys(key) if k not in taken))
+            statements.rename(connection, key, archived.key)
+            statements.save_free(connection, [archived], job.status)
+            request = with_new_seed(job.request, random) if new_seed else job.request
+            self._queue.enqueue(connection, statements.insert_jobs(connection, [repetition(archived, key, request)]))
+            return archived
+
+        return await self._database.run(resubmit, time.time())
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    async def run_worker(
+        self,
+        *,
+        max_jobs: int = 5000,
+        download_to: str | os.PathLike[str] | None = None,
+        lease_ttl: float = DEFAULT_TTL_S,
+    ) -> None:
+        """Drive jobs in this process until the call is cancelled; then hand them over to other workers at once.
+
+        The API keys are read here. There is one worker in a process at most.
+
+        :param max_jobs: maximum number of jobs that it has at once, >= 1.
+        :param download_to: the folder for KEY.mp4, which all machines should share; default: nothing is downloaded.
+        :param lease_ttl: seconds after which other workers take its jobs over if it dies, >= 2; default: 30.
+        :raises ConfigurationError: if an argument or a key cannot work.
+        :raises LeaseEnded: if the lease could not be extended in time: the process must end.
+        """
+        if not isinstance(max_jobs, int) or max_jobs < 1:
+            raise ConfigurationError(setting="max_jobs", reason=f"must be an integer >= 1, not {max_jobs!r}")
+        if not lease_ttl >= MIN_TTL_S:
+            raise ConfigurationError(setting="lease_ttl", reason=f"must be >= {MIN_TTL_S} seconds, not {lease_ttl!r}")
+        lease = Lease(new_worker_id(), lease_ttl)
+        journal = ClusterJournal(self._database, lease)
+        given = ClientConfig.create(
+            self._accounts, api_key=None, api_key_file=None, base_url=None, callbacks=None,
+            new_journal=lambda _limits: journal,
+            ambiguous="strict", session=None, allow_results=(), proxy=None, transport=None, uploader=None,
+            upload_lifetime=None, price=None, limits=self._limits, routing=self._routing, polling=self._polling,
+            deadline=self._deadline, budget=self._budget,
+        )  # fmt: skip
+        worker = Worker(
+            without_bounds(given), given, self._database, journal, lease, max_jobs=max_jobs,
+            download_to=None if download_to is None else Path.cwd() / download_to,
+        )  # fmt: skip
+        try:
+            async with worker.open():
+                await asyncio.Event().wait()
+        except BaseExceptionGroup as group:
+            ended = group.subgroup(LeaseEnded)
+            if ended is None:
+                raise
+            raise LeaseEnded(provider="", reason=lease.ended or "") from None
+
+    async def stats(self) -> ClusterStats:
+        """Return the counts of the jobs, what is used of each account, and the workers."""
+        counted = await self._database.run(statements.count_jobs)
+        rows = await self._database.run(shared_statements.select_accounts)
+        counts: dict[str, int] = {}
+        for (_, status), number in counted.items():
+            counts[status] = counts.get(status, 0) + number
+        accounts = {
+            name: ClusterAccount(
+                in_flight=row["in_flight"], max_in_flight=row["max_in_flight"], charges=row["charges"],
+                spent=money_of(row["spent"]), stopped=row["stop_reason"],
+            )
+            for name, row in rows.items()
+            if name
+        }  # fmt: skip
+        return ClusterStats(counts=counts, accounts=accounts, workers=await self.workers())
+
+    async def workers(self) -> list[ClusterWorker]:
+        """Return the workers, the first started first, those included whose lease has ended."""
+        return [
+            ClusterWorker(
+                id=row["id"], host=row["host"], pid=row["pid"], version=row["version"], jobs=row["jobs"],
+                age=row["now"] - row["started_at"], ended=row["reason"],
+                expires_in=None if row["ended_at"] is not None else row["expires_at"] - row["now"],
+            )
+            for row in await self._database.run(shared_statements.select_workers)
+        ]  # fmt: skip
+
+
+def _required(job: Job | None, key: str) -> Job:
+    if job is None:
+        raise UnknownJob(value=key)
+    return job

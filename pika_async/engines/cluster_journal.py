@@ -1,0 +1,263 @@
+"""Journal of a worker: the jobs that it drives, in memory, and each write also in the cluster's database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import attrs
+import sqlalchemy as sa
+
+from pika_async._journal.memory import MemoryJournal
+from pika_async._journal.protocol import Intent, SubmissionHeldError, Upload
+from pika_async._planning.resolution import archive_keys
+from pika_async.engines import shared_statements, statements
+from pika_async.engines.bounds import Held
+from pika_async.engines.database import Database
+from pika_async.engines.leases import Lease
+from pika_async.errors import JournalFailed, LeaseEnded
+from pika_async.jobs import Job
+from pika_async.logs import log_job
+from pika_async.polling.durations import DurationSample
+
+__all__ = ["ClusterJournal"]
+
+#: Seconds after which what could not be saved is tried again.
+UNSAVED_S: Final = 5.0
+#: Writes that share a commit, at most.
+WRITES_AT_ONCE: Final = 64
+#: Samples read at once.
+SAMPLES_AT_ONCE: Final = 1_000
+
+_log = logging.getLogger("pika_async.cluster_journal")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@attrs.define(eq=False)
+class _Write:
+    """Jobs to be saved together, or one that is about to be sent."""
+
+    jobs: tuple[Job, ...]
+    #: The intent of the only job; None: it is not about to be sent.
+    intent: Intent | None = None
+    #: Why it must not be sent, once that is known.
+    done: asyncio.Future[Held | None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    def end(self, result: Held | None) -> None:
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def fail(self, error: LeaseEnded) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class ClusterJournal(MemoryJournal):
+    """The jobs that one worker drives; see `Journal` for the calls.
+
+    Reads are answered from memory, which has these jobs alone. What another worker has is asked for in the database.
+
+    :param database: an open database.
+    :param lease: the lease of the worker. When a write finds that it has ended, it is ended here too.
+    """
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        super().__init__()
+        self._database = database
+        self._lease = lease
+        self._late: dict[str, Job] = {}
+        self._new_samples: list[DurationSample] = []
+        #: What waits to be written, in order.
+        self._writes: list[_Write] = []
+        self._writer: asyncio.Future[None] | None = None
+        #: The id of the latest sample that was read.
+        self._latest_sample = 0
+
+    async def load(self) -> None:
+        """Read what all workers share: settings, and the durations that were learned."""
+        for name, value in (await self._database.run(shared_statements.select_settings)).items():
+            self._settings[name] = json.loads(value)
+        for sample in await self.new_samples():
+            super().add_sample(sample)
+
+    async def new_samples(self) -> list[DurationSample]:
+        """Return the samples that were saved since the last call, by any worker."""
+        found: list[DurationSample] = []
+        while True:
+            page = await self._database.run(shared_statements.select_samples, self._latest_sample, SAMPLES_AT_ONCE)
+            found += [sample for _, sample in page]
+            if len(page) < SAMPLES_AT_ONCE:
+                self._latest_sample = page[-1][0] if page else self._latest_sample
+                return found
+            self._latest_sample = page[-1][0]
+
+    # --- owned jobs -------------------------------------------------------------------------------------------------
+
+    async def claim(self, key: str) -> Job | None:
+        """Own a job from now on, and return it as it was left; None if a live worker has it, or there is none.
+
+        :raises LeaseEnded: if the lease has ended.
+        """
+        claimed = await self._fenced(statements.claim, key, self._lease.worker)
+        if claimed is None:
+            return None
+        job, intent = claimed
+        if intent is not None:
+            self._intents[key] = intent
+            self._set_token(key, intent.callback_sha256)
+        self._store(job)
+        return job
+
+    async def release(self, key: str) -> None:
+        """Give up a job; another worker may own it. Nothing is done if the lease has ended: others have it then."""
+        await self.flush()
+        await self._database.run(statements.release, [key], self._lease.worker)
+        job = self.get(key)
+        if job is not None:
+            self._settled.discard(key)
+            self._intents.pop(key, None)
+            self._drop(job)
+
+    # --- writes -----------------------------------------------------------------------------------------------------
+
+    async def record_intent(self, job: Job, intent: Intent) -> None:
+        """See `Journal`. The bounds of the accounts over all workers are checked with it."""
+        self._late.pop(job.key, None)
+        held = await self._write(_Write((job,), intent))
+        if held is not None:
+            raise SubmissionHeldError(held.seconds, held.reason, held.stop)
+        if not self._lease.is_valid:  # this process was stopped meanwhile; others may have the job
+            self._lease.end("it was not extended in time")
+            raise self._lease_ended()
+        await super().record_intent(job, intent)
+
+    async def save(self, *jobs: Job, linger: bool = False) -> None:  # noqa: ARG002 - every write shares its commit
+        """See `Journal`. Tried until it succeeds or the lease has ended: a task id must not be lost."""
+        for job in jobs:
+            self._late.pop(job.key, None)
+        await super().save(*jobs)
+        await self._write(_Write(jobs))
+
+    async def _write(self, write: _Write) -> Held | None:
+        """Write after all that was passed before, in one transaction with what waits meanwhile.
+
+        :raises LeaseEnded: if the lease has ended; task ids that came too late are kept as orphans.
+        """
+        self._require_lease()
+        self._writes.append(write)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.ensure_future(self._write_all())
+        return await asyncio.shield(write.done)
+
+    async def _write_all(self) -> None:
+        while self._writes:
+            group, self._writes = self._writes[:WRITES_AT_ONCE], self._writes[WRITES_AT_ONCE:]
+            try:
+                results = await self._fenced(
+                    statements.write_all, self._lease.worker, [(write.jobs, write.intent) for write in group]
+                )
+            except JournalFailed as error:
+                _log.error("%s; trying again", error)
+                # Nothing is sent without its intent, so those need not be kept.
+                for write in group:
+                    if write.intent is not None:
+                        write.end(Held(UNSAVED_S, error.message))
+                self._writes = [write for write in group if write.intent is None] + self._writes
+                await asyncio.sleep(UNSAVED_S)
+            except LeaseEnded as error:
+                await self._save_orphans([job for write in (*group, *self._writes) for job in write.jobs])
+                for write in (*group, *self._writes):
+                    write.fail(error)
+                self._writes = []
+            else:
+                await self._end_writes(group, results)
+
+    async def _end_writes(self, group: list[_Write], results: list[Held | list[Job] | None]) -> None:
+        lost = [job for result in results if isinstance(result, list) for job in result]
+        if lost:
+            await self._save_orphans(lost)
+            self._lease.end(f"another worker has the job {lost[0].key}")
+        for write, result in zip(group, results, strict=True):
+            if isinstance(result, list) and result:
+                write.fail(self._lease_ended())
+            else:
+                write.end(result if isinstance(result, Held) else None)
+
+    async def _save_orphans(self, jobs: Sequence[Job]) -> None:
+        lost = [job for job in jobs if job.task_id is not None and job.is_in_flight]
+        for job in lost:
+            log_job(_log, logging.ERROR, job, "its task id %s came after the lease had ended", job.task_id)
+        if lost:
+            await self._database.run(statements.insert_orphans, self._lease.worker, lost)
+
+    def save_later(self, job: Job) -> None:
+        """See `Journal`."""
+        super().save_later(job)
+        self._late[job.key] = job
+
+    def add_sample(self, sample: DurationSample) -> None:
+        """See `Journal`."""
+        super().add_sample(sample)
+        self._new_samples.append(sample)
+
+    async def flush(self) -> None:
+        """Save what was passed to `save_later` and `add_sample`.
+
+        :raises LeaseEnded: if the lease has ended.
+        """
+        late, self._late = self._late, {}
+        new, self._new_samples = self._new_samples, []
+        if late:
+            await self._write(_Write(tuple(late.values())))
+        if new:
+            await self._database.run(shared_statements.insert_samples, new)
+
+    async def archive(self, job: Job) -> Job:
+        """See `Journal`."""
+        taken = await self._database.run(statements.keys_like, f"{job.key}~")
+        key = next(name for name in archive_keys(job.key) if name not in taken and name not in self)
+        archived = attrs.evolve(job, key=key)
+        await self._fenced(statements.archive_owned, self._lease.worker, job.key, archived)
+        self._jobs[key] = self._jobs.pop(job.key)
+        self._intents.pop(job.key, None)
+        self._set_token(key, self._set_token(job.key, None))
+        self._store(archived)
+        return archived
+
+    async def set_setting(self, name: str, value: Any) -> None:
+        """See `Journal`."""
+        await super().set_setting(name, value)
+        await self._database.run(shared_statements.set_setting, name, json.dumps(value))
+
+    async def save_upload(self, upload: Upload) -> None:
+        """See `Journal`."""
+        await super().save_upload(upload)
+        await self._database.run(shared_statements.insert_upload, upload)
+
+    async def find_task(self, provider: str, base_url: str, task_id: str) -> str | None:
+        """See `Journal`. Asks the database."""
+        return await self._database.run(statements.key_for_task, provider, base_url, task_id)
+
+    async def _fenced(
+        self, function: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run statements that require the lease; cancelling the call does not cancel them."""
+        self._require_lease()
+        work = asyncio.ensure_future(self._database.run(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except shared_statements.LeaseEndedError:
+            self._lease.end("it was not extended in time")
+            raise self._lease_ended() from None
+
+    def _require_lease(self) -> None:
+        if self._lease.ended is not None:
+            raise self._lease_ended()
+
+    def _lease_ended(self) -> LeaseEnded:
+        return LeaseEnded(provider="", reason=self._lease.ended or "")

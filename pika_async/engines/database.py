@@ -1,0 +1,160 @@
+"""Connections to a cluster's database, and its transactions, which run in threads. Holds no statement of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+from pika_async._http.addresses import redact_text
+from pika_async.engines import tables
+from pika_async.errors import ClusterUnusable, JournalFailed, shorten
+
+__all__ = ["Database", "checked_url"]
+
+#: Connections of one process, and threads that use them.
+CONNECTIONS: Final = 4
+#: Milliseconds that SQLite waits for the lock of another process.
+SQLITE_BUSY_MS: Final = 30_000
+#: Waits before a transaction is tried again after its connection was lost, in seconds: about a minute in all, which a
+#: restart of the server takes.
+RETRY_WAITS_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+#: SQLSTATE of a transaction that PostgreSQL ended for another's sake, and that may be tried again: serialization
+#: failure, deadlock.
+_RETRIED_STATES: Final = frozenset({"40001", "40P01"})
+
+_log = logging.getLogger("pika_async.database")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked_url(url: object) -> sa.URL:
+    """Return the address of a database, with the driver that is used.
+
+    :raises ClusterUnusable: unless it is `postgresql://...`, or `sqlite:///` with an absolute path.
+    """
+    ways = "give postgresql://USER@HOST/DATABASE, or sqlite:/// and an absolute path"
+    try:
+        parsed = sa.make_url(str(url))
+    except sa.exc.ArgumentError:
+        raise ClusterUnusable(setting="database", reason=f"{shorten(url)} is not the address of one; {ways}") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql" or parsed.drivername == "postgres":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise ClusterUnusable(setting="database", reason=f"{backend!r} is not a database that is supported; {ways}")
+    if not (parsed.database or "").startswith("/"):
+        raise ClusterUnusable(setting="database", reason=f"{shorten(url)} must have an absolute path; {ways}")
+    return parsed
+
+
+class Database:
+    """A database of a cluster: PostgreSQL, or a SQLite file for several processes of one machine.
+
+    :param url: the address of the database.
+    :raises ClusterUnusable: if `url` cannot be one.
+    """
+
+    def __init__(self, url: str | sa.URL) -> None:
+        self.url = checked_url(url)
+        self.engine = _create_engine(self.url)
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="pika_async database")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of SQLite."""
+        return self.engine.dialect.name == "sqlite"
+
+    @property
+    def text(self) -> str:
+        """The address without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    async def open(self) -> None:
+        """Connect, and make the tables or bring them to this version.
+
+        :raises ClusterUnusable: if the database cannot be reached, or has tables of a later version.
+        """
+        try:
+            await self._in_thread(self._transact, tables.migrate)
+        except sa.exc.DBAPIError as error:
+            await self.close()
+            reason = f"{self.text} cannot be used: {_words(error)}; mend that or give another one"
+            raise ClusterUnusable(setting="database", reason=reason) from None
+        except ClusterUnusable:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self.engine.dispose()
+
+    async def run(self, statements: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `statements(connection, ...)` in one transaction, in a thread; try again if the connection is lost.
+
+        The function may run several times; only the last run is committed. A commit whose answer was lost may have
+        taken place, so what it does must bear being done twice.
+
+        :raises JournalFailed: if the database could not be reached for about a minute, or refused a statement.
+        """
+        call: Callable[[sa.Connection], R] = functools.partial(_swapped, statements, args, kwargs)
+        for wait in (*RETRY_WAITS_S, None):
+            try:
+                return await self._in_thread(self._transact, call)
+            except sa.exc.DBAPIError as error:
+                if wait is None or not _may_be_retried(error):
+                    raise JournalFailed(provider="", reason=_words(error), path=self.text) from None
+                _log.warning("the database does not answer, trying again: %s", _words(error))
+                await asyncio.sleep(wait * (0.75 + 0.5 * random.random()))
+        raise AssertionError
+
+    async def _in_thread(self, function: Callable[..., R], *args: Any) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *args))
+
+    def _transact(self, call: Callable[[sa.Connection], R]) -> R:
+        with self.engine.begin() as connection:
+            return call(connection)
+
+
+def _swapped(statements: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], connection: Any) -> R:
+    return statements(connection, *args, **kwargs)
+
+
+def _create_engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        options = {"application_name": "pika_async", "connect_timeout": 10}
+        return sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, connect_args=options)
+    engine = sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0)
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite` alone
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={SQLITE_BUSY_MS}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _may_be_retried(error: sa.exc.DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    lost = error.connection_invalidated or (isinstance(error, sa.exc.OperationalError) and state is None)
+    # 57P01 to 57P03: the server is shutting down or starting; class 08: the connection.
+    return lost or state in _RETRIED_STATES or str(state).startswith(("57P", "08"))
+
+
+def _words(error: sa.exc.DBAPIError) -> str:
+    """Return the first line of an error, which holds neither the statement nor its values."""
+    return redact_text((str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0])

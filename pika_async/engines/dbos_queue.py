@@ -1,0 +1,178 @@
+"""Queue of jobs on DBOS Transact: who runs which job, and what is run again after a crash. All of DBOS stands here.
+
+A workflow is one run of one job, with the job's key as its only argument. What a run has done is in the job's row, so
+that a run which is started again, here or elsewhere, continues from there and never sends twice.
+
+Decisions, each against a trap of the engine (dbos 3.4, read in its source):
+
+- the id of an executor is that of a worker, never used again: by default, "local", machines take each other's jobs;
+- the version of the application is pinned: the default, a hash of the code, strands every job at an upgrade;
+- the serializer is JSON: the default, pickle, runs code that the database holds;
+- the number of threads is bounded: without a bound 2,000 workflows had 700 of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
+
+from pika_async.engines import statements
+from pika_async.engines.database import Database
+
+__all__ = ["JobQueue", "RunningQueue"]
+
+#: The name of the application, of its queue and of its workflow. Changing one strands the jobs that are queued.
+APPLICATION: Final = "pika_async"
+QUEUE: Final = "pika_async_jobs"
+WORKFLOW: Final = "pika_async_job"
+#: The version of the workflow; another one only if this release could not continue a run of an earlier one.
+WORKFLOW_VERSION: Final = "1"
+#: The name of the logger of DBOS.
+DBOS_LOGGER: Final = "dbos"
+#: Threads in which DBOS talks to its database.
+DBOS_THREADS: Final = 16
+#: Seconds between two readings of the queue.
+QUEUE_INTERVAL_S: Final = 0.5
+#: Runs whose history is deleted at once.
+PRUNED_AT_ONCE: Final = 1_000
+
+#: It warns of every run that a closing worker leaves, which is what a hand-over is.
+_dbos_log = logging.getLogger(DBOS_LOGGER)
+
+Run = Callable[[str], Awaitable[None]]
+
+
+class JsonSerializer(Serializer):
+    """Arguments and results as JSON."""
+
+    def serialize(self, data: Any) -> str:
+        """Return `data` as text; of an error, its type and message."""
+        return json.dumps(data, default=lambda value: {"error": type(value).__name__, "message": str(value)})
+
+    def deserialize(self, serialized_data: str) -> Any:
+        """Return what `serialize` was given."""
+        return json.loads(serialized_data)
+
+    def name(self) -> str:
+        """Return the name under which the engine keeps the format."""
+        return "pika_async_json"
+
+
+class JobQueue:
+    """The queue as any process sees it that enqueues jobs.
+
+    :param database: an open database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._client: DBOSClient | None = None
+
+    async def open(self) -> None:
+        """Make the tables of DBOS, or bring them to this version."""
+        _dbos_log.setLevel(logging.ERROR)
+        url = self._database.url.render_as_string(hide_password=False)
+        await asyncio.to_thread(DBOS.migrate, url)
+        self._client = DBOSClient(
+            system_database_url=url, serializer=JsonSerializer(), application_name=APPLICATION, lazy=True
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        if self._client is not None:
+            await asyncio.to_thread(self._client.destroy)
+
+    def enqueue(self, connection: sa.Connection, keys: Sequence[str]) -> None:
+        """Enqueue a run of each job, in the transaction of `connection`: with what else it writes, or not at all."""
+        assert self._client is not None, "the queue is not open"  # noqa: S101
+        for key, run in statements.take_run(connection, keys):
+            self._client.enqueue_in_transaction(
+                connection,
+                {"workflow_name": WORKFLOW, "queue_name": QUEUE, "workflow_id": run, "app_version": WORKFLOW_VERSION},
+                key,
+            )
+
+
+class RunningQueue:
+    """The queue as a worker sees it, which runs jobs. There is one in a process at most, as DBOS has it.
+
+    :param database: the database of the queue.
+    :param worker: the id of the worker.
+    :param max_jobs: maximum number of jobs that a worker runs at once.
+    :param max_claimed: maximum number of jobs that all workers run at once; None: no limit.
+    """
+
+    def __init__(self, database: Database, worker: str, *, max_jobs: int, max_claimed: int | None) -> None:
+        self._database = database
+        self._worker = worker
+        self._max_jobs = max_jobs
+        self._max_claimed = max_claimed
+
+    async def start(self, run: Run) -> None:
+        """Run jobs from now on.
+
+        :param run: drives the job of a key until nothing is left to be done for it; called in this event loop.
+        """
+        loop = asyncio.get_running_loop()
+        _dbos_log.setLevel(logging.ERROR)
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": self._database.url.render_as_string(hide_password=False),
+            "executor_id": self._worker,
+            "application_version": WORKFLOW_VERSION,
+            "serializer": JsonSerializer(),
+            "max_executor_threads": DBOS_THREADS,
+            "log_level": "ERROR",
+        }
+        DBOS(config=config)
+
+        async def run_in_loop(key: str) -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_run(run, key), loop))
+
+        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(run_in_loop)
+        await asyncio.to_thread(DBOS.launch)
+        await DBOS.register_queue_async(
+            QUEUE,
+            worker_concurrency=min(self._max_jobs, self._max_claimed or self._max_jobs),
+            global_concurrency=self._max_claimed,
+            polling_interval_sec=QUEUE_INTERVAL_S,
+        )
+
+    async def take_over(self, workers: Sequence[str]) -> None:
+        """Queue the jobs again that were run by workers whose leases have ended. May be called any number of times."""
+        if workers:
+            await asyncio.to_thread(DBOS._recover_pending_workflows, list(workers))  # noqa: SLF001 - there is no other call
+
+    async def prune(self, age_s: float) -> int:
+        """Delete the history of runs that ended longer than `age_s` seconds ago; return their number. Jobs stay."""
+        before = datetime.fromtimestamp(time.time() - age_s, UTC).isoformat()
+        ended = await DBOS.list_workflows_async(
+            status=["SUCCESS", "ERROR", "CANCELLED"],
+            end_time=before,
+            limit=PRUNED_AT_ONCE,
+            load_input=False,
+            load_output=False,
+        )
+        ids = [each.workflow_id for each in ended]
+        if ids:
+            await DBOS.delete_workflows_async(ids)
+        return len(ids)
+
+    async def stop(self) -> None:
+        """Run nothing more. Jobs that are being run stay with this worker until its lease ends."""
+        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        # It replaced the executor of this event loop by its own, which it has shut down by now.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
+
+
+async def _run(run: Run, key: str) -> None:
+    await run(key)

@@ -1,0 +1,153 @@
+"""Statements about workers, accounts and what all workers share; see `statements`. Commits nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pika_async._journal.protocol import Upload
+from pika_async.engines.tables import accounts, jobs, samples, settings, uploads, workers
+from pika_async.polling.durations import DurationSample
+
+
+class LeaseEndedError(Exception):
+    """The lease of a worker has ended: it may write nothing more."""
+
+
+def now(connection: sa.Connection) -> float:
+    """Return the time on the database's clock, in seconds since 1970."""
+    if connection.dialect.name == "sqlite":
+        return float(connection.exec_driver_sql("SELECT (julianday('now') - 2440587.5) * 86400.0").scalar_one())
+    return float(connection.execute(sa.select(sa.extract("epoch", sa.func.clock_timestamp()))).scalar_one())
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """Return an INSERT that may say what happens to rows that exist."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+def require_lease(connection: sa.Connection, worker: str) -> None:
+    """Require that a worker's lease holds, and keep it from being ended until this transaction has ended.
+
+    :raises LeaseEndedError: if it does not.
+    """
+    found = sa.select(workers.c.id).where(workers.c.id == worker, workers.c.ended_at.is_(None))
+    if connection.execute(found.with_for_update(read=True)).first() is None:
+        raise LeaseEndedError
+
+
+def insert_worker(connection: sa.Connection, row: Mapping[str, Any]) -> None:
+    """Insert a worker, with a lease of `ttl` seconds from now on."""
+    at = now(connection)
+    connection.execute(sa.insert(workers).values(**row, started_at=at, expires_at=at + row["ttl"]))
+
+
+def beat(connection: sa.Connection, worker: str) -> bool:
+    """Extend the lease of a worker; return False if it has ended."""
+    at = now(connection)
+    extended = (
+        sa.update(workers)
+        .where(workers.c.id == worker, workers.c.ended_at.is_(None))
+        .values(expires_at=at + workers.c.ttl)
+    )
+    return connection.execute(extended).rowcount > 0
+
+
+def end_lease(connection: sa.Connection, worker: str, reason: str) -> None:
+    """End a lease that holds."""
+    ended = sa.update(workers).where(workers.c.id == worker, workers.c.ended_at.is_(None))
+    connection.execute(ended.values(ended_at=now(connection), reason=reason))
+
+
+def end_expired(connection: sa.Connection) -> list[str]:
+    """End the leases that have expired, for good; return their workers."""
+    at = now(connection)
+    late = sa.update(workers).where(workers.c.ended_at.is_(None), workers.c.expires_at < at)
+    ended = connection.execute(late.values(ended_at=at, reason="expired").returning(workers.c.id))
+    return [id_ for (id_,) in ended]
+
+
+def ended_workers(connection: sa.Connection, within: float) -> list[str]:
+    """Return the workers whose lease ended in the last `within` seconds, or that still own jobs."""
+    recent = workers.c.ended_at > now(connection) - within
+    owns = sa.exists().where(jobs.c.owner == workers.c.id)
+    found = sa.select(workers.c.id).where(workers.c.ended_at.is_not(None), recent | owns)
+    return [id_ for (id_,) in connection.execute(found)]
+
+
+def select_workers(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Return the rows of all workers, the first started first, each with the number of its jobs and the time."""
+    owned = sa.select(sa.func.count()).where(jobs.c.owner == workers.c.id).scalar_subquery()
+    rows = connection.execute(sa.select(workers, owned.label("jobs")).order_by(workers.c.started_at)).mappings()
+    at = now(connection)
+    return [dict(row) | {"now": at} for row in rows]
+
+
+def count_live(connection: sa.Connection) -> int:
+    """Return the number of workers whose lease holds."""
+    return int(connection.execute(sa.select(sa.func.count()).where(workers.c.ended_at.is_(None))).scalar_one())
+
+
+# --- accounts, settings, samples --------------------------------------------------------------------------------------
+
+
+def upsert_accounts(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the bounds of accounts, or replace those of the same name; what is used of them stays."""
+    bounds = ("max_in_flight", "submits_per_second", "max_charges", "budget")
+    for row in sorted(rows, key=lambda each: str(each["name"])):
+        statement = insert(connection, accounts).values(**row)
+        new = {column: getattr(statement.excluded, column) for column in bounds if column in row}
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["name"], set_=new) if new
+            else statement.on_conflict_do_nothing()
+        )  # fmt: skip
+
+
+def select_accounts(connection: sa.Connection) -> dict[str, dict[str, Any]]:
+    """Return the rows of all accounts by name, and that of all together by `ALL_ACCOUNTS`."""
+    return {row["name"]: dict(row) for row in connection.execute(sa.select(accounts)).mappings()}
+
+
+def set_stop_reason(connection: sa.Connection, name: str, reason: str | None) -> None:
+    """Save why nothing is submitted to an account; None: submissions are allowed."""
+    connection.execute(sa.update(accounts).where(accounts.c.name == name).values(stop_reason=reason))
+
+
+def set_setting(connection: sa.Connection, name: str, value: str) -> None:
+    """Insert or replace the JSON text of a setting."""
+    statement = insert(connection, settings).values(name=name, value=value)
+    new = {"value": statement.excluded.value}
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
+
+
+def select_settings(connection: sa.Connection) -> dict[str, str]:
+    """Return the JSON text of every setting by name."""
+    rows = connection.execute(sa.select(settings)).mappings()
+    return {row["name"]: row["value"] for row in rows}
+
+
+def insert_upload(connection: sa.Connection, upload: Upload) -> None:
+    """Insert or replace the address of a content."""
+    row = {"sha256": upload.sha256, "url": upload.url, "uploaded_at": upload.at.isoformat()}
+    statement = insert(connection, uploads).values(**row)
+    new = {"url": statement.excluded.url, "uploaded_at": statement.excluded.uploaded_at}
+    connection.execute(statement.on_conflict_do_update(index_elements=["sha256"], set_=new))
+
+
+def insert_samples(connection: sa.Connection, new: Sequence[DurationSample]) -> None:
+    """Insert duration samples."""
+    names = [column.name for column in samples.columns if column.name != "id"]
+    connection.execute(sa.insert(samples), [{name: getattr(sample, name) for name in names} for sample in new])
+
+
+def select_samples(connection: sa.Connection, after: int, limit: int) -> list[tuple[int, DurationSample]]:
+    """Return the next samples with an id above `after`, with their ids."""
+    found = sa.select(samples).where(samples.c.id > after).order_by(samples.c.id).limit(limit)
+    rows = [dict(row) for row in connection.execute(found).mappings()]
+    return [(row.pop("id"), DurationSample(**row)) for row in rows]
