@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack
@@ -313,18 +313,36 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         batch, admission = await session.start_batch(requests, download_to, keep_rest=True)
         return await collect_report(batch, admission)
 
-    async def estimate(self, requests: Requests, *, again: Collection[str] = ()) -> Estimate:
+    async def quote(
+        self, request: GenerationRequest | str, *, account: str | None = None, **fields: Unpack[RequestFields]
+    ) -> float | None:
+        """Ask a provider for the price of a request, and return it in US dollars; free. None where it gives none.
+
+        :param request: a request, or a prompt; see `fields`.
+        :param account: the name of the account; default: the only one.
+        :param fields: fields of the request, as in `GenerationRequest`.
+        :raises InvalidRequest: if the request has a field that cannot be sent anywhere, or there is no such account.
+        """
+        accounts = self._require_session().accounts
+        return await accounts.named(account).gateway.free.quote(request_of(request, fields))
+
+    async def estimate(self, requests: Requests, *, again: Collection[str] = (), quotes: bool = False) -> Estimate:
         """Return what `run(requests)` would be charged now, and how long it would take. Sends and writes nothing.
 
         The client need not be open, and batches may run meanwhile, also of another process with the same journal.
 
         :param requests: an iterable or async iterable of requests or prompts; read to its end.
         :param again: keys of jobs that are to be paid for once more; see `resubmit`. Default: none.
+        :param quotes: whether to ask the providers for prices, where no account was given one; free, at most 10 s. A
+            client that is not open must not be opened meanwhile. Default: False, nothing is sent.
         :raises InvalidRequest: if `requests` cannot be iterated. A request that cannot be sent is in `refused`.
         """
         from pika_async._runtime.estimation import estimate  # noqa: PLC0415 - most clients estimate nothing
+        from pika_async._runtime.quotes import open_quotes  # noqa: PLC0415
 
-        return await estimate(self._config, self._table, requests, again)
+        accounts = None if self._session is None else self._session.accounts
+        quoted = open_quotes(self._config, accounts) if quotes else nullcontext()
+        return await estimate(self._config, self._table, requests, again, quoted)
 
     async def resume(self, *, download_to: str | os.PathLike[str] | None = None) -> BatchReport:
         """Run every job of the client's accounts that is not final; jobs in doubt stay so and are reported.

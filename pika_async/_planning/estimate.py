@@ -31,9 +31,10 @@ class Estimate:
     price: float | None = None
     #: The cost of the new charges in `unit`; None where unknown.
     money: float | None = None
-    #: "price": in the unit of `PikaClient(price=...)`; "points": in the provider's points, from the mean of the settled
-    #: jobs of the same stratum in the journal; None where unknown.
-    unit: Literal["price", "points"] | None = None
+    #: "price": in the unit of `PikaClient(price=...)`; "quote": in US dollars, by the quotes of the providers;
+    #: "points": in the provider's points, from the mean of the settled jobs of the same stratum in the journal; None
+    #: where unknown.
+    unit: Literal["price", "quote", "points"] | None = None
     #: Seconds until every job has ended, low and high: at least 9 of 10 runs end between them. Downloads and outages
     #: are not included.
     seconds: tuple[float, float] = (0.0, 0.0)

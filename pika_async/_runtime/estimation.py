@@ -6,8 +6,9 @@ import math
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pika_async._journal.protocol import Journal
 from pika_async._planning.estimate import Estimate, mean_cost
@@ -19,6 +20,7 @@ from pika_async._planning.money import exact
 from pika_async._runtime.admission import OTHER_CONTENT, may_be_sent
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace, paced
+from pika_async._runtime.quotes import Quotes
 from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async._runtime.request_source import Requests, stream
 from pika_async.config.client import AccountConfig, ClientConfig
@@ -35,21 +37,24 @@ Offers: TypeAlias = tuple[tuple[str, float | None], ...]
 
 
 async def estimate(
-    config: ClientConfig, table: JobTable | None, requests: Requests, again: Collection[str]
+    config: ClientConfig,
+    table: JobTable | None,
+    requests: Requests,
+    again: Collection[str],
+    quotes: AbstractAsyncContextManager[Quotes | None],
 ) -> Estimate:
     """Estimate a run of *requests*; see `PikaClient.estimate`.
 
     :param table: the active jobs of the client; None while it is not open.
     :param again: keys of jobs that are paid for once more.
+    :param quotes: provides the quotes of the accounts, or None.
     """
     with config.journal.reading():
-        return await _estimate(config, table, requests, again)
+        async with quotes as quoted:
+            return await _estimate(config, table, requests, _Census(config, again, quoted))
 
 
-async def _estimate(
-    config: ClientConfig, table: JobTable | None, requests: Requests, again: Collection[str]
-) -> Estimate:
-    census = _Census(config, again)
+async def _estimate(config: ClientConfig, table: JobTable | None, requests: Requests, census: _Census) -> Estimate:
     if config.journal.path is not None and isinstance(requests, Sequence):  # as `BatchAdmission.enroll`
         async for item in paced(requests):
             if isinstance(item, GenerationRequest) and item.key is not None:
@@ -65,7 +70,9 @@ async def _estimate(
     counts = census.new if allowed == wanted else _scaled(census.new, allowed)
     seconds, learned_from = await _seconds(config, table, census, allowed)
     prices = [price for price in paid if price is not None]
-    has_prices = len(prices) == len(paid) and all(account.prices is not None for account in config.accounts)
+    unit: Literal["price", "quote"] = "price" if census.quotes is None else "quote"
+    is_priced = bool(paid) if unit == "quote" else all(account.prices is not None for account in config.accounts)
+    has_prices = is_priced and len(prices) == len(paid)
     if has_prices:
         money: float | None = float(sum(map(exact, prices), Fraction()))
     else:
@@ -77,7 +84,7 @@ async def _estimate(
         equal=tuple(map(tuple, census.equal.values())),
         price=_single_price(config),
         money=money,
-        unit=None if money is None else "price" if has_prices else "points",
+        unit=None if money is None else unit if has_prices else "points",
         seconds=seconds,
         learned_from=learned_from,
         held_back=wanted - allowed,
@@ -93,10 +100,12 @@ class _Census:
     """Count of requests by what a run would do with them, in the order of the run; changes nothing.
 
     :param again: keys of jobs that are paid for once more.
+    :param quotes: give the prices; None: those that the user gave.
     """
 
-    def __init__(self, config: ClientConfig, again: Collection[str]) -> None:
+    def __init__(self, config: ClientConfig, again: Collection[str], quotes: Quotes | None) -> None:
         self._config = config
+        self.quotes = quotes
         self._again = again
         self._journal = config.journal
         self.keys = KeyAssigner(self._answers)
@@ -146,7 +155,7 @@ class _Census:
             accounts = [account for account in self._config.accounts if account.name in options]
             self.planned[key] = content
             self.new[self._new_job(request, key, accounts[0]).stratum] += 1
-            offers = self._offers(request, accounts)
+            offers = await self._offers(request, accounts)
             self.offers.append(self._known_offers.setdefault(offers, offers))
             self._note_unlisted(request, accounts)
         first = self._first.setdefault(content, index)
@@ -171,10 +180,13 @@ class _Census:
             self.waiting.append(job)
         return True
 
-    def _offers(self, request: GenerationRequest, accounts: Sequence[AccountConfig]) -> Offers:
-        offers = [(account.name, account.price_of(request)) for account in accounts]
+    async def _offers(self, request: GenerationRequest, accounts: Sequence[AccountConfig]) -> Offers:
+        offers = [(account.name, await self._price_at(account, request)) for account in accounts]
         is_cheapest_first = self._config.routing.strategy == "cheapest"
         return tuple(sorted(offers, key=lambda offer: offer[1] or 0.0, reverse=not is_cheapest_first))
+
+    async def _price_at(self, account: AccountConfig, request: GenerationRequest) -> float | None:
+        return account.price_of(request) if self.quotes is None else await self.quotes.price_of(account.name, request)
 
     @staticmethod
     def _new_job(request: GenerationRequest, key: str, account: AccountConfig) -> Job:

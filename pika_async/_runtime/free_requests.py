@@ -112,10 +112,25 @@ class FreeRequests:
 
     async def quote(self, request: GenerationRequest) -> float | None:
         """Return the price of a submission in US dollars; None if it is not known. Raises nothing."""
+        question = self.quote_request(request)
+        return None if question is None else await self.answer_to(question)
+
+    def quote_request(self, request: GenerationRequest) -> HttpRequest | None:
+        """Return the request for the price of a submission, None if there is none; equal ones have the same answer."""
         encode, decode = self._provider.dialect.quote, self._provider.dialect.read_quote
         if encode is None or decode is None:
             return None
-        return await self._amount(lambda: encode(self._provider, request, self._base_url), decode, "read a price")
+        try:
+            return encode(self._provider, request, self._base_url)
+        except Exception:  # third-party providers may raise anything
+            _log.exception("the provider %s could not ask for a price", self._provider.name)
+            return None
+
+    async def answer_to(self, question: HttpRequest) -> float | None:
+        """Return the price that a gateway answers to `quote_request`; see `quote`."""
+        decode = self._provider.dialect.read_quote
+        price = None if decode is None else await self._amount(lambda: question, decode, "read a price")
+        return None if price is None or price < 0 else price
 
     async def balance(self) -> float | None:
         """Return the balance of the account in US dollars; None if it is not known. Raises nothing."""

@@ -135,7 +135,7 @@ def generate(
             terminal=terminal, remembers=remembers, file=options.accounts,
             expected_seconds=expected_seconds or EXPECTED_SECONDS,
         )  # fmt: skip
-        estimated = run_in_loop(one.check_before_cost())
+        estimated = run_in_loop(one.check_before_cost(quotes=spend.asks_prices))
         offer = Offer(client=client, estimate=estimated, places=["the prompt"], candidates=one.candidates)
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
             return code

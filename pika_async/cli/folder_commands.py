@@ -133,7 +133,7 @@ def batch(
         async def estimate_all() -> tuple[list[InputRequest], Offer]:
             with folder.journal.reading():
                 keyed = await load_inputs()
-                estimated = await client.estimate([one.request for one in keyed], again=again)
+                estimated = await client.estimate([one.request for one in keyed], again=again, quotes=spend.asks_prices)
             return keyed, Offer(client=client, estimate=estimated, places=[one.location for one in keyed])
 
         keyed, offer = run_in_loop(estimate_all())
@@ -305,7 +305,7 @@ def retry(
             listener = None
         if not runs:
             terminal.show("0 new charges: no such job is left to pay for again", to_error=not spend.dry_run)
-        offers = run_in_loop(offers_of(runs))
+        offers = run_in_loop(offers_of(runs, quotes=spend.asks_prices))
         if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
             return code
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)

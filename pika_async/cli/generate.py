@@ -71,9 +71,10 @@ class OneVideo:
     #: Seconds that a new generation takes, low and high; None where unknown.
     _expected: tuple[float, float] | None = attrs.field(default=None, init=False)
 
-    async def check_before_cost(self) -> Estimate:
+    async def check_before_cost(self, *, quotes: bool) -> Estimate:
         """Return what the request would be charged, once everything has been checked that can be without sending it.
 
+        :param quotes: whether to ask the provider for its price.
         :raises InvalidRequest: if the provider cannot fulfil it, or its key belongs to a job of other content.
         :raises UsageError: if `out` cannot be written.
         """
@@ -90,7 +91,7 @@ class OneVideo:
                 if (reason := await refusal) is not None:
                     raise UsageError(f"--out: results cannot be fetched from here: {reason}; nothing was sent")
         again = [existing.key] if existing is not None and existing.status is JobStatus.REJECTED else []
-        estimated = await self.client.estimate([self.request], again=again)
+        estimated = await self.client.estimate([self.request], again=again, quotes=quotes)
         low, high = GUESSED_RANGE
         guess = (low * self.expected_seconds, high * self.expected_seconds)
         self._expected = estimated.seconds if estimated.learned_from else guess

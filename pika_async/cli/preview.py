@@ -52,6 +52,14 @@ class SpendOptions(MoneyOptions):
     "Print what would be charged and how long it would take; send nothing."
     yes: Annotated[bool, Parameter(negative=())] = False
     "Do not ask. Without a terminal nothing is asked in any case."
+    quotes: bool | None = None
+    """Ask the provider for its prices, which is free, where no price is given. [default: --quotes; --no-quotes with
+    --dry-run]"""
+
+    @property
+    def asks_prices(self) -> bool:
+        """Whether the provider is asked for its prices."""
+        return not self.dry_run if self.quotes is None else self.quotes
 
 
 @attrs.frozen(kw_only=True)
@@ -166,8 +174,10 @@ def _limits(estimate: Estimate) -> Iterator[tuple[str, str]]:
 
 
 def amount(money: float, unit: str | None) -> str:
-    """Format money: points as a whole number, a price as `money_text` does."""
-    return f"{money:,.0f} points" if unit == "points" else money_text(money)
+    """Format money: points as a whole number, a price as `money_text` does, a quote with its currency."""
+    if unit == "points":
+        return f"{money:,.0f} points"
+    return f"{money_text(money)} US dollars" if unit == "quote" else money_text(money)
 
 
 def _cost(estimate: Estimate) -> str:
@@ -180,11 +190,14 @@ def _cost_source(offer: Offer) -> str:
     estimate = offer.estimate
     if estimate.money is None:
         return "; give each account its price" if offer.has_several else "; give --price, the price of one"
-    if estimate.unit == "price" and estimate.price is None:
+    if estimate.unit == "quote" and not offer.has_several:
+        return f", as quoted by {offer.client.provider.title}"
+    if estimate.unit in {"price", "quote"} and estimate.price is None:
+        kind = "price" if estimate.unit == "price" else "quote"
         choice = "lowest" if offer.client.routing.strategy == "cheapest" else "highest"
         each = "each at " if estimate.new_charges > 1 else ""
         more = "; more while that one is full" if choice == "lowest" else ""
-        return f", {each}the {choice} price of the accounts that can take it{more}" if offer.has_several else ""
+        return f", {each}the {choice} {kind} of the accounts that can take it{more}" if offer.has_several else ""
     each = amount(estimate.money / estimate.new_charges, estimate.unit)
     return f" ({each} each{', the mean of settled jobs here' if estimate.unit == 'points' else ''})"
 

@@ -169,12 +169,15 @@ async def _unchanged(
     return inputs
 
 
-async def offers_of(runs: Sequence[ProviderRun]) -> list[Offer]:
-    """Return the estimate of each run, for a preview; the clients need not be open."""
+async def offers_of(runs: Sequence[ProviderRun], *, quotes: bool) -> list[Offer]:
+    """Return the estimate of each run, for a preview; the clients need not be open.
+
+    :param quotes: whether to ask the providers for their prices.
+    """
     offers: list[Offer] = []
     for run in runs:
         inputs = await run.load_inputs()
-        estimated = await run.client.estimate([one.request for one in inputs], again=run.again)
+        estimated = await run.client.estimate([one.request for one in inputs], again=run.again, quotes=quotes)
         estimated = estimated.after(sum(offer.estimate.new_charges for offer in offers))
         offers.append(Offer(client=run.client, estimate=estimated, places=[f"job {one.key}" for one in inputs]))
     return offers

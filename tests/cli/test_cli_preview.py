@@ -12,11 +12,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pika_async.emulator import Emulator
+from pika_async.emulator import Emulator, Scenario
 from tests.cli.batches import charged
 from tests.cli.command_line import CommandLine, serving, without_codes
+from tests.fakes.stepped_emulator import SteppedEmulator
 
 ROWS = "prompt,effect\na cat,\na dog,Melt\na cat,\n"
+#: Options of an emulator at which the first task fails.
+FIRST_FAILS = {"scenario": Scenario.of([{"on": "create", "first": 1, "do": "fails"}])}
 NOTHING_LISTENS = "http://127.0.0.1:9"
 
 
@@ -76,6 +79,48 @@ def test_points_of_settled_jobs_are_the_cost_without_a_price(cli: CommandLine, e
     assert (estimate["new_charges"], estimate["known"], estimate["refused"]) == (3, 2, [])
     assert (estimate["money"], estimate["unit"], estimate["learned_from"]) == (1200, "points", 2)
     assert estimate["seconds"][0] < estimate["seconds"][1]
+
+
+@pytest.mark.parametrize(
+    ("command", "is_asked"),
+    [
+        (["batch", "b.txt"], True),
+        (["batch", "b.txt", "--no-quotes"], False),
+        (["batch", "b.txt", "--price", "0.3"], False),
+        (["estimate", "b.txt"], False),
+        (["estimate", "b.txt", "--quotes"], True),
+        (["generate", "one"], True),
+        (["generate", "one", "--no-quotes"], False),
+    ],
+    ids=str,
+)
+def test_a_provider_is_asked_for_its_price(
+    cli: CommandLine, everywhere: SteppedEmulator, command: list[str], is_asked: bool
+) -> None:
+    """Before it costs, where no price is given; a dry run asks nothing without --quotes."""
+    cli.write("b.txt", "one\ntwo\n")
+    ran = cli(*command, "--provider", "pika")
+    rows = 1 if command[0] == "generate" else 2
+    assert ran.code == 0
+    shown = ran.out if command[0] == "estimate" else ran.err
+    assert (f"cost: {rows * 0.45:.2f} US dollars, as quoted by Pika" in shown) == is_asked
+    asked = [request for request in everywhere.requests if request.path.endswith("/quote")]
+    assert len(asked) == is_asked
+    assert len(everywhere.ledger) == (0 if command[0] == "estimate" else rows)
+
+
+@pytest.mark.parametrize("everywhere", [FIRST_FAILS], indirect=True)
+def test_a_quote_has_its_unit_in_json_and_before_a_repetition(cli: CommandLine, everywhere: SteppedEmulator) -> None:
+    """`retry` asks as well; a provider without quotes is asked nothing."""
+    cli.write("b.txt", "one\n")
+    [estimate] = cli("estimate", "b.txt", "--provider", "pika", "--quotes", "--json").records
+    assert (estimate["money"], estimate["unit"], estimate["price"]) == (0.45, "quote", None)
+    [estimate] = cli("estimate", "b.txt", "--provider", "cometapi", "--quotes", "--json").records
+    assert (estimate["money"], estimate["unit"]) == (None, None)
+    assert cli("batch", "b.txt", "--provider", "pika", "--out", "out").code == 1
+    ran = cli("retry", "out", "--failed")
+    assert "cost: 0.45 US dollars, as quoted by Pika" in ran.err
+    assert ran.code == 0
 
 
 def test_a_folder_whose_batch_runs_can_be_estimated(cli: CommandLine) -> None:

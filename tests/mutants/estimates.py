@@ -10,6 +10,7 @@ ESTIMATES: Final = ("tests/runtime/test_estimates.py",)
 MAKESPAN: Final = ("tests/planning/test_makespan.py",)
 TIME_LEFT: Final = ("tests/planning/test_time_left.py",)
 MONEY: Final = ("tests/planning/test_money.py",)
+QUOTES: Final = ("tests/runtime/test_quotes.py",)
 PREVIEW: Final = ("tests/cli/test_cli_preview.py",)
 
 MUTANTS: Final = (
@@ -183,5 +184,46 @@ MUTANTS: Final = (
         "the limit that is named is reached already",
         PREVIEW,
         "names_a_higher_one",
+    ),
+    Mutant(
+        "quote-beside-a-price",
+        "_runtime/quotes.py",
+        "    if any(account.prices is not None for account in config.accounts):\n",
+        "    if False:\n",
+        "dollars are added to a price in another unit",
+        QUOTES,
+    ),
+    Mutant(
+        "each-request-quoted",
+        "_runtime/quotes.py",
+        "        if name not in self._known:\n",
+        "        if True:\n",
+        "a preview of 300 rows sends 300 requests",
+        QUOTES,
+    ),
+    Mutant(
+        "quotes-without-end",
+        "_runtime/quotes.py",
+        "anyio.CancelScope(deadline=self._until)",
+        "anyio.CancelScope(deadline=anyio.current_time() + QUOTES_TIMEOUT_S)",
+        "a gateway that does not answer holds up a preview for each price",
+        QUOTES,
+    ),
+    Mutant(
+        "negative-quote",
+        "_runtime/free_requests.py",
+        "return None if price is None or price < 0 else price",
+        "return price",
+        "a run is announced to bring money in",
+        QUOTES,
+    ),
+    Mutant(
+        "dry-run-asks-for-prices",
+        "cli/preview.py",
+        "return not self.dry_run if self.quotes is None else self.quotes",
+        "return True if self.quotes is None else self.quotes",
+        "a dry run sends a request",
+        PREVIEW,
+        "asked_for_its_price",
     ),
 )
