@@ -131,8 +131,9 @@ class AccountPlanner:
     def is_idle(self) -> bool:
         """Whether the account has room and no job of its own that waits for it."""
         submissions = self.submissions
-        has_capacity = submissions.concurrency.has_capacity(self.in_flight, submissions.submitting)
-        return has_capacity and not submissions.queue and submissions.submitting < self.limits.submitting
+        if submissions.queue or submissions.submitting >= submissions.window:
+            return False
+        return submissions.concurrency.has_capacity(self.in_flight, submissions.submitting)
 
     def set_max_in_flight(self, jobs: int) -> None:
         """Replace the maximum number of accepted jobs of the client; the account keeps a lower one of its own."""

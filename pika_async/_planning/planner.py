@@ -24,6 +24,7 @@ from pika_async._planning.actions import (
     WaitUntil,
 )
 from pika_async._planning.limits import Limits
+from pika_async._planning.reopenings import Reopenings, passes_by_itself
 from pika_async._planning.router import Router, bind
 from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submissions import correct_cost
@@ -55,6 +56,8 @@ class Planner:
     #: Those of the router, by name: read several times for each action.
     accounts: dict[str, AccountPlanner] = attrs.field(init=False)
     closing: bool = False
+    #: When accounts that have stopped by themselves are tried again.
+    reopenings: Reopenings = attrs.field(factory=Reopenings)
     #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
     _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
     #: The polls of the accounts.
@@ -116,11 +119,14 @@ class Planner:
         return WaitUntil(until)
 
     def _next_submit(self, now: float) -> Action | WaitUntil:
-        if not self.shared.waiting or self.is_paused:
-            return self._submits.next_action(now)
-        until = self.router.backlog.expires_at
-        if until <= now and (expired := self.router.pop_expired(now)) is not None:
-            return SubmitTimedOut(expired)
+        if self.reopenings.next_at <= now:
+            for name in self.reopenings.begin(now):
+                self.accounts[name].submissions.begin_trial(now)
+        until = self.reopenings.next_at
+        if self.shared.waiting and not self.is_paused:
+            until = min(until, self.router.backlog.expires_at)
+            if until <= now and (expired := self.router.pop_expired(now)) is not None:
+                return SubmitTimedOut(expired)
         action = self._submits.next_action(now)
         return WaitUntil(min(until, action.until)) if isinstance(action, WaitUntil) else action
 
@@ -189,14 +195,18 @@ class Planner:
     def stop_submitting(self, reason: SubmissionsStopped, account: str | None = None) -> None:
         """Stop submitting to an account, or to every one.
 
-        Its queued jobs go to other accounts that can take them. The rest is parked by the next actions.
+        Its queued jobs go to other accounts that can take them. The rest is parked by the next actions. An account is
+        not tried again if `reason` does not pass by itself, and none is once all of them have stopped.
         """
         names = [*self.accounts] if account is None else [account]
+        if account is not None and not passes_by_itself(reason):
+            self.reopenings.cancel(account)
         queued = [active for name in names for active in self.accounts[name].stop_submitting(reason)]
         unmoved = [active for active in reversed(queued) if not self.router.move(active)]
         stop = self.stop_reason
         unmoved.reverse()
         if stop is not None:
+            self.reopenings.clear()
             self._stopped.update(dict.fromkeys(unmoved, stop))
             self._stopped.update(dict.fromkeys(self.router.clear(), stop))
             return
@@ -248,6 +258,7 @@ class Planner:
 
     def allow_submitting(self) -> None:
         """Allow submissions to every account after a stop."""
+        self.reopenings.clear()
         for account in self.accounts.values():
             account.submissions.allow()
 
@@ -259,12 +270,11 @@ class Planner:
 
     def queue(self, active: ActiveJob, now: float) -> None:
         """Queue a job for submission, with the full patience of a new one."""
-        options = self.router.open_options(active)
-        if len(options) > 1:
+        if len(active.options) > 1:
             active.last_seen_unsettled_at, active.deadline_at = now, math.inf
             self.router.append(active)
             return
-        account = self.accounts[(options or active.options)[0]]
+        account = self.accounts[active.options[0]]
         bind(active, account)
         account.queue(active, now)
 
@@ -291,6 +301,10 @@ class Planner:
         stop = account.on_submit_finished(active, outcome, sent_at, now, u)
         if outcome.verdict is SubmitVerdict.ACCEPTED:
             self.router.backlog.on_accepted(active)
+            if account.stop_reason is None:
+                self.reopenings.cancel(account.name)
+        elif stop is not None and account.stop_reason is None and passes_by_itself(stop.error):
+            self.reopenings.plan(account.name, now, u)
         others = [name for name in self.router.open_options(active) if name != account.name]
         if stop is not None or not others or outcome.verdict not in MOVABLE or outcome.local:
             return stop

@@ -72,6 +72,8 @@ class Submissions:
     meter: RateMeter = attrs.field(factory=RateMeter)
     #: When a kind of job for which the gateway had no channel may be sent again, by stratum.
     cooldowns: Cooldowns = attrs.field(factory=Cooldowns)
+    #: Whether the account has stopped, is tried again, and has accepted nothing since.
+    on_trial: bool = False
     #: Since when a person has paused submitting; None while it is not paused.
     paused_at: float | None = None
     #: When the last job left the queue and the last submission ended; None while there are any.
@@ -157,7 +159,7 @@ class Submissions:
         return NEVER
 
     def _has_room(self, in_flight: int) -> bool:
-        is_free = self.submitting < self._room and self.shared.has_room
+        is_free = self.submitting < self.window and self.shared.has_room
         return is_free and self.concurrency.has_capacity(in_flight, self.submitting)
 
     def can_send_at(self, active: ActiveJob, stratum: str, now: float, in_flight: int) -> float:
@@ -177,7 +179,7 @@ class Submissions:
         return None if short is None else self._limit_error(short, price)
 
     @property
-    def _room(self) -> float:
+    def window(self) -> float:
         """Maximum number of submissions under way."""
         return min(self.limits.submitting, self.fuses.window)
 
@@ -199,14 +201,14 @@ class Submissions:
         if not self.submitting:
             return 0
         held = self.throttle.stop is not None or self.paused_at is not None or not self.fuses.is_proven
-        if held or not self.queue or self.submitting < self._room:
+        if held or not self.queue or self.submitting < self.window:
             return 0
         if not self.concurrency.has_capacity(in_flight, self.submitting):
             return 0
         if self._ready_at(now) > now or self.queue.ready_at(now) > now:
             return 0
         left = min(each.charges_left(self.prices.lowest) for each in (self.spending, self.shared.spending))
-        return int(max(0, min(len(self.queue) - self.queue.gated, self._room, left)))
+        return int(max(0, min(len(self.queue) - self.queue.gated, self.window, left)))
 
     # --- pausing ----------------------------------------------------------------------------------------------------
 
@@ -228,7 +230,7 @@ class Submissions:
 
     def stop(self, reason: SubmissionsStopped) -> list[ActiveJob]:
         """Stop submitting, and return the jobs that were not sent or were refused without being at fault."""
-        self.throttle.stop = reason
+        self.throttle.stop, self.on_trial = reason, False
         return self.queue.clear() + self.refused.clear()
 
     def allow(self) -> None:
@@ -236,6 +238,12 @@ class Submissions:
         if self.throttle.stop is not None:
             self.throttle = SubmitThrottle()
             self.fuses.reset()
+
+    def begin_trial(self, now: float) -> None:
+        """Allow one submission at a time after a stop; one that is not sent or is in doubt stops the account again."""
+        self.allow()
+        self.fuses.begin_trial(now)
+        self.on_trial = True
 
     def remove(self, active: ActiveJob) -> bool:
         """Remove a job that is not under way and return True; False if it is being sent or was sent already."""
@@ -294,6 +302,7 @@ class Submissions:
             case SubmitVerdict.ACCEPTED:
                 self.cooldowns.reset(active.stratum)
                 self.throttle.reset()
+                self.on_trial = False
                 self.concurrency.on_accepted(now)
                 self.queue.open_gate(active)
                 self.fuses.on_accepted()
@@ -322,7 +331,8 @@ class Submissions:
             self.queue.append(active)
         else:
             self._queue_again(active)
-        if not self.throttle.record_unreachable(now, u) and not outcome.lasting:
+        is_failed_trial = self.on_trial and not outcome.local
+        if not self.throttle.record_unreachable(now, u) and not outcome.lasting and not is_failed_trial:
             return None
         attempts = self.throttle.unsent
         if not outcome.local:

@@ -88,9 +88,11 @@ class Intake:
 
         The scheduler parks every queued job that no other account can take, with `reason` as its error.
         """
-        if not self._planner.has_stopped(account):
-            _log.warning("%s", reason)
+        is_new = not self._planner.has_stopped(account)
         self._planner.stop_submitting(reason, account)
+        if is_new:
+            trial_in = None if account is None else self._planner.reopenings.seconds_until(account, now())
+            _log.warning("%s%s", reason, "" if trial_in is None else f" (tried again with one job in {trial_in:.0f} s)")
         self._wake()
 
     def stop_account(self, account: str, error: SubmissionsStopped) -> None:
