@@ -16,7 +16,6 @@ from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.actions import (
     Action,
     ActiveJob,
-    CallbackTimedOut,
     Park,
     PollResult,
     StopSubmitting,
@@ -24,12 +23,12 @@ from pika_async._planning.actions import (
     WaitUntil,
 )
 from pika_async._planning.limits import Limits
+from pika_async._planning.money import correct_cost
 from pika_async._planning.reopenings import Reopenings, passes_by_itself
 from pika_async._planning.router import Router, bind
 from pika_async._planning.shared_bounds import SharedBounds
-from pika_async._planning.submissions import correct_cost
 from pika_async._planning.submit_queue import MAX_GATED
-from pika_async._planning.turns import Turns
+from pika_async._planning.turns import Source, in_turns
 from pika_async.errors import NoAccountLeft, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
@@ -55,28 +54,26 @@ class Planner:
     limits: Limits
     #: Those of the router, by name: read several times for each action.
     accounts: dict[str, AccountPlanner] = attrs.field(init=False)
+    #: What the accounts have together.
+    shared: SharedBounds = attrs.field(init=False)
     closing: bool = False
     #: When accounts that have stopped by themselves are tried again.
     reopenings: Reopenings = attrs.field(factory=Reopenings)
     #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
     _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
     #: The polls of the accounts.
-    _polls: Turns = attrs.field(init=False)
-    #: The backlog and the queues of the accounts.
-    _submits: Turns = attrs.field(init=False)
+    _next_poll: Source = attrs.field(init=False)
+    #: The backlog and the queues of the accounts; a single account has no backlog.
+    _next_submit: Source = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.accounts = self.router.accounts
+        self.accounts, self.shared = self.router.accounts, self.router.shared
         accounts = self.accounts.values()
         for account in accounts:
             account.shared = account.submissions.shared = self.shared
-        self._polls = Turns([account.next_poll for account in accounts])
-        self._submits = Turns([self.router.next_action, *(account.next_submit for account in accounts)])
-
-    @property
-    def shared(self) -> SharedBounds:
-        """What the accounts have together."""
-        return self.router.shared
+        backlog = [self.router.next_action] if len(accounts) > 1 else []
+        self._next_poll = in_turns([account.next_poll for account in accounts])
+        self._next_submit = in_turns([*backlog, *(account.next_submit for account in accounts)])
 
     @property
     def provider(self) -> str:
@@ -99,26 +96,27 @@ class Planner:
 
     def next_action(self, now: float) -> Action | WaitUntil:
         """Return the next action at `now`; polls have priority, because they free capacity."""
-        park = self.next_stopped()
-        if park is not None:
-            return park
-        poll = self._polls.next_action(now)
-        if not isinstance(poll, WaitUntil):
-            return poll
-        until = poll.until
+        if self._stopped:
+            return Park(*self._stopped.popitem(last=False))
+        action = self._next_poll(now)
+        if not isinstance(action, WaitUntil):
+            return action
+        until = action.until
         if not self.closing:
-            submit = self._next_submit(now)
-            if not isinstance(submit, WaitUntil):
-                return submit
-            until = min(until, submit.until)
+            action = self._next_unsent(now)
+            if not isinstance(action, WaitUntil):
+                return action
+            until = min(until, action.until)
         for account in self.accounts.values():
-            doubt = account.next_unconfirmed(now)
-            if isinstance(doubt, CallbackTimedOut):
-                return doubt
-            until = min(until, doubt.until)
+            if account.unconfirmed:
+                action = account.next_unconfirmed(now)
+                if not isinstance(action, WaitUntil):
+                    return action
+                until = min(until, action.until)
         return WaitUntil(until)
 
-    def _next_submit(self, now: float) -> Action | WaitUntil:
+    def _next_unsent(self, now: float) -> Action | WaitUntil:
+        """Return the next action for the jobs that are not sent, after the trials that are due have begun."""
         if self.reopenings.next_at <= now:
             for name in self.reopenings.begin(now):
                 self.accounts[name].submissions.begin_trial(now)
@@ -127,8 +125,8 @@ class Planner:
             until = min(until, self.router.backlog.expires_at)
             if until <= now and (expired := self.router.pop_expired(now)) is not None:
                 return SubmitTimedOut(expired)
-        action = self._submits.next_action(now)
-        return WaitUntil(min(until, action.until)) if isinstance(action, WaitUntil) else action
+        action = self._next_submit(now)
+        return WaitUntil(until) if isinstance(action, WaitUntil) and action.until > until else action
 
     def needs_more(self, unsent: int) -> bool:
         """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.
@@ -180,9 +178,10 @@ class Planner:
         """Why nothing is submitted to any account; None if submissions to one are allowed."""
         stopped: list[SubmissionsStopped] = []
         for account in self.accounts.values():
-            if account.stop_reason is None:
+            stop = account.submissions.throttle.stop
+            if stop is None:
                 return None
-            stopped.append(account.stop_reason)
+            stopped.append(stop)
         if all(reason is stopped[0] for reason in stopped):
             return stopped[0]
         return self._no_account_left(self.accounts)

@@ -224,8 +224,8 @@ MUTANTS: Final = (
     Mutant(
         "money-of-the-account-alone",
         "_planning/submissions.py",
-        "next((each for each in (self.spending, self.shared.spending) if not each.allows(price)), None)",
-        "next((each for each in (self.spending,) if not each.allows(price)), None)",
+        "return None if self.shared.spending.allows(price) else self.shared.spending",
+        "return None",
         "accounts spend more together than the budget of the client",
         _ROUTING,
     ),

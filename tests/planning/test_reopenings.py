@@ -154,6 +154,7 @@ def test_an_account_that_stopped_for_its_key_is_not_planned_by_a_late_answer() -
     fleet.drain()
     fleet.receive(answer="broke")
     assert fleet.planner.has_stopped("a")
+    fleet.planner.accounts["a"].submissions.throttle.attempts = 1
     for _ in jobs[1:]:
         fleet.receive(answer="unsent")
     assert fleet.planner.reopenings.next_at == math.inf
@@ -187,7 +188,7 @@ def trial_of(name: str = "a") -> Fleet:
     fleet.stop(ProviderUnreachable(provider=name, reason="down"), name)
     fleet.now = 60.0
     for _ in range(5):
-        fleet.queue(name, "z")
+        fleet.queue("z", name)
     fleet.planner.accounts["z"].submissions.pause(60.0)
     fleet.drain()
     assert [each.account for each in fleet.under_way] == [name]
