@@ -69,7 +69,7 @@ def browser(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def wheel(session: nox.Session) -> None:
     """Run the suite on the built wheel, with the lowest direct dependencies that pyproject.toml allows."""
-    extras = ("cli", "dbos", "emulator", "otel", "speed")
+    extras = ("cli", "dbos", "emulator", "otel", "s3", "speed")
     built = Path(session.create_tmp(), "dist")
     shutil.rmtree(built, ignore_errors=True)
     session.run("python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(built), ".", silent=True)

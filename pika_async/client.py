@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 import aiohttp
@@ -19,12 +18,14 @@ from pika_async._planning.limits import Limits
 from pika_async._runtime.batch_report import collect_report
 from pika_async._runtime.control import SubmissionControl
 from pika_async._runtime.event_stream import Hook
+from pika_async._runtime.job_files import find_job, key_of
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.journal_views import JobViews, unfinished_requests
 from pika_async._runtime.lifetime import ClientLifetime
 from pika_async._runtime.request_checks import request_of
 from pika_async._runtime.request_source import Requests
-from pika_async._runtime.resolution import JobResolution, find_job, key_of
+from pika_async._runtime.resolution import JobResolution
+from pika_async._runtime.results import ResultCalls
 from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
@@ -46,7 +47,7 @@ __all__ = ["PikaClient"]
 H = TypeVar("H", bound=Hook)
 
 
-class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
+class PikaClient(JobViews, SubmissionControl, JobResolution, ResultCalls, BoardView):
     """A client of one account, or of several accounts of any providers.
 
     Open it with `async with`, or with `open()` and `aclose()`. It may be opened again later, also in another event
@@ -257,27 +258,6 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         found = find_job(self._journal, job)
         return await session.accounts.of(found).gateway.poller.poll_job(found)
 
-    async def download(
-        self, video: Video | Job | str, path: str | os.PathLike[str], *, overwrite: bool = False
-    ) -> Path:
-        """Download a result to `path`, whole and verified. A URL that has expired is requested anew once.
-
-        :param video: a video, a job that has one, or the key of such a job.
-        :param path: the new file.
-        :param overwrite: whether another file at `path` is replaced, in one step and only once the new one is whole;
-            default: False, an existing file stays and the download fails.
-        :raises DownloadFailed: says what was wrong; the video remains available and can be downloaded again.
-        :raises InvalidRequest: if the job has no video.
-        :raises UnknownJob: if no job has that key.
-        """
-        results = self._require_session().results
-        if isinstance(video, Video):
-            return (await results.fetch(video, Path(path), overwrite=overwrite))[0].file
-        done = await results.collect(find_job(self._journal, video), Path(path), overwrite=overwrite)
-        if done.file is None:
-            raise done.to_exception()
-        return done.file
-
     # --- batches ----------------------------------------------------------------------------------------------------
 
     async def as_settled(
@@ -289,7 +269,8 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         the journal already is not paid again. A request without a key gets one from its position and content.
 
         :param requests: an iterable or async iterable of requests or prompts, pulled only as room allows.
-        :param download_to: the folder for KEY.mp4; default: nothing is downloaded.
+        :param download_to: the folder or `s3://BUCKET/PREFIX` for KEY.mp4; default: nothing is downloaded.
+        :raises ConfigurationError: before anything is sent, if results cannot be stored at `download_to`.
         :raises SubmissionsStopped: after the last job, if not everything could be sent.
         :raises InvalidRequest: after the last job, if an item is not a request, or two share a key and differ.
         """
@@ -305,8 +286,9 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
         """Run a batch to its end. After a stop, the rest of `requests` is read and reported as planned.
 
         :param requests: an iterable or async iterable of requests or prompts, pulled only as room allows.
-        :param download_to: the folder for KEY.mp4; default: nothing is downloaded.
+        :param download_to: the folder or `s3://BUCKET/PREFIX` for KEY.mp4; default: nothing is downloaded.
         :raises ClientClosed: if the client is closed meanwhile.
+        :raises ConfigurationError: before anything is sent, if results cannot be stored at `download_to`.
         :raises InvalidRequest: after the last job, if an item is not a request, or two share a key and differ.
         """
         session = self._require_session(accepting=True)
@@ -349,8 +331,9 @@ class PikaClient(JobViews, SubmissionControl, JobResolution, BoardView):
 
         A client of several accounts also sends jobs that were planned for an account which it does not have.
 
-        :param download_to: the folder for KEY.mp4, also for jobs that succeeded and whose file is missing; default:
-            nothing is downloaded.
+        :param download_to: the folder or `s3://BUCKET/PREFIX` for KEY.mp4, also for jobs that succeeded and whose file
+            is missing; default: nothing is downloaded.
+        :raises ConfigurationError: if results cannot be stored there.
         """
         session = self._require_session(accepting=True)
         requests = unfinished_requests(self._config, with_downloads=download_to is not None)

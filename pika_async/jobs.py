@@ -73,11 +73,7 @@ _TRANSITIONS: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     _S.RUNNING: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT}),
     _S.TIMED_OUT: frozenset({_S.QUEUED, _S.RUNNING, _S.SUCCEEDED, _S.FAILED}),
     _S.UNKNOWN: frozenset({_S.QUEUED, _S.PLANNED, _S.CANCELED}),
-    _S.SUCCEEDED: frozenset(),
-    _S.FAILED: frozenset(),
-    _S.REJECTED: frozenset(),
-    _S.CANCELED: frozenset(),
-}
+} | dict.fromkeys(FINAL, frozenset())
 
 
 def utc_from_timestamp(seconds: float) -> datetime:
@@ -109,7 +105,9 @@ class Job:
     video: Video | None = None
     #: Where the result was downloaded to; None if it was not.
     file: Path | None = None
-    #: The SHA-256 of the result, 64 hex digits. If `file` is None, a download was verified but not yet renamed.
+    #: The `s3://` URL of the object that the result was stored as; None if it was not.
+    object_url: str | None = None
+    #: The SHA-256 of the result, 64 hex digits. Before `is_downloaded`, of a verified result that has no name yet.
     sha256: str | None = None
     #: Why the job is not a success, or why a success has no `file`.
     error: PikaError | None = attrs.field(default=None, eq=repr)  # equal if the messages are: an error has no equality
@@ -125,7 +123,7 @@ class Job:
     submitted_at: datetime | None = None
     #: When the job became final; UTC.
     settled_at: datetime | None = None
-    #: When its result was on disk; UTC. None if it is not.
+    #: When its result was on disk or stored; UTC. None if it is not.
     downloaded_at: datetime | None = None
     #: The points that stay charged, where the wire has them.
     points: float | None = None
@@ -143,6 +141,11 @@ class Job:
     def is_final(self) -> bool:
         """Whether the job is settled, well or badly."""
         return self.status in FINAL
+
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether the result is in `file` or was stored as `object_url`."""
+        return self.file is not None or self.object_url is not None
 
     @property
     def is_in_flight(self) -> bool:
@@ -183,10 +186,8 @@ class Job:
         if self.task_id is not None and not self.is_adopted:
             return (*self.earlier_steps, RouteStep(account, "accepted", at))
         if at is not None and self.status in {JobStatus.UNKNOWN, JobStatus.CANCELED}:
-            return (
-                *self.earlier_steps,
-                RouteStep(account, "unknown", at, "" if self.error is None else str(self.error)),
-            )
+            reason = "" if self.error is None else str(self.error)
+            return (*self.earlier_steps, RouteStep(account, "unknown", at, reason))
         return self.earlier_steps
 
     def to_exception(self) -> PikaError:
@@ -233,9 +234,7 @@ class Job:
         if self.task_id is not None:
             raise self._no_transition("accepted: it has a task id")
         submitted_at = self.submitted_at or utc_from_timestamp(at)
-        return self._to(
-            JobStatus.QUEUED, task_id=task_id, handle=handle, submitted_at=submitted_at, error=None
-        )  # fmt: skip
+        return self._to(JobStatus.QUEUED, task_id=task_id, handle=handle, submitted_at=submitted_at, error=None)
 
     def rejected(self, error: PikaError, at: float) -> Job:
         """Return the job as refused at `at` (unix seconds): final, not charged."""
@@ -305,9 +304,11 @@ class Job:
         """Return the job with a download that is verified and is renamed into place next."""
         return attrs.evolve(self, sha256=sha256)
 
-    def with_file(self, file: Path, sha256: str, at: datetime | None = None) -> Job:
-        """Return the job with its result on disk, whole and verified, since `at` or the time that it has already."""
-        return attrs.evolve(self, file=file, sha256=sha256, downloaded_at=self.downloaded_at or at, error=None)
+    def with_file(self, file: Path | str, sha256: str, at: datetime | None = None) -> Job:
+        """Return the job with its result on disk, or stored at a URL, since `at` or the time that it has already."""
+        path, url = (None, file) if isinstance(file, str) else (file, None)
+        at = self.downloaded_at or at
+        return attrs.evolve(self, file=path, object_url=url, sha256=sha256, downloaded_at=at, error=None)
 
     def with_download_error(self, error: PikaError) -> Job:
         """Return the job with the error of a failed download; its status stays succeeded."""
@@ -323,10 +324,9 @@ def _settled_cost(price: float | None, snapshot: Snapshot) -> float | None:
 
 def adopted_job(key: str, *, provider: str, base_url: str, task_id: str, account: str | None = None) -> Job:
     """Return a job for a task that was submitted elsewhere; its prompt is not known, so its id stands in for it."""
-    request = GenerationRequest(f"task {task_id}", key=key)
     return Job(
-        key=key, request=request, provider=provider, base_url=base_url, account=account, status=JobStatus.QUEUED,
-        task_id=task_id,
+        key=key, request=GenerationRequest(f"task {task_id}", key=key), provider=provider, base_url=base_url,
+        account=account, status=JobStatus.QUEUED, task_id=task_id,
     )  # fmt: skip
 
 

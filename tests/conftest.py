@@ -16,7 +16,9 @@ from hypothesis import Phase, settings
 from pika_async import providers
 from pika_async._journal.reader import Reader
 from pika_async.emulator import EMULATED_PROVIDERS
+from tests.fakes import object_stores
 from tests.fakes.process_state import process_state
+from tests.fakes.requirements import require_module
 from tests.fakes.stepped_emulator import SteppedEmulator
 
 # The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test. A failure prints
@@ -124,3 +126,24 @@ def everywhere(
         monkeypatch.setenv("PIKA_BASE_URL", running.base_url("native"))
         monkeypatch.chdir(tmp_path)
         yield running
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The address of moto, which runs until the last test of this worker."""
+    require_module("moto.server")
+    require_module("aiobotocore")
+    with object_stores.moto() as url:
+        yield url
+
+
+@pytest.fixture
+def store(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[object_stores.StoreProxy]:
+    """An empty store with one bucket, to which the environment leads; repetitions do not wait."""
+    with object_stores.store_proxy(moto_url) as proxy:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name, value in (object_stores.ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": proxy.url}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+        yield proxy

@@ -19,7 +19,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import aiohttp
 import anyio
@@ -44,7 +44,10 @@ from pika_async._http.transport import MAX_LINE_BYTES, fail_on_connection_lost
 from pika_async._planning.backoff import backoff_delay
 from pika_async.errors import ConfigurationError, DownloadFailed, ErrorKind
 
-__all__ = ["Downloader"]
+__all__ = ["Deliver", "Downloader"]
+
+#: Takes a whole file elsewhere; raises `AbortDownload` if that fails.
+Deliver: TypeAlias = Callable[[Path, Download], Awaitable[None]]
 
 #: Redirects followed by one attempt, so that a loop of them ends.
 MAX_REDIRECTS: Final = 5
@@ -193,6 +196,7 @@ class Downloader:
         *,
         patience: float = 0.0,
         overwrite: bool = False,
+        deliver: Deliver | None = None,
     ) -> Download:
         """Download `url` into the new file `target`, whose folder is created if missing.
 
@@ -203,6 +207,8 @@ class Downloader:
         :param patience: seconds in which 403, 404, a page or an empty body mean that the result is not there yet, and
             the same address is requested again after growing delays. Default: 0, the address has expired.
         :param overwrite: whether the file replaces another one of its name, once it is whole. Default: False.
+        :param deliver: awaited with the whole file, which has no name yet and gets none, and with what it would have
+            been; the file is removed then. Default: none, it gets its name.
         :raises DownloadFailed: with the reason, and the address without its query; `expired` if the host has no result
             at the address. No file is left behind.
         :raises RuntimeError: outside `async with`.
@@ -214,7 +220,7 @@ class Downloader:
         try:
             with scope:
                 partial = PartialFile(target, self._folders, overwrite=overwrite)
-                return await self._fetch(url, partial, self._files, before_publish, patience)
+                return await self._fetch(url, partial, self._files, before_publish, patience=patience, deliver=deliver)
         finally:
             self._scopes.discard(scope)
             if not self._scopes:
@@ -227,16 +233,24 @@ class Downloader:
         partial: PartialFile,
         files: FileThreads,
         before_publish: Callable[[str], Awaitable[None]] | None,
+        *,
         patience: float,
+        deliver: Deliver | None,
     ) -> Download:
         try:
             suffix = await self._fetch_with_retries(self._parse_url(url), partial, files, patience)
             if partial.target.suffix.lower() in MEDIA_SUFFIXES:
                 partial.target = partial.target.with_suffix(suffix)
-            if before_publish is None:
+            if before_publish is None and deliver is None:
                 return await files.publish(partial, finish=True)
-            await before_publish(await files.finish(partial))
-            return await files.publish(partial)
+            sha256 = await files.finish(partial)
+            if before_publish is not None:
+                await before_publish(sha256)
+            if deliver is None:
+                return await files.publish(partial)
+            await deliver(partial.temporary, partial.download)
+            await files.discard(partial)
+            return partial.download
         except BaseException as error:
             await files.discard(partial)
             if isinstance(error, AbortDownload):

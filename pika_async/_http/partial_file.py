@@ -138,7 +138,8 @@ class PartialFile:
         self.target = target
         self._folders = folders
         self._overwrite = overwrite
-        self._temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
+        #: Its name until it is published.
+        self.temporary = target.parent / f".pika-{secrets.token_hex(12)}.part"
         self._fd: int | None = None
         #: Whether there may be a temporary file.
         self.is_created = False
@@ -181,10 +182,10 @@ class PartialFile:
     def _create(self) -> int:
         self.is_created = True
         try:
-            return open_file(self._temporary, NEW_FILE_FLAGS)
+            return open_file(self.temporary, NEW_FILE_FLAGS)
         except FileNotFoundError:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            return open_file(self._temporary, NEW_FILE_FLAGS)
+            return open_file(self.temporary, NEW_FILE_FLAGS)
 
     def complete(self) -> None:
         """Write the remaining bytes, and give the file the user's default permissions."""
@@ -214,10 +215,10 @@ class PartialFile:
     def publish(self) -> None:
         """Give the synced file its name, which lasts once `TargetFolders.sync` has synced the folder."""
         if self._overwrite:
-            self._temporary.replace(self.target)
+            self.temporary.replace(self.target)
         else:
             self._link_to_target()
-            self._temporary.unlink(missing_ok=True)
+            self.temporary.unlink(missing_ok=True)
 
     @property
     def download(self) -> Download:
@@ -228,7 +229,7 @@ class PartialFile:
         """Close the temporary file, and remove it if it still exists."""
         self._close()
         with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+            self.temporary.unlink(missing_ok=True)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, None
@@ -239,7 +240,7 @@ class PartialFile:
     def _link_to_target(self) -> None:
         # A hard link, because it fails if the name exists; a rename would replace the existing file.
         try:
-            os.link(self._temporary, self.target, follow_symlinks=False)
+            os.link(self.temporary, self.target, follow_symlinks=False)
         except FileExistsError:
             self._accept_existing()
         except OSError as error:
@@ -257,7 +258,7 @@ class PartialFile:
                 self._accept_existing()
                 return
         try:
-            self._temporary.replace(self.target)
+            self.temporary.replace(self.target)
         except OSError:
             self.target.unlink(missing_ok=True)
             raise

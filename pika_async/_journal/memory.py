@@ -335,4 +335,4 @@ class MemoryJournal:
 
 def _is_wanted(job: Job) -> bool:
     """Whether the result of `job` was to be downloaded, and can still be."""
-    return job.status is JobStatus.SUCCEEDED and job.file is None and job.error is not None
+    return job.status is JobStatus.SUCCEEDED and not job.is_downloaded and job.error is not None

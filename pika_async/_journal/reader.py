@@ -258,10 +258,10 @@ class Reader:
             for row in () if connection is None else queries.iterate_rows(connection, keys):
                 yield self._decode(row)
 
-    def committed_downloads(self, keys: Collection[str]) -> dict[str, tuple[Path, datetime | None] | None]:
+    def committed_downloads(self, keys: Collection[str]) -> dict[str, tuple[Path | str, datetime | None] | None]:
         """Return those of `keys` whose committed job has a file or an error.
 
-        :return: the file and the time of the download by key; None for a job with an error.
+        :return: the file, or the URL of the object, and the time of the download by key; None for a job with an error.
         """
         with self._connection() as connection:
             rows = [] if connection is None else queries.select_downloads(connection, keys)

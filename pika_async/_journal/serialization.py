@@ -32,6 +32,7 @@ __all__ = [
     "job_from_row",
     "job_to_line",
     "job_to_row",
+    "place_from_text",
     "request_to_json",
     "state_from_row",
 ]
@@ -49,6 +50,8 @@ JOB_COLUMNS: Final = (
 FIELD_NAMES: Final = {"idx": "index"}
 #: Fields of a request that hold one picture or video; the last is younger than the first journals.
 MEDIA_FIELDS: Final = frozenset({"image", "video", "last_image"})
+#: Part of the URL of an object, and of no path.
+_OBJECT_MARK: Final = "://"
 #: Error classes by name.
 ERROR_CLASSES: Final = {name: getattr(errors, name) for name in errors.__all__}
 #: Order of the statuses within one attempt, for `is_later`. A rejected submission leaves its job planned, so planned is
@@ -173,10 +176,13 @@ def _steps_from_json(text: str | None) -> tuple[RouteStep, ...]:
     )
 
 
-def _path_to_text(file: Path | None, folder: Path) -> str | None:
-    """Return the path relative to `folder` if the file is inside it, so that the folder can be moved."""
+def _place_to_text(job: Job, folder: Path) -> str | None:
+    """Return the URL of the object of a job, or the path of its file, relative to `folder` if the file is inside it, so
+    that the folder can be moved.
+    """
+    file = job.file
     if file is None:
-        return None
+        return job.object_url
     file = file.absolute()
     return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
@@ -188,7 +194,7 @@ def job_to_row(job: Job, intent: Intent | None, folder: Path) -> dict[str, Colum
         "key": job.key,
         "status": job.status.value,
         "video": None if job.video is None else _dump_json(attrs.asdict(job.video)),
-        "file": _path_to_text(job.file, folder),
+        "file": _place_to_text(job, folder),
         "error": None if job.error is None else _error_to_json(job.error),
         "last_seen": None if job.last_seen is None else _dump_json(attrs.asdict(job.last_seen)),
         "earlier_steps": _steps_to_json(job.earlier_steps),
@@ -207,6 +213,7 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
 
     :raises Exception: of any kind, if the row was not made by `job_to_row` and `request_to_json`.
     """
+    place = None if row["file"] is None else place_from_text(row["file"], folder)
     return Job(
         **{FIELD_NAMES.get(name, name): row[name] for name in JOB_COLUMNS}
         | {
@@ -214,7 +221,8 @@ def job_from_row(row: Mapping[str, Any], folder: Path) -> Job:
             "request": _request_from_json(row["request"], row.get("contents", {})),
             "status": JobStatus(row["status"]),
             "video": row["video"] and _converter().structure(json.loads(row["video"]), Video),
-            "file": row["file"] and folder / row["file"],
+            "file": place if isinstance(place, Path) else None,
+            "object_url": place if isinstance(place, str) else None,
             "last_seen": row["last_seen"] and _converter().structure(json.loads(row["last_seen"]), LastSeen),
             "error": row["error"] and _error_from_json(row["error"], row["key"], row["provider"]),
             "earlier_steps": _steps_from_json(row["earlier_steps"]),
@@ -230,9 +238,14 @@ def state_from_row(key: str, status: str, submitted_at: str | None) -> JobState:
     return JobState(key, JobStatus(status), _time_from_text(submitted_at))
 
 
-def download_from_row(file: str, downloaded_at: str | None, folder: Path) -> tuple[Path, datetime | None]:
-    """Return the file of a job and the time of its download from their columns."""
-    return folder / file, _time_from_text(downloaded_at)
+def place_from_text(text: str, folder: Path) -> Path | str:
+    """Return the file of a job, or the URL of its object, from the column of both: no path has `://` in it."""
+    return text if _OBJECT_MARK in text else folder / text
+
+
+def download_from_row(place: str, downloaded_at: str | None, folder: Path) -> tuple[Path | str, datetime | None]:
+    """Return the file of a job, or the URL of its object, and the time of its download from their columns."""
+    return place_from_text(place, folder), _time_from_text(downloaded_at)
 
 
 def intent_from_row(row: Mapping[str, Any]) -> Intent | None:
@@ -268,5 +281,5 @@ def is_change(job: Job, before: Job) -> bool:
 
 def is_later(job: Job, than: Job) -> bool:
     """Whether `job` has made more progress than `than`, another state of the same job."""
-    one, other = ((it.attempts, STATUS_RANKS[it.status], it.file is not None) for it in (job, than))
+    one, other = ((it.attempts, STATUS_RANKS[it.status], it.is_downloaded) for it in (job, than))
     return one > other

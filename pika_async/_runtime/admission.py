@@ -201,7 +201,7 @@ class JobAdmission:
                 base_url=account.base_url, account=name,
             )  # fmt: skip
         if needs_download(existing) and here:
-            return attrs.evolve(existing, file=None, error=None)
+            return attrs.evolve(existing, file=None, object_url=None, error=None)
         if (existing.is_final and not needs_download(existing)) or existing.status is JobStatus.UNKNOWN:
             return existing
         if here:

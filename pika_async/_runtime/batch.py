@@ -22,7 +22,7 @@ from pika_async._planning.actions import JobObserver
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.pacing import Pace
 from pika_async._runtime.request_source import Source
-from pika_async._runtime.results import FolderDownload
+from pika_async._runtime.results import BatchDownload
 from pika_async._runtime.tasks import Spawn, was_cancelled
 from pika_async.errors import (
     AcceptedElsewhere,
@@ -65,7 +65,7 @@ class BatchRun:
         table: JobTable,
         spawn: Spawn,
         admit: Admit,
-        download: FolderDownload | None,
+        download: BatchDownload | None,
         downloading: int,
         *,
         keep_rest: bool = False,
@@ -299,11 +299,11 @@ class BatchRun:
             self._stopped = job.error
         elif job.is_in_flight and job.error is None:
             self._stopped = self._stopped or ClientClosed(provider=job.provider)
-        self._has_files |= job.file is not None
+        self._has_files |= job.is_downloaded
         elsewhere = isinstance(job.error, AcceptedElsewhere)
         if elsewhere and job.status is JobStatus.SUCCEEDED and self._download is None:
             job = attrs.evolve(job, error=None)  # only its file would need the account
-        if self._download is not None and job.status is JobStatus.SUCCEEDED and job.file is None and not elsewhere:
+        if self._download is not None and job.status is JobStatus.SUCCEEDED and not job.is_downloaded and not elsewhere:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._downloads[self._table.planner.account_for(job).name][0].send_nowait(job)
                 self._table.start_fetching(job.key)
@@ -366,7 +366,7 @@ class BatchRun:
             failure = DownloadFailed(url=redact_url(url), reason=redact_text(repr(error)))
             downloaded = job.with_download_error(failure)
         finally:
-            self._has_files |= downloaded.file is not None
+            self._has_files |= downloaded.is_downloaded
             if isinstance(downloaded.error, DownloadFailed):
                 self.stop_if_refused(downloaded.error.reason)
             self._on_downloaded(downloaded)

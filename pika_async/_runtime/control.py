@@ -10,10 +10,10 @@ from typing import Final, Protocol
 from pika_async._planning.limits import checked_max_in_flight
 from pika_async._runtime.admission import BatchAdmission
 from pika_async._runtime.cancellation import cancel_sent, cancel_unsent
+from pika_async._runtime.job_files import find_job
 from pika_async._runtime.job_table import JobTable, now
 from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async._runtime.pacing import paced
-from pika_async._runtime.resolution import find_job
 from pika_async.config.client import ClientConfig
 from pika_async.errors import JobCanceled
 from pika_async.jobs import Job, JobStatus

@@ -19,13 +19,14 @@ import attrs
 from pika_async._journal.protocol import Journal
 from pika_async._planning.repetition import ADOPTED_REASON, latest_archived, repetition, with_new_seed
 from pika_async._planning.resolution import apply_resolution, archive_key, mark_interrupted, mark_superseded
+from pika_async._runtime.job_files import find_job
 from pika_async._runtime.job_table import JobTable
 from pika_async._runtime.telemetry.null import NullTelemetry
-from pika_async.errors import InvalidRequest, UnknownJob
+from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job
 from pika_async.logs import log_job
 
-__all__ = ["JobResolution", "find_job", "key_of", "recover_interrupted", "resolve", "resubmit"]
+__all__ = ["JobResolution", "recover_interrupted", "resolve", "resubmit"]
 
 _log = logging.getLogger("pika_async.resolution")
 
@@ -44,22 +45,6 @@ async def recover_interrupted(journal: Journal, telemetry: NullTelemetry | None 
             telemetry.submission_finished(job)
 
 
-def key_of(job: Job | str) -> str:
-    """Return the key of a job that was given as itself or by its key."""
-    return job.key if isinstance(job, Job) else job
-
-
-def find_job(journal: Journal, job: Job | str) -> Job:
-    """Return a job that was given as itself or by its key.
-
-    :raises UnknownJob: if no job has that key.
-    """
-    found = job if isinstance(job, Job) else journal.get(job)
-    if found is None:
-        raise UnknownJob(value=job)
-    return found
-
-
 async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
     """Resolve a job in doubt, see `PikaClient.resolve`."""
     existing = find_job(journal, key)
@@ -74,12 +59,12 @@ async def resolve(journal: Journal, key: str, *, task_id: str | None, charged: b
     return job
 
 
-async def resubmit(table: JobTable, key: str, *, new_seed: bool = False) -> Job:
+async def resubmit(table: JobTable, stored: ObjectArchive, key: str, *, new_seed: bool = False) -> Job:
     """Archive a job under another key, so that a new request may use its key; see `PikaClient.resubmit`."""
     journal = table.journal
     archived = _half_resubmitted(journal, key) if new_seed else None
     if archived is None:
-        archived = await _archive(table, find_job(journal, key))
+        archived = await _archive(table, stored, find_job(journal, key))
     if new_seed:
         await journal.save(repetition(archived, key, with_new_seed(archived.request, random.random())))
     return archived
@@ -90,14 +75,16 @@ def _half_resubmitted(journal: Journal, key: str) -> Job | None:
     return None if key in journal else latest_archived(journal, key)
 
 
-async def _archive(table: JobTable, job: Job) -> Job:
-    """Save *job* under an archive key, and its file under a name of that key."""
+async def _archive(table: JobTable, stored: ObjectArchive, job: Job) -> Job:
+    """Save *job* under an archive key, and its file or object under a name of that key."""
     journal, key = table.journal, job.key
     if key in table.jobs or job.is_in_flight:
         raise InvalidRequest(field="key", value=key, reason="must be finished before it is paid again; wait for it")
     if job.is_adopted:
         raise InvalidRequest(field="key", value=key, reason=f"cannot be paid again: {ADOPTED_REASON}")
     job = mark_superseded(job, time.time())
+    if job.object_url is not None:
+        return await stored.archive(job)
     if job.file is None:
         return await journal.archive(job)
     archived_file = job.file.with_name(f"{archive_key(key, journal)}{job.file.suffix}")
@@ -129,11 +116,20 @@ def _link_archived(file: Path, archived: Path) -> bool:
     return True
 
 
+class ObjectArchive(Protocol):
+    """The part of `StoredResults` that archives a job; see there."""
+
+    async def archive(self, job: Job) -> Job: ...
+
+
 class SessionWithTable(Protocol):
     """The part of `Session` that resolutions use; see there."""
 
     @property
     def table(self) -> JobTable: ...
+
+    @property
+    def stored(self) -> ObjectArchive: ...
 
 
 class JobResolution(abc.ABC):
@@ -165,15 +161,15 @@ class JobResolution(abc.ABC):
     async def resubmit(self, key: str, *, new_seed: bool = False) -> Job:
         """Make the next request of this key a new one, which is charged; return the earlier job.
 
-        The earlier job stays in the journal as `KEY~1`, with its task id and its file. `submit` with the same request,
-        a batch that holds it, or, with a new seed, `resume()` then pays.
+        The earlier job stays in the journal as `KEY~1`, with its task id and its file or object. `submit` with the same
+        request, a batch that holds it, or, with a new seed, `resume()` then pays.
 
         :param key: the key of the job.
         :param new_seed: whether to plan the next request at once, equal but for another seed than the earlier one;
             default: False. `(await pika.job(key)).request` is that request.
         :raises UnknownJob: if there is no such job.
-        :raises InvalidRequest: if the job is active or was adopted, or its file cannot be moved aside.
+        :raises InvalidRequest: if the job is active or was adopted, or its file or object cannot be moved aside.
         :raises JournalFailed: if it could not be saved.
         """
         session = self._require_session()
-        return await resubmit(session.table, key, new_seed=new_seed)
+        return await resubmit(session.table, session.stored, key, new_seed=new_seed)

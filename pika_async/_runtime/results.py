@@ -5,40 +5,55 @@ Never submits anything.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import glob
 import logging
+import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import anyio
 import attrs
 
 from pika_async._http.addresses import is_loopback
-from pika_async._http.downloads import Downloader
+from pika_async._http.downloads import Deliver, Downloader
 from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._http.partial_file import Download, sha256_of
 from pika_async._journal.protocol import Journal
+from pika_async._runtime.job_files import find_job
 from pika_async._runtime.open_accounts import OpenAccounts
 from pika_async.config.client import ClientConfig
-from pika_async.errors import DownloadFailed, InvalidRequest, JournalFailed
+from pika_async.errors import ConfigurationError, DownloadFailed, InvalidRequest, JournalFailed
 from pika_async.jobs import Job, utc_from_timestamp
 from pika_async.logs import log_job
 from pika_async.models import Snapshot, TaskState, Video
 
-__all__ = ["Downloaders", "FolderDownload", "ResultDownloader", "route_refusal"]
+__all__ = [
+    "BatchDownload", "Downloaders", "FolderDownload", "ResultCalls", "ResultDownloader", "is_url", "require_video",
+    "route_refusal",
+]  # fmt: skip
 
 #: Host of results that the gateways document. If its name leads into a tunnel here, those of other hosts do too.
 RESULT_HOST: Final = "cdn.pika.art"
 #: Seconds after settling in which a host that has no result may not have it yet.
 LATE_RESULT_S: Final = 120.0
 
+#: The beginning of a URL, also as `pathlib` keeps it, and of no path, not even one with the letter of a drive.
+URL_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
 _log = logging.getLogger("pika_async.results")
+
+
+def is_url(target: str | os.PathLike[str]) -> bool:
+    """Return whether *target* is a URL rather than a path of this machine."""
+    return URL_START.match(os.fspath(target)) is not None
 
 
 def _possible_files(target: Path) -> list[Path]:
@@ -67,6 +82,17 @@ async def _find_file(target: Path, sha256: str | None) -> Path | None:
             if await sha256_of(file) == sha256:
                 return file
     return None
+
+
+def require_video(job: Job) -> Video:
+    """Return the video of *job*.
+
+    :raises InvalidRequest: if it has none.
+    """
+    if job.video is None:
+        reason = f"is {job.status.label} and has no video; only a succeeded job can be downloaded"
+        raise InvalidRequest(field="job", value=job.key, reason=reason)
+    return job.video
 
 
 def patience_for(settled_at: datetime | None, now: float) -> float:
@@ -136,26 +162,19 @@ class ResultDownloader:
         :return: the job with its file, or with the `DownloadFailed` that explains why there is none.
         :raises InvalidRequest: if the job has no video.
         """
-        if job.video is None:
-            raise InvalidRequest(
-                field="job",
-                value=job.key,
-                reason=f"is {job.status.label} and has no video; only a succeeded job can be downloaded",
-            )
+        video = require_video(job)
         if any(file.exists() for file in _possible_files(target)):
             await anyio.to_thread.run_sync(_unlink_archived, target)
         file = await _find_file(target, job.sha256)
         if file is not None and job.sha256 is not None:
             finished = job.with_file(file, job.sha256, utc_from_timestamp(time.time()))
         else:
-            finished = await self._fetched(job, job.video, target, overwrite=overwrite)
-        await self._save(finished)
-        log_job(_log, logging.INFO, finished, "not downloaded" if finished.file is None else "downloaded")
-        return finished
+            finished = await self._fetched(job, video, target, overwrite=overwrite)
+        return await self.record(finished)
 
     async def _fetched(self, job: Job, video: Video, target: Path, *, overwrite: bool) -> Job:
         async def before_publish(sha256: str) -> None:
-            await self._save(job.with_pending_file(sha256))
+            await self.save(job.with_pending_file(sha256))
 
         try:
             download, video = await self.fetch(video, target, before_publish, job=job, overwrite=overwrite)
@@ -164,7 +183,14 @@ class ResultDownloader:
         except DownloadFailed as error:
             return job.with_download_error(error)
 
-    async def _save(self, job: Job) -> None:
+    async def record(self, job: Job) -> Job:
+        """Save and log *job* after the attempt to download its result; return it."""
+        await self.save(job)
+        log_job(_log, logging.INFO, job, "downloaded" if job.is_downloaded else "not downloaded")
+        return job
+
+    async def save(self, job: Job) -> None:
+        """Save *job*, with others that come within moments."""
         # A journal that fails keeps the record in its fallback file, and fails the next submission as well.
         with contextlib.suppress(JournalFailed):
             await self._journal.save(job, linger=True)
@@ -177,12 +203,14 @@ class ResultDownloader:
         *,
         job: Job | None = None,
         overwrite: bool = False,
+        deliver: Deliver | None = None,
     ) -> tuple[Download, Video]:
         """Download *video* to *target*, with the ending of its kind.
 
         :param before_publish: called with the SHA-256 of the verified file before it gets its final name.
         :param job: its job; until two minutes after it settled the result may be late. Default: not known, as if now.
         :param overwrite: whether to replace another file of that name. Default: False.
+        :param deliver: takes the file elsewhere, see `Downloader.fetch`. Default: none.
         :return: the download, and the video with the URL that served it.
         :raises DownloadFailed: also if the URL has expired and a poll returned no new one.
         """
@@ -190,7 +218,9 @@ class ResultDownloader:
         job = job or self._job_of(video)
         base_url = next(iter(self._accounts)).base_url if job is None else job.base_url
         downloader = self._downloaders.of(base_url)
-        fetch = partial(downloader.fetch, target=target, before_publish=before_publish, overwrite=overwrite)
+        fetch = partial(
+            downloader.fetch, target=target, before_publish=before_publish, overwrite=overwrite, deliver=deliver
+        )
         try:
             return await fetch(video.url, patience=patience_for(settled_at, time.time())), video
         except DownloadFailed as error:
@@ -216,6 +246,16 @@ class ResultDownloader:
         return None
 
 
+class BatchDownload(Protocol):
+    """Downloads of the results of one batch."""
+
+    async def fetch(self, job: Job) -> Job:
+        """Download the result of *job*; return it with the result or the `DownloadFailed`."""
+
+    def refusal(self, job: Job) -> str | None:
+        """See `ResultDownloader.refusal`."""
+
+
 @attrs.frozen
 class FolderDownload:
     """Downloads of the results of one batch into a folder, each as KEY with the ending of its kind."""
@@ -230,3 +270,73 @@ class FolderDownload:
     def refusal(self, job: Job) -> str | None:
         """See `ResultDownloader.refusal`."""
         return self.results.refusal(job)
+
+
+class StoreCalls(Protocol):
+    """The part of `StoredResults` that these calls use; see there."""
+
+    async def store_job(self, job: Job, url: str, *, overwrite: bool = False) -> str: ...
+
+    async def store_video(self, video: Video, url: str, *, overwrite: bool = False) -> str: ...
+
+
+class SessionWithResults(Protocol):
+    """The part of `Session` that these calls use; see there."""
+
+    @property
+    def results(self) -> ResultDownloader: ...
+
+    @property
+    def stored(self) -> StoreCalls: ...
+
+
+class ResultCalls(abc.ABC):
+    """The downloads of single results, while the client is open."""
+
+    _journal: Journal
+
+    @abc.abstractmethod
+    def _require_session(self, *, accepting: bool = False) -> SessionWithResults: ...
+
+    async def download(
+        self, video: Video | Job | str, path: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> Path:
+        """Download a result to `path`, whole and verified. A URL that has expired is requested anew once.
+
+        :param video: a video, a job that has one, or the key of such a job.
+        :param path: the new file.
+        :param overwrite: whether another file at `path` is replaced, in one step and only once the new one is whole;
+            default: False, an existing file stays and the download fails.
+        :raises DownloadFailed: says what was wrong; the video remains available and can be downloaded again.
+        :raises InvalidRequest: if the job has no video.
+        :raises UnknownJob: if no job has that key.
+        :raises ConfigurationError: if `path` is a URL; see `store`.
+        """
+        results = self._require_session().results
+        if is_url(path):
+            raise ConfigurationError(setting="path", reason="must be a path; store(video, url) takes an s3:// URL")
+        if isinstance(video, Video):
+            return (await results.fetch(video, Path(path), overwrite=overwrite))[0].file
+        done = await results.collect(find_job(self._journal, video), Path(path), overwrite=overwrite)
+        if done.file is None:
+            raise done.to_exception()
+        return done.file
+
+    async def store(self, video: Video | Job | str, url: str, *, overwrite: bool = False) -> str:
+        """Store a result as the object `url`, whole and verified; return its URL, with the ending of its kind.
+
+        Needs the extra `s3`. Credentials, region and endpoint are found as by every tool of AWS.
+
+        :param video: a video, a job that has one, or the key of such a job.
+        :param url: `s3://BUCKET/KEY` of the new object.
+        :param overwrite: whether it replaces another object; default: False, an existing object stays and the call
+            fails.
+        :raises DownloadFailed: says what was wrong; the video remains available and can be stored again.
+        :raises InvalidRequest: if the job has no video.
+        :raises UnknownJob: if no job has that key.
+        :raises ConfigurationError: if `url` is not such a URL, or the extra is missing.
+        """
+        stored = self._require_session().stored
+        if isinstance(video, Video):
+            return await stored.store_video(video, url, overwrite=overwrite)
+        return await stored.store_job(find_job(self._journal, video), url, overwrite=overwrite)

@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 import anyio
@@ -29,7 +30,14 @@ from pika_async._runtime.pacing import paced
 from pika_async._runtime.repeater import Repeater
 from pika_async._runtime.request_source import Requests, stream
 from pika_async._runtime.resolution import recover_interrupted
-from pika_async._runtime.results import Downloaders, FolderDownload, ResultDownloader, route_refusal
+from pika_async._runtime.results import (
+    BatchDownload,
+    Downloaders,
+    FolderDownload,
+    ResultDownloader,
+    is_url,
+    route_refusal,
+)
 from pika_async._runtime.scheduler import Scheduler
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.submitter import Submitter
@@ -38,6 +46,9 @@ from pika_async._runtime.telemetry import NullTelemetry, create_telemetry
 from pika_async.config.client import ClientConfig
 from pika_async.errors import strip_control
 from pika_async.jobs import JobStatus
+
+if TYPE_CHECKING:
+    from pika_async._runtime.stored_results import StoredResults
 
 __all__ = ["Session", "build_stats"]
 
@@ -161,11 +172,13 @@ class Session:
         With a journal file, the requests of a sequence are saved as planned before the first is sent.
 
         :param requests: an iterable or async iterable of requests or prompts.
-        :param download_to: the folder for KEY.mp4; None: nothing is downloaded.
+        :param download_to: the folder or `s3://BUCKET/PREFIX` for KEY.mp4; None: nothing is downloaded.
         :param keep_rest: whether to read the rest of the requests after a stop.
         :param is_known: whether all of `requests` are known already, as those of a sequence are.
         :raises InvalidRequest: if `requests` cannot be iterated.
+        :raises ConfigurationError: if results cannot be stored there.
         """
+        download = await self._download_to(download_to)
         source = stream(requests)
         self.table.intake.allow_submitting()
         admission = BatchAdmission(self.admission, self.table)
@@ -174,7 +187,6 @@ class Session:
         has_file, is_whole = self.config.journal.path is not None, isinstance(requests, Sequence)
         if has_file and isinstance(requests, Sequence):
             source = await admission.enroll(requests)
-        download = None if download_to is None else FolderDownload(self.results, Path.cwd() / download_to)
         config, downloading = self.config, self.config.limits.downloading
         refusal = None
         if download is not None:
@@ -187,6 +199,22 @@ class Session:
         batch.stop_if_refused(refusal)
         batch.start(source)
         return batch, admission
+
+    async def _download_to(self, target: str | os.PathLike[str] | None) -> BatchDownload | None:
+        if target is None:
+            return None
+        return await self.stored.batch(target) if is_url(target) else FolderDownload(self.results, Path.cwd() / target)
+
+    @cached_property
+    def stored(self) -> StoredResults:
+        """The results in a store, which most clients do not have: loaded with the first."""
+        from pika_async._http.s3 import S3Store  # noqa: PLC0415
+        from pika_async._http.stores import spool_folder  # noqa: PLC0415
+        from pika_async._runtime.stored_results import StoredResults  # noqa: PLC0415
+
+        store, journal = S3Store(), self.config.journal
+        self._stack.push_async_callback(store.close)
+        return StoredResults(self.results, store, journal, spool_folder(journal.path))
 
     @property
     def owns_current_task(self) -> bool:

@@ -125,10 +125,10 @@ class ProviderBatch:
         await self.client.cancel_planned()
         self._skipped = frozenset([job.key async for job in paced(self.journal.all(JobStatus.CANCELED))])
 
-    async def run(self, download_to: Path | None) -> SubmissionsStopped | None:
+    async def run(self, download_to: Path | str | None) -> SubmissionsStopped | None:
         """Run every request and write each job's line as it finishes; return what stopped the submissions, if anything.
 
-        :param download_to: folder for the videos; None downloads nothing.
+        :param download_to: folder or `s3://BUCKET/PREFIX` for the videos; None downloads nothing.
         """
         requests = [one.request for one in self.inputs if one.key not in self._skipped]
         try:
@@ -265,7 +265,10 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     counts = Counter(job.status for job in outcome.jobs)
     by_status = ", ".join(f"{count} {status.label}" for status, count in counts.most_common())
     files = sum(job.file is not None for job in outcome.jobs)
-    yield f"{counted(len(outcome.jobs), 'job')}: {by_status or 'nothing to do'}; {files} on disk"
+    stored = sum(job.object_url is not None for job in outcome.jobs)
+    places = f"{files} on disk" if files or not stored else ""
+    places = ", ".join(filter(None, [places, f"{stored} stored" if stored else ""]))
+    yield f"{counted(len(outcome.jobs), 'job')}: {by_status or 'nothing to do'}; {places}"
     yield spending_line(outcome.before, outcome.jobs)
     yield from sum_lines(outcome.jobs)
     yield from trouble_lines(outcome.jobs)

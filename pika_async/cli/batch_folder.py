@@ -57,6 +57,7 @@ class BatchOptions:
     :param budget: money for all charges of all commands in the folder; default None, no limit.
     :param accounts: absolute path of a file of accounts; default None, one provider.
     :param routing: choice between these accounts; default None, by capacity.
+    :param videos: absolute path of another folder for the videos, or `s3://BUCKET/PREFIX/`; default None, its own.
     """
 
     max_in_flight: int | None = None
@@ -72,6 +73,7 @@ class BatchOptions:
     budget: float | None = None
     accounts: str | None = None
     routing: Strategy | None = None
+    videos: str | None = None
 
     @property
     def polling(self) -> AdaptivePolling:
@@ -110,6 +112,10 @@ class BatchFolder:
         assert self.journal.path is not None  # noqa: S101 - the journal is a file
         return self.journal.path.parent / "videos"
 
+    def target(self, options: BatchOptions) -> Path | str | None:
+        """Return where the videos go with `options`; None if none are downloaded."""
+        return (options.videos or self.videos) if options.download else None
+
     @property
     def is_new(self) -> bool:
         """Whether no batch has run here."""
@@ -129,14 +135,17 @@ class BatchFolder:
         except OSError as error:
             raise UsageError(f"--out: {self.root} cannot be used: {error.strerror}; nothing was sent") from None
 
-    def check(self, keys: Collection[str]) -> None:
-        """Check that the folder can be used; create nothing. See `create`."""
+    def check(self, keys: Collection[str], videos: Path | None = None) -> None:
+        """Check that the folder can be used; create nothing. See `create`.
+
+        :param videos: another folder for the videos; default: its own.
+        """
         try:
             existing = next(path for path in (self.root, *self.root.absolute().parents) if os.path.lexists(path))
             if not existing.is_dir():
                 raise FileExistsError if existing == self.root else NotADirectoryError(0, "Not a directory")
             if self.is_new:
-                videos = self.root / "videos"
+                videos = videos or self.root / "videos"
                 present = {path.name for path in videos.iterdir()} if videos.is_dir() else set()
                 wanted = [f"{key}{suffix}" for key in keys for suffix in MEDIA_SUFFIXES] if present else []
                 targets = [
@@ -239,9 +248,10 @@ class BatchFolder:
         return results
 
     def _remove_stale_files(self) -> None:
-        for path in self.videos.iterdir() if self.videos.is_dir() else ():
-            if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
-                path.unlink(missing_ok=True)
+        for folder in (self.videos, self.videos.parent):  # a video that goes to a store is verified beside the journal
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
+                    path.unlink(missing_ok=True)
 
     def options(self) -> BatchOptions:
         """Return the saved options of the batch.

@@ -80,6 +80,8 @@ def error_text(error: BaseException) -> str:
             return error.reason.replace("give api_key or api_key_file", "give --api-key-file")
         case ConfigurationError(setting="budget"):
             return f"--budget: {error.reason.replace('give price', 'give --price as well')}"
+        case ConfigurationError(setting="download_to"):
+            return f"--videos: {error.reason}"
         case ConfigurationError(setting="journal"):
             return error.reason
         case ConfigurationError(setting="public_url"):

@@ -28,40 +28,41 @@ def similar_keys(keys: Collection[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def check_file_names(folder: Path, keys: Collection[str]) -> None:
+def check_file_names(folder: Path, keys: Collection[str], option: str = "--out") -> None:
     """Check that `folder` can hold a video for each key: the longest names, and those that are alike side by side.
 
     A file system may limit the length of a path, as on Windows, or not distinguish case, as on Windows and macOS. Under
     `LC_ALL=C` without UTF-8 mode, Python cannot name files outside ASCII.
 
+    :param option: the option that names the folder, for the errors; default --out.
     :raises UsageError: if a name cannot be made, or two keys have one file there. Nothing was sent.
     :raises OSError: if the folder itself cannot be made.
     """
     if not keys:
         return
     for key in keys:
-        _check_encoding(key)
+        _check_encoding(key, option)
     with _existing(folder):
         for key in {max(keys, key=len), max(keys, key=lambda key: len(key.encode()))}:
-            with _file(folder, key):
+            with _file(folder, key, option):
                 pass
         for first, *others in similar_keys(keys):
-            with _file(folder, first) as is_new:
+            with _file(folder, first, option) as is_new:
                 for other in others if is_new else ():
-                    with _file(folder, other) as is_other:
+                    with _file(folder, other, option) as is_other:
                         if not is_other:
                             reason = f"{folder} cannot distinguish the files of {first} and {other}"
-                            raise UsageError(f"--out: {reason}; change one key; nothing was sent")
+                            raise UsageError(f"{option}: {reason}; change one key; nothing was sent")
 
 
-def _check_encoding(key: str) -> None:
+def _check_encoding(key: str, option: str) -> None:
     try:
         os.fsencode(key)
     except UnicodeEncodeError:
         reason = (
             f"a file for the key {key!r} cannot be named in the encoding of this system, {sys.getfilesystemencoding()}"
         )
-        raise UsageError(f"--out: {reason}; set PYTHONUTF8=1, or give another key; nothing was sent") from None
+        raise UsageError(f"{option}: {reason}; set PYTHONUTF8=1, or give another key; nothing was sent") from None
 
 
 @contextlib.contextmanager
@@ -78,7 +79,7 @@ def _existing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _file(folder: Path, key: str) -> Iterator[bool]:
+def _file(folder: Path, key: str, option: str) -> Iterator[bool]:
     """Make an empty file for `key`, and remove it again; yield False if there is one of that name already."""
     path = folder / f"{key}{TRIED_SUFFIX}"
     try:
@@ -88,7 +89,7 @@ def _file(folder: Path, key: str) -> Iterator[bool]:
         return
     except OSError as error:
         reason = f"{path} ({len(str(path))} characters) cannot be made: {error.strerror}"
-        raise UsageError(f"--out: {reason}; give a shorter key or --out; nothing was sent") from None
+        raise UsageError(f"{option}: {reason}; give a shorter key or {option}; nothing was sent") from None
     try:
         yield True
     finally:

@@ -38,6 +38,7 @@ from pika_async.cli.runner import BatchRunner
 from pika_async.cli.status import show_status
 from pika_async.cli.sweeps import SweepOptions
 from pika_async.cli.terminal import Terminal, logging_to
+from pika_async.cli.video_options import VideoOptions, check_videos, other_folder
 from pika_async.jobs import Job, JobStatus
 from pika_async.providers import find_provider
 
@@ -56,6 +57,7 @@ def batch(
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool, Parameter(negative="--no-download")] = True,
+    place: VideoOptions = VideoOptions(),  # noqa: B008 - frozen
     again: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     ambiguous: AmbiguousMode = "strict",
     grace: float | None = None,
@@ -114,7 +116,9 @@ def batch(
             deadline=deadline, expected_seconds=expected_seconds, download=download, ambiguous=ambiguous, grace=grace,
             callbacks=callbacks.callbacks, listen=callbacks.listen,
             price=saved.price, budget=saved.budget, accounts=saved.accounts, routing=saved.routing,
+            videos=saved.videos,
         )  # fmt: skip
+        options = place.applied_to(options)
         options = several.chosen(spend.applied_to(options), account, spend)
         accounts = read_accounts(options)
         providers = [one.provider for one in accounts] or [find_provider(account.provider)]
@@ -138,10 +142,12 @@ def batch(
 
         keyed, offer = run_in_loop(estimate_all())
         new_keys = [one.key for one in keyed] if folder.is_new and download else []
-        folder.check(new_keys)
+        elsewhere = other_folder(options)
+        folder.check(new_keys if options.videos is None or elsewhere is not None else [], elsewhere)
         if (code := confirm([offer], terminal, spend, as_json=json)) is not None:
             return code
-        folder.create(new_keys)
+        run_in_loop(check_videos(options, new_keys))
+        folder.create(new_keys if options.videos is None else [])
         runner = BatchRunner(folder, kept, terminal, quiet=json, listener=listener, control=control)
         title = f"{', '.join(client.accounts)}: {out.absolute().name}"
         return _run_and_summarize(
@@ -187,6 +193,7 @@ def resume(
     deadline: float | None = None,
     expected_seconds: float | None = None,
     download: Annotated[bool | None, Parameter(negative="--no-download")] = None,
+    place: VideoOptions = VideoOptions(),  # noqa: B008 - frozen
     ambiguous: AmbiguousMode | None = None,
     grace: float | None = None,
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
@@ -229,7 +236,7 @@ def resume(
         options = attrs.evolve(
             batch_folder.options(), **{name: value for name, value in given.items() if value is not None}
         )
-        options = several.chosen(money.applied_to(options), credentials, money)
+        options = several.chosen(money.applied_to(place.applied_to(options)), credentials, money)
         listener = CallbackListener.from_options(options)
         maker = RunMaker(
             folder=batch_folder, options=options, credentials=credentials, listener=listener,
@@ -242,6 +249,8 @@ def resume(
                     f"--callbacks: {runs[0].client.provider.title} sends no callbacks; leave the option out"
                 )
             listener = None
+        if runs:
+            run_in_loop(check_videos(options))
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)
         return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
 
@@ -308,6 +317,8 @@ def retry(
         offers = run_in_loop(offers_of(runs, quotes=spend.asks_prices))
         if (code := confirm(offers, terminal, spend, as_json=json)) is not None:
             return code
+        if runs:
+            run_in_loop(check_videos(options))
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)
         return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
 

@@ -122,7 +122,7 @@ class JobTally:
     def _add(self, counts: Counter[str], job: Job) -> None:
         counts[job.status.value] += 1
         counts["submitted"] += job.submitted_at is not None
-        counts["downloaded"] += job.file is not None
+        counts["downloaded"] += job.is_downloaded
         counts["not downloaded"] += job.status is JobStatus.SUCCEEDED and job.error is not None
         counts["settled here"] += self.since is not None and job.settled_at is not None and job.settled_at >= self.since
 

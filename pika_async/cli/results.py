@@ -29,7 +29,7 @@ COLUMNS: Final = (
 
 
 def result_row(job: Job, root: Path) -> dict[str, Any]:
-    """Return the fields of `job` for `results.jsonl`; its file is relative to `root` if it is inside."""
+    """Return the fields of `job` for `results.jsonl`; its file is relative to `root` if inside, or an `s3://` URL."""
     return {
         "key": job.key,
         "index": job.index,
@@ -39,7 +39,7 @@ def result_row(job: Job, root: Path) -> dict[str, Any]:
         "task_id": job.task_id,
         "prompt": job.request.prompt,
         "video_url": _video_url(job),
-        "file": None if job.file is None else _relative_path(job.file, root),
+        "file": job.object_url if job.file is None else _relative_path(job.file, root),
         "sha256": job.sha256,
         "error": None if job.error is None else error_fields(job.error),
         "polls": job.polls,

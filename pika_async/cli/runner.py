@@ -234,7 +234,7 @@ class BatchRunner:
         if self.control is not None and self.control.is_canceled:
             await batch.skip_canceled()
         async with self._display, self._gallery.refreshing(batch.update_gallery):
-            return await batch.run(self.folder.videos if self.options.download else None)
+            return await batch.run(self.folder.target(self.options))
 
     def _on_interrupt(self) -> None:
         if self._display is not None:

@@ -120,7 +120,7 @@ def _account_lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None
 
 
 def _figures(name: str, jobs: Sequence[Job]) -> tuple[str, ...]:
-    files = sum(job.file is not None for job in jobs)
+    files = sum(job.is_downloaded for job in jobs)
     points = [job.points for job in jobs if job.points is not None]
     refunds = [job.refunded for job in jobs if job.refunded is not None]
     return (

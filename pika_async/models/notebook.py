@@ -57,6 +57,8 @@ class ShownJob(Protocol):
     @property
     def file(self) -> Path | None: ...
     @property
+    def object_url(self) -> str | None: ...
+    @property
     def error(self) -> PikaError | None: ...
 
 
@@ -95,6 +97,7 @@ def job_html(job: ShownJob) -> str:
     video = job.video
     rows += [] if video is None else _video_rows(video.url, video.seed, video.duration)
     rows += [] if job.file is None else [("file", str(job.file))]
+    rows += [] if job.object_url is None else [("stored", job.object_url)]
     rows += [] if job.error is None else [("error", job.error.message)]
     return _player(sources, None if job.video is None else job.video.poster) + _table(rows)
 

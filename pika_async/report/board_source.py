@@ -155,9 +155,14 @@ class JournalFollower:
             if download is None:
                 whole[key] = after
                 continue
-            file, at = download
-            facts = file_facts(key, file, self.root, facts=read_media_facts(file), has_poster=self._has_poster(key))
-            card = self._awaited[key] | facts
+            place, at = download
+            if isinstance(place, str):
+                card, file = self._awaited[key] | {"stored": place}, None
+            else:
+                file, facts = place, read_media_facts(place)
+                card = self._awaited[key] | file_facts(
+                    key, file, self.root, facts=facts, has_poster=self._has_poster(key)
+                )
             cards.append((BoardCard.of(card, self.root, file=file), at))
         return cards, whole
 
@@ -168,7 +173,7 @@ class JournalFollower:
         has_poster = job.file is not None and self._has_poster(job.key)
         facts = None if job.file is None else read_media_facts(job.file)
         card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
-        is_awaited = job.status is JobStatus.SUCCEEDED and job.file is None and job.error is None
+        is_awaited = job.status is JobStatus.SUCCEEDED and not job.is_downloaded and job.error is None
         return BoardCard.of(card, self.root, file=job.file), card if is_awaited else None
 
     def _put(self, page: _Page) -> None:

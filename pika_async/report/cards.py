@@ -106,6 +106,7 @@ def card_of(
         "earlier": is_archived(job) or None,
         "adopted": job.is_adopted or None,
         "command": _command_again(job, root),
+        "stored": job.object_url,
     }
     if job.file is not None:
         found |= file_facts(job.key, job.file, root, facts=facts, has_poster=has_poster)

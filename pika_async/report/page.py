@@ -68,7 +68,7 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separator
 CARD_FIELDS: Final = (
     "poster", "usual", "key", "prompt", "took", "polls", "attempts", "submitted", "settled", "task", "seconds", "shape",
     "start", "ratio", "seed", "cost", "points", "duration", "resolution", "file", "command", "reason", "error",
-    "picture", "earlier", "adopted", "account", "route",
+    "picture", "earlier", "adopted", "account", "route", "stored",
 )  # fmt: skip
 #: Fields of a card by which it is counted and filtered.
 FACET_FIELDS: Final = ("status", "provider", "effect", "model", "kind")

@@ -249,7 +249,7 @@ def _record_of(job: Job) -> _Record:
     steps = [(_Step.BEGUN, begun)]
     if job.status is JobStatus.SUCCEEDED:
         steps.append((_Step.SUCCEEDED, settled))
-        if job.file is not None:
+        if job.is_downloaded:
             downloaded = settled if job.downloaded_at is None else job.downloaded_at.timestamp()
             steps.append((_Step.DOWNLOADED, max(settled, downloaded)))
     else:

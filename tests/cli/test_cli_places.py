@@ -29,7 +29,7 @@ WRONG: Final = {
     "max-in-flight": "0", "model": "none", "motion": "99", "port": "70000", "price": "-1", "prompts": "0",
     "provider": "nothing", "proxy": "socks5://x", "repeat": "2000000", "scenario": "none.json", "seed": "-1",
     "seeds": "some", "task-id": "''", "template": "{nothing}", "time-scale": "-1", "upload-lifetime": "-1",
-    "uploader": "nothing", "video": "none.mp4", "allow-results": "ftp",
+    "uploader": "nothing", "video": "none.mp4", "videos": "ftp://x", "allow-results": "ftp",
 }  # fmt: skip
 #: Options whose value is the path of a file or a folder that cannot be used.
 PATHS: Final = {"journal", "out", "save"}

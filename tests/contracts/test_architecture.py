@@ -40,7 +40,19 @@ IMPURE = {
 #: The impure roots that each other part of the SDK may import.
 ALLOWED = {
     "_journal": {"asyncio", "concurrent", "fcntl", "os", "sqlite3", "tempfile", "threading"},
-    "_http": {"aiohttp", "anyio", "asyncio", "concurrent", "os", "random", "secrets", "socket", "ssl", "time"},
+    "_http": {
+        "aiohttp",
+        "anyio",
+        "asyncio",
+        "concurrent",
+        "os",
+        "random",
+        "secrets",
+        "socket",
+        "ssl",
+        "tempfile",
+        "time",
+    },
     "_runtime": {"anyio", "asyncio", "opentelemetry", "os", "random", "time"},
     "callbacks": {"aiohttp", "anyio", "asyncio", "secrets"},
     "config": {"aiohttp", "os"},
@@ -132,6 +144,13 @@ def test_opentelemetry_stands_in_one_folder() -> None:
     """OpenTelemetry is an extra, and what it raises is caught in the folder that imports it."""
     users = {file.parent.name for file in SDK if any(name.startswith("opentelemetry") for name in imports_of(file))}
     assert users == {"telemetry"}
+
+
+def test_the_library_of_the_store_stands_in_one_file() -> None:
+    """It is an extra, slow to import, and wanted by few: it is imported where the first result is stored."""
+    roots = {"aiobotocore", "boto3", "botocore", "fsspec", "s3fs"}
+    users = {relative(file) for file in SDK if {name.split(".")[0] for name in imports_of(file)} & roots}
+    assert users == {"_http/s3.py"}
 
 
 def test_there_is_no_import_cycle() -> None:

@@ -35,7 +35,8 @@ CLIENT_LIBRARIES: Final = frozenset({
 })  # fmt: skip
 #: Our modules that a client without a journal, callbacks, an estimate and a board has no use for.
 UNUSED_BY_MOST: Final = frozenset({
-    "pika_async._http.callback_server", "pika_async._journal.queries", "pika_async._journal.sqlite",
+    "pika_async._http.callback_server", "pika_async._http.s3", "pika_async._http.stores",
+    "pika_async._journal.queries", "pika_async._journal.sqlite", "pika_async._runtime.stored_results",
     "pika_async._planning.makespan", "pika_async._runtime.callback_signatures", "pika_async._runtime.estimation",
     "pika_async._runtime.telemetry.otel", "pika_async._runtime.uploads", "pika_async.cli", "pika_async.emulator",
     "pika_async.models.sweep", "pika_async.providers.fal", "pika_async.providers.pika", "pika_async.report.board",

@@ -151,8 +151,8 @@ MUTANTS: Final = (
     Mutant(
         "download-time-is-not-kept",
         "jobs.py",
-        "downloaded_at=self.downloaded_at or at",
-        "downloaded_at=at",
+        "        at = self.downloaded_at or at\n",
+        "",
         "a file that is found again was downloaded just now",
         ("tests/test_jobs.py",),
         "time_of_download",

@@ -41,7 +41,7 @@ MUTANTS: Final = (
     Mutant(
         "names-not-encoded",
         "cli/file_names.py",
-        "    for key in keys:\n        _check_encoding(key)\n",
+        "    for key in keys:\n        _check_encoding(key, option)\n",
         "",
         "a key outside ASCII ends a batch in a traceback where the locale is C",
         ("tests/cli/test_file_names.py",),

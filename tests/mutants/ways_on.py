@@ -115,8 +115,8 @@ MUTANTS: Final = (
     Mutant(
         "overwritten-in-two-steps",
         "_http/partial_file.py",
-        "            self._temporary.replace(self.target)\n        else:\n",
-        "            self.target.unlink(missing_ok=True)\n            self._temporary.replace(self.target)\n        else:\n",
+        "            self.temporary.replace(self.target)\n        else:\n",
+        "            self.target.unlink(missing_ok=True)\n            self.temporary.replace(self.target)\n        else:\n",
         "for a moment a replaced file does not exist",
         ("tests/http/test_overwriting.py",),
         "old_bytes_or_the_new",

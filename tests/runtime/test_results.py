@@ -31,7 +31,7 @@ class Host:
     asked: list[tuple[str, float]] = attrs.field(factory=list)
 
     async def fetch(
-        self, url: str, target: Path, before_publish: Any = None, *, patience: float = 0.0, overwrite: bool = False
+        self, url: str, target: Path, before_publish: Any = None, *, patience: float = 0.0, **_: Any
     ) -> Download:
         self.asked.append((url, patience))
         if url not in self.good:

@@ -158,7 +158,7 @@ def test_results_that_wait_for_their_download_are_not_forgotten(
     async def collect(self: ResultDownloader, job: Job, target: Path) -> Job:
         await asyncio.sleep(10)
         done = job.with_file(target, "0" * 64)
-        await self._save(done)
+        await self.save(done)
         return done
 
     monkeypatch.setattr(ResultDownloader, "collect", collect)

@@ -42,11 +42,14 @@ function drawCard(card, place) {
   return article;
 }
 
+// Why a card has no video to play: a browser opens no s3:// address.
+const whereabouts = (card) => card.reason || (card.stored ? `stored as ${card.stored}` : "not downloaded");
+
 function drawLine(card, place) {
   const article = frameOf(card, "line-card");
   article.append(make("span", { class: "status", "data-status": card.status }, label(card.status)),
     make("p", { class: "prompt", dir: "auto" }, clean(card.prompt)),
-    make("p", { class: "facts" }, make("span", { class: "reason", dir: "auto" }, clean(card.reason || "not downloaded")), make("span", { class: "key" }, clean(card.key))));
+    make("p", { class: "facts" }, make("span", { class: "reason", dir: "auto" }, clean(whereabouts(card))), make("span", { class: "key" }, clean(card.key))));
   article.setAttribute("aria-posinset", place + 1);
   article.setAttribute("aria-setsize", shown.length);
   opens(article, place, card);

@@ -52,10 +52,11 @@ function fillPlayer() {
     stage.append(shot);
   } else {
     stage.classList.add("none");
-    stage.append(make("p", { dir: "auto" }, clean(card.reason || "not downloaded")));
+    stage.append(make("p", { dir: "auto" }, clean(whereabouts(card))));
   }
   const prompt = make("h2", { id: "player-prompt", dir: "auto" }, clean(card.prompt));
   const actions = make("div", { class: "actions" }, copyButton("Copy prompt", card.prompt), copyButton("Copy key", card.key));
+  if (card.stored) actions.append(copyButton("Copy URL", card.stored));
   const { command } = card;
   if (command) actions.append(copyButton("Copy command", command));
   const detail = make("div", { class: "detail" }, prompt, actions);
