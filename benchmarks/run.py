@@ -47,6 +47,7 @@ BENCHMARKS = (
     Benchmark("settling", ("500", "1"), 15),
     Benchmark("estimates", ("10", "60"), 8),
     Benchmark("failover", ("600", "25", "5"), 5),
+    Benchmark("cluster", ("5000", "1000", "20"), 15),
     Benchmark("simulate", (), 12),
     Benchmark("time_left", ("8",), 8),
     Benchmark("plots", (), 4),

@@ -22,7 +22,7 @@ from pika_async._runtime.admission import OTHER_CONTENT
 from pika_async._runtime.request_checks import request_of
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
-from pika_async.engines import shared_statements, statements
+from pika_async.engines import job_reads, shared_statements, statements
 from pika_async.engines.bounds import money_of
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.cluster_stats import ClusterAccount, ClusterStats, ClusterWorker
@@ -140,14 +140,14 @@ class Cluster:
 
     async def _with_keys(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         contents = [request.fingerprint() for request in requests]
-        known = await self._database.run(statements.keys_of_contents, set(contents))
+        known = await self._database.run(job_reads.keys_of_contents, set(contents))
         keys = [request.key for request in requests if request.key is not None]
         made = [
             f"{index + 1:05d}-{key_suffix(request.prompt, content)}"
             for index, (request, content) in enumerate(zip(requests, contents, strict=True))
             if request.key is None
         ]
-        known |= await self._database.run(statements.contents_of, {*keys, *made})
+        known |= await self._database.run(job_reads.contents_of, {*keys, *made})
         assigner = KeyAssigner(lambda key, content: known.get(key) == content)
         for key in keys:
             assigner.reserve(key)
@@ -181,12 +181,12 @@ class Cluster:
         """
         waiting = set(keys)
         after = await self._database.run(statements.visible_revision) - 1
-        for job, is_idle in await self._database.run(statements.select_jobs, waiting):
+        for job, is_idle in await self._database.run(job_reads.select_jobs, waiting):
             if is_idle:
                 waiting.discard(job.key)
                 yield job
         while waiting:
-            page = await self._database.run(statements.select_changed, after, CHANGES_AT_ONCE)
+            page = await self._database.run(job_reads.select_changed, after, CHANGES_AT_ONCE)
             for revision, job, is_idle in page:
                 after = revision
                 if is_idle and job.key in waiting:
@@ -208,7 +208,7 @@ class Cluster:
     async def jobs(self, status: JobStatus | None = None) -> AsyncGenerator[Job, None]:
         """Iterate over all jobs, or those with `status`, in the order in which they were first saved."""
         after, statuses = 0, () if status is None else (status,)
-        while page := await self._database.run(statements.select_page, after, CHANGES_AT_ONCE, statuses):
+        while page := await self._database.run(job_reads.select_page, after, CHANGES_AT_ONCE, statuses):
             for after, job in page:  # noqa: B007 - the position of the last one
                 yield job
 
@@ -216,7 +216,7 @@ class Cluster:
         """Queue every job again that is not final or in doubt and that no worker has; return their keys."""
 
         def resume(connection: sa.Connection) -> list[str]:
-            keys = statements.idle_keys(connection, _RESUMABLE)
+            keys = job_reads.idle_keys(connection, _RESUMABLE)
             self._queue.enqueue(connection, keys)
             return keys
 
@@ -240,7 +240,7 @@ class Cluster:
             before = _required(statements.select_job(connection, key), key)
             job = apply_resolution(before, at, task_id=task_id, charged=charged, abandon=abandon)
             if job.task_id is not None:
-                holder = statements.key_for_task(connection, job.provider, job.base_url, job.task_id)
+                holder = job_reads.key_for_task(connection, job.provider, job.base_url, job.task_id)
                 if holder is not None:
                     reason = f"belongs to job {holder}; look up this one's at the provider"
                     raise InvalidRequest(field="task_id", value=task_id, reason=reason)
@@ -265,7 +265,7 @@ class Cluster:
         """
 
         def resubmit(connection: sa.Connection, at: float) -> Job:
-            found = statements.select_jobs(connection, [key])
+            found = job_reads.select_jobs(connection, [key])
             job, is_idle = found[0] if found else (None, False)
             job = _required(job, key)
             if not is_idle:
@@ -273,7 +273,7 @@ class Cluster:
                 raise InvalidRequest(field="key", value=key, reason=reason)
             if job.is_adopted:
                 raise InvalidRequest(field="key", value=key, reason=f"cannot be paid again: {ADOPTED_REASON}")
-            taken = statements.keys_like(connection, f"{key}~")
+            taken = job_reads.keys_like(connection, f"{key}~")
             archived = attrs.evolve(mark_superseded(job, at), key=next(k for k in archive_keys(key) if k not in taken))
             statements.rename(connection, key, archived.key)
             statements.save_free(connection, [archived], job.status)
@@ -330,7 +330,7 @@ class Cluster:
 
     async def stats(self) -> ClusterStats:
         """Return the counts of the jobs, what is used of each account, and the workers."""
-        counted = await self._database.run(statements.count_jobs)
+        counted = await self._database.run(job_reads.count_jobs)
         rows = await self._database.run(shared_statements.select_accounts)
         counts: dict[str, int] = {}
         for (_, status), number in counted.items():

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Intent, SubmissionHeldError, Upload
 from pika_async._planning.resolution import archive_keys
-from pika_async.engines import shared_statements, statements
+from pika_async.engines import job_reads, shared_statements, statements
 from pika_async.engines.bounds import Held
 from pika_async.engines.database import Database
 from pika_async.engines.leases import Lease
@@ -219,7 +219,7 @@ class ClusterJournal(MemoryJournal):
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
-        taken = await self._database.run(statements.keys_like, f"{job.key}~")
+        taken = await self._database.run(job_reads.keys_like, f"{job.key}~")
         key = next(name for name in archive_keys(job.key) if name not in taken and name not in self)
         archived = attrs.evolve(job, key=key)
         await self._fenced(statements.archive_owned, self._lease.worker, job.key, archived)
@@ -241,7 +241,7 @@ class ClusterJournal(MemoryJournal):
 
     async def find_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`. Asks the database."""
-        return await self._database.run(statements.key_for_task, provider, base_url, task_id)
+        return await self._database.run(job_reads.key_for_task, provider, base_url, task_id)
 
     async def _fenced(
         self, function: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs

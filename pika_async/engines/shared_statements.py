@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -32,13 +32,20 @@ def insert(connection: sa.Connection, table: sa.Table) -> Any:
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
+#: Kept from being ended until the transaction has ended.
+_SELECT_LEASE: Final = (
+    sa.select(workers.c.id)
+    .where(workers.c.id == sa.bindparam("worker"), workers.c.ended_at.is_(None))
+    .with_for_update(read=True)
+)
+
+
 def require_lease(connection: sa.Connection, worker: str) -> None:
     """Require that a worker's lease holds, and keep it from being ended until this transaction has ended.
 
     :raises LeaseEndedError: if it does not.
     """
-    found = sa.select(workers.c.id).where(workers.c.id == worker, workers.c.ended_at.is_(None))
-    if connection.execute(found.with_for_update(read=True)).first() is None:
+    if connection.execute(_SELECT_LEASE, {"worker": worker}).first() is None:
         raise LeaseEndedError
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import sqlalchemy as sa
 
 from pika_async._journal.contents import REFERENCE_PATTERN, digest_of
@@ -101,7 +101,7 @@ def claim(connection: sa.Connection, key: str, worker: str) -> tuple[Job, Intent
 def release(connection: sa.Connection, keys: Collection[str], worker: str) -> None:
     """Give up jobs that `worker` owns: no worker drives them any more, and who follows them sees that as a change."""
     number = revision(connection)
-    for page in _pages(keys):
+    for page in pages(keys):
         owned = sa.update(jobs).where(jobs.c.key.in_(page), jobs.c.owner == worker)
         connection.execute(owned.values(owner=None, revision=number))
 
@@ -116,7 +116,7 @@ def write_all(
     :raises LeaseEndedError: if the lease of `worker` has ended, or it does not own a job that is being sent.
     """
     require_lease(connection, worker)
-    owned = jobs.c.owner == worker
+    owned = {"owned_by": worker}
     results: list[Held | list[Job] | None] = []
     for changed, intent in writes:
         if intent is None:
@@ -126,51 +126,78 @@ def write_all(
     return results
 
 
+_SELECT_INTENT: Final = sa.select(jobs.c.owner, *(jobs.c[name] for name in _INTENT_COLUMNS)).where(
+    jobs.c.key == sa.bindparam("key_before")
+)
+
+
 def _record_intent(connection: sa.Connection, worker: str, job: Job, intent: Intent) -> Held | None:
-    saved = select_row(connection, job.key)
+    saved = connection.execute(_SELECT_INTENT, {"key_before": job.key}).mappings().first()
     if saved is not None and saved["owner"] == worker and intent_of(saved) == intent:
         return None  # the answer to the commit of an earlier try was lost
     name, at = job.account_and_cost[0], now(connection)
-    for row in _locked_accounts(connection, (ALL_ACCOUNTS, name)):
+    rows = _locked_accounts(connection, [ALL_ACCOUNTS, name])
+    for row in rows:
         held = hold_of(row, job.cost, at)
         if held is not None:
             return held
-    if _save(connection, [job], intent, jobs.c.owner == worker):
+    if _save(connection, [job], intent, {"owned_by": worker}):
         raise LeaseEndedError
-    next_at = sa.func.coalesce(1.0 / accounts.c.submits_per_second, 0.0) + at
-    connection.execute(
-        sa.update(accounts)
-        .where(accounts.c.name.in_((ALL_ACCOUNTS, name)), accounts.c.submits_per_second.is_not(None))
-        .values(next_submit_at=next_at)
-    )
+    for row in rows:
+        if row["submits_per_second"] is not None:
+            next_at = at + 1.0 / row["submits_per_second"]
+            connection.execute(_PACE, {"paced": row["name"], "next_at": next_at})
     return None
 
 
-def _locked_accounts(connection: sa.Connection, names: Collection[str]) -> list[Mapping[str, Any]]:
-    """Return rows of accounts in one order for all transactions, so that none waits for another in a circle."""
-    found = sa.select(accounts).where(accounts.c.name.in_(names)).order_by(accounts.c.name)
-    return [dict(row) for row in connection.execute(found.with_for_update()).mappings()]
+#: In one order for all transactions, so that none waits for another in a circle.
+_SELECT_ACCOUNTS: Final = (
+    sa.select(accounts)
+    .where(accounts.c.name.in_(sa.bindparam("names", expanding=True)))
+    .order_by(accounts.c.name)
+    .with_for_update()
+)
+_PACE: Final = (
+    sa.update(accounts).where(accounts.c.name == sa.bindparam("paced")).values(next_submit_at=sa.bindparam("next_at"))
+)
+
+
+def _locked_accounts(connection: sa.Connection, names: list[str]) -> list[Mapping[str, Any]]:
+    return [dict(row) for row in connection.execute(_SELECT_ACCOUNTS, {"names": names}).mappings()]
 
 
 def save_free(connection: sa.Connection, changed: Sequence[Job], status: JobStatus) -> list[Job]:
     """Save jobs that no worker owns and that have `status`; return those of which nothing was saved."""
-    return _save(connection, changed, None, jobs.c.owner.is_(None) & (jobs.c.status == status.value))
+    return _save(connection, changed, None, {"owned_by": None, "status_before": status.value})
+
+
+@cache
+def _update_job(columns: tuple[str, ...], *, is_free: bool) -> sa.Update:
+    """Return the statement that saves `columns` of a job; made once, because that takes longer than to execute it."""
+    owner = jobs.c.owner.is_(None) & (jobs.c.status == sa.bindparam("status_before"))
+    condition = owner if is_free else jobs.c.owner == sa.bindparam("owned_by")
+    return (
+        sa.update(jobs)
+        .where(jobs.c.key == sa.bindparam("key_before"), condition)
+        .values({name: sa.bindparam(name) for name in columns})
+    )
 
 
 def _save(
-    connection: sa.Connection, changed: Sequence[Job], intent: Intent | None, condition: sa.ColumnElement[bool]
+    connection: sa.Connection, changed: Sequence[Job], intent: Intent | None, condition: Mapping[str, str | None]
 ) -> list[Job]:
+    """Save jobs if they are as `condition` says, and count what they use; return those that are not."""
     number, lost = revision(connection), []
     before = _locked_usages(connection, [job.key for job in changed])
     deltas: dict[str, Usage] = {}
     for job in changed:
-        row = job_to_row(job, intent, ROOT)
+        row = job_to_row(job, intent, ROOT) | {"revision": number}
         if intent is None:
             row = {name: value for name, value in row.items() if name not in _INTENT_COLUMNS}
             if job.status not in {JobStatus.SUBMITTING, JobStatus.UNKNOWN}:
                 row["repeatable"] = None
-        statement = sa.update(jobs).where(jobs.c.key == job.key, condition).values(**row, revision=number)
-        if connection.execute(statement).rowcount:
+        statement = _update_job(tuple(row), is_free=condition["owned_by"] is None)
+        if connection.execute(statement, {**row, **condition, "key_before": job.key}).rowcount:
             _add(deltas, before[job.key], -1)
             _add(deltas, usage_of(job), 1)
         else:
@@ -179,19 +206,25 @@ def _save(
     return lost
 
 
+#: Columns of a job from which follows what it uses.
+_USAGE_COLUMNS: Final = ("key", "account", "provider", "status", "cost", "task_id", "submitted_at", "attempts")
+_SELECT_USAGES: Final = (
+    sa.select(*(jobs.c[name] for name in _USAGE_COLUMNS))
+    .where(jobs.c.key.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(jobs.c.key)
+    .with_for_update()
+)
+
+
 def _locked_usages(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Usage]:
-    columns = [jobs.c.key, *(jobs.c[name] for name in ("account", "provider", "status", "cost"))]
-    columns += [jobs.c[name] for name in ("task_id", "submitted_at", "attempts")]
     found: dict[str, Usage] = {}
-    for page in _pages(keys):
-        rows = connection.execute(
-            sa.select(*columns).where(jobs.c.key.in_(page)).order_by(jobs.c.key).with_for_update()
-        )
-        found |= {row["key"]: _stored_usage(dict(row)) for row in rows.mappings()}
+    for page in pages(keys):
+        rows = connection.execute(_SELECT_USAGES, {"keys": page})
+        found |= {row["key"]: _stored_usage(row) for row in rows.mappings()}
     return found
 
 
-def _stored_usage(row: Mapping[str, Any]) -> Usage:
+def _stored_usage(row: Mapping[Any, Any]) -> Usage:
     """Return what a stored job uses; see `usage_of`."""
     submitted = row["submitted_at"] and datetime.fromisoformat(row["submitted_at"])
     return usage_of(
@@ -209,24 +242,26 @@ _ANY_REQUEST: Final = GenerationRequest("any")
 def _add(deltas: dict[str, Usage], usage: Usage, sign: int) -> None:
     for name in () if usage.account is None else (ALL_ACCOUNTS, usage.account):
         old = deltas.get(name, Usage(name))
-        deltas[name] = attrs.evolve(
-            old,
-            in_flight=old.in_flight + sign * usage.in_flight,
-            charges=old.charges + sign * usage.charges,
-            spent=old.spent + sign * usage.spent,
-        )
+        deltas[name] = Usage(
+            name, old.in_flight + sign * usage.in_flight, old.charges + sign * usage.charges,
+            old.spent + sign * usage.spent,
+        )  # fmt: skip
+
+
+#: What the jobs of an account use of it; changes are added.
+_COUNT_USAGE: Final = (
+    sa.update(accounts)
+    .where(accounts.c.name == sa.bindparam("counted"))
+    .values({name: accounts.c[name] + sa.bindparam(f"more_{name}") for name in ("in_flight", "charges", "spent")})
+)
 
 
 def _apply(connection: sa.Connection, deltas: Mapping[str, Usage]) -> None:
     for name in sorted(deltas):  # in one order for all transactions
         delta = deltas[name]
-        values = {
-            column: accounts.c[column] + change
-            for column in ("in_flight", "charges", "spent")
-            if (change := getattr(delta, column))
-        }
-        if values:
-            connection.execute(sa.update(accounts).where(accounts.c.name == name).values(**values))
+        more = {"more_in_flight": delta.in_flight, "more_charges": delta.charges, "more_spent": delta.spent}
+        if any(more.values()):
+            connection.execute(_COUNT_USAGE, {"counted": name, **more})
 
 
 def insert_orphans(connection: sa.Connection, worker: str, lost: Iterable[Job]) -> None:
@@ -241,19 +276,22 @@ def insert_orphans(connection: sa.Connection, worker: str, lost: Iterable[Job]) 
         )  # fmt: skip
 
 
+_SELECT_JOB: Final = sa.select(jobs).where(jobs.c.key == sa.bindparam("key_before"))
+
+
 def select_row(connection: sa.Connection, key: str) -> dict[str, Any] | None:
     """Return the row of a job, with the bytes in its request as `contents`; None if there is none."""
-    row = connection.execute(sa.select(jobs).where(jobs.c.key == key)).mappings().first()
-    return None if row is None else _with_contents(connection, row)
+    row = connection.execute(_SELECT_JOB, {"key_before": key}).mappings().first()
+    return None if row is None else with_contents(connection, row)
 
 
-def _with_contents(connection: sa.Connection, row: Mapping[Any, Any]) -> dict[str, Any]:
+def with_contents(connection: sa.Connection, row: Mapping[Any, Any]) -> dict[str, Any]:
     digests = set(REFERENCE_PATTERN.findall(row["request"]))
     found = connection.execute(sa.select(contents).where(contents.c.sha256.in_(digests))) if digests else ()
     return {str(name): value for name, value in row.items()} | {"contents": dict(found)}
 
 
-def intent_of(row: Mapping[str, Any]) -> Intent | None:
+def intent_of(row: Mapping[Any, Any]) -> Intent | None:
     """Return the intent of a row; None if none was saved."""
     if row["intended_at"] is None:
         return None
@@ -271,94 +309,10 @@ def select_job(connection: sa.Connection, key: str) -> Job | None:
     return None if row is None else job_from_row(row, ROOT)
 
 
-def select_page(
-    connection: sa.Connection, after: int, limit: int, statuses: Collection[JobStatus] = ()
-) -> list[tuple[int, Job]]:
-    """Return the next jobs with a position above `after`, or those with one of `statuses`, with their positions."""
-    found = sa.select(jobs).where(jobs.c.position > after).order_by(jobs.c.position).limit(limit)
-    if statuses:
-        found = found.where(jobs.c.status.in_([status.value for status in statuses]))
-    rows = connection.execute(found).mappings().all()
-    return [(row["position"], job_from_row(_with_contents(connection, row), ROOT)) for row in rows]
-
-
-def select_changed(connection: sa.Connection, after: int, limit: int) -> list[tuple[int, Job, bool]]:
-    """Return the jobs that changed after the revision `after`, the earliest first, each with its revision.
-
-    The third value is whether the job is idle: no worker drives it, and no run of it is queued.
-
-    :param limit: number of changes, about: all of one revision are returned.
-    """
-    below = visible_revision(connection)
-    window = jobs.c.revision.between(after + 1, below - 1)
-    numbers = sa.select(jobs.c.revision).where(window).order_by(jobs.c.revision).limit(limit)
-    last = connection.execute(sa.select(sa.func.max(numbers.subquery().c.revision))).scalar_one()
-    if last is None:
-        return []
-    found = sa.select(jobs).where(jobs.c.revision.between(after + 1, last)).order_by(jobs.c.revision, jobs.c.key)
-    return [(row["revision"], *_with_idle(connection, row)) for row in connection.execute(found).mappings().all()]
-
-
-def select_jobs(connection: sa.Connection, keys: Collection[str]) -> list[tuple[Job, bool]]:
-    """Return the jobs of those keys that exist, each with whether it is idle."""
-    found: list[tuple[Job, bool]] = []
-    for page in _pages(keys):
-        rows = connection.execute(sa.select(jobs).where(jobs.c.key.in_(page))).mappings().all()
-        found += [_with_idle(connection, row) for row in rows]
-    return found
-
-
-def _with_idle(connection: sa.Connection, row: Mapping[Any, Any]) -> tuple[Job, bool]:
-    return job_from_row(_with_contents(connection, row), ROOT), row["owner"] is None and not row["queued"]
-
-
-def idle_keys(connection: sa.Connection, statuses: Collection[JobStatus]) -> list[str]:
-    """Return the keys of the jobs with one of `statuses` that no worker drives and of which no run is queued."""
-    is_idle = jobs.c.owner.is_(None) & ~jobs.c.queued & jobs.c.status.in_([status.value for status in statuses])
-    return list(connection.execute(sa.select(jobs.c.key).where(is_idle).order_by(jobs.c.position)).scalars())
-
-
-def keys_of_contents(connection: sa.Connection, fingerprints: Collection[str]) -> dict[str, str]:
-    """Return the fingerprints of the jobs whose request has one of `fingerprints`, by key."""
-    found: dict[str, str] = {}
-    for page in _pages(fingerprints):
-        rows = connection.execute(sa.select(jobs.c.key, jobs.c.fingerprint).where(jobs.c.fingerprint.in_(page)))
-        found |= {row["key"]: row["fingerprint"] for row in rows.mappings()}
-    return found
-
-
-def count_jobs(connection: sa.Connection) -> dict[tuple[str | None, str], int]:
-    """Return the number of jobs by account and status."""
-    found = sa.select(jobs.c.account, jobs.c.status, sa.func.count()).group_by(jobs.c.account, jobs.c.status)
-    return {(account, status): count for account, status, count in connection.execute(found)}
-
-
-def contents_of(connection: sa.Connection, keys: Collection[str]) -> dict[str, str]:
-    """Return the fingerprints of the requests of those jobs that exist, by key."""
-    found: dict[str, str] = {}
-    for page in _pages(keys):
-        rows = connection.execute(sa.select(jobs.c.key, jobs.c.fingerprint).where(jobs.c.key.in_(page)))
-        found |= {row["key"]: row["fingerprint"] for row in rows.mappings()}
-    return found
-
-
-def key_for_task(connection: sa.Connection, provider: str, base_url: str, task_id: str) -> str | None:
-    """Return the key of the latest job that has this task id at that gateway."""
-    same = (jobs.c.provider == provider) & (jobs.c.base_url == base_url) & (jobs.c.task_id == task_id)
-    return connection.execute(sa.select(jobs.c.key).where(same).order_by(jobs.c.position.desc()).limit(1)).scalar()
-
-
-def key_for_token(connection: sa.Connection, callback_sha256: str) -> tuple[str, str | None] | None:
-    """Return the key of the job whose latest submission carried the token with that SHA-256, and its owner."""
-    found = sa.select(jobs.c.key, jobs.c.owner).where(jobs.c.callback_sha256 == callback_sha256)
-    row = connection.execute(found).first()
-    return None if row is None else (row[0], row[1])
-
-
 def take_run(connection: sa.Connection, keys: Collection[str]) -> list[tuple[str, str]]:
     """Count another run of each job; return the keys, each with the id of the run."""
     runs: list[tuple[str, str]] = []
-    for page in _pages(keys):
+    for page in pages(keys):
         statement = sa.update(jobs).where(jobs.c.key.in_(page)).values(runs=jobs.c.runs + 1, queued=True)
         rows = connection.execute(statement.returning(jobs.c.position, jobs.c.key, jobs.c.runs))
         runs += [(key, f"{key} {position}.{number}") for position, key, number in sorted(map(tuple, rows))]
@@ -378,16 +332,10 @@ def archive_owned(connection: sa.Connection, worker: str, key: str, archived: Jo
     """
     require_lease(connection, worker)
     renamed = sa.update(jobs).where(jobs.c.key == key, jobs.c.owner == worker).values(key=archived.key)
-    if not connection.execute(renamed).rowcount or _save(connection, [archived], None, jobs.c.owner == worker):
+    if not connection.execute(renamed).rowcount or _save(connection, [archived], None, {"owned_by": worker}):
         raise LeaseEndedError
 
 
-def keys_like(connection: sa.Connection, prefix: str) -> set[str]:
-    """Return the keys that begin with `prefix`."""
-    found = sa.select(jobs.c.key).where(jobs.c.key.startswith(prefix, autoescape=True))
-    return set(connection.execute(found).scalars())
-
-
-def _pages(keys: Collection[str]) -> Iterable[list[str]]:
+def pages(keys: Collection[str]) -> Iterable[list[str]]:
     given = list(keys)
     return (given[start : start + KEYS_AT_ONCE] for start in range(0, len(given), KEYS_AT_ONCE))

@@ -17,9 +17,8 @@ MUTANTS: Final = (
     Mutant(
         "budget-ignored",
         "_planning/submissions.py",
-        "        if not self.spending.allows(price):\n            return self.spending\n"
-        "        return None if self.shared.spending.allows(price) else self.shared.spending\n",
-        "        return None\n",
+        "for each in (self.spending, self.shared.spending) if not each.allows(price)",
+        "for each in () if not each.allows(price)",
         "more money is spent than the user allows",
         ESTIMATES,
         "budget_is_never_exceeded",

@@ -66,9 +66,8 @@ MUTANTS: Final = (
     Mutant(
         "limit-ignores-submitting",
         "_planning/submissions.py",
-        "        if not self.spending.allows(price):\n            return self.spending\n"
-        "        return None if self.shared.spending.allows(price) else self.shared.spending\n",
-        "        return next((each for each in (self.spending, self.shared.spending) if each.is_exhausted(price)), None)\n",
+        "for each in (self.spending, self.shared.spending) if not each.allows(price)",
+        "for each in (self.spending, self.shared.spending) if each.is_exhausted(price)",
         "more is charged than the user allows",
         ("tests/planning/test_planner.py",),
     ),

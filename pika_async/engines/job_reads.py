@@ -1,0 +1,103 @@
+"""Statements that read jobs and change nothing; see `statements`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from pika_async._journal.serialization import job_from_row
+from pika_async.engines.statements import ROOT, pages, visible_revision, with_contents
+from pika_async.engines.tables import jobs
+from pika_async.jobs import Job, JobStatus
+
+
+def select_page(
+    connection: sa.Connection, after: int, limit: int, statuses: Collection[JobStatus] = ()
+) -> list[tuple[int, Job]]:
+    """Return the next jobs with a position above `after`, or those with one of `statuses`, with their positions."""
+    found = sa.select(jobs).where(jobs.c.position > after).order_by(jobs.c.position).limit(limit)
+    if statuses:
+        found = found.where(jobs.c.status.in_([status.value for status in statuses]))
+    rows = connection.execute(found).mappings().all()
+    return [(row["position"], job_from_row(with_contents(connection, row), ROOT)) for row in rows]
+
+
+def select_changed(connection: sa.Connection, after: int, limit: int) -> list[tuple[int, Job, bool]]:
+    """Return the jobs that changed after the revision `after`, the earliest first, each with its revision.
+
+    The third value is whether the job is idle: no worker drives it, and no run of it is queued.
+
+    :param limit: number of changes, about: all of one revision are returned.
+    """
+    below = visible_revision(connection)
+    window = jobs.c.revision.between(after + 1, below - 1)
+    numbers = sa.select(jobs.c.revision).where(window).order_by(jobs.c.revision).limit(limit)
+    last = connection.execute(sa.select(sa.func.max(numbers.subquery().c.revision))).scalar_one()
+    if last is None:
+        return []
+    found = sa.select(jobs).where(jobs.c.revision.between(after + 1, last)).order_by(jobs.c.revision, jobs.c.key)
+    return [(row["revision"], *_with_idle(connection, row)) for row in connection.execute(found).mappings().all()]
+
+
+def select_jobs(connection: sa.Connection, keys: Collection[str]) -> list[tuple[Job, bool]]:
+    """Return the jobs of those keys that exist, each with whether it is idle."""
+    found: list[tuple[Job, bool]] = []
+    for page in pages(keys):
+        rows = connection.execute(sa.select(jobs).where(jobs.c.key.in_(page))).mappings().all()
+        found += [_with_idle(connection, row) for row in rows]
+    return found
+
+
+def _with_idle(connection: sa.Connection, row: Mapping[Any, Any]) -> tuple[Job, bool]:
+    return job_from_row(with_contents(connection, row), ROOT), row["owner"] is None and not row["queued"]
+
+
+def idle_keys(connection: sa.Connection, statuses: Collection[JobStatus]) -> list[str]:
+    """Return the keys of the jobs with one of `statuses` that no worker drives and of which no run is queued."""
+    is_idle = jobs.c.owner.is_(None) & ~jobs.c.queued & jobs.c.status.in_([status.value for status in statuses])
+    return list(connection.execute(sa.select(jobs.c.key).where(is_idle).order_by(jobs.c.position)).scalars())
+
+
+def keys_of_contents(connection: sa.Connection, fingerprints: Collection[str]) -> dict[str, str]:
+    """Return the fingerprints of the jobs whose request has one of `fingerprints`, by key."""
+    found: dict[str, str] = {}
+    for page in pages(fingerprints):
+        rows = connection.execute(sa.select(jobs.c.key, jobs.c.fingerprint).where(jobs.c.fingerprint.in_(page)))
+        found |= {row["key"]: row["fingerprint"] for row in rows.mappings()}
+    return found
+
+
+def count_jobs(connection: sa.Connection) -> dict[tuple[str | None, str], int]:
+    """Return the number of jobs by account and status."""
+    found = sa.select(jobs.c.account, jobs.c.status, sa.func.count()).group_by(jobs.c.account, jobs.c.status)
+    return {(account, status): count for account, status, count in connection.execute(found)}
+
+
+def contents_of(connection: sa.Connection, keys: Collection[str]) -> dict[str, str]:
+    """Return the fingerprints of the requests of those jobs that exist, by key."""
+    found: dict[str, str] = {}
+    for page in pages(keys):
+        rows = connection.execute(sa.select(jobs.c.key, jobs.c.fingerprint).where(jobs.c.key.in_(page)))
+        found |= {row["key"]: row["fingerprint"] for row in rows.mappings()}
+    return found
+
+
+def key_for_task(connection: sa.Connection, provider: str, base_url: str, task_id: str) -> str | None:
+    """Return the key of the latest job that has this task id at that gateway."""
+    same = (jobs.c.provider == provider) & (jobs.c.base_url == base_url) & (jobs.c.task_id == task_id)
+    return connection.execute(sa.select(jobs.c.key).where(same).order_by(jobs.c.position.desc()).limit(1)).scalar()
+
+
+def key_for_token(connection: sa.Connection, callback_sha256: str) -> tuple[str, str | None] | None:
+    """Return the key of the job whose latest submission carried the token with that SHA-256, and its owner."""
+    found = sa.select(jobs.c.key, jobs.c.owner).where(jobs.c.callback_sha256 == callback_sha256)
+    row = connection.execute(found).first()
+    return None if row is None else (row[0], row[1])
+
+
+def keys_like(connection: sa.Connection, prefix: str) -> set[str]:
+    """Return the keys that begin with `prefix`."""
+    found = sa.select(jobs.c.key).where(jobs.c.key.startswith(prefix, autoescape=True))
+    return set(connection.execute(found).scalars())
