@@ -179,13 +179,16 @@ class S3Store:
                 raise
         return found
 
-    async def find(self, place: ObjectPlace) -> StoredObject | None:
-        """See `ObjectStore`."""
+    async def find(self, place: ObjectPlace, *, may_be_hidden: bool = True) -> StoredObject | None:
+        """See `ObjectStore`.
+
+        :param may_be_hidden: whether an object that may not be read counts as missing. Default: True.
+        """
         try:
             async with self._call() as client:
                 head = await client.head_object(Bucket=place.bucket, Key=place.key)
         except StoreFailed as failure:
-            if _code(failure.__cause__) not in MISSING_CODES | DENIED_CODES:
+            if _code(failure.__cause__) not in (MISSING_CODES | DENIED_CODES if may_be_hidden else MISSING_CODES):
                 raise
             return None
         return StoredObject(head["ContentLength"], head.get("Metadata", {}).get(SHA256_METADATA))
@@ -201,7 +204,7 @@ class S3Store:
         size = (await anyio.Path(file).stat()).st_size
         is_conditional = True
         for _ in range(CONFLICT_ATTEMPTS):
-            found = None if overwrite else await self.find(place)
+            found = None if overwrite else await self.find(place, may_be_hidden=is_conditional)
             if found == StoredObject(size, sha256):
                 return  # its upload had ended, and its record was lost
             if found is not None and (replaces is None or found.sha256 != replaces):

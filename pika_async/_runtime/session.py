@@ -178,7 +178,7 @@ class Session:
         :raises InvalidRequest: if `requests` cannot be iterated.
         :raises ConfigurationError: if results cannot be stored there.
         """
-        download = await self._download_to(download_to)
+        download = await self.downloads_to(download_to)
         source = stream(requests)
         self.table.intake.allow_submitting()
         admission = BatchAdmission(self.admission, self.table)
@@ -200,7 +200,11 @@ class Session:
         batch.start(source)
         return batch, admission
 
-    async def _download_to(self, target: str | os.PathLike[str] | None) -> BatchDownload | None:
+    async def downloads_to(self, target: str | os.PathLike[str] | None) -> BatchDownload | None:
+        """Return the downloads to a folder, or to a store once it would take them; None for no target.
+
+        :raises ConfigurationError: if results cannot be stored there.
+        """
         if target is None:
             return None
         return await self.stored.batch(target) if is_url(target) else FolderDownload(self.results, Path.cwd() / target)

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final, Self
 
 import attrs
@@ -297,9 +296,10 @@ class Cluster:
         The API keys are read here. There is one worker in a process at most.
 
         :param max_jobs: maximum number of jobs that it has at once, >= 1.
-        :param download_to: the folder for KEY.mp4, which all machines should share; default: nothing is downloaded.
+        :param download_to: the folder for KEY.mp4, which all machines should share, or `s3://BUCKET/PREFIX`; default:
+            nothing is downloaded.
         :param lease_ttl: seconds after which other workers take its jobs over if it dies, >= 2; default: 30.
-        :raises ConfigurationError: if an argument or a key cannot work.
+        :raises ConfigurationError: if an argument or a key cannot work, or results cannot be stored.
         :raises LeaseEnded: if the lease could not be extended in time: the process must end.
         """
         if not isinstance(max_jobs, int) or max_jobs < 1:
@@ -317,14 +317,15 @@ class Cluster:
         )  # fmt: skip
         worker = Worker(
             without_bounds(given), given, self._database, journal, lease, max_jobs=max_jobs,
-            download_to=None if download_to is None else Path.cwd() / download_to,
+            download_to=download_to,
         )  # fmt: skip
         try:
             async with worker.open():
                 await asyncio.Event().wait()
         except BaseExceptionGroup as group:
-            ended = group.subgroup(LeaseEnded)
-            if ended is None:
+            if (refused := group.subgroup(ConfigurationError)) is not None:
+                raise _first(refused) from None
+            if group.subgroup(LeaseEnded) is None:
                 raise
             raise LeaseEnded(provider="", reason=lease.ended or "") from None
 
@@ -361,3 +362,8 @@ def _required(job: Job | None, key: str) -> Job:
     if job is None:
         raise UnknownJob(value=key)
     return job
+
+
+def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -13,7 +13,6 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -22,7 +21,7 @@ import attrs
 from pika_async import __version__
 from pika_async._planning.limits import MAX_IN_FLIGHT
 from pika_async._planning.resolution import mark_interrupted
-from pika_async._runtime.results import FolderDownload
+from pika_async._runtime.results import BatchDownload
 from pika_async._runtime.session import Session
 from pika_async.config.client import ClientConfig
 from pika_async.engines import shared_statements
@@ -62,7 +61,7 @@ class Worker:
     :param journal: the journal of the worker.
     :param lease: its lease.
     :param max_jobs: maximum number of jobs that it has at once.
-    :param download_to: the folder for KEY.mp4; None: nothing is downloaded.
+    :param download_to: the folder or `s3://BUCKET/PREFIX` for KEY.mp4; None: nothing is downloaded.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Worker:
         lease: Lease,
         *,
         max_jobs: int,
-        download_to: Path | None,
+        download_to: str | os.PathLike[str] | None,
     ) -> None:
         self._config = config
         self._given = given
@@ -83,6 +82,7 @@ class Worker:
         self._lease = lease
         self._max_jobs = max_jobs
         self._download_to = download_to
+        self._downloads: BatchDownload | None = None
         self._session: Session | None = None
         self._downloading = anyio.CapacityLimiter(config.limits.downloading)
         #: Those of the downloads under way and waiting, which end when the worker closes.
@@ -106,6 +106,7 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             self._session = await Session.open(self._config, hooks=(), load_history=True)
             try:
+                self._downloads = await self._session.downloads_to(self._download_to)
                 await self._sync()
                 await queue.start(self._drive)
                 tasks.start_soon(self._keep_lease)
@@ -178,8 +179,8 @@ class Worker:
                 break
             self._stopped_at = self._stopped_at or time.monotonic()
             await self._allowed.wait()
-        if self._download_to is not None and job.status is JobStatus.SUCCEEDED and job.file is None:
-            await self._download(job)
+        if self._downloads is not None and job.status is JobStatus.SUCCEEDED and not job.is_downloaded:
+            await self._download(job, self._downloads)
 
     async def _run_once(self, job: Job) -> Job:
         """Drive a job until it is settled, parked, or planned again because of a stop."""
@@ -194,13 +195,12 @@ class Worker:
         await session.admission.admit(request, job.key, job.index, on_change)
         return await finished
 
-    async def _download(self, job: Job) -> None:
-        session = self._require_session()
+    async def _download(self, job: Job, downloads: BatchDownload) -> None:
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
                 async with self._downloading:
-                    await FolderDownload(session.results, self._download_to or Path()).fetch(job)
+                    await downloads.fetch(job)
             finally:
                 self._scopes.discard(scope)
 

@@ -22,6 +22,7 @@ from pika_async import (
 )
 from pika_async.emulator import Emulator
 from pika_async.jobs import Job, JobStatus
+from tests.fakes.object_stores import BUCKET, StoreProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,28 @@ def account(emulator: Emulator, **options: Any) -> Account:
 async def finished(cluster: Cluster, keys: list[str]) -> dict[str, Job]:
     async with asyncio.timeout(100):
         return {job.key: job async for job in cluster.as_settled(keys)}
+
+
+async def test_results_go_into_a_store_that_all_machines_read(database_url: str, store: StoreProxy) -> None:
+    """Each job has the URL of its object, also where another process asks for it."""
+    async with Emulator(**OPTIONS) as emulator:
+        async with opened(database_url, account(emulator)) as cluster, opened(database_url, account(emulator)) as other:
+            keys = await cluster.submit_many(["a cat", "a heron"])
+            async with working(cluster, download_to=f"s3://{BUCKET}/clips"):
+                jobs = await finished(other, keys)
+        assert {job.object_url for job in jobs.values()} == {f"s3://{BUCKET}/clips/{key}.mp4" for key in keys}
+        assert sorted(store.object_keys()) == sorted(f"clips/{key}.mp4" for key in keys)
+        assert len(emulator.gateway.ledger) == 2
+
+
+async def test_a_worker_whose_store_refuses_takes_no_job(database_url: str, store: StoreProxy) -> None:
+    """It ends with the reason, and nothing was sent."""
+    async with Emulator(**OPTIONS) as emulator, opened(database_url, account(emulator)) as cluster:
+        await cluster.submit_many(["a cat"])
+        with pytest.raises(ConfigurationError, match="there is no such bucket"):
+            await cluster.run_worker(download_to="s3://missing/clips")
+        assert emulator.gateway.ledger == []
+        assert store.object_keys() == []
 
 
 async def test_what_is_submitted_is_generated_once_and_downloaded(database_url: str, tmp_path: Path) -> None:

@@ -204,6 +204,15 @@ async def test_a_store_without_conditional_writes_is_asked_before(s3: S3Store, s
     assert ["if-none-match" in it.headers for it in store.seen if it.method == "PUT"] == [True, False]
 
 
+async def test_a_store_that_tells_nothing_gets_nothing(s3: S3Store, store: StoreProxy, file: Path) -> None:
+    """Without conditional writes, and without the permission to read, an object might be overwritten unseen."""
+    store.put(PLACE.key, b"of somebody else")
+    store.faults = [Fault("HEAD", 403, "AccessDenied", times=9), Fault("PUT", 501, "NotImplemented")]
+    with pytest.raises(StoreFailed, match="the credentials do not allow it"):
+        await put(s3, file)
+    assert store.get(PLACE.key) == b"of somebody else"
+
+
 async def test_a_cancelled_upload_leaves_no_object(s3: S3Store, store: StoreProxy, file: Path) -> None:
     """Half of its bytes have arrived by then."""
     file.write_bytes(os.urandom(8 << 20))
