@@ -16,9 +16,10 @@ from hypothesis import Phase, settings
 from pika_async import providers
 from pika_async._journal.reader import Reader
 from pika_async.emulator import EMULATED_PROVIDERS
+from tests.engines.postgres import PostgresServer, find_program, new_database
 from tests.fakes import object_stores
 from tests.fakes.process_state import process_state
-from tests.fakes.requirements import require_module
+from tests.fakes.requirements import require_module, require_program
 from tests.fakes.stepped_emulator import SteppedEmulator
 
 # The time that one example takes says nothing on a busy machine; pytest-timeout bounds the whole test. A failure prints
@@ -147,3 +148,21 @@ def store(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[object_sto
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running server of this process; its databases are made by `new_database`."""
+    if find_program("initdb") is None:
+        require_program("initdb")
+    server = PostgresServer.create()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/cluster.db"
+    return new_database(request.getfixturevalue("postgres"))

@@ -238,6 +238,11 @@ class MemoryJournal:
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
         archived = attrs.evolve(job, key=archive_key(job.key, self._jobs))
+        self._rename(job, archived)
+        return archived
+
+    def _rename(self, job: Job, archived: Job) -> None:
+        """Save `job` under the key of `archived`."""
         self._jobs[archived.key] = self._jobs.pop(job.key)
         if job.settled_at is not None:  # as `_place` has it
             self._settled.discard(job.key)
@@ -248,7 +253,6 @@ class MemoryJournal:
         self._intents.pop(job.key, None)
         self._set_token(archived.key, self._set_token(job.key, None))
         self._store(archived)
-        return archived
 
     async def set_setting(self, name: str, value: Any) -> None:
         """See `Journal`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from pika_async._journal.protocol import Intent, SubmissionHeldError, Upload
 from pika_async._planning.resolution import archive_keys
 from pika_async.engines import job_reads, shared_statements, statements
 from pika_async.engines.bounds import Held
-from pika_async.engines.database import Database
+from pika_async.engines.database import Database, StatementRefused
 from pika_async.engines.leases import Lease
 from pika_async.errors import JournalFailed, LeaseEnded
 from pika_async.jobs import Job
@@ -29,6 +30,8 @@ __all__ = ["ClusterJournal"]
 UNSAVED_S: Final = 5.0
 #: Writes that share a commit, at most.
 WRITES_AT_ONCE: Final = 64
+#: Uploads that a worker knows at its start, the latest ones.
+UPLOADS_AT_ONCE: Final = 10_000
 #: Samples read at once.
 SAMPLES_AT_ONCE: Final = 1_000
 
@@ -52,7 +55,7 @@ class _Write:
         if not self.done.done():
             self.done.set_result(result)
 
-    def fail(self, error: LeaseEnded) -> None:
+    def fail(self, error: LeaseEnded | JournalFailed) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -79,9 +82,11 @@ class ClusterJournal(MemoryJournal):
         self._latest_sample = 0
 
     async def load(self) -> None:
-        """Read what all workers share: settings, and the durations that were learned."""
+        """Read what all workers share: settings, uploads, and the durations that were learned."""
         for name, value in (await self._database.run(shared_statements.select_settings)).items():
             self._settings[name] = json.loads(value)
+        for upload in await self._database.run(shared_statements.select_uploads, UPLOADS_AT_ONCE):
+            await super().save_upload(upload)
         for sample in await self.new_samples():
             super().add_sample(sample)
 
@@ -95,6 +100,12 @@ class ClusterJournal(MemoryJournal):
                 self._latest_sample = page[-1][0] if page else self._latest_sample
                 return found
             self._latest_sample = page[-1][0]
+
+    async def close(self) -> None:
+        """See `Journal`."""
+        with contextlib.suppress(LeaseEnded):
+            await self.flush()
+        await super().close()
 
     # --- owned jobs -------------------------------------------------------------------------------------------------
 
@@ -121,6 +132,7 @@ class ClusterJournal(MemoryJournal):
         if job is not None:
             self._settled.discard(key)
             self._intents.pop(key, None)
+            self._count_cost(job, -1)
             self._drop(job)
 
     # --- writes -----------------------------------------------------------------------------------------------------
@@ -155,27 +167,48 @@ class ClusterJournal(MemoryJournal):
         return await asyncio.shield(write.done)
 
     async def _write_all(self) -> None:
+        size = WRITES_AT_ONCE
         while self._writes:
-            group, self._writes = self._writes[:WRITES_AT_ONCE], self._writes[WRITES_AT_ONCE:]
+            group, self._writes = self._writes[:size], self._writes[size:]
             try:
                 results = await self._fenced(
                     statements.write_all, self._lease.worker, [(write.jobs, write.intent) for write in group]
                 )
+            except LeaseEnded as error:
+                group, self._writes = [*group, *self._writes], []
+                await self._lose(group, error)
             except JournalFailed as error:
+                if isinstance(error, StatementRefused):
+                    size = await self._find_refused(group, error)
+                    continue
                 _log.error("%s; trying again", error)
-                # Nothing is sent without its intent, so those need not be kept.
+                # Nothing is sent without its intent. Its commit may have taken place, so that is undone.
                 for write in group:
                     if write.intent is not None:
                         write.end(Held(UNSAVED_S, error.message))
-                self._writes = [write for write in group if write.intent is None] + self._writes
+                self._writes = [write if write.intent is None else _undone(write) for write in group] + self._writes
                 await asyncio.sleep(UNSAVED_S)
-            except LeaseEnded as error:
-                await self._save_orphans([job for write in (*group, *self._writes) for job in write.jobs])
-                for write in (*group, *self._writes):
-                    write.fail(error)
-                self._writes = []
+            except Exception as error:  # a value that no column holds
+                size = await self._find_refused(group, self._failed(repr(error)))
             else:
                 await self._end_writes(group, results)
+
+    async def _find_refused(self, group: list[_Write], error: JournalFailed) -> int:
+        """Let only the write fail that the database refuses; return how many to write at once until it is found."""
+        if len(group) > 1:
+            self._writes = [*group, *self._writes]
+            return 1
+        await self._lose(group, self._failed(error.reason))
+        return WRITES_AT_ONCE
+
+    async def _lose(self, group: Sequence[_Write], error: LeaseEnded | JournalFailed) -> None:
+        """Let writes fail; the task ids in them are kept elsewhere."""
+        await self._save_orphans([job for write in group for job in write.jobs])
+        for write in group:
+            write.fail(error)
+
+    def _failed(self, reason: str) -> JournalFailed:
+        return JournalFailed(provider="", reason=reason, path=self._database.text)
 
     async def _end_writes(self, group: list[_Write], results: list[Held | list[Job] | None]) -> None:
         lost = [job for result in results if isinstance(result, list) for job in result]
@@ -191,9 +224,10 @@ class ClusterJournal(MemoryJournal):
     async def _save_orphans(self, jobs: Sequence[Job]) -> None:
         lost = [job for job in jobs if job.task_id is not None and job.is_in_flight]
         for job in lost:
-            log_job(_log, logging.ERROR, job, "its task id %s came after the lease had ended", job.task_id)
-        if lost:
-            await self._database.run(statements.insert_orphans, self._lease.worker, lost)
+            log_job(_log, logging.ERROR, job, "its task id %s could not be saved", job.task_id)
+        with contextlib.suppress(JournalFailed):  # the log has them
+            if lost:
+                await self._database.run(statements.insert_orphans, self._lease.worker, lost)
 
     def save_later(self, job: Job) -> None:
         """See `Journal`."""
@@ -206,27 +240,26 @@ class ClusterJournal(MemoryJournal):
         self._new_samples.append(sample)
 
     async def flush(self) -> None:
-        """Save what was passed to `save_later` and `add_sample`.
+        """Save what was passed to `save_later` and `add_sample`, after every write that has begun.
 
         :raises LeaseEnded: if the lease has ended.
         """
         late, self._late = self._late, {}
         new, self._new_samples = self._new_samples, []
-        if late:
+        if late or not (self._writer is None or self._writer.done()):
             await self._write(_Write(tuple(late.values())))
         if new:
             await self._database.run(shared_statements.insert_samples, new)
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
+        self._late.pop(job.key, None)
+        await self._write(_Write(()))  # after all that was passed before under this key
         taken = await self._database.run(job_reads.keys_like, f"{job.key}~")
         key = next(name for name in archive_keys(job.key) if name not in taken and name not in self)
         archived = attrs.evolve(job, key=key)
         await self._fenced(statements.archive_owned, self._lease.worker, job.key, archived)
-        self._jobs[key] = self._jobs.pop(job.key)
-        self._intents.pop(job.key, None)
-        self._set_token(key, self._set_token(job.key, None))
-        self._store(archived)
+        self._rename(job, archived)
         return archived
 
     async def set_setting(self, name: str, value: Any) -> None:
@@ -261,3 +294,9 @@ class ClusterJournal(MemoryJournal):
 
     def _lease_ended(self) -> LeaseEnded:
         return LeaseEnded(provider="", reason=self._lease.ended or "")
+
+
+def _undone(write: _Write) -> _Write:
+    """Return a write of the job of an intent as it was before."""
+    (job,) = write.jobs
+    return _Write((attrs.evolve(job.requeued(), attempts=job.attempts - 1),))

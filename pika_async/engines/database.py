@@ -10,13 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+import attrs
 import sqlalchemy as sa
 
 from pika_async._http.addresses import redact_text
 from pika_async.engines import tables
 from pika_async.errors import ClusterUnusable, JournalFailed, shorten
 
-__all__ = ["Database", "checked_url"]
+__all__ = ["Database", "StatementRefused", "checked_url"]
 
 #: Connections of one process, and threads that use them.
 CONNECTIONS: Final = 4
@@ -29,7 +30,18 @@ RETRY_WAITS_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: failure, deadlock.
 _RETRIED_STATES: Final = frozenset({"40001", "40P01"})
 
+#: Of SQLite, the errors that may end: another process has the lock, or the disk fails or is full.
+_RETRIED_NAMES: Final = (
+    "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN",
+)  # fmt: skip
+
 _log = logging.getLogger("pika_async.database")
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class StatementRefused(JournalFailed):
+    """A failure of the statement or its values, not of the connection: the same again would fail again."""
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,16 +55,20 @@ def checked_url(url: object) -> sa.URL:
     ways = "give postgresql://USER@HOST/DATABASE, or sqlite:/// and an absolute path"
     try:
         parsed = sa.make_url(str(url))
-    except sa.exc.ArgumentError:
-        raise ClusterUnusable(setting="database", reason=f"{shorten(url)} is not the address of one; {ways}") from None
+    except (sa.exc.ArgumentError, ValueError):  # a port that is not a number; not shown, since it may hold a password
+        raise ClusterUnusable(setting="database", reason=f"is not the address of one; {ways}") from None
+    if "@" in (parsed.host or ""):
+        reason = "must have %40 for each @ in the password"
+        raise ClusterUnusable(setting="database", reason=reason)
     backend = parsed.get_backend_name()
     if backend == "postgresql" or parsed.drivername == "postgres":
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise ClusterUnusable(setting="database", reason=f"{backend!r} is not a database that is supported; {ways}")
     if not (parsed.database or "").startswith("/"):
-        raise ClusterUnusable(setting="database", reason=f"{shorten(url)} must have an absolute path; {ways}")
-    return parsed
+        reason = f"{shorten(parsed.database)} must have an absolute path; {ways}"
+        raise ClusterUnusable(setting="database", reason=reason)
+    return parsed.set(drivername="sqlite")
 
 
 class Database:
@@ -74,8 +90,8 @@ class Database:
 
     @property
     def text(self) -> str:
-        """The address without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The address without its password and its options, which may hold one too."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     async def open(self) -> None:
         """Connect, and make the tables or bring them to this version.
@@ -103,14 +119,17 @@ class Database:
         The function may run several times; only the last run is committed. A commit whose answer was lost may have
         taken place, so what it does must bear being done twice.
 
-        :raises JournalFailed: if the database could not be reached for about a minute, or refused a statement.
+        :raises StatementRefused: if the database refused a statement.
+        :raises JournalFailed: if it could not be reached for about a minute.
         """
         call: Callable[[sa.Connection], R] = functools.partial(_swapped, statements, args, kwargs)
         for wait in (*RETRY_WAITS_S, None):
             try:
                 return await self._in_thread(self._transact, call)
             except sa.exc.DBAPIError as error:
-                if wait is None or not _may_be_retried(error):
+                if not _may_be_retried(error):
+                    raise StatementRefused(provider="", reason=_words(error), path=self.text) from None
+                if wait is None:
                     raise JournalFailed(provider="", reason=_words(error), path=self.text) from None
                 _log.warning("the database does not answer, trying again: %s", _words(error))
                 await asyncio.sleep(wait * (0.75 + 0.5 * random.random()))
@@ -140,7 +159,7 @@ def _create_engine(url: sa.URL) -> sa.Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite` alone
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={SQLITE_BUSY_MS}"):
+    for pragma in (f"busy_timeout={SQLITE_BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -149,6 +168,9 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _may_be_retried(error: sa.exc.DBAPIError) -> bool:
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        return str(name).startswith(_RETRIED_NAMES)
     state = getattr(error.orig, "sqlstate", None)
     lost = error.connection_invalidated or (isinstance(error, sa.exc.OperationalError) and state is None)
     # 57P01 to 57P03: the server is shutting down or starting; class 08: the connection.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -145,6 +146,15 @@ def insert_upload(connection: sa.Connection, upload: Upload) -> None:
     statement = insert(connection, uploads).values(**row)
     new = {"url": statement.excluded.url, "uploaded_at": statement.excluded.uploaded_at}
     connection.execute(statement.on_conflict_do_update(index_elements=["sha256"], set_=new))
+
+
+def select_uploads(connection: sa.Connection, limit: int) -> list[Upload]:
+    """Return the latest uploads, the earliest first."""
+    found = sa.select(uploads).order_by(uploads.c.uploaded_at.desc()).limit(limit)
+    return [
+        Upload(sha256=row["sha256"], url=row["url"], at=datetime.fromisoformat(row["uploaded_at"]))
+        for row in reversed(connection.execute(found).mappings().all())
+    ]
 
 
 def insert_samples(connection: sa.Connection, new: Sequence[DurationSample]) -> None:

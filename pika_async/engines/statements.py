@@ -287,8 +287,8 @@ def select_row(connection: sa.Connection, key: str) -> dict[str, Any] | None:
 
 def with_contents(connection: sa.Connection, row: Mapping[Any, Any]) -> dict[str, Any]:
     digests = set(REFERENCE_PATTERN.findall(row["request"]))
-    found = connection.execute(sa.select(contents).where(contents.c.sha256.in_(digests))) if digests else ()
-    return {str(name): value for name, value in row.items()} | {"contents": dict(found)}
+    found = connection.execute(sa.select(contents).where(contents.c.sha256.in_(digests))).all() if digests else ()
+    return {str(name): value for name, value in row.items()} | {"contents": {it.sha256: it.content for it in found}}
 
 
 def intent_of(row: Mapping[Any, Any]) -> Intent | None:

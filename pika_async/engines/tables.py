@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from pika_async._journal.migrations import APPLICATION_IDS
 from pika_async._journal.serialization import JOB_COLUMNS
 from pika_async.errors import ClusterUnusable
 
@@ -138,7 +139,8 @@ TABLES_VERSION: Final = len(TABLE_MIGRATIONS)
 def migrate(connection: sa.Connection, migrations: Sequence[Migration] = TABLE_MIGRATIONS) -> None:
     """Make the tables, or bring those of an earlier version to this one.
 
-    :raises ClusterUnusable: if they are of a later version, which this release cannot read.
+    :raises ClusterUnusable: if they are of a later version, which this release cannot read, or if the database is
+        another program's.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
@@ -151,6 +153,8 @@ def migrate(connection: sa.Connection, migrations: Sequence[Migration] = TABLE_M
         )
     if version == len(migrations):
         return
+    if not version:
+        _require_unused(connection)
     for step in migrations[version:]:
         step(connection)
     _version.create(connection, checkfirst=True)
@@ -162,4 +166,19 @@ def stored_version(connection: sa.Connection) -> int:
     """Return the version of the tables; 0 if there are none."""
     if not sa.inspect(connection).has_table(_version.name):
         return 0
-    return int(connection.execute(sa.select(_version.c.version)).scalar_one())
+    return int(connection.execute(sa.select(_version.c.version)).scalar_one_or_none() or 0)
+
+
+def _require_unused(connection: sa.Connection) -> None:
+    """Require that no other program has made this file, or tables of these names."""
+    if connection.dialect.name == "sqlite":
+        application = int(connection.exec_driver_sql("PRAGMA application_id").scalar_one())
+        if application in APPLICATION_IDS:
+            reason = "is the journal of a batch, not a database of a cluster: give another file"
+            raise ClusterUnusable(setting="database", reason=reason)
+        if application:
+            raise ClusterUnusable(setting="database", reason="is a file of another program: give another one")
+    existing = sorted(metadata.tables.keys() & set(sa.inspect(connection).get_table_names()))
+    if existing:
+        reason = f"has a table {existing[0]} that pika_async did not make: give a database of its own"
+        raise ClusterUnusable(setting="database", reason=reason)

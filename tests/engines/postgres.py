@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Self
 
 import attrs
+import psycopg
 
 #: Users that may run the server where the tests run as root, which it refuses; the first that exists.
 USERS = ("postgres", "nobody")
+_numbers = itertools.count()
 PROGRAMS = "/usr/lib/postgresql/*/bin"
 
 
@@ -76,3 +79,11 @@ def _user() -> str:
 
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(user for user in USERS if user in known)
+
+
+def new_database(server: PostgresServer) -> str:
+    """Make an empty database, and return its address."""
+    name = f"cluster_{next(_numbers)}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY".encode())
+    return server.url(name)

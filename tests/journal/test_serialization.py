@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from datetime import UTC, datetime
@@ -25,29 +24,21 @@ from pika_async._journal.serialization import (
     job_to_row,
     request_to_json,
 )
-from pika_async.errors import DeadlineExceeded, ErrorKind, InvalidRequest, JobError, PikaError, SubmissionInDoubt
+from pika_async.errors import DeadlineExceeded, InvalidRequest, JobError, SubmissionInDoubt
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.models import Camera, GenerationRequest, LastSeen, Video
 from pika_async.models.fields import EFFECTS
 from pika_async.models.results import RouteStep
+from tests.journal.values import FACTS, KINDS, facts_of, json_values, named, numbers, of_kind, texts, times
 
 FOLDER = Path("/videos")
-KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PikaError)]
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 prompts = texts.filter(str.strip)
 keys = st.text("abcXYZ019é", min_size=1, max_size=10)
-numbers = st.floats(allow_nan=False)
-times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: utc_from_timestamp(milliseconds / 1000))
 media = st.one_of(
     st.sampled_from(["https://x.test/a?b=c", "cat.png", "/tmp/Katze ü.png"]),
     st.sampled_from([Path("cat.png"), Path("/tmp/ü.png"), Path("/tmp/\udcff")]),
     st.binary(min_size=1, max_size=20),
-)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=5,
 )
 inputs = st.one_of(
     st.just({}),
@@ -93,36 +84,6 @@ videos = st.builds(
     duration=st.none() | numbers,
     task_id=st.none() | texts,
 )
-FACTS: dict[str, st.SearchStrategy[Any]] = {
-    "str": texts,
-    "str | None": st.none() | texts,
-    "int": st.integers(-(2**70), 2**70),
-    "int | None": st.none() | st.integers(),
-    "float": numbers,
-    "bool": st.booleans(),
-    "datetime | None": st.none() | times,
-    "Any": json_values,
-    "Mapping[str, str]": st.dictionaries(texts, texts, max_size=3),
-    "bool | None": st.none() | st.booleans(),
-    "ErrorKind": st.sampled_from(get_args(ErrorKind)),
-}
-FACTS[str(ErrorKind).replace("typing.", "")] = FACTS["ErrorKind"]
-
-
-def named(type_: object) -> str:
-    """The type of a field as it is written; attrs holds text or, once somebody has asked, the type."""
-    return (
-        (type_.__name__ if isinstance(type_, type) else str(type_))
-        .replace("datetime.", "")
-        .replace("typing.", "")
-        .replace("collections.abc.", "")
-    )
-
-
-def of_kind(kind: type[PikaError]) -> st.SearchStrategy[PikaError]:
-    return st.builds(kind, **{field.name: FACTS[named(field.type)] for field in attrs.fields(kind)})
-
-
 all_errors = st.sampled_from(KINDS).flatmap(of_kind)
 jobs: st.SearchStrategy[Job] = st.builds(
     Job,
@@ -151,10 +112,6 @@ jobs: st.SearchStrategy[Job] = st.builds(
     points=st.none() | numbers,
     refunded=st.none() | numbers,
 )
-
-
-def facts_of(error: PikaError | None) -> object:
-    return error and (type(error), {field.name: getattr(error, field.name) for field in attrs.fields(type(error))})
 
 
 def same(one: Job, other: Job) -> bool:
