@@ -74,20 +74,20 @@ class AccountPlanner:
     #: The job whose poll was the latest probe of an open breaker.
     _probe: ActiveJob | None = None
     #: Jobs in doubt that wait for a callback, and since when.
-    _unconfirmed: dict[ActiveJob, float] = attrs.field(factory=dict)
+    unconfirmed: dict[ActiveJob, float] = attrs.field(factory=dict)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
     def next_unconfirmed(self, now: float) -> CallbackTimedOut | WaitUntil:
         """Return the next job in doubt whose callback has not come in time."""
-        while self._unconfirmed:
-            active, since = next(iter(self._unconfirmed.items()))
+        while self.unconfirmed:
+            active, since = next(iter(self.unconfirmed.items()))
             until = since + min(
                 self.deadline, CALLBACK_WAIT_FACTOR * self.poll_queue.adapter.longest or CALLBACK_WAIT_S
             )
             if active.job.status is JobStatus.UNKNOWN and until > now:
                 return WaitUntil(until)
-            del self._unconfirmed[active]
+            del self.unconfirmed[active]
             if active.job.status is JobStatus.UNKNOWN:
                 return CallbackTimedOut(active)
         return NEVER
@@ -131,8 +131,9 @@ class AccountPlanner:
     def is_idle(self) -> bool:
         """Whether the account has room and no job of its own that waits for it."""
         submissions = self.submissions
-        has_capacity = submissions.concurrency.has_capacity(self.in_flight, submissions.submitting)
-        return has_capacity and not submissions.queue and submissions.submitting < self.limits.submitting
+        if submissions.queue or submissions.submitting >= submissions.window:
+            return False
+        return submissions.concurrency.has_capacity(self.in_flight, submissions.submitting)
 
     def set_max_in_flight(self, jobs: int) -> None:
         """Replace the maximum number of accepted jobs of the client; the account keeps a lower one of its own."""
@@ -159,7 +160,7 @@ class AccountPlanner:
         accepted = self.poll_queue.clear()
         for active in accepted:
             active.next_poll_at = -math.inf  # no callback puts it back into the queue
-        self._unconfirmed = dict.fromkeys(self._unconfirmed, -math.inf)
+        self.unconfirmed = dict.fromkeys(self.unconfirmed, -math.inf)
         return accepted
 
     def on_stopped(self, active: ActiveJob) -> Job:
@@ -177,7 +178,7 @@ class AccountPlanner:
 
     def forget_doubt(self, active: ActiveJob) -> None:
         """Wait for no callback of a job any more."""
-        self._unconfirmed.pop(active, None)
+        self.unconfirmed.pop(active, None)
 
     def resume(self, active: ActiveJob, age: float, now: float, u: float) -> None:
         """Plan an early poll of a job that was accepted `age` seconds ago, by a wall clock that may have been moved.
@@ -191,7 +192,7 @@ class AccountPlanner:
     def _mark_accepted(self, active: ActiveJob, accepted_at: float, now: float) -> None:
         self.in_flight += 1
         self.shared.in_flight += 1
-        self._unconfirmed.pop(active, None)
+        self.unconfirmed.pop(active, None)
         active.accepted_at = active.last_seen_unsettled_at = accepted_at
         active.deadline_at = now + self.deadline
 
@@ -214,8 +215,8 @@ class AccountPlanner:
         callbacks = self.poll_queue.callbacks
         if not callbacks.enabled or callbacks.loss.is_unreliable:
             return False
-        self._unconfirmed.pop(active, None)  # the job may be in doubt for the second time
-        self._unconfirmed[active] = now
+        self.unconfirmed.pop(active, None)  # the job may be in doubt for the second time
+        self.unconfirmed[active] = now
         return True
 
     def on_callback(self, active: ActiveJob, now: float) -> None:
@@ -269,7 +270,8 @@ class AccountPlanner:
         job = job.with_snapshot(
             snapshot, at, failure=failure, last_seen=None if snapshot.known_word else active.last_seen
         )
-        self.submissions.correct_cost(before, job)
+        if job.cost != before.cost:
+            self.submissions.correct_cost(before, job)
         active.failed_polls = 0
         if active.rare.not_found_count:
             active.rare = attrs.evolve(active.rare, not_found_count=0)

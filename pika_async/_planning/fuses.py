@@ -83,8 +83,10 @@ class Fuses:
 
         It starts at `MAX_UNREADABLE` and grows by one with each acceptance.
         """
+        if self._probes is not None:
+            return 1
         limits = [MAX_UNREADABLE + self._accepted - (0 if self._proven else self._unreadable)]
-        if self._doubts:  # at most 0 during a pause
+        if self._doubts:
             limits.append(MAX_DOUBTS - self._doubts)
         if self._refused:
             limits.append(MAX_REFUSALS - max(map(len, self._refused.values())))
@@ -157,3 +159,7 @@ class Fuses:
             self._doubts = 0
         else:
             self._probes = min(self._probes, MAX_PROBES - 1)
+
+    def begin_trial(self, now: float) -> None:
+        """Allow one submission at a time after a stop: one ambiguous answer trips a fuse until one is accepted."""
+        self._probes, self._paused_at = MAX_PROBES - 1, now

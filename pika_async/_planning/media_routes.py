@@ -30,9 +30,16 @@ def local_media(request: GenerationRequest) -> dict[str, LocalMedia]:
 
 
 def _media(request: GenerationRequest) -> dict[str, Media]:
-    given = {"image": request.image, "video": request.video, "last_image": request.last_image}
-    given |= {f"ingredients[{number}]": each for number, each in enumerate(request.ingredients)}
-    return {field: media for field, media in given.items() if media is not None}
+    found: dict[str, Media] = {}
+    if request.image is not None:
+        found["image"] = request.image
+    if request.video is not None:
+        found["video"] = request.video
+    if request.last_image is not None:
+        found["last_image"] = request.last_image
+    if request.ingredients:
+        found |= {f"ingredients[{number}]": each for number, each in enumerate(request.ingredients)}
+    return found
 
 
 def check_reach(provider: Provider, request: GenerationRequest, base_url: str) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import attrs
 
 from pika_async.errors import BudgetReached, ChargeLimitReached, ConfigurationError, SubmissionsStopped, shorten
+from pika_async.jobs import Job
 
 __all__ = [
     "Spending",
     "checked_amount",
+    "correct_cost",
     "cost",
     "exact",
     "is_amount",
@@ -92,6 +94,8 @@ class Spending:
 
         :param price: its price; None where unknown: then it does not fit a budget.
         """
+        if self.max_charges is None and self.budget is None:
+            return True
         return self.charges_left(price) >= 1
 
     def is_exhausted(self, lowest: float | None) -> bool:
@@ -174,3 +178,11 @@ def spending_of(
 
 def _money(price: float | None) -> Fraction:
     return Fraction() if price is None else exact(price)
+
+
+def correct_cost(before: Job, after: Job, *spendings: Spending) -> None:
+    """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
+    if not before.may_be_charged or (after.may_be_charged and after.cost == before.cost):
+        return
+    for spending in spendings:
+        spending.correct(before.cost, (after.cost or 0.0) if after.may_be_charged else None)

@@ -16,7 +16,6 @@ from pika_async._planning.account_planner import AccountPlanner
 from pika_async._planning.actions import (
     Action,
     ActiveJob,
-    CallbackTimedOut,
     Park,
     PollResult,
     StopSubmitting,
@@ -24,11 +23,12 @@ from pika_async._planning.actions import (
     WaitUntil,
 )
 from pika_async._planning.limits import Limits
+from pika_async._planning.money import correct_cost
+from pika_async._planning.reopenings import Reopenings, passes_by_itself
 from pika_async._planning.router import Router, bind
 from pika_async._planning.shared_bounds import SharedBounds
-from pika_async._planning.submissions import correct_cost
 from pika_async._planning.submit_queue import MAX_GATED
-from pika_async._planning.turns import Turns
+from pika_async._planning.turns import Source, in_turns
 from pika_async.errors import NoAccountLeft, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
@@ -54,26 +54,26 @@ class Planner:
     limits: Limits
     #: Those of the router, by name: read several times for each action.
     accounts: dict[str, AccountPlanner] = attrs.field(init=False)
+    #: What the accounts have together.
+    shared: SharedBounds = attrs.field(init=False)
     closing: bool = False
+    #: When accounts that have stopped by themselves are tried again.
+    reopenings: Reopenings = attrs.field(factory=Reopenings)
     #: Jobs that a stop has taken out of every queue and that are parked one by one, since there may be many.
     _stopped: OrderedDict[ActiveJob, SubmissionsStopped] = attrs.field(factory=OrderedDict)
     #: The polls of the accounts.
-    _polls: Turns = attrs.field(init=False)
-    #: The backlog and the queues of the accounts.
-    _submits: Turns = attrs.field(init=False)
+    _next_poll: Source = attrs.field(init=False)
+    #: The backlog and the queues of the accounts; a single account has no backlog.
+    _next_submit: Source = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.accounts = self.router.accounts
+        self.accounts, self.shared = self.router.accounts, self.router.shared
         accounts = self.accounts.values()
         for account in accounts:
             account.shared = account.submissions.shared = self.shared
-        self._polls = Turns([account.next_poll for account in accounts])
-        self._submits = Turns([self.router.next_action, *(account.next_submit for account in accounts)])
-
-    @property
-    def shared(self) -> SharedBounds:
-        """What the accounts have together."""
-        return self.router.shared
+        backlog = [self.router.next_action] if len(accounts) > 1 else []
+        self._next_poll = in_turns([account.next_poll for account in accounts])
+        self._next_submit = in_turns([*backlog, *(account.next_submit for account in accounts)])
 
     @property
     def provider(self) -> str:
@@ -96,33 +96,37 @@ class Planner:
 
     def next_action(self, now: float) -> Action | WaitUntil:
         """Return the next action at `now`; polls have priority, because they free capacity."""
-        park = self.next_stopped()
-        if park is not None:
-            return park
-        poll = self._polls.next_action(now)
-        if not isinstance(poll, WaitUntil):
-            return poll
-        until = poll.until
+        if self._stopped:
+            return Park(*self._stopped.popitem(last=False))
+        action = self._next_poll(now)
+        if not isinstance(action, WaitUntil):
+            return action
+        until = action.until
         if not self.closing:
-            submit = self._next_submit(now)
-            if not isinstance(submit, WaitUntil):
-                return submit
-            until = min(until, submit.until)
+            action = self._next_unsent(now)
+            if not isinstance(action, WaitUntil):
+                return action
+            until = min(until, action.until)
         for account in self.accounts.values():
-            doubt = account.next_unconfirmed(now)
-            if isinstance(doubt, CallbackTimedOut):
-                return doubt
-            until = min(until, doubt.until)
+            if account.unconfirmed:
+                action = account.next_unconfirmed(now)
+                if not isinstance(action, WaitUntil):
+                    return action
+                until = min(until, action.until)
         return WaitUntil(until)
 
-    def _next_submit(self, now: float) -> Action | WaitUntil:
-        if not self.shared.waiting or self.is_paused:
-            return self._submits.next_action(now)
-        until = self.router.backlog.expires_at
-        if until <= now and (expired := self.router.pop_expired(now)) is not None:
-            return SubmitTimedOut(expired)
-        action = self._submits.next_action(now)
-        return WaitUntil(min(until, action.until)) if isinstance(action, WaitUntil) else action
+    def _next_unsent(self, now: float) -> Action | WaitUntil:
+        """Return the next action for the jobs that are not sent, after the trials that are due have begun."""
+        if self.reopenings.next_at <= now:
+            for name in self.reopenings.begin(now):
+                self.accounts[name].submissions.begin_trial(now)
+        until = self.reopenings.next_at
+        if self.shared.waiting and not self.is_paused:
+            until = min(until, self.router.backlog.expires_at)
+            if until <= now and (expired := self.router.pop_expired(now)) is not None:
+                return SubmitTimedOut(expired)
+        action = self._next_submit(now)
+        return WaitUntil(until) if isinstance(action, WaitUntil) and action.until > until else action
 
     def needs_more(self, unsent: int) -> bool:
         """Return whether a caller with `unsent` queued jobs should queue another: enough to submit concurrently.
@@ -174,9 +178,10 @@ class Planner:
         """Why nothing is submitted to any account; None if submissions to one are allowed."""
         stopped: list[SubmissionsStopped] = []
         for account in self.accounts.values():
-            if account.stop_reason is None:
+            stop = account.submissions.throttle.stop
+            if stop is None:
                 return None
-            stopped.append(account.stop_reason)
+            stopped.append(stop)
         if all(reason is stopped[0] for reason in stopped):
             return stopped[0]
         return self._no_account_left(self.accounts)
@@ -189,14 +194,18 @@ class Planner:
     def stop_submitting(self, reason: SubmissionsStopped, account: str | None = None) -> None:
         """Stop submitting to an account, or to every one.
 
-        Its queued jobs go to other accounts that can take them. The rest is parked by the next actions.
+        Its queued jobs go to other accounts that can take them. The rest is parked by the next actions. An account is
+        not tried again if `reason` does not pass by itself, and none is once all of them have stopped.
         """
         names = [*self.accounts] if account is None else [account]
+        if account is not None and not passes_by_itself(reason):
+            self.reopenings.cancel(account)
         queued = [active for name in names for active in self.accounts[name].stop_submitting(reason)]
         unmoved = [active for active in reversed(queued) if not self.router.move(active)]
         stop = self.stop_reason
         unmoved.reverse()
         if stop is not None:
+            self.reopenings.clear()
             self._stopped.update(dict.fromkeys(unmoved, stop))
             self._stopped.update(dict.fromkeys(self.router.clear(), stop))
             return
@@ -248,6 +257,7 @@ class Planner:
 
     def allow_submitting(self) -> None:
         """Allow submissions to every account after a stop."""
+        self.reopenings.clear()
         for account in self.accounts.values():
             account.submissions.allow()
 
@@ -259,12 +269,11 @@ class Planner:
 
     def queue(self, active: ActiveJob, now: float) -> None:
         """Queue a job for submission, with the full patience of a new one."""
-        options = self.router.open_options(active)
-        if len(options) > 1:
+        if len(active.options) > 1:
             active.last_seen_unsettled_at, active.deadline_at = now, math.inf
             self.router.append(active)
             return
-        account = self.accounts[(options or active.options)[0]]
+        account = self.accounts[active.options[0]]
         bind(active, account)
         account.queue(active, now)
 
@@ -291,6 +300,10 @@ class Planner:
         stop = account.on_submit_finished(active, outcome, sent_at, now, u)
         if outcome.verdict is SubmitVerdict.ACCEPTED:
             self.router.backlog.on_accepted(active)
+            if account.stop_reason is None:
+                self.reopenings.cancel(account.name)
+        elif stop is not None and account.stop_reason is None and passes_by_itself(stop.error):
+            self.reopenings.plan(account.name, now, u)
         others = [name for name in self.router.open_options(active) if name != account.name]
         if stop is not None or not others or outcome.verdict not in MOVABLE or outcome.local:
             return stop

@@ -41,6 +41,9 @@ class RefusedJobs:
     #: Fingerprints of answers that blamed the account although another job was accepted later, by key of the job.
     _cleared: dict[str, str] = attrs.field(factory=dict)
 
+    def __bool__(self) -> bool:
+        return bool(self._held or self._own or self._again)
+
     def __len__(self) -> int:
         return len(self._held) + len(self._own) + len(self._again)
 

@@ -131,11 +131,10 @@ class Router:
 
     def move(self, active: ActiveJob) -> bool:
         """Put a job that an account provably did not accept before all others; False if no other account takes it."""
-        options = self.open_options(active)
-        if not options:
+        if not self.open_options(active):
             return False
-        if len(options) == 1:
-            account = self.accounts[options[0]]
+        if len(active.options) == 1:
+            account = self.accounts[active.options[0]]
             bind(active, account)
             account.submissions.queue.appendleft(active)
             return True

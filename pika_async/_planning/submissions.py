@@ -26,7 +26,7 @@ from pika_async._planning.concurrency import AdaptiveConcurrency
 from pika_async._planning.cooldowns import Cooldowns
 from pika_async._planning.fuses import Fuses, Trip
 from pika_async._planning.limits import Limits, RateMeter, SubmitThrottle, TokenBucket
-from pika_async._planning.money import Spending, money_text
+from pika_async._planning.money import Spending, correct_cost, money_text
 from pika_async._planning.outcomes import blames_account, is_suspicious, rejection, stop_error
 from pika_async._planning.prices import AccountPrices
 from pika_async._planning.refused_jobs import RefusedJobs
@@ -37,7 +37,7 @@ from pika_async.jobs import Job
 from pika_async.models import GenerationRequest
 from pika_async.providers._verdicts import SubmitOutcome, SubmitVerdict
 
-__all__ = ["Submissions", "correct_cost"]
+__all__ = ["Submissions"]
 
 _log = logging.getLogger("pika_async.submissions")
 
@@ -72,6 +72,8 @@ class Submissions:
     meter: RateMeter = attrs.field(factory=RateMeter)
     #: When a kind of job for which the gateway had no channel may be sent again, by stratum.
     cooldowns: Cooldowns = attrs.field(factory=Cooldowns)
+    #: Whether the account has stopped, is tried again, and has accepted nothing since.
+    on_trial: bool = False
     #: Since when a person has paused submitting; None while it is not paused.
     paused_at: float | None = None
     #: When the last job left the queue and the last submission ended; None while there are any.
@@ -81,27 +83,34 @@ class Submissions:
 
     def next_action(self, now: float, in_flight: int) -> Action | WaitUntil:
         """Return the next action at `now`, with `in_flight` accepted jobs."""
-        if self.throttle.stop is not None:
+        if self.throttle.stop is not None or not (self.queue or self.refused or self.shared.waiting):
             return NEVER
         short = self._short_of(self.prices.lowest)
-        quiet_at = self._quiet_at(now, is_limit_reached=short is not None)
-        if quiet_at <= now and (stop := self._on_quiet()) is not None:
-            return stop
-        for active in reversed(self.refused.pop_again()):
-            self.queue.appendleft(active)
-        own = self.refused.pop_own()
-        if own is not None:
-            active, outcome = own
-            return Reject(active, rejection(active.job, outcome))
+        held = self._next_refused(now, is_limit_reached=short is not None) if self.refused else NEVER
+        if not isinstance(held, WaitUntil):
+            return held
         is_needed = self.queue or (short is not None and self.shared.waiting)
         if not is_needed or self.paused_at is not None:
-            return WaitUntil(quiet_at)
+            return held
         expired = self.queue.pop_expired(now)
         if expired is not None:
             return SubmitTimedOut(expired)
         if short is not None:
             return NEVER if short.submitting else self._stop_at_limit(short)
         return self._next_submit(now, in_flight)
+
+    def _next_refused(self, now: float, *, is_limit_reached: bool) -> StopSubmitting | Reject | WaitUntil:
+        """Return the next action at `now` for the refused jobs that are held, or until when they are held."""
+        quiet_at = self._quiet_at(now, is_limit_reached=is_limit_reached)
+        if quiet_at <= now and (stop := self._on_quiet()) is not None:
+            return stop
+        for active in reversed(self.refused.pop_again()):
+            self.queue.appendleft(active)
+        own = self.refused.pop_own()
+        if own is None:
+            return WaitUntil(quiet_at)
+        active, outcome = own
+        return Reject(active, rejection(active.job, outcome))
 
     def _on_quiet(self) -> StopSubmitting | None:
         """Judge the held refusals when nothing else is left to be sent; return an action if they are not the jobs'."""
@@ -120,7 +129,9 @@ class Submissions:
 
     def _short_of(self, price: float | None) -> Spending | None:
         """Return whose limit does not allow one more charge beside those under way: the account's or the client's."""
-        return next((each for each in (self.spending, self.shared.spending) if not each.allows(price)), None)
+        if not self.spending.allows(price):
+            return self.spending
+        return None if self.shared.spending.allows(price) else self.shared.spending
 
     def _limit_error(self, short: Spending, price: float | None) -> SubmissionsStopped:
         return short.to_error(self.name if short is self.spending else self.shared.name, price)
@@ -130,9 +141,9 @@ class Submissions:
         return StopSubmitting(error, self.name if short is self.spending else None)
 
     def _quiet_at(self, now: float, *, is_limit_reached: bool) -> float:
-        """Return from when on nothing else is left to be sent; infinity if there is something, or nothing is held."""
+        """Return from when on nothing else than what is held is left to be sent; infinity if there is something."""
         is_waiting = (self.queue or self.shared.waiting) and not is_limit_reached
-        if self.submitting or not self.refused or is_waiting:
+        if self.submitting or is_waiting:
             self._quiet_since = None
             return math.inf
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
@@ -157,7 +168,7 @@ class Submissions:
         return NEVER
 
     def _has_room(self, in_flight: int) -> bool:
-        is_free = self.submitting < self._room and self.shared.has_room
+        is_free = self.submitting < self.window and self.shared.has_room
         return is_free and self.concurrency.has_capacity(in_flight, self.submitting)
 
     def can_send_at(self, active: ActiveJob, stratum: str, now: float, in_flight: int) -> float:
@@ -177,7 +188,7 @@ class Submissions:
         return None if short is None else self._limit_error(short, price)
 
     @property
-    def _room(self) -> float:
+    def window(self) -> float:
         """Maximum number of submissions under way."""
         return min(self.limits.submitting, self.fuses.window)
 
@@ -199,14 +210,14 @@ class Submissions:
         if not self.submitting:
             return 0
         held = self.throttle.stop is not None or self.paused_at is not None or not self.fuses.is_proven
-        if held or not self.queue or self.submitting < self._room:
+        if held or not self.queue or self.submitting < self.window:
             return 0
         if not self.concurrency.has_capacity(in_flight, self.submitting):
             return 0
         if self._ready_at(now) > now or self.queue.ready_at(now) > now:
             return 0
         left = min(each.charges_left(self.prices.lowest) for each in (self.spending, self.shared.spending))
-        return int(max(0, min(len(self.queue) - self.queue.gated, self._room, left)))
+        return int(max(0, min(len(self.queue) - self.queue.gated, self.window, left)))
 
     # --- pausing ----------------------------------------------------------------------------------------------------
 
@@ -228,7 +239,7 @@ class Submissions:
 
     def stop(self, reason: SubmissionsStopped) -> list[ActiveJob]:
         """Stop submitting, and return the jobs that were not sent or were refused without being at fault."""
-        self.throttle.stop = reason
+        self.throttle.stop, self.on_trial = reason, False
         return self.queue.clear() + self.refused.clear()
 
     def allow(self) -> None:
@@ -236,6 +247,12 @@ class Submissions:
         if self.throttle.stop is not None:
             self.throttle = SubmitThrottle()
             self.fuses.reset()
+
+    def begin_trial(self, now: float) -> None:
+        """Allow one submission at a time after a stop; one that is not sent or is in doubt stops the account again."""
+        self.allow()
+        self.fuses.begin_trial(now)
+        self.on_trial = True
 
     def remove(self, active: ActiveJob) -> bool:
         """Remove a job that is not under way and return True; False if it is being sent or was sent already."""
@@ -247,6 +264,7 @@ class Submissions:
         """Record that a job is being sent."""
         self.submitting += 1
         self.shared.submitting += 1
+        self._quiet_since = None
         price = self.reserved[active] = self.price_of(active.job.request)
         self.spending.reserve(price)
         self.shared.spending.reserve(price)
@@ -294,6 +312,7 @@ class Submissions:
             case SubmitVerdict.ACCEPTED:
                 self.cooldowns.reset(active.stratum)
                 self.throttle.reset()
+                self.on_trial = False
                 self.concurrency.on_accepted(now)
                 self.queue.open_gate(active)
                 self.fuses.on_accepted()
@@ -322,7 +341,8 @@ class Submissions:
             self.queue.append(active)
         else:
             self._queue_again(active)
-        if not self.throttle.record_unreachable(now, u) and not outcome.lasting:
+        is_failed_trial = self.on_trial and not outcome.local
+        if not self.throttle.record_unreachable(now, u) and not outcome.lasting and not is_failed_trial:
             return None
         attempts = self.throttle.unsent
         if not outcome.local:
@@ -377,11 +397,3 @@ class Submissions:
             return None
         error = stop_error(self.name, self.base_url, outcome, trip, self.fuses.count_of(trip))
         return StopSubmitting(error, self.name)
-
-
-def correct_cost(before: Job, after: Job, *spendings: Spending) -> None:
-    """Record that a charge costs something else by now, or that a doubt was found not to be charged."""
-    if not before.may_be_charged or (after.may_be_charged and after.cost == before.cost):
-        return
-    for spending in spendings:
-        spending.correct(before.cost, (after.cost or 0.0) if after.may_be_charged else None)

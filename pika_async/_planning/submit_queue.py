@@ -50,6 +50,9 @@ class SubmitQueue:
     def __len__(self) -> int:
         return len(self._ready) + self.gated
 
+    def __bool__(self) -> bool:
+        return bool(self._ready or (self._gates and self.gated))
+
     def __iter__(self) -> Iterator[ActiveJob]:
         yield from self._ready
         for gate in self._gates.values():
@@ -67,7 +70,7 @@ class SubmitQueue:
     @property
     def gated(self) -> int:
         """Number of jobs behind gates."""
-        return sum(len(gate.jobs) for gate in self._gates.values())
+        return sum([len(gate.jobs) for gate in self._gates.values()]) if self._gates else 0
 
     def append(self, active: ActiveJob) -> None:
         """Add a job as the last of its kind."""
@@ -97,6 +100,8 @@ class SubmitQueue:
         """Remove and return a job that is given up at `now`; None if there is none."""
         if self._ready and now >= next(iter(self._ready)).deadline_at:
             return _pop_first(self._ready)
+        if not self._gates:
+            return None
         expired = next((gate for gate in self._gates.values() if gate.jobs and now >= gate.expires_at), None)
         if expired is None:
             return None

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import attrs
 
 from pika_async._planning.actions import Action, WaitUntil
 
-__all__ = ["Turns"]
+__all__ = ["in_turns"]
+
+#: Returns the next action at a time in the caller's monotonic seconds, or until when to wait.
+Source: TypeAlias = Callable[[float], Action | WaitUntil]
+
+
+def in_turns(sources: Sequence[Source]) -> Source:
+    """Return one source for several, which have their turns; a single one is returned as it is."""
+    return sources[0] if len(sources) == 1 else _Turns(sources).next_action
 
 
 @attrs.define
-class Turns:
-    """Sources of actions, considered from the one behind the last that had an action.
+class _Turns:
+    """Sources of actions, considered from the one behind the last that had an action."""
 
-    :param sources: return the next action at a time in the caller's monotonic seconds, or until when to wait.
-    """
-
-    sources: Sequence[Callable[[float], Action | WaitUntil]]
+    sources: Sequence[Source]
     #: The position of the source that is considered first.
     _first: int = 0
 

@@ -84,13 +84,12 @@ class Intake:
         self._planner.allow_submitting()
 
     def stop_submitting(self, reason: SubmissionsStopped, account: str | None = None) -> None:
-        """Submit nothing more to an account, or to every one.
-
-        The scheduler parks every queued job that no other account can take, with `reason` as its error.
-        """
-        if not self._planner.has_stopped(account):
-            _log.warning("%s", reason)
+        """Submit nothing more to an account, or to all: jobs that no other account takes are parked with `reason`."""
+        is_new = not self._planner.has_stopped(account)
         self._planner.stop_submitting(reason, account)
+        if is_new:
+            wait = None if account is None else self._planner.reopenings.seconds_until(account, now())
+            _log.warning("%s%s", reason, "" if wait is None else f" (tried again with one job in {wait:.0f} s)")
         self._wake()
 
     def stop_account(self, account: str, error: SubmissionsStopped) -> None:

@@ -22,6 +22,9 @@ class AccountStats:
     provider: str
     base_url: str
     stopped: str | None
+    #: Seconds until the account, which has stopped by itself, is tried again with one job; 0 while it is tried, None if
+    #: it is not.
+    trial_in: float | None
     #: Maximum number of accepted jobs of this account: its own, or that of the client where it is lower or alone.
     max_in_flight: int
     #: Number of jobs that wait for this account alone.
@@ -39,13 +42,14 @@ class AccountStats:
     callback_loss_rate: float | None
 
     @classmethod
-    def of(cls, account: AccountPlanner, now: float) -> AccountStats:
-        """Return the statistics of *account* at *now*, in the loop's seconds."""
+    def of(cls, account: AccountPlanner, now: float, trial_in: float | None) -> AccountStats:
+        """Return the statistics of *account* at *now*, in the loop's seconds; *trial_in*: seconds until it is tried."""
         callbacks, submissions = account.poll_queue.callbacks, account.submissions
         return cls(
             provider=account.provider,
             base_url=account.base_url,
             stopped=None if account.stop_reason is None else account.stop_reason.message,
+            trial_in=trial_in,
             max_in_flight=int(submissions.concurrency.ceiling),
             planned=len(submissions.queue) + len(submissions.refused),
             submitting=submissions.submitting,
@@ -135,7 +139,10 @@ class Stats:
         :param mismatched_answers: the number of responses about another task.
         :param medians: the median durations by stratum, in seconds.
         """
-        accounts = {name: AccountStats.of(account, now) for name, account in planner.accounts.items()}
+        trial_in = planner.reopenings.seconds_until
+        accounts = {
+            name: AccountStats.of(account, now, trial_in(name, now)) for name, account in planner.accounts.items()
+        }
         each, shared = list(accounts.values()), planner.shared
         limits = [one.estimated_limit for one in each if one.estimated_limit is not None]
         losses = [one.callback_loss_rate for one in each if one.callback_loss_rate is not None]

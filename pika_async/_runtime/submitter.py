@@ -23,6 +23,7 @@ from pika_async._planning.repeats import repeatable_text
 from pika_async._runtime.job_table import JobTable, now
 from pika_async._runtime.open_accounts import OpenAccount, OpenAccounts
 from pika_async._runtime.repeater import InterruptedSubmission, send_until_told
+from pika_async._runtime.trial_notes import TrialNotes
 from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
@@ -54,6 +55,7 @@ class Submitter:
         self._saved_limits = {
             name: account.submissions.concurrency.estimated_limit for name, account in table.planner.accounts.items()
         }
+        self._trial_notes = TrialNotes(table.journal, table.planner)
         #: One shielded scope per submission, so that cancelling the task group does not cancel it.
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -192,6 +194,8 @@ class Submitter:
             self._table.intake.stop_submitting(stop.error, stop.account)
         elif active.job.status is JobStatus.PLANNED:
             self._stop_again(active)
+        if stop is not None or self._trial_notes:
+            await self._trial_notes.update(account.name, now())
         self._table.wake()
 
     def _log_verdict(self, active: ActiveJob, outcome: SubmitOutcome) -> None:

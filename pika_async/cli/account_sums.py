@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, Final
 
 import attrs
 
 from pika_async._planning.money import exact
+from pika_async._planning.reopenings import trial_setting
 from pika_async.cli.accounts import by_missing_account
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.exits import no_account_lines
@@ -23,7 +24,7 @@ from pika_async.models.results import RouteStep
 
 __all__ = [
     "AccountSum", "account_records", "missing_account_lines", "stop_lines", "stop_reasons",
-    "stopping_answers", "sum_lines", "sums_by_account",
+    "stopping_answers", "sum_lines", "sums_by_account", "trial_lines",
 ]  # fmt: skip
 
 #: Keys that are named beside an account that is missing.
@@ -166,6 +167,14 @@ def _waiting_by_account(accounts: Sequence[Account], jobs: Iterable[Job]) -> dic
     """Return the keys of unfinished jobs whose account is missing, by its name, provider and base URL."""
     waiting = (job for job in jobs if job.is_in_flight or job.status is JobStatus.TIMED_OUT)
     return by_missing_account(accounts, waiting)
+
+
+def trial_lines(folder: BatchFolder, accounts: Iterable[Account]) -> Iterator[str]:
+    """Yield which accounts have stopped and are tried again by the command that runs in `folder`, and when."""
+    for account in accounts:
+        note = folder.journal.get_setting(trial_setting(account.name)) or {}
+        if note and (at := datetime.fromisoformat(note["at"])) > datetime.now(UTC):
+            yield f"account {account.name}, tried again with one job at {at:%H:%M:%S} UTC: {note['reason']}"
 
 
 def missing_account_lines(folder: BatchFolder, accounts: Sequence[Account], jobs: Iterable[Job]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pika_async.cli.account_sums import (
     stop_reasons,
     stopping_answers,
     sums_by_account,
+    trial_lines,
 )
 from pika_async.cli.accounts import read_accounts
 from pika_async.cli.batch import has_more_to_do
@@ -102,13 +103,18 @@ def _records(folder: BatchFolder, jobs: Sequence[Job], terminal: Terminal) -> It
     yield {"accounts": account_records(jobs, accounts)}
 
 
-def _missing_lines(folder: BatchFolder, jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield which jobs wait for an account that the folder's file of accounts lacks, or why it cannot be read."""
+def _account_lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Iterator[str]:
+    """Yield which accounts are tried again, and which jobs wait for one that the folder's file lacks.
+
+    If the file cannot be read, that and why.
+    """
     try:
         accounts = read_accounts(folder.options())
     except UsageError as error:
         yield f"{error}; to continue with another file: {folder.command('resume', '--accounts', 'FILE')}"
         return
+    if running is not None:
+        yield from trial_lines(folder, accounts)
     if accounts:
         yield from missing_account_lines(folder, accounts, jobs)
 
@@ -133,7 +139,7 @@ def _lines(folder: BatchFolder, jobs: Sequence[Job], running: int | None) -> Ite
     answers = stopping_answers(jobs)
     for name, reason in stop_reasons(jobs).items():
         yield f"account {name}{', stopped' if answers.get(name) == reason else ''}: {reason}"
-    yield from _missing_lines(folder, jobs)
+    yield from _account_lines(folder, jobs, running)
     stops = {job.error.message for job in jobs if _is_stop(job.error) and not isinstance(job.error, NoAccountLeft)}
     yield from sorted(stops)
     yield from rejection_lines(folder, jobs)

@@ -81,8 +81,8 @@ def read_refusal(body: Any) -> Failure:
     own = _own_refusal(body)
     if own.code is not None or not isinstance(body, dict):
         return own
-    inner = (_own_refusal(only_item(body.get(name))) for name in _WRAPPERS)
-    found = next((failure for failure in inner if failure.code is not None), None)
+    inner = [_own_refusal(only_item(body[name])) for name in _WRAPPERS if name in body]
+    found = next((failure for failure in inner if failure.code is not None), None) if inner else None
     return own if found is None else attrs.evolve(found, message=found.message or own.message)
 
 

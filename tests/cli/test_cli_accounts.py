@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pika_async._journal.sqlite import SqliteJournal
+from pika_async._planning.reopenings import trial_setting
 from pika_async.emulator import EMULATED_GATEWAYS
 from tests.cli.account_files import PRICES, QUICK, accounts_of, prompts, write_accounts
 from tests.cli.batches import REFUSED_POLL, charged, jsonl, statuses, stop_while_in_flight
@@ -96,6 +101,33 @@ def test_a_stopped_account_is_left_and_named(cli: CommandLine) -> None:
     assert stopped["stopped"] == stops[0].partition(": ")[2]
     page = Path("pika-out/index.html").read_text(encoding="utf-8")
     assert '["cometapi","stop","' in page
+
+
+@contextmanager
+def running_command(cli: CommandLine, notes: dict[str, dict[str, str]]) -> Iterator[None]:
+    """Own the folder's journal as a running batch does, with notes of when accounts are tried again."""
+    journal, loop = SqliteJournal(cli.folder / "pika-out" / "journal.db"), asyncio.new_event_loop()
+    loop.run_until_complete(journal.open())
+    for name, note in notes.items():
+        loop.run_until_complete(journal.set_setting(trial_setting(name), note))
+    yield
+    loop.run_until_complete(journal.close())
+    loop.close()
+
+
+def test_the_status_of_a_running_batch_names_when_a_stopped_account_is_tried_again(cli: CommandLine) -> None:
+    """Neither one that was tried already nor, after the batch, any."""
+    with serving() as emulator:
+        file, source = write_accounts(cli, emulator), cli.write("b.jsonl", prompts(1))
+        assert cli("batch", source, "--accounts", file, *QUICK).code == 0
+    notes = {
+        "main": {"at": "2121-01-02T03:04:05+00:00", "reason": "main: cannot be reached"},
+        "gptge": {"at": "2021-01-02T03:04:05+00:00", "reason": "gptge: cannot be reached"},
+    }
+    with running_command(cli, notes):
+        during = [line for line in cli("status", "pika-out").out.splitlines() if "tried again" in line]
+    assert during == ["account main, tried again with one job at 03:04:05 UTC: main: cannot be reached"]
+    assert "tried again" not in cli("status", "pika-out").out
 
 
 def test_the_folder_remembers_the_file(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

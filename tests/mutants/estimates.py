@@ -17,8 +17,9 @@ MUTANTS: Final = (
     Mutant(
         "budget-ignored",
         "_planning/submissions.py",
-        "for each in (self.spending, self.shared.spending) if not each.allows(price)",
-        "for each in () if not each.allows(price)",
+        "        if not self.spending.allows(price):\n            return self.spending\n"
+        "        return None if self.shared.spending.allows(price) else self.shared.spending\n",
+        "        return None\n",
         "more money is spent than the user allows",
         ESTIMATES,
         "budget_is_never_exceeded",

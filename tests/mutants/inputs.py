@@ -199,8 +199,8 @@ MUTANTS: Final = (
     Mutant(
         "last-image-out-of-reach",
         "_planning/media_routes.py",
-        ', "last_image": request.last_image}',
-        "}",
+        '    if request.last_image is not None:\n        found["last_image"] = request.last_image\n',
+        "",
         "a last image that no gateway can fetch is paid for",
         ("tests/planning/test_media_routes.py",),
     ),

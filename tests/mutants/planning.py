@@ -66,8 +66,9 @@ MUTANTS: Final = (
     Mutant(
         "limit-ignores-submitting",
         "_planning/submissions.py",
-        "for each in (self.spending, self.shared.spending) if not each.allows(price)",
-        "for each in (self.spending, self.shared.spending) if each.is_exhausted(price)",
+        "        if not self.spending.allows(price):\n            return self.spending\n"
+        "        return None if self.shared.spending.allows(price) else self.shared.spending\n",
+        "        return next((each for each in (self.spending, self.shared.spending) if each.is_exhausted(price)), None)\n",
         "more is charged than the user allows",
         ("tests/planning/test_planner.py",),
     ),

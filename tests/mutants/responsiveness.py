@@ -169,8 +169,8 @@ MUTANTS: Final = (
     Mutant(
         "stop-undone-by-the-next-batch",
         "_planning/planner.py",
-        "park = self.next_stopped()\n        if park is not None:",
-        "park = self.next_stopped() if self.stop_reason else None\n        if park is not None:",
+        "        if self._stopped:\n            return Park(",
+        "        if self._stopped and self.stop_reason:\n            return Park(",
         "a job that a stop took out of the queue stays in limbo once submitting is allowed again",
         ("tests/planning/test_planner.py",),
     ),

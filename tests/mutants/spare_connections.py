@@ -128,7 +128,7 @@ MUTANTS: Final = (
     Mutant(
         "next-beyond-the-room",
         "_planning/submissions.py",
-        "self._room, left)))",
+        "self.window, left)))",
         "math.inf, left)))",
         "more connections are opened ahead than submissions may begin",
         _PLANNING_TESTS,

@@ -33,6 +33,7 @@ from pika_async._planning.planner import Planner
 from pika_async._planning.policy_adapter import PolicyAdapter
 from pika_async._planning.poll_queue import PollQueue
 from pika_async._planning.prices import AccountPrices, Prices
+from pika_async._planning.reopenings import REOPEN_WAITS_S, passes_by_itself
 from pika_async._planning.router import Router
 from pika_async._planning.shared_bounds import SharedBounds
 from pika_async._planning.submissions import Submissions
@@ -63,7 +64,7 @@ class UnderWay:
     sent_at: float
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Fleet:
     """Accounts, their planner, and what has happened."""
 
@@ -81,6 +82,10 @@ class Fleet:
     money: dict[str, Fraction] = attrs.field(factory=dict)
     finished: dict[ActiveJob, object] = attrs.field(factory=dict)
     stops: list[str | None] = attrs.field(factory=list)
+    #: Why and when each account has stopped that no call has opened since.
+    stopped: dict[str, tuple[SubmissionsStopped, float]] = attrs.field(factory=dict)
+    #: Accounts that a trial has begun of, with its time.
+    trials: list[tuple[str, float]] = attrs.field(factory=list)
 
     @classmethod
     def of(cls, accounts: Mapping[str, Mapping[str, Any]], *, strategy: str = "capacity", **shared: Any) -> Fleet:
@@ -145,6 +150,8 @@ class Fleet:
         account = self.planner.account_of(active)
         price = account.submissions.price_of(active.job.request)
         self.under_way.append(UnderWay(active, account.name, Fraction() if price is None else exact(price), self.now))
+        if account.submissions.on_trial:
+            self.trials.append((account.name, self.now))
         self.planner.on_submit_started(active, self.now)
         active.job = active.job.submitting(price)
         self.check()
@@ -192,7 +199,15 @@ class Fleet:
         for tries in self.tries.values():
             if account in {None, tries[-1][0]}:
                 tries.append((tries[-1][0], "stopped"))
+        for name in self.names if account is None else [account]:
+            if not self.planner.has_stopped(name) or not passes_by_itself(reason):
+                self.stopped[name] = (reason, self.now)
         self.planner.stop_submitting(reason, account)
+
+    def allow(self) -> None:
+        """Open every account, as the next batch does."""
+        self.stopped.clear()
+        self.planner.allow_submitting()
 
     def drain(self) -> None:
         """Carry out every action that is due now."""
@@ -239,7 +254,16 @@ class Fleet:
         if tried and tried[-1][1] == "bad" and tried[-1][0] != sent.account:
             raise AssertionError(f"sent elsewhere although its request was refused: {tried}")
         assert not self.planner.has_stopped(sent.account)
+        self._check_trial(sent.account)
         self._check_bounds()
+
+    def _check_trial(self, name: str) -> None:
+        if name in self.stopped:
+            reason, at = self.stopped[name]
+            assert passes_by_itself(reason), f"tried again after {reason}"
+            assert self.now >= at + 0.75 * REOPEN_WAITS_S[0], "tried again at once"
+        if self.planner.accounts[name].submissions.on_trial:
+            assert sum(each.account == name for each in self.under_way) == 1, "more than one job of a trial"
 
     def _check_bounds(self) -> None:
         shared, limits = self.planner.shared, self.planner.limits

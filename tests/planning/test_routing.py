@@ -324,7 +324,11 @@ def _fleets(draw: st.DrawFn) -> Fleet:
     shared = draw(
         st.fixed_dictionaries(
             {"patience": st.just(120.0), "submitting": st.integers(1, 8)},
-            optional={"max_in_flight": st.integers(1, 6), "max_charges": st.integers(1, 15)},
+            optional={
+                "max_in_flight": st.integers(1, 6),
+                "max_charges": st.integers(1, 15),
+                "submits_per_second": st.sampled_from([0.02, 0.2, 2]),  # long enough for trials of stopped accounts
+            },
         )
     )
     if all(facts["price"] for facts in accounts.values()):
@@ -371,7 +375,7 @@ def _disturb(fleet: Fleet, random: Random) -> None:
             name = random.choice(fleet.names)
             fleet.stop(AccountStopped(provider=name), name)
         case 4:
-            fleet.planner.allow_submitting()
+            fleet.allow()
         case 5:
             active = random.choice(fleet.jobs)
             if active not in fleet.finished and fleet.planner.remove_unsent(active):

@@ -637,11 +637,11 @@ def test_finished_jobs_leave_no_state_behind() -> None:
         async for job in pika.as_settled(prompts(500)):
             await post(to, callback_urls(at)[job.request.prompt], b'{"task_id": "x"}')
             waiting = [entry for entry in table.jobs.values() if entry.job.status is S.UNKNOWN]
-            assert set(only(planner)._unconfirmed) <= set(waiting)
+            assert set(only(planner).unconfirmed) <= set(waiting)
             assert calls._pending.keys() | calls._sampled <= set(table.jobs.values())
         await asyncio.sleep(400)  # a task that a callback named wrongly is polled six times, up to 60 s apart
         for kept in (
-            table.jobs, table._waiters, only(planner)._unconfirmed, only(planner).submissions.queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
+            table.jobs, table._waiters, only(planner).unconfirmed, only(planner).submissions.queue, poll_queue._waiting, poll_queue._due, poll_queue._overdue,
             calls._pending, calls._grace, calls._sampled, handler._running, handler._named,
         ):  # fmt: skip
             assert len(kept) == 0, kept
