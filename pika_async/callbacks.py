@@ -53,7 +53,7 @@ Asgi: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 class CallbackHandler(Protocol):
     """Handles the callbacks of one open client."""
 
-    def accepts(self, token_sha256: str) -> bool:
+    async def accepts(self, token_sha256: str) -> bool:
         """Return whether a submission of the client carried the token with this SHA-256, in hexadecimal."""
         ...
 
@@ -191,12 +191,12 @@ class CallbackReceiver:
         """
         found = _PATH_END.search(path) if method == "POST" else None
         digest = "" if found is None else _digest(found[1])
-        handler = None if found is None else self._handler_for(digest)
+        handler = None if found is None else await self._handler_for(digest)
         if handler is not None:
             body = await _read_body(read)
             is_taken = body is not None and await self._is_authentic(handler, digest, headers, body)
             if handler not in self._handlers:  # its client was closed meanwhile
-                handler = self._handler_for(digest)
+                handler = await self._handler_for(digest)
             if body is not None and is_taken and handler is not None:
                 try:
                     handler.handle(digest, body)
@@ -216,10 +216,10 @@ class CallbackReceiver:
             self._log_defect(error)
             return False
 
-    def _handler_for(self, digest: str) -> CallbackHandler | None:
+    async def _handler_for(self, digest: str) -> CallbackHandler | None:
         for handler in self._handlers:
             try:
-                if handler.accepts(digest):
+                if await handler.accepts(digest):
                     return handler
             except Exception as error:
                 self._log_defect(error)

@@ -66,7 +66,7 @@ class JobCallbackHandler:
         self._polled_at: dict[str, float] = {}
         self._confirmations = anyio.CapacityLimiter(MAX_CONFIRMATIONS)
 
-    def accepts(self, token_sha256: str) -> bool:
+    async def accepts(self, token_sha256: str) -> bool:
         """See `CallbackHandler`. Reads no job: `handle` reads it, and ignores a job of another provider or base URL."""
         return self._key_for_token(token_sha256) is not None
 
@@ -101,6 +101,10 @@ class JobCallbackHandler:
                 self._named[token_sha256] = _NamedTask(named)
                 self._start_task(token_sha256, job, self._confirm)
                 self._table.wake()
+
+    def is_handling(self, token_sha256: str) -> bool:
+        """Whether a callback with that token still polls, or waits to."""
+        return token_sha256 in self._running
 
     def _job_for_token(self, token: str) -> Job | None:
         """Return the job of this client whose latest submission carried `token`. Only an inactive job is read."""

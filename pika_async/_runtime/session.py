@@ -209,9 +209,13 @@ class Session:
             return None
         return await self.stored.batch(target) if is_url(target) else FolderDownload(self.results, Path.cwd() / target)
 
-    @cached_property
+    @property
     def stored(self) -> StoredResults:
         """The results in a store, which most clients do not have: loaded with the first."""
+        return self._stored
+
+    @cached_property
+    def _stored(self) -> StoredResults:
         from pika_async._http.s3 import S3Store  # noqa: PLC0415
         from pika_async._http.stores import spool_folder  # noqa: PLC0415
         from pika_async._runtime.stored_results import StoredResults  # noqa: PLC0415

@@ -19,6 +19,7 @@ from pika_async._planning.repetition import ADOPTED_REASON, repetition, with_new
 from pika_async._planning.resolution import apply_resolution, archive_keys, mark_superseded
 from pika_async._runtime.admission import OTHER_CONTENT
 from pika_async._runtime.request_checks import request_of
+from pika_async.callbacks import CallbackReceiver
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
 from pika_async.engines import job_reads, shared_statements, statements
@@ -290,6 +291,7 @@ class Cluster:
         max_jobs: int = 5000,
         download_to: str | os.PathLike[str] | None = None,
         lease_ttl: float = DEFAULT_TTL_S,
+        callbacks: CallbackReceiver | None = None,
     ) -> None:
         """Drive jobs in this process until the call is cancelled; then hand them over to other workers at once.
 
@@ -298,6 +300,8 @@ class Cluster:
         :param max_jobs: maximum number of jobs that it has at once, >= 1.
         :param download_to: the folder for KEY.mp4, which all machines should share, or `s3://BUCKET/PREFIX`; default:
             nothing is downloaded.
+        :param callbacks: receives the callbacks of gateways that send any; whichever worker gets one, the one that has
+            the job polls at once. `public_url` is the same for all workers, as of a load balancer. Default: none.
         :param lease_ttl: seconds after which other workers take its jobs over if it dies, >= 2; default: 30.
         :raises ConfigurationError: if an argument or a key cannot work, or results cannot be stored.
         :raises LeaseEnded: if the lease could not be extended in time: the process must end.
@@ -309,7 +313,7 @@ class Cluster:
         lease = Lease(new_worker_id(), lease_ttl)
         journal = ClusterJournal(self._database, lease)
         given = ClientConfig.create(
-            self._accounts, api_key=None, api_key_file=None, base_url=None, callbacks=None,
+            self._accounts, api_key=None, api_key_file=None, base_url=None, callbacks=callbacks,
             new_journal=lambda _limits: journal,
             ambiguous="strict", session=None, allow_results=(), proxy=None, transport=None, uploader=None,
             upload_lifetime=None, price=None, limits=self._limits, routing=self._routing, polling=self._polling,
@@ -317,7 +321,7 @@ class Cluster:
         )  # fmt: skip
         worker = Worker(
             without_bounds(given), given, self._database, journal, lease, max_jobs=max_jobs,
-            download_to=download_to,
+            download_to=download_to, jobs=self._queue,
         )  # fmt: skip
         try:
             async with worker.open():

@@ -54,10 +54,14 @@ def _with_idle(connection: sa.Connection, row: Mapping[Any, Any]) -> tuple[Job, 
     return job_from_row(with_contents(connection, row), ROOT), row["owner"] is None and not row["queued"]
 
 
-def idle_keys(connection: sa.Connection, statuses: Collection[JobStatus]) -> list[str]:
-    """Return the keys of the jobs with one of `statuses` that no worker drives and of which no run is queued."""
+def idle_keys(connection: sa.Connection, statuses: Collection[JobStatus], key: str | None = None) -> list[str]:
+    """Return the keys of the jobs with one of `statuses` that no worker drives and of which no run is queued.
+
+    :param key: the key of the only job that is meant; default: all jobs.
+    """
     is_idle = jobs.c.owner.is_(None) & ~jobs.c.queued & jobs.c.status.in_([status.value for status in statuses])
-    return list(connection.execute(sa.select(jobs.c.key).where(is_idle).order_by(jobs.c.position)).scalars())
+    found = sa.select(jobs.c.key).where(is_idle if key is None else is_idle & (jobs.c.key == key))
+    return list(connection.execute(found.order_by(jobs.c.position)).scalars())
 
 
 def keys_of_contents(connection: sa.Connection, fingerprints: Collection[str]) -> dict[str, str]:

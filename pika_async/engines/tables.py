@@ -113,6 +113,15 @@ samples: Final = sa.Table(
     sa.Column("progress", sa.Integer),
     sa.Column("accepted_at", sa.Float),
 )
+#: Callbacks that a worker received for a job that another has, or none; the latest of each job.
+callbacks: Final = sa.Table(
+    "pika_callbacks",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("token_sha256", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)
 #: Task ids that a worker read after its lease had ended, when another worker had the job already.
 orphans: Final = sa.Table(
     "pika_orphans",

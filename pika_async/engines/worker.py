@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import anyio
 import attrs
+from anyio.abc import TaskGroup
 
 from pika_async import __version__
 from pika_async._planning.limits import MAX_IN_FLIGHT
@@ -26,9 +27,10 @@ from pika_async._runtime.session import Session
 from pika_async.config.client import ClientConfig
 from pika_async.engines import shared_statements
 from pika_async.engines.bounds import ALL_ACCOUNTS, to_money
+from pika_async.engines.callback_relay import CallbackRelay
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
-from pika_async.engines.dbos_queue import RunningQueue
+from pika_async.engines.dbos_queue import JobQueue, RunningQueue
 from pika_async.engines.leases import Lease
 from pika_async.errors import JournalFailed, LeaseEnded, PikaError
 from pika_async.jobs import Job, JobStatus
@@ -61,6 +63,7 @@ class Worker:
     :param journal: the journal of the worker.
     :param lease: its lease.
     :param max_jobs: maximum number of jobs that it has at once.
+    :param jobs: enqueues the jobs for which another worker receives a callback.
     :param download_to: the folder or `s3://BUCKET/PREFIX` for KEY.mp4; None: nothing is downloaded.
     """
 
@@ -74,6 +77,7 @@ class Worker:
         *,
         max_jobs: int,
         download_to: str | os.PathLike[str] | None,
+        jobs: JobQueue,
     ) -> None:
         self._config = config
         self._given = given
@@ -82,6 +86,8 @@ class Worker:
         self._lease = lease
         self._max_jobs = max_jobs
         self._download_to = download_to
+        self._jobs = jobs
+        self._relay: CallbackRelay | None = None
         self._downloads: BatchDownload | None = None
         self._session: Session | None = None
         self._downloading = anyio.CapacityLimiter(config.limits.downloading)
@@ -111,12 +117,24 @@ class Worker:
                 await queue.start(self._drive)
                 tasks.start_soon(self._keep_lease)
                 tasks.start_soon(self._keep_in_step, queue)
+                await self._start_relay(tasks)
                 yield
             finally:
                 self._closing = True
                 with anyio.CancelScope(shield=True):
                     await self._close(queue)
                 tasks.cancel_scope.cancel()
+
+    async def _start_relay(self, tasks: TaskGroup) -> None:
+        """Receive callbacks for the jobs of every worker, if there is a receiver."""
+        receiver, session = self._config.callbacks, self._require_session()
+        if receiver is not None:
+            self._relay = CallbackRelay(
+                self._database, self._jobs, table=session.table, accounts=session.accounts,
+                handler=session.callback_handler, spawn=session.scheduler.spawn, worker=self._lease.worker,
+            )  # fmt: skip
+            await receiver.attach(self._relay)
+            tasks.start_soon(self._relay.keep_receiving)
 
     async def _register(self) -> None:
         row = {
@@ -136,6 +154,8 @@ class Worker:
         """Await the answers that are outstanding, save what is known, and hand the jobs over."""
         for scope in list(self._scopes):
             scope.cancel()
+        if self._relay is not None and self._config.callbacks is not None:
+            await self._config.callbacks.detach(self._relay)
         if self._session is not None:
             await self._session.close()
         with contextlib.suppress(PikaError):
@@ -171,6 +191,8 @@ class Worker:
             job = mark_interrupted(job, intent.at)
             await self._journal.save(job)
             log_job(_log, logging.WARNING, job, "in doubt: an earlier worker ended before it saved the response")
+        if job.status is JobStatus.UNKNOWN and self._relay is not None:
+            job = await self._relay.confirmed(job)
         while True:
             job = await self._run_once(job)
             if self._closing or self._lease.ended is not None:

@@ -318,7 +318,7 @@ async def test_a_handler_that_is_detached_during_a_body_is_not_called() -> None:
 class _Broken(RecordingHandler):
     """Fails as a listener with a defect would, with what a stranger sent in its words."""
 
-    def accepts(self, token_sha256: str) -> bool:
+    async def accepts(self, token_sha256: str) -> bool:
         raise RuntimeError(f"\x1b[31m {token_sha256}")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,13 @@ from pika_async import (
     UnknownJob,
 )
 from pika_async.emulator import Emulator
-from pika_async.jobs import Job, JobStatus
+from pika_async.jobs import JobStatus
+from tests.engines.clusters import finished, working
 from tests.fakes.object_stores import BUCKET, StoreProxy
 
 pytestmark = pytest.mark.anyio
 
 OPTIONS: dict[str, Any] = {"durations": "constant:0.3", "video_seconds": 1}
-
-
-@contextlib.asynccontextmanager
-async def working(cluster: Cluster, **options: Any) -> AsyncIterator[None]:
-    """Run a worker in this process meanwhile; its error ends the block."""
-    async with asyncio.TaskGroup() as tasks:
-        worker = tasks.create_task(cluster.run_worker(**{"lease_ttl": 6.0} | options))
-        yield
-        worker.cancel()
 
 
 def opened(database_url: str, *accounts: Account, **options: Any) -> Cluster:
@@ -45,11 +35,6 @@ def opened(database_url: str, *accounts: Account, **options: Any) -> Cluster:
 
 def account(emulator: Emulator, **options: Any) -> Account:
     return Account("native", api_key=emulator.api_key, base_url=emulator.url, **options)
-
-
-async def finished(cluster: Cluster, keys: list[str]) -> dict[str, Job]:
-    async with asyncio.timeout(100):
-        return {job.key: job async for job in cluster.as_settled(keys)}
 
 
 async def test_results_go_into_a_store_that_all_machines_read(database_url: str, store: StoreProxy) -> None:

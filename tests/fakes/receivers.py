@@ -32,7 +32,7 @@ class RecordingHandler:
     calls: list[tuple[str, bytes]] = attrs.field(factory=list)
     lookups: int = 0
 
-    def accepts(self, token_sha256: str) -> bool:
+    async def accepts(self, token_sha256: str) -> bool:
         self.lookups += 1
         return token_sha256 in self.tokens
 

@@ -55,7 +55,7 @@ async def test_a_callback_while_the_journal_cannot_be_read_is_logged(
     intent = Intent(at=utc_from_timestamp(0.0), body_sha256="", callback_sha256=TOKEN)
     await journal.record_intent(JOB, intent)
     made = handler(journal, spawn=None)  # a task that is started would fail
-    assert made.accepts(TOKEN) == isinstance(journal, HalfReadableJournal)
+    assert await made.accepts(TOKEN) == isinstance(journal, HalfReadableJournal)
     made.handle(TOKEN, b"t-1")
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert errors != []
