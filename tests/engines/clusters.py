@@ -14,7 +14,7 @@ from pika_async import Cluster, Job
 async def working(cluster: Cluster, **options: Any) -> AsyncIterator[None]:
     """Run a worker in this process meanwhile; its error ends the block."""
     async with asyncio.TaskGroup() as tasks:
-        worker = tasks.create_task(cluster.run_worker(**{"lease_ttl": 6.0} | options))
+        worker = tasks.create_task(cluster.run_worker(**options))
         yield
         worker.cancel()
 
