@@ -17,7 +17,7 @@ from pika_async._journal.protocol import Journal
 from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
 from pika_async.cli.account_sums import stop_lines, sum_lines
-from pika_async.cli.active_jobs import active_records
+from pika_async.cli.active_jobs import active_jobs
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.callback_options import CallbackListener
 from pika_async.cli.doubts import doubt_lines
@@ -31,7 +31,7 @@ from pika_async.cli.retries import failure_lines, rejection_lines, trouble_lines
 from pika_async.cli.spending import Before, limit_lines, spending_line
 from pika_async.cli.terminal import Terminal, linked
 from pika_async.cli.words import counted
-from pika_async.client import PikaClient
+from pika_async.engines.protocol import BatchClient
 from pika_async.errors import NoAccountLeft, PikaError, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
@@ -99,7 +99,7 @@ class ProviderBatch:
     :param ended: gets each job that has its line; batches beside each other may share it. Default: a list of its own.
     """
 
-    client: PikaClient
+    client: BatchClient
     inputs: Sequence[InputRequest]
     results: ResultsWriter
     gallery: GalleryWriter
@@ -175,9 +175,9 @@ class ProviderBatch:
     async def current_jobs(self) -> CurrentJobs:
         """Return every job that was taken in, those without a line in their latest state."""
         self._latest.update(self._in_doubt)
-        for active in active_records(self.client):
-            if active.job.key not in self.jobs:
-                self._latest[active.job.key] = active.job
+        for job in active_jobs(self.client):
+            if job.key not in self.jobs:
+                self._latest[job.key] = job
         return CurrentJobs(self.ended, list(self._latest.values()))
 
     def callback_counts(self, listener: CallbackListener) -> CallbackCounts:
@@ -278,7 +278,9 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield from beyond_limit
     yield from rejection_lines(folder, outcome.jobs)
     yield from failure_lines(folder, outcome.jobs)
-    if outcome.interrupted:
+    if outcome.interrupted and folder.is_shared:
+        yield f"interrupted: the workers go on with {counted(sum(not job.is_final for job in outcome.jobs), 'job')}"
+    elif outcome.interrupted:
         in_flight = sum(job.is_in_flight for job in outcome.jobs)
         missing = sum(outcome.download and needs_download(job) for job in outcome.jobs)
         not_downloaded = f", {missing} not downloaded" if missing else ""
@@ -298,7 +300,7 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
         yield "the journal could not be written; the next command here reads the missing changes from a file beside it"
     more_to_do = has_more_to_do(outcome.jobs, download=outcome.download, at_limit=bool(beyond_limit))
     if more_to_do or not outcome.journal_complete:
-        yield f"to continue: {folder.command('resume')}"
+        yield _way_on(folder)
     if outcome.other_jobs:
         are_left = (
             "is not in this one and was left as it is"
@@ -309,6 +311,13 @@ def summarize(outcome: BatchOutcome, folder: BatchFolder, page: Path | None) -> 
     yield linked(folder.results_file, "results: ")
     if page is not None:
         yield linked(page, "gallery: ")
+
+
+def _way_on(folder: BatchFolder) -> str:
+    """Return how to go on with the unfinished jobs of a command."""
+    if folder.is_shared:
+        return f"to follow them: the same command again, or {folder.command('status')}"
+    return f"to continue: {folder.command('resume')}"
 
 
 def is_unfinished(job: Job, *, download: bool) -> bool:

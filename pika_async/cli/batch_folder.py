@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import anyio.to_thread
 import attrs
@@ -18,12 +18,13 @@ import cattrs
 
 from pika_async._http.media import MEDIA_SUFFIXES
 from pika_async._journal.lock import find_owner
+from pika_async._journal.protocol import Journal
 from pika_async._journal.schema import is_blank
 from pika_async._journal.sqlite import SqliteJournal
 from pika_async._runtime.admission import may_be_sent
 from pika_async._runtime.job_files import needs_download
 from pika_async._runtime.pacing import paced
-from pika_async._runtime.resolution import recover_interrupted
+from pika_async._runtime.resolution import recover_interrupted, resolve
 from pika_async.cli.exits import UsageError
 from pika_async.cli.file_names import TRIED_SUFFIX, check_file_names
 from pika_async.cli.folder_indices import folder_indices
@@ -81,15 +82,49 @@ class BatchOptions:
         return AdaptivePolling(expected_seconds=self.expected_seconds)
 
 
+class FolderJournal(Journal, Protocol):
+    """The journal of a folder: a file there, or what was read of a database."""
+
+    @property
+    def is_saved(self) -> bool: ...
+
+    @property
+    def is_displaced(self) -> bool: ...
+
+    def flush(self, timeout: float) -> object: ...
+
+    def require_none_due(self) -> None: ...
+
+
 @attrs.define
 class BatchFolder:
     """A batch folder and the files in it."""
 
     root: Path
-    journal: SqliteJournal = attrs.field(init=False)
+    journal: FolderJournal = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.journal = SqliteJournal(self.journal_file)
+
+    @property
+    def title(self) -> str:
+        """The name of the folder, for messages."""
+        return str(self.root)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its jobs are those of a database, which others drive."""
+        return False
+
+    @property
+    def stopped_accounts(self) -> Mapping[str, str]:
+        """Why accounts are stopped in other processes, by their names."""
+        return {}
+
+    @property
+    def has_results(self) -> bool:
+        """Whether it has a `results.jsonl`."""
+        return self.results_file.is_file()
 
     @property
     def journal_file(self) -> Path:
@@ -175,6 +210,19 @@ class BatchFolder:
             await recover_interrupted(self.journal)
         finally:
             await self.journal.close()
+
+    async def open(self) -> None:
+        """Open the journal for changes, completed as `recover` does."""
+        await self.journal.open()
+        await recover_interrupted(self.journal)
+
+    async def close(self) -> None:
+        """Close the journal."""
+        await self.journal.close()
+
+    async def resolve(self, key: str, *, task_id: str | None, charged: bool | None, abandon: bool) -> Job:
+        """Record the outcome of a job in doubt; see `PikaClient.resolve`."""
+        return await resolve(self.journal, key, task_id=task_id, charged=charged, abandon=abandon)
 
     def running_process(self) -> int | None:
         """Return the id of the process whose command runs here, None if there is none."""

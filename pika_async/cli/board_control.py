@@ -12,6 +12,7 @@ import attrs
 
 from pika_async.cli.terminal import Terminal
 from pika_async.client import PikaClient
+from pika_async.engines.protocol import BatchClient
 from pika_async.errors import InvalidRequest, PikaError
 from pika_async.jobs import Job
 
@@ -119,9 +120,12 @@ async def _follow(client: PikaClient, key: str) -> None:
 
 
 @asynccontextmanager
-async def controlling(control: BatchControl | None, client: PikaClient) -> AsyncIterator[None]:
+async def controlling(control: BatchControl | None, client: BatchClient) -> AsyncIterator[None]:
     """Let `control`, if there is one, control the open `client` while the body runs."""
-    with contextlib.nullcontext() if control is None else control.over(client):
+    if control is None or not isinstance(client, PikaClient):
+        yield
+        return
+    with control.over(client):
         yield
 
 

@@ -38,6 +38,7 @@ from pika_async.cli.providers import show_effects, show_providers
 from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
+from pika_async.cli.worker import worker, workers
 from pika_async.errors import ConfigurationError, PikaError
 from pika_async.polling.adaptive import EXPECTED_SECONDS
 
@@ -142,7 +143,7 @@ def generate(
         return run_in_loop(one.run(as_json=json))
 
 
-for command in (batch, estimate, resume, retry, fetch, status, board, resolve, export):
+for command in (batch, estimate, resume, retry, fetch, status, board, resolve, export, worker, workers):
     app.command(command)
 
 

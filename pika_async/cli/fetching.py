@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from pika_async._http.media import MEDIA_SUFFIXES
-from pika_async._journal.sqlite import SqliteJournal
+from pika_async._journal.protocol import Journal
 from pika_async._planning.adoption import checked_task_id, key_of_task
 from pika_async.cli.accounts import NamedAccountOptions, account_named, account_of, choose_accounts, read_accounts
 from pika_async.cli.batch import BatchOutcome, summarize
@@ -106,7 +106,7 @@ def _owners(
     accounts: Sequence[Account],
     name: str | None,
     file: str | None,
-    journal: SqliteJournal | None = None,
+    journal: Journal | None = None,
 ) -> dict[str, Account]:
     """Return the account of each task; empty without a file of accounts.
 
@@ -121,7 +121,7 @@ def _owners(
     return owners
 
 
-def _known_owner(task_id: str, accounts: Sequence[Account], journal: SqliteJournal) -> Account | None:
+def _known_owner(task_id: str, accounts: Sequence[Account], journal: Journal) -> Account | None:
     """Return the account whose task a job of the journal is; None if there is none, or it is not in the file."""
     for account in accounts:
         key = journal.key_for_task(account.provider.name, account.address, task_id)

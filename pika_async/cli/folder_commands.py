@@ -15,6 +15,9 @@ from pika_async.cli.batch import BatchOutcome, summarize
 from pika_async.cli.batch_folder import BatchFolder, BatchOptions
 from pika_async.cli.board import BoardOptions, board_beside
 from pika_async.cli.callback_options import CallbackListener, CallbackOptions
+from pika_async.cli.cluster_commands import refuse_worker_options, resume_shared, retry_shared, status_shared
+from pika_async.cli.cluster_folder import ClusterFolder
+from pika_async.cli.database import DatabaseOption, keys_with, required_folder
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.keys import unquoted
 from pika_async.cli.loop import run_in_loop
@@ -39,6 +42,8 @@ from pika_async.cli.status import show_status
 from pika_async.cli.sweeps import SweepOptions
 from pika_async.cli.terminal import Terminal, logging_to
 from pika_async.cli.video_options import VideoOptions, check_videos, other_folder
+from pika_async.cli.worker import only_account
+from pika_async.engines.protocol import BatchClient
 from pika_async.jobs import Job, JobStatus
 from pika_async.providers import find_provider
 
@@ -65,6 +70,7 @@ def batch(
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
+    database: DatabaseOption = DatabaseOption(),  # noqa: B008 - frozen
     open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -106,6 +112,13 @@ def batch(
         for note in input_notes(table):
             terminal.note(note)
         folder = BatchFolder(out)
+        if database.database is not None:
+            refuse_worker_options(
+                max_in_flight=max_in_flight, max_charges=max_charges, budget=spend.budget, deadline=deadline,
+                grace=grace, callbacks=callbacks.callbacks, listen=callbacks.listen, board=live.board is not None,
+                quotes=spend.quotes, videos=place.videos,
+            )  # fmt: skip
+            folder = ClusterFolder(out, database=database.required("batch"))
         if not spend.dry_run:
             run_in_loop(folder.recover())
         elif folder.is_new:
@@ -125,7 +138,13 @@ def batch(
         inputs = check_rows(table, *providers, plan=plan, can_upload=account.uploader is not None)
         listener = CallbackListener.from_options(options)
         receiver = None if listener is None else listener.receiver
-        client = create_client(account, accounts, journal=folder.journal, options=options, callbacks=receiver)
+        client: BatchClient
+        if isinstance(folder, ClusterFolder):
+            options = attrs.evolve(options, download=False)  # which the workers do
+            client = folder.connect(accounts or [only_account(account, options)], options, terminal)
+            run_in_loop(folder.read([one.request for one in inputs]))
+        else:
+            client = create_client(account, accounts, journal=folder.journal, options=options, callbacks=receiver)
         kept = attrs.evolve(options, accounts=options.accounts or saved.accounts)
 
         async def load_inputs() -> list[InputRequest]:
@@ -183,7 +202,7 @@ def _run_and_summarize(
 
 
 def resume(
-    folder: UserPath,
+    folder: UserPath | None = None,
     /,
     *,
     credentials: CredentialOptions = CredentialOptions(),  # noqa: B008 - frozen
@@ -199,6 +218,7 @@ def resume(
     callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     money: MoneyOptions = MoneyOptions(),  # noqa: B008 - frozen
     live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
+    database: DatabaseOption = DatabaseOption(),  # noqa: B008 - frozen
     open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -208,9 +228,10 @@ def resume(
     Example: `pika-async resume clips`
 
     Each job is polled at the provider and address that accepted it. Jobs in doubt stay in doubt; see `pika-async
-    status`. The options of the batch apply unless they are given again. Exit codes are those of batch.
+    status`. The options of the batch apply unless they are given again. Exit codes are those of batch. With --database
+    the jobs that no worker has are queued again for the workers, and the command ends.
 
-    :param folder: The --out folder of a batch.
+    :param folder: The --out folder of a batch, in place of --database.
     :param max_in_flight: Most generations at once.
     :param max_charges: Most accepted submissions, counted over all commands that ever ran in the folder.
     :param deadline: Seconds to a job's end, counted from now or, if that is later, from its acceptance.
@@ -224,8 +245,15 @@ def resume(
     """
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
+        if database.database is not None:
+            refuse_worker_options(
+                max_in_flight=max_in_flight, max_charges=max_charges, budget=money.budget, deadline=deadline,
+                expected_seconds=expected_seconds, grace=grace, callbacks=callbacks.callbacks, listen=callbacks.listen,
+                board=live.board is not None,
+            )  # fmt: skip
+            return resume_shared(database.place("resume", folder), terminal)
         control = live.new_control(terminal)
-        batch_folder = BatchFolder(folder)
+        batch_folder = BatchFolder(required_folder("resume", folder))
         batch_folder.require_existing()
         run_in_loop(batch_folder.recover())
         given: dict[str, Any] = {
@@ -252,11 +280,11 @@ def resume(
         if runs:
             run_in_loop(check_videos(options))
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)
-        return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
+        return _run_and_summarize(runner, runs, batch_folder.root.absolute().name, done, live=live, open_page=open_page)
 
 
 def retry(
-    folder: UserPath,
+    folder: UserPath | None = None,
     /,
     *keys: str,
     rejected: Annotated[bool, Parameter(negative=())] = False,
@@ -267,6 +295,7 @@ def retry(
     max_charges: Integer | None = None,
     spend: SpendOptions = SpendOptions(),  # noqa: B008 - frozen
     live: BoardOptions = BoardOptions(),  # noqa: B008 - frozen
+    database: DatabaseOption = DatabaseOption(),  # noqa: B008 - frozen
     open_page: OpenFlag = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -277,9 +306,10 @@ def retry(
 
     A rejected job was not charged; once the cause is mended (balance, model, settings of the account), this sends all
     of them again. A failed one may have been charged. The earlier record is kept as KEY~1. The same command again
-    continues what an interrupted one began, and pays for nothing twice. Exit codes as of batch.
+    continues what an interrupted one began, and pays for nothing twice. Exit codes as of batch. With --database the
+    jobs are queued for the workers, and the command ends.
 
-    :param folder: The --out folder of a batch.
+    :param folder: The --out folder of a batch; left out with --database.
     :param keys: Keys of jobs, or beginnings that only one key has, besides those that the options choose.
     :param rejected: Send every rejected job again.
     :param failed: Send every failed job again.
@@ -291,12 +321,28 @@ def retry(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         control = live.new_control(terminal)
-        batch_folder = BatchFolder(folder)
-        batch_folder.require_existing()
+        if database.database is not None:
+            keys = keys_with(folder, keys)
+        else:
+            batch_folder = BatchFolder(required_folder("retry", folder))
+            batch_folder.require_existing()
         chosen_statuses = {JobStatus.REJECTED: rejected, JobStatus.FAILED: failed}
         statuses = {status for status, is_chosen in chosen_statuses.items() if is_chosen}
         if not keys and not statuses:
             raise UsageError("retry needs --rejected, --failed or keys; nothing was sent")
+        if database.database is not None:
+            refuse_worker_options(max_charges=max_charges, budget=spend.budget, board=live.board is not None)
+            options = several.chosen(spend.applied_to(BatchOptions()), credentials, spend)
+            return retry_shared(
+                database.required("retry"),
+                keys,
+                statuses,
+                terminal,
+                spend,
+                options=options,
+                new_seed=new_seed,
+                json=json,
+            )
         if not spend.dry_run:
             run_in_loop(batch_folder.recover())
         options = several.chosen(spend.applied_to(batch_folder.options()), credentials, spend)
@@ -320,13 +366,14 @@ def retry(
         if runs:
             run_in_loop(check_videos(options))
         runner = BatchRunner(batch_folder, options, terminal, quiet=json, listener=listener, control=control)
-        return _run_and_summarize(runner, runs, folder.absolute().name, done, live=live, open_page=open_page)
+        return _run_and_summarize(runner, runs, batch_folder.root.absolute().name, done, live=live, open_page=open_page)
 
 
 def status(
-    folder: UserPath,
+    folder: UserPath | None = None,
     /,
     *,
+    database: DatabaseOption = DatabaseOption(),  # noqa: B008 - frozen
     polling: Annotated[bool, Parameter(negative=())] = False,
     json: JsonFlag = False,
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
@@ -337,7 +384,7 @@ def status(
 
     It also works while a batch runs there.
 
-    :param folder: The --out folder of a batch.
+    :param folder: The --out folder of a batch, in place of --database.
     :param polling: Show instead when a command that starts now would poll, and the durations that it learned from.
     :param json: Print a line of JSON for each job, as in results.jsonl, and with several accounts a last one of their
         sums; with --polling, one for each stratum.
@@ -345,4 +392,6 @@ def status(
     terminal = Terminal()
     with logging_to(terminal, common.log_level):
         show = show_polling if polling else show_status
-        return show(BatchFolder(folder), terminal, as_json=json)
+        if database.database is not None:
+            return status_shared(database.place("status", folder), terminal, show, as_json=json)
+        return show(BatchFolder(required_folder("status", folder)), terminal, as_json=json)

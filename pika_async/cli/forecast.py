@@ -19,8 +19,8 @@ from pika_async._runtime.pacing import paced
 from pika_async.cli.active_jobs import unsettled_ages
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.spending import Before, money_so_far
-from pika_async.client import PikaClient
 from pika_async.config.client import DEFAULT_DEADLINE_S
+from pika_async.engines.protocol import BatchClient
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from pika_async.polling.adaptive import EXPECTED_SECONDS
@@ -40,7 +40,7 @@ class Forecast:
     :param before: the journal before the command.
     """
 
-    client: PikaClient
+    client: BatchClient
     requests: Sequence[GenerationRequest]
     before: Before
     journal: Journal
@@ -172,7 +172,7 @@ async def _earlier_durations(
 
 
 async def _count_strata(
-    client: PikaClient, requests: Iterable[GenerationRequest], group: Callable[[str], str]
+    client: BatchClient, requests: Iterable[GenerationRequest], group: Callable[[str], str]
 ) -> Counter[str]:
     """Return the number of requests by stratum."""
     counts: Counter[str] = Counter()

@@ -6,18 +6,20 @@ from typing import Final
 
 from cyclopts import App, Group
 
-__all__ = ["COMMON", "GATEWAY", "MONEY", "OPTIONS", "REQUEST", "group_commands"]
+__all__ = ["CLUSTER", "COMMON", "GATEWAY", "MONEY", "OPTIONS", "REQUEST", "group_commands"]
 
 OPTIONS: Final = Group("Options", sort_key=10)
 REQUEST: Final = Group("Request", sort_key=11)
 MONEY: Final = Group("Before it costs", sort_key=12)
 GATEWAY: Final = Group("Provider and key", sort_key=13)
-COMMON: Final = Group("Everywhere", sort_key=14)
+CLUSTER: Final = Group("Many machines", sort_key=14)
+COMMON: Final = Group("Everywhere", sort_key=15)
 
 #: Titles of the groups of commands, and the commands in each.
 COMMANDS: Final = {
     "Make videos": ("demo", "generate", "estimate", "batch"),
     "Go on with a batch": ("status", "board", "resume", "retry", "fetch", "resolve", "export"),
+    "Many machines": ("worker", "workers"),
     "Providers": ("providers", "effects", "doctor", "emulate"),
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 from pika_async.cli.exits import UsageError
 
-__all__ = ["require_emulator"]
+__all__ = ["require_emulator", "require_engines"]
 
 
 def require_emulator() -> None:
@@ -21,3 +22,12 @@ def require_emulator() -> None:
         raise UsageError(
             'the emulator draws real videos, which needs an extra: python -m pip install "pika_async[cli,emulator]"'
         ) from None
+
+
+def require_engines() -> None:
+    """Raise unless the libraries of a database that many processes share are installed; imports none of them.
+
+    :raises UsageError: says how to install them.
+    """
+    if not all(importlib.util.find_spec(library) for library in ("dbos", "psycopg", "sqlalchemy")):
+        raise UsageError('--database: needs an extra: python -m pip install "pika_async[cli,dbos]"')

@@ -16,7 +16,7 @@ from pika_async.cli.help_groups import MONEY
 from pika_async.cli.results import json_line
 from pika_async.cli.terminal import Terminal
 from pika_async.cli.words import NEW_CHARGES, counted, range_words
-from pika_async.client import PikaClient
+from pika_async.engines.protocol import BatchClient
 
 __all__ = ["MoneyOptions", "Offer", "SpendOptions", "amount", "confirm", "count_words"]
 
@@ -70,7 +70,7 @@ class Offer:
     :param candidates: accounts that can take the one request; default: all of the client.
     """
 
-    client: PikaClient
+    client: BatchClient
     estimate: Estimate
     places: Sequence[str]
     candidates: Sequence[str] | None = None

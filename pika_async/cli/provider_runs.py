@@ -25,8 +25,8 @@ from pika_async.cli.preview import Offer
 from pika_async.cli.requests import InputRequest
 from pika_async.cli.retries import Repetitions, is_archived
 from pika_async.cli.row_checks import check_any
-from pika_async.client import PikaClient
 from pika_async.config.accounts import Account
+from pika_async.engines.protocol import BatchClient
 from pika_async.errors import InvalidRequest
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import evolve_unchecked
@@ -44,7 +44,7 @@ class ProviderRun:
     :param new_seed: whether these jobs get another seed.
     """
 
-    client: PikaClient
+    client: BatchClient
     load_inputs: Callable[[], Awaitable[Sequence[InputRequest]]]
     again: Sequence[str] = ()
     new_seed: bool = False

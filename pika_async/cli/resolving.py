@@ -10,10 +10,10 @@ from typing import Annotated, Final
 import attrs
 from cyclopts import Parameter
 
-from pika_async._runtime.resolution import recover_interrupted
-from pika_async._runtime.resolution import resolve as resolve_job
 from pika_async.cli.batch import is_unfinished
 from pika_async.cli.batch_folder import BatchFolder
+from pika_async.cli.cluster_folder import database_jobs
+from pika_async.cli.database import DatabaseOption, keys_with, required_folder
 from pika_async.cli.doubts import doubt_facts
 from pika_async.cli.exits import ExitCode, UsageError
 from pika_async.cli.keys import find_keys, unquoted
@@ -48,13 +48,14 @@ class Outcome:
 
 
 def resolve(
-    folder: UserPath,
+    folder: UserPath | None = None,
     /,
     *keys: str,
     every: Annotated[bool, Parameter(name="--all", negative=())] = False,
     task_id: str | None = None,
     not_charged: Annotated[bool, Parameter(negative=())] = False,
     abandon: Annotated[bool, Parameter(negative=())] = False,
+    database: DatabaseOption = DatabaseOption(),  # noqa: B008 - frozen
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Record what became of jobs in doubt, after checking at the provider. Sends nothing.
@@ -63,7 +64,7 @@ def resolve(
 
     Without keys and options it shows each doubt on the terminal and asks.
 
-    :param folder: The --out folder of a batch.
+    :param folder: The --out folder of a batch; left out with --database.
     :param keys: Keys of jobs in doubt, or beginnings that only one of them has.
     :param every: All jobs in doubt.
     :param task_id: The submission was accepted, as this task; for one job.
@@ -73,16 +74,19 @@ def resolve(
     terminal = Terminal()
     outcome = Outcome(task_id=task_id, not_charged=not_charged, abandon=abandon)
     with logging_to(terminal, common.log_level):
-        batch_folder = BatchFolder(folder)
+        batch_folder: BatchFolder
+        if database.database is not None:
+            batch_folder, keys = database_jobs(database.required("resolve")), keys_with(folder, keys)
+        else:
+            batch_folder = BatchFolder(required_folder("resolve", folder))
         batch_folder.require_existing()
         is_walk = not (keys or every or outcome.number_given)
         if is_walk and not terminal.can_ask:
             raise UsageError("resolve needs keys or --all and what became of them; it asks only on a terminal")
         if not is_walk:
             _require_one_outcome(keys, outcome, every=every)
-        run_in_loop(batch_folder.journal.open())
         try:
-            run_in_loop(recover_interrupted(batch_folder.journal))
+            run_in_loop(batch_folder.open())
             with _keeping_results(batch_folder, terminal) as resolved:
                 if is_walk:
                     _walk(batch_folder, terminal, resolved)
@@ -90,9 +94,11 @@ def resolve(
                     chosen = _chosen(batch_folder, keys, every=every)
                     _resolve_all(batch_folder, chosen, outcome, terminal, resolved)
         finally:
-            run_in_loop(batch_folder.journal.close())
+            run_in_loop(batch_folder.close())
         download = batch_folder.options().download
-        if any(is_unfinished(job, download=download) for job in batch_folder.journal.all()):
+        if not batch_folder.is_shared and any(
+            is_unfinished(job, download=download) for job in batch_folder.journal.all()
+        ):
             terminal.show(f"to continue: {batch_folder.command('resume')}")
         return ExitCode.OK
 
@@ -104,7 +110,7 @@ def _keeping_results(folder: BatchFolder, terminal: Terminal) -> Iterator[list[J
     try:
         yield resolved
     finally:
-        if resolved and folder.results_file.is_file():
+        if resolved and folder.has_results:
             try:
                 with ResultsWriter(folder.results_file, continues=True) as results:
                     results.replace(resolved)
@@ -149,13 +155,13 @@ def _resolve_all(
         resolved.append(_record(folder, job, outcome))
         terminal.show(resolution_text(resolved[-1]))
     if not jobs:
-        terminal.show(f"{folder.root}: no job is in doubt")
+        terminal.show(f"{folder.title}: no job is in doubt")
 
 
 def _record(folder: BatchFolder, job: Job, outcome: Outcome) -> Job:
     task_id = None if outcome.task_id is None else unquoted(outcome.task_id)
     charged = False if outcome.not_charged else None
-    return run_in_loop(resolve_job(folder.journal, job.key, task_id=task_id, charged=charged, abandon=outcome.abandon))
+    return run_in_loop(folder.resolve(job.key, task_id=task_id, charged=charged, abandon=outcome.abandon))
 
 
 # --- one after the other ----------------------------------------------------------------------------------------------
@@ -164,7 +170,7 @@ def _record(folder: BatchFolder, job: Job, outcome: Outcome) -> Job:
 def _walk(folder: BatchFolder, terminal: Terminal, resolved: list[Job]) -> None:
     """Show each job in doubt and ask what became of it. Each answer is saved before the next question."""
     jobs = list(folder.journal.all(JobStatus.UNKNOWN))
-    terminal.show(f"{folder.root}: {len(jobs)} in doubt" if jobs else f"{folder.root}: no job is in doubt")
+    terminal.show(f"{folder.title}: {len(jobs)} in doubt" if jobs else f"{folder.title}: no job is in doubt")
     for number, job in enumerate(jobs, 1):
         for line in _facts(job, f"{number} of {len(jobs)}"):
             terminal.show(line)

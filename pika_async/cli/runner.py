@@ -33,7 +33,7 @@ from pika_async.cli.results_table import finish_results
 from pika_async.cli.signals import interruptible
 from pika_async.cli.spending import Before
 from pika_async.cli.terminal import Terminal
-from pika_async.client import PikaClient
+from pika_async.engines.protocol import BatchClient
 from pika_async.errors import InvalidRequest, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.adaptive import EXPECTED_SECONDS
@@ -136,7 +136,7 @@ class BatchRunner:
         return BatchOutcome(
             jobs=jobs,
             stopped=stopped,
-            stopped_accounts=stopping_answers(jobs, self._started_at),
+            stopped_accounts=stopping_answers(jobs, self._started_at) | dict(self.folder.stopped_accounts),
             interrupted=interrupted,
             download=self.options.download,
             results_complete=all(batch.write_error is None for batch in self._batches),
@@ -182,7 +182,7 @@ class BatchRunner:
             self.terminal.note(self.listener.announcement)
 
     async def _resubmit_all(
-        self, client: PikaClient, run: ProviderRun, inputs: Sequence[InputRequest]
+        self, client: BatchClient, run: ProviderRun, inputs: Sequence[InputRequest]
     ) -> list[InputRequest]:
         """Make room for the jobs of *run* that are paid for again; return its inputs, with the new seeds if any.
 
@@ -201,7 +201,7 @@ class BatchRunner:
         return kept
 
     async def _resubmit(
-        self, client: PikaClient, input_request: InputRequest, *, new_seed: bool, announce: bool
+        self, client: BatchClient, input_request: InputRequest, *, new_seed: bool, announce: bool
     ) -> None:
         job = self.folder.journal.get(input_request.key)
         unsent = job is not None and job.status is JobStatus.PLANNED
@@ -239,9 +239,9 @@ class BatchRunner:
     def _on_interrupt(self) -> None:
         if self._display is not None:
             self._display.stop()
-        self.terminal.note(
-            "stopping: nothing more is sent, pending submissions are still recorded (Ctrl-C again exits at once)"
-        )
+        shared = "stopping: the workers go on with the jobs"
+        own = "stopping: nothing more is sent, pending submissions are still recorded"
+        self.terminal.note(f"{shared if self.folder.is_shared else own} (Ctrl-C again exits at once)")
 
     def _on_second_interrupt(self) -> None:
         self.folder.journal.flush(FLUSH_TIMEOUT_S)

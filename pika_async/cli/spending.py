@@ -90,7 +90,11 @@ def _money(before: Before, new: Sequence[Job]) -> str:
 
 def limit_lines(jobs: Sequence[Job], stopped: SubmissionsStopped | None, folder: BatchFolder) -> Iterator[str]:
     """Yield how to send the rest after a limit of the user's own has stopped the submissions."""
-    if isinstance(stopped, ChargeLimitReached | BudgetReached | NoAccountLeft):
+    if folder.is_shared:
+        planned = sum(job.status is JobStatus.PLANNED for job in jobs)
+        if stopped is not None and planned:
+            yield f"{counted(planned, 'job')} stay queued: mend that for the workers, which try it again by themselves"
+    elif isinstance(stopped, ChargeLimitReached | BudgetReached | NoAccountLeft):
         yield from reached_limit_lines(jobs, folder, stopped)
 
 

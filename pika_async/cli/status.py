@@ -57,20 +57,28 @@ def show_status(folder: BatchFolder, terminal: Terminal, *, as_json: bool) -> Ex
     if running is not None and not jobs:
         terminal.show(starting_text(folder, running))
         return ExitCode.OK
-    current = [job for job in jobs if not is_archived(job)]
-    title = f"{folder.root}: {counted(len(current), 'job')}"
-    shown = table(title, "status", "jobs", "on disk", "points", "refunded", right=1)
-    for status in JobStatus:
-        if matching := [job for job in current if job.status is status]:
-            shown.add_row(*map(plain, _figures(status.label, matching)))
-    if len(current) < len(jobs):
-        shown.add_row(*map(plain, _figures("paid for again", [job for job in jobs if is_archived(job)])))
+    shown = _status_table(folder, jobs, terminal)
     terminal.show(shown)
     if (by_account := _account_table(folder, jobs)) is not None:
         terminal.show(by_account)
     for line in _lines(folder, jobs, running):
         terminal.show(line)
     return ExitCode.OK
+
+
+def _status_table(folder: BatchFolder, jobs: Sequence[Job], terminal: Terminal) -> Table:
+    """Return the number of jobs by status; print the title before it if it is an address, wider than the table."""
+    current = [job for job in jobs if not is_archived(job)]
+    title = f"{folder.title}: {counted(len(current), 'job')}"
+    if folder.is_shared:  # an address is wider than the table
+        terminal.show(title)
+    shown = table("" if folder.is_shared else title, "status", "jobs", "on disk", "points", "refunded", right=1)
+    for status in JobStatus:
+        if matching := [job for job in current if job.status is status]:
+            shown.add_row(*map(plain, _figures(status.label, matching)))
+    if len(current) < len(jobs):
+        shown.add_row(*map(plain, _figures("paid for again", [job for job in jobs if is_archived(job)])))
+    return shown
 
 
 def _account_table(folder: BatchFolder, jobs: Sequence[Job]) -> Table | None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import Final, Self
 
 import attrs
@@ -18,21 +18,23 @@ from pika_async._planning.limits import Limits
 from pika_async._planning.repetition import ADOPTED_REASON, repetition, with_new_seed
 from pika_async._planning.resolution import apply_resolution, archive_keys, mark_superseded
 from pika_async._runtime.admission import OTHER_CONTENT
-from pika_async._runtime.request_checks import request_of
+from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async.callbacks import CallbackReceiver
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
 from pika_async.engines import job_reads, shared_statements, statements
-from pika_async.engines.bounds import money_of
 from pika_async.engines.cluster_journal import ClusterJournal
-from pika_async.engines.cluster_stats import ClusterAccount, ClusterStats, ClusterWorker
+from pika_async.engines.cluster_stats import ClusterStats, ClusterWorker
+from pika_async.engines.cluster_view import ClusterView, read_view
 from pika_async.engines.database import Database
 from pika_async.engines.dbos_queue import JobQueue
-from pika_async.engines.leases import DEFAULT_TTL_S, MIN_TTL_S, Lease, new_worker_id
-from pika_async.engines.worker import Worker, without_bounds
+from pika_async.engines.keyless import keyless_config
+from pika_async.engines.leases import DEFAULT_TTL_S, Lease, new_worker_id
+from pika_async.engines.worker import Worker, check_worker, first_error, without_bounds
 from pika_async.errors import ConfigurationError, InvalidRequest, LeaseEnded, UnknownJob
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, evolve_unchecked
+from pika_async.models.media import Uploader
 from pika_async.polling import PollingPolicy
 
 __all__ = ["Cluster"]
@@ -67,7 +69,8 @@ class Cluster:
 
     :param database_url: `postgresql://USER@HOST/DATABASE`; for several processes of one machine also `sqlite:///` and
         an absolute path.
-    :param accounts: the accounts, the same in every process; at least one.
+    :param accounts: the accounts, the same in every process (default: none, for one that neither submits requests nor
+        drives jobs).
     :param limits: bounds over all accounts and all workers; default: `Limits()`.
     :param routing: how an account is chosen for a job; default: `Routing()`.
     :param polling: the polling policy of a worker; default: `AdaptivePolling()`.
@@ -80,7 +83,7 @@ class Cluster:
     def __init__(
         self,
         database_url: str,
-        accounts: Iterable[Account],
+        accounts: Iterable[Account] = (),
         *,
         limits: Limits | None = None,
         routing: Routing | None = None,
@@ -89,7 +92,7 @@ class Cluster:
         budget: float | None = None,
     ) -> None:
         self._database_url = database_url
-        self._accounts = checked_accounts(accounts)
+        self._accounts = checked_accounts(given) if (given := tuple(accounts)) else ()
         self._limits, self._routing, self._polling = limits, routing, polling
         self._deadline, self._budget = deadline, budget
         self._database = Database(database_url)
@@ -97,7 +100,12 @@ class Cluster:
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
-        return f"<Cluster {self._database.text}>"
+        return f"<Cluster {self.database}>"
+
+    @property
+    def database(self) -> str:
+        """The address of the database without its password."""
+        return self._database.text
 
     async def open(self) -> Self:
         """Connect, as `async with` does, and make the tables where there are none.
@@ -129,10 +137,14 @@ class Cluster:
         middle: call it again with the same requests.
 
         :param requests: requests or prompts. One without a key gets one from its position and content.
-        :raises InvalidRequest: if one is not a request, or its key belongs to another content; nothing is saved.
+        :raises InvalidRequest: if one is not a request, no account can fulfil it, or its key belongs to another
+            content; nothing is saved.
         :raises JournalFailed: if the database cannot be reached.
         """
         given = [request_of(each, {}) for each in requests]
+        config = keyless_config(self._required_accounts(), ClusterView(), limits=self._limits, budget=self._budget)
+        for each in given:
+            await capable_accounts(config, each)
         keyed = await self._with_keys(given)
         for start in range(0, len(keyed), ENQUEUED_AT_ONCE):
             await self._database.run(self._enqueue_new, keyed[start : start + ENQUEUED_AT_ONCE], start)
@@ -180,20 +192,42 @@ class Cluster:
         :raises UnknownJob: if one has no job.
         """
         waiting = set(keys)
+        async with aclosing(self.changes(keys)) as pages:
+            async for page in pages:
+                for job, is_finished in page:
+                    if is_finished and job.key in waiting:
+                        waiting.discard(job.key)
+                        yield job
+                if not waiting:
+                    return
+
+    async def changes(self, keys: Collection[str]) -> AsyncGenerator[list[tuple[Job, bool]], None]:
+        """Yield the jobs as they are now, then those that change, each with whether it is finished.
+
+        It does not end by itself. A list may be empty: there is one each half second at least.
+
+        :param keys: the keys of jobs.
+        :raises UnknownJob: if one has no job.
+        """
+        wanted = frozenset(keys)
         after = await self._database.run(statements.visible_revision) - 1
-        for job, is_idle in await self._database.run(job_reads.select_jobs, waiting):
-            if is_idle:
-                waiting.discard(job.key)
-                yield job
-        while waiting:
+        found = await self._database.run(job_reads.select_jobs, wanted)
+        if unknown := wanted - {job.key for job, _ in found}:
+            raise UnknownJob(value=min(unknown))
+        yield found
+        while True:
             page = await self._database.run(job_reads.select_changed, after, CHANGES_AT_ONCE)
-            for revision, job, is_idle in page:
-                after = revision
-                if is_idle and job.key in waiting:
-                    waiting.discard(job.key)
-                    yield job
+            after = page[-1][0] if page else after
+            yield [(job, is_finished) for _, job, is_finished in page if job.key in wanted]
             if len(page) < CHANGES_AT_ONCE:
                 await asyncio.sleep(FOLLOW_S)
+
+    async def view(self, requests: Iterable[GenerationRequest] | None = None) -> ClusterView:
+        """Return a copy in memory of the jobs of some requests, by their keys or contents; default: of all jobs.
+
+        It has the charges of all jobs and the durations that were learned, as an estimate needs them.
+        """
+        return await read_view(self._database, None if requests is None else list(requests))
 
     async def job(self, key: str) -> Job:
         """Return the job of that key.
@@ -212,13 +246,18 @@ class Cluster:
             for after, job in page:  # noqa: B007 - the position of the last one
                 yield job
 
-    async def resume(self) -> list[str]:
-        """Queue every job again that is not final or in doubt and that no worker has; return their keys."""
+    async def resume(self, keys: Collection[str] | None = None) -> list[str]:
+        """Queue every job again that is not final or in doubt and that no worker has; return their keys.
+
+        :param keys: the keys of the jobs that are meant; default: all.
+        """
 
         def resume(connection: sa.Connection) -> list[str]:
-            keys = job_reads.idle_keys(connection, _RESUMABLE)
-            self._queue.enqueue(connection, keys)
-            return keys
+            idle = job_reads.idle_keys(connection, _RESUMABLE)
+            wanted = None if keys is None else frozenset(keys)
+            queued = [key for key in idle if wanted is None or key in wanted]
+            self._queue.enqueue(connection, queued)
+            return queued
 
         return await self._database.run(resume)
 
@@ -292,6 +331,11 @@ class Cluster:
         download_to: str | os.PathLike[str] | None = None,
         lease_ttl: float = DEFAULT_TTL_S,
         callbacks: CallbackReceiver | None = None,
+        allow_results: Collection[str] = (),
+        proxy: str | None = None,
+        uploader: Uploader | None = None,
+        upload_lifetime: float | None = None,
+        on_start: Callable[[Worker], object] = lambda _worker: None,
     ) -> None:
         """Drive jobs in this process until the call is cancelled; then hand them over to other workers at once.
 
@@ -303,71 +347,54 @@ class Cluster:
         :param callbacks: receives the callbacks of gateways that send any; whichever worker gets one, the one that has
             the job polls at once. `public_url` is the same for all workers, as of a load balancer. Default: none.
         :param lease_ttl: seconds after which other workers take its jobs over if it dies, >= 2; default: 30.
+        :param allow_results, proxy, uploader, upload_lifetime: as of `PikaClient`.
+        :param on_start: called with the worker, for its `id` and the number of jobs that are `running`, once it has its
+            lease; default: nothing is called.
         :raises ConfigurationError: if an argument or a key cannot work, or results cannot be stored.
         :raises LeaseEnded: if the lease could not be extended in time: the process must end.
         """
-        if not isinstance(max_jobs, int) or max_jobs < 1:
-            raise ConfigurationError(setting="max_jobs", reason=f"must be an integer >= 1, not {max_jobs!r}")
-        if not lease_ttl >= MIN_TTL_S:
-            raise ConfigurationError(setting="lease_ttl", reason=f"must be >= {MIN_TTL_S} seconds, not {lease_ttl!r}")
+        check_worker(max_jobs, lease_ttl)
         lease = Lease(new_worker_id(), lease_ttl)
         journal = ClusterJournal(self._database, lease)
         given = ClientConfig.create(
-            self._accounts, api_key=None, api_key_file=None, base_url=None, callbacks=callbacks,
-            new_journal=lambda _limits: journal,
-            ambiguous="strict", session=None, allow_results=(), proxy=None, transport=None, uploader=None,
-            upload_lifetime=None, price=None, limits=self._limits, routing=self._routing, polling=self._polling,
-            deadline=self._deadline, budget=self._budget,
+            self._required_accounts(), api_key=None, api_key_file=None, base_url=None, callbacks=callbacks,
+            new_journal=lambda _limits: journal, ambiguous="strict", session=None, allow_results=allow_results,
+            proxy=proxy, transport=None,
+            uploader=uploader, upload_lifetime=upload_lifetime, price=None, limits=self._limits, routing=self._routing,
+            polling=self._polling, deadline=self._deadline, budget=self._budget,
         )  # fmt: skip
         worker = Worker(
-            without_bounds(given), given, self._database, journal, lease, max_jobs=max_jobs,
-            download_to=download_to, jobs=self._queue,
+            without_bounds(given), given, self._database, journal, lease, max_jobs=max_jobs, download_to=download_to,
+            jobs=self._queue,
         )  # fmt: skip
         try:
             async with worker.open():
+                on_start(worker)
                 await asyncio.Event().wait()
         except BaseExceptionGroup as group:
             if (refused := group.subgroup(ConfigurationError)) is not None:
-                raise _first(refused) from None
+                raise first_error(refused) from None
             if group.subgroup(LeaseEnded) is None:
                 raise
             raise LeaseEnded(provider="", reason=lease.ended or "") from None
+
+    def _required_accounts(self) -> tuple[Account, ...]:
+        if self._accounts:
+            return self._accounts
+        raise ConfigurationError(setting="accounts", reason="must be given; give accounts=[...]")
 
     async def stats(self) -> ClusterStats:
         """Return the counts of the jobs, what is used of each account, and the workers."""
         counted = await self._database.run(job_reads.count_jobs)
         rows = await self._database.run(shared_statements.select_accounts)
-        counts: dict[str, int] = {}
-        for (_, status), number in counted.items():
-            counts[status] = counts.get(status, 0) + number
-        accounts = {
-            name: ClusterAccount(
-                in_flight=row["in_flight"], max_in_flight=row["max_in_flight"], charges=row["charges"],
-                spent=money_of(row["spent"]), stopped=row["stop_reason"],
-            )
-            for name, row in rows.items()
-            if name
-        }  # fmt: skip
-        return ClusterStats(counts=counts, accounts=accounts, workers=await self.workers())
+        return ClusterStats.of(counted, rows, await self.workers())
 
     async def workers(self) -> list[ClusterWorker]:
         """Return the workers, the first started first, those included whose lease has ended."""
-        return [
-            ClusterWorker(
-                id=row["id"], host=row["host"], pid=row["pid"], version=row["version"], jobs=row["jobs"],
-                age=row["now"] - row["started_at"], ended=row["reason"],
-                expires_in=None if row["ended_at"] is not None else row["expires_at"] - row["now"],
-            )
-            for row in await self._database.run(shared_statements.select_workers)
-        ]  # fmt: skip
+        return [ClusterWorker.of(row) for row in await self._database.run(shared_statements.select_workers)]
 
 
 def _required(job: Job | None, key: str) -> Job:
     if job is None:
         raise UnknownJob(value=key)
     return job
-
-
-def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

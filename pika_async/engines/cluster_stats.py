@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
 import attrs
 
+from pika_async.engines.bounds import money_of
+
 __all__ = ["ClusterAccount", "ClusterStats", "ClusterWorker"]
+
+#: The texts of `ChargeLimitReached`, of `BudgetReached`, and of a budget without a price.
+_OWN_LIMIT: Final = re.compile(
+    r"[^:]*: (the limit of \d+ charges|the budget of \S+) is reached|.*the budget needs the price"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -19,6 +30,23 @@ class ClusterAccount:
     spent: float
     #: Why nothing is submitted; None while submissions are allowed.
     stopped: str | None
+    #: Maximum number of charges, and money for them; None: no limit.
+    max_charges: int | None
+    budget: float | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return what a row of the database says."""
+        return cls(
+            in_flight=row["in_flight"], max_in_flight=row["max_in_flight"], charges=row["charges"],
+            spent=money_of(row["spent"]), stopped=row["stop_reason"], max_charges=row["max_charges"],
+            budget=None if row["budget"] is None else money_of(row["budget"]),
+        )  # fmt: skip
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether it is stopped by a number of charges or a budget of the user's own, not by the provider."""
+        return self.stopped is not None and _OWN_LIMIT.match(self.stopped) is not None
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +66,20 @@ class ClusterWorker:
     #: Why its lease has ended: "closed" or "expired"; None while it holds.
     ended: str | None
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return what a row of the database says, which has the time there as `now`."""
+        return cls(
+            id=row["id"], host=row["host"], pid=row["pid"], version=row["version"], jobs=row["jobs"],
+            age=row["now"] - row["started_at"], ended=row["reason"],
+            expires_in=None if row["ended_at"] is not None else row["expires_at"] - row["now"],
+        )  # fmt: skip
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its lease holds."""
+        return self.expires_in is not None and self.expires_in > 0
+
 
 @attrs.frozen(kw_only=True)
 class ClusterStats:
@@ -47,3 +89,26 @@ class ClusterStats:
     counts: dict[str, int]
     accounts: dict[str, ClusterAccount]
     workers: list[ClusterWorker]
+
+    @classmethod
+    def of(
+        cls,
+        counted: Mapping[tuple[str | None, str], int],
+        accounts: Mapping[str, Mapping[str, Any]],
+        workers: list[ClusterWorker],
+    ) -> Self:
+        """Return the state that the database has.
+
+        :param counted: the number of jobs by account and status.
+        :param accounts: the rows of the accounts by name; that of all together has the name "".
+        """
+        counts: dict[str, int] = {}
+        for (_, status), number in counted.items():
+            counts[status] = counts.get(status, 0) + number
+        named = {name: ClusterAccount.of(row) for name, row in accounts.items() if name}
+        return cls(counts=counts, accounts=named, workers=workers)
+
+    def stop_of(self, name: str) -> str | None:
+        """Return why nothing is submitted to an account; None while submissions are allowed, or it is not known."""
+        account = self.accounts.get(name)
+        return None if account is None else account.stopped

@@ -91,7 +91,8 @@ class Database:
     @property
     def text(self) -> str:
         """The address without its password and its options, which may hold one too."""
-        return self.url.set(query={}).render_as_string(hide_password=True)
+        shown = self.url.set(drivername=self.url.get_backend_name(), query={})
+        return shown.render_as_string(hide_password=True)
 
     async def open(self) -> None:
         """Connect, and make the tables or bring them to this version.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -105,3 +106,20 @@ def keys_like(connection: sa.Connection, prefix: str) -> set[str]:
     """Return the keys that begin with `prefix`."""
     found = sa.select(jobs.c.key).where(jobs.c.key.startswith(prefix, autoescape=True))
     return set(connection.execute(found).scalars())
+
+
+def select_known(connection: sa.Connection, keys: Collection[str], contents: Collection[str]) -> list[Job]:
+    """Return the jobs with one of `keys`, and those whose request has one of the fingerprints `contents`."""
+    same = keys_of_contents(connection, contents)
+    found = select_jobs(connection, dict.fromkeys([*keys, *same]))
+    return [job for job, _ in found]
+
+
+def select_costs(connection: sa.Connection) -> Counter[tuple[str, float | None]]:
+    """Return the number of submissions that were accepted, or may have been, by account and cost."""
+    is_sent = jobs.c.task_id.is_not(None) | jobs.c.submitted_at.is_not(None)
+    is_adopted = jobs.c.task_id.is_not(None) & (jobs.c.attempts == 0)
+    may_be_charged = (is_sent | (jobs.c.status == JobStatus.SUBMITTING.value)) & ~is_adopted
+    name = sa.func.coalesce(jobs.c.account, jobs.c.provider)
+    found = sa.select(name, jobs.c.cost, sa.func.count()).where(may_be_charged).group_by(name, jobs.c.cost)
+    return Counter({(account, cost): count for account, cost, count in connection.execute(found)})

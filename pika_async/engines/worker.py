@@ -31,13 +31,13 @@ from pika_async.engines.callback_relay import CallbackRelay
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
 from pika_async.engines.dbos_queue import JobQueue, RunningQueue
-from pika_async.engines.leases import Lease
-from pika_async.errors import JournalFailed, LeaseEnded, PikaError
+from pika_async.engines.leases import MIN_TTL_S, Lease
+from pika_async.errors import ConfigurationError, JournalFailed, LeaseEnded, PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
 from pika_async.models import evolve_unchecked
 
-__all__ = ["Worker", "without_bounds"]
+__all__ = ["Worker", "check_worker", "first_error", "without_bounds"]
 
 #: Seconds between two readings of what the other workers use.
 SYNC_S: Final = 1.0
@@ -100,6 +100,11 @@ class Worker:
         self._closing = False
         #: Number of runs that are being driven.
         self.running = 0
+
+    @property
+    def id(self) -> str:
+        """The id of the worker, which no other has, had or will have."""
+        return self._lease.worker
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -333,3 +338,20 @@ def without_bounds(config: ClientConfig) -> ClientConfig:
     """Return the configuration without what the database keeps for all workers: budgets and numbers of charges."""
     accounts = tuple(attrs.evolve(account, budget=None, max_charges=None) for account in config.accounts)
     return attrs.evolve(config, accounts=accounts, budget=None, limits=attrs.evolve(config.limits, max_charges=None))
+
+
+def first_error(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    """Return the first error in a group."""
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def check_worker(max_jobs: int, lease_ttl: float) -> None:
+    """Check the arguments of a worker.
+
+    :raises ConfigurationError: names the one that cannot work.
+    """
+    if not isinstance(max_jobs, int) or max_jobs < 1:
+        raise ConfigurationError(setting="max_jobs", reason=f"must be an integer >= 1, not {max_jobs!r}")
+    if not lease_ttl >= MIN_TTL_S:
+        raise ConfigurationError(setting="lease_ttl", reason=f"must be >= {MIN_TTL_S} seconds, not {lease_ttl!r}")

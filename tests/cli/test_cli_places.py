@@ -29,7 +29,8 @@ WRONG: Final = {
     "max-in-flight": "0", "model": "none", "motion": "99", "port": "70000", "price": "-1", "prompts": "0",
     "provider": "nothing", "proxy": "socks5://x", "repeat": "2000000", "scenario": "none.json", "seed": "-1",
     "seeds": "some", "task-id": "''", "template": "{nothing}", "time-scale": "-1", "upload-lifetime": "-1",
-    "uploader": "nothing", "video": "none.mp4", "videos": "ftp://x", "allow-results": "ftp",
+    "uploader": "nothing", "database": "nowhere", "lease-ttl": "1", "max-jobs": "0", "video": "none.mp4",
+    "videos": "ftp://x", "download-to": "b.txt/x", "allow-results": "ftp",
 }  # fmt: skip
 #: Options whose value is the path of a file or a folder that cannot be used.
 PATHS: Final = {"journal", "out", "save"}
@@ -37,6 +38,8 @@ PATHS: Final = {"journal", "out", "save"}
 ANY: Final = {("generate", "negative-prompt"), ("demo", "seed"), ("emulate", "seed")}
 #: Options that a command takes with others of its group, but has no use for.
 UNUSED: Final = {("doctor", "uploader"), ("doctor", "upload-lifetime")}
+#: A database that cannot be reached: no value is found wrong only after connecting.
+DATABASE: Final = "sqlite:////nonexistent/folder/jobs.db"
 #: Each command so that every option matters; the key of the job in the folder is `k`.
 COMMANDS: Final = {
     "generate": ("generate", "a cat", "--dry-run"),
@@ -48,6 +51,8 @@ COMMANDS: Final = {
     "board": ("board", "clips"),
     "resolve": ("resolve", "clips", "doubt"),
     "export": ("export", "clips", "copy.db"),
+    "worker": ("worker", f"--database={DATABASE}"),
+    "workers": ("workers", f"--database={DATABASE}"),
     "providers": ("providers",),
     "effects": ("effects",),
     "demo": ("demo",),
@@ -101,7 +106,7 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_a_wrong_value_is_named_by_its_place(cli: CommandLine, command: str, option: str) -> None:
     """The file and the entry, or the variable, whichever part of the program refuses the value; nothing is sent."""
     value = "b.txt" if option in PATHS else WRONG.get(option, "perhaps")  # the last for a switch
-    argv = [word for word in COMMANDS[command] if word != f"--{option}"]
+    argv = [word for word in COMMANDS[command] if word.partition("=")[0] != f"--{option}"]
     argv += NEEDED.get(option, ()) if command in SENDING else ()
     if "clips" in argv:
         make_folder(cli.folder / "clips")

@@ -87,14 +87,14 @@ def test_a_job_in_doubt_that_awaits_its_callback_is_not_finished() -> None:
 def test_a_job_in_doubt_is_current_until_its_line_is_written() -> None:
     """It is reported as parked, and once it is found again, with its new status."""
     [in_doubt] = [job for job in JOBS if job.status is JobStatus.UNKNOWN]
-    active: dict[str, Any] = {}
-    client: Any = SimpleNamespace(_table=SimpleNamespace(jobs=active))
+    active: list[Job] = []
+    client: Any = SimpleNamespace(active_jobs=lambda: active)
     nothing: Any = None
     batch = ProviderBatch(client, [], nothing, nothing, Terminal(), nothing)
     batch._in_doubt[in_doubt.key] = in_doubt
     assert asyncio.run(batch.current_jobs()) == CurrentJobs([], [in_doubt])
     running = job(8, JobStatus.RUNNING)
-    active[running.key] = SimpleNamespace(job=running)
+    active.append(running)
     assert asyncio.run(batch.current_jobs()) == CurrentJobs([], [running])
 
 

@@ -19,6 +19,8 @@ ORDER: Final = (
     "demo", "providers", "effects", "doctor", "generate", "estimate", "batch", "status", "resolve", "resume", "retry",
     "fetch", "export", "board", "emulate",
 )  # fmt: skip
+#: Those that need a database server; the tests of the command line run them on a file.
+SHARED: Final = ("worker", "workers")
 #: Loses the receipt of a row, and fails another.
 FAULTS: Final = {
     "scenario": [
@@ -38,9 +40,10 @@ def examples_of(command: str) -> list[str]:
 
 def test_every_command_is_typed() -> None:
     """Each has one example, which begins with its name."""
-    assert sorted(ORDER) == sorted(name for name in app if not name.startswith("-"))
-    assert {name: len(examples_of(name)) for name in ORDER} == dict.fromkeys(ORDER, 1)
-    assert all(shlex.split(example)[:2] == ["pika-async", name] for name in ORDER for example in examples_of(name))
+    typed = (*ORDER, *SHARED)
+    assert sorted(typed) == sorted(name for name in app if not name.startswith("-"))
+    assert {name: len(examples_of(name)) for name in typed} == dict.fromkeys(typed, 1)
+    assert all(shlex.split(example)[:2] == ["pika-async", name] for name in typed for example in examples_of(name))
 
 
 @pytest.mark.slow

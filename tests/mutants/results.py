@@ -91,7 +91,7 @@ MUTANTS: Final = (
     Mutant(
         "resolution-not-in-results",
         "cli/resolving.py",
-        "        if resolved and folder.results_file.is_file():",
+        "        if resolved and folder.has_results:",
         "        if False:",
         "results.jsonl calls a job doubtful that a person has resolved",
         ("tests/cli/test_cli_resolve.py",),
