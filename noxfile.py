@@ -109,6 +109,19 @@ def crash(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-rP", *files, *options, env=env)
 
 
+@nox.session(python=PYTHONS[0])
+def cluster(session: nox.Session) -> None:
+    """600 jobs on four accounts while workers are killed, stopped and terminated at random; needs PostgreSQL.
+
+    The short form, of 60 jobs, and a story for each place of a crash are in the session `slow`.
+    """
+    session.install("-e", ".[cli,dbos,emulator,speed]", *_group("test"))
+    file = "tests/engines/test_worker_storm.py"
+    session.run(
+        "python", "-m", "pytest", "-rP", "--timeout=600", file, *session.posargs, env={"PIKA_CLUSTER_JOBS": "600"}
+    )
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: every rule but those that pyproject.toml names with a reason; and the format."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pika_async.client import PikaClient
     from pika_async.config.accounts import Account, Routing, load_accounts
     from pika_async.engines.cluster import Cluster
-    from pika_async.engines.cluster_stats import ClusterAccount, ClusterStats, ClusterWorker
+    from pika_async.engines.cluster_stats import ClusterAccount, ClusterOrphan, ClusterStats, ClusterWorker
     from pika_async.errors import (
         AcceptedElsewhere,
         AccountStopped,
@@ -79,6 +79,7 @@ __all__ = [
     "ClientNotOpen",
     "Cluster",
     "ClusterAccount",
+    "ClusterOrphan",
     "ClusterStats",
     "ClusterUnusable",
     "ClusterWorker",
@@ -149,7 +150,7 @@ _NAMES = {
     "callbacks": ("CallbackReceiver",),
     "client": ("PikaClient",),
     "engines.cluster": ("Cluster",),
-    "engines.cluster_stats": ("ClusterAccount", "ClusterStats", "ClusterWorker"),
+    "engines.cluster_stats": ("ClusterAccount", "ClusterOrphan", "ClusterStats", "ClusterWorker"),
     "errors": (
         "AcceptedElsewhere", "AccountStopped", "BudgetReached", "ChargeLimitReached", "ClientClosed", "ClientNotOpen",
         "ClusterUnusable", "ConfigurationError", "DeadlineExceeded", "DownloadFailed", "ErrorKind", "ExchangeFailed",

@@ -24,14 +24,15 @@ from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
 from pika_async.engines import job_reads, shared_statements, statements
 from pika_async.engines.cluster_journal import ClusterJournal
-from pika_async.engines.cluster_stats import ClusterStats, ClusterWorker
+from pika_async.engines.cluster_stats import ClusterOrphan, ClusterStats, ClusterWorker
 from pika_async.engines.cluster_view import ClusterView, read_view
 from pika_async.engines.database import Database
 from pika_async.engines.dbos_queue import JobQueue
 from pika_async.engines.keyless import keyless_config
 from pika_async.engines.leases import DEFAULT_TTL_S, Lease, new_worker_id
-from pika_async.engines.worker import Worker, check_worker, first_error, without_bounds
-from pika_async.errors import ConfigurationError, InvalidRequest, LeaseEnded, UnknownJob
+from pika_async.engines.worker import Worker, without_bounds
+from pika_async.engines.worker_errors import check_worker, plain_errors
+from pika_async.errors import ConfigurationError, InvalidRequest, UnknownJob
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest, evolve_unchecked
 from pika_async.models.media import Uploader
@@ -367,16 +368,10 @@ class Cluster:
             without_bounds(given), given, self._database, journal, lease, max_jobs=max_jobs, download_to=download_to,
             jobs=self._queue,
         )  # fmt: skip
-        try:
+        with plain_errors(lease):
             async with worker.open():
                 on_start(worker)
                 await asyncio.Event().wait()
-        except BaseExceptionGroup as group:
-            if (refused := group.subgroup(ConfigurationError)) is not None:
-                raise first_error(refused) from None
-            if group.subgroup(LeaseEnded) is None:
-                raise
-            raise LeaseEnded(provider="", reason=lease.ended or "") from None
 
     def _required_accounts(self) -> tuple[Account, ...]:
         if self._accounts:
@@ -392,6 +387,10 @@ class Cluster:
     async def workers(self) -> list[ClusterWorker]:
         """Return the workers, the first started first, those included whose lease has ended."""
         return [ClusterWorker.of(row) for row in await self._database.run(shared_statements.select_workers)]
+
+    async def orphans(self) -> list[ClusterOrphan]:
+        """Return the task ids that workers read too late; `resolve(key, task_id=...)` lets a worker follow one."""
+        return [ClusterOrphan(**row) for row in await self._database.run(shared_statements.select_orphans)]
 
 
 def _required(job: Job | None, key: str) -> Job:

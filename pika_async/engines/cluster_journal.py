@@ -28,6 +28,8 @@ __all__ = ["ClusterJournal"]
 
 #: Seconds after which what could not be saved is tried again.
 UNSAVED_S: Final = 5.0
+#: Seconds after which a submission is tried again that met a lease which was not extended in time.
+LEASE_S: Final = 0.5
 #: Writes that share a commit, at most.
 WRITES_AT_ONCE: Final = 64
 #: Uploads that a worker knows at its start, the latest ones.
@@ -58,6 +60,7 @@ class _Write:
     def fail(self, error: LeaseEnded | JournalFailed) -> None:
         if not self.done.done():
             self.done.set_exception(error)
+            self.done.exception()  # its caller may have been cancelled
 
 
 class ClusterJournal(MemoryJournal):
@@ -78,6 +81,8 @@ class ClusterJournal(MemoryJournal):
         #: What waits to be written, in order.
         self._writes: list[_Write] = []
         self._writer: asyncio.Future[None] | None = None
+        #: Jobs and their task ids that came too late.
+        self._orphans: set[tuple[str, str]] = set()
         #: The id of the latest sample that was read.
         self._latest_sample = 0
 
@@ -125,12 +130,16 @@ class ClusterJournal(MemoryJournal):
         return job
 
     async def release(self, key: str) -> None:
-        """Give up a job; another worker may own it. Nothing is done if the lease has ended: others have it then."""
+        """Give up a job; another worker may own it.
+
+        :raises LeaseEnded: if the lease has ended: others have the job, and its last state may not be saved.
+        """
         await self.flush()
-        await self._database.run(statements.release, [key], self._lease.worker)
+        await self._fenced(statements.release, [key], self._lease.worker)
         job = self.get(key)
         if job is not None:
-            self._settled.discard(key)
+            if job.settled_at is not None:
+                self._settled.discard(key)
             self._intents.pop(key, None)
             self._count_cost(job, -1)
             self._drop(job)
@@ -138,29 +147,43 @@ class ClusterJournal(MemoryJournal):
     # --- writes -----------------------------------------------------------------------------------------------------
 
     async def record_intent(self, job: Job, intent: Intent) -> None:
-        """See `Journal`. The bounds of the accounts over all workers are checked with it."""
+        """See `Journal`. The bounds of the accounts over all workers are checked with it.
+
+        Nothing is sent unless the lease is known to hold afterwards: the process may have been stopped meanwhile. If it
+        is stopped between this check and its first byte, the request is sent late; the job is in doubt by then, and the
+        task id is kept as an orphan.
+        """
         self._late.pop(job.key, None)
-        held = await self._write(_Write((job,), intent))
+        try:
+            held = await self._write(_Write((job,), intent))
+        except LeaseEnded as error:
+            raise SubmissionHeldError(UNSAVED_S, error.reason, error) from None
         if held is not None:
             raise SubmissionHeldError(held.seconds, held.reason, held.stop)
-        if not self._lease.is_valid:  # this process was stopped meanwhile; others may have the job
-            self._lease.end("it was not extended in time")
-            raise self._lease_ended()
+        if not self._lease.is_valid:
+            await self.save(job.requeued())
+            raise SubmissionHeldError(LEASE_S, "the lease has not been extended in time")
         await super().record_intent(job, intent)
 
     async def save(self, *jobs: Job, linger: bool = False) -> None:  # noqa: ARG002 - every write shares its commit
-        """See `Journal`. Tried until it succeeds or the lease has ended: a task id must not be lost."""
+        """See `Journal`. Tried until it succeeds or the lease has ended: a task id must not be lost.
+
+        The end of the lease is not an error here, as the worker ends by it: see `Lease.over`.
+        """
         for job in jobs:
             self._late.pop(job.key, None)
         await super().save(*jobs)
-        await self._write(_Write(jobs))
+        with contextlib.suppress(LeaseEnded):
+            await self._write(_Write(jobs))
 
     async def _write(self, write: _Write) -> Held | None:
         """Write after all that was passed before, in one transaction with what waits meanwhile.
 
         :raises LeaseEnded: if the lease has ended; task ids that came too late are kept as orphans.
         """
-        self._require_lease()
+        if self._lease.ended is not None:
+            await self._save_orphans(write.jobs)
+            raise self._lease_ended()
         self._writes.append(write)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.ensure_future(self._write_all())
@@ -222,8 +245,13 @@ class ClusterJournal(MemoryJournal):
                 write.end(result if isinstance(result, Held) else None)
 
     async def _save_orphans(self, jobs: Sequence[Job]) -> None:
-        lost = [job for job in jobs if job.task_id is not None and job.is_in_flight]
+        lost = [
+            job
+            for job in jobs
+            if job.task_id is not None and job.is_in_flight and (job.key, job.task_id) not in self._orphans
+        ]
         for job in lost:
+            self._orphans.add((job.key, job.task_id or ""))
             log_job(_log, logging.ERROR, job, "its task id %s could not be saved", job.task_id)
         with contextlib.suppress(JournalFailed):  # the log has them
             if lost:

@@ -10,7 +10,7 @@ import attrs
 
 from pika_async.engines.bounds import money_of
 
-__all__ = ["ClusterAccount", "ClusterStats", "ClusterWorker"]
+__all__ = ["ClusterAccount", "ClusterOrphan", "ClusterStats", "ClusterWorker"]
 
 #: The texts of `ChargeLimitReached`, of `BudgetReached`, and of a budget without a price.
 _OWN_LIMIT: Final = re.compile(
@@ -79,6 +79,21 @@ class ClusterWorker:
     def is_alive(self) -> bool:
         """Whether its lease holds."""
         return self.expires_in is not None and self.expires_in > 0
+
+
+@attrs.frozen(kw_only=True)
+class ClusterOrphan:
+    """Task id that a worker read when another had the job already."""
+
+    #: The key of the job.
+    key: str
+    account: str | None
+    provider: str
+    task_id: str
+    #: The id of the worker that read it.
+    worker: str
+    #: Seconds since then.
+    age: float
 
 
 @attrs.frozen(kw_only=True)

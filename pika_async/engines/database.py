@@ -17,18 +17,21 @@ from pika_async._http.addresses import redact_text
 from pika_async.engines import tables
 from pika_async.errors import ClusterUnusable, JournalFailed, shorten
 
-__all__ = ["Database", "StatementRefused", "checked_url"]
+__all__ = ["IDLE_TRANSACTION_S", "Database", "StatementRefused", "checked_url"]
 
 #: Connections of one process, and threads that use them.
 CONNECTIONS: Final = 4
 #: Milliseconds that SQLite waits for the lock of another process.
 SQLITE_BUSY_MS: Final = 30_000
+#: Seconds after which PostgreSQL ends a transaction whose process was stopped in the middle, for the sake of those that
+#: wait for its locks.
+IDLE_TRANSACTION_S: Final = 3.0
 #: Waits before a transaction is tried again after its connection was lost, in seconds: about a minute in all, which a
 #: restart of the server takes.
 RETRY_WAITS_S: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: SQLSTATE of a transaction that PostgreSQL ended for another's sake, and that may be tried again: serialization
-#: failure, deadlock.
-_RETRIED_STATES: Final = frozenset({"40001", "40P01"})
+#: failure, deadlock, idle for too long.
+_RETRIED_STATES: Final = frozenset({"40001", "40P01", "25P03"})
 
 #: Of SQLite, the errors that may end: another process has the lock, or the disk fails or is full.
 _RETRIED_NAMES: Final = (
@@ -128,13 +131,29 @@ class Database:
             try:
                 return await self._in_thread(self._transact, call)
             except sa.exc.DBAPIError as error:
-                if not _may_be_retried(error):
-                    raise StatementRefused(provider="", reason=_words(error), path=self.text) from None
-                if wait is None:
-                    raise JournalFailed(provider="", reason=_words(error), path=self.text) from None
+                if wait is None or not _may_be_retried(error):
+                    raise self.failure(error) from None
                 _log.warning("the database does not answer, trying again: %s", _words(error))
                 await asyncio.sleep(wait * (0.75 + 0.5 * random.random()))
         raise AssertionError
+
+    async def run_once(
+        self, statements: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run `statements(connection, ...)` as `run` does, but do not try again.
+
+        :raises JournalFailed: if the database could not be reached, or refused a statement.
+        """
+        call: Callable[[sa.Connection], R] = functools.partial(_swapped, statements, args, kwargs)
+        try:
+            return await self._in_thread(self._transact, call)
+        except sa.exc.DBAPIError as error:
+            raise self.failure(error) from None
+
+    def failure(self, error: sa.exc.DBAPIError) -> JournalFailed:
+        """Return an error of the database as one that holds neither the statement nor its values."""
+        kind = JournalFailed if _may_be_retried(error) else StatementRefused
+        return kind(provider="", reason=_words(error), path=self.text)
 
     async def _in_thread(self, function: Callable[..., R], *args: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *args))
@@ -151,11 +170,18 @@ def _swapped(statements: Callable[..., R], args: tuple[Any, ...], kwargs: dict[s
 def _create_engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         options = {"application_name": "pika_async", "connect_timeout": 10}
-        return sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, connect_args=options)
+        engine = sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, connect_args=options)
+        sa.event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     engine = sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE_TRANSACTION_S * 1000)}")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

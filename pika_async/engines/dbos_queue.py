@@ -14,19 +14,19 @@ Decisions, each against a trap of the engine (dbos 3.4, read in its source):
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
 
-from pika_async.engines import statements
-from pika_async.engines.database import Database
+from pika_async.engines import shared_statements, statements
+from pika_async.engines.database import IDLE_TRANSACTION_S, Database
 
 __all__ = ["JobQueue", "RunningQueue"]
 
@@ -49,6 +49,7 @@ PRUNED_AT_ONCE: Final = 1_000
 _dbos_log = logging.getLogger(DBOS_LOGGER)
 
 Run = Callable[[str], Awaitable[None]]
+R = TypeVar("R")
 
 
 class JsonSerializer(Serializer):
@@ -116,6 +117,8 @@ class RunningQueue:
         self._worker = worker
         self._max_jobs = max_jobs
         self._max_claimed = max_claimed
+        #: The tasks of the runs under way.
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self, run: Run) -> None:
         """Run jobs from now on.
@@ -131,48 +134,91 @@ class RunningQueue:
             "application_version": WORKFLOW_VERSION,
             "serializer": JsonSerializer(),
             "max_executor_threads": DBOS_THREADS,
+            "sys_db_idle_transaction_timeout_sec": IDLE_TRANSACTION_S,
             "log_level": "ERROR",
         }
         DBOS(config=config)
 
         async def run_in_loop(key: str) -> None:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_run(run, key), loop))
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(run, key), loop))
 
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(run_in_loop)
-        await asyncio.to_thread(DBOS.launch)
-        await DBOS.register_queue_async(
-            QUEUE,
-            worker_concurrency=min(self._max_jobs, self._max_claimed or self._max_jobs),
-            global_concurrency=self._max_claimed,
-            polling_interval_sec=QUEUE_INTERVAL_S,
+        await self._in_thread(DBOS.launch)
+        await self._in_thread(
+            functools.partial(
+                DBOS.register_queue,
+                QUEUE,
+                worker_concurrency=min(self._max_jobs, self._max_claimed or self._max_jobs),
+                global_concurrency=self._max_claimed,
+                polling_interval_sec=QUEUE_INTERVAL_S,
+            )
         )
 
-    async def take_over(self, workers: Sequence[str]) -> None:
-        """Queue the jobs again that were run by workers whose leases have ended. May be called any number of times."""
-        if workers:
-            await asyncio.to_thread(DBOS._recover_pending_workflows, list(workers))  # noqa: SLF001 - there is no other call
+    async def _run(self, run: Run, key: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await run(key)
+
+    async def _in_thread(self, function: Callable[[], R]) -> R:
+        """Call DBOS in a thread: in an event loop it would replace the executor of the loop by its own.
+
+        :raises JournalFailed: if the database did not answer.
+        """
+        try:
+            return await asyncio.to_thread(function)
+        except sa.exc.DBAPIError as error:
+            raise self._database.failure(error) from None
+
+    async def take_over(self) -> list[str]:
+        """Queue the jobs again that are run by workers whose leases have ended; return these workers.
+
+        What a worker took on before it noticed its end is found as well, however late that was.
+
+        :raises JournalFailed: if the database did not answer.
+        """
+        running = await self._database.run(_running_workers)
+        # Read second: a worker has its lease before it runs anything.
+        dead = sorted(running - await self._database.run(shared_statements.live_workers))
+        if dead:
+            # There is no other call.
+            await self._in_thread(functools.partial(DBOS._recover_pending_workflows, dead))  # noqa: SLF001
+        return dead
 
     async def prune(self, age_s: float) -> int:
         """Delete the history of runs that ended longer than `age_s` seconds ago; return their number. Jobs stay."""
         before = datetime.fromtimestamp(time.time() - age_s, UTC).isoformat()
-        ended = await DBOS.list_workflows_async(
-            status=["SUCCESS", "ERROR", "CANCELLED"],
-            end_time=before,
-            limit=PRUNED_AT_ONCE,
-            load_input=False,
-            load_output=False,
+        ended = await self._in_thread(
+            functools.partial(
+                DBOS.list_workflows,
+                status=["SUCCESS", "ERROR", "CANCELLED"],
+                end_time=before,
+                limit=PRUNED_AT_ONCE,
+                load_input=False,
+                load_output=False,
+            )
         )
         ids = [each.workflow_id for each in ended]
         if ids:
-            await DBOS.delete_workflows_async(ids)
+            await self._in_thread(functools.partial(DBOS.delete_workflows, ids))
         return len(ids)
 
     async def stop(self) -> None:
         """Run nothing more. Jobs that are being run stay with this worker until its lease ends."""
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
-        # It replaced the executor of this event loop by its own, which it has shut down by now.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
-async def _run(run: Run, key: str) -> None:
-    await run(key)
+def _running_workers(connection: sa.Connection) -> set[str]:
+    """Return the workers that run jobs, as the engine has it."""
+    table = sa.table(
+        "workflow_status",
+        *(sa.column(name) for name in ("queue_name", "status", "executor_id")),
+        schema=None if connection.dialect.name == "sqlite" else "dbos",
+    )
+    is_running = (table.c.queue_name == QUEUE) & (table.c.status == "PENDING")
+    return set(connection.execute(sa.select(table.c.executor_id).where(is_running).distinct()).scalars())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import secrets
 import socket
 import time
@@ -37,9 +39,11 @@ class Lease:
     #: When it may end, on the monotonic clock, which goes on while the process is stopped.
     valid_until: float = -1.0
     #: Since when every extension has succeeded, on the monotonic clock.
-    unbroken_since: float = -1.0
+    unbroken_since: float = math.inf
     #: Why it has ended; None while it may hold.
     ended: str | None = None
+    #: Set once the worker must end.
+    over: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @property
     def interval(self) -> float:
@@ -61,10 +65,16 @@ class Lease:
 
     def on_extended(self, asked_at: float) -> None:
         """Record an extension that was asked for at `asked_at`, on the monotonic clock."""
-        if asked_at > self.valid_until or self.unbroken_since < 0:
-            self.unbroken_since = asked_at
+        at = time.monotonic()
+        if asked_at > self.valid_until or at - asked_at > self.interval or self.unbroken_since == math.inf:
+            self.unbroken_since = at
         self.valid_until = asked_at + self.ttl
+
+    def on_missed(self) -> None:
+        """Record that the database did not answer: other workers could not extend their leases either."""
+        self.unbroken_since = math.inf
 
     def end(self, reason: str) -> None:
         """Record that it has ended, for good."""
         self.ended = self.ended or reason
+        self.over.set()

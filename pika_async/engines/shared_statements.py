@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pika_async._journal.protocol import Upload
-from pika_async.engines.tables import accounts, jobs, samples, settings, uploads, workers
+from pika_async.engines.tables import accounts, jobs, orphans, samples, settings, uploads, workers
 from pika_async.polling.durations import DurationSample
 
 
@@ -81,12 +81,15 @@ def end_expired(connection: sa.Connection) -> list[str]:
     return [id_ for (id_,) in ended]
 
 
-def ended_workers(connection: sa.Connection, within: float) -> list[str]:
-    """Return the workers whose lease ended in the last `within` seconds, or that still own jobs."""
-    recent = workers.c.ended_at > now(connection) - within
+def live_workers(connection: sa.Connection) -> set[str]:
+    """Return the workers whose lease has not ended."""
+    return set(connection.execute(sa.select(workers.c.id).where(workers.c.ended_at.is_(None))).scalars())
+
+
+def delete_ended(connection: sa.Connection, age: float) -> None:
+    """Delete the workers whose lease ended longer than `age` seconds ago and that own no job."""
     owns = sa.exists().where(jobs.c.owner == workers.c.id)
-    found = sa.select(workers.c.id).where(workers.c.ended_at.is_not(None), recent | owns)
-    return [id_ for (id_,) in connection.execute(found)]
+    connection.execute(sa.delete(workers).where(workers.c.ended_at < now(connection) - age, ~owns))
 
 
 def select_workers(connection: sa.Connection) -> list[dict[str, Any]]:
@@ -100,6 +103,14 @@ def select_workers(connection: sa.Connection) -> list[dict[str, Any]]:
 def count_live(connection: sa.Connection) -> int:
     """Return the number of workers whose lease holds."""
     return int(connection.execute(sa.select(sa.func.count()).where(workers.c.ended_at.is_(None))).scalar_one())
+
+
+def select_orphans(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Return the task ids that came too late, the first found first, each with its age in seconds."""
+    columns = [orphans.c[name] for name in ("key", "account", "provider", "task_id", "worker")]
+    age = sa.literal(now(connection)) - orphans.c.found_at
+    rows = connection.execute(sa.select(*columns, age.label("age")).order_by(orphans.c.id)).mappings()
+    return [dict(row) for row in rows]
 
 
 # --- accounts, settings, samples --------------------------------------------------------------------------------------

@@ -99,7 +99,11 @@ def claim(connection: sa.Connection, key: str, worker: str) -> tuple[Job, Intent
 
 
 def release(connection: sa.Connection, keys: Collection[str], worker: str) -> None:
-    """Give up jobs that `worker` owns: no worker drives them any more, and who follows them sees that as a change."""
+    """Give up jobs that `worker` owns: no worker drives them any more, and who follows them sees that as a change.
+
+    :raises LeaseEndedError: if the lease of `worker` has ended: what it knows of them may not be saved.
+    """
+    require_lease(connection, worker)
     number = revision(connection)
     for page in pages(keys):
         owned = sa.update(jobs).where(jobs.c.key.in_(page), jobs.c.owner == worker)

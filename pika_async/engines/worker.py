@@ -31,13 +31,13 @@ from pika_async.engines.callback_relay import CallbackRelay
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
 from pika_async.engines.dbos_queue import JobQueue, RunningQueue
-from pika_async.engines.leases import MIN_TTL_S, Lease
-from pika_async.errors import ConfigurationError, JournalFailed, LeaseEnded, PikaError
+from pika_async.engines.leases import Lease
+from pika_async.errors import AccountStopped, JournalFailed, LeaseEnded, PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.logs import log_job
 from pika_async.models import evolve_unchecked
 
-__all__ = ["Worker", "check_worker", "first_error", "without_bounds"]
+__all__ = ["Worker", "without_bounds"]
 
 #: Seconds between two readings of what the other workers use.
 SYNC_S: Final = 1.0
@@ -45,8 +45,8 @@ SYNC_S: Final = 1.0
 STOPPED_S: Final = 60.0
 #: Jobs that are claimed beyond those that have room, so that a free place is taken at once.
 SPARE_JOBS: Final = 32
-#: Seconds for which the jobs of an ended worker are queued again: it may have taken some on before it noticed.
-RESCUE_S: Final = 600.0
+#: Seconds after which what the database did not answer is asked again.
+ASK_AGAIN_S: Final = 1.0
 #: Age in seconds at which the history of a run is deleted, and the time between two deletions.
 HISTORY_S: Final = 86_400.0
 PRUNE_S: Final = 60.0
@@ -98,6 +98,8 @@ class Worker:
         self._stopped_at: float | None = None
         self._pruned_at = time.monotonic()
         self._closing = False
+        #: The defect that ends the worker, if there was one.
+        self._defect: Exception | None = None
         #: Number of runs that are being driven.
         self.running = 0
 
@@ -120,6 +122,7 @@ class Worker:
                 self._downloads = await self._session.downloads_to(self._download_to)
                 await self._sync()
                 await queue.start(self._drive)
+                tasks.start_soon(self._require_sound)
                 tasks.start_soon(self._keep_lease)
                 tasks.start_soon(self._keep_in_step, queue)
                 await self._start_relay(tasks)
@@ -174,23 +177,42 @@ class Worker:
     async def _drive(self, key: str) -> None:
         """Drive one job until it is finished, and downloaded if that is wanted; then give it up.
 
-        Does not return once the worker is closing or its lease has ended: the run is another worker's then.
+        Returns only then: a run that returns, or fails, is never run again. Once the worker is closing, its lease has
+        ended or a defect ends it, the run is left as it is, for another worker.
         """
         self.running += 1
         try:
-            job = await self._journal.claim(key)
-            if job is not None:
-                await self._finish(job)
-                if self._closing:
-                    await asyncio.Event().wait()
-                await self._journal.release(key)
-        except (LeaseEnded, JournalFailed) as error:
-            _log.warning("job %s is left to other workers: %s", key, error)
-            await asyncio.Event().wait()
+            while not self._is_over:
+                try:
+                    if await self._is_done(key):
+                        return
+                except JournalFailed as error:
+                    _log.warning("job %s: %s; trying again", key, error)
+                    await asyncio.sleep(ASK_AGAIN_S)
+        except Exception as error:
+            if not self._is_over:
+                _log.exception("job %s cannot be driven: the worker ends", key)
+                self._defect = error
+                self._lease.over.set()
         finally:
             self.running -= 1
+        await asyncio.Event().wait()
 
-    async def _finish(self, job: Job) -> None:
+    @property
+    def _is_over(self) -> bool:
+        return self._closing or self._lease.over.is_set()
+
+    async def _is_done(self, key: str) -> bool:
+        """Drive one job; return whether that came to its end, so that the job could be given up."""
+        job = await self._journal.claim(key)
+        if job is not None:
+            if not await self._finish(job):
+                return False
+            await self._journal.release(key)
+        return True
+
+    async def _finish(self, job: Job) -> bool:
+        """Drive a job until it is finished and downloaded; return False if the worker is over before."""
         intent = self._journal.intent(job.key)
         if job.status is JobStatus.SUBMITTING and intent is not None:
             job = mark_interrupted(job, intent.at)
@@ -200,17 +222,19 @@ class Worker:
             job = await self._relay.confirmed(job)
         while True:
             job = await self._run_once(job)
-            if self._closing or self._lease.ended is not None:
-                await asyncio.Event().wait()
-            if job.status is not JobStatus.PLANNED:
+            if _is_at_rest(job):
                 break
+            self._require_session().table.intake.require_sound()
+            if self._is_over:
+                return False
             self._stopped_at = self._stopped_at or time.monotonic()
             await self._allowed.wait()
         if self._downloads is not None and job.status is JobStatus.SUCCEEDED and not job.is_downloaded:
-            await self._download(job, self._downloads)
+            return await self._download(job, self._downloads)
+        return True
 
     async def _run_once(self, job: Job) -> Job:
-        """Drive a job until it is settled, parked, or planned again because of a stop."""
+        """Drive a job until it is settled, parked, or put back because of a stop."""
         session = self._require_session()
         finished: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
@@ -222,7 +246,8 @@ class Worker:
         await session.admission.admit(request, job.key, job.index, on_change)
         return await finished
 
-    async def _download(self, job: Job, downloads: BatchDownload) -> None:
+    async def _download(self, job: Job, downloads: BatchDownload) -> bool:
+        """Download the result of a job; return False if the worker is over before."""
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
@@ -230,6 +255,7 @@ class Worker:
                     await downloads.fetch(job)
             finally:
                 self._scopes.discard(scope)
+        return not scope.cancelled_caught
 
     def _require_session(self) -> Session:
         assert self._session is not None  # noqa: S101 - the queue is started after it
@@ -237,23 +263,31 @@ class Worker:
 
     # --- the other workers ------------------------------------------------------------------------------------------
 
+    async def _require_sound(self) -> None:
+        """Wait until the worker must end, and raise why."""
+        await self._lease.over.wait()
+        raise self._defect or LeaseEnded(provider="", reason=self._lease.ended or "")
+
     async def _keep_lease(self) -> None:
         """Extend the lease until it has ended."""
-        while self._lease.ended is None:
-            await asyncio.sleep(self._lease.interval)
-            asked_at = time.monotonic()
+        wait = self._lease.interval
+        while True:
+            await asyncio.sleep(wait)
+            asked_at, wait = time.monotonic(), self._lease.interval
             try:
-                if await self._database.run(shared_statements.beat, self._lease.worker):
+                if await self._database.run_once(shared_statements.beat, self._lease.worker):
                     self._lease.on_extended(asked_at)
                 else:
                     self._lease.end("it was not extended in time")
             except JournalFailed as error:
                 _log.warning("the lease could not be extended: %s", error)
-        raise LeaseEnded(provider="", reason=self._lease.ended)
+                self._lease.on_missed()
+                wait = min(wait, ASK_AGAIN_S)
 
     async def _keep_in_step(self, queue: RunningQueue) -> None:
         while True:
             await asyncio.sleep(SYNC_S)
+            self._require_session().table.intake.require_sound()
             try:
                 await self._journal.flush()
                 await self._sync()
@@ -295,12 +329,23 @@ class Worker:
         if self._lease.may_end_others:
             for worker in await self._database.run(shared_statements.end_expired):
                 _log.warning("the lease of %s has expired: its jobs are taken over", worker)
-        await queue.take_over(await self._database.run(shared_statements.ended_workers, RESCUE_S))
+        await queue.take_over()
 
     async def _prune(self, queue: RunningQueue) -> None:
         if time.monotonic() - self._pruned_at >= PRUNE_S:
             self._pruned_at = time.monotonic()
             await queue.prune(HISTORY_S)
+            await self._database.run(shared_statements.delete_ended, HISTORY_S)
+
+
+def _is_at_rest(job: Job) -> bool:
+    """Return whether there is nothing to be done for a job but a download: it is settled or parked.
+
+    What a stop of its account put back is tried again.
+    """
+    return job.status is not JobStatus.PLANNED and not (
+        job.is_in_flight and (job.error is None or isinstance(job.error, AccountStopped))
+    )
 
 
 def _max_claimed(config: ClientConfig) -> int | None:
@@ -338,20 +383,3 @@ def without_bounds(config: ClientConfig) -> ClientConfig:
     """Return the configuration without what the database keeps for all workers: budgets and numbers of charges."""
     accounts = tuple(attrs.evolve(account, budget=None, max_charges=None) for account in config.accounts)
     return attrs.evolve(config, accounts=accounts, budget=None, limits=attrs.evolve(config.limits, max_charges=None))
-
-
-def first_error(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
-    """Return the first error in a group."""
-    first = group.exceptions[0]
-    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def check_worker(max_jobs: int, lease_ttl: float) -> None:
-    """Check the arguments of a worker.
-
-    :raises ConfigurationError: names the one that cannot work.
-    """
-    if not isinstance(max_jobs, int) or max_jobs < 1:
-        raise ConfigurationError(setting="max_jobs", reason=f"must be an integer >= 1, not {max_jobs!r}")
-    if not lease_ttl >= MIN_TTL_S:
-        raise ConfigurationError(setting="lease_ttl", reason=f"must be >= {MIN_TTL_S} seconds, not {lease_ttl!r}")
