@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pika_async.callbacks import CallbackReceiver
     from pika_async.client import PikaClient
     from pika_async.config.accounts import Account, Routing, load_accounts
-    from pika_async.engines.cluster import Cluster
+    from pika_async.engines.cluster import Cluster as Cluster
     from pika_async.engines.cluster_stats import ClusterAccount, ClusterOrphan, ClusterStats, ClusterWorker
     from pika_async.errors import (
         AcceptedElsewhere,
@@ -77,7 +77,6 @@ __all__ = [
     "ChargeLimitReached",
     "ClientClosed",
     "ClientNotOpen",
-    "Cluster",
     "ClusterAccount",
     "ClusterOrphan",
     "ClusterStats",
@@ -171,6 +170,8 @@ _NAMES = {
     "providers": ("Capability", "Provider", "find_provider", "provider_names"),
 }  # fmt: skip
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+#: The extra that a name needs, which `from pika_async import *` leaves out.
+_EXTRAS = {"Cluster": "dbos"}
 #: Modules and folders that are attributes of the package without an import of their own.
 _PARTS = frozenset({
     "callbacks", "client", "config", "engines", "errors", "jobs", "logs", "models", "polling", "providers",
@@ -186,10 +187,16 @@ if not TYPE_CHECKING:  # a type checker would take any misspelt name for an attr
             return import_module(f"{__name__}.{name}")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value: object = getattr(import_module(_MODULES[name]), name)
+        try:
+            value: object = getattr(import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            if name not in _EXTRAS:
+                raise
+            extra = _EXTRAS[name]
+            raise ImportError(f'{name} needs the extra {extra}: pip install "pika_async[{extra}]"') from error
         globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PARTS})
+    return sorted({*globals(), *__all__, *_EXTRAS, *_PARTS})

@@ -148,8 +148,9 @@ def test_public_names_are_listed_alike() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pika_async.")
     }
     assert {f"pika_async.{module}": list(names) for module, names in pika_async._NAMES.items()} == typed
-    assert sorted(pika_async.__all__) == sorted(name for names in typed.values() for name in names)
-    assert {*pika_async.__all__, *pika_async._PARTS} <= set(dir(pika_async))
+    names = sorted([*pika_async.__all__, *pika_async._EXTRAS])
+    assert names == sorted(name for names in typed.values() for name in names)
+    assert {*names, *pika_async._PARTS} <= set(dir(pika_async))
     parts = {path.stem for path in PACKAGE.parent.iterdir() if not path.name.startswith(("_", "."))}
     assert parts - {"cli", "emulator", "py", "report"} == pika_async._PARTS
 
@@ -158,6 +159,13 @@ def test_a_name_is_kept_for_its_next_use() -> None:
     """The second use of a public name finds it in the package."""
     code = "import pika_async; pika_async.PikaError; assert 'PikaError' in vars(pika_async)"
     assert "pika_async.errors" in loaded(code)
+
+
+def test_a_name_without_its_extra_says_how_to_get_it() -> None:
+    """It is an `ImportError` that names the extra; `from pika_async import *` goes without."""
+    code = "import sys; sys.modules['dbos'] = None; from pika_async import *; from pika_async import Cluster"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'ImportError: Cluster needs the extra dbos: pip install "pika_async[dbos]"' in ran.stderr
 
 
 def test_a_misspelt_name_is_named() -> None:
