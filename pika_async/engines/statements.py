@@ -130,14 +130,15 @@ def write_all(
     return results
 
 
-_SELECT_INTENT: Final = sa.select(jobs.c.owner, *(jobs.c[name] for name in _INTENT_COLUMNS)).where(
+_SELECT_INTENT: Final = sa.select(jobs.c.owner, jobs.c.status, *(jobs.c[name] for name in _INTENT_COLUMNS)).where(
     jobs.c.key == sa.bindparam("key_before")
 )
 
 
 def _record_intent(connection: sa.Connection, worker: str, job: Job, intent: Intent) -> Held | None:
     saved = connection.execute(_SELECT_INTENT, {"key_before": job.key}).mappings().first()
-    if saved is not None and saved["owner"] == worker and intent_of(saved) == intent:
+    is_saved = saved is not None and (saved["owner"], saved["status"]) == (worker, JobStatus.SUBMITTING)
+    if saved is not None and is_saved and intent_of(saved) == intent:
         return None  # the answer to the commit of an earlier try was lost
     name, at = job.account_and_cost[0], now(connection)
     rows = _locked_accounts(connection, [ALL_ACCOUNTS, name])
