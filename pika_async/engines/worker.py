@@ -224,7 +224,6 @@ class Worker:
             job = await self._run_once(job)
             if _is_at_rest(job):
                 break
-            self._require_session().table.intake.require_sound()
             if self._is_over:
                 return False
             self._stopped_at = self._stopped_at or time.monotonic()

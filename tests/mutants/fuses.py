@@ -36,9 +36,9 @@ MUTANTS: Final = (
         "_planning/fuses.py",
         "            limits.append(MAX_DOUBTS - self._doubts)\n",
         "            pass\n",
-        "several submissions at a time probe a gateway in trouble",
+        "an outage puts more submissions in doubt than were under way",
         _FUSES,
-        "eight_doubts or before_more",
+        "outage_later",
     ),
     Mutant(
         "late-doubt-is-a-probe",

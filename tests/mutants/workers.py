@@ -71,8 +71,8 @@ MUTANTS: Final = (
     Mutant(
         "failed-scheduler-unnoticed",
         "engines/worker.py",
-        "            self._require_session().table.intake.require_sound()\n            if self._is_over:",
-        "            if self._is_over:",
+        "            self._require_session().table.intake.require_sound()\n",
+        "",
         "a worker whose scheduler failed drives nothing and keeps its jobs",
         SAFETY,
         "defect_of_the_scheduler",

@@ -147,6 +147,21 @@ def test_a_job_whose_accounts_stop_one_after_the_other_names_the_reason_of_each(
     assert sorted(error.reasons) == ["a", "b"]
 
 
+def test_a_refused_job_names_the_accounts_that_stopped_before_its_own() -> None:
+    """Its refusal is held at one account when that one stops too, while an account that it cannot use goes on."""
+    fleet = Fleet.of({"a": {}, "b": {}, "c": {}})
+    fleet.stop(AccountStopped(provider="a", reason="no balance"), "a")
+    active = fleet.queue("a", "b")
+    fleet.queue("c")
+    fleet.send_all()
+    fleet.receive(next(place for place, sent in enumerate(fleet.under_way) if sent.account == "b"), "bad")
+    fleet.stop(AccountStopped(provider="b", reason="wrong key"), "b")
+    fleet.drain()
+    error = fleet.finished[active]
+    assert isinstance(error, NoAccountLeft)
+    assert sorted(error.reasons) == ["a", "b"]
+
+
 def test_all_jobs_are_parked_with_every_reason_once_all_accounts_have_stopped() -> None:
     fleet = Fleet.of({"a": {}, "b": {}})
     jobs = [fleet.queue(), fleet.queue("a"), fleet.queue("b"), fleet.queue(kind="other")]

@@ -110,14 +110,15 @@ def test_a_repetition_is_the_same_request() -> None:
 
 @pytest.mark.parametrize("provider", ["fal", "gptge", "cometapi"])
 def test_other_gateways_are_not_asked_again(provider: str) -> None:
-    """Without idempotency keys a lost answer is a doubt after one submission."""
+    """Without idempotency keys a lost answer is a doubt after one submission, which is not kept."""
     at = gateway()
     transport = Watched(at, lost=1)
 
     async def story() -> None:
         async with pika(at, provider, transport=transport) as it:
             with pytest.raises(SubmissionInDoubt):
-                await it.submit("a cat")
+                await it.submit("a cat", key="one")
+            assert it._journal.intent("one") is None
 
     virtual_clock.run(story())
     assert len(transport.submissions) == 1
