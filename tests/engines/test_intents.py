@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
 import sqlalchemy as sa
 
+from pika_async.engines import statements
 from pika_async.engines.bounds import Held
 from pika_async.engines.shared_statements import upsert_accounts
 from pika_async.engines.tables import accounts
@@ -87,6 +89,22 @@ def test_of_workers_that_race_for_the_last_place_one_has_it(shared: Rows, bound:
     shared.add_account("main", **bound)
     results = race(*(functools.partial(intend, shared, key, 0.1) for key in ("k3", "k4", "k5")))
     assert reasons(results) == [False, False, True]
+
+
+def test_a_submission_waits_for_one_that_is_not_committed_yet(shared: Rows) -> None:
+    """It reads the counts of the account after the other has changed them. SQLite has one transaction at a time."""
+    if shared.is_sqlite:
+        assert reasons([intend(shared, "k0"), intend(shared, "k1")]) == [True, True]
+        return
+    shared.add_account("main", max_in_flight=1)
+    with ThreadPoolExecutor(1) as threads, shared.engine.begin() as first:
+        (held,) = statements.write_all(first, owner("k0"), [([sent("k0")], INTENT)])
+        assert held is None
+        late = threads.submit(intend, shared, "k1")
+        assert shared.waits_for_lock(late)
+        first.commit()
+        assert late.result(60) is not None
+    assert shared.used("main")[0] == 1
 
 
 def test_submissions_are_paced_over_all_workers(shared: Rows) -> None:

@@ -110,7 +110,7 @@ MUTANTS: Final = (
         "    .order_by(accounts.c.name)\n",
         "several workers take the last place at once",
         _INTENTS,
-        "race",
+        "not_committed_yet",
     ),
     Mutant(
         "bounds-not-checked",
