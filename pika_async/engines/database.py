@@ -6,6 +6,8 @@ import asyncio
 import functools
 import logging
 import random
+import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -188,6 +190,23 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite` alone
     for pragma in (f"busy_timeout={SQLITE_BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _complete_sqlite(connection: Any, _record: object) -> None:
+    """Give a connection the argument of `unixepoch` that SQLite has from 3.42 on.
+
+    DBOS uses it on Python 3.12 and later, whatever SQLite that Python was built with.
+    """
+    if isinstance(connection, sqlite3.Connection) and sqlite3.sqlite_version_info < (3, 42):
+        connection.create_function("unixepoch", -1, _unixepoch)
+
+
+def _unixepoch(*arguments: str) -> float:
+    return time.time() if "subsec" in arguments else int(time.time())
+
+
+# For the connections of DBOS too, which makes its own.
+sa.event.listen(sa.Engine, "connect", _complete_sqlite)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -57,7 +57,7 @@ ALLOWED = {
     "callbacks": {"aiohttp", "anyio", "asyncio", "secrets"},
     "config": {"aiohttp", "os"},
     "client": {"aiohttp", "anyio", "asyncio", "os", "time"},
-    "engines": {"anyio", "asyncio", "concurrent", "os", "random", "secrets", "socket", "time"},
+    "engines": {"anyio", "asyncio", "concurrent", "os", "random", "secrets", "socket", "sqlite3", "time"},
     "report": {"aiohttp", "anyio", "secrets", "threading", "time"},
     "logs": set(),
     "__init__": set(),
