@@ -5,10 +5,10 @@ Each public name is imported when it is first used: `import pika_async` alone lo
 
 TYPE_CHECKING = False  # a type checker takes it for True; to import `typing` takes longer than all that follows
 if TYPE_CHECKING:
+    from pika_async._http.callbacks import CallbackReceiver
     from pika_async._planning.estimate import Estimate
     from pika_async._planning.limits import Limits
     from pika_async._runtime.stats import Stats
-    from pika_async.callbacks import CallbackReceiver
     from pika_async.client import PikaClient
     from pika_async.config.accounts import Account, Routing, load_accounts
     from pika_async.engines.cluster import Cluster as Cluster
@@ -146,7 +146,7 @@ _NAMES = {
     "_planning.limits": ("Limits",),
     "_runtime.stats": ("Stats",),
     "config.accounts": ("Account", "Routing", "load_accounts"),
-    "callbacks": ("CallbackReceiver",),
+    "_http.callbacks": ("CallbackReceiver",),
     "client": ("PikaClient",),
     "engines.cluster": ("Cluster",),
     "engines.cluster_stats": ("ClusterAccount", "ClusterOrphan", "ClusterStats", "ClusterWorker"),
@@ -174,7 +174,7 @@ _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for
 _EXTRAS = {"Cluster": "dbos"}
 #: Modules and folders that are attributes of the package without an import of their own.
 _PARTS = frozenset({
-    "callbacks", "client", "config", "engines", "errors", "jobs", "logs", "models", "polling", "providers",
+    "client", "config", "engines", "errors", "jobs", "logs", "models", "polling", "providers",
 })  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would take any misspelt name for an attribute

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack
 
 import aiohttp
 
+from pika_async._http.callbacks import CallbackReceiver
 from pika_async._http.transport import Transport
 from pika_async._journal.protocol import Journal
 from pika_async._planning.estimate import Estimate
@@ -30,7 +31,6 @@ from pika_async._runtime.session import Session, build_stats
 from pika_async._runtime.single_job import submit_job, wait_finished
 from pika_async._runtime.stats import Stats
 from pika_async._runtime.tasks import require_loop
-from pika_async.callbacks import CallbackReceiver
 from pika_async.config.accounts import Account, Routing
 from pika_async.config.client import ClientConfig
 from pika_async.config.journals import create_journal

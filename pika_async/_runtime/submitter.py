@@ -16,6 +16,7 @@ from typing import Final
 import anyio
 import attrs
 
+from pika_async._http.callbacks import CallbackReceiver
 from pika_async._journal.protocol import Intent, SubmissionHeldError
 from pika_async._planning.actions import ActiveJob
 from pika_async._planning.outcomes import apply_verdict
@@ -24,7 +25,6 @@ from pika_async._runtime.job_table import JobTable, now
 from pika_async._runtime.open_accounts import OpenAccount, OpenAccounts
 from pika_async._runtime.repeater import InterruptedSubmission, send_until_told
 from pika_async._runtime.trial_notes import TrialNotes
-from pika_async.callbacks import CallbackReceiver
 from pika_async.errors import JournalFailed
 from pika_async.jobs import Job, JobStatus, utc_from_timestamp
 from pika_async.logs import log_job

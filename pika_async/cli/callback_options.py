@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from yarl import URL
 
 from pika_async._http.addresses import is_loopback
-from pika_async.callbacks import CallbackReceiver
+from pika_async._http.callbacks import CallbackReceiver
 from pika_async.cli.batch_folder import BatchOptions
 from pika_async.cli.exits import UsageError
 from pika_async.cli.words import counted

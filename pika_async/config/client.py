@@ -11,13 +11,13 @@ import aiohttp
 import attrs
 
 from pika_async._http.addresses import ALLOWABLE_RESULTS
+from pika_async._http.callbacks import CallbackReceiver
 from pika_async._http.proxies import check_environment_proxies, proxy_url
 from pika_async._http.transport import AiohttpTransport, Transport, origin_of
 from pika_async._journal.protocol import Journal
 from pika_async._planning.limits import Limits
 from pika_async._planning.money import Spending, checked_amount, spending_of
 from pika_async._planning.prices import Prices
-from pika_async.callbacks import CallbackReceiver
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.jobs import Job

@@ -13,13 +13,13 @@ from typing import Final, Self
 import attrs
 import sqlalchemy as sa
 
+from pika_async._http.callbacks import CallbackReceiver
 from pika_async._planning.keys import KeyAssigner, key_suffix
 from pika_async._planning.limits import Limits
 from pika_async._planning.repetition import ADOPTED_REASON, repetition, with_new_seed
 from pika_async._planning.resolution import apply_resolution, archive_keys, mark_superseded
 from pika_async._runtime.admission import OTHER_CONTENT
 from pika_async._runtime.request_checks import capable_accounts, request_of
-from pika_async.callbacks import CallbackReceiver
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
 from pika_async.engines import job_reads, shared_statements, statements

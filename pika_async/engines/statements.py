@@ -25,8 +25,6 @@ from pika_async.models import GenerationRequest
 
 #: Files of jobs are stored with their whole path: workers on other machines have no common folder.
 ROOT: Final = Path("/")
-#: Columns of a job that are written when it is inserted, and then never again.
-_FIXED: Final = ("key", "request", "fingerprint")
 #: Of an intent; they are kept until the next one, but for what can be sent again.
 _INTENT_COLUMNS: Final = ("intended_at", "body_sha256", "callback_sha256", "repeatable")
 #: Keys in one IN clause; SQLite allows 32,766 values in a statement.

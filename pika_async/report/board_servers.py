@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, cast
 import anyio
 from aiohttp import web
 
-from pika_async.callbacks import Asgi
+from pika_async._http.callbacks import Asgi
 from pika_async.errors import ConfigurationError, shorten
 from pika_async.report.board import Board, BoardReply, BoardRequest
 

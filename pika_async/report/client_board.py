@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pika_async._http.callbacks import Asgi
 from pika_async._journal.protocol import Journal
-from pika_async.callbacks import Asgi
 from pika_async.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from pika_async import CallbackReceiver, ConfigurationError, callbacks
+from pika_async import CallbackReceiver, ConfigurationError
 from pika_async._http import callback_server as _callback_server
+from pika_async._http import callbacks
 from tests.fakes.raw_server import free_port
 from tests.fakes.receivers import (
     PUBLIC,

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pika_async import CallbackReceiver, callbacks
+from pika_async import CallbackReceiver
 from pika_async._http import callback_server as _callback_server
+from pika_async._http import callbacks
 from tests.fakes.memory_gateway import until
 from tests.fakes.raw_server import free_port, trusting_context
 from tests.fakes.receivers import (

@@ -70,6 +70,6 @@ def canary_receiver(provider: str, monkeypatch: pytest.MonkeyPatch) -> CallbackR
     if provider != "cometapi":
         return None
     tokens = secrets.token_urlsafe
-    monkeypatch.setattr("pika_async.callbacks.secrets.token_urlsafe", lambda size: "CANARY" + tokens(size)[6:])
+    monkeypatch.setattr("pika_async._http.callbacks.secrets.token_urlsafe", lambda size: "CANARY" + tokens(size)[6:])
     port = free_port()
     return CallbackReceiver(f"http://127.0.0.1:{port}", port=port)

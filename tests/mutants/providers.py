@@ -157,7 +157,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "defective-check-takes-all",
-        "callbacks.py",
+        "_http/callbacks.py",
         "            self._log_defect(error)\n            return False\n",
         "            self._log_defect(error)\n            return True\n",
         "a check that fails lets forged callbacks in",
@@ -165,7 +165,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "unsigned-callback-taken",
-        "callbacks.py",
+        "_http/callbacks.py",
         "if body is not None and is_taken and handler is not None:",
         "if body is not None and handler is not None:",
         "a forged callback causes a poll",

@@ -299,7 +299,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "address-status-revealed",
-        "callbacks.py",
+        "_http/callbacks.py",
         "        return 404\n",
         "        return 404 if found is None else 403\n",
         "an answer says what was wrong with a callback",
