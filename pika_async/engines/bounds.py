@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Final
 
 import attrs
@@ -15,7 +16,7 @@ from pika_async._planning.money import exact
 from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["ALL_ACCOUNTS", "Held", "Usage", "hold_of", "money_of", "to_money", "usage_of"]
+__all__ = ["ALL_ACCOUNTS", "Held", "StopKind", "Usage", "hold_of", "kind_of_stop", "money_of", "to_money", "usage_of"]
 
 #: The row that holds the bounds of all accounts together.
 ALL_ACCOUNTS: Final = ""
@@ -24,6 +25,26 @@ MONEY_PARTS: Final = 10**9
 #: Seconds after which a submission that found no room is tried again.
 RETRY_S: Final = 0.5
 _IN_FLIGHT: Final = frozenset({JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING})
+
+
+class StopKind(StrEnum):
+    """Kind of the reason why nothing is submitted to an account."""
+
+    #: A number of charges or a budget of the user's own.
+    OWN_LIMIT = "own_limit"
+    #: All that an account, its provider or the way to it may be.
+    ACCOUNT = "account"
+
+
+@attrs.define(kw_only=True, eq=False, slots=False, repr=False)
+class PriceMissing(SubmissionsStopped):
+    """A stop before a request without a price: no budget is enough for it."""
+
+
+def kind_of_stop(error: SubmissionsStopped) -> StopKind:
+    """Return the kind of the reason of a stop."""
+    is_own = isinstance(error, ChargeLimitReached | BudgetReached | PriceMissing)
+    return StopKind.OWN_LIMIT if is_own else StopKind.ACCOUNT
 
 
 def to_money(amount: float | None) -> int | None:
@@ -92,7 +113,7 @@ def hold_of(row: Mapping[str, Any], price: float | None, now: float) -> Held | N
         return None
     if price is None:
         reason = "the budget needs the price of each request; add a row for all to the prices"
-        error_: SubmissionsStopped = SubmissionsStopped(provider=name, reason=reason)
+        error_: SubmissionsStopped = PriceMissing(provider=name, reason=reason)
     else:
         budget, spent = money_of(row["budget"]), money_of(row["spent"])
         error_ = BudgetReached(provider=name, budget=budget, spent=spent, needed=money_of(needed))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -35,7 +36,7 @@ __all__ = ["CallbackRelay"]
 CHANNEL: Final = "pika_callbacks"
 #: Seconds between two readings of the callbacks where nothing wakes the worker, as with SQLite.
 RELAY_S: Final = 1.0
-#: Seconds after which a lost connection for notifications is made again.
+#: Seconds after which a lost connection for notifications is made again, on average.
 RECONNECT_S: Final = 5.0
 #: Callbacks whose token is looked up at the same time: a flood of made-up tokens leaves the database to the jobs.
 MAX_LOOKUPS: Final = 2
@@ -136,7 +137,7 @@ class CallbackRelay:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     async for _ in connection.notifies():
                         self._notified.set()
-            await asyncio.sleep(RECONNECT_S)
+            await asyncio.sleep(RECONNECT_S * (0.5 + random.random()))  # not all workers at once
 
     async def confirmed(self, job: Job) -> Job:
         """Return a job in doubt as it is after the callback that has come for it, if any, has been followed up."""

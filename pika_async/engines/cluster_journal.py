@@ -34,7 +34,7 @@ LEASE_S: Final = 0.5
 WRITES_AT_ONCE: Final = 64
 #: Uploads that a worker knows at its start, the latest ones.
 UPLOADS_AT_ONCE: Final = 10_000
-#: Samples read at once.
+#: Samples of other workers that are read at once, at most; the latest.
 SAMPLES_AT_ONCE: Final = 1_000
 
 _log = logging.getLogger("pika_async.cluster_journal")
@@ -92,19 +92,16 @@ class ClusterJournal(MemoryJournal):
             self._settings[name] = json.loads(value)
         for upload in await self._database.run(shared_statements.select_uploads, UPLOADS_AT_ONCE):
             await super().save_upload(upload)
-        for sample in await self.new_samples():
+        self._latest_sample, samples = await self._database.run(shared_statements.select_samples)
+        for sample in samples:
             super().add_sample(sample)
 
     async def new_samples(self) -> list[DurationSample]:
-        """Return the samples that were saved since the last call, by any worker."""
-        found: list[DurationSample] = []
-        while True:
-            page = await self._database.run(shared_statements.select_samples, self._latest_sample, SAMPLES_AT_ONCE)
-            found += [sample for _, sample in page]
-            if len(page) < SAMPLES_AT_ONCE:
-                self._latest_sample = page[-1][0] if page else self._latest_sample
-                return found
-            self._latest_sample = page[-1][0]
+        """Return the samples that other workers have saved since the last call, or since `load`."""
+        self._latest_sample, found = await self._database.run(
+            shared_statements.select_new_samples, self._lease.worker, self._latest_sample, SAMPLES_AT_ONCE
+        )
+        return found
 
     async def close(self) -> None:
         """See `Journal`."""
@@ -277,7 +274,7 @@ class ClusterJournal(MemoryJournal):
         if late or not (self._writer is None or self._writer.done()):
             await self._write(_Write(tuple(late.values())))
         if new:
-            await self._database.run(shared_statements.insert_samples, new)
+            await self._database.run(shared_statements.insert_samples, self._lease.worker, new)
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""

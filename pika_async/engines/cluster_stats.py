@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import attrs
 
-from pika_async.engines.bounds import money_of
+from pika_async.engines.bounds import StopKind, money_of
 
 __all__ = ["ClusterAccount", "ClusterOrphan", "ClusterStats", "ClusterWorker"]
-
-#: The texts of `ChargeLimitReached`, of `BudgetReached`, and of a budget without a price.
-_OWN_LIMIT: Final = re.compile(
-    r"[^:]*: (the limit of \d+ charges|the budget of \S+) is reached|.*the budget needs the price"
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -30,6 +24,8 @@ class ClusterAccount:
     spent: float
     #: Why nothing is submitted; None while submissions are allowed.
     stopped: str | None
+    #: Whether it is stopped by a number of charges or a budget of the user's own, not by the provider.
+    is_at_limit: bool = False
     #: Maximum number of charges, and money for them; None: no limit.
     max_charges: int | None
     budget: float | None
@@ -40,13 +36,9 @@ class ClusterAccount:
         return cls(
             in_flight=row["in_flight"], max_in_flight=row["max_in_flight"], charges=row["charges"],
             spent=money_of(row["spent"]), stopped=row["stop_reason"], max_charges=row["max_charges"],
+            is_at_limit=row["stop_kind"] == StopKind.OWN_LIMIT,
             budget=None if row["budget"] is None else money_of(row["budget"]),
         )  # fmt: skip
-
-    @property
-    def is_at_limit(self) -> bool:
-        """Whether it is stopped by a number of charges or a budget of the user's own, not by the provider."""
-        return self.stopped is not None and _OWN_LIMIT.match(self.stopped) is not None
 
 
 @attrs.frozen(kw_only=True)

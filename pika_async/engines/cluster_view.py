@@ -68,9 +68,6 @@ async def read_view(database: Database, requests: Sequence[GenerationRequest] | 
         contents = {request.fingerprint() for request in requests}
         jobs = await database.run(job_reads.select_known, keys, contents)
     costs = await database.run(job_reads.select_costs)
-    samples, latest = list[DurationSample](), 0
-    while rows := await database.run(shared_statements.select_samples, latest, VIEW_ROWS):
-        samples += [sample for _, sample in rows]
-        latest = rows[-1][0]
+    _, samples = await database.run(shared_statements.select_samples)
     await view.load(jobs, costs, samples)
     return view

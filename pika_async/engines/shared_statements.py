@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pika_async._journal.protocol import Upload
+from pika_async._journal.samples import SAMPLES_PER_STRATUM
 from pika_async.engines.tables import accounts, jobs, orphans, samples, settings, uploads, workers
 from pika_async.polling.durations import DurationSample
 
@@ -133,9 +134,10 @@ def select_accounts(connection: sa.Connection) -> dict[str, dict[str, Any]]:
     return {row["name"]: dict(row) for row in connection.execute(sa.select(accounts)).mappings()}
 
 
-def set_stop_reason(connection: sa.Connection, name: str, reason: str | None) -> None:
-    """Save why nothing is submitted to an account; None: submissions are allowed."""
-    connection.execute(sa.update(accounts).where(accounts.c.name == name).values(stop_reason=reason))
+def set_stop(connection: sa.Connection, name: str, reason: str | None, kind: str | None) -> None:
+    """Save why nothing is submitted to an account, and the kind of that reason; None: submissions are allowed."""
+    stopped = sa.update(accounts).where(accounts.c.name == name)
+    connection.execute(stopped.values(stop_reason=reason, stop_kind=kind))
 
 
 def set_setting(connection: sa.Connection, name: str, value: str) -> None:
@@ -168,14 +170,44 @@ def select_uploads(connection: sa.Connection, limit: int) -> list[Upload]:
     ]
 
 
-def insert_samples(connection: sa.Connection, new: Sequence[DurationSample]) -> None:
-    """Insert duration samples."""
-    names = [column.name for column in samples.columns if column.name != "id"]
-    connection.execute(sa.insert(samples), [{name: getattr(sample, name) for name in names} for sample in new])
+#: The columns of a sample that are fields of it.
+_SAMPLE_COLUMNS: Final = [column for column in samples.columns if column.name not in {"id", "worker"}]
 
 
-def select_samples(connection: sa.Connection, after: int, limit: int) -> list[tuple[int, DurationSample]]:
-    """Return the next samples with an id above `after`, with their ids."""
-    found = sa.select(samples).where(samples.c.id > after).order_by(samples.c.id).limit(limit)
-    rows = [dict(row) for row in connection.execute(found).mappings()]
-    return [(row.pop("id"), DurationSample(**row)) for row in rows]
+def insert_samples(connection: sa.Connection, worker: str, new: Sequence[DurationSample]) -> None:
+    """Insert the duration samples of a worker."""
+    rows = [{column.name: getattr(sample, column.name) for column in _SAMPLE_COLUMNS} for sample in new]
+    connection.execute(sa.insert(samples), [row | {"worker": worker} for row in rows])
+
+
+def select_samples(connection: sa.Connection) -> tuple[int, list[DurationSample]]:
+    """Return the latest id, and of each stratum the `SAMPLES_PER_STRATUM` last accepted samples, in that order."""
+    latest = connection.execute(sa.select(sa.func.coalesce(sa.func.max(samples.c.id), 0))).scalar_one()
+    kept = sa.select(*_SAMPLE_COLUMNS).where(samples.c.id.in_(_kept_samples())).order_by(samples.c.accepted_at)
+    return int(latest), [DurationSample(**row) for row in connection.execute(kept).mappings()]
+
+
+def select_new_samples(
+    connection: sa.Connection, worker: str, after: int, limit: int
+) -> tuple[int, list[DurationSample]]:
+    """Return the latest id, and the latest samples with an id above `after`, but for those that `worker` saved itself.
+
+    :param limit: maximum number of rows that are read; a sample is a hint, and older ones may be missed.
+    """
+    found = sa.select(samples).where(samples.c.id > after).order_by(samples.c.id.desc()).limit(limit)
+    rows = [dict(row) for row in connection.execute(found).mappings()][::-1]
+    new = [{column.name: row[column.name] for column in _SAMPLE_COLUMNS} for row in rows if row["worker"] != worker]
+    return (rows[-1]["id"] if rows else after), [DurationSample(**row) for row in new]
+
+
+def delete_samples(connection: sa.Connection) -> None:
+    """Delete all but the last accepted `SAMPLES_PER_STRATUM` samples of each stratum, as a journal does."""
+    connection.execute(sa.delete(samples).where(samples.c.id.not_in(_kept_samples())))
+
+
+def _kept_samples() -> sa.Select[tuple[int]]:
+    """Return the ids of the samples that are worth keeping."""
+    order = (samples.c.accepted_at.desc(), samples.c.id.desc())
+    age = sa.func.row_number().over(partition_by=samples.c.stratum, order_by=order)
+    ranked = sa.select(samples.c.id, age.label("age")).subquery()
+    return sa.select(ranked.c.id).where(ranked.c.age <= SAMPLES_PER_STRATUM)

@@ -73,8 +73,12 @@ accounts: Final = sa.Table(
     sa.Column("spent", sa.BigInteger, nullable=False, server_default="0"),
     # When the next submission may be sent, in seconds on the database's clock.
     sa.Column("next_submit_at", sa.Float, nullable=False, server_default="0"),
-    # Why nothing is submitted, as the latest worker to stop has it.
+    # Why nothing is submitted, as the latest worker to stop has it, and which kind of reason that is: see `StopKind`.
     sa.Column("stop_reason", sa.Text),
+    sa.Column("stop_kind", sa.Text),
+    # What all workers have learned of how many jobs the account runs at a time, as JSON; see `shared_concurrency`. NULL
+    # until it refuses one for that.
+    sa.Column("concurrency", sa.Text),
 )
 workers: Final = sa.Table(
     "pika_workers",
@@ -112,6 +116,8 @@ samples: Final = sa.Table(
     sa.Column("progress_age", sa.Float),
     sa.Column("progress", sa.Integer),
     sa.Column("accepted_at", sa.Float),
+    # The worker that saved it.
+    sa.Column("worker", sa.Text),
 )
 #: Callbacks that a worker received for a job that another has, or none; the latest of each job.
 callbacks: Final = sa.Table(
@@ -122,7 +128,8 @@ callbacks: Final = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
-#: Task ids that a worker read after its lease had ended, when another worker had the job already.
+#: Task ids that a worker read after its lease had ended, when another worker had the job already. Each was paid for, so
+#: none is ever pruned: they stay until a person has resolved their jobs.
 orphans: Final = sa.Table(
     "pika_orphans",
     metadata,
@@ -139,8 +146,26 @@ _version: Final = sa.Table("pika_version", metadata, sa.Column("version", sa.Int
 
 Migration = Callable[[sa.Connection], object]
 
+
+def _add_columns(*columns: sa.Column[Any]) -> Migration:
+    """Return the step that adds columns; tables that the first step has just made have them already."""
+
+    def add(connection: sa.Connection) -> None:
+        for column in columns:
+            name = column.table.name
+            existing = {each["name"] for each in sa.inspect(connection).get_columns(name)}
+            if column.name not in existing:
+                definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
+
+    return add
+
+
 #: Steps from each version of the tables to the next.
-TABLE_MIGRATIONS: Final[Sequence[Migration]] = (metadata.create_all,)
+TABLE_MIGRATIONS: Final[Sequence[Migration]] = (
+    metadata.create_all,
+    _add_columns(accounts.c.stop_kind, accounts.c.concurrency, samples.c.worker),
+)
 #: The version of the tables that this release reads and writes.
 TABLES_VERSION: Final = len(TABLE_MIGRATIONS)
 

@@ -26,7 +26,7 @@ from pika_async._runtime.results import BatchDownload
 from pika_async._runtime.session import Session
 from pika_async.config.client import ClientConfig
 from pika_async.engines import shared_statements
-from pika_async.engines.bounds import ALL_ACCOUNTS, to_money
+from pika_async.engines.bounds import ALL_ACCOUNTS, kind_of_stop, to_money
 from pika_async.engines.callback_relay import CallbackRelay
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
@@ -311,9 +311,10 @@ class Worker:
             account.submissions.concurrency.ceiling = max(own, ceiling - others, 1)
             polls = account.limits.polls_per_second
             account.poll_rate.per_second = None if polls is None else polls / live
-            reason = None if account.stop_reason is None else account.stop_reason.message
-            if reason != row["stop_reason"]:
-                await self._database.run(shared_statements.set_stop_reason, name, reason)
+            stop = account.stop_reason
+            reason, kind = (None, None) if stop is None else (stop.message, kind_of_stop(stop).value)
+            if (reason, kind) != (row["stop_reason"], row["stop_kind"]):
+                await self._database.run(shared_statements.set_stop, name, reason, kind)
         new = await self._journal.new_samples()
         planner.load_history(new)
         if self._stopped_at is not None and time.monotonic() - self._stopped_at >= STOPPED_S:
@@ -335,6 +336,7 @@ class Worker:
             self._pruned_at = time.monotonic()
             await queue.prune(HISTORY_S)
             await self._database.run(shared_statements.delete_ended, HISTORY_S)
+            await self._database.run(shared_statements.delete_samples)
 
 
 def _is_at_rest(job: Job) -> bool:

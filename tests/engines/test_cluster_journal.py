@@ -230,3 +230,18 @@ async def test_what_one_worker_learned_others_read(database: UnsureDatabase) -> 
     assert await other.new_samples() == []
     await other.load()
     assert other.get_setting("limit") == {"a": 1}
+    assert other.samples() == samples
+
+
+async def test_a_worker_learns_each_sample_once(database: UnsureDatabase) -> None:
+    """Its own when it made them, those from before its start when it started."""
+    journal, other = await working(database, "w"), await working(database, "v")
+    for number, each in enumerate((journal, other)):
+        each.add_sample(DurationSample("x", lower=1.0, upper=2.0, accepted_at=float(number)))
+        await each.flush()
+    assert [sample.accepted_at for sample in await journal.new_samples()] == [1.0]
+    assert [sample.accepted_at for sample in await other.new_samples()] == [0.0]
+    late = await working(database, "u")
+    await late.load()
+    assert [sample.accepted_at for sample in late.samples()] == [0.0, 1.0]
+    assert await late.new_samples() == []

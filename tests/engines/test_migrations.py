@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from pika_async import Account, Cluster, ClusterUnusable
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async.engines import statements, tables
+from pika_async.engines import shared_statements, statements, tables
 from pika_async.engines.database import Database
 from pika_async.engines.tables import TABLE_MIGRATIONS, TABLES_VERSION, migrate, stored_version
 from pika_async.errors import ConfigurationError
+from pika_async.polling import DurationSample
 from tests.engines.postgres import PostgresServer, new_database
 from tests.engines.rows import Rows, accepted
 from tests.fakes.canary import CANARY
@@ -54,6 +55,22 @@ def test_rows_of_an_earlier_version_are_kept(rows: Rows) -> None:
     assert "rank" in names
     rows.run(migrate, (*TABLE_MIGRATIONS, add_rank, lambda _: None))  # no step is done again
     assert rows.run(stored_version) == TABLES_VERSION + 2
+
+
+def test_tables_of_version_1_get_the_columns_that_came_later(rows: Rows) -> None:
+    """With what is in them; a worker of that version may still write, as none of the new columns is required."""
+    rows.add_account("main", max_charges=5)
+    for column in (tables.accounts.c.stop_kind, tables.accounts.c.concurrency, tables.samples.c.worker):
+        rows.run(
+            lambda connection, it: connection.execute(sa.text(f"ALTER TABLE {it.table} DROP COLUMN {it.name}")), column
+        )
+    rows.run(lambda connection: connection.execute(sa.text("UPDATE pika_version SET version = 1")))
+    rows.run(migrate)
+    assert rows.run(stored_version) == TABLES_VERSION
+    row = rows.run(shared_statements.select_accounts)["main"]
+    assert (row["max_charges"], row["stop_kind"], row["concurrency"]) == (5, None, None)
+    rows.run(shared_statements.insert_samples, "w", [DurationSample("x", lower=1.0, upper=2.0)])
+    assert rows.run(shared_statements.select_new_samples, "v", 0, 9)[1] == [DurationSample("x", lower=1.0, upper=2.0)]
 
 
 async def test_a_later_version_is_refused_by_name_and_left_alone(database_url: str) -> None:

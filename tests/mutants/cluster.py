@@ -13,6 +13,8 @@ _COUNTERS: Final = ("tests/engines/test_counters.py",)
 _CHANGES: Final = ("tests/engines/test_changes.py",)
 _JOURNAL: Final = ("tests/engines/test_cluster_journal.py",)
 _LAWS: Final = ("tests/journal/test_laws.py",)
+_STOPS: Final = ("tests/engines/test_stops.py",)
+_SHARED: Final = ("tests/engines/test_shared_statements.py",)
 _MIGRATIONS: Final = ("tests/engines/test_migrations.py",)
 _DATABASE: Final = ("tests/engines/test_database.py",)
 _STATEMENTS_FILE: Final = "engines/statements.py"
@@ -185,6 +187,31 @@ MUTANTS: Final = (
         _INTENTS,
     ),
     Mutant(
+        "missing-price-blamed-on-the-account",
+        "engines/bounds.py",
+        "ChargeLimitReached | BudgetReached | PriceMissing)",
+        "ChargeLimitReached | BudgetReached)",
+        "a batch ends as if its account had failed, where its own budget did",
+        _STOPS,
+    ),
+    Mutant(
+        "samples-without-end",
+        _SHARED_FILE,
+        "    return sa.select(ranked.c.id).where(ranked.c.age <= SAMPLES_PER_STRATUM)\n",
+        "    return sa.select(ranked.c.id)\n",
+        "the table of durations grows for ever, and every start reads it whole",
+        _SHARED,
+    ),
+    Mutant(
+        "own-samples-learned-twice",
+        _SHARED_FILE,
+        'for row in rows if row["worker"] != worker]',
+        "for row in rows]",
+        "what a worker sees itself counts twice in what it learns",
+        _JOURNAL,
+        "learns_each_sample_once",
+    ),
+    Mutant(
         "late-change-missed",
         "engines/job_reads.py",
         "    below = visible_revision(connection)\n",
@@ -209,6 +236,15 @@ MUTANTS: Final = (
         "an old release writes tables that it does not know",
         _MIGRATIONS,
         "later_version",
+    ),
+    Mutant(
+        "columns-added-to-new-tables-alone",
+        "engines/tables.py",
+        "            if column.name not in existing:\n",
+        "            if False:\n",
+        "tables of an earlier version lack what this release reads",
+        _MIGRATIONS,
+        "of_version_1",
     ),
     Mutant(
         "every-step-again",
