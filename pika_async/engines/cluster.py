@@ -22,7 +22,7 @@ from pika_async._runtime.admission import OTHER_CONTENT
 from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
-from pika_async.engines import job_reads, shared_statements, statements
+from pika_async.engines import job_reads, job_writes, shared_statements, statements
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.cluster_stats import ClusterOrphan, ClusterStats, ClusterWorker
 from pika_async.engines.cluster_view import ClusterView, read_view
@@ -284,7 +284,7 @@ class Cluster:
                 if holder is not None:
                     reason = f"belongs to job {holder}; look up this one's at the provider"
                     raise InvalidRequest(field="task_id", value=task_id, reason=reason)
-            if statements.save_free(connection, [job], JobStatus.UNKNOWN):
+            if job_writes.save_free(connection, [job], JobStatus.UNKNOWN):
                 raise InvalidRequest(field="key", value=key, reason="a worker has it at this moment; try again")
             if not job.is_final:
                 self._queue.enqueue(connection, [key])
@@ -316,7 +316,7 @@ class Cluster:
             taken = job_reads.keys_like(connection, f"{key}~")
             archived = attrs.evolve(mark_superseded(job, at), key=next(k for k in archive_keys(key) if k not in taken))
             statements.rename(connection, key, archived.key)
-            statements.save_free(connection, [archived], job.status)
+            job_writes.save_free(connection, [archived], job.status)
             request = with_new_seed(job.request, random) if new_seed else job.request
             self._queue.enqueue(connection, statements.insert_jobs(connection, [repetition(archived, key, request)]))
             return archived

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import attrs
 import sqlalchemy as sa
@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Intent, SubmissionHeldError, Upload
 from pika_async._planning.resolution import archive_keys
-from pika_async.engines import job_reads, shared_statements, statements
+from pika_async.engines import job_reads, job_writes, shared_statements, statements
 from pika_async.engines.bounds import Held
 from pika_async.engines.database import Database, StatementRefused
+from pika_async.engines.job_writes import Write
 from pika_async.engines.leases import Lease
 from pika_async.errors import JournalFailed, LeaseEnded
 from pika_async.jobs import Job
@@ -30,8 +31,9 @@ __all__ = ["ClusterJournal"]
 UNSAVED_S: Final = 5.0
 #: Seconds after which a submission is tried again that met a lease which was not extended in time.
 LEASE_S: Final = 0.5
-#: Writes that share a commit, at most.
+#: Writes that share a commit, at most, and jobs that are claimed at once.
 WRITES_AT_ONCE: Final = 64
+CLAIMS_AT_ONCE: Final = 256
 #: Uploads that a worker knows at its start, the latest ones.
 UPLOADS_AT_ONCE: Final = 10_000
 #: Samples of other workers that are read at once, at most; the latest.
@@ -41,26 +43,30 @@ _log = logging.getLogger("pika_async.cluster_journal")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 @attrs.define(eq=False)
-class _Write:
-    """Jobs to be saved together, or one that is about to be sent."""
+class _Waiting(Generic[T, R]):
+    """A call that waits for a transaction, which it shares with others."""
 
-    jobs: tuple[Job, ...]
-    #: The intent of the only job; None: it is not about to be sent.
-    intent: Intent | None = None
-    #: Why it must not be sent, once that is known.
-    done: asyncio.Future[Held | None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
+    what: T
+    done: asyncio.Future[R] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
 
-    def end(self, result: Held | None) -> None:
+    def end(self, result: R) -> None:
         if not self.done.done():
             self.done.set_result(result)
 
-    def fail(self, error: LeaseEnded | JournalFailed) -> None:
+    def fail(self, error: Exception) -> None:
         if not self.done.done():
             self.done.set_exception(error)
             self.done.exception()  # its caller may have been cancelled
+
+
+#: A write waits for why its job must not be sent: None, if it is not about to be sent, or may be.
+_WaitingWrite = _Waiting[Write, Held | None]
+#: A key waits for its job and the latest intent of it: None, if the job cannot be had.
+_WaitingKey = _Waiting[str, tuple[Job, Intent | None] | None]
 
 
 class ClusterJournal(MemoryJournal):
@@ -79,8 +85,11 @@ class ClusterJournal(MemoryJournal):
         self._late: dict[str, Job] = {}
         self._new_samples: list[DurationSample] = []
         #: What waits to be written, in order.
-        self._writes: list[_Write] = []
+        self._writes: list[_WaitingWrite] = []
         self._writer: asyncio.Future[None] | None = None
+        #: Keys that wait to be claimed.
+        self._claims: list[_WaitingKey] = []
+        self._claimer: asyncio.Future[None] | None = None
         #: Jobs and their task ids that came too late.
         self._orphans: set[tuple[str, str]] = set()
         #: The id of the latest sample that was read.
@@ -116,7 +125,12 @@ class ClusterJournal(MemoryJournal):
 
         :raises LeaseEnded: if the lease has ended.
         """
-        claimed = await self._fenced(statements.claim, key, self._lease.worker)
+        self._require_lease()
+        waiting = _WaitingKey(key)
+        self._claims.append(waiting)
+        if self._claimer is None or self._claimer.done():
+            self._claimer = asyncio.ensure_future(self._claim_all())
+        claimed = await asyncio.shield(waiting.done)
         if claimed is None:
             return None
         job, intent = claimed
@@ -126,13 +140,26 @@ class ClusterJournal(MemoryJournal):
         self._store(job)
         return job
 
+    async def _claim_all(self) -> None:
+        while self._claims:
+            group, self._claims = self._claims[:CLAIMS_AT_ONCE], self._claims[CLAIMS_AT_ONCE:]
+            try:
+                keys = [waiting.what for waiting in group]
+                claimed = await self._fenced(job_writes.claim_all, keys, self._lease.worker)
+            except Exception as error:
+                for waiting in group:
+                    waiting.fail(error)
+            else:
+                for waiting in group:
+                    waiting.end(claimed.get(waiting.what))
+
     async def release(self, key: str) -> None:
-        """Give up a job; another worker may own it.
+        """Give up a job, after all that was passed before is saved; another worker may own it.
 
         :raises LeaseEnded: if the lease has ended: others have the job, and its last state may not be saved.
         """
-        await self.flush()
-        await self._fenced(statements.release, [key], self._lease.worker)
+        late = self._late.pop(key, None)
+        await self._write(Write(() if late is None else (late,), released=key))
         job = self.get(key)
         if job is not None:
             if job.settled_at is not None:
@@ -152,7 +179,7 @@ class ClusterJournal(MemoryJournal):
         """
         self._late.pop(job.key, None)
         try:
-            held = await self._write(_Write((job,), intent))
+            held = await self._write(Write((job,), intent))
         except LeaseEnded as error:
             raise SubmissionHeldError(UNSAVED_S, error.reason, error) from None
         if held is not None:
@@ -171,9 +198,9 @@ class ClusterJournal(MemoryJournal):
             self._late.pop(job.key, None)
         await super().save(*jobs)
         with contextlib.suppress(LeaseEnded):
-            await self._write(_Write(jobs))
+            await self._write(Write(jobs))
 
-    async def _write(self, write: _Write) -> Held | None:
+    async def _write(self, write: Write) -> Held | None:
         """Write after all that was passed before, in one transaction with what waits meanwhile.
 
         :raises LeaseEnded: if the lease has ended; task ids that came too late are kept as orphans.
@@ -181,19 +208,19 @@ class ClusterJournal(MemoryJournal):
         if self._lease.ended is not None:
             await self._save_orphans(write.jobs)
             raise self._lease_ended()
-        self._writes.append(write)
+        waiting = _WaitingWrite(write)
+        self._writes.append(waiting)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.ensure_future(self._write_all())
-        return await asyncio.shield(write.done)
+        return await asyncio.shield(waiting.done)
 
     async def _write_all(self) -> None:
         size = WRITES_AT_ONCE
         while self._writes:
             group, self._writes = self._writes[:size], self._writes[size:]
             try:
-                results = await self._fenced(
-                    statements.write_all, self._lease.worker, [(write.jobs, write.intent) for write in group]
-                )
+                writes = [waiting.what for waiting in group]
+                results = await self._fenced(job_writes.write_all, self._lease.worker, writes)
             except LeaseEnded as error:
                 group, self._writes = [*group, *self._writes], []
                 await self._lose(group, error)
@@ -203,17 +230,19 @@ class ClusterJournal(MemoryJournal):
                     continue
                 _log.error("%s; trying again", error)
                 # Nothing is sent without its intent. Its commit may have taken place, so that is undone.
-                for write in group:
-                    if write.intent is not None:
-                        write.end(Held(UNSAVED_S, error.message))
-                self._writes = [write if write.intent is None else _undone(write) for write in group] + self._writes
+                for waiting in group:
+                    if waiting.what.intent is not None:
+                        waiting.end(Held(UNSAVED_S, error.message))
+                self._writes = [
+                    waiting if waiting.what.intent is None else _undone(waiting.what) for waiting in group
+                ] + self._writes
                 await asyncio.sleep(UNSAVED_S)
             except Exception as error:  # a value that no column holds
                 size = await self._find_refused(group, self._failed(repr(error)))
             else:
                 await self._end_writes(group, results)
 
-    async def _find_refused(self, group: list[_Write], error: JournalFailed) -> int:
+    async def _find_refused(self, group: list[_WaitingWrite], error: JournalFailed) -> int:
         """Let only the write fail that the database refuses; return how many to write at once until it is found."""
         if len(group) > 1:
             self._writes = [*group, *self._writes]
@@ -221,25 +250,25 @@ class ClusterJournal(MemoryJournal):
         await self._lose(group, self._failed(error.reason))
         return WRITES_AT_ONCE
 
-    async def _lose(self, group: Sequence[_Write], error: LeaseEnded | JournalFailed) -> None:
+    async def _lose(self, group: Sequence[_WaitingWrite], error: LeaseEnded | JournalFailed) -> None:
         """Let writes fail; the task ids in them are kept elsewhere."""
-        await self._save_orphans([job for write in group for job in write.jobs])
-        for write in group:
-            write.fail(error)
+        await self._save_orphans([job for waiting in group for job in waiting.what.jobs])
+        for waiting in group:
+            waiting.fail(error)
 
     def _failed(self, reason: str) -> JournalFailed:
         return JournalFailed(provider="", reason=reason, path=self._database.text)
 
-    async def _end_writes(self, group: list[_Write], results: list[Held | list[Job] | None]) -> None:
+    async def _end_writes(self, group: list[_WaitingWrite], results: list[Held | list[Job] | None]) -> None:
         lost = [job for result in results if isinstance(result, list) for job in result]
         if lost:
             await self._save_orphans(lost)
             self._lease.end(f"another worker has the job {lost[0].key}")
-        for write, result in zip(group, results, strict=True):
+        for waiting, result in zip(group, results, strict=True):
             if isinstance(result, list) and result:
-                write.fail(self._lease_ended())
+                waiting.fail(self._lease_ended())
             else:
-                write.end(result if isinstance(result, Held) else None)
+                waiting.end(result if isinstance(result, Held) else None)
 
     async def _save_orphans(self, jobs: Sequence[Job]) -> None:
         lost = [
@@ -272,18 +301,18 @@ class ClusterJournal(MemoryJournal):
         late, self._late = self._late, {}
         new, self._new_samples = self._new_samples, []
         if late or not (self._writer is None or self._writer.done()):
-            await self._write(_Write(tuple(late.values())))
+            await self._write(Write(tuple(late.values())))
         if new:
             await self._database.run(shared_statements.insert_samples, self._lease.worker, new)
 
     async def archive(self, job: Job) -> Job:
         """See `Journal`."""
         self._late.pop(job.key, None)
-        await self._write(_Write(()))  # after all that was passed before under this key
+        await self._write(Write(()))  # after all that was passed before under this key
         taken = await self._database.run(job_reads.keys_like, f"{job.key}~")
         key = next(name for name in archive_keys(job.key) if name not in taken and name not in self)
         archived = attrs.evolve(job, key=key)
-        await self._fenced(statements.archive_owned, self._lease.worker, job.key, archived)
+        await self._fenced(job_writes.archive_owned, self._lease.worker, job.key, archived)
         self._rename(job, archived)
         return archived
 
@@ -321,7 +350,7 @@ class ClusterJournal(MemoryJournal):
         return LeaseEnded(provider="", reason=self._lease.ended or "")
 
 
-def _undone(write: _Write) -> _Write:
+def _undone(write: Write) -> _WaitingWrite:
     """Return a write of the job of an intent as it was before."""
     (job,) = write.jobs
-    return _Write((attrs.evolve(job.requeued(), attempts=job.attempts - 1),))
+    return _WaitingWrite(Write((attrs.evolve(job.requeued(), attempts=job.attempts - 1),)))

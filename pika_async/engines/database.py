@@ -172,7 +172,7 @@ def _swapped(statements: Callable[..., R], args: tuple[Any, ...], kwargs: dict[s
 def _create_engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         options = {"application_name": "pika_async", "connect_timeout": 10}
-        engine = sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, connect_args=options)
+        engine = sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0, connect_args=options)
         sa.event.listen(engine, "connect", _prepare_postgresql)
         return engine
     engine = sa.create_engine(url, pool_size=CONNECTIONS, max_overflow=0)

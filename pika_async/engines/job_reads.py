@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -91,8 +91,21 @@ def contents_of(connection: sa.Connection, keys: Collection[str]) -> dict[str, s
 
 def key_for_task(connection: sa.Connection, provider: str, base_url: str, task_id: str) -> str | None:
     """Return the key of the latest job that has this task id at that gateway."""
-    same = (jobs.c.provider == provider) & (jobs.c.base_url == base_url) & (jobs.c.task_id == task_id)
-    return connection.execute(sa.select(jobs.c.key).where(same).order_by(jobs.c.position.desc()).limit(1)).scalar()
+    task = {"at_provider": provider, "at_url": base_url, "same_id": task_id}
+    return connection.execute(_SELECT_KEY_FOR_TASK, task).scalar()
+
+
+#: Made once: it is executed for every job.
+_SELECT_KEY_FOR_TASK: Final = (
+    sa.select(jobs.c.key)
+    .where(
+        jobs.c.provider == sa.bindparam("at_provider"),
+        jobs.c.base_url == sa.bindparam("at_url"),
+        jobs.c.task_id == sa.bindparam("same_id"),
+    )
+    .order_by(jobs.c.position.desc())
+    .limit(1)
+)
 
 
 def key_for_token(connection: sa.Connection, callback_sha256: str) -> tuple[str, str | None] | None:

@@ -12,9 +12,10 @@ import attrs
 import sqlalchemy as sa
 
 from pika_async._journal.protocol import Intent
-from pika_async.engines import job_reads, shared_statements, statements, tables
+from pika_async.engines import job_reads, job_writes, shared_statements, statements, tables
 from pika_async.engines.bounds import Held, to_money
 from pika_async.engines.database import Database
+from pika_async.engines.job_writes import Write
 from pika_async.jobs import Job
 from tests.journal.builders import INTENT, a_job
 
@@ -64,8 +65,15 @@ class Rows:
     def add_jobs(self, *keys: str, owner: str | None = None) -> None:
         """Insert planned jobs; `owner` claims them."""
         self.run(statements.insert_jobs, [a_job(key) for key in keys])
-        for key in keys if owner else ():
-            assert self.run(statements.claim, key, owner or "") is not None
+        if owner:
+            assert self.run(job_writes.claim_all, keys, owner).keys() == set(keys)
+
+    def claim(self, worker: str, key: str) -> tuple[Job, Intent | None] | None:
+        """Let a worker claim a job; return it with its intent, or None."""
+        return self.run(job_writes.claim_all, [key], worker).get(key)
+
+    def release(self, worker: str, key: str) -> None:
+        self.run(job_writes.write_all, worker, [Write((), released=key)])
 
     def expire(self, worker: str) -> None:
         """Let the lease of a worker run out, without ending it."""
@@ -74,13 +82,13 @@ class Rows:
 
     def intend(self, worker: str, job: Job, intent: Intent = INTENT) -> Held | None:
         """Save that a job is being sent; return why it must not be."""
-        (result,) = self.run(statements.write_all, worker, [([job], intent)])
+        (result,) = self.run(job_writes.write_all, worker, [Write([job], intent)])
         assert not isinstance(result, list)
         return result
 
     def save(self, worker: str, *jobs: Job) -> list[Job]:
         """Save jobs; return those that the worker does not own."""
-        (result,) = self.run(statements.write_all, worker, [(jobs, None)])
+        (result,) = self.run(job_writes.write_all, worker, [Write(jobs)])
         assert isinstance(result, list)
         return result
 

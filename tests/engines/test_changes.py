@@ -10,7 +10,8 @@ from random import Random
 import attrs
 
 from pika_async.engines import job_reads, statements
-from pika_async.engines.statements import claim, insert_jobs, release, take_run, write_all
+from pika_async.engines.job_writes import Write, write_all
+from pika_async.engines.statements import insert_jobs, take_run
 from pika_async.jobs import Job
 from tests.engines.postgres import PostgresServer, new_database
 from tests.engines.rows import Rows, accepted
@@ -24,7 +25,7 @@ def test_a_change_that_commits_late_is_not_passed_over(postgres: PostgresServer)
     rows.add_jobs("slow", "quick", owner="w")
     after = rows.run(statements.visible_revision) - 1
     with rows.engine.begin() as slow:
-        write_all(slow, "w", [([accepted("slow")], None)])
+        write_all(slow, "w", [Write([accepted("slow")])])
         assert rows.save("w", accepted("quick")) == []
         assert rows.run(job_reads.select_changed, after, 100) == []
         with rows.engine.begin() as reader:  # what it sees at its beginning is what it reads
@@ -56,8 +57,8 @@ def test_a_release_is_a_change_and_says_that_the_job_is_idle(rows: Rows) -> None
     rows.run(take_run, ["x"])
     (first,) = rows.run(job_reads.select_changed, 0, 9)
     assert (first[1], first[2]) == (a_job("x"), False)
-    rows.run(claim, "x", "w")
-    rows.run(release, ["x"], "w")
+    rows.claim("w", "x")
+    rows.release("w", "x")
     (second,) = rows.run(job_reads.select_changed, first[0], 9)
     assert (second[1], second[2]) == (a_job("x"), True)
 
@@ -75,7 +76,7 @@ def test_a_follower_of_concurrent_writers_sees_the_last_state_of_each_job(rows: 
         random = Random(number)
         for polls in range(1, 25):
             some = random.sample(keys[number::3], random.randint(1, 3))
-            rows.run(write_all, workers[number], [([attrs.evolve(a_job(key), polls=polls)], None) for key in some])
+            rows.run(write_all, workers[number], [Write([attrs.evolve(a_job(key), polls=polls)]) for key in some])
 
     def follow() -> None:
         after = 0

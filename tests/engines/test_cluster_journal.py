@@ -15,7 +15,7 @@ from pika_async._journal.protocol import SubmissionHeldError
 from pika_async.engines import cluster_journal, job_reads, shared_statements, statements, tables
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
-from pika_async.engines.statements import write_all
+from pika_async.engines.job_writes import write_all
 from pika_async.errors import JournalFailed, LeaseEnded
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling import DurationSample

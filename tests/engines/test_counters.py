@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pika_async._journal.protocol import Intent
 from pika_async._planning.repetition import repetition
 from pika_async._planning.resolution import apply_resolution
-from pika_async.engines import statements, tables
+from pika_async.engines import job_writes, statements, tables
 from pika_async.engines.bounds import Held
 from pika_async.engines.shared_statements import LeaseEndedError, end_expired
 from pika_async.errors import JobError
@@ -70,7 +70,7 @@ class Run:
         operation(worker, key, third)
 
     def claim(self, worker: str, key: str, _: int) -> None:
-        claimed = self.rows.run(statements.claim, key, worker)
+        claimed = self.rows.claim(worker, key)
         owner = self.owners[key]
         assert (claimed is None) == (owner in self.workers and owner != worker)
         if claimed is not None:
@@ -139,7 +139,7 @@ class Run:
             self.jobs[job.key] = job
 
     def release(self, worker: str, key: str, _: int) -> None:
-        self.rows.run(statements.release, [key], worker)
+        self.rows.release(worker, key)
         if self.owners[key] == worker:
             self.owners[key] = None
 
@@ -167,7 +167,7 @@ class Run:
         ways: tuple[dict[str, Any], ...] = ({"task_id": f"found-{key}"}, {"charged": False}, {"abandon": True})
         way = {"task_id": None, "charged": None, "abandon": False} | ways[third % 3]
         job = apply_resolution(self.jobs[key], 2e9, **way)
-        lost = self.rows.run(statements.save_free, [job], JobStatus.UNKNOWN)
+        lost = self.rows.run(job_writes.save_free, [job], JobStatus.UNKNOWN)
         assert lost == ([] if self.owners[key] is None else [job])
         if not lost:
             self.jobs[key] = job
@@ -179,7 +179,7 @@ class Run:
         self.number += 1
         earlier = attrs.evolve(job, key=archived)
         assert self.rows.run(statements.rename, key, archived)
-        assert self.rows.run(statements.save_free, [earlier], job.status) == []
+        assert self.rows.run(job_writes.save_free, [earlier], job.status) == []
         again = repetition(earlier, key, job.request)
         assert self.rows.run(statements.insert_jobs, [again, *self.jobs.values()]) == [key]
         self.jobs |= {archived: earlier, key: again}
@@ -190,9 +190,9 @@ class Run:
         self.number += 1
         if self.owners[key] != worker:
             with pytest.raises(LeaseEndedError):
-                self.rows.run(statements.archive_owned, worker, key, attrs.evolve(job, key=archived))
+                self.rows.run(job_writes.archive_owned, worker, key, attrs.evolve(job, key=archived))
         elif job.is_final and "~" not in key:
-            self.rows.run(statements.archive_owned, worker, key, attrs.evolve(job, key=archived))
+            self.rows.run(job_writes.archive_owned, worker, key, attrs.evolve(job, key=archived))
             self.jobs[archived] = attrs.evolve(self.jobs.pop(key), key=archived)
             self.owners[archived] = self.owners.pop(key)
 

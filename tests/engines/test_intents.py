@@ -9,8 +9,9 @@ import attrs
 import pytest
 import sqlalchemy as sa
 
-from pika_async.engines import statements
+from pika_async.engines import job_writes
 from pika_async.engines.bounds import Held
+from pika_async.engines.job_writes import Write
 from pika_async.engines.shared_statements import upsert_accounts
 from pika_async.engines.tables import accounts
 from pika_async.errors import BudgetReached, ChargeLimitReached, JobError, SubmissionsStopped
@@ -98,7 +99,7 @@ def test_a_submission_waits_for_one_that_is_not_committed_yet(shared: Rows) -> N
         return
     shared.add_account("main", max_in_flight=1)
     with ThreadPoolExecutor(1) as threads, shared.engine.begin() as first:
-        (held,) = statements.write_all(first, owner("k0"), [([sent("k0")], INTENT)])
+        (held,) = job_writes.write_all(first, owner("k0"), [Write([sent("k0")], INTENT)])
         assert held is None
         late = threads.submit(intend, shared, "k1")
         assert shared.waits_for_lock(late)
@@ -191,6 +192,33 @@ def test_an_intent_whose_commit_was_not_answered_is_not_counted_twice(shared: Ro
     assert shared.used("main") == shared.used() == (1, 1, 100_000_000)
     other = attrs.evolve(INTENT, at=utc_from_timestamp(1_800_000_000.0))
     assert shared.intend("w1", sent("k0", 0.1), other) is not None
+
+
+@pytest.mark.parametrize(
+    "bound", [{"max_in_flight": 2}, {"max_charges": 2}, {"budget": 0.2}, {"submits_per_second": 0.01}]
+)
+def test_submissions_that_share_a_commit_see_each_other(shared: Rows, bound: dict[str, float]) -> None:
+    """And what is saved before them in it."""
+    paced = "submits_per_second" in bound
+    shared.add_account("main", **bound)
+    keys = ("k0", "k3", "k6", "k9")
+    first = [Write([sent(key, 0.1)], INTENT) for key in keys[:3]]
+    results = shared.run(job_writes.write_all, "w1", first)
+    assert [result is None for result in results] == [True, not paced, False]
+    ended = Write([sent("k0", 0.1).requeued()])
+    results = shared.run(job_writes.write_all, "w1", [ended, *(Write([sent(key, 0.1)], INTENT) for key in keys[2:])])
+    assert [result is None for result in results[1:]] == [not paced, False]
+    assert shared.used("main") == ((0, 0, 0) if paced else (2, 2, 200_000_000))
+
+
+def test_of_two_states_of_a_job_that_share_a_commit_the_later_one_is_saved(shared: Rows) -> None:
+    sending = Write([sent("k0", 0.1)], INTENT)
+    results = shared.run(job_writes.write_all, "w1", [sending, Write([accepted("k0", 0.1)]), Write((), released="k0")])
+    assert results == [None, [], []]
+    assert shared.job("k0") == accepted("k0", 0.1)
+    assert shared.owners()["k0"] is None
+    assert shared.used("main") == (1, 1, 100_000_000)
+    assert shared.claim("w2", "k0") == (accepted("k0", 0.1), attrs.evolve(INTENT, repeatable=None))
 
 
 def test_new_bounds_replace_the_earlier_ones_and_keep_what_is_used(shared: Rows) -> None:

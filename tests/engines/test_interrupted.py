@@ -9,8 +9,9 @@ import pytest
 
 from pika_async import Account, Cluster, FixedInterval
 from pika_async.emulator import Emulator
-from pika_async.engines import shared_statements, statements
+from pika_async.engines import job_writes, shared_statements
 from pika_async.engines.database import Database
+from pika_async.engines.job_writes import Write
 from pika_async.errors import SubmissionInDoubt
 from pika_async.jobs import JobStatus
 from tests.journal.builders import INTENT
@@ -28,10 +29,9 @@ async def test_what_was_sent_by_an_ended_worker_is_in_doubt_and_not_sent_again(d
             database = Database(database_url)
             await database.open()
             await new_lease(database, "earlier")
-            for key in (sent, claimed):
-                await database.run(statements.claim, key, "earlier")
+            await database.run(job_writes.claim_all, [sent, claimed], "earlier")
             job = attrs.evolve(await cluster.job(sent), account="native").submitting()
-            await database.run(statements.write_all, "earlier", [((job,), INTENT)])
+            await database.run(job_writes.write_all, "earlier", [Write((job,), INTENT)])
             await database.run(shared_statements.end_lease, "earlier", "expired")
             await database.close()
             working = asyncio.create_task(cluster.run_worker(lease_ttl=6.0))

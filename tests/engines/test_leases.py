@@ -21,7 +21,6 @@ from pika_async.engines.shared_statements import (
     require_lease,
     select_workers,
 )
-from pika_async.engines.statements import claim
 from tests.engines.postgres import PostgresServer, new_database
 from tests.engines.rows import Rows
 
@@ -67,7 +66,7 @@ def test_an_ended_worker_is_kept_while_it_owns_jobs(rows: Rows) -> None:
     assert rows.run(live_workers) == {"c"}
     rows.run(delete_ended, -60.0)
     assert [row["id"] for row in rows.run(select_workers)] == ["a", "c"]
-    assert rows.run(claim, "x", "c") is not None
+    assert rows.claim("c", "x") is not None
     rows.run(delete_ended, -60.0)
     assert [row["id"] for row in rows.run(select_workers)] == ["c"]
 

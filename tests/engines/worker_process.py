@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from pika_async import Account, Cluster, FixedInterval, PikaError
 from pika_async.emulator import Emulator
-from pika_async.engines import shared_statements, statements, tables, worker
+from pika_async.engines import job_writes, tables, worker
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.jobs import Job, JobStatus
 
@@ -76,7 +76,7 @@ def _stop_once(where: str | None) -> None:
         if next(reached, False):
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    write, require_lease = ClusterJournal._write, shared_statements.require_lease
+    write, require_lease_at = ClusterJournal._write, job_writes._require_lease_at
 
     async def write_and_stop(self: ClusterJournal, write_: Any) -> Any:
         if where == "id" and write_.intent is None and any(job.status is JobStatus.QUEUED for job in write_.jobs):
@@ -86,14 +86,15 @@ def _stop_once(where: str | None) -> None:
             stop()
         return result
 
-    def lock_and_stop(connection: sa.Connection, worker: str) -> None:
-        require_lease(connection, worker)
+    def lock_and_stop(connection: sa.Connection, worker: str) -> tuple[int, float]:
+        found = require_lease_at(connection, worker)
         stop()
+        return found
 
     if where in ("id", "intent"):
         ClusterJournal._write = write_and_stop  # type: ignore[assignment,method-assign]
     elif where == "lock":
-        vars(statements)["require_lease"] = lock_and_stop
+        vars(job_writes)["_require_lease_at"] = lock_and_stop
 
 
 def _pretend(options: WorkerOptions) -> None:

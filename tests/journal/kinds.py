@@ -12,7 +12,7 @@ import pytest
 from pika_async._journal.memory import MemoryJournal
 from pika_async._journal.protocol import Intent, Journal
 from pika_async._journal.sqlite import SqliteJournal
-from pika_async.engines import job_reads, shared_statements, statements
+from pika_async.engines import job_reads, job_writes, shared_statements, statements
 from pika_async.engines.cluster_journal import ClusterJournal
 from pika_async.engines.database import Database
 from pika_async.engines.leases import Lease, new_worker_id
@@ -40,9 +40,10 @@ class WorkerJournal(ClusterJournal):
 
     async def _insert(self, *jobs: Job) -> None:
         new = [planned(job) for job in jobs if job.key not in self]
-        inserted = await self.database.run(statements.insert_jobs, new) if new else []
-        for key in inserted:
-            assert await self.database.run(statements.claim, key, self.lease.worker) is not None
+        if new:
+            inserted = await self.database.run(statements.insert_jobs, new)
+            claimed = await self.database.run(job_writes.claim_all, inserted, self.lease.worker)
+            assert claimed.keys() == set(inserted)
 
 
 def planned(job: Job) -> Job:
