@@ -91,7 +91,8 @@ async def test_a_worker_killed_while_it_downloads_leaves_whole_files(database_ur
         keys = await cluster.submit_many([f"a cat {number}" for number in range(3)])
         with workers(tmp_path, database_url, [account(emulator)], download_to=str(videos)) as processes:
             first = processes.start()
-            await eventually(lambda: videos.exists() and len([*videos.iterdir()]) == 3)
+            await eventually(lambda: len(emulator.cdn_requests) == 3)
             first.kill()
+            assert [*videos.glob("[!.]*")] == []
             await take_over(cluster, emulator, keys, processes, in_doubt=0)
         assert {path.name for path in videos.glob("[!.]*")} == {f"{key}.mp4" for key in keys}

@@ -53,6 +53,7 @@ class WorkerOptions:
     :param accounts: the arguments of each account.
     :param lease_ttl: seconds that its lease lasts.
     :param download_to: the folder of the files; None: nothing is downloaded.
+    :param max_jobs: number of jobs that it has at once, at most.
     :param stops_at: where the process stops itself, as by SIGSTOP, the first time: "id", after a task id was read and
         before it is saved; "intent", after an intent was committed and before it is sent; "lock", within a transaction.
     :param version: the version of the package that it says it has.
@@ -63,6 +64,7 @@ class WorkerOptions:
     accounts: list[dict[str, Any]]
     lease_ttl: float = TTL_S
     download_to: str | None = None
+    max_jobs: int = 5000
     stops_at: str | None = None
     version: str | None = None
     newer_tables: bool = False
@@ -113,7 +115,9 @@ async def work(options: WorkerOptions) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     accounts = [Account(**each) for each in options.accounts]
     async with Cluster(options.database_url, accounts, polling=FixedInterval(0.2)) as cluster:
-        await cluster.run_worker(lease_ttl=options.lease_ttl, download_to=options.download_to)
+        await cluster.run_worker(
+            lease_ttl=options.lease_ttl, download_to=options.download_to, max_jobs=options.max_jobs
+        )
 
 
 def main(text: str) -> int:
