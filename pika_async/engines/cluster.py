@@ -352,7 +352,7 @@ class Cluster:
         :param on_start: called with the worker, for its `id` and the number of jobs that are `running`, once it has its
             lease; default: nothing is called.
         :raises ConfigurationError: if an argument or a key cannot work, or results cannot be stored.
-        :raises LeaseEnded: if the lease could not be extended in time: the process must end.
+        :raises LeaseEnded, JournalFailed: if the lease could not be extended in time, or the start lost the database.
         """
         check_worker(max_jobs, lease_ttl)
         lease = Lease(new_worker_id(), lease_ttl)

@@ -42,6 +42,8 @@ DBOS_LOGGER: Final = "dbos"
 DBOS_THREADS: Final = 16
 #: Seconds between two readings of the queue.
 QUEUE_INTERVAL_S: Final = 0.5
+#: Seconds for which a closing queue waits for calls of DBOS: what is launched after it was destroyed runs for ever.
+CALLS_S: Final = 10.0
 #: Runs whose history is deleted at once.
 PRUNED_AT_ONCE: Final = 1_000
 
@@ -119,6 +121,8 @@ class RunningQueue:
         self._max_claimed = max_claimed
         #: The tasks of the runs under way.
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Calls of DBOS under way, which go on when their caller is cancelled.
+        self._calls: set[asyncio.Future[Any]] = set()
 
     async def start(self, run: Run) -> None:
         """Run jobs from now on.
@@ -166,8 +170,11 @@ class RunningQueue:
 
         :raises JournalFailed: if the database did not answer.
         """
+        call = asyncio.ensure_future(asyncio.to_thread(function))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         try:
-            return await asyncio.to_thread(function)
+            return await asyncio.shield(call)
         except sa.exc.DBAPIError as error:
             raise self._database.failure(error) from None
 
@@ -206,6 +213,8 @@ class RunningQueue:
 
     async def stop(self) -> None:
         """Run nothing more. Jobs that are being run stay with this worker until its lease ends."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=CALLS_S)
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
         for task in self._tasks:
             task.cancel()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from pika_async.engines.leases import MIN_TTL_S, Lease
-from pika_async.errors import ConfigurationError, LeaseEnded
+from pika_async.errors import ConfigurationError, JournalFailed, LeaseEnded, PikaError
 
 __all__ = ["check_worker", "plain_errors"]
 
@@ -30,12 +30,14 @@ def plain_errors(lease: Lease) -> Iterator[None]:
     except BaseExceptionGroup as group:
         if (refused := group.subgroup(ConfigurationError)) is not None:
             raise _first_error(refused) from None
-        if group.subgroup(LeaseEnded) is None:
-            raise
-        raise LeaseEnded(provider="", reason=lease.ended or "") from None
+        if group.subgroup(LeaseEnded) is not None:
+            raise LeaseEnded(provider="", reason=lease.ended or "") from None
+        if (failed := group.subgroup(JournalFailed)) is not None:  # a start without the database
+            raise _first_error(failed) from None
+        raise
 
 
-def _first_error(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+def _first_error(group: BaseExceptionGroup[PikaError]) -> PikaError:
     """Return the first error in a group."""
     first = group.exceptions[0]
     return _first_error(first) if isinstance(first, BaseExceptionGroup) else first

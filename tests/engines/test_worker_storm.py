@@ -107,7 +107,10 @@ class Storm:
         """Return as many of three workers with jobs in flight; submit `number` more jobs if there are too few."""
         while True:
             live = await self.rows.live()
-            there = [each for each in self.processes.processes if each.code is None and each.pid in live]
+            running = [each for each in self.processes.processes if each.code is None]
+            if len(running) < 3:  # a pause took longer than a lease, or the database was away when one started
+                self.processes.start()
+            there = [each for each in running if each.pid in live]
             busy = [each for each in there if live[each.pid][1] > 1]
             if len(there) >= 3:
                 if len(busy) >= wanted:
