@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -32,7 +32,7 @@ from pika_async.cli.results import ResultsWriter
 from pika_async.config.accounts import Strategy
 from pika_async.jobs import Job
 from pika_async.polling import AdaptivePolling
-from pika_async.report.cards import is_shown
+from pika_async.report.cards import folder_subject, is_shown
 from pika_async.report.page import page_files
 
 __all__ = ["BatchFolder", "BatchOptions", "starting_text"]
@@ -150,6 +150,11 @@ class BatchFolder:
     def target(self, options: BatchOptions) -> Path | str | None:
         """Return where the videos go with `options`; None if none are downloaded."""
         return (options.videos or self.videos) if options.download else None
+
+    @property
+    def subject(self) -> Sequence[str]:
+        """The words of a command that name its jobs, whatever the working directory."""
+        return folder_subject(self.root)
 
     @property
     def is_new(self) -> bool:

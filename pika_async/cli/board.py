@@ -1,4 +1,4 @@
-"""`board`: serve the live page of a folder until Ctrl-C, also while its batch runs. Writes nothing into the folder."""
+"""`board`: serve the live page of a folder or a database until Ctrl-C. Writes nothing into either."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,6 +18,8 @@ from cyclopts import Parameter
 from pika_async._journal.lock import is_owner_alive
 from pika_async.cli.batch_folder import BatchFolder
 from pika_async.cli.board_control import BatchControl
+from pika_async.cli.cluster_board import database_board
+from pika_async.cli.database import DatabaseOption, required_folder
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.loop import run_in_loop
 from pika_async.cli.options import CommonOptions, Port, UserPath
@@ -48,14 +50,18 @@ def folder_board(folder: BatchFolder, host: str, names: Collection[str], *, pric
     from pika_async.report.board_source import JournalFollower  # noqa: PLC0415
 
     root = folder.root.absolute()
+    source = JournalFollower(root, folder.journal_file, price)
+    return Board(source, new_access(host, names), root.name, partial(is_owner_alive, folder.journal_file))
+
+
+def new_access(host: str, names: Collection[str]) -> BoardAccess:
+    """Return the rules of a new board, with a secret of its own; see `folder_board`."""
     own = {host.lower()} if host not in {"", "0.0.0.0", "::"} else set()  # noqa: S104 - compared, not bound
-    access = BoardAccess(
+    return BoardAccess(
         secrets.token_urlsafe(BOARD_TOKEN_BYTES),
         hosts=LOOPBACK_NAMES | own | {name.lower().strip("[]") for name in names},
         any_address=_is_unspecified(host),
     )
-    source = JournalFollower(root, folder.journal_file, price)
-    return Board(source, access, root.name, partial(is_owner_alive, folder.journal_file))
 
 
 @Parameter(name="*")
@@ -132,9 +138,10 @@ def _is_unspecified(host: str) -> bool:
 
 
 def board(
-    folder: UserPath,
+    folder: UserPath | None = None,
     /,
     *,
+    database: DatabaseOption = DatabaseOption(),  # noqa: B008 - frozen
     port: Port = 0,
     host: str = BOARD_HOST,
     allow_host: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
@@ -145,9 +152,10 @@ def board(
     Example: `pika-async board clips`
 
     It only reads, also beside a batch with --board-control. The address that it prints holds a secret:
-    everyone who has it sees the prompts and the videos.
+    everyone who has it sees the prompts and the videos. With --database the page shows all jobs there, the workers
+    and the accounts.
 
-    :param folder: The --out folder of a batch.
+    :param folder: The --out folder of a batch, in place of --database.
     :param port: Port to listen on; 0 takes any free one.
     :param host: Address of this machine to listen on. The connection is not encrypted: leave it, or put a proxy with
         TLS in front.
@@ -159,17 +167,20 @@ def board(
             if not HOST_NAME.fullmatch(name):
                 way_out = 'must be a bare name without a scheme or a port, such as "board.example.org"'
                 raise UsageError(f"--allow-host: {shorten(name)} {way_out}")
-        batch_folder = BatchFolder(folder)
+        if database.database is not None:
+            made_board = database_board(database.place("board", folder), new_access(host, allow_host))
+            return run_in_loop(_serve(made_board, host, port, terminal))
+        batch_folder = BatchFolder(required_folder("board", folder))
         batch_folder.require_existing()
         made = folder_board(batch_folder, host, allow_host, price=batch_folder.options().price)
-        return run_in_loop(_serve(made, host, port, terminal))
+        return run_in_loop(_serve(contextlib.nullcontext(made), host, port, terminal))
 
 
-async def _serve(made: Board, host: str, port: int, terminal: Terminal) -> ExitCode:
+async def _serve(opening: AbstractAsyncContextManager[Board], host: str, port: int, terminal: Terminal) -> ExitCode:
     from pika_async.report.board_servers import serving  # noqa: PLC0415
 
     async def work() -> None:
-        async with serving(made, host, port) as url:
+        async with opening as made, serving(made, host, port) as url:
             await made.source.refresh()
             if made.source.error is not None:
                 raise made.source.error

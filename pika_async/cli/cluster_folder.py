@@ -77,6 +77,11 @@ class ClusterFolder(BatchFolder):
         return self.root.absolute() / "videos"
 
     @property
+    def subject(self) -> Sequence[str]:
+        """See `BatchFolder`."""
+        return ("--database", self.title)
+
+    @property
     def is_new(self) -> bool:
         """Whether no batch of a database has results here."""
         return not (self.root / MARK).exists()

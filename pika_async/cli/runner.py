@@ -81,7 +81,7 @@ class BatchRunner:
         """
         self._gallery = GalleryWriter(
             self.folder.root, title, price=self.options.price, load_samples=self.folder.journal.samples,
-            expected_seconds=self.options.expected_seconds or EXPECTED_SECONDS,
+            expected_seconds=self.options.expected_seconds or EXPECTED_SECONDS, subject=self.folder.subject,
         )  # fmt: skip
         with ExitStack() as stack:
             stack.enter_context(short_pauses())

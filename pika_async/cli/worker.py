@@ -19,6 +19,7 @@ from pika_async._planning.limits import Limits
 from pika_async._runtime.results import is_url
 from pika_async.cli.accounts import OneJobAccountOptions, choose_accounts, read_accounts
 from pika_async.cli.batch_folder import BatchOptions
+from pika_async.cli.callback_options import CallbackListener, CallbackOptions
 from pika_async.cli.database import DatabaseOption, open_cluster, start_command
 from pika_async.cli.exits import ExitCode, Interrupted, UsageError
 from pika_async.cli.loop import run_in_loop
@@ -60,6 +61,7 @@ def worker(
     max_charges: Integer | None = None,
     deadline: float | None = None,
     expected_seconds: float | None = None,
+    callbacks: CallbackOptions = CallbackOptions(),  # noqa: B008 - frozen
     money: MoneyOptions = MoneyOptions(),  # noqa: B008 - frozen
     common: CommonOptions = CommonOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -69,7 +71,8 @@ def worker(
 
     It submits, polls and downloads what `batch --database` and `Cluster.submit_many` queue. The keys of the accounts
     are read here, and are never in the database. The bounds of accounts and those given here hold over all workers
-    together: give each worker the same. Ctrl-C and SIGTERM hand its jobs over to the others at once.
+    together: give each worker the same. Ctrl-C and SIGTERM hand its jobs over to the others at once. --callbacks is the
+    same for all workers too: whichever receives one, the worker that has the job polls at once.
 
     Exit codes: 0 it was stopped, 1 its lease has ended, so that others have its jobs: start it again, 2 usage error.
 
@@ -87,20 +90,23 @@ def worker(
     with logging_to(terminal, common.log_level):
         url = database.required("worker")
         options = BatchOptions(
-            max_in_flight=max_in_flight, max_charges=max_charges, deadline=deadline, expected_seconds=expected_seconds
-        )
+            max_in_flight=max_in_flight, max_charges=max_charges, deadline=deadline, expected_seconds=expected_seconds,
+            callbacks=callbacks.callbacks, listen=callbacks.listen,
+        )  # fmt: skip
         options = choose_accounts(
             money.applied_to(options), account, several.accounts, routing=several.routing, price=money.price
         )
         accounts = read_accounts(options)
-        check_options(account, accounts, options=options)  # every value and key, before anything else
+        listener = CallbackListener.from_options(options)
+        receiver = None if listener is None else listener.receiver
+        check_options(account, accounts, options=options, callbacks=receiver)  # every value and key, before all else
         if download_to is not None and not is_url(download_to):
             download_to = str(_made_folder(expand_home(Path(download_to)).absolute()))
         used = accounts or [only_account(account, options)]
         cluster = open_cluster(url, used, **cluster_options(options))
         names = ", ".join(each.name for each in used)
         working = _work(
-            cluster, terminal, names, lease_ttl=lease_ttl, max_jobs=max_jobs, download_to=download_to,
+            cluster, terminal, names, listener, lease_ttl=lease_ttl, max_jobs=max_jobs, download_to=download_to,
             allow_results=account.allow_results, proxy=account.proxy, upload_lifetime=account.upload_lifetime,
             uploader=None if account.uploader is None else load_uploader(account.uploader),
         )  # fmt: skip
@@ -131,22 +137,29 @@ def _made_folder(folder: Path) -> Path:
     return folder
 
 
-async def _work(cluster: Cluster, terminal: Terminal, names: str, **options: Any) -> ExitCode:
+async def _work(
+    cluster: Cluster, terminal: Terminal, names: str, listener: CallbackListener | None, **options: Any
+) -> ExitCode:
     async def work() -> None:
         started: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
 
         def on_start(own: Worker) -> None:
             terminal.note(f"worker {own.id} on {cluster.database}, accounts: {names}; Ctrl-C hands its jobs over")
+            if listener is not None:
+                terminal.note(listener.announcement)
             started.set_result(own)
 
         async with cluster, _showing(cluster, terminal, started):
-            await cluster.run_worker(**options, on_start=on_start)
+            receiver = None if listener is None else listener.receiver
+            await cluster.run_worker(**options, callbacks=receiver, on_start=on_start)
 
     note = "stopping: its jobs are handed over to the other workers (Ctrl-C again exits at once)"
     with contextlib.suppress(Interrupted):
         await interruptible(
             work(), lambda: terminal.note(note), lost="its jobs go to other workers once its lease has expired"
         )
+    if listener is not None:
+        terminal.note(f"callbacks: {listener.receiver.received or 'none'} received")
     return ExitCode.OK
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from pika_async._journal.serialization import job_from_row
+from pika_async._journal.protocol import JobState
+from pika_async._journal.serialization import job_from_row, state_from_row
 from pika_async.engines.statements import ROOT, pages, visible_revision, with_contents
 from pika_async.engines.tables import jobs
 from pika_async.jobs import Job, JobStatus
@@ -32,14 +33,33 @@ def select_changed(connection: sa.Connection, after: int, limit: int) -> list[tu
 
     :param limit: number of changes, about: all of one revision are returned.
     """
-    below = visible_revision(connection)
-    window = jobs.c.revision.between(after + 1, below - 1)
-    numbers = sa.select(jobs.c.revision).where(window).order_by(jobs.c.revision).limit(limit)
-    last = connection.execute(sa.select(sa.func.max(numbers.subquery().c.revision))).scalar_one()
+    last = _last_revision(connection, after, limit)
     if last is None:
         return []
     found = sa.select(jobs).where(jobs.c.revision.between(after + 1, last)).order_by(jobs.c.revision, jobs.c.key)
     return [(row["revision"], *_with_idle(connection, row)) for row in connection.execute(found).mappings().all()]
+
+
+def _last_revision(connection: sa.Connection, after: int, limit: int) -> int | None:
+    """Return the last revision of the next `limit` changes after the revision `after`; None if there are none."""
+    below = visible_revision(connection)
+    window = jobs.c.revision.between(after + 1, below - 1)
+    numbers = sa.select(jobs.c.revision).where(window).order_by(jobs.c.revision).limit(limit)
+    last: int | None = connection.execute(sa.select(sa.func.max(numbers.subquery().c.revision))).scalar_one()
+    return last
+
+
+def select_states(connection: sa.Connection, after: int, limit: int) -> list[tuple[int, JobState]]:
+    """Return the states of the jobs that changed after the revision `after`, as `select_changed` does for jobs."""
+    last = _last_revision(connection, after, limit)
+    if last is None:
+        return []
+    found = (
+        sa.select(jobs.c.revision, jobs.c.key, jobs.c.status, jobs.c.submitted_at)
+        .where(jobs.c.revision.between(after + 1, last))
+        .order_by(jobs.c.revision, jobs.c.key)
+    )
+    return [(number, state_from_row(key, status, at)) for number, key, status, at in connection.execute(found)]
 
 
 def select_jobs(connection: sa.Connection, keys: Collection[str]) -> list[tuple[Job, bool]]:

@@ -1,4 +1,4 @@
-"""Live board of one folder: turns requests into replies. Opens no socket; see `board_servers`.
+"""Live board of the jobs of a folder or a database: turns requests into replies. Opens no socket; see `board_servers`.
 
 Every reply depends on the token; see `board_access`. Only files that a card links are served.
 """
@@ -23,7 +23,7 @@ import attrs
 from pika_async.errors import PikaError
 from pika_async.report.board_access import BoardAccess, Verdict
 from pika_async.report.board_feed import message
-from pika_async.report.board_source import JournalFollower
+from pika_async.report.board_source import ChangeFollower
 from pika_async.report.page import BOARD_POLICY, page_text, script_json, static_files
 
 __all__ = ["Board", "BoardReply", "BoardRequest", "Control"]
@@ -99,7 +99,7 @@ class Board:
     :param state: returns what the buttons of the page show of the batch; default: nothing.
     """
 
-    source: JournalFollower
+    source: ChangeFollower
     access: BoardAccess
     title: str
     is_running: Callable[[], bool] = lambda: True

@@ -7,7 +7,7 @@ reader who comes back with that id gets the rest. A reader may get a card twice,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -66,13 +66,13 @@ class _Entry:
 
 @attrs.define
 class BoardFeed:
-    """Latest state of each job of `root`; its cards in the order of their last change.
+    """Latest state of each job; its cards in the order of their last change.
 
-    :param root: folder of the batch.
+    :param subject: the words of a command that name the jobs; see `cards.folder_subject`.
     """
 
-    root: Path
-    #: Latest revision that was read from the journal.
+    subject: Sequence[str]
+    #: Latest revision that was read.
     revision: int = attrs.field(default=0, init=False)
     #: Number of the latest change of what a page shows, in this process.
     number: int = attrs.field(default=0, init=False)
@@ -138,10 +138,10 @@ class BoardFeed:
         :param written: present time, as text.
         """
         if self._groups is None:
-            self._groups = problem_groups(self._problems.values(), self.root)
+            self._groups = problem_groups(self._problems.values(), self.subject)
         return {
             "running": is_running, "waiting": 0, "unfinished": {name: n for name, n in self._counts.items() if n},
-            "resume": shell_command("resume", self.root), "groups": self._groups, "written": written,
+            "resume": shell_command("resume", self.subject), "groups": self._groups, "written": written,
             "revision": self.revision, "live": True,
         }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Follower of a journal for the live board: reads it beside a running batch, in a thread, and writes nothing.
+"""Followers of jobs for the live board: read them beside what drives them, in a thread, and write nothing.
 
 It reads when it is asked to, so that a board without readers costs nothing.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.to_thread
@@ -21,12 +23,13 @@ from pika_async._planning.repetition import is_archived, is_archived_key
 from pika_async.errors import PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.adaptive import EXPECTED_SECONDS
+from pika_async.polling.durations import DurationSample
 from pika_async.report.board_feed import BoardCard, BoardFeed
-from pika_async.report.cards import card_of, file_facts, is_shown, is_shown_status
+from pika_async.report.cards import card_of, file_facts, folder_subject, is_shown, is_shown_status
 from pika_async.report.media_facts import read_media_facts
 from pika_async.report.timeline_section import TimelineSection
 
-__all__ = ["JournalFollower", "read_pause"]
+__all__ = ["ChangeFollower", "ChangeReader", "JournalFollower", "read_pause"]
 
 #: Shortest and longest time between two reads of the journal, in seconds.
 READ_INTERVAL_S: Final = 0.5
@@ -42,9 +45,26 @@ def read_pause(cpu_s: float) -> float:
     return min(max(READ_INTERVAL_S, READ_PAUSE_FACTOR * cpu_s), MAX_READ_INTERVAL_S)
 
 
+class ChangeReader(Protocol):
+    """What a follower reads; `Reader` documents the calls.
+
+    :raises PikaError: from each call, if it cannot be read at this moment.
+    """
+
+    def reading(self) -> AbstractContextManager[None]: ...
+
+    def committed_states(self, after: int) -> list[tuple[int, JobState]]: ...
+
+    def committed_jobs(self, keys: Collection[str]) -> Iterable[Job]: ...
+
+    def committed_downloads(self, keys: Collection[str]) -> Mapping[str, tuple[Path | str, datetime | None] | None]: ...
+
+    def samples(self) -> Iterable[DurationSample]: ...
+
+
 @attrs.frozen(kw_only=True)
 class _Page:
-    """What one read has found, up to a revision of the journal."""
+    """What one read has found, up to a revision of what is read."""
 
     revision: int
     #: CPU that it took, in seconds.
@@ -60,22 +80,23 @@ class _Page:
 
 
 @attrs.define
-class JournalFollower:
-    """Reader of the journal of `root` that keeps `feed` up to date.
+class ChangeFollower:
+    """Reader of jobs that keeps `feed` up to date.
 
-    :param root: folder of the batch.
-    :param journal: its journal.
+    :param root: folder that links of files are relative to; a file elsewhere is not linked.
+    :param reader: reads the jobs.
     :param price: price of one charge; default None, unknown.
+    :param subject: the words of a command that name the jobs; default: `root`.
     """
 
     root: Path
-    journal: Path
-    price: float | None = None
+    reader: ChangeReader
+    price: float | None = attrs.field(default=None, kw_only=True)
+    subject: Sequence[str] = attrs.field(kw_only=True)
     feed: BoardFeed = attrs.field(init=False)
-    #: Error of the last read; None while the journal can be read.
+    #: Error of the last read; None while the jobs can be read.
     error: PikaError | None = attrs.field(default=None, init=False)
     section: TimelineSection = attrs.field(init=False)
-    _reader: Reader = attrs.field(init=False)
     #: Latest state of each job that has no card.
     _states: dict[str, JobState] = attrs.field(factory=dict, init=False)
     #: Facts of the cards whose file may still come, by key: a finished download gets no revision in the journal.
@@ -87,13 +108,16 @@ class JournalFollower:
     #: Time of the last read on the monotonic clock; None before the first one.
     _read_at: float | None = attrs.field(default=None, init=False)
 
+    @subject.default
+    def _default_subject(self) -> Sequence[str]:
+        return folder_subject(self.root)
+
     def __attrs_post_init__(self) -> None:
-        self.feed = BoardFeed(self.root)
+        self.feed = BoardFeed(self.subject)
         self.section = TimelineSection(expected_seconds=EXPECTED_SECONDS)
-        self._reader = Reader(self.journal)
 
     async def refresh(self, *, at_once: bool = False) -> None:
-        """Read the journal, unless that was done within `pause_s`; an error is kept until the next read.
+        """Read the changes, unless that was done within `pause_s`; an error is kept until the next read.
 
         :param at_once: whether to read in any case; default False.
         """
@@ -125,8 +149,8 @@ class JournalFollower:
         """
         started = time.thread_time()
         self._may_have_posters = (self.root / "posters").is_dir()
-        with self._reader.reading():
-            changed = self._reader.committed_states(after)
+        with self.reader.reading():
+            changed = self.reader.committed_states(after)
             downloads, whole = self._finished_downloads(after)
             states = []
             for revision, state in changed:
@@ -134,7 +158,7 @@ class JournalFollower:
                     whole[state.key] = revision
                 else:
                     states.append((revision, state))
-            read = self._reader.committed_jobs(whole) if whole else ()
+            read = self.reader.committed_jobs(whole) if whole else ()
             jobs = [(whole[job.key], job, *self._card(job)) for job in read if is_shown(job)]  # else it changed since
         return _Page(
             revision=changed[-1][0] if changed else after,
@@ -151,7 +175,7 @@ class JournalFollower:
         for key in keys:
             self._awaited[key] = self._awaited.pop(key)  # the next read takes others
         cards, whole = [], {}
-        for key, download in self._reader.committed_downloads(keys).items() if keys else ():
+        for key, download in self.reader.committed_downloads(keys).items() if keys else ():
             if download is None:
                 whole[key] = after
                 continue
@@ -172,7 +196,7 @@ class JournalFollower:
     def _card(self, job: Job) -> tuple[BoardCard, dict[str, Any] | None]:
         has_poster = job.file is not None and self._has_poster(job.key)
         facts = None if job.file is None else read_media_facts(job.file)
-        card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
+        card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price, subject=self.subject)
         is_awaited = job.status is JobStatus.SUCCEEDED and not job.is_downloaded and job.error is None
         return BoardCard.of(card, self.root, file=job.file), card if is_awaited else None
 
@@ -203,7 +227,19 @@ class JournalFollower:
 
         def draw() -> tuple[str | None, str | None]:
             with contextlib.suppress(PikaError):
-                self.section.set_all_samples(self._reader.samples())
+                self.section.set_all_samples(self.reader.samples())
             return self.section.figures(now)
 
         return await anyio.to_thread.run_sync(draw)
+
+
+class JournalFollower(ChangeFollower):
+    """Follower of the journal of a folder.
+
+    :param root: folder of the batch.
+    :param journal: its journal.
+    :param price: price of one charge; default None, unknown.
+    """
+
+    def __init__(self, root: Path, journal: Path, price: float | None = None) -> None:
+        super().__init__(root, Reader(journal), price=price)

@@ -25,6 +25,7 @@ from pika_async.report.media_facts import MediaFacts
 __all__ = [
     "card_of",
     "file_facts",
+    "folder_subject",
     "generate_command",
     "is_shown",
     "is_shown_status",
@@ -66,6 +67,7 @@ def card_of(
     facts: MediaFacts | None = None,
     has_poster: bool = False,
     price: float | None = None,
+    subject: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the facts of `job` for its card, as JSON has them; those that are unknown are left out.
 
@@ -73,6 +75,7 @@ def card_of(
     :param facts: shape and length of its file; default none.
     :param has_poster: whether `root`/posters/KEY.jpg exists; default False.
     :param price: price of one charge; default None, unknown.
+    :param subject: the words of a command that name the jobs; default: `root`.
     """
     request = job.request
     took = None if job.settled_at is None or job.submitted_at is None else job.settled_at - job.submitted_at
@@ -105,7 +108,7 @@ def card_of(
         "error": None if job.error is None else job.error.message,
         "earlier": is_archived(job) or None,
         "adopted": job.is_adopted or None,
-        "command": _command_again(job, root),
+        "command": _command_again(job, folder_subject(root) if subject is None else subject),
         "stored": job.object_url,
     }
     if job.file is not None:
@@ -164,9 +167,14 @@ def _time(at: Any) -> str | None:
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-def shell_command(name: str, root: Path, *rest: str) -> str:
-    """Return the command `name` for the folder `root`, quoted for a shell, whatever the working directory."""
-    return shlex.join(["pika-async", name, str(root.absolute()), *rest])
+def folder_subject(root: Path) -> tuple[str]:
+    """Return the words of a command that name the jobs of the folder `root`, whatever the working directory."""
+    return (str(root.absolute()),)
+
+
+def shell_command(name: str, subject: Sequence[str], *rest: str) -> str:
+    """Return the command `name` for the jobs that the words `subject` name, quoted for a shell."""
+    return shlex.join(["pika-async", name, *subject, *rest])
 
 
 def generate_command(request: GenerationRequest, provider: str) -> str | None:
@@ -190,24 +198,24 @@ def generate_command(request: GenerationRequest, provider: str) -> str | None:
     return shlex.join([*words, "--", request.prompt])
 
 
-def _command_again(job: Job, root: Path) -> str | None:
+def _command_again(job: Job, subject: Sequence[str]) -> str | None:
     if is_archived(job):
         return None
     match job.status:
         case JobStatus.UNKNOWN:
-            return shell_command("resolve", root, job.key)
+            return shell_command("resolve", subject, job.key)
         case JobStatus.TIMED_OUT:
-            return shell_command("resume", root)
+            return shell_command("resume", subject)
         case JobStatus.SUCCEEDED if job.error is not None:
-            return shell_command("resume", root)
+            return shell_command("resume", subject)
         case _ if job.is_adopted:  # its prompt is not known
             return None
         case JobStatus.SUCCEEDED:
             return generate_command(job.request, job.provider)
         case JobStatus.FAILED:
-            return shell_command("retry", root, job.key, "--new-seed")
+            return shell_command("retry", subject, job.key, "--new-seed")
         case _:
-            return shell_command("retry", root, job.key)
+            return shell_command("retry", subject, job.key)
 
 
 # --- problems --------------------------------------------------------------------------------------------------------
@@ -235,7 +243,7 @@ def problem_of(card: Mapping[str, Any]) -> dict[str, Any] | None:
     return {name: card[name] for name in _PROBLEM_FIELDS if name in card}
 
 
-def problem_groups(cards: Iterable[Mapping[str, Any]], root: Path) -> list[dict[str, Any]]:
+def problem_groups(cards: Iterable[Mapping[str, Any]], subject: Sequence[str]) -> list[dict[str, Any]]:
     """Return the cards without a video by status and reason: how many, the first keys, and the command that helps.
 
     The groups are in the order of the page, larger ones first within a status. A job that was paid for again is not
@@ -251,13 +259,13 @@ def problem_groups(cards: Iterable[Mapping[str, Any]], root: Path) -> list[dict[
     return [
         {
             "status": status, "reason": reason, "count": len(keys), "keys": keys[:MAX_EXAMPLES],
-            "command": _group_command(status, keys, adopted, root),
+            "command": _group_command(status, keys, adopted, subject),
         }
         for (status, reason), keys in ordered
     ]  # fmt: skip
 
 
-def _group_command(status: str, keys: Sequence[str], adopted: Collection[str], root: Path) -> str | None:
+def _group_command(status: str, keys: Sequence[str], adopted: Collection[str], subject: Sequence[str]) -> str | None:
     """Return the command for a group: by its keys if they are few, so that it acts on no other group.
 
     :param adopted: keys of jobs whose prompts are not known, so that they cannot be paid for again.
@@ -266,14 +274,14 @@ def _group_command(status: str, keys: Sequence[str], adopted: Collection[str], r
     few = len(keys) <= MAX_EXAMPLES
     match status:
         case "unknown":
-            return shell_command("resolve", root, *(keys if few else []))
+            return shell_command("resolve", subject, *(keys if few else []))
         case "timed_out" | "succeeded":
-            return shell_command("resume", root)
+            return shell_command("resume", subject)
         case _ if not own:
             return None
         case "failed":
-            return shell_command("retry", root, *(own if few else ["--failed"]), "--new-seed")
+            return shell_command("retry", subject, *(own if few else ["--failed"]), "--new-seed")
         case "rejected" if not few:
-            return shell_command("retry", root, "--rejected")
+            return shell_command("retry", subject, "--rejected")
         case _:
-            return shell_command("retry", root, *own)
+            return shell_command("retry", subject, *own)

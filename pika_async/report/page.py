@@ -49,7 +49,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
         f"gallery/{part}.js"
         for part in ("data", "text", "elements", "summary", "filters", "media", "cards", "grid", "player", "start")
     ),
-    "board.js": ("board/changes.js", "board/figures.js", "board/connection.js"),
+    "board.js": ("board/changes.js", "board/cluster.js", "board/figures.js", "board/connection.js"),
     "control.js": ("board/control.js",),
 }
 #: Policy of the live board, which also loads from where it came, and stands in no other page.

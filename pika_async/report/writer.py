@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -24,7 +24,7 @@ from pika_async._planning.repetition import is_archived
 from pika_async.errors import PikaError
 from pika_async.jobs import Job, JobStatus
 from pika_async.polling.durations import DurationSample
-from pika_async.report.cards import card_of, is_shown, problem_groups, problem_of, shell_command
+from pika_async.report.cards import card_of, folder_subject, is_shown, problem_groups, problem_of, shell_command
 from pika_async.report.media_facts import read_media_facts
 from pika_async.report.page import Facets, card_line, facets_of, is_own_page, page_text, static_files, with_poster
 from pika_async.report.posters import draw_posters
@@ -56,6 +56,7 @@ class GalleryWriter:
     :param price: price of one charge; default None, unknown.
     :param load_samples: returns the duration samples, once the command has ended; default None.
     :param expected_seconds: expected duration of a generation, in seconds above 0; default 60.
+    :param subject: the words of a command that name the jobs; default: `root`.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class GalleryWriter:
     price: float | None = None
     load_samples: Callable[[], Iterable[DurationSample]] | None = None
     expected_seconds: float = 60.0
+    subject: Sequence[str] = attrs.field()
     #: Keys of all jobs of the command, finished or not.
     _expected: set[str] = attrs.field(factory=set, init=False)
     _pending: dict[str, Job] = attrs.field(factory=dict, init=False)
@@ -82,6 +84,10 @@ class GalleryWriter:
     _is_checked: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _stops_drawing: threading.Event = attrs.field(factory=threading.Event, init=False)
+
+    @subject.default
+    def _default_subject(self) -> Sequence[str]:
+        return folder_subject(self.root)
 
     def __attrs_post_init__(self) -> None:
         self._section = TimelineSection(expected_seconds=self.expected_seconds)
@@ -214,7 +220,7 @@ class GalleryWriter:
                 continue
             has_poster = may_have_posters and job.file is not None and self._has_poster(key)
             facts = None if job.file is None else read_media_facts(job.file)
-            card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price)
+            card = card_of(job, self.root, facts=facts, has_poster=has_poster, price=self.price, subject=self.subject)
             self._lines[key], self._facets[key] = card_line(card), facets_of(card)
             self._add_cost(card)
             if (problem := problem_of(card)) is not None:
@@ -246,8 +252,8 @@ class GalleryWriter:
                 "points": math.fsum(self._points.values()),
                 "cost": cost(self.price, len(self._charged)) if self._charged and self.price is not None else 0,
             },
-            "resume": shell_command("resume", self.root),
-            "groups": problem_groups(self._problems.values(), self.root),
+            "resume": shell_command("resume", self.subject),
+            "groups": problem_groups(self._problems.values(), self.subject),
             "written": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
 

@@ -23,10 +23,12 @@ from pika_async.engines.cluster import Cluster
 from pika_async.jobs import Job, JobStatus
 from pika_async.models import GenerationRequest
 from tests.cli.account_files import write_accounts
-from tests.cli.batch_process import LAUNCHER
+from tests.cli.batch_process import LAUNCHER, address
 from tests.cli.batches import jsonl
+from tests.cli.board_page import request
 from tests.cli.command_line import ENV, KEY, CommandLine, Rule, serving
 from tests.fakes.child_process import ChildProcess
+from tests.fakes.raw_server import free_port
 
 #: Fields of a result that differ from run to run.
 OWN: Final = ("task_id", "video_url", "polls", "submitted_at", "settled_at")
@@ -107,7 +109,8 @@ def test_the_same_file_gives_the_same_results_in_a_folder_and_on_workers(cli: Co
     with (cli.folder / "shared" / "results.csv").open(encoding="utf-8-sig") as file:
         assert [row["key"] for row in csv.DictReader(file)] == ["k0", "k1", "refused", "failed"]
     assert (cli.folder / "shared" / "videos" / "k0.mp4").read_bytes()[4:8] == b"ftyp"
-    assert "k1" in (cli.folder / "shared" / "index.html").read_text()
+    page = (cli.folder / "shared" / "index.html").read_text()
+    assert ("k1" in page, f"pika-async retry --database {url} failed --new-seed" in page) == (True, True)
     assert not (cli.folder / "shared" / "journal.db").exists()
 
 
@@ -133,6 +136,26 @@ def test_an_interrupt_leaves_the_jobs_to_the_workers(cli: CommandLine, url: str)
         assert "1 worker" in shown.out
     (worker,) = cli("workers", "--database", url, "--json").records
     assert (worker["ended"], worker["jobs"]) == ("closed", 0)
+
+
+@pytest.mark.slow
+def test_a_worker_receives_callbacks(cli: CommandLine, url: str) -> None:
+    """A callback comes long before the first poll; it is announced and counted, without its token."""
+    cli.write("b.jsonl", jsonl(("k0", "a cat"), ("k1", "a dog")))
+    public = f"http://127.0.0.1:{free_port()}"
+    with serving(durations="constant:0.3") as emulator:
+        write_accounts(cli, emulator, names=("cometapi",))
+        argv = ("worker", "--database", url, "--accounts", "accounts.toml", "--expected-seconds", "600")
+        with start(cli.folder, *argv, "--callbacks", public) as process:
+            text = process.read_errors_until("listening on")
+            ran = cli("batch", "b.jsonl", "--accounts", "accounts.toml", "--database", url)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate()
+        assert [call.status for call in emulator.callbacks] == [202, 202]
+    assert (ran.code, process.returncode) == (0, 0), (ran, errors)
+    assert f"callbacks: public URL {public}/callbacks/..." in text
+    assert "callbacks: 2 received" in errors
+    assert not [call for call in emulator.callbacks if call.url.rpartition("/")[2] in text + errors]
 
 
 @pytest.mark.slow
@@ -172,12 +195,47 @@ def test_the_commands_of_a_folder_take_a_database(cli: CommandLine, url: str) ->
     assert statuses == {"one": "planned", "two": "canceled", "bad~1": "rejected", "late": "timed_out", "bad": "planned"}
 
 
+def test_the_board_of_a_database_is_guarded_and_only_reads(cli: CommandLine, url: str) -> None:
+    """Its page has the jobs, the workers and the accounts; 403 without the secret or by another name."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    asyncio.run(save(url, job("bad", JobStatus.REJECTED, settled_at=at), job("new", JobStatus.PLANNED)))
+    with start(cli.folder, "board", "--database", url) as process:
+        whole = address(process)
+        place, _, query = whole.removeprefix("http://").partition("/?")
+        status, _, body = request(place, "GET", f"/?{query}", {})
+        assert status == 200
+        data = json.loads(body.partition('type="application/json">')[2].partition("</script>")[0])
+        assert [card["key"] for card in data["cards"]] == ["bad"]
+        assert data["cards"][0]["command"] == f"pika-async retry --database {url} bad"
+        assert (data["head"]["unfinished"], data["head"]["running"]) == ({"planned": 1}, False)
+        assert data["head"]["batch"]["cluster"] == {
+            "workers": [], "more": 0, "accounts": [], "start": f"pika-async worker --database {url} --accounts FILE",
+        }  # fmt: skip
+        assert request(place, "GET", "/", {})[0] == 403
+        assert request(place, "GET", f"/?{query}", {"Host": "evil.example"})[0] == 403
+        assert request(place, "POST", f"/control/pause?{query}", {})[0] == 403
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    assert len(cli("status", "--database", url, "--json").records) == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
         (("status", "clips", "--database", "URL"), "--database: must not be given with a folder, but clips was"),
         (("status",), "status needs the --out folder of a batch, or --database URL"),
         (("resume",), "resume needs the --out folder of a batch, or --database URL"),
+        (
+            ("worker", "--database", "URL", "--accounts", "accounts.toml", "--callbacks", "http://127.0.0.1:8"),
+            "sends no callbacks",
+        ),
+        (
+            ("worker", "--database", "URL", "--accounts", "accounts.toml", "--listen", "8080"),
+            "must be given with --callbacks",
+        ),
+        (("board",), "board needs the --out folder of a batch, or --database URL"),
+        (("board", "clips", "--database", "URL"), "--database: must not be given with a folder, but clips was"),
+        (("board", "--database", "postgresql://pika:secret@127.0.0.1:9/x"), "pika:***@127.0.0.1:9/x cannot be used"),
         (("workers",), "--database: must be given to workers: postgresql://USER@HOST/DATABASE"),
         (("workers", "--database", "postgresql://pika:secret@127.0.0.1:9/x"), "pika:***@127.0.0.1:9/x cannot be used"),
         (

@@ -13,7 +13,7 @@ from pika_async import Job, JobStatus
 from pika_async._journal.protocol import JobState
 from pika_async.report import board_feed
 from pika_async.report.board_feed import MAX_CARDS_AT_ONCE, BoardCard, BoardFeed
-from pika_async.report.cards import card_of, is_shown
+from pika_async.report.cards import card_of, folder_subject, is_shown
 from tests.report.jobs import failed, made, succeeded
 
 ROOT = Path("/batch")
@@ -38,7 +38,7 @@ def read(feed: BoardFeed, after: int, seen: int | None = None) -> list[tuple[int
 
 def test_a_reader_gets_what_changed_since_its_last_id() -> None:
     """The revision of that id is repeated, because more may have joined it."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     for revision, key in enumerate("abc", 1):
         put(feed, failed(key, "no"), revision)
     assert read(feed, 0) == [(3, ["a", "b", "c"])]
@@ -48,7 +48,7 @@ def test_a_reader_gets_what_changed_since_its_last_id() -> None:
 
 def test_a_job_that_changed_again_is_sent_once_as_it_is_now() -> None:
     """It stands where its last change does."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     put(feed, failed("a", "at first"), 1)
     put(feed, failed("b", "no"), 2)
     put(feed, failed("a", "no", index=0), 3)
@@ -57,7 +57,7 @@ def test_a_job_that_changed_again_is_sent_once_as_it_is_now() -> None:
 
 def test_a_download_without_a_revision_reaches_readers_who_are_up_to_date() -> None:
     """Those who are connected by its number, those who come back by the revision that it joined."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     put(feed, succeeded("a"), 1)
     put(feed, succeeded("b"), 2)
     seen = feed.number
@@ -71,7 +71,7 @@ def test_a_download_without_a_revision_reaches_readers_who_are_up_to_date() -> N
 
 def test_a_long_message_is_cut_between_two_revisions() -> None:
     """A reader who is cut off after any message comes back complete."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     for number in range(2 * MAX_CARDS_AT_ONCE):
         put(feed, failed(f"k{number}", "no"), number + 1)
         if number + 1 == MAX_CARDS_AT_ONCE - 1:
@@ -84,7 +84,7 @@ def test_a_long_message_is_cut_between_two_revisions() -> None:
 
 def test_a_card_is_encoded_once_for_all_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading joins lines."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     put(feed, failed("a", "no"), 1)
 
     def never(_: Any) -> str:
@@ -97,7 +97,7 @@ def test_a_card_is_encoded_once_for_all_readers(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_job_that_is_sent_again_leaves_the_page() -> None:
     """Its message says that it has gone, and the head counts it."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     put(feed, failed("a", "no"), 1)
     put(feed, attrs.evolve(made("a"), status=JobStatus.RUNNING), 2)
     (message,) = feed.messages(2)
@@ -109,7 +109,7 @@ def test_a_job_that_is_sent_again_leaves_the_page() -> None:
 
 def test_a_job_without_a_card_is_only_counted() -> None:
     """It makes no message, and the same status again changes nothing but the revision."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     for revision in range(1, 4):
         put(feed, made("a", status=JobStatus.RUNNING), revision)
         assert feed.number == 1
@@ -122,7 +122,7 @@ def test_a_job_without_a_card_is_only_counted() -> None:
 @pytest.mark.parametrize("others", [0, 1])
 def test_a_reader_of_another_process_loses_the_cards_that_have_gone(others: int) -> None:
     """It may have one of a job that is sent again since, also when there is no card at all."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     put(feed, made("a", status=JobStatus.RUNNING), 1)
     for number in range(others):
         put(feed, failed(f"b{number}", "no"), 2 + number)
@@ -134,7 +134,7 @@ def test_a_reader_of_another_process_loses_the_cards_that_have_gone(others: int)
 
 def test_hostile_text_ends_no_message() -> None:
     """A line break in a prompt does not break a line of the stream."""
-    feed = BoardFeed(ROOT)
+    feed = BoardFeed(folder_subject(ROOT))
     put(feed, failed("a", "no\n\nevent: head\ndata: {}", prompt="</script>\r\n\n: \u2028"), 1)
     (message,) = feed.messages(0)
     assert message.count(b"\n") == 4

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pika_async import Job, JobStatus
 from pika_async.errors import DownloadFailed, InvalidRequest
 from pika_async.models.results import RouteStep
-from pika_async.report.cards import card_of, generate_command, is_shown, problem_groups
+from pika_async.report.cards import card_of, folder_subject, generate_command, is_shown, problem_groups
 from pika_async.report.media_facts import MediaFacts
 from pika_async.report.page import usual_start
 from tests.report.jobs import failed, in_doubt, made, rejected, succeeded
@@ -24,7 +24,7 @@ RETRY = "pika-async retry '/clips of mine'"
 
 
 def groups(*jobs: Job) -> list[tuple[str, str, int, str]]:
-    found = problem_groups([card_of(job, ROOT) for job in jobs], ROOT)
+    found = problem_groups([card_of(job, ROOT) for job in jobs], folder_subject(ROOT))
     return [(group["status"], group["reason"], group["count"], group["command"]) for group in found]
 
 

@@ -11,14 +11,16 @@ let figuresAt = Date.now(), figuresTimer = 0, groupsDrawn = JSON.stringify(head.
 const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
 
 function showState() {
+  const isShared = Boolean(head.batch && head.batch.cluster);
   const isStale = isBroken || Date.now() - last > GONE_AFTER;
   const state = isOver || isEnded ? "over" : isStale ? "stale" : head.running ? "live" : "over";
   const words = isOver ? "The board has been stopped or its address has changed: open the address that the command prints."
-    : isEnded ? `The command that served this page ended at ${clock(last)}. The gallery in its folder has the same cards.`
+    : isEnded ? `The command that served this page ended at ${clock(last)}. ${isShared ? "Run it again, and open its new address." : "The gallery in its folder has the same cards."}`
     : isStale ? `Stale: no news since ${clock(last)}. The page goes on by itself as soon as the board answers.`
+    : head.trouble && isShared ? `The database does not answer; the page goes on by itself once it does. ${clean(head.trouble).replace(/^database: /, "")}`
     : head.trouble ? `The journal cannot be read: ${clean(head.trouble)}`
     : head.batch && head.batch.paused ? "Live, and paused: nothing more is sent; what is in flight is followed."
-    : head.running ? "Live" : "No batch is running here.";
+    : head.running ? "Live" : isShared ? "No worker is running, so nothing is sent or polled." : "No batch is running here.";
   const line = $("live");
   if (line.textContent !== words) line.textContent = words;
   line.dataset.paused = String(Boolean(state === "live" && head.batch && head.batch.paused));
@@ -43,6 +45,7 @@ function merge() {
     update();
   }
   drawHead();
+  drawCluster();
   showState();
 }
 

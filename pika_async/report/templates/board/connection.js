@@ -41,4 +41,5 @@ async function connectAgain() {
 
 setInterval(showState, 1000);
 showState();
+drawCluster();
 connect(`after=${head.revision}&epoch=${head.epoch}&seen=${head.number}`);

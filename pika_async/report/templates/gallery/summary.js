@@ -45,7 +45,7 @@ function drawHead() {
     reload.addEventListener("click", () => location.reload());
     line.append(make("span", {}, `Still to come: ${open.join(", ")}. Written ${moment(head.written)}.`), reload);
   } else {
-    line.append(make("span", {}, `Not finished: ${open.join(", ")}. To continue:`), commandLine(head.resume, "Copy the command to continue"));
+    line.append(make("span", {}, `Not finished: ${open.join(", ")}. To continue:`), commandLine(head.batch?.cluster?.start ?? head.resume, "Copy the command to continue"));
   }
 }
 
