@@ -72,7 +72,8 @@ def _status_table(folder: BatchFolder, jobs: Sequence[Job], terminal: Terminal) 
     title = f"{folder.title}: {counted(len(current), 'job')}"
     if folder.is_shared:  # an address is wider than the table
         terminal.show(title)
-    shown = table("" if folder.is_shared else title, "status", "jobs", "on disk", "points", "refunded", right=1)
+    place = "stored" if any(job.object_url is not None for job in current) else "on disk"
+    shown = table("" if folder.is_shared else title, "status", "jobs", place, "points", "refunded", right=1)
     for status in JobStatus:
         if matching := [job for job in current if job.status is status]:
             shown.add_row(*map(plain, _figures(status.label, matching)))

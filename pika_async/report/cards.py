@@ -134,6 +134,7 @@ def file_facts(
         "shape": facts.shape,
         "seconds": facts.seconds,
         "file": link,
+        "stored": file.as_posix() if link is None else None,
         "picture": (link is not None and file.suffix in PICTURE_SUFFIXES) or None,
         "poster": f"./posters/{quote(key, safe='')}.jpg" if has_poster else None,
     }

@@ -72,7 +72,7 @@ CARD_FIELDS: Final = (
 )  # fmt: skip
 #: Fields of a card by which it is counted and filtered.
 FACET_FIELDS: Final = ("status", "provider", "effect", "model", "kind")
-#: Those fields of a card, and whether it has a video.
+#: Those fields of a card, and where its result is.
 Facets: TypeAlias = tuple[str | bool | None, ...]
 #: Words that a shell takes as they are, as `shlex.quote` has it.
 _SHELL_SAFE: Final = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
@@ -118,7 +118,17 @@ def usual_start(card: Mapping[str, Any]) -> str | None:
 
 def facets_of(card: Mapping[str, Any]) -> Facets:
     """Return the values by which `card` is counted and filtered, which its line leaves out; see `Facets`."""
-    return (*map(card.get, FACET_FIELDS), "file" in card)
+    return (*map(card.get, FACET_FIELDS), where_of(card))
+
+
+def where_of(card: Mapping[str, Any]) -> str | bool:
+    """Return where the result of `card` is: True for a file that the page links, False for nowhere.
+
+    The script of the page has the same words.
+    """
+    if "file" in card or "stored" not in card:
+        return "file" in card
+    return "store" if "://" in card["stored"] else "elsewhere"
 
 
 def with_poster(line: str) -> str:

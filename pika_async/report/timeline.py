@@ -67,7 +67,7 @@ class TimelineSeries:
     succeeded: Sequence[int]
     #: Jobs that had failed, were rejected or canceled, or are in doubt (from the time that they were sent).
     ended_badly: Sequence[int]
-    #: Jobs whose result was on disk.
+    #: Jobs whose result was on disk, or in a store.
     downloaded: Sequence[int]
     #: Refused jobs: the time of each bin with any, and how many.
     refusals: Sequence[tuple[float, int]]
@@ -124,7 +124,7 @@ class BatchTimeline:
     def add_download(self, key: str, at: datetime | None) -> None:
         """Count the file of the job `key`, which has succeeded and was counted without one.
 
-        :param at: when it was on disk; None, unknown, for when the job settled.
+        :param at: when it was on disk or in a store; None, unknown, for when the job settled.
         """
         record = self._records[key]
         downloaded = record.settled_at if at is None else max(record.settled_at, at.timestamp())

@@ -168,8 +168,8 @@ def _key(series: TimelineSeries) -> list[tuple[str, str, int]]:
         ("s-planned", "not accepted yet", series.planned),
         ("s-flight", "in flight", series.in_flight),
         ("s-problem", "without a video", series.ended_badly),
-        ("s-succeeded", "succeeded, not on disk", waiting),
-        ("s-downloaded", "on disk", series.downloaded),
+        ("s-succeeded", "succeeded, not downloaded", waiting),
+        ("s-downloaded", "downloaded", series.downloaded),
     ]
     return [(name, label, counts[-1]) for name, label, counts in states if any(counts)]
 

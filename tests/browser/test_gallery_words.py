@@ -93,6 +93,35 @@ def test_a_job_is_counted_once_while_the_batch_runs(
     page.close()
 
 
+@pytest.mark.parametrize(
+    ("place", "summary", "words"),
+    [
+        ("s3://clips/a/k.mp4", "1 in the store", "In the store"),
+        ("https://cdn.example/k.mp4", "1 in the store", "In the store"),
+        ("/mnt/elsewhere/k.mp4", "1 on other disks", "On another disk"),
+    ],
+)
+def test_a_result_that_is_elsewhere_is_named_by_its_place(
+    browser: Browser, tmp_path: Path, place: str, summary: str, words: str
+) -> None:
+    """A card with a plain placeholder, in the player too; only a web address is a link."""
+    writer = GalleryWriter(tmp_path, "t")
+    kept: dict[str, Any] = {"object_url": place} if "://" in place else {"file": Path(place)}
+    writer.add(attrs.evolve(succeeded("k"), **kept))
+    page = opened(browser, writer)
+    assert page.locator("#summary").inner_text() == f"1 succeeded · {summary}"
+    card = page.get_by_role("article")
+    assert card.locator(".frame").inner_text().split("\n") == [words, place]
+    assert (card.locator("video").count(), page.locator("#others").is_visible()) == (0, False)
+    links = [place] if place.startswith("https:") else []
+    assert [link.get_attribute("href") for link in card.get_by_role("link").all()] == links
+    card.locator(".prompt").click()
+    player = page.get_by_role("dialog")
+    assert player.locator(".stage").inner_text().split("\n") == [words, place]
+    assert player.get_by_role("button", name="Copy its place").is_visible()
+    page.close()
+
+
 def test_one_is_singular(browser: Browser, tmp_path: Path) -> None:
     """A page with one of each reads like a sentence; two doubts are asked about in turn, one is not."""
     writer = GalleryWriter(tmp_path, "t", price=0.5)

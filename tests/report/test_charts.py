@@ -136,8 +136,8 @@ def test_the_key_has_the_latest_counts_and_the_description_the_whole() -> None:
         "0 not accepted yet",
         "1 in flight",
         "1 without a video",
-        "1 succeeded, not on disk",
-        "1 on disk",
+        "1 succeeded, not downloaded",
+        "1 downloaded",
     ]
     assert "without a video" not in timeline_figure(attrs.evolve(BATCH, ended_badly=[0, 0, 0]))
     description = next(root.iter(f"{SVG}desc")).text or ""

@@ -25,6 +25,10 @@ function drawCard(card, place) {
   article.setAttribute("aria-posinset", place + 1);
   article.setAttribute("aria-setsize", shown.length);
   opens(article, place, card);
+  if (whereOf(card) !== true) {
+    frame.append(awayFrom(card));
+    return article;
+  }
   if (card.picture) {
     frame.prepend(media(card));
     return article;
@@ -42,14 +46,18 @@ function drawCard(card, place) {
   return article;
 }
 
-// Why a card has no video to play: a browser opens no s3:// address.
-const whereabouts = (card) => card.reason || (card.stored ? `stored as ${card.stored}` : "not downloaded");
+// A result that the page cannot show: where it is. A browser opens no s3:// address, and no file of another machine.
+function awayFrom(card) {
+  const place = make("span", { class: "place", dir: "ltr" }, /^https?:\/\//.test(card.stored)
+    ? make("a", { href: card.stored, rel: "noreferrer noopener", target: "_blank" }, clean(card.stored)) : clean(card.stored));
+  return make("div", { class: "away" }, make("span", {}, whereOf(card) === "store" ? "In the store" : "On another disk"), place);
+}
 
 function drawLine(card, place) {
   const article = frameOf(card, "line-card");
   article.append(make("span", { class: "status", "data-status": card.status }, label(card.status)),
     make("p", { class: "prompt", dir: "auto" }, clean(card.prompt)),
-    make("p", { class: "facts" }, make("span", { class: "reason", dir: "auto" }, clean(whereabouts(card))), make("span", { class: "key" }, clean(card.key))));
+    make("p", { class: "facts" }, make("span", { class: "reason", dir: "auto" }, clean(card.reason || "not downloaded")), make("span", { class: "key" }, clean(card.key))));
   article.setAttribute("aria-posinset", place + 1);
   article.setAttribute("aria-setsize", shown.length);
   opens(article, place, card);

@@ -15,7 +15,7 @@ class LineCard {
   constructor(line, facets) {
     this.line = line;
     this.facets = facets; // one for all cards that are equal in them
-    [this.status, this.provider, this.effect, this.model, this.kind, this.hasVideo] = facets.map((value) => value ?? undefined);
+    [this.status, this.provider, this.effect, this.model, this.kind, this.where] = facets.map((value) => value ?? undefined);
   }
 
   named(name) {
@@ -46,7 +46,9 @@ function usualStart({ provider, effect, ratio, seed, model, duration, resolution
   return ["pika-async generate --provider", provider, ...options.map(([name, value]) => `--${name}=${value}`), "-- "].join(" ");
 }
 
-const hasVideo = (card) => card.hasVideo ?? card.file !== undefined;
+// True for a file that the page plays, "store" or "elsewhere" for a result in another place, false for none; `where_of` of page.py is the same.
+const whereOf = (card) => card.where ?? (card.file !== undefined || (card.stored !== undefined && (card.stored.includes("://") ? "store" : "elsewhere")));
+const hasVideo = (card) => whereOf(card) !== false;
 const cards = data.codes ? data.codes.map((code, place) => new LineCard(lines[place], data.facets[code]))
   : JSON.parse(`[${lines.join("").slice(0, -2)}]`);
 lines.length = 0;

@@ -23,7 +23,7 @@ function rows(card) {
   const found = [
     ["Status", label(card.status)], ["Reason", card.error], ["Key", card.key], ["Provider", card.provider], ["Account", card.account], ["Task", card.task],
     ["Effect", card.effect], ["Model", card.model], ["Kind", card.kind], ["Ratio", card.ratio], ["Resolution", card.resolution], ["Seed", card.seed],
-    ["Size", hasVideo(card) && card.shape ? card.shape.join(" × ") : undefined], ["Length", card.seconds ? span(card.seconds) : card.duration && span(Number(card.duration))],
+    ["Size", whereOf(card) === true && card.shape ? card.shape.join(" × ") : undefined], ["Length", card.seconds ? span(card.seconds) : card.duration && span(Number(card.duration))],
     ["Took", card.took && span(card.took)], ["Submitted", card.submitted && moment(card.submitted)], ["Settled", card.settled && moment(card.settled)], ["Polls", card.polls && number(card.polls)],
     ["Attempts", card.attempts], ["Points", card.points && number(card.points)], ["Cost", card.cost && money(card.cost)],
     ["Route", card.route && card.route.map(stepText).join(" → ")],
@@ -41,7 +41,7 @@ function button(words, name, work, kind) {
 function fillPlayer() {
   const card = shown[current];
   const stage = make("div", { class: "stage" });
-  if (hasVideo(card)) {
+  if (whereOf(card) === true) {
     const shot = media(card);
     if (shot.tagName === "VIDEO") {
       shot.controls = true;
@@ -52,11 +52,11 @@ function fillPlayer() {
     stage.append(shot);
   } else {
     stage.classList.add("none");
-    stage.append(make("p", { dir: "auto" }, clean(whereabouts(card))));
+    stage.append(hasVideo(card) ? awayFrom(card) : make("p", { dir: "auto" }, clean(card.reason || "not downloaded")));
   }
   const prompt = make("h2", { id: "player-prompt", dir: "auto" }, clean(card.prompt));
   const actions = make("div", { class: "actions" }, copyButton("Copy prompt", card.prompt), copyButton("Copy key", card.key));
-  if (card.stored) actions.append(copyButton("Copy URL", card.stored));
+  if (card.stored) actions.append(copyButton("Copy its place", card.stored));
   const { command } = card;
   if (command) actions.append(copyButton("Copy command", command));
   const detail = make("div", { class: "detail" }, prompt, actions);

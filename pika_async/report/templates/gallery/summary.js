@@ -2,6 +2,7 @@
 
 const ORDER = ["succeeded", "failed", "rejected", "unknown", "timed_out", "canceled"];
 const UNFINISHED = ["running", "queued", "submitting", "planned"];
+const PLACES_OF_RESULTS = [[true, "on disk"], ["store", "in the store"], ["elsewhere", "on other disks"]];
 const ADVICE = {
   failed: "pays again, with another seed", unknown: "asks what has become of it", rejected: "not charged; sends again once the cause is mended",
   timed_out: "follows the task again", succeeded: "downloads again", canceled: "sends again",
@@ -26,8 +27,9 @@ const adviceFor = ({ status, count }) => (status === "unknown" && count > 1 ? "a
 
 function drawHead() {
   const parts = [...tally().status].sort((a, b) => ORDER.indexOf(a[0]) - ORDER.indexOf(b[0])).map(([status, count]) => `${number(count)} ${label(status)}`);
-  const files = cards.filter(hasVideo).length;
-  if (files) parts.push(`${number(files)} on disk`);
+  const places = new Map();
+  for (const card of cards) places.set(whereOf(card), (places.get(whereOf(card)) || 0) + 1);
+  for (const [where, words] of PLACES_OF_RESULTS) if (places.has(where)) parts.push(`${number(places.get(where))} ${words}`);
   const points = sumOf("points"), cost = sumOf("cost");
   if (points) parts.push(counted(points, "point"));
   if (cost) parts.push(`cost ${money(cost)}`);
