@@ -229,7 +229,8 @@ def resume(
 
     Each job is polled at the provider and address that accepted it. Jobs in doubt stay in doubt; see `pika-async
     status`. The options of the batch apply unless they are given again. Exit codes are those of batch. With --database
-    the jobs that no worker has are queued again for the workers, and the command ends.
+    the jobs that no worker has are queued again for the workers, those too whose result could not be downloaded, and
+    the command ends.
 
     :param folder: The --out folder of a batch, in place of --database.
     :param max_in_flight: Most generations at once.

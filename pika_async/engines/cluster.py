@@ -46,10 +46,6 @@ ENQUEUED_AT_ONCE: Final = 500
 CHANGES_AT_ONCE: Final = 1_000
 #: Seconds between two readings of the changes while jobs are followed.
 FOLLOW_S: Final = 0.5
-#: Jobs that `resume` runs on: all that a worker can do something for.
-_RESUMABLE: Final = (
-    JobStatus.PLANNED, JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.TIMED_OUT,
-)  # fmt: skip
 
 _log = logging.getLogger("pika_async.cluster")
 
@@ -250,11 +246,13 @@ class Cluster:
     async def resume(self, keys: Collection[str] | None = None) -> list[str]:
         """Queue every job again that is not final or in doubt and that no worker has; return their keys.
 
+        So are those whose result could not be downloaded, which costs nothing.
+
         :param keys: the keys of the jobs that are meant; default: all.
         """
 
         def resume(connection: sa.Connection) -> list[str]:
-            idle = job_reads.idle_keys(connection, _RESUMABLE)
+            idle = job_reads.resumable_keys(connection)
             wanted = None if keys is None else frozenset(keys)
             queued = [key for key in idle if wanted is None or key in wanted]
             self._queue.enqueue(connection, queued)

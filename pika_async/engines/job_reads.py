@@ -75,14 +75,25 @@ def _with_idle(connection: sa.Connection, row: Mapping[Any, Any]) -> tuple[Job, 
     return job_from_row(with_contents(connection, row), ROOT), row["owner"] is None and not row["queued"]
 
 
-def idle_keys(connection: sa.Connection, statuses: Collection[JobStatus], key: str | None = None) -> list[str]:
-    """Return the keys of the jobs with one of `statuses` that no worker drives and of which no run is queued.
-
-    :param key: the key of the only job that is meant; default: all jobs.
-    """
+def idle_keys(connection: sa.Connection, statuses: Collection[JobStatus], key: str) -> list[str]:
+    """Return the key of a job if it has one of `statuses`, no worker drives it, and no run of it is queued."""
     is_idle = jobs.c.owner.is_(None) & ~jobs.c.queued & jobs.c.status.in_([status.value for status in statuses])
-    found = sa.select(jobs.c.key).where(is_idle if key is None else is_idle & (jobs.c.key == key))
-    return list(connection.execute(found.order_by(jobs.c.position)).scalars())
+    return list(connection.execute(sa.select(jobs.c.key).where(is_idle & (jobs.c.key == key))).scalars())
+
+
+#: Statuses of the jobs that `resume` runs on.
+_UNFINISHED: Final = (
+    JobStatus.PLANNED, JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.TIMED_OUT,
+)  # fmt: skip
+
+
+def resumable_keys(connection: sa.Connection) -> list[str]:
+    """Return the keys of the jobs that no worker has and a worker can do something for, if only a download."""
+    is_idle = jobs.c.owner.is_(None) & ~jobs.c.queued
+    is_unfinished = jobs.c.status.in_([status.value for status in _UNFINISHED])
+    lacks_file = (jobs.c.status == JobStatus.SUCCEEDED.value) & jobs.c.file.is_(None) & jobs.c.error.is_not(None)
+    found = sa.select(jobs.c.key).where(is_idle & (is_unfinished | lacks_file)).order_by(jobs.c.position)
+    return list(connection.execute(found).scalars())
 
 
 def keys_of_contents(connection: sa.Connection, fingerprints: Collection[str]) -> dict[str, str]:

@@ -112,6 +112,23 @@ async def test_a_job_is_paid_again_only_on_purpose(database_url: str) -> None:
         assert len({job.task_id async for job in cluster.jobs()}) == len(emulator.gateway.ledger) == 2
 
 
+async def test_a_result_that_was_not_downloaded_is_fetched_by_resume(database_url: str, tmp_path: Path) -> None:
+    """Queued again for a worker, and not paid again; a job that has its file stays as it is."""
+    gone = {"on": "cdn", "first": 2, "do": {"fault": "answer", "status": 410}}  # asked for twice: once by a new address
+    async with Emulator(scenario=[gone], **OPTIONS) as emulator, opened(database_url, account(emulator)) as cluster:
+        (key,) = await cluster.submit_many(["a cat"])
+        async with working(cluster, download_to=tmp_path):
+            before = (await finished(cluster, [key]))[key]
+            (whole,) = await cluster.submit_many(["a dog"])
+            await finished(cluster, [whole])
+            assert (before.status, before.file, before.error is None) == (JobStatus.SUCCEEDED, None, False)
+            assert await cluster.resume() == [key]
+            after = (await finished(cluster, [key]))[key]
+        assert (after.file, after.error) == (tmp_path / f"{key}.mp4", None)
+        assert await cluster.resume() == []
+        assert len(emulator.gateway.ledger) == 2
+
+
 async def test_a_key_of_another_content_is_refused_before_anything_is_saved(database_url: str) -> None:
     async with Cluster(database_url, [Account("native", api_key="k", base_url="http://127.0.0.1:9")]) as cluster:
         await cluster.submit_many([GenerationRequest("a cat", key="one")])
