@@ -7,8 +7,10 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,8 +22,13 @@ from pika_async._http.download_state import AbortDownload
 from pika_async._journal.system_calls import open_file, set_mode, start_flush, sync_folder, write_at
 from pika_async.errors import shorten
 
-__all__ = ["Download", "PartialFile", "TargetFolders", "sha256_of"]
+__all__ = ["UNFINISHED_NAME", "Download", "PartialFile", "TargetFolders", "sha256_of"]
 
+#: Names of files that a download has while it is under way.
+UNFINISHED_NAME: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
+#: Seconds without a write after which such a file is one that a killed process has left: a download that goes on writes
+#: within minutes. Also the time between two searches of one folder.
+STALE_S: Final = 3600.0
 #: Bytes written and hashed in one call to a worker thread.
 WRITE_BATCH_BYTES: Final = 1 << 20
 #: Bytes after which the disk begins to write them, so that the sync of a large file at its end waits for few of them.
@@ -70,6 +77,8 @@ class TargetFolders:
         self._refused_calls: dict[Path, object] = {}
         #: The folder of the latest new file, and the permissions there.
         self._latest_mode: tuple[Path, int] | None = None
+        #: When each folder was searched for files of killed processes, on the monotonic clock.
+        self._searched_at: dict[Path, float] = {}
 
     def default_mode(self, folder: Path) -> int:
         """Return the permissions of a new file in `folder`, found anew only if the last call was for another folder."""
@@ -87,6 +96,25 @@ class TargetFolders:
             probe.unlink()
         self._latest_mode = folder, mode
         return mode
+
+    def remove_stale(self, folder: Path, now: float) -> None:
+        """Remove the files that killed processes have left in `folder`, unless it was searched within the last hour.
+
+        Other processes, also of other machines, may download into the folder: a file that was written to within the
+        last hour is left alone.
+
+        :param now: time of the folder's file system, which need not be that of this machine, in unix seconds.
+        """
+        at = time.monotonic()
+        if at - self._searched_at.get(folder, -STALE_S) < STALE_S:
+            return
+        self._searched_at[folder] = at
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if UNFINISHED_NAME.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):
+                        if now - entry.stat(follow_symlinks=False).st_mtime > STALE_S:
+                            Path(entry.path).unlink()
 
     def sync(self, folder: Path) -> None:
         """Sync the names in `folder`, unless it refuses that.
@@ -182,10 +210,12 @@ class PartialFile:
     def _create(self) -> int:
         self.is_created = True
         try:
-            return open_file(self.temporary, NEW_FILE_FLAGS)
+            fd = open_file(self.temporary, NEW_FILE_FLAGS)
         except FileNotFoundError:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             return open_file(self.temporary, NEW_FILE_FLAGS)
+        self._folders.remove_stale(self.target.parent, os.fstat(fd).st_mtime)
+        return fd
 
     def complete(self) -> None:
         """Write the remaining bytes, and give the file the user's default permissions."""

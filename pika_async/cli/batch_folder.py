@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import anyio.to_thread
 import attrs
 import cattrs
 
 from pika_async._http.media import MEDIA_SUFFIXES
+from pika_async._http.partial_file import UNFINISHED_NAME
 from pika_async._journal.lock import find_owner
 from pika_async._journal.protocol import Journal
 from pika_async._journal.schema import is_blank
@@ -36,9 +36,6 @@ from pika_async.report.cards import folder_subject, is_shown
 from pika_async.report.page import page_files
 
 __all__ = ["BatchFolder", "BatchOptions", "starting_text"]
-
-#: Name of a file that a killed download leaves behind.
-_STALE_DOWNLOAD: Final = re.compile(r"\.pika-[0-9a-f]{24}\.(part|mode)")
 
 
 @attrs.frozen(kw_only=True)
@@ -303,7 +300,7 @@ class BatchFolder:
     def _remove_stale_files(self) -> None:
         for folder in (self.videos, self.videos.parent):  # a video that goes to a store is verified beside the journal
             for path in folder.iterdir() if folder.is_dir() else ():
-                if _STALE_DOWNLOAD.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
+                if UNFINISHED_NAME.fullmatch(path.name) or path.name.endswith(TRIED_SUFFIX):
                     path.unlink(missing_ok=True)
 
     def options(self) -> BatchOptions:

@@ -116,6 +116,9 @@ class ClusterFolder(BatchFolder):
         self.client = ClusterClient(self.database, accounts, notify=notify, routing=routing)
         return self.client
 
+    def _remove_stale_files(self) -> None:
+        """Remove nothing: a worker may be downloading into this folder."""
+
     async def read(self, requests: Sequence[GenerationRequest]) -> None:
         """Read what the database knows of the requests of a batch.
 
