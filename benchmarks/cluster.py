@@ -175,7 +175,7 @@ def main(jobs: int, in_flight: int, median: float) -> None:
         command = [sys.executable, __file__, "--client", gateway.url, str(few), str(min(in_flight, few))]
         done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
         alone = float(done.stderr.split()[-1])
-    server = PostgresServer.create()
+    server = PostgresServer.create(fsync=True)
     try:
         with run_lean_server(median) as gateway:
             together = asyncio.run(run_cluster(server, gateway, jobs, in_flight))

@@ -278,7 +278,8 @@ class Cluster:
             before = _required(statements.select_job(connection, key), key)
             job = apply_resolution(before, at, task_id=task_id, charged=charged, abandon=abandon)
             if job.task_id is not None:
-                holder = job_reads.key_for_task(connection, job.provider, job.base_url, job.task_id)
+                task = (job.provider, job.base_url, job.task_id)
+                holder = job_reads.keys_for_tasks(connection, [task]).get(task)
                 if holder is not None:
                     reason = f"belongs to job {holder}; look up this one's at the provider"
                     raise InvalidRequest(field="task_id", value=task_id, reason=reason)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import attrs
@@ -31,9 +31,9 @@ __all__ = ["ClusterJournal"]
 UNSAVED_S: Final = 5.0
 #: Seconds after which a submission is tried again that met a lease which was not extended in time.
 LEASE_S: Final = 0.5
-#: Writes that share a commit, at most, and jobs that are claimed at once.
+#: Writes that share a commit, at most, and questions that are asked at once.
 WRITES_AT_ONCE: Final = 64
-CLAIMS_AT_ONCE: Final = 256
+ASKED_AT_ONCE: Final = 256
 #: Uploads that a worker knows at its start, the latest ones.
 UPLOADS_AT_ONCE: Final = 10_000
 #: Samples of other workers that are read at once, at most; the latest.
@@ -65,8 +65,38 @@ class _Waiting(Generic[T, R]):
 
 #: A write waits for why its job must not be sent: None, if it is not about to be sent, or may be.
 _WaitingWrite = _Waiting[Write, Held | None]
-#: A key waits for its job and the latest intent of it: None, if the job cannot be had.
-_WaitingKey = _Waiting[str, tuple[Job, Intent | None] | None]
+
+
+class _Gathered(Generic[T, R]):
+    """Questions that come while one is being asked, which are asked together after it.
+
+    :param ask: answers some of them; what is missing there is None.
+    """
+
+    def __init__(self, ask: Callable[[list[T]], Awaitable[Mapping[T, R]]]) -> None:
+        self._ask = ask
+        self._waiting: list[_Waiting[T, R | None]] = []
+        self._asking: asyncio.Future[None] | None = None
+
+    async def answer(self, what: T) -> R | None:
+        """Return the answer, or raise why there is none; the question is asked even if this call is cancelled."""
+        waiting = _Waiting[T, R | None](what)
+        self._waiting.append(waiting)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask_all())
+        return await asyncio.shield(waiting.done)
+
+    async def _ask_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:ASKED_AT_ONCE], self._waiting[ASKED_AT_ONCE:]
+            try:
+                answers = await self._ask([waiting.what for waiting in group])
+            except Exception as error:
+                for waiting in group:
+                    waiting.fail(error)
+            else:
+                for waiting in group:
+                    waiting.end(answers.get(waiting.what))
 
 
 class ClusterJournal(MemoryJournal):
@@ -87,9 +117,9 @@ class ClusterJournal(MemoryJournal):
         #: What waits to be written, in order.
         self._writes: list[_WaitingWrite] = []
         self._writer: asyncio.Future[None] | None = None
-        #: Keys that wait to be claimed.
-        self._claims: list[_WaitingKey] = []
-        self._claimer: asyncio.Future[None] | None = None
+        #: Jobs to be claimed, by their keys, and keys of the jobs that have a task.
+        self._claims = _Gathered(self._claim_all)
+        self._tasks = _Gathered(self._find_all)
         #: Jobs and their task ids that came too late.
         self._orphans: set[tuple[str, str]] = set()
         #: The id of the latest sample that was read.
@@ -125,12 +155,7 @@ class ClusterJournal(MemoryJournal):
 
         :raises LeaseEnded: if the lease has ended.
         """
-        self._require_lease()
-        waiting = _WaitingKey(key)
-        self._claims.append(waiting)
-        if self._claimer is None or self._claimer.done():
-            self._claimer = asyncio.ensure_future(self._claim_all())
-        claimed = await asyncio.shield(waiting.done)
+        claimed = await self._claims.answer(key)
         if claimed is None:
             return None
         job, intent = claimed
@@ -140,18 +165,8 @@ class ClusterJournal(MemoryJournal):
         self._store(job)
         return job
 
-    async def _claim_all(self) -> None:
-        while self._claims:
-            group, self._claims = self._claims[:CLAIMS_AT_ONCE], self._claims[CLAIMS_AT_ONCE:]
-            try:
-                keys = [waiting.what for waiting in group]
-                claimed = await self._fenced(job_writes.claim_all, keys, self._lease.worker)
-            except Exception as error:
-                for waiting in group:
-                    waiting.fail(error)
-            else:
-                for waiting in group:
-                    waiting.end(claimed.get(waiting.what))
+    async def _claim_all(self, keys: list[str]) -> dict[str, tuple[Job, Intent | None]]:
+        return await self._fenced(job_writes.claim_all, keys, self._lease.worker)
 
     async def release(self, key: str) -> None:
         """Give up a job, after all that was passed before is saved; another worker may own it.
@@ -328,7 +343,10 @@ class ClusterJournal(MemoryJournal):
 
     async def find_task(self, provider: str, base_url: str, task_id: str) -> str | None:
         """See `Journal`. Asks the database."""
-        return await self._database.run(job_reads.key_for_task, provider, base_url, task_id)
+        return await self._tasks.answer((provider, base_url, task_id))
+
+    async def _find_all(self, tasks: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+        return await self._database.run(job_reads.keys_for_tasks, tasks)
 
     async def _fenced(
         self, function: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs

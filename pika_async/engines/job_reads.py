@@ -120,22 +120,22 @@ def contents_of(connection: sa.Connection, keys: Collection[str]) -> dict[str, s
     return found
 
 
-def key_for_task(connection: sa.Connection, provider: str, base_url: str, task_id: str) -> str | None:
-    """Return the key of the latest job that has this task id at that gateway."""
-    task = {"at_provider": provider, "at_url": base_url, "same_id": task_id}
-    return connection.execute(_SELECT_KEY_FOR_TASK, task).scalar()
+def keys_for_tasks(
+    connection: sa.Connection, tasks: Collection[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], str]:
+    """Return the key of the latest job that has a task, by the provider, the base URL and the id of the task."""
+    found: dict[tuple[str, str, str], str] = {}
+    for page in pages(tasks):
+        for provider, base_url, task_id, key in connection.execute(_SELECT_KEYS_FOR_TASKS, {"tasks": page}):
+            found[provider, base_url, task_id] = key
+    return found
 
 
-#: Made once: it is executed for every job.
-_SELECT_KEY_FOR_TASK: Final = (
-    sa.select(jobs.c.key)
-    .where(
-        jobs.c.provider == sa.bindparam("at_provider"),
-        jobs.c.base_url == sa.bindparam("at_url"),
-        jobs.c.task_id == sa.bindparam("same_id"),
-    )
-    .order_by(jobs.c.position.desc())
-    .limit(1)
+_TASK_COLUMNS: Final = (jobs.c.provider, jobs.c.base_url, jobs.c.task_id)
+_SELECT_KEYS_FOR_TASKS: Final = (
+    sa.select(*_TASK_COLUMNS, jobs.c.key)
+    .where(sa.tuple_(*_TASK_COLUMNS).in_(sa.bindparam("tasks", expanding=True)))
+    .order_by(jobs.c.position)
 )
 
 

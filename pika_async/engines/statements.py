@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -24,6 +24,8 @@ from pika_async.models import GenerationRequest
 
 #: Files of jobs are stored with their whole path: workers on other machines have no common folder.
 ROOT: Final = Path("/")
+T = TypeVar("T")
+
 #: Keys in one IN clause; SQLite allows 32,766 values in a statement.
 KEYS_AT_ONCE: Final = 1_000
 
@@ -137,6 +139,7 @@ def rename(connection: sa.Connection, key: str, archived: str) -> bool:
     return connection.execute(renamed.values(key=archived, revision=revision(connection))).rowcount > 0
 
 
-def pages(keys: Collection[str]) -> Iterable[list[str]]:
+def pages(keys: Collection[T]) -> Iterable[list[T]]:
+    """Split what is asked for into lists that one statement takes."""
     given = list(keys)
     return (given[start : start + KEYS_AT_ONCE] for start in range(0, len(given), KEYS_AT_ONCE))

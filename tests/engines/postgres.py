@@ -34,8 +34,11 @@ class PostgresServer:
     port: int
 
     @classmethod
-    def create(cls) -> Self:
-        """Make the data of a new server, and start it."""
+    def create(cls, *, fsync: bool = False) -> Self:
+        """Make the data of a new server, and start it.
+
+        :param fsync: whether each commit waits for the disk; a server that is killed loses nothing without it.
+        """
         folder = Path(tempfile.mkdtemp(prefix="pika-postgres-"))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -46,7 +49,7 @@ class PostgresServer:
         server._run("initdb", "--auth=trust", "--no-sync", "--username=pika", "--encoding=UTF8", "--locale=C")
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.write(f"port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
-            file.write("max_connections = 200\nfsync = off\n")  # a killed server loses nothing by that
+            file.write(f"max_connections = 200\nfsync = {'on' if fsync else 'off'}\n")
         server.start()
         return server
 
