@@ -112,17 +112,21 @@ class Database:
 
     commits: int
     written: int
-    size: int
+    #: Bytes of the jobs, and of the queue's history, which is deleted after a day; both with their indexes.
+    jobs: int
+    queue: int
 
     @classmethod
     def of(cls, url: str) -> Database:
         with psycopg.connect(url, autocommit=True) as connection:
             row = connection.execute(
-                "SELECT xact_commit, pg_current_wal_lsn() - '0/0', pg_database_size(current_database()) "
+                "SELECT xact_commit, pg_current_wal_lsn() - '0/0', pg_total_relation_size('pika_jobs'), "
+                "(SELECT sum(pg_total_relation_size(oid)) FROM pg_class "
+                "WHERE relkind = 'r' AND relnamespace = 'dbos'::regnamespace) "
                 "FROM pg_stat_database WHERE datname = current_database()"
             ).fetchone()
         assert row is not None
-        return cls(int(row[0]), int(row[1]), int(row[2]))
+        return cls(*map(int, row))
 
 
 def server_pids(server: PostgresServer) -> list[int]:
@@ -163,7 +167,8 @@ async def run_cluster(server: PostgresServer, gateway: LeanServer, jobs: int, in
             f"from its start, {jobs / (time.monotonic() - first):.0f} from the first settled on; "
             f"{usage.memory / 2**20:.0f} MB; "
             f"{(after.commits - before.commits) / jobs:.2f} commits and {(after.written - before.written) / jobs:,.0f} "
-            f"bytes of log a job, {after.size / jobs:,.0f} bytes of the database a job; counts {counts}",
+            f"bytes of log a job; tables of {after.jobs / jobs:,.0f} bytes a job and {after.queue / jobs:,.0f} of the "
+            f"queue's history; counts {counts}",
             flush=True,
         )
     return usage.cpu / jobs
