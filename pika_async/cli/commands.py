@@ -35,6 +35,7 @@ from pika_async.cli.options import (
 from pika_async.cli.overview import finish_app, new_app
 from pika_async.cli.preview import Offer, SpendOptions, confirm
 from pika_async.cli.providers import show_effects, show_providers
+from pika_async.cli.prune import prune
 from pika_async.cli.resolving import resolve
 from pika_async.cli.signals import interruptible
 from pika_async.cli.terminal import Terminal, logging_to
@@ -143,7 +144,7 @@ def generate(
         return run_in_loop(one.run(as_json=json))
 
 
-for command in (batch, estimate, resume, retry, fetch, status, board, resolve, export, worker, workers):
+for command in (batch, estimate, resume, retry, fetch, status, board, resolve, export, worker, workers, prune):
     app.command(command)
 
 

@@ -19,7 +19,7 @@ COMMON: Final = Group("Everywhere", sort_key=15)
 COMMANDS: Final = {
     "Make videos": ("demo", "generate", "estimate", "batch"),
     "Go on with a batch": ("status", "board", "resume", "retry", "fetch", "resolve", "export"),
-    "Many machines": ("worker", "workers"),
+    "Many machines": ("worker", "workers", "prune"),
     "Providers": ("providers", "effects", "doctor", "emulate"),
 }
 

@@ -27,6 +27,7 @@ SUMMARIES: Final = {
     "export": "Copy the journal of a folder into one whole file, also while a batch runs there.",
     "worker": "Drive the jobs of a database until Ctrl-C, beside any number of other workers on other machines.",
     "workers": "Show the workers of a database and the jobs that each has.",
+    "prune": "Delete the records of jobs of a database that were settled long ago.",
     "providers": "Show what each provider can do, and whether its key is set; of one, how it spells each field.",
     "effects": "Show the effects, and which provider documents each.",
     "demo": "Run 200 prompts through all four providers on a local emulator; needs no key and no network.",

@@ -14,11 +14,9 @@ import attrs
 import sqlalchemy as sa
 
 from pika_async._http.callbacks import CallbackReceiver
-from pika_async._planning.keys import KeyAssigner, key_suffix
 from pika_async._planning.limits import Limits
 from pika_async._planning.repetition import ADOPTED_REASON, repetition, with_new_seed
 from pika_async._planning.resolution import apply_resolution, archive_keys, mark_superseded
-from pika_async._runtime.admission import OTHER_CONTENT
 from pika_async._runtime.request_checks import capable_accounts, request_of
 from pika_async.config.accounts import Account, Routing, checked_accounts
 from pika_async.config.client import ClientConfig
@@ -30,11 +28,13 @@ from pika_async.engines.database import Database
 from pika_async.engines.dbos_queue import JobQueue
 from pika_async.engines.keyless import keyless_config
 from pika_async.engines.leases import DEFAULT_TTL_S, Lease, new_worker_id
+from pika_async.engines.new_keys import with_keys
+from pika_async.engines.pruning import delete_settled
 from pika_async.engines.worker import Worker, without_bounds
 from pika_async.engines.worker_errors import check_worker, plain_errors
 from pika_async.errors import ConfigurationError, InvalidRequest, UnknownJob
 from pika_async.jobs import Job, JobStatus
-from pika_async.models import GenerationRequest, evolve_unchecked
+from pika_async.models import GenerationRequest
 from pika_async.models.media import Uploader
 from pika_async.polling import PollingPolicy
 
@@ -142,33 +142,10 @@ class Cluster:
         config = keyless_config(self._required_accounts(), ClusterView(), limits=self._limits, budget=self._budget)
         for each in given:
             await capable_accounts(config, each)
-        keyed = await self._with_keys(given)
+        keyed = await with_keys(self._database, given)
         for start in range(0, len(keyed), ENQUEUED_AT_ONCE):
             await self._database.run(self._enqueue_new, keyed[start : start + ENQUEUED_AT_ONCE], start)
         return [request.key or "" for request in keyed]
-
-    async def _with_keys(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
-        contents = [request.fingerprint() for request in requests]
-        known = await self._database.run(job_reads.keys_of_contents, set(contents))
-        keys = [request.key for request in requests if request.key is not None]
-        made = [
-            f"{index + 1:05d}-{key_suffix(request.prompt, content)}"
-            for index, (request, content) in enumerate(zip(requests, contents, strict=True))
-            if request.key is None
-        ]
-        known |= await self._database.run(job_reads.contents_of, {*keys, *made})
-        assigner = KeyAssigner(lambda key, content: known.get(key) == content)
-        for key in keys:
-            assigner.reserve(key)
-        for key in known:
-            assigner.add_existing(key)
-        keyed, own = [], dict(known)
-        for index, (request, content) in enumerate(zip(requests, contents, strict=True)):
-            key = assigner.key_for(request, index)
-            if own.setdefault(key, content) != content:
-                raise InvalidRequest(field="key", value=key, reason=OTHER_CONTENT)
-            keyed.append(request if request.key == key else evolve_unchecked(request, key=key))
-        return keyed
 
     def _enqueue_new(self, connection: sa.Connection, requests: Sequence[GenerationRequest], start: int) -> None:
         first = self._accounts[0]
@@ -259,6 +236,20 @@ class Cluster:
             return queued
 
         return await self._database.run(resume)
+
+    async def prune(self, *, older_than: float, dry_run: bool = False) -> int:
+        """Delete the records of jobs that were settled more than `older_than` seconds ago; return their number.
+
+        Files stay, and what was charged stays counted in limits and budgets. But the task ids and the addresses of
+        the results are forgotten, and a request that is submitted once more is paid for once more.
+
+        :param older_than: seconds, >= 0.
+        :param dry_run: True, to delete nothing.
+        :raises ConfigurationError: if `older_than` is below 0 or not a number.
+        """
+        if not older_than >= 0:
+            raise ConfigurationError(setting="older_than", reason=f"must be seconds >= 0, not {older_than!r}")
+        return await delete_settled(self._database, before=time.time() - older_than, dry_run=dry_run)
 
     async def resolve(
         self, key: str, *, task_id: str | None = None, charged: bool | None = None, abandon: bool = False

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pytest
 
+from pika_async.cli.terminal import Terminal
 from pika_async.engines import shared_statements, statements
 from pika_async.engines.cluster import Cluster
 from pika_async.jobs import Job, JobStatus
@@ -285,3 +286,24 @@ def test_a_worker_whose_lease_is_ended_says_so(cli: CommandLine, url: str) -> No
 async def end_lease(url: str, worker: str) -> None:
     async with Cluster(url) as cluster:
         await cluster._database.run(shared_statements.end_lease, worker, "expired")
+
+
+def test_records_of_old_jobs_are_deleted_once_that_is_agreed(
+    cli: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Charges stay counted; a job in doubt stays, whatever its age."""
+    at = datetime(2025, 1, 1, tzinfo=UTC)
+    jobs = [job("old", JobStatus.FAILED, settled_at=at), job("doubt", JobStatus.UNKNOWN, submitted_at=at)]
+    asyncio.run(save(url, *jobs))
+    command = ("prune", "--database", url, "--older-than", "30")
+    assert cli(*command, "--dry-run").out == "1 record of jobs that were settled more than 30 days ago\n"
+    refused = cli(*command)
+    assert (refused.code, "would be deleted; --yes deletes without asking" in refused.err) == (2, True)
+    monkeypatch.setattr(Terminal, "can_ask", True)
+    answered = [cli(*command, stdin=answer) for answer in (b"n\n", b"y\n")]
+    assert [ran.code for ran in answered] == [1, 0]
+    assert "nothing was deleted" in answered[0].err
+    assert "Their requests are paid for again if submitted once more. [y/N]" in answered[1].err
+    assert answered[1].out == "1 record deleted\n"
+    assert cli(*command, "--yes").out == "0 records of jobs that were settled more than 30 days ago\n"
+    assert "job doubt at native" in cli("status", "--database", url).out

@@ -30,7 +30,7 @@ WRONG: Final = {
     "provider": "nothing", "proxy": "socks5://x", "repeat": "2000000", "scenario": "none.json", "seed": "-1",
     "seeds": "some", "task-id": "''", "template": "{nothing}", "time-scale": "-1", "upload-lifetime": "-1",
     "uploader": "nothing", "database": "nowhere", "lease-ttl": "1", "max-jobs": "0", "video": "none.mp4",
-    "videos": "ftp://x", "download-to": "b.txt/x", "allow-results": "ftp",
+    "videos": "ftp://x", "older-than": "-1", "download-to": "b.txt/x", "allow-results": "ftp",
 }  # fmt: skip
 #: Options whose value is the path of a file or a folder that cannot be used.
 PATHS: Final = {"journal", "out", "save"}
@@ -53,6 +53,7 @@ COMMANDS: Final = {
     "export": ("export", "clips", "copy.db"),
     "worker": ("worker", f"--database={DATABASE}"),
     "workers": ("workers", f"--database={DATABASE}"),
+    "prune": ("prune", f"--database={DATABASE}", "--older-than=30"),
     "providers": ("providers",),
     "effects": ("effects",),
     "demo": ("demo",),

@@ -20,7 +20,7 @@ ORDER: Final = (
     "fetch", "export", "board", "emulate",
 )  # fmt: skip
 #: Those that need a database server; the tests of the command line run them on a file.
-SHARED: Final = ("worker", "workers")
+SHARED: Final = ("worker", "workers", "prune")
 #: Loses the receipt of a row, and fails another.
 FAULTS: Final = {
     "scenario": [
