@@ -122,10 +122,14 @@ class AccountPlanner:
     def load(self, default_room: float) -> float:
         """Return the share of the room that would be in use with one more job, by the weight of the account.
 
+        Jobs of other processes count as well.
+
         :param default_room: the room where it is not known.
         """
         room = default_room if self.room >= MAX_IN_FLIGHT else max(1.0, self.room)
-        return (self.in_flight + self.submissions.submitting + 1) / (room * self.weight)
+        concurrency = self.submissions.concurrency
+        others = concurrency.others + concurrency.others_submitting
+        return (self.in_flight + self.submissions.submitting + others + 1) / (room * self.weight)
 
     @property
     def is_idle(self) -> bool:

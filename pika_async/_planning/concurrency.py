@@ -12,7 +12,7 @@ asks for all slots at once. So while the account is full, submissions are sent a
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -28,6 +28,9 @@ LIMIT_LEARNING_RATE: Final = 0.1
 MIN_PROBE_INTERVAL_S: Final = 0.02
 #: Maximum of the probe interval, in seconds.
 MAX_PROBE_INTERVAL_S: Final = 120.0
+#: The attributes that are times, and all that are learned.
+_TIMES: Final = ("_next_at", "_full_at", "_forced_until", "_rejected_at")
+_LEARNED: Final = ("estimated_limit", "probe_interval", "_window", "_paced", *_TIMES)
 
 
 @attrs.define(kw_only=True)
@@ -40,6 +43,10 @@ class AdaptiveConcurrency:
     """
 
     ceiling: float = math.inf
+    #: Tasks that other processes have in flight at the account.
+    others: int = 0
+    #: Submissions of other processes that are under way there.
+    others_submitting: int = 0
     #: Number of tasks in flight when the account rejects one, a moving average; None before the first rejection.
     estimated_limit: float | None = None
     #: Seconds between two submissions while the account is full.
@@ -57,13 +64,37 @@ class AdaptiveConcurrency:
     _paced: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if self.estimated_limit is not None:
+        if self.estimated_limit is not None and self._window == math.inf:
             self._window = max(1.0, self.estimated_limit)
             self._paced = True
 
     def has_capacity(self, in_flight: int, submitting: int) -> bool:
         """Return whether the counts allow one more submission; `ready_at` returns when."""
-        return in_flight + submitting < self.ceiling and submitting < self._window
+        submitting += self.others_submitting
+        return in_flight + self.others + submitting < self.ceiling and submitting < self._window
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether the account has refused a submission, so that there is something to learn from its answers."""
+        return self._full_at > -math.inf
+
+    def learned(self, shift: float = 0.0) -> dict[str, Any]:
+        """Return what was learned, as arguments of this class; what is infinite or None, as by default, is left out.
+
+        :param shift: seconds by which another clock is ahead: all times are on that one.
+        """
+        values = {name: getattr(self, name) for name in _LEARNED}
+        moved = {
+            name.removeprefix("_"): value + shift if name in _TIMES else value
+            for name, value in values.items()
+            if value is not None
+        }
+        return {name: value for name, value in moved.items() if math.isfinite(value)}
+
+    def restore(self, other: AdaptiveConcurrency) -> None:
+        """Take over what `other` has learned."""
+        for name in _LEARNED:
+            setattr(self, name, getattr(other, name))
 
     def ready_at(self, now: float) -> float:
         """Return when the next submission may begin; `now` if at once."""
@@ -71,12 +102,12 @@ class AdaptiveConcurrency:
 
     def on_submit_started(self, now: float) -> None:
         """Record that a submission has begun."""
-        if self._full_at > -math.inf:
+        if self.has_refused:
             self._next_at = now + self.probe_interval
 
     def on_accepted(self, now: float) -> None:
         """Record an acceptance: the next submission may follow at once."""
-        if self._full_at == -math.inf:
+        if not self.has_refused:
             return
         self._paced = True
         self.probe_interval = max(MIN_PROBE_INTERVAL_S, self.probe_interval * math.exp(-INTERVAL_LOG_STEP))
@@ -86,7 +117,7 @@ class AdaptiveConcurrency:
     def on_rejected(self, in_flight: int, sent_at: float, now: float, retry_after: float | None = None) -> None:
         """Record that a submission was rejected because all slots are busy.
 
-        :param in_flight: number of accepted tasks that are not known to have settled.
+        :param in_flight: number of accepted tasks of all processes that are not known to have settled.
         :param sent_at: when the submission was sent.
         :param retry_after: seconds until the next submission, if the gateway asked for them.
         """

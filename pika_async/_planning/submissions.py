@@ -367,7 +367,8 @@ class Submissions:
             self.queue.close_gate(active, now, u, outcome.retry_after, self.limits.patience)
             return
         self._queue_again(active)
-        if outcome.is_rate_limited and in_flight:  # jobs of this client hold slots, and will free them
+        in_flight += self.concurrency.others
+        if outcome.is_rate_limited and in_flight:  # known jobs hold slots, and will free them
             self.throttle.reset()
             self.concurrency.on_rejected(in_flight, sent_at, now, outcome.retry_after)
             active.deadline_at = math.inf

@@ -13,10 +13,14 @@ from typing import Any, Final
 import attrs
 
 from pika_async._planning.money import exact
+from pika_async.engines.shared_concurrency import concurrency_of
 from pika_async.errors import BudgetReached, ChargeLimitReached, SubmissionsStopped
 from pika_async.jobs import Job, JobStatus
 
-__all__ = ["ALL_ACCOUNTS", "Held", "StopKind", "Usage", "hold_of", "kind_of_stop", "money_of", "to_money", "usage_of"]
+__all__ = [
+    "ALL_ACCOUNTS", "Held", "StopKind", "Usage", "hold_of", "kind_of_stop", "money_of", "others_of", "rate_share",
+    "to_money", "usage_of", "window_share",
+]  # fmt: skip
 
 #: The row that holds the bounds of all accounts together.
 ALL_ACCOUNTS: Final = ""
@@ -89,7 +93,36 @@ class Held:
     is_full: bool = False
 
 
-def hold_of(row: Mapping[str, Any], price: float | None, now: float) -> Held | None:
+def others_of(
+    in_flight: int, submitting: int, *, own_in_flight: int, own_submitting: int, ceiling: int
+) -> tuple[int, int]:
+    """Return how many tasks the other workers have in flight at an account, and how many submissions under way.
+
+    One place fewer than there are at most, so that a worker without a job there may always ask for one: what it knows
+    of the others may be a second old.
+
+    :param in_flight: the jobs of all workers that use a place, those that are being sent included.
+    :param submitting: those of them that are being sent.
+    :param own_in_flight: the accepted jobs of this worker.
+    :param own_submitting: those that it is sending.
+    :param ceiling: maximum number of jobs of all workers.
+    """
+    others = min(max(0, in_flight - own_in_flight - own_submitting), ceiling - 1)
+    sending = min(max(0, submitting - own_submitting), others)
+    return others - sending, sending
+
+
+def rate_share(rate: float | None, workers: int) -> float | None:
+    """Return the part of a rate that each of `workers` has; None: no limit."""
+    return None if rate is None else rate / workers
+
+
+def window_share(window: float, workers: int) -> float:
+    """Return how many of the submissions under way at once each of `workers` has, one at least."""
+    return max(1.0, window // workers)
+
+
+def hold_of(row: Mapping[str, Any], price: float | None, now: float, submitting: int = 0) -> Held | None:
     """Return why one more submission does not fit into the bounds of a row of accounts; None if it fits.
 
     What is being sent counts as charged until its answer says otherwise, so that no sum ever exceeds its bound.
@@ -97,10 +130,17 @@ def hold_of(row: Mapping[str, Any], price: float | None, now: float) -> Held | N
     :param row: the row of an account, or of all accounts together.
     :param price: the price of the submission; None where unknown.
     :param now: seconds on the database's clock.
+    :param submitting: number of submissions of all workers that are under way; of use where the account refuses some.
     """
     name = row["name"] or "all accounts"
     if row["max_in_flight"] is not None and row["in_flight"] >= row["max_in_flight"]:
         return Held(RETRY_S, f"{name} has {row['in_flight']} jobs in flight, its maximum", is_full=bool(row["name"]))
+    concurrency = concurrency_of(row)
+    if concurrency is not None:
+        wait = concurrency.ready_at(now) - now
+        if wait > 0 or not concurrency.has_capacity(row["in_flight"] - submitting, submitting):
+            reason = f"{name} has refused more than {concurrency.estimated_limit:.0f} jobs at a time"
+            return Held(min(wait, RETRY_S) if wait > 0 else RETRY_S, reason, is_full=True)
     if row["next_submit_at"] > now:
         return Held(row["next_submit_at"] - now, f"{name} paces its submissions")
     if row["max_charges"] is not None and row["charges"] >= row["max_charges"]:

@@ -30,7 +30,8 @@ from pika_async.engines.keyless import keyless_config
 from pika_async.engines.leases import DEFAULT_TTL_S, Lease, new_worker_id
 from pika_async.engines.new_keys import with_keys
 from pika_async.engines.pruning import delete_settled
-from pika_async.engines.worker import Worker, without_bounds
+from pika_async.engines.worker import Worker
+from pika_async.engines.worker_bounds import without_bounds
 from pika_async.engines.worker_errors import check_worker, plain_errors
 from pika_async.errors import ConfigurationError, InvalidRequest, UnknownJob
 from pika_async.jobs import Job, JobStatus

@@ -243,6 +243,11 @@ class ClusterJournal(MemoryJournal):
                 if isinstance(error, StatementRefused):
                     size = await self._find_refused(group, error)
                     continue
+                if self._database.is_given_up:
+                    self._lease.end("the database did not answer")
+                    group, self._writes = [*group, *self._writes], []
+                    await self._lose(group, self._lease_ended())
+                    continue
                 _log.error("%s; trying again", error)
                 # Nothing is sent without its intent. Its commit may have taken place, so that is undone.
                 for waiting in group:

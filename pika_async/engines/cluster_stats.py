@@ -8,6 +8,7 @@ from typing import Any, Self
 import attrs
 
 from pika_async.engines.bounds import StopKind, money_of
+from pika_async.engines.shared_concurrency import concurrency_of
 
 __all__ = ["ClusterAccount", "ClusterOrphan", "ClusterStats", "ClusterWorker"]
 
@@ -29,15 +30,19 @@ class ClusterAccount:
     #: Maximum number of charges, and money for them; None: no limit.
     max_charges: int | None
     budget: float | None
+    #: Number of jobs in flight at which the account refuses one more, as all workers have learned it; None: it has not.
+    estimated_limit: float | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Return what a row of the database says."""
+        concurrency = concurrency_of(row)
         return cls(
             in_flight=row["in_flight"], max_in_flight=row["max_in_flight"], charges=row["charges"],
             spent=money_of(row["spent"]), stopped=row["stop_reason"], max_charges=row["max_charges"],
             is_at_limit=row["stop_kind"] == StopKind.OWN_LIMIT,
             budget=None if row["budget"] is None else money_of(row["budget"]),
+            estimated_limit=None if concurrency is None else concurrency.estimated_limit,
         )  # fmt: skip
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import os
 import random
+import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import attrs
 import sqlalchemy as sa
@@ -87,6 +91,16 @@ class Database:
         self.url = checked_url(url)
         self.engine = _create_engine(self.url)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="pika_async database")
+        #: Whether the database is not waited for any more: every call fails at once.
+        self.is_given_up = False
+        #: What is being waited for: answers, and times to try again; and since when.
+        self._waiting: dict[asyncio.Future[Any], float] = {}
+        #: What was waited for when the database was given up.
+        self._abandoned: frozenset[asyncio.Future[Any]] = frozenset()
+        #: The connections to PostgreSQL.
+        self._connections: WeakSet[Any] = WeakSet()
+        if not self.is_sqlite:
+            sa.event.listen(self.engine, "connect", lambda connection, _: self._connections.add(connection))
 
     @property
     def is_sqlite(self) -> bool:
@@ -116,8 +130,45 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await asyncio.to_thread(self._threads.shutdown)
+        if self.is_given_up:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        else:
+            await asyncio.to_thread(self._threads.shutdown)
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Give the database up within the block once a call has waited for `seconds`, tries included.
+
+        Calls that are waiting already have as long from now on.
+        """
+        loop, begun = asyncio.get_running_loop(), time.monotonic()
+        timer: asyncio.TimerHandle
+
+        def check() -> None:
+            nonlocal timer
+            at = time.monotonic()
+            left = seconds - max((at - max(begun, since) for since in self._waiting.values()), default=0.0)
+            if left > 0 or not self._waiting:
+                timer = loop.call_later(max(left, 0.01), check)
+            else:
+                self.give_up()
+
+        timer = loop.call_later(seconds, check)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def give_up(self) -> None:
+        """Let every call fail, those that are waiting too, and close its connections, so that no thread waits on."""
+        _log.error("the database %s is given up: it does not answer", self.text)
+        self.is_given_up = True
+        self._abandoned = frozenset(waiting for waiting in list(self._waiting) if waiting.cancel())
+        for connection in list(self._connections):
+            if not connection.closed:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as own:
+                    own.shutdown(socket.SHUT_RDWR)
 
     async def run(self, statements: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `statements(connection, ...)` in one transaction, in a thread; try again if the connection is lost.
@@ -126,17 +177,19 @@ class Database:
         taken place, so what it does must bear being done twice.
 
         :raises StatementRefused: if the database refused a statement.
-        :raises JournalFailed: if it could not be reached for about a minute.
+        :raises JournalFailed: if it could not be reached for about a minute, or is given up.
         """
         call: Callable[[sa.Connection], R] = functools.partial(_swapped, statements, args, kwargs)
+        since = time.monotonic()
         for wait in (*RETRY_WAITS_S, None):
             try:
-                return await self._in_thread(self._transact, call)
+                return await self._in_thread(self._transact, call, since=since)
             except sa.exc.DBAPIError as error:
-                if wait is None or not _may_be_retried(error):
+                if wait is None or self.is_given_up or not _may_be_retried(error):
                     raise self.failure(error) from None
                 _log.warning("the database does not answer, trying again: %s", _words(error))
-                await asyncio.sleep(wait * (0.75 + 0.5 * random.random()))
+                pause = asyncio.sleep(wait * (0.75 + 0.5 * random.random()))
+                await self._wait(asyncio.ensure_future(pause), since)
         raise AssertionError
 
     async def run_once(
@@ -144,7 +197,7 @@ class Database:
     ) -> R:
         """Run `statements(connection, ...)` as `run` does, but do not try again.
 
-        :raises JournalFailed: if the database could not be reached, or refused a statement.
+        :raises JournalFailed: if the database could not be reached, refused a statement, or is given up.
         """
         call: Callable[[sa.Connection], R] = functools.partial(_swapped, statements, args, kwargs)
         try:
@@ -157,8 +210,26 @@ class Database:
         kind = JournalFailed if _may_be_retried(error) else StatementRefused
         return kind(provider="", reason=_words(error), path=self.text)
 
-    async def _in_thread(self, function: Callable[..., R], *args: Any) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *args))
+    async def _in_thread(self, function: Callable[..., R], *args: Any, since: float | None = None) -> R:
+        if self.is_given_up:
+            raise self._given_up()
+        work = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *args))
+        return await self._wait(work, time.monotonic() if since is None else since)
+
+    async def _wait(self, waiting: asyncio.Future[R], since: float) -> R:
+        """Wait for something unless the database is given up meanwhile."""
+        self._waiting[waiting] = since
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting in self._abandoned:
+                raise self._given_up() from None
+            raise
+        finally:
+            del self._waiting[waiting]
+
+    def _given_up(self) -> JournalFailed:
+        return JournalFailed(provider="", reason="the database is given up: it did not answer", path=self.text)
 
     def _transact(self, call: Callable[[sa.Connection], R]) -> R:
         with self.engine.begin() as connection:

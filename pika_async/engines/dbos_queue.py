@@ -17,8 +17,11 @@ import asyncio
 import functools
 import json
 import logging
+import math
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -44,6 +47,8 @@ DBOS_THREADS: Final = 16
 QUEUE_INTERVAL_S: Final = 0.5
 #: Seconds for which a closing queue waits for calls of DBOS: what is launched after it was destroyed runs for ever.
 CALLS_S: Final = 10.0
+#: Seconds between two checks whether a call of DBOS is still worth waiting for.
+GIVEN_UP_CHECK_S: Final = 0.5
 #: Runs whose history is deleted at once.
 PRUNED_AT_ONCE: Final = 1_000
 
@@ -212,14 +217,38 @@ class RunningQueue:
         return len(ids)
 
     async def stop(self) -> None:
-        """Run nothing more. Jobs that are being run stay with this worker until its lease ends."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=CALLS_S)
-        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        """Run nothing more. Jobs that are being run stay with this worker until its lease ends.
+
+        The threads of the engine are left behind if the database is given up: they would wait for it for a minute.
+        """
+        await self._wait(self._calls, CALLS_S)
+        destroyed: Future[None] = Future()
+        threading.Thread(target=_destroy, args=(destroyed,), name="pika_async queue ends", daemon=True).start()
+        ending = asyncio.wrap_future(destroyed)
+        await self._wait({ending}, math.inf)
+        if ending.done():
+            ending.result()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _wait(self, calls: Collection[asyncio.Future[Any]], seconds: float) -> None:
+        """Wait for calls of DBOS, at most for `seconds`, and not once the database is given up."""
+        until = time.monotonic() + seconds
+        while (waiting := {call for call in calls if not call.done()}) and time.monotonic() < until:
+            if self._database.is_given_up:
+                return
+            await asyncio.wait(waiting, timeout=GIVEN_UP_CHECK_S)
+
+
+def _destroy(destroyed: Future[None]) -> None:
+    try:
+        DBOS.destroy(destroy_registry=True)
+    except Exception as error:
+        destroyed.set_exception(error)
+    else:
+        destroyed.set_result(None)
 
 
 def _running_workers(connection: sa.Connection) -> set[str]:

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from pika_async._journal.protocol import Intent
 from pika_async._journal.serialization import job_from_row, job_to_row
 from pika_async.engines.bounds import ALL_ACCOUNTS, Held, Usage, hold_of, usage_of
-from pika_async.engines.shared_statements import LeaseEndedError, require_lease
+from pika_async.engines.shared_concurrency import started_text
+from pika_async.engines.shared_statements import LeaseEndedError, count_submitting, require_lease
 from pika_async.engines.statements import ROOT, intent_of, pages, revision, with_contents
 from pika_async.engines.tables import accounts, jobs, workers
 from pika_async.jobs import Job, JobStatus
@@ -170,6 +171,8 @@ class _Changes:
     more: dict[str, Usage] = attrs.field(factory=dict)
     #: When the next submission may be sent to an account, by its name.
     next_at: dict[str, float] = attrs.field(factory=dict)
+    #: What was learned of an account that refuses submissions, by its name.
+    learned: dict[str, str] = attrs.field(factory=dict)
 
     @classmethod
     def lock(cls, connection: sa.Connection, number: int, keys: Collection[str], names: Collection[str] = ()) -> Self:
@@ -180,7 +183,13 @@ class _Changes:
         bounds: Sequence[Mapping[Any, Any]] = ()
         if names:
             bounds = connection.execute(_LOCK_ACCOUNTS, {"names": [ALL_ACCOUNTS, *names]}).mappings().all()
-        return cls(number, {row["key"]: dict(row) for row in found}, {row["name"]: dict(row) for row in bounds})
+        refusing = any(row["concurrency"] is not None for row in bounds)
+        submitting = count_submitting(connection) if refusing else {}
+        return cls(
+            number,
+            {row["key"]: dict(row) for row in found},
+            {row["name"]: {**row, "submitting": submitting.get(row["name"], 0)} for row in bounds},
+        )
 
     def save(
         self,
@@ -204,6 +213,10 @@ class _Changes:
                     row["repeatable"] = None
             self._count(_stored_usage(before), -1)
             self._count(usage_of(job), 1)
+            bounds = self.accounts.get(job.account_and_cost[0])
+            if bounds is not None:
+                was_sending, is_sending = before["status"] == JobStatus.SUBMITTING, job.status is JobStatus.SUBMITTING
+                bounds["submitting"] += is_sending - was_sending
             before |= {name: value for name, value in row.items() if name in before}
             self.rows[job.key] = self.rows.get(job.key, {}) | row
         return lost
@@ -219,7 +232,7 @@ class _Changes:
             return None  # the answer to the commit of an earlier try was lost
         bounds = [self.accounts[name] for name in (ALL_ACCOUNTS, job.account_and_cost[0]) if name in self.accounts]
         for row in bounds:
-            held = hold_of(row, job.cost, at)
+            held = hold_of(row, job.cost, at, row["submitting"])
             if held is not None:
                 return held
         if self.save([job], owner=worker, intent=intent):
@@ -227,6 +240,8 @@ class _Changes:
         for row in bounds:
             if row["submits_per_second"] is not None:
                 row["next_submit_at"] = self.next_at[row["name"]] = at + 1.0 / row["submits_per_second"]
+            if (learned := started_text(row, at)) is not None:
+                row["concurrency"] = self.learned[row["name"]] = learned
         return None
 
     def _count(self, usage: Usage, sign: int) -> None:
@@ -259,6 +274,9 @@ class _Changes:
         ]  # fmt: skip
         if used:
             connection.execute(_COUNT_USAGE, used)
+        if self.learned:
+            learned = [{"learned_of": name, "learned": text} for name, text in sorted(self.learned.items())]
+            connection.execute(_LEARN, learned)
 
 
 _LOCK_JOBS: Final = (
@@ -272,6 +290,10 @@ _LOCK_ACCOUNTS: Final = (
     .where(accounts.c.name.in_(sa.bindparam("names", expanding=True)))
     .order_by(accounts.c.name)
     .with_for_update()
+)
+#: What all workers learn of an account that refuses submissions; see `shared_concurrency`.
+_LEARN: Final = (
+    sa.update(accounts).where(accounts.c.name == sa.bindparam("learned_of")).values(concurrency=sa.bindparam("learned"))
 )
 #: What the jobs of an account use of it; changes are added. A time of the next submission is never put back.
 _COUNT_USAGE: Final = (

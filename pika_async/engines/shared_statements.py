@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pika_async._journal.protocol import Upload
 from pika_async._journal.samples import SAMPLES_PER_STRATUM
+from pika_async.engines.shared_concurrency import SlotAnswer, answered_text
 from pika_async.engines.tables import accounts, jobs, orphans, samples, settings, uploads, workers
+from pika_async.jobs import JobStatus
 from pika_async.polling.durations import DurationSample
 
 
@@ -132,6 +136,45 @@ def upsert_accounts(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
 def select_accounts(connection: sa.Connection) -> dict[str, dict[str, Any]]:
     """Return the rows of all accounts by name, and that of all together by `ALL_ACCOUNTS`."""
     return {row["name"]: dict(row) for row in connection.execute(sa.select(accounts)).mappings()}
+
+
+@attrs.frozen(kw_only=True)
+class Sharing:
+    """What the workers share of their accounts at one moment."""
+
+    #: The rows of all accounts by name, and that of all together.
+    rows: dict[str, dict[str, Any]]
+    #: Number of submissions under way, by account.
+    submitting: dict[str, int]
+    #: Number of workers whose lease holds, this one at least.
+    live: int
+    #: Seconds by which the database's clock is ahead of this machine's monotonic one.
+    ahead: float
+
+
+def select_sharing(connection: sa.Connection) -> Sharing:
+    """Return what the workers share of their accounts."""
+    return Sharing(
+        rows=select_accounts(connection), submitting=count_submitting(connection),
+        live=max(1, count_live(connection)), ahead=now(connection) - time.monotonic(),
+    )  # fmt: skip
+
+
+def count_submitting(connection: sa.Connection) -> dict[str, int]:
+    """Return how many jobs are being sent to each account that any are sent to."""
+    name = sa.func.coalesce(jobs.c.account, jobs.c.provider)
+    counted = sa.select(name, sa.func.count()).where(jobs.c.status == JobStatus.SUBMITTING.value).group_by(name)
+    return {account: number for account, number in connection.execute(counted).all()}  # noqa: C416 - rows
+
+
+def record_answers(connection: sa.Connection, name: str, answers: Sequence[SlotAnswer]) -> None:
+    """Let all workers learn from what one has seen of the places of an account."""
+    found = sa.select(accounts).where(accounts.c.name == name).with_for_update()
+    row = connection.execute(found).mappings().first()
+    if row is not None:
+        accepted = row["in_flight"] - count_submitting(connection).get(name, 0)
+        learned = answered_text(dict(row), answers, accepted, now(connection) - time.monotonic())
+        connection.execute(sa.update(accounts).where(accounts.c.name == name).values(concurrency=learned))
 
 
 def set_stop(connection: sa.Connection, name: str, reason: str | None, kind: str | None) -> None:

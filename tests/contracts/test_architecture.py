@@ -55,7 +55,7 @@ ALLOWED = {
     "_runtime": {"anyio", "asyncio", "opentelemetry", "os", "random", "time"},
     "config": {"aiohttp", "os"},
     "client": {"aiohttp", "anyio", "asyncio", "os", "time"},
-    "engines": {"anyio", "asyncio", "concurrent", "os", "random", "secrets", "socket", "sqlite3", "time"},
+    "engines": {"anyio", "asyncio", "concurrent", "os", "random", "secrets", "socket", "sqlite3", "threading", "time"},
     "report": {"aiohttp", "anyio", "secrets", "threading", "time"},
     "logs": set(),
     "__init__": set(),

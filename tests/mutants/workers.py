@@ -12,10 +12,14 @@ SAFETY: Final = ("tests/engines/test_worker_safety.py",)
 CRASH: Final = ("tests/engines/test_worker_crash.py",)
 FENCING: Final = ("tests/engines/test_worker_fencing.py",)
 
+LEARNING: Final = ("tests/engines/test_shared_concurrency.py",)
+SHARING: Final = ("tests/engines/test_account_sharing.py",)
+GIVING_UP: Final = ("tests/engines/test_giving_up.py",)
+
 MUTANTS: Final = (
     Mutant(
         "naive-submit-step",
-        "engines/worker.py",
+        "engines/job_driver.py",
         "            job = mark_interrupted(job, intent.at)\n",
         "            job = job.requeued()\n",
         "what was sent without an answer is sent again by the next worker, and paid twice",
@@ -60,7 +64,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "failed-run-forgotten",
-        "engines/worker.py",
+        "engines/job_driver.py",
         "                self._lease.over.set()\n        finally:\n            self.running -= 1\n"
         "        await asyncio.Event().wait()",
         "                self._lease.over.set()\n        finally:\n            self.running -= 1\n",
@@ -71,7 +75,7 @@ MUTANTS: Final = (
     Mutant(
         "failed-scheduler-unnoticed",
         "engines/worker.py",
-        "            self._require_session().table.intake.require_sound()\n",
+        "            session.table.intake.require_sound()\n",
         "",
         "a worker whose scheduler failed drives nothing and keeps its jobs",
         SAFETY,
@@ -85,5 +89,108 @@ MUTANTS: Final = (
         "a worker that is stopped within a transaction keeps all others waiting",
         FENCING,
         "stopped_within_a_transaction",
+    ),
+    Mutant(
+        "every-worker-tries-a-full-account",
+        "engines/shared_concurrency.py",
+        "    concurrency.on_submit_started(now)\n    return",
+        "    return",
+        "all workers try an account that is full at the same moment",
+        LEARNING,
+    ),
+    Mutant(
+        "learned-window-not-shared",
+        "engines/bounds.py",
+        '        if wait > 0 or not concurrency.has_capacity(row["in_flight"] - submitting, submitting):\n',
+        "        if wait > 0:\n",
+        "each worker sends as many at once as one alone may",
+        LEARNING,
+    ),
+    Mutant(
+        "learned-limit-not-checked",
+        "engines/job_writes.py",
+        '            held = hold_of(row, job.cost, at, row["submitting"])\n',
+        "            held = hold_of(row, job.cost, at)\n",
+        "each worker sends as many at once as one alone may",
+        LEARNING,
+        "holds_for_the_others",
+    ),
+    Mutant(
+        "ended-submissions-count-on",
+        "engines/job_writes.py",
+        '                bounds["submitting"] += is_sending - was_sending\n',
+        '                bounds["submitting"] += is_sending\n',
+        "an account that refuses some is tried less often than a single client would",
+        LEARNING,
+        "saved_in_one_piece",
+    ),
+    Mutant(
+        "answers-on-another-clock",
+        "engines/shared_concurrency.py",
+        "        at, since = self.at + shift, self.since + shift\n",
+        "        at, since = self.at, self.since\n",
+        "what a machine learns is hours away on the others",
+        LEARNING,
+    ),
+    Mutant(
+        "own-answers-forgotten",
+        "engines/shared_concurrency.py",
+        "        for answer in self.answers:\n            answer.apply_to(newest, accepted)\n",
+        "",
+        "a worker tries a full account again because the row does not know of the refusal yet",
+        LEARNING,
+    ),
+    Mutant(
+        "others-places-taken",
+        "_planning/concurrency.py",
+        "        return in_flight + self.others + submitting < ",
+        "        return in_flight + submitting < ",
+        "a worker asks again and again for places that the others have",
+        LEARNING,
+    ),
+    Mutant(
+        "full-by-others-is-a-pause",
+        "_planning/submissions.py",
+        "        in_flight += self.concurrency.others\n",
+        "",
+        "a job runs out of patience because other workers fill its account",
+        SHARING,
+        "has_learned",
+    ),
+    Mutant(
+        "submissions-of-each-worker",
+        "engines/account_sharing.py",
+        "window_share(self._window, state.live)",
+        "self._window",
+        "ten workers send ten times as many at once as were allowed",
+        SHARING,
+        "has_learned",
+    ),
+    Mutant(
+        "outage-holds-a-closing-worker",
+        "engines/database.py",
+        "        self._abandoned = frozenset(waiting for waiting in list(self._waiting) if waiting.cancel())\n",
+        "",
+        "a worker that is stopped during an outage hangs for a minute",
+        GIVING_UP,
+        "not_tried",
+    ),
+    Mutant(
+        "given-up-thread-waits-on",
+        "engines/database.py",
+        "                    own.shutdown(socket.SHUT_RDWR)\n",
+        "                    pass\n",
+        "the process of a worker stays until a server that hangs answers",
+        GIVING_UP,
+        "keeps_no_thread",
+    ),
+    Mutant(
+        "given-up-journal-tries-on",
+        "engines/cluster_journal.py",
+        "                if self._database.is_given_up:\n",
+        "                if False:\n",
+        "a worker that closes during an outage waits for ever to save its last writes",
+        GIVING_UP,
+        "ends_its_lease",
     ),
 )
