@@ -91,6 +91,8 @@ class Database:
         self.url = checked_url(url)
         self.engine = _create_engine(self.url)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="pika_async database")
+        #: Whether it has not answered since it was lost: all that wait for it say so once.
+        self._is_away = False
         #: Whether the database is not waited for any more: every call fails at once.
         self.is_given_up = False
         #: What is being waited for: answers, and times to try again; and since when.
@@ -122,7 +124,7 @@ class Database:
             await self._in_thread(self._transact, tables.migrate)
         except sa.exc.DBAPIError as error:
             await self.close()
-            reason = f"{self.text} cannot be used: {_words(error)}; mend that or give another one"
+            reason = f"{self.text} cannot be used: {(words := _words(error))}; {_way_out(words)}"
             raise ClusterUnusable(setting="database", reason=reason) from None
         except ClusterUnusable:
             await self.close()
@@ -183,13 +185,18 @@ class Database:
         since = time.monotonic()
         for wait in (*RETRY_WAITS_S, None):
             try:
-                return await self._in_thread(self._transact, call, since=since)
+                result: R = await self._in_thread(self._transact, call, since=since)
             except sa.exc.DBAPIError as error:
                 if wait is None or self.is_given_up or not _may_be_retried(error):
                     raise self.failure(error) from None
-                _log.warning("the database does not answer, trying again: %s", _words(error))
+                self._log_retry(error)
                 pause = asyncio.sleep(wait * (0.75 + 0.5 * random.random()))
                 await self._wait(asyncio.ensure_future(pause), since)
+            else:
+                if self._is_away:
+                    self._is_away = False
+                    _log.warning("the database answers again")
+                return result
         raise AssertionError
 
     async def run_once(
@@ -204,6 +211,15 @@ class Database:
             return await self._in_thread(self._transact, call)
         except sa.exc.DBAPIError as error:
             raise self.failure(error) from None
+
+    def _log_retry(self, error: sa.exc.DBAPIError) -> None:
+        """Log that a transaction is tried again: as a warning only the first time that the database is away."""
+        if getattr(error.orig, "sqlstate", None) in _RETRIED_STATES:
+            _log.debug("a transaction was ended for another's sake, trying again: %s", _words(error))
+            return
+        level = logging.DEBUG if self._is_away else logging.WARNING
+        self._is_away = True
+        _log.log(level, "the database does not answer, trying again: %s", _words(error))
 
     def failure(self, error: sa.exc.DBAPIError) -> JournalFailed:
         """Return an error of the database as one that holds neither the statement nor its values."""
@@ -297,3 +313,14 @@ def _may_be_retried(error: sa.exc.DBAPIError) -> bool:
 def _words(error: sa.exc.DBAPIError) -> str:
     """Return the first line of an error, which holds neither the statement nor its values."""
     return redact_text((str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0])
+
+
+def _way_out(words: str) -> str:
+    """Return what helps where a database cannot be connected to: PostgreSQL gives such errors no code."""
+    if "password" in words:
+        return "check the user, and give the password in PGPASSWORD or ~/.pgpass"
+    if "database" in words and "does not exist" in words:
+        return "check its name, or make it with createdb"
+    if "refused" in words or "timed out" in words or "timeout" in words:
+        return "check the host and the port, and that it is running"
+    return "mend that or give another one"

@@ -56,7 +56,7 @@ class LeaseKeeper:
                 else:
                     self._lease.end("it was not extended in time")
             except JournalFailed as error:
-                _log.warning("the lease could not be extended: %s", error)
+                _log.info("the lease could not be extended yet: %s", error.reason)
                 self._lease.on_missed()
                 wait = min(wait, BEAT_AGAIN_S)
 

@@ -45,7 +45,10 @@ def count(connection: sa.Connection) -> int:
 async def test_a_transaction_outlives_a_restart_of_the_server(
     server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stopped in its middle, and started again only after it was tried in vain; it is committed once."""
+    """Stopped in its middle, and started again only after it was tried in vain; it is committed once.
+
+    A person is told once that it is away, and that it is back.
+    """
     database = await opened(server.url("postgres").replace("pika@", f"pika:{SECRET}@"))
     began, tries, loop = asyncio.Event(), 0, asyncio.get_running_loop()
 
@@ -57,7 +60,7 @@ async def test_a_transaction_outlives_a_restart_of_the_server(
             loop.call_soon_threadsafe(began.set)
             connection.exec_driver_sql("SELECT pg_sleep(60)")
 
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG, "pika_async.database"):
         writing = asyncio.create_task(database.run(write))
         await began.wait()
         await asyncio.to_thread(server.stop, "immediate")
@@ -67,6 +70,8 @@ async def test_a_transaction_outlives_a_restart_of_the_server(
         await writing
     assert tries == 2
     assert await database.run(count) == 1
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [text.partition(",")[0] for text in told] == ["the database does not answer", "the database answers again"]
     assert SECRET not in caplog.text
     await database.close()
 
@@ -83,10 +88,24 @@ async def test_a_server_that_stays_away_is_named_without_its_password(
     assert not isinstance(failed.value, StatementRefused)
     with pytest.raises(ClusterUnusable, match=r"pika:\*\*\*@127.0.0.1:\d+/postgres cannot be used") as refused:
         await Database(url).open()
+    assert str(refused.value).endswith("Connection refused; check the host and the port, and that it is running")
     for text in (str(failed.value), repr(failed.value), str(refused.value), repr(refused.value), caplog.text):
         assert SECRET not in text
     assert sum("trying again" in record.getMessage() for record in caplog.records) == 2
     await database.close()
+
+
+async def test_what_helps_is_said(server: PostgresServer) -> None:
+    """Where the database or its password is missing; a server that refuses a password is told from one that is away."""
+    with pytest.raises(ClusterUnusable, match='"nothere" does not exist; check its name, or make it with createdb'):
+        await Database(server.url("nothere")).open()
+    access = server.folder / "data" / "pg_hba.conf"
+    access.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    await asyncio.to_thread(server.stop, "fast")
+    await asyncio.to_thread(server.start)
+    for url in (server.url("postgres"), server.url("postgres").replace("pika@", f"pika:{SECRET}@")):
+        with pytest.raises(ClusterUnusable, match=r"check the user, and give the password in PGPASSWORD or ~/.pgpass"):
+            await Database(url).open()
 
 
 async def test_a_password_is_shown_nowhere() -> None:
